@@ -1,0 +1,1 @@
+"""Runs Knative manifests on this machine: a stand-in for development and CI, not a production platform."""

@@ -1,0 +1,1 @@
+"""What the functions share: contracts, serving shell, stores, telemetry. Imported, never run."""
