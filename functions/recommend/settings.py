@@ -1,0 +1,56 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from recsys.serving.settings import ServingSettings
+from recsys.settings import Reader
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What recommend reads from its environment.
+
+    Attributes:
+        serving: The shell's settings.
+        extract_features_url: Where function 1 answers.
+        rank_items_url: Where function 2 answers.
+        max_connections: To each of them, at most.
+    """
+
+    serving: ServingSettings
+    extract_features_url: str
+    rank_items_url: str
+    max_connections: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """
+        Read and check the settings.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        reader = Reader(env)
+        settings = cls(
+            serving=ServingSettings.read(reader, name="recommend", max_body_bytes=512 * 1024),
+            extract_features_url=_url(reader, "EXTRACT_FEATURES_URL"),
+            rank_items_url=_url(reader, "RANK_ITEMS_URL"),
+            max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
+        )
+        reader.finish()
+        return settings
+
+
+def _url(reader: Reader, name: str) -> str:
+    text = reader.text(name)
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if text:
+        reader.require(
+            url.scheme in {"http", "https"} and bool(url.host), f"{name} must be a http(s) URL, not {text!r}"
+        )
+    return text
