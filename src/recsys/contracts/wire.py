@@ -124,9 +124,12 @@ class BatchAnswer(Struct, frozen=True):
     results: list[msgspec.Raw]
 
 
+_ABSENT = msgspec.Raw(b"null")
+
+
 class _Keys(Struct, frozen=True):
-    requests: msgspec.Raw | None = None
-    user_ids: msgspec.Raw | None = None
+    requests: msgspec.Raw = _ABSENT
+    user_ids: msgspec.Raw = _ABSENT
 
 
 encode = msgspec.json.Encoder().encode
@@ -145,7 +148,7 @@ def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
     if key.encode() not in body:
         return False
     try:
-        return getattr(_keys.decode(body), key) is not None
+        return bytes(getattr(_keys.decode(body), key)) != b"null"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 

@@ -22,8 +22,8 @@ class Server(uvicorn.Server):
     """
     A uvicorn server that drains on SIGTERM.
 
-    In this order: `/readyz` turns 503; connections already in the accept queue are taken, then the port is closed;
-    answers say `Connection: close`; idle connections may bring a request for `drain_linger_s` more; requests in
+    In this order: `/readyz` turns 503 and answers say `Connection: close`; connections already in the accept queue
+    are taken, then the port is closed; idle connections may bring a request for `drain_linger_s` more; requests in
     flight are finished; the service closes its parts.
     """
 
@@ -41,8 +41,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
         self._service.drain()
-        await self._close_door()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await self._close_door()
         await self._linger()
         await super().shutdown(sockets)
 

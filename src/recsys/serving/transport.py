@@ -70,7 +70,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None or self._answer.done():
+        if self._answered():
             # Bytes nobody asked for: whatever they are, the next answer could not be told from them.
             self.close()
             return
@@ -88,6 +88,9 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._headers, self._chunks = [], []
+        if self._answered():
+            # A second answer to one request: the next request could be given it.
+            self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
@@ -98,9 +101,12 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200 or self._answer is None or self._answer.done():
-            return
+            return  # an interim answer, or one too many
         self.reusable = self._parser.should_keep_alive()
         self._answer.set_result(httpx.Response(status, headers=self._headers, content=b"".join(self._chunks)))
+
+    def _answered(self) -> bool:
+        return self._answer is None or self._answer.done()
 
     def _fail(self, error: httpx.TransportError) -> None:
         if self._answer is not None and not self._answer.done():
