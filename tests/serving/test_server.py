@@ -52,6 +52,11 @@ def test_sigint_ends_with_status_0():
         assert service.stop(signal.SIGINT) == 0
 
 
+def connect_again_and_again(address: tuple[str, int]) -> None:
+    while True:
+        socket.create_connection(address).close()
+
+
 @pytest.mark.parametrize("keep_alive", [True, False], ids=["pooled", "one connection each"])
 def test_sigterm_under_load_loses_no_request(keep_alive):
     """Requests whose connection was accepted get a whole answer, however the caller connects."""
@@ -92,8 +97,7 @@ def test_a_draining_instance_says_so_and_still_answers():
         with socket.create_connection(address) as open_before:
             service.process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionError):
-                while True:
-                    socket.create_connection(address).close()
+                connect_again_and_again(address)
             open_before.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
             with open_before.makefile("rb") as answers:
                 answer = answers.read().lower()
