@@ -59,7 +59,8 @@ def _detached(state: StateDirectory) -> int:
     state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
     argv = [word for word in sys.orig_argv[1:] if word != "--detach"]
-    with state.supervisor_log.open("wb") as log:
+    with state.supervisor_log.open("ab") as log:
+        earlier = log.tell()
         child = subprocess.Popen(
             [sys.executable, *argv],
             stdin=subprocess.DEVNULL,
@@ -81,7 +82,7 @@ def _detached(state: StateDirectory) -> int:
         print(announced)
         return 0
     child.wait()
-    print(state.supervisor_log.read_text(errors="replace").rstrip(), file=sys.stderr)
+    print(state.supervisor_log.read_bytes()[earlier:].decode(errors="replace").rstrip(), file=sys.stderr)
     return 1
 
 

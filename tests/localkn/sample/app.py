@@ -66,7 +66,9 @@ async def reporting() -> AsyncIterator[None]:
         task.cancel()
 
 
-async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def app(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
     if scope["type"] == "lifespan":
         await receive()
         async with reporting():
