@@ -1,0 +1,156 @@
+"""`python -m localkn VERB`: see `--help`."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from localkn import control, up
+from localkn.errors import LocalknError, PlatformError
+from localkn.state import StateDirectory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; what goes wrong is one message on stderr and exit status 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.verb(arguments) or 0)
+    except LocalknError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+
+
+def _up(arguments: argparse.Namespace) -> int | None:
+    if arguments.detach:
+        return _detached(arguments.state_dir)
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        raise PlatformError("--tls-cert and --tls-key belong together")
+    options = up.Options(
+        manifests=arguments.manifests,
+        commands=arguments.commands,
+        state=arguments.state_dir,
+        port=arguments.port,
+        direct=arguments.direct,
+        public=arguments.public,
+        tls=(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
+        overrides=arguments.env_override,
+    )
+    asyncio.run(up.run(options, ready=_announce))
+    return None
+
+
+def _announce(text: str) -> None:
+    print(text, flush=True)
+    if "LOCALKN_READY_FD" in os.environ:
+        with os.fdopen(int(os.environ["LOCALKN_READY_FD"]), "w") as parent:
+            parent.write(text)
+
+
+def _detached(state: StateDirectory) -> int:
+    """Run `up` in a process of its own; its end of a pipe tells when it is ready, or that it is gone."""
+    state.root.mkdir(parents=True, exist_ok=True)
+    mine, its = os.pipe()
+    argv = [word for word in sys.orig_argv[1:] if word != "--detach"]
+    with state.supervisor_log.open("ab") as log:
+        earlier = log.tell()
+        child = subprocess.Popen(
+            [sys.executable, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[its],
+            env=os.environ | {"LOCALKN_READY_FD": str(its)},
+        )
+    os.close(its)
+    try:
+        with os.fdopen(mine) as pipe:
+            announced = pipe.read()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise
+    if announced:
+        print(announced)
+        return 0
+    child.wait()
+    print(state.supervisor_log.read_bytes()[earlier:].decode(errors="replace").rstrip(), file=sys.stderr)
+    return 1
+
+
+def _down(arguments: argparse.Namespace) -> None:
+    try:
+        control.call(arguments.state_dir.socket("control"), "stop")
+    except PlatformError:
+        print("nothing was running")
+        return
+    arguments.state_dir.wait_until_free()
+    print("stopped")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    print(json.dumps(control.call(arguments.state_dir.socket("control"), "status"), indent=2))
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    """Print what instances wrote, each line with its instance before it; with -f, go on with what they write."""
+    read: dict[Path, int] = {}
+    while True:
+        for file in sorted(arguments.state_dir.logs.glob(f"{arguments.name}*.log")):
+            with file.open("rb") as log:
+                log.seek(read.get(file, 0))
+                while line := log.readline():
+                    if arguments.follow and not line.endswith(b"\n"):
+                        break
+                    read[file] = log.tell()
+                    print(f"{file.stem} | {line.decode(errors='replace').rstrip()}", flush=arguments.follow)
+        if not arguments.follow:
+            return
+        time.sleep(0.2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m localkn", description="Run Knative Services on this machine.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--state-dir", type=_state, required=True, help="where this platform's files are")
+
+    start = verbs.add_parser("up", parents=[common], help="start the Services of some manifests")
+    start.add_argument("--manifests", type=Path, required=True, help="YAML file, directory, or kustomization")
+    start.add_argument("--commands", type=Path, required=True, help="YAML file that maps images to commands")
+    start.add_argument("--port", type=int, required=True, help="loopback port of the public Service")
+    start.add_argument("--public", help="which Service is public, where the manifests leave it open")
+    start.add_argument("--direct", action="store_true", help="one instance each, no ingress, no scaling")
+    start.add_argument("--detach", action="store_true", help="return once everything is ready")
+    start.add_argument("--tls-cert", type=Path, help="certificate (PEM) to serve the public port with")
+    start.add_argument("--tls-key", type=Path, help="its key (PEM)")
+    start.add_argument(
+        "--env-override", action="append", default=[], metavar="[SERVICE:]NAME=VALUE", help="change the environment"
+    )
+    start.set_defaults(verb=_up)
+
+    verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
+    status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(verb=_status)
+    logs = verbs.add_parser("logs", parents=[common], help="what instances printed")
+    logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on")
+    logs.set_defaults(verb=_logs)
+    return parser
+
+
+def _state(path: str) -> StateDirectory:
+    return StateDirectory(Path(path).absolute())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

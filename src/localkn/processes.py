@@ -1,0 +1,150 @@
+"""Starting processes, hearing of their end at once, and leaving none behind."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import SystemRandom
+from typing import Self
+
+# Kills the process groups it was told of once its stdin closes, which it does however this process ends. It is in
+# a session of its own and deaf to the terminal, so that nothing ends it before.
+_GUARDIAN = """
+trap '' INT TERM HUP
+groups=' '
+while read -r sign group; do
+  case $sign in +) groups="$groups$group " ;; -) groups="${groups%% $group *} ${groups#* $group }" ;; esac
+done
+for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+"""
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+# Below the ports the kernel hands out for outgoing connections, so that none of those takes a port meanwhile.
+_PORTS = range(18000, 32000)
+
+
+class Process:
+    """A started process; it leads a process group of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._popen = popen
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group while the process lives."""
+        if not self.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    async def end(self, *, grace_s: float) -> None:
+        """Ask it to stop, and kill it when it has not after *grace_s*."""
+        self.signal(signal.SIGTERM)
+        await asyncio.wait({self.exited}, timeout=grace_s)
+        self.signal(signal.SIGKILL)
+        await self.exited
+
+    def reap(self) -> bool:
+        """Take note of its end; what it leaves in its group is killed."""
+        if self._popen.poll() is None or self.exited.done():
+            return False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.exited.set_result(self._popen.returncode)
+        return True
+
+
+class Processes:
+    """All processes of a platform. To be used as an asynchronous context."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, Process] = {}
+        self._guardian = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARDIAN], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+    async def __aenter__(self) -> Self:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in self._running.values():
+            process.signal(signal.SIGKILL)
+        if self._running:
+            await asyncio.wait({process.exited for process in self._running.values()})
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        self._guardian.communicate()
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str], directory: Path, log: Path) -> Process:
+        """
+        Start *argv* in *directory*, its output appended to *log*.
+
+        Raises:
+            OSError: There is no such command, or it cannot be run.
+        """
+        with log.open("ab") as output:
+            popen = subprocess.Popen(
+                argv,
+                env=dict(env),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=partial(_die_with, os.getpid()) if _LIBC else None,  # noqa: PLW1509 - there is one thread
+            )
+        process = self._running[popen.pid] = Process(popen)
+        self._tell_guardian("+", popen.pid)
+        return process
+
+    def _reap(self) -> None:
+        for process in list(self._running.values()):
+            if process.reap():
+                del self._running[process.pid]
+                self._tell_guardian("-", process.pid)
+
+    def _tell_guardian(self, sign: str, group: int) -> None:
+        assert self._guardian.stdin is not None  # noqa: S101 - opened with a pipe
+        with contextlib.suppress(BrokenPipeError):
+            self._guardian.stdin.write(f"{sign} {group}\n".encode())
+            self._guardian.stdin.flush()
+
+
+def _die_with(supervisor: int) -> None:  # pragma: no cover - runs in the child, before it is another program
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server can listen on the loopback *port* now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class Ports:
+    """Free loopback ports; one is not handed out twice before all others have been."""
+
+    def __init__(self) -> None:
+        self._candidates = SystemRandom().sample(_PORTS, len(_PORTS))
+
+    def take(self) -> int:
+        """Return a port nobody listens on."""
+        while True:
+            port = self._candidates.pop(0)
+            self._candidates.append(port)
+            if is_free(port):
+                return port

@@ -1,0 +1,53 @@
+"""Durations and amounts as Go and Kubernetes write them."""
+
+import re
+from decimal import Decimal
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"[-+]?(?:0|(?:{_PART.pattern})+)")
+
+_SUFFIXES = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+_SUFFIXES |= {suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)}
+_SUFFIXES |= {f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", start=1)}
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))([eE][+-]?\d+|[KMGTPE]i|[numkMGTPE]?)")
+
+
+def parse_duration_ns(text: str) -> int:
+    """
+    Read a Go duration (`90s`, `1h30m`, `1.5s`) as whole nanoseconds.
+
+    Raises:
+        ValueError: *text* is none.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration such as 60s or 1m30s")
+    total = sum(int(Decimal(number) * _NANOSECONDS[unit]) for number, unit in _PART.findall(text))
+    return -total if text.startswith("-") else total
+
+
+def parse_quantity(text: str) -> Decimal:
+    """
+    Read a Kubernetes quantity (`500m`, `2`, `512Mi`, `1e3`) as a number.
+
+    Raises:
+        ValueError: *text* is none.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 512Mi")
+    number, suffix = match.groups()
+    return (
+        Decimal(number + suffix)
+        if suffix[:1] in {"e", "E"} and len(suffix) > 1
+        else Decimal(number) * _SUFFIXES[suffix]
+    )

@@ -1,0 +1,137 @@
+"""
+One revision: how many instances it wants, which of them go, when it counts as ready or as failed.
+
+Decisions only; the platform carries them out. Times are seconds of one clock that never falls.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from localkn.instances import Instance, State
+from localkn.kpa import Autoscaler, Decision
+from localkn.kpa.windows import LinearWindow
+from localkn.templates import Template
+
+_FAILED_STARTS = 3
+"""So many instances ending before one was ready fail a revision without waiting for its deadline."""
+_STEADY_S = 10.0
+_RETENTION_S = 30.0
+"""Knative's scale-to-zero-grace-period, for the last instance of a revision that lost its traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do about a revision's instances now."""
+
+    start: int = 0
+    stop: Sequence[Instance] = ()
+
+
+@dataclass(eq=False)
+class Revision:
+    """
+    A template of a Service with its instances.
+
+    Args:
+        fixed_scale: Where set, as many instances whatever the load.
+    """
+
+    name: str
+    generation: int
+    body: Mapping[str, Any]
+    template: Template
+    created_at: float
+    fixed_scale: int | None = None
+    instances: list[Instance] = field(default_factory=list)
+    was_ready: bool = False
+    failure: str | None = None
+    decision: Decision = field(default_factory=Decision)
+    desired: int = 1
+    retry_at: float = 0.0
+    _failed_starts: int = 0
+    _unreachable_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.autoscaler = Autoscaler(self.template.settings)
+        self.concurrency, self.arrivals = LinearWindow(6), LinearWindow(6)
+        self.desired = self.first_scale
+
+    @property
+    def first_scale(self) -> int:
+        """So many instances must be ready before the revision is."""
+        settings = self.template.settings
+        return self.fixed_scale or max(1, settings.initial_scale, settings.min_scale)
+
+    @property
+    def ready(self) -> Sequence[Instance]:
+        """Instances that take requests."""
+        return [instance for instance in self.instances if instance.state is State.READY and not instance.stopping]
+
+    @property
+    def pending(self) -> bool:
+        """Whether it may still become ready for the first time."""
+        return not self.was_ready and self.failure is None
+
+    def reach(self, *, reachable: bool, now: float) -> None:
+        """Take note of whether any traffic target leads here."""
+        self.autoscaler.reachable = reachable
+        if reachable:
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = now
+
+    def measure(self, now: float, *, concurrency: float, requests: float) -> None:
+        """Record what all its instances reported for the last second."""
+        self.autoscaler.record(now, requests if self.template.settings.metric == "rps" else concurrency)
+        self.concurrency.record(int(now), concurrency)
+        self.arrivals.record(int(now), requests)
+
+    def decide(self, now: float) -> None:
+        """Let the autoscaler decide; due every two seconds."""
+        self.decision = self.autoscaler.decide(now, ready=len(self.ready))
+        if self.was_ready and self.decision.valid:
+            self.desired = self.template.settings.bounded(self.decision.desired, reachable=self.autoscaler.reachable)
+
+    def settle(self, now: float) -> None:
+        """Become ready with enough ready instances, or fail past the progress deadline."""
+        if not self.pending:
+            return
+        deadline_s = self.template.progress_deadline_s
+        if len(self.ready) >= self.first_scale:
+            self.was_ready = True
+        elif now - self.created_at > deadline_s:
+            self.failure = f"not ready within {deadline_s} s"
+
+    def wanted(self, now: float) -> int:
+        """Number of instances there should be at *now*."""
+        if self.failure is not None:
+            return 0
+        if self._unreachable_since is None:
+            return self.first_scale if self.pending or self.fixed_scale else max(1, self.desired)
+        if self.pending:
+            return 0
+        return max(self.desired, 1 if now - self._unreachable_since < _RETENTION_S else 0)
+
+    def plan(self, now: float) -> Plan:
+        """Compare the instances with what is wanted; those not ready go first, then the latest to be ready."""
+        staying = [instance for instance in self.instances if not instance.stopping]
+        surplus = len(staying) - self.wanted(now)
+        if surplus < 0:
+            return Plan(start=-surplus if now >= self.retry_at else 0)
+        staying.sort(key=lambda instance: (instance.ready_at is not None, -(instance.ready_at or 0.0)))
+        return Plan(stop=staying[:surplus])
+
+    def ended(self, instance: Instance, now: float) -> None:
+        """Forget an instance; where it was not told to go, put off the next start the longer the more it happens."""
+        self.instances.remove(instance)
+        if instance.stopping:
+            return
+        if instance.ready_at is not None and now - instance.ready_at >= _STEADY_S:
+            self._failed_starts = 0
+            return
+        self._failed_starts += 1
+        longest_s = 30.0 if self.pending else 2.0
+        self.retry_at = now + min(0.25 * 2 ** (self._failed_starts - 1), longest_s)
+        if self.pending and self._failed_starts >= _FAILED_STARTS:
+            self.failure = f"its instances end before they are ready: {instance.exit_reason}"

@@ -1,0 +1,148 @@
+"""
+A Knative Service: its revisions and which of them traffic leads to.
+
+Decisions only; the platform carries them out. Times are seconds of one clock that never falls.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from localkn.errors import RefusedError
+from localkn.revisions import Revision
+from localkn.templates import Template
+
+LATEST: Sequence[Mapping[str, Any]] = ({"latestRevision": True, "percent": 100},)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A share of the traffic, a tag, or both, that lead to a revision."""
+
+    revision: str
+    percent: int = 0
+    tag: str = ""
+    latest: bool = False
+
+
+@dataclass(eq=False)
+class Service:
+    """
+    One Service with everything that became of it. `routed` is what the ingress has been told.
+
+    Args:
+        fixed_scale: Where set, every revision runs as many instances whatever the load.
+    """
+
+    name: str
+    namespace: str
+    fixed_scale: int | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    routed: Sequence[Target] = ()
+
+    @property
+    def host(self) -> str:
+        """The name inside a cluster that its URL starts with."""
+        return f"{self.name}.{self.namespace}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is labelled to be reachable inside the cluster only."""
+        labels = (self.body.get("metadata") or {}).get("labels") or {}
+        return labels.get("networking.knative.dev/visibility") == "cluster-local"
+
+    @property
+    def latest_created(self) -> Revision:
+        """The newest revision, ready or not."""
+        return next(reversed(self.revisions.values()))
+
+    @property
+    def latest_ready(self) -> Revision | None:
+        """The newest revision that has been ready."""
+        return next((r for r in reversed(self.revisions.values()) if r.was_ready), None)
+
+    def apply(self, body: Mapping[str, Any], *, now: float) -> Revision | None:
+        """
+        Take over a changed Service.
+
+        Returns:
+            The new revision, where the template changed.
+
+        Raises:
+            RefusedError: Its template has a name that is taken, or traffic names a revision that does not exist.
+        """
+        template = body["spec"]["template"]
+        changed = not self.revisions or template != self.latest_created.body
+        generation = self.latest_created.generation + changed if self.revisions else 1
+        name = (template.get("metadata") or {}).get("name") or f"{self.name}-{generation:05}"
+        if changed and name in self.revisions:
+            raise RefusedError(f"spec.template.metadata.name: revision {name} exists with another template")
+        known = {*self.revisions, name}
+        for target in body["spec"].get("traffic") or ():
+            if target.get("revisionName") and target["revisionName"] not in known:
+                raise RefusedError(f"spec.traffic: Service {self.name} has no revision {target['revisionName']}")
+        self.body = body
+        if not changed:
+            return None
+        revision = Revision(
+            name, generation, template, Template.from_body(template), created_at=now, fixed_scale=self.fixed_scale
+        )
+        self.revisions[name] = revision
+        return revision
+
+    def targets(self) -> Sequence[Target]:
+        """Resolve `spec.traffic`; nothing while no revision has been ready."""
+        latest = self.latest_ready
+        if latest is None:
+            return ()
+        return [
+            Target(
+                revision=entry.get("revisionName") or latest.name,
+                percent=entry.get("percent") or 0,
+                tag=entry.get("tag") or "",
+                latest=not entry.get("revisionName"),
+            )
+            for entry in self.body["spec"].get("traffic") or LATEST
+        ]
+
+    def step(self, now: float, *, serving: Callable[[str], bool]) -> None:
+        """
+        Advance to *now*: revisions become ready or fail, traffic moves to where it is served.
+
+        Args:
+            now: The time.
+            serving: Whether the ingress has a healthy endpoint of the revision of this name. Until it has one of
+                every target, traffic stays where it is.
+        """
+        for revision in self.revisions.values():
+            revision.settle(now)
+        targets = self.targets()
+        if targets and all(serving(target.revision) for target in targets):
+            self.routed = targets
+        reached = {target.revision for target in (*targets, *self.routed)}
+        for revision in self.revisions.values():
+            waiting = revision.pending and revision is self.latest_created
+            revision.reach(reachable=waiting or revision.name in reached, now=now)
+
+    def percent(self, revision: str) -> int:
+        """Share of the traffic that is led to a revision now."""
+        return sum(target.percent for target in self.routed if target.revision == revision)
+
+    def problem(self) -> str | None:
+        """Say why the Service is not what its body describes; None where it is."""
+        if self.latest_created.failure:
+            return f"revision {self.latest_created.name} failed: {self.latest_created.failure}"
+        if self.latest_created.pending:
+            return f"revision {self.latest_created.name} is not ready yet"
+        targets = self.targets()
+        if self.routed != targets:
+            awaited = next((t.revision for t in targets if t not in self.routed), targets[0].revision)
+            failure = self.revisions[awaited].failure
+            return f"traffic waits for revision {awaited}" + (f", which failed: {failure}" if failure else "")
+        return None
+
+    def is_settled(self) -> bool:
+        """Whether nothing more will happen by itself: it is as described, or has failed."""
+        waited_for = [self.revisions[target.revision] for target in self.targets()]
+        return self.problem() is None or any(r.failure for r in (self.latest_created, *waited_for))

@@ -1,0 +1,82 @@
+"""The state directory: one running platform, its logs and its sockets."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from localkn.errors import PlatformError
+
+# sockaddr_un holds 108 bytes on Linux, 104 on macOS, a final zero and the longest of our names among them.
+_SOCKET_DIRECTORY_LIMIT = 85
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Where everything of one platform is kept; nothing in it outlives the next `up`."""
+
+    root: Path
+
+    @property
+    def logs(self) -> Path:
+        """One file an instance, and those of the supervisor and the ingress."""
+        return self.root / "logs"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """What a detached supervisor prints."""
+        return self.root / "localkn.log"
+
+    @property
+    def scratch(self) -> Path:
+        """Volumes of the instances."""
+        return self.root / "volumes"
+
+    @property
+    def envoy(self) -> Path:
+        """Configuration of the ingress."""
+        return self.root / "envoy"
+
+    def socket(self, name: str) -> Path:
+        """Path of a Unix socket; in the temporary directory where the state directory's path is too long for one."""
+        place = self.root
+        if len(os.fsencode(place)) > _SOCKET_DIRECTORY_LIMIT:
+            digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+            place = Path(tempfile.gettempdir()) / f"localkn-{os.getuid()}-{digest}"
+            place.mkdir(mode=0o700, exist_ok=True)
+            if place.stat().st_uid != os.getuid():
+                raise PlatformError(f"{place} belongs to somebody else")
+        return place / f"{name}.sock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """
+        Own the directory, cleared of what an earlier platform left, until the block ends.
+
+        Raises:
+            PlatformError: Another platform runs in it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise PlatformError(f"already running in {self.root}; `down` stops it") from error
+            for directory in (self.logs, self.scratch, self.envoy):
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+            try:
+                yield
+            finally:
+                for name in ("control", "stats", "admin"):
+                    self.socket(name).unlink(missing_ok=True)
+
+    def wait_until_free(self) -> None:
+        """Return once no platform holds the directory."""
+        with (self.root / "lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,0 +1,188 @@
+"""Starting a platform from its manifests, and keeping it until it is told to stop."""
+
+import asyncio
+import contextlib
+import copy
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localkn import control
+from localkn.commands import Commands
+from localkn.environment import Configuration
+from localkn.errors import ManifestError, NotReadyError, PlatformError
+from localkn.ingress import DirectIngress, Ingress
+from localkn.manifests import Resource, load
+from localkn.platform import Platform, World
+from localkn.processes import Ports, Processes, is_free
+from localkn.state import StateDirectory
+from localkn.stats import Reports
+from localkn.status import snapshot
+from localkn.validation import service_faults
+
+_USED = {"ConfigMap", "Secret", "Namespace"}
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `up` was asked for."""
+
+    manifests: Path
+    commands: Path
+    state: StateDirectory
+    port: int
+    direct: bool = False
+    public: str | None = None
+    tls: tuple[Path, Path] | None = None
+    overrides: Sequence[str] = ()
+
+
+async def run(options: Options, *, ready: Callable[[str], None]) -> None:
+    """
+    Run until SIGINT, SIGTERM or `down`.
+
+    Args:
+        options: What to run, and where.
+        ready: Called with what to tell the user once every Service is ready.
+
+    Raises:
+        LocalknError: It cannot be started, or a Service does not become ready; nothing is left running.
+    """
+    resources = load(options.manifests)
+    services = _services(resources, options.overrides)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with options.state.held():
+        if not is_free(options.port):
+            raise PlatformError(f"port {options.port} is taken; choose another with --port")
+        async with Processes() as processes:
+            platform = _platform(options, resources, services, processes)
+            await platform.world.reports.listen(options.state.socket("stats"))
+            async with control.serving(options.state.socket("control"), _handlers(platform, stop)):
+                await _serve(platform, stop=stop, ready=ready)
+
+
+async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    await platform.world.ingress.start(platform.picture())
+    running = asyncio.create_task(platform.run())
+    told = asyncio.create_task(stop.wait())
+    settled = asyncio.create_task(platform.until(lambda: all(s.is_settled() for s in platform.services.values())))
+    try:
+        await asyncio.wait([running, told, settled], return_when=asyncio.FIRST_COMPLETED)
+        if settled.done():
+            if failures := list(_failures(platform)):
+                raise NotReadyError("\n".join(failures))
+            ready("\n".join([*platform.world.notes, f"{platform.world.public} is ready at {platform.world.url}"]))
+        await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (told, settled, running):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+def _failures(platform: Platform) -> Sequence[str]:
+    failures = []
+    for service in platform.services.values():
+        if problem := service.problem():
+            logs = sorted(platform.world.state.logs.glob(f"{service.latest_created.name}-*.log"))
+            tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
+            failures.append("\n".join([f"Service {service.name}: {problem}", *(f"    {line}" for line in tail)]))
+    return failures
+
+
+def _platform(
+    options: Options, resources: Sequence[Resource], services: Sequence[Resource], processes: Processes
+) -> Platform:
+    ignored = [
+        f"{r.kind} {r.name}: ignored on this machine" for r in resources if not r.is_service and r.kind not in _USED
+    ]
+    to_zero = [
+        f"Service {service.name}: min-scale 0 runs as 1 on this machine, nothing could wake it up"
+        for service in services
+        if _annotations(service).get("autoscaling.knative.dev/min-scale", "0") == "0"
+    ]
+    ports = Ports()
+    world = World(
+        configuration=Configuration(resources),
+        commands=Commands(options.commands),
+        state=options.state,
+        processes=processes,
+        ingress=_ingress(options),
+        reports=Reports(),
+        ports=ports,
+        public=_public(services, options.public),
+        public_port=options.port,
+        direct=options.direct,
+        tls=options.tls is not None,
+        notes=[*ignored, *to_zero],
+    )
+    platform = Platform(world)
+    for service in services:
+        platform.add(service.body, namespace=service.namespace)
+    return platform
+
+
+def _ingress(options: Options) -> Ingress:
+    if options.direct and options.tls:
+        raise PlatformError("--direct has no ingress that could end TLS")
+    return DirectIngress()
+
+
+def _annotations(service: Resource) -> dict[str, str]:
+    return (service.body["spec"]["template"].get("metadata") or {}).get("annotations") or {}
+
+
+def _services(resources: Sequence[Resource], overrides: Sequence[str]) -> list[Resource]:
+    services = [Resource(copy.deepcopy(r.body), r.source) for r in resources if r.is_service]
+    if not services:
+        raise ManifestError(["the manifests hold no Knative Service (serving.knative.dev/v1)"])
+    faults = [s.fault(path, message) for s in services for path, message in service_faults(s.body)]
+    if faults:
+        raise ManifestError(faults)
+    for override in overrides:
+        _override(services, override)
+    return services
+
+
+def _override(services: Sequence[Resource], override: str) -> None:
+    name, separator, value = override.partition("=")
+    service, _, variable = name.rpartition(":")
+    chosen = [s for s in services if service in {"", s.name}]
+    if not separator or not chosen:
+        raise ManifestError(
+            [f"--env-override {override}: must be [SERVICE:]NAME=VALUE with a Service of the manifests"]
+        )
+    for resource in chosen:
+        container = resource.body["spec"]["template"]["spec"]["containers"][0]
+        others = [entry for entry in container.get("env") or [] if entry["name"] != variable]
+        container["env"] = [*others, {"name": variable, "value": value}]
+
+
+def _public(services: Sequence[Resource], wanted: str | None) -> str:
+    names = [service.name for service in services]
+    if wanted is not None:
+        if wanted not in names:
+            raise ManifestError([f"--public {wanted}: there is no such Service, only {', '.join(names)}"])
+        return wanted
+    visibility = "networking.knative.dev/visibility"
+    public = [s.name for s in services if (s.body["metadata"].get("labels") or {}).get(visibility) != "cluster-local"]
+    if len(public) != 1:
+        which = "none of them" if not public else ", ".join(public)
+        raise ManifestError([f"the port leads to one public Service, {which} could be it; name it with --public"])
+    return public[0]
+
+
+def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Handler]:
+    async def status(_: dict[str, Any]) -> Any:
+        return snapshot(platform, now=time.monotonic())
+
+    async def end(_: dict[str, Any]) -> None:
+        stop.set()
+
+    return {"status": status, "stop": end}

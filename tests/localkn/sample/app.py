@@ -1,0 +1,115 @@
+"""
+A small ASGI application that behaves as its environment says, for the tests to run as instances.
+
+CRASH=N exits with N at once, READY_AFTER_S delays readiness, SLEEP_MS delays each answer, REPORT=0 keeps quiet
+about concurrency (so that the platform has to measure it), IGNORE_SIGTERM=1 does not go when asked.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import uvicorn
+
+SLEEP_S = float(os.environ.get("SLEEP_MS", "0")) / 1000
+READY_AT = time.monotonic() + float(os.environ.get("READY_AFTER_S", "0"))
+POD = os.environ.get("LOCALKN_POD", "")
+
+
+class RequestStats:
+    """Time-weighted concurrency and arrivals between two reports, as Knative's queue-proxy keeps them."""
+
+    def __init__(self, now: float) -> None:
+        self.active = 0
+        self._arrivals = 0
+        self._integral = 0.0
+        self._since = self._last = now
+
+    def change(self, by: int, now: float) -> None:
+        self._integral += self.active * (now - self._last)
+        self._last = now
+        self.active += by
+        self._arrivals += max(by, 0)
+
+    def report(self, now: float) -> dict[str, Any]:
+        self.change(0, now)
+        elapsed, arrivals, integral = now - self._since, self._arrivals, self._integral
+        self._since, self._arrivals, self._integral = now, 0, 0.0
+        return {"pod": POD, "concurrency": integral / elapsed if elapsed else 0.0, "requests": arrivals}
+
+
+STATS = RequestStats(time.monotonic())
+
+
+async def report_forever(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.setblocking(False)  # noqa: FBT003
+        while True:
+            await asyncio.sleep(1)
+            with contextlib.suppress(OSError):
+                channel.sendto(json.dumps(STATS.report(time.monotonic())).encode(), path)
+
+
+@contextlib.asynccontextmanager
+async def reporting() -> AsyncIterator[None]:
+    path = os.environ.get("LOCALKN_STATS")
+    task = asyncio.create_task(report_forever(path)) if path and os.environ.get("REPORT") != "0" else None
+    yield
+    if task:
+        task.cancel()
+
+
+async def app(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        async with reporting():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/readyz":
+        await answer(send, 200 if time.monotonic() >= READY_AT else 503, b"")
+        return
+    STATS.change(1, time.monotonic())
+    try:
+        while (await receive()).get("more_body"):
+            pass
+        if scope["path"] == "/crash":
+            os._exit(3)
+        await asyncio.sleep(SLEEP_S)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        body = {"pod": POD, "pid": os.getpid(), "headers": headers, "env": dict(os.environ), "argv": sys.argv[1:]}
+        await answer(send, 200, json.dumps(body).encode())
+    finally:
+        STATS.change(-1, time.monotonic())
+
+
+async def answer(send: Callable[[Any], Awaitable[None]], status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+if __name__ == "__main__":
+    print(f"starting {POD}", flush=True)
+    if code := os.environ.get("CRASH"):
+        print(f"about to exit with {code}", flush=True)
+        sys.exit(int(code))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning", timeout_keep_alive=120)
+    )
+    if os.environ.get("IGNORE_SIGTERM"):
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,unused-ignore]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server.run()

@@ -1,0 +1,67 @@
+"""`python -m localkn.kpa` on traces: our own, and Knative's where they are at hand."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OURS = Path(__file__).parent / "kpa_traces.jsonl"
+REFERENCE = os.environ.get("LOCALKN_KPA_TRACES", "")
+
+
+def replay(lines: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "localkn.kpa"]
+    return subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
+
+
+def without_answers(trace: dict[str, Any]) -> str:
+    ticks = [{"t": tick["t"], "ready": tick["ready"]} for tick in trace["ticks"]]
+    return json.dumps({key: value for key, value in trace.items() if key != "resolved"} | {"ticks": ticks})
+
+
+def check(lines: list[str]) -> None:
+    """Every tick of every trace must be decided as recorded."""
+    traces = [json.loads(line) for line in lines]
+    done = replay([without_answers(trace) for trace in traces])
+    assert done.returncode == 0, done.stderr
+    for trace, line in zip(traces, done.stdout.splitlines(), strict=True):
+        answer = json.loads(line)
+        assert answer["name"] == trace["name"]
+        assert answer["resolved"] == pytest.approx(trace["resolved"])
+        for got, want in zip(answer["ticks"], trace["ticks"], strict=True):
+            assert (got["valid"], got["replicas"]) == (want["valid"], want["replicas"]), (trace["name"], got, want)
+            if want["valid"]:
+                assert got == pytest.approx({key: want[key] for key in got}, abs=1e-6), trace["name"]
+
+
+def test_our_traces_are_reproduced() -> None:
+    """Decisions do not drift from the ones recorded when they were checked against Knative's."""
+    check(OURS.read_text().splitlines())
+
+
+@pytest.mark.skipif(not REFERENCE, reason="LOCALKN_KPA_TRACES names no file of Knative's own decisions")
+def test_knatives_traces_are_reproduced() -> None:
+    """Every tick equals what Knative's autoscaler decided."""
+    opener = gzip.open if REFERENCE.endswith(".gz") else open
+    with opener(REFERENCE, "rt") as traces:
+        check(list(traces))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "{}",
+        json.dumps({"name": "x", "annotations": {"autoscaling.knative.dev/target": "x"}, "container_concurrency": 0}),
+    ],
+)
+def test_a_line_that_is_no_trace_is_named(line: str) -> None:
+    """A fault stops the replay with the number of the line."""
+    done = replay(["", line])
+    assert done.returncode == 1
+    assert "line 2 is no trace" in done.stderr
