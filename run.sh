@@ -42,6 +42,71 @@ ensure() {
   done
 }
 
+STATE=.recsys
+PORT=8080
+REST=()
+
+# options ARGS...: takes --state-dir and --port out of ARGS; what is left is in REST.
+options() {
+  REST=()
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --state-dir | --port) [ $# -ge 2 ] || die "$1 wants a value" ;;&
+      --state-dir) STATE=$2; shift 2 ;;
+      --port) PORT=$2; shift 2 ;;
+      --state-dir=*) STATE=${1#*=}; shift ;;
+      --port=*) PORT=${1#*=}; shift ;;
+      *) REST+=("$1"); shift ;;
+    esac
+  done
+  [[ $PORT =~ ^[0-9]+$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65535 ] || die "--port must be 1 to 65535, not '$PORT'"
+}
+
+python() { "$VENV/bin/python" "$@"; }
+
+run_up() { # [--port N] [--detach] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
+  ensure local
+  options "$@"
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
+  local settings
+  settings=$(python -m offline.state --state-dir "$STATE") || exit
+  local overrides=() line
+  while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
+  exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
+    --commands knative/overlays/local/commands.yaml --state-dir "$STATE" --port "$PORT" --direct \
+    "${overrides[@]}" "${REST[@]}"
+}
+
+run_down() { # [--state-dir DIR]: stop it; no process is left
+  ensure local
+  options "$@"
+  python -m localkn down --state-dir "$STATE" "${REST[@]}"
+}
+
+run_status() { # [--json] [--state-dir DIR]: services, revisions, instances
+  ensure local
+  options "$@"
+  python -m localkn status --state-dir "$STATE" "${REST[@]}"
+}
+
+run_logs() { # [NAME] [-f] [--state-dir DIR]: what the instances wrote
+  ensure local
+  options "$@"
+  python -m localkn logs --state-dir "$STATE" "${REST[@]}"
+}
+
+run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
+  ensure local
+  options "$@"
+  python -m tools.recommend --url "http://127.0.0.1:$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
+  ensure local
+  options "$@"
+  python -m offline.train --state-dir "$STATE" "${REST[@]}"
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
   cd "$ROOT" && rm -f .coverage .coverage.*

@@ -9,7 +9,10 @@ The state directory of a local pipeline: feature stores, models, and which of th
 running pipeline has open stays where it is; the next start takes the new pair.
 """
 
+import argparse
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -80,3 +83,24 @@ class StateDirectory:
             int(each.name.partition("-")[0]) for each in (self.folder / part).iterdir() if each.name[0].isdigit()
         ]
         return f"{part}/{max(numbers, default=0) + 1}-{name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m offline.state`: print the environment that makes functions serve what is current."""
+    parser = argparse.ArgumentParser(prog="offline.state", description=main.__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    try:
+        state = StateDirectory(parser.parse_args(arguments).state_dir)
+        current = state.current()
+        if current is None:
+            raise StateError(f"nothing was trained in {state.folder} yet")
+    except StateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"extract-features:FEATURE_STORE_URL={state.store_url(current)}")
+    print(f"rank-items:MODEL_PATH={state.model_path(current)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
