@@ -50,7 +50,7 @@ STATS = RequestStats(time.monotonic())
 
 async def report_forever(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.setblocking(False)  # noqa: FBT003
+        channel.setblocking(False)
         while True:
             await asyncio.sleep(1)
             with contextlib.suppress(OSError):
