@@ -73,26 +73,37 @@ run_up() { # [--port N] [--detach] [--state-dir DIR]: serve the pipeline; demo d
   local overrides=() line
   while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
   exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
-    --commands knative/overlays/local/commands.yaml --state-dir "$STATE" --port "$PORT" --direct \
-    "${overrides[@]}" "${REST[@]}"
+    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" --direct \
+    "${overrides[@]}" "${REST[@]}" > >(show_request)
+}
+
+# show_request: passes its input on, and when the pipeline is ready adds a request to try.
+show_request() {
+  local line
+  while IFS= read -r line; do
+    printf '%s\n' "$line"
+    case $line in
+      *"is ready at"*) printf "try: curl -d '%s' %s\n" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
+    esac
+  done
 }
 
 run_down() { # [--state-dir DIR]: stop it; no process is left
   ensure local
   options "$@"
-  python -m localkn down --state-dir "$STATE" "${REST[@]}"
+  python -m localkn down --state-dir "$STATE/platform" "${REST[@]}"
 }
 
 run_status() { # [--json] [--state-dir DIR]: services, revisions, instances
   ensure local
   options "$@"
-  python -m localkn status --state-dir "$STATE" "${REST[@]}"
+  python -m localkn status --state-dir "$STATE/platform" "${REST[@]}"
 }
 
 run_logs() { # [NAME] [-f] [--state-dir DIR]: what the instances wrote
   ensure local
   options "$@"
-  python -m localkn logs --state-dir "$STATE" "${REST[@]}"
+  python -m localkn logs --state-dir "$STATE/platform" "${REST[@]}"
 }
 
 run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
@@ -105,6 +116,12 @@ run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import 
   ensure local
   options "$@"
   python -m offline.train --state-dir "$STATE" "${REST[@]}"
+}
+
+run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store, settings; says what to do
+  ensure local
+  options "$@"
+  python -m tools.doctor --state-dir "$STATE" --port "$PORT" "${REST[@]}"
 }
 
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage

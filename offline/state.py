@@ -18,6 +18,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from recsys.ranking.artefact import ArtefactError, read_artefact
+
 
 class StateError(Exception):
     """The state directory cannot be used."""
@@ -86,7 +88,7 @@ class StateDirectory:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m offline.state`: print the environment that makes functions serve what is current."""
+    """`python -m offline.state`: verify what is current and print the environment that makes functions serve it."""
     parser = argparse.ArgumentParser(prog="offline.state", description=main.__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     try:
@@ -94,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         current = state.current()
         if current is None:
             raise StateError(f"nothing was trained in {state.folder} yet")
-    except StateError as error:
+        read_artefact(state.model_path(current))
+    except (StateError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"extract-features:FEATURE_STORE_URL={state.store_url(current)}")
