@@ -24,7 +24,7 @@ find_python() {
 ensure() {
   local lock want stamp=$VENV/.installed
   for lock in "$@"; do
-    want=$(cd "$ROOT" && { echo "$ROOT"; cat "requirements/$lock.txt" pyproject.toml; } | cksum)
+    want=$({ echo "$ROOT"; cat "requirements/$lock.txt"; } | cksum)
     if [ -x "$VENV/bin/python" ] && grep -qxF "$lock $want" "$stamp" 2>/dev/null; then continue; fi
     if ! [ -x "$VENV/bin/python" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
       local python; python=$(find_python) || exit 1

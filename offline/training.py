@@ -53,10 +53,12 @@ def train(
 def popularity(ratings: Ratings) -> F32:
     """Return each item's share of the audience of the most popular one, (I,) float32 in 0..1."""
     users = np.bincount(ratings.weights.indices, minlength=len(ratings.item_ids))
-    return (users / users.max()).astype(np.float32)
+    shares: F32 = (users / users.max()).astype(np.float32)
+    return shares
 
 
 def fit_prior(encoded: F32, user_factors: F32) -> F32:
     """Return W (F, D), the ridge regression from *encoded* features (U, F) to *user_factors* (U, D)."""
     gram = encoded.T @ encoded + np.float32(_PRIOR_REG) * np.eye(encoded.shape[1], dtype=np.float32)
-    return np.linalg.solve(gram, encoded.T @ user_factors).astype(np.float32)
+    prior: F32 = np.linalg.solve(gram, encoded.T @ user_factors).astype(np.float32)
+    return prior

@@ -227,7 +227,9 @@ async def test_a_poisoned_item_fails_alone(executor, size, place, caplog):
     answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in items), return_exceptions=True)
     failed = answers.pop(place)
     assert type(failed) is ServingError
-    assert [result for result, _ in answers] == [each.upper() for each in items if each != items[place]]
+    assert [each[0] for each in answers if isinstance(each, tuple)] == [
+        each.upper() for each in items if each != items[place]
+    ]
     assert [record.message for record in caplog.records] == ["item_failed"]
 
 
@@ -259,7 +261,7 @@ async def test_a_full_queue_sheds_with_a_time_to_come_back(executor):
     accepted = [batcher.submit(each, deadline=NEVER) for each in "ab"]
     with pytest.raises(OverloadedError) as caught:
         batcher.submit("c", deadline=NEVER)
-    assert caught.value.retry_after_s >= 1
+    assert (caught.value.retry_after_s or 0) >= 1
     assert [result for result, _ in await asyncio.gather(*accepted)] == ["A", "B"]
     assert batcher.statistics().dropped == {"shed": 1, "cancelled": 0}
 
@@ -337,6 +339,10 @@ async def test_long_batches_leave_the_loop(executor, turns):
     assert facts[0].slot_wait_s >= 0
 
 
+def double(numbers: Sequence[int]) -> list[int]:
+    return [number * 2 for number in numbers]
+
+
 @given(crowd=st.lists(st.integers(0, 1000), max_size=100), size=st.integers(1, 40))
 def test_a_batch_is_its_singles(crowd, size):
     """Whatever the batch size, every request gets what it would get alone."""
@@ -344,7 +350,7 @@ def test_a_batch_is_its_singles(crowd, size):
     async def scenario() -> list[int]:
         with ThreadPoolExecutor(max_workers=1) as pool:
             limits = BatchLimits(max_batch_size=size, max_queue_size=200)
-            batcher = Batcher(lambda queries: [query * 2 for query in queries], limits=limits, executor=pool)
+            batcher: Batcher[int, int] = Batcher(double, limits=limits, executor=pool)
             return [
                 result for result, _ in await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in crowd))
             ]

@@ -32,7 +32,8 @@ def run_to_end(function: str, env: dict[str, str]) -> subprocess.CompletedProces
 def test_both_entries_give_the_same_bytes():
     """The production shell and the framework's own command answer alike, errors included."""
     with running("extract_features", STORE) as shell, running("extract_features", STORE, stock=True) as stock:
-        for body in ({"user_id": "user_1"}, {"user_ids": ["a", "b"]}, {"user_id": 1}, []):
+        bodies: list[object] = [{"user_id": "user_1"}, {"user_ids": ["a", "b"]}, {"user_id": 1}, []]
+        for body in bodies:
             ours, theirs = shell.post(body), stock.post(body)
             assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
             assert ours.headers["content-type"] == theirs.headers["content-type"]
