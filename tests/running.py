@@ -28,6 +28,10 @@ class Running:
     process: "subprocess.Popen[bytes]"
     errors: IO[str]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     def log(self) -> str:
         self.errors.seek(0)
         return self.errors.read()

@@ -1,94 +1,65 @@
-"""Decode, ask for features, ask for the ranking, encode."""
+"""Decode, recommend, encode."""
 
-import asyncio
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
 import msgspec
 
+from functions.recommend.recommending import Answer, Recommender
 from recsys.contracts import wire
-from recsys.contracts.problems import DependencyError, ServingError
+from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
 from recsys.serving.call import Call, Reply
-from recsys.serving.client import HopAnswer
 
-Part = TypeVar("Part")
-
-
-class Hop(Protocol):
-    """The way to another function."""
-
-    async def send(self, body: bytes, *, call: Call) -> HopAnswer:
-        """Post *body* on behalf of *call*; raises DependencyError or DeadlineExceededError."""
-        ...
-
-
-class _FeaturesPart(msgspec.Struct):
-    """What of extract_features' answer goes on to rank_items, unread."""
-
-    features: msgspec.Raw
-    history: msgspec.Raw
-
-
-class _RankCall(msgspec.Struct):
-    features: msgspec.Raw
-    history: msgspec.Raw
-    top_k: int
-    exclude: list[str]
-
-
-class _RankPart(msgspec.Struct):
-    items: msgspec.Raw
-
-
-class _Answer(msgspec.Struct):
-    user_id: str
-    recommendations: msgspec.Raw
-
-
-_features_part = msgspec.json.Decoder(_FeaturesPart)
-_rank_part = msgspec.json.Decoder(_RankPart)
+_STRICT = (b"preference-applied", b"handling=strict")
 
 
 class Recommend:
-    """
-    Answers what to show a user, best first.
+    """Answers what to show a user, or each of several."""
 
-    Args:
-        features: The way to extract_features.
-        ranking: The way to rank_items.
-    """
-
-    def __init__(self, *, features: Hop, ranking: Hop) -> None:
-        self._features = features
-        self._ranking = ranking
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
 
     async def __call__(self, call: Call) -> Reply:
-        """Recommend for one user, or for each of several."""
+        """Answer the single door or the batch door."""
+        strict = _prefers_strict(call)
         if wire.is_batch(call.body, "requests"):
-            return await self._recommend_many(call)
-        return Reply(await self._recommend(wire.recommend_request.decode(call.body), call))
+            body = await self._recommend_many(call, strict=strict)
+        else:
+            request = wire.recommend_request.decode(call.body)
+            (answer,) = await self._recommender.recommend([request], call=call, strict=strict)
+            if isinstance(answer, ServingError):
+                raise answer
+            body = wire.encode(answer)
+        call.receipt.account("app")
+        return Reply(body, headers=(_STRICT,) if strict else ())
 
-    async def _recommend_many(self, call: Call) -> Reply:
-        requests = wire.recommend_batch.decode(call.body).requests
-        results = await asyncio.gather(*(self._recommend_one(bytes(each), call) for each in requests))
-        return Reply(wire.encode(BatchAnswer(results)))
-
-    async def _recommend_one(self, body: bytes, call: Call) -> msgspec.Raw:
-        try:
-            return msgspec.Raw(await self._recommend(wire.recommend_request.decode(body), call))
-        except ServingError as error:
-            return wire.error_result(error)
-
-    async def _recommend(self, request: RecommendRequest, call: Call) -> bytes:
-        known = await self._features.send(wire.encode(wire.FeaturesRequest(request.user_id)), call=call)
-        part = _decode(_features_part, known, "extract_features")
-        body = wire.encode(_RankCall(part.features, part.history, request.top_k, request.exclude))
-        ranked = await self._ranking.send(body, call=call)
-        return wire.encode(_Answer(request.user_id, _decode(_rank_part, ranked, "rank_items").items))
+    async def _recommend_many(self, call: Call, *, strict: bool) -> bytes:
+        decoded = [_decode(bytes(each)) for each in wire.recommend_batch.decode(call.body).requests]
+        requests = [each for each in decoded if isinstance(each, RecommendRequest)]
+        answers = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
+        results = [next(answers) if isinstance(each, RecommendRequest) else each for each in decoded]
+        return _encode_results(results)
 
 
-def _decode(decoder: msgspec.json.Decoder[Part], answer: HopAnswer, hop: str) -> Part:
+def _decode(body: bytes) -> RecommendRequest | ServingError:
     try:
-        return decoder.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DependencyError(f"{hop} answered something unreadable", retry_after_s=1.0) from error
+        return wire.recommend_request.decode(body)
+    except ServingError as error:
+        return error
+
+
+def _encode_results(results: Sequence[Answer | ServingError]) -> bytes:
+    return wire.encode(
+        BatchAnswer(
+            [
+                wire.error_result(each) if isinstance(each, ServingError) else msgspec.Raw(wire.encode(each))
+                for each in results
+            ]
+        )
+    )
+
+
+def _prefers_strict(call: Call) -> bool:
+    """Tell whether the caller would rather have an error than a degraded answer (RFC 7240, `handling=strict`)."""
+    preferences = (call.header(b"prefer") or "").lower().replace(" ", "").replace('"', "")
+    return "handling=strict" in preferences.replace(";", ",").split(",")

@@ -1,10 +1,15 @@
-"""recommend: configuration -> hop clients -> handler."""
+"""recommend: configuration -> hop clients -> recommender -> handler."""
 
+import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from functions.recommend.handler import Recommend
+from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.popular import PopularList
+from functions.recommend.recommending import Recommender
 from functions.recommend.settings import Settings
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
@@ -17,12 +22,20 @@ settings = Settings.from_env(os.environ)
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Open the pool both hops share."""
+    """Open the pool both hops share, and begin to keep the popular list fresh."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
-        yield Recommend(
-            features=HopClient("extract_features", settings.extract_features_url, transport=transport),
-            ranking=HopClient("rank_items", settings.rank_items_url, transport=transport),
+        extract_features = HopClient(
+            "extract_features", settings.extract_features_url, transport=transport, hedge=settings.hedge
         )
+        rank_items = HopClient("rank_items", settings.rank_items_url, transport=transport, hedge=settings.hedge)
+        ranking = Ranking(rank_items)
+        popular = PopularList(ranking, path=settings.popular_list_path, refresh_s=settings.popular_list_refresh_s)
+        await popular.warm()
+        refreshing = asyncio.create_task(popular.refresh_forever())
+        yield Recommend(Recommender(features=FeatureSource(extract_features), ranking=ranking, popular=popular))
+        refreshing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await refreshing
 
 
 service = Service("recommend", open_handler, settings=settings.serving)

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -17,12 +18,18 @@ class Settings:
         extract_features_url: Where function 1 answers.
         rank_items_url: Where function 2 answers.
         max_connections: To each of them, at most.
+        hedge: Send a second request when the first is slower than usual.
+        popular_list_path: Where the list shown without a ranker survives a restart; None for nowhere.
+        popular_list_refresh_s: How old it may become.
     """
 
     serving: ServingSettings
     extract_features_url: str
     rank_items_url: str
     max_connections: int
+    hedge: bool
+    popular_list_path: Path | None
+    popular_list_refresh_s: float
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -38,6 +45,9 @@ class Settings:
             extract_features_url=_url(reader, "EXTRACT_FEATURES_URL"),
             rank_items_url=_url(reader, "RANK_ITEMS_URL"),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
+            hedge=reader.flag("HOP_HEDGING", default=False),
+            popular_list_path=Path(path) if (path := reader.text("POPULAR_LIST_PATH", "-")) != "-" else None,
+            popular_list_refresh_s=reader.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
         )
         reader.finish()
         return settings

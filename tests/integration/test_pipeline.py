@@ -175,13 +175,3 @@ def test_a_wrong_content_type(pipeline):
     for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
         answer = httpx.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
         assert answer.status_code == status
-
-
-def test_a_hop_that_is_down_is_a_503(demo_state):
-    """Without its hops recommend answers that they are missing, and when to come back."""
-    with start_pipeline(demo_state) as started:
-        started.rank_items.process.kill()
-        started.rank_items.process.wait()
-        answer = started.recommend.post({"user_id": "user_1"})
-        assert answer.status_code == 503
-        assert "retry-after" in answer.headers

@@ -7,7 +7,8 @@ import pytest
 
 from recsys.contracts.problems import OverloadedError
 from recsys.serving.call import Call, Handler, Reply
-from recsys.serving.service import ClientGoneError, Service, State
+from recsys.serving.presence import ClientGoneError
+from recsys.serving.service import Service, State
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
 

@@ -21,7 +21,8 @@ from starlette.responses import Response
 
 from recsys.serving.call import Reply
 from recsys.serving.load import report_load
-from recsys.serving.service import ClientGoneError, Receive, Service
+from recsys.serving.presence import ClientGoneError, Receive
+from recsys.serving.service import Service
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 

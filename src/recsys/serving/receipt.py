@@ -27,6 +27,7 @@ class Receipt:
         self._start = start
         self._last = start
         self._entries: list[str] = []
+        self._spent = 0.0
 
     def mark(self, phase: str) -> None:
         """End *phase*: it gets the time since the last mark."""
@@ -36,7 +37,12 @@ class Receipt:
 
     def spend(self, phase: str, seconds: float) -> None:
         """Enter *seconds* for *phase*, measured elsewhere."""
+        self._spent += seconds
         self._entries.append(f"{phase};dur={seconds * 1000:.3f}")
+
+    def account(self, phase: str) -> None:
+        """Enter for *phase* all the time since the start that no other phase accounts for."""
+        self.spend(phase, max(0.0, self.elapsed_s() - self._spent))
 
     def note(self, name: str, text: str) -> None:
         """Enter a fact that is no duration."""

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from enum import Enum
 from typing import Any, cast
@@ -27,11 +27,11 @@ from recsys.contracts.problems import (
 )
 from recsys.serving.call import Call, Deadline, Handler, RawHeaders, Reply, find_header
 from recsys.serving.load import Load
+from recsys.serving.presence import ClientGoneError, Presence, Receive
 from recsys.serving.receipt import Receipt
 from recsys.serving.settings import ServingSettings
 
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
 
 log = logging.getLogger("recsys.serving")
 
@@ -52,10 +52,6 @@ class State(Enum):
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
-
-
-class ClientGoneError(Exception):
-    """The caller closed the connection before its request was complete: there is nobody to answer."""
 
 
 class Service:
@@ -117,20 +113,13 @@ class Service:
         Answer one request; never raises for what a request or a handler does.
 
         Raises:
-            ClientGoneError: the caller went away before its request was complete.
+            ClientGoneError: the caller went away before the answer was there.
         """
         request_id = _identify(scope["headers"])
         try:
             reply = await self._route(scope, receive, request_id)
         except ServingError as error:
-            if error.status >= 500:
-                log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
-            reply = problem_reply(error)
-        except (asyncio.CancelledError, ClientGoneError):
-            raise
-        except Exception:
-            log.exception("request_crashed", extra={"request_id": request_id})
-            reply = problem_reply(ServingError())
+            reply = _refuse(error, request_id)
         return reply.with_headers((REQUEST_ID_HEADER, request_id.encode("latin-1")))
 
     async def _route(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
@@ -164,15 +153,25 @@ class Service:
             if self._handler is None:
                 raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
             deadline.check()
-            receipt = Receipt(received)
-            try:
-                async with asyncio.timeout(deadline.left_s()):
-                    reply = await self._handler(Call(body, headers, request_id, receipt, deadline))
-            except TimeoutError as error:
-                raise DeadlineExceededError from error
-            return reply.with_headers(receipt.header(revision=self.settings.revision))
+            call = Call(body, headers, request_id, Receipt(received), deadline)
+            reply = await self._handle(self._handler, call, receive)
+            return reply.with_headers(call.receipt.header(revision=self.settings.revision))
         finally:
             self.load.leave()
+
+    async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
+        try:
+            async with Presence(receive), asyncio.timeout(call.deadline.left_s()):
+                return await handler(call)
+        except ServingError as error:
+            return _refuse(error, call.request_id)
+        except TimeoutError:
+            return _refuse(DeadlineExceededError(), call.request_id)
+        except ClientGoneError:
+            raise
+        except Exception:
+            log.exception("request_crashed", extra={"request_id": call.request_id})
+            return problem_reply(ServingError())
 
     async def _ensure_started(self) -> None:
         # Under the stock framework nothing starts the service before its first request.
@@ -193,6 +192,13 @@ class Service:
             return self.settings.default_timeout_s
         # The comparison is also false for NaN.
         return min(budget_s, self.settings.max_timeout_s) if budget_s >= 0 else self.settings.default_timeout_s
+
+
+def _refuse(error: ServingError, request_id: str) -> Reply:
+    # Probes ask an instance that warms up twenty times a second.
+    if error.status >= 500 and not isinstance(error, NotReadyError):
+        log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
+    return problem_reply(error)
 
 
 def problem_reply(error: ServingError) -> Reply:
