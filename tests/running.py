@@ -67,7 +67,11 @@ def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool
     with tempfile.TemporaryFile("w+") as errors:
         # The framework's own command forks: a group of its own lets the whole family be ended.
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **env, "PORT": str(port)}, stderr=errors, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, "AUTH": "off", **env, "PORT": str(port)},
+            stderr=errors,
+            start_new_session=True,
         )
         started = Running(f"http://127.0.0.1:{port}", process, errors)
         try:

@@ -12,6 +12,7 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
 from functions.recommend.settings import Settings
 from recsys.serving.asgi import as_function
+from recsys.serving.auth.tokens import TokenFile
 from recsys.serving.call import Handler
 from recsys.serving.client import HopClient
 from recsys.serving.service import Service
@@ -20,19 +21,23 @@ from recsys.serving.transport import HttptoolsTransport
 settings = Settings.from_env(os.environ)
 
 
+def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
+    """Return the way to another function."""
+    file = settings.service_token_file
+    token = TokenFile(file).first if file else None
+    return HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
+
+
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the pool both hops share, and begin to keep the popular list fresh."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
-        extract_features = HopClient(
-            "extract_features", settings.extract_features_url, transport=transport, hedge=settings.hedge
-        )
-        rank_items = HopClient("rank_items", settings.rank_items_url, transport=transport, hedge=settings.hedge)
-        ranking = Ranking(rank_items)
+        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport))
+        features = FeatureSource(make_hop("extract_features", settings.extract_features_url, transport))
         popular = PopularList(ranking, path=settings.popular_list_path, refresh_s=settings.popular_list_refresh_s)
         await popular.warm()
         refreshing = asyncio.create_task(popular.refresh_forever())
-        yield Recommend(Recommender(features=FeatureSource(extract_features), ranking=ranking, popular=popular))
+        yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
         refreshing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await refreshing

@@ -18,6 +18,7 @@ class Settings:
         extract_features_url: Where function 1 answers.
         rank_items_url: Where function 2 answers.
         max_connections: To each of them, at most.
+        service_token_file: Tokens to send to them, the first one that is valid; None for none.
         hedge: Send a second request when the first is slower than usual.
         popular_list_path: Where the list shown without a ranker survives a restart; None for nowhere.
         popular_list_refresh_s: How old it may become.
@@ -27,6 +28,7 @@ class Settings:
     extract_features_url: str
     rank_items_url: str
     max_connections: int
+    service_token_file: Path | None
     hedge: bool
     popular_list_path: Path | None
     popular_list_refresh_s: float
@@ -45,12 +47,18 @@ class Settings:
             extract_features_url=_url(reader, "EXTRACT_FEATURES_URL"),
             rank_items_url=_url(reader, "RANK_ITEMS_URL"),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
+            service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
-            popular_list_path=Path(path) if (path := reader.text("POPULAR_LIST_PATH", "-")) != "-" else None,
+            popular_list_path=_path(reader, "POPULAR_LIST_PATH"),
             popular_list_refresh_s=reader.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
         )
         reader.finish()
         return settings
+
+
+def _path(reader: Reader, name: str) -> Path | None:
+    text = reader.text(name, "-")
+    return None if text == "-" else Path(text)
 
 
 def _url(reader: Reader, name: str) -> str:

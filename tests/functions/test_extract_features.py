@@ -116,7 +116,9 @@ async def test_a_store_that_fails_is_a_failed_dependency():
 def test_settings_list_every_fault():
     """All faults of the environment come at once."""
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env({"HISTORY_LIMIT": "0", "PORT": "99999", "REQUEST_TIMEOUT_S": "20", "KEEP_ALIVE_S": "5"})
+        Settings.from_env(
+            {"AUTH": "off", "HISTORY_LIMIT": "0", "PORT": "99999", "REQUEST_TIMEOUT_S": "20", "KEEP_ALIVE_S": "5"}
+        )
     assert len(caught.value.faults) == 5
 
 

@@ -266,9 +266,11 @@ async def test_the_list_is_kept_fresh(monkeypatch):
 def test_settings_name_both_hops():
     """URLs must be there and be URLs."""
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env({"RANK_ITEMS_URL": "rank-items:80"})
+        Settings.from_env({"AUTH": "off", "RANK_ITEMS_URL": "rank-items:80"})
     assert [fault.partition(" ")[0] for fault in caught.value.faults] == ["EXTRACT_FEATURES_URL", "RANK_ITEMS_URL"]
     with pytest.raises(SettingsError):
-        Settings.from_env({"RANK_ITEMS_URL": "http://a:port", "EXTRACT_FEATURES_URL": "http://a"})
+        Settings.from_env({"AUTH": "off", "RANK_ITEMS_URL": "http://a:port", "EXTRACT_FEATURES_URL": "http://a"})
     with pytest.raises(SettingsError, match="HOP_HEDGING must be 1 or 0"):
-        Settings.from_env({"RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a", "HOP_HEDGING": "maybe"})
+        Settings.from_env(
+            {"AUTH": "off", "RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a", "HOP_HEDGING": "maybe"}
+        )

@@ -62,7 +62,11 @@ async def test_the_request_carries_what_belongs_to_the_caller():
     """Request id, what is left of the budget, trace context and the service token go along; nothing else does."""
     transport = Scripted(200)
     headers = [(b"traceparent", b"00-abc"), (b"cookie", b"secret"), (b"authorization", b"Bearer users")]
-    await send(client(transport, token=lambda: "service"), make_call(headers), within_s=0.4)
+
+    async def token() -> str:
+        return "service"
+
+    await send(client(transport, token=token), make_call(headers), within_s=0.4)
     sent = transport.requests[0].headers
     assert sent["x-request-id"] == "request-1"
     assert 350 <= int(sent["x-request-timeout-ms"]) <= 400

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -107,7 +107,7 @@ class HopClient:
         url: str,
         *,
         transport: httpx.AsyncBaseTransport,
-        token: Callable[[], str | None] = lambda: None,
+        token: Callable[[], Awaitable[str | None]] | None = None,
         breaker: Breaker | None = None,
         policy: RetryPolicy | None = None,
         budget: RetryBudget | None = None,
@@ -203,7 +203,7 @@ class HopClient:
         request = httpx.Request(
             "POST",
             self._url,
-            headers=self._headers(call, left_s),
+            headers=await self._headers(call, left_s),
             content=body,
             extensions={"timeout": {"connect": left_s, "read": left_s, "pool": left_s}},
         )
@@ -225,7 +225,7 @@ class HopClient:
         retryable = response.status_code in _RETRYABLE_STATUS
         return _Failure(error, retryable=retryable, retry_after_s=_retry_after_s(response))
 
-    def _headers(self, call: Call, left_s: float) -> list[tuple[bytes, bytes]]:
+    async def _headers(self, call: Call, left_s: float) -> list[tuple[bytes, bytes]]:
         headers = [
             self._host,
             (b"content-type", JSON),
@@ -233,7 +233,7 @@ class HopClient:
             (TIMEOUT_HEADER, b"%d" % max(1, int(left_s * 1000))),
         ]
         headers += [header for header in call.headers if header[0] in _PASSED_ON]
-        token = self._token()
+        token = await self._token() if self._token else None
         if token is not None:
             headers.append((b"authorization", b"Bearer " + token.encode("latin-1")))
         return headers

@@ -25,6 +25,7 @@ from recsys.contracts.problems import (
     ServingError,
     UnsupportedMediaTypeError,
 )
+from recsys.serving.auth.guard import make_guard
 from recsys.serving.call import Call, Deadline, Handler, RawHeaders, Reply, find_header
 from recsys.serving.load import Load
 from recsys.serving.presence import ClientGoneError, Presence, Receive
@@ -84,6 +85,7 @@ class Service:
         self._handler: Handler | None = None
         self._parts = AsyncExitStack()
         self._starting = asyncio.Lock()
+        self._guard = make_guard(settings.auth)
 
     async def start(self) -> None:
         """Open and warm the handler; at once for a service that is ready already."""
@@ -107,6 +109,7 @@ class Service:
         self.state = State.STOPPED
         self._handler = None
         await self._parts.aclose()
+        await self._guard.aclose()
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply:
         """
@@ -142,6 +145,7 @@ class Service:
         received = time.monotonic()
         self.load.arrive()
         try:
+            await self._guard.admit(headers)
             _check_media_type(headers)
             self.reading += 1
             try:

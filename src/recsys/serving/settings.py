@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recsys.serving.auth.settings import AuthSettings
 from recsys.settings import Reader
 
 
@@ -23,6 +24,7 @@ class ServingSettings:
         drain_timeout_s: After SIGTERM, how long requests in flight may take.
         stats_socket: Unix datagram socket that wants this instance's concurrency once a second; empty for none.
         pod: Name of this instance in those reports.
+        auth: Who may call.
     """
 
     host: str
@@ -36,6 +38,7 @@ class ServingSettings:
     drain_timeout_s: int
     stats_socket: str
     pod: str
+    auth: AuthSettings
 
     @classmethod
     def read(cls, env: Reader, *, name: str, max_body_bytes: int) -> "ServingSettings":
@@ -52,6 +55,7 @@ class ServingSettings:
             drain_timeout_s=env.integer("DRAIN_TIMEOUT_S", 30, least=1),
             stats_socket=env.text("LOCALKN_STATS", "-").removeprefix("-"),
             pod=env.text("LOCALKN_POD", name),
+            auth=AuthSettings.read(env),
         )
         env.require(
             settings.default_timeout_s <= settings.max_timeout_s,
