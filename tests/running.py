@@ -49,13 +49,17 @@ def take_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def source(function: str) -> str:
+    return "fused/main.py" if function == "fused" else f"functions/{function}/main.py"
+
+
 def shell_command(function: str) -> list[str]:
-    return [sys.executable, "-m", "recsys.serving", "--source", f"functions/{function}/main.py"]
+    return [sys.executable, "-m", "recsys.serving", "--source", source(function)]
 
 
 def stock_command(function: str, port: int) -> list[str]:
     program = str(Path(sys.executable).with_name("functions-framework"))
-    return [program, "--source", f"functions/{function}/main.py", "--target", "handle", "--port", str(port),
+    return [program, "--source", source(function), "--target", "handle", "--port", str(port),
             "--host", "127.0.0.1"]  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """recommend: configuration -> hop clients -> recommender -> handler."""
 
-import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -34,13 +32,9 @@ async def open_handler() -> AsyncIterator[Handler]:
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
         ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport))
         features = FeatureSource(make_hop("extract_features", settings.extract_features_url, transport))
-        popular = PopularList(ranking, path=settings.popular_list_path, refresh_s=settings.popular_list_refresh_s)
-        await popular.warm()
-        refreshing = asyncio.create_task(popular.refresh_forever())
-        yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
-        refreshing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await refreshing
+        popular = PopularList(ranking, settings.popular)
+        async with popular.kept_fresh():
+            yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
 
 
 service = Service("recommend", open_handler, settings=settings.serving)

@@ -10,12 +10,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from functions.recommend.hops import STRANGER, RankCall, Ranking
+from functions.recommend.settings import PopularSettings
 from recsys.contracts.problems import DependencyError, ServingError
 from recsys.contracts.wire import MAX_TOP_K, RankedItem
 from recsys.serving.call import Call, Deadline
@@ -38,14 +39,13 @@ class PopularList:
 
     Args:
         ranking: The way to rank_items.
-        path: Where the list survives a restart; None keeps it in memory only.
-        refresh_s: How old it may become while ranking works.
+        settings: Where the list survives a restart, and how old it may become while ranking works.
     """
 
-    def __init__(self, ranking: Ranking, *, path: Path | None, refresh_s: float) -> None:
+    def __init__(self, ranking: Ranking, settings: PopularSettings) -> None:
         self._ranking = ranking
-        self._path = path
-        self._refresh_s = refresh_s
+        self._path = settings.path
+        self._refresh_s = settings.refresh_s
         self._list: list[RankedItem] = []
 
     def pick(self, unwanted: Iterable[str], limit: int) -> list[RankedItem]:
@@ -58,6 +58,17 @@ class PopularList:
         await asyncio.to_thread(self._load)
         with contextlib.suppress(ServingError):
             await self.refresh()
+
+    @asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator[None]:
+        """Have a list, if there is one to be had, and refresh it in the background until the block ends."""
+        await self.warm()
+        refreshing = asyncio.create_task(self.refresh_forever())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
 
     async def refresh(self) -> None:
         """

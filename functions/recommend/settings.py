@@ -9,6 +9,28 @@ from recsys.settings import Reader
 
 
 @dataclass(frozen=True)
+class PopularSettings:
+    """
+    What is shown without a ranker.
+
+    Attributes:
+        path: Where the list survives a restart; None for nowhere.
+        refresh_s: How old it may become.
+    """
+
+    path: Path | None
+    refresh_s: float
+
+    @classmethod
+    def read(cls, env: Reader) -> "PopularSettings":
+        """Read the settings; faults stay with *env*."""
+        return cls(
+            path=_path(env, "POPULAR_LIST_PATH"),
+            refresh_s=env.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
+        )
+
+
+@dataclass(frozen=True)
 class Settings:
     """
     What recommend reads from its environment.
@@ -20,8 +42,7 @@ class Settings:
         max_connections: To each of them, at most.
         service_token_file: Tokens to send to them, the first one that is valid; None for none.
         hedge: Send a second request when the first is slower than usual.
-        popular_list_path: Where the list shown without a ranker survives a restart; None for nowhere.
-        popular_list_refresh_s: How old it may become.
+        popular: What is shown without a ranker.
     """
 
     serving: ServingSettings
@@ -30,8 +51,7 @@ class Settings:
     max_connections: int
     service_token_file: Path | None
     hedge: bool
-    popular_list_path: Path | None
-    popular_list_refresh_s: float
+    popular: PopularSettings
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -49,8 +69,7 @@ class Settings:
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
-            popular_list_path=_path(reader, "POPULAR_LIST_PATH"),
-            popular_list_refresh_s=reader.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
+            popular=PopularSettings.read(reader),
         )
         reader.finish()
         return settings

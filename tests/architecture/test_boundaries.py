@@ -16,6 +16,8 @@ PARTS = {
     "functions.rank_items": ("functions/rank_items", {"recsys"}),
     "functions.recommend": ("functions/recommend", {"recsys"}),
     "offline": ("offline", {"recsys"}),
+    # The composition of all three in one process: no function knows of it.
+    "fused": ("fused", {"recsys", "functions.extract_features", "functions.rank_items", "functions.recommend"}),
 }
 
 

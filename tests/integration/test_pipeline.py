@@ -9,6 +9,7 @@ import pytest
 from offline.demo import make_demo
 from recsys.serving.receipt import parse_receipt
 from tests.integration.conftest import start_pipeline
+from tests.running import running
 
 pytestmark = pytest.mark.may_block
 
@@ -175,3 +176,16 @@ def test_a_wrong_content_type(pipeline):
     for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
         answer = httpx.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
         assert answer.status_code == status
+
+
+def test_fused_gives_the_same_bytes(pipeline, demo_state):
+    """The three in one process answer byte for byte like the three processes, errors included."""
+    env = {"FEATURE_STORE_URL": demo_state.store_url, "MODEL_PATH": str(demo_state.model_path)}
+    bodies: list[object] = [{"user_id": f"user_{number}", "top_k": 10} for number in range(1, 30)]
+    bodies += [{"user_id": "nobody"}, {"user_id": 1, "x": 2}, []]
+    bodies.append({"requests": [{"user_id": "user_1"}, {}, {"user_id": "user_2", "exclude": ["item_1"]}]})
+    with running("fused", env) as fused:
+        for body in bodies:
+            theirs, ours = pipeline.recommend.post(body), fused.post(body)
+            assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
+            assert ours.headers["content-type"] == theirs.headers["content-type"]

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from recsys.serving.receipt import Receipt, parse_receipt
@@ -8,7 +10,8 @@ def test_a_receipt_reads_back():
     receipt = Receipt(0.0)
     receipt.spend("model", 0.00125)
     receipt.note("batch", "32")
-    name, value = receipt.header(revision="rank-items-00003")
+    receipt.close(revision="rank-items-00003")
+    name, value = receipt.header()
     assert name == b"server-timing"
     durations, facts = parse_receipt(value.decode())
     assert durations["model"] == 0.00125
@@ -21,9 +24,20 @@ def test_marks_share_the_time_out():
     receipt = Receipt(0.0)
     receipt.mark("first")
     receipt.mark("second")
-    durations, _ = parse_receipt(receipt.header(revision="r")[1].decode())
+    receipt.close(revision="r")
+    durations = receipt.durations
     assert durations["second"] < 1 < durations["first"]
     assert durations["first"] + durations["second"] == pytest.approx(durations["total"], rel=1e-3)
+
+
+def test_the_rest_is_accounted_for():
+    """What no phase claimed goes to the one that accounts for the rest; a phase entered twice adds up."""
+    receipt = Receipt(time.monotonic() - 10)
+    receipt.spend("hop", 2.0)
+    receipt.spend("hop", 3.0)
+    receipt.account("app")
+    assert receipt.durations["hop"] == 5.0
+    assert receipt.durations["app"] == pytest.approx(5.0, abs=0.1)
 
 
 @pytest.mark.parametrize(

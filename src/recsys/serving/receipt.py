@@ -21,13 +21,17 @@ class Receipt:
 
     Args:
         start: When the work began, seconds on the monotonic clock.
+
+    Attributes:
+        durations: Seconds by phase.
+        facts: What is no duration, by name.
     """
 
     def __init__(self, start: float) -> None:
         self._start = start
         self._last = start
-        self._entries: list[str] = []
-        self._spent = 0.0
+        self.durations: dict[str, float] = {}
+        self.facts: dict[str, str] = {}
 
     def mark(self, phase: str) -> None:
         """End *phase*: it gets the time since the last mark."""
@@ -37,26 +41,30 @@ class Receipt:
 
     def spend(self, phase: str, seconds: float) -> None:
         """Enter *seconds* for *phase*, measured elsewhere."""
-        self._spent += seconds
-        self._entries.append(f"{phase};dur={seconds * 1000:.3f}")
+        self.durations[phase] = self.durations.get(phase, 0.0) + seconds
 
     def account(self, phase: str) -> None:
         """Enter for *phase* all the time since the start that no other phase accounts for."""
-        self.spend(phase, max(0.0, self.elapsed_s() - self._spent))
+        self.spend(phase, max(0.0, self.elapsed_s() - sum(self.durations.values())))
 
     def note(self, name: str, text: str) -> None:
         """Enter a fact that is no duration."""
-        self._entries.append(f'{name};desc="{text}"')
+        self.facts[name] = text
 
     def elapsed_s(self) -> float:
         """Return the seconds since the work began."""
         return time.monotonic() - self._start
 
-    def header(self, *, revision: str) -> tuple[bytes, bytes]:
-        """Return the Server-Timing header, with the total and the *revision* that answered at its end."""
-        self.spend("total", self.elapsed_s())
-        self.note("rev", revision)
-        return HEADER, ", ".join(self._entries).encode("latin-1", "replace")
+    def close(self, *, revision: str) -> None:
+        """Enter the total and the *revision* that answered."""
+        self.durations["total"] = self.elapsed_s()
+        self.facts["rev"] = revision
+
+    def header(self) -> tuple[bytes, bytes]:
+        """Return the Server-Timing header."""
+        entries = [f"{phase};dur={seconds * 1000:.3f}" for phase, seconds in self.durations.items()]
+        entries += [f'{name};desc="{text}"' for name, text in self.facts.items()]
+        return HEADER, ", ".join(entries).encode("latin-1", "replace")
 
 
 def parse_receipt(value: str) -> tuple[dict[str, float], dict[str, str]]:

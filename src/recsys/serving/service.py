@@ -159,7 +159,8 @@ class Service:
             deadline.check()
             call = Call(body, headers, request_id, Receipt(received), deadline)
             reply = await self._handle(self._handler, call, receive)
-            return reply.with_headers(call.receipt.header(revision=self.settings.revision))
+            call.receipt.close(revision=self.settings.revision)
+            return reply.with_headers(call.receipt.header())
         finally:
             self.load.leave()
 
