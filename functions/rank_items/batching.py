@@ -1,157 +1,32 @@
 """
 Micro-batching: concurrent requests of one instance are ranked together.
 
-One slot runs one batch at a time. The slot is taken first and the batch is cut last: while the slot is busy the
-queue grows, and whatever waits when it frees goes together, at most `max_batch_size`. A lone request on an idle
-instance therefore waits for nothing. Only while further requests are known to be arriving (their bodies are being
-read) may a free slot wait for them, at most `max_wait_s`.
-
-`BatchQueue` decides and does no I/O; `Batcher` carries its decisions out on the event loop.
+One slot runs one batch at a time (`recsys.batching` decides what goes together); a batch that throws is halved until
+the culprits are single.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from recsys.batching import BatchLimits, BatchQueue, Cut, CutReason, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-T = TypeVar("T")
 
 Clock = Callable[[], float]
-CutReason = Literal["full", "slot_free", "window", "drain"]
+
+# A batch expected to take no longer than this runs on the event loop: handing work to a thread and back costs about
+# 0.1 ms, and blocking the loop delays everybody's I/O by the batch's length.
+INLINE_S = 0.005
 
 log = logging.getLogger("recsys.rank_items")
-
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """
-    The batcher's bounds.
-
-    Attributes:
-        max_batch_size: Items in one batch at most.
-        max_wait_s: How long a free slot waits for requests that are arriving.
-        max_queue_size: Requests waiting at most; further ones are shed.
-        inline_s: A batch expected to take no longer than this runs on the event loop; handing work to a thread
-            and back costs about 0.1 ms, and blocking the loop delays everybody's I/O by the batch's length.
-    """
-
-    max_batch_size: int = 32
-    max_wait_s: float = 0.010
-    max_queue_size: int = 256
-    inline_s: float = 0.005
-
-
-@dataclass(frozen=True)
-class Entry(Generic[T]):
-    """Something waiting: since when, and until when it is of use (both on the batcher's clock)."""
-
-    item: T
-    enqueued: float
-    deadline: float
-
-
-@dataclass(frozen=True)
-class Cut(Generic[T]):
-    """A batch to run now: its entries in order of arrival, and why it was cut."""
-
-    entries: list[Entry[T]]
-    reason: CutReason
-
-
-@dataclass(frozen=True)
-class Decision(Generic[T]):
-    """What to do: answer the *expired*, run *cut* if there is one, else look again at *wake_at* if that is set."""
-
-    expired: list[Entry[T]] = field(default_factory=list)
-    cut: Cut[T] | None = None
-    wake_at: float | None = None
-
-
-class BatchQueue(Generic[T]):
-    """
-    The decision core. Not a coroutine in it; time comes in as an argument.
-
-    Args:
-        limits: The bounds.
-        abandoned: Tells whether nobody waits for an item any more.
-
-    Invariants: first in, first out; at most `max_queue_size` entries wait; no cut while the slot is taken.
-    """
-
-    def __init__(self, limits: BatchLimits, *, abandoned: Callable[[T], bool]) -> None:
-        self._limits = limits
-        self._abandoned = abandoned
-        self._waiting: deque[Entry[T]] = deque()
-        self._draining = False
-        self.slot_taken = False
-        self.dropped: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def put(self, entry: Entry[T]) -> bool:
-        """Take *entry* in, or return False because the queue is full of live entries."""
-        if len(self._waiting) >= self._limits.max_queue_size:
-            self._drop_abandoned()
-        if len(self._waiting) >= self._limits.max_queue_size:
-            self.dropped["shed"] += 1
-            return False
-        self._waiting.append(entry)
-        return True
-
-    def decide(self, now: float, *, arriving: int) -> Decision[T]:
-        """Return what to do at *now*, with *arriving* requests on their way in; taking the slot if a batch is cut."""
-        if self.slot_taken:
-            return Decision()
-        self._drop_abandoned()
-        expired = self._take_expired(now)
-        if not self._waiting:
-            return Decision(expired)
-        reason = self._reason(now, arriving)
-        if reason is None:
-            return Decision(expired, wake_at=self._waiting[0].enqueued + self._limits.max_wait_s)
-        size = min(len(self._waiting), self._limits.max_batch_size)
-        self.slot_taken = True
-        return Decision(expired, Cut([self._waiting.popleft() for _ in range(size)], reason))
-
-    def free_slot(self) -> None:
-        """Note that the running batch has ended."""
-        self.slot_taken = False
-
-    def drain(self) -> None:
-        """Wait for nobody any more."""
-        self._draining = True
-
-    def _reason(self, now: float, arriving: int) -> CutReason | None:
-        if len(self._waiting) >= self._limits.max_batch_size:
-            return "full"
-        if self._draining:
-            return "drain"
-        if not arriving:
-            return "slot_free"
-        if now >= self._waiting[0].enqueued + self._limits.max_wait_s:
-            return "window"
-        return None
-
-    def _drop_abandoned(self) -> None:
-        kept = deque(entry for entry in self._waiting if not self._abandoned(entry.item))
-        self.dropped["cancelled"] += len(self._waiting) - len(kept)
-        self._waiting = kept
-
-    def _take_expired(self, now: float) -> list[Entry[T]]:
-        expired = [entry for entry in self._waiting if entry.deadline <= now]
-        if expired:
-            self._waiting = deque(entry for entry in self._waiting if entry.deadline > now)
-            self.dropped["expired"] += len(expired)
-        return expired
 
 
 @dataclass(frozen=True)
@@ -219,7 +94,6 @@ class Batcher(Generic[Q, R]):
         clock: Clock = time.monotonic,
     ) -> None:
         self._rank = rank
-        self._limits = limits
         self._executor = executor
         self._arriving = arriving
         self._clock = clock
@@ -270,7 +144,7 @@ class Batcher(Generic[Q, R]):
     def _look_soon(self) -> None:
         # Not now: requests that came in with this one are tasks already waiting for their turn on the loop, and
         # after one turn of it they are in the queue.
-        if self._next_look is None and not self._queue.slot_taken:
+        if self._next_look is None and self._queue.has_slot:
             self._next_look = asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
@@ -289,7 +163,7 @@ class Batcher(Generic[Q, R]):
 
     def _start(self, cut: Cut[_Job[Q, R]]) -> None:
         began = self._clock()
-        if self._cost_s * len(cut.entries) <= self._limits.inline_s:
+        if self._cost_s * len(cut.entries) <= INLINE_S:
             self._finish(cut, began, self._run([entry.item.query for entry in cut.entries]))
             return
         queries = [entry.item.query for entry in cut.entries]

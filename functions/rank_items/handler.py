@@ -9,9 +9,10 @@ from recsys.contracts import wire
 from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
 from recsys.ranking.model import Query, Ranking
-from recsys.serving.call import Call, Deadline, Reply
+from recsys.serving.call import Call, Reply
 
 RankBatcher = Batcher[Query, Ranking]
+Ranked = asyncio.Future[tuple[Ranking, BatchFacts]]
 
 
 class RankItems:
@@ -39,16 +40,25 @@ class RankItems:
 
     async def _rank_many(self, call: Call) -> Reply:
         requests = wire.rank_batch.decode(call.body).requests
+        queued = [self._submit(bytes(each), call) for each in requests]
         call.receipt.mark("decode")
-        results = await asyncio.gather(*(self._rank_one(bytes(each), call.deadline) for each in requests))
-        call.receipt.mark("model")
+        results = [await self._result(each, call) for each in queued]
         return Reply(wire.encode(BatchAnswer(results)))
 
-    async def _rank_one(self, body: bytes, deadline: Deadline) -> msgspec.Raw:
+    def _submit(self, body: bytes, call: Call) -> Ranked | ServingError:
         try:
-            ranking, _ = await self._batcher.submit(decode_query(body), deadline=deadline.at)
+            return self._batcher.submit(decode_query(body), deadline=call.deadline.at)
+        except ServingError as error:
+            return error
+
+    async def _result(self, queued: Ranked | ServingError, call: Call) -> msgspec.Raw:
+        if isinstance(queued, ServingError):
+            return wire.error_result(queued)
+        try:
+            ranking, facts = await queued
         except ServingError as error:
             return wire.error_result(error)
+        _enter(facts, call)
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
@@ -72,8 +82,7 @@ def decode_query(body: bytes) -> Query:
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:
-    call.receipt.spend("fill", facts.fill_wait_s)
-    call.receipt.spend("slot", facts.slot_wait_s)
-    call.receipt.spend("model", facts.execution_s)
+    """Enter what the request waited for; of several batches of one request, the last one's."""
+    call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
     call.receipt.note("batch", str(facts.size))
     call.receipt.note("cut", facts.reason)

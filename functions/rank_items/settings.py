@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from functions.rank_items.batching import BatchLimits
+from recsys.batching import BatchLimits
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
 

@@ -6,6 +6,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from functions.recommend.coalescing import Coalescer
+from recsys.batching import BatchLimits
 from recsys.contracts import wire
 from recsys.features import NOBODY
 from recsys.serving.call import Call
@@ -48,28 +50,52 @@ _results = msgspec.json.Decoder(_Results)
 
 
 class FeatureSource:
-    """extract_features as recommend uses it."""
+    """
+    extract_features as recommend uses it.
 
-    def __init__(self, hop: Hop) -> None:
+    Args:
+        hop: The way there.
+        coalesce: Send single requests that are due together as one; None sends each alone.
+    """
+
+    def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
         self._hop = hop
+        self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
 
     async def fetch(self, user_ids: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         """Return what is known of each user, in one round trip; raises as `Hop.send`."""
-        asked = {"user_id": user_ids[0]} if len(user_ids) == 1 else {"user_ids": user_ids}
+        if self._coalescer and len(user_ids) == 1:
+            return await self._coalescer.ask(user_ids[0], call=call, within_s=within_s)
+        return await self._send(user_ids, call=call, within_s=within_s)
+
+    async def _send(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
+        asked = {"user_id": queries[0]} if len(queries) == 1 else {"user_ids": queries}
         body = wire.encode(asked)
-        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_known, len(user_ids)))
+        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_known, len(queries)))
 
 
 class Ranking:
-    """rank_items as recommend uses it."""
+    """
+    rank_items as recommend uses it.
 
-    def __init__(self, hop: Hop) -> None:
+    Args:
+        hop: The way there.
+        coalesce: Send single requests that are due together as one; None sends each alone.
+    """
+
+    def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
         self._hop = hop
+        self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
 
     async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Ranked]]:
         """Return the ranked items for each of *calls*, in one round trip; raises as `Hop.send`."""
-        body = wire.encode(calls[0] if len(calls) == 1 else {"requests": calls})
-        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_ranked, len(calls)))
+        if self._coalescer and len(calls) == 1:
+            return await self._coalescer.ask(calls[0], call=call, within_s=within_s)
+        return await self._send(calls, call=call, within_s=within_s)
+
+    async def _send(self, queries: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Ranked]]:
+        body = wire.encode(queries[0] if len(queries) == 1 else {"requests": queries})
+        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_ranked, len(queries)))
 
 
 def _reader(one: msgspec.json.Decoder[T], count: int) -> Callable[[bytes], list[T]]:

@@ -30,8 +30,9 @@ def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the pool both hops share, and begin to keep the popular list fresh."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
-        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport))
-        features = FeatureSource(make_hop("extract_features", settings.extract_features_url, transport))
+        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport), coalesce=settings.coalesce)
+        extract_features = make_hop("extract_features", settings.extract_features_url, transport)
+        features = FeatureSource(extract_features, coalesce=settings.coalesce)
         popular = PopularList(ranking, settings.popular)
         async with popular.kept_fresh():
             yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 
+from recsys.batching import BatchLimits
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
 
@@ -42,6 +43,7 @@ class Settings:
         max_connections: To each of them, at most.
         service_token_file: Tokens to send to them, the first one that is valid; None for none.
         hedge: Send a second request when the first is slower than usual.
+        coalesce: How single requests to a hop are sent together; None sends each alone.
         popular: What is shown without a ranker.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     max_connections: int
     service_token_file: Path | None
     hedge: bool
+    coalesce: BatchLimits | None
     popular: PopularSettings
 
     @classmethod
@@ -69,10 +72,19 @@ class Settings:
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
+            coalesce=_coalescing(reader),
             popular=PopularSettings.read(reader),
         )
         reader.finish()
         return settings
+
+
+def _coalescing(reader: Reader) -> BatchLimits | None:
+    """Return the limits; with 0 calls in flight, no coalescing."""
+    in_flight = reader.integer("HOP_COALESCE_IN_FLIGHT", 0)
+    if not in_flight:
+        return None
+    return BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
 
 
 def _path(reader: Reader, name: str) -> Path | None:

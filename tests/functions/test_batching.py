@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from functions.rank_items.batching import Batcher, BatchLimits, BatchQueue, Entry
+from functions.rank_items.batching import Batcher
+from recsys.batching import BatchLimits, BatchQueue, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError, UnsupportedMediaTypeError
 
 NEVER = math.inf
@@ -66,6 +67,14 @@ class TestQueue:
         assert cut(queue, 0.004, arriving=1) is None
         assert queue.decide(0.004, arriving=1).wake_at == 0.01
         assert cut(queue, 0.01, arriving=1) == ("A", "window")
+
+    def test_several_slots_run_several_batches(self):
+        """With two slots the third batch waits."""
+        queue: BatchQueue[str] = BatchQueue(BatchLimits(max_batch_size=1, slots=2), abandoned=str.islower)
+        waiting(queue, "A", "B", "C")
+        assert [cut(queue), cut(queue), cut(queue)] == [("A", "full"), ("B", "full"), None]
+        queue.free_slot()
+        assert cut(queue) == ("C", "full")
 
     def test_draining_waits_for_nobody(self):
         """A draining instance runs what it has."""

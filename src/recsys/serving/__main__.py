@@ -46,6 +46,7 @@ def main() -> int:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         timeout_keep_alive=service.settings.keep_alive_s,
         timeout_graceful_shutdown=service.settings.drain_timeout_s,
     )
