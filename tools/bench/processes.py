@@ -32,9 +32,7 @@ class Server:
 @contextmanager
 def started(command: Sequence[str], env: Mapping[str, str], *, port: int) -> Iterator[psutil.Process]:
     """Run *command* until the block ends; wait until something listens on *port*."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], env={**os.environ, **env}, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **env}, stderr=subprocess.DEVNULL)
     try:
         _wait(process, port, command)
         yield psutil.Process(process.pid)
