@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from offline import state, train
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import read_artefact
-from recsys.stores.sqlite import SqliteStore
+from recsys.stores.opening import open_store
 
 
 def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:
@@ -14,6 +15,13 @@ def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:
     rows = [f"u{user},i{(user % 3) * 5 + item}" for user in range(users) for item in range(5)]
     path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
     return path
+
+
+async def user_ids(url: str) -> list[str]:
+    store = open_store(url)
+    found = [record.user_id async for record in store.scan()]
+    await store.aclose()
+    return found
 
 
 def run(*words: object) -> int:
@@ -56,7 +64,7 @@ def test_training_makes_store_and_model_current(tmp_path, capsys):
     assert current.dataset == "csv"
     artefact = read_artefact(directory.model_path(current))
     assert [item.item_id for item in artefact.items] == sorted((f"i{n}" for n in range(15)), key=lambda i: (len(i), i))
-    assert len(list(SqliteStore(Path(directory.store_url(current).removeprefix("sqlite:///"))).scan())) == 12
+    assert len(asyncio.run(user_ids(directory.store_url(current)))) == 12
     capsys.readouterr()
     assert state.main(["--state-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
