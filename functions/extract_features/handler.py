@@ -4,12 +4,17 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from recsys.contracts import wire
+from functions.extract_features.ingesting import Ingest, read_interaction
+from recsys.contracts import events, wire
+from recsys.contracts.cloudevents import CloudEvent, is_event
 from recsys.contracts.problems import DependencyError
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.serving.call import Call, Reply
+from recsys.serving.events import EventDoor, make_reply
 from recsys.stores.port import FeatureStore, StoreError, UserRecord
+
+SOURCE = "/functions/extract-features"
 
 
 class ExtractFeatures:
@@ -20,15 +25,23 @@ class ExtractFeatures:
         store: Where users are kept.
         population: What to assume of users it does not know.
         history_limit: How many items of a history are handed on, the newest.
+        reply_to_interactions: Answer an interaction event with the features it led to.
     """
 
-    def __init__(self, store: FeatureStore, *, population: Features, history_limit: int) -> None:
+    def __init__(
+        self, store: FeatureStore, *, population: Features, history_limit: int, reply_to_interactions: bool = False
+    ) -> None:
         self._store = store
         self._population = population
         self._history_limit = history_limit
+        self._reply_to_interactions = reply_to_interactions
+        self.ingest = Ingest(store)
+        self._events = EventDoor({events.INTERACTION: self._count, events.REQUESTED: self._extract})
 
     async def __call__(self, call: Call) -> Reply:
-        """Answer for one user, or for several with one round trip to the store."""
+        """Answer for one user, or for several with one round trip to the store; or take events in."""
+        if is_event(call.headers):
+            return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
             user_ids = wire.features_batch.decode(call.body).user_ids
@@ -37,15 +50,35 @@ class ExtractFeatures:
         answers = await self._answer(user_ids, call)
         return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
 
+    async def _count(self, event: CloudEvent, call: Call) -> CloudEvent | None:
+        """`interaction.v1`: count it; reply with the features it led to where that is switched on."""
+        interaction = read_interaction(event)
+        await self.ingest.count(interaction, within_s=call.deadline.left_s())
+        if not self._reply_to_interactions:
+            return None
+        (data,) = await self._answer([interaction.user_id], call)
+        return make_reply(event, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
+
+    async def _extract(self, event: CloudEvent, call: Call) -> CloudEvent:
+        """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
+        asked = events.requested.decode(event.data)
+        (record,) = await self._read([asked.user_id])
+        who = describe(asked.user_id, record, population=self._population)
+        data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
+        return make_reply(event, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
+
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
         call.receipt.mark("decode")
-        try:
-            records = await self._store.read(user_ids, history=self._history_limit)
-        except StoreError as error:
-            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+        records = await self._read(user_ids)
         call.receipt.mark("store")
         pairs = zip(user_ids, records, strict=True)
         return [wire.encode(describe(user_id, record, population=self._population)) for user_id, record in pairs]
+
+    async def _read(self, user_ids: list[str]) -> list[UserRecord | None]:
+        try:
+            return await self._store.read(user_ids, history=self._history_limit)
+        except StoreError as error:
+            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
 
 
 def describe(user_id: str, record: UserRecord | None, *, population: Features) -> FeaturesAnswer:

@@ -17,10 +17,21 @@ settings = Settings.from_env(os.environ)
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the store; it is warm once it has answered."""
-    async with aclosing(open_store(settings.feature_store_url)) as store:
+    opened = open_store(
+        settings.feature_store_url,
+        password=settings.feature_store_password,
+        window_s=settings.deduplication_s,
+        ttl_s=settings.user_ttl_s,
+    )
+    async with aclosing(opened) as store:
         population = await store.population()
         await store.read(["nobody"], history=1)
-        yield ExtractFeatures(store, population=population, history_limit=settings.history_limit)
+        yield ExtractFeatures(
+            store,
+            population=population,
+            history_limit=settings.history_limit,
+            reply_to_interactions=settings.reply_to_interactions,
+        )
 
 
 service = Service("extract-features", open_handler, settings=settings.serving)

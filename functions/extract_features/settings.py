@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,19 @@ class Settings:
     Attributes:
         serving: The shell's settings.
         feature_store_url: Where features are computed from.
+        feature_store_password: For Redis, kept out of its URL; None where it has none.
+        deduplication_s: How long an event is known as repeated.
+        user_ttl_s: For Redis: a user without events for so long is forgotten; 0 for never.
+        reply_to_interactions: Answer an interaction event with the features it led to.
         history_limit: How many items of a history are handed on, newest first.
     """
 
     serving: ServingSettings
     feature_store_url: str
+    feature_store_password: str | None
+    deduplication_s: float
+    user_ttl_s: int
+    reply_to_interactions: bool
     history_limit: int
 
     @classmethod
@@ -33,6 +42,10 @@ class Settings:
         settings = cls(
             serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=256 * 1024),
             feature_store_url=reader.text("FEATURE_STORE_URL"),
+            feature_store_password=reader.secret("FEATURE_STORE_PASSWORD"),
+            deduplication_s=reader.number("EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0),
+            user_ttl_s=reader.integer("USER_TTL_S", 0),
+            reply_to_interactions=reader.flag("REPLY_TO_INTERACTIONS", default=False),
             history_limit=reader.integer("HISTORY_LIMIT", MAX_HISTORY, least=1, most=MAX_HISTORY),
         )
         reader.finish()

@@ -5,11 +5,15 @@ import asyncio
 import msgspec
 
 from functions.rank_items.batching import Batcher, BatchFacts
-from recsys.contracts import wire
+from recsys.contracts import events, wire
+from recsys.contracts.cloudevents import CloudEvent, is_event
 from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
 from recsys.ranking.model import Query, Ranking
 from recsys.serving.call import Call, Reply
+from recsys.serving.events import EventDoor, make_reply
+
+SOURCE = "/functions/rank-items"
 
 RankBatcher = Batcher[Query, Ranking]
 Ranked = asyncio.Future[tuple[Ranking, BatchFacts]]
@@ -27,9 +31,12 @@ class RankItems:
     def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
         self._batcher = batcher
         self._model = model
+        self._events = EventDoor({events.EXTRACTED: self._complete})
 
     async def __call__(self, call: Call) -> Reply:
-        """Rank for one request, or for each of several."""
+        """Rank for one request, or for each of several; or for an event."""
+        if is_event(call.headers):
+            return await self._events(call)
         if wire.is_batch(call.body, "requests"):
             return await self._rank_many(call)
         query = decode_query(call.body)
@@ -37,6 +44,15 @@ class RankItems:
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)
         return Reply(self._encode(ranking))
+
+    async def _complete(self, event: CloudEvent, call: Call) -> CloudEvent:
+        """`features.extracted.v1`, second step of a Sequence: reply with the recommendations."""
+        asked = events.extracted.decode(event.data)
+        query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
+        ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
+        _enter(facts, call)
+        data = wire.encode({"user_id": asked.user_id, "recommendations": _items(ranking), "model": self._model})
+        return make_reply(event, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, call: Call) -> Reply:
         requests = wire.rank_batch.decode(call.body).requests
@@ -62,12 +78,13 @@ class RankItems:
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
-        # Adding 0.0 turns a rounded -0.0 into 0.0.
-        items = [
-            RankedItem(item_id, round(score, 3) + 0.0)
-            for item_id, score in zip(ranking.item_ids, ranking.scores, strict=True)
-        ]
-        return wire.encode(RankAnswer(items, self._model))
+        return wire.encode(RankAnswer(_items(ranking), self._model))
+
+
+def _items(ranking: Ranking) -> list[RankedItem]:
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    pairs = zip(ranking.item_ids, ranking.scores, strict=True)
+    return [RankedItem(item_id, round(score, 3) + 0.0) for item_id, score in pairs]
 
 
 def decode_query(body: bytes) -> Query:

@@ -4,41 +4,70 @@ from collections.abc import Sequence
 
 import msgspec
 
-from functions.recommend.recommending import Answer, Recommender
-from recsys.contracts import wire
+from functions.recommend.recommending import Answer, Recommended, Recommender
+from functions.recommend.served import Outbox
+from recsys.contracts import events, wire
+from recsys.contracts.cloudevents import CloudEvent, is_event
 from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
 from recsys.serving.call import Call, Reply
+from recsys.serving.events import EventDoor, make_reply
+
+SOURCE = "/functions/recommend"
 
 _STRICT = (b"preference-applied", b"handling=strict")
 
 
 class Recommend:
-    """Answers what to show a user, or each of several."""
+    """
+    Answers what to show a user, or each of several.
 
-    def __init__(self, recommender: Recommender) -> None:
+    Args:
+        recommender: Makes the answers.
+        outbox: Is told of every answer; None where nobody wants to know.
+    """
+
+    def __init__(self, recommender: Recommender, *, outbox: Outbox | None = None) -> None:
         self._recommender = recommender
+        self._outbox = outbox
+        self._events = EventDoor({events.REQUESTED: self._complete})
 
     async def __call__(self, call: Call) -> Reply:
-        """Answer the single door or the batch door."""
+        """Answer the single door, the batch door, or an event."""
+        if is_event(call.headers):
+            return await self._events(call)
         strict = _prefers_strict(call)
         if wire.is_batch(call.body, "requests"):
             body = await self._recommend_many(call, strict=strict)
         else:
-            request = wire.recommend_request.decode(call.body)
-            (answer,) = await self._recommender.recommend([request], call=call, strict=strict)
-            if isinstance(answer, ServingError):
-                raise answer
-            body = wire.encode(answer)
+            body = wire.encode(await self._recommend_one(wire.recommend_request.decode(call.body), call, strict=strict))
         call.receipt.account("app")
         return Reply(body, headers=(_STRICT,) if strict else ())
+
+    async def _complete(self, event: CloudEvent, call: Call) -> CloudEvent:
+        """`recommendation.requested.v1`: reply with the recommendations."""
+        asked = events.requested.decode(event.data)
+        request = RecommendRequest(asked.user_id, asked.top_k, asked.exclude)
+        data = wire.encode(await self._recommend_one(request, call, strict=False))
+        return make_reply(event, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
+
+    async def _recommend_one(self, request: RecommendRequest, call: Call, *, strict: bool) -> Answer:
+        (result,) = await self._recommender.recommend([request], call=call, strict=strict)
+        if isinstance(result, ServingError):
+            raise result
+        return self._told(result, call)
 
     async def _recommend_many(self, call: Call, *, strict: bool) -> bytes:
         decoded = [_decode(bytes(each)) for each in wire.recommend_batch.decode(call.body).requests]
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
-        answers = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
-        results = [next(answers) if isinstance(each, RecommendRequest) else each for each in decoded]
-        return _encode_results(results)
+        made = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
+        results = [next(made) if isinstance(each, RecommendRequest) else each for each in decoded]
+        return _encode_results([each if isinstance(each, ServingError) else self._told(each, call) for each in results])
+
+    def _told(self, recommended: Recommended, call: Call) -> Answer:
+        if self._outbox:
+            self._outbox.note(recommended, request_id=call.request_id)
+        return recommended.answer
 
 
 def _decode(body: bytes) -> RecommendRequest | ServingError:

@@ -33,9 +33,10 @@ class RankCall(Struct, frozen=True):
 
 
 class Ranked(Struct, frozen=True):
-    """What of rank_items' answer goes on to the caller, unread; no `items` where this one request failed."""
+    """What of rank_items' answer goes on, unread; no `items` where this one request failed."""
 
     items: Raw = Raw()
+    model: Raw = Raw(b"null")
 
 
 class _Results(Struct, frozen=True):

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 
-from functions.recommend.handler import Recommend
+from functions.recommend.handler import SOURCE, Recommend
 from functions.recommend.hops import FeatureSource, Ranking
 from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
+from functions.recommend.served import Outbox
 from functions.recommend.settings import Settings
 from recsys.serving.asgi import as_function
 from recsys.serving.auth.tokens import TokenFile
@@ -34,8 +35,10 @@ async def open_handler() -> AsyncIterator[Handler]:
         extract_features = make_hop("extract_features", settings.extract_features_url, transport)
         features = FeatureSource(extract_features, coalesce=settings.coalesce)
         popular = PopularList(ranking, settings.popular)
-        async with popular.kept_fresh():
-            yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+        outbox = Outbox(settings.sink, source=SOURCE, transport=transport) if settings.sink else None
+        async with popular.kept_fresh(), outbox.sending() if outbox else nullcontext():
+            recommender = Recommender(features=features, ranking=ranking, popular=popular)
+            yield Recommend(recommender, outbox=outbox)
 
 
 service = Service("recommend", open_handler, settings=settings.serving)

@@ -11,6 +11,7 @@ In strict mode the error comes at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -49,6 +50,14 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     degraded_reasons: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Recommended:
+    """An answer, and the model that made it (JSON; null where none did)."""
+
+    answer: Answer
+    model: Raw
+
+
 class Recommender:
     """
     Answers requests by way of the two other functions.
@@ -66,7 +75,7 @@ class Recommender:
 
     async def recommend(
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
-    ) -> list[Answer | ServingError]:
+    ) -> list[Recommended | ServingError]:
         """
         Answer each of *requests*, with one round trip to each hop.
 
@@ -121,7 +130,7 @@ class Recommender:
 
     def _answer(
         self, request: RecommendRequest, known: Known, ranked: Ranked, failures: dict[str, ServingError]
-    ) -> Answer | ServingError:
+    ) -> Recommended | ServingError:
         items = ranked.items
         reasons = {hop: error.code for hop, error in failures.items()}
         if not items:
@@ -130,7 +139,7 @@ class Recommender:
                 return failures.get("ranking") or DependencyError("rank_items could not rank this request")
             items = Raw(wire.encode(popular))
             reasons.setdefault("ranking", DependencyError.code)
-        return Answer(request.user_id, items, tuple(reasons), reasons)
+        return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), ranked.model)
 
 
 def _enter(hop: str, answer: HopAnswer[Any], call: Call) -> None:

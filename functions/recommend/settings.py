@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from recsys.batching import BatchLimits
 from recsys.serving.settings import ServingSettings
@@ -32,6 +33,41 @@ class PopularSettings:
 
 
 @dataclass(frozen=True)
+class SinkSettings:
+    """
+    Where events about answers go.
+
+    Attributes:
+        url: The sink, as Knative names it in K_SINK.
+        extensions: Further attributes for every event, as Knative names them in K_CE_OVERRIDES.
+    """
+
+    url: str
+    extensions: dict[str, str]
+
+    @classmethod
+    def read(cls, env: Reader) -> "SinkSettings | None":
+        """Read the settings, None without a sink; faults stay with *env*."""
+        url, overrides = env.text("K_SINK", "-"), env.text("K_CE_OVERRIDES", "{}")
+        try:
+            extensions = _overrides.decode(overrides).extensions
+        except msgspec.DecodeError as error:
+            env.faults.append(f"K_CE_OVERRIDES cannot be read: {error}")
+            return None
+        if url == "-":
+            return None
+        env.require(is_http_url(url), f"K_SINK must be a http(s) URL, not {url!r}")
+        return cls(url, extensions)
+
+
+class _Overrides(msgspec.Struct):
+    extensions: dict[str, str] = {}
+
+
+_overrides = msgspec.json.Decoder(_Overrides)
+
+
+@dataclass(frozen=True)
 class Settings:
     """
     What recommend reads from its environment.
@@ -45,6 +81,7 @@ class Settings:
         hedge: Send a second request when the first is slower than usual.
         coalesce: How single requests to a hop are sent together; None sends each alone.
         popular: What is shown without a ranker.
+        sink: Where events about answers go; None for nowhere.
     """
 
     serving: ServingSettings
@@ -55,6 +92,7 @@ class Settings:
     hedge: bool
     coalesce: BatchLimits | None
     popular: PopularSettings
+    sink: SinkSettings | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -74,6 +112,7 @@ class Settings:
             hedge=reader.flag("HOP_HEDGING", default=False),
             coalesce=_coalescing(reader),
             popular=PopularSettings.read(reader),
+            sink=SinkSettings.read(reader),
         )
         reader.finish()
         return settings
@@ -94,12 +133,15 @@ def _path(reader: Reader, name: str) -> Path | None:
 
 def _url(reader: Reader, name: str) -> str:
     text = reader.text(name)
+    if text:
+        reader.require(is_http_url(text), f"{name} must be a http(s) URL, not {text!r}")
+    return text
+
+
+def is_http_url(text: str) -> bool:
+    """Tell whether *text* is an absolute http or https URL."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
-        url = httpx.URL()
-    if text:
-        reader.require(
-            url.scheme in {"http", "https"} and bool(url.host), f"{name} must be a http(s) URL, not {text!r}"
-        )
-    return text
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)

@@ -41,6 +41,11 @@ class Reader:
             return ""
         return value
 
+    def secret(self, name: str) -> str | None:
+        """Return the variable, None where it is absent; faults never repeat it."""
+        self.names.append(name)
+        return self._env.get(name) or None
+
     def integer(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
         """Return the variable as an integer within [least, most]."""
         return self._number(name, default, int, least, most)

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, cast
 
 from recsys.contracts import wire
+from recsys.contracts.cloudevents import BATCH, STRUCTURED
 from recsys.contracts.problems import (
     BodyTooLargeError,
     DeadlineExceededError,
@@ -41,7 +42,7 @@ TIMEOUT_HEADER = b"x-request-timeout-ms"
 REQUEST_ID_HEADER = b"x-request-id"
 
 # A form type is what curl -d sends when told nothing else; the body is JSON all the same.
-_JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
+_JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", "", STRUCTURED, BATCH})
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 

@@ -1,0 +1,89 @@
+"""Interaction events: checked, counted once, in as few transactions as their traffic allows."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from recsys.batching import BatchLimits
+from recsys.contracts import cloudevents, events
+from recsys.contracts.cloudevents import CloudEvent
+from recsys.contracts.problems import DependencyError, Fault, InvalidRequestError
+from recsys.grouping import Grouper
+from recsys.stores.port import FeatureStore, Interaction, StoreError
+
+# One transaction at a time: events that come meanwhile share the next one.
+_LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
+
+_LATEST_S = 4_102_444_800
+
+
+class Ingest:
+    """
+    Counts interactions in *store*.
+
+    Attributes:
+        accepted: Events counted since the start.
+        repeated: Events that had been counted before.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._grouper: Grouper[Interaction, bool] = Grouper(self._apply, limits=_LIMITS)
+        self.accepted = 0
+        self.repeated = 0
+
+    async def count(self, interaction: Interaction, *, within_s: float) -> bool:
+        """
+        Count *interaction*; return whether it was new. When this returns the event outlives the process.
+
+        Raises:
+            DependencyError, DeadlineExceededError, OverloadedError: it may or may not have been counted; send it again.
+        """
+        new = await self._grouper.ask(interaction, within_s=within_s)
+        self.accepted += new
+        self.repeated += not new
+        return new
+
+    async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[bool]:
+        try:
+            return await self._store.apply(interactions)
+        except StoreError as error:
+            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+
+
+def read_interaction(event: CloudEvent) -> Interaction:
+    """
+    Return the interaction *event* tells of.
+
+    Raises:
+        NotJsonError, InvalidRequestError: its data is not what an interaction has.
+    """
+    data = events.interaction.decode(event.data)
+    faults = []
+    if data.item_id is None and data.kind != "session_end":
+        faults.append(Fault("$.item_id", f"is missing: a {data.kind} has an item"))
+    moment = event.time
+    if data.time is not None:
+        try:
+            moment = cloudevents.parse_time(data.time)
+        except ValueError:
+            faults.append(Fault("$.time", "must be a timestamp (RFC 3339)"))
+    seconds = _seconds(moment) if moment else time.time()
+    if not 0 <= seconds < _LATEST_S:
+        faults.append(Fault("$.time", "must be between 1970 and 2100"))
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    ended = data.kind == "session_end"
+    return Interaction(
+        source=event.source,
+        event_id=event.id,
+        user_id=data.user_id,
+        kind=data.kind,
+        time_us=round(seconds * 1_000_000),
+        item_id=None if ended else data.item_id,
+        duration_ms=round((data.duration_s or 0.0) * 1000) if ended else 0,
+    )
+
+
+def _seconds(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,187 @@
+"""The event doors of the three functions."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from functions.extract_features.handler import ExtractFeatures
+from functions.extract_features.ingesting import read_interaction
+from recsys.contracts import events
+from recsys.contracts.cloudevents import CloudEvent, read_events, write_binary, write_structured
+from recsys.contracts.problems import DependencyError, InvalidRequestError, NotJsonError
+from recsys.features import NOBODY
+from recsys.serving.call import Call, Deadline, Reply
+from recsys.serving.receipt import Receipt
+from recsys.stores.memory import MemoryStore
+from recsys.stores.port import Interaction, StoreUnavailableError, UserRecord
+
+
+def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    fields: dict[str, object] = {"id": "1", "source": "/shop", "type": type_, "data": body, **changes}
+    return CloudEvent(**fields)  # type: ignore[arg-type]
+
+
+def carry(*sent: CloudEvent) -> Call:
+    if len(sent) == 1:
+        headers, body = write_binary(sent[0]), sent[0].data
+    else:
+        headers = [(b"content-type", b"application/cloudevents-batch+json")]
+        body = b"[" + b",".join(map(write_structured, sent)) + b"]"
+    return Call(body, headers, "id", Receipt(0.0), Deadline.after(5))
+
+
+def replied(reply: Reply) -> CloudEvent:
+    (read,) = read_events([(b"content-type", reply.content_type), *reply.headers], reply.body)
+    return read
+
+
+VIEW = {"user_id": "zoe", "kind": "view", "item_id": "item_1", "time": "2026-01-01T00:00:00Z"}
+
+
+class TestInteraction:
+    """`interaction.v1` into extract_features."""
+
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+    @pytest.fixture
+    def handler(self, store: MemoryStore) -> ExtractFeatures:
+        return ExtractFeatures(store, population=NOBODY, history_limit=10)
+
+    async def test_it_is_counted_and_answered_with_nothing(self, handler):
+        """An accepted event is an empty 202, and its effect is there with the answer."""
+        reply = await handler(carry(event(VIEW)))
+        assert (reply.status, reply.body) == (202, b"")
+        answer = json.loads((await handler(Call(b'{"user_id":"zoe"}', [], "id", Receipt(0.0), Deadline.after(1)))).body)
+        assert answer["history"] == ["item_1"]
+        assert answer["as_of"] == "2026-01-01T00:00:00Z"
+
+    async def test_a_repeated_one_is_answered_alike(self, handler):
+        """A repeated delivery looks like the first and changes nothing."""
+        for _ in range(3):
+            assert (await handler(carry(event(VIEW)))).status == 202
+        assert (handler.ingest.accepted, handler.ingest.repeated) == (1, 2)
+
+    async def test_batches_are_all_or_nothing(self, handler, store):
+        """One malformed event in a batch, and none of it is counted."""
+        good = [event({**VIEW, "item_id": f"i{n}"}, id=str(n)) for n in range(5)]
+        assert (await handler(carry(*good))).status == 202
+        assert handler.ingest.accepted == 5
+        with pytest.raises(InvalidRequestError):
+            await handler(carry(event(VIEW, id="new"), event({}, type_="other", id="bad")))
+        assert handler.ingest.accepted == 5
+
+    async def test_events_that_come_together_share_a_transaction(self):
+        """What comes while a transaction runs waits for one common next one."""
+        groups: list[int] = []
+
+        class Counting(MemoryStore):
+            async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+                groups.append(len(interactions))
+                return await super().apply(interactions)
+
+        handler = ExtractFeatures(Counting(), population=NOBODY, history_limit=10)
+        await handler(carry(*(event(VIEW, id=str(n)) for n in range(40))))
+        assert groups == [40]
+
+    async def test_a_store_that_is_away_is_a_503(self):
+        """What may work later is a retryable error."""
+
+        class Away(MemoryStore):
+            async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+                raise StoreUnavailableError("secret://host")
+
+        with pytest.raises(DependencyError) as caught:
+            await ExtractFeatures(Away(), population=NOBODY, history_limit=1)(carry(event(VIEW)))
+        assert "secret" not in str(caught.value.problem())
+
+    async def test_a_reply_tells_the_new_features(self, store):
+        """Where it is switched on the answer is an event with the features the interaction led to."""
+        handler = ExtractFeatures(store, population=NOBODY, history_limit=10, reply_to_interactions=True)
+        reply = replied(await handler(carry(event(VIEW, extensions={"traceparent": "00-1"}))))
+        assert (reply.type, reply.subject) == (events.UPDATED, "zoe")
+        assert json.loads(reply.data)["history"] == ["item_1"]
+        assert reply.extensions == {"causationid": "1", "traceparent": "00-1"}
+        again = replied(await handler(carry(event(VIEW))))
+        assert again.id == reply.id
+
+    @pytest.mark.parametrize("type_", ["dev.recsys.interaction.v2", "x", events.EXTRACTED])
+    async def test_other_types_are_refused(self, handler, type_):
+        """An event nobody here knows will never work."""
+        with pytest.raises(InvalidRequestError) as caught:
+            await handler(carry(event(VIEW, type_=type_)))
+        assert caught.value.faults[0].path == "type"
+
+    @pytest.mark.parametrize(
+        ("data", "paths"),
+        [
+            ({}, ["$.user_id", "$.kind"]),
+            ({**VIEW, "kind": "stare"}, ["$.kind"]),
+            ({**VIEW, "user_id": 5, "item_id": ""}, ["$.user_id", "$.item_id"]),
+            ({"user_id": "a", "kind": "purchase"}, ["$.item_id"]),
+            ({**VIEW, "time": "noon"}, ["$.time"]),
+            ({**VIEW, "time": "1969-12-31T00:00:00Z"}, ["$.time"]),
+            ({**VIEW, "kind": "session_end", "duration_s": -1}, ["$.duration_s"]),
+            ({**VIEW, "kind": "session_end", "duration_s": 1e9}, ["$.duration_s"]),
+            ({**VIEW, "mood": "good"}, ["$.mood"]),
+            ([], ["$"]),
+        ],
+    )
+    def test_bad_data_is_refused_with_every_fault(self, data, paths):
+        """Data is checked like every body."""
+        with pytest.raises(InvalidRequestError) as caught:
+            read_interaction(event(data))
+        assert [fault.path for fault in caught.value.faults] == paths
+
+    def test_data_that_is_no_json(self):
+        """An empty or broken payload is told apart."""
+        for data in (b"", b"{", b"\xff"):
+            with pytest.raises(NotJsonError):
+                read_interaction(event(data))
+
+    def test_times_come_from_the_data_or_the_event(self):
+        """The data's time counts, else the event's, else now; a session's end has no item."""
+        told = CloudEvent("1", "/s", events.INTERACTION, data=json.dumps(VIEW).encode())
+        assert read_interaction(told).time_us == 1_767_225_600_000_000
+        (timed,) = read_events(
+            [(b"content-type", b"application/cloudevents+json")],
+            json.dumps(
+                {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-01-01T01:00:00+01:00",
+                 "data": {"user_id": "a", "kind": "session_end", "item_id": "x", "duration_s": 61.5}}
+            ).encode(),
+        )  # fmt: skip
+        assert read_interaction(timed) == Interaction(
+            "/s", "1", "a", "session_end", 1_767_225_600_000_000, None, 61_500
+        )
+        now = read_interaction(event({"user_id": "a", "kind": "session_end"}))
+        assert now.time_us > 1_767_225_600_000_000
+
+
+async def test_the_first_step_of_a_sequence():
+    """`recommendation.requested.v1` into extract_features gives what rank_items needs."""
+    store = MemoryStore()
+    await store.replace([UserRecord("zoe", "55+")], population=NOBODY)
+    handler = ExtractFeatures(store, population=NOBODY, history_limit=10)
+    request = event({"user_id": "zoe", "top_k": 3}, type_=events.REQUESTED, extensions={"correlationid": "c"})
+    reply = replied(await handler(carry(request)))
+    assert reply.type == events.EXTRACTED
+    assert json.loads(reply.data) == {
+        "user_id": "zoe",
+        "features": {"age_group": "55+", "avg_session_duration": 0.0, "total_purchases": 0, "engagement_score": 0.0},
+        "history": [],
+        "top_k": 3,
+        "exclude": [],
+    }
+    assert reply.extensions == {"causationid": "1", "correlationid": "c"}
+
+
+async def test_several_requests_in_a_batch_get_a_batch():
+    """Replies to a batch are a batch."""
+    handler = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)
+    requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in "ab"]
+    reply = await handler(carry(*requests))
+    assert reply.content_type == b"application/cloudevents-batch+json"
+    assert [each["subject"] for each in json.loads(reply.body)] == ["a", "b"]

@@ -1,0 +1,134 @@
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from msgspec import Raw
+
+from functions.recommend import served
+from functions.recommend.recommending import Answer, Recommended
+from functions.recommend.served import Outbox, make_served
+from functions.recommend.settings import SinkSettings
+from recsys.contracts.cloudevents import read_events
+from recsys.settings import Reader
+
+SHOWN = Recommended(
+    Answer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'), ("features",), {"features": "x"}),
+    Raw(b'{"name":"ials","version":"abc"}'),
+)
+SINK = SinkSettings("http://broker.test/default", {"tenant": "t1"})
+
+
+class Broker(httpx.AsyncBaseTransport):
+    """Takes events and answers with statuses in turn, the last for ever after."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self._answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        await self.open.wait()
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer)
+
+
+async def no_sleep(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+def outbox(broker: Broker) -> Outbox:
+    return Outbox(SINK, source="/functions/recommend", transport=broker, sleep=no_sleep)
+
+
+def test_the_event_tells_what_was_shown():
+    """Items with position, score and propensity, the model, what was degraded, and whose request it was."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    event = make_served(SHOWN, request_id="r", source="/s", moment=moment, extensions={"tenant": "t1"})
+    assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
+    assert event.extensions == {"tenant": "t1"}
+    assert json.loads(event.data) == {
+        "user_id": "zoe",
+        "items": [
+            {"item_id": "a", "score": 0.9, "position": 1, "propensity": 1.0},
+            {"item_id": "b", "score": 0.5, "position": 2, "propensity": 1.0},
+        ],
+        "model": {"name": "ials", "version": "abc"},
+        "degraded": ["features"],
+        "request_id": "r",
+    }
+    unranked = Recommended(SHOWN.answer, Raw(b"null"))
+    assert (
+        json.loads(make_served(unranked, request_id="r", source="/s", moment=moment, extensions={}).data)["model"]
+        is None
+    )
+
+
+async def test_events_are_sent_in_the_background():
+    """Each note becomes one well-formed event at the sink, also those of the last moment."""
+    broker = Broker(202)
+    box = outbox(broker)
+    async with box.sending():
+        for _ in range(10):
+            box.note(SHOWN, request_id="r")
+    assert (box.statistics.sent, box.statistics.dropped, box.statistics.failed) == (10, 0, 0)
+    ids = {read_events(list(request.headers.raw), request.content)[0].id for request in broker.requests}
+    assert len(ids) == 10
+    assert str(broker.requests[0].url) == SINK.url
+
+
+@pytest.mark.parametrize("trouble", [503, 429, httpx.ConnectError("away")])
+async def test_a_sink_in_trouble_is_tried_again(trouble):
+    """What may pass is sent again, as the same event."""
+    broker = Broker(trouble, trouble, 202)
+    box = outbox(broker)
+    async with box.sending():
+        box.note(SHOWN, request_id="r")
+    assert box.statistics.sent == 1
+    assert len({request.headers["ce-id"] for request in broker.requests}) == 1
+
+
+@pytest.mark.parametrize(("answer", "attempts"), [(400, 1), (503, 5)])
+async def test_what_cannot_be_sent_is_lost_and_counted(answer, attempts, caplog):
+    """A refusal is final, trouble after five attempts is; the log says so without the event."""
+    broker = Broker(answer)
+    box = outbox(broker)
+    async with box.sending():
+        box.note(SHOWN, request_id="r")
+    assert (box.statistics.failed, len(broker.requests)) == (1, attempts)
+    assert "zoe" not in caplog.text
+
+
+async def test_a_sink_that_cannot_keep_up_costs_events_not_memory(monkeypatch):
+    """Beyond the queue's room events are dropped and counted, and nobody waits for them."""
+    monkeypatch.setattr(served, "QUEUE_SIZE", 5)
+    monkeypatch.setattr(served, "FLUSH_S", 0.01)
+    broker = Broker(202)
+    broker.open.clear()
+    box = outbox(broker)
+    async with box.sending():
+        for _ in range(20):
+            box.note(SHOWN, request_id="r")
+    assert box.statistics.sent == 0
+    assert box.statistics.dropped >= 15
+
+
+def test_the_sink_is_what_knative_says():
+    """K_SINK and K_CE_OVERRIDES are read as a SinkBinding sets them, and checked."""
+
+    def read(**env: str) -> tuple[SinkSettings | None, list[str]]:
+        reader = Reader(env)
+        return SinkSettings.read(reader), reader.faults
+
+    assert read() == (None, [])
+    assert read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a":"1"}}') == (
+        SinkSettings("http://b", {"a": "1"}),
+        [],
+    )
+    assert len(read(K_SINK="b")[1]) == 1
+    assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
