@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from localkn.services import Target
+from localkn.stats import Report, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,6 @@ class Picture:
     routes: Sequence[Route] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the ingress says of an endpoint: whether it gets requests, how many it has, how many it had."""
-
-    healthy: bool
-    active: int = 0
-    total: int = 0
-
-
 class Ingress(Protocol):
     """Leads requests to instances."""
 
@@ -71,8 +63,16 @@ class Ingress(Protocol):
         """Endpoints of a revision, by port, as last reported."""
         ...
 
+    def load(self, cluster: str, port: int) -> Report:
+        """Concurrency and arrivals at an endpoint since last asked."""
+        ...
+
     async def drained(self, cluster: str, port: int) -> None:
         """Return once an endpoint that was published as draining has no request left."""
+        ...
+
+    async def latencies(self) -> dict[str, dict[str, float]]:
+        """Quantiles of the time each revision took to answer, in milliseconds."""
         ...
 
     async def stop(self) -> None:
@@ -102,6 +102,14 @@ class DirectIngress:
             if published.name == cluster
             for endpoint in published.endpoints
         }
+
+    def load(self, cluster: str, port: int) -> Report:
+        """Say nothing: no request passes here."""
+        return Report()
+
+    async def latencies(self) -> dict[str, dict[str, float]]:
+        """Say nothing: no answer passes here."""
+        return {}
 
     async def drained(self, cluster: str, port: int) -> None:
         """Return at once: nobody knows of the requests of an instance that is called directly."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from localkn.commands import Commands
 from localkn.environment import Configuration, expand, inherited, localised
+from localkn.envoy import EnvoyIngress
 from localkn.errors import ManifestError, RefusedError
-from localkn.ingress import Cluster, Endpoint, Ingress, Picture, Route
+from localkn.ingress import Cluster, DirectIngress, Endpoint, Ingress, Picture, Route
 from localkn.instances import Instance, Launch, State
 from localkn.kpa.autoscaler import TICK_S
 from localkn.processes import Ports, Processes
@@ -36,19 +37,18 @@ class World:
     commands: Commands
     state: StateDirectory
     processes: Processes
-    ingress: Ingress
     reports: Reports
     ports: Ports
     public: str
     public_port: int
     direct: bool = False
-    tls: bool = False
+    certificate: tuple[Path, Path] | None = None
     notes: Sequence[str] = ()
 
     @property
     def url(self) -> str:
         """Where the public Service is."""
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.public_port}"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.public_port}"
 
 
 @dataclass(eq=False)
@@ -62,6 +62,14 @@ class Platform:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = field(default_factory=list)
     _started: int = 0
+
+    def __post_init__(self) -> None:
+        world = self.world
+        self.ingress: Ingress = (
+            DirectIngress()
+            if world.direct
+            else EnvoyIngress(world.state, world.processes, world.public_port, world.certificate, self.changed)
+        )
 
     def add(self, body: Mapping[str, Any], *, namespace: str) -> None:
         """
@@ -181,11 +189,17 @@ class Platform:
     def _measure(self, revision: Revision) -> None:
         if not revision.ready:
             return
-        reports = [self.world.reports.newest(instance.name) for instance in revision.ready]
+        # What waits for an instance with a hard limit waits in the ingress, so only that knows the whole load.
+        limited = revision.template.container_concurrency > 0
+        loads = [
+            (None if limited else self.world.reports.newest(instance.name))
+            or self.ingress.load(revision.name, instance.port)
+            for instance in revision.ready
+        ]
         revision.measure(
             time.monotonic(),
-            concurrency=sum(report.concurrency for report in reports if report),
-            requests=sum(report.requests for report in reports if report),
+            concurrency=sum(load.concurrency for load in loads),
+            requests=sum(load.requests for load in loads),
         )
 
     async def _reconcile_on_change(self) -> None:
@@ -203,13 +217,13 @@ class Platform:
                     self._start(service, revision)
                 for instance in plan.stop:
                     instance.stop()
-        self.world.ingress.publish(self.picture())
+        self.ingress.publish(self.picture())
         for waiting in [w for w in self._waiting if w[0]() and not w[1].done()]:
             waiting[1].set_result(None)
         self._waiting = [w for w in self._waiting if not w[1].done()]
 
     def _is_serving(self, revision: str) -> bool:
-        return any(seen.healthy for seen in self.world.ingress.seen(revision).values())
+        return any(seen.healthy for seen in self.ingress.seen(revision).values())
 
     def _start(self, service: Service, revision: Revision) -> None:
         self._started += 1
@@ -219,7 +233,7 @@ class Platform:
             port=port,
             template=revision.template,
             changed=self.changed,
-            drained=lambda ending: self.world.ingress.drained(revision.name, ending.port),
+            drained=lambda ending: self.ingress.drained(revision.name, ending.port),
         )
         revision.instances.append(instance)
         task = asyncio.create_task(self._live(instance, service, revision))
@@ -273,7 +287,7 @@ class Platform:
             for instance in revision.instances:
                 if instance.process is not None:
                     self._tasks.add(asyncio.create_task(instance.process.end(grace_s=10.0)))
-        await self.world.ingress.stop()
+        await self.ingress.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(asyncio.CancelledError):

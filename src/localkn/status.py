@@ -1,5 +1,6 @@
 """What a running platform says of itself: one JSON object, or a table."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from localkn.platform import Platform
@@ -7,17 +8,20 @@ from localkn.revisions import Revision
 from localkn.services import Service
 
 
-def snapshot(platform: Platform, *, now: float) -> dict[str, Any]:
+async def snapshot(platform: Platform, *, now: float) -> dict[str, Any]:
     """Describe every Service, revision and instance as plain data."""
+    latencies = await platform.ingress.latencies()
     return {
         "url": platform.world.url,
         "direct": platform.world.direct,
         "notes": list(platform.world.notes),
-        "services": {service.name: _service(service, platform, now=now) for service in platform.services.values()},
+        "services": {s.name: _service(s, platform, now=now, latencies=latencies) for s in platform.services.values()},
     }
 
 
-def _service(service: Service, platform: Platform, *, now: float) -> dict[str, Any]:
+def _service(
+    service: Service, platform: Platform, *, now: float, latencies: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
     latest_ready = service.latest_ready
     return {
         "namespace": service.namespace,
@@ -27,7 +31,9 @@ def _service(service: Service, platform: Platform, *, now: float) -> dict[str, A
         "problem": service.problem(),
         "latest_created": service.latest_created.name,
         "latest_ready": latest_ready.name if latest_ready else None,
-        "revisions": [_revision(r, service, now=now) for r in service.revisions.values()],
+        "revisions": [
+            _revision(r, service, now=now) | dict(latencies.get(r.name, {})) for r in service.revisions.values()
+        ],
     }
 
 

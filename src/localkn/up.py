@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import signal
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from typing import Any
 from localkn import control
 from localkn.commands import Commands
 from localkn.environment import Configuration
+from localkn.envoy import executable
 from localkn.errors import ManifestError, NotReadyError, PlatformError
-from localkn.ingress import DirectIngress, Ingress
 from localkn.manifests import Resource, load
 from localkn.platform import Platform, World
 from localkn.processes import Ports, Processes, is_free
@@ -68,7 +69,7 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
 
 
 async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-    await platform.world.ingress.start(platform.picture())
+    await platform.ingress.start(platform.picture())
     running = asyncio.create_task(platform.run())
     told = asyncio.create_task(stop.wait())
     settled = asyncio.create_task(platform.until(lambda: all(s.is_settled() for s in platform.services.values())))
@@ -107,19 +108,20 @@ def _platform(
         for service in services
         if _annotations(service).get("autoscaling.knative.dev/min-scale", "0") == "0"
     ]
-    ports = Ports()
+    envoy_is_missing = not options.direct and executable() is None
+    if envoy_is_missing:
+        ignored.append("Envoy has no wheel for this platform: running as with --direct, one instance each, no scaling")
     world = World(
         configuration=Configuration(resources),
         commands=Commands(options.commands),
         state=options.state,
         processes=processes,
-        ingress=_ingress(options),
         reports=Reports(),
-        ports=ports,
+        ports=Ports(),
         public=_public(services, options.public),
         public_port=options.port,
-        direct=options.direct,
-        tls=options.tls is not None,
+        direct=options.direct or envoy_is_missing,
+        certificate=_certificate(options),
         notes=[*ignored, *to_zero],
     )
     platform = Platform(world)
@@ -128,10 +130,16 @@ def _platform(
     return platform
 
 
-def _ingress(options: Options) -> Ingress:
-    if options.direct and options.tls:
+def _certificate(options: Options) -> tuple[Path, Path] | None:
+    if options.tls is None:
+        return None
+    if options.direct:
         raise PlatformError("--direct has no ingress that could end TLS")
-    return DirectIngress()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*options.tls)
+    except (OSError, ssl.SSLError) as error:
+        raise PlatformError(f"{options.tls[0]} and {options.tls[1]} are no certificate and its key: {error}") from error
+    return options.tls[0].absolute(), options.tls[1].absolute()
 
 
 def _annotations(service: Resource) -> dict[str, str]:
@@ -180,7 +188,7 @@ def _public(services: Sequence[Resource], wanted: str | None) -> str:
 
 def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Handler]:
     async def status(_: dict[str, Any]) -> Any:
-        return snapshot(platform, now=time.monotonic())
+        return await snapshot(platform, now=time.monotonic())
 
     async def end(_: dict[str, Any]) -> None:
         stop.set()

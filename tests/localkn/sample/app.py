@@ -50,7 +50,7 @@ STATS = RequestStats(time.monotonic())
 
 async def report_forever(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.setblocking(False)  # noqa: FBT003
+        channel.setblocking(False)
         while True:
             await asyncio.sleep(1)
             with contextlib.suppress(OSError):
@@ -102,9 +102,9 @@ async def answer(send: Callable[[Any], Awaitable[None]], status: int, body: byte
 
 
 if __name__ == "__main__":
-    print(f"starting {POD}", flush=True)
+    print(f"starting {POD}", flush=True)  # noqa: T201 - for the tests to find in the log
     if code := os.environ.get("CRASH"):
-        print(f"about to exit with {code}", flush=True)
+        print(f"about to exit with {code}", flush=True)  # noqa: T201 - same
         sys.exit(int(code))
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning", timeout_keep_alive=120)
