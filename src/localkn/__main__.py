@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from localkn import control, up
+from localkn import control, kn, up
 from localkn.errors import LocalknError, PlatformError
 from localkn.state import StateDirectory
 
@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
     logs.add_argument("-f", "--follow", action="store_true", help="go on")
     logs.set_defaults(verb=_logs)
+    kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
     return parser
 
 

@@ -84,9 +84,12 @@ class Platform:
         self.services[name] = Service(name, namespace, fixed_scale=1 if self.world.direct else None)
         self.apply(body)
 
-    def apply(self, body: Mapping[str, Any]) -> None:
+    def apply(self, body: Mapping[str, Any]) -> tuple[Service, bool]:
         """
         Take over a Service's new description; `until` tells when it has taken effect.
+
+        Returns:
+            The Service, and whether there is a new revision of it.
 
         Raises:
             RefusedError: There is no such Service, or Knative would refuse the description.
@@ -103,8 +106,9 @@ class Platform:
         self.world.commands.find(template.image)
         if missing := list(self.world.configuration.missing(template)):
             raise ManifestError([f"Service {service.name}: {fault}" for fault in missing])
-        service.apply(body, now=time.monotonic())
+        revision = service.apply(body, now=time.monotonic())
         self._changed.set()
+        return service, revision is not None
 
     async def run(self) -> None:
         """Work until cancelled; then every instance is ended."""
@@ -126,8 +130,10 @@ class Platform:
         """Have the loop look at everything again."""
         self._changed.set()
 
-    def url_of(self, service: Service) -> str:
-        """Where a Service is on this machine."""
+    def url_of(self, service: Service, *, tag: str = "") -> str:
+        """Where a Service is on this machine, or what one of its tags leads to."""
+        if tag:
+            return self.world.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
         own = f"http://127.0.0.1:{self._routes[service.name]}"
         return self.world.url if service.name == self.world.public else own
 

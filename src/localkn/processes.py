@@ -22,7 +22,7 @@ groups=' '
 while read -r sign group; do
   case $sign in +) groups="$groups$group " ;; -) groups="${groups%% $group *} ${groups#* $group }" ;; esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1

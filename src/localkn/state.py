@@ -56,27 +56,28 @@ class StateDirectory:
     @contextmanager
     def held(self) -> Iterator[None]:
         """
-        Own the directory, cleared of what an earlier platform left, until the block ends.
+        Own the directory, cleared of what an earlier platform left; the sockets go when the block ends.
 
         Raises:
             PlatformError: Another platform runs in it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise PlatformError(f"already running in {self.root}; `down` stops it") from error
-            for directory in (self.logs, self.scratch, self.envoy):
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir()
-            try:
-                yield
-            finally:
-                for name in ("control", "stats", "admin"):
-                    self.socket(name).unlink(missing_ok=True)
+        # Never closed: it is the end of the process that `wait_until_free` waits for.
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PlatformError(f"already running in {self.root}; `down` stops it") from error
+        for directory in (self.logs, self.scratch, self.envoy):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+        try:
+            yield
+        finally:
+            for name in ("control", "stats", "admin"):
+                self.socket(name).unlink(missing_ok=True)
 
     def wait_until_free(self) -> None:
-        """Return once no platform holds the directory."""
+        """Return once the platform that holds the directory is gone."""
         with (self.root / "lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

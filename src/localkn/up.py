@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkn import control
+from localkn import control, edits
 from localkn.commands import Commands
 from localkn.environment import Configuration
 from localkn.envoy import executable
-from localkn.errors import ManifestError, NotReadyError, PlatformError
+from localkn.errors import ManifestError, NotReadyError, PlatformError, RefusedError
 from localkn.manifests import Resource, load
+from localkn.objects import revision_object, service_object
 from localkn.platform import Platform, World
 from localkn.processes import Ports, Processes, is_free
+from localkn.services import Service
 from localkn.state import StateDirectory
 from localkn.stats import Reports
 from localkn.status import snapshot
@@ -76,8 +78,8 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
     try:
         await asyncio.wait([running, told, settled], return_when=asyncio.FIRST_COMPLETED)
         if settled.done():
-            if failures := list(_failures(platform)):
-                raise NotReadyError("\n".join(failures))
+            if failed := [service for service in platform.services.values() if service.problem()]:
+                raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
             ready("\n".join([*platform.world.notes, f"{platform.world.public} is ready at {platform.world.url}"]))
         await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -87,14 +89,13 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
             await running
 
 
-def _failures(platform: Platform) -> Sequence[str]:
-    failures = []
-    for service in platform.services.values():
-        if problem := service.problem():
-            logs = sorted(platform.world.state.logs.glob(f"{service.latest_created.name}-*.log"))
-            tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
-            failures.append("\n".join([f"Service {service.name}: {problem}", *(f"    {line}" for line in tail)]))
-    return failures
+def _explained(platform: Platform, service: Service) -> str:
+    """Why a Service is not as described, with the end of its newest log."""
+    logs = sorted(
+        platform.world.state.logs.glob(f"{service.latest_created.name}-*.log"), key=lambda log: log.stat().st_mtime
+    )
+    tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
+    return "\n".join([f"Service {service.name}: {service.problem()}", *(f"    {line}" for line in tail)])
 
 
 def _platform(
@@ -159,17 +160,14 @@ def _services(resources: Sequence[Resource], overrides: Sequence[str]) -> list[R
 
 
 def _override(services: Sequence[Resource], override: str) -> None:
-    name, separator, value = override.partition("=")
-    service, _, variable = name.rpartition(":")
-    chosen = [s for s in services if service in {"", s.name}]
-    if not separator or not chosen:
+    name, _, variable = override.partition("=")[0].rpartition(":")
+    chosen = [service for service in services if name in {"", service.name}]
+    if "=" not in override or not variable or not chosen:
         raise ManifestError(
             [f"--env-override {override}: must be [SERVICE:]NAME=VALUE with a Service of the manifests"]
         )
-    for resource in chosen:
-        container = resource.body["spec"]["template"]["spec"]["containers"][0]
-        others = [entry for entry in container.get("env") or [] if entry["name"] != variable]
-        container["env"] = [*others, {"name": variable, "value": value}]
+    for service in chosen:
+        edits.set_env(service.body, [override.removeprefix(f"{name}:") if name else override])
 
 
 def _public(services: Sequence[Resource], wanted: str | None) -> str:
@@ -193,4 +191,26 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Hand
     async def end(_: dict[str, Any]) -> None:
         stop.set()
 
-    return {"status": status, "stop": end}
+    async def services(_: dict[str, Any]) -> Any:
+        return [service_object(platform, service) for service in platform.services.values()]
+
+    async def revisions(request: dict[str, Any]) -> Any:
+        chosen = [s for s in platform.services.values() if request.get("service") in {None, s.name}]
+        return [revision_object(service, revision) for service in chosen for revision in service.revisions.values()]
+
+    async def apply(request: dict[str, Any]) -> None:
+        service, renewed = platform.apply(request["service"])
+        if request["wait_s"]:
+            await _settled(platform, service, within_s=request["wait_s"], traffic_only=not renewed)
+
+    return {"status": status, "stop": end, "services": services, "revisions": revisions, "apply": apply}
+
+
+async def _settled(platform: Platform, service: Service, *, within_s: float, traffic_only: bool) -> None:
+    try:
+        async with asyncio.timeout(within_s):
+            await platform.until(lambda: service.is_settled(traffic_only=traffic_only))
+    except TimeoutError as error:
+        raise RefusedError(f"timeout: service '{service.name}' not ready after {within_s} seconds") from error
+    if service.problem(traffic_only=traffic_only):
+        raise RefusedError(f"RevisionFailed: {_explained(platform, service)}")
