@@ -58,7 +58,8 @@ class EnvoyIngress:
     _seen: Mapping[str, Mapping[int, Seen]] = field(default_factory=dict)
     _sampler: Sampler = field(default_factory=Sampler)
     _asked_at: float = 0.0
-    _published: asyncio.Event = field(default_factory=asyncio.Event)
+    _sampling: bool = False
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _looked: asyncio.Event = field(default_factory=asyncio.Event)
     _observing: asyncio.Task[None] | None = None
 
@@ -90,7 +91,7 @@ class EnvoyIngress:
         self._picture = picture
         for name, content in xds.resources(self.state.envoy, picture, certificate=self.certificate).items():
             if self._write(name, content):
-                self._published.set()
+                self._wake.set()
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
         """Endpoints of a revision as Envoy last reported them."""
@@ -99,6 +100,8 @@ class EnvoyIngress:
     def load(self, cluster: str, port: int) -> Report:
         """Concurrency and arrivals at an endpoint since last asked; from then on Envoy is asked often enough."""
         self._asked_at = time.monotonic()
+        if not self._sampling:
+            self._wake.set()
         return self._sampler.take(cluster, port, now=self._asked_at)
 
     async def drained(self, cluster: str, port: int) -> None:
@@ -147,7 +150,7 @@ class EnvoyIngress:
             directory=self.state.root,
             log=self._log,
         )
-        self._process.exited.add_done_callback(lambda _: self._published.set())
+        self._process.exited.add_done_callback(lambda _: self._wake.set())
         return self._process
 
     def _write(self, name: str, content: Mapping[str, Any]) -> bool:
@@ -167,12 +170,12 @@ class EnvoyIngress:
             if self._is_unsettled():
                 await asyncio.sleep(_POLL_S)
                 continue
-            sampling = time.monotonic() - self._asked_at < _SAMPLED_S
-            pause_s = (_BUSY_POLL_S if self._sampler.busy else _IDLE_POLL_S) if sampling else None
+            self._sampling = time.monotonic() - self._asked_at < _SAMPLED_S
+            pause_s = (_BUSY_POLL_S if self._sampler.busy else _IDLE_POLL_S) if self._sampling else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._published.wait()
-            self._published.clear()
+                    await self._wake.wait()
+            self._wake.clear()
 
     def _is_unsettled(self) -> bool:
         def confirmed(cluster: str, endpoint: Endpoint) -> bool:

@@ -1,6 +1,5 @@
 """A running platform for the tests, through the command line a user has."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from localkn import control
 from localkn.envoy import executable
 from localkn.processes import Ports
 from localkn.state import StateDirectory
@@ -49,9 +49,7 @@ class Running:
         self.manifests.write_text(text.replace(old, new))
 
     def status(self, service: str = "front") -> dict[str, Any]:
-        done = self.run("status", "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)["services"][service]  # type: ignore[no-any-return]
+        return control.call(self.state.socket("control"), "status")["services"][service]  # type: ignore[no-any-return]
 
     def revision(self, name: str, service: str = "front") -> dict[str, Any]:
         return next(r for r in self.status(service)["revisions"] if r["name"] == name)

@@ -37,6 +37,7 @@ def test_instances_get_what_the_manifest_says(platform: Running) -> None:
     assert {connection.laddr.ip for p in platform.processes() for connection in p.net_connections("inet")} == {
         "127.0.0.1"
     }
+    assert json.loads(platform.run("status", "--json").stdout)["services"]["front"]["ready"]
     assert platform.kn("service", "update", "front", "--env", "A=B").returncode == 1
     assert "starting back-00001" in platform.run("logs", "back").stdout
     assert "front-00001" not in platform.run("logs", "back").stdout
