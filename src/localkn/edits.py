@@ -96,19 +96,12 @@ def traffic(
 
 def _tag(targets: list[dict[str, Any]], revision: str, tag: str) -> None:
     target = _find(targets, **_reference(revision))
-    if target is not None and target.get("tag") == tag:
+    held = target.get("tag") if target is not None else None
+    if held == tag:
         return
-    if _find(targets, tag=tag) is not None:
-        raise RefusedError(
-            f"refusing to overwrite existing tag in service, add flag '--untag {tag}' in command to untag it"
-        )
-    if target is not None and target.get("tag") and revision == _LATEST_REF:
-        held = target["tag"]
-        raise RefusedError(
-            f"tag '{held}' exists on latest ready revision of service, refusing to overwrite existing tag with "
-            f"'{tag}', add flag '--untag {held}' in command to untag it"
-        )
-    if target is None or target.get("tag"):
+    for taken in [tag] if _find(targets, tag=tag) else [held] if held and revision == _LATEST_REF else []:
+        raise RefusedError(f"refusing to overwrite existing tag in service, add flag '--untag {taken}' to untag it")
+    if target is None or held:
         targets.append(target := {**_reference(revision), "percent": 0})
     target["tag"] = tag
 
@@ -120,21 +113,17 @@ def _shares(service: Mapping[str, Any], shares: Sequence[str], *, mutation: bool
         if not number.isdigit() or int(number) > 100:
             raise RefusedError(f"invalid value for traffic percent {text}, expected 0 <= percent <= 100")
         percents[ref] = int(number)
-    rest = 100 - sum(percents.values())
+    rest, current = 100 - sum(percents.values()), service.get("status", {}).get("traffic", [])
+    left_out = [t["revisionName"] for t in current if not {t["revisionName"], t.get("tag")} & set(percents)]
     if rest < 0:
         raise RefusedError(f"given traffic percents sum to {100 - rest}, want <=100")
-    if rest:
-        current = service.get("status", {}).get("traffic", [])
-        left_out = [t for t in current if not {t["revisionName"], t.get("tag")} & set(percents)]
-        if mutation and _LATEST_REF not in percents and len(percents) == len(current):
-            percents[_LATEST_REF] = rest
-        elif not mutation and len(left_out) == 1 and len(percents) == len(current) - 1:
-            percents[left_out[0]["revisionName"]] = rest
-        else:
-            raise RefusedError(
-                f"unable to allocate the remaining traffic: {rest}%. Reason: incorrect number of revisions specified. "
-                "Only 1 revision should be missing"
-            )
+    if rest and mutation and _LATEST_REF not in percents and len(percents) == len(current):
+        percents[_LATEST_REF] = rest
+    elif rest and not mutation and len(left_out) == 1 and len(percents) == len(current) - 1:
+        percents[left_out[0]] = rest
+    elif rest:
+        reason = "incorrect number of revisions specified. Only 1 revision should be missing"
+        raise RefusedError(f"unable to allocate the remaining traffic: {rest}%. Reason: {reason}")
     return percents
 
 

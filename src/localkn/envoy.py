@@ -6,14 +6,13 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from localkn import httpclient, xds
 from localkn.environment import inherited
 from localkn.errors import PlatformError
-from localkn.ingress import Endpoint, Picture
+from localkn.ingress import Endpoint, Ingress, Picture
 from localkn.processes import Process, Processes
 from localkn.state import StateDirectory
 from localkn.stats import Report, Sampler, Seen
@@ -33,8 +32,7 @@ def executable() -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-@dataclass(eq=False)
-class EnvoyIngress:
+class EnvoyIngress(Ingress):
     """
     One Envoy with one worker. Only what its admin interface confirms is believed: an endpoint serves, or drains,
     once Envoy says so.
@@ -47,33 +45,37 @@ class EnvoyIngress:
         changed: Called when endpoints were confirmed or lost.
     """
 
-    state: StateDirectory
-    processes: Processes
-    port: int
-    certificate: tuple[Path, Path] | None
-    changed: Callable[[], None]
-    _process: Process | None = None
-    _written: dict[str, str] = field(default_factory=dict)
-    _picture: Picture = field(default_factory=Picture)
-    _seen: Mapping[str, Mapping[int, Seen]] = field(default_factory=dict)
-    _sampler: Sampler = field(default_factory=Sampler)
-    _asked_at: float = 0.0
-    _sampling: bool = False
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _looked: asyncio.Event = field(default_factory=asyncio.Event)
-    _observing: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        state: StateDirectory,
+        processes: Processes,
+        *,
+        port: int,
+        certificate: tuple[Path, Path] | None,
+        changed: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._state, self._processes, self._port, self._certificate = state, processes, port, certificate
+        self._changed = changed
+        self._process: Process | None = None
+        self._written: dict[str, str] = {}
+        self._seen: Mapping[str, Mapping[int, Seen]] = {}
+        self._sampler, self._sampling, self._asked_at = Sampler(), False, 0.0
+        self._wake, self._looked = asyncio.Event(), asyncio.Event()
 
-    async def start(self, picture: Picture) -> None:
+    async def start(self) -> None:
         """
         Start Envoy and wait until it serves.
 
         Raises:
             PlatformError: It ends, or takes too long; the message holds what it printed.
         """
-        self.publish(picture)
-        admin = self.state.socket("admin")
         boot = xds.bootstrap(
-            self.state.envoy, admin=admin, port=self.port, routes=picture.routes, tls=self.certificate is not None
+            self._state.envoy,
+            admin=self._state.socket("admin"),
+            port=self._port,
+            routes=self._picture.routes,
+            tls=self._certificate is not None,
         )
         self._write("bootstrap.json", boot)
         process = self._start()
@@ -84,12 +86,13 @@ class EnvoyIngress:
         if process.exited.done() or not await self._is_live():
             log = self._log.read_text(errors="replace").strip()
             raise PlatformError(f"Envoy does not start:\n{log}")
-        self._observing = asyncio.create_task(self._observe())
 
     def publish(self, picture: Picture) -> None:
         """Write the files that changed, each in one step; Envoy watches them."""
+        if self._written and picture == self._picture:
+            return
         self._picture = picture
-        for name, content in xds.resources(self.state.envoy, picture, certificate=self.certificate).items():
+        for name, content in xds.resources(self._state.envoy, picture, certificate=self._certificate).items():
             if self._write(name, content):
                 self._wake.set()
 
@@ -128,26 +131,24 @@ class EnvoyIngress:
 
     async def stop(self) -> None:
         """End Envoy; requests it still has are lost."""
-        if self._observing is not None:
-            self._observing.cancel()
         if self._process is not None:
             await self._process.end(grace_s=2.0)
 
     @property
     def _log(self) -> Path:
-        return self.state.logs / "envoy.log"
+        return self._state.logs / "envoy.log"
 
     def _start(self) -> Process:
         path = executable()
         assert path is not None  # noqa: S101 - whoever chose this ingress has looked
-        self._process = self.processes.start(
+        self._process = self._processes.start(
             [
                 str(path),
-                *("--config-path", str(self.state.envoy / "bootstrap.json"), "--log-level", "warning"),
+                *("--config-path", str(self._state.envoy / "bootstrap.json"), "--log-level", "warning"),
                 *("--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"),
             ],
             env=inherited(),
-            directory=self.state.root,
+            directory=self._state.root,
             log=self._log,
         )
         self._process.exited.add_done_callback(lambda _: self._wake.set())
@@ -158,12 +159,12 @@ class EnvoyIngress:
         if self._written.get(name) == text:
             return False
         self._written[name] = text
-        whole, part = self.state.envoy / name, self.state.envoy / f".{name}"
+        whole, part = self._state.envoy / name, self._state.envoy / f".{name}"
         part.write_text(text, "utf-8")
         part.replace(whole)
         return True
 
-    async def _observe(self) -> None:
+    async def observe(self) -> None:
         """Look often while something published is unconfirmed or drains, seldom otherwise, never where unneeded."""
         while True:
             await self._look()
@@ -198,7 +199,7 @@ class EnvoyIngress:
         self._looked.set()
         self._looked = asyncio.Event()
         if _health(seen) != before:
-            self.changed()
+            self._changed()
 
     async def _is_live(self) -> bool:
         try:
@@ -208,7 +209,7 @@ class EnvoyIngress:
 
     async def _ask(self, path: str) -> tuple[int, bytes]:
         async with asyncio.timeout(2.0):
-            return await httpclient.get(path, socket=str(self.state.socket("admin")))
+            return await httpclient.get(path, socket=str(self._state.socket("admin")))
 
 
 def _hosts(status: Mapping[str, Any]) -> list[tuple[int, Seen]]:

@@ -4,71 +4,59 @@ import argparse
 import copy
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from localkn import control, edits
 from localkn.errors import RefusedError
-from localkn.state import StateDirectory
 
-# Flag, and the annotation of the template it sets.
-_ANNOTATION_FLAGS = {
-    "--scale-min": "min-scale",
-    "--scale-max": "max-scale",
-    "--scale-init": "initial-scale",
-    "--scale-activation": "activation-scale",
-    "--scale-target": "target",
-    "--scale-metric": "metric",
-    "--scale-utilization": "target-utilization-percentage",
-    "--scale-window": "window",
-}
+# Flags that set an annotation of the template.
+_SCALING = {
+    "scale_min": "min-scale", "scale_max": "max-scale", "scale_init": "initial-scale", "scale_target": "target",
+    "scale_activation": "activation-scale", "scale_metric": "metric", "scale_window": "window",
+    "scale_utilization": "target-utilization-percentage",
+}  # fmt: skip
+_REPEATED = ("--annotation-service", "--request", "--limit", "--tag", "--untag", "--traffic")
+_GROUP = "serving.knative.dev"
 
 
 def add_verbs(parser: argparse.ArgumentParser) -> None:
     """Add `service update|list|describe` and `revision list|describe` to a parser of `kn`."""
-    nouns = parser.add_subparsers(required=True, metavar="service|revision")
-    service = nouns.add_parser("service", help="Services").add_subparsers(required=True, metavar="VERB")
-    _add_update(service.add_parser("update", help="change a Service; a changed template makes a new revision"))
-    _add_show(service.add_parser("list", help="list Services"), _list_services)
-    _add_show(service.add_parser("describe", help="show a Service"), _describe_service, named=True)
-    revision = nouns.add_parser("revision", help="revisions").add_subparsers(required=True, metavar="VERB")
-    listing = revision.add_parser("list", help="list revisions")
-    listing.add_argument("-s", "--service", help="of this Service only")
-    _add_show(listing, _list_revisions)
-    _add_show(revision.add_parser("describe", help="show a revision"), _describe_revision, named=True)
-
-
-def _add_show(parser: argparse.ArgumentParser, verb: Callable[..., None], *, named: bool = False) -> None:
-    if named:
-        parser.add_argument("name")
-    parser.add_argument("-o", "--output", choices=["json", "yaml", "name", "url"])
-    parser.set_defaults(verb=verb)
+    nouns = parser.add_subparsers(dest="noun", required=True, metavar="service|revision")
+    for noun in ("service", "revision"):
+        verbs = nouns.add_parser(noun).add_subparsers(required=True, metavar="VERB")
+        for name, described in (("list", False), ("describe", True)):
+            verb = verbs.add_parser(name)
+            if described:
+                verb.add_argument("name")
+            verb.add_argument("-s", "--service", help="revisions of this Service only")
+            verb.add_argument("-o", "--output", choices=["json", "yaml", "name", "url"])
+            verb.set_defaults(verb=_show, described=described)
+        if noun == "service":
+            _add_update(verbs.add_parser("update", help="change a Service; a changed template makes a new revision"))
 
 
 def _add_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name")
-    parser.add_argument("--image")
-    parser.add_argument("--scale", metavar="MIN..MAX")
-    for flag in _ANNOTATION_FLAGS:
+    for flag in ("--image", "--revision-name", *(f"--{name.replace('_', '-')}" for name in _SCALING)):
         parser.add_argument(flag)
     for flag in ("--concurrency-limit", "--timeout"):
         parser.add_argument(flag, type=int)
-    repeated = ("--annotation-service", "--request", "--limit", "--tag", "--untag", "--traffic")
-    for flags in (("-e", "--env"), ("-a", "--annotation", "--annotation-revision"), *((flag,) for flag in repeated)):
+    for flags in (("-e", "--env"), ("-a", "--annotation", "--annotation-revision"), *((flag,) for flag in _REPEATED)):
         parser.add_argument(*flags, action="append", default=[])
-    parser.add_argument("--revision-name")
+    parser.add_argument("--scale", default="..", metavar="MIN..MAX")
     parser.add_argument("--no-wait", action="store_true")
     parser.add_argument("--wait-timeout", type=int, default=600)
     parser.set_defaults(verb=_update)
 
 
 def _update(arguments: argparse.Namespace) -> None:
-    name = arguments.name
-    service = _service(arguments.state_dir, name)
+    name, place = arguments.name, arguments.state_dir.socket("control")
+    service = _named(control.call(place, "services"), name, noun="service")
     changed = copy.deepcopy(service)
-    _edit_template(changed["spec"]["template"], arguments)
+    _edit_template(changed, arguments)
     edits.set_entries(changed["metadata"], "annotations", arguments.annotation_service)
     mutation = changed["spec"]["template"] != service["spec"]["template"]
     if mutation:
@@ -79,146 +67,105 @@ def _update(arguments: argparse.Namespace) -> None:
         changed["spec"]["traffic"] = edits.traffic(
             changed, tags=arguments.tag, untags=arguments.untag, shares=arguments.traffic, mutation=mutation
         )
-    if changed == service:
-        print(
-            f"Service '{name}' updated in namespace '{service['metadata']['namespace']}'.\nNo new revision has been created."
-        )
-        return
     print(f"Updating Service '{name}' in namespace '{service['metadata']['namespace']}':", flush=True)
-    control.call(
-        arguments.state_dir.socket("control"),
-        "apply",
-        service={key: value for key, value in changed.items() if key != "status"},
-        wait_s=0 if arguments.no_wait else arguments.wait_timeout,
-    )
-    now = _service(arguments.state_dir, name)["status"]
-    print(
-        f"Service '{name}' updated to latest revision '{now['latestCreatedRevisionName']}' is available at URL:\n{now['url']}"
-    )
+    if changed == service:
+        print("No new revision has been created.")
+        return
+    described = {key: value for key, value in changed.items() if key != "status"}
+    control.call(place, "apply", service=described, wait_s=0 if arguments.no_wait else arguments.wait_timeout)
+    now = _named(control.call(place, "services"), name, noun="service")["status"]
+    print(f"Service '{name}' updated to latest revision '{now['latestCreatedRevisionName']}' is available at URL:")
+    print(now["url"])
 
 
-def _edit_template(template: dict[str, Any], arguments: argparse.Namespace) -> None:
-    if arguments.scale:
-        low, _, high = (
-            arguments.scale.partition("..") if ".." in arguments.scale else (arguments.scale, "", arguments.scale)
-        )
-        arguments.scale_min, arguments.scale_max = low or arguments.scale_min, high or arguments.scale_max
-    values = {key: getattr(arguments, flag[2:].replace("-", "_")) for flag, key in _ANNOTATION_FLAGS.items()}
-    scaling = [f"autoscaling.knative.dev/{key}={value}" for key, value in values.items() if value is not None]
+def _edit_template(service: dict[str, Any], arguments: argparse.Namespace) -> None:
+    template, container = service["spec"]["template"], edits.container(service)
+    low, separator, high = arguments.scale.partition("..")
+    values = {key: getattr(arguments, name) for name, key in _SCALING.items()}
+    values |= {
+        "min-scale": low or values["min-scale"],
+        "max-scale": (high if separator else low) or values["max-scale"],
+    }
+    scaling = [f"autoscaling.knative.dev/{key}={value}" for key, value in values.items() if value]
     metadata = dict(template.get("metadata") or {})
     edits.set_entries(metadata, "annotations", [*arguments.annotation, *scaling])
     if metadata:
         template["metadata"] = metadata
-    pod = template["spec"]
     for field, value in (("containerConcurrency", arguments.concurrency_limit), ("timeoutSeconds", arguments.timeout)):
         if value is not None:
-            pod[field] = value
-    body = {"spec": {"template": template}}
-    container = edits.container(body)
+            template["spec"][field] = value
     if arguments.image:
         container["image"] = arguments.image
-    edits.set_env(body, arguments.env)
+    edits.set_env(service, arguments.env)
     for kind, changes in (("requests", arguments.request), ("limits", arguments.limit)):
         if changes:
             container["resources"] = dict(container.get("resources") or {})
             edits.set_entries(container["resources"], kind, ",".join(changes).split(","))
 
 
-def _service(state: StateDirectory, name: str) -> dict[str, Any]:
-    return _named(control.call(state.socket("control"), "services"), name, noun="service")
-
-
-def _named(objects: Sequence[dict[str, Any]], name: str, *, noun: str) -> dict[str, Any]:
-    found = next((item for item in objects if item["metadata"]["name"] == name), None)
+def _named(items: Sequence[dict[str, Any]], name: str, *, noun: str) -> dict[str, Any]:
+    found = next((item for item in items if item["metadata"]["name"] == name), None)
     if found is None:
-        raise RefusedError(f'{noun}s.serving.knative.dev "{name}" not found')
+        raise RefusedError(f'{noun}s.{_GROUP} "{name}" not found')
     return found
 
 
-def _list_services(arguments: argparse.Namespace) -> None:
-    services = control.call(arguments.state_dir.socket("control"), "services")
-    _show_list(services, arguments.output, ("NAME", "URL", "LATEST", "READY", "REASON"), lambda item: (
-        item["metadata"]["name"], item["status"]["url"], item["status"]["latestReadyRevisionName"] or "", *_ready(item)
-    ))  # fmt: skip
-
-
-def _list_revisions(arguments: argparse.Namespace) -> None:
-    path = arguments.state_dir.socket("control")
-    revisions = control.call(path, "revisions", service=arguments.service)
-    targets = [target for item in control.call(path, "services") for target in item["status"]["traffic"]]
-    _show_list(revisions, arguments.output, ("NAME", "SERVICE", "TRAFFIC", "TAGS", "GENERATION", "READY", "REASON"), lambda item: (
-        item["metadata"]["name"],
-        item["metadata"]["labels"]["serving.knative.dev/service"],
-        _percent(item, targets),
-        ",".join(t["tag"] for t in targets if t["revisionName"] == item["metadata"]["name"] and "tag" in t),
-        item["metadata"]["labels"]["serving.knative.dev/configurationGeneration"],
-        *_ready(item),
-    ))  # fmt: skip
-
-
-def _describe_service(arguments: argparse.Namespace) -> None:
-    item = _service(arguments.state_dir, arguments.name)
+def _show(arguments: argparse.Namespace) -> None:
+    """List or describe: as objects, or as a few of their fields, side by side or below each other."""
+    place = arguments.state_dir.socket("control")
+    services = control.call(place, "services")
+    items = services if arguments.noun == "service" else control.call(place, "revisions")
+    if arguments.service:
+        items = [item for item in items if item["metadata"]["labels"][f"{_GROUP}/service"] == arguments.service]
+    if arguments.described:
+        items = [_named(items, arguments.name, noun=arguments.noun)]
     if arguments.output:
-        _print_object(item, arguments.output)
+        _print(items if not arguments.described else items[0], arguments.output)
         return
-    lines = {"Name": item["metadata"]["name"], "Namespace": item["metadata"]["namespace"], "URL": item["status"]["url"]}
-    for target in item["status"]["traffic"]:
-        at_latest = "@latest " if target["latestRevision"] else ""
-        tag = f" #{target['tag']} {target['url']}" if "tag" in target else ""
-        lines[f"  {target['percent']}%"] = f"{at_latest}({target['revisionName']}){tag}"
-    _print_lines(lines, item)
-
-
-def _describe_revision(arguments: argparse.Namespace) -> None:
-    item = _named(control.call(arguments.state_dir.socket("control"), "revisions"), arguments.name, noun="revision")
-    if arguments.output:
-        _print_object(item, arguments.output)
+    targets = [target for service in services for target in service["status"]["traffic"]]
+    rows = [_service_row(item) if arguments.noun == "service" else _revision_row(item, targets) for item in items]
+    if arguments.described:
+        for label, value in rows[0].items():
+            print(f"{label.capitalize() + ':':<14}{value}".rstrip())
         return
-    container = item["spec"]["containers"][0]
-    replicas = f"{item['status']['actualReplicas']}/{item['status']['desiredReplicas']}"
-    lines = {"Name": item["metadata"]["name"], "Image": container["image"], "Replicas": replicas}
-    for variable in container.get("env") or []:
-        lines[f"  {variable['name']}"] = variable.get("value") or ""
-    _print_lines(lines, item)
+    table = [list(rows[0]) if rows else [], *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
-def _print_lines(lines: Mapping[str, str], item: Mapping[str, Any]) -> None:
+def _service_row(item: Mapping[str, Any]) -> dict[str, str]:
+    shown = item["status"]
+    traffic = (
+        f"{t['percent']}% {'@latest ' * t['latestRevision']}({t['revisionName']})"
+        + (f" #{t['tag']}" if "tag" in t else "")
+        for t in shown["traffic"]
+    )
+    row = {"NAME": item["metadata"]["name"], "URL": shown["url"], "LATEST": shown["latestReadyRevisionName"] or ""}
+    return row | {"TRAFFIC": ", ".join(traffic)} | _readiness(item)
+
+
+def _revision_row(item: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    own = [target for target in targets if target["revisionName"] == item["metadata"]["name"]]
+    labels, percent = item["metadata"]["labels"], sum(target["percent"] for target in own)
+    row = {"NAME": item["metadata"]["name"], "SERVICE": labels[f"{_GROUP}/service"]}
+    row |= {"TRAFFIC": f"{percent}%" if percent else "", "TAGS": ",".join(t["tag"] for t in own if "tag" in t)}
+    row |= {"GENERATION": labels[f"{_GROUP}/configurationGeneration"]}
+    row |= {"REPLICAS": f"{item['status']['actualReplicas']}/{item['status']['desiredReplicas']}"}
+    return row | _readiness(item)
+
+
+def _readiness(item: Mapping[str, Any]) -> dict[str, str]:
     condition = item["status"]["conditions"][0]
-    for label, value in {**lines, "Ready": condition["status"], "Reason": condition.get("message", "")}.items():
-        print(f"{label + ':':<14}{value}".rstrip())
+    return {"READY": condition["status"], "REASON": condition.get("message", "").partition("\n")[0]}
 
 
-def _ready(item: Mapping[str, Any]) -> tuple[str, str]:
-    condition = item["status"]["conditions"][0]
-    return condition["status"], condition.get("message", "").partition("\n")[0]
-
-
-def _percent(item: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> str:
-    total = sum(t["percent"] for t in targets if t["revisionName"] == item["metadata"]["name"])
-    return f"{total}%" if total else ""
-
-
-def _show_list(
-    items: Sequence[dict[str, Any]], output: str | None, header: Sequence[str], row: Callable[[Any], Sequence[str]]
-) -> None:
+def _print(shown: Any, output: str) -> None:
+    items = shown if isinstance(shown, list) else [shown]
     if output in {"json", "yaml"}:
-        _print_object({"apiVersion": "v1", "kind": "List", "items": items}, output)
-    elif output:
-        for item in items:
-            _print_object(item, output)
-    else:
-        rows = [header, *(row(item) for item in items)]
-        widths = [max(len(cells[i]) for cells in rows) for i in range(len(header))]
-        for cells in rows:
-            print("   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-
-
-def _print_object(item: Mapping[str, Any], output: str) -> None:
-    if output == "json":
-        print(json.dumps(item, indent=4))
-    elif output == "yaml":
-        yaml.safe_dump(item, sys.stdout, sort_keys=False)
-    elif output == "url":
-        print(item["status"].get("url", ""))
-    else:
-        print(f"{item['kind'].lower()}.serving.knative.dev/{item['metadata']['name']}")
+        whole = {"apiVersion": "v1", "kind": "List", "items": shown} if items is shown else shown
+        print(json.dumps(whole, indent=4)) if output == "json" else yaml.safe_dump(whole, sys.stdout, sort_keys=False)
+        return
+    for item in items:
+        name = f"{item['kind'].lower()}.{_GROUP}/{item['metadata']['name']}"
+        print(item["status"].get("url", "") if output == "url" else name)

@@ -51,11 +51,6 @@ class Probe:
             failures=spec.get("failureThreshold") or 3,
         )
 
-    @property
-    def budget_s(self) -> float:
-        """How long a startup probe may fail."""
-        return self.initial_delay_s + (self.period_s or 10) * self.failures
-
     async def passes(self, port: int) -> bool:
         """Try once against the instance on *port*."""
         try:
@@ -68,6 +63,18 @@ class Probe:
                 return True
         except (OSError, TimeoutError):
             return False
+
+    async def passes_in_time(self, port: int) -> bool:
+        """Try until it passes, or has failed for failureThreshold periods; for a startup probe."""
+        passed = asyncio.Event()
+        watching = asyncio.create_task(self.watch(port, passing=False, changed=lambda _: passed.set()))
+        try:
+            async with asyncio.timeout(self.initial_delay_s + (self.period_s or 10) * self.failures):
+                return await passed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            watching.cancel()
 
     async def watch(self, port: int, *, passing: bool, changed: Callable[[bool], None]) -> None:
         """Probe until cancelled, calling *changed* when enough results in a row contradict *passing*."""

@@ -47,12 +47,6 @@ class Service:
         return f"{self.name}.{self.namespace}"
 
     @property
-    def is_private(self) -> bool:
-        """Whether it is labelled to be reachable inside the cluster only."""
-        labels = (self.body.get("metadata") or {}).get("labels") or {}
-        return labels.get("networking.knative.dev/visibility") == "cluster-local"
-
-    @property
     def latest_created(self) -> Revision:
         """The newest revision, ready or not."""
         return next(reversed(self.revisions.values()))
@@ -124,10 +118,6 @@ class Service:
         for revision in self.revisions.values():
             waiting = revision.pending and revision is self.latest_created
             revision.reach(reachable=waiting or revision.name in reached, now=now)
-
-    def percent(self, revision: str) -> int:
-        """Share of the traffic that is led to a revision now."""
-        return sum(target.percent for target in self.routed if target.revision == revision)
 
     def problem(self, *, traffic_only: bool = False) -> str | None:
         """

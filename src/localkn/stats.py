@@ -72,15 +72,15 @@ class Sampler:
 
     def observe(self, seen: Mapping[str, Mapping[int, Seen]], *, now: float) -> None:
         """Take a sample of every endpoint; between two samples the mean of both holds."""
-        elapsed = now - self._seen_at
-        self.busy = False
+        elapsed, area, self.busy = now - self._seen_at, {}, False
         for cluster, hosts in seen.items():
             for port, host in hosts.items():
                 before = self._seen.get(cluster, {}).get(port, Seen(healthy=False))
                 mean = (before.active + host.active) / 2
-                self._area[cluster, port] = self._area.get((cluster, port), 0.0) + mean * elapsed
+                area[cluster, port] = self._area.get((cluster, port), 0.0) + mean * elapsed
                 self.busy = self.busy or host.active > 0 or host.total > before.total
-        self._seen, self._seen_at = seen, now
+        self._seen, self._seen_at, self._area = seen, now, area
+        self._taken = {key: taken for key, taken in self._taken.items() if key in area}
 
     def take(self, cluster: str, port: int, *, now: float) -> Report:
         """Average concurrency of an endpoint and requests it got, both since this was last called for it."""

@@ -14,7 +14,7 @@ import pytest
 
 from localkn import control
 from localkn.envoy import executable
-from localkn.processes import Ports
+from localkn.processes import free_port
 from localkn.state import StateDirectory
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -30,7 +30,7 @@ class Running:
         self.manifests = directory / "services.yaml"
         shutil.copy(SAMPLE / "services.yaml", self.manifests)
         self.commands = SAMPLE / "commands.yaml"
-        self.port = Ports().take()
+        self.port = free_port()
 
     def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "localkn", verb, "--state-dir", str(self.state.root), *arguments]

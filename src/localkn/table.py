@@ -1,0 +1,49 @@
+"""The status of a platform as a table that renews itself."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_COLUMNS = ("revision", "traffic", "ready", "concurrency", "target", "rps", "p50 ms", "p99 ms", "")
+
+
+def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
+    """Print what *ask* returns; on a terminal, and unless *once*, go on every second until interrupted."""
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(_table(ask()))
+        return
+    with Live(_table(ask()), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(_table(ask()), refresh=True)
+
+
+def _table(status: Mapping[str, Any]) -> Table:
+    table = Table(title=status["url"], caption="\n".join(status["notes"]) or None)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in {"revision", ""} else "right")
+    for service in status["services"].values():
+        for revision in service["revisions"]:
+            # A revision without traffic, instances or fault is history.
+            if revision["instances"] or revision["traffic_percent"] or revision["failure"]:
+                table.add_row(*_row(revision))
+    return table
+
+
+def _row(revision: Mapping[str, Any]) -> list[str]:
+    remark = revision["failure"] or ("panicking" if revision["panicking"] else "")
+    return [
+        revision["name"] + "".join(f" #{tag}" for tag in revision["tags"]),
+        f"{revision['traffic_percent']} %",
+        f"{revision['ready']}/{revision['desired']}",
+        f"{revision['concurrency']:.1f}",
+        f"{revision['target']:g}",
+        f"{revision['rps']:.1f}",
+        *(f"{revision[key]:.1f}" if key in revision else "" for key in ("p50_ms", "p99_ms")),
+        remark,
+    ]
