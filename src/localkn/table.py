@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-_COLUMNS = ("revision", "traffic", "ready", "concurrency", "target", "rps", "p50 ms", "p99 ms", "")
+_COLUMNS = ("revision", "traffic", "ready", "concurrency", "rps", "p50/p99 ms", "")
 
 
 def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
@@ -36,14 +36,13 @@ def _table(status: Mapping[str, Any]) -> Table:
 
 
 def _row(revision: Mapping[str, Any]) -> list[str]:
-    remark = revision["failure"] or ("panicking" if revision["panicking"] else "")
+    times = [f"{revision[key]:.0f}" for key in ("p50_ms", "p99_ms") if key in revision]
     return [
         revision["name"] + "".join(f" #{tag}" for tag in revision["tags"]),
         f"{revision['traffic_percent']} %",
         f"{revision['ready']}/{revision['desired']}",
-        f"{revision['concurrency']:.1f}",
-        f"{revision['target']:g}",
+        f"{revision['concurrency']:.1f} of {revision['target']:g}",
         f"{revision['rps']:.1f}",
-        *(f"{revision[key]:.1f}" if key in revision else "" for key in ("p50_ms", "p99_ms")),
-        remark,
+        "/".join(times),
+        revision["failure"] or ("panicking" if revision["panicking"] else ""),
     ]

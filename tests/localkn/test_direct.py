@@ -12,6 +12,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from localkn import control
+from localkn.errors import RefusedError
 from tests.localkn.running import Running, eventually
 
 
@@ -20,41 +22,83 @@ def answer(port: int) -> dict[str, Any]:
         return json.load(response)  # type: ignore[no-any-return]
 
 
-def test_instances_get_what_the_manifest_says(platform: Running) -> None:
-    """Environment, arguments, URLs of other Services and the reserved variables reach the process."""
-    done = platform.up("--direct", "--env-override", "front:EXTRA=1=2")
+@pytest.fixture(scope="module")
+def direct(steady: Running) -> Running:
+    """The sample, running with --direct."""
+    done = steady.up("--direct", "--env-override", "front:EXTRA=1=2")
     assert done.returncode == 0, done.stderr
     assert "NetworkPolicy closed: ignored" in done.stdout
-    assert f"front is ready at http://127.0.0.1:{platform.port}" in done.stdout
-    front = answer(platform.port)["env"]
-    assert (front["PORT"], front["K_SERVICE"]) == (str(platform.port), "front")
+    assert f"front is ready at http://127.0.0.1:{steady.port}" in done.stdout
+    return steady
+
+
+def test_instances_get_what_the_manifest_says(direct: Running) -> None:
+    """Environment, arguments, URLs of other Services and the reserved variables reach the process."""
+    front = answer(direct.port)["env"]
+    assert (front["PORT"], front["K_SERVICE"]) == (str(direct.port), "front")
     assert (front["K_REVISION"], front["K_CONFIGURATION"]) == ("front-00001", "front")
     assert (front["EXTRA"], front["FROM_IMAGE"]) == ("1=2", "yes")
     assert "CPU_LIMIT" not in front
     back = answer(int(front["BACK_URL"].removeprefix("http://127.0.0.1:").removesuffix("/path")))
     assert (back["env"]["K_SERVICE"], back["env"]["LEVEL"], back["env"]["CPU_LIMIT"]) == ("back", "11", "1.5")
     assert back["argv"] == ["--greeting", "hello"]
-    assert {connection.laddr.ip for p in platform.processes() for connection in p.net_connections("inet")} == {
-        "127.0.0.1"
-    }
-    assert json.loads(platform.run("status", "--json").stdout)["services"]["front"]["ready"]
-    assert platform.kn("service", "update", "front", "--env", "A=B").returncode == 1
-    assert "starting back-00001" in platform.run("logs", "back").stdout
-    assert "front-00001" not in platform.run("logs", "back").stdout
-    assert platform.run("down").stdout == "stopped\n"
-    assert platform.processes() == []
-    again = platform.run("down")
+
+
+def test_everything_listens_on_loopback(direct: Running) -> None:
+    """No port of any process can be reached from another machine."""
+    listening = {c.laddr.ip for p in direct.processes() for c in p.net_connections("inet")}
+    assert listening == {"127.0.0.1"}
+
+
+def test_status_and_logs_tell_of_each_service(direct: Running) -> None:
+    """For machines and for people; logs by Service."""
+    assert json.loads(direct.run("status", "--json").stdout)["services"]["front"]["ready"]
+    assert "front-00001 │   100 % │   1/1 │" in direct.run("status").stdout
+    assert "starting back-00001" in direct.run("logs", "back").stdout
+    assert "front-00001" not in direct.run("logs", "back").stdout
+
+
+def test_a_running_instance_cannot_be_updated(direct: Running) -> None:
+    """Nothing could take over from it; a Service that is not there cannot be updated either."""
+    assert "with --direct nothing can take over" in direct.kn("service", "update", "front", "--env", "A=B").stderr
+    place = direct.state.socket("control")
+    for service, reason in (({}, "no such Service"), ({"metadata": {"name": "front"}}, "spec: is missing")):
+        with pytest.raises(RefusedError, match=reason):
+            control.call(place, "apply", service=service, wait_s=0)
+
+
+def test_a_second_platform_in_a_state_directory_is_refused(direct: Running) -> None:
+    """The running one goes on."""
+    done = direct.up("--direct")
+    assert done.returncode == 1
+    assert "already running in" in done.stderr
+    assert direct.status()["ready"]
+
+
+def test_logs_can_be_followed_over_a_crash(direct: Running) -> None:
+    """A process that ends is started again, on its port; what it writes is printed as it comes."""
+    command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(direct.state.root), "-f", "front"]
+    (before,) = direct.instances()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        first = follower.stdout.readline()
+        psutil.Process(before["pid"]).kill()
+        second = follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 130
+    assert first == f"{before['name']} | starting {before['name']}\n"
+    assert second == "front-00001-3 | starting front-00001-3\n"
+    eventually(lambda: [i["port"] for i in direct.instances()] == [direct.port])
+    assert answer(direct.port)["env"]["LOCALKN_POD"] == "front-00001-3"
+
+
+def test_down_leaves_nothing_and_may_be_repeated(direct: Running) -> None:
+    """The last test of this platform: it ends, and then there is none."""
+    assert direct.run("down").stdout == "stopped\n"
+    assert direct.processes() == []
+    again = direct.run("down")
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
-    assert platform.run("status").returncode == 1
-
-
-def test_a_crashed_instance_is_replaced(platform: Running) -> None:
-    """A process that ends is started again, on its port."""
-    assert platform.up("--direct").returncode == 0
-    (before,) = platform.instances()
-    psutil.Process(before["pid"]).kill()
-    eventually(lambda: [i["pid"] for i in platform.instances()] not in ([], [before["pid"]]))
-    assert answer(platform.port)["env"]["K_SERVICE"] == "front"
+    assert direct.run("status").returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -88,15 +132,6 @@ def test_a_taken_port_is_one_sentence(platform: Running) -> None:
     assert (done.returncode, done.stderr) == (1, f"port {platform.port} is taken; choose another with --port\n")
 
 
-def test_a_second_platform_in_a_state_directory_is_refused(platform: Running) -> None:
-    """The running one goes on."""
-    assert platform.up("--direct").returncode == 0
-    done = platform.up("--direct")
-    assert done.returncode == 1
-    assert "already running in" in done.stderr
-    assert platform.status()["ready"]
-
-
 def test_nothing_outlives_a_killed_supervisor(platform: Running) -> None:
     """Not the instances, not what they started; the next `up` starts clean."""
     wrapper = platform.directory / "commands.yaml"
@@ -123,21 +158,6 @@ def test_a_foreground_platform_stops_cleanly_when_told(platform: Running, number
         process.send_signal(number)
         assert process.wait(20) == 0
     assert platform.processes() == []
-
-
-def test_logs_can_be_followed(platform: Running) -> None:
-    """What an instance writes later is printed as it comes, also of instances that start later."""
-    assert platform.up("--direct").returncode == 0
-    command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(platform.state.root), "-f", "front"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
-        assert follower.stdout is not None
-        first = follower.stdout.readline()
-        psutil.Process(platform.instances()[0]["pid"]).kill()
-        second = follower.stdout.readline()
-        follower.send_signal(signal.SIGINT)
-        follower.wait(10)
-    assert first == "front-00001-1 | starting front-00001-1\n"
-    assert second.startswith("front-00001-3 | starting")
 
 
 def test_volumes_become_directories(platform: Running) -> None:
