@@ -22,8 +22,9 @@ GONE: dict[str, Any] = FAILED | {"name": "rank-00003", "failure": None}
 STATUS = {"url": "http://x", "notes": ["a note"], "services": {"rank": {"revisions": [REVISION, FAILED, GONE]}}}
 
 
-def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One row a revision, with what is wrong; revisions that are history are left out."""
+    monkeypatch.setenv("COLUMNS", "140")
     table.show(lambda: STATUS, once=True)
     lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line] for line in lines if line[0].startswith("rank")]
