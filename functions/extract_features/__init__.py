@@ -1,0 +1,1 @@
+"""User id in; features and recent history out."""

@@ -1,0 +1,1 @@
+"""Features and history in; the best items out."""

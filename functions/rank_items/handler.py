@@ -1,0 +1,88 @@
+"""Decode, batch, encode."""
+
+import asyncio
+
+import msgspec
+
+from functions.rank_items.batching import Batcher, BatchFacts
+from recsys.contracts import wire
+from recsys.contracts.problems import ServingError
+from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
+from recsys.ranking.model import Query, Ranking
+from recsys.serving.call import Call, Reply
+
+RankBatcher = Batcher[Query, Ranking]
+Ranked = asyncio.Future[tuple[Ranking, BatchFacts]]
+
+
+class RankItems:
+    """
+    Answers which items suit a user best.
+
+    Args:
+        batcher: Ranks, several requests at a time.
+        model: The identity of the artefact behind it.
+    """
+
+    def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
+        self._batcher = batcher
+        self._model = model
+
+    async def __call__(self, call: Call) -> Reply:
+        """Rank for one request, or for each of several."""
+        if wire.is_batch(call.body, "requests"):
+            return await self._rank_many(call)
+        query = decode_query(call.body)
+        call.receipt.mark("decode")
+        ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
+        _enter(facts, call)
+        return Reply(self._encode(ranking))
+
+    async def _rank_many(self, call: Call) -> Reply:
+        requests = wire.rank_batch.decode(call.body).requests
+        queued = [self._submit(bytes(each), call) for each in requests]
+        call.receipt.mark("decode")
+        results = [await self._result(each, call) for each in queued]
+        return Reply(wire.encode(BatchAnswer(results)))
+
+    def _submit(self, body: bytes, call: Call) -> Ranked | ServingError:
+        try:
+            return self._batcher.submit(decode_query(body), deadline=call.deadline.at)
+        except ServingError as error:
+            return error
+
+    async def _result(self, queued: Ranked | ServingError, call: Call) -> msgspec.Raw:
+        if isinstance(queued, ServingError):
+            return wire.error_result(queued)
+        try:
+            ranking, facts = await queued
+        except ServingError as error:
+            return wire.error_result(error)
+        _enter(facts, call)
+        return msgspec.Raw(self._encode(ranking))
+
+    def _encode(self, ranking: Ranking) -> bytes:
+        # Adding 0.0 turns a rounded -0.0 into 0.0.
+        items = [
+            RankedItem(item_id, round(score, 3) + 0.0)
+            for item_id, score in zip(ranking.item_ids, ranking.scores, strict=True)
+        ]
+        return wire.encode(RankAnswer(items, self._model))
+
+
+def decode_query(body: bytes) -> Query:
+    """
+    Return the query in *body*.
+
+    Raises:
+        NotJsonError, InvalidRequestError: as every door.
+    """
+    request = wire.rank_request.decode(body)
+    return Query(request.features, request.history, request.top_k, request.exclude)
+
+
+def _enter(facts: BatchFacts, call: Call) -> None:
+    """Enter what the request waited for; of several batches of one request, the last one's."""
+    call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
+    call.receipt.note("batch", str(facts.size))
+    call.receipt.note("cut", facts.reason)

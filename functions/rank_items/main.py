@@ -1,0 +1,42 @@
+"""rank_items: configuration -> model -> batcher -> handler."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from threadpoolctl import threadpool_limits
+
+from functions.rank_items.batching import Batcher
+from functions.rank_items.handler import RankItems
+from functions.rank_items.settings import Settings
+from recsys.ranking.artefact import read_artefact
+from recsys.ranking.model import Query, Ranking, RankingModel
+from recsys.serving.asgi import as_function
+from recsys.serving.call import Handler
+from recsys.serving.service import Service
+
+settings = Settings.from_env(os.environ)
+
+
+@asynccontextmanager
+async def open_handler() -> AsyncIterator[Handler]:
+    """Load and verify the model, then score once: what is ready is warm."""
+    artefact = await asyncio.to_thread(read_artefact, settings.model_path)
+    model = RankingModel(artefact)
+    with (
+        threadpool_limits(limits=max(1, int(settings.cpu_limit))),
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank") as executor,
+    ):
+        batcher: Batcher[Query, Ranking] = Batcher(
+            model.rank, limits=settings.batch, executor=executor, arriving=lambda: service.reading
+        )
+        await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
+        yield RankItems(batcher, model=model.identity)
+        batcher.drain()
+
+
+service = Service("rank-items", open_handler, settings=settings.serving)
+handle = as_function(service)

@@ -1,0 +1,58 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.batching import BatchLimits
+from recsys.serving.settings import ServingSettings
+from recsys.settings import Reader
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What rank_items reads from its environment.
+
+    Attributes:
+        serving: The shell's settings.
+        model_path: Folder of the artefact to serve.
+        batch: The batcher's bounds.
+        cpu_limit: CPUs this instance may use; sizes the numeric libraries' thread pools.
+    """
+
+    serving: ServingSettings
+    model_path: Path
+    batch: BatchLimits
+    cpu_limit: float
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """
+        Read and check the settings.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        reader = Reader(env)
+        limits = BatchLimits(
+            max_batch_size=reader.integer("MAX_BATCH_SIZE", 32, least=1, most=1024),
+            max_wait_s=reader.number("BATCH_WAIT_TIMEOUT_S", 0.010, most=1.0),
+            max_queue_size=reader.integer("MAX_QUEUE_SIZE", 256, least=1),
+        )
+        settings = cls(
+            serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
+            model_path=Path(reader.text("MODEL_PATH")),
+            batch=limits,
+            cpu_limit=reader.number("CPU_LIMIT", 1.0, least=0.01),
+        )
+        reader.require(
+            limits.max_queue_size >= limits.max_batch_size,
+            f"MAX_QUEUE_SIZE ({limits.max_queue_size}) below MAX_BATCH_SIZE ({limits.max_batch_size}): "
+            "no batch could ever fill",
+        )
+        reader.require(
+            limits.max_wait_s < settings.serving.default_timeout_s,
+            f"BATCH_WAIT_TIMEOUT_S ({limits.max_wait_s}) must be below "
+            f"REQUEST_TIMEOUT_S ({settings.serving.default_timeout_s})",
+        )
+        reader.finish()
+        return settings

@@ -1,0 +1,42 @@
+"""recommend: configuration -> hop clients -> recommender -> handler."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from functions.recommend.handler import Recommend
+from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.popular import PopularList
+from functions.recommend.recommending import Recommender
+from functions.recommend.settings import Settings
+from recsys.serving.asgi import as_function
+from recsys.serving.auth.tokens import TokenFile
+from recsys.serving.call import Handler
+from recsys.serving.client import HopClient
+from recsys.serving.service import Service
+from recsys.serving.transport import HttptoolsTransport
+
+settings = Settings.from_env(os.environ)
+
+
+def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
+    """Return the way to another function."""
+    file = settings.service_token_file
+    token = TokenFile(file).first if file else None
+    return HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
+
+
+@asynccontextmanager
+async def open_handler() -> AsyncIterator[Handler]:
+    """Open the pool both hops share, and begin to keep the popular list fresh."""
+    async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
+        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport), coalesce=settings.coalesce)
+        extract_features = make_hop("extract_features", settings.extract_features_url, transport)
+        features = FeatureSource(extract_features, coalesce=settings.coalesce)
+        popular = PopularList(ranking, settings.popular)
+        async with popular.kept_fresh():
+            yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+
+
+service = Service("recommend", open_handler, settings=settings.serving)
+handle = as_function(service)

@@ -1,0 +1,128 @@
+"""
+The last-known-good popular list: what is shown when nobody can rank.
+
+It is what rank_items answers for a user without a history, fetched in the background while ranking works, and kept
+in a file so that a restart during an outage still has it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from functions.recommend.hops import STRANGER, RankCall, Ranking
+from functions.recommend.settings import PopularSettings
+from recsys.contracts.problems import DependencyError, ServingError
+from recsys.contracts.wire import MAX_TOP_K, RankedItem
+from recsys.serving.call import Call, Deadline
+from recsys.serving.receipt import Receipt
+
+log = logging.getLogger("recsys.recommend")
+
+# Users have seen much of what is popular: several pages, so that something is left.
+PAGES = 5
+_TIMEOUT_S = 1.0
+_AFTER_FAILURE_S = 1.0
+
+_items = msgspec.json.Decoder(list[RankedItem])
+_encode = msgspec.json.Encoder().encode
+
+
+class PopularList:
+    """
+    Holds the list and keeps it fresh.
+
+    Args:
+        ranking: The way to rank_items.
+        settings: Where the list survives a restart, and how old it may become while ranking works.
+    """
+
+    def __init__(self, ranking: Ranking, settings: PopularSettings) -> None:
+        self._ranking = ranking
+        self._path = settings.path
+        self._refresh_s = settings.refresh_s
+        self._list: list[RankedItem] = []
+
+    def pick(self, unwanted: Iterable[str], limit: int) -> list[RankedItem]:
+        """Return the best *limit* items that are not *unwanted*; none when there is no list."""
+        skipped = frozenset(unwanted)
+        return [item for item in self._list if item.item_id not in skipped][:limit]
+
+    async def warm(self) -> None:
+        """Take over what an earlier process kept, and try once for something fresher."""
+        await asyncio.to_thread(self._load)
+        with contextlib.suppress(ServingError):
+            await self.refresh()
+
+    @asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator[None]:
+        """Have a list, if there is one to be had, and refresh it in the background until the block ends."""
+        await self.warm()
+        refreshing = asyncio.create_task(self.refresh_forever())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """
+        Fetch the list anew and keep it.
+
+        Raises:
+            ServingError: rank_items did not answer; what was known stays.
+        """
+        fetched: list[RankedItem] = []
+        for _ in range(PAGES):
+            page = await self._page([item.item_id for item in fetched])
+            fetched += page
+            if len(page) < MAX_TOP_K:
+                break
+        if fetched and fetched != self._list:
+            self._list = fetched
+            await asyncio.to_thread(self._keep)
+
+    async def refresh_forever(self) -> None:
+        """Refresh again and again, soon after a failure, until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except ServingError:
+                await asyncio.sleep(_AFTER_FAILURE_S)
+            else:
+                await asyncio.sleep(self._refresh_s)
+
+    async def _page(self, exclude: list[str]) -> list[RankedItem]:
+        call = Call(b"", [], "popular-list", Receipt(time.monotonic()), Deadline.after(_TIMEOUT_S))
+        request = RankCall(STRANGER.features, STRANGER.history, MAX_TOP_K, exclude)
+        answer = await self._ranking.rank([request], call=call, within_s=_TIMEOUT_S)
+        try:
+            return _items.decode(answer.value[0].items)
+        except msgspec.DecodeError as error:
+            raise DependencyError("rank_items answered something unreadable") from error
+
+    def _load(self) -> None:
+        """Read the file; a missing or damaged one is no list."""
+        if self._path is None:
+            return
+        try:
+            self._list = _items.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("popular_list_unreadable", extra={"reason": str(error)})
+
+    def _keep(self) -> None:
+        if self._path is None:
+            return
+        draft = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            draft.write_bytes(_encode(self._list))
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("popular_list_not_kept", extra={"reason": str(error)})

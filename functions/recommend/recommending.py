@@ -1,0 +1,149 @@
+"""
+The orchestration: features, then ranking, and what to do when one of them fails.
+
+Whatever fails, the caller gets something to show within the budget, and is told what it is:
+
+    features fail   population of nobody: no history, so the ranker answers with what is popular
+    ranking fails   the last-known-good popular list, without what the user has had
+    both, no list   the error
+
+In strict mode the error comes at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from functions.recommend.hops import STRANGER, FeatureSource, Known, RankCall, Ranked, Ranking
+from functions.recommend.popular import PopularList
+from recsys.contracts import wire
+from recsys.contracts.problems import DependencyError, ServingError
+from recsys.contracts.wire import RecommendRequest
+from recsys.serving.call import Call
+from recsys.serving.client import HopAnswer
+
+# Of the budget, what features may use at most: ranking needs the rest, with or without them.
+FEATURES_SHARE = 0.4
+# What is kept back for the answer itself when ranking uses all it is given.
+ANSWER_SHARE, ANSWER_S = 0.1, 0.03
+
+_history = msgspec.json.Decoder(list[str])
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """
+    `recommend`: what to show, best first.
+
+    Attributes:
+        user_id: As asked.
+        recommendations: Items and scores.
+        degraded: Which hops did not do their part; absent when all did.
+        degraded_reasons: Why, by hop: the code of the error.
+    """
+
+    user_id: str
+    recommendations: Raw
+    degraded: tuple[str, ...] = ()
+    degraded_reasons: dict[str, str] = {}
+
+
+class Recommender:
+    """
+    Answers requests by way of the two other functions.
+
+    Args:
+        features: extract_features.
+        ranking: rank_items.
+        popular: What to show when it fails.
+    """
+
+    def __init__(self, *, features: FeatureSource, ranking: Ranking, popular: PopularList) -> None:
+        self._features = features
+        self._ranking = ranking
+        self._popular = popular
+
+    async def recommend(
+        self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
+    ) -> list[Answer | ServingError]:
+        """
+        Answer each of *requests*, with one round trip to each hop.
+
+        Raises:
+            ServingError: a hop failed and *strict* forbids to go on without it.
+        """
+        failures: dict[str, ServingError] = {}
+        known = await self._fetch(requests, call, failures)
+        if strict and failures:
+            raise failures["features"]
+        ranked = await self._rank(requests, known, call, failures)
+        if strict and failures:
+            raise failures["ranking"]
+        triples = zip(requests, known, ranked, strict=True)
+        return [self._answer(request, who, what, failures) for request, who, what in triples]
+
+    async def _fetch(
+        self, requests: Sequence[RecommendRequest], call: Call, failures: dict[str, ServingError]
+    ) -> Sequence[Known]:
+        user_ids = [request.user_id for request in requests]
+        began_s = call.receipt.elapsed_s()
+        try:
+            answer = await self._features.fetch(user_ids, call=call, within_s=call.deadline.left_s() * FEATURES_SHARE)
+        except ServingError as error:
+            failures["features"] = error
+            call.receipt.spend("features-failed", call.receipt.elapsed_s() - began_s)
+            return [STRANGER] * len(requests)
+        _enter("features", answer, call)
+        return answer.value
+
+    async def _rank(
+        self,
+        requests: Sequence[RecommendRequest],
+        known: Sequence[Known],
+        call: Call,
+        failures: dict[str, ServingError],
+    ) -> Sequence[Ranked]:
+        calls = [
+            RankCall(who.features, who.history, request.top_k, request.exclude)
+            for request, who in zip(requests, known, strict=True)
+        ]
+        left_s = call.deadline.left_s()
+        began_s = call.receipt.elapsed_s()
+        try:
+            answer = await self._ranking.rank(calls, call=call, within_s=left_s - min(ANSWER_S, left_s * ANSWER_SHARE))
+        except ServingError as error:
+            failures["ranking"] = error
+            call.receipt.spend("ranking-failed", call.receipt.elapsed_s() - began_s)
+            return [Ranked()] * len(requests)
+        _enter("ranking", answer, call)
+        return answer.value
+
+    def _answer(
+        self, request: RecommendRequest, known: Known, ranked: Ranked, failures: dict[str, ServingError]
+    ) -> Answer | ServingError:
+        items = ranked.items
+        reasons = {hop: error.code for hop, error in failures.items()}
+        if not items:
+            popular = self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)
+            if not popular:
+                return failures.get("ranking") or DependencyError("rank_items could not rank this request")
+            items = Raw(wire.encode(popular))
+            reasons.setdefault("ranking", DependencyError.code)
+        return Answer(request.user_id, items, tuple(reasons), reasons)
+
+
+def _enter(hop: str, answer: HopAnswer[Any], call: Call) -> None:
+    """Enter a hop's own receipt into the request's: its phases, the rest of its time, and what the network took."""
+    receipt, durations = call.receipt, answer.durations
+    total_s = min(durations.get("total", 0.0), answer.spent_s)
+    phases = {name: durations[name] for name in ("fill", "slot", "model", "store") if name in durations}
+    for name, seconds in phases.items():
+        receipt.spend(name, seconds)
+    receipt.spend(hop, max(0.0, total_s - sum(phases.values())))
+    receipt.spend(f"{hop}-network", answer.spent_s - total_s)
+    for name in ("batch", "cut"):
+        if name in answer.facts:
+            receipt.note(name, answer.facts[name])
+    if "rev" in answer.facts:
+        receipt.note(f"{hop}-rev", answer.facts["rev"])

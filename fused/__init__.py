@@ -1,0 +1,1 @@
+"""The three functions in one process."""

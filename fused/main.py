@@ -1,0 +1,43 @@
+"""
+The whole pipeline in one process: `python -m recsys.serving --source fused/main.py`.
+
+For tests and for deployments too small for three Services. The answers are byte for byte those of the three.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from functions.extract_features.main import open_handler as open_extract_features
+from functions.rank_items.main import open_handler as open_rank_items
+from functions.recommend.handler import Recommend
+from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.popular import PopularList
+from functions.recommend.recommending import Recommender
+from functions.recommend.settings import PopularSettings
+from fused.hop import FusedHop
+from recsys.serving.asgi import as_function
+from recsys.serving.call import Handler
+from recsys.serving.service import Service
+from recsys.serving.settings import ServingSettings
+from recsys.settings import Reader
+
+reader = Reader(os.environ)
+settings = ServingSettings.read(reader, name="fused", max_body_bytes=512 * 1024)
+popular_settings = PopularSettings.read(reader)
+reader.finish()
+
+
+@asynccontextmanager
+async def open_handler() -> AsyncIterator[Handler]:
+    """Open the two inner functions and put the outer one before them."""
+    async with open_extract_features() as extract_features, open_rank_items() as rank_items:
+        ranking = Ranking(FusedHop("rank_items", rank_items))
+        features = FeatureSource(FusedHop("extract_features", extract_features))
+        popular = PopularList(ranking, popular_settings)
+        async with popular.kept_fresh():
+            yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+
+
+service = Service("fused", open_handler, settings=settings)
+handle = as_function(service)

@@ -1,0 +1,1 @@
+"""Load: what drives the pipeline, and what it is compared with."""

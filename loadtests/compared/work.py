@@ -1,0 +1,42 @@
+"""The work itself, without any serving: what both compared systems call."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recsys.contracts.wire import Features
+from recsys.features import compute_features
+from recsys.ranking.artefact import read_artefact
+from recsys.ranking.model import Query, RankingModel
+from recsys.stores.opening import open_store
+from recsys.stores.port import FeatureStore
+
+
+@cache
+def store() -> FeatureStore:
+    """Return the process's feature store."""
+    return open_store(os.environ["FEATURE_STORE_URL"])
+
+
+@cache
+def model() -> RankingModel:
+    """Return the process's model."""
+    return RankingModel(read_artefact(Path(os.environ["MODEL_PATH"])))
+
+
+async def extract(user_id: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a user's features and history."""
+    (record,) = await store().read([user_id], history=1000)
+    if record is None:
+        return msgspec.to_builtins(await store().population()), []
+    return msgspec.to_builtins(compute_features(record)), [item.item_id for item in record.history]
+
+
+def rank(features: dict[str, Any], history: list[str], top_k: int) -> list[dict[str, Any]]:
+    """Return the best items as the wire shows them."""
+    (ranking,) = model().rank([Query(Features(**features), history, top_k)])
+    pairs = zip(ranking.item_ids, ranking.scores, strict=True)
+    return [{"item_id": item_id, "score": round(score, 3) + 0.0} for item_id, score in pairs]

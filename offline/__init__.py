@@ -1,0 +1,1 @@
+"""Data in, trained artefact out. No function imports it."""

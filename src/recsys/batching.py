@@ -1,0 +1,146 @@
+"""
+Which requests go together, decided without any I/O.
+
+The slot is taken first and the batch is cut last: while no slot is free the queue grows, and whatever waits when one
+frees goes together, at most `max_batch_size`. A lone request that finds a slot free therefore waits for nothing.
+Only while further requests are known to be arriving may a free slot wait for them, at most `max_wait_s`.
+
+`rank_items` batches the work of its model so, `recommend` its calls to the other functions.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+T = TypeVar("T")
+
+CutReason = Literal["full", "slot_free", "window", "drain"]
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """
+    The bounds of a batching queue.
+
+    Attributes:
+        max_batch_size: Items in one batch at most.
+        max_wait_s: How long a free slot waits for requests that are arriving.
+        max_queue_size: Requests waiting at most; further ones are shed.
+        slots: Batches running at once at most.
+    """
+
+    max_batch_size: int = 32
+    max_wait_s: float = 0.010
+    max_queue_size: int = 256
+    slots: int = 1
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """Something waiting: since when, and until when it is of use (both on the owner's clock)."""
+
+    item: T
+    enqueued: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Cut(Generic[T]):
+    """A batch to run now: its entries in order of arrival, and why it was cut."""
+
+    entries: list[Entry[T]]
+    reason: CutReason
+
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """What to do: answer the *expired*, run *cut* if there is one, else look again at *wake_at* if that is set."""
+
+    expired: list[Entry[T]] = field(default_factory=list)
+    cut: Cut[T] | None = None
+    wake_at: float | None = None
+
+
+class BatchQueue(Generic[T]):
+    """
+    The decision core. Not a coroutine in it; time comes in as an argument.
+
+    Args:
+        limits: The bounds.
+        abandoned: Tells whether nobody waits for an item any more.
+
+    Invariants: first in, first out; at most `max_queue_size` entries wait; no cut while every slot is taken.
+    """
+
+    def __init__(self, limits: BatchLimits, *, abandoned: Callable[[T], bool]) -> None:
+        self._limits = limits
+        self._abandoned = abandoned
+        self._waiting: deque[Entry[T]] = deque()
+        self._draining = False
+        self._taken = 0
+        self.dropped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether a batch may be cut now."""
+        return self._taken < self._limits.slots
+
+    def put(self, entry: Entry[T]) -> bool:
+        """Take *entry* in, or return False because the queue is full of live entries."""
+        if len(self._waiting) >= self._limits.max_queue_size:
+            self._drop_abandoned()
+        if len(self._waiting) >= self._limits.max_queue_size:
+            self.dropped["shed"] += 1
+            return False
+        self._waiting.append(entry)
+        return True
+
+    def decide(self, now: float, *, arriving: int) -> Decision[T]:
+        """Return what to do at *now*, with *arriving* requests on their way in; taking the slot if a batch is cut."""
+        if not self.has_slot:
+            return Decision()
+        self._drop_abandoned()
+        expired = self._take_expired(now)
+        if not self._waiting:
+            return Decision(expired)
+        reason = self._reason(now, arriving)
+        if reason is None:
+            return Decision(expired, wake_at=self._waiting[0].enqueued + self._limits.max_wait_s)
+        size = min(len(self._waiting), self._limits.max_batch_size)
+        self._taken += 1
+        return Decision(expired, Cut([self._waiting.popleft() for _ in range(size)], reason))
+
+    def free_slot(self) -> None:
+        """Note that a running batch has ended."""
+        self._taken -= 1
+
+    def drain(self) -> None:
+        """Wait for nobody any more."""
+        self._draining = True
+
+    def _reason(self, now: float, arriving: int) -> CutReason | None:
+        if len(self._waiting) >= self._limits.max_batch_size:
+            return "full"
+        if self._draining:
+            return "drain"
+        if not arriving:
+            return "slot_free"
+        if now >= self._waiting[0].enqueued + self._limits.max_wait_s:
+            return "window"
+        return None
+
+    def _drop_abandoned(self) -> None:
+        kept = deque(entry for entry in self._waiting if not self._abandoned(entry.item))
+        self.dropped["cancelled"] += len(self._waiting) - len(kept)
+        self._waiting = kept
+
+    def _take_expired(self, now: float) -> list[Entry[T]]:
+        expired = [entry for entry in self._waiting if entry.deadline <= now]
+        if expired:
+            self._waiting = deque(entry for entry in self._waiting if entry.deadline > now)
+            self.dropped["expired"] += len(expired)
+        return expired

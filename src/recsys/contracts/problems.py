@@ -1,0 +1,154 @@
+"""
+Every way a request can fail, as one tree.
+
+    ServingError
+     ├─ Rejected                 the caller's fault: sending it again changes nothing
+     │   ├─ NotJsonError              400  the body is no JSON text
+     │   ├─ UnauthorizedError         401  no credentials, or ones that are not accepted
+     │   ├─ ForbiddenError            403  known caller, not allowed
+     │   ├─ NotFoundError             404
+     │   ├─ MethodNotAllowedError     405
+     │   ├─ BodyTooLargeError         413
+     │   ├─ UnsupportedMediaTypeError 415
+     │   └─ InvalidRequestError       422  JSON, but not what the door takes; lists every fault
+     └─ Unavailable              nobody's fault: the same request may succeed later
+         ├─ OverloadedError           503  shed; says when to come back
+         ├─ NotReadyError             503  starting or draining
+         ├─ DependencyError           503  a store or a hop did not do its part
+         └─ DeadlineExceededError     504  the caller's budget is spent
+
+The status of an error is written here and nowhere else. A problem document (RFC 9457) is made of an error's
+fields alone, so no internal text, path or trace can reach a body.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing wrong with a request: where (a JSON path) and what."""
+
+    path: str
+    detail: str
+
+
+class ServingError(Exception):
+    """Root of the tree. Subclasses fix `status`, `code` and `title`; instances add what is particular."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        faults: Sequence[Fault] = (),
+        retry_after_s: float | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """*detail* is shown to the caller: a sentence about the request, never about our insides."""
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.faults = tuple(faults)
+        self.retry_after_s = retry_after_s
+        self.headers = tuple(headers)
+
+    def problem(self) -> dict[str, Any]:
+        """Return the RFC 9457 members of this error."""
+        document: dict[str, Any] = {
+            "type": f"urn:recsys:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+        }
+        if self.detail:
+            document["detail"] = self.detail
+        if self.faults:
+            document["errors"] = [{"path": fault.path, "detail": fault.detail} for fault in self.faults]
+        return document
+
+
+class Rejected(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
+    """The request will never work as it is."""
+
+
+class NotJsonError(Rejected):
+    """400: the body is not a JSON text in UTF-8."""
+
+    status, code, title = 400, "not-json", "The body is not JSON"
+
+
+class UnauthorizedError(Rejected):
+    """401: credentials are missing or not accepted."""
+
+    status, code, title = 401, "unauthorized", "Credentials are missing or not accepted"
+
+
+class ForbiddenError(Rejected):
+    """403: the caller is known and may not do this."""
+
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class NotFoundError(Rejected):
+    """404: there is no such path."""
+
+    status, code, title = 404, "not-found", "There is nothing at this path"
+
+
+class MethodNotAllowedError(Rejected):
+    """405: the path exists and does not take this method; `headers` must carry Allow."""
+
+    status, code, title = 405, "method-not-allowed", "This path does not take this method"
+
+
+class BodyTooLargeError(Rejected):
+    """413: the body is longer than the door's limit."""
+
+    status, code, title = 413, "body-too-large", "The body is over the limit"
+
+
+class UnsupportedMediaTypeError(Rejected):
+    """415: the content type is not one the door reads."""
+
+    status, code, title = 415, "unsupported-media-type", "The content type is not supported"
+
+
+class InvalidRequestError(Rejected):
+    """422: valid JSON that is not what the door takes; `faults` lists everything wrong with it."""
+
+    status, code, title = 422, "invalid-request", "The request is not valid"
+
+
+class Unavailable(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
+    """The same request may succeed later."""
+
+    retryable = True
+
+
+class OverloadedError(Unavailable):
+    """503: shed because more is waiting than can be served in time."""
+
+    status, code, title = 503, "overloaded", "Too much is waiting already"
+
+
+class NotReadyError(Unavailable):
+    """503: the instance is starting or draining."""
+
+    status, code, title = 503, "not-ready", "This instance takes no requests now"
+
+
+class DependencyError(Unavailable):
+    """503: something the answer needs did not do its part."""
+
+    status, code, title = 503, "dependency-failed", "Something this answer needs is not available"
+
+
+class DeadlineExceededError(Unavailable):
+    """504: the caller's time budget is spent."""
+
+    status, code, title = 504, "deadline-exceeded", "The time budget of the request is spent"

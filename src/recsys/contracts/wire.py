@@ -1,0 +1,158 @@
+"""
+The JSON bodies of the three doors, as types.
+
+Requests refuse unknown fields: a misspelt `topk` is told to the caller instead of being ignored. So a new field is
+understood by the receiver's revision before any sender uses it (docs/architecture.md, "Changing the wire").
+Answers may gain keys; readers of answers ignore what they do not know.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from recsys.contracts.decoding import Decoder
+from recsys.contracts.problems import ServingError
+
+MAX_ID_LENGTH = 128
+MAX_TOP_K = 100
+DEFAULT_TOP_K = 5
+MAX_HISTORY = 1000
+MAX_EXCLUDE = 1000
+MAX_BATCH = 256
+
+UserId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+ItemId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
+Exclude = Annotated[list[ItemId], Meta(max_length=MAX_EXCLUDE)]
+History = Annotated[list[ItemId], Meta(max_length=MAX_HISTORY)]
+Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`recommend`: who wants how many items, and which ones not."""
+
+    user_id: UserId
+    top_k: TopK = DEFAULT_TOP_K
+    exclude: Exclude = []
+
+
+class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """`recommend`, batch door: up to 256 requests, each answered or refused on its own."""
+
+    requests: Many
+
+
+class FeaturesRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`extract_features`: whose features."""
+
+    user_id: UserId
+
+
+class FeaturesBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """`extract_features`, batch door: answered with one round trip to the store."""
+
+    user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class Features(Struct, frozen=True):
+    """
+    What the pipeline knows of a user besides the history.
+
+    Attributes:
+        age_group: One of `recsys.features.AGE_GROUPS`; anything else counts as "unknown".
+        avg_session_duration: Seconds, mean over the user's sessions; 0 without sessions.
+        total_purchases: Purchases ever.
+        engagement_score: 0..1, how much the user does in a session.
+    """
+
+    age_group: Annotated[str, Meta(max_length=32)]
+    avg_session_duration: Annotated[float, Meta(ge=0)]
+    total_purchases: Annotated[int, Meta(ge=0, le=2**53)]
+    engagement_score: Annotated[float, Meta(ge=0, le=1)]
+
+
+class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
+    """`extract_features`: features and history (item ids, newest first) as of the user's newest interaction."""
+
+    user_id: str
+    features: Features
+    history: list[str]
+    as_of: str | None
+    cold_start: bool = False
+
+
+class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`rank_items`: whom to rank for and which items may not be returned."""
+
+    features: Features
+    history: History
+    top_k: TopK = DEFAULT_TOP_K
+    exclude: Exclude = []
+
+
+class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """`rank_items`, batch door: up to 256 requests, each answered or refused on its own."""
+
+    requests: Many
+
+
+class RankedItem(Struct, frozen=True):
+    """An item and its score, rounded to three decimals."""
+
+    item_id: str
+    score: float
+
+
+class Model(Struct, frozen=True):
+    """Which artefact ranked."""
+
+    name: str
+    version: str
+
+
+class RankAnswer(Struct, frozen=True):
+    """`rank_items`: the best items first, and the model that chose them."""
+
+    items: list[RankedItem]
+    model: Model
+
+
+class BatchAnswer(Struct, frozen=True):
+    """Any batch door: one result per request in the order asked, an answer or `{"error": problem document}`."""
+
+    results: list[msgspec.Raw]
+
+
+_ABSENT = msgspec.Raw(b"null")
+
+
+class _Keys(Struct, frozen=True):
+    requests: msgspec.Raw = _ABSENT
+    user_ids: msgspec.Raw = _ABSENT
+
+
+encode = msgspec.json.Encoder().encode
+
+recommend_request = Decoder(RecommendRequest)
+recommend_batch = Decoder(RecommendBatch)
+features_request = Decoder(FeaturesRequest)
+features_batch = Decoder(FeaturesBatch)
+rank_request = Decoder(RankRequest)
+rank_batch = Decoder(RankBatch)
+_keys = msgspec.json.Decoder(_Keys)
+
+
+def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
+    """Tell whether *body* is meant for a batch door: a JSON object with the member *key*."""
+    if key.encode() not in body:
+        return False
+    try:
+        return bytes(getattr(_keys.decode(body), key)) != b"null"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def error_result(error: ServingError) -> msgspec.Raw:
+    """Return the entry of a batch answer for a request that failed with *error*."""
+    return msgspec.Raw(encode({"error": error.problem()}))

@@ -1,0 +1,56 @@
+"""
+The four user features, computed from what a user did. Formulas and units: functions/extract_features/README.md.
+
+Both sides use this one module, serving for a request and training for the feature prior, so the two cannot drift
+apart. Everything is a function of stored counters: same state, same features, on every instance.
+"""
+
+from statistics import fmean, median_low
+
+from recsys.contracts.wire import Features
+from recsys.stores.port import UserRecord
+
+AGE_GROUPS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55+", "unknown")
+UNKNOWN_AGE = AGE_GROUPS[-1]
+
+# How much of an engagement an action shows, and at what a session counts as half engaged.
+VIEW_POINTS, CLICK_POINTS, PURCHASE_POINTS = 1, 2, 5
+HALF_ENGAGED_POINTS = 10
+
+NOBODY = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchases=0, engagement_score=0.0)
+
+_UPPER_AGES = ((17, "under-18"), (24, "18-24"), (34, "25-34"), (44, "35-44"), (54, "45-54"))
+
+
+def compute_features(record: UserRecord) -> Features:
+    """
+    Return the features of a user.
+
+    Durations are in seconds, rounded to milliseconds; the engagement score is rounded to six decimals.
+    """
+    points = (VIEW_POINTS * record.views + CLICK_POINTS * record.clicks + PURCHASE_POINTS * record.purchases) / max(
+        1, record.sessions
+    )
+    return Features(
+        age_group=record.age_group,
+        avg_session_duration=round(record.session_ms / 1000 / record.sessions, 3) if record.sessions else 0.0,
+        total_purchases=record.purchases,
+        engagement_score=round(points / (points + HALF_ENGAGED_POINTS), 6),
+    )
+
+
+def population_defaults(features: list[Features]) -> Features:
+    """Return what to assume of a user nobody knows: the mean, for purchases the median, of everybody's *features*."""
+    if not features:
+        return NOBODY
+    return Features(
+        age_group=UNKNOWN_AGE,
+        avg_session_duration=round(fmean(each.avg_session_duration for each in features), 3),
+        total_purchases=median_low(each.total_purchases for each in features),
+        engagement_score=round(fmean(each.engagement_score for each in features), 6),
+    )
+
+
+def group_age(years: int) -> str:
+    """Return the age group of someone *years* old."""
+    return next((group for upper, group in _UPPER_AGES if years <= upper), "55+")

@@ -1,0 +1,162 @@
+"""
+The model artefact: a folder with arrays, items and a manifest that vouches for them.
+
+    manifest.json      name, version, schema version, shapes, SHA-256 of the other files, training facts, metrics
+    arrays.safetensors numbers only; reading them runs no code, unlike a pickle
+    items.json         item ids in row order, with title and category where known
+
+The version is derived from the content, so equal training gives an equal version, and a file changed by one bit is
+refused. Nothing here depends on the clock or on the machine.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+SCHEMA_VERSION = 1
+MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class ArtefactError(Exception):
+    """The artefact cannot be served: it is missing, damaged, or of another schema."""
+
+
+class Item(Struct, frozen=True, omit_defaults=True):
+    """A catalogue entry; its place in the list is its row in the item arrays."""
+
+    item_id: str
+    title: str = ""
+    category: str = ""
+
+
+class Manifest(Struct, frozen=True):
+    """
+    What the artefact says of itself.
+
+    Attributes:
+        name: The model's name.
+        version: First 12 digits of the SHA-256 over the hashes of the files.
+        schema_version: Of this format; another one is refused.
+        shapes: Shape of each array.
+        sha256: Of each file.
+        training: Hyper-parameters, seed, fingerprint and size of the data.
+        metrics: Measured at training.
+    """
+
+    name: str
+    version: str
+    schema_version: int
+    shapes: dict[str, list[int]]
+    sha256: dict[str, str]
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
+class Artefact(Struct, frozen=True):
+    """A verified artefact in memory."""
+
+    manifest: Manifest
+    arrays: dict[str, NDArray[Any]]
+    items: list[Item]
+
+
+def write_artefact(
+    folder: Path,
+    *,
+    name: str,
+    arrays: Arrays,
+    items: list[Item],
+    training: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Manifest:
+    """Write an artefact into the new or empty *folder*, the manifest last; return the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        ARRAYS: save_arrays({key: np.ascontiguousarray(array) for key, array in sorted(arrays.items())}),
+        ITEMS: msgspec.json.encode(items),
+    }
+    hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    manifest = Manifest(
+        name=name,
+        version=derive_version(hashes),
+        schema_version=SCHEMA_VERSION,
+        shapes={key: list(array.shape) for key, array in sorted(arrays.items())},
+        sha256=hashes,
+        training=dict(training),
+        metrics=dict(metrics),
+    )
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    return manifest
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """
+    Read and verify the artefact in *folder*.
+
+    Cost: one pass of SHA-256 over the files, about 2 ms a megabyte.
+
+    Raises:
+        ArtefactError: missing, damaged, of another schema, or inconsistent; the message says which.
+    """
+    manifest = _read_manifest(folder)
+    contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS)}
+    if manifest.version != derive_version(manifest.sha256):
+        raise ArtefactError(f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files")
+    try:
+        arrays = load_arrays(contents[ARRAYS])
+        items = msgspec.json.decode(contents[ITEMS], type=list[Item])
+    except (SafetensorError, msgspec.MsgspecError) as error:
+        raise ArtefactError(f"{folder}: cannot be read: {error}") from error
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    if shapes != manifest.shapes:
+        raise ArtefactError(f"{folder / ARRAYS}: shapes {shapes} are not the manifest's {manifest.shapes}")
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ArtefactError(f"{folder / ARRAYS}: {key} holds numbers that are not finite")
+    return Artefact(manifest, arrays, items)
+
+
+def derive_version(hashes: Mapping[str, str]) -> str:
+    """Return the version that belongs to files with these *hashes*."""
+    lines = "".join(f"{file}:{hashes[file]}\n" for file in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    content = _read_bytes(path)
+    try:
+        # The schema version is looked at first: a manifest of another one need not fit this one's fields.
+        found = msgspec.json.decode(content, type=dict[str, Any]).get("schema_version")
+        if found != SCHEMA_VERSION:
+            raise ArtefactError(f"{path}: schema version {found!r}; this program reads {SCHEMA_VERSION}")
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path}: is no manifest: {error}") from error
+
+
+def _read_verified(path: Path, manifest: Manifest) -> bytes:
+    content = _read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != manifest.sha256.get(path.name):
+        raise ArtefactError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or was exchanged")
+    return content
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,252 @@
+"""
+One function as a service: its lifecycle, its door and its limits, around a handler that knows none of them.
+
+States: new -> starting -> ready -> draining -> stopped. Ready means warm: the handler's parts are open and have
+worked once. A start that fails leaves the service new, so that it can be tried again.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from enum import Enum
+from typing import Any, cast
+
+from recsys.contracts import wire
+from recsys.contracts.problems import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotReadyError,
+    ServingError,
+    UnsupportedMediaTypeError,
+)
+from recsys.serving.auth.guard import make_guard
+from recsys.serving.call import Call, Deadline, Handler, RawHeaders, Reply, find_header
+from recsys.serving.load import Load
+from recsys.serving.presence import ClientGoneError, Presence, Receive
+from recsys.serving.receipt import Receipt
+from recsys.serving.settings import ServingSettings
+
+Scope = Mapping[str, Any]
+
+log = logging.getLogger("recsys.serving")
+
+PROBLEM = b"application/problem+json"
+TIMEOUT_HEADER = b"x-request-timeout-ms"
+REQUEST_ID_HEADER = b"x-request-id"
+
+# A form type is what curl -d sends when told nothing else; the body is JSON all the same.
+_JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class State(Enum):
+    """Where a service is in its life."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Service:
+    """
+    Serves one handler.
+
+    Args:
+        name: The function's name, for logs.
+        open_handler: Opens the parts the handler needs, warms them, yields the handler and closes them after.
+        settings: Limits and times.
+
+    Attributes:
+        load: Requests in flight.
+        reading: How many of them are still being read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_handler: Callable[[], AbstractAsyncContextManager[Handler]],
+        *,
+        settings: ServingSettings,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.state = State.NEW
+        self.load = Load()
+        self.reading = 0
+        self._open_handler = open_handler
+        self._handler: Handler | None = None
+        self._parts = AsyncExitStack()
+        self._starting = asyncio.Lock()
+        self._guard = make_guard(settings.auth)
+
+    async def start(self) -> None:
+        """Open and warm the handler; at once for a service that is ready already."""
+        async with self._starting:
+            if self.state is not State.NEW:
+                return
+            self.state = State.STARTING
+            try:
+                self._handler = await self._parts.enter_async_context(self._open_handler())
+            except BaseException:
+                self.state = State.NEW
+                raise
+            self.state = State.READY
+
+    def drain(self) -> None:
+        """Stop being ready: requests still get answers, probes get told to send no more."""
+        self.state = State.DRAINING
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        self.state = State.STOPPED
+        self._handler = None
+        await self._parts.aclose()
+        await self._guard.aclose()
+
+    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+        """
+        Answer one request; never raises for what a request or a handler does.
+
+        Raises:
+            ClientGoneError: the caller went away before the answer was there.
+        """
+        request_id = _identify(scope["headers"])
+        try:
+            reply = await self._route(scope, receive, request_id)
+        except ServingError as error:
+            reply = _refuse(error, request_id)
+        return reply.with_headers((REQUEST_ID_HEADER, request_id.encode("latin-1")))
+
+    async def _route(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
+        path, method = scope["path"], scope["method"]
+        if path == "/":
+            if method != "POST":
+                raise MethodNotAllowedError(headers=[("allow", "POST")])
+            return await self._serve(scope["headers"], receive, request_id)
+        if path not in {"/livez", "/readyz"}:
+            raise NotFoundError
+        if method not in {"GET", "HEAD"}:
+            raise MethodNotAllowedError(headers=[("allow", "GET, HEAD")])
+        if path == "/readyz":
+            await self._ensure_started()
+            if self.state is not State.READY:
+                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+        return Reply(b'{"status":"ok"}')
+
+    async def _serve(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
+        received = time.monotonic()
+        self.load.arrive()
+        try:
+            await self._guard.admit(headers)
+            _check_media_type(headers)
+            self.reading += 1
+            try:
+                body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
+            finally:
+                self.reading -= 1
+            deadline = Deadline(received + self._budget_s(headers))
+            await self._ensure_started()
+            if self._handler is None:
+                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+            deadline.check()
+            call = Call(body, headers, request_id, Receipt(received), deadline)
+            reply = await self._handle(self._handler, call, receive)
+            call.receipt.close(revision=self.settings.revision)
+            return reply.with_headers(call.receipt.header())
+        finally:
+            self.load.leave()
+
+    async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
+        try:
+            async with Presence(receive), asyncio.timeout(call.deadline.left_s()):
+                return await handler(call)
+        except ServingError as error:
+            return _refuse(error, call.request_id)
+        except TimeoutError:
+            return _refuse(DeadlineExceededError(), call.request_id)
+        except ClientGoneError:
+            raise
+        except Exception:
+            log.exception("request_crashed", extra={"request_id": call.request_id})
+            return problem_reply(ServingError())
+
+    async def _ensure_started(self) -> None:
+        # Under the stock framework nothing starts the service before its first request.
+        if self.state is State.NEW:
+            try:
+                await self.start()
+            except Exception as error:
+                log.exception("start_failed")
+                raise NotReadyError("the instance could not start", retry_after_s=1.0) from error
+
+    def _budget_s(self, headers: RawHeaders) -> float:
+        asked = find_header(headers, TIMEOUT_HEADER)
+        if asked is None:
+            return self.settings.default_timeout_s
+        try:
+            budget_s = float(asked) / 1000
+        except ValueError:
+            return self.settings.default_timeout_s
+        # The comparison is also false for NaN.
+        return min(budget_s, self.settings.max_timeout_s) if budget_s >= 0 else self.settings.default_timeout_s
+
+
+def _refuse(error: ServingError, request_id: str) -> Reply:
+    # Probes ask an instance that warms up twenty times a second.
+    if error.status >= 500 and not isinstance(error, NotReadyError):
+        log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
+    return problem_reply(error)
+
+
+def problem_reply(error: ServingError) -> Reply:
+    """Return *error* as an RFC 9457 problem document with the headers its kind asks for."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    return Reply(wire.encode(error.problem()), status=error.status, content_type=PROBLEM, headers=tuple(headers))
+
+
+async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> bytes:
+    """
+    Return the whole body, at most *limit* bytes of it ever held.
+
+    Raises:
+        BodyTooLargeError: announced or found to be longer.
+        ClientGoneError: the connection closed first.
+    """
+    too_large = BodyTooLargeError(f"at most {limit} bytes are accepted")
+    announced = find_header(headers, b"content-length")
+    if announced is not None and announced.isdecimal() and int(announced) > limit:
+        raise too_large
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += cast("bytes", message.get("body", b""))
+        if len(body) > limit:
+            raise too_large
+        if not message.get("more_body", False):
+            return body
+
+
+def _check_media_type(headers: RawHeaders) -> None:
+    media_type, _, parameters = (find_header(headers, b"content-type") or "").lower().partition(";")
+    if media_type.strip() not in _JSON_TYPES:
+        raise UnsupportedMediaTypeError("send application/json")
+    charset = parameters.replace(" ", "").replace('"', "").partition("charset=")[2]
+    if charset not in {"", "utf-8", "utf8"}:
+        raise UnsupportedMediaTypeError("send JSON in UTF-8")
+
+
+def _identify(headers: RawHeaders) -> str:
+    given = find_header(headers, REQUEST_ID_HEADER)
+    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()

@@ -1,0 +1,65 @@
+"""What every function's serving shell can be told through its environment."""
+
+from dataclasses import dataclass
+
+from recsys.serving.auth.settings import AuthSettings
+from recsys.settings import Reader
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """
+    Limits and times of one instance.
+
+    Attributes:
+        host: Address to listen on. Loopback unless a container says otherwise.
+        port: Port to listen on; Knative sets it.
+        revision: Name of the revision, shown in receipts; Knative sets it.
+        max_body_bytes: Longest body accepted; a longer one gets 413.
+        default_timeout_s: Time budget of a request that brings none.
+        max_timeout_s: Longest budget granted, whatever the caller asks for.
+        keep_alive_s: How long an idle connection is kept. Above 90 s, because Knative's queue-proxy pools
+            connections that long and would otherwise send a request into a closing one.
+        drain_linger_s: After SIGTERM, how long idle connections may still bring a request.
+        drain_timeout_s: After SIGTERM, how long requests in flight may take.
+        stats_socket: Unix datagram socket that wants this instance's concurrency once a second; empty for none.
+        pod: Name of this instance in those reports.
+        auth: Who may call.
+    """
+
+    host: str
+    port: int
+    revision: str
+    max_body_bytes: int
+    default_timeout_s: float
+    max_timeout_s: float
+    keep_alive_s: int
+    drain_linger_s: float
+    drain_timeout_s: int
+    stats_socket: str
+    pod: str
+    auth: AuthSettings
+
+    @classmethod
+    def read(cls, env: Reader, *, name: str, max_body_bytes: int) -> "ServingSettings":
+        """Read the settings of the function *name*; faults stay with *env*."""
+        settings = cls(
+            host=env.text("HOST", "127.0.0.1"),
+            port=env.integer("PORT", 8080, least=1, most=65535),
+            revision=env.text("K_REVISION", name),
+            max_body_bytes=env.integer("MAX_BODY_BYTES", max_body_bytes, least=1024),
+            default_timeout_s=env.number("REQUEST_TIMEOUT_S", 1.0, least=0.001),
+            max_timeout_s=env.number("MAX_REQUEST_TIMEOUT_S", 10.0, least=0.001),
+            keep_alive_s=env.integer("KEEP_ALIVE_S", 120, least=91),
+            drain_linger_s=env.number("DRAIN_LINGER_S", 0.5, most=60.0),
+            drain_timeout_s=env.integer("DRAIN_TIMEOUT_S", 30, least=1),
+            stats_socket=env.text("LOCALKN_STATS", "-").removeprefix("-"),
+            pod=env.text("LOCALKN_POD", name),
+            auth=AuthSettings.read(env),
+        )
+        env.require(
+            settings.default_timeout_s <= settings.max_timeout_s,
+            f"REQUEST_TIMEOUT_S ({settings.default_timeout_s}) must not exceed "
+            f"MAX_REQUEST_TIMEOUT_S ({settings.max_timeout_s})",
+        )
+        return settings

@@ -1,0 +1,88 @@
+"""
+Configuration from environment variables: read once, checked whole, refused with every fault at once.
+
+Each function declares a frozen `Settings` with a `from_env(mapping)`; it reads through a `Reader`, which collects
+faults instead of stopping at the first.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T", int, float)
+
+
+class SettingsError(Exception):
+    """The configuration is wrong; `faults` says, variable by variable, how."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class Reader:
+    """
+    Reads typed variables out of a mapping and remembers what was wrong with them.
+
+    `names` are the variables asked for: a test holds them against the manifests.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.faults: list[str] = []
+        self.names: list[str] = []
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return the variable; without *default* it must be set and not be empty."""
+        self.names.append(name)
+        value = self._env.get(name) or default
+        if value is None:
+            self.faults.append(f"{name} is not set")
+            return ""
+        return value
+
+    def integer(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
+        """Return the variable as an integer within [least, most]."""
+        return self._number(name, default, int, least, most)
+
+    def number(self, name: str, default: float, *, least: float = 0.0, most: float = math.inf) -> float:
+        """Return the variable as a finite number within [least, most]."""
+        return self._number(name, default, float, least, most)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return the variable as a switch: 1/true/on or 0/false/off."""
+        self.names.append(name)
+        value = self._env.get(name, "").lower()
+        if value not in {"", "1", "true", "on", "0", "false", "off"}:
+            self.faults.append(f"{name} must be 1 or 0, not {value!r}")
+        return value in {"1", "true", "on"} if value else default
+
+    def require(self, condition: bool, fault: str) -> None:  # noqa: FBT001 - reads as a sentence at the call
+        """Note *fault* unless *condition* holds: for rules between variables."""
+        if not condition:
+            self.faults.append(fault)
+
+    def finish(self) -> None:
+        """
+        Raise what was collected.
+
+        Raises:
+            SettingsError: at least one variable is wrong.
+        """
+        if self.faults:
+            raise SettingsError(self.faults)
+
+    def _number(self, name: str, default: T, kind: type[T], least: T, most: T) -> T:
+        self.names.append(name)
+        text = self._env.get(name)
+        if not text:
+            return default
+        try:
+            value = kind(text)
+        except ValueError:
+            self.faults.append(f"{name} must be {'an integer' if kind is int else 'a number'}, not {text!r}")
+            return default
+        if not math.isfinite(value) or not least <= value <= most:
+            self.faults.append(f"{name} must be within {least} and {most}, not {text}")
+            return default
+        return value

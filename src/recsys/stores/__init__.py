@@ -1,0 +1,1 @@
+"""Where features are computed from: one port, several stores behind it."""

@@ -1,0 +1,104 @@
+"""
+The feature store as its users see it.
+
+A store holds, per user, a profile, counters and the items they interacted with. It holds what features are computed
+from, never features: those are a function of this state (`recsys.features`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from recsys.contracts.wire import Features
+
+
+class StoreError(Exception):
+    """Root of what a store can fail with; `retryable` tells whether the same call may succeed later."""
+
+    retryable = False
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer or is locked; the same call may succeed later."""
+
+    retryable = True
+
+
+class StoreFormatError(StoreError):
+    """The store is there and holds something this version does not read."""
+
+
+class HistoryItem(Struct, frozen=True):
+    """
+    A user's tie to one item.
+
+    Attributes:
+        item_id: The item.
+        weight: How strong the tie is: the sum of the weights of all interactions with it, above 0.
+        time_us: Newest interaction with it, microseconds since the epoch.
+    """
+
+    item_id: str
+    weight: float
+    time_us: int
+
+
+class UserRecord(Struct, frozen=True):
+    """
+    All a store knows of a user.
+
+    Attributes:
+        user_id: The user.
+        age_group: One of `recsys.features.AGE_GROUPS`.
+        views: Views ever; likewise clicks, purchases, sessions.
+        session_ms: Milliseconds in all sessions together.
+        as_of_us: Newest interaction, microseconds since the epoch; None without any.
+        history: Distinct items, newest first, ties by item id.
+    """
+
+    user_id: str
+    age_group: str
+    views: int = 0
+    clicks: int = 0
+    purchases: int = 0
+    sessions: int = 0
+    session_ms: int = 0
+    as_of_us: int | None = None
+    history: list[HistoryItem] = []
+
+
+class FeatureStore(Protocol):
+    """
+    The port. Every implementation passes the suite in tests/stores/conformance.
+
+    Methods raise `StoreUnavailableError` when the store cannot answer now.
+    """
+
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
+        """
+        Return each user's record in the order asked, None for one the store does not know.
+
+        At most the newest *history* items come with each. One round trip, however many users.
+        """
+        ...
+
+    async def population(self) -> Features:
+        """Return what to assume of a user the store does not know."""
+        ...
+
+    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+        """
+        Make *records* the whole content, all or nothing; return how many there are.
+
+        Whatever *records* raises leaves the content as it was.
+        """
+        ...
+
+    def scan(self) -> Iterator[UserRecord]:
+        """Yield every record with its whole history, ordered by user id. For training and copying, not serving."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and connections. Closing twice is allowed."""
+        ...

@@ -1,0 +1,40 @@
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """Asynchronous tests run on the loop that production runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Code of the project that blocks a running event loop fails the test."""
+    if "may_block" in request.keywords:
+        yield
+        return
+    with blockbuster_ctx(["recsys.serving", "functions"]):
+        yield
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of the loopback nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def turns():
+    """Let everything that is ready on the event loop have its turn, some times over."""
+
+    async def turn(times: int = 20) -> None:
+        for _ in range(times):
+            await asyncio.sleep(0)
+
+    return turn

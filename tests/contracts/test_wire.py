@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from recsys.contracts import wire
+from recsys.contracts.problems import Fault, InvalidRequestError, OverloadedError, Rejected, ServingError, Unavailable
+
+
+@pytest.mark.parametrize(
+    ("body", "batch"),
+    [
+        (b'{"requests": []}', True),
+        (b'{"requests": null}', False),
+        (b'{"user_id": "requests"}', False),
+        (b'{"user_id": "a", "exclude": ["requests"]}', False),
+        (b'{"requests": [}', False),
+        (b'["requests"]', False),
+        (b"", False),
+    ],
+)
+def test_a_batch_is_told_by_its_member(body, batch):
+    """The batch door is chosen by a member of the object, not by text that looks like one."""
+    assert wire.is_batch(body, "requests") is batch
+
+
+def tree(root: type[ServingError]) -> list[type[ServingError]]:
+    return [leaf for branch in root.__subclasses__() for leaf in [branch, *tree(branch)]]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in tree(ServingError) if kind not in {Rejected, Unavailable}])
+def test_every_error_makes_a_problem_document(kind):
+    """Each leaf of the tree names itself, its status and whether another try may help."""
+    problem = kind("a detail").problem()
+    assert problem["status"] == kind.status
+    assert problem["type"] == f"urn:recsys:problem:{problem['code']}"
+    assert problem["title"] == kind.title
+    assert problem["detail"] == "a detail"
+    assert kind.retryable == (kind.status >= 500)
+
+
+def test_faults_are_part_of_the_document():
+    """A 422 lists its faults under `errors`."""
+    error = InvalidRequestError(faults=[Fault("$.a", "is missing")])
+    assert error.problem()["errors"] == [{"path": "$.a", "detail": "is missing"}]
+
+
+def test_codes_are_unique():
+    """No two errors share a code: clients switch on it."""
+    codes = [kind.code for kind in tree(ServingError) if kind not in {Rejected, Unavailable}]
+    assert len(codes) == len(set(codes))
+
+
+def test_an_item_of_a_batch_can_fail_alone():
+    """A failed item of a batch answer holds its problem document."""
+    assert json.loads(bytes(wire.error_result(OverloadedError())))["error"]["status"] == 503

@@ -1,0 +1,179 @@
+"""The commands of the README, as a newcomer types them."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.running import ROOT, take_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+
+
+def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(["./run.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    return ended
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Every process that was given this state directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(state) in word for word in told):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    state, port = tmp_path_factory.mktemp("state"), take_port()
+    started = verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
+    assert f"http://127.0.0.1:{port}" in started.stdout
+    assert "curl" in started.stdout
+    yield state, port
+    verb("down", "--state-dir", str(state))
+    assert processes_of(state) == []
+
+
+def test_it_answers(up):
+    """What was started answers the request of the README."""
+    _, port = up
+    answer = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_42", "top_k": 5})
+    assert len(answer.json()["recommendations"]) == 5
+
+
+def test_recommend_prints_titles(up):
+    """The verb for people shows titles and categories."""
+    state, port = up
+    shown = verb("recommend", "user_42", "--top-k", "3", "--port", str(port), "--state-dir", str(state)).stdout
+    assert len(shown.splitlines()) == 3
+    assert "item_" in shown
+    assert "(" in shown
+    assert (
+        "$.top_k must be at most 100"
+        in verb(
+            "recommend", "user_42", "--top-k", "300", "--port", str(port), "--state-dir", str(state), status=1
+        ).stderr
+    )
+
+
+def test_status_names_the_services(up):
+    """Status for machines has every service with its revisions and instances."""
+    state, _ = up
+    services = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
+    assert set(services) == {"extract-features", "rank-items", "recommend"}
+    for service in services.values():
+        (revision,) = service["revisions"]
+        assert (revision["ready"], revision["desired"], revision["traffic_percent"]) == (1, 1, 100)
+
+
+def test_doctor_finds_nothing(up):
+    """On a healthy pipeline every line of doctor is ok."""
+    state, port = up
+    report = verb("doctor", "--state-dir", str(state), "--port", str(port)).stdout
+    assert all(line.startswith("ok") for line in report.splitlines()), report
+
+
+def test_a_second_up_is_told_about_the_first(up):
+    """Starting again on the same state says that it is running."""
+    state, _ = up
+    assert "running" in verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(state), status=1).stderr
+
+
+def test_a_taken_port_is_one_sentence(up, tmp_path):
+    """A port that is taken ends the start with one line that names it."""
+    state, _ = up
+    (tmp_path / "current.json").write_bytes((state / "current.json").read_bytes())
+    for part in ("stores", "models"):
+        (tmp_path / part).symlink_to(state / part)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = verb("up", "--detach", "--port", port, "--state-dir", str(tmp_path), status=1)
+    assert f"port {port} is taken" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_broken_artefact_is_one_sentence(up, tmp_path):
+    """An artefact that was tampered with is named before anything starts, by up and by doctor."""
+    state, _ = up
+    current = json.loads((state / "current.json").read_text())
+    (tmp_path / "stores").symlink_to(state / "stores")
+    model = tmp_path / current["model"]
+    model.mkdir(parents=True)
+    for file in (state / current["model"]).iterdir():
+        content = file.read_bytes()
+        (model / file.name).write_bytes(content[:-1] + b"!" if file.suffix == ".safetensors" else content)
+    (tmp_path / "current.json").write_text(json.dumps(current))
+    ended = verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(tmp_path), status=1)
+    assert "SHA-256 is not the manifest's" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "SHA-256" in verb("doctor", "--state-dir", str(tmp_path), status=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["up", "--port", "99999"], "--port must be 1 to 65535"),
+        (["up", "--port"], "--port wants a value"),
+        (["fly"], "unknown verb 'fly'"),
+    ],
+)
+def test_wrong_words_are_explained(words, says):
+    """A verb or a value that does not exist is one sentence."""
+    assert says in verb(*words, status=1).stderr
+
+
+def test_no_python_is_one_sentence(tmp_path):
+    """Where no Python is new enough, that is what is said."""
+    for tool in ("bash", "dirname", "env", "cksum", "cat", "grep"):
+        (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
+    copy = tmp_path / "project"
+    copy.mkdir()
+    (copy / "run.sh").write_text((ROOT / "run.sh").read_text())
+    (copy / "requirements").mkdir()
+    for file in ("requirements/local.txt", "pyproject.toml"):
+        (copy / file).write_text("")
+    ended = subprocess.run(
+        ["bash", str(copy / "run.sh"), "up"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Python 3.11 or newer is needed")
+
+
+def test_training_on_a_file_serves_its_users(tmp_path):
+    """Train on a file, start, and its users are served what they have not had."""
+    rows = [f"u{user},i{(user % 4) * 10 + item},1.0,{1_700_000_000 + item}" for user in range(40) for item in range(8)]
+    file = tmp_path / "mine.csv"
+    file.write_text("user_id,item_id,weight,timestamp\n" + "\n".join(rows) + "\n")
+    state, port = tmp_path / "state", take_port()
+    verb("train", "--interactions", str(file), "--state-dir", str(state))
+    verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "u5", "top_k": 24}).json()
+        assert {each["item_id"] for each in answer["recommendations"]} == {
+            f"i{cluster * 10 + item}" for cluster in (0, 2, 3) for item in range(8)
+        }
+    finally:
+        verb("down", "--state-dir", str(state))
+
+
+def test_a_malformed_file_changes_nothing(up, tmp_path):
+    """A bad line is named with file, line and reason, and what was current stays so."""
+    state, _ = up
+    before = sorted(path.name for path in state.rglob("*") if path.suffix == ".db")
+    file = tmp_path / "bad.csv"
+    file.write_text("user_id,item_id,weight\nu1,i1,1\nu1,i2,much\n")
+    ended = verb("train", "--interactions", str(file), "--state-dir", str(state), status=1)
+    assert ended.stderr.strip().endswith("bad.csv:3: the weight must be a number above 0, not 'much'")
+    assert sorted(path.name for path in state.rglob("*") if path.suffix == ".db") == before

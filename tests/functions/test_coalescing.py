@@ -1,0 +1,144 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from functions.recommend.coalescing import Coalescer
+from recsys.batching import BatchLimits
+from recsys.contracts.problems import DeadlineExceededError, DependencyError, OverloadedError
+from recsys.serving.call import Call, Deadline
+from recsys.serving.client import HopAnswer
+from recsys.serving.receipt import Receipt
+
+
+class Hop:
+    """Upper-cases what it is sent, once *release* is set."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[str]] = []
+        self.budgets: list[float] = []
+        self.release = asyncio.Event()
+        self.release.set()
+        self.error: DependencyError | None = None
+
+    async def __call__(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[str]]:
+        self.requests.append(list(queries))
+        self.budgets.append(within_s)
+        await self.release.wait()
+        if self.error:
+            raise self.error
+        return HopAnswer([query.upper() for query in queries], 0.5, {"total": 0.25}, {"rev": "r"})
+
+
+def limits(slots: int = 1, room: int = 100) -> BatchLimits:
+    return BatchLimits(max_batch_size=10, max_wait_s=0.0, max_queue_size=room, slots=slots)
+
+
+def ask(coalescer: Coalescer[str, str], query: str, seconds: float = 5.0) -> "asyncio.Task[HopAnswer[list[str]]]":
+    call = Call(b"", [], f"id-{query}", Receipt(0.0), Deadline.after(seconds))
+    return asyncio.create_task(coalescer.ask(query, call=call, within_s=seconds))
+
+
+async def test_a_lone_call_goes_alone():
+    """One query is one request, with the hop's own receipt."""
+    hop = Hop()
+    answer = await ask(Coalescer(hop, limits=limits()), "a")
+    assert answer == HopAnswer(["A"], 0.5, {"total": 0.25}, {"rev": "r"})
+    assert hop.requests == [["a"]]
+
+
+async def test_calls_of_one_turn_go_together():
+    """What is asked at once is one request, and each gets its own answer."""
+    hop = Hop()
+    coalescer = Coalescer(hop, limits=limits(slots=16))
+    answers = await asyncio.gather(*(ask(coalescer, each) for each in "abc"))
+    assert [answer.value for answer in answers] == [["A"], ["B"], ["C"]]
+    assert hop.requests == [["a", "b", "c"]]
+
+
+async def test_while_slots_are_taken_calls_gather(turns):
+    """With every slot in flight the queue grows, and goes when one returns."""
+    hop = Hop()
+    hop.release.clear()
+    coalescer = Coalescer(hop, limits=limits(slots=2))
+    asked = []
+    for each in "abcd":
+        asked.append(ask(coalescer, each))
+        await turns()
+    assert hop.requests == [["a"], ["b"]]
+    hop.release.set()
+    await asyncio.gather(*asked)
+    assert hop.requests == [["a"], ["b"], ["c", "d"]]
+
+
+async def test_large_crowds_are_split():
+    """No request holds more than the limit."""
+    hop = Hop()
+    coalescer = Coalescer(hop, limits=limits(slots=3))
+    await asyncio.gather(*(ask(coalescer, str(number)) for number in range(25)))
+    assert [len(request) for request in hop.requests] == [10, 10, 5]
+
+
+async def test_a_failed_request_fails_those_in_it(turns):
+    """An error is everybody's who went together, and nobody else's."""
+    hop = Hop()
+    hop.error = DependencyError("down")
+    coalescer = Coalescer(hop, limits=limits())
+    for answer in await asyncio.gather(ask(coalescer, "a"), ask(coalescer, "b"), return_exceptions=True):
+        assert isinstance(answer, DependencyError)
+    hop.error = None
+    assert (await ask(coalescer, "c")).value == ["C"]
+
+
+async def test_each_waits_no_longer_than_its_own_budget(turns):
+    """The request lives as long as its most patient caller; an impatient one leaves before."""
+    hop = Hop()
+    hop.release.clear()
+    coalescer = Coalescer(hop, limits=limits())
+    hasty, patient = ask(coalescer, "a", 0.02), ask(coalescer, "b", 5.0)
+    with pytest.raises(DeadlineExceededError):
+        await hasty
+    assert hop.budgets[0] == pytest.approx(5.0, abs=0.1)
+    hop.release.set()
+    assert (await patient).value == ["B"]
+
+
+async def test_expired_and_cancelled_calls_are_not_sent(turns):
+    """What nobody waits for any more stays at home."""
+    hop = Hop()
+    hop.release.clear()
+    coalescer = Coalescer(hop, limits=limits())
+    first = ask(coalescer, "a")
+    await turns()
+    hasty, gone, last = ask(coalescer, "b", 0.01), ask(coalescer, "c"), ask(coalescer, "d")
+    await turns()
+    gone.cancel()
+    with pytest.raises(DeadlineExceededError):
+        await hasty
+    hop.release.set()
+    assert (await first).value == ["A"]
+    assert (await last).value == ["D"]
+    assert hop.requests == [["a"], ["d"]]
+
+
+async def test_a_spent_budget_is_not_sent():
+    """A call whose budget is gone when its turn comes gets the error."""
+    hop = Hop()
+    with pytest.raises(DeadlineExceededError):
+        await ask(Coalescer(hop, limits=limits()), "a", -1.0)
+    assert hop.requests == []
+
+
+async def test_a_full_queue_sheds(turns):
+    """Beyond its room the queue refuses."""
+    hop = Hop()
+    hop.release.clear()
+    coalescer = Coalescer(hop, limits=limits(room=1))
+    first = ask(coalescer, "a")
+    await turns()
+    second = ask(coalescer, "b")
+    await turns()
+    with pytest.raises(OverloadedError):
+        await ask(coalescer, "c")
+    hop.release.set()
+    await asyncio.gather(first, second)

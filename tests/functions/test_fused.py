@@ -1,0 +1,74 @@
+import asyncio
+
+import msgspec
+import pytest
+
+from fused.hop import FusedHop
+from recsys.contracts.problems import DeadlineExceededError, DependencyError, InvalidRequestError, OverloadedError
+from recsys.serving.call import Call, Deadline, Handler, Reply
+from recsys.serving.client import HopAnswer
+from recsys.serving.receipt import Receipt
+
+
+async def send(handler: Handler, *, seconds: float = 1.0) -> HopAnswer[object]:
+    call = Call(b"", [(b"traceparent", b"x")], "id", Receipt(0.0), Deadline.after(seconds))
+    return await FusedHop("hop", handler).send(b"[1]", call=call, within_s=0.5, decode=msgspec.json.decode)
+
+
+async def test_the_handler_gets_what_the_function_would_get():
+    """Body, headers, request id and the smaller of both budgets go in; value and receipt come out."""
+
+    async def echo(call: Call) -> Reply:
+        assert call.headers == [(b"traceparent", b"x")]
+        assert call.request_id == "id"
+        assert 0.4 < call.deadline.left_s() <= 0.5
+        call.receipt.spend("model", 0.25)
+        return Reply(call.body)
+
+    answer = await send(echo)
+    assert answer.value == [1]
+    assert answer.durations["model"] == 0.25
+    assert answer.facts["rev"] == "hop"
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (InvalidRequestError(), DependencyError),
+        (OverloadedError(), OverloadedError),
+        (DeadlineExceededError(), DeadlineExceededError),
+        (TimeoutError(), DeadlineExceededError),
+    ],
+    ids=str,
+)
+async def test_failures_mean_what_they_mean_over_http(raised, seen):
+    """A refusal is a failed dependency, a timeout a spent deadline."""
+
+    async def fail(call: Call) -> Reply:
+        raise raised
+
+    with pytest.raises(seen):
+        await send(fail)
+
+
+async def test_time_is_bounded():
+    """A handler that hangs is given up within the budget, and one without budget is not called."""
+
+    async def hang(call: Call) -> Reply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(DeadlineExceededError):
+        await send(hang, seconds=0.01)
+    with pytest.raises(DeadlineExceededError):
+        await send(hang, seconds=-1)
+
+
+async def test_an_unreadable_answer_is_a_failed_dependency():
+    """What cannot be decoded is not passed on."""
+
+    async def garble(call: Call) -> Reply:
+        return Reply(b"<html>")
+
+    with pytest.raises(DependencyError, match="unreadable"):
+        await send(garble)

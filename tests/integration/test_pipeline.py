@@ -1,0 +1,191 @@
+"""The three functions as processes over real sockets, on the demo data."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from offline.demo import make_demo
+from recsys.serving.receipt import parse_receipt
+from tests.integration.conftest import start_pipeline
+from tests.running import running
+
+pytestmark = pytest.mark.may_block
+
+DEMO = make_demo()
+HISTORY = {record.user_id: {item.item_id for item in record.history} for record in DEMO.records}
+GENRE = {item.item_id: item.category for item in DEMO.items}
+
+
+def ask(url: str, user_id: str, **more: object) -> list[dict[str, object]]:
+    answer = httpx.post(url, json={"user_id": user_id, **more}, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["recommendations"])
+
+
+def test_the_answer_has_the_shape_clients_rely_on(pipeline):
+    """Five items by default, best first, scores with three decimals, nothing the user had."""
+    answer = httpx.post(pipeline.recommend.url, json={"user_id": "user_42"})
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert list(body)[:2] == ["user_id", "recommendations"]
+    assert body["user_id"] == "user_42"
+    scores = [each["score"] for each in body["recommendations"]]
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert all(score == round(score, 3) for score in scores)
+    assert not {each["item_id"] for each in body["recommendations"]} & HISTORY["user_42"]
+
+
+def test_users_get_their_taste(pipeline):
+    """The planted structure comes out: most of what a user is recommended is of the user's genre."""
+    users = [f"user_{number}" for number in range(1, 101)]
+    shares = []
+    for user in users:
+        shown = [GENRE[str(each["item_id"])] for each in ask(pipeline.recommend.url, user, top_k=5)]
+        shares.append(shown.count(DEMO.tastes[user]) / len(shown))
+    assert sum(shares) / len(shares) > 0.75
+    assert sum(share >= 0.6 for share in shares) >= 85
+
+
+def test_nobody_gets_what_they_had_or_excluded(pipeline):
+    """History and exclusions never come back, however many are asked for."""
+    first = [str(each["item_id"]) for each in ask(pipeline.recommend.url, "user_7", top_k=100)]
+    assert len(set(first)) == 100
+    assert not set(first) & HISTORY["user_7"]
+    second = [str(each["item_id"]) for each in ask(pipeline.recommend.url, "user_7", top_k=50, exclude=first[:50])]
+    assert second == first[50:]
+
+
+def test_a_stranger_gets_the_popular_list(pipeline):
+    """Users nobody knows all get the same list, popular items first."""
+    lists = [ask(pipeline.recommend.url, user, top_k=20) for user in ("nobody", "Ω", "user_0")]
+    assert lists[0] == lists[1] == lists[2]
+    audience = {item: sum(item in history for history in HISTORY.values()) for item in GENRE}
+    shown = [audience[str(each["item_id"])] for each in lists[0]]
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] == max(audience.values())
+
+
+def test_the_same_bytes_every_time_and_everywhere(pipeline, demo_state):
+    """Repeated calls, calls in a crowd and a second pipeline on the same state give equal bytes."""
+    users = [f"user_{number}" for number in range(1, 41)]
+
+    def bodies(url: str) -> list[bytes]:
+        return [httpx.post(url, json={"user_id": user, "top_k": 20}).content for user in users]
+
+    alone = bodies(pipeline.recommend.url)
+    with ThreadPoolExecutor(10) as pool:
+        crowded = list(
+            pool.map(lambda u: httpx.post(pipeline.recommend.url, json={"user_id": u, "top_k": 20}).content, users)
+        )
+    with start_pipeline(demo_state) as second:
+        elsewhere = bodies(second.recommend.url)
+    assert alone == bodies(pipeline.recommend.url) == crowded == elsewhere
+
+
+def test_the_batch_door_gives_what_singles_give(pipeline):
+    """Each result of a batch is the answer its request gets alone; a bad one fails alone."""
+    requests = [{"user_id": "user_1"}, {"user_id": "user_2", "top_k": 0}, {"user_id": "nobody", "top_k": 3}]
+    results = httpx.post(pipeline.recommend.url, json={"requests": requests}).json()["results"]
+    assert results[0]["recommendations"] == ask(pipeline.recommend.url, "user_1")
+    assert results[1]["error"]["status"] == 422
+    assert results[2]["recommendations"] == ask(pipeline.recommend.url, "nobody", top_k=3)
+
+
+def test_the_tutorials_client_works_unchanged(pipeline):
+    """A hundred users by ten workers, each posting JSON and reading two fields of the answer."""
+
+    def recommend(number: int) -> bool:
+        answer = httpx.post(pipeline.recommend.url, json={"user_id": f"user_{number}", "top_k": 5}, timeout=10)
+        answer.raise_for_status()
+        return all({"item_id", "score"} <= each.keys() for each in answer.json()["recommendations"])
+
+    with ThreadPoolExecutor(max_workers=10) as pool:
+        assert all(pool.map(recommend, range(100)))
+
+
+def test_each_hop_tells_who_answered(pipeline):
+    """Receipts name the revision and the batch."""
+    answer = pipeline.rank_items.post(RANK)
+    durations, facts = parse_receipt(answer.headers["server-timing"])
+    assert {"fill", "slot", "model", "total"} <= durations.keys()
+    assert facts["batch"] == "1"
+    assert facts["rev"] == "rank-items"
+
+
+FEATURES = {"age_group": "25-34", "avg_session_duration": 1.5, "total_purchases": 2, "engagement_score": 0.5}
+RANK = {"features": FEATURES, "history": ["item_1"]}
+GOOD = {"recommend": {"user_id": "user_1"}, "extract_features": {"user_id": "user_1"}, "rank_items": RANK}
+
+BAD = [
+    # door, body, status, paths of the faults
+    ("recommend", b"", 400, None),
+    ("recommend", b"not json", 400, None),
+    ("recommend", b"\xff\xfe", 400, None),
+    ("recommend", b"[" * 100_000, 400, None),
+    ("recommend", b"[1,2]", 422, ["$"]),
+    ("recommend", b"{}", 422, ["$.user_id"]),
+    ("recommend", b'{"user_id":7,"top_k":true,"x":1}', 422, ["$.user_id", "$.top_k", "$.x"]),
+    *(("recommend", b'{"user_id":"a","top_k":%s}' % each, 422, ["$.top_k"])
+      for each in (b"0", b"101", b"-1", b"5.5", b"true", b'"5"', b"null", b"[]", b"1e99", b"9" * 400)),
+    ("recommend", b'{"user_id":""}', 422, ["$.user_id"]),
+    ("recommend", b'{"user_id":"%s"}' % (b"x" * 129), 422, ["$.user_id"]),
+    ("recommend", rb'{"user_id":"a\u0000b"}', 422, ["$.user_id"]),
+    ("recommend", rb'{"user_id":"\ud800"}', 422, ["$.user_id"]),
+    ("recommend", b'{"user_id":"a","exclude":["b",1,""]}', 422, ["$.exclude[1]", "$.exclude[2]"]),
+    ("recommend", b'{"user_id":"a","exclude":%s}' % json.dumps(["x"] * 1001).encode(), 422, ["$.exclude"]),
+    ("recommend", b'{"requests":[]}', 422, ["$.requests"]),
+    ("recommend", b'{"requests":%s}' % json.dumps([{}] * 257).encode(), 422, ["$.requests"]),
+    ("recommend", b'{"user_id":"%s"}' % (b"x" * 1_000_000), 413, None),
+    ("extract_features", b'{"user_id":null}', 422, ["$.user_id"]),
+    ("extract_features", b'{"user_ids":[1,"a",""]}', 422, ["$.user_ids[0]", "$.user_ids[2]"]),
+    ("rank_items", b'{"history":[]}', 422, ["$.features"]),
+    ("rank_items", json.dumps({**RANK, "features": {**FEATURES, "engagement_score": 2, "total_purchases": -1}}).encode(),
+     422, ["$.features.total_purchases", "$.features.engagement_score"]),
+    ("rank_items", json.dumps({**RANK, "history": ["a"] * 1001}).encode(), 422, ["$.history"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("door", "body", "status", "paths"), BAD)
+def test_bad_requests_get_their_status_and_every_fault(pipeline, door, body, status, paths):
+    """Each kind of bad request has its status and a problem document, and the function goes on serving."""
+    service = getattr(pipeline, door)
+    answer = httpx.post(service.url, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert paths is None or [fault["path"] for fault in problem["errors"]] == paths
+    assert service.post(GOOD[door]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 405), ("DELETE", "/", 405), ("GET", "/x", 404), ("POST", "/x/y", 404)]
+)
+def test_other_doors(pipeline, method, path, status):
+    """Other methods and paths get a problem document too."""
+    answer = httpx.request(method, pipeline.recommend.url + path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_a_wrong_content_type(pipeline):
+    """What says it is XML is not read as JSON; what curl -d sends is."""
+    body = b'{"user_id":"user_1"}'
+    for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
+        answer = httpx.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
+        assert answer.status_code == status
+
+
+def test_fused_gives_the_same_bytes(pipeline, demo_state):
+    """The three in one process answer byte for byte like the three processes, errors included."""
+    env = {"FEATURE_STORE_URL": demo_state.store_url, "MODEL_PATH": str(demo_state.model_path)}
+    bodies: list[object] = [{"user_id": f"user_{number}", "top_k": 10} for number in range(1, 30)]
+    bodies += [{"user_id": "nobody"}, {"user_id": 1, "x": 2}, []]
+    bodies.append({"requests": [{"user_id": "user_1"}, {}, {"user_id": "user_2", "exclude": ["item_1"]}]})
+    with running("fused", env) as fused:
+        for body in bodies:
+            theirs, ours = pipeline.recommend.post(body), fused.post(body)
+            assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
+            assert ours.headers["content-type"] == theirs.headers["content-type"]

@@ -1,0 +1,108 @@
+"""Functions as real processes on real ports, for tests that need them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process that serves at `url`."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    errors: IO[str]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def log(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def post(self, body: object, **headers: str) -> httpx.Response:
+        return httpx.post(self.url, json=body, headers=headers, timeout=10)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=20)
+
+
+def take_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def source(function: str) -> str:
+    return "fused/main.py" if function == "fused" else f"functions/{function}/main.py"
+
+
+def shell_command(function: str) -> list[str]:
+    return [sys.executable, "-m", "recsys.serving", "--source", source(function)]
+
+
+def stock_command(function: str, port: int) -> list[str]:
+    program = str(Path(sys.executable).with_name("functions-framework"))
+    return [program, "--source", source(function), "--target", "handle", "--port", str(port),
+            "--host", "127.0.0.1"]  # fmt: skip
+
+
+@contextmanager
+def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool = False) -> Iterator[Running]:
+    """Start *function*, wait until it is ready, stop it at the end."""
+    port = port or take_port()
+    command = stock_command(function, port) if stock else shell_command(function)
+    with tempfile.TemporaryFile("w+") as errors:
+        # The framework's own command forks: a group of its own lets the whole family be ended.
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "AUTH": "off", **env, "PORT": str(port)},
+            stderr=errors,
+            start_new_session=True,
+        )
+        started = Running(f"http://127.0.0.1:{port}", process, errors)
+        try:
+            wait_ready(started)
+            yield started
+        finally:
+            end(process)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Let the process end well, so that it can save what it measured; end its whole group if it does not."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_ready(started: Running) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if started.process.poll() is not None:
+            raise AssertionError(f"ended with {started.process.returncode}: {started.log()}")
+        try:
+            if httpx.get(f"{started.url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.02)
+    raise AssertionError("not ready in time")

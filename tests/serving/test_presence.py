@@ -1,0 +1,68 @@
+import asyncio
+
+import pytest
+
+from recsys.serving import presence
+from recsys.serving.presence import ClientGoneError, Presence
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.0)
+
+
+async def never() -> object:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def gone() -> object:
+    return {"type": "http.disconnect"}
+
+
+async def test_a_caller_that_stays_changes_nothing():
+    """While the caller is there the block runs to its end, and its errors pass through."""
+    async with Presence(never):
+        await asyncio.sleep(0.01)
+    with pytest.raises(KeyError):
+        async with Presence(never):
+            raise KeyError
+
+
+async def test_work_ends_when_the_caller_leaves():
+    """A disconnect cancels the block, which then says that nobody is there."""
+    with pytest.raises(ClientGoneError):
+        async with Presence(gone):
+            await asyncio.Event().wait()
+    await asyncio.sleep(0)  # the cancellation was used up, not left behind
+
+
+async def test_other_messages_are_not_a_departure():
+    """A stray message is ignored."""
+
+    async def more() -> object:
+        return {"type": "http.request"}
+
+    async with Presence(more):
+        await asyncio.sleep(0.01)
+
+
+async def test_other_cancellations_stay_cancellations():
+    """A cancellation from elsewhere is not mistaken for a disconnect."""
+
+    async def work() -> None:
+        async with Presence(never):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_work_that_is_over_is_not_cancelled():
+    """A disconnect noticed in the same moment as the end of the work does not undo it."""
+    async with Presence(gone):
+        pass
+    await asyncio.sleep(0.01)

@@ -1,0 +1,91 @@
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from recsys.features import NOBODY
+from recsys.stores.memory import MemoryStore
+from recsys.stores.opening import open_store
+from recsys.stores.port import HistoryItem, StoreFormatError, StoreUnavailableError, UserRecord
+from recsys.stores.sqlite import SqliteStore
+
+ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
+
+
+async def test_a_file_outlives_its_store(tmp_path):
+    """What one instance stored another one reads, also while the first is open."""
+    first = SqliteStore(tmp_path / "store.db")
+    await first.replace([ANN], population=NOBODY)
+    second = SqliteStore(tmp_path / "store.db")
+    assert await second.read(["ann"], history=5) == [ANN]
+
+
+async def test_a_locked_store_is_unavailable_at_once(tmp_path):
+    """A store somebody holds exclusively is reported as unavailable instead of blocking the event loop."""
+    store = SqliteStore(tmp_path / "store.db")
+    holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    await store.aclose()
+    store = SqliteStore(tmp_path / "store.db")
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await store.replace([ANN], population=NOBODY)
+    holder.execute("ROLLBACK")
+    assert await store.replace([ANN], population=NOBODY) == 1
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path):
+    """Another program's file, or another database, is refused and left alone."""
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, " * 100)
+    with pytest.raises(StoreFormatError, match="not a database"):
+        SqliteStore(text)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(StoreFormatError, match="version 0"):
+        SqliteStore(other)
+    newer = tmp_path / "newer.db"
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(StoreFormatError, match="version 2"):
+        SqliteStore(newer)
+
+
+def test_a_folder_that_does_not_exist_is_unavailable(tmp_path):
+    """A path nothing can be opened at is an error of the port, not of SQLite."""
+    with pytest.raises(StoreUnavailableError, match="unable to open"):
+        SqliteStore(tmp_path / "missing" / "store.db")
+
+
+def test_many_openers_make_one_store(tmp_path):
+    """Instances that start at once against no file end up with the same tables."""
+    failures: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            asyncio.run(SqliteStore(tmp_path / "store.db").aclose())
+        except Exception as error:
+            failures.append(error)
+
+    openers = [threading.Thread(target=open_it) for _ in range(8)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert failures == []
+
+
+def test_urls_name_stores(tmp_path):
+    """A URL's scheme chooses the store, its path the file."""
+    assert isinstance(open_store("memory:"), MemoryStore)
+    open_store(f"sqlite:///{tmp_path}/a%20store.db")
+    assert Path(tmp_path / "a store.db").exists()
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "sqlite://host/file", "postgres://x/y", "file.db"])
+def test_other_urls_are_refused(url):
+    """A URL of no known kind is refused with the kinds there are."""
+    with pytest.raises(StoreFormatError, match="feature store"):
+        open_store(url)

