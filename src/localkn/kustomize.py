@@ -141,7 +141,7 @@ def _operate(body: Any, operation: Mapping[str, Any]) -> None:
         elif kind == "remove":
             del body[key]
         else:
-            raise ValueError("only add, replace and remove are understood here")  # noqa: TRY301 - told with the others
+            raise ValueError("only add, replace and remove are understood here")
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"patches: {kind} {pointer}: {error!r}") from error
 
