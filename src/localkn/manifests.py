@@ -21,6 +21,10 @@ class Resource:
         self.name, self.namespace = str(metadata.get("name", "")), str(metadata.get("namespace", "default"))
         self.is_service = (self.api_group, self.kind) == ("serving.knative.dev", "Service")
 
+    def fault(self, path: str, message: str) -> str:
+        """One line that says where in this object something is wrong."""
+        return f"{self.source}: {self.kind} {self.name}: {path}: {message}"
+
 
 def load(path: Path) -> list[Resource]:
     """
