@@ -120,7 +120,7 @@ def _show(arguments: argparse.Namespace) -> None:
     if arguments.described:
         items = [_named(items, arguments.name, noun=arguments.noun)]
     if arguments.output:
-        _print(items if not arguments.described else items[0], arguments.output)
+        _print(items if not arguments.described else items[0], arguments.output, noun=arguments.noun)
         return
     targets = [target for service in services for target in service["status"]["traffic"]]
     rows = [_service_row(item) if arguments.noun == "service" else _revision_row(item, targets) for item in items]
@@ -160,10 +160,11 @@ def _readiness(item: Mapping[str, Any]) -> dict[str, str]:
     return {"READY": condition["status"], "REASON": condition.get("message", "").partition("\n")[0]}
 
 
-def _print(shown: Any, output: str) -> None:
+def _print(shown: Any, output: str, *, noun: str) -> None:
     items = shown if isinstance(shown, list) else [shown]
     if output in {"json", "yaml"}:
-        whole = {"apiVersion": "v1", "kind": "List", "items": shown} if items is shown else shown
+        kind = f"{noun.capitalize()}List"
+        whole = {"apiVersion": f"{_GROUP}/v1", "kind": kind, "items": shown} if items is shown else shown
         print(json.dumps(whole, indent=4)) if output == "json" else yaml.safe_dump(whole, sys.stdout, sort_keys=False)
         return
     for item in items:

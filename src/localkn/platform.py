@@ -250,12 +250,14 @@ class Platform:
 
 
 def _cluster(revision: Revision) -> Cluster:
-    limit, most = revision.template.container_concurrency, revision.template.settings.max_scale or 1000
+    limit, settings = revision.template.container_concurrency, revision.template.settings
+    # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
+    queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
     draining = [instance for instance in revision.instances if instance.state is State.DRAINING]
     return Cluster(
         revision.name,
         [Endpoint(i.port) for i in revision.ready] + [Endpoint(i.port, draining=True) for i in draining],
         container_concurrency=limit,
-        queue_limit=10 * limit * most,
+        queue_limit=queue if limit else 0,
         http2=revision.template.http2,
     )
