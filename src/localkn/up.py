@@ -176,14 +176,12 @@ def _notes(resources: Sequence[Resource]) -> list[str]:
 
 
 def _override(services: Sequence[Resource], override: str) -> None:
-    name, _, variable = override.partition("=")[0].rpartition(":")
+    name, _, _ = override.partition("=")[0].rpartition(":")
     chosen = [service for service in services if name in {"", service.name}]
-    if "=" not in override or not variable or not chosen:
-        raise ManifestError(
-            [f"--env-override {override}: must be [SERVICE:]NAME=VALUE with a Service of the manifests"]
-        )
+    if not chosen:
+        raise ManifestError([f"--env-override {override}: there is no Service {name}"])
     for service in chosen:
-        edits.set_env(service.body, [override.removeprefix(f"{name}:") if name else override])
+        edits.set_env(service.body, [override.removeprefix(f"{name}:")])
 
 
 def _public(services: Sequence[Resource], wanted: str | None) -> str:

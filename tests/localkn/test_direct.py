@@ -160,6 +160,17 @@ def test_a_foreground_platform_stops_cleanly_when_told(platform: Running, number
     assert platform.processes() == []
 
 
+def test_a_platform_can_be_told_to_stop_while_it_starts(platform: Running) -> None:
+    """SIGTERM before anything is ready ends it, without an error."""
+    given = ["--manifests", str(platform.manifests), "--commands", str(platform.commands), "--port", str(platform.port)]
+    command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct", *given]
+    with subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"]) as process:
+        eventually(lambda: list(platform.state.logs.glob("*.log")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert platform.processes() == []
+
+
 def test_volumes_become_directories(platform: Running) -> None:
     """ConfigMaps and Secrets are files, and a value that starts with their mountPath points to them."""
     platform.edit(

@@ -20,7 +20,7 @@ from tests.localkn.running import Running, needs_envoy
 
 pytestmark = [needs_envoy, pytest.mark.anyio]
 
-CHAOS_S = float(os.environ.get("LOCALKN_CHAOS_S", "5"))
+CHAOS_S = float(os.environ.get("LOCALKN_CHAOS_S", "4"))
 
 
 async def until(condition: Callable[[], Any], *, within_s: float) -> float:
@@ -184,6 +184,10 @@ async def test_a_hard_limit_queues_before_the_instance(platform: Running) -> Non
         assert shown["rps"] < 21
         assert 5 < shown["panic"] <= 8.5
     assert results.failures == []
+    slow = await kn(platform, "--env", "READY_AFTER_S=30", "--wait-timeout", "1")
+    assert "timeout: service 'front' not ready after 1 seconds" in slow.stderr
+    listed = await asyncio.to_thread(platform.kn, "revision", "list", "-s", "front")
+    assert "Unknown   0 of 1 instances are ready" in listed.stdout
 
 
 async def test_requests_end_at_the_timeout(platform: Running) -> None:
