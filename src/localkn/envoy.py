@@ -117,7 +117,10 @@ class EnvoyIngress(Ingress):
 
     async def latencies(self) -> dict[str, dict[str, float]]:
         """p50 and p99 of every revision's answers in milliseconds, since Envoy started."""
-        _, body = await self._ask("/stats?format=json&filter=%5Ecluster%5C.%5B%5E.%5D%2B%5C.upstream_rq_time%24")
+        try:
+            _, body = await self._ask("/stats?format=json&filter=%5Ecluster%5C.%5B%5E.%5D%2B%5C.upstream_rq_time%24")
+        except (OSError, TimeoutError):
+            return {}
         histograms: dict[str, Any] = next((s["histograms"] for s in json.loads(body)["stats"] if "histograms" in s), {})
         quantiles = histograms.get("supported_quantiles", [])
         return {

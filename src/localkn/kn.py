@@ -74,7 +74,7 @@ def _update(arguments: argparse.Namespace) -> None:
     described = {key: value for key, value in changed.items() if key != "status"}
     control.call(place, "apply", service=described, wait_s=0 if arguments.no_wait else arguments.wait_timeout)
     now = _named(control.call(place, "services"), name, noun="service")["status"]
-    print(f"Service '{name}' updated to latest revision '{now['latestCreatedRevisionName']}' is available at URL:")
+    print(f"Service '{name}' updated to latest revision '{now['latestReadyRevisionName']}' is available at URL:")
     print(now["url"])
 
 

@@ -5,6 +5,7 @@ One loop compares what is with what is wanted whenever something changed: an ins
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Platform:
             LocalknError: It cannot run here.
         """
         name = body["metadata"]["name"]
+        if name in self.services:
+            raise ManifestError([f"Service {name}: there are two of that name, in different namespaces"])
         is_direct = self.direct and name == self.public
         self._own_ports[name] = int(self.url.rpartition(":")[2]) if is_direct else free_port()
         self.services[name] = Service(name, namespace, fixed_scale=1 if self.direct else None)
@@ -214,6 +217,8 @@ class Platform:
 
     async def _live(self, instance: Instance, service: Service, revision: Revision) -> None:
         await instance.run(partial(self._launch, instance, service, revision), self.processes)
+        if not instance.stopping:
+            print(f"{instance.name} ended: {instance.exit_reason}", file=sys.stderr, flush=True)
         self.reports.forget(instance.name)
         revision.ended(instance, time.monotonic())
         asyncio.get_running_loop().call_at(revision.retry_at, self.changed)

@@ -39,10 +39,11 @@ class Probe:
             container_port: Its container's port; a probe of that port goes to the one the instance got.
         """
         handler = spec.get("httpGet") or spec.get("tcpSocket") or {}
-        own = {None, 0, container_port.get("containerPort", 8080), container_port.get("name", "")}
+        own = {"", "0", str(container_port.get("containerPort", 8080)), container_port.get("name", "")}
+        port = str(handler.get("port", ""))
         return cls(
             path=(handler.get("path") or "/") if spec.get("httpGet") else None,
-            port=None if handler.get("port") in own else int(handler["port"]),
+            port=None if port in own else int(port),
             headers={header["name"]: header["value"] for header in handler.get("httpHeaders") or ()},
             period_s=spec.get("periodSeconds") or 0,
             timeout_s=spec.get("timeoutSeconds") or 1,

@@ -16,8 +16,8 @@ from localkn.templates import Template
 _FAILED_STARTS = 3
 """So many instances ending before one was ready fail a revision without waiting for its deadline."""
 _STEADY_S = 10.0
-_RETENTION_S = 30.0
-"""Knative's scale-to-zero-grace-period, for the last instance of a revision that lost its traffic."""
+_GRACE_S = 30.0
+"""Knative's scale-to-zero-grace-period: after a stable window without traffic the last instance stays so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ class Revision:
             return self.first_scale if self.pending or self.fixed_scale else max(1, self.desired)
         if self.pending:
             return 0
-        return max(self.desired, 1 if now - self._unreachable_since < _RETENTION_S else 0)
+        retention_s = self.template.settings.stable_window_s + _GRACE_S
+        return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
     def plan(self, now: float) -> Plan:
         """Compare the instances with what is wanted; those not ready go first, then the latest to be ready."""

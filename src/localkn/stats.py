@@ -5,6 +5,7 @@ not, what samples of the ingress's counters add up to.
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Reports(asyncio.DatagramProtocol):
 
     async def listen(self, path: Path) -> None:
         """Receive on the Unix datagram socket *path* from now on."""
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, local_addr=str(path), family=1)
+        await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: self, local_addr=str(path), family=socket.AF_UNIX
+        )
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         """Keep a report; what is none is dropped, an instance must not be able to disturb the others."""

@@ -24,14 +24,16 @@ def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
 
 
 def _table(status: Mapping[str, Any]) -> Table:
-    table = Table(title=status["url"], caption="\n".join(status["notes"]) or None)
+    revisions = [revision for service in status["services"].values() for revision in service["revisions"]]
+    failures = [f"{revision['name']} failed: {revision['failure']}" for revision in revisions if revision["failure"]]
+    caption = "\n".join([*failures, *status["notes"]])
+    table = Table(title=status["url"], caption=caption, caption_justify="left")
     for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in {"revision", ""} else "right")
-    for service in status["services"].values():
-        for revision in service["revisions"]:
-            # A revision without traffic, instances or fault is history.
-            if revision["instances"] or revision["traffic_percent"] or revision["failure"]:
-                table.add_row(*_row(revision))
+        left = column in {"revision", ""}
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for revision in revisions:
+        if revision["instances"] or revision["traffic_percent"]:
+            table.add_row(*_row(revision))
     return table
 
 
@@ -44,5 +46,5 @@ def _row(revision: Mapping[str, Any]) -> list[str]:
         f"{revision['concurrency']:.1f} of {revision['target']:g}",
         f"{revision['rps']:.1f}",
         "/".join(times),
-        revision["failure"] or ("panicking" if revision["panicking"] else ""),
+        "panicking" if revision["panicking"] else "",
     ]

@@ -56,6 +56,8 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with options.state_dir.held():
+        if not 1 <= options.port <= 65535:
+            raise PlatformError(f"--port must be 1 to 65535, not {options.port}")
         if not is_free(options.port):
             raise PlatformError(f"port {options.port} is taken; choose another with --port")
         async with Processes() as processes:

@@ -120,7 +120,7 @@ def test_load_is_followed_within_the_bounds() -> None:
         made.measure(second, concurrency=0.0, requests=0.0)
         made.decide(second)
     assert made.desired == 0
-    assert (made.wanted(39.9), made.wanted(150)) == (1, 0)
+    assert (made.wanted(99.9), made.wanted(150)) == (1, 0)
     made.reach(reachable=True, now=151.0)
     assert made.wanted(151) == 1
 

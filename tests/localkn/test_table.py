@@ -23,15 +23,14 @@ STATUS = {"url": "http://x", "notes": ["a note"], "services": {"rank": {"revisio
 
 
 def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row a revision, with what is wrong; revisions that are history are left out."""
+    """One row a revision; what has failed is told below, and what is history is left out."""
     monkeypatch.setenv("COLUMNS", "140")
     table.show(lambda: STATUS, once=True)
     lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line] for line in lines if line[0].startswith("rank")]
     assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panicking"]
-    assert rows[1][0] == "rank-00002 #next"
-    assert rows[1][-1] == "exit code 1"
-    assert len(rows) == 2
+    assert rows[1:] == [["rank-00002 failed: exit code 1"]]
+    assert lines[-1][0].strip() == "a note"
 
 
 def test_a_terminal_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
