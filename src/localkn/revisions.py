@@ -132,7 +132,7 @@ class Revision:
             self._failed_starts = 0
             return
         self._failed_starts += 1
-        longest_s = 30.0 if self.pending else 2.0
+        longest_s = 30.0 if self.pending else 1.0
         self.retry_at = now + min(0.25 * 2 ** (self._failed_starts - 1), longest_s)
         if self.pending and self._failed_starts >= _FAILED_STARTS:
             self.failure = f"its instances end before they are ready: {instance.exit_reason}"

@@ -79,15 +79,15 @@ def test_instances_that_end_at_once_fail_a_revision_soon() -> None:
 
 
 def test_a_crash_after_a_steady_time_is_mended_at_once() -> None:
-    """Only crashes in a row are put off, and never by more than two seconds once the revision has been ready."""
+    """Only crashes in a row are put off, and never by more than a second once the revision has been ready."""
     made = made_ready()
     made.ended(made.instances[0], now=100.0)
     assert made.plan(100.0).start == 1
     for now in range(200, 210):
         made.ended(add(made, ready_at=now - 1.0), now=float(now))
     assert made.failure is None
-    assert made.plan(210.9).start == 0
-    assert made.plan(211.1).start == 1
+    assert made.plan(209.9).start == 0
+    assert made.plan(210.1).start == 1
 
 
 def test_an_instance_that_was_told_to_go_is_no_crash() -> None:
