@@ -108,7 +108,8 @@ class Revision:
         if self.failure is not None:
             return 0
         if self._unreachable_since is None:
-            return self.first_scale if self.pending or self.fixed_scale else max(1, self.desired)
+            lasting = max(1, self.template.settings.bounded(self.desired, reachable=True))
+            return self.first_scale if self.pending or self.fixed_scale else lasting
         if self.pending:
             return 0
         retention_s = self.template.settings.stable_window_s + _GRACE_S
