@@ -145,6 +145,11 @@ run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, sto
   python -m tools.doctor --state-dir "$STATE" --port "$PORT" "${REST[@]}"
 }
 
+run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --help names them
+  ensure dev
+  "$VENV/bin/python" -m tools.bench "$@"
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
   ensure_envoy

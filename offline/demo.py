@@ -116,7 +116,7 @@ class _User:
         self._random = random
         age = _draw(random, _AGE_SHARES)
         # Each age group leans towards three genres of its own, so age tells something about taste.
-        leaning = [(age * 2 + step) % len(GENRES) for step in range(3)]
+        leaning = [(age * len(GENRES) // 6 + step) % len(GENRES) for step in range(3)]
         first = leaning[int(random.random() * 3)] if random.random() < 0.7 else int(random.random() * len(GENRES))
         second = (first + 1 + int(random.random() * (len(GENRES) - 1))) % len(GENRES)
         self.tastes = (first, second)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests.redis_server import PROGRAM, RedisServer, redis_running
+
 
 @pytest.fixture(scope="session")
 def anyio_backend():
@@ -38,3 +40,12 @@ def turns():
             await asyncio.sleep(0)
 
     return turn
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server for all tests that want one; they flush it first."""
+    if PROGRAM is None:
+        pytest.skip("redis-server is not installed")
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -52,7 +52,7 @@ class Coalescer(Generic[Q, A]):
         self._send = send
         self._queue: BatchQueue[_Waiting[Q, A]] = BatchQueue(limits, abandoned=lambda waiting: waiting.answer.done())
         self._look_due = False
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], Cut[_Waiting[Q, A]]] = {}
 
     async def ask(self, query: Q, *, call: Call, within_s: float) -> HopAnswer[list[A]]:
         """
@@ -73,6 +73,15 @@ class Coalescer(Generic[Q, A]):
                 return await waiting.answer
         except TimeoutError as error:
             raise DeadlineExceededError from error
+        finally:
+            if waiting.answer.cancelled():
+                self._drop_abandoned()
+
+    def _drop_abandoned(self) -> None:
+        """Give up requests that nobody waits for any more."""
+        for task, cut in self._sending.items():
+            if all(entry.item.answer.done() for entry in cut.entries):
+                task.cancel()
 
     def _look_soon(self) -> None:
         if not self._look_due and self._queue.has_slot:
@@ -86,8 +95,8 @@ class Coalescer(Generic[Q, A]):
             _settle(entry, DeadlineExceededError())
         if decision.cut:
             task = asyncio.get_running_loop().create_task(self._carry(decision.cut))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._sending[task] = decision.cut
+            task.add_done_callback(self._sending.pop)
             self._look_soon()
 
     async def _carry(self, cut: Cut[_Waiting[Q, A]]) -> None:

@@ -81,7 +81,7 @@ class Settings:
 
 def _coalescing(reader: Reader) -> BatchLimits | None:
     """Return the limits; with 0 calls in flight, no coalescing."""
-    in_flight = reader.integer("HOP_COALESCE_IN_FLIGHT", 0)
+    in_flight = reader.integer("HOP_COALESCE_IN_FLIGHT", 16)
     if not in_flight:
         return None
     return BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)

@@ -121,6 +121,25 @@ async def test_expired_and_cancelled_calls_are_not_sent(turns):
     assert hop.requests == [["a"], ["d"]]
 
 
+async def test_a_request_nobody_waits_for_is_given_up(turns):
+    """When the last of those in a request has left, the request ends and its slot is free."""
+    hop = Hop()
+    hop.release.clear()
+    coalescer = Coalescer(hop, limits=limits())
+    leaving = [ask(coalescer, each) for each in "ab"]
+    await turns()
+    leaving[0].cancel()
+    await turns()
+    staying = ask(coalescer, "c")
+    await turns()
+    assert hop.requests == [["a", "b"]]
+    leaving[1].cancel()
+    await turns()
+    assert hop.requests == [["a", "b"], ["c"]]
+    hop.release.set()
+    assert (await staying).value == ["C"]
+
+
 async def test_a_spent_budget_is_not_sent():
     """A call whose budget is gone when its turn comes gets the error."""
     hop = Hop()

@@ -1,7 +1,7 @@
 """One suite for every feature store: what holds for one holds for all."""
 
-import asyncio
-from collections.abc import Iterator
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,10 @@ import pytest
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore, HistoryItem, UserRecord
+from recsys.stores.port import FeatureStore, HistoryItem, Interaction, UserRecord
+from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
+from tests.redis_server import RedisServer
 
 POPULATION = Features(age_group="unknown", avg_session_duration=61.5, total_purchases=2, engagement_score=0.25)
 
@@ -29,12 +31,47 @@ BOB = UserRecord("bob", "unknown")
 ODD = UserRecord("Ω'; DROP TABLE users; --\x7f", "55+", views=1, history=[HistoryItem('"quoted"', 1.0, 1)])
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
-    opened: FeatureStore = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store.db")
-    asyncio.run(opened.replace([BOB, ANN, ODD], population=POPULATION))
+BRACED = UserRecord("a}b{c:%7d*?[x]", "55+", history=[HistoryItem("}", 0.5, 1)])
+
+Opener = Callable[..., FeatureStore]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_opener(kind: str, request: pytest.FixtureRequest, folder: Path) -> Opener:
+    if kind == "memory":
+        return MemoryStore
+    if kind == "sqlite":
+        return lambda **options: SqliteStore(folder / "store.db", **options)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.flush()
+    return lambda **options: RedisStore(server.url, **options)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens an empty store of one kind."""
+    return make_opener(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same store as often as wanted, as several instances do."""
+    return make_opener(request.param, request, tmp_path)
+
+
+@pytest.fixture
+async def store(opener: Opener) -> AsyncIterator[FeatureStore]:
+    opened = opener()
+    await opened.replace([BOB, ANN, ODD], population=POPULATION)
     yield opened
-    asyncio.run(opened.aclose())
+    await opened.aclose()
 
 
 async def test_what_was_stored_is_read(store):
@@ -48,8 +85,11 @@ async def test_many_are_read_in_the_order_asked(store):
 
 
 async def test_ids_are_data(store):
-    """Quotes, other scripts and SQL in ids mean nothing to a store."""
+    """Quotes, other scripts, patterns and SQL in ids mean nothing to a store."""
     assert await store.read([ODD.user_id, "ann"], history=10) == [ODD, ANN]
+    await store.replace([ODD, BRACED], population=NOBODY)
+    assert await store.read([BRACED.user_id, ODD.user_id, "ann"], history=10) == [BRACED, ODD, None]
+    assert [record async for record in store.scan()] == [BRACED, ODD]
 
 
 async def test_nobody_is_asked_for(store):
@@ -91,10 +131,134 @@ async def test_a_failing_replacement_changes_nothing(store):
 
 async def test_scanning_yields_everything_by_user_id(store):
     """A scan gives every record with its whole history, in the order of ids."""
-    assert list(store.scan()) == [ANN, BOB, ODD]
+    assert [record async for record in store.scan()] == [ANN, BOB, ODD]
 
 
 async def test_closing_twice_is_allowed(store):
     """A store that is closed can be closed again."""
     await store.aclose()
     await store.aclose()
+
+
+def interaction(number: int, **changes: object) -> Interaction:
+    fields: dict[str, object] = {
+        "source": "//shop",
+        "event_id": str(number),
+        "user_id": "zoe",
+        "kind": "view",
+        "time_us": 1_750_000_000_000_000 + number,
+        "item_id": f"item_{number}",
+        **changes,
+    }
+    return Interaction(**fields)  # type: ignore[arg-type]
+
+
+async def test_interactions_are_counted(store):
+    """Each kind moves its counter; items are tied with the weight of what was done; the newest time stays."""
+    applied = await store.apply(
+        [
+            interaction(1, item_id="x", time_us=100),
+            interaction(2, item_id="x", kind="purchase", time_us=300),
+            interaction(3, item_id="y", kind="click", time_us=200),
+            interaction(4, item_id=None, kind="session_end", time_us=400, duration_ms=61_500),
+            interaction(5, item_id=None, kind="session_end", time_us=350),
+        ]
+    )
+    assert applied == [True] * 5
+    assert await store.read(["zoe"], history=10) == [
+        UserRecord(
+            "zoe",
+            "unknown",
+            views=1,
+            clicks=1,
+            purchases=1,
+            sessions=2,
+            session_ms=61_500,
+            as_of_us=400,
+            history=[HistoryItem("x", 6.0, 300), HistoryItem("y", 2.0, 200)],
+        )
+    ]
+
+
+async def test_interactions_add_to_what_was_imported(store):
+    """A user known before keeps profile and history."""
+    await store.apply([interaction(1, user_id="ann", item_id="a", kind="click", time_us=1_800_000_000_000_000)])
+    (ann,) = await store.read(["ann"], history=10)
+    assert (ann.age_group, ann.clicks, ann.views) == ("25-34", 3, 3)
+    assert ann.history[0] == HistoryItem("a", 4.0, 1_800_000_000_000_000)
+    assert ann.as_of_us == 1_800_000_000_000_000
+
+
+async def test_a_repeated_event_changes_nothing(store):
+    """In one call or in several: (source, id) counts once; the same id of another source is another event."""
+    first = interaction(1)
+    assert await store.apply([first, first]) == [True, False]
+    before = await store.read(["zoe"], history=10)
+    assert await store.apply([first, interaction(1, kind="purchase")]) == [False, False]
+    assert await store.read(["zoe"], history=10) == before
+    assert await store.apply([interaction(1, source="//app")]) == [True]
+
+
+async def test_repeats_are_known_for_the_window(opener):
+    """Days later a repeated event still changes nothing; after the window it is a new one."""
+    clock = Clock()
+    store = opener(window_s=7 * 86_400.0, clock=clock)
+    assert await store.apply([interaction(1)]) == [True]
+    clock.now += 6.9 * 86_400
+    assert await store.apply([interaction(1), interaction(2)]) == [False, True]
+    clock.now += 0.2 * 86_400
+    assert await store.apply([interaction(1), interaction(2)]) == [True, False]
+    await store.aclose()
+
+
+async def test_order_and_grouping_do_not_matter(opener):
+    """Shuffled, repeated and split differently, the same events give the same state."""
+    draw = random.Random(5)
+    events = [
+        interaction(
+            number,
+            user_id=draw.choice("abc"),
+            kind=(kind := draw.choice(["view", "click", "purchase", "session_end"])),
+            item_id=None if kind == "session_end" else draw.choice("xyz"),
+            time_us=draw.randint(1, 10**15),
+            duration_ms=draw.randint(0, 10**6) if kind == "session_end" else 0,
+        )
+        for number in range(60)
+    ]
+    states = []
+    for size in (1, 7, 200):
+        store = opener()
+        await store.replace([], population=NOBODY)
+        shuffled = draw.sample(events * 2, 120)
+        told = [await store.apply(shuffled[start : start + size]) for start in range(0, 120, size)]
+        assert sum(map(sum, told)) == 60
+        states.append([record async for record in store.scan()])
+        await store.aclose()
+    assert states[0] == states[1] == states[2]
+    assert len(states[0]) == 3
+
+
+async def test_long_histories_are_whole(store):
+    """Thousands of items are all kept; reading gives the newest, scanning all of them."""
+    long = UserRecord("long", "unknown", history=[HistoryItem(f"i{n:05}", 0.5, 10**15 - n) for n in range(9000)])
+    await store.replace([long], population=NOBODY)
+    assert [record async for record in store.scan()] == [long]
+    (read,) = await store.read(["long"], history=1000)
+    assert read.history == long.history[:1000]
+
+
+async def test_two_openers_see_each_other(shared_opener):
+    """What one instance counted, another one reads at once, and knows as counted."""
+    one, other = shared_opener(), shared_opener()
+    assert await one.apply([interaction(1)]) == [True]
+    (seen,) = await other.read(["zoe"], history=10)
+    assert seen.views == 1
+    assert await other.apply([interaction(1)]) == [False]
+    await one.replace([BOB], population=POPULATION)
+    assert await other.read(["zoe", "bob"], history=10) == [None, BOB]
+    assert await other.population() == POPULATION
+    assert await other.apply([interaction(9)]) == [True]
+    (again,) = await one.read(["zoe"], history=10)
+    assert again.views == 1
+    await one.aclose()
+    await other.aclose()

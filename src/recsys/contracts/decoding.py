@@ -123,6 +123,12 @@ def _find_in_boolean(value: Any, _info: inspect.BoolType, path: str) -> list[Fau
     return [] if isinstance(value, bool) else [Fault(path, f"must be true or false, not {_name(value)}")]
 
 
+def _find_in_literal(value: Any, info: inspect.LiteralType, path: str) -> list[Fault]:
+    if isinstance(value, str | int) and value in info.values:
+        return []
+    return [Fault(path, f"must be one of {', '.join(map(repr, info.values))}")]
+
+
 def _find_in_union(value: Any, info: inspect.UnionType, path: str) -> list[Fault]:
     if value is None and info.includes_none:
         return []
@@ -175,6 +181,7 @@ _RULES: dict[type[inspect.Type], Callable[[Any, Any, str], list[Fault]]] = {
     inspect.FloatType: _find_in_number,
     inspect.BoolType: _find_in_boolean,
     inspect.UnionType: _find_in_union,
+    inspect.LiteralType: _find_in_literal,
     inspect.RawType: _find_nothing,
 }
 

@@ -1,19 +1,30 @@
 """A feature store in this process's memory: for tests and for trying things out. It forgets when the process ends."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import msgspec
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
-from recsys.stores.port import UserRecord
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, new_record
+from recsys.stores.port import Interaction, UserRecord
 
 
 class MemoryStore:
-    """The port over a dictionary."""
+    """
+    The port over dictionaries.
 
-    def __init__(self) -> None:
+    Args:
+        window_s: How long an event is known as repeated.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, *, window_s: float = DEDUPLICATION_WINDOW_S, clock: Callable[[], float] = time.time) -> None:
+        self._window_s = window_s
+        self._clock = clock
         self._records: dict[str, UserRecord] = {}
+        self._seen: dict[tuple[str, str], float] = {}
         self._population = NOBODY
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
@@ -21,19 +32,34 @@ class MemoryStore:
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record and msgspec.structs.replace(record, history=record.history[:history]) for record in found]
 
+    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        """Count *interactions*."""
+        return [self._apply(interaction) for interaction in interactions]
+
+    def _apply(self, interaction: Interaction) -> bool:
+        key, now = (interaction.source, interaction.event_id), self._clock()
+        if self._seen.get(key, float("-inf")) > now - self._window_s:
+            return False
+        self._seen[key] = now
+        record = self._records.get(interaction.user_id) or new_record(interaction.user_id)
+        self._records[interaction.user_id] = count_interaction(record, interaction)
+        return True
+
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
         return self._population
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content."""
-        self._records = {record.user_id: record for record in sorted(records, key=lambda record: record.user_id)}
+        self._records = {record.user_id: record for record in records}
+        self._seen.clear()
         self._population = population
         return len(self._records)
 
-    def scan(self) -> Iterator[UserRecord]:
+    async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id."""
-        yield from self._records.values()
+        for user_id in sorted(self._records):
+            yield self._records[user_id]
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

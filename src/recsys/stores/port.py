@@ -5,7 +5,7 @@ A store holds, per user, a profile, counters and the items they interacted with.
 from, never features: those are a function of this state (`recsys.features`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -68,6 +68,29 @@ class UserRecord(Struct, frozen=True):
     history: list[HistoryItem] = []
 
 
+class Interaction(Struct, frozen=True):
+    """
+    Something a user did, as an event told it.
+
+    Attributes:
+        source: Of the event.
+        event_id: Of the event; with the source it tells deliveries of one event apart from another event.
+        user_id: Who.
+        kind: `view`, `click`, `purchase` or `session_end`.
+        time_us: When, microseconds since the epoch.
+        item_id: To what; None at the end of a session.
+        duration_ms: Length of the session that ended.
+    """
+
+    source: str
+    event_id: str
+    user_id: str
+    kind: str
+    time_us: int
+    item_id: str | None = None
+    duration_ms: int = 0
+
+
 class FeatureStore(Protocol):
     """
     The port. Every implementation passes the suite in tests/stores/conformance.
@@ -83,6 +106,17 @@ class FeatureStore(Protocol):
         """
         ...
 
+    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        """
+        Count *interactions*, each at once and only once; tell for each whether it was new.
+
+        A user's record after any number of calls is a function of the set of events applied: their order, their
+        distribution over calls, and repeated deliveries make no difference. An event is known as repeated for the
+        store's deduplication window, counted from its first delivery. When the call returns the events outlive this
+        process; when it raises, none or all of them may have been applied, and applying them again is safe.
+        """
+        ...
+
     async def population(self) -> Features:
         """Return what to assume of a user the store does not know."""
         ...
@@ -95,7 +129,7 @@ class FeatureStore(Protocol):
         """
         ...
 
-    def scan(self) -> Iterator[UserRecord]:
+    def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record with its whole history, ordered by user id. For training and copying, not serving."""
         ...
 

@@ -3,12 +3,16 @@ A feature store in one SQLite file: the embedded default.
 
 Write-ahead logging lets several processes read while one writes. Reads are point look-ups of tens of microseconds
 and run on the event loop; handing them to a thread would cost more than they do. They never wait for a lock: a
-store that is locked is `StoreUnavailableError` at once, and the caller decides.
+store that is locked is `StoreUnavailableError` at once, and the caller decides. Writes wait for other writers, so
+they have a thread and a connection of their own.
 """
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -17,11 +21,13 @@ from typing import Any
 import msgspec
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
-from recsys.stores.port import HistoryItem, StoreFormatError, StoreUnavailableError, UserRecord
+from recsys.features import NOBODY, TIE_WEIGHTS
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, new_record
+from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, StoreUnavailableError, UserRecord
 
 SCHEMA_VERSION = 1
-_OPENING_TIMEOUT_MS = 5000
+_LOCK_TIMEOUT_MS = 5000
+_PRUNE_EVERY_S = 60.0
 
 _SCHEMA = """
 CREATE TABLE users (
@@ -33,13 +39,32 @@ CREATE TABLE history (
     PRIMARY KEY (user_id, item_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX history_newest ON history (user_id, time_us DESC, item_id, weight);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL, PRIMARY KEY (source, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_oldest ON events (seen_us);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
 _ONE_USER = "SELECT * FROM users WHERE user_id = ?"
 _SOME_USERS = "SELECT * FROM users WHERE user_id IN (SELECT value FROM json_each(?))"
 _NEWEST = "SELECT item_id, weight, time_us FROM history WHERE user_id = ? ORDER BY time_us DESC, item_id LIMIT ?"
 _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
+_INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_TIE = "INSERT INTO history VALUES (?, ?, ?, ?)"
+_NOTE_EVENT = """
+INSERT INTO events VALUES (?1, ?2, ?3)
+ON CONFLICT DO UPDATE SET seen_us = excluded.seen_us WHERE seen_us <= ?3 - ?4
+"""
+_COUNT = f"""
+{_INSERT_USER} ON CONFLICT DO UPDATE SET
+    views = views + excluded.views, clicks = clicks + excluded.clicks, purchases = purchases + excluded.purchases,
+    sessions = sessions + excluded.sessions, session_ms = session_ms + excluded.session_ms,
+    as_of_us = max(ifnull(as_of_us, 0), excluded.as_of_us)
+"""
+_TIE = f"""
+{_INSERT_TIE} ON CONFLICT DO UPDATE SET weight = weight + excluded.weight, time_us = max(time_us, excluded.time_us)
+"""
 
 
 class SqliteStore:
@@ -48,54 +73,58 @@ class SqliteStore:
 
     Args:
         path: The file; made, with its tables, where it does not exist.
+        window_s: How long an event is known as repeated.
+        clock: Seconds since the epoch.
 
     Raises:
         StoreFormatError: the file is no SQLite file, or of another version.
         StoreUnavailableError: the file cannot be opened or is locked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window_s: float = DEDUPLICATION_WINDOW_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._path = path
+        self._window_us = int(window_s * 1_000_000)
+        self._clock = clock
+        self._pruned = float("-inf")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         with _translated(path):
-            self._connection = _connect(path)
-            self._prepare()
+            self._writer = _connect(path)
+            _prepare(self._writer, path)
+            self._reader = _connect(path)
+            self._reader.execute("PRAGMA busy_timeout = 0")
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
         """Return the records of *user_ids*; about 40 us for a user with 50 items."""
         with _translated(self._path):
             if len(user_ids) == 1:
-                rows = self._connection.execute(_ONE_USER, user_ids).fetchall()
+                rows = self._reader.execute(_ONE_USER, user_ids).fetchall()
             else:
-                rows = self._connection.execute(_SOME_USERS, [json.dumps(user_ids)]).fetchall()
-            newest = {row[0]: self._connection.execute(_NEWEST, (row[0], history)).fetchall() for row in rows}
+                rows = self._reader.execute(_SOME_USERS, [json.dumps(user_ids)]).fetchall()
+            newest = {row[0]: self._reader.execute(_NEWEST, (row[0], history)).fetchall() for row in rows}
         found = {row[0]: _record(row, [HistoryItem(*item) for item in newest[row[0]]]) for row in rows}
         return [found.get(user_id) for user_id in user_ids]
+
+    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        """Count *interactions* in one transaction: about 0.2 ms, and 20 us for each of them."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
 
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
         with _translated(self._path):
-            row = self._connection.execute("SELECT value FROM facts WHERE name = 'population'").fetchone()
+            row = self._reader.execute("SELECT value FROM facts WHERE name = 'population'").fetchone()
         return msgspec.json.decode(row[0], type=Features) if row else NOBODY
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content in one transaction; about 2 us a history item."""
-        count = 0
-        with _translated(self._path), self._connection as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
-            for table in ("users", "history", "facts"):
-                transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
-            for record in records:
-                transaction.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(record))
-                transaction.executemany(
-                    "INSERT INTO history VALUES (?, ?, ?, ?)",
-                    ((record.user_id, item.item_id, item.weight, item.time_us) for item in record.history),
-                )
-                count += 1
-            text = msgspec.json.encode(population).decode()
-            transaction.execute("INSERT INTO facts VALUES ('population', ?)", [text])
-        return count
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, population)
 
-    def scan(self) -> Iterator[UserRecord]:
+    async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id, from one snapshot of the file."""
         with _translated(self._path), closing(_connect(self._path)) as reader:
             reader.execute("BEGIN")
@@ -109,30 +138,83 @@ class SqliteStore:
                 yield _record(row, history)
 
     async def aclose(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the file, once a write that is under way has ended."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._writer.close()
+        self._reader.close()
 
-    def _prepare(self) -> None:
-        """Make the tables unless they are there. Several processes may get here at once; one of them does it."""
-        self._connection.execute(f"PRAGMA busy_timeout = {_OPENING_TIMEOUT_MS}")
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        with self._connection as transaction:
+    def _apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        with _translated(self._path), self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
-            (version,) = transaction.execute("PRAGMA user_version").fetchone()
-            (tables,) = transaction.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if version != SCHEMA_VERSION and (version or tables):
-                raise StoreFormatError(f"{self._path} holds a store of version {version}; this program reads version 1")
-            if not tables:
-                for statement in _SCHEMA.split(";"):
-                    transaction.execute(statement)
-                transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._connection.execute("PRAGMA busy_timeout = 0")
+            self._prune()
+            return [self._count(interaction) for interaction in interactions]
+
+    def _count(self, interaction: Interaction) -> bool:
+        now_us = int(self._clock() * 1_000_000)
+        noted = self._writer.execute(_NOTE_EVENT, (interaction.source, interaction.event_id, now_us, self._window_us))
+        if not noted.rowcount:
+            return False
+        kind, user_id = interaction.kind, interaction.user_id
+        self._writer.execute(
+            _COUNT,
+            (
+                user_id,
+                new_record(user_id).age_group,
+                kind == "view",
+                kind == "click",
+                kind == "purchase",
+                kind == "session_end",
+                interaction.duration_ms,
+                interaction.time_us,
+            ),
+        )
+        if interaction.item_id is not None:
+            self._writer.execute(_TIE, (user_id, interaction.item_id, TIE_WEIGHTS[kind], interaction.time_us))
+        return True
+
+    def _prune(self) -> None:
+        """Forget events older than the window, now and then."""
+        now = self._clock()
+        if not self._pruned <= now < self._pruned + _PRUNE_EVERY_S:
+            self._pruned = now
+            self._writer.execute("DELETE FROM events WHERE seen_us <= ?", [int(now * 1_000_000) - self._window_us])
+
+    def _replace(self, records: Iterable[UserRecord], population: Features) -> int:
+        count = 0
+        with _translated(self._path), self._writer as transaction:
+            transaction.execute("BEGIN IMMEDIATE")
+            for table in ("users", "history", "events", "facts"):
+                transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
+            for record in records:
+                transaction.execute(_INSERT_USER, _row(record))
+                transaction.executemany(
+                    _INSERT_TIE,
+                    ((record.user_id, item.item_id, item.weight, item.time_us) for item in record.history),
+                )
+                count += 1
+            text = msgspec.json.encode(population).decode()
+            transaction.execute("INSERT INTO facts VALUES ('population', ?)", [text])
+        return count
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables unless they are there. Several processes may get here at once; one of them does it."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    with connection as transaction:
+        transaction.execute("BEGIN IMMEDIATE")
+        (version,) = transaction.execute("PRAGMA user_version").fetchone()
+        (tables,) = transaction.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version != SCHEMA_VERSION and (version or tables):
+            raise StoreFormatError(f"{path} holds a store of version {version}; this program reads version 1")
+        if not tables:
+            for statement in _SCHEMA.split(";"):
+                transaction.execute(statement)
+            transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=_OPENING_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+    # A killed process loses nothing; a machine that loses its power may lose the last events, and the broker's.
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 

@@ -1,0 +1,299 @@
+"""
+A feature store in Redis: the one that instances on several machines share.
+
+Per user four keys with one hash tag, so that they live on one node of a cluster and a script may touch them together:
+
+    recsys:G:{user}:u   hash     profile and counters
+    recsys:G:{user}:t   sorted   items by newest interaction (score: minus microseconds)
+    recsys:G:{user}:w   hash     items' weights
+    recsys:G:{user}:e   sorted   digests of events seen (score: when), trimmed to the window, gone with it
+
+G is the generation, named by `recsys:generation`: a replacement fills the next one and then points there. A user with
+50 items and 20 recent events takes about 9 KB.
+
+A call is one round trip, however many users or events: commands go as a pipeline, an event's update as a script.
+"""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from recsys.contracts.wire import Features
+from recsys.features import NOBODY, TIE_WEIGHTS
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, new_record
+from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
+
+TIMEOUT_S = 0.5
+_CHUNK = 200
+_POINTER = "recsys:generation"
+_COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
+_FIELDS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
+
+_READ = """
+local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
+if not profile[1] then return false end
+local items = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
+local ids = {}
+for i = 1, #items, 2 do ids[#ids + 1] = items[i] end
+local weights = {}
+for first = 1, #ids, 1000 do
+    local some = redis.call('HMGET', KEYS[3], unpack(ids, first, math.min(first + 999, #ids)))
+    for i = 1, #some do weights[#weights + 1] = some[i] end
+end
+return {profile, items, weights}
+"""
+# Numbers stay the strings they came as: Lua would print long ones with an exponent.
+_APPLY = """
+local digest, now, window = ARGV[1], ARGV[2], ARGV[3]
+local oldest = tonumber(now) - tonumber(window)
+local seen = redis.call('ZSCORE', KEYS[4], digest)
+if seen and tonumber(seen) > oldest then return 0 end
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', oldest)
+redis.call('ZADD', KEYS[4], now, digest)
+redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
+redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4])
+redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
+redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
+local newest = redis.call('HGET', KEYS[1], 'as_of_us')
+if not newest or tonumber(ARGV[7]) > tonumber(newest) then redis.call('HSET', KEYS[1], 'as_of_us', ARGV[7]) end
+if ARGV[8] ~= '' then
+    redis.call('ZADD', KEYS[2], 'LT', -tonumber(ARGV[7]), ARGV[8])
+    redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], ARGV[9])
+end
+if ARGV[10] ~= '0' then
+    for key = 1, 3 do redis.call('EXPIRE', KEYS[key], ARGV[10]) end
+end
+return 1
+"""
+_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_READ, _APPLY)}
+_READ_SHA, _APPLY_SHA = _SCRIPTS
+
+
+class RedisStore:
+    """
+    The port over one Redis database.
+
+    Args:
+        url: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://` for TLS. A password may be kept out of it.
+        password: Where it is not in *url*.
+        window_s: How long an event is known as repeated.
+        ttl_s: A user without events for so long is forgotten; 0 for never.
+        clock: Seconds since the epoch.
+
+    Nothing is connected before the first call; a connection that broke is made anew by the next one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        password: str | None = None,
+        window_s: float = DEDUPLICATION_WINDOW_S,
+        ttl_s: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        credentials: dict[str, Any] = {"password": password} if password else {}
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            # A connection that Redis closed while it was idle costs one more try, not a failed call.
+            retry=Retry(NoBackoff(), 1),
+            **credentials,
+        )
+        self._window_us = int(window_s * 1_000_000)
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._generation = b"0"
+
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
+        """Return the records of *user_ids*."""
+
+        def ask(pipeline: Pipeline) -> None:
+            for user_id in user_ids:
+                user, times, weights, _ = self._keys(user_id)
+                pipeline.evalsha(_READ_SHA, 3, user, times, weights, history, *_COUNTERS)
+
+        answers = await self._run(ask)
+        return [answer and _record(user_id, *answer) for user_id, answer in zip(user_ids, answers, strict=True)]
+
+    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        """Count *interactions*, each by a script of its own."""
+        now_us = int(self._clock() * 1_000_000)
+
+        def tell(pipeline: Pipeline) -> None:
+            for each in interactions:
+                pipeline.evalsha(
+                    _APPLY_SHA,
+                    4,
+                    *self._keys(each.user_id),
+                    _digest(each),
+                    now_us,
+                    self._window_us,
+                    new_record(each.user_id).age_group,
+                    _FIELDS[each.kind],
+                    each.duration_ms,
+                    each.time_us,
+                    each.item_id or "",
+                    TIE_WEIGHTS.get(each.kind, 0),
+                    self._ttl_s,
+                )
+
+        return [bool(answer) for answer in await self._run(tell)]
+
+    async def population(self) -> Features:
+        """Return the defaults for unknown users."""
+        (found,) = await self._run(lambda pipeline: pipeline.get(self._population_key()))
+        return msgspec.json.decode(found, type=Features) if found else NOBODY
+
+    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+        """
+        Make *records* the whole content: fill the next generation, point to it, delete the one before.
+
+        Events accepted meanwhile are not part of it: let no events in during a replacement.
+        """
+        with _translated():
+            before = await self._pointed_at()
+            self._generation = b"%d" % (int(before) + 1)
+            try:
+                # What an earlier replacement left that did not get through.
+                await self._delete(self._generation)
+                count = await self._fill(records)
+                await self._redis.set(self._population_key(), msgspec.json.encode(population))
+                await self._redis.set(_POINTER, self._generation)
+            except BaseException:
+                self._generation = before
+                raise
+            await self._delete(before)
+        return count
+
+    async def scan(self) -> AsyncIterator[UserRecord]:
+        """Yield every record by user id; users that come or go meanwhile may be missed."""
+        with _translated():
+            self._generation = await self._pointed_at()
+            prefix = b"recsys:%b:{" % self._generation
+            keys = [key async for key in self._redis.scan_iter(match=prefix + b"*}:u", count=1000)]
+        user_ids = sorted(unquote(key[len(prefix) : -len(b"}:u")].decode()) for key in keys)
+        for start in range(0, len(user_ids), _CHUNK):
+            for record in await self.read(user_ids[start : start + _CHUNK], history=2**31):
+                if record is not None:
+                    yield record
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _pointed_at(self) -> bytes:
+        found = await self._redis.get(_POINTER)
+        return found if isinstance(found, bytes) else b"0"
+
+    async def _run(self, fill: Callable[[Pipeline], Any]) -> list[Any]:
+        """
+        Send what *fill* puts into a pipeline, and return the answers.
+
+        The generation is asked for along with it. Where it has moved on, everything is sent again there: reads
+        found nothing or something old, and what was counted there is gone with it.
+        """
+        with _translated():
+            while True:
+                generation, *answers = await self._send(fill)
+                if (generation or b"0") == self._generation:
+                    return answers
+                self._generation = generation or b"0"
+
+    async def _send(self, fill: Callable[[Pipeline], Any]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.get(_POINTER)
+            fill(pipeline)
+            answers = await pipeline.execute(raise_on_error=False)
+        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        if failures and all(isinstance(failure, NoScriptError) for failure in failures):
+            # A Redis that was restarted, or never knew them. None of the scripts ran.
+            for text in _SCRIPTS.values():
+                await self._redis.script_load(text)
+            return await self._send(fill)
+        if failures:
+            raise failures[0]
+        return answers
+
+    async def _fill(self, records: Iterable[UserRecord]) -> int:
+        count = 0
+        pipeline = self._redis.pipeline(transaction=False)
+        for record in records:
+            user, times, weights, _ = self._keys(record.user_id)
+            profile: dict[Any, Any] = {
+                name: getattr(record, name) for name in _COUNTERS if getattr(record, name) is not None
+            }
+            pipeline.hset(user, mapping=profile)
+            if record.history:
+                pipeline.zadd(times, {item.item_id: -item.time_us for item in record.history})
+                pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in record.history})
+            count += 1
+            if count % _CHUNK == 0:
+                await pipeline.execute()
+        await pipeline.execute()
+        return count
+
+    async def _delete(self, generation: bytes) -> None:
+        doomed: list[bytes] = []
+        async for key in self._redis.scan_iter(match=b"recsys:%b:*" % generation, count=1000):
+            doomed.append(key)
+            if len(doomed) == _CHUNK:
+                await self._redis.unlink(*doomed)
+                doomed.clear()
+        if doomed:
+            await self._redis.unlink(*doomed)
+
+    def _keys(self, user_id: str) -> tuple[str, str, str, str]:
+        # Braces inside an id would end the hash tag early.
+        tagged = f"recsys:{self._generation.decode()}:{{{quote(user_id, safe=_SAFE)}}}"
+        return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
+
+    def _population_key(self) -> str:
+        return f"recsys:{self._generation.decode()}:population"
+
+
+_SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "{}%*?[]\\")
+
+
+def _digest(interaction: Interaction) -> bytes:
+    return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
+
+
+def _record(user_id: str, profile: list[Any], items: list[bytes], weights: list[bytes]) -> UserRecord:
+    age_group, *counters, as_of_us = profile
+    views, clicks, purchases, sessions, session_ms = (int(counter or 0) for counter in counters)
+    history = [
+        HistoryItem(item.decode(), float(weight), -int(float(score)))
+        for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
+    ]
+    return UserRecord(
+        user_id,
+        age_group.decode(),
+        views,
+        clicks,
+        purchases,
+        sessions,
+        session_ms,
+        None if as_of_us is None else int(as_of_us),
+        history,
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn Redis' errors into the port's; they hold no keys and no credentials."""
+    try:
+        yield
+    except RedisError as error:
+        raise StoreUnavailableError(f"redis: {type(error).__name__}") from error

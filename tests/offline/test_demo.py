@@ -1,0 +1,47 @@
+from collections import Counter
+
+from offline.demo import GENRES, make_demo
+from offline.matrix import fingerprint
+from recsys.features import compute_features
+
+DEMO = make_demo()
+
+
+def test_it_is_always_the_same():
+    """The data set is a function of its seed, on every machine."""
+    assert fingerprint(make_demo().records) == fingerprint(DEMO.records)
+    assert fingerprint(make_demo(seed=8).records) != fingerprint(DEMO.records)
+
+
+def test_it_has_the_promised_size():
+    """A thousand users, a thousand titled items, about fifty thousand interactions with times, sessions, purchases."""
+    assert {record.user_id for record in DEMO.records} == {f"user_{number}" for number in range(1, 1001)}
+    assert [item.item_id for item in DEMO.items] == [f"item_{number}" for number in range(1000)]
+    assert len({item.title for item in DEMO.items}) == 1000
+    interactions = sum(record.views + record.clicks + record.purchases for record in DEMO.records)
+    assert 45_000 <= interactions <= 55_000
+    assert all(record.sessions > 0 and record.as_of_us for record in DEMO.records)
+    assert sum(record.purchases for record in DEMO.records) > 2000
+
+
+def test_tastes_are_planted():
+    """Most of what a user did is in the user's genre, and age tells something about it."""
+    genre = {item.item_id: item.category for item in DEMO.items}
+    for record in DEMO.records:
+        weights = Counter[str]()
+        for item in record.history:
+            weights[genre[item.item_id]] += item.weight  # type: ignore[assignment]
+        assert DEMO.tastes[record.user_id] in dict(weights.most_common(2))
+    young = Counter(DEMO.tastes[record.user_id] for record in DEMO.records if record.age_group == "under-18")
+    old = Counter(DEMO.tastes[record.user_id] for record in DEMO.records if record.age_group == "55+")
+    assert young.most_common(1)[0][0] != old.most_common(1)[0][0]
+    assert set(DEMO.tastes.values()) == set(GENRES)
+
+
+def test_features_differ_between_users():
+    """The four features are no constants."""
+    features = [compute_features(record) for record in DEMO.records]
+    assert len({each.age_group for each in features}) == 6
+    assert len({each.avg_session_duration for each in features}) > 900
+    assert len({each.total_purchases for each in features}) > 5
+    assert len({each.engagement_score for each in features}) > 100

@@ -1,0 +1,126 @@
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from offline import state, train
+from offline.state import Current, StateDirectory, StateError
+from recsys.ranking.artefact import read_artefact
+from recsys.stores.opening import open_store
+
+
+def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:
+    path = folder / name
+    rows = [f"u{user},i{(user % 3) * 5 + item}" for user in range(users) for item in range(5)]
+    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    return path
+
+
+async def user_ids(url: str) -> list[str]:
+    store = open_store(url)
+    found = [record.user_id async for record in store.scan()]
+    await store.aclose()
+    return found
+
+
+def run(*words: object) -> int:
+    return train.main([str(word) for word in words])
+
+
+def test_the_pointer_is_exchanged(tmp_path):
+    """What is current is read back, and a new pair replaces it."""
+    directory = StateDirectory(tmp_path / "new" / "state")
+    assert directory.current() is None
+    directory.advance(Current("stores/1-a.db", "models/1-x", "a"))
+    directory.advance(Current("stores/2-b.db", "models/2-y", "b"))
+    assert StateDirectory(tmp_path / "new" / "state").current() == Current("stores/2-b.db", "models/2-y", "b")
+    assert [path.name for path in (tmp_path / "new" / "state").iterdir() if path.is_file()] == ["current.json"]
+
+
+def test_an_unreadable_pointer_says_what_to_do(tmp_path, capsys):
+    """A damaged pointer is an error that names the file and the way out."""
+    directory = StateDirectory(tmp_path)
+    (tmp_path / "current.json").write_text("{")
+    with pytest.raises(StateError, match="delete it"):
+        directory.current()
+    assert state.main(["--state-dir", str(tmp_path)]) == 1
+    assert "delete it" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    """A state directory where a file stands is one sentence."""
+    (tmp_path / "file").write_text("")
+    assert run("--state-dir", tmp_path / "file") == 1
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_training_makes_store_and_model_current(tmp_path, capsys):
+    """After a training its store holds the users, its model the items, and the environment names both."""
+    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    directory = StateDirectory(tmp_path)
+    current = directory.current()
+    assert current is not None
+    assert current.dataset == "csv"
+    artefact = read_artefact(directory.model_path(current))
+    assert [item.item_id for item in artefact.items] == sorted((f"i{n}" for n in range(15)), key=lambda i: (len(i), i))
+    assert len(asyncio.run(user_ids(directory.store_url(current)))) == 12
+    capsys.readouterr()
+    assert state.main(["--state-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
+        f"rank-items:MODEL_PATH={directory.model_path(current)}",
+    ]
+
+
+def test_equal_training_gives_an_equal_version(tmp_path):
+    """Same data, same seed, same artefact; other data, another one. Nothing of before is touched."""
+    models = []
+    for number, users in enumerate((12, 12, 13)):
+        assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path, f"{number}.csv", users)) == 0
+        current = StateDirectory(tmp_path).current()
+        assert current is not None
+        models.append(current.model)
+    versions = [model.partition("-")[2] for model in models]
+    assert versions[0] == versions[1] != versions[2]
+    assert [model.partition("-")[0] for model in models] == ["models/1", "models/2", "models/3"]
+    assert len(list((tmp_path / "stores").glob("*.db"))) == 3
+
+
+def test_if_missing_leaves_what_is_there(tmp_path):
+    """With --if-missing a current model is left alone."""
+    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    before = (tmp_path / "current.json").read_bytes()
+    assert run("--state-dir", tmp_path, "--if-missing") == 0
+    assert (tmp_path / "current.json").read_bytes() == before
+
+
+def test_a_malformed_file_leaves_everything_as_it_was(tmp_path, capsys):
+    """A bad line at the end of a file: nothing is imported, nothing is left over."""
+    good = small_csv(tmp_path)
+    assert run("--state-dir", tmp_path, "--interactions", good) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    bad = tmp_path / "bad.csv"
+    bad.write_text(good.read_text() + "u1\n")
+    assert run("--state-dir", tmp_path, "--interactions", bad) == 1
+    assert "bad.csv:62: 2 columns wanted" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path != bad}
+    assert after == before
+
+
+def test_items_without_interactions_file_are_refused(tmp_path):
+    """Titles alone train nothing."""
+    with pytest.raises(SystemExit):
+        run("--state-dir", tmp_path, "--items", "x")
+
+
+def test_a_damaged_model_is_not_served(tmp_path, capsys):
+    """The environment is printed only for an artefact that verifies."""
+    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    assert state.main(["--state-dir", str(tmp_path / "elsewhere")]) == 1
+    assert "nothing was trained" in capsys.readouterr().err
+    current = json.loads((tmp_path / "current.json").read_text())
+    (tmp_path / current["model"] / "items.json").write_text("[]")
+    assert state.main(["--state-dir", str(tmp_path)]) == 1
+    assert "SHA-256" in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""What is particular to Redis: passwords, TLS, outages, restarts, memory."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from redis import Redis
+
+from recsys.features import NOBODY
+from recsys.stores.opening import open_store
+from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
+from recsys.stores.redis import RedisStore
+from tests.redis_server import PROGRAM, RedisServer, redis_running
+from tests.running import take_port
+
+pytestmark = [
+    pytest.mark.may_block,
+    pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed"),
+]
+
+ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
+EVENT = Interaction("//s", "1", "ann", "view", 5, "b")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as started:
+        yield started
+
+
+async def test_an_outage_is_unavailable_and_over_when_it_is_over(server):
+    """While Redis is away calls fail at once; when it is back, scripts forgotten, the next call works."""
+    store = RedisStore(server.url)
+    await store.replace([ANN], population=NOBODY)
+    server.stop()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            await store.read(["ann"], history=5)
+        with pytest.raises(StoreUnavailableError):
+            await store.apply([EVENT])
+    server.start()
+    assert await store.apply([EVENT]) == [True]
+    (ann,) = await store.read(["ann"], history=5)
+    assert [item.item_id for item in ann.history] == ["b", "a"]  # type: ignore[union-attr]
+    await store.aclose()
+
+
+async def test_a_hung_server_is_unavailable_in_time(server, monkeypatch):
+    """A server that accepts and does not answer costs the timeout, not the loop."""
+    monkeypatch.setattr("recsys.stores.redis.TIMEOUT_S", 0.05)
+    store = RedisStore(server.url)
+    await store.read(["ann"], history=5)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(StoreUnavailableError):
+        await store.read(["ann"], history=5)
+    server.process.send_signal(signal.SIGCONT)
+    assert await store.read(["ann"], history=5) == [None]
+    await store.aclose()
+
+
+async def test_nobody_there(free_port):
+    """A store can be made before its server is up; calls say that it is not."""
+    store = open_store(f"redis://127.0.0.1:{free_port}/0")
+    with pytest.raises(StoreUnavailableError, match="ConnectionError"):
+        await store.population()
+    await store.aclose()
+
+
+async def test_a_password_is_wanted(tmp_path):
+    """With the password calls work; without it they fail, and no error repeats it."""
+    with redis_running(tmp_path, "--requirepass", "s3cret") as server:
+        for url, password in ((server.url, "s3cret"), (server.url.replace("//", "//:s3cret@"), None)):
+            store = open_store(url, password=password)
+            assert await store.read(["ann"], history=5) == [None]
+            await store.aclose()
+        store = open_store(server.url, password="wr0ng")
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.read(["ann"], history=5)
+        assert "wr0ng" not in str(caught.value)
+        await store.aclose()
+
+
+async def test_tls(tmp_path):
+    """rediss:// talks TLS and checks the certificate."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    port = take_port()
+    assert PROGRAM is not None
+    with subprocess.Popen(
+        [PROGRAM, "--bind", "127.0.0.1", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no",
+         "--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem"),
+         "--dir", str(tmp_path), "--save", ""],
+        stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        while b"Ready to accept" not in process.stdout.readline():
+            assert process.poll() is None
+        trusted = open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}")
+        assert await trusted.apply([EVENT]) == [True]
+        await trusted.aclose()
+        stranger = open_store(f"rediss://127.0.0.1:{port}/0")
+        with pytest.raises(StoreUnavailableError):
+            await stranger.apply([EVENT])
+        await stranger.aclose()
+        process.kill()
+
+
+async def test_users_without_events_are_forgotten_when_told_so(server):
+    """With a time to live every key of a user has one; events renew it; without, none but the seen events'."""
+    store = RedisStore(server.url, ttl_s=1000, window_s=500)
+    await store.apply([EVENT])
+    with Redis(port=server.port) as client:
+        left = {key.rpartition(b":")[2]: client.ttl(key) for key in client.keys("recsys:0:*")}
+        assert left == {
+            b"u": pytest.approx(1000, abs=2),
+            b"t": pytest.approx(1000, abs=2),
+            b"w": pytest.approx(1000, abs=2),
+            b"e": pytest.approx(500, abs=2),
+        }
+        client.flushall()
+        lasting = RedisStore(server.url, window_s=500)
+        await lasting.apply([EVENT])
+        assert sorted(client.ttl(key) for key in client.keys("recsys:0:*")) == [-1, -1, -1, pytest.approx(500, abs=2)]
+        await lasting.aclose()
+    await store.aclose()
+
+
+async def test_a_user_takes_the_memory_it_is_said_to(server):
+    """Fifty items and twenty recent events take about what the documentation says."""
+    store = RedisStore(server.url)
+    events = [Interaction("//s", str(n), "ann", "view", 10**15 + n, f"item_{n % 50}") for n in range(50)]
+    await store.apply(events)
+    with Redis(port=server.port) as client:
+        used = sum(int(client.memory_usage(key) or 0) for key in client.keys("recsys:0:*"))
+    assert 3_000 < used < 12_000
+    await store.aclose()
+
+
+async def test_a_replacement_leaves_nothing_behind(server):
+    """After replacements only the newest generation's keys are there, also after one that failed."""
+    store = RedisStore(server.url)
+
+    def broken() -> Iterator[UserRecord]:
+        yield ANN
+        raise KeyError("no more")
+
+    await store.replace([ANN], population=NOBODY)
+    with pytest.raises(KeyError):
+        await store.replace(broken(), population=NOBODY)
+    assert await store.read(["ann"], history=5) == [ANN]
+    await store.replace([ANN], population=NOBODY)
+    with Redis(port=server.port) as client:
+        generations = {key.split(b":")[1] for key in client.keys("recsys:*")} - {b"generation"}
+        assert generations == {client.get("recsys:generation")}
+    await store.aclose()

@@ -1,0 +1,159 @@
+"""
+The whole pipeline in a closed loop, beside the same work served the usual way.
+
+    direct        our three functions, wired directly
+    fused         the same three handlers in one process
+    monolith      one FastAPI process, no hops
+    composition   three FastAPI services with httpx's default client between them
+
+All run at the same time on the same data; rounds alternate between them; medians over rounds.
+"""
+
+import asyncio
+import contextlib
+import io
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from offline import train
+from offline.state import StateDirectory
+from recsys.serving.call import Call, Deadline
+from recsys.serving.client import HopClient
+from recsys.serving.receipt import Receipt
+from recsys.serving.transport import HttptoolsTransport
+from tools.bench.processes import Server, drive, free_port, started
+from tools.bench.report import Report, Row, Target
+
+Outcome = Mapping[str, float]
+
+_HOP_CALLERS = 10
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure all four at 1, 10, 32 and 64 callers, and the CPU of one hop call."""
+    levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 5, 2.0)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        env = _train(Path(folder))
+        hop = _start(stack, env, "extract_features")
+        servers = [
+            _start_direct(stack, env, hop),
+            _start(stack, env, "fused"),
+            _start_compared(stack, env, "monolith", "monolith:app"),
+            _start_composition(stack, env),
+        ]
+        rows = [row for callers in levels for row in _compare(servers, callers=callers, rounds=rounds, seconds=seconds)]
+        hop_us = uvloop.run(_measure_hop(hop.port, calls=200 if quick else 5000))
+    return Report("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
+
+
+def _train(folder: Path) -> dict[str, str]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        train.main(["--state-dir", str(folder)])
+    state = StateDirectory(folder)
+    current = state.current()
+    if current is None:
+        raise RuntimeError("training on the demo data failed")
+    return {
+        "AUTH": "off",
+        "FEATURE_STORE_URL": state.store_url(current),
+        "MODEL_PATH": str(state.model_path(current)),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _start(stack: ExitStack, env: Mapping[str, str], name: str) -> Server:
+    port = free_port()
+    source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
+    command = ["recsys.serving", "--source", source]
+    process = stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
+    return Server(name, port, (process,))
+
+
+def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: Server) -> Server:
+    rank_items = _start(stack, env, "rank_items")
+    urls = {
+        "EXTRACT_FEATURES_URL": f"http://127.0.0.1:{extract_features.port}",
+        "RANK_ITEMS_URL": f"http://127.0.0.1:{rank_items.port}",
+    }
+    recommend = _start(stack, {**env, **urls}, "recommend")
+    return Server("direct", recommend.port, recommend.processes + extract_features.processes + rank_items.processes)
+
+
+def _start_compared(stack: ExitStack, env: Mapping[str, str], name: str, app: str) -> Server:
+    port = free_port()
+    command = ["uvicorn", "--log-level", "warning", "--port", str(port), f"loadtests.compared.{app}"]
+    return Server(name, port, (stack.enter_context(started(command, env, port=port)),))
+
+
+def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> Server:
+    hops = [_start_compared(stack, env, name, f"composition:{name}") for name in ("extract_features", "rank_items")]
+    urls = [f"http://127.0.0.1:{hop.port}/" for hop in hops]
+    named = {"EXTRACT_FEATURES_URL": urls[0], "RANK_ITEMS_URL": urls[1]}
+    front = _start_compared(stack, {**env, **named}, "recommend", "composition:recommend")
+    return Server("composition", front.port, front.processes + hops[0].processes + hops[1].processes)
+
+
+def _compare(servers: list[Server], *, callers: int, rounds: int, seconds: float) -> list[Row]:
+    outcomes: dict[str, list[Outcome]] = {server.name: [] for server in servers}
+    for _ in range(rounds):
+        for server in servers:
+            outcomes[server.name].append(drive(server, callers=callers, seconds=seconds))
+    return [_summarise(name, callers, samples) for name, samples in outcomes.items()]
+
+
+def _summarise(system: str, callers: int, samples: list[Outcome]) -> Row:
+    def median(figure: str) -> float:
+        return statistics.median(sample[figure] for sample in samples)
+
+    return {
+        "system": system,
+        "callers": callers,
+        "rps": round(median("rps"), 1),
+        "p50_ms": round(median("p50_ms"), 3),
+        "p99_ms": round(median("p99_ms"), 3),
+        "cpu_us": round(median("cpu_us"), 1),
+        "errors": int(sum(sample["errors"] for sample in samples)),
+    }
+
+
+async def _measure_hop(port: int, *, calls: int) -> float:
+    """Return the CPU microseconds of this process for one call of a hop, with ten callers at once."""
+    transport = HttptoolsTransport()
+    client = HopClient("extract_features", f"http://127.0.0.1:{port}", transport=transport)
+
+    async def call_often() -> None:
+        for number in range(calls // _HOP_CALLERS):
+            call = Call(b"", [], "bench", Receipt(time.monotonic()), Deadline.after(10))
+            body = b'{"user_id":"user_%d"}' % (number % 1000 + 1)
+            await client.send(body, call=call, within_s=10, decode=msgspec.json.Decoder(msgspec.Raw).decode)
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    await asyncio.gather(*(call_often() for _ in range(_HOP_CALLERS)))
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    await transport.aclose()
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / calls * 1e6
+
+
+def _targets(rows: list[Row], hop_us: float, *, busy: int) -> list[Target]:
+    found = {(row["system"], row["callers"]): row for row in rows}
+
+    def ratio(figure: str, system: str, other: str, callers: int) -> float:
+        return float(found[system, callers][figure]) / float(found[other, callers][figure])
+
+    ours = sum(row["errors"] for row in rows if row["system"] in {"direct", "fused"})
+    return [
+        Target(f"direct / monolith, rps at {busy} callers", ratio("rps", "direct", "monolith", busy), ">=", 0.9),
+        Target(f"direct / composition, rps at {busy} callers", ratio("rps", "direct", "composition", busy), ">=", 12),
+        Target(f"fused / monolith, rps at {busy} callers", ratio("rps", "fused", "monolith", busy), ">=", 1.5),
+        Target("direct / monolith, p50 at 1 caller", ratio("p50_ms", "direct", "monolith", 1), "<=", 2.5),
+        Target("errors of direct and fused", ours, "<=", 0),
+        Target("CPU of one hop call at 10 callers, us", hop_us, "<=", 200),
+    ]

@@ -1,0 +1,79 @@
+"""Servers to measure, each a process on a free port of the loopback, with the CPU time each of them spends."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psutil
+
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers on *port*; *processes* are what its requests cost CPU in."""
+
+    name: str
+    port: int
+    processes: tuple[psutil.Process, ...]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds its processes have used."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+
+@contextmanager
+def started(command: Sequence[str], env: Mapping[str, str], *, port: int) -> Iterator[psutil.Process]:
+    """Run *command* until the block ends; wait until something listens on *port*."""
+    process = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **env}, stderr=subprocess.DEVNULL)
+    try:
+        _wait(process, port, command)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, command: Sequence[str]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+        try:
+            # 404 and 405 are as good as 200: something is there. 503 is an instance that warms up.
+            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code != 503:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{' '.join(command)} does not answer")
+
+
+def free_port() -> int:
+    """Return a port of the loopback nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def drive(server: Server, *, callers: int, seconds: float) -> dict[str, float]:
+    """Run a closed loop of *callers* against *server* and return its outcome, with CPU microseconds a request."""
+    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers)]
+    before_s, began = server.cpu_s(), time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", *command, "--seconds", str(seconds)], capture_output=True, text=True, check=True
+    )
+    outcome: dict[str, float] = json.loads(ended.stdout)
+    # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
+    run_s = min(seconds, time.monotonic() - began)
+    outcome["cpu_us"] = (server.cpu_s() - before_s) / (outcome["rps"] * run_s) * 1e6
+    return outcome
