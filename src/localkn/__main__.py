@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -9,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from localkn import control, up
+from localkn import control, kn, up
 from localkn.errors import LocalknError, PlatformError
 from localkn.state import StateDirectory
+
+_READY_FD = "LOCALKN_READY_FD"
+"""Names the pipe on which a detached platform tells the process that started it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,33 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LocalknError as error:
         print(error, file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # as with `logs | head`; what is left to write goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _up(arguments: argparse.Namespace) -> int | None:
-    if arguments.detach:
+    if arguments.detach and _READY_FD not in os.environ:
         return _detached(arguments.state_dir)
-    if bool(arguments.tls_cert) != bool(arguments.tls_key):
-        raise PlatformError("--tls-cert and --tls-key belong together")
-    options = up.Options(
-        manifests=arguments.manifests,
-        commands=arguments.commands,
-        state=arguments.state_dir,
-        port=arguments.port,
-        direct=arguments.direct,
-        public=arguments.public,
-        tls=(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
-        overrides=arguments.env_override,
-    )
+    options = up.Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(up.Options)})
     asyncio.run(up.run(options, ready=_announce))
     return None
 
 
 def _announce(text: str) -> None:
     print(text, flush=True)
-    if "LOCALKN_READY_FD" in os.environ:
-        with os.fdopen(int(os.environ["LOCALKN_READY_FD"]), "w") as parent:
+    if _READY_FD in os.environ:
+        with os.fdopen(int(os.environ[_READY_FD]), "w") as parent:
             parent.write(text)
 
 
@@ -58,17 +55,16 @@ def _detached(state: StateDirectory) -> int:
     """Run `up` in a process of its own; its end of a pipe tells when it is ready, or that it is gone."""
     state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
-    argv = [word for word in sys.orig_argv[1:] if word != "--detach"]
     with state.supervisor_log.open("ab") as log:
         earlier = log.tell()
         child = subprocess.Popen(
-            [sys.executable, *argv],
+            [sys.executable, *sys.orig_argv[1:]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             pass_fds=[its],
-            env=os.environ | {"LOCALKN_READY_FD": str(its)},
+            env=os.environ | {_READY_FD: str(its)},
         )
     os.close(its)
     try:
@@ -97,7 +93,13 @@ def _down(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    print(json.dumps(control.call(arguments.state_dir.socket("control"), "status"), indent=2))
+    ask = partial(control.call, arguments.state_dir.socket("control"), "status")
+    if arguments.json:
+        print(json.dumps(ask(), indent=2))
+        return
+    from localkn import table  # noqa: PLC0415 - rich takes longer to import than all the rest
+
+    table.show(ask, once=arguments.once)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -140,11 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
     status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
     status.add_argument("--json", action="store_true", help="for machines")
+    status.add_argument("--once", action="store_true", help="do not go on")
     status.set_defaults(verb=_status)
     logs = verbs.add_parser("logs", parents=[common], help="what instances printed")
     logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
     logs.add_argument("-f", "--follow", action="store_true", help="go on")
     logs.set_defaults(verb=_logs)
+    kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
     return parser
 
 

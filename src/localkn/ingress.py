@@ -1,11 +1,10 @@
 """What the platform tells an ingress, and what it learns from it."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from localkn.services import Target
+from localkn.stats import Report, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,65 +46,39 @@ class Picture:
     routes: Sequence[Route] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the ingress says of an endpoint: whether it gets requests, how many it has, how many it had."""
-
-    healthy: bool
-    active: int = 0
-    total: int = 0
-
-
-class Ingress(Protocol):
-    """Leads requests to instances."""
-
-    async def start(self, picture: Picture) -> None:
-        """Begin to serve."""
-        ...
-
-    def publish(self, picture: Picture) -> None:
-        """Take over a changed picture, in a moment."""
-        ...
-
-    def seen(self, cluster: str) -> Mapping[int, Seen]:
-        """Endpoints of a revision, by port, as last reported."""
-        ...
-
-    async def drained(self, cluster: str, port: int) -> None:
-        """Return once an endpoint that was published as draining has no request left."""
-        ...
-
-    async def stop(self) -> None:
-        """End."""
-        ...
-
-
-class DirectIngress:
-    """No ingress: every Service is one instance, which listens on the port of its route."""
+class Ingress:
+    """None: every Service is one instance that listens on the port of its route. `EnvoyIngress` is a real one."""
 
     def __init__(self) -> None:
         self._picture = Picture()
 
-    async def start(self, picture: Picture) -> None:
-        """Nothing has to run."""
-        self._picture = picture
+    async def start(self) -> None:
+        """Begin to serve what was published."""
+
+    async def observe(self) -> None:
+        """Keep what is told here up to date, until cancelled."""
+
+    async def stop(self) -> None:
+        """End."""
 
     def publish(self, picture: Picture) -> None:
-        """Believe it at once."""
+        """Take over a changed picture, in a moment."""
         self._picture = picture
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
-        """Say what was published."""
-        return {
-            endpoint.port: Seen(healthy=not endpoint.draining)
-            for published in self._picture.clusters
-            if published.name == cluster
-            for endpoint in published.endpoints
-        }
+        """Endpoints of a revision, by port, as the ingress last reported them."""
+        endpoints = [
+            e for published in self._picture.clusters if published.name == cluster for e in published.endpoints
+        ]
+        return {endpoint.port: Seen(healthy=not endpoint.draining) for endpoint in endpoints}
+
+    def load(self, cluster: str, port: int) -> Report:
+        """Concurrency and arrivals at an endpoint since last asked."""
+        return Report()
 
     async def drained(self, cluster: str, port: int) -> None:
-        """Return at once: nobody knows of the requests of an instance that is called directly."""
-        await asyncio.sleep(0)
+        """Return once an endpoint that was published as draining has no request left."""
 
-    async def stop(self) -> None:
-        """Nothing runs."""
+    async def latencies(self) -> dict[str, dict[str, float]]:
+        """p50 and p99 of the time each revision took to answer, in milliseconds."""
+        return {}

@@ -1,13 +1,13 @@
 """One instance of a revision: a process from its start to its end."""
 
 import asyncio
-import contextlib
 import enum
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Instance:
     port: int
     template: Template
     changed: Callable[[], None]
-    drained: Callable[["Instance"], Awaitable[None]]
+    drained: Callable[["Instance"], Coroutine[Any, Any, None]]
     state: State = State.STARTING
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
@@ -66,61 +66,48 @@ class Instance:
         """Let it finish its requests and end."""
         self._stop.set()
 
-    async def run(self, launch: Launch, processes: Processes) -> None:
+    async def run(self, launch: Callable[[], Launch], processes: Processes) -> None:
         """Live: start, be probed, end by itself or when told to."""
+        scratch = None
         try:
-            self.process = processes.start(launch.argv, env=launch.env, directory=launch.directory, log=launch.log)
-        except (OSError, LocalknError) as error:
+            launched = launch()
+            scratch = launched.scratch
+            self.process = processes.start(
+                launched.argv, env=launched.env, directory=launched.directory, log=launched.log
+            )
+        except (OSError, ValueError, LocalknError) as error:
             self.exit_reason = f"cannot start: {error}"
         else:
             await self._live(self.process)
-        shutil.rmtree(launch.scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         self._enter(State.ENDED)
 
     async def _live(self, process: Process) -> None:
-        probing, told = asyncio.create_task(self._probe(process)), asyncio.create_task(self._stop.wait())
-        events: set[asyncio.Future[Any]] = {process.exited, told}
-        try:
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-            if not process.exited.done():
-                await self._go(process)
-        finally:
-            probing.cancel()
-            told.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await probing
-        status = await process.exited
+        probing = asyncio.create_task(self._probe(process))
+        await _either(self._stop.wait(), process)
+        if not process.exited.done():
+            self._enter(State.DRAINING)
+            await _either(self.drained(self), process, within_s=self.template.timeout_s)
+            await process.end(grace_s=self.template.timeout_s)
+        probing.cancel()
+        status = process.exited.result()
         if self.exit_reason is None:
             self.exit_reason = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
-    async def _go(self, process: Process) -> None:
-        grace_s = float(self.template.timeout_s)
-        self._enter(State.DRAINING)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self.drained(self)
-        await process.end(grace_s=grace_s)
-
     async def _probe(self, process: Process) -> None:
+        def kill(reason: str) -> None:
+            self.exit_reason = reason
+            process.signal(signal.SIGKILL)
+
         startup, liveness = self.template.startup, self.template.liveness
-        if startup is not None:
-            passed = asyncio.Event()
-            watching = asyncio.create_task(startup.watch(self.port, passing=False, changed=lambda _: passed.set()))
-            try:
-                async with asyncio.timeout(startup.budget_s):
-                    await passed.wait()
-            except TimeoutError:
-                self._kill(process, "startup probe failed")
-            finally:
-                watching.cancel()
+        if startup is not None and not await startup.passes_in_time(self.port):
+            kill("startup probe failed")
         async with asyncio.TaskGroup() as watches:
             watches.create_task(self.template.readiness.watch(self.port, passing=False, changed=self._readiness))
             if liveness is not None:
-                watches.create_task(
-                    liveness.watch(
-                        self.port, passing=True, changed=lambda _: self._kill(process, "liveness probe failed")
-                    )
-                )
+                failed = partial(kill, "liveness probe failed")
+                watches.create_task(liveness.watch(self.port, passing=True, changed=lambda _: failed()))
 
     def _readiness(self, passing: bool) -> None:  # noqa: FBT001 - a probe's verdict
         if self.state in {State.STARTING, State.READY, State.UNREADY}:
@@ -128,10 +115,13 @@ class Instance:
                 self.ready_at = time.monotonic()
             self._enter(State.READY if passing else State.UNREADY)
 
-    def _kill(self, process: Process, reason: str) -> None:
-        self.exit_reason = reason
-        process.signal(signal.SIGKILL)
-
     def _enter(self, state: State) -> None:
         self.state = state
         self.changed()
+
+
+async def _either(event: Coroutine[Any, Any, Any], process: Process, *, within_s: float | None = None) -> None:
+    """Wait until *event* or the end of *process*, whichever comes first."""
+    task: asyncio.Future[Any] = asyncio.ensure_future(event)
+    await asyncio.wait({task, process.exited}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()

@@ -1,7 +1,6 @@
 """Kubernetes objects out of YAML: one file, a directory of files, or a kustomization."""
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,15 @@ from localkn.errors import ManifestError
 KUSTOMIZATION_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 
-@dataclass(frozen=True, slots=True)
 class Resource:
-    """One object of the manifests and the file it came from."""
+    """One object of the manifests and the file it came from; an object of the core group has no `api_group`."""
 
-    body: dict[str, Any]
-    source: str
-
-    @property
-    def kind(self) -> str:
-        """Such as `Service`; core and Knative Services are told apart by `api_group`."""
-        return str(self.body.get("kind", ""))
-
-    @property
-    def api_group(self) -> str:
-        """The part of apiVersion before the slash; empty for core objects."""
-        return str(self.body.get("apiVersion", "")).rpartition("/")[0]
-
-    @property
-    def name(self) -> str:
-        """metadata.name."""
-        return str((self.body.get("metadata") or {}).get("name", ""))
-
-    @property
-    def namespace(self) -> str:
-        """metadata.namespace, `default` where there is none."""
-        return str((self.body.get("metadata") or {}).get("namespace", "default"))
-
-    @property
-    def is_service(self) -> bool:
-        """Whether this is a Knative Service."""
-        return (self.api_group, self.kind) == ("serving.knative.dev", "Service")
+    def __init__(self, body: dict[str, Any], source: str) -> None:
+        metadata = body.get("metadata") or {}
+        self.body, self.source = body, source
+        self.api_group, self.kind = str(body["apiVersion"]).rpartition("/")[0], str(body["kind"])
+        self.name, self.namespace = str(metadata.get("name", "")), str(metadata.get("namespace", "default"))
+        self.is_service = (self.api_group, self.kind) == ("serving.knative.dev", "Service")
 
     def fault(self, path: str, message: str) -> str:
         """One line that says where in this object something is wrong."""
@@ -61,17 +38,15 @@ def load(path: Path) -> list[Resource]:
     """
     from localkn.kustomize import build  # noqa: PLC0415 - kustomize reads files through this module
 
-    if path.is_dir():
-        if any((path / name).is_file() for name in KUSTOMIZATION_NAMES):
-            resources = build(path)
-        else:
-            files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml"})
-            resources = [resource for file in files for resource in read_file(file)]
-    else:
+    if not path.is_dir():
         resources = read_file(path)
-    if not resources:
-        raise ManifestError([f"{path}: no Kubernetes objects found"])
-    _refuse_duplicates(resources)
+    elif any((path / name).is_file() for name in KUSTOMIZATION_NAMES):
+        resources = build(path)
+    else:
+        files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml"})
+        resources = [resource for file in files for resource in read_file(file)]
+    if faults := ([] if resources else [f"{path}: no Kubernetes objects found"]) + _duplicates(resources):
+        raise ManifestError(faults)
     return resources
 
 
@@ -82,24 +57,18 @@ def read_file(path: Path) -> list[Resource]:
     Raises:
         ManifestError: The file cannot be read, or a document in it is no object.
     """
-    faults, resources = [], []
-    for document in read_documents(path):
-        if isinstance(document, dict) and document.get("kind") == "List":
-            resources += [Resource(item, str(path)) for item in document.get("items") or []]
-        elif isinstance(document, dict) and document.get("apiVersion") and document.get("kind"):
-            resources.append(Resource(document, str(path)))
-            if not resources[-1].name:
-                faults.append(resources[-1].fault("metadata.name", "is missing"))
-        else:
-            faults.append(f"{path}: a document without apiVersion and kind")
-    if faults:
-        raise ManifestError(faults)
-    return resources
+    documents = read_documents(path)
+    items = [
+        item for d in documents for item in (d["items"] if isinstance(d, dict) and d.get("kind") == "List" else [d])
+    ]
+    if not all(isinstance(i, dict) and i.get("apiVersion") and i.get("kind") and i.get("metadata") for i in items):
+        raise ManifestError([f"{path}: a document without apiVersion, kind and metadata"])
+    return [Resource(item, str(path)) for item in items]
 
 
 def read_documents(path: Path) -> list[Any]:
     """
-    Read the documents of a YAML file as Kubernetes does: no key twice, dates stay text.
+    Read the documents of a YAML file.
 
     Raises:
         ManifestError: The file cannot be read or is no YAML.
@@ -118,7 +87,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without YAML 1.1 timestamps and with an error for a key given twice."""
+    """Reads as Kubernetes does: dates stay text, and a key given twice is an error."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute, replaced rather than shared
         first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -133,14 +102,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _refuse_duplicates(resources: Sequence[Resource]) -> None:
-    def duplicates() -> Iterator[str]:
-        seen: dict[tuple[str, ...], Resource] = {}
-        for resource in resources:
-            key = (resource.api_group, resource.kind, resource.namespace, resource.name)
-            if key in seen:
-                yield f"{resource.source}: {resource.kind} {resource.name} is defined in {seen[key].source} already"
-            seen[key] = resource
-
-    if faults := list(duplicates()):
-        raise ManifestError(faults)
+def _duplicates(resources: Sequence[Resource]) -> list[str]:
+    faults, sources = [], dict[tuple[str, ...], str]()
+    for resource in resources:
+        key = (resource.api_group, resource.kind, resource.namespace, resource.name)
+        if key in sources:
+            faults.append(f"{resource.source}: {resource.kind} {resource.name} is defined in {sources[key]} already")
+        sources[key] = resource.source
+    return faults

@@ -39,10 +39,11 @@ class Probe:
             container_port: Its container's port; a probe of that port goes to the one the instance got.
         """
         handler = spec.get("httpGet") or spec.get("tcpSocket") or {}
-        own = {None, 0, container_port.get("containerPort", 8080), container_port.get("name", "")}
+        own = {"", "0", str(container_port.get("containerPort", 8080)), container_port.get("name", "")}
+        port = str(handler.get("port", ""))
         return cls(
             path=(handler.get("path") or "/") if spec.get("httpGet") else None,
-            port=None if handler.get("port") in own else int(handler["port"]),
+            port=None if port in own else int(port),
             headers={header["name"]: header["value"] for header in handler.get("httpHeaders") or ()},
             period_s=spec.get("periodSeconds") or 0,
             timeout_s=spec.get("timeoutSeconds") or 1,
@@ -50,11 +51,6 @@ class Probe:
             successes=spec.get("successThreshold") or 1,
             failures=spec.get("failureThreshold") or 3,
         )
-
-    @property
-    def budget_s(self) -> float:
-        """How long a startup probe may fail."""
-        return self.initial_delay_s + (self.period_s or 10) * self.failures
 
     async def passes(self, port: int) -> bool:
         """Try once against the instance on *port*."""
@@ -68,6 +64,18 @@ class Probe:
                 return True
         except (OSError, TimeoutError):
             return False
+
+    async def passes_in_time(self, port: int) -> bool:
+        """Try until it passes, or has failed for failureThreshold periods; for a startup probe."""
+        passed = asyncio.Event()
+        watching = asyncio.create_task(self.watch(port, passing=False, changed=lambda _: passed.set()))
+        try:
+            async with asyncio.timeout(self.initial_delay_s + (self.period_s or 10) * self.failures):
+                return await passed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            watching.cancel()
 
     async def watch(self, port: int, *, passing: bool, changed: Callable[[bool], None]) -> None:
         """Probe until cancelled, calling *changed* when enough results in a row contradict *passing*."""

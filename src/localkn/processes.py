@@ -22,7 +22,7 @@ groups=' '
 while read -r sign group; do
   case $sign in +) groups="$groups$group " ;; -) groups="${groups%% $group *} ${groups#* $group }" ;; esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
@@ -135,16 +135,6 @@ def is_free(port: int) -> bool:
         return True
 
 
-class Ports:
-    """Free loopback ports; one is not handed out twice before all others have been."""
-
-    def __init__(self) -> None:
-        self._candidates = SystemRandom().sample(_PORTS, len(_PORTS))
-
-    def take(self) -> int:
-        """Return a port nobody listens on."""
-        while True:
-            port = self._candidates.pop(0)
-            self._candidates.append(port)
-            if is_free(port):
-                return port
+def free_port() -> int:
+    """Return a loopback port that nobody listens on, drawn at random so that two draws hardly ever meet."""
+    return next(port for port in iter(lambda: SystemRandom().choice(_PORTS), None) if is_free(port))

@@ -16,8 +16,8 @@ from localkn.templates import Template
 _FAILED_STARTS = 3
 """So many instances ending before one was ready fail a revision without waiting for its deadline."""
 _STEADY_S = 10.0
-_RETENTION_S = 30.0
-"""Knative's scale-to-zero-grace-period, for the last instance of a revision that lost its traffic."""
+_GRACE_S = 30.0
+"""Knative's scale-to-zero-grace-period: after a stable window without traffic the last instance stays so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,12 @@ class Revision:
         if self.failure is not None:
             return 0
         if self._unreachable_since is None:
-            return self.first_scale if self.pending or self.fixed_scale else max(1, self.desired)
+            lasting = max(1, self.template.settings.bounded(self.desired, reachable=True))
+            return self.first_scale if self.pending or self.fixed_scale else lasting
         if self.pending:
             return 0
-        return max(self.desired, 1 if now - self._unreachable_since < _RETENTION_S else 0)
+        retention_s = self.template.settings.stable_window_s + _GRACE_S
+        return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
     def plan(self, now: float) -> Plan:
         """Compare the instances with what is wanted; those not ready go first, then the latest to be ready."""
@@ -131,7 +133,7 @@ class Revision:
             self._failed_starts = 0
             return
         self._failed_starts += 1
-        longest_s = 30.0 if self.pending else 2.0
+        longest_s = 30.0 if self.pending else 1.0
         self.retry_at = now + min(0.25 * 2 ** (self._failed_starts - 1), longest_s)
         if self.pending and self._failed_starts >= _FAILED_STARTS:
             self.failure = f"its instances end before they are ready: {instance.exit_reason}"

@@ -47,12 +47,6 @@ class Service:
         return f"{self.name}.{self.namespace}"
 
     @property
-    def is_private(self) -> bool:
-        """Whether it is labelled to be reachable inside the cluster only."""
-        labels = (self.body.get("metadata") or {}).get("labels") or {}
-        return labels.get("networking.knative.dev/visibility") == "cluster-local"
-
-    @property
     def latest_created(self) -> Revision:
         """The newest revision, ready or not."""
         return next(reversed(self.revisions.values()))
@@ -125,24 +119,26 @@ class Service:
             waiting = revision.pending and revision is self.latest_created
             revision.reach(reachable=waiting or revision.name in reached, now=now)
 
-    def percent(self, revision: str) -> int:
-        """Share of the traffic that is led to a revision now."""
-        return sum(target.percent for target in self.routed if target.revision == revision)
+    def problem(self, *, traffic_only: bool = False) -> str | None:
+        """
+        Say why the Service is not what its body describes; None where it is.
 
-    def problem(self) -> str | None:
-        """Say why the Service is not what its body describes; None where it is."""
-        if self.latest_created.failure:
-            return f"revision {self.latest_created.name} failed: {self.latest_created.failure}"
-        if self.latest_created.pending:
-            return f"revision {self.latest_created.name} is not ready yet"
-        targets = self.targets()
-        if self.routed != targets:
-            awaited = next((t.revision for t in targets if t not in self.routed), targets[0].revision)
-            failure = self.revisions[awaited].failure
-            return f"traffic waits for revision {awaited}" + (f", which failed: {failure}" if failure else "")
-        return None
+        Args:
+            traffic_only: Look at where traffic goes and not at a newest revision that gets none.
+        """
+        newest, targets = self.latest_created, self.targets()
+        if newest.failure and not traffic_only:
+            return f"revision {newest.name} failed: {newest.failure}"
+        if newest.pending and not traffic_only:
+            return f"revision {newest.name} is not ready yet"
+        if self.routed == targets:
+            return None
+        awaited = [self.revisions[target.revision] for target in targets if target not in self.routed]
+        names = ", ".join(r.name + (f" ({r.failure})" if r.failure else "") for r in awaited)
+        return f"traffic waits for {names or 'the ingress'}"
 
-    def is_settled(self) -> bool:
+    def is_settled(self, *, traffic_only: bool = False) -> bool:
         """Whether nothing more will happen by itself: it is as described, or has failed."""
-        waited_for = [self.revisions[target.revision] for target in self.targets()]
-        return self.problem() is None or any(r.failure for r in (self.latest_created, *waited_for))
+        awaited = [self.revisions[target.revision] for target in self.targets()]
+        failed = any(revision.failure for revision in (awaited if traffic_only else [*awaited, self.latest_created]))
+        return failed or self.problem(traffic_only=traffic_only) is None

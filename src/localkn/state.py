@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from localkn.errors import PlatformError
@@ -16,31 +15,18 @@ from localkn.errors import PlatformError
 _SOCKET_DIRECTORY_LIMIT = 85
 
 
-@dataclass(frozen=True, slots=True)
 class StateDirectory:
-    """Where everything of one platform is kept; nothing in it outlives the next `up`."""
+    """
+    Where everything of one platform is kept; nothing in it outlives the next `up`.
 
-    root: Path
+    `logs` holds a file for each instance, `supervisor_log` what a detached supervisor prints, `scratch` the volumes
+    of instances, `envoy` the configuration of the ingress.
+    """
 
-    @property
-    def logs(self) -> Path:
-        """One file an instance, and those of the supervisor and the ingress."""
-        return self.root / "logs"
-
-    @property
-    def supervisor_log(self) -> Path:
-        """What a detached supervisor prints."""
-        return self.root / "localkn.log"
-
-    @property
-    def scratch(self) -> Path:
-        """Volumes of the instances."""
-        return self.root / "volumes"
-
-    @property
-    def envoy(self) -> Path:
-        """Configuration of the ingress."""
-        return self.root / "envoy"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.logs, self.scratch, self.envoy = root / "logs", root / "volumes", root / "envoy"
+        self.supervisor_log = root / "localkn.log"
 
     def socket(self, name: str) -> Path:
         """Path of a Unix socket; in the temporary directory where the state directory's path is too long for one."""
@@ -56,27 +42,28 @@ class StateDirectory:
     @contextmanager
     def held(self) -> Iterator[None]:
         """
-        Own the directory, cleared of what an earlier platform left, until the block ends.
+        Own the directory, cleared of what an earlier platform left; the sockets go when the block ends.
 
         Raises:
             PlatformError: Another platform runs in it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise PlatformError(f"already running in {self.root}; `down` stops it") from error
-            for directory in (self.logs, self.scratch, self.envoy):
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir()
-            try:
-                yield
-            finally:
-                for name in ("control", "stats", "admin"):
-                    self.socket(name).unlink(missing_ok=True)
+        # Never closed: it is the end of the process that `wait_until_free` waits for.
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PlatformError(f"already running in {self.root}; `down` stops it") from error
+        for directory in (self.logs, self.scratch, self.envoy):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+        try:
+            yield
+        finally:
+            for name in ("control", "stats", "admin"):
+                self.socket(name).unlink(missing_ok=True)
 
     def wait_until_free(self) -> None:
-        """Return once no platform holds the directory."""
+        """Return once the platform that holds the directory is gone."""
         with (self.root / "lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,8 +1,13 @@
-"""What instances report of themselves, once a second, as Knative's queue-proxy does."""
+"""
+The load of each instance: what it reports itself once a second, as Knative's queue-proxy does, or, where it does
+not, what samples of the ingress's counters add up to.
+"""
 
 import asyncio
 import json
+import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +18,18 @@ _FRESH_S = 3.0
 class Report:
     """Time-weighted average of an instance's concurrency over a second, and the requests that arrived in it."""
 
-    concurrency: float
-    requests: float
-    at: float
+    concurrency: float = 0.0
+    requests: float = 0.0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the ingress says of an endpoint: whether it gets requests, how many it has, how many it had."""
+
+    healthy: bool
+    active: int = 0
+    total: int = 0
 
 
 class Reports(asyncio.DatagramProtocol):
@@ -26,7 +40,9 @@ class Reports(asyncio.DatagramProtocol):
 
     async def listen(self, path: Path) -> None:
         """Receive on the Unix datagram socket *path* from now on."""
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, local_addr=str(path), family=1)
+        await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: self, local_addr=str(path), family=socket.AF_UNIX
+        )
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         """Keep a report; what is none is dropped, an instance must not be able to disturb the others."""
@@ -45,3 +61,35 @@ class Reports(asyncio.DatagramProtocol):
     def forget(self, pod: str) -> None:
         """Drop what an instance reported."""
         self._newest.pop(pod, None)
+
+
+class Sampler:
+    """Averages of counters that are looked at now and then."""
+
+    def __init__(self) -> None:
+        self._seen: Mapping[str, Mapping[int, Seen]] = {}
+        self._seen_at = 0.0
+        self._area: dict[tuple[str, int], float] = {}
+        self._taken: dict[tuple[str, int], tuple[float, int]] = {}
+        self.busy = False
+
+    def observe(self, seen: Mapping[str, Mapping[int, Seen]], *, now: float) -> None:
+        """Take a sample of every endpoint; between two samples the mean of both holds."""
+        elapsed, area, self.busy = now - self._seen_at, {}, False
+        for cluster, hosts in seen.items():
+            for port, host in hosts.items():
+                before = self._seen.get(cluster, {}).get(port, Seen(healthy=False))
+                mean = (before.active + host.active) / 2
+                area[cluster, port] = self._area.get((cluster, port), 0.0) + mean * elapsed
+                self.busy = self.busy or host.active > 0 or host.total > before.total
+        self._seen, self._seen_at, self._area = seen, now, area
+        self._taken = {key: taken for key, taken in self._taken.items() if key in area}
+
+    def take(self, cluster: str, port: int, *, now: float) -> Report:
+        """Average concurrency of an endpoint and requests it got, both since this was last called for it."""
+        key = cluster, port
+        total = self._seen.get(cluster, {}).get(port, Seen(healthy=False)).total
+        since, before = self._taken.get(key, (now, total))
+        area = self._area.pop(key, 0.0)
+        self._taken[key] = now, total
+        return Report(area / (now - since) if now > since else 0.0, max(0, total - before), now)

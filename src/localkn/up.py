@@ -2,43 +2,43 @@
 
 import asyncio
 import contextlib
-import copy
 import signal
-import time
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkn import control
+from localkn import control, edits, views
 from localkn.commands import Commands
 from localkn.environment import Configuration
-from localkn.errors import ManifestError, NotReadyError, PlatformError
-from localkn.ingress import DirectIngress, Ingress
+from localkn.envoy import EnvoyIngress, executable
+from localkn.errors import ManifestError, NotReadyError, PlatformError, RefusedError
 from localkn.manifests import Resource, load
-from localkn.platform import Platform, World
-from localkn.processes import Ports, Processes, is_free
+from localkn.platform import Platform
+from localkn.processes import Processes, is_free
+from localkn.services import Service
 from localkn.state import StateDirectory
-from localkn.stats import Reports
-from localkn.status import snapshot
 from localkn.validation import service_faults
 
 _USED = {"ConfigMap", "Secret", "Namespace"}
+_VISIBILITY = "networking.knative.dev/visibility"
 _TAIL_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `up` was asked for."""
+    """What `up` was asked for; named as its flags."""
 
     manifests: Path
     commands: Path
-    state: StateDirectory
+    state_dir: StateDirectory
     port: int
     direct: bool = False
     public: str | None = None
-    tls: tuple[Path, Path] | None = None
-    overrides: Sequence[str] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    env_override: Sequence[str] = ()
 
 
 async def run(options: Options, *, ready: Callable[[str], None]) -> None:
@@ -52,32 +52,70 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     Raises:
         LocalknError: It cannot be started, or a Service does not become ready; nothing is left running.
     """
-    resources = load(options.manifests)
-    services = _services(resources, options.overrides)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with options.state.held():
+    with options.state_dir.held():
+        if not 1 <= options.port <= 65535:
+            raise PlatformError(f"--port must be 1 to 65535, not {options.port}")
         if not is_free(options.port):
             raise PlatformError(f"port {options.port} is taken; choose another with --port")
         async with Processes() as processes:
-            platform = _platform(options, resources, services, processes)
-            await platform.world.reports.listen(options.state.socket("stats"))
-            async with control.serving(options.state.socket("control"), _handlers(platform, stop)):
+            platform = compose(options, processes)
+            await platform.reports.listen(options.state_dir.socket("stats"))
+            async with control.serving(options.state_dir.socket("control"), _handlers(platform, stop)):
                 await _serve(platform, stop=stop, ready=ready)
 
 
+def compose(options: Options, processes: Processes) -> Platform:
+    """
+    Make a platform of the manifests; nothing runs yet.
+
+    Raises:
+        LocalknError: What is wrong with them, all faults of a kind at once.
+    """
+    resources = load(options.manifests)
+    services = [resource for resource in resources if resource.is_service]
+    faults = [
+        f"{s.source}: Service {s.name}: {path}: {text}" for s in services for path, text in service_faults(s.body)
+    ]
+    if faults or not services:
+        raise ManifestError(faults or [f"{options.manifests}: no Knative Service (serving.knative.dev/v1) in it"])
+    for override in options.env_override:
+        _override(services, override)
+    certificate = _certificate(options)
+    no_envoy = not options.direct and executable() is None
+    platform = Platform(
+        configuration=Configuration(resources),
+        commands=Commands(options.commands),
+        state=options.state_dir,
+        processes=processes,
+        public=_public(services, options.public),
+        url=f"http{'s' if certificate else ''}://127.0.0.1:{options.port}",
+        notes=[*_notes(resources), *(["No wheel of Envoy for this platform: running as with --direct"] * no_envoy)],
+        direct=options.direct or no_envoy,
+    )
+    if not platform.direct:
+        platform.ingress = EnvoyIngress(
+            options.state_dir, processes, port=options.port, certificate=certificate, changed=platform.changed
+        )
+    for service in services:
+        platform.add(service.body, namespace=service.namespace)
+    return platform
+
+
 async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-    await platform.world.ingress.start(platform.picture())
+    platform.ingress.publish(platform.picture())
+    await platform.ingress.start()
     running = asyncio.create_task(platform.run())
     told = asyncio.create_task(stop.wait())
     settled = asyncio.create_task(platform.until(lambda: all(s.is_settled() for s in platform.services.values())))
     try:
         await asyncio.wait([running, told, settled], return_when=asyncio.FIRST_COMPLETED)
         if settled.done():
-            if failures := list(_failures(platform)):
-                raise NotReadyError("\n".join(failures))
-            ready("\n".join([*platform.world.notes, f"{platform.world.public} is ready at {platform.world.url}"]))
+            if failed := [service for service in platform.services.values() if service.problem()]:
+                raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
+            ready("\n".join([*platform.notes, f"{platform.public} is ready at {platform.url}"]))
         await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (told, settled, running):
@@ -86,103 +124,91 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
             await running
 
 
-def _failures(platform: Platform) -> Sequence[str]:
-    failures = []
-    for service in platform.services.values():
-        if problem := service.problem():
-            logs = sorted(platform.world.state.logs.glob(f"{service.latest_created.name}-*.log"))
-            tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
-            failures.append("\n".join([f"Service {service.name}: {problem}", *(f"    {line}" for line in tail)]))
-    return failures
-
-
-def _platform(
-    options: Options, resources: Sequence[Resource], services: Sequence[Resource], processes: Processes
-) -> Platform:
-    ignored = [
-        f"{r.kind} {r.name}: ignored on this machine" for r in resources if not r.is_service and r.kind not in _USED
-    ]
-    to_zero = [
-        f"Service {service.name}: min-scale 0 runs as 1 on this machine, nothing could wake it up"
-        for service in services
-        if _annotations(service).get("autoscaling.knative.dev/min-scale", "0") == "0"
-    ]
-    ports = Ports()
-    world = World(
-        configuration=Configuration(resources),
-        commands=Commands(options.commands),
-        state=options.state,
-        processes=processes,
-        ingress=_ingress(options),
-        reports=Reports(),
-        ports=ports,
-        public=_public(services, options.public),
-        public_port=options.port,
-        direct=options.direct,
-        tls=options.tls is not None,
-        notes=[*ignored, *to_zero],
-    )
-    platform = Platform(world)
-    for service in services:
-        platform.add(service.body, namespace=service.namespace)
-    return platform
-
-
-def _ingress(options: Options) -> Ingress:
-    if options.direct and options.tls:
-        raise PlatformError("--direct has no ingress that could end TLS")
-    return DirectIngress()
-
-
-def _annotations(service: Resource) -> dict[str, str]:
-    return (service.body["spec"]["template"].get("metadata") or {}).get("annotations") or {}
-
-
-def _services(resources: Sequence[Resource], overrides: Sequence[str]) -> list[Resource]:
-    services = [Resource(copy.deepcopy(r.body), r.source) for r in resources if r.is_service]
-    if not services:
-        raise ManifestError(["the manifests hold no Knative Service (serving.knative.dev/v1)"])
-    faults = [s.fault(path, message) for s in services for path, message in service_faults(s.body)]
-    if faults:
-        raise ManifestError(faults)
-    for override in overrides:
-        _override(services, override)
-    return services
-
-
-def _override(services: Sequence[Resource], override: str) -> None:
-    name, separator, value = override.partition("=")
-    service, _, variable = name.rpartition(":")
-    chosen = [s for s in services if service in {"", s.name}]
-    if not separator or not chosen:
-        raise ManifestError(
-            [f"--env-override {override}: must be [SERVICE:]NAME=VALUE with a Service of the manifests"]
-        )
-    for resource in chosen:
-        container = resource.body["spec"]["template"]["spec"]["containers"][0]
-        others = [entry for entry in container.get("env") or [] if entry["name"] != variable]
-        container["env"] = [*others, {"name": variable, "value": value}]
-
-
-def _public(services: Sequence[Resource], wanted: str | None) -> str:
-    names = [service.name for service in services]
-    if wanted is not None:
-        if wanted not in names:
-            raise ManifestError([f"--public {wanted}: there is no such Service, only {', '.join(names)}"])
-        return wanted
-    visibility = "networking.knative.dev/visibility"
-    public = [s.name for s in services if (s.body["metadata"].get("labels") or {}).get(visibility) != "cluster-local"]
-    if len(public) != 1:
-        which = "none of them" if not public else ", ".join(public)
-        raise ManifestError([f"the port leads to one public Service, {which} could be it; name it with --public"])
-    return public[0]
-
-
 def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Handler]:
     async def status(_: dict[str, Any]) -> Any:
-        return snapshot(platform, now=time.monotonic())
+        return await views.status(platform)
+
+    async def services(_: dict[str, Any]) -> Any:
+        return [views.service_object(platform, service) for service in platform.services.values()]
+
+    async def revisions(_: dict[str, Any]) -> Any:
+        return [views.revision_object(service, revision) for service, revision in platform.revisions()]
+
+    async def apply(request: dict[str, Any]) -> None:
+        service, renewed = platform.apply(request["service"])
+        if request["wait_s"]:
+            await _settled(platform, service, within_s=request["wait_s"], traffic_only=not renewed)
 
     async def end(_: dict[str, Any]) -> None:
         stop.set()
 
-    return {"status": status, "stop": end}
+    return {"status": status, "services": services, "revisions": revisions, "apply": apply, "stop": end}
+
+
+async def _settled(platform: Platform, service: Service, *, within_s: float, traffic_only: bool) -> None:
+    try:
+        async with asyncio.timeout(within_s):
+            await platform.until(lambda: service.is_settled(traffic_only=traffic_only))
+    except TimeoutError as error:
+        raise RefusedError(f"timeout: service '{service.name}' not ready after {within_s} seconds") from error
+    if service.problem(traffic_only=traffic_only):
+        raise RefusedError(f"RevisionFailed: {_explained(platform, service)}")
+
+
+def _explained(platform: Platform, service: Service) -> str:
+    """Why a Service is not as described, with the end of its newest log."""
+    logs = sorted(platform.state.logs.glob(f"{service.latest_created.name}-*.log"), key=lambda log: log.stat().st_mtime)
+    tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
+    return "\n".join([f"Service {service.name}: {service.problem()}", *(f"    {line}" for line in tail)])
+
+
+def _notes(resources: Sequence[Resource]) -> list[str]:
+    ignored = [r for r in resources if not r.is_service and r.kind not in _USED]
+    annotations = {
+        r.name: (r.body["spec"]["template"].get("metadata") or {}).get("annotations") or {}
+        for r in resources
+        if r.is_service
+    }
+    to_zero = [
+        name for name, given in annotations.items() if given.get("autoscaling.knative.dev/min-scale", "0") == "0"
+    ]
+    return [f"{r.kind} {r.name}: ignored on this machine" for r in ignored] + [
+        f"Service {name}: min-scale 0 runs as 1 on this machine, nothing could wake it up" for name in to_zero
+    ]
+
+
+def _override(services: Sequence[Resource], override: str) -> None:
+    name, _, _ = override.partition("=")[0].rpartition(":")
+    chosen = [service for service in services if name in {"", service.name}]
+    if not chosen:
+        raise ManifestError([f"--env-override {override}: there is no Service {name}"])
+    for service in chosen:
+        edits.set_env(service.body, [override.removeprefix(f"{name}:")])
+
+
+def _public(services: Sequence[Resource], wanted: str | None) -> str:
+    names = [service.name for service in services]
+    public = [s.name for s in services if (s.body["metadata"].get("labels") or {}).get(_VISIBILITY) != "cluster-local"]
+    if wanted is not None and wanted not in names:
+        raise ManifestError([f"--public {wanted}: there is no such Service, only {', '.join(names)}"])
+    if wanted is None and len(public) != 1:
+        raise ManifestError(
+            [f"the port leads to one public Service; name it with --public: {', '.join(public or names)}"]
+        )
+    return wanted or public[0]
+
+
+def _certificate(options: Options) -> tuple[Path, Path] | None:
+    if options.tls_cert is None or options.tls_key is None:
+        if options.tls_cert or options.tls_key:
+            raise PlatformError("--tls-cert and --tls-key belong together")
+        return None
+    if options.direct:
+        raise PlatformError("--direct has no ingress that could end TLS")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise PlatformError(
+            f"{options.tls_cert} and {options.tls_key} are no certificate and its key: {error}"
+        ) from error
+    return options.tls_cert.absolute(), options.tls_key.absolute()

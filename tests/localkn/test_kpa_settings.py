@@ -1,9 +1,8 @@
-"""Annotations: what they resolve to, and which ones Knative's webhook refuses."""
+"""What annotations resolve to."""
 
 import pytest
 
 from localkn.kpa import Settings
-from localkn.kpa.settings import faults
 from localkn.quantities import parse_duration_ns, parse_quantity
 
 
@@ -52,71 +51,6 @@ def test_bounds_forget_the_minimum_of_an_unreachable_revision() -> None:
     assert [settings.bounded(n, reachable=True) for n in (0, 3, 9)] == [2, 3, 4]
     assert [settings.bounded(n, reachable=False) for n in (0, 9)] == [0, 4]
     assert resolve().bounded(99, reachable=True) == 99
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("class", "vpa.autoscaling.knative.dev"),
-        ("metric", "cpu"),
-        ("min_scale", "-1"),
-        ("min_scale", "1.5"),
-        ("max_scale", "9999999999"),
-        ("initial_scale", "0"),
-        ("activation_scale", "1"),
-        ("activation_scale", "two"),
-        ("target", "0"),
-        ("target", "many"),
-        ("target", "nan"),
-        ("target_utilization_percentage", "101"),
-        ("target_burst_capacity", "-2"),
-        ("panic_window_percentage", "0.5"),
-        ("panic_threshold_percentage", "100"),
-        ("window", "5s"),
-        ("window", "61m"),
-        ("window", "6500ms"),
-        ("window", "60"),
-        ("scale_down_delay", "-1s"),
-        ("scale_down_delay", "1500ms"),
-        ("scale_to_zero_pod_retention_period", "2h"),
-    ],
-)
-def test_one_bad_value_is_one_fault(name: str, value: str) -> None:
-    """Each limit of Knative's webhook is held, and the fault names the annotation."""
-    ((key, reason),) = faults(annotated(**{name: value}))
-    assert key == f"autoscaling.knative.dev/{name.replace('_', '-')}"
-    assert value in reason
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"min_scale": "3", "max_scale": "2"},
-        {"activation_scale": "2", "min_scale": "3"},
-        {"activation_scale": "5", "max_scale": "3"},
-        {"class": "kpa.autoscaling.knative.dev", "metric_aggregation_algorithm": "quadratic"},
-    ],
-)
-def test_values_that_contradict_each_other_are_refused(values: dict[str, str]) -> None:
-    """Bounds must be in order, and an algorithm known where the class is spelled out."""
-    assert len(faults(annotated(**values))) == 1
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"target_burst_capacity": "-1", "max_scale": "0", "min_scale": "7"},
-        {"class": "hpa.autoscaling.knative.dev", "metric": "cpu"},
-        {"class": "mine.example.com", "metric": "queue"},
-        {"metric_aggregation_algorithm": "quadratic"},
-        {"scale_to_zero_pod_retention_period": "1m0.5s", "scale_down_delay": "0", "window": "1h"},
-        {"something_new": "1"},
-    ],
-)
-def test_what_knative_lets_through_is_let_through(values: dict[str, str]) -> None:
-    """The checks are no stricter than the webhook's."""
-    assert faults(annotated(**values)) == []
 
 
 def test_durations_and_quantities() -> None:

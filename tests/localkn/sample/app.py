@@ -110,6 +110,6 @@ if __name__ == "__main__":
         uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning", timeout_keep_alive=120)
     )
     if os.environ.get("IGNORE_SIGTERM"):
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,unused-ignore]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server.run()

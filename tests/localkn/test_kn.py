@@ -1,0 +1,168 @@
+"""kn's verbs against a platform that is a recording."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkn import control
+from localkn.__main__ import main
+
+TEMPLATE = {
+    "metadata": {"name": "front-v1"},
+    "spec": {"containers": [{"image": "a:1", "env": [{"name": "A", "value": "1"}]}]},
+}
+SERVICE = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Service",
+    "metadata": {"name": "front", "namespace": "default", "generation": 1},
+    "spec": {"template": TEMPLATE},
+    "status": {
+        "url": "http://127.0.0.1:1",
+        "latestReadyRevisionName": "front-v1",
+        "latestCreatedRevisionName": "front-v1",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "traffic": [
+            {"revisionName": "front-v1", "percent": 100, "latestRevision": True},
+            {"revisionName": "front-v0", "percent": 0, "latestRevision": False, "tag": "old", "url": "http://old"},
+        ],
+    },
+}
+
+
+def revision(name: str, problem: str | None) -> dict[str, Any]:
+    labels = {"serving.knative.dev/service": "front", "serving.knative.dev/configurationGeneration": "1"}
+    condition = {"status": "False", "message": problem} if problem else {"status": "True"}
+    status = {"actualReplicas": 1, "desiredReplicas": 2, "conditions": [condition]}
+    return {
+        "kind": "Revision",
+        "metadata": {"name": name, "labels": labels},
+        "spec": TEMPLATE["spec"],
+        "status": status,
+    }
+
+
+@pytest.fixture
+def kn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Run a verb; returns what was applied."""
+    applied: list[dict[str, Any]] = []
+
+    def call(path: Path, verb: str, **arguments: Any) -> Any:
+        if verb == "apply":
+            applied.append(arguments)
+        revisions = [revision("front-v0", None), revision("front-v1", "broken\nin detail")]
+        return copy.deepcopy({"services": [SERVICE], "revisions": revisions}.get(verb))
+
+    def run(*words: str, status: int = 0) -> list[dict[str, Any]]:
+        assert main(["kn", "--state-dir", str(tmp_path), *words]) == status
+        return applied
+
+    monkeypatch.setattr(control, "call", call)
+    return run
+
+
+Kn = Callable[..., list[dict[str, Any]]]
+
+
+def test_flags_edit_the_template(kn: Kn) -> None:
+    """Every flag lands where kn puts it; the revision's own name goes, and the platform counts again."""
+    (applied,) = kn(
+        *(
+            "service",
+            "update",
+            "front",
+            "--image",
+            "a:2",
+            "--env",
+            "B=2",
+            "-e",
+            "A-",
+            "--scale",
+            "2..4",
+            "--scale-init=3",
+        ),
+        *(
+            "--scale-target=7",
+            "--scale-window=10s",
+            "--concurrency-limit=8",
+            "--timeout=20",
+            "--limit=cpu=2,memory=1Gi",
+        ),
+        *("--request", "cpu=1", "-a", "x/y=z", "--annotation-service", "u=v", "--wait-timeout", "9"),
+    )
+    service, template = applied["service"], applied["service"]["spec"]["template"]
+    assert (applied["wait_s"], "status" in service) == (9, False)
+    assert service["metadata"]["annotations"] == {"u": "v"}
+    group = "autoscaling.knative.dev"
+    assert template["metadata"] == {"annotations": {
+        "x/y": "z", f"{group}/min-scale": "2", f"{group}/max-scale": "4", f"{group}/initial-scale": "3",
+        f"{group}/target": "7", f"{group}/window": "10s",
+    }}  # fmt: skip
+    assert (template["spec"]["containerConcurrency"], template["spec"]["timeoutSeconds"]) == (8, 20)
+    (container,) = template["spec"]["containers"]
+    assert (container["image"], container["env"]) == ("a:2", [{"name": "B", "value": "2"}])
+    assert container["resources"] == {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}
+
+
+def test_scale_may_be_one_number_or_half_a_range(kn: Kn) -> None:
+    """As with kn: 5, 1.. and ..5."""
+    for scale in ("5", "1..", "..5"):
+        kn("service", "update", "front", "--scale", scale)
+    notes = [a["service"]["spec"]["template"]["metadata"]["annotations"] for a in kn("service", "list")]
+    ends = [(n.get("autoscaling.knative.dev/min-scale"), n.get("autoscaling.knative.dev/max-scale")) for n in notes]
+    assert ends == [("5", "5"), ("1", None), (None, "5")]
+
+
+def test_traffic_and_a_revision_name(kn: Kn) -> None:
+    """A change of traffic alone leaves the template as it is; --no-wait returns at once."""
+    (first,) = kn("service", "update", "front", "--traffic", "front-v0=100", "--no-wait")
+    assert first["service"]["spec"]["traffic"] == [{"revisionName": "front-v0", "percent": 100}]
+    assert (first["service"]["spec"]["template"], first["wait_s"]) == (TEMPLATE, 0)
+    applied = kn("service", "update", "front", "--env", "A=2", "--revision-name", "front-v2")
+    assert applied[-1]["service"]["spec"]["template"]["metadata"]["name"] == "front-v2"
+
+
+def test_nothing_changed_is_nothing_applied(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Setting what is set makes no revision."""
+    assert kn("service", "update", "front", "--env", "A=1") == []
+    assert "No new revision has been created." in capsys.readouterr().out
+
+
+def test_objects_are_shown_as_asked(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Json and YAML are the Kubernetes objects, name and url one line each."""
+
+    def shown(*words: str) -> str:
+        kn(*words)
+        return capsys.readouterr().out
+
+    assert json.loads(shown("service", "describe", "front", "-o", "json")) == SERVICE
+    assert yaml.safe_load(shown("service", "describe", "front", "-o", "yaml")) == SERVICE
+    assert shown("service", "describe", "front", "-o", "url") == "http://127.0.0.1:1\n"
+    assert shown("service", "list", "-o", "name") == "service.serving.knative.dev/front\n"
+    assert len(json.loads(shown("revision", "list", "-s", "front", "-o", "json"))["items"]) == 2
+    assert json.loads(shown("revision", "list", "-s", "other", "-o", "json"))["items"] == []
+    assert shown("revision", "list", "-s", "other") == "\n"
+
+
+def test_tables_for_people(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists are columns, descriptions lines; a reason is cut to its first line."""
+    kn("service", "list")
+    kn("revision", "list")
+    kn("revision", "describe", "front-v1")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["NAME", "URL", "LATEST", "TRAFFIC", "READY", "REASON"]
+    assert lines[1][3:] == ["100%", "@latest", "(front-v1),", "0%", "(front-v0)", "#old", "True"]
+    assert lines[2] == ["NAME", "SERVICE", "TRAFFIC", "TAGS", "GENERATION", "REPLICAS", "READY", "REASON"]
+    assert lines[3] == ["front-v0", "front", "old", "1", "1/2", "True"]
+    assert lines[4] == ["front-v1", "front", "100%", "1", "1/2", "False", "broken"]
+    assert ["Reason:", "broken"] in lines
+
+
+def test_what_is_not_there_is_not_found(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the words of the Kubernetes API."""
+    kn("service", "describe", "other", status=1)
+    assert 'services.serving.knative.dev "other" not found' in capsys.readouterr().err

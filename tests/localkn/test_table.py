@@ -1,0 +1,50 @@
+"""The status as people see it."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from localkn import table
+
+REVISION = {
+    "name": "rank-00001", "traffic_percent": 90, "tags": ["next"], "ready": 2, "desired": 5, "concurrency": 7.25,
+    "target": 2.1, "rps": 120.0, "p50_ms": 12.4, "p99_ms": 80.6, "failure": None, "panicking": True, "instances": [1],
+}  # fmt: skip
+FAILED: dict[str, Any] = REVISION | {
+    "name": "rank-00002",
+    "traffic_percent": 0,
+    "failure": "exit code 1",
+    "instances": [],
+}
+GONE: dict[str, Any] = FAILED | {"name": "rank-00003", "failure": None}
+STATUS = {"url": "http://x", "notes": ["a note"], "services": {"rank": {"revisions": [REVISION, FAILED, GONE]}}}
+
+
+def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row a revision; what has failed is told below, and what is history is left out."""
+    monkeypatch.setenv("COLUMNS", "140")
+    table.show(lambda: STATUS, once=True)
+    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
+    rows = [[cell.strip() for cell in line] for line in lines if line[0].startswith("rank")]
+    assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panicking"]
+    assert rows[1:] == [["rank-00002 failed: exit code 1"]]
+    assert lines[-1][0].strip() == "a note"
+
+
+def test_a_terminal_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second, until interrupted."""
+    asked = []
+
+    def ask() -> dict[str, Any]:
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return STATUS
+
+    monkeypatch.setattr(table, "Console", lambda: Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        table.show(ask, once=False)
+    assert len(asked) == 3

@@ -1,0 +1,99 @@
+"""What `up` makes of its options and manifests before anything runs."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localkn import up
+from localkn.errors import LocalknError, ManifestError, PlatformError, RefusedError
+from localkn.platform import Platform
+from localkn.processes import Processes
+from localkn.state import StateDirectory
+from tests.localkn.running import SAMPLE
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def compose(tmp_path: Path) -> AsyncIterator[Callable[..., Platform]]:
+    """Compose the sample, with options and with one piece of its manifests replaced."""
+    async with Processes() as processes:
+
+        def make(old: str = "", new: str = "", **options: Any) -> Platform:
+            text = (SAMPLE / "services.yaml").read_text()
+            assert old in text
+            (tmp_path / "m.yaml").write_text(text.replace(old, new))
+            state = StateDirectory(tmp_path / "state")
+            given = up.Options(tmp_path / "m.yaml", SAMPLE / "commands.yaml", state, port=1, **options)
+            return up.compose(given, processes)
+
+        yield make
+
+
+async def test_without_envoy_it_runs_directly(
+    compose: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says so; what the manifests ask for in vain is said too."""
+    monkeypatch.setattr(up, "executable", lambda: None)
+    platform = compose('min-scale: "1"\n', 'min-scale: "0"\n')
+    assert platform.direct
+    assert list(platform.notes) == [
+        "NetworkPolicy closed: ignored on this machine",
+        "Service front: min-scale 0 runs as 1 on this machine, nothing could wake it up",
+        "No wheel of Envoy for this platform: running as with --direct",
+    ]
+
+
+async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) -> None:
+    """For one Service or all, values with any sign, and the other way round."""
+    platform = compose(env_override=["front:A=x:y=z", "B=2", "BACK_URL-"], direct=True)
+    env = {
+        name: {variable["name"]: variable["value"] for variable in service.latest_created.template.env}
+        for name, service in platform.services.items()
+    }
+    assert env == {"front": {"A": "x:y=z", "B": "2"}, "back": {"GREETING": "hello", "B": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "message"),
+    [
+        ("cluster-local", "public", {}, "name it with --public: front, back"),
+        ("", "", {"public": "nobody"}, "--public nobody: there is no such Service, only front, back"),
+        ("serving.knative.dev/v1", "apps/v1", {}, "no Knative Service"),
+        ("timeoutSeconds: 10", "timeoutSeconds: 0x", {}, "Service front: spec.template.spec.timeoutSeconds: '0x' is no number"),
+        ("{name: settings}}", "{name: absent}}", {}, "Service back: ConfigMap absent is not in the manifests"),
+        ("acme/sample:v1", "acme/unknown:v1", {}, "no command for image registry.example.com/acme/unknown:v1"),
+        ("", "", {"env_override": ["A"]}, "'A' is neither NAME=VALUE nor NAME-"),
+        ("", "", {"env_override": ["nobody:A=1"]}, "--env-override nobody:A=1: there is no Service nobody"),
+        ("name: back\n", "name: front\n  namespace: b\n", {"public": "front"}, "Service front: there are two of that name"),
+        ("", "", {"tls_cert": Path("x")}, "belong together"),
+        ("", "", {"tls_cert": Path("x"), "tls_key": Path("y"), "direct": True}, "--direct has no ingress"),
+        ("", "", {"tls_cert": Path("x"), "tls_key": Path("y")}, "are no certificate and its key"),
+        ("name: front", "name: back", {}, "is defined in"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_run_is_refused(
+    compose: Callable[..., Platform], old: str, new: str, options: dict[str, Any], message: str
+) -> None:
+    """With one line that says where the fault is."""
+    with pytest.raises(LocalknError) as refused:
+        compose(old, new, **options)
+    assert message in str(refused.value)
+    assert type(refused.value) in {ManifestError, PlatformError, RefusedError}
+
+
+def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Unix socket's path has 108 bytes; the place in the temporary directory must be one's own."""
+    shallow, deep = StateDirectory(Path("/s")), StateDirectory(tmp_path / ("d" * 90))
+    assert shallow.socket("control") == Path("/s/control.sock")
+    place = deep.socket("control")
+    assert place == StateDirectory(deep.root).socket("control")
+    assert len(str(place)) < 108
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    owner = os.getuid()
+    monkeypatch.setattr(Path, "stat", lambda _, **__: os.stat_result((0o40700, 0, 0, 1, owner + 1, 0, 0, 0, 0, 0)))
+    with pytest.raises(PlatformError, match="belongs to somebody else"):
+        deep.socket("control")
