@@ -1,7 +1,7 @@
 """
 Calls to the same hop that are due at the same time go as one request.
 
-What a hop costs, engine and parsing on both sides, it costs per request, not per user in it (ADR 6 has the figures).
+What a hop costs, engine and parsing on both sides, it costs per request, not per user in it (docs/adr/0008-coalescing.md).
 """
 
 import time

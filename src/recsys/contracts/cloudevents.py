@@ -5,7 +5,7 @@ Binary mode (attributes in ce- headers, data in the body), structured mode (one 
 array of them) are read; every attribute is checked against its rule, and all faults of an event come at once. The
 SDK that functions-framework pins reads and writes the same events (tests hold the two together); it is not used
 here, because it checks less, stops at the first fault, leaves percent-encoding to the caller, and costs some twenty
-times as much (docs/adr/0007-cloudevents.md).
+times as much (docs/adr/0009-cloudevents.md).
 
 Sources: CloudEvents 1.0.2, sections "Context Attributes" and "Type System"; HTTP Protocol Binding 1.0.2, section 3;
 JSON Event Format 1.0.2.
