@@ -7,7 +7,7 @@ import msgspec
 from functions.extract_features.ingesting import Ingest, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.cloudevents import CloudEvent, is_event
-from recsys.contracts.problems import DependencyError
+from recsys.contracts.problems import DependencyError, Rejected
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.serving.call import Call, Reply
@@ -41,7 +41,7 @@ class ExtractFeatures:
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or take events in."""
         if is_event(call.headers):
-            return await self._events(call)
+            return await self._take(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
             user_ids = wire.features_batch.decode(call.body).user_ids
@@ -49,6 +49,13 @@ class ExtractFeatures:
             user_ids = [wire.features_request.decode(call.body).user_id]
         answers = await self._answer(user_ids, call)
         return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
+
+    async def _take(self, call: Call) -> Reply:
+        try:
+            return await self._events(call)
+        except Rejected:
+            self.ingest.rejected += 1
+            raise
 
     async def _count(self, event: CloudEvent, call: Call) -> CloudEvent | None:
         """`interaction.v1`: count it; reply with the features it led to where that is switched on."""

@@ -25,11 +25,14 @@ from recsys.serving.call import JSON, Call
 from recsys.serving.receipt import HEADER, parse_receipt
 from recsys.serving.retries import RetryBudget, RetryPolicy
 from recsys.serving.service import REQUEST_ID_HEADER, TIMEOUT_HEADER
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Histogram, Instrument, Totals
 
 T = TypeVar("T")
 
 _PASSED_ON = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _RETRYABLE_STATUS = frozenset({502, 503})
+_BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 
 
@@ -124,6 +127,23 @@ class HopClient:
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
         self.breaker = breaker or Breaker()
         self.statistics = HopStatistics()
+        self._durations = Histogram(definitions.HOP_DURATION)
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        name, totals = self._name, self.statistics
+
+        def outcomes() -> dict[tuple[str, ...], float]:
+            failed, refused = totals.failures, totals.refused
+            return {(name, "ok"): totals.calls - failed, (name, "failed"): failed, (name, "refused"): refused}
+
+        return [
+            self._durations,
+            Totals(definitions.HOP_CALLS, outcomes),
+            Totals(definitions.HOP_RETRIES, lambda: {(name,): totals.retries}),
+            Totals(definitions.HOP_HEDGES, lambda: {(name,): totals.hedges}),
+            Totals(definitions.BREAKER, lambda: {(name,): _BREAKER_STATES.index(self.breaker.state)}),
+        ]
 
     async def send(self, body: bytes, *, call: Call, within_s: float, decode: Callable[[bytes], T]) -> HopAnswer[T]:
         """Post *body* on behalf of *call*; see `Hop`. An answer that *decode* refuses counts as a failed call."""
@@ -147,6 +167,7 @@ class HopClient:
         self.breaker.note(success=True)
         spent_s = time.monotonic() - began
         self._latencies.append(spent_s)
+        self._durations.observe(spent_s, self._name)
         return HopAnswer(value, spent_s, *parse_receipt(response.headers.get(HEADER.decode(), "")))
 
     def _read(self, response: httpx.Response, decode: Callable[[bytes], T]) -> T:

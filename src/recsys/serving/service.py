@@ -32,6 +32,10 @@ from recsys.serving.load import Load
 from recsys.serving.presence import ClientGoneError, Presence, Receive
 from recsys.serving.receipt import Receipt
 from recsys.serving.settings import ServingSettings
+from recsys.telemetry import definitions
+from recsys.telemetry.exposition import Exposition
+from recsys.telemetry.instruments import Counter, Histogram, Instrument, Totals
+from recsys.telemetry.process import seconds_since_start
 
 Scope = Mapping[str, Any]
 
@@ -68,6 +72,7 @@ class Service:
     Attributes:
         load: Requests in flight.
         reading: How many of them are still being read.
+        exposition: The instance's metrics; parts add theirs.
     """
 
     def __init__(
@@ -87,6 +92,12 @@ class Service:
         self._parts = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._guard = make_guard(settings.auth)
+        self._started_s = 0.0
+        self._requests = Counter(definitions.REQUESTS)
+        self._durations = Histogram(definitions.REQUEST_DURATION)
+        self._errors = Counter(definitions.ERRORS)
+        self.exposition = Exposition()
+        self.exposition.add(self._instruments())
 
     async def start(self) -> None:
         """Open and warm the handler; at once for a service that is ready already."""
@@ -100,6 +111,7 @@ class Service:
                 self.state = State.NEW
                 raise
             self.state = State.READY
+            self._started_s = seconds_since_start()
 
     def drain(self) -> None:
         """Stop being ready: requests still get answers, probes get told to send no more."""
@@ -123,7 +135,7 @@ class Service:
         try:
             reply = await self._route(scope, receive, request_id)
         except ServingError as error:
-            reply = _refuse(error, request_id)
+            reply = self._refuse(error, request_id)
         return reply.with_headers((REQUEST_ID_HEADER, request_id.encode("latin-1")))
 
     async def _route(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
@@ -131,7 +143,7 @@ class Service:
         if path == "/":
             if method != "POST":
                 raise MethodNotAllowedError(headers=[("allow", "POST")])
-            return await self._serve(scope["headers"], receive, request_id)
+            return await self._measure(scope["headers"], receive, request_id)
         if path not in {"/livez", "/readyz"}:
             raise NotFoundError
         if method not in {"GET", "HEAD"}:
@@ -142,42 +154,71 @@ class Service:
                 raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
         return Reply(b'{"status":"ok"}')
 
-    async def _serve(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
+    async def _measure(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
         received = time.monotonic()
         self.load.arrive()
         try:
-            await self._guard.admit(headers)
-            _check_media_type(headers)
-            self.reading += 1
-            try:
-                body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
-            finally:
-                self.reading -= 1
-            deadline = Deadline(received + self._budget_s(headers))
-            await self._ensure_started()
-            if self._handler is None:
-                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
-            deadline.check()
-            call = Call(body, headers, request_id, Receipt(received), deadline)
-            reply = await self._handle(self._handler, call, receive)
-            call.receipt.close(revision=self.settings.revision)
-            return reply.with_headers(call.receipt.header())
+            reply = await self._serve(headers, receive, request_id, received)
+        except ServingError as error:
+            reply = self._refuse(error, request_id)
         finally:
             self.load.leave()
+        self._requests.add(str(reply.status))
+        self._durations.observe(time.monotonic() - received)
+        return reply
+
+    async def _serve(self, headers: RawHeaders, receive: Receive, request_id: str, received: float) -> Reply:
+        await self._guard.admit(headers)
+        _check_media_type(headers)
+        self.reading += 1
+        try:
+            body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
+        finally:
+            self.reading -= 1
+        deadline = Deadline(received + self._budget_s(headers))
+        await self._ensure_started()
+        if self._handler is None:
+            raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+        deadline.check()
+        call = Call(body, headers, request_id, Receipt(received), deadline)
+        reply = await self._handle(self._handler, call, receive)
+        call.receipt.close(revision=self.settings.revision)
+        return reply.with_headers(call.receipt.header())
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
             async with Presence(receive), asyncio.timeout(call.deadline.left_s()):
                 return await handler(call)
         except ServingError as error:
-            return _refuse(error, call.request_id)
+            return self._refuse(error, call.request_id)
         except TimeoutError:
-            return _refuse(DeadlineExceededError(), call.request_id)
+            return self._refuse(DeadlineExceededError(), call.request_id)
         except ClientGoneError:
             raise
         except Exception:
             log.exception("request_crashed", extra={"request_id": call.request_id})
+            self._errors.add(ServingError.code)
             return problem_reply(ServingError())
+
+    def _refuse(self, error: ServingError, request_id: str) -> Reply:
+        # Probes ask an instance that warms up twenty times a second: that is neither logged nor an error.
+        if not isinstance(error, NotReadyError):
+            self._errors.add(error.code)
+            if error.status >= 500:
+                log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
+        return problem_reply(error)
+
+    def _instruments(self) -> list[Instrument]:
+        identity = (self.name, self.settings.revision)
+        return [
+            self._requests,
+            self._durations,
+            self._errors,
+            Totals(definitions.IN_FLIGHT, lambda: {(): self.load.in_flight}),
+            Totals(definitions.READY, lambda: {(): self.state is State.READY}),
+            Totals(definitions.START_DURATION, lambda: {(): self._started_s}),
+            Totals(definitions.BUILD, lambda: {identity: 1.0}),
+        ]
 
     async def _ensure_started(self) -> None:
         # Under the stock framework nothing starts the service before its first request.
@@ -198,13 +239,6 @@ class Service:
             return self.settings.default_timeout_s
         # The comparison is also false for NaN.
         return min(budget_s, self.settings.max_timeout_s) if budget_s >= 0 else self.settings.default_timeout_s
-
-
-def _refuse(error: ServingError, request_id: str) -> Reply:
-    # Probes ask an instance that warms up twenty times a second.
-    if error.status >= 500 and not isinstance(error, NotReadyError):
-        log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
-    return problem_reply(error)
 
 
 def problem_reply(error: ServingError) -> Reply:
