@@ -55,7 +55,7 @@ def test_every_metric_is_there(demo_state: DemoState, tmp_path):
         assert recommend.post({"user_id": "user_1"}).json()["degraded"] == ["ranking"]
         after = scrape(ports[2])
     assert front["recsys_requests_total"] == {("200",): 5, ("422",): 1}
-    assert front["recsys_errors_total"] == {("invalid-request",): 1}
+    assert front["recsys_errors_total"] == {("invalid-request",): 1, ("not-found",): 1}
     assert front["recsys_request_duration_seconds_count"][()] == 6
     assert front["recsys_hop_calls_total"][("rank_items", "ok")] >= 5
     assert rank["recsys_batch_size_count"][()] >= 5
