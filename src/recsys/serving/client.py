@@ -27,10 +27,10 @@ from recsys.serving.retries import RetryBudget, RetryPolicy
 from recsys.serving.service import REQUEST_ID_HEADER, TIMEOUT_HEADER
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Histogram, Instrument, Totals
+from recsys.telemetry.tracing import Span
 
 T = TypeVar("T")
 
-_PASSED_ON = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _RETRYABLE_STATUS = frozenset({502, 503})
 _BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
@@ -221,21 +221,26 @@ class HopClient:
         return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
 
     async def _attempt(self, body: bytes, call: Call, left_s: float) -> httpx.Response:
+        span = call.span.child(self._name)
+        status = 0
         request = httpx.Request(
             "POST",
             self._url,
-            headers=await self._headers(call, left_s),
+            headers=await self._headers(call, span, left_s),
             content=body,
             extensions={"timeout": {"connect": left_s, "read": left_s, "pool": left_s}},
         )
         try:
             response = await self._transport.handle_async_request(request)
+            status = response.status_code
         except httpx.TimeoutException as error:
             raise _Failure(DeadlineExceededError(f"{self._name} did not answer in time")) from error
         except httpx.TransportError as error:
             unreachable = DependencyError(f"{self._name} cannot be reached", retry_after_s=1.0)
             raise _Failure(unreachable, retryable=True) from error
-        if response.status_code == httpx.codes.OK:
+        finally:
+            span.end(status=status)
+        if status == httpx.codes.OK:
             return response
         raise self._verdict(response)
 
@@ -246,14 +251,14 @@ class HopClient:
         retryable = response.status_code in _RETRYABLE_STATUS
         return _Failure(error, retryable=retryable, retry_after_s=_retry_after_s(response))
 
-    async def _headers(self, call: Call, left_s: float) -> list[tuple[bytes, bytes]]:
+    async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
         headers = [
             self._host,
             (b"content-type", JSON),
             (REQUEST_ID_HEADER, call.request_id.encode("latin-1")),
             (TIMEOUT_HEADER, b"%d" % max(1, int(left_s * 1000))),
         ]
-        headers += [header for header in call.headers if header[0] in _PASSED_ON]
+        headers += span.context()
         token = await self._token() if self._token else None
         if token is not None:
             headers.append((b"authorization", b"Bearer " + token.encode("latin-1")))

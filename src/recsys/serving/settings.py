@@ -26,6 +26,8 @@ class ServingSettings:
         stats_socket: Unix datagram socket that wants this instance's concurrency once a second; empty for none.
         pod: Name of this instance in those reports.
         auth: Who may call.
+        trace_endpoint: OTLP collector that spans are sent to, over HTTP; empty for none.
+        trace_ratio: Of the traces that begin here, how many are recorded.
     """
 
     host: str
@@ -41,6 +43,8 @@ class ServingSettings:
     stats_socket: str
     pod: str
     auth: AuthSettings
+    trace_endpoint: str
+    trace_ratio: float
 
     @classmethod
     def read(cls, env: Reader, *, name: str, max_body_bytes: int) -> "ServingSettings":
@@ -59,6 +63,8 @@ class ServingSettings:
             stats_socket=env.text("LOCALKN_STATS", "-").removeprefix("-"),
             pod=env.text("LOCALKN_POD", name),
             auth=AuthSettings.read(env),
+            trace_endpoint=env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "-").removeprefix("-"),
+            trace_ratio=env.number("OTEL_TRACES_SAMPLER_ARG", 0.01, most=1.0),
         )
         env.require(settings.metrics_port != settings.port, f"METRICS_PORT must not be PORT ({settings.port})")
         env.require(
