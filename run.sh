@@ -78,18 +78,31 @@ options() {
 
 python() { "$VENV/bin/python" "$@"; }
 
-run_up() { # [--port N] [--detach] [--direct] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
+run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--state-dir DIR]: serve the pipeline
   ensure local
   ensure_envoy
   options "$@"
   python -m offline.train --state-dir "$STATE" --if-missing || exit
-  local settings
-  settings=$(python -m offline.state --state-dir "$STATE") || exit
-  local overrides=() line
-  while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
-  exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
-    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" \
-    "${overrides[@]}" "${REST[@]}" > >(show_request)
+  local manifests=knative/overlays/local state_options=() platform=() word
+  for word in "${REST[@]}"; do
+    case $word in
+      --fused) manifests=knative/overlays/fused; state_options=(--fused) ;;
+      --tls) TLS=1 ;;
+      # The costs the tutorial pretends: 10 ms for features, 50 ms for a batch of the model.
+      --simulate-latency)
+        platform+=(--env-override extract-features:SIMULATED_LATENCY_S=0.010 --env-override rank-items:SIMULATED_LATENCY_S=0.050) ;;
+      *) platform+=("$word") ;;
+    esac
+  done
+  if [ -n "${TLS:-}" ]; then
+    python -m tools.tls --state-dir "$STATE" || exit
+    platform+=(--tls-cert "$STATE/tls/cert.pem" --tls-key "$STATE/tls/key.pem")
+  fi
+  local settings line
+  settings=$(python -m offline.state --state-dir "$STATE" "${state_options[@]}") || exit
+  while IFS= read -r line; do platform+=(--env-override "$line"); done <<<"$settings"
+  exec "$VENV/bin/python" -m localkn up --manifests "$manifests" --commands knative/overlays/local/commands.yaml \
+    --state-dir "$STATE/platform" --port "$PORT" "${platform[@]}" > >(show_request)
 }
 
 # show_request: passes its input on, and when the pipeline is ready adds a request to try.
@@ -98,7 +111,8 @@ show_request() {
   while IFS= read -r line; do
     printf '%s\n' "$line"
     case $line in
-      *"is ready at"*) printf "try: curl -d '%s' %s\n" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
+      *"is ready at"*)
+        printf "try: curl %s-d '%s' %s\n" "${TLS:+--cacert $STATE/tls/ca.pem }" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
     esac
   done
 }
@@ -127,10 +141,17 @@ run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|rev
   python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
+run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: ask the running pipeline
   ensure local
   options "$@"
-  python -m tools.recommend --url "http://127.0.0.1:$PORT" --state-dir "$STATE" "${REST[@]}"
+  python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended costs, load it, watch it scale out and in
+  ensure local
+  ensure_envoy
+  options "$@"
+  python -m tools.demo --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
 run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it

@@ -5,7 +5,6 @@ One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
 import argparse
-import contextlib
 import platform
 import socket
 import sys
@@ -16,11 +15,9 @@ from pathlib import Path
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend.settings import Settings as RecommendSettings
-from localkn import control
 from localkn.environment import Configuration
-from localkn.errors import LocalknError, PlatformError
+from localkn.errors import LocalknError
 from localkn.manifests import Resource, load
-from localkn.state import StateDirectory as PlatformState
 from localkn.templates import Template
 from localkn.validation import service_faults
 from offline.state import StateDirectory, StateError
@@ -28,6 +25,7 @@ from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.settings import SettingsError
 from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError
+from tools.recommend import running_url
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
 
@@ -83,9 +81,9 @@ def check_versions() -> Iterator[str]:
 
 def check_port(port: int, state_dir: Path) -> Iterator[str]:
     """Tell whether the port can be used, or is in use by this state's own pipeline."""
-    with contextlib.suppress(PlatformError):
-        running = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
-        yield f"a pipeline is running at {running['url']}"
+    url = running_url(state_dir)
+    if url:
+        yield f"a pipeline is running at {url}"
         return
     try:
         socket.create_server(("127.0.0.1", port)).close()

@@ -9,6 +9,7 @@ from functions.extract_features.settings import Settings
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
 from recsys.serving.service import Service
+from recsys.simulation import slow_handler
 from recsys.stores.measured import MeasuredStore
 from recsys.stores.opening import open_store
 
@@ -34,7 +35,7 @@ async def open_handler() -> AsyncIterator[Handler]:
             reply_to_interactions=settings.reply_to_interactions,
         )
         service.exposition.add([*store.instruments(), *handler.ingest.instruments()])
-        yield handler
+        yield slow_handler(handler, settings.simulated_latency_s)
 
 
 service = Service("extract-features", open_handler, settings=settings.serving)

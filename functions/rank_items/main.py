@@ -17,6 +17,7 @@ from recsys.ranking.model import Query, Ranking
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
 from recsys.serving.service import Service
+from recsys.simulation import slow_batches
 
 settings = Settings.from_env(os.environ)
 
@@ -31,7 +32,10 @@ async def open_handler() -> AsyncIterator[Handler]:
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank") as executor,
     ):
         batcher: Batcher[Query, Ranking] = Batcher(
-            model.rank, limits=settings.batch, executor=executor, arriving=lambda: service.reading
+            slow_batches(model.rank, settings.simulated_latency_s),
+            limits=settings.batch,
+            executor=executor,
+            arriving=lambda: service.reading,
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         service.exposition.add([*loaded.instruments(), *batcher.instruments()])
