@@ -1,6 +1,7 @@
 """The artefact on disk becomes a model that ranks."""
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,18 @@ class LoadedModel:
         ]
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: Path, *, workers: int, pool: Executor) -> LoadedModel:
     """
     Read and verify the artefact in *folder*.
+
+    Args:
+        folder: Of the artefact.
+        workers: Threads that share a large catalogue.
+        pool: Where they run; not where the model is called from.
 
     Raises:
         ArtefactError: it cannot be served; the message says why.
     """
     began = time.monotonic()
-    model = RankingModel(read_artefact(folder))
+    model = RankingModel(read_artefact(folder), workers=workers, pool=pool)
     return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime)

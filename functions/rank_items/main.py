@@ -25,12 +25,15 @@ settings = Settings.from_env(os.environ)
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """Load and verify the model, then score once: what is ready is warm."""
-    loaded = await asyncio.to_thread(load_model, settings.model_path)
-    model = loaded.model
+    workers = max(1, round(settings.cpu_limit))
     with (
-        threadpool_limits(limits=max(1, int(settings.cpu_limit))),
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank") as executor,
+        # The kernel shares work out itself: BLAS's own threads wait for each other in every product.
+        threadpool_limits(limits=1),
+        ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
+        loaded = await asyncio.to_thread(load_model, settings.model_path, workers=workers, pool=pool)
+        model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
