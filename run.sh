@@ -175,6 +175,12 @@ run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [
   "$(find_python)" -m tools.images "$@"
 }
 
+run_prove_images() { # [--base IMAGE] [--suite SUITE]: build them on a base of debootstrap's, run them, show what is in them
+  ensure local
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
+  python -m tools.images.prove "$@"
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
   ensure_envoy

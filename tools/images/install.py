@@ -26,7 +26,7 @@ def main(folder: str, requirements: Sequence[str]) -> int:
         )
         return 1
     wanted = [word for path in requirements for word in ("-r", path)]
-    return subprocess.run([*pip, "install", "-q", *_FLAGS, "--target", folder, *wanted], check=False).returncode
+    return subprocess.run([*pip, "install", "-qq", *_FLAGS, "--target", folder, *wanted], check=False).returncode
 
 
 def find_pip() -> list[str] | None:
