@@ -154,6 +154,11 @@ run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended
   python -m tools.demo --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
+run_store() { # copy --from URL --to URL: copy one feature store into another
+  ensure local
+  python -m tools.store "$@"
+}
+
 run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
   ensure local
   options "$@"

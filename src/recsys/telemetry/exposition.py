@@ -1,5 +1,6 @@
 """The metrics of an instance on a port of their own, in Prometheus' format."""
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from recsys.telemetry.instruments import Instrument
+
+log = logging.getLogger("recsys.telemetry")
 
 
 class Exposition(Collector):
@@ -32,8 +35,7 @@ def exposed(exposition: Exposition, *, host: str, port: int) -> Iterator[None]:
     """
     Serve *exposition* on *host*:*port* at any path until the block ends; not at all with port 0.
 
-    Raises:
-        OSError: the port is taken.
+    A port that is taken is logged, and nothing is served: answers matter more than figures about them.
     """
     if not port:
         yield
@@ -43,7 +45,12 @@ def exposed(exposition: Exposition, *, host: str, port: int) -> Iterator[None]:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    server, _ = start_http_server(port, addr=host, registry=registry)
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        log.error("metrics_port_taken", extra={"port": port, "reason": error.strerror})  # noqa: TRY400 - no trace needed
+        yield
+        return
 
     def close() -> None:
         server.shutdown()
