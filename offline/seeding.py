@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from offline.als import AlsSettings
 from offline.demo import Demo, make_demo
 from offline.publishing import Cluster, PublishError, publish
 from offline.training import train
@@ -73,7 +72,7 @@ async def _fill(store: FeatureStore, demo: Demo) -> str:
 def _publish(demo: Demo, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         items = {item.item_id: item for item in demo.items}
-        manifest = train(demo.records, items=items, folder=Path(folder), dataset="demo", settings=AlsSettings())
+        manifest = train(demo.records, items=items, folder=Path(folder), dataset="demo")
         publish(Path(folder), name=name, cluster=Cluster.own())
     return f"model {manifest.name} {manifest.version} is in ConfigMap {name}"
 

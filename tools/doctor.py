@@ -15,11 +15,12 @@ from pathlib import Path
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend.settings import Settings as RecommendSettings
-from localkn.environment import Configuration
-from localkn.errors import LocalknError
-from localkn.manifests import Resource, load
-from localkn.templates import Template
-from localkn.validation import service_faults
+from kubeyaml.configuration import Configuration
+from kubeyaml.errors import ManifestError
+from kubeyaml.manifests import load
+from kubeyaml.resources import Resource
+from kubeyaml.templates import Template
+from kubeyaml.validation import service_faults
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.settings import SettingsError
@@ -125,7 +126,7 @@ def check_manifests() -> Iterator[str]:
     """Read the local manifests as a start would and hold their settings against each other."""
     try:
         resources = load(MANIFESTS)
-    except LocalknError as error:
+    except ManifestError as error:
         raise Fault(str(error)) from error
     services = [resource for resource in resources if resource.is_service]
     faults = [fault for service in services for fault in find_faults(service, resources)]

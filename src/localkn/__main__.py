@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from kubeyaml.errors import KubeyamlError
 from localkn import control, kn, up
 from localkn.errors import LocalknError, PlatformError
 from localkn.state import StateDirectory
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.verb(arguments) or 0)
-    except LocalknError as error:
+    except (LocalknError, KubeyamlError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localkn.errors import ManifestError
-from localkn.manifests import read_documents
+from kubeyaml.errors import ManifestError
+from kubeyaml.resources import read_documents
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kubeyaml.errors import KubeyamlError
 from localkn.errors import LocalknError, PlatformError, RefusedError
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -26,7 +27,7 @@ async def serving(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[
         request = json.loads(line)
         try:
             return {"result": await handlers[request["verb"]](request)}
-        except LocalknError as error:
+        except (LocalknError, KubeyamlError) as error:
             return {"error": str(error)}
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

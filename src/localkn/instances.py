@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kubeyaml.errors import KubeyamlError
+from kubeyaml.templates import Template
+from localkn import probes
 from localkn.errors import LocalknError
 from localkn.processes import Process, Processes
-from localkn.templates import Template
 
 
 class State(enum.StrEnum):
@@ -75,7 +77,7 @@ class Instance:
             self.process = processes.start(
                 launched.argv, env=launched.env, directory=launched.directory, log=launched.log
             )
-        except (OSError, ValueError, LocalknError) as error:
+        except (OSError, ValueError, KubeyamlError, LocalknError) as error:
             self.exit_reason = f"cannot start: {error}"
         else:
             await self._live(self.process)
@@ -101,13 +103,15 @@ class Instance:
             process.signal(signal.SIGKILL)
 
         startup, liveness = self.template.startup, self.template.liveness
-        if startup is not None and not await startup.passes_in_time(self.port):
+        if startup is not None and not await probes.passes_in_time(startup, self.port):
             kill("startup probe failed")
         async with asyncio.TaskGroup() as watches:
-            watches.create_task(self.template.readiness.watch(self.port, passing=False, changed=self._readiness))
+            watches.create_task(
+                probes.watch(self.template.readiness, self.port, passing=False, changed=self._readiness)
+            )
             if liveness is not None:
                 failed = partial(kill, "liveness probe failed")
-                watches.create_task(liveness.watch(self.port, passing=True, changed=lambda _: failed()))
+                watches.create_task(probes.watch(liveness, self.port, passing=True, changed=lambda _: failed()))
 
     def _readiness(self, passing: bool) -> None:  # noqa: FBT001 - a probe's verdict
         if self.state in {State.STARTING, State.READY, State.UNREADY}:

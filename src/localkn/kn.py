@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from localkn import control, edits
+from kubeyaml import edits
+from localkn import control
 from localkn.errors import RefusedError
 
 # Flags that set an annotation of the template.

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kubeyaml.configuration import Configuration, expand
+from kubeyaml.errors import ManifestError
+from kubeyaml.templates import Template
+from kubeyaml.validation import service_faults
 from localkn.commands import Commands
-from localkn.environment import Configuration, expand, inherited, localised
-from localkn.errors import ManifestError, RefusedError
+from localkn.environment import inherited, localised
+from localkn.errors import RefusedError
 from localkn.ingress import Cluster, Endpoint, Ingress, Picture, Route
 from localkn.instances import Instance, Launch, State
 from localkn.kpa.autoscaler import TICK_S
@@ -23,8 +27,6 @@ from localkn.revisions import Revision
 from localkn.services import Service
 from localkn.state import StateDirectory
 from localkn.stats import Reports
-from localkn.templates import Template
-from localkn.validation import service_faults
 
 _END_S = 10.0
 
@@ -255,7 +257,7 @@ class Platform:
 
 
 def _cluster(revision: Revision) -> Cluster:
-    limit, settings = revision.template.container_concurrency, revision.template.settings
+    limit, settings = revision.template.container_concurrency, revision.settings
     # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
     queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
     draining = [instance for instance in revision.instances if instance.state is State.DRAINING]

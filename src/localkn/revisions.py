@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubeyaml.templates import Template
 from localkn.instances import Instance, State
-from localkn.kpa import Autoscaler, Decision
+from localkn.kpa import Autoscaler, Decision, Settings
 from localkn.kpa.windows import LinearWindow
-from localkn.templates import Template
 
+_PROGRESS_DEADLINE_S = 60
+"""Knative waits 600 s; on this machine nothing has to be pulled or scheduled."""
 _FAILED_STARTS = 3
 """So many instances ending before one was ready fail a revision without waiting for its deadline."""
 _STEADY_S = 10.0
@@ -53,15 +55,17 @@ class Revision:
     _unreachable_since: float | None = None
 
     def __post_init__(self) -> None:
-        self.autoscaler = Autoscaler(self.template.settings)
+        self.settings = Settings.from_annotations(
+            self.template.annotations, container_concurrency=self.template.container_concurrency
+        )
+        self.autoscaler = Autoscaler(self.settings)
         self.concurrency, self.arrivals = LinearWindow(6), LinearWindow(6)
         self.desired = self.first_scale
 
     @property
     def first_scale(self) -> int:
         """So many instances must be ready before the revision is."""
-        settings = self.template.settings
-        return self.fixed_scale or max(1, settings.initial_scale, settings.min_scale)
+        return self.fixed_scale or max(1, self.settings.initial_scale, self.settings.min_scale)
 
     @property
     def ready(self) -> Sequence[Instance]:
@@ -83,7 +87,7 @@ class Revision:
 
     def measure(self, now: float, *, concurrency: float, requests: float) -> None:
         """Record what all its instances reported for the last second."""
-        self.autoscaler.record(now, requests if self.template.settings.metric == "rps" else concurrency)
+        self.autoscaler.record(now, requests if self.settings.metric == "rps" else concurrency)
         self.concurrency.record(int(now), concurrency)
         self.arrivals.record(int(now), requests)
 
@@ -91,13 +95,13 @@ class Revision:
         """Let the autoscaler decide; due every two seconds."""
         self.decision = self.autoscaler.decide(now, ready=len(self.ready))
         if self.was_ready and self.decision.valid:
-            self.desired = self.template.settings.bounded(self.decision.desired, reachable=self.autoscaler.reachable)
+            self.desired = self.settings.bounded(self.decision.desired, reachable=self.autoscaler.reachable)
 
     def settle(self, now: float) -> None:
         """Become ready with enough ready instances, or fail past the progress deadline."""
         if not self.pending:
             return
-        deadline_s = self.template.progress_deadline_s
+        deadline_s = self.template.progress_deadline_s or _PROGRESS_DEADLINE_S
         if len(self.ready) >= self.first_scale:
             self.was_ready = True
         elif now - self.created_at > deadline_s:
@@ -108,11 +112,11 @@ class Revision:
         if self.failure is not None:
             return 0
         if self._unreachable_since is None:
-            lasting = max(1, self.template.settings.bounded(self.desired, reachable=True))
+            lasting = max(1, self.settings.bounded(self.desired, reachable=True))
             return self.first_scale if self.pending or self.fixed_scale else lasting
         if self.pending:
             return 0
-        retention_s = self.template.settings.stable_window_s + _GRACE_S
+        retention_s = self.settings.stable_window_s + _GRACE_S
         return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
     def plan(self, now: float) -> Plan:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubeyaml.edits import LATEST
+from kubeyaml.templates import Template
 from localkn.errors import RefusedError
 from localkn.revisions import Revision
-from localkn.templates import Template
-
-LATEST: Sequence[Mapping[str, Any]] = ({"latestRevision": True, "percent": 100},)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,10 @@ class Sampler:
         self._taken = {key: taken for key, taken in self._taken.items() if key in area}
 
     def take(self, cluster: str, port: int, *, now: float) -> Report:
-        """Average concurrency of an endpoint and requests it got, both since this was last called for it."""
+        """Average concurrency of an endpoint and requests it got, both over the samples since the last call for it."""
         key = cluster, port
         total = self._seen.get(cluster, {}).get(port, Seen(healthy=False)).total
-        since, before = self._taken.get(key, (now, total))
-        area = self._area.pop(key, 0.0)
-        self._taken[key] = now, total
-        return Report(area / (now - since) if now > since else 0.0, max(0, total - before), now)
+        since, before = self._taken.get(key, (self._seen_at, total))
+        area, sampled_s = self._area.pop(key, 0.0), self._seen_at - since
+        self._taken[key] = self._seen_at, total
+        return Report(area / sampled_s if sampled_s > 0 else 0.0, max(0, total - before), now)

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkn import control, edits, views
+from kubeyaml import edits
+from kubeyaml.configuration import Configuration
+from kubeyaml.errors import ManifestError
+from kubeyaml.manifests import load
+from kubeyaml.resources import Resource
+from kubeyaml.validation import service_faults
+from localkn import control, views
 from localkn.commands import Commands
-from localkn.environment import Configuration
 from localkn.envoy import EnvoyIngress, executable
-from localkn.errors import ManifestError, NotReadyError, PlatformError, RefusedError
-from localkn.manifests import Resource, load
+from localkn.errors import NotReadyError, PlatformError, RefusedError
 from localkn.platform import Platform
 from localkn.processes import Processes, is_free
 from localkn.services import Service
 from localkn.state import StateDirectory
-from localkn.validation import service_faults
 
 _USED = {"ConfigMap", "Secret", "Namespace"}
 _VISIBILITY = "networking.knative.dev/visibility"

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 # A part, where it lives, and which other parts it may import.
 PARTS = {
     "recsys": ("src/recsys", set()),
-    "localkn": ("src/localkn", set()),
+    "kubeyaml": ("src/kubeyaml", set()),
+    "localkn": ("src/localkn", {"kubeyaml"}),
     "functions.extract_features": ("functions/extract_features", {"recsys"}),
     "functions.rank_items": ("functions/rank_items", {"recsys"}),
     "functions.recommend": ("functions/recommend", {"recsys"}),

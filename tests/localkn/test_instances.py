@@ -13,12 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from localkn import httpclient
+from kubeyaml.templates import Probe, Template
+from localkn import httpclient, probes
 from localkn.errors import PlatformError
 from localkn.instances import Instance, Launch, State
-from localkn.probes import Probe
 from localkn.processes import Processes, free_port
-from localkn.templates import Template
 from tests.localkn.running import SAMPLE, eventually
 
 pytestmark = pytest.mark.anyio
@@ -197,8 +196,8 @@ async def test_a_probe_passes_on_success_alone(answer: bytes, passes: bool) -> N
         port = server.sockets[0].getsockname()[1]
         spec = {"httpGet": {"port": "http1", "httpHeaders": [{"name": "X-Probe", "value": "1"}]}, "timeoutSeconds": 2}
         probe = Probe.from_spec(spec, container_port={"name": "http1", "containerPort": 8080})
-        assert await probe.passes(port) is passes
-        assert await Probe.from_spec({"tcpSocket": {"port": port}}, container_port={}).passes(1)
+        assert await probes.passes(probe, port) is passes
+        assert await probes.passes(Probe.from_spec({"tcpSocket": {"port": port}}, container_port={}), 1)
     assert asked[0].startswith(b"GET / HTTP/1.1\r\n")
     assert b"X-Probe: 1" in asked[0]
-    assert not await probe.passes(port)
+    assert not await probes.passes(probe, port)

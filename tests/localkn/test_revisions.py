@@ -2,9 +2,9 @@
 
 import pytest
 
+from kubeyaml.templates import Template
 from localkn.instances import Instance, State
 from localkn.revisions import Revision
-from localkn.templates import Template
 
 
 async def nothing(_: Instance) -> None:

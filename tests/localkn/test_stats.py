@@ -40,6 +40,16 @@ def test_samples_are_weighted_by_time() -> None:
     assert sampler.take("r", 1, now=2.0) == Report(0.0, 0, 2.0)
 
 
+def test_a_late_look_makes_no_load_of_its_own() -> None:
+    """The average is over the time between samples, however late the caller asks."""
+    sampler = Sampler()
+    for now in (0.0, 0.1):
+        sampler.observe({"r": {1: Seen(healthy=True, active=8)}}, now=now)
+    sampler.take("r", 1, now=0.9)
+    sampler.observe({"r": {1: Seen(healthy=True, active=8)}}, now=1.8)
+    assert sampler.take("r", 1, now=1.9).concurrency == 8
+
+
 def test_an_ingress_that_starts_again_counts_from_zero() -> None:
     """Totals that fall are no negative arrivals, and what has gone is forgotten."""
     sampler = Sampler()

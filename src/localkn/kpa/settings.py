@@ -5,31 +5,14 @@ Source: knative/serving pkg/apis/autoscaling/register.go and pkg/reconciler/auto
 cluster defaults of config-autoscaler.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from localkn.quantities import parse_duration_ns
+from kubeyaml.annotations import SCALING, canonical
+from kubeyaml.quantities import parse_duration_ns
 
-GROUP: Final = "autoscaling.knative.dev"
 _SECOND: Final = 10**9
-
-# Spellings from before kebab-case that Knative still reads.
-_FORMER: Final = {
-    f"{GROUP}/{re.sub('-(.)', lambda m: m[1].upper(), name)}": f"{GROUP}/{name}"
-    for name in (
-        "initial-scale", "max-scale", "metric-aggregation-algorithm", "min-scale", "panic-threshold-percentage",
-        "panic-window-percentage", "scale-down-delay", "scale-to-zero-pod-retention-period", "target-burst-capacity",
-        "target-utilization-percentage",
-    )
-}  # fmt: skip
-
-
-def canonical(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Put former spellings into today's; where both are given, today's wins."""
-    former = {new: annotations[old] for old, new in _FORMER.items() if old in annotations}
-    return former | {key: value for key, value in annotations.items() if key not in _FORMER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +47,12 @@ class Settings:
         given = canonical(annotations)
 
         def number(name: str, default: float) -> float:
-            return float(given.get(f"{GROUP}/{name}", default))
+            return float(given.get(f"{SCALING}/{name}", default))
 
         def seconds(name: str, default: int) -> int:
-            return parse_duration_ns(given.get(f"{GROUP}/{name}", f"{default}s")) // _SECOND
+            return parse_duration_ns(given.get(f"{SCALING}/{name}", f"{default}s")) // _SECOND
 
-        metric = given.get(f"{GROUP}/metric", "concurrency")
+        metric = given.get(f"{SCALING}/metric", "concurrency")
         total = number("target", 200.0 if metric == "rps" else float(container_concurrency or 100))
         if metric == "concurrency" and container_concurrency:
             total = min(total, float(container_concurrency))
@@ -79,7 +62,7 @@ class Settings:
             target=max(0.01, total * (number("target-utilization-percentage", 70.0) / 100)),
             total=total,
             metric=metric,
-            weighted=given.get(f"{GROUP}/metric-aggregation-algorithm", "").startswith("weighted"),
+            weighted=given.get(f"{SCALING}/metric-aggregation-algorithm", "").startswith("weighted"),
             target_burst_capacity=number("target-burst-capacity", 211.0),
             stable_window_s=stable_window_s,
             panic_window_s=max(1, (panic_ns + _SECOND // 2) // _SECOND),

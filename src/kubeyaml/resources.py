@@ -1,14 +1,12 @@
-"""Kubernetes objects out of YAML: one file, a directory of files, or a kustomization."""
+"""A Kubernetes object, and reading objects from a file."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from localkn.errors import ManifestError
-
-KUSTOMIZATION_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+from kubeyaml.errors import ManifestError
 
 
 class Resource:
@@ -24,30 +22,6 @@ class Resource:
     def fault(self, path: str, message: str) -> str:
         """One line that says where in this object something is wrong."""
         return f"{self.source}: {self.kind} {self.name}: {path}: {message}"
-
-
-def load(path: Path) -> list[Resource]:
-    """
-    Read every object under *path*.
-
-    Args:
-        path: A YAML file, a directory with a kustomization (built as kustomize would), or one of YAML files.
-
-    Raises:
-        ManifestError: Nothing is there, it is no YAML, or an object is defined twice.
-    """
-    from localkn.kustomize import build  # noqa: PLC0415 - kustomize reads files through this module
-
-    if not path.is_dir():
-        resources = read_file(path)
-    elif any((path / name).is_file() for name in KUSTOMIZATION_NAMES):
-        resources = build(path)
-    else:
-        files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml"})
-        resources = [resource for file in files for resource in read_file(file)]
-    if faults := ([] if resources else [f"{path}: no Kubernetes objects found"]) + _duplicates(resources):
-        raise ManifestError(faults)
-    return resources
 
 
 def read_file(path: Path) -> list[Resource]:
@@ -100,13 +74,3 @@ class _Loader(yaml.SafeLoader):
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
-
-
-def _duplicates(resources: Sequence[Resource]) -> list[str]:
-    faults, sources = [], dict[tuple[str, ...], str]()
-    for resource in resources:
-        key = (resource.api_group, resource.kind, resource.namespace, resource.name)
-        if key in sources:
-            faults.append(f"{resource.source}: {resource.kind} {resource.name} is defined in {sources[key]} already")
-        sources[key] = resource.source
-    return faults

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from localkn.validation import service_faults
+from kubeyaml.validation import service_faults
 from tests.localkn.running import SAMPLE
 
 FULL = yaml.safe_load("""

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import yaml
 
-from localkn.errors import ManifestError
-from localkn.manifests import KUSTOMIZATION_NAMES, Resource, parse_yaml, read_documents, read_file
+from kubeyaml.errors import ManifestError
+from kubeyaml.resources import Resource, parse_yaml, read_documents, read_file
 
+_NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _OPTIONS: Final = {"disableNameSuffixHash": None}
 _GENERATOR: Final = [
     dict.fromkeys(("name", "namespace", "behavior", "literals", "files", "type")) | {"options": _OPTIONS}
@@ -35,6 +36,11 @@ _KNOWN: Final = {
 _CLUSTER_SCOPED: Final = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 
 
+def kustomization(directory: Path) -> Path | None:
+    """Return the file that makes *directory* a kustomization; None where there is none."""
+    return next((directory / name for name in _NAMES if (directory / name).is_file()), None)
+
+
 def build(directory: Path) -> list[Resource]:
     """
     Build the kustomization in *directory*.
@@ -42,7 +48,7 @@ def build(directory: Path) -> list[Resource]:
     Raises:
         ManifestError: A file is missing, or a field is beyond the part understood here.
     """
-    file = next((directory / name for name in KUSTOMIZATION_NAMES if (directory / name).is_file()), None)
+    file = kustomization(directory)
     if file is None:
         raise ManifestError([f"{directory}: no kustomization.yaml in this directory"])
     content: dict[str, Any] = next(iter(read_documents(file)), {})

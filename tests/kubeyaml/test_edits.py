@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from localkn import edits
-from localkn.errors import RefusedError
+from kubeyaml import edits
+from kubeyaml.errors import EditError
 
 
 def service(*targets: dict[str, Any], live: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def test_env_is_set_in_place_added_and_dropped() -> None:
     untouched: dict[str, Any] = {}
     edits.set_env({"spec": {"template": {"spec": {"containers": [untouched]}}}}, [])
     assert untouched == {}
-    with pytest.raises(RefusedError, match="neither NAME=VALUE nor NAME-"):
+    with pytest.raises(EditError, match="neither NAME=VALUE nor NAME-"):
         edits.set_env(body, ["A"])
 
 
@@ -116,5 +116,5 @@ def test_what_kn_refuses_is_refused(
     shares: list[str], tags: tuple[str, ...], untags: tuple[str, ...], message: str
 ) -> None:
     """With kn's reasons."""
-    with pytest.raises(RefusedError, match=message):
+    with pytest.raises(EditError, match=message):
         traffic(service(LATEST | {"tag": "new"}), *shares, tags=tags, untags=untags)

@@ -7,8 +7,10 @@ Source: knative/client pkg/traffic/compute.go for what --tag, --untag and --traf
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from localkn.errors import RefusedError
-from localkn.services import LATEST
+from kubeyaml.errors import EditError
+
+LATEST: Sequence[Mapping[str, Any]] = ({"latestRevision": True, "percent": 100},)
+"""`spec.traffic` of a Service that does not say."""
 
 _LATEST_REF = "@latest"
 
@@ -43,7 +45,7 @@ def assignments(changes: Iterable[str]) -> list[tuple[str, str | None]]:
     Take `NAME=VALUE` and `NAME-` apart.
 
     Raises:
-        RefusedError: One is neither.
+        EditError: One is neither.
     """
     result: list[tuple[str, str | None]] = []
     for change in changes:
@@ -53,7 +55,7 @@ def assignments(changes: Iterable[str]) -> list[tuple[str, str | None]]:
         elif change.endswith("-") and len(change) > 1:
             result.append((change[:-1], None))
         else:
-            raise RefusedError(f"{change!r} is neither NAME=VALUE nor NAME-")
+            raise EditError(f"{change!r} is neither NAME=VALUE nor NAME-")
     return result
 
 
@@ -72,13 +74,13 @@ def traffic(
         mutation: Whether the same update makes a new revision.
 
     Raises:
-        RefusedError: As kn would.
+        EditError: As kn would.
     """
     targets = [dict(target) for target in service["spec"].get("traffic") or LATEST]
     for tag in untags:
         target = _find(targets, tag=tag)
         if target is None:
-            raise RefusedError(f"tag(s) {tag} not present for any revisions of service {service['metadata']['name']}")
+            raise EditError(f"tag(s) {tag} not present for any revisions of service {service['metadata']['name']}")
         target.pop("tag")
     for revision, tag in _pairs(tags, flag="--tag"):
         _tag(targets, revision, tag)
@@ -100,7 +102,7 @@ def _tag(targets: list[dict[str, Any]], revision: str, tag: str) -> None:
     if held == tag:
         return
     for taken in [tag] if _find(targets, tag=tag) else [held] if held and revision == _LATEST_REF else []:
-        raise RefusedError(f"refusing to overwrite existing tag in service, add flag '--untag {taken}' to untag it")
+        raise EditError(f"refusing to overwrite existing tag in service, add flag '--untag {taken}' to untag it")
     if target is None or held:
         targets.append(target := {**_reference(revision), "percent": 0})
     target["tag"] = tag
@@ -111,19 +113,19 @@ def _shares(service: Mapping[str, Any], shares: Sequence[str], *, mutation: bool
     for ref, text in _pairs(shares, flag="--traffic"):
         number = text.removesuffix("%")
         if not number.isdigit() or int(number) > 100:
-            raise RefusedError(f"invalid value for traffic percent {text}, expected 0 <= percent <= 100")
+            raise EditError(f"invalid value for traffic percent {text}, expected 0 <= percent <= 100")
         percents[ref] = int(number)
     rest, current = 100 - sum(percents.values()), service.get("status", {}).get("traffic", [])
     left_out = [t["revisionName"] for t in current if not {t["revisionName"], t.get("tag")} & set(percents)]
     if rest < 0:
-        raise RefusedError(f"given traffic percents sum to {100 - rest}, want <=100")
+        raise EditError(f"given traffic percents sum to {100 - rest}, want <=100")
     if rest and mutation and _LATEST_REF not in percents and len(percents) == len(current):
         percents[_LATEST_REF] = rest
     elif rest and not mutation and len(left_out) == 1 and len(percents) == len(current) - 1:
         percents[left_out[0]] = rest
     elif rest:
         reason = "incorrect number of revisions specified. Only 1 revision should be missing"
-        raise RefusedError(f"unable to allocate the remaining traffic: {rest}%. Reason: {reason}")
+        raise EditError(f"unable to allocate the remaining traffic: {rest}%. Reason: {reason}")
     return percents
 
 
@@ -132,9 +134,9 @@ def _pairs(values: Sequence[str], *, flag: str) -> list[tuple[str, str]]:
     for value in ",".join(values).split(",") if values else ():
         ref, separator, right = value.rpartition("=")
         if separator and not (ref and right):
-            raise RefusedError(f"expecting the value format in value1=value2, given {value}")
+            raise EditError(f"expecting the value format in value1=value2, given {value}")
         if (ref := ref or _LATEST_REF) in {known for known, _ in pairs} and (flag == "--traffic" or ref == _LATEST_REF):
-            raise RefusedError(f"repetition of {ref} is not allowed, use only once with {flag} flag")
+            raise EditError(f"repetition of {ref} is not allowed, use only once with {flag} flag")
         pairs.append((ref, right))
     return pairs
 

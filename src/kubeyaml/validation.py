@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import yaml
 
-from localkn.kpa.settings import GROUP, canonical
-from localkn.quantities import parse_duration_ns, parse_quantity
+from kubeyaml.annotations import SCALING, canonical
+from kubeyaml.quantities import parse_duration_ns, parse_quantity
 
 Fault = tuple[str, str]
 
@@ -125,7 +125,7 @@ def _rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
     if about.get("name") and not about["name"].startswith(f"{name}-"):
         yield "spec.template.metadata.name", f'{about["name"]!r} must have prefix "{name}-"'
     for key, message in _scaling(canonical(about.get("annotations") or {})):
-        yield f"spec.template.metadata.annotations.{GROUP}/{key}", message
+        yield f"spec.template.metadata.annotations.{SCALING}/{key}", message
     for path, message in _container(pod["containers"][0]):
         yield f"spec.template.spec.containers[0].{path}", message
     for path, message in _mounts(pod.get("volumes") or (), pod["containers"][0].get("volumeMounts") or ()):
@@ -136,7 +136,7 @@ def _rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _scaling(annotations: Mapping[str, str]) -> Iterator[Fault]:
     def given(name: str, default: str = "0") -> str:
-        return annotations.get(f"{GROUP}/{name}", default)
+        return annotations.get(f"{SCALING}/{name}", default)
 
     low, high, activation = (int(given(name)) for name in ("min-scale", "max-scale", "activation-scale"))
     if high and high < low:
@@ -145,9 +145,9 @@ def _scaling(annotations: Mapping[str, str]) -> Iterator[Fault]:
         yield "activation-scale", f"activation-scale={activation} is outside min-scale={low}..max-scale={high}"
     if -1 < float(given("target-burst-capacity")) < 0:
         yield "target-burst-capacity", "must be -1 or at least 0"
-    kpa, scaling_class = f"kpa.{GROUP}", given("class", f"kpa.{GROUP}")
-    if scaling_class.endswith(GROUP) and scaling_class not in {kpa, f"hpa.{GROUP}"}:
-        yield "class", f"{scaling_class!r} is neither {kpa} nor hpa.{GROUP}"
+    kpa, scaling_class = f"kpa.{SCALING}", given("class", f"kpa.{SCALING}")
+    if scaling_class.endswith(SCALING) and scaling_class not in {kpa, f"hpa.{SCALING}"}:
+        yield "class", f"{scaling_class!r} is neither {kpa} nor hpa.{SCALING}"
     if scaling_class == kpa and given("metric", "rps") not in {"concurrency", "rps"}:
         yield "metric", f"{given('metric')!r} is neither concurrency nor rps"
     # As in Knative, looked at only where the class is spelled out.

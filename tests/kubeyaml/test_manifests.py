@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from localkn.errors import ManifestError
-from localkn.manifests import load
+from kubeyaml.errors import ManifestError
+from kubeyaml.manifests import load
 
 SERVICE = """
 apiVersion: serving.knative.dev/v1

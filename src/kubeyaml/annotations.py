@@ -1,0 +1,23 @@
+"""The autoscaling annotations of a revision template, however they are spelled."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+SCALING: Final = "autoscaling.knative.dev"
+
+# Spellings from before kebab-case that Knative still reads.
+_FORMER: Final = {
+    f"{SCALING}/{re.sub('-(.)', lambda m: m[1].upper(), name)}": f"{SCALING}/{name}"
+    for name in (
+        "initial-scale", "max-scale", "metric-aggregation-algorithm", "min-scale", "panic-threshold-percentage",
+        "panic-window-percentage", "scale-down-delay", "scale-to-zero-pod-retention-period", "target-burst-capacity",
+        "target-utilization-percentage",
+    )
+}  # fmt: skip
+
+
+def canonical(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Put former spellings into today's; where both are given, today's wins."""
+    former = {new: annotations[old] for old, new in _FORMER.items() if old in annotations}
+    return former | {key: value for key, value in annotations.items() if key not in _FORMER}

@@ -1,0 +1,106 @@
+"""What ConfigMaps and Secrets give a container: its environment and its files."""
+
+import base64
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubeyaml.resources import Resource
+from kubeyaml.templates import Template
+
+_REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+
+
+class Configuration:
+    """The ConfigMaps and Secrets of the manifests."""
+
+    def __init__(self, resources: Sequence[Resource]) -> None:
+        self._data = {
+            (resource.kind, resource.name): _data(resource.body)
+            for resource in resources
+            if resource.kind in {"ConfigMap", "Secret"} and not resource.api_group
+        }
+
+    def data(self, kind: str, name: str) -> Mapping[str, bytes]:
+        """Entries of an object, none where it is missing."""
+        return self._data.get((kind, name), {})
+
+    def missing(self, template: Template) -> Iterator[str]:
+        """Name each object or entry that *template* needs and the manifests do not hold."""
+        for kind, reference, key in _references(template):
+            name, entries = reference.get("name", ""), self._data.get((kind, reference.get("name", "")))
+            if reference.get("optional"):
+                continue
+            if entries is None:
+                yield f"{kind} {name} is not in the manifests"
+            elif key is not None and key not in entries:
+                yield f"{kind} {name} has no entry {key!r}"
+
+    def variables(self, template: Template) -> dict[str, str]:
+        """Resolve envFrom and env, in this order, with `$(NAME)` expanded as Kubernetes does."""
+        variables: dict[str, str] = {}
+        for source in template.env_from:
+            kind, reference = _object(source, "configMapRef", "secretRef")
+            for key, value in self.data(kind, reference["name"]).items():
+                variables[source.get("prefix", "") + key] = value.decode()
+        for variable in template.env:
+            if (origin := variable.get("valueFrom")) is None:
+                variables[variable["name"]] = expand(variable.get("value") or "", variables)
+                continue
+            kind, reference = _object(origin, "configMapKeyRef", "secretKeyRef")
+            if (entry := self.data(kind, reference["name"]).get(reference["key"])) is not None:
+                variables[variable["name"]] = entry.decode()
+        return variables
+
+    def materialise(self, template: Template, directory: Path) -> dict[str, Path]:
+        """Write the volumes of one instance under *directory*; returns where each mountPath is."""
+        places = {}
+        for volume in template.volumes:
+            place = directory / volume["name"]
+            place.mkdir(parents=True, exist_ok=True)
+            places[template.mounts[volume["name"]]] = place
+            for source in (volume.get("projected") or {}).get("sources") or [volume]:
+                self._write(source, place)
+        return places
+
+    def _write(self, source: Mapping[str, Any], place: Path) -> None:
+        kind, reference = _object(source, "configMap", "secret")
+        entries = self.data(kind, reference.get("secretName") or reference.get("name", ""))
+        paths = {item["key"]: item["path"] for item in reference.get("items") or ()} or {key: key for key in entries}
+        for key, path in paths.items():
+            if key in entries:
+                (place / path).parent.mkdir(parents=True, exist_ok=True)
+                (place / path).write_bytes(entries[key])
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` by a variable already defined; `$$` is a dollar, an unknown name stays."""
+    return _REFERENCE.sub(lambda m: "$" if m[1] is None else variables.get(m[1], m[0]), text)
+
+
+def _data(body: Mapping[str, Any]) -> dict[str, bytes]:
+    plain = body.get("stringData") if body["kind"] == "Secret" else body.get("data")
+    encoded = body.get("data") if body["kind"] == "Secret" else body.get("binaryData")
+    decoded = {key: base64.b64decode(value) for key, value in (encoded or {}).items()}
+    return decoded | {key: str(value).encode() for key, value in (plain or {}).items()}
+
+
+def _object(source: Mapping[str, Any], config_map: str, secret: str) -> tuple[str, Mapping[str, Any]]:
+    return ("ConfigMap", source[config_map]) if source.get(config_map) else ("Secret", source.get(secret) or {})
+
+
+def _references(template: Template) -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
+    for source in template.env_from:
+        yield *_object(source, "configMapRef", "secretRef"), None
+    for variable in template.env:
+        if variable.get("valueFrom"):
+            kind, reference = _object(variable["valueFrom"], "configMapKeyRef", "secretKeyRef")
+            yield kind, reference, reference.get("key")
+    for volume in template.volumes:
+        for source in (volume.get("projected") or {}).get("sources") or [volume]:
+            if source.get("configMap") or source.get("secret"):
+                kind, reference = _object(source, "configMap", "secret")
+                named = {"name": reference.get("secretName") or reference.get("name", ""), **reference}
+                yield from ((kind, named, item["key"]) for item in reference.get("items") or ())
+                yield kind, named, None
