@@ -102,7 +102,7 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
   settings=$(python -m offline.state --state-dir "$STATE" "${state_options[@]}") || exit
   while IFS= read -r line; do platform+=(--env-override "$line"); done <<<"$settings"
   exec "$VENV/bin/python" -m localkn up --manifests "$manifests" --commands knative/overlays/local/commands.yaml \
-    --state-dir "$STATE/platform" --port "$PORT" "${platform[@]}" > >(show_request)
+    --state-dir "$STATE/platform" --port "$PORT" --dashboard-port $((PORT + 1)) "${platform[@]}" > >(show_request)
 }
 
 # show_request: passes its input on, and when the pipeline is ready adds a request to try.

@@ -17,6 +17,7 @@ async def status(platform: Platform) -> dict[str, Any]:
     services = {
         service.name: {
             "url": platform.url_of(service),
+            "namespace": service.namespace,
             "public": service.name == platform.public,
             "ready": service.problem() is None,
             "problem": service.problem(),
@@ -24,7 +25,8 @@ async def status(platform: Platform) -> dict[str, Any]:
         }
         for service in platform.services.values()
     }
-    return {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes), "services": services}
+    about = {"url": platform.url, "dashboard": platform.dashboard, "direct": platform.direct}
+    return {**about, "notes": list(platform.notes), "services": services}
 
 
 def _revision(revision: Revision, service: Service) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def _revision(revision: Revision, service: Service) -> dict[str, Any]:
         "name": revision.name,
         "ready": len(revision.ready),
         "desired": revision.wanted(now),
+        "decided": decision.desired,
         "traffic_percent": sum(target.percent for target in service.routed if target.revision == revision.name),
         "tags": [target.tag for target in service.routed if target.revision == revision.name and target.tag],
         "failure": revision.failure,
@@ -45,7 +48,13 @@ def _revision(revision: Revision, service: Service) -> dict[str, Any]:
         "panicking": decision.panicking,
         "excess_burst_capacity": decision.excess_burst_capacity,
         "instances": [
-            {"name": i.name, "state": i.state.value, "port": i.port, "pid": i.process.pid if i.process else None}
+            {
+                "name": i.name,
+                "state": i.state.value,
+                "port": i.port,
+                "pid": i.process.pid if i.process else None,
+                "metrics_port": i.metrics_port,
+            }
             for i in revision.instances
         ],
     }
