@@ -7,7 +7,6 @@ Whoever can make this machine's browser send requests must not be able to use th
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -36,6 +35,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_FILES = ("style.css", "page.js", "dom.js", "picture.js", "trying.js")
 _TRY_S = 15.0
 _TRY_BYTES = 65_536
 
@@ -46,16 +46,16 @@ class Dashboard:
 
     Args:
         watcher: What looks at it.
-        trust: Certificate of the public port, where that speaks TLS.
+        client: What sends requests that are tried.
     """
 
-    def __init__(self, watcher: Watcher, *, trust: Path | None = None) -> None:
-        self._watcher, self._trust = watcher, trust
+    def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
+        self._watcher, self._client = watcher, client
         self._recent = Recent(watcher)
 
     def app(self) -> Starlette:
         """Return the application."""
-        files = [Route(f"/_dashboard/{name}", _file(name)) for name in ("style.css", "page.js", "picture.js")]
+        files = [Route(f"/_dashboard/{name}", _file(name)) for name in _FILES]
         return Starlette(
             routes=[
                 Route("/", lambda _: RedirectResponse("/_dashboard")),
@@ -90,10 +90,9 @@ class Dashboard:
         headers = {"content-type": "application/json"}
         began = time.monotonic()
         try:
-            async with httpx.AsyncClient(verify=_trusting(self._trust), trust_env=False, timeout=_TRY_S) as client:
-                answer = await client.post(now.status["url"], content=body, headers=headers)
+            answer = await self._client.post(now.status["url"], content=body, headers=headers, timeout=_TRY_S)
         except httpx.HTTPError as error:
-            return {"error": f"no answer: {error or type(error).__name__}"}
+            return {"error": f"no answer: {str(error) or type(error).__name__}"}
         try:
             shown = answer.json()
         except json.JSONDecodeError:
@@ -122,12 +121,3 @@ def _is_foreign(request: Request) -> bool:
         or origin not in {None, f"http://{host}"}
         or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
     )
-
-
-def _trusting(certificate: Path | None) -> ssl.SSLContext | bool:
-    if certificate is None:
-        return True
-    # This one certificate, not who signed it; read anew because it may have been renewed.
-    context = ssl.create_default_context(cafile=str(certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context

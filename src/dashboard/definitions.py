@@ -37,13 +37,19 @@ TERMINATING = _of_revision(
     "kn_revision_pods_terminating_count", "Instances that finish their requests and end.", "For long: slow requests."
 )
 STABLE = _of_revision(
-    "kn_revision_concurrency_stable", "Requests in flight, average over the stable window.", "Divided by the target: desired."
+    "kn_revision_concurrency_stable",
+    "Requests in flight, average over the stable window.",
+    "Divided by the target: desired.",
 )
 PANIC = _of_revision(
-    "kn_revision_concurrency_panic", "Requests in flight, average over the panic window.", "Twice what is ready: panic mode."
+    "kn_revision_concurrency_panic",
+    "Requests in flight, average over the panic window.",
+    "Twice what is ready: panic mode.",
 )
 TARGET = _of_revision(
-    "kn_revision_concurrency_target", "Requests in flight that one instance is to have.", "Set by annotation; see ./run.sh plan."
+    "kn_revision_concurrency_target",
+    "Requests in flight that one instance is to have.",
+    "Set by annotation; see ./run.sh plan.",
 )
 STABLE_RPS = _of_revision(
     "kn_revision_rps_stable_per_second", "As the three above, for a revision scaled on requests per second.", "-"
