@@ -41,7 +41,7 @@ def test_autoscaling_has_knatives_names():
         "k8s_namespace_name": "default", "kn_service_name": "front", "kn_configuration_name": "front",
         "kn_revision_name": "front-00001",
     }  # fmt: skip
-    first = {name: dict([(tuple(at.values()), value) for at, value in each]) for name, each in found.items()}
+    first = {name: {tuple(at.values()): value for at, value in each} for name, each in found.items()}
     key = tuple(labels[name] for name in found["kn_revision_pods_count"][0][0])
     assert found["kn_revision_pods_count"][0][0] == labels
     assert {name: values[key] for name, values in first.items() if key in values} == {
