@@ -201,11 +201,13 @@ run_check() { # lint, formatting and types
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
   "$VENV/bin/python" -m tools.metrics_page --check
+  "$VENV/bin/python" -m tools.grafana_dashboard --check
 }
 
-run_docs() { # write the generated pages of docs/ anew
+run_docs() { # write the generated pages of docs/ and Grafana's dashboard anew
   ensure dev
   "$VENV/bin/python" -m tools.metrics_page
+  "$VENV/bin/python" -m tools.grafana_dashboard
 }
 
 run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
