@@ -190,6 +190,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             kind="table",
         ),
         _stat("Loading the model", f"max(recsys_model_load_seconds{{{_OURS}}})", "s"),
+        _stat("Recall of the index", f"min(recsys_index_recall_ratio{{{_OURS}}})", "percentunit"),
     ),
 }
 
