@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-BENCHES = ("batching", "coldstart", "events", "pipeline", "telemetry", "topk")
+BENCHES = ("batching", "coalescing", "coldstart", "events", "pipeline", "telemetry", "topk")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
