@@ -78,7 +78,7 @@ options() {
 
 python() { "$VENV/bin/python" "$@"; }
 
-run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--state-dir DIR]: serve the pipeline
+run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--dashboard-port N] [--state-dir DIR]: serve the pipeline
   ensure local
   ensure_envoy
   options "$@"

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser import browsing, needs_browser
-from tests.e2e.test_up import processes_of, verb
+from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
 
@@ -31,7 +31,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
         yield shown["dashboard"], port
     finally:
         verb("down", "--state-dir", str(state))
-    assert processes_of(state) == []
+    assert_none_left(state)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.test_up import processes_of, verb
+from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import eventually, needs_envoy
 from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
 from tests.running import ROOT, take_port
@@ -100,7 +100,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             time.sleep(0.5)
         yield server
         assert [json.loads(load.communicate()[0])["errors"] for load in loads] == [0, 0]
-    assert processes_of(state) == []
+    assert_none_left(state)
 
 
 def test_no_scrape_failed(prometheus: Prometheus):
