@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Pages are drawn when the machine finds time, which says nothing about them.
+expect.set_options(timeout=30_000)
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no chromium is installed")
 
 

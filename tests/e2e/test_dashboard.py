@@ -58,10 +58,10 @@ def test_a_scale_out_is_seen_live(page: Page, up: tuple[str, int]):
     """Under load instances appear in the picture, in the table and in what screen readers are told, without a reload."""
     ranking = page.locator("[data-service=rank-items]")
     expect(ranking).to_have_attribute("data-ready", "1")
-    load = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(up[1]), "--callers", "24", "--seconds", "20"]
+    load = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(up[1]), "--callers", "24", "--seconds", "30"]
     with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE) as running:
         page.wait_for_function(
-            "() => document.querySelector('[data-service=rank-items]').dataset.ready >= 3", timeout=30_000
+            "() => document.querySelector('[data-service=rank-items]').dataset.ready >= 3", timeout=60_000
         )
         expect(page.locator("#news")).to_contain_text("rank-items")
         expect(ranking).to_contain_text("panic mode")

@@ -34,13 +34,13 @@ LOAD = [sys.executable, "-m", "loadtests.closed_loop", "--seconds", str(LOAD_S)]
 
 
 class Prometheus:
-    """A server that scrapes one address every second."""
+    """A server that scrapes one address every two seconds."""
 
     def __init__(self, folder: Path, target: str) -> None:
         body = yaml.safe_load((MONITORING / "rules.yaml").read_text())
         (folder / "rules.yaml").write_text(yaml.safe_dump(body["spec"]))
         job = {"job_name": "localkn", "honor_labels": True, "static_configs": [{"targets": [target]}]}
-        times = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        times = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
         config = {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": [job]}
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         port = take_port()
@@ -104,9 +104,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 
 def test_no_scrape_failed(prometheus: Prometheus):
-    """Nearly every second of the minute has a scrape, and none of them failed."""
+    """The minute was scraped all along, and not once in vain."""
     assert prometheus.values(f"min_over_time(up[{LOAD_S}s])") == [1]
-    assert prometheus.values(f"count_over_time(up[{LOAD_S}s])")[0] >= 0.8 * LOAD_S
+    assert prometheus.values(f"count_over_time(up[{LOAD_S}s])")[0] >= 0.4 * LOAD_S
     (target,) = prometheus.ask("targets")["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
 
