@@ -4,7 +4,7 @@ What happened between two looks at a platform: increases of counters, quantiles 
 An instance that is new has counted from zero since the first look; one that has ended takes its last counts along.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 
@@ -75,7 +75,9 @@ def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     wanted = q * cumulated[-1]
     if not cumulated[-1]:
         return None
-    at = bisect_left(cumulated, wanted, lo=1)
+    at = bisect_left(cumulated, wanted) or bisect_right(
+        cumulated, 0.0
+    )  # the lowest is in the first bucket that is not empty
     low, high = bounds[at - 1], bounds[at]
     if high == float("inf"):
         return low

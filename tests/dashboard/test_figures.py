@@ -52,6 +52,7 @@ def test_quantiles_at_the_edges():
     assert quantile({1.0: 0, float("inf"): 0}, 0.5) is None
     assert quantile({1.0: 0, 2.0: 1, float("inf"): 9}, 0.99) == 2.0
     assert quantile({1.0: 0, 2.0: 4, 4.0: 0, 8.0: 4, float("inf"): 0}, 0.75) == 6.0
+    assert quantile({1.0: 0, 2.0: 1}, 0.0) == 1.0
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
