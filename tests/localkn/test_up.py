@@ -68,7 +68,7 @@ async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) 
         ("{name: settings}}", "{name: absent}}", {}, "Service back: ConfigMap absent is not in the manifests"),
         ("acme/sample:v1", "acme/unknown:v1", {}, "no command for image registry.example.com/acme/unknown:v1"),
         ("", "", {"env_override": ["A"]}, "'A' is neither NAME=VALUE nor NAME-"),
-        ("", "", {"env_override": ["nobody:A=1"]}, "--env-override nobody:A=1: there is no Service nobody"),
+        ("", "", {"env_override": ["nobody:A=1"]}, "nobody:A=1: there is no Service nobody"),
         ("name: back\n", "name: front\n  namespace: b\n", {"public": "front"}, "Service front: there are two of that name"),
         ("", "", {"tls_cert": Path("x")}, "belong together"),
         ("", "", {"tls_cert": Path("x"), "tls_key": Path("y"), "direct": True}, "--direct has no ingress"),
