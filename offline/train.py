@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from offline.als import AlsSettings
+from tqdm import tqdm
+
 from offline.collecting import collect_records
 from offline.demo import make_demo
 from offline.reading.csv_files import read_csv
@@ -60,7 +61,13 @@ def _train_into(state: StateDirectory, options: argparse.Namespace) -> None:
     store = state.new_path("stores", f"{dataset}.db")
     _fill(state.folder / store, records)
     draft = state.new_path("models", "draft")
-    manifest = train(records, items=items, folder=state.folder / draft, dataset=dataset, settings=AlsSettings())
+    manifest = train(
+        records,
+        items=items,
+        folder=state.folder / draft,
+        dataset=dataset,
+        progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
+    )
     model = draft.replace("draft", manifest.version)
     (state.folder / draft).rename(state.folder / model)
     state.advance(Current(store, model, dataset))

@@ -1,42 +1,77 @@
 """From user records to a model artefact."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from offline.als import F32, AlsSettings, factorise
+from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
 from offline.matrix import Ratings, fingerprint, make_ratings
+from offline.prior import fit_prior
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
-from recsys.ranking.encoding import encode_features
+from recsys.ranking.prior import FeaturePrior
 from recsys.stores.port import UserRecord
 
 MODEL_NAME = "ials"
-_PRIOR_REG = 10.0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """
+    Everything a training can be told.
+
+    Attributes:
+        als: Of the factorisation.
+        prior_strength: Items of history at which the features' prior counts half; 0.3 to 1 differ by noise.
+        half_life: Items back in the history at which an item counts half; 0 counts all alike.
+    """
+
+    als: AlsSettings
+    prior_strength: float = 0.5
+    half_life: float = 0.0
+
+
+def suggest(ratings: Ratings) -> ModelSettings:
+    """Return settings that suit data of this size."""
+    users, items = ratings.weights.shape
+    return ModelSettings(suggest_settings(users, items, ratings.weights.nnz))
 
 
 def train(
-    records: Sequence[UserRecord], *, items: Mapping[str, Item], folder: Path, dataset: str, settings: AlsSettings
+    records: Sequence[UserRecord],
+    *,
+    items: Mapping[str, Item],
+    folder: Path,
+    dataset: str,
+    settings: ModelSettings | None = None,
+    metrics: Mapping[str, float] | None = None,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> Manifest:
     """
-    Train on *records* and write the artefact to *folder*; *items* adds titles and categories.
+    Train on *records* and write the artefact to *folder*.
 
-    Deterministic: equal records and settings give an artefact with an equal version.
+    Deterministic: equal records and settings give an artefact with an equal version, on machines of one kind.
+
+    Args:
+        records: Users with their histories.
+        items: Titles and categories, where known.
+        folder: New or empty.
+        dataset: Its name, for the manifest.
+        settings: Suggested from the size of the data where absent.
+        metrics: Measured before, for the manifest.
+        progress: Is given the epochs and walks through them.
     """
     ratings = make_ratings(records)
-    user_factors, item_factors = factorise(ratings.weights, settings)
-    encoded = encode_features([compute_features(record) for record in records])
+    settings = settings or suggest(ratings)
+    model = train_als(ratings.weights, settings.als, progress=progress)
+    prior = fit_prior([compute_features(record) for record in records], model.users, metric=model.gram + model.ridge)
     return write_artefact(
         folder,
         name=MODEL_NAME,
-        arrays={
-            "item_factors": item_factors,
-            "item_popularity": popularity(ratings),
-            "feature_prior": fit_prior(encoded, user_factors),
-            "fold_in": np.array([settings.alpha, settings.reg], np.float32),
-        },
+        arrays=make_arrays(model, prior, settings),
         items=[items.get(item_id, Item(item_id)) for item_id in ratings.item_ids],
         training={
             "dataset": dataset,
@@ -46,19 +81,19 @@ def train(
             "ties": int(ratings.weights.nnz),
             **asdict(settings),
         },
-        metrics={},
+        metrics=metrics or {},
     )
 
 
-def popularity(ratings: Ratings) -> F32:
-    """Return each item's share of the audience of the most popular one, (I,) float32 in 0..1."""
-    users = np.bincount(ratings.weights.indices, minlength=len(ratings.item_ids))
-    shares: F32 = (users / users.max()).astype(np.float32)
-    return shares
-
-
-def fit_prior(encoded: F32, user_factors: F32) -> F32:
-    """Return W (F, D), the ridge regression from *encoded* features (U, F) to *user_factors* (U, D)."""
-    gram = encoded.T @ encoded + np.float32(_PRIOR_REG) * np.eye(encoded.shape[1], dtype=np.float32)
-    prior: F32 = np.linalg.solve(gram, encoded.T @ user_factors).astype(np.float32)
-    return prior
+def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> dict[str, NDArray[np.float32]]:
+    """Return what of a trained model goes into an artefact, and what `RankingModel` reads of it."""
+    users = max(int(model.counts.max()), 1)
+    return {
+        "item_factors": model.items,
+        "item_popularity": (model.counts / users).astype(np.float32),
+        "fold_in_diagonal": (model.gram + np.float32(model.ridge)).astype(np.float32),
+        "fold_in": np.array([settings.prior_strength, settings.half_life], np.float32),
+        "prior_weights": prior.weights,
+        "prior_base": prior.base,
+        **{f"prior_knots_{axis}": np.array(knots, np.float32) for axis, knots in enumerate(prior.knots)},
+    }

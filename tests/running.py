@@ -73,7 +73,7 @@ def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "AUTH": "off", **env, "PORT": str(port)},
+            env={**os.environ, "AUTH": "off", "METRICS_PORT": "0", **env, "PORT": str(port)},
             stderr=errors,
             start_new_session=True,
         )

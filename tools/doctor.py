@@ -5,7 +5,6 @@ One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
 import argparse
-import contextlib
 import platform
 import socket
 import sys
@@ -22,14 +21,12 @@ from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
-from localkn import control
-from localkn.errors import PlatformError
-from localkn.state import StateDirectory as PlatformState
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.settings import SettingsError
 from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError
+from tools.recommend import running_url
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
 
@@ -85,9 +82,9 @@ def check_versions() -> Iterator[str]:
 
 def check_port(port: int, state_dir: Path) -> Iterator[str]:
     """Tell whether the port can be used, or is in use by this state's own pipeline."""
-    with contextlib.suppress(PlatformError):
-        running = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
-        yield f"a pipeline is running at {running['url']}"
+    url = running_url(state_dir)
+    if url:
+        yield f"a pipeline is running at {url}"
         return
     try:
         socket.create_server(("127.0.0.1", port)).close()

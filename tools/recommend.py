@@ -1,6 +1,7 @@
 """`./run.sh recommend USER`: ask the running pipeline and show titles beside the ids."""
 
 import argparse
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from localkn import control
+from localkn.errors import LocalknError
+from localkn.state import StateDirectory as PlatformState
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ITEMS, Item
 
@@ -17,13 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="./run.sh recommend", description=__doc__)
     parser.add_argument("user")
     parser.add_argument("--top-k", type=int, default=5)
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--url", help="of a pipeline elsewhere")
     parser.add_argument("--state-dir", type=Path, required=True)
     options = parser.parse_args(arguments)
+    url = options.url or running_url(options.state_dir) or f"http://127.0.0.1:{options.port}"
+    authority = options.state_dir / "tls/ca.pem"
+    trust = ssl.create_default_context(cafile=authority if url.startswith("https://127.") else None)
     try:
-        answer = httpx.post(options.url, json={"user_id": options.user, "top_k": options.top_k}, timeout=10)
+        answer = httpx.post(url, json={"user_id": options.user, "top_k": options.top_k}, timeout=10, verify=trust)
     except httpx.TransportError:
-        print(f"nothing answers at {options.url}; start the pipeline with ./run.sh up", file=sys.stderr)
+        print(f"nothing answers at {url}; start the pipeline with ./run.sh up", file=sys.stderr)
         return 1
     body = answer.json()
     if answer.status_code != httpx.codes.OK:
@@ -36,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = f"{item.title} ({item.category})" if item.category else item.title
         print(f"{place:3}  {each['score']:7.3f}  {item.item_id:10} {shown}".rstrip())
     return 0
+
+
+def running_url(state_dir: Path) -> str | None:
+    """Return where the pipeline of *state_dir* answers; None when it is not running."""
+    try:
+        status = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
+    except LocalknError:
+        return None
+    return str(status["url"])
 
 
 def _catalogue(folder: Path) -> dict[str, Item]:

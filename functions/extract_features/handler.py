@@ -1,5 +1,6 @@
 """Decode, read, compute, encode."""
 
+import time
 from datetime import UTC, datetime
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from functions.extract_features.ingesting import Ingest, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.cloudevents import CloudEvent, is_event
-from recsys.contracts.problems import DependencyError
+from recsys.contracts.problems import DependencyError, Rejected
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.serving.call import Call, Reply
@@ -41,7 +42,7 @@ class ExtractFeatures:
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or take events in."""
         if is_event(call.headers):
-            return await self._events(call)
+            return await self._take(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
             user_ids = wire.features_batch.decode(call.body).user_ids
@@ -50,6 +51,13 @@ class ExtractFeatures:
         answers = await self._answer(user_ids, call)
         return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
 
+    async def _take(self, call: Call) -> Reply:
+        try:
+            return await self._events(call)
+        except Rejected:
+            self.ingest.rejected += 1
+            raise
+
     async def _count(self, event: CloudEvent, call: Call) -> CloudEvent | None:
         """`interaction.v1`: count it; reply with the features it led to where that is switched on."""
         interaction = read_interaction(event)
@@ -57,7 +65,7 @@ class ExtractFeatures:
         if not self._reply_to_interactions:
             return None
         (data,) = await self._answer([interaction.user_id], call)
-        return make_reply(event, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
+        return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
 
     async def _extract(self, event: CloudEvent, call: Call) -> CloudEvent:
         """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
@@ -65,12 +73,14 @@ class ExtractFeatures:
         (record,) = await self._read([asked.user_id])
         who = describe(asked.user_id, record, population=self._population)
         data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
-        return make_reply(event, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
+        return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
         call.receipt.mark("decode")
+        began = time.monotonic()
         records = await self._read(user_ids)
         call.receipt.mark("store")
+        call.span.record("store", began=began, ended=time.monotonic())
         pairs = zip(user_ids, records, strict=True)
         return [wire.encode(describe(user_id, record, population=self._population)) for user_id, record in pairs]
 

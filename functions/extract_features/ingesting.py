@@ -10,6 +10,8 @@ from recsys.contracts.cloudevents import CloudEvent
 from recsys.contracts.problems import DependencyError, Fault, InvalidRequestError
 from recsys.grouping import Grouper
 from recsys.stores.port import FeatureStore, Interaction, StoreError
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Instrument, Totals
 
 # One transaction at a time: events that come meanwhile share the next one.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
@@ -24,6 +26,7 @@ class Ingest:
     Attributes:
         accepted: Events counted since the start.
         repeated: Events that had been counted before.
+        rejected: Events that were malformed.
     """
 
     def __init__(self, store: FeatureStore) -> None:
@@ -31,6 +34,21 @@ class Ingest:
         self._grouper: Grouper[Interaction, bool] = Grouper(self._apply, limits=_LIMITS)
         self.accepted = 0
         self.repeated = 0
+        self.rejected = 0
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        return [
+            Totals(
+                definitions.EVENTS,
+                lambda: {
+                    ("accepted",): self.accepted,
+                    ("repeated",): self.repeated,
+                    ("rejected",): self.rejected,
+                },
+            ),
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): len(self._grouper)}),
+        ]
 
     async def count(self, interaction: Interaction, *, within_s: float) -> bool:
         """

@@ -9,6 +9,8 @@ from functions.extract_features.settings import Settings
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
 from recsys.serving.service import Service
+from recsys.simulation import slow_handler
+from recsys.stores.measured import MeasuredStore
 from recsys.stores.opening import open_store
 
 settings = Settings.from_env(os.environ)
@@ -23,15 +25,17 @@ async def open_handler() -> AsyncIterator[Handler]:
         window_s=settings.deduplication_s,
         ttl_s=settings.user_ttl_s,
     )
-    async with aclosing(opened) as store:
+    async with aclosing(MeasuredStore(opened)) as store:
         population = await store.population()
         await store.read(["nobody"], history=1)
-        yield ExtractFeatures(
+        handler = ExtractFeatures(
             store,
             population=population,
             history_limit=settings.history_limit,
             reply_to_interactions=settings.reply_to_interactions,
         )
+        service.exposition.add([*store.instruments(), *handler.ingest.instruments()])
+        yield slow_handler(handler, settings.simulated_latency_s)
 
 
 service = Service("extract-features", open_handler, settings=settings.serving)

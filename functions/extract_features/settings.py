@@ -19,6 +19,7 @@ class Settings:
         deduplication_s: How long an event is known as repeated.
         user_ttl_s: For Redis: a user without events for so long is forgotten; 0 for never.
         reply_to_interactions: Answer an interaction event with the features it led to.
+        simulated_latency_s: Pretended cost of each request; 0 for none.
         history_limit: How many items of a history are handed on, newest first.
     """
 
@@ -28,6 +29,7 @@ class Settings:
     deduplication_s: float
     user_ttl_s: int
     reply_to_interactions: bool
+    simulated_latency_s: float
     history_limit: int
 
     @classmethod
@@ -46,6 +48,7 @@ class Settings:
             deduplication_s=reader.number("EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0),
             user_ttl_s=reader.integer("USER_TTL_S", 0),
             reply_to_interactions=reader.flag("REPLY_TO_INTERACTIONS", default=False),
+            simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),
             history_limit=reader.integer("HISTORY_LIMIT", MAX_HISTORY, least=1, most=MAX_HISTORY),
         )
         reader.finish()

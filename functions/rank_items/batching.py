@@ -16,6 +16,8 @@ from typing import Generic, TypeVar
 
 from recsys.batching import BatchLimits, BatchQueue, Cut, CutReason, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Histogram, Instrument, Totals
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -40,6 +42,7 @@ class BatchFacts:
         slot_wait_s: Waited behind a running batch.
         fill_wait_s: Waited in front of a free slot.
         execution_s: The batch's own time.
+        began: When it began, on the batcher's clock.
     """
 
     size: int
@@ -47,6 +50,7 @@ class BatchFacts:
     slot_wait_s: float
     fill_wait_s: float
     execution_s: float
+    began: float
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,9 @@ class Batcher(Generic[Q, R]):
         self._sizes: Counter[int] = Counter()
         self._reasons: Counter[str] = Counter()
         self._slot_wait_s = self._fill_wait_s = self._execution_s = 0.0
+        self._size_histogram = Histogram(definitions.BATCH_SIZE)
+        self._wait_histogram = Histogram(definitions.BATCH_WAIT)
+        self._execution_histogram = Histogram(definitions.BATCH_EXECUTION)
 
     def submit(self, query: Q, *, deadline: float) -> "asyncio.Future[tuple[R, BatchFacts]]":
         """
@@ -140,6 +147,17 @@ class Batcher(Generic[Q, R]):
             fill_wait_s=self._fill_wait_s,
             execution_s=self._execution_s,
         )
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        return [
+            self._size_histogram,
+            self._wait_histogram,
+            self._execution_histogram,
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ranking",): len(self._queue)}),
+            Totals(definitions.BATCH_CUTS, lambda: {(reason,): n for reason, n in self._reasons.copy().items()}),
+            Totals(definitions.BATCH_DROPPED, lambda: {(why,): n for why, n in self._queue.dropped.copy().items()}),
+        ]
 
     def _look_soon(self) -> None:
         # Not now: requests that came in with this one are tasks already waiting for their turn on the loop, and
@@ -193,9 +211,12 @@ class Batcher(Generic[Q, R]):
                 slot_wait_s=slot_wait_s,
                 fill_wait_s=began - entry.enqueued - slot_wait_s,
                 execution_s=execution_s,
+                began=began,
             )
             self._slot_wait_s += facts.slot_wait_s
             self._fill_wait_s += facts.fill_wait_s
+            self._wait_histogram.observe(facts.slot_wait_s, "slot")
+            self._wait_histogram.observe(facts.fill_wait_s, "fill")
             _settle(entry.item.answer, result, facts)
         self._note(len(cut.entries), cut.reason, execution_s)
         self._slot_freed = ended
@@ -207,6 +228,8 @@ class Batcher(Generic[Q, R]):
         self._sizes[size] += 1
         self._reasons[reason] += 1
         self._execution_s += execution_s
+        self._size_histogram.observe(size)
+        self._execution_histogram.observe(execution_s)
         per_item_s = execution_s / size
         self._cost_s = per_item_s if not self._cost_s else 0.8 * self._cost_s + 0.2 * per_item_s
 

@@ -52,7 +52,7 @@ class RankItems:
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)
         data = wire.encode({"user_id": asked.user_id, "recommendations": _items(ranking), "model": self._model})
-        return make_reply(event, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
+        return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, call: Call) -> Reply:
         requests = wire.rank_batch.decode(call.body).requests
@@ -101,5 +101,12 @@ def decode_query(body: bytes) -> Query:
 def _enter(facts: BatchFacts, call: Call) -> None:
     """Enter what the request waited for; of several batches of one request, the last one's."""
     call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
+    call.span.record("wait", began=facts.began - facts.fill_wait_s - facts.slot_wait_s, ended=facts.began)
+    call.span.record(
+        "model",
+        began=facts.began,
+        ended=facts.began + facts.execution_s,
+        attributes={"batch.size": facts.size, "batch.cut": facts.reason},
+    )
     call.receipt.note("batch", str(facts.size))
     call.receipt.note("cut", facts.reason)

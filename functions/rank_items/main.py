@@ -11,12 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from functions.rank_items.batching import Batcher
 from functions.rank_items.handler import RankItems
+from functions.rank_items.loading import load_model
 from functions.rank_items.settings import Settings
-from recsys.ranking.artefact import read_artefact
-from recsys.ranking.model import Query, Ranking, RankingModel
+from recsys.ranking.model import Query, Ranking
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
 from recsys.serving.service import Service
+from recsys.simulation import slow_batches
 
 settings = Settings.from_env(os.environ)
 
@@ -24,16 +25,23 @@ settings = Settings.from_env(os.environ)
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """Load and verify the model, then score once: what is ready is warm."""
-    artefact = await asyncio.to_thread(read_artefact, settings.model_path)
-    model = RankingModel(artefact)
+    workers = max(1, round(settings.cpu_limit))
     with (
-        threadpool_limits(limits=max(1, int(settings.cpu_limit))),
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank") as executor,
+        # The kernel shares work out itself: BLAS's own threads wait for each other in every product.
+        threadpool_limits(limits=1),
+        ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
+        loaded = await asyncio.to_thread(load_model, settings.model_path, workers=workers, pool=pool)
+        model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
-            model.rank, limits=settings.batch, executor=executor, arriving=lambda: service.reading
+            slow_batches(model.rank, settings.simulated_latency_s),
+            limits=settings.batch,
+            executor=executor,
+            arriving=lambda: service.reading,
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
+        service.exposition.add([*loaded.instruments(), *batcher.instruments()])
         yield RankItems(batcher, model=model.identity)
         batcher.drain()
 

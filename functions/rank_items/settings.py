@@ -16,12 +16,14 @@ class Settings:
         serving: The shell's settings.
         model_path: Folder of the artefact to serve.
         batch: The batcher's bounds.
+        simulated_latency_s: Pretended cost of each batch; 0 for none.
         cpu_limit: CPUs this instance may use; sizes the numeric libraries' thread pools.
     """
 
     serving: ServingSettings
     model_path: Path
     batch: BatchLimits
+    simulated_latency_s: float
     cpu_limit: float
 
     @classmethod
@@ -42,6 +44,7 @@ class Settings:
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
             model_path=Path(reader.text("MODEL_PATH")),
             batch=limits,
+            simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),
             cpu_limit=reader.number("CPU_LIMIT", 1.0, least=0.01),
         )
         reader.require(

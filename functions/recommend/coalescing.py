@@ -46,6 +46,10 @@ class Coalescer(Generic[Q, A]):
         self._send = send
         self._grouper: Grouper[_Asked[Q], HopAnswer[list[A]]] = Grouper(self._send_group, limits=limits)
 
+    def __len__(self) -> int:
+        """Return how many are waiting."""
+        return len(self._grouper)
+
     async def ask(self, query: Q, *, call: Call, within_s: float) -> HopAnswer[list[A]]:
         """
         Return the answer to *query*, a list of one.
@@ -59,6 +63,7 @@ class Coalescer(Generic[Q, A]):
     async def _send_group(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
         # Trace and request id can be one caller's only: the first one's.
         leader = asked[0].call
-        call = Call(b"", leader.headers, leader.request_id, leader.receipt, Deadline(time.monotonic() + within_s))
+        deadline = Deadline(time.monotonic() + within_s)
+        call = Call(b"", leader.headers, leader.request_id, leader.receipt, deadline, leader.span)
         answer = await self._send([each.query for each in asked], call=call, within_s=within_s)
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]

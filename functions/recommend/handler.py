@@ -49,7 +49,7 @@ class Recommend:
         asked = events.requested.decode(event.data)
         request = RecommendRequest(asked.user_id, asked.top_k, asked.exclude)
         data = wire.encode(await self._recommend_one(request, call, strict=False))
-        return make_reply(event, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
+        return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _recommend_one(self, request: RecommendRequest, call: Call, *, strict: bool) -> Answer:
         (result,) = await self._recommender.recommend([request], call=call, strict=strict)

@@ -63,6 +63,10 @@ class FeatureSource:
         self._hop = hop
         self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
 
+    def waiting(self) -> int:
+        """Return how many requests wait for a call in flight."""
+        return len(self._coalescer) if self._coalescer else 0
+
     async def fetch(self, user_ids: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         """Return what is known of each user, in one round trip; raises as `Hop.send`."""
         if self._coalescer and len(user_ids) == 1:
@@ -87,6 +91,10 @@ class Ranking:
     def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
         self._hop = hop
         self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
+
+    def waiting(self) -> int:
+        """Return how many requests wait for a call in flight."""
+        return len(self._coalescer) if self._coalescer else 0
 
     async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Ranked]]:
         """Return the ranked items for each of *calls*, in one round trip; raises as `Hop.send`."""

@@ -24,7 +24,9 @@ def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
     """Return the way to another function."""
     file = settings.service_token_file
     token = TokenFile(file).first if file else None
-    return HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
+    hop = HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
+    service.exposition.add(hop.instruments())
+    return hop
 
 
 @asynccontextmanager
@@ -38,6 +40,7 @@ async def open_handler() -> AsyncIterator[Handler]:
         outbox = Outbox(settings.sink, source=SOURCE, transport=transport) if settings.sink else None
         async with popular.kept_fresh(), outbox.sending() if outbox else nullcontext():
             recommender = Recommender(features=features, ranking=ranking, popular=popular)
+            service.exposition.add([*recommender.instruments(), *(outbox.instruments() if outbox else ())])
             yield Recommend(recommender, outbox=outbox)
 
 

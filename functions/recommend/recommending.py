@@ -24,6 +24,8 @@ from recsys.contracts.problems import DependencyError, ServingError
 from recsys.contracts.wire import RecommendRequest
 from recsys.serving.call import Call
 from recsys.serving.client import HopAnswer
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Counter, Instrument, Totals
 
 # Of the budget, what features may use at most: ranking needs the rest, with or without them.
 FEATURES_SHARE = 0.4
@@ -72,6 +74,14 @@ class Recommender:
         self._features = features
         self._ranking = ranking
         self._popular = popular
+        self._degraded = Counter(definitions.DEGRADED)
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        waiting = Totals(
+            definitions.QUEUE_DEPTH, lambda: {("hop",): self._features.waiting() + self._ranking.waiting()}
+        )
+        return [self._degraded, waiting]
 
     async def recommend(
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
@@ -139,6 +149,8 @@ class Recommender:
                 return failures.get("ranking") or DependencyError("rank_items could not rank this request")
             items = Raw(wire.encode(popular))
             reasons.setdefault("ranking", DependencyError.code)
+        for hop in reasons:
+            self._degraded.add(hop)
         return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), ranked.model)
 
 

@@ -24,6 +24,8 @@ from functions.recommend.settings import SinkSettings
 from recsys.contracts import cloudevents, events
 from recsys.contracts.cloudevents import CloudEvent
 from recsys.contracts.wire import Model, RankedItem
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Instrument, Totals
 
 log = logging.getLogger("recsys.recommend")
 
@@ -90,6 +92,16 @@ class Outbox:
         self._sleep = sleep
         self._waiting: asyncio.Queue[tuple[Recommended, str, datetime]] = asyncio.Queue(QUEUE_SIZE)
         self.statistics = OutboxStatistics()
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        totals = self.statistics
+        return [
+            Totals(
+                definitions.SERVED_EVENTS,
+                lambda: {("sent",): totals.sent, ("dropped",): totals.dropped, ("failed",): totals.failed},
+            )
+        ]
 
     def note(self, recommended: Recommended, *, request_id: str) -> None:
         """Have the event for an answer sent, or drop it when too many are waiting already. Never blocks."""

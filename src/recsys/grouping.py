@@ -41,6 +41,10 @@ class Grouper(Generic[Q, R]):
         self._look_due = False
         self._under_way: dict[asyncio.Task[None], Cut[_Waiting[Q, R]]] = {}
 
+    def __len__(self) -> int:
+        """Return how many are waiting."""
+        return len(self._queue)
+
     async def ask(self, query: Q, *, within_s: float) -> R:
         """
         Return the result for *query*.

@@ -71,7 +71,10 @@ def test_training_makes_store_and_model_current(tmp_path, capsys):
     assert lines == [
         f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
         f"rank-items:MODEL_PATH={directory.model_path(current)}",
+        f"recommend:POPULAR_LIST_PATH={tmp_path / 'popular.json'}",
     ]
+    assert state.main(["--state-dir", str(tmp_path), "--fused"]) == 0
+    assert {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()} == {"recommend"}
 
 
 def test_equal_training_gives_an_equal_version(tmp_path):

@@ -11,6 +11,7 @@ from recsys.serving.call import Call, Deadline, RawHeaders
 from recsys.serving.client import HopAnswer, HopClient
 from recsys.serving.receipt import Receipt
 from recsys.serving.retries import RetryBudget, RetryPolicy
+from recsys.telemetry.tracing import PassOn
 
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
@@ -44,7 +45,7 @@ def client(transport: httpx.AsyncBaseTransport, **more: object) -> HopClient:
 
 
 def make_call(headers: RawHeaders = (), seconds: float = 1.0) -> Call:
-    return Call(b"", headers, "request-1", Receipt(0.0), Deadline.after(seconds))
+    return Call(b"", headers, "request-1", Receipt(0.0), Deadline.after(seconds), PassOn(headers))
 
 
 async def send(hop: HopClient, call: Call | None = None, within_s: float = 1.0) -> HopAnswer[object]:

@@ -21,7 +21,7 @@ def run_to_end(function: str, env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run(
         shell_command(function),
         cwd=ROOT,
-        env={**os.environ, "AUTH": "off", **env},
+        env={**os.environ, "AUTH": "off", "METRICS_PORT": "0", **env},
         capture_output=True,
         text=True,
         timeout=30,

@@ -4,7 +4,7 @@ CloudEvents 1.0 over HTTP: the one module that knows how an event looks on the w
 Binary mode (attributes in ce- headers, data in the body), structured mode (one JSON document) and batch mode (an
 array of them) are read; every attribute is checked against its rule, and all faults of an event come at once. The
 SDK that functions-framework pins reads and writes the same events (tests hold the two together); it is not used
-here, because it checks less, stops at the first fault, leaves percent-encoding to the caller, and costs some twenty
+here, because it checks less, stops at the first fault, leaves percent-encoding to the caller, and costs several
 times as much (docs/adr/0009-cloudevents.md).
 
 Sources: CloudEvents 1.0.2, sections "Context Attributes" and "Type System"; HTTP Protocol Binding 1.0.2, section 3;

@@ -1,31 +1,29 @@
 """
-Ranking with a trained artefact.
+Ranking with a trained artefact: score[u, i] = x_u . y_i.
 
-A user's vector is not looked up but folded in: it is solved for from the history that comes with the request, so a
-new interaction counts at once and a user trained on yesterday needs no retraining today.
-
-    u = argmin  sum over all items of c_i (p_i - u.y_i)^2  +  lambda |u - W f|^2
-
-with p and c 1 and 1 + alpha for items of the history, 0 and 1 for others. W f, the vector that the user's features
-suggest, is where u stays without a history. Source: Hu, Koren & Volinsky 2008, eq. 4, with a prior mean.
+x_u is not looked up but folded in from the history that comes with the request (`folding`), so a new interaction
+counts at once and nobody needs retraining to be served. Of whom nothing is known, neither a history nor an age, gets
+the popular list.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from recsys.contracts.wire import Features, Model
 from recsys.features import NOBODY
 from recsys.ranking.artefact import Artefact, ArtefactError
-from recsys.ranking.encoding import ENCODED_WIDTH, encode_features
-
-F32 = NDArray[np.float32]
+from recsys.ranking.folding import FoldIn
+from recsys.ranking.item_table import F32, I64, ItemTable
+from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
+from recsys.ranking.row_lists import RowLists
+from recsys.ranking.scoring import score_candidates
 
 
 class Query(Struct, frozen=True):
-    """Whom to rank for: features, history (newest first), how many, and what may not be returned."""
+    """Whom to rank for: features, history, how many, and what may not be returned."""
 
     features: Features
     history: Sequence[str]
@@ -44,52 +42,103 @@ class RankingModel:
     """
     Scores the whole catalogue for a batch of users.
 
+    Args:
+        artefact: Trained and verified.
+        workers: Threads that share a large catalogue; BLAS itself is to be limited to one.
+        pool: Where they run.
+
+    Attributes:
+        identity: Name and version of the artefact.
+        item_ids: The catalogue.
+
     Raises:
-        ArtefactError: the artefact lacks an array or its shapes do not fit each other.
+        ArtefactError: the artefact lacks an array, or its shapes do not fit each other.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, artefact: Artefact, *, workers: int = 1, pool: Executor | None = None) -> None:
         self.identity = Model(name=artefact.manifest.name, version=artefact.manifest.version)
         self.item_ids = [item.item_id for item in artefact.items]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        self._workers, self._pool = workers, pool
+        self._unavailable: I64 | None = None
         try:
-            self._factors: F32 = artefact.arrays["item_factors"]
-            self._popularity: F32 = artefact.arrays["item_popularity"]
-            self._prior: F32 = artefact.arrays["feature_prior"]
-            self._alpha, self._reg = (float(number) for number in artefact.arrays["fold_in"])
+            self._read(artefact)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
-        count, rank = len(self.item_ids), self._factors.shape[1]
-        shapes = (self._factors.shape, self._popularity.shape, self._prior.shape)
-        if shapes != ((count, rank), (count,), (ENCODED_WIDTH, rank)):
-            raise ArtefactError(f"{count} items, but arrays of shapes {shapes}")
-        self._gram = self._factors.T @ self._factors + np.float32(self._reg) * np.eye(rank, dtype=np.float32)
+        except ValueError as error:
+            raise ArtefactError(f"the artefact's arrays do not fit each other: {error}") from error
+
+    def _read(self, artefact: Artefact) -> None:
+        arrays = artefact.arrays
+        factors: F32 = arrays["item_factors"]
+        self._popularity: F32 = arrays["item_popularity"]
+        if not len(factors) == len(self._popularity) == len(self.item_ids):
+            raise ValueError(
+                f"{len(self.item_ids)} items, factors {factors.shape}, popularity {self._popularity.shape}"
+            )
+        strength, half_life = (float(number) for number in arrays["fold_in"])
+        self._fold_in = FoldIn(factors, arrays["fold_in_diagonal"], strength, half_life)
+        session, purchases, engagement = (tuple(arrays[f"prior_knots_{n}"].tolist()) for n in range(3))
+        self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
+        self._table = ItemTable.of(factors)
+        self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
+        # Whatever does not fit shows when it is used once.
+        self.rank([self.typical_query()])
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model: something to warm up with."""
         return Query(NOBODY, self.item_ids[:50], top_k=10)
 
+    def make_unavailable(self, item_ids: Sequence[str]) -> None:
+        """Return none of *item_ids* to anybody from now on, and again what is not among them."""
+        rows = np.array(sorted(self._known(item_ids)), np.int64)
+        self._unavailable = rows if rows.size else None
+
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
-        """Return the best items of every query; row for row what each alone would get."""
-        priors = encode_features([query.features for query in queries]) @ self._prior
-        return [self._rank_one(query, prior) for query, prior in zip(queries, priors, strict=True)]
+        """
+        Return the best items of every query; bit for bit what each alone would get.
 
-    def _rank_one(self, query: Query, prior: F32) -> Ranking:
-        seen = self._known(query.history)
-        scores = self._factors @ self._fold_in(seen, prior) if len(seen) else self._popularity.copy()
-        scores[seen] = scores[self._known(query.exclude)] = -np.inf
-        limit = min(query.top_k, len(scores))
-        best = np.lexsort((np.arange(len(scores)), -scores))[:limit]
-        best = best[np.isfinite(scores[best])]
-        return Ranking([self.item_ids[row] for row in best], scores[best].tolist())
+        Cost: see `FoldIn.users` and `score_candidates`.
+        """
+        histories = [self._known(query.history) for query in queries]
+        folded = [
+            user
+            for user, (query, history) in enumerate(zip(queries, histories, strict=True))
+            if history or query.features.age_group in KNOWN_AGES
+        ]
+        rankings = dict(zip(folded, self._rank_known(queries, histories, folded), strict=True)) if folded else {}
+        return [
+            rankings[user] if user in rankings else self._rank_stranger(query) for user, query in enumerate(queries)
+        ]
 
-    def _fold_in(self, seen: NDArray[np.intp], prior: F32) -> F32:
-        history = self._factors[seen]
-        gram = self._gram + self._alpha * (history.T @ history)
-        target = (1 + self._alpha) * history.sum(axis=0) + self._reg * prior
-        return np.linalg.solve(gram, target).astype(np.float32)
+    def _rank_known(
+        self, queries: Sequence[Query], histories: Sequence[Sequence[int]], users: Sequence[int]
+    ) -> list[Ranking]:
+        priors = np.stack([self._prior.mean(queries[user].features) for user in users])
+        history = RowLists.of([np.array(histories[user], np.int64) for user in users])
+        unwanted = [{*histories[user], *self._known(queries[user].exclude)} for user in users]
+        ranked = score_candidates(
+            self._fold_in.users(history, priors=priors).astype(np.float32),
+            self._table,
+            limit=min(max(queries[user].top_k for user in users), len(self.item_ids)),
+            exclude=RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted]),
+            unavailable=self._unavailable,
+            workers=self._workers,
+            pool=self._pool,
+        )
+        cuts = [min(queries[user].top_k, int(count)) for user, count in zip(users, ranked.counts, strict=True)]
+        rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
+        return [Ranking([self.item_ids[row] for row in ids[:cut]], scores[:cut]) for ids, scores, cut in rows]
 
-    def _known(self, item_ids: Sequence[str]) -> NDArray[np.intp]:
-        """Return the rows of those *item_ids* the artefact knows; the catalogue may be older than the history."""
+    def _rank_stranger(self, query: Query) -> Ranking:
+        """The popular list: no more of it is looked at than could be excluded."""
+        closed = set(self._known(query.exclude))
+        if self._unavailable is not None:
+            closed.update(self._unavailable.tolist())
+        rows = [row for row in self._popular[: query.top_k + len(closed)].tolist() if row not in closed][: query.top_k]
+        return Ranking([self.item_ids[row] for row in rows], self._popularity[rows].tolist())
+
+    def _known(self, item_ids: Sequence[str]) -> list[int]:
+        """Return the rows of those *item_ids* the artefact knows, each once; a history may be newer than a model."""
         rows = self._rows
-        return np.array([rows[item_id] for item_id in item_ids if item_id in rows], np.intp)
+        return list(dict.fromkeys(rows[item_id] for item_id in item_ids if item_id in rows))

@@ -23,6 +23,7 @@ from recsys.serving.call import Reply
 from recsys.serving.load import report_load
 from recsys.serving.presence import ClientGoneError, Receive
 from recsys.serving.service import Service
+from recsys.telemetry.exposition import exposed
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -85,6 +86,11 @@ class Shell:
     async def _live(self, receive: Receive, send: Send) -> None:
         """Run the lifespan. The server listens while the service still warms up, and `/readyz` says so."""
         await receive()
+        settings = self._service.settings
+        with exposed(self._service.exposition, host=settings.host, port=settings.metrics_port):
+            await self._live_exposed(receive, send)
+
+    async def _live_exposed(self, receive: Receive, send: Send) -> None:
         background = {asyncio.create_task(self._start())}
         if self._service.settings.stats_socket:
             settings = self._service.settings

@@ -7,6 +7,7 @@ import msgspec
 
 from recsys.contracts.problems import DeadlineExceededError
 from recsys.serving.receipt import Receipt
+from recsys.telemetry.tracing import PassOn, Span
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -53,6 +54,7 @@ class Call(msgspec.Struct, frozen=True):
         request_id: The caller's X-Request-Id, or one made here.
         receipt: Where handlers enter what they spend their time on.
         deadline: Until when an answer is of use.
+        span: The request's place in its trace.
     """
 
     body: bytes
@@ -60,6 +62,7 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str
     receipt: Receipt
     deadline: Deadline
+    span: Span = PassOn(())
 
     def header(self, name: bytes) -> str | None:
         """Return the first value of the header *name* (lower case), or None."""

@@ -25,11 +25,14 @@ from recsys.serving.call import JSON, Call
 from recsys.serving.receipt import HEADER, parse_receipt
 from recsys.serving.retries import RetryBudget, RetryPolicy
 from recsys.serving.service import REQUEST_ID_HEADER, TIMEOUT_HEADER
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Histogram, Instrument, Totals
+from recsys.telemetry.tracing import Span
 
 T = TypeVar("T")
 
-_PASSED_ON = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _RETRYABLE_STATUS = frozenset({502, 503})
+_BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 
 
@@ -124,6 +127,23 @@ class HopClient:
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
         self.breaker = breaker or Breaker()
         self.statistics = HopStatistics()
+        self._durations = Histogram(definitions.HOP_DURATION)
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        name, totals = self._name, self.statistics
+
+        def outcomes() -> dict[tuple[str, ...], float]:
+            failed, refused = totals.failures, totals.refused
+            return {(name, "ok"): totals.calls - failed, (name, "failed"): failed, (name, "refused"): refused}
+
+        return [
+            self._durations,
+            Totals(definitions.HOP_CALLS, outcomes),
+            Totals(definitions.HOP_RETRIES, lambda: {(name,): totals.retries}),
+            Totals(definitions.HOP_HEDGES, lambda: {(name,): totals.hedges}),
+            Totals(definitions.BREAKER, lambda: {(name,): _BREAKER_STATES.index(self.breaker.state)}),
+        ]
 
     async def send(self, body: bytes, *, call: Call, within_s: float, decode: Callable[[bytes], T]) -> HopAnswer[T]:
         """Post *body* on behalf of *call*; see `Hop`. An answer that *decode* refuses counts as a failed call."""
@@ -147,6 +167,7 @@ class HopClient:
         self.breaker.note(success=True)
         spent_s = time.monotonic() - began
         self._latencies.append(spent_s)
+        self._durations.observe(spent_s, self._name)
         return HopAnswer(value, spent_s, *parse_receipt(response.headers.get(HEADER.decode(), "")))
 
     def _read(self, response: httpx.Response, decode: Callable[[bytes], T]) -> T:
@@ -200,21 +221,26 @@ class HopClient:
         return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
 
     async def _attempt(self, body: bytes, call: Call, left_s: float) -> httpx.Response:
+        span = call.span.child(self._name)
+        status = 0
         request = httpx.Request(
             "POST",
             self._url,
-            headers=await self._headers(call, left_s),
+            headers=await self._headers(call, span, left_s),
             content=body,
             extensions={"timeout": {"connect": left_s, "read": left_s, "pool": left_s}},
         )
         try:
             response = await self._transport.handle_async_request(request)
+            status = response.status_code
         except httpx.TimeoutException as error:
             raise _Failure(DeadlineExceededError(f"{self._name} did not answer in time")) from error
         except httpx.TransportError as error:
             unreachable = DependencyError(f"{self._name} cannot be reached", retry_after_s=1.0)
             raise _Failure(unreachable, retryable=True) from error
-        if response.status_code == httpx.codes.OK:
+        finally:
+            span.end(status=status)
+        if status == httpx.codes.OK:
             return response
         raise self._verdict(response)
 
@@ -225,14 +251,14 @@ class HopClient:
         retryable = response.status_code in _RETRYABLE_STATUS
         return _Failure(error, retryable=retryable, retry_after_s=_retry_after_s(response))
 
-    async def _headers(self, call: Call, left_s: float) -> list[tuple[bytes, bytes]]:
+    async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
         headers = [
             self._host,
             (b"content-type", JSON),
             (REQUEST_ID_HEADER, call.request_id.encode("latin-1")),
             (TIMEOUT_HEADER, b"%d" % max(1, int(left_s * 1000))),
         ]
-        headers += [header for header in call.headers if header[0] in _PASSED_ON]
+        headers += span.context()
         token = await self._token() if self._token else None
         if token is not None:
             headers.append((b"authorization", b"Bearer " + token.encode("latin-1")))

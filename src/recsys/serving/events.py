@@ -56,9 +56,14 @@ class EventDoor:
         return _write([reply for reply in replies if reply is not None])
 
 
-def make_reply(cause: CloudEvent, *, type_: str, source: str, subject: str, data: bytes) -> CloudEvent:
-    """Return the event that answers *cause*: its id derives from the cause's, so it is one however often it is sent."""
+def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subject: str, data: bytes) -> CloudEvent:
+    """
+    Return the event that answers *cause*, which came with *call*.
+
+    Its id derives from the cause's, so it is one event however often it is sent. It goes on in the trace of *call*.
+    """
     carried = {name: cause.extensions[name] for name in _CARRIED if name in cause.extensions}
+    carried |= {name.decode(): value.decode("latin-1") for name, value in call.span.context() if name != b"baggage"}
     return CloudEvent(
         id=cloudevents.derive_id(cause, type_),
         source=source,

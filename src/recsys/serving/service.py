@@ -32,6 +32,12 @@ from recsys.serving.load import Load
 from recsys.serving.presence import ClientGoneError, Presence, Receive
 from recsys.serving.receipt import Receipt
 from recsys.serving.settings import ServingSettings
+from recsys.settings import SettingsError
+from recsys.telemetry import definitions
+from recsys.telemetry.exposition import Exposition
+from recsys.telemetry.instruments import Counter, Histogram, Instrument, Totals
+from recsys.telemetry.process import seconds_since_start
+from recsys.telemetry.tracing import NoTracer, Span, Tracer
 
 Scope = Mapping[str, Any]
 
@@ -68,6 +74,7 @@ class Service:
     Attributes:
         load: Requests in flight.
         reading: How many of them are still being read.
+        exposition: The instance's metrics; parts add theirs.
     """
 
     def __init__(
@@ -87,6 +94,13 @@ class Service:
         self._parts = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._guard = make_guard(settings.auth)
+        self._started_s = 0.0
+        self._requests = Counter(definitions.REQUESTS)
+        self._durations = Histogram(definitions.REQUEST_DURATION)
+        self._errors = Counter(definitions.ERRORS)
+        self._tracer = make_tracer(settings, name)
+        self.exposition = Exposition()
+        self.exposition.add(self._instruments())
 
     async def start(self) -> None:
         """Open and warm the handler; at once for a service that is ready already."""
@@ -100,6 +114,7 @@ class Service:
                 self.state = State.NEW
                 raise
             self.state = State.READY
+            self._started_s = seconds_since_start()
 
     def drain(self) -> None:
         """Stop being ready: requests still get answers, probes get told to send no more."""
@@ -111,6 +126,7 @@ class Service:
         self._handler = None
         await self._parts.aclose()
         await self._guard.aclose()
+        await asyncio.to_thread(self._tracer.close)
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply:
         """
@@ -123,7 +139,7 @@ class Service:
         try:
             reply = await self._route(scope, receive, request_id)
         except ServingError as error:
-            reply = _refuse(error, request_id)
+            reply = self._refuse(error, request_id)
         return reply.with_headers((REQUEST_ID_HEADER, request_id.encode("latin-1")))
 
     async def _route(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
@@ -131,7 +147,7 @@ class Service:
         if path == "/":
             if method != "POST":
                 raise MethodNotAllowedError(headers=[("allow", "POST")])
-            return await self._serve(scope["headers"], receive, request_id)
+            return await self._measure(scope["headers"], receive, request_id)
         if path not in {"/livez", "/readyz"}:
             raise NotFoundError
         if method not in {"GET", "HEAD"}:
@@ -142,42 +158,78 @@ class Service:
                 raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
         return Reply(b'{"status":"ok"}')
 
-    async def _serve(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
+    async def _measure(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
         received = time.monotonic()
+        span = self._tracer.begin(self.name, headers)
         self.load.arrive()
+        status = 0
         try:
-            await self._guard.admit(headers)
-            _check_media_type(headers)
-            self.reading += 1
-            try:
-                body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
-            finally:
-                self.reading -= 1
-            deadline = Deadline(received + self._budget_s(headers))
-            await self._ensure_started()
-            if self._handler is None:
-                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
-            deadline.check()
-            call = Call(body, headers, request_id, Receipt(received), deadline)
-            reply = await self._handle(self._handler, call, receive)
-            call.receipt.close(revision=self.settings.revision)
-            return reply.with_headers(call.receipt.header())
+            reply = await self._serve(headers, receive, request_id, received, span)
+            status = reply.status
+        except ServingError as error:
+            reply = self._refuse(error, request_id, span)
+            status = reply.status
         finally:
             self.load.leave()
+            span.end(status=status)
+        self._requests.add(str(reply.status))
+        self._durations.observe(time.monotonic() - received)
+        return reply
+
+    async def _serve(
+        self, headers: RawHeaders, receive: Receive, request_id: str, received: float, span: Span
+    ) -> Reply:
+        await self._guard.admit(headers)
+        _check_media_type(headers)
+        self.reading += 1
+        try:
+            body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
+        finally:
+            self.reading -= 1
+        deadline = Deadline(received + self._budget_s(headers))
+        await self._ensure_started()
+        if self._handler is None:
+            raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+        deadline.check()
+        call = Call(body, headers, request_id, Receipt(received), deadline, span)
+        reply = await self._handle(self._handler, call, receive)
+        call.receipt.close(revision=self.settings.revision)
+        return reply.with_headers(call.receipt.header())
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
             async with Presence(receive), asyncio.timeout(call.deadline.left_s()):
                 return await handler(call)
         except ServingError as error:
-            return _refuse(error, call.request_id)
+            return self._refuse(error, call.request_id, call.span)
         except TimeoutError:
-            return _refuse(DeadlineExceededError(), call.request_id)
+            return self._refuse(DeadlineExceededError(), call.request_id, call.span)
         except ClientGoneError:
             raise
         except Exception:
-            log.exception("request_crashed", extra={"request_id": call.request_id})
+            log.exception("request_crashed", extra=_identity(call.request_id, call.span))
+            self._errors.add(ServingError.code)
             return problem_reply(ServingError())
+
+    def _refuse(self, error: ServingError, request_id: str, span: Span | None = None) -> Reply:
+        # Probes ask an instance that warms up twenty times a second: that is neither logged nor an error.
+        if not isinstance(error, NotReadyError):
+            self._errors.add(error.code)
+            if error.status >= 500:
+                log.warning("request_failed", extra={"code": error.code, **_identity(request_id, span)})
+        return problem_reply(error)
+
+    def _instruments(self) -> list[Instrument]:
+        identity = (self.name, self.settings.revision)
+        return [
+            self._requests,
+            self._durations,
+            self._errors,
+            Totals(definitions.IN_FLIGHT, lambda: {(): self.load.in_flight}),
+            Totals(definitions.READY, lambda: {(): self.state is State.READY}),
+            Totals(definitions.START_DURATION, lambda: {(): self._started_s}),
+            Totals(definitions.BUILD, lambda: {identity: 1.0}),
+        ]
 
     async def _ensure_started(self) -> None:
         # Under the stock framework nothing starts the service before its first request.
@@ -200,11 +252,27 @@ class Service:
         return min(budget_s, self.settings.max_timeout_s) if budget_s >= 0 else self.settings.default_timeout_s
 
 
-def _refuse(error: ServingError, request_id: str) -> Reply:
-    # Probes ask an instance that warms up twenty times a second.
-    if error.status >= 500 and not isinstance(error, NotReadyError):
-        log.warning("request_failed", extra={"code": error.code, "request_id": request_id})
-    return problem_reply(error)
+def _identity(request_id: str, span: Span | None) -> dict[str, str]:
+    """Return the fields that find a log line's request and trace again."""
+    trace_id = span.trace_id if span else None
+    return {"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {})
+
+
+def make_tracer(settings: ServingSettings, name: str) -> Tracer:
+    """
+    Return the tracer *settings* ask for.
+
+    Raises:
+        SettingsError: the packages it needs are not installed.
+    """
+    if not settings.trace_endpoint:
+        return NoTracer()
+    try:
+        from recsys.telemetry import otel  # noqa: PLC0415 - a third of a second of imports
+    except ImportError as error:
+        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT needs a package that is missing: {error.name}"]) from error
+    resource = {"service.name": name, "service.instance.id": settings.pod, "knative.revision": settings.revision}
+    return otel.make_tracer(settings.trace_endpoint, ratio=settings.trace_ratio, resource=resource)
 
 
 def problem_reply(error: ServingError) -> Reply:

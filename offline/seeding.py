@@ -1,0 +1,81 @@
+"""
+`python -m offline.seeding`: the demo data on a cluster. Trains on them, fills the feature store, publishes the model.
+
+Can be run again: a store that knows users is left alone, and an equal model is published as it was.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from offline.demo import Demo, make_demo
+from offline.publishing import Cluster, PublishError, publish
+from offline.training import train
+from recsys.features import NOBODY, compute_features, population_defaults
+from recsys.stores.opening import open_store
+from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
+
+_AGAIN_S = 1.0
+
+
+def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
+    """Seed what FEATURE_STORE_URL names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="offline.seeding", description=__doc__)
+    parser.add_argument("--config-map", metavar="NAME", help="publish the model in it")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a store that is away")
+    options = parser.parse_args(arguments)
+    try:
+        store = open_store(env["FEATURE_STORE_URL"], password=env.get("FEATURE_STORE_PASSWORD"))
+        demo = make_demo()
+        print(asyncio.run(seed(store, demo, wait_s=options.wait)), flush=True)
+        if options.config_map:
+            print(_publish(demo, options.config_map), flush=True)
+    except (KeyError, StoreError, PublishError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def seed(store: FeatureStore, demo: Demo, *, wait_s: float) -> str:
+    """
+    Fill *store* with the demo's users unless it knows some; say what was done.
+
+    Raises:
+        StoreUnavailableError: it was away for *wait_s* seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return await _fill(store, demo)
+        except StoreUnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(_AGAIN_S)
+
+
+async def _fill(store: FeatureStore, demo: Demo) -> str:
+    # Only a replacement writes this, so events that were quicker do not count as users.
+    if await store.population() != NOBODY:
+        await store.aclose()
+        return "the feature store is filled already"
+    population = population_defaults([compute_features(record) for record in demo.records if record.history])
+    count = await store.replace(demo.records, population=population)
+    await store.aclose()
+    return f"{count} users are in the feature store"
+
+
+def _publish(demo: Demo, name: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        items = {item.item_id: item for item in demo.items}
+        manifest = train(demo.records, items=items, folder=Path(folder), dataset="demo")
+        publish(Path(folder), name=name, cluster=Cluster.own())
+    return f"model {manifest.name} {manifest.version} is in ConfigMap {name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

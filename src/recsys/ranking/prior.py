@@ -1,0 +1,69 @@
+"""
+Where a user's features put the user before any history: the mean the fold-in starts from.
+
+    m = base + encoding W
+
+The age group is one-hot (unknown: none), each number a weight on the two of its knots it lies between, so that W can
+follow any curve. W was fitted to the vectors of training users (offline/prior.py).
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.contracts.wire import Features
+from recsys.features import AGE_GROUPS, UNKNOWN_AGE
+from recsys.ranking.item_table import F32, F64
+
+KNOWN_AGES = tuple(group for group in AGE_GROUPS if group != UNKNOWN_AGE)
+
+_AGE_COLUMN = {group: column for column, group in enumerate(KNOWN_AGES)}
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePrior:
+    """
+    A fitted prior.
+
+    Attributes:
+        knots: Rising places on the axes of log session seconds, log purchases and engagement.
+        weights: (F, D) float32, W; F is the number of ages and knots.
+        base: (D,) float32, the mean of somebody of whom the encoding is zero.
+    """
+
+    knots: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    weights: F32
+    base: F32
+
+    def mean(self, features: Features) -> F64:
+        """Return m for a user, (D,); a function of these *features* alone, bit for bit."""
+        return self.base + encode(features, self.knots) @ self.weights
+
+
+def numbers(features: Features) -> tuple[float, float, float]:
+    """Return the three numeric features on the axes their knots lie on."""
+    return (
+        math.log1p(features.avg_session_duration),
+        math.log1p(features.total_purchases),
+        features.engagement_score,
+    )
+
+
+def encode(features: Features, knots: Sequence[Sequence[float]]) -> F64:
+    """Return a user's encoding, (F,): ages first, then the knots of each number."""
+    encoded = np.zeros(len(KNOWN_AGES) + sum(map(len, knots)))
+    if features.age_group in _AGE_COLUMN:
+        encoded[_AGE_COLUMN[features.age_group]] = 1.0
+    column = len(KNOWN_AGES)
+    for value, places in zip(numbers(features), knots, strict=True):
+        upper = bisect_right(places, value)
+        if 0 < upper < len(places):
+            share = (value - places[upper - 1]) / (places[upper] - places[upper - 1])
+            encoded[column + upper - 1 : column + upper + 1] = 1.0 - share, share
+        else:
+            encoded[column + min(upper, len(places) - 1)] = 1.0
+        column += len(places)
+    return encoded

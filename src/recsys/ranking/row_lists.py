@@ -1,0 +1,53 @@
+"""Item rows per user, of different lengths, in two flat arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from recsys.ranking.item_table import I64, ShapeMismatchError
+
+
+@dataclass(frozen=True, slots=True)
+class RowLists:
+    """
+    A list of item rows per user, laid end to end.
+
+    Attributes:
+        rows: (N,) int64.
+        ends: (U + 1,) int64, from 0 to N; user u owns rows[ends[u]:ends[u + 1]].
+    """
+
+    rows: I64
+    ends: I64
+
+    @classmethod
+    def of(cls, rows: Sequence[I64]) -> Self:
+        """Join one array per user (at least one user)."""
+        ends = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(part) for part in rows], out=ends[1:])
+        return cls(np.concatenate(rows, dtype=np.int64), ends)
+
+    def owners(self) -> I64:
+        """(N,) int64, the user of each row."""
+        return np.repeat(np.arange(self.ends.size - 1), np.diff(self.ends))
+
+    def part(self, user: int) -> I64:
+        """One user's rows."""
+        return self.rows[self.ends[user] : self.ends[user + 1]]
+
+    def check(self, *, users: int, items: int) -> None:
+        """
+        Refuse lists that do not fit a batch of *users* and a catalogue of *items*.
+
+        Raises:
+            ShapeMismatchError: another number of users, or a row outside the catalogue.
+
+        Cost: O(N).
+        """
+        size = self.rows.size
+        if self.ends.size != users + 1 or self.ends[-1] != size:
+            raise ShapeMismatchError(f"lists for {self.ends.size - 1} users with {size} rows, for a batch of {users}")
+        if size and not (self.rows.min() >= 0 and self.rows.max() < items):
+            raise ShapeMismatchError(f"rows must lie in 0..{items - 1}")

@@ -1,0 +1,202 @@
+"""
+Exact top-k by inner product over the whole catalogue: the same bits for a user alone and in any batch.
+
+A score is float32(sum over d of user[d] * item[d]). The sum is exact (see `item_table`), so it does not matter how it
+is computed: small catalogues are scored in float64 throughout; large ones are screened in float32 (see `screening`)
+and the survivors, little more than *limit* per user, scored in float64.
+"""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, reachable
+from recsys.ranking.item_table import F32, F64, I64, ItemTable, ShapeMismatchError, grid_bits, lengths, round_to_grid
+from recsys.ranking.row_lists import RowLists
+from recsys.ranking.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
+
+# A product costs about as much as (users + 6) * items says, for items must be read whatever the batch; a thread is
+# worth its start from here on, about a millisecond.
+_COST_PER_WORKER = 600_000
+# Survivors are scored in segments of one user, as many at once as make 1 MiB.
+_SEGMENT = 16
+_SEGMENT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    A checked request.
+
+    Attributes:
+        users: (U, D) float64 on the grid; float32 holds them too.
+        items, limit, exclude, unavailable: As given to `score_candidates`.
+    """
+
+    users: F64
+    items: ItemTable
+    limit: int
+    exclude: RowLists | None
+    unavailable: I64 | None
+
+
+def score_candidates(
+    users: F32,
+    items: ItemTable,
+    *,
+    limit: int,
+    exclude: RowLists | None = None,
+    unavailable: I64 | None = None,
+    workers: int = 1,
+    pool: Executor | None = None,
+) -> RankedBatch:
+    """
+    Keep each user's best *limit* items by inner product.
+
+    Row u equals, bit for bit, the answer for a batch holding only user u.
+
+    Args:
+        users: (U, D) float32, U >= 1; one vector per request.
+        items: The catalogue; same D and artefact version as *users*.
+        limit: Items wanted per user, >= 1.
+        exclude: Rows never returned to that user, in any order, repeated or not.
+        unavailable: (N,) int64 rows returned to nobody.
+        workers: Threads to share a large catalogue among; BLAS itself should be limited to one, for its own
+            threads wait for each other in every product and stall for scheduler ticks on a busy machine.
+        pool: Where they run; at least *workers* threads. Without it the caller's thread does all.
+
+    Returns:
+        ids (U, limit) int64, scores (U, limit) float32, best first; ties by lower item row. Row u has counts[u]
+        real entries, then -1 / -inf.
+
+    Raises:
+        ShapeMismatchError: D differs, lists do not fit the batch, or rows lie outside the catalogue.
+        NotFiniteError: a number in *users* is NaN, infinite or absurdly large (1e16).
+
+    Cost: O(U*I*D) multiply-adds. Scratch: U*I*14 bytes up to `DENSE_ITEMS`; beyond, a few MiB per worker, and 32 MiB
+    in all at any catalogue size, even where ties make everything a candidate.
+    Source: Koren, Bell & Volinsky 2009, eq. 1 (scoring only).
+    """
+    batch = _checked(users, items, limit=limit, exclude=exclude, unavailable=unavailable)
+    if items.exact is not None:
+        return _score_all(batch, items.exact)
+    worth = (len(users) + 6) * len(items.vectors) // _COST_PER_WORKER
+    return _screen_and_score(batch, workers=max(1, min(workers, worth)), pool=pool)
+
+
+def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | None, unavailable: I64 | None) -> Batch:
+    rows, dims = items.vectors.shape
+    if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:
+        raise ShapeMismatchError(f"users {users.shape} against {dims} dimensions, limit {limit}")
+    if exclude is not None:
+        exclude.check(users=len(users), items=rows)
+    if unavailable is not None and unavailable.size and not 0 <= unavailable.min() <= unavailable.max() < rows:
+        raise ShapeMismatchError(f"unavailable rows must lie in 0..{rows - 1}")
+    return Batch(round_to_grid(users, grid_bits(dims)), items, limit, exclude, unavailable)
+
+
+def _score_all(batch: Batch, exact: F64) -> RankedBatch:
+    sums = batch.users @ exact
+    users, items = sums.shape
+    scores = sums.astype(np.float32)
+    if batch.exclude is not None:
+        scores.reshape(-1)[batch.exclude.owners() * items + batch.exclude.rows] = -np.inf
+    if batch.unavailable is not None:
+        scores[:, batch.unavailable] = -np.inf
+    reached = scores >= reachable(scores, limit=batch.limit)[:, None]
+    counts = reached.sum(axis=1, dtype=np.int64)
+    cells = reached.reshape(-1).nonzero()[0]
+    rows = cells - np.repeat(np.arange(0, users * items, items), counts)
+    return rank_candidates(rows, scores.reshape(-1)[cells], counts=counts, limit=batch.limit)
+
+
+def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> RankedBatch:
+    users = len(batch.users)
+    plan = Plan.of(items=len(batch.items.vectors), users=users, workers=workers)
+
+    def settle(cells: Cells) -> tuple[Cells, F32]:
+        best = _score_cells(batch, cells)
+        kept = best.ids >= 0
+        return (best.ids * users + np.arange(users)[:, None])[kept], best.scores[kept]
+
+    reach = lengths(batch.users) * batch.items.longest
+    indifferent = (reach == 0).nonzero()[0]
+    screen = Screen(
+        plan=plan,
+        vectors=batch.items.vectors,
+        users=np.ascontiguousarray(batch.users.T, np.float32),
+        margin=_margin(batch, reach),
+        limit=batch.limit,
+        excluded=_excluded(batch, plan),
+        unavailable=_unavailable(batch, plan),
+        settle=settle,
+    )
+    if pool is None or workers == 1:
+        cells, values = screen_blocks(screen, plan.share(0, 1))
+    else:
+        parts = list(pool.map(lambda worker: screen_blocks(screen, plan.share(worker, workers)), range(workers)))
+        cells, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if cells.size > 3 * users * batch.limit // 2:
+        cells = cells[hopeful(cells, values, margin=screen.margin, limit=batch.limit)[0]]
+    if indifferent.size:
+        cells = np.concatenate([cells, *(_first_cells(batch, int(user)) for user in indifferent)])
+    return _score_cells(batch, cells)
+
+
+def _margin(batch: Batch, reach: F64) -> F64:
+    """The screen's margin; none reaches the bound of a user whose scores are all 0, see `_first_cells`."""
+    return np.where(reach == 0, -np.inf, rounding_margin(reach, dimensions=batch.users.shape[1]))
+
+
+def _first_cells(batch: Batch, user: int) -> Cells:
+    """
+    Candidates of a user to whom all items score 0: the first that are not excluded.
+
+    Screening would find the whole catalogue tied.
+    """
+    closed = np.empty(0, np.int64) if batch.unavailable is None else batch.unavailable
+    if batch.exclude is not None:
+        closed = np.concatenate([closed, batch.exclude.part(user)])
+    enough = min(len(batch.items.vectors), batch.limit + closed.size)
+    return np.setdiff1d(np.arange(enough), closed) * len(batch.users) + user
+
+
+def _excluded(batch: Batch, plan: Plan) -> Excluded | None:
+    if batch.exclude is None:
+        return None
+    cells = batch.exclude.rows * plan.users + batch.exclude.owners()
+    return Excluded.by_block(cells, blocks=plan.blocks, block_size=plan.block_rows * plan.users)
+
+
+def _unavailable(batch: Batch, plan: Plan) -> Excluded | None:
+    if batch.unavailable is None:
+        return None
+    return Excluded.by_block(batch.unavailable, blocks=plan.blocks, block_size=plan.block_rows)
+
+
+def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
+    users = len(batch.users)
+    rows = cells // users
+    owners = cells - rows * users
+    order, counts = group_by_user(owners, users)
+    rows = rows[order]
+    sums = _exact_sums(batch, rows, counts)
+    return rank_candidates(rows, sums.astype(np.float32), counts=counts, limit=batch.limit)
+
+
+def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
+    """Exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
+    segments = -(-counts // _SEGMENT)
+    owners = np.repeat(np.arange(counts.size), segments)
+    place = np.arange(owners.size) - np.repeat(np.cumsum(segments) - segments, segments)
+    real = np.arange(_SEGMENT) < (counts[owners] - place * _SEGMENT)[:, None]
+    padded = np.zeros(real.shape, np.int64)
+    padded[real] = rows
+    sums = np.empty(real.shape, np.float64)
+    step = max(1, _SEGMENT_BYTES // (_SEGMENT * 12 * batch.users.shape[1]))
+    for start in range(0, len(padded), step):
+        part = slice(start, start + step)
+        vectors = batch.items.vectors.take(padded[part], axis=0).astype(np.float64)
+        sums[part] = np.matmul(vectors, batch.users[owners[part], :, None])[:, :, 0]
+    return sums[real]

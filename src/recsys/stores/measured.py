@@ -1,0 +1,60 @@
+"""A feature store that is timed."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from recsys.contracts.wire import Features
+from recsys.stores.port import FeatureStore, Interaction, StoreError, UserRecord
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Counter, Histogram, Instrument
+
+
+class MeasuredStore:
+    """The port over *store*, each round trip of serving measured."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._durations = Histogram(definitions.STORE_DURATION)
+        self._errors = Counter(definitions.STORE_ERRORS)
+
+    def instruments(self) -> list[Instrument]:
+        """Return what there is to scrape."""
+        return [self._durations, self._errors]
+
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
+        """Return the records of *user_ids*."""
+        with self._measured("read"):
+            return await self._store.read(user_ids, history=history)
+
+    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        """Count *interactions*."""
+        with self._measured("apply"):
+            return await self._store.apply(interactions)
+
+    async def population(self) -> Features:
+        """Return the defaults for unknown users."""
+        return await self._store.population()
+
+    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+        """Make *records* the whole content."""
+        return await self._store.replace(records, population=population)
+
+    def scan(self) -> AsyncIterator[UserRecord]:
+        """Yield every record by user id."""
+        return self._store.scan()
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self._store.aclose()
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except StoreError:
+            self._errors.add(operation)
+            raise
+        finally:
+            self._durations.observe(time.monotonic() - began, operation)

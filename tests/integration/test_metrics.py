@@ -1,0 +1,80 @@
+"""What the three functions expose while they serve."""
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from offline.training import MODEL_NAME
+from recsys.telemetry.definitions import DEFINITIONS
+from tests.integration.conftest import DemoState
+from tests.running import running, take_port
+
+pytestmark = pytest.mark.may_block
+
+
+def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    scraped: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            scraped.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return scraped
+
+
+def test_every_metric_is_there(demo_state: DemoState, tmp_path):
+    """After some traffic each function exposes its metrics on a port of their own, and together all that are defined."""
+    ports = [take_port() for _ in range(3)]
+    env = [{"METRICS_PORT": str(port)} for port in ports]
+    store = tmp_path / "store.db"
+    store.write_bytes(Path(demo_state.store_url.removeprefix("sqlite:///")).read_bytes())
+    with (
+        running("extract_features", {**env[0], "FEATURE_STORE_URL": f"sqlite:///{store}"}) as features,
+        running("rank_items", {**env[1], "MODEL_PATH": str(demo_state.model_path)}) as ranking,
+        running(
+            "recommend",
+            {**env[2], "EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url,
+             "K_SINK": f"http://127.0.0.1:{take_port()}"},
+        ) as recommend,
+    ):  # fmt: skip
+        for number in range(5):
+            assert recommend.post({"user_id": f"user_{number}"}).status_code == 200
+        assert recommend.post({"user_id": 5}).status_code == 422
+        event = {"ce-id": "1", "ce-source": "/s", "ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1"}
+        data = {"user_id": "user_1", "kind": "view", "item_id": "item_1"}
+        assert features.post(data, **event).status_code == 202
+        assert features.post(data, **event).status_code == 202
+        assert features.post({}, **{**event, "ce-id": "2"}).status_code == 422
+        public = httpx.get(recommend.url + "/metrics")
+        assert public.status_code == 404
+        extract, rank, front = (scrape(port) for port in ports)
+        ranking.process.kill()
+        ranking.process.wait()
+        assert recommend.post({"user_id": "user_1"}).json()["degraded"] == ["ranking"]
+        after = scrape(ports[2])
+    assert front["recsys_requests_total"] == {("200",): 5, ("422",): 1}
+    assert front["recsys_errors_total"] == {("invalid-request",): 1, ("not-found",): 1}
+    assert front["recsys_request_duration_seconds_count"][()] == 6
+    assert front["recsys_hop_calls_total"][("rank_items", "ok")] >= 5
+    assert rank["recsys_batch_size_count"][()] >= 5
+    assert rank["recsys_model_info"].keys() == {(MODEL_NAME, demo_state.model_path.name.partition("-")[2])}
+    assert extract["recsys_events_total"] == {("accepted",): 1, ("repeated",): 1, ("rejected",): 1}
+    assert extract["recsys_store_duration_seconds_count"].keys() == {("read",), ("apply",)}
+    assert 0.1 < rank["recsys_start_duration_seconds"][()] < 30
+    assert after["recsys_degraded_total"] == {("ranking",): 1}
+    exposed = {name for scraped in (extract, rank, after) for name in scraped}
+    for definition in DEFINITIONS:
+        wanted = definition.name + ("_count" if definition.kind == "histogram" else "")
+        if definition.name != "recsys_store_errors_total":
+            assert wanted in exposed, wanted
+
+
+def test_a_taken_metrics_port_is_told():
+    """An instance whose metrics port is taken serves all the same, and its log says what is missing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = {"FEATURE_STORE_URL": "memory:", "METRICS_PORT": str(taken.getsockname()[1])}
+        with running("extract_features", env) as service:
+            assert service.post({"user_id": "a"}).status_code == 200
+            assert "metrics_port_taken" in service.log()

@@ -1,0 +1,128 @@
+"""
+`./run.sh demo`: the pipeline with the tutorial's pretended costs, scaling out under load and in after it.
+
+Ranking pretends 50 ms a batch and aims at 3 requests in flight for each instance; 40 callers ask at once.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from loadtests.closed_loop import Outcome, run_callers
+from localkn import control
+from localkn.state import StateDirectory as PlatformState
+from tools.recommend import running_url
+
+ROOT = Path(__file__).parents[1]
+CALLERS, LOAD_S = 40, 20.0
+# In production scaling in takes the default minute of quiet; here somebody is watching.
+WINDOW = "10s"
+_SCALE_IN_TIMEOUT_S = 60.0
+
+console = Console()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demonstration; return the exit status."""
+    parser = argparse.ArgumentParser(prog="./run.sh demo", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    state = ["--state-dir", str(options.state_dir)]
+    _say("Starting: recommend -> extract_features (10 ms) + rank_items (50 ms a batch)")
+    _run("up", "--detach", "--simulate-latency", "--port", str(options.port), *state)
+    try:
+        _run("kn", "service", "update", "rank-items", "--scale-window", WINDOW, *state, quiet=True)
+        url = running_url(options.state_dir) or ""
+        _say("One request")
+        _show_request(url)
+        _say(f"{CALLERS} callers at once for {LOAD_S:.0f} s: ranking scales out")
+        highest, outcome = asyncio.run(_load(options.port, options.state_dir))
+        console.print(
+            f"{outcome.requests} requests, {outcome.rps:.0f} a second, p50 {outcome.p50_ms:.0f} ms, "
+            f"p99 {outcome.p99_ms:.0f} ms, {outcome.errors} errors; up to {highest} instances of rank-items"
+        )
+        _say("The load is gone: ranking scales in")
+        took_s = _await_scale_in(options.state_dir)
+        console.print(f"back to one instance after {took_s:.0f} s")
+    finally:
+        _say("Stopping")
+        _run("down", *state)
+    return 0 if outcome.errors == 0 else 1
+
+
+def _run(*words: str, quiet: bool = False) -> None:
+    subprocess.run([str(ROOT / "run.sh"), *words], check=True, stdout=subprocess.DEVNULL if quiet else None)
+
+
+def _say(text: str) -> None:
+    console.rule(f"[bold]{text}", align="left")
+
+
+def _show_request(url: str) -> None:
+    answer = httpx.post(url, json={"user_id": "user_42", "top_k": 3}, timeout=10)
+    console.print_json(answer.text)
+    console.print(answer.headers["server-timing"].replace(", ", "\n"), style="dim")
+
+
+async def _load(port: int, state_dir: Path) -> tuple[int, Outcome]:
+    running = asyncio.create_task(run_callers(port, callers=CALLERS, seconds=LOAD_S, users=1000))
+    highest = 0
+    with Live(console=console, refresh_per_second=2) as live:
+        while not running.done():
+            services = await asyncio.to_thread(_services, state_dir)
+            highest = max(highest, _ready(services, "rank-items"))
+            live.update(_table(services))
+            await asyncio.sleep(0.5)
+    return highest, await running
+
+
+def _await_scale_in(state_dir: Path) -> float:
+    began = time.monotonic()
+    with Live(console=console, refresh_per_second=2) as live:
+        while time.monotonic() < began + _SCALE_IN_TIMEOUT_S:
+            services = _services(state_dir)
+            live.update(_table(services))
+            if _ready(services, "rank-items") == 1:
+                break
+            time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def _services(state_dir: Path) -> dict[str, Any]:
+    status = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
+    services: dict[str, Any] = status["services"]
+    return services
+
+
+def _ready(services: dict[str, Any], name: str) -> int:
+    return sum(int(revision["ready"]) for revision in services[name]["revisions"] if revision["traffic_percent"])
+
+
+def _table(services: dict[str, Any]) -> Table:
+    table = Table("service", "instances", "in flight", "target")
+    for name, service in services.items():
+        for revision in service["revisions"]:
+            if revision["traffic_percent"]:
+                ready, desired = revision["ready"], revision["desired"]
+                table.add_row(
+                    name,
+                    f"{'#' * ready:5} {ready} of {desired}",
+                    f"{revision['concurrency']:.1f}",
+                    f"{revision['target']:g}",
+                )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

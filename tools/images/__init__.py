@@ -1,0 +1,1 @@
+"""Container images of the functions: building them, and showing what they hold."""

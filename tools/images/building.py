@@ -1,0 +1,123 @@
+"""Building the images with whatever builder a machine has."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Each image and its Dockerfile. `offline` seeds the demo on a cluster and trains.
+IMAGES: Mapping[str, str] = {
+    "extract-features": "functions/extract_features/Dockerfile",
+    "rank-items": "functions/rank_items/Dockerfile",
+    "recommend": "functions/recommend/Dockerfile",
+    "offline": "offline/Dockerfile",
+}
+_BUILDERS: Mapping[str, Sequence[str]] = {
+    "docker": ("docker", "build"),
+    "podman": ("podman", "build"),
+    "buildah": ("buildah", "build"),
+}
+
+
+class BuildError(Exception):
+    """An image could not be built."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """
+    A program that builds images.
+
+    Attributes:
+        name: docker, podman or buildah.
+        flags: Further ones for every build.
+    """
+
+    name: str
+    flags: Sequence[str] = ()
+
+    def build(self, dockerfile: Path, *, context: Path, image: str, arguments: Mapping[str, str]) -> None:
+        """
+        Build *image*.
+
+        Raises:
+            BuildError: it did not work; the builder has said why.
+        """
+        given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+        with self._pip_flags() as pip:
+            command = [*_BUILDERS[self.name], "--file", str(dockerfile), "--tag", image, *given, *pip, *self.flags]
+            print("+", *command, str(context), file=sys.stderr, flush=True)
+            if subprocess.run([*command, str(context)], check=False).returncode:
+                raise BuildError(f"{image} could not be built with {self.name}; the lines above say why")
+
+    @contextmanager
+    def _pip_flags(self) -> Iterator[list[str]]:
+        """Let pip in the build reach what pip reaches here: its settings as a secret, folders it names as volumes."""
+        settings = pip_settings()
+        if not settings:
+            yield []
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+            file.flush()
+            # docker build mounts nothing: folders of packages are for the other two.
+            folders = [] if self.name == "docker" else sorted(local_paths(settings))
+            volumes = [word for path in folders for word in ("--volume", f"{path}:{path}:ro")]
+            yield ["--secret", f"id=pip,src={file.name}", *volumes]
+
+
+def find_builder(wanted: str | None, flags: Sequence[str] = ()) -> Builder:
+    """
+    Return the builder *wanted*, or the first that works.
+
+    Raises:
+        BuildError: there is none.
+    """
+    for name in [wanted] if wanted else _BUILDERS:
+        # docker's client answers even where no engine runs.
+        if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
+            return Builder(name, flags)
+    raise BuildError(f"{wanted or 'docker, podman or buildah'} is needed to build images and none works here")
+
+
+def pip_settings() -> dict[str, str]:
+    """Return what pip is told here by files and environment, the environment last as pip does."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    settings: dict[str, str] = {}
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
+        key, separator, value = line.partition("=")
+        scope, _, name = key.rpartition(".")
+        if separator and scope in {"global", "install", ":env:"}:
+            settings[name] = str(ast.literal_eval(value)).replace("\n", " ")
+    return settings
+
+
+def local_paths(settings: Mapping[str, str]) -> Iterator[str]:
+    """Yield the files and folders of this machine that *settings* name."""
+    for word in " ".join(settings.values()).split():
+        path = Path(word.removeprefix("file://"))
+        # An index refers to files beside it.
+        path = path.parent if path.name == "simple" else path
+        if path.is_absolute() and path.exists():
+            yield str(path)
+
+
+def revision() -> str:
+    """Return the commit that is built, with a mark where the tree has changes."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 - the caller's git
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"

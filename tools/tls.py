@@ -1,0 +1,47 @@
+"""`./run.sh up --tls`: a throw-away certificate authority for this machine, and a certificate of it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+from cryptography import x509
+
+_LIFE = timedelta(days=30)
+_RENEW = timedelta(days=1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make what is missing or about to expire, and say how to trust it."""
+    parser = argparse.ArgumentParser(prog="tools.tls", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    folder = parser.parse_args(arguments).state_dir / "tls"
+    if not _lasts(folder / "cert.pem"):
+        _make(folder)
+    print(f"HTTPS with a certificate of this machine's own; trust it with --cacert {folder / 'ca.pem'},")
+    print(f"in Python with ssl.create_default_context(cafile={str(folder / 'ca.pem')!r})")
+    return 0
+
+
+def _lasts(path: Path) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return certificate.not_valid_after_utc > datetime.now(UTC) + _RENEW
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    authority = trustme.CA(organization_name="recsys on this machine")
+    certificate = authority.issue_cert("localhost", "127.0.0.1", "::1", not_after=datetime.now(UTC) + _LIFE)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+    (folder / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
