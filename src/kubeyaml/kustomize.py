@@ -23,7 +23,7 @@ _GENERATOR: Final = [
     dict.fromkeys(("name", "namespace", "behavior", "literals", "files", "type")) | {"options": _OPTIONS}
 ]
 _KNOWN: Final = {
-    **dict.fromkeys(("apiVersion", "kind", "metadata", "namespace", "resources")),
+    **dict.fromkeys(("apiVersion", "kind", "metadata", "namespace", "resources", "components")),
     "patches": [
         {"target": dict.fromkeys(("group", "version", "kind", "name", "namespace")), "patch": None, "path": None}
     ],
@@ -48,6 +48,13 @@ def build(directory: Path) -> list[Resource]:
     Raises:
         ManifestError: A file is missing, or a field is beyond the part understood here.
     """
+    resources: list[Resource] = []
+    _apply(directory, resources)
+    return [Resource(resource.body, resource.source) for resource in resources]
+
+
+def _apply(directory: Path, resources: list[Resource]) -> None:
+    """Do to *resources* what the kustomization or component in *directory* says."""
     file = kustomization(directory)
     if file is None:
         raise ManifestError([f"{directory}: no kustomization.yaml in this directory"])
@@ -55,7 +62,7 @@ def build(directory: Path) -> list[Resource]:
     if unknown := [f"{file}: {field}: is not understood here" for field in _unknown(content, _KNOWN, path="")]:
         raise ManifestError(unknown)
     try:
-        return _built(file, content)
+        _accumulate(file, content, resources)
     except (LookupError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise ManifestError([f"{file}: {error}"]) from error
 
@@ -73,19 +80,20 @@ def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
                 yield at
 
 
-def _built(file: Path, content: Mapping[str, Any]) -> list[Resource]:
+def _accumulate(file: Path, content: Mapping[str, Any], resources: list[Resource]) -> None:
     paths = [file.parent / entry for entry in content.get("resources") or ()]
     found = [resource for path in paths for resource in (build(path) if path.is_dir() else read_file(path))]
-    resources = [Resource(copy.deepcopy(resource.body), resource.source) for resource in found]
+    resources += [Resource(copy.deepcopy(resource.body), resource.source) for resource in found]
     for kind, field in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
         for entry in content.get(field) or ():
             options = (content.get("generatorOptions") or {}) | (entry.get("options") or {})
             _generate(kind, entry, resources, file=file, hashed=not options.get("disableNameSuffixHash"))
+    for entry in content.get("components") or ():
+        _apply(file.parent / entry, resources)
     for entry in content.get("patches") or ():
         _patch(entry, resources, root=file.parent)
     for resource in resources:
         _transform(resource.body, content)
-    return [Resource(resource.body, resource.source) for resource in resources]
 
 
 def _generate(kind: str, entry: Mapping[str, Any], resources: list[Resource], *, file: Path, hashed: bool) -> None:

@@ -150,6 +150,11 @@ class Platform:
             return self.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
         return self.url if service.name == self.public else f"http://127.0.0.1:{self._own_ports[service.name]}"
 
+    def broker_urls(self) -> dict[str, str]:
+        """Where each Broker takes events on this machine."""
+        places = [self.url_of(service) for service in self.services.values() if service.built_in]
+        return {broker: f"{place}/{broker}" for place in places for broker in self.brokers}
+
     def picture(self) -> Picture:
         """What the ingress should know now."""
         routed = {target.revision for service in self.services.values() for target in service.routed}

@@ -26,7 +26,7 @@ from localkn.processes import Processes, is_free
 from localkn.services import Service
 from localkn.state import StateDirectory
 
-_USED = {"ConfigMap", "Secret", "Namespace"}
+_USED = {"ConfigMap", "Secret", "Namespace", "EventType"}
 _VISIBILITY = "networking.knative.dev/visibility"
 _TAIL_LINES = 20
 
@@ -124,7 +124,8 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
         if settled.done():
             if failed := [service for service in platform.services.values() if service.problem()]:
                 raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
-            ready("\n".join([*platform.notes, f"{platform.public} is ready at {platform.url}"]))
+            events = [f"Broker {name} takes events at {url}" for name, url in platform.broker_urls().items()]
+            ready("\n".join([*platform.notes, *events, f"{platform.public} is ready at {platform.url}"]))
         await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (told, settled, running):

@@ -23,9 +23,8 @@ async def status(platform: Platform) -> dict[str, Any]:
         for service in platform.services.values()
     }
     built_in = {service.name: shown.pop(service.name) for service in platform.services.values() if service.built_in}
-    brokers = {name: f"{each['url']}/{name}" for each in built_in.values() for name in platform.brokers}
     about = {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes)}
-    return {**about, "services": shown, "brokers": brokers, "built_in": built_in}
+    return {**about, "services": shown, "brokers": platform.broker_urls(), "built_in": built_in}
 
 
 def _revision(revision: Revision, service: Service) -> dict[str, Any]:
