@@ -147,6 +147,18 @@ run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: a
   python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
+run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [--id ID] [--data JSON] [--json]: hand one to the broker
+  ensure local
+  options "$@"
+  python -m tools.send_event --state-dir "$STATE" "${REST[@]}"
+}
+
+run_events() { # [--json] | redrive ID...|--trigger NAME|--all: queues and dead letters of the broker; deliver those again
+  ensure local
+  options "$@"
+  python -m localkn events --state-dir "$STATE/platform" "${REST[@]}"
+}
+
 run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended costs, load it, watch it scale out and in
   ensure local
   ensure_envoy

@@ -14,7 +14,7 @@ import msgspec
 from knbroker import delivery as deciding
 from knbroker.client import Client
 from knbroker.cloudevents import Event, RawHeaders, RefusedEventError
-from knbroker.delivery import FIRST_TTL, Delivery, Failure, Request, Stored
+from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
 from knbroker.queue import Queue
 from kubeyaml.eventing import Routing
 from kubeyaml.filters import every
@@ -47,7 +47,7 @@ class Broker:
             for broker in routing.brokers
         }
         self._due: dict[str, asyncio.Queue[Delivery]] = {name: asyncio.Queue() for name in self._triggers}
-        self._size = self._under_way = 0
+        self._size = self._under_way = self._unwanted = 0
 
     async def accept(self, broker: str, event: Event, headers: RawHeaders) -> None:
         """
@@ -66,6 +66,8 @@ class Broker:
             raise RefusedEventError("the queue is full", status=503)
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         passed_on = [(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)]
+        if all(name != TRACEPARENT for name, _ in passed_on):
+            passed_on += deciding.trace_of(event)
         try:
             await self._take_in(Stored(broker, event, ttl, passed_on))
         except sqlite3.Error as error:
@@ -86,9 +88,19 @@ class Broker:
         return len(revived)
 
     async def figures(self, *, letters: int) -> dict[str, Any]:
-        """Describe the queues as plain data, with so many of the newest dead letters."""
-        load = {"waiting": self._size, "limit": self._limit, "under_way": self._under_way}
-        return {**load, **await self._queue.figures(letters=letters)}
+        """
+        Describe the queues as plain data, with so many of the newest dead letters.
+
+        Counts are of all times, but for `unwanted`: events since the start of this process that no Trigger takes.
+        """
+        load = {"waiting": self._size, "limit": self._limit, "under_way": self._under_way, "unwanted": self._unwanted}
+        known = await self._queue.figures(letters=letters)
+        triggers = {
+            name: {"subscriber": trigger.subscriber, "dead_letter_sink": trigger.dead_letter_sink, **known.of(name)}
+            for name, trigger in self._triggers.items()
+        }
+        brokers = {name: known.counts.get(("accepted", name), 0) for name in self._filters}
+        return {**load, "brokers": brokers, "triggers": triggers, "dead_letters": known.dead_letters}
 
     def _take_on(self, deliveries: Sequence[Delivery]) -> None:
         self._size += len(deliveries)
@@ -106,7 +118,10 @@ class Broker:
         attributes = {name: value for name, value in stored.event.attributes.items() if name != _TTL}
         arrived = Event({**attributes, "knativearrivaltime": dt.datetime.now(dt.UTC).isoformat()}, stored.event.data)
         names = [name for name, passes in self._filters[stored.broker] if passes(arrived.attributes)]
-        self._take_on(await self._queue.add(msgspec.structs.replace(stored, event=arrived), names, cause=cause))
+        if not names:
+            self._unwanted += 1
+        if names or cause:
+            self._take_on(await self._queue.add(msgspec.structs.replace(stored, event=arrived), names, cause=cause))
 
     async def _work(self, due: asyncio.Queue[Delivery]) -> None:
         while True:
@@ -152,5 +167,5 @@ class Broker:
             return deciding.refused_reply(stored, 400, "its knativebrokerttl is spent")
         if self._size >= 2 * self._limit:
             return deciding.refused_reply(stored, 503, "the queue is full")
-        await self._take_in(msgspec.structs.replace(stored, event=reply, ttl=stored.ttl - 1), cause=delivery)
+        await self._take_in(deciding.reply_of(stored, reply), cause=delivery)
         return None

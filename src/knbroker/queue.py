@@ -8,12 +8,12 @@ short enough for the event loop.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import json
+from msgspec import Struct, json
 
 from knbroker.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
@@ -46,13 +46,39 @@ SELECT trigger, COUNT(*) FILTER (WHERE dead_at IS NULL), COUNT(*) FILTER (WHERE 
 FROM deliveries JOIN events ON seq = event GROUP BY trigger
 """
 _DEAD: Final = """
-SELECT event, trigger, dead_at, attributes, failure FROM deliveries JOIN events ON seq = event
-WHERE dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1)
-  AND (?2 IS NULL OR json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2)))
-ORDER BY dead_at DESC LIMIT ?3
+SELECT trigger, dead_at, attributes, failure FROM deliveries JOIN events ON seq = event
+WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?
+"""
+_REVIVE: Final = """
+UPDATE deliveries SET attempts = 0, due_at = 0, failure = 'null', dead_at = NULL
+WHERE dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND (?2 IS NULL OR event IN (
+  SELECT seq FROM events WHERE json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2))))
+RETURNING event, trigger
 """
 
 Statement = tuple[str, Sequence[Any]]
+
+
+class Figures(Struct, frozen=True):
+    """
+    What is in the file.
+
+    Attributes:
+        counts: Of all times, by what is counted (`accepted`, `delivered`, `failed`) and the Broker or Trigger.
+        queued: By Trigger with any: waiting, of them after a failure, dead, when the oldest waiting one was accepted.
+        dead_letters: As plain data.
+    """
+
+    counts: Mapping[tuple[str, str], int]
+    queued: Mapping[str, tuple[Any, ...]]
+    dead_letters: Sequence[Mapping[str, Any]]
+
+    def of(self, trigger: str) -> dict[str, Any]:
+        """Return the figures of a Trigger."""
+        waiting, retrying, dead, oldest = self.queued.get(trigger, (0, 0, 0, None))
+        counted = {what: self.counts.get((what, trigger), 0) for what in ("delivered", "failed")}
+        since_s = max(0.0, time.time() - oldest) if oldest else None
+        return {**counted, "waiting": waiting, "retrying": retrying, "dead": dead, "oldest_s": since_s}
 
 
 class Queue:
@@ -126,25 +152,18 @@ class Queue:
 
     async def revive(self, *, trigger: str | None, ids: Sequence[str] | None) -> list[Delivery]:
         """Make dead letters deliveries again: all, those of a Trigger, or those of events with some ids."""
-        rows = await self._query(_DEAD, [trigger, json.encode(ids).decode() if ids else None, -1])
-        revived = [Delivery(event, trigger) for event, trigger, *_ in rows]
-        await self._write([(_UPDATE, (0, 0, "null", None, d.event, d.trigger)) for d in revived])
-        return revived
+        rows = await self._query(_REVIVE, [trigger, json.encode(ids).decode() if ids is not None else None])
+        return [Delivery(event, trigger) for event, trigger in sorted(rows)]
 
-    async def figures(self, *, letters: int) -> dict[str, Any]:
-        """Return counts of Brokers and Triggers, and the newest dead letters, so many of them."""
-        counts: dict[str, dict[str, int]] = {}
-        for what, who, value in await self._query("SELECT * FROM counts"):
-            counts.setdefault(what, {})[who] = value
-        triggers = {
-            name: {"waiting": waiting, "retrying": retrying, "dead": dead, "oldest_s": oldest and time.time() - oldest}
-            for name, waiting, retrying, dead, oldest in await self._query(_TRIGGERS)
-        }
+    async def figures(self, *, letters: int) -> "Figures":
+        """Count, and describe the newest dead letters, so many of them."""
+        counts = {(what, who): value for what, who, value in await self._query("SELECT * FROM counts")}
+        queued = {name: tuple(rest) for name, *rest in await self._query(_TRIGGERS)}
         dead_letters = [
-            {"trigger": trigger, "at": at, "event": json.decode(attributes), "failure": json.decode(failure)}
-            for _, trigger, at, attributes, failure in await self._query(_DEAD, [None, None, letters])
+            {"trigger": trigger, "at": at, "event": json.decode(attributes), "failure": _shown(failure)}
+            for trigger, at, attributes, failure in await self._query(_DEAD, [letters])
         ]
-        return {"counts": counts, "triggers": triggers, "dead_letters": dead_letters}
+        return Figures(counts, queued, dead_letters)
 
     async def close(self) -> None:
         """Finish what was asked for, and close the file."""
@@ -192,3 +211,8 @@ def _ended(delivery: Delivery) -> list[Statement]:
         (_FORGET, (delivery.event,)),
         (_COUNT, ("delivered", delivery.trigger)),
     ]
+
+
+def _shown(failure: str) -> dict[str, Any]:
+    found = json.decode(failure, type=Failure)
+    return {"destination": found.destination, "code": found.code, "reason": found.data.decode(errors="replace")}
