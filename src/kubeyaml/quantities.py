@@ -52,8 +52,8 @@ def parse_period_s(text: str) -> float:
     Raises:
         ValueError: *text* is none.
     """
-    match = _PERIOD.fullmatch(text)
-    if match is None or (text != "P0" and not any(match.groups())):
+    match = _PERIOD.fullmatch("PT0S" if text == "P0" else text)
+    if match is None or not any(match.groups()):
         raise ValueError(f"{text!r} is not a duration such as PT0.2S or PT1M")
     wholes, tenths = match.groups()[::2], match.groups()[1::2]
     seconds = sum(
