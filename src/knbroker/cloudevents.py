@@ -115,10 +115,11 @@ def _read_structured(body: bytes) -> Event:
         attributes = {name: value for name, value in found.items() if value is not None}
         if encoded is not None:
             return Event(attributes, msgspec.json.decode(encoded, type=bytes))
-        if data is None or bytes(data) == b"null":
+        content = bytes(data or b"null")
+        if content == b"null":
             return Event(attributes)
-        is_text = data[:1] == b'"' and not _is_json(attributes)
-        return Event(attributes, msgspec.json.decode(data, type=str).encode() if is_text else bytes(data))
+        is_text = content.startswith(b'"') and not _is_json(attributes)
+        return Event(attributes, msgspec.json.decode(content, type=str).encode() if is_text else content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEventError("the body is no JSON object with an event in it") from error
 
@@ -128,7 +129,9 @@ def _document(event: Event) -> bytes:
     try:
         if event.data is not None:
             msgspec.json.decode(event.data)
-            document |= {"data": Raw(event.data)} if _is_json(document) else {"data_base64": event.data}
+            # A reader takes null for no data.
+            plain = _is_json(document) and event.data.strip() != b"null"
+            document |= {"data": Raw(event.data)} if plain else {"data_base64": event.data}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document["data_base64"] = event.data
     return msgspec.json.encode(document)

@@ -130,7 +130,7 @@ def test_a_trigger_overrides_its_broker() -> None:
     (trigger,) = routing(resources(lambda b: b["Triggerall"]["spec"].update(delivery=own))).triggers
     assert trigger.delivery == Delivery(retries=1, policy="linear", delay_s=1, structured=True)
     assert trigger.dead_letter_sink == "http://sink.default.svc.cluster.local"
-    own["deadLetterSink"] = {"uri": "http://elsewhere.example/x"}  # type: ignore[assignment]
+    own["deadLetterSink"] = {"uri": "http://elsewhere.example/x"}
     (trigger,) = routing(resources(lambda b: b["Triggerall"]["spec"].update(delivery=own))).triggers
     assert trigger.dead_letter_sink == "http://elsewhere.example/x"
 

@@ -4,9 +4,16 @@ from typing import Any
 
 import pytest
 
-from kubeyaml.filters import every
+from kubeyaml.filters import Value, every
 
-EVENT = {"type": "dev.recsys.interaction.v1", "source": "/app", "id": "1", "subject": "", "urgent": True, "size": 12}
+EVENT: dict[str, Value] = {
+    "type": "dev.recsys.interaction.v1",
+    "source": "/app",
+    "id": "1",
+    "subject": "",
+    "urgent": True,
+    "size": 12,
+}
 
 
 @pytest.mark.parametrize(
