@@ -117,7 +117,9 @@ class Queue:
         """Return an event that is not delivered everywhere yet."""
         found = self._reader.execute("SELECT broker, attributes, data, ttl, headers FROM events WHERE seq = ?", [seq])
         broker, attributes, data, ttl, headers = found.fetchone()
-        return Stored(broker, Event(json.decode(attributes), data), ttl, json.decode(headers, type=list[tuple[str, str]]))
+        return Stored(
+            broker, Event(json.decode(attributes), data), ttl, json.decode(headers, type=list[tuple[str, str]])
+        )
 
     async def add(self, stored: Stored, triggers: Sequence[str], *, cause: Delivery | None = None) -> list[Delivery]:
         """
