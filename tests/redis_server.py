@@ -55,6 +55,11 @@ class RedisServer:
         self.process.send_signal(number)
         self.process.wait(timeout=10)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Hold it with SIGSTOP, let it go on with SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def flush(self) -> None:
         with Redis(port=self.port) as client:
             client.flushall()
