@@ -98,8 +98,10 @@ async def run(pipeline: Pipeline, *, store: str, events: int, users: int, sender
 
 
 async def _kill(pipeline: Pipeline, kills: Counter[str], draw: random.Random) -> None:
+    wait_s = _KILL_AFTER_S[0]
     while True:
-        await asyncio.sleep(draw.uniform(*_KILL_AFTER_S))
+        await asyncio.sleep(wait_s)
+        wait_s = draw.uniform(*_KILL_AFTER_S)
         status = await asyncio.to_thread(pipeline.status)
         victims = {
             "broker": status["built_in"]["broker-ingress"],

@@ -48,10 +48,8 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     for name, trigger in figures["triggers"].items():
         oldest = f", the oldest for {trigger['oldest_s']:.1f} s" if trigger["oldest_s"] is not None else ""
         yield f"Trigger {name} -> {trigger['subscriber']}"
-        yield (
-            f"    {trigger['delivered']} delivered, {trigger['waiting']} waiting{oldest}, {trigger['retrying']} of them "
-            f"after a failure, {trigger['failed']} failed attempts in all, {trigger['dead']} dead letters"
-        )
+        yield f"    {trigger['delivered']} delivered, {trigger['failed']} failed attempts, {trigger['dead']} dead letters"
+        yield f"    {trigger['waiting']} waiting, {trigger['retrying']} of them after a failure{oldest}"
     for letter in figures["dead_letters"]:
         event, failure = letter["event"], letter["failure"]
         died = datetime.fromtimestamp(letter["at"], UTC).isoformat(timespec="seconds")
