@@ -24,7 +24,7 @@ from pathlib import Path
 
 from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
 from loadtests.events.traffic import expected_records, make_events, repeat_some
-from tests.redis_server import redis_running
+from tools.redis_server import redis_running
 
 _REPEATED = 0.2
 _KILL_AFTER_S = (0.3, 1.5)

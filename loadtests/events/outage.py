@@ -22,7 +22,7 @@ from pathlib import Path
 from knbroker.client import Client
 from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
 from loadtests.events.traffic import Event, expected_records, make_events
-from tests.redis_server import RedisServer, redis_running
+from tools.redis_server import RedisServer, redis_running
 
 _BEFORE_S, _AFTER_S = 2.0, 6.0
 _DRAIN_TIMEOUT_S = 60.0

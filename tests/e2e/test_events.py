@@ -14,8 +14,8 @@ import pytest
 from loadtests.events import chaos, outage
 from loadtests.events.pipeline import Pipeline, pipeline_running
 from recsys.ranking.artefact import ITEMS
-from tests.e2e.test_up import verb
-from tests.redis_server import PROGRAM, redis_running
+from tests.e2e.verbs import verb
+from tools.redis_server import PROGRAM, redis_running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(400)]
 
