@@ -58,14 +58,7 @@ def _update(arguments: argparse.Namespace) -> None:
     name, place = arguments.name, arguments.state_dir.socket("control")
     service = _named(control.call(place, "services"), name, noun="service")
     changed = copy.deepcopy(service)
-    edits.change_template(
-        changed,
-        image=arguments.image,
-        env=arguments.env,
-        annotations=[*arguments.annotation, *_scaling(arguments)],
-        fields={"containerConcurrency": arguments.concurrency_limit, "timeoutSeconds": arguments.timeout},
-        resources={"requests": arguments.request, "limits": arguments.limit},
-    )
+    _edit_template(changed, arguments)
     edits.set_entries(changed["metadata"], "annotations", arguments.annotation_service)
     mutation = changed["spec"]["template"] != service["spec"]["template"]
     if mutation:
@@ -85,6 +78,17 @@ def _update(arguments: argparse.Namespace) -> None:
     now = _named(control.call(place, "services"), name, noun="service")["status"]
     print(f"Service '{name}' updated to latest revision '{now['latestReadyRevisionName']}' is available at URL:")
     print(now["url"])
+
+
+def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    edits.change_template(
+        service,
+        image=arguments.image,
+        env=arguments.env,
+        annotations=[*arguments.annotation, *_scaling(arguments)],
+        fields={"containerConcurrency": arguments.concurrency_limit, "timeoutSeconds": arguments.timeout},
+        resources={"requests": arguments.request, "limits": arguments.limit},
+    )
 
 
 def _scaling(arguments: argparse.Namespace) -> list[str]:
