@@ -1,6 +1,5 @@
 """The functions' configuration and the environment in the manifests are the same set."""
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -34,7 +33,7 @@ SET_BY = {
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of the variables that settings ask for while the test runs."""
     names: set[str] = set()
 
@@ -45,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
     for module in SETTINGS.values():
         monkeypatch.setattr(module, "Reader", Recording)
-    yield names
+    return names
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
