@@ -57,6 +57,29 @@ def test_optional_components_fit_production(component, tmp_path):
     assert [fault for fault in found if not any(each in fault for each in secrets)] == []
 
 
+@pytest.mark.parametrize(
+    ("component", "gateways"),
+    [("gateway-istio", {"istio-system"}), ("gateway-contour", {"contour-external", "contour-internal"})],
+)
+def test_other_gateways_are_let_in(component, gateways, tmp_path):
+    """Istio and Contour in Kourier's place: their gateways reach what Kourier's did, nothing else is changed."""
+    there = os.path.relpath(KNATIVE, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
+        f"resources: [{there}/overlays/prod]\ncomponents: [{there}/components/{component}]\n"
+    )
+
+    def sources(objects: list[Object]) -> list[set[str]]:
+        (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
+        return [
+            {source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for source in rule["from"]}
+            for rule in policy["spec"]["ingress"]
+        ]
+
+    first, *others = sources(overlay("prod"))
+    assert sources(build(tmp_path)) == [first - {"kourier-system"} | gateways, *others]
+
+
 def with_change(path: str, value: Any) -> list[Object]:
     """The dev overlay with one value of rank-items changed."""
     objects = overlay("dev")

@@ -19,6 +19,7 @@ from offline.demo import make_demo
 from offline.state import StateDirectory
 from offline.train import main as train_demo
 from offline.training import train
+from tests.knative.command_lines import parse
 from tests.localkn.running import Running, needs_envoy
 from tests.running import ROOT
 from tools.rollout.asking import Door
@@ -129,6 +130,8 @@ def test_a_good_candidate_takes_over_under_load(pipeline):
     assert report["seen"][-1]["live"]["requests"] >= 40
     assert report["current"] == before
     assert pipeline.serving() == {report["candidate"]: 100}
+    # What localkn was told, kn would understand.
+    assert [parse(command).verb for command in report["commands"]] == ["service update"] * 5
     (spec,) = [s for s in json.loads(pipeline.running.kn("service", "list", "-o", "json").stdout)["items"]
                if s["metadata"]["name"] == SERVICE]  # fmt: skip
     assert spec["spec"]["traffic"] == [{"latestRevision": True, "percent": 100}]

@@ -21,7 +21,7 @@ from tools.rollout.report import write_report
 from tools.rollout.running import Conductor, Pace
 
 # What is handed to `kn service update` as it is.
-_CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation",
+_CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation-revision",
             "--request", "--limit", "--wait-timeout")  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def _undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if one["image"] != other["image"]:
         yield from ("--image", one["image"])
     yield from _entries("--env", _values(one), _values(other))
-    yield from _entries("--annotation", _annotations(before), _annotations(after))
+    yield from _entries("--annotation-revision", _annotations(before), _annotations(after))
     for flag, field in (("--request", "requests"), ("--limit", "limits")):
         yield from _entries(flag, *((each.get("resources") or {}).get(field) or {} for each in (one, other)))
     if (limit := before["spec"].get("containerConcurrency") or 0) != (after["spec"].get("containerConcurrency") or 0):
