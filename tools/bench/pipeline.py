@@ -41,7 +41,7 @@ def measure(*, quick: bool) -> Report:
     """Measure all four at 1, 10, 32 and 64 callers, and the CPU of one hop call."""
     levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 5, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        env = _train(Path(folder))
+        env = train_demo(Path(folder))
         hop = _start(stack, env, "extract_features")
         servers = [
             _start_direct(stack, env, hop),
@@ -54,7 +54,8 @@ def measure(*, quick: bool) -> Report:
     return Report("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
 
 
-def _train(folder: Path) -> dict[str, str]:
+def train_demo(folder: Path) -> dict[str, str]:
+    """Train on the demo data in *folder*; return the environment that serves it."""
     with contextlib.redirect_stdout(io.StringIO()):
         train.main(["--state-dir", str(folder)])
     state = StateDirectory(folder)
