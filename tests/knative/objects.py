@@ -1,5 +1,6 @@
 """The overlays as the objects a cluster would be given."""
 
+import copy
 import functools
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from kubeyaml.kustomize import build as kubeyaml_build
 
 ROOT = Path(__file__).parents[2]
 KNATIVE = ROOT / "knative"
@@ -22,15 +25,19 @@ needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl 
 
 
 @functools.cache
-def _built(directory: Path) -> str:
-    done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def _built(directory: Path) -> list[Object]:
+    return [resource.body for resource in kubeyaml_build(directory)]
 
 
 def build(directory: Path) -> list[Object]:
-    """What `kubectl kustomize` makes of *directory*; fresh objects at every call."""
-    return [document for document in yaml.safe_load_all(_built(directory)) if document]
+    """What kustomize makes of *directory*; fresh objects at every call."""
+    return copy.deepcopy(_built(directory))
+
+
+def build_by_kubectl(directory: Path) -> list[Object]:
+    done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def overlay(name: str) -> list[Object]:

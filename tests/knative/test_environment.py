@@ -9,10 +9,10 @@ from functions.rank_items import settings as rank_items
 from functions.recommend import settings as recommend
 from kubeyaml.templates import Template
 from recsys.settings import Reader
-from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, needs_kubectl, overlay, services
+from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, overlay, services
 from tools.doctor import find_contradictions
 
-pytestmark = [needs_kubectl, pytest.mark.may_block]
+pytestmark = pytest.mark.may_block
 
 SETTINGS: dict[str, ModuleType] = {
     "extract-features": extract_features,

@@ -16,12 +16,12 @@ from kubeyaml import edits
 from kubeyaml.validation import service_faults
 from localkn.kn import _edit_template, add_verbs
 from tests.knative.command_lines import Line, parse
-from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, needs_kubectl, overlay, services
+from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, overlay, services
 from tests.knative.rules import MADE_ELSEWHERE
 from tools.images.building import IMAGES
 from tools.rollout.__main__ import parser as rollout_parser
 
-pytestmark = [needs_kubectl, pytest.mark.may_block]
+pytestmark = pytest.mark.may_block
 
 RUNBOOK = ROOT / "docs/runbook.md"
 OVERLAYS = {"recsys": "prod", "default": "dev"}
