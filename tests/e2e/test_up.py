@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.verbs import processes_of, verb
+from tests.e2e.verbs import assert_none_left, verb
 from tests.running import ROOT, take_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -23,7 +23,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     assert "curl" in started.stdout
     yield state, port
     verb("down", "--state-dir", str(state))
-    assert processes_of(state) == []
+    assert_none_left(state)
 
 
 def test_it_answers(up):

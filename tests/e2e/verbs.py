@@ -31,6 +31,14 @@ def processes_of(state: Path) -> list[psutil.Process]:
     return found
 
 
+def assert_none_left(state: Path) -> None:
+    """Nothing that was given this state directory lives; what has ended may be seen for a moment longer."""
+    deadline = time.monotonic() + 2
+    while left := processes_of(state):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def status_of(state: Path) -> dict[str, Any]:
     """The services of the platform as `status --json` tells."""
     services: dict[str, Any] = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
