@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     try:
         rollout = Rollout(options.steps, limits)
-        kn = Kn(_command(options))
+        kn = Kn(_command(options), options.namespace)
         door = _doors(options)
         conductor = Conductor(
             options.service,
@@ -112,7 +112,7 @@ def _values(options: argparse.Namespace, flag: str) -> list[str]:
 
 def _command(options: argparse.Namespace) -> list[str]:
     if options.namespace:
-        return [*shlex.split(options.kn), "--namespace", options.namespace]
+        return shlex.split(options.kn)
     # `kn` of localkn takes the state directory among its own flags.
     return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(options.state_dir / "platform")]
 

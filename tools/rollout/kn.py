@@ -1,6 +1,7 @@
 """The few things a rollout wants of kn, on a cluster or on the platform of this machine, which has kn's flags."""
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,15 @@ class Kn:
     kn.
 
     Args:
-        command: The words that start it, `kn --namespace recsys` for instance.
+        command: The words that start it, `kn --context prod` for instance.
+        namespace: Of the Service; a flag of kn's verbs, not of kn. None for the configured one.
 
     Attributes:
         said: Every command that changed something, for the report.
     """
 
     command: Sequence[str]
+    namespace: str | None = None
 
     def __post_init__(self) -> None:
         self.said: list[str] = []
@@ -41,7 +44,7 @@ class Kn:
             KnError: it was refused, or the new revision did not become ready.
         """
         words = ["service", "update", name, *flags]
-        self.said.append(" ".join(["kn", *words]))
+        self.said.append(shlex.join(["kn", *words, *self._where()]))
         self._run(words)
 
     def route(self, name: str, shares: Mapping[str, int], *flags: str) -> None:
@@ -70,10 +73,13 @@ class Kn:
         """
         return dict(json.loads(self._run(["service", "describe", name, "-o", "json"])))
 
+    def _where(self) -> list[str]:
+        return ["--namespace", self.namespace] if self.namespace else []
+
     def _run(self, words: Sequence[str]) -> str:
         try:
             done = subprocess.run(
-                [*self.command, *words], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+                [*self.command, *words, *self._where()], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KnError(f"{self.command[0]} does not run: {error}") from error
