@@ -37,7 +37,7 @@ KUBECTL: dict[str, tuple[set[str], set[str]]] = {
     "wait": ({"--for", "--timeout", *_WHERE}, {"--all"}),
     "get": ({"--sort-by", *_WHERE}, set()),
     "describe": (_WHERE, set()),
-    "logs": ({"--container", "--tail", *_WHERE}, set()),
+    "logs": ({"-c", "--container", "--tail", *_WHERE}, set()),
     "create": ({"--from-file", "--dry-run", *_WHERE}, set()),
     "port-forward": ({"--namespace"}, set()),
     "drain": (set(), {"--ignore-daemonsets", "--delete-emptydir-data"}),

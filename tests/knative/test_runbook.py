@@ -33,8 +33,11 @@ INSTALLED = {
 
 
 def commands() -> Iterator[str]:
-    """Every line of the runbook's shell blocks; a pipeline is several."""
-    for block in re.findall(r"```sh\n(.*?)```", RUNBOOK.read_text(), flags=re.DOTALL):
+    """Every line of the runbook's shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
+    text = RUNBOOK.read_text()
+    for inline in re.findall(r"(?<!`)`((?:kn|kubectl) [^`]+)`", text):
+        yield inline.replace("REVISION", "recommend-00001").replace("NAME", "rank-items")
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             yield from (part.strip() for part in line.split(" | "))
 
