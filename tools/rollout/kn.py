@@ -58,6 +58,15 @@ class Kn:
         """
         given = [word for target, percent in shares.items() for word in ("--traffic", f"{target}={percent}")]
         self.update(name, *given, *flags, "--no-wait")
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """
+        Wait until traffic goes where it was sent.
+
+        Raises:
+            KnError: it does not.
+        """
         deadline = time.monotonic() + _SETTLE_S
         while not _is_routed(self.service(name)):
             if time.monotonic() > deadline:

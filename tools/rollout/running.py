@@ -1,7 +1,7 @@
 """One rollout from the first look to the report: carries out what `deciding` says."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +83,7 @@ class Conductor:
         """
         Make the candidate by *changes* (flags of `kn service update`) and carry *rollout* out.
 
-        Whatever happens, the Service ends with one revision that has all its traffic.
+        Whatever happens, the Service ends with one revision that has all its traffic, or the outcome says why not.
 
         Raises:
             KnError: nothing was begun, because the Service is not there or its traffic is divided already.
@@ -101,7 +101,7 @@ class Conductor:
         finally:
             if not outcome.promoted:
                 self.tell(f"rolling back to {outcome.current}: {'; '.join(outcome.reasons)}")
-                self._restore(outcome.current, before)
+                outcome.reasons = [*outcome.reasons, *self._restore(outcome.current, before)]
             outcome.seen, outcome.commands = rollout.seen, self.kn.said
             outcome.seconds = time.monotonic() - began
         return outcome
@@ -127,6 +127,7 @@ class Conductor:
             self.service, *changes, "--traffic", f"{outcome.current}=100",
             "--tag", f"{outcome.current}={CURRENT}", "--tag", f"@latest={CANDIDATE}",
         )  # fmt: skip
+        self.kn.settle(self.service)
         with closing(self._doors(outcome)) as doors:
             for body in self.bodies[:_WARM_UP]:
                 doors.candidate.ask(body)
@@ -176,16 +177,20 @@ class Conductor:
         if latest != candidate:
             raise KnError(f"somebody else updates {self.service}: the candidate became {latest}")
 
-    def _restore(self, current: str, before: Mapping[str, Any]) -> None:
+    def _restore(self, current: str, before: Mapping[str, Any]) -> Iterator[str]:
         """
         Give *current* all traffic; then describe what serves, or the next update would begin where this one failed.
 
-        The revision that makes gets no traffic, and no instance for long.
+        The revision that makes gets no traffic, and no instance for long. Yields what went wrong.
         """
-        now = self.kn.service(self.service)
-        self.kn.route(self.service, {current: 100}, *_untagging(now))
-        if flags := undo(before, now):
-            self.kn.update(self.service, *flags, "--no-wait")
+        try:
+            now = self.kn.service(self.service)
+            self.kn.route(self.service, {current: 100}, *_untagging(now))
+            if flags := undo(before, now):
+                self.kn.update(self.service, *flags, "--no-wait")
+        except KnError as error:
+            self.tell(f"rolling back failed: {error}")
+            yield f"rolling back failed as well ({error}); by hand: kn service update {self.service} --traffic {current}=100"
 
 
 def _untagging(service: Mapping[str, Any]) -> list[str]:
