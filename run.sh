@@ -141,6 +141,12 @@ run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|rev
   python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
 }
 
+run_rollout() { # SERVICE --image I [--env K=V] --steps 5,25,100 --max-error-rate 0.1% ...: update it under watch
+  ensure local
+  options "$@"
+  python -m tools.rollout --state-dir "$STATE" "${REST[@]}"
+}
+
 run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: ask the running pipeline
   ensure local
   options "$@"
