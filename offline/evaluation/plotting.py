@@ -1,0 +1,54 @@
+"""The picture of an evaluation: every contender with its intervals, and quality by length of history."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from offline.evaluation.report import Report
+
+_QUANTILES = 5
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw *report* into *path*; the name's ending chooses the format (png, svg, pdf)."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _draw_intervals(left, report)
+    _draw_histories(right, report)
+    figure.suptitle(f"{report.facts['dataset']}, {report.facts['holdout']} hold-out, {report.facts['users']} users")
+    # Nothing of the clock goes into the file: equal reports give equal pictures.
+    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _draw_intervals(axes: Axes, report: Report) -> None:
+    places = np.arange(len(report.entries))
+    for offset, name in ((0.12, "ndcg"), (-0.12, "recall")):
+        intervals = [getattr(entry, name) for entry in report.entries]
+        means = np.array([each.mean for each in intervals])
+        reach = np.array([[each.mean - each.low, each.high - each.mean] for each in intervals]).T
+        label = {"ndcg": "NDCG@10", "recall": "Recall@20"}[name]
+        axes.errorbar(means, places + offset, xerr=np.maximum(reach, 0), fmt="o", capsize=3, label=label)
+    axes.set_yticks(places, [entry.name for entry in report.entries])
+    axes.set_xlim(left=0)
+    axes.set_xlabel("mean over users, 95 % bootstrap interval")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower right")
+
+
+def _draw_histories(axes: Axes, report: Report) -> None:
+    sizes = report.history_sizes
+    bounds = np.unique(np.quantile(sizes, np.linspace(0, 1, _QUANTILES + 1)))
+    groups = np.clip(np.searchsorted(bounds, sizes, side="right") - 1, 0, max(bounds.size - 2, 0))
+    present = np.unique(groups)
+    middles = [float(np.median(sizes[groups == group])) for group in present]
+    for entry in report.entries:
+        axes.plot(middles, [entry.quality.ndcg[groups == group].mean() for group in present], "o-", label=entry.name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("items in the history (median of each fifth of the users)")
+    axes.set_ylabel("NDCG@10")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
