@@ -59,9 +59,10 @@ class Trial:
 
     def beats(self, other: "Trial", *, reference: "Trial") -> bool:
         """Tell whether this is better than *other*, both measures counting alike, relative to *reference*."""
-        return self._relative(reference) > other._relative(reference)
+        return self.relative_to(reference) > other.relative_to(reference)
 
-    def _relative(self, reference: "Trial") -> float:
+    def relative_to(self, reference: "Trial") -> float:
+        """Return the sum of both measures, each as a multiple of *reference*'s."""
         pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
         return sum(value / base if base else value for value, base in pairs)
 
@@ -111,7 +112,7 @@ def search(records: Sequence[UserRecord]) -> Search:
         trials = [reference]
         for name, values in steps.items():
             for value in values:
-                candidate = replace(settings, als=replace(settings.als, **{name: value}))
+                candidate = replace(settings, als=_changed(settings.als, name, value))
                 trials.append(_try(candidate, tasks, name=name, value=value))
                 bar.update()
                 if trials[-1].beats(best, reference=reference):
@@ -131,9 +132,15 @@ def _steps(suggested: AlsSettings, ratings: Ratings) -> Mapping[str, list[float]
     steps = {name: [getattr(suggested, name) * factor for factor in factors] for name, factors in FACTORS.items()}
     for name, values in VALUES.items():
         steps[name] = [value for value in values if value != getattr(suggested, name)]
-    if np.unique(ratings.weights.data).size < 2:  # noqa: PLR2004 - equal weights tell nothing
+    # Equal weights tell nothing.
+    if np.unique(ratings.weights.data).size < 2:
         del steps["weight_exponent"]
     return steps
+
+
+def _changed(settings: AlsSettings, name: str, value: float) -> AlsSettings:
+    changes: dict[str, Any] = {name: value}
+    return replace(settings, **changes)
 
 
 def _inner_task(records: Sequence[UserRecord], *, seed: int) -> Task:

@@ -145,9 +145,9 @@ def _train_into(state: StateDirectory, material: _Material, options: argparse.Na
         items=material.items,
         folder=state.folder / draft,
         dataset=material.dataset,
-        settings=searched and searched.settings,
+        settings=searched.settings if searched else None,
         facts={**material.facts, **({"search": searched.facts()} if searched else {})},
-        metrics=searched and searched.metrics(),
+        metrics=searched.metrics() if searched else None,
         progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
     )
     model = draft.replace("draft", manifest.version)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from offline.collecting import collect_records
@@ -108,8 +107,7 @@ def evaluate(options: argparse.Namespace) -> Report:
     }
     entries = [_compare_baseline(name, task) for name in tqdm(BASELINES, desc="baselines", disable=None)]
     asked = _ask_served(options, records, task) if options.via else _train_and_ask(options, records, task)
-    sizes = np.diff(task.ratings.weights.indptr)[task.users].astype(np.float64)
-    return Report({**facts, **asked.facts}, [*entries, *asked.entries], sizes)
+    return Report({**facts, **asked.facts}, [*entries, *asked.entries])
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def fit_walk(weights: csr_array, *, beta: float = 0.3, neighbours: int = 200) ->
     ones = _with_data(weights, np.ones(weights.nnz))
     to_item = _normalised(ones)
     to_user = _normalised(csr_array(ones.T.tocsr()))
-    discount = np.bincount(ones.indices, minlength=ones.shape[1]) ** -beta
+    discount = np.bincount(ones.indices, minlength=ones.shape[1]).astype(np.float64) ** -beta
     return _gather(ones, _stacked(_walks(to_user, to_item, discount, neighbours)))
 
 

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: every contender with its intervals, and quality by length of history."""
+"""The picture of an evaluation: every contender with its intervals, and how much of the catalogue it reaches."""
 
 from pathlib import Path
 
@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 
 from offline.evaluation.report import Report
 
-_QUANTILES = 5
-
 
 def plot(report: Report, path: Path) -> None:
     """Draw *report* into *path*; the name's ending chooses the format (png, svg, pdf)."""
@@ -18,7 +16,7 @@ def plot(report: Report, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_intervals(left, report)
-    _draw_histories(right, report)
+    _draw_reach(right, report)
     figure.suptitle(f"{report.facts['dataset']}, {report.facts['holdout']} hold-out, {report.facts['users']} users")
     # Nothing of the clock goes into the file: equal reports give equal pictures.
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -39,16 +37,13 @@ def _draw_intervals(axes: Axes, report: Report) -> None:
     axes.legend(loc="lower right")
 
 
-def _draw_histories(axes: Axes, report: Report) -> None:
-    sizes = report.history_sizes
-    bounds = np.unique(np.quantile(sizes, np.linspace(0, 1, _QUANTILES + 1)))
-    groups = np.clip(np.searchsorted(bounds, sizes, side="right") - 1, 0, max(bounds.size - 2, 0))
-    present = np.unique(groups)
-    middles = [float(np.median(sizes[groups == group])) for group in present]
+def _draw_reach(axes: Axes, report: Report) -> None:
+    """Accuracy is easily bought with popular items: how much of the catalogue comes up beside it."""
     for entry in report.entries:
-        axes.plot(middles, [entry.quality.ndcg[groups == group].mean() for group in present], "o-", label=entry.name)
+        axes.plot(entry.quality.coverage, entry.ndcg.mean, "o", label=entry.name)
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("items in the history (median of each fifth of the users)")
+    axes.set_xlabel("share of the catalogue in some list")
     axes.set_ylabel("NDCG@10")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower right")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from offline.evaluation.quality import Interval, Quality, bootstrap
-from recsys.ranking.item_table import F64
 
 _COLUMNS = ("model", "NDCG@10 [95 %]", "Recall@20 [95 %]", "coverage", "popularity bias", "seconds")
 
@@ -54,13 +53,11 @@ class Report:
 
     Attributes:
         facts: Data, hold-out, sizes, model version, and for a served model how many lists differ.
-        entries: Best known last; the model after its baselines.
-        history_sizes: (N,) training items of each evaluated user, for the plot.
+        entries: The baselines, then the model.
     """
 
     facts: dict[str, Any]
     entries: list[Entry]
-    history_sizes: F64
 
     def to_json(self) -> str:
         """Return the report as one JSON object."""
