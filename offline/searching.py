@@ -4,7 +4,7 @@ A small search for hyper-parameters: one at a time, around what the size of the 
 Each value is judged on inner hold-outs of the training data, never on what an evaluation holds out, by NDCG@10 and
 Recall@20 together, each relative to the suggestion's. A joint random search of 32 draws did worse than the suggestion
 alone (docs/adr/0030-model.md), so the search stays close to it. The half-life of a history is tried only where
-interactions have times, and judged on each user's newest items.
+interactions have times and what is to come counts, and judged on each user's newest items.
 """
 
 import tempfile
@@ -75,12 +75,13 @@ class Search:
     Attributes:
         settings: The best.
         trials: In the order they were made; the first is the suggestion, those of the half-life come last.
-        best: The best of them but for those of the half-life, which are judged on another hold-out.
+        best: The best of them but for those of the half-life, which are judged on another hold-out; None where too
+            little is known of every user to hold anything out.
     """
 
     settings: ModelSettings
     trials: list[Trial]
-    best: Trial
+    best: Trial | None
 
     def facts(self) -> dict[str, Any]:
         """Return the search for a manifest."""
@@ -88,6 +89,8 @@ class Search:
 
     def metrics(self) -> dict[str, float]:
         """Return what the suggestion and the best of the trials reached on the inner hold-outs."""
+        if self.best is None:
+            return {}
         return {
             "validation_ndcg_10": self.best.ndcg_10,
             "validation_recall_20": self.best.recall_20,
@@ -96,15 +99,22 @@ class Search:
         }
 
 
-def search(records: Sequence[UserRecord]) -> Search:
+def search(records: Sequence[UserRecord], *, ahead: bool = True) -> Search:
     """
     Search around the suggestion for *records*; equal records give equal settings, on machines of one kind.
+
+    Args:
+        records: What to train on.
+        ahead: The model is for what comes next, as in service and with a temporal hold-out. Items drawn at random
+            from a history do not come next, and a half-life would only hide part of it.
 
     Cost: up to 10 trainings on four fifths of the data for each of two inner hold-outs, and one for the half-life.
     """
     ratings = make_ratings(records)
     settings = suggest(ratings)
     tasks = [_inner_task(records, seed=seed) for seed in _SEEDS]
+    if not all(task.users.size for task in tasks):
+        return Search(settings, [], None)
     steps = _steps(settings.als, ratings)
     with tqdm(total=1 + sum(map(len, steps.values())), desc="searching", unit="trial", disable=None) as bar:
         reference = best = _try(settings, tasks, name="suggested", value=0.0)
@@ -117,7 +127,7 @@ def search(records: Sequence[UserRecord]) -> Search:
                 bar.update()
                 if trials[-1].beats(best, reference=reference):
                     settings, best = candidate, trials[-1]
-    if all(item.time_us for record in records for item in record.history):
+    if ahead and all(item.time_us for record in records for item in record.history):
         half_lives = _try_half_lives(settings, records)
         chosen = half_lives[0]
         for trial in half_lives[1:]:

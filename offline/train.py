@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from tqdm import tqdm
 
 from offline.collecting import collect_records
@@ -26,7 +25,7 @@ from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.training import train
 from recsys.features import compute_features, population_defaults
-from recsys.ranking.artefact import ITEMS, Item, Manifest
+from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError, UserRecord
 from recsys.stores.sqlite import SqliteStore
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _train_from_store(state, options)
         elif not (options.if_missing and state.current()):
             _train_on_data(state, options)
-    except (DataError, StateError, StoreError) as error:
+    except (DataError, StateError, StoreError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -104,10 +103,9 @@ def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> Non
     records = asyncio.run(_scan(url))
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
-    items = msgspec.json.decode((state.model_path(current) / ITEMS).read_bytes(), type=list[Item])
-    material = _Material(
-        records, {item.item_id: item for item in items}, f"{current.dataset}-store" if own else "store"
-    )
+    # Titles are nowhere but in the model that is current.
+    items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
+    material = _Material(records, items, f"{current.dataset}-store" if own else "store")
     model = _train_into(state, material, options, began=began)
     if own:
         state.advance(Current(current.store, model, current.dataset))
@@ -138,7 +136,7 @@ def _load(options: argparse.Namespace) -> _Material:
 
 def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace, *, began: float) -> str:
     """Train, report, and return the model's path; nothing is current yet."""
-    searched = search(material.records) if options.search else None
+    searched = search(material.records, ahead=options.holdout != "random") if options.search else None
     draft = state.new_path("models", "draft")
     manifest = train(
         material.records,

@@ -33,9 +33,9 @@ from offline.evaluation.report import Entry, Report
 from offline.loading import add_data_options, check_data_options, load_data
 from offline.matrix import fingerprint
 from offline.reading.lines import DataError
-from offline.searching import search
+from offline.searching import Search, search
 from offline.state import StateDirectory, StateError
-from offline.training import ModelSettings, train
+from offline.training import train
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.port import UserRecord
@@ -106,7 +106,11 @@ def evaluate(options: argparse.Namespace) -> Report:
         "cut_histories": sum(len(records[row].history) > MAX_HISTORY for row in task.users),
     }
     entries = [_compare_baseline(name, task) for name in tqdm(BASELINES, desc="baselines", disable=None)]
-    asked = _ask_served(options, records, task) if options.via else _train_and_ask(options, records, task)
+    if options.via:
+        asked = _ask_served(options, records, task)
+    else:
+        searched = search(records, ahead=holdout == "temporal") if options.search else None
+        asked = _train_and_ask(records, task, searched)
     return Report({**facts, **asked.facts}, [*entries, *asked.entries])
 
 
@@ -123,10 +127,7 @@ def _compare_baseline(name: str, task: Task) -> Entry:
     return Entry.of(name, measure(list_by_scores(score, task, name=name), task), seconds=seconds)
 
 
-def _train_and_ask(options: argparse.Namespace, records: list[UserRecord], task: Task) -> _Asked:
-    settings: ModelSettings | None = None
-    if options.search:
-        settings = search(records).settings
+def _train_and_ask(records: list[UserRecord], task: Task, searched: Search | None) -> _Asked:
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         manifest = train(
@@ -134,12 +135,12 @@ def _train_and_ask(options: argparse.Namespace, records: list[UserRecord], task:
             items={},
             folder=Path(folder),
             dataset="",
-            settings=settings,
+            settings=searched.settings if searched else None,
             progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
         )
         seconds = time.monotonic() - began
         model = load_model(Path(folder))
-    name = manifest.name + (", searched" if options.search else "")
+    name = manifest.name + (", searched" if searched else "")
     lists = list_answers(rank_by_model(model, task, name=name), task)
     return _Asked([Entry.of(name, measure(lists, task), seconds=seconds)], {"model": manifest.version})
 
