@@ -65,13 +65,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def drive(server: Server, *, callers: int, seconds: float) -> dict[str, float]:
+def drive(
+    server: Server, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0
+) -> dict[str, float]:
     """Run a closed loop of *callers* against *server* and return its outcome, with CPU microseconds a request."""
-    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers)]
+    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers), "--work", work]
+    command += ["--seconds", str(seconds), "--pause-ms", str(pause_ms)]
     before_s, began = server.cpu_s(), time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "-m", *command, "--seconds", str(seconds)], capture_output=True, text=True, check=True
-    )
+    ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
     outcome: dict[str, float] = json.loads(ended.stdout)
     # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
     run_s = min(seconds, time.monotonic() - began)
