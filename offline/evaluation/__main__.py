@@ -7,35 +7,28 @@ the same training part, and its lists are compared with those of the same artefa
 
 import argparse
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from offline.collecting import collect_records
-from offline.evaluation.baselines import BASELINES
+from offline.evaluation.comparing import Outcome, compare_baselines, join_splits, train_and_compare
 from offline.evaluation.contenders import (
     AskError,
     count_differing,
     list_answers,
-    list_by_scores,
     load_model,
     rank_by_model,
     rank_by_url,
 )
-from offline.evaluation.holdout import HOLDOUTS, default_holdout, split_rows
+from offline.evaluation.holdout import HOLDOUTS, Holdout, default_holdout, split_rows
 from offline.evaluation.quality import Task, make_task, measure
-from offline.evaluation.report import Entry, Report
+from offline.evaluation.report import Report
 from offline.loading import add_data_options, check_data_options, load_data
 from offline.matrix import fingerprint
-from offline.reading.lines import DataError
-from offline.searching import Search, search
+from offline.reading.lines import DataError, Row
+from offline.searching import search
 from offline.state import StateDirectory, StateError
-from offline.training import train
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.port import UserRecord
@@ -65,15 +58,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_data_options(parser)
     parser.add_argument("--holdout", choices=HOLDOUTS, help="temporal where every row has a time, else random")
     parser.add_argument("--seed", type=int, default=0, help="of a random hold-out")
+    parser.add_argument("--splits", type=int, default=1, metavar="N", help="random hold-outs, from that seed on")
     parser.add_argument("--search", action="store_true", help="search hyper-parameters in the training part first")
+    parser.add_argument("--ablate", action="store_true", help="train the model without each of its parts, too")
     parser.add_argument("--via", metavar="URL", help="ask a running pipeline too, and compare list by list")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write evaluation.md and evaluation.json there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a png, svg or pdf")
     options = parser.parse_args(arguments)
     check_data_options(parser, options)
-    if options.via and options.search:
-        parser.error("--search goes with train where the model is served")
+    if options.via and (options.search or options.ablate or options.splits > 1):
+        parser.error("what is served was trained once: no --search, --ablate or --splits with --via")
+    if options.splits < 1:
+        parser.error("--splits must be at least 1")
     return options
 
 
@@ -89,75 +86,57 @@ def evaluate(options: argparse.Namespace) -> Report:
     data = load_data(options)
     rows = list(data.source.rows)
     holdout = options.holdout or default_holdout(rows)
-    split = split_rows(rows, holdout=holdout, seed=options.seed)
-    records = collect_records(split.training, age_groups=data.source.age_groups)
-    task = make_task(records, split.held_out)
+    if holdout == "temporal" and options.splits > 1:
+        raise DataError("by time there is one split only; --splits goes with --holdout random")
+    splits: list[list[Outcome]] = []
+    facts: dict[str, Any] = {}
+    for seed in range(options.seed, options.seed + options.splits):
+        task = _split(rows, data.source.age_groups, holdout=holdout, seed=seed)
+        outcomes, asked = _compare(options, task, holdout)
+        splits.append([*compare_baselines(task), *outcomes])
+        facts = facts or _describe(task) | asked
+    said = {"holdout": holdout, "seed": options.seed, "splits": options.splits, "min_weight": options.min_weight}
+    return Report({"dataset": data.name, **said, **facts}, join_splits(splits))
+
+
+def _split(rows: Sequence[Row], age_groups: Mapping[str, str], *, holdout: Holdout, seed: int) -> Task:
+    split = split_rows(rows, holdout=holdout, seed=seed)
+    task = make_task(collect_records(split.training, age_groups=age_groups), split.held_out)
     if not task.users.size:
         raise DataError("nobody has five items or more, so nothing can be held out")
-    facts = {
-        "dataset": data.name,
-        "holdout": holdout,
-        "seed": options.seed,
-        "min_weight": options.min_weight,
+    return task
+
+
+def _describe(task: Task) -> dict[str, Any]:
+    return {
         "users": int(task.users.size),
         "items": len(task.ratings.item_ids),
         "training_ties": int(task.ratings.weights.nnz),
         "held_out_ties": int(task.held.nnz),
-        "cut_histories": sum(len(records[row].history) > MAX_HISTORY for row in task.users),
+        "cut_histories": sum(len(task.records[row].history) > MAX_HISTORY for row in task.users),
     }
-    entries = [_compare_baseline(name, task) for name in tqdm(BASELINES, desc="baselines", disable=None)]
+
+
+def _compare(options: argparse.Namespace, task: Task, holdout: Holdout) -> tuple[list[Outcome], dict[str, Any]]:
     if options.via:
-        asked = _ask_served(options, records, task)
-    else:
-        searched = search(records, ahead=holdout == "temporal") if options.search else None
-        asked = _train_and_ask(records, task, searched)
-    return Report({**facts, **asked.facts}, [*entries, *asked.entries])
+        return _ask_served(options, task)
+    settings = search(task.records, ahead=holdout == "temporal").settings if options.search else None
+    outcomes = train_and_compare(task, settings=settings, ablate=options.ablate)
+    return outcomes, {"model": outcomes[0].version}
 
 
-@dataclass(frozen=True)
-class _Asked:
-    entries: list[Entry]
-    facts: dict[str, Any]
-
-
-def _compare_baseline(name: str, task: Task) -> Entry:
-    began = time.monotonic()
-    score = BASELINES[name](task.ratings.weights)
-    seconds = time.monotonic() - began
-    return Entry.of(name, measure(list_by_scores(score, task, name=name), task), seconds=seconds)
-
-
-def _train_and_ask(records: list[UserRecord], task: Task, searched: Search | None) -> _Asked:
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        manifest = train(
-            records,
-            items={},
-            folder=Path(folder),
-            dataset="",
-            settings=searched.settings if searched else None,
-            progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
-        )
-        seconds = time.monotonic() - began
-        model = load_model(Path(folder))
-    name = manifest.name + (", searched" if searched else "")
-    lists = list_answers(rank_by_model(model, task, name=name), task)
-    return _Asked([Entry.of(name, measure(lists, task), seconds=seconds)], {"model": manifest.version})
-
-
-def _ask_served(options: argparse.Namespace, records: list[UserRecord], task: Task) -> _Asked:
-    folder = _served_folder(options, records)
-    model = load_model(folder)
+def _ask_served(options: argparse.Namespace, task: Task) -> tuple[list[Outcome], dict[str, Any]]:
+    model = load_model(_served_folder(options, task.records))
     inside = rank_by_model(model, task, name=model.identity.name)
     outside = rank_by_url(options.via, task, name=options.via)
-    entries = [
-        Entry.of(f"{model.identity.name}, {where}", measure(list_answers(answers, task), task))
+    outcomes = [
+        Outcome(f"{model.identity.name}, {where}", measure(list_answers(answers, task), task))
         for where, answers in (("in process", inside), ("served", outside))
     ]
-    return _Asked(entries, {"model": model.identity.version, "differing_lists": count_differing(inside, outside)})
+    return outcomes, {"model": model.identity.version, "differing_lists": count_differing(inside, outside)}
 
 
-def _served_folder(options: argparse.Namespace, records: list[UserRecord]) -> Path:
+def _served_folder(options: argparse.Namespace, records: Sequence[UserRecord]) -> Path:
     """Return the current model's folder, once it is sure that it knows nothing of what is held out."""
     state = StateDirectory(options.state_dir)
     current = state.current()

@@ -11,6 +11,14 @@ _COLUMNS = ("model", "NDCG@10 [95 %]", "Recall@20 [95 %]", "coverage", "populari
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Standard deviations of the means over splits."""
+
+    ndcg: float
+    recall: float
+
+
+@dataclass(frozen=True)
 class Entry:
     """
     One contender.
@@ -21,6 +29,7 @@ class Entry:
         ndcg: NDCG@10 over users, with its interval.
         recall: Recall@20, likewise.
         seconds: Training, where it was trained here.
+        spread: Over splits, where there were several.
     """
 
     name: str
@@ -28,21 +37,23 @@ class Entry:
     ndcg: Interval
     recall: Interval
     seconds: float | None
+    spread: Spread | None
 
     @classmethod
-    def of(cls, name: str, quality: Quality, *, seconds: float | None = None) -> "Entry":
+    def of(cls, name: str, quality: Quality, *, seconds: float | None, spread: Spread | None) -> "Entry":
         """Return the entry for *quality*."""
-        return cls(name, quality, bootstrap(quality.ndcg), bootstrap(quality.recall), seconds)
+        return cls(name, quality, bootstrap(quality.ndcg), bootstrap(quality.recall), seconds, spread)
 
     def row(self) -> dict[str, Any]:
         """Return the entry for JSON."""
         return {
-            "model": self.name,
+            "model": self.name.strip(),
             "ndcg_10": asdict(self.ndcg),
             "recall_20": asdict(self.recall),
             "coverage": self.quality.coverage,
             "popularity_bias": self.quality.popularity_bias,
             "training_s": self.seconds,
+            **({"sd_over_splits": asdict(self.spread)} if self.spread else {}),
         }
 
 
@@ -81,11 +92,17 @@ class Report:
 def _cells(entry: Entry) -> tuple[str, ...]:
     return (
         entry.name,
-        *(f"{each.mean:.4f} [{each.low:.4f}, {each.high:.4f}]" for each in (entry.ndcg, entry.recall)),
+        _figure(entry.ndcg, entry.spread.ndcg if entry.spread else None),
+        _figure(entry.recall, entry.spread.recall if entry.spread else None),
         f"{entry.quality.coverage:.3f}",
         f"{entry.quality.popularity_bias:.2f}",
         "" if entry.seconds is None else f"{entry.seconds:.1f}",
     )
+
+
+def _figure(interval: Interval, deviation: float | None) -> str:
+    text = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    return text if deviation is None else f"{text} ± {deviation:.4f}"
 
 
 def _line(cells: list[str] | tuple[str, ...], widths: list[int]) -> str:

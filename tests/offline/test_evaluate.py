@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,26 @@ def test_it_is_reproducible(csv, capsys):
     assert figures() != figures("--seed", 1)
 
 
+def test_several_splits_and_variants(csv, capsys):
+    """A user's figure is the mean over splits, the deviation over them stands beside; variants follow the model."""
+
+    def rows(*words: object) -> dict[str, dict[str, Any]]:
+        assert run("--interactions", csv, "--holdout", "random", "--json", *words) == 0
+        return {row["model"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+
+    one, two, both = rows(), rows("--seed", 1), rows("--splits", 2, "--ablate")
+    for name, row in one.items():
+        means = [row["ndcg_10"]["mean"], two[name]["ndcg_10"]["mean"]]
+        assert both[name]["ndcg_10"]["mean"] == pytest.approx(sum(means) / 2)
+        assert both[name]["sd_over_splits"]["ndcg"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
+    assert {"plain iALS", "without attention weights", "64 factors", "without a prior"} <= set(both)
+    # 64 factors are what data of this size get anyway.
+    assert both["64 factors"]["ndcg_10"] == both["ials"]["ndcg_10"]
+    assert both["without popularity-aware negatives"]["ndcg_10"] != both["ials"]["ndcg_10"]
+    assert run("--interactions", csv, "--splits", 2) == 1
+    assert "one split only" in capsys.readouterr().err
+
+
 def test_data_with_times_are_held_out_by_time(csv, capsys):
     """Temporal is the default where every row has a time; the table for people names it."""
     assert run("--interactions", csv) == 0
@@ -89,8 +110,9 @@ def test_what_cannot_work_is_one_sentence(tmp_path, csv, capsys):
     assert "No such file" in capsys.readouterr().err
     assert run("--interactions", csv, "--state-dir", tmp_path, "--via", "http://127.0.0.1:1") == 1
     assert "nothing was trained" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run("--interactions", csv, "--via", "http://127.0.0.1:1", "--search")
+    for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0)):
+        with pytest.raises(SystemExit):
+            run("--interactions", csv, *words)
 
 
 @pytest.mark.skipif("LASTFM" not in os.environ, reason="LASTFM does not name a user_artists.dat of HetRec 2011 Last.fm")
