@@ -120,8 +120,8 @@ def _describe(task: Task) -> dict[str, Any]:
 def _compare(options: argparse.Namespace, task: Task, holdout: Holdout) -> tuple[list[Outcome], dict[str, Any]]:
     if options.via:
         return _ask_served(options, task)
-    settings = search(task.records, ahead=holdout == "temporal").settings if options.search else None
-    outcomes = train_and_compare(task, settings=settings, ablate=options.ablate)
+    searched = search(task.records, ahead=holdout == "temporal").settings if options.search else None
+    outcomes = train_and_compare(task, searched=searched, ablate=options.ablate)
     return outcomes, {"model": outcomes[0].version}
 
 

@@ -15,7 +15,7 @@ from offline.evaluation.baselines import BASELINES
 from offline.evaluation.contenders import list_answers, list_by_scores, load_model, rank_by_model
 from offline.evaluation.quality import Quality, Task, measure
 from offline.evaluation.report import Entry, Spread
-from offline.training import ModelSettings, suggest, train
+from offline.training import MODEL_NAME, ModelSettings, suggest, train
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,22 @@ def compare_baselines(task: Task) -> list[Outcome]:
     return outcomes
 
 
-def train_and_compare(task: Task, *, settings: ModelSettings | None, ablate: bool) -> list[Outcome]:
-    """Return how the model does that is trained on the task's training part, and with *ablate* its variants."""
-    settings = settings or suggest(task.ratings)
-    variants = {"ials": settings, **({f"  {name}": each for name, each in vary(settings).items()} if ablate else {})}
-    return [_train_and_ask(task, each, name=name) for name, each in variants.items()]
+def train_and_compare(task: Task, *, searched: ModelSettings | None, ablate: bool) -> list[Outcome]:
+    """
+    Return how the model does that is trained on the task's training part.
+
+    Args:
+        task: The split.
+        searched: Settings to train with besides the suggested ones.
+        ablate: Train the variants of the best known settings, too.
+    """
+    contenders = {MODEL_NAME: suggest(task.ratings)}
+    if searched:
+        contenders[f"{MODEL_NAME}, searched"] = searched
+    if ablate:
+        variants = vary(searched or contenders[MODEL_NAME])
+        contenders |= {f"  {name}": settings for name, settings in variants.items()}
+    return [_train_and_ask(task, settings, name=name) for name, settings in contenders.items()]
 
 
 def _train_and_ask(task: Task, settings: ModelSettings, *, name: str) -> Outcome:

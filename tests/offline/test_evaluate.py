@@ -94,7 +94,7 @@ def test_it_can_search_report_and_draw(csv, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "ials, searched" in shown
     assert (tmp_path / "r/evaluation.md").read_text() == shown
-    assert len(json.loads((tmp_path / "r/evaluation.json").read_text())["rows"]) == 5
+    assert len(json.loads((tmp_path / "r/evaluation.json").read_text())["rows"]) == 6
     picture = (tmp_path / "a.svg").read_text()
     assert "<svg" in picture
     assert "Date" not in picture
