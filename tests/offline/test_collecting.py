@@ -74,7 +74,7 @@ def test_sums_of_weights_are_exact(weights, random):
     (first,), (second,) = collect_records(rows, age_groups={}), collect_records(shuffled, age_groups={})
     assert first == second
     assert first.history[0].weight == sum(Fraction(quantise(weight)) for weight in weights)
-    assert all(0 < quantise(weight) and abs(quantise(weight) - weight) <= 1 / WEIGHT_STEPS for weight in weights)
+    assert all(quantise(weight) > 0 and abs(quantise(weight) - weight) <= 1 / WEIGHT_STEPS for weight in weights)
 
 
 @pytest.mark.parametrize("weight", [1.0, 5.0, 0.5, 3.25, 352698.0])
