@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from offline.collecting import collect_records
+from offline.evaluation.asking import AskError, rank_by_url
 from offline.evaluation.comparing import Outcome, compare_baselines, join_splits, train_and_compare
 from offline.evaluation.contenders import (
-    AskError,
     count_differing,
     list_answers,
     load_model,
     rank_by_model,
-    rank_by_url,
 )
 from offline.evaluation.holdout import HOLDOUTS, Holdout, default_holdout, split_rows
 from offline.evaluation.quality import Task, make_task, measure
