@@ -41,7 +41,6 @@ def test_a_better_setting_is_taken(monkeypatch):
     monkeypatch.setattr(searching, "FACTORS", {"ridge": (1e-6,)})
     found = search(records(timed=False))
     assert found.settings.als.ridge == pytest.approx(1.0)
-    assert found.metrics()["validation_ndcg_10"] == max(trial.ndcg_10 for trial in found.trials)
     assert found.metrics()["validation_ndcg_10"] > found.metrics()["validation_ndcg_10_suggested"]
 
 
