@@ -1,8 +1,8 @@
 """
 `./run.sh evaluate`: hold out a fifth of each user's items, train on the rest, and see who finds them.
 
-With --via the pipeline that answers there is asked as well; it has to serve what `./run.sh train … --holdout …` trained on
-the same training part, and its lists are compared with those of the same artefact in process.
+With --via the pipeline that answers there is asked as well; it has to serve what `./run.sh train … --holdout …`
+trained on the same training part, and its lists are compared with those of the same artefact in process.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def _compare(options: argparse.Namespace, task: Task, holdout: Holdout) -> tuple
 def _ask_served(options: argparse.Namespace, task: Task) -> tuple[list[Outcome], dict[str, Any]]:
     model = load_model(_served_folder(options, task.records))
     inside = rank_by_model(model, task, name=model.identity.name)
-    outside = rank_by_url(options.via, task, name=options.via)
+    outside = rank_by_url(options.via, task, name=options.via, authority=options.state_dir / "tls/ca.pem")
     outcomes = [
         Outcome(f"{model.identity.name}, {where}", measure(list_answers(answers, task), task))
         for where, answers in (("in process", inside), ("served", outside))

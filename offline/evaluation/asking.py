@@ -1,5 +1,8 @@
 """Asking a running pipeline for its lists."""
 
+import ssl
+from pathlib import Path
+
 import httpx
 import msgspec
 
@@ -28,9 +31,15 @@ class _Results(msgspec.Struct):
 _results = msgspec.json.Decoder(_Results)
 
 
-def rank_by_url(url: str, task: Task, *, name: str) -> list[list[RankedItem]]:
+def rank_by_url(url: str, task: Task, *, name: str, authority: Path) -> list[list[RankedItem]]:
     """
     Return what the pipeline at *url* answers each user of *task*.
+
+    Args:
+        url: Of its public door.
+        task: Whom to ask for.
+        name: For the progress bar.
+        authority: Who signed a local pipeline's certificate, where it has one; elsewhere the usual ones count.
 
     Raises:
         AskError: it does not answer, refuses, or answers without its features or its model.
@@ -38,7 +47,8 @@ def rank_by_url(url: str, task: Task, *, name: str) -> list[list[RankedItem]]:
     answers: list[list[RankedItem]] = []
     # Strict: an answer made without one of the hops is no answer of the model.
     headers = {"Prefer": "handling=strict", "Content-Type": "application/json"}
-    with httpx.Client(headers=headers, timeout=_TIMEOUT_S) as client:
+    trust = ssl.create_default_context(cafile=authority if url.startswith("https://127.") else None)
+    with httpx.Client(headers=headers, timeout=_TIMEOUT_S, verify=trust) as client:
         for rows in batches(task.users, name=name):
             requests = [{"user_id": task.ratings.user_ids[row], "top_k": DEPTH} for row in rows]
             answers += _ask(client, url, msgspec.json.encode({"requests": requests}))

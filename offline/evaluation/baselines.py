@@ -6,8 +6,9 @@ cosine       item-kNN: cosine of the item columns over log1p weights, the 100 ne
 BM25         item-kNN on BM25 weights: inner products, the 100 largest
 RP3beta      random walk item -> user -> item, discounted by the popularity of where it ends, the 200 likeliest
 
-Parameters suit Last.fm 2k; docs/adr/0031-evaluation.md compares with libraries' rows. Sources: Sarwar et al. 2001 (item-kNN); Robertson et al.
-1994 (BM25); Paudel et al. 2017, "Updatable, accurate, diverse, and scalable recommendations" (RP3beta).
+Parameters suit Last.fm 2k; docs/adr/0031-evaluation.md compares with libraries' rows. Sources: Sarwar et al. 2001
+(item-kNN); Robertson et al. 1994 (BM25); Paudel et al. 2017, "Updatable, accurate, diverse, and scalable
+recommendations" (RP3beta).
 """
 
 from collections.abc import Callable, Iterator, Mapping

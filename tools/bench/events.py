@@ -10,8 +10,6 @@ Each round takes turns. Redis keeps an append-only file, synced every second; SQ
 """
 
 import asyncio
-import contextlib
-import io
 import itertools
 import statistics
 import tempfile
@@ -22,10 +20,9 @@ from pathlib import Path
 
 import uvloop
 
-from offline import train
-from offline.state import StateDirectory
 from recsys.stores.opening import open_store
 from recsys.stores.port import Interaction
+from tools.bench.pipeline import train_demo
 from tools.bench.processes import Server, drive, free_port, started
 from tools.bench.report import Report, Row, Target
 from tools.redis_server import PROGRAM, redis_running
@@ -52,13 +49,7 @@ def measure(*, quick: bool) -> Report:
 
 def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
     """Return the stores' URLs, all filled with the demo data."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        train.main(["--state-dir", str(folder)])
-    state = StateDirectory(folder)
-    current = state.current()
-    if current is None:
-        raise RuntimeError("training on the demo data failed")
-    urls = {"sqlite": state.store_url(current)}
+    urls = {"sqlite": train_demo(folder)["FEATURE_STORE_URL"]}
     if PROGRAM is not None:
         server = stack.enter_context(redis_running(folder, "--appendfsync", "everysec"))
         urls["redis"] = server.url
