@@ -14,12 +14,7 @@ from typing import Any
 from offline.collecting import collect_records
 from offline.evaluation.asking import AskError, rank_by_url
 from offline.evaluation.comparing import Outcome, compare_baselines, join_splits, train_and_compare
-from offline.evaluation.contenders import (
-    count_differing,
-    list_answers,
-    load_model,
-    rank_by_model,
-)
+from offline.evaluation.contenders import count_differing, list_answers, load_model, rank_by_model
 from offline.evaluation.holdout import HOLDOUTS, Holdout, default_holdout, split_rows
 from offline.evaluation.quality import Task, make_task, measure
 from offline.evaluation.report import Report
@@ -31,6 +26,8 @@ from offline.state import StateDirectory, StateError
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.port import UserRecord
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +65,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     check_data_options(parser, options)
     if options.via and (options.search or options.ablate or options.splits > 1):
         parser.error("what is served was trained once: no --search, --ablate or --splits with --via")
+    if options.plot and options.plot.suffix not in _PICTURES:
+        parser.error(f"--plot draws {', '.join(_PICTURES)}")
     if options.splits < 1:
         parser.error("--splits must be at least 1")
     return options

@@ -110,7 +110,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path, csv, capsys):
     assert "No such file" in capsys.readouterr().err
     assert run("--interactions", csv, "--state-dir", tmp_path, "--via", "http://127.0.0.1:1") == 1
     assert "nothing was trained" in capsys.readouterr().err
-    for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0)):
+    for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0), ("--plot", "a.txt")):
         with pytest.raises(SystemExit):
             run("--interactions", csv, *words)
 
