@@ -53,6 +53,23 @@ def test_every_list_is_the_one_of_the_model_in_process(held_out, capsys):
     assert outside["ndcg_10"]["low"] > report["rows"][0]["ndcg_10"]["high"]
 
 
+def test_users_without_a_profile_get_the_same_lists_too(tmp_path, capsys):
+    """A file of users and items alone: no age, no session, no time; weights in between the steps they are kept in."""
+    path = tmp_path / "plain.csv"
+    rows = [
+        f"{user},{(user % 4) * 25 + item},{0.1 + item / 7}" for user in range(80) for item in range(user % 9, 25, 2)
+    ]
+    path.write_text("user_id,item_id,weight\n" + "\n".join(rows) + "\n")
+    data = ["--interactions", str(path), "--state-dir", str(tmp_path / "s"), "--holdout", "random", "--seed", "4"]
+    assert train.main(data) == 0
+    capsys.readouterr()
+    with served(tmp_path / "s") as pipeline:
+        assert main([*data, "--via", pipeline.url, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["users"], report["differing_lists"]) == (80, 0)
+    assert report["rows"][-1]["recall_20"]["mean"] > 0.95
+
+
 def test_a_pipeline_that_is_set_up_otherwise_is_noticed(held_out, capsys):
     """With histories cut shorter than training assumes, lists differ, and the report counts them."""
     with served(held_out, HISTORY_LIMIT="5") as pipeline:
