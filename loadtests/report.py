@@ -61,8 +61,8 @@ def render(result: Mapping[str, Any]) -> str:
         kinds=_table(("requests", "sent", "failed", "p50 ms", "p95 ms", "p99 ms"), kinds),
         faults=_table(("requests", "what was wrong", "times"), faults) if faults else "<p>None.</p>",
         pictures=pictures,
-        # `</` would end the script element in the middle of a string.
-        data=json.dumps(result).replace("</", "<\\/"),
+        # `</script` in a string would end the element.
+        data=json.dumps(result).replace("<", "\\u003c"),
     )
 
 

@@ -21,7 +21,8 @@ from loadtests.users import Arrivals, Caller, LoadEnvironment, Visitor
 
 # Users come at once at a step of the shape: a ramp would blur what the step shows. Locust warns above 100 a second.
 _SPAWN_RATE = 100
-_STOP_TIMEOUT_S = 10.0
+# Longer than the requests' own timeout, so that each ends as an answer or as a failure.
+_STOP_TIMEOUT_S = 15.0
 
 Show = Callable[[PlatformSample, dict[str, float]], None]
 

@@ -8,14 +8,16 @@ import gevent
 from gevent.pool import Pool
 from locust import FastHttpUser, task
 from locust.env import Environment
+from locust.exception import StopUser
 
-from loadtests.answers import Answer
+from loadtests.answers import Answer, Verdict
 from loadtests.recording import Recorder
 from loadtests.traffic import Exchange, Traffic
 
 # So many requests of the open loop may be in flight; those beyond wait, and their waiting counts.
 MAX_IN_FLIGHT = 1000
 _TIMEOUT_S = 10.0
+_UNANSWERED = Verdict("no answer: the run is over")
 
 
 class LoadEnvironment(Environment):
@@ -93,14 +95,17 @@ class Arrivals(Visitor):
 
     @task
     def arrive(self) -> None:
-        """Send all requests of the run, then wait for the last answers."""
+        """Send all requests of the run, then wait for the last answers; those that never came are failures."""
         pool = Pool(MAX_IN_FLIGHT)
         for due_s in self.load.due_times:
             due = self.load.began + due_s
             gevent.sleep(max(0.0, due - time.perf_counter()))
             pool.spawn(self._send_due, due)
         pool.join(timeout=_TIMEOUT_S)
-        self.stop()
+        for _ in range(len(pool)):
+            now = time.perf_counter()
+            self.load.recorder.note("returning", _UNANSWERED, at_s=now - self.load.began, latency_s=_TIMEOUT_S)
+        raise StopUser
 
     def _send_due(self, due: float) -> None:
         self.load.recorder.note_late(time.perf_counter() - due)
