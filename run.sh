@@ -182,6 +182,12 @@ run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--re
   python -m loadtests --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
+run_plan() { # --rps R --p99-ms L [--url U] [--json]: measure what it takes, say how to set it up for so much
+  ensure local
+  options "$@"
+  python -m tools.plan --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
 run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
   "$(find_python)" -m tools.images "$@"
 }
