@@ -66,6 +66,7 @@ def describe(plan: Plan, sweep: Sweep) -> dict[str, Any]:
             "ceiling_rps": plan.ceiling_rps,
             "bottleneck": plan.bottleneck,
             "now_rps": plan.now_rps,
+            "ready_rps": plan.ready_rps,
             "machine_rps": plan.machine_rps,
         },
         "batch": {"per_item_ms": plan.fits.batch.per_item_s * 1000, "fixed_ms": plan.fits.batch.fixed_s * 1000},
@@ -98,7 +99,8 @@ def show(plan: Plan, console: Console) -> None:
     machine = "" if plan.machine_rps is None else f"; this machine's CPUs {plan.machine_rps:.0f} rps"
     lines += [
         f"predicted: p99 {plan.p99_s * 1000:.0f} ms, batches of {plan.batch_size:.1f}",
-        f"ceiling: {plan.ceiling_rps:.0f} rps at max-scale ({plan.bottleneck}); as set up now {plan.now_rps:.0f} rps{machine}",
+        f"ceiling: {plan.ceiling_rps:.0f} rps at max-scale ({plan.bottleneck})",
+        f"as set up now: {plan.ready_rps:.0f} rps, {plan.now_rps:.0f} rps at max-scale{machine}",
         *plan.notes,
         "",
         *(_command(name, plan) for name in plan.components),

@@ -57,8 +57,8 @@ def fit_batch_cost(batches: Sequence[tuple[int, float]]) -> BatchCost:
     medians = np.array([np.median(seen[int(size)]) for size in sizes])
     if len(seen) == 1:
         return BatchCost(float(medians[0] / sizes[0]), 0.0, sizes=1)
-    # Each batch was seen once by each of its requests.
-    weights = np.sqrt([len(seen[int(size)]) / size for size in sizes])
+    # Each batch was seen once by each of its requests. Deviations count relative to the time, as noise does.
+    weights = np.sqrt([len(seen[int(size)]) / size for size in sizes]) / medians
     design = np.column_stack([sizes, np.ones_like(sizes)])
     (per_item_s, fixed_s), _ = nnls(design * weights[:, None], medians * weights)
     return BatchCost(float(per_item_s), float(fixed_s), sizes=len(seen))

@@ -79,7 +79,8 @@ class Plan:
         p99_s: Predicted at the goal's rate.
         batch_size: Mean batch then.
         ceiling_rps: Recommendations a second that the recommended settings give on machines enough.
-        now_rps: What the present settings give, on the machine that was measured.
+        now_rps: What the present settings give at max-scale, on the machine that was measured.
+        ready_rps: The same with as many instances as were ready at the end of the sweep.
         machine_rps: What this machine's CPUs give at most; None where they cannot be seen.
         bottleneck: Which Service sets `ceiling_rps`.
         fits: The curves behind it.
@@ -91,6 +92,7 @@ class Plan:
     batch_size: float
     ceiling_rps: float
     now_rps: float
+    ready_rps: float
     machine_rps: float | None
     bottleneck: str
     fits: Fits
@@ -168,6 +170,7 @@ def recommend(sweep: Sweep, goal: Goal) -> Plan:
         batch_size=figures.batch,
         ceiling_rps=totals[bottleneck],
         now_rps=predict_ceiling(sweep, fits),
+        ready_rps=predict_ceiling(sweep, fits, ready=sweep.steps[-1].ready),
         machine_rps=_machine_rps(sweep),
         bottleneck=bottleneck,
         fits=fits,
