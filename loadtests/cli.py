@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; no report is written of a run that did not end", file=sys.stderr)
+        return 130
     result["run"] |= {"shape": options.shape, "began": began}
     result["limits"] = [asdict(each) | {"holds": each.holds} for each in limits.outcomes(result["summary"])]
     result["verdict"] = verdict(result)

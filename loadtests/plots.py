@@ -37,14 +37,15 @@ def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
 def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
     # Text stays text: it can be searched and read aloud, and the file is smaller than with glyphs as paths.
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}):
-        figure = Figure(figsize=_SIZE_IN, layout="constrained")
+        figure = Figure(figsize=_SIZE_IN)
         axes = figure.add_subplot()
+        # Fixed, so that the time axes of all pictures are as long and can be compared.
+        figure.subplots_adjust(left=0.08, right=0.93, top=0.9, bottom=0.15)
         draw(axes, result)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         if axes.get_legend_handles_labels()[1]:
-            # Above, not beside: so the time axes of all pictures are as long and can be compared.
             axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, frameon=False, borderaxespad=0.1)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})

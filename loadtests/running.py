@@ -1,6 +1,7 @@
 """A run: locust's runner driven along a shape, a look at the platform once a second, progress on the terminal."""
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import gevent
 import psutil
+from gevent.event import Event
 from locust import LoadTestShape
 
 from loadtests.arrivals import Pattern, due_times
@@ -143,6 +145,9 @@ def _drive(environment: LoadEnvironment, run: Run, target: Target, show: Show) -
     runner.start_shape()
     # Locust starts in `ready` and ends in `stopped`; in between it comes by itself.
     shaping = cast("gevent.Greenlet[..., Any]", runner.shape_greenlet)
+    # Ctrl-C would otherwise end whichever user happens to run.
+    interrupted = Event()
+    watch = gevent.signal_handler(signal.SIGINT, interrupted.set)
     next_look = 0.0
     try:
         while not shaping.ready():
@@ -154,6 +159,8 @@ def _drive(environment: LoadEnvironment, run: Run, target: Target, show: Show) -
                 )
                 environment.recorder.samples.append(sample)
                 show(sample, environment.recorder.recent(elapsed_s))
-            gevent.sleep(min(0.2, max(0.01, next_look - elapsed_s)))
+            if interrupted.wait(timeout=min(0.2, max(0.01, next_look - elapsed_s))):
+                raise KeyboardInterrupt
     finally:
+        watch.cancel()
         runner.quit()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from tests.running import ROOT
 
-pytestmark = pytest.mark.may_block
+pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
 
 # The stand-in knows one way of answering; the requests it should refuse are not what these runs are about.
 LENIENT = {"MAX_FAIL_RATIO": "1", "MAX_WRONG_ANSWERS": "1000000", "MAX_P50_MS": "60000", "MAX_P99_MS": "60000"}
@@ -88,7 +89,7 @@ def load(url: str, folder: Path, *words: str, status: int = 0, **limits: str) ->
     command = [sys.executable, "-m", "loadtests", "--state-dir", str(folder), "--port", "1", "--url", url]
     ended = subprocess.run(
         [*command, "--report", str(folder), *words],
-        cwd=ROOT, env={**os.environ, **LENIENT, **limits}, capture_output=True, text=True, timeout=50, check=False,
+        cwd=ROOT, env={**os.environ, **LENIENT, **limits}, capture_output=True, text=True, timeout=80, check=False,
     )  # fmt: skip
     assert ended.returncode == status, ended.stdout + ended.stderr
     result: dict[str, Any] = json.loads((folder / "report.json").read_text())
@@ -136,3 +137,22 @@ def test_a_pipeline_that_hangs_up_fails_a_run(tmp_path):
     assert result["verdict"].startswith("FAIL: MAX_FAIL_RATIO ")
     assert any(each["fault"].startswith("no answer: ") for each in result["faults"])
     assert result["summary"]["requests"] > 30
+
+
+def test_an_interrupted_run_ends_with_a_sentence(tmp_path):
+    """Ctrl-C ends a run at once, with one line and without a report that looks like a whole one."""
+    with standing_in(StandIn()) as url:
+        command = [sys.executable, "-m", "loadtests", "--state-dir", str(tmp_path), "--port", "1", "--url", url]
+        running = subprocess.Popen(
+            [*command, "--report", str(tmp_path / "report"), "--duration", "60", "--users", "2"],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert running.stderr is not None
+        # The first line of progress: the run has begun.
+        running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        said, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told.strip().splitlines()[-1].startswith("stopped;")
+    assert "Traceback" not in said + told
+    assert not (tmp_path / "report").exists()
