@@ -25,7 +25,7 @@ def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
         ("Latency of recommendations over time", _latency, True),
         ("Throughput, and the load that was wanted", _throughput, True),
         ("Failed and degraded answers", _faults, True),
-        ("Instances, ready (filled) and desired (line)", _instances, bool(platform)),
+        ("Instances, ready (filled) and desired (dotted)", _instances, bool(platform)),
         ("Requests in flight by Service, as the autoscaler sees them", _concurrency, bool(platform)),
         ("Requests ranked together", _batches, bool(result["batches"])),
         ("Memory by Service", _memory, bool(platform)),

@@ -30,7 +30,7 @@ def render(result: Mapping[str, Any]) -> str:
     """Return the page."""
     passed = all(each["holds"] for each in result["limits"])
     pictures = "".join(
-        f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>{_named(svg, caption)}</figure>"
         for caption, svg in plot_all(result).items()
     )
     kinds = [
@@ -109,6 +109,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     if not run["platform_seen"]:
         said.append("The platform is not on this machine: instances, concurrency and memory are not shown.")
     return said
+
+
+def _named(svg: str, caption: str) -> str:
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

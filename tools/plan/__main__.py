@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(describe(plan, sweep)))
     else:
-        show(plan, Console())
+        show(plan, Console(), kn=_kn(options.state_dir) if target.control else "kn {}")
     return 0
 
 
@@ -84,8 +84,8 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
-def show(plan: Plan, console: Console) -> None:
-    """Print the plan: settings by Service, the curves, the ceilings, and the commands that set it up."""
+def show(plan: Plan, console: Console, *, kn: str) -> None:
+    """Print the plan: settings by Service, the curves, the ceilings, and the commands of *kn* that set it up."""
     table = Table("Service", "target", "min-scale", "max-scale", "rps an instance", "its ceiling")
     for name, each in plan.components.items():
         scale = (str(each.target), str(each.min_scale), str(each.max_scale))
@@ -103,16 +103,21 @@ def show(plan: Plan, console: Console) -> None:
         f"as set up now: {plan.ready_rps:.0f} rps, {plan.now_rps:.0f} rps at max-scale{machine}",
         *plan.notes,
         "",
-        *(_command(name, plan) for name in plan.components),
+        *(kn.format(_update(name, plan)) for name in plan.components),
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _command(name: str, plan: Plan) -> str:
+def _kn(state_dir: Path) -> str:
+    return "./run.sh kn {}" if state_dir == Path(".recsys") else f"./run.sh kn {{}} --state-dir {state_dir}"
+
+
+def _update(name: str, plan: Plan) -> str:
     each = plan.components[name]
     settings = " ".join(f"--env {key}={value}" for key, value in each.environment.items())
-    return f"./run.sh kn service update {name} --scale {each.min_scale}..{each.max_scale} --scale-target {each.target} {settings}"
+    scale = f"--scale {each.min_scale}..{each.max_scale} --scale-target {each.target}"
+    return f"service update {name} {scale} {settings}"
 
 
 def _parser() -> argparse.ArgumentParser:

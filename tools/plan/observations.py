@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 RECOMMEND, FEATURES, RANKER = "recommend", "extract-features", "rank-items"
+# A 99th percentile of fewer samples is one of the two slowest.
+_ENOUGH = 100
+
 SERVICES = (RECOMMEND, FEATURES, RANKER)
 
 
@@ -81,12 +84,12 @@ class Sweep:
         return [batch for step in self.steps for batch in step.receipts.batches]
 
     def elsewhere_s(self, share: float) -> float:
-        """Return a quantile of the time besides ranking, where nobody else was in the way: at the fewest callers."""
-        return _quantile(self.steps[0].receipts.elsewhere_s, share)
+        """Return a quantile of the time besides ranking, of the step where least was in its way."""
+        return _least([step.receipts.elsewhere_s for step in self.steps], share)
 
     def features_s(self) -> float:
-        """Return the median time in extract_features at the fewest callers."""
-        return _quantile(self.steps[0].receipts.features_s, 0.5)
+        """Return the median time in extract_features, of the step where least was in its way."""
+        return _least([step.receipts.features_s for step in self.steps], 0.5)
 
     def cpu_s(self, service: str) -> float:
         """Return the CPU seconds a recommendation costs a Service when it is busy; 0 where that cannot be seen."""
@@ -102,6 +105,12 @@ class Sweep:
         """Return callers and recommendations a second of each step, shared out over the rankers there were."""
         counts = [max(1, step.ready.get(RANKER, 1)) for step in self.steps]
         return [(s.callers / count, s.rps / count) for s, count in zip(self.steps, counts, strict=True)]
+
+
+def _least(measured: Sequence[Sequence[float]], share: float) -> float:
+    """Return the least of the quantiles, where there is a choice of those with samples enough to have one."""
+    enough = [values for values in measured if len(values) >= _ENOUGH]
+    return min(_quantile(values, share) for values in enough or measured)
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
