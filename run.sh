@@ -229,6 +229,8 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   for extra in extract-features rank-items recommend; do
     "${compile[@]}" --extra "$extra" --extra tracing -c requirements/dev.txt -o "requirements/$extra.txt"
   done
+  "${compile[@]}" --extra rank-items --extra rank-items-approximate --extra tracing -c requirements/dev.txt \
+    -o requirements/rank-items-approximate.txt
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
     --group build -c requirements/dev.txt -o requirements/local.txt
   # Training, and the store it reads from.

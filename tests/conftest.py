@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-from tests.redis_server import PROGRAM, RedisServer, redis_running
+from tools.redis_server import PROGRAM, RedisServer, redis_running
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
 import argparse
+import math
 import platform
 import socket
 import sys
@@ -21,6 +22,7 @@ from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
+from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.settings import SettingsError
@@ -130,6 +132,7 @@ def check_manifests() -> Iterator[str]:
         raise Fault(str(error)) from error
     services = [resource for resource in resources if resource.is_service]
     faults = [fault for service in services for fault in find_faults(service, resources)]
+    faults = faults or list(find_low_limits(services, resources))
     if faults:
         raise Fault("; ".join(faults))
     yield f"manifests and settings of {', '.join(service.name for service in services)} agree"
@@ -141,6 +144,16 @@ def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
     if malformed:
         return malformed
     template = Template.from_body(service.body["spec"]["template"])
+    try:
+        settings = _read_settings(service, template, resources)
+    except SettingsError as error:
+        return [f"{service.name}: {fault}" for fault in error.faults]
+    return [f"{service.name}: {fault}" for fault in find_contradictions(settings, template)] if settings else []
+
+
+def _read_settings(service: Resource, template: Template, resources: Sequence[Resource]) -> object | None:
+    """Return what the function of *service* would read; None for a Service that is none of ours."""
+    read = SETTINGS.get(service.name)
     env = {
         # What `up` fills in.
         "FEATURE_STORE_URL": "memory:",
@@ -148,14 +161,26 @@ def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
         "CPU_LIMIT": template.cpu_limit or "1",
         **Configuration(resources).variables(template),
     }
-    read = SETTINGS.get(service.name)
-    if read is None:
-        return []
-    try:
-        settings = read(env)
-    except SettingsError as error:
-        return [f"{service.name}: {fault}" for fault in error.faults]
-    return [f"{service.name}: {fault}" for fault in find_contradictions(settings, template)]
+    return read(env) if read else None
+
+
+def find_low_limits(services: Sequence[Resource], resources: Sequence[Resource]) -> Iterator[str]:
+    """Yield where calls sent together would hide from the autoscaler of the ranking how much is asked of it."""
+    templates = {service.name: Template.from_body(service.body["spec"]["template"]) for service in services}
+    for caller in services:
+        settings = _read_settings(caller, templates[caller.name], resources)
+        if not isinstance(settings, RecommendSettings) or settings.coalesce is None or "rank-items" not in templates:
+            continue
+        ranking = templates["rank-items"]
+        scaling = ScalingSettings.from_annotations(
+            ranking.annotations, container_concurrency=ranking.container_concurrency
+        )
+        wanted = math.ceil(scaling.target * scaling.max_scale)
+        if settings.coalesce.slots < wanted:
+            yield (
+                f"{caller.name}: HOP_COALESCE_IN_FLIGHT {settings.coalesce.slots} is below rank-items' target times "
+                f"max-scale, {wanted}: ranking would never be asked for so much at once that it scales to its maximum"
+            )
 
 
 def find_contradictions(settings: object, template: Template) -> Iterator[str]:

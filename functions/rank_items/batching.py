@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from functions.rank_items.costs import BatchCosts
 from recsys.batching import BatchLimits, BatchQueue, Cut, CutReason, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError
 from recsys.telemetry import definitions
@@ -98,6 +99,7 @@ class Batcher(Generic[Q, R]):
         clock: Clock = time.monotonic,
     ) -> None:
         self._rank = rank
+        self._limits = limits
         self._executor = executor
         self._arriving = arriving
         self._clock = clock
@@ -105,7 +107,7 @@ class Batcher(Generic[Q, R]):
         self._next_look: asyncio.Handle | None = None
         self._window: asyncio.TimerHandle | None = None
         self._slot_freed = clock()
-        self._cost_s = 0.0
+        self._costs = BatchCosts()
         self._sizes: Counter[int] = Counter()
         self._reasons: Counter[str] = Counter()
         self._slot_wait_s = self._fill_wait_s = self._execution_s = 0.0
@@ -181,7 +183,7 @@ class Batcher(Generic[Q, R]):
 
     def _start(self, cut: Cut[_Job[Q, R]]) -> None:
         began = self._clock()
-        if self._cost_s * len(cut.entries) <= INLINE_S:
+        if self._costs.expect(len(cut.entries)) <= INLINE_S:
             self._finish(cut, began, self._run([entry.item.query for entry in cut.entries]))
             return
         queries = [entry.item.query for entry in cut.entries]
@@ -230,11 +232,12 @@ class Batcher(Generic[Q, R]):
         self._execution_s += execution_s
         self._size_histogram.observe(size)
         self._execution_histogram.observe(execution_s)
-        per_item_s = execution_s / size
-        self._cost_s = per_item_s if not self._cost_s else 0.8 * self._cost_s + 0.2 * per_item_s
+        self._costs.note(size, execution_s)
 
     def _drain_time_s(self) -> float:
-        return max(1.0, len(self._queue) * self._cost_s)
+        batches, rest = divmod(len(self._queue), self._limits.max_batch_size)
+        full_s, rest_s = self._costs.expect(self._limits.max_batch_size), self._costs.expect(rest) if rest else 0.0
+        return max(1.0, batches * full_s + rest_s)
 
 
 def _settle(answer: "asyncio.Future[tuple[R, BatchFacts]]", result: R | Exception, facts: BatchFacts) -> None:

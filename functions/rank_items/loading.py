@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.ranking.artefact import MANIFEST, read_artefact
+from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Instrument, Totals
@@ -20,11 +20,13 @@ class LoadedModel:
         model: Ranks.
         load_s: Seconds that reading and verifying took.
         written: When the artefact was written, seconds since the epoch.
+        recall: Which share of the exact answer its index finds; 1 where everything is looked at.
     """
 
     model: RankingModel
     load_s: float
     written: float
+    recall: float
 
     def instruments(self) -> list[Instrument]:
         """Return what there is to scrape."""
@@ -32,11 +34,12 @@ class LoadedModel:
         return [
             Totals(definitions.MODEL, lambda: {identity: 1.0}),
             Totals(definitions.MODEL_LOAD, lambda: {(): self.load_s}),
+            Totals(definitions.INDEX_RECALL, lambda: {(): self.recall}),
             Totals(definitions.MODEL_AGE, lambda: {(): time.time() - self.written}),
         ]
 
 
-def load_model(folder: Path, *, workers: int, pool: Executor) -> LoadedModel:
+def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, min_recall: float = 0.0) -> LoadedModel:
     """
     Read and verify the artefact in *folder*.
 
@@ -44,10 +47,18 @@ def load_model(folder: Path, *, workers: int, pool: Executor) -> LoadedModel:
         folder: Of the artefact.
         workers: Threads that share a large catalogue.
         pool: Where they run; not where the model is called from.
+        probes: Groups of an approximate index looked at per user; 0 for no index.
+        min_recall: What the index has to find of the exact answer.
 
     Raises:
         ArtefactError: it cannot be served; the message says why.
     """
     began = time.monotonic()
-    model = RankingModel(read_artefact(folder), workers=workers, pool=pool)
-    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime)
+    model = RankingModel(read_artefact(folder), workers=workers, pool=pool, probes=probes)
+    recall = model.measure_recall()
+    if recall < min_recall:
+        raise ArtefactError(
+            f"the approximate index finds {recall:.3f} of the exact answer, below INDEX_MIN_RECALL ({min_recall}); "
+            "raise INDEX_PROBES, or set INDEX=exact"
+        )
+    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from threadpoolctl import threadpool_limits
 
+from functions.rank_items.availability import kept_available
 from functions.rank_items.batching import Batcher
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
@@ -32,7 +33,14 @@ async def open_handler() -> AsyncIterator[Handler]:
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
-        loaded = await asyncio.to_thread(load_model, settings.model_path, workers=workers, pool=pool)
+        loaded = await asyncio.to_thread(
+            load_model,
+            settings.model_path,
+            workers=workers,
+            pool=pool,
+            probes=settings.probes,
+            min_recall=settings.min_recall,
+        )
         model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
@@ -42,7 +50,8 @@ async def open_handler() -> AsyncIterator[Handler]:
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         service.exposition.add([*loaded.instruments(), *batcher.instruments()])
-        yield RankItems(batcher, model=model.identity)
+        async with kept_available(model, settings.unavailable_path):
+            yield RankItems(batcher, model=model.identity)
         batcher.drain()
 
 

@@ -15,6 +15,9 @@ class Settings:
     Attributes:
         serving: The shell's settings.
         model_path: Folder of the artefact to serve.
+        unavailable_path: File of items to return to nobody, re-read when it changes; None for no such file.
+        probes: Groups of an approximate index looked at per user; 0 looks at the whole catalogue.
+        min_recall: What an approximate index has to find of the exact answer, else the instance does not start.
         batch: The batcher's bounds.
         simulated_latency_s: Pretended cost of each batch; 0 for none.
         cpu_limit: CPUs this instance may use; sizes the numeric libraries' thread pools.
@@ -22,6 +25,9 @@ class Settings:
 
     serving: ServingSettings
     model_path: Path
+    unavailable_path: Path | None
+    probes: int
+    min_recall: float
     batch: BatchLimits
     simulated_latency_s: float
     cpu_limit: float
@@ -40,9 +46,15 @@ class Settings:
             max_wait_s=reader.number("BATCH_WAIT_TIMEOUT_S", 0.010, most=1.0),
             max_queue_size=reader.integer("MAX_QUEUE_SIZE", 256, least=1),
         )
+        index, probes = reader.text("INDEX", "exact"), reader.integer("INDEX_PROBES", 32, least=1)
+        reader.require(index in {"exact", "ivf"}, f"INDEX must be exact or ivf, not {index!r}")
+        unavailable = reader.text("UNAVAILABLE_ITEMS_PATH", "-")
         settings = cls(
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
             model_path=Path(reader.text("MODEL_PATH")),
+            unavailable_path=None if unavailable == "-" else Path(unavailable),
+            probes=probes if index == "ivf" else 0,
+            min_recall=reader.number("INDEX_MIN_RECALL", 0.9, most=1.0),
             batch=limits,
             simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),
             cpu_limit=reader.number("CPU_LIMIT", 1.0, least=0.01),

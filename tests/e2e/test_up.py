@@ -1,38 +1,18 @@
 """The commands of the README, as a newcomer types them."""
 
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
+from tests.e2e.verbs import assert_none_left, verb
 from tests.running import ROOT, take_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
-
-
-def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run(["./run.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert ended.returncode == status, ended.stdout + ended.stderr
-    return ended
-
-
-def processes_of(state: Path) -> list[psutil.Process]:
-    """Every process that was given this state directory."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            told = [*process.cmdline(), *process.environ().values()]
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if process.pid != os.getpid() and any(str(state) in word for word in told):
-            found.append(process)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +23,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     assert "curl" in started.stdout
     yield state, port
     verb("down", "--state-dir", str(state))
-    assert processes_of(state) == []
+    assert_none_left(state)
 
 
 def test_it_answers(up):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from functions.rank_items.batching import Batcher
+from functions.rank_items.batching import Batcher, BatchFacts
 from recsys.batching import BatchLimits, BatchQueue, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError, UnsupportedMediaTypeError
 
@@ -365,3 +365,98 @@ def test_a_batch_is_its_singles(crowd, size):
             ]
 
     assert asyncio.run(scenario()) == [query * 2 for query in crowd]
+
+
+class Story:
+    """Arrivals, patience, poison and cancellations told by hypothesis, against the shell, on a clock of its own."""
+
+    LIMITS = BatchLimits(max_batch_size=3, max_wait_s=0.001, max_queue_size=5)
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self.now = 0.0
+        self.arriving = 0
+        self.ran: list[int] = []
+        self.poisoned: set[int] = set()
+        self.batcher: Batcher[int, int] = Batcher(
+            self.rank, limits=self.LIMITS, executor=executor, arriving=lambda: self.arriving, clock=lambda: self.now
+        )
+        self.answers: dict[int, asyncio.Future[tuple[int, BatchFacts]]] = {}
+        self.deadlines: dict[int, float] = {}
+        self.shed: set[int] = set()
+
+    def rank(self, queries: Sequence[int]) -> list[int]:
+        assert len(queries) <= self.LIMITS.max_batch_size
+        if self.poisoned & set(queries):
+            raise ValueError("poison")
+        self.now += 0.002
+        self.ran += queries
+        return [query * 2 for query in queries]
+
+    def arrive(self, number: int, patience: float, *, poison: bool) -> None:
+        if poison:
+            self.poisoned.add(number)
+        self.deadlines[number] = self.now + patience
+        try:
+            self.answers[number] = self.batcher.submit(number, deadline=self.now + patience)
+        except OverloadedError:
+            assert self.batcher.statistics().waiting == self.LIMITS.max_queue_size
+            self.shed.add(number)
+
+    async def end(self) -> None:
+        self.arriving = 0
+        self.batcher.drain()
+        await asyncio.wait(self.answers.values(), timeout=5)
+
+    def check(self) -> None:
+        assert self.ran == sorted(self.ran)
+        assert len(self.ran) == len(set(self.ran))
+        for number, answer in self.answers.items():
+            assert answer.done()
+            if answer.cancelled():
+                continue
+            error = answer.exception()
+            if error is None:
+                assert number in self.ran
+                assert answer.result()[0] == number * 2
+            elif isinstance(error, DeadlineExceededError):
+                assert number not in self.ran
+                assert self.deadlines[number] <= self.now
+            else:
+                assert type(error) is ServingError
+                assert number in self.poisoned
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.sampled_from([0.0, 0.001, 1.0, NEVER]), st.booleans()),
+        st.tuples(st.just("cancel"), st.integers(0, 60), st.just(False)),
+        st.tuples(st.just("pass"), st.sampled_from([0.0005, 0.005, 2.0]), st.booleans()),
+        st.tuples(st.just("turn"), st.integers(1, 4), st.booleans()),
+    ),
+    max_size=60,
+)
+
+
+@given(steps=STEPS)
+def test_every_request_gets_one_answer(steps):
+    """Whatever comes when: an answer of its own, its own failure, 504 at its deadline, or nothing once cancelled."""
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            story = Story(pool)
+            for number, (what, amount, also) in enumerate(steps):
+                if what == "arrive":
+                    story.arrive(number, amount, poison=also)
+                elif what == "cancel" and amount in story.answers:
+                    story.answers[int(amount)].cancel()
+                elif what == "pass":
+                    story.now += amount
+                    story.arriving = int(also)
+                else:
+                    for _ in range(int(amount)):
+                        await asyncio.sleep(0)
+            if story.answers:
+                await story.end()
+            story.check()
+
+    asyncio.run(scenario())

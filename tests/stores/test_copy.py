@@ -3,8 +3,8 @@ import pytest
 from offline.demo import make_demo
 from recsys.contracts.wire import Features
 from recsys.stores.opening import open_store
-from tests.redis_server import RedisServer
 from tools import store
+from tools.redis_server import RedisServer
 
 pytestmark = pytest.mark.may_block
 

@@ -13,8 +13,8 @@ from recsys.features import NOBODY
 from recsys.stores.opening import open_store
 from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
 from recsys.stores.redis import RedisStore
-from tests.redis_server import PROGRAM, RedisServer, redis_running
 from tests.running import take_port
+from tools.redis_server import PROGRAM, RedisServer, redis_running
 
 pytestmark = [
     pytest.mark.may_block,

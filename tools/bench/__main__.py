@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-BENCHES = ("pipeline",)
+BENCHES = ("batching", "coalescing", "coldstart", "events", "pipeline", "topk")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import io
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -29,10 +28,8 @@ from recsys.serving.call import Call, Deadline
 from recsys.serving.client import HopClient
 from recsys.serving.receipt import Receipt
 from recsys.serving.transport import HttptoolsTransport
-from tools.bench.processes import Server, drive, free_port, started
+from tools.bench.processes import Outcome, Server, drive, free_port, started, summarise
 from tools.bench.report import Report, Row, Target
-
-Outcome = Mapping[str, float]
 
 _HOP_CALLERS = 10
 
@@ -41,7 +38,7 @@ def measure(*, quick: bool) -> Report:
     """Measure all four at 1, 10, 32 and 64 callers, and the CPU of one hop call."""
     levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 5, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        env = _train(Path(folder))
+        env = train_demo(Path(folder))
         hop = _start(stack, env, "extract_features")
         servers = [
             _start_direct(stack, env, hop),
@@ -54,7 +51,8 @@ def measure(*, quick: bool) -> Report:
     return Report("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
 
 
-def _train(folder: Path) -> dict[str, str]:
+def train_demo(folder: Path) -> dict[str, str]:
+    """Train on the demo data in *folder*; return the environment that serves it."""
     with contextlib.redirect_stdout(io.StringIO()):
         train.main(["--state-dir", str(folder)])
     state = StateDirectory(folder)
@@ -106,22 +104,7 @@ def _compare(servers: list[Server], *, callers: int, rounds: int, seconds: float
     for _ in range(rounds):
         for server in servers:
             outcomes[server.name].append(drive(server, callers=callers, seconds=seconds))
-    return [_summarise(name, callers, samples) for name, samples in outcomes.items()]
-
-
-def _summarise(system: str, callers: int, samples: list[Outcome]) -> Row:
-    def median(figure: str) -> float:
-        return statistics.median(sample[figure] for sample in samples)
-
-    return {
-        "system": system,
-        "callers": callers,
-        "rps": round(median("rps"), 1),
-        "p50_ms": round(median("p50_ms"), 3),
-        "p99_ms": round(median("p99_ms"), 3),
-        "cpu_us": round(median("cpu_us"), 1),
-        "errors": int(sum(sample["errors"] for sample in samples)),
-    }
+    return [summarise(name, callers, samples) for name, samples in outcomes.items()]
 
 
 async def _measure_hop(port: int, *, calls: int) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 import httpx
 import psutil
 
+from tools.bench.report import Row
+
 START_TIMEOUT_S = 60.0
+
+Outcome = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,31 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def drive(server: Server, *, callers: int, seconds: float) -> dict[str, float]:
+def drive(server: Server, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0) -> Outcome:
     """Run a closed loop of *callers* against *server* and return its outcome, with CPU microseconds a request."""
-    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers)]
+    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers), "--work", work]
+    command += ["--seconds", str(seconds), "--pause-ms", str(pause_ms)]
     before_s, began = server.cpu_s(), time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "-m", *command, "--seconds", str(seconds)], capture_output=True, text=True, check=True
-    )
+    ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
     outcome: dict[str, float] = json.loads(ended.stdout)
     # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
     run_s = min(seconds, time.monotonic() - began)
     outcome["cpu_us"] = (server.cpu_s() - before_s) / (outcome["rps"] * run_s) * 1e6
     return outcome
+
+
+def summarise(system: str, callers: int, outcomes: Sequence[Outcome]) -> Row:
+    """Return the medians over rounds, and all the errors."""
+
+    def median(figure: str) -> float:
+        return statistics.median(outcome[figure] for outcome in outcomes)
+
+    return {
+        "system": system,
+        "callers": callers,
+        "rps": round(median("rps"), 1),
+        "p50_ms": round(median("p50_ms"), 3),
+        "p99_ms": round(median("p99_ms"), 3),
+        "cpu_us": round(median("cpu_us"), 1),
+        "errors": int(sum(outcome["errors"] for outcome in outcomes)),
+    }

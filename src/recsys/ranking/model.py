@@ -8,6 +8,7 @@ the popular list.
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -15,11 +16,18 @@ from msgspec import Struct
 from recsys.contracts.wire import Features, Model
 from recsys.features import NOBODY
 from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.candidates import RankedBatch
 from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, I64, ItemTable
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates
+
+if TYPE_CHECKING:
+    from recsys.ranking.approximate import ApproximateIndex
+
+_MEASURED_USERS = 200
+_MEASURED_HISTORY = 20
 
 
 class Query(Struct, frozen=True):
@@ -46,6 +54,7 @@ class RankingModel:
         artefact: Trained and verified.
         workers: Threads that share a large catalogue; BLAS itself is to be limited to one.
         pool: Where they run.
+        probes: Look only at so many groups of the catalogue per user (`ApproximateIndex`); 0 looks at all of it.
 
     Attributes:
         identity: Name and version of the artefact.
@@ -55,18 +64,21 @@ class RankingModel:
         ArtefactError: the artefact lacks an array, or its shapes do not fit each other.
     """
 
-    def __init__(self, artefact: Artefact, *, workers: int = 1, pool: Executor | None = None) -> None:
+    def __init__(self, artefact: Artefact, *, workers: int = 1, pool: Executor | None = None, probes: int = 0) -> None:
         self.identity = Model(name=artefact.manifest.name, version=artefact.manifest.version)
         self.item_ids = [item.item_id for item in artefact.items]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._workers, self._pool = workers, pool
         self._unavailable: I64 | None = None
+        self._index: ApproximateIndex | None = None
         try:
             self._read(artefact)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
         except ValueError as error:
             raise ArtefactError(f"the artefact's arrays do not fit each other: {error}") from error
+        if probes:
+            self._index = build_index(self._table, probes=probes)
 
     def _read(self, artefact: Artefact) -> None:
         arrays = artefact.arrays
@@ -88,6 +100,24 @@ class RankingModel:
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model: something to warm up with."""
         return Query(NOBODY, self.item_ids[:50], top_k=10)
+
+    def measure_recall(self) -> float:
+        """
+        Return which share of the exact best 100 the index finds, for users of random histories; 1 without an index.
+
+        Cost: 200 users ranked exactly.
+        """
+        if self._index is None:
+            return 1.0
+        rng = np.random.default_rng(0)
+        share = self._popularity.astype(np.float64) + 1e-9
+        size = min(_MEASURED_HISTORY, len(share))
+        histories = RowLists.of(
+            [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
+        )
+        priors = np.tile(self._prior.mean(NOBODY), (_MEASURED_USERS, 1))
+        users = self._fold_in.users(histories, priors=priors).astype(np.float32)
+        return self._index.measure_recall(users)
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
         """Return none of *item_ids* to anybody from now on, and again what is not among them."""
@@ -117,18 +147,26 @@ class RankingModel:
         priors = np.stack([self._prior.mean(queries[user].features) for user in users])
         history = RowLists.of([np.array(histories[user], np.int64) for user in users])
         unwanted = [{*histories[user], *self._known(queries[user].exclude)} for user in users]
-        ranked = score_candidates(
-            self._fold_in.users(history, priors=priors).astype(np.float32),
+        vectors = self._fold_in.users(history, priors=priors).astype(np.float32)
+        exclude = RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted])
+        limit = min(max(queries[user].top_k for user in users), len(self.item_ids))
+        ranked = self._score(vectors, limit=limit, exclude=exclude)
+        cuts = [min(queries[user].top_k, int(count)) for user, count in zip(users, ranked.counts, strict=True)]
+        rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
+        return [Ranking([self.item_ids[row] for row in ids[:cut]], scores[:cut]) for ids, scores, cut in rows]
+
+    def _score(self, users: F32, *, limit: int, exclude: RowLists) -> RankedBatch:
+        if self._index is not None:
+            return self._index.search(users, limit=limit, exclude=exclude, unavailable=self._unavailable)
+        return score_candidates(
+            users,
             self._table,
-            limit=min(max(queries[user].top_k for user in users), len(self.item_ids)),
-            exclude=RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted]),
+            limit=limit,
+            exclude=exclude,
             unavailable=self._unavailable,
             workers=self._workers,
             pool=self._pool,
         )
-        cuts = [min(queries[user].top_k, int(count)) for user, count in zip(users, ranked.counts, strict=True)]
-        rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
-        return [Ranking([self.item_ids[row] for row in ids[:cut]], scores[:cut]) for ids, scores, cut in rows]
 
     def _rank_stranger(self, query: Query) -> Ranking:
         """The popular list: no more of it is looked at than could be excluded."""
@@ -142,3 +180,20 @@ class RankingModel:
         """Return the rows of those *item_ids* the artefact knows, each once; a history may be newer than a model."""
         rows = self._rows
         return list(dict.fromkeys(rows[item_id] for item_id in item_ids if item_id in rows))
+
+
+def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":
+    """
+    Build an approximate index over *table*.
+
+    Raises:
+        ArtefactError: its library is not installed.
+    """
+    try:
+        # A library that only those need who ask for it.
+        from recsys.ranking.approximate import ApproximateIndex  # noqa: PLC0415
+    except ImportError as error:
+        raise ArtefactError(
+            "an approximate index wants FAISS: install the extra rank-items-approximate, or set INDEX=exact"
+        ) from error
+    return ApproximateIndex(table, probes=probes)

@@ -85,6 +85,35 @@ def score_candidates(
     return _screen_and_score(batch, workers=max(1, min(workers, worth)), pool=pool)
 
 
+def score_found(
+    users: F32, items: ItemTable, found: I64, *, limit: int, exclude: RowLists | None = None
+) -> RankedBatch:
+    """
+    Score the items *found* by other means, and nothing else, exactly.
+
+    Args:
+        users: (U, D) float32, U >= 1.
+        items: The catalogue.
+        found: (U, N) int64 rows of it, distinct within a row; -1 for none.
+        limit: Items wanted per user.
+        exclude: Rows never returned to that user.
+
+    Returns:
+        As `score_candidates`.
+
+    Raises:
+        ShapeMismatchError, NotFiniteError: as there.
+
+    Cost: O(U*N*D).
+    """
+    batch = _checked(users, items, limit=limit, exclude=exclude, unavailable=None)
+    count = len(users)
+    cells = (found * count + np.arange(count)[:, None])[found >= 0]
+    if exclude is not None:
+        cells = cells[~np.isin(cells, exclude.rows * count + exclude.owners())]
+    return _score_cells(batch, cells)
+
+
 def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | None, unavailable: I64 | None) -> Batch:
     rows, dims = items.vectors.shape
     if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:

@@ -4,10 +4,12 @@ A feature store in one SQLite file: the embedded default.
 Write-ahead logging lets several processes read while one writes. Reads are point look-ups of tens of microseconds
 and run on the event loop; handing them to a thread would cost more than they do. They never wait for a lock: a
 store that is locked is `StoreUnavailableError` at once, and the caller decides. Writes wait for other writers, so
-they have a thread and a connection of their own.
+they have a thread and a connection of their own. So has the way from the log into the file, which waits for the disk:
+events would wait with it.
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import time
@@ -28,6 +30,9 @@ from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, Store
 SCHEMA_VERSION = 1
 _LOCK_TIMEOUT_MS = 5000
 _PRUNE_EVERY_S = 60.0
+_CHECKPOINT_EVERY_S = 0.25
+# Pages of log, 64 MiB, at which a writer waits for the disk after all: it ends a log that never stops growing.
+_LONGEST_LOG = 16_384
 
 _SCHEMA = """
 CREATE TABLE users (
@@ -93,9 +98,13 @@ class SqliteStore:
         self._clock = clock
         self._pruned = float("-inf")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-checkpoint")
+        self._next_checkpoint = float("-inf")
         with _translated(path):
             self._writer = _connect(path)
             _prepare(self._writer, path)
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
+            self._checkpointer = _connect(path)
             self._reader = _connect(path)
             self._reader.execute("PRAGMA busy_timeout = 0")
 
@@ -140,6 +149,8 @@ class SqliteStore:
     async def aclose(self) -> None:
         """Close the file, once a write that is under way has ended."""
         await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._keeper.shutdown)
+        self._checkpointer.close()
         self._writer.close()
         self._reader.close()
 
@@ -147,7 +158,16 @@ class SqliteStore:
         with _translated(self._path), self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
             self._prune()
-            return [self._count(interaction) for interaction in interactions]
+            new = [self._count(interaction) for interaction in interactions]
+        if time.monotonic() >= self._next_checkpoint:
+            self._next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
+            self._keeper.submit(self._checkpoint)
+        return new
+
+    def _checkpoint(self) -> None:
+        # Another process may be at it: then there is nothing to do. A disk that is full is the next writer's fault.
+        with contextlib.suppress(sqlite3.Error):
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _count(self, interaction: Interaction) -> bool:
         now_us = int(self._clock() * 1_000_000)

@@ -140,6 +140,13 @@ MODEL = Definition(
 MODEL_LOAD = Definition(
     "recsys_model_load_seconds", "gauge", "rank_items", "Reading and verifying the artefact.", "Slow: slow volume."
 )
+INDEX_RECALL = Definition(
+    "recsys_index_recall_ratio",
+    "gauge",
+    "rank_items",
+    "Share of the exact answer that the index finds, measured at the start; 1 where the whole catalogue is scored.",
+    "Below what you promised: raise INDEX_PROBES.",
+)
 MODEL_AGE = Definition(
     "recsys_model_age_seconds",
     "gauge",

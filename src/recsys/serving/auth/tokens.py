@@ -8,7 +8,6 @@ the new token to the file, move the callers over, remove the old one.
 import asyncio
 import hashlib
 import hmac
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,7 @@ from pathlib import Path
 from recsys.contracts.problems import NotReadyError
 from recsys.serving.auth.guard import bearer_token, refuse
 from recsys.serving.call import RawHeaders
-
-log = logging.getLogger("recsys.serving")
-
-LOOK_AGAIN_S = 1.0
+from recsys.watching import WatchedFile
 
 
 @dataclass(frozen=True)
@@ -45,41 +41,27 @@ class TokenFile:
     The tokens in a file: one a line, with an expiry (ISO 8601) after it where there is one; `#` begins a comment.
 
     A file that cannot be read leaves the tokens known before: a Secret being exchanged must lock nobody out.
-
-    Attributes:
-        was_read: Whether the file could be read at least once.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
         self._clock = clock
-        self._looked = float("-inf")
-        self._stamp: tuple[int, int, int] | None = None
-        self.was_read = False
-        self._tokens: tuple[Token, ...] = ()
+        self._file: WatchedFile[tuple[Token, ...]] = WatchedFile(path, _parse, unread=(), clock=clock)
+
+    @property
+    def was_read(self) -> bool:
+        """Whether the file could be read at least once."""
+        return self._file.was_read
 
     async def tokens(self) -> tuple[Token, ...]:
         """Return what is in the file now, expired ones left out."""
+        if self._file.due:
+            await asyncio.to_thread(self._file.look)
         now = self._clock()
-        if not self._looked <= now < self._looked + LOOK_AGAIN_S:
-            self._looked = now
-            await asyncio.to_thread(self._look)
-        return tuple(token for token in self._tokens if token.expires is None or token.expires > now)
+        return tuple(token for token in self._file.content if token.expires is None or token.expires > now)
 
     async def first(self) -> str | None:
         """Return the token to send to others: the first that has not expired."""
         return next((token.text for token in await self.tokens()), None)
-
-    def _look(self) -> None:
-        try:
-            found = self._path.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if stamp != self._stamp:
-                self._tokens = _parse(self._path.read_text("utf-8"))
-                self._stamp = stamp
-                self.was_read = True
-        except (OSError, ValueError) as error:
-            log.warning("token_file_unreadable", extra={"reason": type(error).__name__})
 
 
 def _parse(text: str) -> tuple[Token, ...]:

@@ -1,4 +1,4 @@
-"""A real redis-server on a free port, for the tests that want one."""
+"""A real redis-server on a free port of the loopback, for tests and benchmarks."""
 
 import shutil
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from tests.running import take_port
+from tools.bench.processes import free_port
 
 PROGRAM = shutil.which("redis-server")
 
@@ -28,10 +28,18 @@ class RedisServer:
 
     @property
     def url(self) -> str:
+        """Where clients find it."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        assert PROGRAM is not None
+        """
+        Start it, and wait until it answers.
+
+        Raises:
+            RuntimeError: it is not installed, or does not answer.
+        """
+        if PROGRAM is None:
+            raise RuntimeError("redis-server is not installed")
         self.process = subprocess.Popen(
             [PROGRAM, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder),
              "--save", "", "--appendonly", "yes", "--appendfsync", "no", *self.options],
@@ -48,25 +56,26 @@ class RedisServer:
                 time.sleep(0.01)
             else:
                 return
-        raise AssertionError("redis-server does not answer")
+        raise RuntimeError("redis-server does not answer")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-        self.process.wait(timeout=10)
+        """Send *number* and wait for the end."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(timeout=10)
 
     def flush(self) -> None:
+        """Empty it."""
         with Redis(port=self.port) as client:
             client.flushall()
 
 
 @contextmanager
 def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
-    server = RedisServer(folder, take_port(), options)
+    """Run one until the block ends, with *options* of its configuration."""
+    server = RedisServer(folder, free_port(), options)
     server.start()
     try:
         yield server
     finally:
-        assert server.process is not None
-        server.process.kill()
-        server.process.wait()
+        server.stop(signal.SIGKILL)

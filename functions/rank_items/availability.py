@@ -1,0 +1,42 @@
+"""What may be shown to nobody just now: sold out, withdrawn, not licensed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from recsys.ranking.model import RankingModel
+from recsys.watching import LOOK_AGAIN_S, WatchedFile
+
+
+def parse_item_ids(text: str) -> list[str]:
+    """Return the item ids of a list of one a line; empty lines and those that begin with `#` are none."""
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@asynccontextmanager
+async def kept_available(model: RankingModel, path: Path | None) -> AsyncIterator[None]:
+    """Keep the items listed in the file at *path* from being returned, as the file changes, until the block ends."""
+    if path is None:
+        yield
+        return
+    file: WatchedFile[list[str]] = WatchedFile(path, parse_item_ids, unread=[])
+    await _look(file, model)
+    watching = asyncio.create_task(_watch(file, model))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _watch(file: WatchedFile[list[str]], model: RankingModel) -> None:
+    while True:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        await _look(file, model)
+
+
+async def _look(file: WatchedFile[list[str]], model: RankingModel) -> None:
+    if await asyncio.to_thread(file.look):
+        model.make_unavailable(file.content)

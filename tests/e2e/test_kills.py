@@ -1,0 +1,65 @@
+"""Processes killed under load, on the local platform with two instances of each hop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.verbs import await_instances, instances_of, verb
+from tests.running import ROOT, take_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+
+CALLERS, RATE = 20, 200
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    state, port = tmp_path_factory.mktemp("state"), take_port()
+    verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
+    try:
+        for service in ("extract-features", "rank-items"):
+            verb("kn", "service", "update", service, "--scale-min", "2", "--state-dir", str(state))
+            await_instances(state, service, 2)
+        yield state, port
+    finally:
+        verb("down", "--state-dir", str(state))
+
+
+def drive(port: int, seconds: float) -> "subprocess.Popen[str]":
+    """Start callers that ask some 200 times a second, and check every answer; a degraded one is an error too."""
+    options = ["--port", port, "--callers", CALLERS, "--pause-ms", CALLERS / RATE * 1000, "--seconds", seconds]
+    command = [sys.executable, "-m", "loadtests.closed_loop", *map(str, options)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def await_replacement(state: Path, service: str, pid: int) -> None:
+    """Wait until *pid* is gone and there are two again."""
+    deadline = time.monotonic() + 10
+    while True:
+        pids = {each["pid"] for each in instances_of(state, service)}
+        if pid not in pids and len(pids) == 2:
+            return
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("service", ["rank-items", "extract-features"])
+def test_one_of_two_instances_is_not_missed(up, service):
+    """SIGKILL of one of two instances of a hop, twice: every caller gets a full answer, and there are two again."""
+    state, port = up
+    load = drive(port, 10)
+    for _ in range(2):
+        time.sleep(2.5)
+        victim = await_instances(state, service, 2)[0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        await_replacement(state, service, victim["pid"])
+    outcome = json.loads(load.communicate(timeout=60)[0])
+    assert outcome["requests"] > 300
+    assert outcome["errors"] == 0, outcome

@@ -1,0 +1,61 @@
+"""The verbs of run.sh, and what they leave behind."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.running import ROOT
+
+
+def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(["./run.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    return ended
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Every process that was given this state directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(state) in word for word in told):
+            found.append(process)
+    return found
+
+
+def assert_none_left(state: Path) -> None:
+    """Nothing that was given this state directory lives; what has ended may be seen for a moment longer."""
+    deadline = time.monotonic() + 2
+    while left := processes_of(state):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def status_of(state: Path) -> dict[str, Any]:
+    """The services of the platform as `status --json` tells."""
+    services: dict[str, Any] = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
+    return services
+
+
+def instances_of(state: Path, service: str) -> list[dict[str, Any]]:
+    """The ready instances of the revisions that take traffic."""
+    revisions = status_of(state)[service]["revisions"]
+    serving = [revision for revision in revisions if revision["traffic_percent"]]
+    return [each for revision in serving for each in revision["instances"] if each["state"] == "ready"]
+
+
+def await_instances(state: Path, service: str, count: int) -> list[dict[str, Any]]:
+    """Wait until *service* has *count* ready instances, and return them."""
+    deadline = time.monotonic() + 30
+    while len(found := instances_of(state, service)) < count:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found

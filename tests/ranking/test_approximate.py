@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from recsys.ranking.approximate import ApproximateIndex
+from recsys.ranking.item_table import ItemTable
+from recsys.ranking.row_lists import RowLists
+from recsys.ranking.scoring import score_candidates
+
+ITEMS = 6000
+
+
+def clustered(rng, count):
+    """Vectors around a hundred centres, as tastes are."""
+    centres = np.random.default_rng(9).standard_normal((100, 16))
+    return (centres[rng.integers(0, 100, count)] + 0.3 * rng.standard_normal((count, 16))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return ItemTable.of(clustered(np.random.default_rng(0), ITEMS))
+
+
+@pytest.fixture(scope="module")
+def users():
+    return clustered(np.random.default_rng(1), 40)
+
+
+def test_all_groups_scanned_is_exact(table, users):
+    """With as many probes as groups nothing is missed: ids and scores are the exact kernel's."""
+    rng = np.random.default_rng(2)
+    exclude = RowLists.of([rng.integers(0, ITEMS, rng.integers(0, 500)) for _ in users])
+    unavailable = rng.integers(0, ITEMS, 300)
+    index = ApproximateIndex(table, probes=ITEMS)
+    wanted = score_candidates(users, table, limit=50, exclude=exclude, unavailable=unavailable)
+    got = index.search(users, limit=50, exclude=exclude, unavailable=unavailable)
+    assert np.array_equal(got.ids, wanted.ids)
+    assert np.array_equal(got.scores, wanted.scores)
+
+
+def test_recall_rises_with_the_probes(table, users):
+    """The measured recall is a share, rises with what is scanned, and ends at 1."""
+    recalls = [ApproximateIndex(table, probes=probes).measure_recall(users) for probes in (1, 8, ITEMS)]
+    assert 0 < recalls[0] < recalls[1] <= recalls[2] == 1.0
+    assert recalls[1] > 0.8
+
+
+def test_what_is_found_is_scored_exactly(table, users):
+    """Whatever comes back has its exact score and place, and nothing excluded is among it."""
+    exclude = RowLists.of([np.arange(0, ITEMS, 3)] * len(users))
+    got = ApproximateIndex(table, probes=4).search(users, limit=20, exclude=exclude)
+    exact = score_candidates(users, table, limit=ITEMS, exclude=exclude)
+    for user in range(len(users)):
+        kept = got.counts[user]
+        place = dict(zip(exact.ids[user].tolist(), exact.scores[user].tolist(), strict=True))
+        assert [place[row] for row in got.ids[user, :kept].tolist()] == got.scores[user, :kept].tolist()
+        assert not (got.ids[user, :kept] % 3 == 0).any()
+        assert (np.diff(got.scores[user, :kept]) <= 0).all()
+
+
+def test_a_user_alone_gets_the_same_bits(table, users):
+    """Which neighbours are in the batch, and how much they exclude, changes nothing."""
+    rng = np.random.default_rng(3)
+    lists = [rng.integers(0, ITEMS, size) for size in rng.integers(0, 800, len(users))]
+    index = ApproximateIndex(table, probes=5)
+    together = index.search(users, limit=30, exclude=RowLists.of(lists))
+    for user in range(len(users)):
+        alone = index.search(users[user : user + 1], limit=30, exclude=RowLists.of([lists[user]]))
+        assert np.array_equal(alone.ids[0], together.ids[user])
+        assert np.array_equal(alone.scores[0], together.scores[user])

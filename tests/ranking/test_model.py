@@ -1,0 +1,110 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from functions.rank_items.loading import load_model
+from recsys.contracts.wire import Features
+from recsys.features import NOBODY
+from recsys.ranking.artefact import Artefact, ArtefactError, Item, write_artefact
+from recsys.ranking.model import Query, RankingModel
+from tools.bench.batching import make_artefact
+
+ITEMS = 500
+ADULT = Features(age_group="25-34", avg_session_duration=300.0, total_purchases=3, engagement_score=0.5)
+
+
+@pytest.fixture(scope="module")
+def artefact():
+    return make_artefact(items=ITEMS, dims=16)
+
+
+@pytest.fixture
+def model(artefact):
+    return RankingModel(artefact)
+
+
+def test_a_batch_answers_what_its_queries_would(model):
+    """Strangers, newcomers with an age, users with histories of any length: each as alone."""
+    rng = np.random.default_rng(0)
+    queries = [
+        Query(
+            NOBODY if number % 3 else ADULT,
+            [f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 40)],
+            top_k=int(rng.integers(1, 101)),
+            exclude=[f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 7)],
+        )
+        for number in range(80)
+    ]
+    assert model.rank(queries) == [model.rank([query])[0] for query in queries]
+
+
+def test_history_exclusions_and_the_unavailable_stay_out(model):
+    """Nothing closed to a user is returned, known to the model or not; what opens again comes back."""
+    history, exclude, gone = ["item_1", "item_2"], ["item_3", "no such item"], ["item_4", "no such item either"]
+    for features, had in [(ADULT, history), (NOBODY, history), (NOBODY, [])]:
+        query = Query(features, had, top_k=ITEMS, exclude=exclude)
+        before = set(model.rank([query])[0].item_ids)
+        model.make_unavailable(gone)
+        after = set(model.rank([query])[0].item_ids)
+        model.make_unavailable([])
+        assert before == {f"item_{row}" for row in range(ITEMS)} - {*had, *exclude}
+        assert before - after == {"item_4"}
+        assert set(model.rank([query])[0].item_ids) == before
+
+
+def test_a_stranger_gets_the_popular_list(model, artefact):
+    """With no history and no age, the answer is the items by falling popularity."""
+    popularity = artefact.arrays["item_popularity"]
+    ranking = model.rank([Query(NOBODY, [], top_k=10)])[0]
+    assert ranking.item_ids == [f"item_{row}" for row in np.lexsort((np.arange(ITEMS), -popularity))[:10]]
+    assert ranking.scores == np.sort(popularity)[::-1][:10].tolist()
+
+
+def test_a_new_interaction_changes_the_next_answer(model):
+    """An item that joins the history leaves the list and draws others towards it, without training."""
+    before = model.rank([Query(ADULT, ["item_7"], top_k=20)])[0]
+    after = model.rank([Query(ADULT, [before.item_ids[0], "item_7"], top_k=20)])[0]
+    assert before.item_ids[0] not in after.item_ids
+    assert before.item_ids[1:] != after.item_ids[:19]
+
+
+@pytest.mark.parametrize("name", ["item_factors", "fold_in", "prior_weights", "prior_knots_1"])
+def test_a_missing_array_is_named(artefact, name):
+    """An artefact without one of the arrays is refused, and the refusal says which."""
+    arrays = {key: array for key, array in artefact.arrays.items() if key != name}
+    with pytest.raises(ArtefactError, match=name):
+        RankingModel(Artefact(artefact.manifest, arrays, artefact.items))
+
+
+@pytest.mark.parametrize("name", ["item_factors", "item_popularity", "fold_in_diagonal", "prior_base"])
+def test_arrays_that_do_not_fit_are_refused(artefact, name):
+    """An array of another shape is found at the start, not by a user."""
+    arrays = {**artefact.arrays, name: artefact.arrays[name][:-1]}
+    with pytest.raises(ArtefactError, match="do not fit"):
+        RankingModel(Artefact(artefact.manifest, arrays, artefact.items))
+
+
+def test_an_index_that_finds_everything_changes_nothing(artefact, model):
+    """With all groups looked at, an approximate index answers as the whole catalogue does."""
+    approximate = RankingModel(artefact, probes=ITEMS)
+    queries = [Query(ADULT, [f"item_{row}"], top_k=20) for row in range(0, 200, 7)]
+    for each in (model, approximate):
+        each.make_unavailable(["item_9", "item_11"])
+    assert approximate.rank(queries) == model.rank(queries)
+    assert approximate.measure_recall() == model.measure_recall() == 1.0
+
+
+def test_an_index_that_misses_too_much_does_not_start(artefact, tmp_path):
+    """Recall is measured at loading and held against the least that is wanted."""
+    write_artefact(tmp_path / "model", name="m", arrays=artefact.arrays, items=artefact.items, training={}, metrics={})
+    with ThreadPoolExecutor(1) as pool:
+        assert load_model(tmp_path / "model", workers=1, pool=pool, probes=1).recall < 1
+        with pytest.raises(ArtefactError, match="INDEX_PROBES"):
+            load_model(tmp_path / "model", workers=1, pool=pool, probes=1, min_recall=0.999)
+
+
+def test_items_need_rows(artefact):
+    """As many items as rows, or the artefact is refused."""
+    with pytest.raises(ArtefactError, match="items"):
+        RankingModel(Artefact(artefact.manifest, artefact.arrays, [*artefact.items, Item("one too many")]))

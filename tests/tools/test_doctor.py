@@ -1,0 +1,73 @@
+import pytest
+
+from kubeyaml.manifests import load
+from tools import doctor
+
+
+@pytest.fixture(scope="module")
+def resources():
+    return load(doctor.MANIFESTS)
+
+
+@pytest.fixture
+def services(resources):
+    return [resource for resource in resources if resource.is_service]
+
+
+def change(services, name, *, annotation=None, env=None, **spec):
+    """Change one Service in place."""
+    template = next(service for service in services if service.name == name).body["spec"]["template"]
+    for key, value in (annotation or {}).items():
+        template["metadata"]["annotations"][f"autoscaling.knative.dev/{key}"] = value
+    for variable in template["spec"]["containers"][0]["env"]:
+        if variable["name"] in (env or {}):
+            variable["value"] = env[variable["name"]]
+    template["spec"] |= spec
+
+
+@pytest.fixture
+def fresh():
+    """Manifests to change."""
+    return load(doctor.MANIFESTS)
+
+
+def test_what_is_shipped_agrees(resources, services):
+    """The local manifests and the functions' settings contradict each other nowhere."""
+    assert [fault for service in services for fault in doctor.find_faults(service, resources)] == []
+    assert list(doctor.find_low_limits(services, resources)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("rank-items", {"env": {"MAX_BATCH_SIZE": "many"}}, "MAX_BATCH_SIZE must be an integer"),
+        ("rank-items", {"env": {"MAX_REQUEST_TIMEOUT_S": "60"}}, "outlives timeoutSeconds"),
+        ("rank-items", {"containerConcurrency": 8}, "no batch could ever fill"),
+        ("rank-items", {"annotation": {"min-scale": "9"}}, "min-scale"),
+    ],
+)
+def test_contradictions_are_found(fresh, name, changes, says):
+    """A setting that cannot be read, or that the platform would defeat, is a fault with its reason."""
+    change(fresh, name, **changes)
+    faults = [fault for service in fresh if service.is_service for fault in doctor.find_faults(service, fresh)]
+    assert len(faults) == 1
+    assert says in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "faults"),
+    [
+        ("rank-items", {"annotation": {"target": "4"}}, 1),
+        ("rank-items", {"annotation": {"max-scale": "6"}}, 1),
+        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "14"}}, 1),
+        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "15"}}, 0),
+        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "0"}}, 0),
+    ],
+)
+def test_coalescing_must_not_hide_the_load(fresh, name, changes, faults):
+    """Fewer calls in flight than the autoscaler wants to see before it goes to the maximum is a fault."""
+    change(fresh, name, **changes)
+    services = [resource for resource in fresh if resource.is_service]
+    found = list(doctor.find_low_limits(services, fresh))
+    assert len(found) == faults
+    assert all("HOP_COALESCE_IN_FLIGHT" in fault for fault in found)

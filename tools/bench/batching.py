@@ -1,0 +1,179 @@
+"""
+What batching is worth: rank_items' batcher and model in one process, called by closed loops of more and more callers.
+
+    batched     as shipped, at most 32 requests a batch, at most 64 waiting
+    unbatched   the same with batches of one
+
+A caller that is shed comes back after 0.1 s, sooner than Retry-After asks. The lone caller is held against the bare model.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import uvloop
+from threadpoolctl import threadpool_limits
+
+from functions.rank_items.batching import Batcher
+from offline.als import AlsModel, suggest_settings
+from offline.prior import fit_prior
+from offline.training import ModelSettings, make_arrays
+from recsys.batching import BatchLimits
+from recsys.contracts.problems import OverloadedError
+from recsys.features import NOBODY
+from recsys.ranking.artefact import Artefact, Item, Manifest
+from recsys.ranking.model import Query, Ranking, RankingModel
+from tools.bench.report import Report, Row, Target
+
+_QUEUE = 64
+_AWAY_S = 0.1
+_HISTORY = 30
+_DIMS = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Latencies of what was answered, in seconds, and how often a caller was shed, in *seconds*."""
+
+    latencies: list[float]
+    shed: int
+    seconds: float
+
+    @property
+    def rps(self) -> float:
+        """Answers per second."""
+        return len(self.latencies) / self.seconds
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure a catalogue of 100,000 items at 1 to 256 callers."""
+    items = 2000 if quick else 100_000
+    levels = (1, 32, 256) if quick else (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    rounds, seconds = (1, 0.2) if quick else (5, 1.0)
+    with threadpool_limits(1), ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as executor:
+        model = RankingModel(make_artefact(items=items, dims=_DIMS), workers=2, pool=pool)
+        queries = make_queries(model.item_ids, 512)
+        rows, lone_ms = uvloop.run(_measure(model, queries, executor, levels=levels, rounds=rounds, seconds=seconds))
+        full_ms = _time_full_batches(model, queries, rounds=3 if quick else 31)
+    return Report("batching", rows, _targets(rows, lone_ms=lone_ms, full_ms=full_ms))
+
+
+def make_artefact(*, items: int, dims: int) -> Artefact:
+    """Return a model of random vectors in memory: as large as wanted, and good for nothing but being timed."""
+    rng = np.random.default_rng(0)
+    factors = (rng.standard_normal((items, dims)) * 0.1).astype(np.float32)
+    gram = np.einsum("id,id->d", factors, factors).astype(np.float32)
+    users = factors[:200]
+    model = AlsModel(items=factors, gram=gram, ridge=1.0, users=users, counts=rng.integers(1, 1000, items))
+    prior = fit_prior([NOBODY] * len(users), users, metric=gram + 1.0)
+    settings = ModelSettings(suggest_settings(1000, items, 100_000))
+    manifest = Manifest("bench", "0", 1, {}, {}, {}, {})
+    return Artefact(manifest, make_arrays(model, prior, settings), [Item(f"item_{row}") for row in range(items)])
+
+
+def make_queries(item_ids: Sequence[str], count: int) -> list[Query]:
+    """Return queries of random histories."""
+    rng = np.random.default_rng(1)
+    histories = rng.integers(0, len(item_ids), (count, _HISTORY))
+    return [Query(NOBODY, [item_ids[row] for row in history], top_k=10) for history in histories]
+
+
+async def _measure(
+    model: RankingModel,
+    queries: Sequence[Query],
+    executor: ThreadPoolExecutor,
+    *,
+    levels: Sequence[int],
+    rounds: int,
+    seconds: float,
+) -> tuple[list[Row], float]:
+    limits = {"batched": BatchLimits(max_queue_size=_QUEUE), "unbatched": BatchLimits(1, max_queue_size=_QUEUE)}
+    outcomes: dict[tuple[str, int], list[Outcome]] = {}
+    for _ in range(rounds):
+        for callers in levels:
+            for system, limit in limits.items():
+                batcher = Batcher(model.rank, limits=limit, executor=executor)
+                outcome = await _drive(batcher, queries, callers=callers, seconds=seconds)
+                outcomes.setdefault((system, callers), []).append(outcome)
+    lone_ms = await _time_lone_caller(model, queries, executor, rounds=rounds * 40)
+    return [_summarise(system, callers, taken) for (system, callers), taken in sorted(outcomes.items())], lone_ms
+
+
+async def _drive(
+    batcher: Batcher[Query, Ranking], queries: Sequence[Query], *, callers: int, seconds: float
+) -> Outcome:
+    latencies: list[float] = []
+    shed = 0
+    end = time.monotonic() + seconds
+
+    async def call(number: int) -> None:
+        nonlocal shed
+        while (began := time.monotonic()) < end:
+            number += callers
+            try:
+                await batcher.submit(queries[number % len(queries)], deadline=end + 60)
+            except OverloadedError:
+                shed += 1
+                await asyncio.sleep(_AWAY_S)
+            else:
+                latencies.append(time.monotonic() - began)
+
+    began = time.monotonic()
+    await asyncio.gather(*(call(number) for number in range(callers)))
+    return Outcome(latencies, shed, time.monotonic() - began)
+
+
+async def _time_lone_caller(
+    model: RankingModel, queries: Sequence[Query], executor: ThreadPoolExecutor, *, rounds: int
+) -> float:
+    """Return the median milliseconds a lone caller pays over calling the model, in turns."""
+    batcher = Batcher(model.rank, limits=BatchLimits(), executor=executor)
+    bare, batched = [], []
+    for number in range(rounds):
+        query = queries[number % len(queries)]
+        began = time.perf_counter()
+        model.rank([query])
+        between = time.perf_counter()
+        await batcher.submit(query, deadline=time.monotonic() + 60)
+        bare.append(between - began)
+        batched.append(time.perf_counter() - between)
+    return (statistics.median(batched) - statistics.median(bare)) * 1e3
+
+
+def _time_full_batches(model: RankingModel, queries: Sequence[Query], *, rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        model.rank(queries[:32])
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def _summarise(system: str, callers: int, outcomes: list[Outcome]) -> Row:
+    latencies = sorted(latency for outcome in outcomes for latency in outcome.latencies)
+    return {
+        "system": system,
+        "callers": callers,
+        "rps": round(statistics.median(outcome.rps for outcome in outcomes), 1),
+        "p50_ms": round(latencies[len(latencies) // 2] * 1e3, 3),
+        "p99_ms": round(latencies[len(latencies) * 99 // 100] * 1e3, 3),
+        "shed": sum(outcome.shed for outcome in outcomes),
+    }
+
+
+def _targets(rows: Sequence[Row], *, lone_ms: float, full_ms: float) -> list[Target]:
+    found = {(row["system"], row["callers"]): row for row in rows}
+    batched = [row for row in rows if row["system"] == "batched"]
+    fall = min(row["rps"] / max(other["rps"] for other in batched[: place + 1]) for place, row in enumerate(batched))
+    # A request accepted last waits for the batch that runs and for a full queue of full batches.
+    worst_ms = (_QUEUE // 32 + 1) * full_ms
+    return [
+        Target("batched / unbatched, rps at 32 callers", found["batched", 32]["rps"] / found["unbatched", 32]["rps"], ">=", 3),
+        Target("lone caller over the bare model, ms", lone_ms, "<=", 0.3),
+        Target("least rps / best with fewer callers", fall, ">=", 0.85),
+        Target("p99 at 256 callers / three full batches", found["batched", 256]["p99_ms"] / worst_ms, "<=", 2),
+    ]  # fmt: skip

@@ -1,0 +1,79 @@
+"""
+Calls that are due together sent as one request, behind Envoy: on the local platform, one instance of each function.
+
+    together   as shipped, at most 16 calls of a hop in flight
+    apart      every call alone
+
+Rounds take turns. CPU is that of the whole platform: Envoy, the functions, the supervisor.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+from tools.bench.pipeline import train_demo
+from tools.bench.processes import Outcome, Server, drive, free_port, summarise
+from tools.bench.report import Report, Row, Target
+
+_ROOT = Path(__file__).parents[2]
+_SYSTEMS = {"together": "16", "apart": "0"}
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure both at 1 and 32 callers."""
+    rounds, seconds = (1, 0.4) if quick else (7, 2.0)
+    samples: dict[tuple[str, int], list[Outcome]] = {}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(_platform(name, limit)) for name, limit in _SYSTEMS.items()]
+        for _ in range(rounds):
+            for callers in (1, 32):
+                for server in servers:
+                    outcome = drive(server, callers=callers, seconds=seconds)
+                    samples.setdefault((server.name, callers), []).append(outcome)
+    rows = [summarise(system, callers, taken) for (system, callers), taken in samples.items()]
+    return Report("coalescing", rows, _targets(rows))
+
+
+@contextmanager
+def _platform(name: str, in_flight: str) -> Iterator[Server]:
+    """Run the pipeline on localkn, with one instance of each function."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_demo(Path(folder))
+        port = free_port()
+        _run("up", "--detach", "--port", str(port), "--state-dir", folder)
+        try:
+            for service in ("extract-features", "rank-items"):
+                _run("kn", "service", "update", service, "--scale", "1..1", "--state-dir", folder)
+            env = f"HOP_COALESCE_IN_FLIGHT={in_flight}"
+            _run("kn", "service", "update", "recommend", "--scale", "1..1", "--env", env, "--state-dir", folder)
+            yield Server(name, port, tuple(_processes(folder)))
+        finally:
+            _run("down", "--state-dir", folder)
+
+
+def _run(*words: str) -> None:
+    subprocess.run([str(_ROOT / "run.sh"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def _processes(folder: str) -> Iterator[psutil.Process]:
+    """Yield the supervisor on *folder* and everything it started."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(folder) for word in process.info["cmdline"] or ()):
+            yield process
+            yield from process.children(recursive=True)
+            return
+
+
+def _targets(rows: list[Row]) -> list[Target]:
+    found = {(row["system"], row["callers"]): row for row in rows}
+    many = found["together", 32]["rps"] / found["apart", 32]["rps"]
+    lone = found["together", 1]["p50_ms"] / found["apart", 1]["p50_ms"]
+    return [
+        Target("together / apart, rps at 32 callers", many, ">=", 1.5),
+        Target("together / apart, p50 at 1 caller", lone, "<=", 1.05),
+        Target("errors", sum(row["errors"] for row in rows), "<=", 0),
+    ]

@@ -1,0 +1,113 @@
+"""
+From a command to the first answer: what a new instance costs.
+
+    ready    until /readyz answers 200: interpreter, imports, store opened, model loaded, verified and warm
+    first    the first request after that
+    import   of that, interpreter and imports alone
+"""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tools.bench.pipeline import train_demo
+from tools.bench.processes import free_port, started
+from tools.bench.report import Report, Row
+
+_TIMEOUT_S = 60.0
+_REQUESTS = {
+    "extract_features": {"user_id": "user_1"},
+    "rank_items": {
+        "features": {
+            "age_group": "25-34",
+            "avg_session_duration": 300.0,
+            "total_purchases": 3,
+            "engagement_score": 0.5,
+        },
+        "history": ["item_1"],
+    },
+    "recommend": {"user_id": "user_1"},
+    "fused": {"user_id": "user_1"},
+}
+
+
+def measure(*, quick: bool) -> Report:
+    """Start every function several times, one after the other."""
+    rounds = 1 if quick else 7
+    names = ("rank_items",) if quick else tuple(_REQUESTS)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        env = train_demo(Path(folder))
+        env |= {"METRICS_PORT": "0", **_start_hops(stack, env)}
+        samples: dict[str, list[Row]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for name in names:
+                samples[name].append(_start(name, env))
+        return Report("coldstart", [_summarise(name, taken) for name, taken in samples.items()])
+
+
+def _start_hops(stack: ExitStack, env: Mapping[str, str]) -> dict[str, str]:
+    """Start what recommend calls, and return where it is."""
+    urls = {}
+    for name in ("extract_features", "rank_items"):
+        port = free_port()
+        command = ["recsys.serving", "--source", f"functions/{name}/main.py"]
+        stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
+        urls[f"{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
+    return urls
+
+
+def _start(name: str, env: Mapping[str, str]) -> Row:
+    source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
+    imported = [sys.executable, "-c", f"import {source.removesuffix('.py').replace('/', '.')}"]
+    began = time.perf_counter()
+    subprocess.run(imported, env={**os.environ, **env}, check=True)
+    import_s = time.perf_counter() - began
+    ready_s, first_s, rss = _time([sys.executable, "-m", "recsys.serving", "--source", source], env, name=name)
+    return {
+        "import_ms": import_s * 1000,
+        "ready_ms": ready_s * 1000,
+        "first_ms": first_s * 1000,
+        "rss_mb": rss / 2**20,
+    }
+
+
+def _time(command: Sequence[str], env: Mapping[str, str], *, name: str) -> tuple[float, float, int]:
+    """Return the seconds until it is ready, those of the first request, and the bytes of memory then."""
+    port = free_port()
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env={**os.environ, **env, "PORT": str(port)}, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_TIMEOUT_S) as client:
+            _await_ready(client, until=began + _TIMEOUT_S)
+            ready = time.perf_counter()
+            client.post("/", json=_REQUESTS[name]).raise_for_status()
+            return ready - began, time.perf_counter() - ready, psutil.Process(process.pid).memory_info().rss
+    finally:
+        process.terminate()
+        process.wait(timeout=_TIMEOUT_S)
+
+
+def _await_ready(client: httpx.Client, *, until: float) -> None:
+    while time.perf_counter() < until:
+        with contextlib.suppress(httpx.TransportError):
+            if client.get("/readyz").status_code == 200:
+                return
+        time.sleep(0.005)
+    raise RuntimeError("a server does not answer")
+
+
+def _summarise(name: str, samples: list[Row]) -> Row:
+    return {
+        "function": name,
+        **{figure: round(statistics.median(sample[figure] for sample in samples), 1) for figure in samples[0]},
+    }

@@ -1,0 +1,129 @@
+"""
+Interactions in, features out: one extract_features on SQLite and on Redis.
+
+    ingest    16 senders post interaction events, each its next when the last is accepted
+    bare      16 loops call the same store directly: no HTTP, no events, no grouping of several into a transaction
+    read      10 callers ask for features, each its next when the last is answered
+    paced     the same with 10 ms between an answer and the next question: latency without a queue
+
+Each round takes turns. Redis keeps an append-only file, synced every second; SQLite a write-ahead log.
+"""
+
+import asyncio
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvloop
+
+from recsys.stores.opening import open_store
+from recsys.stores.port import Interaction
+from tools.bench.pipeline import train_demo
+from tools.bench.processes import Server, drive, free_port, started
+from tools.bench.report import Report, Row, Target
+from tools.redis_server import PROGRAM, redis_running
+from tools.store import copy_store
+
+_SENDERS, _READERS = 16, 10
+_PAUSE_MS = 10.0
+_WANTED = {"sqlite": 1500, "redis": 2000}
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure SQLite, and Redis where redis-server is installed."""
+    rounds, seconds = (1, 0.4) if quick else (5, 2.0)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        urls = _fill(Path(folder), stack)
+        servers = {name: _start(stack, url) for name, url in urls.items()}
+        samples: dict[str, list[Row]] = {name: [] for name in urls}
+        for _ in range(rounds):
+            for name, url in urls.items():
+                samples[name].append(_sample(servers[name], url, seconds=seconds))
+    rows = [_summarise(name, taken) for name, taken in samples.items()]
+    return Report("events", rows, [target for row in rows for target in _targets(row)])
+
+
+def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
+    """Return the stores' URLs, all filled with the demo data."""
+    urls = {"sqlite": train_demo(folder)["FEATURE_STORE_URL"]}
+    if PROGRAM is not None:
+        server = stack.enter_context(redis_running(folder, "--appendfsync", "everysec"))
+        urls["redis"] = server.url
+        asyncio.run(_copy(urls["sqlite"], urls["redis"]))
+    return urls
+
+
+async def _copy(source_url: str, target_url: str) -> None:
+    source, target = open_store(source_url), open_store(target_url)
+    await copy_store(source, target)
+    await source.aclose()
+    await target.aclose()
+
+
+def _start(stack: ExitStack, url: str) -> Server:
+    port = free_port()
+    env = {"AUTH": "off", "FEATURE_STORE_URL": url, "PORT": str(port), "METRICS_PORT": "0"}
+    command = ["recsys.serving", "--source", "functions/extract_features/main.py"]
+    return Server("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
+
+
+def _sample(server: Server, url: str, *, seconds: float) -> Row:
+    ingest = drive(server, callers=_SENDERS, seconds=seconds, work="interactions")
+    bare = uvloop.run(_apply_bare(url, seconds=seconds))
+    read = drive(server, callers=_READERS, seconds=seconds, work="features")
+    paced = drive(server, callers=_READERS, seconds=seconds, work="features", pause_ms=_PAUSE_MS)
+    return {
+        "ingest_eps": ingest["rps"],
+        "ingest_p99_ms": ingest["p99_ms"],
+        "bare_eps": bare,
+        "read_rps": read["rps"],
+        "read_p50_ms": read["p50_ms"],
+        "paced_p50_ms": paced["p50_ms"],
+        "errors": int(ingest["errors"] + read["errors"] + paced["errors"]),
+    }
+
+
+async def _apply_bare(url: str, *, seconds: float) -> float:
+    """Return the events a second that the store takes one by one, called by 16 loops in this process."""
+    store = open_store(url)
+    numbers = itertools.count()
+    end = time.monotonic() + seconds
+
+    async def send() -> int:
+        sent = 0
+        while time.monotonic() < end:
+            await store.apply([next(interactions)])
+            sent += 1
+        return sent
+
+    def make() -> Iterator[Interaction]:
+        for number in numbers:
+            user, item, when = f"user_{number % 1000 + 1}", f"item_{number % 997}", time.time_ns()
+            yield Interaction("/bench/bare", f"{when}-{number}", user, "view", when // 1000, item)
+
+    interactions = make()
+    began = time.monotonic()
+    sent = sum(await asyncio.gather(*(send() for _ in range(_SENDERS))))
+    took_s = time.monotonic() - began
+    await store.aclose()
+    return sent / took_s
+
+
+def _summarise(store: str, samples: list[Row]) -> Row:
+    median = {figure: round(statistics.median(sample[figure] for sample in samples), 3) for figure in samples[0]}
+    return {"store": store, **median, "errors": sum(sample["errors"] for sample in samples)}
+
+
+def _targets(row: Row) -> list[Target]:
+    name = row["store"]
+    return [
+        Target(f"{name}: events a second from {_SENDERS} senders", row["ingest_eps"], ">=", _WANTED[name]),
+        Target(f"{name}: events a second / bare store", row["ingest_eps"] / row["bare_eps"], ">=", 0),
+        Target(f"{name}: features p50 of {_READERS} paced callers, ms", row["paced_p50_ms"], "<=", 1),
+        Target(f"{name}: features p50 of {_READERS} callers, ms", row["read_p50_ms"], "<=", 1),
+        Target(f"{name}: errors", row["errors"], "<=", 0),
+    ]

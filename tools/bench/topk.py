@@ -1,0 +1,215 @@
+"""
+The scoring kernel beside a bare matrix product and FAISS, on the same data, in alternating rounds.
+
+    wide     users @ items.T, block by block into one buffer, on two BLAS threads; nothing is looked at
+    tall     items @ users.T, the faster layout, the better of two BLAS threads and two Python threads
+    faiss    IndexFlatIP, two threads
+    kernel   ours, two Python threads, BLAS limited to one
+    excluding  ours, with 2,000 items a user may not get
+
+The kernel's answer is compared with a full stable sort, bit for bit. Besides: the fold-in of a batch of users, and what
+the approximate index finds, and in what time, on vectors that lie in groups as those of catalogues do.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+from recsys.ranking.approximate import ApproximateIndex
+from recsys.ranking.folding import FoldIn
+from recsys.ranking.item_table import F32, ItemTable, grid_bits, round_to_grid
+from recsys.ranking.row_lists import RowLists
+from recsys.ranking.scoring import score_candidates
+from tools.bench.report import Report, Row, Target
+
+Call = Callable[[], object]
+
+THREADS = 2
+_BLOCK_ROWS = 8192
+_BURST_S = 0.002
+_HISTORY = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: a catalogue, a batch of users, how many items each, and the vectors' dimensions."""
+
+    items: int
+    users: int = 32
+    limit: int = 100
+    dims: int = 64
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something to time, with the BLAS threads it runs under."""
+
+    call: Call
+    blas_threads: int
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure catalogues of 1,000 to 1,000,000 items, for a lone user and a batch, and the fold-in."""
+    sizes = (1000, 5000) if quick else (1000, 17_632, 100_000, 1_000_000)
+    cases = [Case(items, users) for items in sizes for users in (1, 32)]
+    faiss.omp_set_num_threads(THREADS)
+    with ThreadPoolExecutor(THREADS) as pool:
+        rows = [_compare(case, pool, rounds=2 if quick else 101, budget_s=0.5 if quick else 12.0) for case in cases]
+        approximate = [_try_index(items, pool, rounds=2 if quick else 21) for items in sizes[-1:]]
+    fold_ms = {dims: _time_fold_in(dims, rounds=3 if quick else 101) for dims in (64, 128)}
+    return Report("topk", rows, [*_targets(rows, fold_ms), *(target for tried in approximate for target in tried)])
+
+
+def _targets(rows: list[Row], fold_ms: dict[int, float]) -> list[Target]:
+    found = {(row["items"], row["users"]): row for row in rows}
+    bounds = [("wide", 1_000_000, 1.5), ("faiss", 1_000_000, 0.6), ("wide", 100_000, 2.0), ("faiss", 100_000, 0.9)]
+    bounds.append(("faiss", 1000, 1.3))
+    ratios = [
+        Target(f"kernel / {other}, {items:,} items", row["kernel_ms"] / row[f"{other}_ms"], "<=", bound)
+        for other, items, bound in bounds
+        if (row := found.get((items, 32)))
+    ]
+    unequal = sum(not row["equals_full_sort"] for row in rows)
+    folds = [Target(f"fold-in of 32 users x {_HISTORY} items, {d} factors, ms", ms, "<=", 5 if d == 64 else 20)
+             for d, ms in fold_ms.items()]  # fmt: skip
+    return [*ratios, Target("answers that differ from a full sort", unequal, "<=", 0), *folds]
+
+
+def _compare(case: Case, pool: Executor, *, rounds: int, budget_s: float) -> Row:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((case.items, case.dims), dtype=np.float32)
+    users = rng.standard_normal((case.users, case.dims), dtype=np.float32)
+    table = ItemTable.of(vectors)
+    samples = _take_turns(_contestants(case, users, table, pool), rounds=rounds, budget_s=budget_s)
+    median = {name: statistics.median(times) * 1e3 for name, times in samples.items()}
+    median["tall"] = min(median.pop("tall, BLAS"), median.pop("tall, Python"))
+    return {
+        "items": case.items,
+        "users": case.users,
+        "limit": case.limit,
+        "dims": case.dims,
+        **{f"{name}_ms": round(median[name], 4) for name in ("wide", "tall", "faiss", "kernel", "excluding")},
+        "best_kernel_ms": round(min(samples["kernel"]) * 1e3, 4),
+        "equals_full_sort": _equals_full_sort(users, table, case.limit),
+    }
+
+
+def _contestants(case: Case, users: F32, table: ItemTable, pool: Executor) -> dict[str, Contestant]:
+    index = faiss.IndexFlatIP(case.dims)
+    index.add(table.vectors)
+    rng = np.random.default_rng(1)
+    closed = RowLists.of([rng.choice(case.items, min(2000, case.items // 2), replace=False) for _ in users])
+
+    def kernel(exclude: RowLists | None = None) -> object:
+        return score_candidates(users, table, limit=case.limit, exclude=exclude, workers=THREADS, pool=pool)
+
+    return {
+        "wide": Contestant(_wide_product(users, table.vectors), THREADS),
+        "tall, BLAS": Contestant(_tall_product(users, table.vectors, pool, 1), THREADS),
+        "tall, Python": Contestant(_tall_product(users, table.vectors, pool, THREADS), 1),
+        "faiss": Contestant(lambda: index.search(users, case.limit), THREADS),
+        "kernel": Contestant(kernel, 1),
+        "excluding": Contestant(lambda: kernel(closed), 1),
+    }
+
+
+def _wide_product(users: F32, items: F32) -> Call:
+    out = np.empty((len(users), min(_BLOCK_ROWS, len(items))), np.float32)
+
+    def run() -> None:
+        for start in range(0, len(items), _BLOCK_ROWS):
+            block = items[start : start + _BLOCK_ROWS]
+            np.matmul(users, block.T, out=out[:, : len(block)])
+
+    return run
+
+
+def _tall_product(users: F32, items: F32, pool: Executor, workers: int) -> Call:
+    rows = min(_BLOCK_ROWS, -(-len(items) // workers))
+    out = np.empty((workers, rows, len(users)), np.float32)
+    turned = np.ascontiguousarray(users.T)
+
+    def share(worker: int) -> None:
+        for start in range(worker * rows, len(items), workers * rows):
+            block = items[start : start + rows]
+            np.matmul(block, turned, out=out[worker, : len(block)])
+
+    return (lambda: list(pool.map(share, range(workers)))) if workers > 1 else (lambda: share(0))
+
+
+def _take_turns(entries: dict[str, Contestant], *, rounds: int, budget_s: float) -> dict[str, list[float]]:
+    """Return seconds per call, one sample per contestant and round."""
+    control = ThreadpoolController()
+    samples: dict[str, list[float]] = {name: [] for name in entries}
+    end = time.perf_counter() + budget_s
+    for _ in range(rounds):
+        for name, entry in entries.items():
+            with control.limit(limits=entry.blas_threads, user_api="blas"):
+                samples[name].append(_timed(entry.call))
+        if time.perf_counter() > end:
+            break
+    return samples
+
+
+def _timed(call: Call) -> float:
+    """Return seconds per call: one to warm up, then as many as fill two milliseconds."""
+    start = time.perf_counter()
+    call()
+    repeats = max(1, int(_BURST_S / (time.perf_counter() - start)))
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _equals_full_sort(users: F32, table: ItemTable, limit: int) -> bool:
+    got = score_candidates(users, table, limit=limit)
+    on_grid = round_to_grid(users, grid_bits(users.shape[1]))
+    scores = np.empty(len(table.vectors), np.float32)
+    for user, vector in enumerate(on_grid):
+        for start in range(0, scores.size, _BLOCK_ROWS):
+            scores[start : start + _BLOCK_ROWS] = table.vectors[start : start + _BLOCK_ROWS].astype(np.float64) @ vector
+        order = np.argsort(-scores, kind="stable")[:limit]
+        if not (np.array_equal(got.ids[user], order) and np.array_equal(got.scores[user], scores[order])):
+            return False
+    return True
+
+
+def _try_index(items: int, pool: Executor, *, rounds: int) -> list[Target]:
+    rng = np.random.default_rng(3)
+    centres = rng.standard_normal((1000, 64))
+
+    def gathered(count: int) -> F32:
+        return (centres[rng.integers(0, 1000, count)] + rng.standard_normal((count, 64))).astype(np.float32)
+
+    table, users = ItemTable.of(gathered(items)), gathered(32)
+    index = ApproximateIndex(table, probes=32)
+    calls = {
+        "exact": Contestant(lambda: score_candidates(users, table, limit=100, workers=THREADS, pool=pool), 1),
+        "index": Contestant(lambda: index.search(users, limit=100), 1),
+    }
+    samples = _take_turns(calls, rounds=rounds, budget_s=10)
+    ratio = statistics.median(samples["index"]) / statistics.median(samples["exact"])
+    return [
+        Target(f"approximate / exact, {items:,} items in groups", ratio, "<=", 0.5),
+        Target(
+            f"recall@100 of the approximate index, {items:,} items in groups", index.measure_recall(users), ">=", 0.9
+        ),
+    ]
+
+
+def _time_fold_in(dims: int, *, rounds: int) -> float:
+    """Return the median milliseconds of folding in 32 users of 100 items each."""
+    rng = np.random.default_rng(2)
+    items = rng.standard_normal((17_632, dims), dtype=np.float32)
+    fold = FoldIn(items, rng.gamma(3, 1, dims).astype(np.float32), prior_strength=0.5)
+    history = RowLists.of([rng.choice(len(items), _HISTORY, replace=False) for _ in range(32)])
+    priors = rng.standard_normal((32, dims)) * 0.1
+    with threadpool_limits(1, user_api="blas"):
+        return statistics.median(_timed(lambda: fold.users(history, priors=priors)) for _ in range(rounds)) * 1e3
