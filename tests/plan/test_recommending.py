@@ -1,13 +1,15 @@
 """From a sweep with known costs to a plan whose figures can be worked out by hand."""
 
 import dataclasses
+import io
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from tools.plan.__main__ import describe
+from tools.plan.__main__ import describe, show
 from tools.plan.fitting import BatchCost, Scalability
 from tools.plan.observations import FEATURES, RANKER, RECOMMEND, Configured, Receipts, Step, Sweep
 from tools.plan.ranker import HEADROOM, Ranker
@@ -144,6 +146,23 @@ def test_one_batch_size_is_admitted():
     notes = recommend(seen, Goal(rps=5, p99_s=1.0)).notes
     assert any("one size" in note for note in notes)
     assert any("3 answers" in note for note in notes)
+
+
+def test_a_plan_is_shown_with_what_to_type():
+    """The plan has a row for each Service with the present setting beside it, the curves, and commands to set it up."""
+    seen = sweep(configured=Configured(max_batch_size=8, max_scale={RANKER: 5}, target={RANKER: 3.0}, cpus=2))
+    plan = recommend(seen, Goal(rps=900, p99_s=0.2))
+    console = Console(file=io.StringIO(), width=140)
+    show(plan, seen.configured, console, kn="kn {} --state-dir here")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    ranker = plan.components[RANKER]
+    assert f"{ranker.target} (now 3)" in shown
+    assert (
+        f"kn service update rank-items --scale {ranker.min_scale}..{ranker.max_scale} --scale-target {ranker.target}"
+        in shown
+    )
+    assert "a batch of n takes 0.2 ms * n + 50 ms" in shown
+    assert shown.count("--state-dir here") == 3
 
 
 @settings(max_examples=15, deadline=None)

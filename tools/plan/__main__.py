@@ -15,7 +15,7 @@ from rich.table import Table
 from loadtests.target import TargetError, find_target
 from tools.plan.fitting import TooFewError
 from tools.plan.measuring import measure
-from tools.plan.observations import Sweep
+from tools.plan.observations import Configured, Sweep
 from tools.plan.recommending import Goal, Plan, UnreachableError, recommend
 
 _LEVELS = "1,2,4,8,16,32,64"
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(describe(plan, sweep)))
     else:
-        show(plan, Console(), kn=_kn(options.state_dir) if target.control else "kn {}")
+        kn = _kn(options.state_dir) if target.control else "kn {}"
+        show(plan, sweep.configured, Console(width=None if sys.stdout.isatty() else 140), kn=kn)
     return 0
 
 
@@ -84,11 +85,12 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
-def show(plan: Plan, console: Console, *, kn: str) -> None:
-    """Print the plan: settings by Service, the curves, the ceilings, and the commands of *kn* that set it up."""
+def show(plan: Plan, configured: Configured, console: Console, *, kn: str) -> None:
+    """Print the plan: settings by Service beside the present ones, the curves, the ceilings, commands of *kn* to set it up."""
     table = Table("Service", "target", "min-scale", "max-scale", "rps an instance", "its ceiling")
     for name, each in plan.components.items():
-        scale = (str(each.target), str(each.min_scale), str(each.max_scale))
+        target, largest = (known.get(name) for known in (configured.target, configured.max_scale))
+        scale = (_beside(each.target, target), str(each.min_scale), _beside(each.max_scale, largest))
         table.add_row(name, *scale, f"{each.instance_rps:.0f}", f"{each.ceiling_rps:.0f}")
     console.print(table)
     batch, law = plan.fits.batch, plan.fits.scalability
@@ -107,6 +109,10 @@ def show(plan: Plan, console: Console, *, kn: str) -> None:
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _beside(value: int, now: float | None) -> str:
+    return str(value) if now is None or now == value else f"{value} (now {now:g})"
 
 
 def _kn(state_dir: Path) -> str:

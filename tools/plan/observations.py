@@ -2,13 +2,13 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 RECOMMEND, FEATURES, RANKER = "recommend", "extract-features", "rank-items"
-# A 99th percentile of fewer samples is one of the two slowest.
-_ENOUGH = 100
-
 SERVICES = (RECOMMEND, FEATURES, RANKER)
+
+# A 99th percentile of fewer samples is the slowest of them.
+_ENOUGH = 100
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Configured:
 
     Attributes:
         max_batch_size: Of rank_items.
-        max_scale: By Service.
-        target: By Service: requests in flight for each instance.
+        max_scale: By Service; none where it cannot be seen.
+        target: By Service: requests in flight for each instance; none where it cannot be seen.
         cpus: Of this machine; None where the pipeline runs elsewhere.
     """
 
     max_batch_size: int = 32
-    max_scale: Mapping[str, int] | None = None
-    target: Mapping[str, float] | None = None
+    max_scale: Mapping[str, int] = field(default_factory=dict)
+    target: Mapping[str, float] = field(default_factory=dict)
     cpus: int | None = None
 
 

@@ -117,7 +117,7 @@ def predict_ceiling(sweep: Sweep, fits: Fits, *, ready: Mapping[str, int] | None
 
     *ready* instances by Service; without, as many as the autoscaler may start.
     """
-    counts = ready or sweep.configured.max_scale or {}
+    counts = ready or sweep.configured.max_scale
     ceilings = _ceilings(sweep, Ranker(fits.batch, sweep.configured.max_batch_size))
     totals = [ceilings[name] * (counts.get(name) or 1) for name in SERVICES]
     return min([*totals, _machine_rps(sweep) or math.inf])
