@@ -84,7 +84,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     )
     for name, columns in result["platform"]["services"].items():
         ready = [count for count in columns["ready"] if count is not None]
-        if max(ready, default=0) > 1:
+        if ready and max(ready) > ready[0]:
             said += f"; {name} {ready[0]:.0f} to {max(ready):.0f} instances"
     if not broken:
         return f"PASS: {said}"
