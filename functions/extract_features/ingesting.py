@@ -47,7 +47,7 @@ class Ingest:
                     ("rejected",): self.rejected,
                 },
             ),
-            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): len(self._grouper)}),
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._grouper.waiting}),
         ]
 
     async def count(self, interaction: Interaction, *, within_s: float) -> bool:

@@ -46,9 +46,10 @@ class Coalescer(Generic[Q, A]):
         self._send = send
         self._grouper: Grouper[_Asked[Q], HopAnswer[list[A]]] = Grouper(self._send_group, limits=limits)
 
-    def __len__(self) -> int:
-        """Return how many are waiting."""
-        return len(self._grouper)
+    @property
+    def waiting(self) -> int:
+        """How many wait for a request in flight."""
+        return self._grouper.waiting
 
     async def ask(self, query: Q, *, call: Call, within_s: float) -> HopAnswer[list[A]]:
         """

@@ -65,7 +65,7 @@ class FeatureSource:
 
     def waiting(self) -> int:
         """Return how many requests wait for a call in flight."""
-        return len(self._coalescer) if self._coalescer else 0
+        return self._coalescer.waiting if self._coalescer else 0
 
     async def fetch(self, user_ids: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         """Return what is known of each user, in one round trip; raises as `Hop.send`."""
@@ -94,7 +94,7 @@ class Ranking:
 
     def waiting(self) -> int:
         """Return how many requests wait for a call in flight."""
-        return len(self._coalescer) if self._coalescer else 0
+        return self._coalescer.waiting if self._coalescer else 0
 
     async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Ranked]]:
         """Return the ranked items for each of *calls*, in one round trip; raises as `Hop.send`."""

@@ -41,8 +41,9 @@ class Grouper(Generic[Q, R]):
         self._look_due = False
         self._under_way: dict[asyncio.Task[None], Cut[_Waiting[Q, R]]] = {}
 
-    def __len__(self) -> int:
-        """Return how many are waiting."""
+    @property
+    def waiting(self) -> int:
+        """How many wait for a group under way."""
         return len(self._queue)
 
     async def ask(self, query: Q, *, within_s: float) -> R:

@@ -60,11 +60,13 @@ def _run(*words: str) -> None:
 
 
 def _processes(folder: str) -> Iterator[psutil.Process]:
-    """Yield the supervisor on *folder* and everything it started."""
+    """Yield the supervisor on *folder* and what it started, without the instances about to be retired."""
     for process in psutil.process_iter(["cmdline"]):
         if any(word.startswith(folder) for word in process.info["cmdline"] or ()):
             yield process
-            yield from process.children(recursive=True)
+            for child in process.children(recursive=True):
+                if not child.environ().get("K_REVISION", "").endswith("-00001"):
+                    yield child
             return
 
 
