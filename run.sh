@@ -78,7 +78,7 @@ options() {
 
 python() { "$VENV/bin/python" "$@"; }
 
-run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--state-dir DIR]: serve the pipeline
+run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--dashboard-port N] [--state-dir DIR]: serve the pipeline
   ensure local
   ensure_envoy
   options "$@"
@@ -102,7 +102,7 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
   settings=$(python -m offline.state --state-dir "$STATE" "${state_options[@]}") || exit
   while IFS= read -r line; do platform+=(--env-override "$line"); done <<<"$settings"
   exec "$VENV/bin/python" -m localkn up --manifests "$manifests" --commands knative/overlays/local/commands.yaml \
-    --state-dir "$STATE/platform" --port "$PORT" "${platform[@]}" > >(show_request)
+    --state-dir "$STATE/platform" --port "$PORT" --dashboard-port $((PORT + 1)) "${platform[@]}" > >(show_request)
 }
 
 # show_request: passes its input on, and when the pipeline is ready adds a request to try.
@@ -238,11 +238,13 @@ run_check() { # lint, formatting and types
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
   "$VENV/bin/python" -m tools.metrics_page --check
+  "$VENV/bin/python" -m tools.grafana_dashboard --check
 }
 
-run_docs() { # write the generated pages of docs/ anew
+run_docs() { # write the generated pages of docs/ and Grafana's dashboard anew
   ensure dev
   "$VENV/bin/python" -m tools.metrics_page
+  "$VENV/bin/python" -m tools.grafana_dashboard
 }
 
 run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions

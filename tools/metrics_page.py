@@ -5,16 +5,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys.telemetry.definitions import DEFINITIONS
+from dashboard.definitions import DEFINITIONS as PLATFORM
+from recsys.telemetry.definitions import DEFINITIONS, Definition
 
 PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
 _HEAD = """# Metrics
 
-Generated from `src/recsys/telemetry/definitions.py` by `./run.sh docs`.
+Generated from `src/recsys/telemetry/definitions.py` and `src/dashboard/definitions.py` by `./run.sh docs`.
 
 Each function exposes its metrics in Prometheus' format on a port of their own (`METRICS_PORT`, 9464 where not told otherwise), never
-on the public one. Besides these there are the process's own (`process_*`, `python_*`).
+on the public one. Besides these there are the process's own (`process_*`, `python_*`). On a cluster Prometheus scrapes each pod
+(`knative/monitoring/pod-monitors.yaml`); on one machine localkn's dashboard gathers all of them at one `/metrics`. In both places
+samples have the labels `namespace`, `service`, `revision`, `pod`.
 
 The four that Ray Serve's tutorial names, and ours:
 
@@ -25,19 +28,39 @@ The four that Ray Serve's tutorial names, and ours:
 | `ray_serve_deployment_error_counter` | `recsys_errors_total` |
 | `ray_serve_deployment_queued_queries` | `recsys_queue_depth`, `recsys_requests_in_flight` |
 
+## Of the functions
+
 | metric | kind | functions | labels | meaning | when it looks wrong |
 |---|---|---|---|---|---|
+"""
+
+_PLATFORM = """
+## Of the platform
+
+What Knative's autoscaler says about each revision, under the names of its OpenTelemetry metrics (Serving 1.19 and later) as Prometheus
+stores them. localkn says the same of its own decisions, which are Knative's, and what nobody else knows on this machine.
+
+| metric | kind | of | labels | meaning | when it looks wrong |
+|---|---|---|---|---|---|
+"""
+
+_RECORDED = """
+`knative/monitoring/rules.yaml` records ratios and quantiles of these and alerts on them; what to do about an alert is in the
+[runbook](runbook.md). `knative/monitoring/dashboard.json` shows them in Grafana.
 """
 
 
 def render() -> str:
     """Return the page."""
-    rows = [
+    return _HEAD + _rows(DEFINITIONS) + _PLATFORM + _rows(PLATFORM) + _RECORDED
+
+
+def _rows(definitions: Sequence[Definition]) -> str:
+    return "".join(
         f"| `{d.name}` | {d.kind} | {d.functions} | {', '.join(f'`{label}`' for label in d.labels)} "
-        f"| {d.meaning} | {d.advice} |"
-        for d in DEFINITIONS
-    ]
-    return _HEAD + "\n".join(rows) + "\n"
+        f"| {d.meaning} | {d.advice} |\n"
+        for d in definitions
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -74,7 +74,7 @@ class Recommender:
         self._features = features
         self._ranking = ranking
         self._popular = popular
-        self._degraded = Counter(definitions.DEGRADED)
+        self._degraded = Counter(definitions.DEGRADED, known=[("features",), ("ranking",)])
 
     def instruments(self) -> list[Instrument]:
         """Return what there is to scrape."""

@@ -133,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--public", help="which Service is public, where the manifests leave it open")
     start.add_argument("--direct", action="store_true", help="one instance each, no ingress, no scaling")
     start.add_argument("--detach", action="store_true", help="return once everything is ready")
+    start.add_argument(
+        "--dashboard-port",
+        type=int,
+        metavar="N",
+        help="show the platform on this loopback port, or a free one if taken",
+    )
     start.add_argument("--tls-cert", type=Path, help="certificate (PEM) to serve the public port with")
     start.add_argument("--tls-key", type=Path, help="its key (PEM)")
     start.add_argument(

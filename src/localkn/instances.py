@@ -57,6 +57,7 @@ class Instance:
     ready_at: float | None = None
     exit_reason: str | None = None
     process: Process | None = None
+    metrics_port: int | None = None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -46,6 +46,7 @@ class Platform:
         notes: What the user should know about how the manifests are run.
         brokers: The Brokers of the manifests, `NAMESPACE/NAME` each.
         direct: Without an ingress: an instance each, the public one on the port of `url`.
+        dashboard: Where the program is that shows this platform.
     """
 
     configuration: Configuration
@@ -56,6 +57,7 @@ class Platform:
     url: str
     notes: Sequence[str]
     direct: bool
+    dashboard: str | None = None
     ingress: Ingress = field(default_factory=Ingress)
     reports: Reports = field(default_factory=Reports)
     services: dict[str, Service] = field(default_factory=dict)
@@ -263,6 +265,9 @@ class Platform:
             "LOCALKN_POD": instance.name,
             "LOCALKN_STATS": str(self.state.socket("stats")),
         }
+        if variables.get("METRICS_PORT", "0") != "0":  # a pod has its ports to itself, instances share the machine's
+            instance.metrics_port = free_port()
+            reserved["METRICS_PORT"] = str(instance.metrics_port)
         limits = {"CPU_LIMIT": template.cpu_limit} if template.cpu_limit is not None else {}
         given = {name: local(value) for name, value in variables.items()}
         return Launch(

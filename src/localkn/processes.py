@@ -82,9 +82,11 @@ class Processes:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         self._guardian.communicate()
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], directory: Path, log: Path) -> Process:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], directory: Path, log: Path, fds: Sequence[int] = ()
+    ) -> Process:
         """
-        Start *argv* in *directory*, its output appended to *log*.
+        Start *argv* in *directory*, its output appended to *log*; of this process's descriptors it gets *fds*.
 
         Raises:
             OSError: There is no such command, or it cannot be run.
@@ -98,6 +100,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=fds,
                 preexec_fn=partial(_die_with, os.getpid()) if _LIBC else None,  # noqa: PLW1509 - there is one thread
             )
         process = self._running[popen.pid] = Process(popen)

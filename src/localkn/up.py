@@ -19,6 +19,7 @@ from kubeyaml.validation import faults
 from localkn import control, views
 from localkn.broker import broker_service
 from localkn.commands import Commands
+from localkn.companion import Companion
 from localkn.envoy import EnvoyIngress, executable
 from localkn.errors import NotReadyError, PlatformError, RefusedError
 from localkn.platform import Platform
@@ -44,6 +45,7 @@ class Options:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     env_override: Sequence[str] = ()
+    dashboard_port: int | None = None
 
 
 async def run(options: Options, *, ready: Callable[[str], None]) -> None:
@@ -69,7 +71,13 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
             platform = compose(options, processes)
             await platform.reports.listen(options.state_dir.socket("stats"))
             async with control.serving(options.state_dir.socket("control"), _handlers(platform, stop)):
-                await _serve(platform, stop=stop, ready=ready)
+                if options.dashboard_port is None:
+                    await _serve(platform, stop=stop, ready=ready)
+                    return
+                trusted = options.tls_cert and options.tls_cert.absolute()
+                async with Companion(options.dashboard_port, options.state_dir, trusted).beside(processes) as url:
+                    platform.dashboard = url
+                    await _serve(platform, stop=stop, ready=ready)
 
 
 def compose(options: Options, processes: Processes) -> Platform:
@@ -124,8 +132,9 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
         if settled.done():
             if failed := [service for service in platform.services.values() if service.problem()]:
                 raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
+            shown = [f"dashboard at {platform.dashboard}/_dashboard"] if platform.dashboard else []
             events = [f"Broker {name} takes events at {url}" for name, url in platform.broker_urls().items()]
-            ready("\n".join([*platform.notes, *events, f"{platform.public} is ready at {platform.url}"]))
+            ready("\n".join([*platform.notes, *events, *shown, f"{platform.public} is ready at {platform.url}"]))
         await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (told, settled, running):

@@ -15,6 +15,7 @@ async def status(platform: Platform) -> dict[str, Any]:
     shown = {
         service.name: {
             "url": platform.url_of(service),
+            "namespace": service.namespace,
             "public": service.name == platform.public,
             "ready": service.problem() is None,
             "problem": service.problem(),
@@ -23,7 +24,12 @@ async def status(platform: Platform) -> dict[str, Any]:
         for service in platform.services.values()
     }
     built_in = {service.name: shown.pop(service.name) for service in platform.services.values() if service.built_in}
-    about = {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes)}
+    about = {
+        "url": platform.url,
+        "dashboard": platform.dashboard,
+        "direct": platform.direct,
+        "notes": list(platform.notes),
+    }
     return {**about, "services": shown, "brokers": platform.broker_urls(), "built_in": built_in}
 
 
@@ -33,6 +39,7 @@ def _revision(revision: Revision, service: Service) -> dict[str, Any]:
         "name": revision.name,
         "ready": len(revision.ready),
         "desired": revision.wanted(now),
+        "decided": decision.desired,
         "traffic_percent": sum(target.percent for target in service.routed if target.revision == revision.name),
         "tags": [target.tag for target in service.routed if target.revision == revision.name and target.tag],
         "failure": revision.failure,
@@ -45,7 +52,13 @@ def _revision(revision: Revision, service: Service) -> dict[str, Any]:
         "panicking": decision.panicking,
         "excess_burst_capacity": decision.excess_burst_capacity,
         "instances": [
-            {"name": i.name, "state": i.state.value, "port": i.port, "pid": i.process.pid if i.process else None}
+            {
+                "name": i.name,
+                "state": i.state.value,
+                "port": i.port,
+                "pid": i.process.pid if i.process else None,
+                "metrics_port": i.metrics_port,
+            }
             for i in revision.instances
         ],
     }

@@ -15,6 +15,8 @@ PARTS = {
     "localkn": ("src/localkn", {"kubeyaml"}),
     # A process of the platform, which talks to it as its verbs do.
     "knbroker": ("src/knbroker", {"kubeyaml", "localkn"}),
+    # Shows what localkn runs; localkn starts it as a program and knows nothing of what it shows.
+    "dashboard": ("src/dashboard", {"localkn", "recsys"}),
     "functions.extract_features": ("functions/extract_features", {"recsys"}),
     "functions.rank_items": ("functions/rank_items", {"recsys"}),
     "functions.recommend": ("functions/recommend", {"recsys"}),

@@ -3,8 +3,11 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import uvicorn
@@ -13,16 +16,22 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.applications import Starlette
 
 from functions.extract_features.handler import ExtractFeatures
+from functions.rank_items.batching import Batcher
+from functions.rank_items.handler import RankItems
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeatureSource, Ranking
 from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
 from functions.recommend.settings import PopularSettings
 from recsys import telemetry
+from recsys.batching import BatchLimits
 from recsys.contracts.cloudevents import read_events
+from recsys.contracts.wire import Model
 from recsys.features import NOBODY
+from recsys.ranking import model
+from recsys.ranking.model import Query
 from recsys.serving.asgi import Shell
-from recsys.serving.call import Call, Handler, Reply
+from recsys.serving.call import Handler
 from recsys.serving.client import HopClient
 from recsys.serving.service import Service, make_tracer
 from recsys.serving.settings import ServingSettings
@@ -43,6 +52,11 @@ class Stand:
         self.exporter = InMemorySpanExporter()
         self._ratio = ratio
         self.port = 0
+        self.batcher: Batcher[Query, model.Ranking]
+        # Open: batches run. Closed: they wait, so that what comes meanwhile shares the next one.
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches = 0
 
     def service(self, name: str, handler: Handler) -> Service:
         settings = ServingSettings.read(Reader({"AUTH": "off", "METRICS_PORT": "0"}), name=name, max_body_bytes=10_000)
@@ -71,15 +85,20 @@ class Stand:
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator["Stand"]:
-        async def rank(call: Call) -> Reply:
-            call.span.record("model", began=1.0, ended=2.0, attributes={"batch.size": 1})
-            return Reply(b'{"items":[{"item_id":"a","score":1.0}],"model":{"name":"m","version":"1"}}')
+        def rank(queries: Sequence[Query]) -> list[model.Ranking]:
+            self.batches += 1
+            self.gate.wait(5)
+            return [model.Ranking(["a"], [1.0]) for _ in queries]
 
         extract = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=5)
-        async with (
-            self.listening("extract-features", extract) as features_port,
-            self.listening("rank-items", rank) as ranking_port,
-        ):
+        async with AsyncExitStack() as parts:
+            executor = parts.enter_context(ThreadPoolExecutor(1))
+            # Long batches, as far as the batcher knows: they run in their thread, and others gather meanwhile.
+            self.batcher = Batcher(rank, limits=BatchLimits(), executor=executor)
+            self.batcher._costs.note(1, 1.0)
+            handler = RankItems(self.batcher, model=Model("m", "1"))
+            features_port = await parts.enter_async_context(self.listening("extract-features", extract))
+            ranking_port = await parts.enter_async_context(self.listening("rank-items", handler))
             transport = HttptoolsTransport()
             ranking = Ranking(HopClient("rank_items", f"http://127.0.0.1:{ranking_port}/", transport=transport))
             hop = HopClient("extract_features", f"http://127.0.0.1:{features_port}/", transport=transport)
@@ -115,6 +134,7 @@ TREE = {
     "extract-features/store": "extract-features/extract-features",
     "recommend/rank_items": "recommend/recommend",
     "rank-items/rank-items": "recommend/rank_items",
+    "rank-items/wait": "rank-items/rank-items",
     "rank-items/model": "rank-items/rank-items",
 }
 
@@ -126,8 +146,37 @@ async def test_a_request_is_one_tree():
         assert stand.tree() == {"recommend/recommend": None, **TREE}
         spans = {span.name: span for span in stand.exporter.get_finished_spans()}
         assert format(spans["recommend"].context.trace_id, "032x") == "0af7651916cd43dd8448eb211c80319c"
-        assert spans["model"].attributes == {"batch.size": 1}
+        assert spans["model"].attributes == {"batch.size": 1, "batch.cut": "slot_free"}
         assert spans["recommend"].attributes == {"http.response.status_code": 200}
+
+
+async def test_a_shared_batch_is_in_every_tree():
+    """Requests that were ranked together each have the batch's span in a tree of their own, beside their own wait."""
+    async with Stand(1.0).pipeline() as stand:
+        stand.gate.clear()
+        asked = [asyncio.create_task(stand.post(b'{"user_id":"a"}'))]
+        await until(lambda: stand.batches == 1)
+        asked += [asyncio.create_task(stand.post(b'{"user_id":"%d"}' % number)) for number in range(2)]
+        await until(lambda: stand.batcher.statistics().waiting == 2)
+        stand.gate.set()
+        await asyncio.gather(*asked)
+        spans = stand.exporter.get_finished_spans()
+    by_id = {span.context.span_id: span for span in spans}
+    models = [span for span in spans if span.name == "model"]
+    assert Counter((span.attributes or {})["batch.size"] for span in models) == {1: 1, 2: 2}
+    assert len({span.context.trace_id for span in models}) == 3
+    for span in models:
+        ancestors = [span]
+        while ancestors[-1].parent:
+            ancestors.append(by_id[ancestors[-1].parent.span_id])
+        assert [each.name for each in ancestors] == ["model", "rank-items", "rank_items", "recommend"]
+        assert {each.context.trace_id for each in ancestors} == {span.context.trace_id}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def test_a_trace_begins_here_without_a_caller():

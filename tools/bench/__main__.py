@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-BENCHES = ("batching", "coalescing", "coldstart", "events", "pipeline", "topk", "train")
+BENCHES = ("batching", "coalescing", "coldstart", "events", "pipeline", "telemetry", "topk", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,7 +97,7 @@ class Service:
         self._started_s = 0.0
         self._requests = Counter(definitions.REQUESTS)
         self._durations = Histogram(definitions.REQUEST_DURATION)
-        self._errors = Counter(definitions.ERRORS)
+        self._errors = Counter(definitions.ERRORS, known=[("internal",), ("overloaded",)])
         self._tracer = make_tracer(settings, name)
         self.exposition = Exposition()
         self.exposition.add(self._instruments())

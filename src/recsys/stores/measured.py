@@ -16,7 +16,7 @@ class MeasuredStore:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._durations = Histogram(definitions.STORE_DURATION)
-        self._errors = Counter(definitions.STORE_ERRORS)
+        self._errors = Counter(definitions.STORE_ERRORS, known=[("read",), ("apply",)])
 
     def instruments(self) -> list[Instrument]:
         """Return what there is to scrape."""

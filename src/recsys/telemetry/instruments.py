@@ -29,11 +29,17 @@ class Instrument(Protocol):
 
 
 class Counter:
-    """Counts, by labels."""
+    """
+    Counts, by labels.
 
-    def __init__(self, definition: Definition) -> None:
+    Args:
+        definition: What it counts.
+        known: Labels that are there from the start with 0: what first appears with its first count has no rate.
+    """
+
+    def __init__(self, definition: Definition, *, known: Iterable[Labels] = ()) -> None:
         self.definition = definition
-        self._totals: defaultdict[Labels, float] = defaultdict(float)
+        self._totals: defaultdict[Labels, float] = defaultdict(float, dict.fromkeys(known, 0.0))
 
     def add(self, *labels: str, amount: float = 1.0) -> None:
         """Count *amount* more for *labels*."""

@@ -1,0 +1,1 @@
+"""What a platform of localkn does, on a page and as metrics."""

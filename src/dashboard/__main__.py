@@ -1,0 +1,53 @@
+"""`python -m dashboard --state-dir DIR --fd N`: started by localkn, beside the platform it shows."""
+
+import argparse
+import asyncio
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from dashboard.app import Dashboard
+from dashboard.sights import Watcher, scraper
+from localkn import control
+from localkn.state import StateDirectory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m dashboard", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True, help="of the platform to show")
+    parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
+    parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")
+    options = parser.parse_args(argv)
+    asyncio.run(_serve(StateDirectory(options.state_dir), fd=options.fd, trust=options.trust))
+    return 0
+
+
+async def _serve(state: StateDirectory, *, fd: int, trust: Path | None) -> None:
+    # The environment's proxies lead elsewhere.
+    async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
+        watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(client))
+        app = Dashboard(watcher, client).app()
+        # Pages that poll keep their connections: nobody has to wait for them.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        with socket.socket(fileno=fd) as listener:
+            await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _trusting(certificate: Path | None) -> ssl.SSLContext:
+    """Trust this one certificate, whoever signed it, and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if certificate is not None:
+        context.load_verify_locations(certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

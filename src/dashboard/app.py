@@ -1,0 +1,123 @@
+"""
+The page, what it asks for, and `/metrics`.
+
+Whoever can make this machine's browser send requests must not be able to use them: only loopback names are answered
+(against DNS rebinding), and a request to try is taken from the page itself alone (against forged ones).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from dashboard.exposition import expose
+from dashboard.recent import Recent
+from dashboard.sights import Sight, Watcher
+from dashboard.view import view
+from localkn.errors import LocalknError
+
+STATIC = Path(__file__).with_name("static")
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_FILES = ("style.css", "page.js", "dom.js", "picture.js", "trying.js")
+_TRY_S = 15.0
+_TRY_BYTES = 65_536
+
+
+class Dashboard:
+    """
+    Answers for one platform.
+
+    Args:
+        watcher: What looks at it.
+        client: What sends requests that are tried.
+    """
+
+    def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
+        self._watcher, self._client = watcher, client
+        self._recent = Recent(watcher)
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        files = [Route(f"/_dashboard/{name}", _file(name)) for name in _FILES]
+        return Starlette(
+            routes=[
+                Route("/", lambda _: RedirectResponse("/_dashboard")),
+                Route("/_dashboard", _file("index.html")),
+                *files,
+                Route("/_dashboard/state", self._state),
+                Route("/_dashboard/request", self._try, methods=["POST"]),
+                Route("/metrics", self._metrics),
+            ],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+            exception_handlers={LocalknError: _not_running},
+        )
+
+    async def _metrics(self, _: Request) -> Response:
+        text = await asyncio.to_thread(expose, await self._watcher.look())
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _state(self, _: Request) -> Response:
+        before, now = await self._recent.looks()
+        return JSONResponse(await asyncio.to_thread(view, before, now), headers=_HEADERS)
+
+    async def _try(self, request: Request) -> Response:
+        if _is_foreign(request):
+            return JSONResponse({"error": "requests are taken from the dashboard itself"}, 403)
+        body = await request.body()
+        if len(body) > _TRY_BYTES:
+            return JSONResponse({"error": f"at most {_TRY_BYTES} bytes"}, 413)
+        _, now = await self._recent.looks()
+        return JSONResponse(await self._send(now, body), headers=_HEADERS)
+
+    async def _send(self, now: Sight, body: bytes) -> dict[str, Any]:
+        headers = {"content-type": "application/json"}
+        began = time.monotonic()
+        try:
+            answer = await self._client.post(now.status["url"], content=body, headers=headers, timeout=_TRY_S)
+        except httpx.HTTPError as error:
+            return {"error": f"no answer: {str(error) or type(error).__name__}"}
+        try:
+            shown = answer.json()
+        except json.JSONDecodeError:
+            shown = answer.text
+        took_ms = (time.monotonic() - began) * 1000
+        receipt = answer.headers.get("server-timing", "")
+        return {"status": answer.status_code, "took_ms": took_ms, "receipt": receipt, "body": shown}
+
+
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def send(_: Request) -> Response:
+        return FileResponse(STATIC / name, headers=_HEADERS, media_type=_TYPES[Path(name).suffix])
+
+    return send
+
+
+async def _not_running(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 503, headers=_HEADERS)
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether another site's page may have sent this: such a page cannot send JSON without asking first."""
+    host, origin = request.headers["host"], request.headers.get("origin")
+    return (
+        request.headers.get("content-type", "").partition(";")[0] != "application/json"
+        or origin not in {None, f"http://{host}"}
+        or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
+    )

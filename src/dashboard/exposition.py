@@ -1,0 +1,93 @@
+"""Every instance's metrics and the platform's own as one text in Prometheus' format."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from dashboard import definitions
+from dashboard.sights import Sight
+from recsys.telemetry.definitions import Definition
+
+# What of a revision's status is which figure; None where a revision has no such figure.
+_Read = Callable[[Mapping[str, Any]], float | None]
+
+
+def expose(sight: Sight) -> bytes:
+    """Return the exposition of everything in *sight*; what an instance says gets the labels of a pod."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families([*_platform(sight), *_merged(sight)]))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _platform(sight: Sight) -> Iterator[Metric]:
+    revisions = [
+        ((service["namespace"], name, name, revision["name"]), revision)
+        for name, service in sight.services.items()
+        for revision in service["revisions"]
+    ]
+    for definition, read in _OF_REVISIONS.items():
+        yield _family(definition, ((labels, read(revision)) for labels, revision in revisions))
+    scraped = ((tuple(labels.values()), labels["pod"] in sight.scraped) for labels, _ in sight.instances())
+    yield _family(definitions.SCRAPED, scraped)
+
+
+def _family(definition: Definition, values: Iterable[tuple[tuple[str, ...], float | None]]) -> Metric:
+    family = Metric(definition.name, definition.meaning, definition.kind)
+    for labels, value in values:
+        if value is not None:
+            family.add_sample(definition.name, dict(zip(definition.labels, labels, strict=True)), float(value))
+    return family
+
+
+def _merged(sight: Sight) -> Iterable[Metric]:
+    """One family a name: Prometheus wants the samples of all instances beneath one heading."""
+    merged: dict[str, Metric] = {}
+    for labels, _ in sight.instances():
+        for family in sight.scraped.get(labels["pod"], ()):
+            whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            # A label of the instance's own wins, as with a monitor's honorLabels.
+            whole.samples.extend(Sample(s.name, {**labels, **s.labels}, s.value) for s in family.samples)
+    return merged.values()
+
+
+def _count(*states: str) -> _Read:
+    return lambda revision: sum(instance["state"] in states for instance in revision["instances"])
+
+
+def _where(metric: str, key: str) -> _Read:
+    return lambda revision: revision[key] if revision["metric"] == metric else None
+
+
+def _at(key: str) -> _Read:
+    return lambda revision: revision[key]
+
+
+_OF_REVISIONS: Mapping[Definition, _Read] = {
+    definitions.DESIRED: _at("decided"),
+    definitions.REQUESTED: _at("desired"),
+    definitions.READY: _at("ready"),
+    definitions.NOT_READY: _count("starting", "unready"),
+    definitions.PENDING: _count("pending"),
+    definitions.TERMINATING: _count("draining"),
+    definitions.STABLE: _where("concurrency", "stable"),
+    definitions.PANIC: _where("concurrency", "panic"),
+    definitions.TARGET: _where("concurrency", "target"),
+    definitions.STABLE_RPS: _where("rps", "stable"),
+    definitions.PANIC_RPS: _where("rps", "panic"),
+    definitions.TARGET_RPS: _where("rps", "target"),
+    definitions.EXCESS: _at("excess_burst_capacity"),
+    definitions.PANICKING: _at("panicking"),
+    definitions.TRAFFIC: _at("traffic_percent"),
+}

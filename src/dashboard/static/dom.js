@@ -1,0 +1,26 @@
+// Elements without markup in strings: what a server says is text, never HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+export const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+/** Replace what is in a node, unless it already is just that: a reader's place and selection stay. */
+export function show(node, ...children) {
+  const fresh = node.cloneNode(false);
+  fresh.append(...children);
+  if (fresh.innerHTML !== node.innerHTML) node.replaceChildren(...children);
+}
+
+export function number(value, digits = 1) {
+  if (value === null || value === undefined) return "–";
+  return value.toLocaleString("en", { maximumFractionDigits: value >= 100 ? 0 : digits });
+}

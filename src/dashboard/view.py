@@ -1,0 +1,76 @@
+"""What the page shows, as plain data."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dashboard.figures import Span, quantile
+from dashboard.sights import Sight
+from recsys.telemetry import definitions as metrics
+
+# Who calls whom: a caller's hop, and the Service it leads to.
+_CALLS = (("recommend", "extract_features", "extract-features"), ("recommend", "rank_items", "rank-items"))
+_SHOWN = ("name", "ready", "desired", "traffic_percent", "tags", "failure", "concurrency", "target", "metric", "rps")
+
+
+def view(before: Sight, now: Sight) -> dict[str, Any]:
+    """Describe *now*, with rates and quantiles since *before*."""
+    span = Span(before, now)
+    return {
+        "url": now.status["url"],
+        "services": {name: _service(span, name, service) for name, service in now.services.items()},
+        "calls": [
+            {"from": caller, "to": called, **_call(span, hop, caller)}
+            for caller, hop, called in _CALLS
+            if {caller, called} <= now.services.keys()
+        ],
+        "batches": {
+            "sizes": [
+                {"up_to": None if math.isinf(bound) else bound, "count": count}
+                for bound, count in span.buckets(metrics.BATCH_SIZE.name).items()
+            ],
+            "cuts": span.increase(metrics.BATCH_CUTS.name, by="reason"),
+        },
+        "events": {
+            "rates": span.rates(metrics.EVENTS.name, by="outcome"),
+            "totals": span.value(metrics.EVENTS.name, by="outcome"),
+        },
+    }
+
+
+def _service(span: Span, name: str, service: Mapping[str, Any]) -> dict[str, Any]:
+    shown = [revision for revision in service["revisions"] if revision["instances"] or revision["traffic_percent"]]
+    return {
+        "public": service["public"],
+        "problem": service["problem"],
+        **_traffic(span, name, shown),
+        "queued": sum(span.value(metrics.QUEUE_DEPTH.name, service=name).values()),
+        "revisions": [_revision(revision) for revision in shown],
+    }
+
+
+def _traffic(span: Span, name: str, revisions: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Requests, failures and latencies; of an image that exposes no such metrics, what the platform sees of it."""
+    statuses = span.rates(metrics.REQUESTS.name, by="status", service=name)
+    if not statuses and not span.value(metrics.IN_FLIGHT.name, service=name):
+        seen = {key: revisions[-1].get(key) for key in ("p50_ms", "p99_ms")} if revisions else {}
+        return {"rps": sum(revision["rps"] for revision in revisions), "errors": None, **seen}
+    buckets = span.buckets(metrics.REQUEST_DURATION.name, service=name)
+    failed = sum(rate for status, rate in statuses.items() if status.startswith("5"))
+    quantiles = {f"p{q}_ms": _ms(quantile(buckets, q / 100)) for q in (50, 95, 99)}
+    return {"rps": sum(statuses.values()), "errors": failed, **quantiles}
+
+
+def _revision(revision: Mapping[str, Any]) -> dict[str, Any]:
+    instances = [{"name": instance["name"], "state": instance["state"]} for instance in revision["instances"]]
+    return {key: revision[key] for key in _SHOWN} | {"panicking": revision["panicking"], "instances": instances}
+
+
+def _call(span: Span, hop: str, caller: str) -> dict[str, float]:
+    breakers = span.value(metrics.BREAKER.name, by="hop", service=caller, over=max)
+    calls = span.rates(metrics.HOP_CALLS.name, by="hop", service=caller)
+    return {"rps": calls.get(hop, 0.0), "breaker": breakers.get(hop, 0.0)}
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000

@@ -1,0 +1,61 @@
+"""The program that shows a platform: it runs beside it, and asks it over the control socket like any verb."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from localkn.environment import inherited
+from localkn.processes import Process, Processes, is_free
+from localkn.state import StateDirectory
+
+_MODULE = "dashboard"
+_RESTART_S = 1.0
+_END_S = 2.0
+
+
+class Companion:
+    """
+    `python -m dashboard` on a loopback port.
+
+    Args:
+        port: The port; where it is taken, or 0, a free one.
+        state: Of the platform it shows.
+        trusted: Certificate of the public port, where that speaks TLS.
+    """
+
+    def __init__(self, port: int, state: StateDirectory, trusted: Path | None) -> None:
+        self._port, self._state, self._trusted = port, state, trusted
+
+    @contextlib.asynccontextmanager
+    async def beside(self, processes: Processes) -> AsyncIterator[str]:
+        """Keep it running while the block does; yields its URL, which takes connections from then on."""
+        port = self._port if 0 < self._port <= 65535 and is_free(self._port) else 0
+        # Listened on here, so that nobody takes the port before it is started, or started again.
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            self._process = self._start(processes, listener)
+            keeping = asyncio.create_task(self._keep(processes, listener))
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                keeping.cancel()
+                await self._process.end(grace_s=_END_S)
+
+    async def _keep(self, processes: Processes, listener: socket.socket) -> None:
+        while True:
+            await asyncio.wait({self._process.exited})
+            await asyncio.sleep(_RESTART_S)
+            self._process = self._start(processes, listener)
+
+    def _start(self, processes: Processes, listener: socket.socket) -> Process:
+        where = ["--state-dir", str(self._state.root), "--fd", str(listener.fileno())]
+        trust = ["--trust", str(self._trusted)] if self._trusted else []
+        return processes.start(
+            [sys.executable, "-m", _MODULE, *where, *trust],
+            env=inherited(),
+            directory=self._state.root,
+            log=self._state.logs / "dashboard.log",
+            fds=[listener.fileno()],
+        )

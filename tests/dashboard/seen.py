@@ -1,0 +1,37 @@
+"""A platform as it might be seen, for tests."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dashboard.sights import Sight
+
+POD = "rank-items-00001-1"
+
+
+def revision(name: str, *states: str, **changes: Any) -> dict[str, Any]:
+    instances = [
+        {"name": f"{name}-{i}", "state": state, "port": 1, "pid": 1, "metrics_port": 20_000 + i}
+        for i, state in enumerate(states, 1)
+    ]
+    said = {
+        "name": name, "ready": states.count("ready"), "desired": 2, "decided": 7, "traffic_percent": 100, "tags": [],
+        "failure": None, "concurrency": 2.5, "rps": 4.0, "metric": "concurrency", "target": 3.0, "stable": 1.5,
+        "panic": 2.25, "panicking": True, "excess_burst_capacity": -1, "instances": instances,
+    }  # fmt: skip
+    return said | changes
+
+
+def service(*revisions: dict[str, Any], public: bool = False) -> dict[str, Any]:
+    described = {"url": "http://127.0.0.1:1", "namespace": "default", "public": public, "ready": True, "problem": None}
+    return {**described, "revisions": list(revisions)}
+
+
+def status(**services: dict[str, Any]) -> dict[str, Any]:
+    named = {name.replace("_", "-"): each for name, each in services.items()}
+    return {"url": "http://127.0.0.1:2", "dashboard": None, "direct": False, "notes": [], "services": named}
+
+
+def sight(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Sight:
+    return Sight(at, said, {pod: list(text_string_to_metric_families(text)) for pod, text in exposed.items()})

@@ -1,0 +1,178 @@
+"""The dashboard's doors, and who may come in."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from dashboard.app import STATIC, Dashboard
+from dashboard.recent import Recent
+from dashboard.sights import Watcher, scraper
+from localkn.errors import PlatformError
+from tests.dashboard.seen import revision, service, status
+
+pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
+
+RUNNING = status(recommend=service(revision("recommend-00001", "ready", "ready"), public=True))
+COUNTED = "# TYPE recsys_requests counter\nrecsys_requests_total 3\n"
+ANSWER = {"recommendations": [{"item_id": "a", "score": 1.0}]}
+
+
+class World:
+    """What the dashboard sees: a status, instances, and a public door; a test may change each."""
+
+    def __init__(self) -> None:
+        self.status: dict[str, Any] | None = RUNNING
+        self.exposed: dict[int, str] = {20_001: COUNTED}
+        self.door = httpx.Response(200, json=ANSWER, headers={"server-timing": "total;dur=1.5"})
+        self.asked: list[httpx.Request] = []
+        self.looks = 0
+
+    def ask(self) -> dict[str, Any]:
+        self.looks += 1
+        if self.status is None:
+            raise PlatformError("nothing is running in there")
+        return self.status
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/metrics":
+            text = self.exposed.get(request.url.port or 0)
+            if text is None:
+                raise httpx.ConnectError("refused")
+            return httpx.Response(200, text=text)
+        self.asked.append(request)
+        if self.door.status_code == 599:
+            raise httpx.ConnectError("")
+        return self.door
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def page(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as outside:
+        app = Dashboard(Watcher(world.ask, scraper(outside)), outside).app()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
+            yield client
+
+
+async def test_metrics_are_those_of_all(page: httpx.AsyncClient) -> None:
+    """What can be read is there, and what cannot is said."""
+    answer = await page.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'pod="recommend-00001-1",revision="recommend-00001",service="recommend"} 3.0' in answer.text
+    assert 'localkn_instance_up{namespace="default",pod="recommend-00001-2"' in answer.text
+    up = [line[-3:] for line in answer.text.splitlines() if line.startswith("localkn_instance_up{")]
+    assert up == ["1.0", "0.0"]
+
+
+@pytest.mark.parametrize("said", ["not metrics at all", "a{b 3"])
+async def test_what_is_no_exposition_is_left_out(page: httpx.AsyncClient, world: World, said: str) -> None:
+    """One instance that answers nonsense does not cost the figures of the others."""
+    world.exposed = {20_001: said, 20_002: COUNTED}
+    text = (await page.get("/metrics")).text
+    assert 'pod="recommend-00001-2",revision="recommend-00001",service="recommend"} 3.0' in text
+
+
+async def test_a_platform_that_is_gone_is_said(page: httpx.AsyncClient, world: World) -> None:
+    """503 and why, on every door that needs it."""
+    world.status = None
+    for path in ("/metrics", "/_dashboard/state"):
+        answer = await page.get(path)
+        assert (answer.status_code, answer.json()) == (503, {"error": "nothing is running in there"})
+
+
+async def test_the_page_needs_little_and_nothing_from_elsewhere(page: httpx.AsyncClient) -> None:
+    """At most 100 KB until it is painted, all of it from here, and no policy lets in more."""
+    first = await page.get("/", follow_redirects=True)
+    assert first.url.path == "/_dashboard"
+    total = len(first.content)
+    for file in STATIC.iterdir():
+        if file.name != "index.html":
+            answer = await page.get(f"/_dashboard/{file.name}")
+            assert answer.status_code == 200, file.name
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            total += len(answer.content)
+    total += len((await page.get("/_dashboard/state")).content)
+    assert total <= 100_000
+    policy = first.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "//" not in first.text.replace("<!doctype html>", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:8081", 200), ("localhost:8081", 200), ("localhost", 200), ("evil.example", 400),
+     ("127.0.0.1.evil.example:8081", 400), ("10.0.0.5:8081", 400)],
+)  # fmt: skip
+async def test_only_this_machines_names_are_answered(page: httpx.AsyncClient, host: str, status: int) -> None:
+    """A name that somebody pointed at the loopback is refused: no page from there reads anything."""
+    for path in ("/_dashboard", "/_dashboard/state", "/metrics"):
+        assert (await page.get(path, headers={"host": host})).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/json"}, 200),
+        ({"content-type": "application/json; charset=utf-8", "origin": "http://127.0.0.1:8081"}, 200),
+        ({"content-type": "application/json", "sec-fetch-site": "same-origin"}, 200),
+        ({}, 403),
+        ({"content-type": "text/plain"}, 403),
+        ({"content-type": "application/json", "origin": "http://evil.example"}, 403),
+        ({"content-type": "application/json", "origin": "http://127.0.0.1:9999"}, 403),
+        ({"content-type": "application/json", "origin": "null"}, 403),
+        ({"content-type": "application/json", "sec-fetch-site": "cross-site"}, 403),
+        ({"content-type": "application/json", "sec-fetch-site": "same-site"}, 403),
+    ],
+)
+async def test_requests_come_from_the_page_itself(
+    page: httpx.AsyncClient, world: World, headers: dict[str, str], status: int
+) -> None:
+    """Another site's form or script sends nothing into the pipeline."""
+    answer = await page.post("/_dashboard/request", content=b"{}", headers=headers)
+    assert answer.status_code == status
+    assert len(world.asked) == (status == 200)
+
+
+async def test_an_answer_comes_with_its_receipt(page: httpx.AsyncClient, world: World) -> None:
+    """The request goes on as it came; status, body and receipt come back."""
+    answer = await page.post("/_dashboard/request", json={"user_id": "user_42"})
+    (asked,) = world.asked
+    assert (str(asked.url), asked.content) == ("http://127.0.0.1:2", b'{"user_id":"user_42"}')
+    shown = answer.json()
+    assert (shown["status"], shown["body"], shown["receipt"]) == (200, ANSWER, "total;dur=1.5")
+    assert shown["took_ms"] > 0
+
+
+async def test_whatever_comes_back_is_shown(page: httpx.AsyncClient, world: World) -> None:
+    """A refusal that is no JSON, no answer at all, a body that is too long to be a request."""
+    world.door = httpx.Response(503, text="no revision is ready")
+    shown = (await page.post("/_dashboard/request", json={})).json()
+    assert (shown["status"], shown["body"], shown["receipt"]) == (503, "no revision is ready", "")
+    world.door = httpx.Response(599)
+    assert (await page.post("/_dashboard/request", json={})).json() == {"error": "no answer: ConnectError"}
+    assert (await page.post("/_dashboard/request", json={"user_id": "x" * 70_000})).status_code == 413
+
+
+async def test_looks_are_shared(world: World) -> None:
+    """Many readers at once cost one look; rates are over what was seen within the window."""
+    watcher = Watcher(world.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(world.answer))))
+    recent = Recent(watcher)
+    first, second = await recent.looks(), await recent.looks()
+    assert first == second
+    assert first[0] is first[1]
+    assert world.looks == 1
+    recent._looks[0] = type(first[0])(first[0].at - 3, RUNNING)
+    before, now = await recent.looks()
+    assert (world.looks, now.at - before.at > 2) == (2, True)
+    recent._looks[0] = type(first[0])(before.at - 30, RUNNING)
+    recent._looks[1] = type(first[0])(now.at - 1, RUNNING)
+    before, now = await recent.looks()
+    assert now.at - before.at < 10

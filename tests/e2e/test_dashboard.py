@@ -1,0 +1,162 @@
+"""The dashboard in a browser, over a running pipeline."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.browser import browsing, needs_browser
+from tests.e2e.verbs import assert_none_left, verb
+from tests.localkn.running import needs_envoy
+from tests.running import ROOT, take_port
+
+pytestmark = [
+    pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy
+]  # fmt: skip
+
+SIZES = {"desktop": (1280, 900), "phone": (360, 780)}
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A pipeline with the tutorial's pretended costs: address of its dashboard, public port."""
+    state, port = tmp_path_factory.mktemp("state"), take_port()
+    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
+    try:
+        shown = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
+        yield shown["dashboard"], port
+    finally:
+        verb("down", "--state-dir", str(state))
+    assert_none_left(state)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser, up: tuple[str, int]) -> Iterator[Page]:
+    """The page, freshly opened; whatever it complains of fails the test."""
+    complaints: list[str] = []
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(f"{up[0]}/_dashboard")
+    expect(opened.locator("#pulse")).to_have_text("live")
+    yield opened
+    opened.close()
+    assert complaints == []
+
+
+def test_a_scale_out_is_seen_live(page: Page, up: tuple[str, int]):
+    """Under load instances appear in the picture, in the table and in what screen readers are told, without a reload."""
+    ranking = page.locator("[data-service=rank-items]")
+    expect(ranking).to_have_attribute("data-ready", "1")
+    load = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(up[1]), "--callers", "24", "--seconds", "30"]
+    with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE) as running:
+        page.wait_for_function(
+            "() => document.querySelector('[data-service=rank-items]').dataset.ready >= 3", timeout=60_000
+        )
+        expect(page.locator("#news")).to_contain_text("rank-items")
+        expect(ranking).to_contain_text("panic mode")
+        expect(ranking.locator("rect.instance.ready").nth(2)).to_be_visible()
+        expect(page.locator("[data-revision=rank-items-00001]")).to_contain_text("100 %")
+        expect(page.locator("#batches caption")).to_contain_text("batches, by size")
+        expect(page.locator("svg .wire.busy")).to_have_count(3)
+        rate = page.locator("[data-course=recommend] .rate").inner_text()
+        assert float(rate.removesuffix(" req/s")) > 1
+        running.communicate()
+
+
+def test_a_request_shows_its_receipt(page: Page):
+    """With the keyboard alone: from the skip link to the form, and the answer with where its time went."""
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to trying a request")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("User")).to_be_focused()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("user_7")
+    page.keyboard.press("Enter")
+    expect(page.locator("#verdict")).to_contain_text("200 in")
+    expect(page.locator("#answer .items li")).to_have_count(5)
+    receipt = page.locator("#waterfall")
+    for phase in ("feature store", "model", "recommend", "network, rank_items"):
+        expect(receipt).to_contain_text(phase)
+    expect(page.locator("#answer dl")).to_contain_text("rank-items-00001")
+    # Bars follow one another: each begins where the one before ends.
+    starts = page.locator("#waterfall .bar").evaluate_all("bars => bars.map((bar) => bar.getBoundingClientRect().x)")
+    assert starts == sorted(starts)
+
+
+def test_a_refusal_is_shown_as_it_is(page: Page):
+    """A problem document, as text."""
+    page.get_by_label("User").fill("<b>x</b>")
+    page.get_by_label("How many").evaluate("input => input.removeAttribute('max')")
+    page.get_by_label("How many").fill("999")
+    page.get_by_role("button", name="Recommend").click()
+    expect(page.locator("#verdict")).to_contain_text("422")
+    expect(page.locator("#answer pre")).to_contain_text("must be at most 100")
+    assert page.locator("#answer b").count() == 0
+
+
+def test_it_paints_from_little(browser: Browser, up: tuple[str, int]):
+    """At most 100 KB, all from one place."""
+    received: dict[str, int] = {}
+    page = browser.new_page()
+    page.on("response", lambda answer: received.update({answer.url: len(answer.body())}))
+    page.goto(f"{up[0]}/_dashboard")
+    expect(page.locator("#picture svg")).to_be_visible()
+    page.close()
+    assert sum(received.values()) <= 100_000
+    assert {url.split("/_dashboard")[0] for url in received} == {up[0]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_fits_and_can_be_read(browser: Browser, up: tuple[str, int], tmp_path: Path, size: str, scheme: str):
+    """No sideways scrolling, and contrast of at least 4.5 for every text, on a desktop and on a phone, light and dark."""
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(f"{up[0]}/_dashboard")
+    page.get_by_role("button", name="Recommend").click()
+    expect(page.locator("#waterfall")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    page.screenshot(path=str(tmp_path / f"{size}-{scheme}.png"), full_page=True)
+    page.close()
+
+
+# Texts whose colour is too close to what is behind them. Source: WCAG 2.2, contrast ratio and relative luminance.
+CONTRAST = """() => {
+  const luminance = ([r, g, b]) => {
+    const linear = [r, g, b].map((c) => (c /= 255, c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const box = node.querySelector?.(":scope > rect.box");
+      const colour = numbers(box ? getComputedStyle(box).fill : getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const faults = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement, text = texts.currentNode.data.trim();
+    if (!text || node.closest(".hidden, .skip, title")) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [luminance(numbers(node.closest("svg") ? style.fill : style.color)), luminance(behind(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faults.push([text, ratio]);
+  }
+  return faults;
+}"""

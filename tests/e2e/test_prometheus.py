@@ -1,0 +1,134 @@
+"""A real Prometheus over a running pipeline: what the rules and the dashboard ask for is there."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.verbs import assert_none_left, verb
+from tests.localkn.running import eventually, needs_envoy
+from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
+from tests.running import ROOT, take_port
+
+PROGRAM = shutil.which("prometheus")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.may_block,
+    pytest.mark.timeout(400),
+    needs_envoy,
+    pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed"),
+]
+
+LOAD_S = 60
+LOAD = [sys.executable, "-m", "loadtests.closed_loop", "--seconds", str(LOAD_S)]
+
+
+class Prometheus:
+    """A server that scrapes one address every two seconds."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        body = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+        (folder / "rules.yaml").write_text(yaml.safe_dump(body["spec"]))
+        job = {"job_name": "localkn", "honor_labels": True, "static_configs": [{"targets": [target]}]}
+        times = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
+        config = {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": [job]}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        port = take_port()
+        command = [
+            str(PROGRAM), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+        ]  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stderr=log)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+
+    def is_ready(self) -> bool:
+        try:
+            return self._client.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        answer = self._client.get(f"/api/v1/{path}", params=parameters).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def values(self, query: str) -> list[float]:
+        """Values of an instant query; of a quantile of nothing there is none."""
+        found = [float(each["value"][1]) for each in self.ask("query", query=query)["result"]]
+        return [value for value in found if not math.isnan(value)]
+
+    def end(self) -> None:
+        self._client.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus after a minute of load: requests good and bad, interactions, events about answers that go nowhere."""
+    state, port = tmp_path_factory.mktemp("state"), take_port()
+    sink = ["--env-override", f"recommend:K_SINK=http://127.0.0.1:{take_port()}"]
+    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *sink)
+    with ExitStack() as stack:
+        stack.callback(verb, "down", "--state-dir", str(state))
+        status = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
+        server = Prometheus(tmp_path_factory.mktemp("prometheus"), status["dashboard"].removeprefix("http://"))
+        stack.callback(server.end)
+        eventually(server.is_ready, within_s=30)
+        features = int(status["services"]["extract-features"]["url"].rpartition(":")[2])
+        loads = [
+            stack.enter_context(subprocess.Popen([*LOAD, *words], cwd=ROOT, stdout=subprocess.PIPE))
+            for words in (
+                ["--port", str(port), "--callers", "10", "--pause-ms", "50"],
+                ["--port", str(features), "--callers", "1", "--pause-ms", "100", "--work", "interactions"],
+            )
+        ]
+        until = time.monotonic() + LOAD_S - 2
+        while time.monotonic() < until:
+            assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": 5}).status_code == 422
+            time.sleep(0.5)
+        yield server
+        assert [json.loads(load.communicate()[0])["errors"] for load in loads] == [0, 0]
+    assert_none_left(state)
+
+
+def test_no_scrape_failed(prometheus: Prometheus):
+    """The minute was scraped all along, and not once in vain."""
+    assert prometheus.values(f"min_over_time(up[{LOAD_S}s])") == [1]
+    assert prometheus.values(f"count_over_time(up[{LOAD_S}s])")[0] >= 0.4 * LOAD_S
+    (target,) = prometheus.ask("targets")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+
+
+def test_every_panel_has_data(prometheus: Prometheus):
+    """Each query of the dashboard returns something that is a number."""
+    empty = []
+    for title, query in panels():
+        for variable, value in {"$__rate_interval": "20s", "$namespace": ".*", "$service": ".*"}.items():
+            query = query.replace(variable, value)  # noqa: PLW2901 - as Grafana does
+        if not prometheus.values(query):
+            empty.append((title, query))
+    assert empty == []
+
+
+def test_every_rule_is_evaluated_on_something(prometheus: Prometheus):
+    """No rule fails, each recorded series and each metric of an alert is there, and a healthy pipeline pages nobody."""
+    evaluated = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    assert {(rule["name"], rule["health"]) for rule in evaluated if rule["health"] != "ok"} == set()
+    named = {name for rule in alerts().values() for name in metrics_of(rule["expr"])}
+    named |= {rule["name"] for rule in evaluated if rule["type"] == "recording"}
+    assert {name for name in named if not prometheus.ask("query", query=name)["result"]} == set()
+    pages = [rule["name"] for rule in evaluated if rule.get("labels", {}).get("severity") == "page"]
+    firing = {alert["labels"]["alertname"] for alert in prometheus.ask("alerts")["alerts"]}
+    assert firing.isdisjoint(pages)

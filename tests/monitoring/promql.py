@@ -1,0 +1,41 @@
+"""Which metrics a query names, and what is in knative/monitoring."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "knative/monitoring"
+
+_KEYWORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "group_left", "group_right", "bool", "offset"}
+_NO_METRICS = re.compile(
+    r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)'
+)
+
+
+def metrics_of(query: str) -> set[str]:
+    """Names in *query* that are neither functions nor labels nor keywords."""
+    bare = _NO_METRICS.sub(" ", query)
+    return {
+        name for name in re.findall(r"(?<![\w:.])([a-zA-Z_:][\w:]*)(?!\s*\()(?![\w:])", bare) if name not in _KEYWORDS
+    }
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Every query of the dashboard with its panel's title."""
+    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]

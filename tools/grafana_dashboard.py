@@ -1,0 +1,285 @@
+"""
+`./run.sh docs`: write Grafana's dashboard from the list of panels below, or with --check tell whether it is up to date.
+
+A dashboard's JSON is a thousand lines of layout around forty queries; the queries are what is reviewed, here.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parents[1] / "knative/monitoring/dashboard.json"
+
+_WIDTH = 24
+_SOURCE = {"type": "prometheus", "uid": "${source}"}
+# What every query of an instance's metrics, and of a revision's, is limited to by the dashboard's variables.
+_POD = 'namespace=~"$namespace",service=~"$service"'
+_OURS = 'namespace=~"$namespace"'
+_KN = 'k8s_namespace_name=~"$namespace",kn_service_name=~"$service"'
+_R = "[$__rate_interval]"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel: its *queries* are pairs of PromQL and legend."""
+
+    title: str
+    queries: tuple[tuple[str, str], ...]
+    unit: str = "short"
+    kind: str = "timeseries"
+    columns: int = 8
+    height: int = 8
+
+
+def _quantiles(metric: str, limits: str, by: str = "") -> tuple[tuple[str, str], ...]:
+    legend = f"{{{{{by}}}}} " if by else ""
+    return tuple(
+        (
+            f"histogram_quantile({q}, sum by ({', '.join(filter(None, (by, 'le')))}) (rate({metric}_bucket{{{limits}}}{_R})))",
+            f"{legend}p{round(q * 100)}",
+        )
+        for q in (0.5, 0.95, 0.99)
+    )
+
+
+def _rate(metric: str, by: str, limits: str = _POD) -> tuple[tuple[str, str], ...]:
+    return (
+        (f"sum by ({by}) (rate({metric}{{{limits}}}{_R}))", " ".join(f"{{{{{each}}}}}" for each in by.split(", "))),
+    )
+
+
+def _stat(title: str, query: str, unit: str) -> Panel:
+    return Panel(title, ((query, ""),), unit, "stat", columns=4, height=4)
+
+
+_FRONT = f'{_OURS},service="recommend"'
+ROWS: dict[str, tuple[Panel, ...]] = {
+    "Pipeline": (
+        _stat("Requests", f"sum(rate(recsys_requests_total{{{_FRONT}}}{_R}))", "reqps"),
+        _stat("Failures", f"service:recsys_failures:ratio_rate5m{{{_FRONT}}}", "percentunit"),
+        _stat("Degraded", f"namespace:recsys_degraded:ratio_rate5m{{{_OURS}}}", "percentunit"),
+        _stat("p99", f"service:recsys_request_duration_seconds:p99_5m{{{_FRONT}}}", "s"),
+        _stat("Ready instances", f"sum(recsys_ready{{{_OURS}}})", "short"),
+        _stat("Age of the model", f"max(recsys_model_age_seconds{{{_OURS}}})", "s"),
+        Panel("Requests", _rate("recsys_requests_total", "service", _OURS), "reqps"),
+        Panel("Latency of recommend", _quantiles("recsys_request_duration_seconds", _FRONT), "s"),
+        Panel("Answers degraded, by what was missing", _rate("recsys_degraded_total", "hop", _OURS), "reqps"),
+    ),
+    "Components": (
+        Panel("Requests by status", _rate("recsys_requests_total", "service, status"), "reqps"),
+        Panel("Latency", _quantiles("recsys_request_duration_seconds", _POD, "service"), "s"),
+        Panel("Errors by code", _rate("recsys_errors_total", "service, code"), "reqps"),
+        Panel("In flight", ((f"sum by (service) (recsys_requests_in_flight{{{_POD}}})", "{{service}}"),)),
+        Panel("Waiting", ((f"sum by (service, queue) (recsys_queue_depth{{{_POD}}})", "{{service}} {{queue}}"),)),
+        Panel("CPU", _rate("process_cpu_seconds_total", "service"), "percentunit"),
+        Panel("Memory", ((f"sum by (service) (process_resident_memory_bytes{{{_POD}}})", "{{service}}"),), "bytes"),
+        Panel("Calls by hop and outcome", _rate("recsys_hop_calls_total", "hop, outcome", _OURS), "reqps"),
+        Panel("Latency of hops", _quantiles("recsys_hop_duration_seconds", _OURS, "hop"), "s"),
+        Panel(
+            "Retries and hedges",
+            (
+                (f"sum by (hop) (rate(recsys_hop_retries_total{{{_OURS}}}{_R}))", "{{hop}} retries"),
+                (f"sum by (hop) (rate(recsys_hop_hedges_total{{{_OURS}}}{_R}))", "{{hop}} hedges"),
+            ),
+            "reqps",
+        ),
+        Panel(
+            "Breakers: 0 closed, 1 half-open, 2 open",
+            ((f"max by (hop) (recsys_breaker_state{{{_OURS}}})", "{{hop}}"),),
+        ),
+        Panel("Feature store", _quantiles("recsys_store_duration_seconds", _OURS, "operation"), "s"),
+        Panel("Failures of the feature store", _rate("recsys_store_errors_total", "operation", _OURS), "reqps"),
+    ),
+    "Batching": (
+        Panel(
+            "Batch size, mean",
+            (
+                (
+                    (
+                        f"sum by (service) (rate(recsys_batch_size_sum{{{_OURS}}}{_R}))"
+                        f" / sum by (service) (rate(recsys_batch_size_count{{{_OURS}}}{_R}))"
+                    ),
+                    "now",
+                ),
+                (f"service:recsys_batch_size:mean_5m{{{_OURS}}}", "5 minutes"),
+            ),
+        ),
+        Panel(
+            "Batch sizes",
+            ((f"sum by (le) (increase(recsys_batch_size_bucket{{{_OURS}}}{_R}))", "{{le}}"),),
+            kind="heatmap",
+        ),
+        Panel("Waits: fill and slot", _quantiles("recsys_batch_wait_seconds", _OURS, "kind"), "s"),
+        Panel("Execution", _quantiles("recsys_batch_execution_seconds", _OURS), "s"),
+        Panel("Why batches were cut", _rate("recsys_batch_cuts_total", "reason", _OURS), "ops"),
+        Panel("Requests dropped from the queue", _rate("recsys_batch_dropped_total", "reason", _OURS), "reqps"),
+    ),
+    "Autoscaling": (
+        Panel(
+            "Instances",
+            (
+                (f"sum by (kn_revision_name) (kn_revision_pods_count{{{_KN}}})", "{{kn_revision_name}} ready"),
+                (f"sum by (kn_revision_name) (kn_revision_pods_requested{{{_KN}}})", "{{kn_revision_name}} requested"),
+                (f"sum by (kn_revision_name) (kn_revision_pods_desired{{{_KN}}})", "{{kn_revision_name}} desired"),
+            ),
+            columns=12,
+        ),
+        Panel(
+            "Concurrency against target",
+            (
+                (f"sum by (kn_revision_name) (kn_revision_concurrency_stable{{{_KN}}})", "{{kn_revision_name}} stable"),
+                (f"sum by (kn_revision_name) (kn_revision_concurrency_panic{{{_KN}}})", "{{kn_revision_name}} panic"),
+                (
+                    (
+                        f"sum by (kn_revision_name) (kn_revision_concurrency_target{{{_KN}}} * on (k8s_namespace_name, kn_revision_name)"
+                        f" group_left () kn_revision_pods_count{{{_KN}}})"
+                    ),
+                    "{{kn_revision_name}} target of all instances",
+                ),
+            ),
+            columns=12,
+        ),
+        Panel(
+            "Panic mode", ((f"max by (kn_revision_name) (kn_revision_panic_mode{{{_KN}}})", "{{kn_revision_name}}"),)
+        ),
+        Panel(
+            "Not ready, pending, terminating",
+            (
+                (
+                    f"sum by (kn_revision_name) (kn_revision_pods_not_ready_count{{{_KN}}})",
+                    "{{kn_revision_name}} not ready",
+                ),
+                (
+                    f"sum by (kn_revision_name) (kn_revision_pods_pending_count{{{_KN}}})",
+                    "{{kn_revision_name}} pending",
+                ),
+                (
+                    f"sum by (kn_revision_name) (kn_revision_pods_terminating_count{{{_KN}}})",
+                    "{{kn_revision_name}} ending",
+                ),
+            ),
+        ),
+        Panel(
+            "Start of an instance",
+            ((f"max by (service) (recsys_start_duration_seconds{{{_POD}}})", "{{service}}"),),
+            "s",
+        ),
+    ),
+    "Events": (
+        Panel("Interactions by outcome", _rate("recsys_events_total", "outcome", _OURS), "ops"),
+        Panel("Events about answers by outcome", _rate("recsys_served_events_total", "outcome", _OURS), "ops"),
+        Panel(
+            "Events waiting for their transaction",
+            ((f'sum(recsys_queue_depth{{{_OURS},queue="ingest"}})', "waiting"),),
+        ),
+    ),
+    "What runs": (
+        Panel(
+            "Revisions",
+            ((f"count by (service, revision) (recsys_build_info{{{_POD}}})", "{{revision}}"),),
+            kind="table",
+            columns=12,
+        ),
+        Panel(
+            "Models",
+            ((f"count by (name, version) (recsys_model_info{{{_OURS}}})", "{{name}} {{version}}"),),
+            kind="table",
+        ),
+        _stat("Loading the model", f"max(recsys_model_load_seconds{{{_OURS}}})", "s"),
+        _stat("Recall of the index", f"min(recsys_index_recall_ratio{{{_OURS}}})", "percentunit"),
+    ),
+}
+
+
+def render() -> str:
+    """Return the dashboard as Grafana imports it."""
+    dashboard = {
+        "title": "Recommendation pipeline",
+        "uid": "recsys-pipeline",
+        "tags": ["recsys", "knative"],
+        "schemaVersion": 39,
+        "timezone": "browser",
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "templating": {"list": list(_variables())},
+        "panels": list(_panels()),
+    }
+    return json.dumps(dashboard, indent=1) + "\n"
+
+
+def _variables() -> Iterator[dict[str, Any]]:
+    yield {"name": "source", "label": "Source", "type": "datasource", "query": "prometheus"}
+    for name, query in (
+        ("namespace", "label_values(recsys_ready, namespace)"),
+        ("service", 'label_values(recsys_ready{namespace=~"$namespace"}, service)'),
+    ):
+        yield {
+            "name": name,
+            "label": name.capitalize(),
+            "type": "query",
+            "datasource": _SOURCE,
+            "query": {"query": query, "refId": "variable"},
+            "refresh": 2,
+            "includeAll": True,
+            "multi": True,
+            "current": {"text": "All", "value": "$__all"},
+        }
+
+
+def _panels() -> Iterator[dict[str, Any]]:
+    y = number = 0
+    for row, panels in ROWS.items():
+        number += 1
+        yield {"id": number, "type": "row", "title": row, "gridPos": {"x": 0, "y": y, "w": _WIDTH, "h": 1}}
+        x, y, lowest = 0, y + 1, 0
+        for panel in panels:
+            if x + panel.columns > _WIDTH:
+                x, y, lowest = 0, y + lowest, 0
+            number += 1
+            yield _panel(number, panel, x=x, y=y)
+            x, lowest = x + panel.columns, max(lowest, panel.height)
+        y += lowest
+
+
+def _panel(number: int, panel: Panel, *, x: int, y: int) -> dict[str, Any]:
+    layout = {"timeseries": "time_series", "heatmap": "heatmap", "table": "table", "stat": "time_series"}[panel.kind]
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "datasource": _SOURCE,
+        "gridPos": {"x": x, "y": y, "w": panel.columns, "h": panel.height},
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": [
+            {
+                "refId": chr(ord("A") + i),
+                "datasource": _SOURCE,
+                "expr": query,
+                "legendFormat": legend,
+                "format": layout,
+                **({"instant": True, "range": False} if panel.kind in {"table", "stat"} else {}),
+            }
+            for i, (query, legend) in enumerate(panel.queries)
+        ],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the file; return the exit status."""
+    parser = argparse.ArgumentParser(prog="./run.sh docs", description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args(arguments).check:
+        if FILE.read_text("utf-8") == render():
+            return 0
+        print(f"{FILE.name} is out of date; run ./run.sh docs", file=sys.stderr)
+        return 1
+    FILE.write_text(render(), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
