@@ -39,6 +39,10 @@ class ExtractFeatures:
         self.ingest = Ingest(store)
         self._events = EventDoor({events.INTERACTION: self._count, events.REQUESTED: self._extract})
 
+    def assume(self, population: Features) -> None:
+        """Take *population* for users the store does not know, from now on."""
+        self._population = population
+
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or take events in."""
         if is_event(call.headers):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from functions.extract_features.handler import ExtractFeatures
+from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
 from recsys.serving.asgi import as_function
 from recsys.serving.call import Handler
@@ -26,7 +27,7 @@ async def open_handler() -> AsyncIterator[Handler]:
         ttl_s=settings.user_ttl_s,
     )
     async with aclosing(MeasuredStore(opened)) as store:
-        population = await store.population()
+        population = await first_population(store)
         await store.read(["nobody"], history=1)
         handler = ExtractFeatures(
             store,
@@ -35,7 +36,8 @@ async def open_handler() -> AsyncIterator[Handler]:
             reply_to_interactions=settings.reply_to_interactions,
         )
         service.exposition.add([*store.instruments(), *handler.ingest.instruments()])
-        yield slow_handler(handler, settings.simulated_latency_s)
+        async with population_followed(store, handler.assume):
+            yield slow_handler(handler, settings.simulated_latency_s)
 
 
 service = Service("extract-features", open_handler, settings=settings.serving)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from kubeyaml.errors import ManifestError
+from kubeyaml.naming import KNOWN_OF_SERVICES, name_by_content
 from kubeyaml.resources import Resource, parse_yaml, read_documents, read_file
 
 _NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -23,7 +24,7 @@ _GENERATOR: Final = [
     dict.fromkeys(("name", "namespace", "behavior", "literals", "files", "type")) | {"options": _OPTIONS}
 ]
 _KNOWN: Final = {
-    **dict.fromkeys(("apiVersion", "kind", "metadata", "namespace", "resources")),
+    **dict.fromkeys(("apiVersion", "kind", "metadata", "namespace", "resources", "components")),
     "patches": [
         {"target": dict.fromkeys(("group", "version", "kind", "name", "namespace")), "patch": None, "path": None}
     ],
@@ -32,7 +33,9 @@ _KNOWN: Final = {
     "generatorOptions": _OPTIONS,
     "images": [dict.fromkeys(("name", "newName", "newTag", "digest"))],
     "labels": [dict.fromkeys(("pairs", "includeSelectors"))],
+    "configurations": None,
 }
+_CONFIGURATION: Final = {"nameReference": [dict.fromkeys(("kind", "version", "fieldSpecs"))]}
 _CLUSTER_SCOPED: Final = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 
 
@@ -48,6 +51,35 @@ def build(directory: Path) -> list[Resource]:
     Raises:
         ManifestError: A file is missing, or a field is beyond the part understood here.
     """
+    resources = _Resources()
+    _apply(directory, resources)
+    name_by_content(resources, resources.hashed, resources.references)
+    return [Resource(resource.body, resource.source) for resource in resources]
+
+
+class _Resources(list[Resource]):
+    """
+    What has been accumulated.
+
+    Attributes:
+        hashed: Kind and name of what will be named by its content.
+        references: Kind, and path in a Knative Service, of further places where such names stand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hashed: set[tuple[str, str]] = set()
+        self.references = set(KNOWN_OF_SERVICES)
+
+    def take(self, other: "_Resources") -> None:
+        """Add what another kustomization made."""
+        self += [Resource(copy.deepcopy(resource.body), resource.source) for resource in other]
+        self.hashed |= other.hashed
+        self.references |= other.references
+
+
+def _apply(directory: Path, resources: _Resources) -> None:
+    """Do to *resources* what the kustomization or component in *directory* says."""
     file = kustomization(directory)
     if file is None:
         raise ManifestError([f"{directory}: no kustomization.yaml in this directory"])
@@ -55,7 +87,7 @@ def build(directory: Path) -> list[Resource]:
     if unknown := [f"{file}: {field}: is not understood here" for field in _unknown(content, _KNOWN, path="")]:
         raise ManifestError(unknown)
     try:
-        return _built(file, content)
+        _accumulate(file, content, resources)
     except (LookupError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise ManifestError([f"{file}: {error}"]) from error
 
@@ -73,22 +105,29 @@ def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
                 yield at
 
 
-def _built(file: Path, content: Mapping[str, Any]) -> list[Resource]:
-    paths = [file.parent / entry for entry in content.get("resources") or ()]
-    found = [resource for path in paths for resource in (build(path) if path.is_dir() else read_file(path))]
-    resources = [Resource(copy.deepcopy(resource.body), resource.source) for resource in found]
+def _accumulate(file: Path, content: Mapping[str, Any], resources: _Resources) -> None:
+    for path in (file.parent / entry for entry in content.get("resources") or ()):
+        found = _Resources()
+        if path.is_dir():
+            _apply(path, found)
+        else:
+            found += read_file(path)
+        resources.take(found)
+    for entry in content.get("configurations") or ():
+        resources.references |= _references(file.parent / entry)
     for kind, field in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
         for entry in content.get(field) or ():
             options = (content.get("generatorOptions") or {}) | (entry.get("options") or {})
             _generate(kind, entry, resources, file=file, hashed=not options.get("disableNameSuffixHash"))
+    for entry in content.get("components") or ():
+        _apply(file.parent / entry, resources)
     for entry in content.get("patches") or ():
         _patch(entry, resources, root=file.parent)
     for resource in resources:
         _transform(resource.body, content)
-    return [Resource(resource.body, resource.source) for resource in resources]
 
 
-def _generate(kind: str, entry: Mapping[str, Any], resources: list[Resource], *, file: Path, hashed: bool) -> None:
+def _generate(kind: str, entry: Mapping[str, Any], resources: _Resources, *, file: Path, hashed: bool) -> None:
     def encoded(value: bytes) -> str:
         return base64.b64encode(value).decode() if kind == "Secret" else value.decode()
 
@@ -102,7 +141,7 @@ def _generate(kind: str, entry: Mapping[str, Any], resources: list[Resource], *,
         data[key or Path(path).name] = encoded((file.parent / path).read_bytes())
     if entry.get("behavior", "create") == "create":
         if hashed:
-            raise ValueError(f"{kind} {entry['name']}: options.disableNameSuffixHash must be true")
+            resources.hashed.add((kind, entry["name"]))
         metadata = {field: entry[field] for field in ("name", "namespace") if field in entry}
         body = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": data}
         resources.append(
@@ -146,8 +185,11 @@ def _operate(body: Any, operation: Mapping[str, Any]) -> None:
             body[key] = (body[key], operation["value"])[1]
         elif kind == "remove":
             del body[key]
+        elif kind == "test":
+            if body[key] != operation["value"]:
+                raise ValueError(f"it is {body[key]!r}")
         else:
-            raise ValueError("only add, replace and remove are understood here")
+            raise ValueError("only add, replace, remove and test are understood here")
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"patches: {kind} {pointer}: {error!r}") from error
 
@@ -156,6 +198,9 @@ def _transform(body: dict[str, Any], content: Mapping[str, Any]) -> None:
     metadata, namespace = body["metadata"], content.get("namespace")
     if namespace and body["kind"] not in _CLUSTER_SCOPED:
         metadata["name" if body["kind"] == "Namespace" else "namespace"] = namespace
+        for subject in body.get("subjects") or ():
+            if subject["kind"] == "ServiceAccount":
+                subject["namespace"] = namespace
     for entry in content.get("labels") or ():
         if entry.get("includeSelectors"):
             raise ValueError("labels: includeSelectors would put a selector into a Knative Service")
@@ -181,3 +226,16 @@ def _renamed(image: str, entry: Mapping[str, str]) -> str:
     if "newTag" in entry:
         version = f":{entry['newTag']}"
     return name + (f"@{entry['digest']}" if "digest" in entry else version)
+
+
+def _references(file: Path) -> set[tuple[str, str]]:
+    """Read a file of `configurations`: further places in a Knative Service where names of generated objects stand."""
+    content: dict[str, Any] = next(iter(read_documents(file)), {})
+    if unknown := list(_unknown(content, _CONFIGURATION, path="")):
+        raise ValueError(f"{file}: {', '.join(unknown)}: is not understood here")
+    return {
+        (entry["kind"], spec["path"])
+        for entry in content.get("nameReference") or ()
+        for spec in entry["fieldSpecs"]
+        if (spec["group"], spec["kind"]) == ("serving.knative.dev", "Service")
+    }

@@ -13,6 +13,8 @@ PARTS = {
     "recsys": ("src/recsys", set()),
     "kubeyaml": ("src/kubeyaml", set()),
     "localkn": ("src/localkn", {"kubeyaml"}),
+    # A process of the platform, which talks to it as its verbs do.
+    "knbroker": ("src/knbroker", {"kubeyaml", "localkn"}),
     # Shows what localkn runs; localkn starts it as a program and knows nothing of what it shows.
     "dashboard": ("src/dashboard", {"localkn", "recsys"}),
     "functions.extract_features": ("functions/extract_features", {"recsys"}),

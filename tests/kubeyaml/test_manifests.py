@@ -44,6 +44,7 @@ apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: prod
 resources: [../base]
+components: [../part]
 images:
   - {name: ghcr.io/acme/rank, newName: local/rank, newTag: dev}
   - {name: other, digest: "sha256:11"}
@@ -69,6 +70,24 @@ patches:
     patch: |-
       - {op: remove, path: /spec}
 """
+PART = """
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+resources: [more.yaml]
+components: [../inner]
+generatorOptions: {disableNameSuffixHash: true}
+configMapGenerator:
+  - {name: settings, behavior: merge, literals: [D=of the component]}
+patches:
+  - target: {kind: Service, name: rank|inner}
+    patch: |-
+      - {op: add, path: /metadata/annotations/part, value: "yes"}
+"""
+INNER = """
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+resources: [inner.yaml]
+"""
 
 
 @pytest.fixture
@@ -79,6 +98,10 @@ def overlay(tmp_path: Path) -> Path:
         "base/service.yaml": SERVICE,
         "base/others.yaml": OTHERS,
         "over/kustomization.yaml": OVERLAY,
+        "part/kustomization.yaml": PART,
+        "part/more.yaml": "{apiVersion: v1, kind: ServiceAccount, metadata: {name: more}}",
+        "inner/kustomization.yaml": INNER,
+        "inner/inner.yaml": SERVICE.replace("rank,", "inner,").replace("since: 2026-01-01, ", ""),
         "over/f.json": '{"k": 1}',
         "over/job.yaml": "- {op: replace, path: /metadata/labels/x, value: z}",
     }.items():
@@ -97,14 +120,21 @@ def test_an_overlay_is_built(overlay: Path) -> None:
     rank = built["Service", "rank"]
     assert rank["metadata"] == {
         "name": "rank", "namespace": "prod", "labels": {"app": "recsys"},
-        "annotations": {"since": "now", "example.com/tilde~": "x"},
+        "annotations": {"since": "now", "example.com/tilde~": "x", "part": "yes"},
     }  # fmt: skip
     (container,) = rank["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "local/rank:dev"
     assert [variable["name"] for variable in container["env"]] == ["Z", "A", "B"]
     assert built["ConfigMap", "settings"]["data"] == {
-        "A": "2", "B": "two words", "C": "x=y", "f.json": '{"k": 1}', "copy": '{"k": 1}',
-    }  # fmt: skip
+        "A": "2",
+        "B": "two words",
+        "C": "x=y",
+        "f.json": '{"k": 1}',
+        "copy": '{"k": 1}',
+        "D": "of the component",
+    }
+    assert built["Service", "inner"]["metadata"]["annotations"]["part"] == "yes"
+    assert built["ServiceAccount", "more"]["metadata"]["namespace"] == "prod"  # fmt: skip
     assert built["Secret", "keys"]["data"] == {"T": "dG9rZW4="}
     assert "namespace" not in built["ClusterRole", "reader"]["metadata"]
     assert ("Namespace", "prod") in built
@@ -126,12 +156,11 @@ def test_kubectl_builds_the_same(overlay: Path) -> None:
         ("includeSelectors: false", "includeSelectors: true", "includeSelectors would put a selector"),
         ("newTag: dev", "tagSuffix: x", "images.tagSuffix: is not understood here"),
         ("type: Opaque", "envs: [x]", "secretGenerator.envs: is not understood here"),
-        ("generatorOptions: {disableNameSuffixHash: true}", "", "options.disableNameSuffixHash must be true"),
         ("generatorOptions: {disableNameSuffixHash: true}", "generatorOptions: {labels: {}}", "generatorOptions.labels: is not"),
         ("name: settings", "name: missing", "there is no ConfigMap missing to merge"),
         ("files: [f.json]", "files: [g.json]", "No such file"),
         ("{kind: Service, name: ra.k}", "{labelSelector: x}", "patches.target.labelSelector: is not understood here"),
-        ("op: remove, path: /metadata", "op: copy, path: /metadata", "only add, replace and remove"),
+        ("op: remove, path: /metadata", "op: copy, path: /metadata", "only add, replace, remove and test"),
         ("op: remove, path: /metadata", "op: remove, path: /nowhere", "remove /nowhere/annotations/until"),
         ("target: {group: batch, version: v1}\n    ", "", "only JSON 6902 patches with a target"),
         ("- {op: remove, path: /spec}", "spec: {}", "only JSON 6902 patches with a target"),

@@ -59,7 +59,7 @@ def main(root: Path, paths: Iterable[Path]) -> None:
     found = libraries(binaries, root=root)
     for path in sorted({*found, *_by_name(found)}):
         place(path, root)
-    _configure(root)
+    configure(root)
     _compile(root)
 
 
@@ -106,7 +106,7 @@ def _copy_tree(path: Path, root: Path, *, unwanted: set[str]) -> None:
     shutil.copytree(path, target, ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True)
 
 
-def _configure(root: Path) -> None:
+def configure(root: Path) -> None:
     """Write the few files that libc and OpenSSL look for."""
     etc = root / "etc"
     etc.mkdir(exist_ok=True)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# Each image and its Dockerfile. `offline` seeds the demo on a cluster and trains.
+# Each image and its Dockerfile. `offline` seeds the demo on a cluster and trains; `redis` is the demo's feature store.
 IMAGES: Mapping[str, str] = {
     "extract-features": "functions/extract_features/Dockerfile",
     "rank-items": "functions/rank_items/Dockerfile",
     "recommend": "functions/recommend/Dockerfile",
     "offline": "offline/Dockerfile",
+    "redis": "knative/components/redis/Dockerfile",
 }
 _BUILDERS: Mapping[str, Sequence[str]] = {
     "docker": ("docker", "build"),

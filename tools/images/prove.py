@@ -22,7 +22,7 @@ from pathlib import Path
 from tools.images.building import IMAGES, ROOT, Builder, BuildError
 from tools.images.running import Image, post, running, unpacked
 
-FUNCTIONS = [name for name in IMAGES if name != "offline"]
+FUNCTIONS = ("extract-features", "rank-items", "recommend")
 TOOLS = ("buildah", "debootstrap", "unshare", "setpriv")
 _BASE = "localhost/recsys-base:debootstrap"
 _PREFIX = "localhost/recsys"
@@ -140,7 +140,7 @@ def pipeline(images: Mapping[str, Image]) -> Iterator[int]:
     """Run all three, wired to each other; yield the public one's port."""
     ports = {name: _free_port() for name in images}
     with ExitStack() as stack:
-        for name in ("extract-features", "rank-items", "recommend"):
+        for name in FUNCTIONS:
             stack.enter_context(running(images[name], _env(name, ports), port=ports[name]))
         yield ports["recommend"]
 

@@ -1,0 +1,52 @@
+"""What to assume of users the store does not know, as the store has it: at the start, and from then on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from recsys.contracts.wire import Features
+from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
+
+START_WITHIN_S = 20.0
+AGAIN_S = 0.25
+# So long may instances differ after the store's content was exchanged.
+REFRESH_S = 5.0
+
+
+async def first_population(
+    store: FeatureStore, *, within_s: float = START_WITHIN_S, again_s: float = AGAIN_S
+) -> Features:
+    """
+    Read the population of a *store* that may be starting itself, as everything does on a fresh cluster.
+
+    Raises:
+        StoreError: the store was away all that time, or is not one of ours.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while True:
+                with contextlib.suppress(StoreUnavailableError):
+                    return await store.population()
+                await asyncio.sleep(again_s)
+    return await store.population()
+
+
+@asynccontextmanager
+async def population_followed(
+    store: FeatureStore, assume: Callable[[Features], None], *, every_s: float = REFRESH_S
+) -> AsyncIterator[None]:
+    """Hand the population to *assume* again and again while the block runs: the store may be filled meanwhile."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            with contextlib.suppress(StoreError):
+                assume(await store.population())
+
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,73 @@
+"""
+Names of generated ConfigMaps and Secrets that end in a hash of their content, as kustomize makes them.
+
+Source: kubernetes-sigs/kustomize api/hasher/hasher.go (what is hashed, and how it is written).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+
+from kubeyaml.resources import Resource
+
+Place = tuple[str, str]
+
+# Where such a name stands in other objects.
+_REFERENCES: Final = {
+    "ConfigMap": {"configMapRef/name", "configMapKeyRef/name", "configMap/name"},
+    "Secret": {"secretRef/name", "secret/secretName", "secretKeyRef/name"},
+}
+KNOWN_OF_SERVICES: Final = frozenset({("Secret", "spec/template/spec/containers/env/valueFrom/secretKeyRef/name")})
+"""Kind and path of what kustomize knows of a Knative Service by itself; `configurations` tells it of more."""
+
+# Digits that could spell words become letters that cannot.
+_LETTERS: Final = str.maketrans("013ae", "ghkmt")
+
+
+def name_by_content(
+    resources: Iterable[Resource], hashed: AbstractSet[tuple[str, str]], references: AbstractSet[Place]
+) -> None:
+    """
+    Rename in place what is in *hashed* (kind and name), and follow the new names in whatever refers to them.
+
+    Args:
+        resources: All of a build.
+        hashed: Kind and name of what is named by its content.
+        references: Kind, and path in a Knative Service, of where such names stand.
+    """
+    resources = list(resources)
+    names = {}
+    for resource in resources:
+        if (resource.kind, resource.name) in hashed:
+            name = f"{resource.name}-{suffix(resource.body)}"
+            names[resource.kind, resource.name] = resource.body["metadata"]["name"] = name
+    for resource in resources:
+        _rename(resource.body, names, known=references if resource.is_service else None, path="")
+
+
+def suffix(body: Mapping[str, Any]) -> str:
+    """Return the ten characters that a ConfigMap's or Secret's content comes to; its name has no part in them."""
+    fields = {"kind": body["kind"], "name": "", "data": body.get("data") or ""}
+    fields |= {"type": body["type"]} if body["kind"] == "Secret" else {}
+    # As Go writes JSON: sorted, without spaces, and so that HTML could hold it.
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return hashlib.sha256(text.encode()).hexdigest()[:10].translate(_LETTERS)
+
+
+def _rename(node: Any, names: Mapping[Place, str], *, known: AbstractSet[Place] | None, path: str) -> None:
+    """Walk *node*; rename where *known* says so, or in any reference where it is None."""
+    if isinstance(node, list):
+        for item in node:
+            _rename(item, names, known=known, path=path)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            at = f"{path}/{key}" if path else key
+            for kind, ends in _REFERENCES.items():
+                refers = (kind, at) in known if known is not None else "/".join(at.split("/")[-2:]) in ends
+                if refers and isinstance(value, str):
+                    node[key] = names.get((kind, value), value)
+            _rename(value, names, known=known, path=at)

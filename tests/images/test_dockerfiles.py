@@ -1,0 +1,106 @@
+"""What the Dockerfiles say, without building them: `./run.sh prove-images` builds and runs them."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.knative.objects import OVERLAYS, ROOT, container, overlay, services
+from tools.images.building import IMAGES
+
+# The image a function's code is in; `fused` and the two others serve or run something besides.
+LOCKS = {"extract-features", "rank-items", "recommend", "offline"}
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Each instruction with its arguments, continued lines joined, the choice of a lock file made as by default."""
+    text = re.sub(r"\\\n", "", path.read_text())
+    defaults = dict(re.findall(r"^ARG (LOCK)=(\S+)$", text, flags=re.MULTILINE))
+    text = text.replace("${LOCK}", defaults.get("LOCK", ""))
+    found = [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return [(name, rest) for name, rest in found]
+
+
+def final_stage(path: Path) -> list[tuple[str, str]]:
+    whole = instructions(path)
+    last = max(index for index, (name, _) in enumerate(whole) if name == "FROM")
+    return whole[last:]
+
+
+def sources(path: Path) -> Iterator[str]:
+    """What a Dockerfile copies from the build context."""
+    for name, rest in instructions(path):
+        if name == "COPY" and not rest.startswith("--from"):
+            yield from rest.split()[:-1]
+
+
+@pytest.fixture(params=IMAGES)
+def dockerfile(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    return request.param, ROOT / IMAGES[request.param]
+
+
+def test_the_base_is_an_argument(dockerfile):
+    """Whoever builds hands in the base; nothing else is pulled."""
+    _, path = dockerfile
+    first = instructions(path)[0]
+    assert first[0] == "ARG"
+    assert first[1].startswith("BASE=")
+    assert {rest.split()[0] for name, rest in instructions(path) if name == "FROM"} <= {
+        "${BASE}",
+        "${BUILD_BASE}",
+        "scratch",
+    }
+
+
+def test_the_final_stage_is_empty_but_for_what_was_assembled(dockerfile):
+    """From scratch, one copy, no command run in it; a numeric user that is not root; a program in exec form; labels."""
+    name, path = dockerfile
+    stage = final_stage(path)
+    said = dict(stage)
+    assert said["FROM"] == "scratch"
+    assert [rest for each, rest in stage if each == "COPY"] == ["--from=build /rootfs /"]
+    assert not {"RUN", "ADD", "SHELL", "ENTRYPOINT"} & said.keys()
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", said["USER"])
+    assert json.loads(said["CMD"])
+    assert f'org.opencontainers.image.title="{name}"' in said["LABEL"]
+    for label in ("description", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in said["LABEL"]
+
+
+@pytest.mark.parametrize("name", sorted(LOCKS & IMAGES.keys()))
+def test_an_image_installs_its_own_lock_with_hashes(name):
+    """One function's packages and no other's; wheels only, each checked."""
+    copied = [source for source in sources(ROOT / IMAGES[name]) if source.startswith("requirements/")]
+    assert copied == [f"requirements/{name}.txt"]
+    (command,) = [rest for each, rest in instructions(ROOT / IMAGES[name]) if each == "RUN" and "install.py" in rest]
+    assert command.endswith((f'"{name}.txt"]', '"requirements.txt"]'))
+    flags = (ROOT / "tools/images/install.py").read_text()
+    assert all(flag in flags for flag in ("--require-hashes", "--only-binary=:all:", "--no-deps"))
+    assert "--hash=sha256:" in (ROOT / copied[0]).read_text()
+
+
+def test_what_is_copied_gets_into_the_build(dockerfile):
+    """Each source is there, and .dockerignore lets it in."""
+    _, path = dockerfile
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "**"
+    allowed = [rule[1:] for rule in rules if rule.startswith("!")]
+    for source in sources(path):
+        assert (ROOT / source).exists(), source
+        files = list((ROOT / source).rglob("*.py")) or [ROOT / source]
+        for file in files:
+            inside = str(file.relative_to(ROOT))
+            assert any(fnmatch.fnmatch(inside, rule.replace("/**", "/*")) for rule in allowed), inside
+
+
+@pytest.mark.parametrize("name", [each for each in OVERLAYS if each not in {"local", "fused"}])
+def test_every_image_of_an_overlay_has_a_dockerfile(name):
+    """A cluster without a registry can run what was built here, and nothing is missing."""
+    used = {container(service)["image"] for service in services(overlay(name)).values()}
+    for body in overlay(name):
+        if body["kind"] in {"Job", "StatefulSet"}:
+            used |= {each["image"] for each in body["spec"]["template"]["spec"]["containers"]}
+    assert {re.sub(r"[:@].*", "", image.rpartition("/")[2]) for image in used} <= IMAGES.keys()

@@ -1,0 +1,85 @@
+"""The overlays as the objects a cluster would be given."""
+
+import copy
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubeyaml.kustomize import build as kubeyaml_build
+
+ROOT = Path(__file__).parents[2]
+KNATIVE = ROOT / "knative"
+OVERLAYS = sorted(path.name for path in (KNATIVE / "overlays").iterdir())
+# `local` and `fused` are for localkn; the others are given to clusters.
+ON_CLUSTERS = [name for name in OVERLAYS if name not in {"local", "fused"}]
+FUNCTIONS = ("extract-features", "rank-items", "recommend")
+
+Object = dict[str, Any]
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+
+
+@functools.cache
+def _built(directory: Path) -> list[Object]:
+    return [resource.body for resource in kubeyaml_build(directory)]
+
+
+def build(directory: Path) -> list[Object]:
+    """What kustomize makes of *directory*; fresh objects at every call."""
+    return copy.deepcopy(_built(directory))
+
+
+def build_by_kubectl(directory: Path) -> list[Object]:
+    done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def overlay(name: str) -> list[Object]:
+    return build(KNATIVE / "overlays" / name)
+
+
+def is_knative(body: Object) -> bool:
+    return (body["apiVersion"], body["kind"]) == ("serving.knative.dev/v1", "Service")
+
+
+def services(objects: list[Object]) -> dict[str, Object]:
+    return {body["metadata"]["name"]: body for body in objects if is_knative(body)}
+
+
+def container(service: Object) -> Object:
+    (found,) = service["spec"]["template"]["spec"]["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+def environment(service: Object, objects: list[Object]) -> dict[str, str]:
+    """Every variable the manifests give a container; what comes from a Secret is called `secret`."""
+    maps = {body["metadata"]["name"]: body.get("data") or {} for body in objects if body["kind"] == "ConfigMap"}
+    found: dict[str, str] = {}
+    for source in container(service).get("envFrom") or ():
+        found |= maps[source["configMapRef"]["name"]]
+    for entry in container(service).get("env") or ():
+        found[entry["name"]] = "secret" if "valueFrom" in entry else str(entry.get("value", ""))
+    return found
+
+
+def annotations(service: Object) -> dict[str, str]:
+    """The scaling annotations without their group."""
+    found = service["spec"]["template"]["metadata"]["annotations"]
+    return {key.rpartition("/")[2]: value for key, value in found.items()}
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its path; list positions are left out."""
+    yield path, node
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from walk(value, f"{path}.{key}" if path else key)
+    elif isinstance(node, list):
+        for item in node:
+            yield from walk(item, path)

@@ -1,0 +1,166 @@
+"""
+overlays/dev with everything but the cluster: its Redis, its job and its functions as processes, each with the command
+line and the environment that the manifests give it. What no look at YAML shows: that they start and fit together.
+"""
+
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from offline.seeding import main as seed
+from recsys.contracts import events
+from tests.knative.objects import Object, container, overlay, services
+from tests.localkn.running import eventually
+from tests.offline.api_server import api_server
+from tests.running import Running, running, take_port
+
+needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+pytestmark = [needs_redis, pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(120)]
+
+NAMES = {"extract-features": "extract_features", "rank-items": "rank_items", "recommend": "recommend"}
+
+
+def pod(objects: list[Object], kind: str, name: str) -> Object:
+    """The one container of a workload."""
+    (body,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    (found,) = body["spec"]["template"]["spec"]["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+def environment(container: Object, objects: list[Object]) -> dict[str, str]:
+    """What the kubelet would set, Secrets included."""
+    named = {(body["kind"], body["metadata"]["name"]): body.get("data") or {} for body in objects}
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or ():
+        found |= named["ConfigMap", source["configMapRef"]["name"]]
+    for entry in container.get("env") or ():
+        reference = entry.get("valueFrom", {}).get("secretKeyRef")
+        secret = named["Secret", reference["name"]][reference["key"]] if reference else ""
+        found[entry["name"]] = base64.b64decode(secret).decode() if reference else entry["value"]
+    return found
+
+
+def mount(folder: Path, data: dict[str, str]) -> Path:
+    """A ConfigMap as the kubelet mounts it: each file a link into a folder that is exchanged as a whole."""
+    content = folder / "..2026_11_22_12_00_00.1"
+    content.mkdir(parents=True)
+    (folder / "..data").symlink_to(content.name)
+    for name, encoded in data.items():
+        (content / name).write_bytes(base64.b64decode(encoded))
+        (folder / name).symlink_to(f"..data/{name}")
+    return folder
+
+
+@dataclass
+class Cluster:
+    """What runs."""
+
+    functions: dict[str, Running]
+
+    def recommend(self, user_id: str, top_k: int = 5) -> dict[str, Any]:
+        answer = self.functions["recommend"].post({"user_id": user_id, "top_k": top_k})
+        assert answer.status_code == 200, answer.text
+        return answer.json()  # type: ignore[no-any-return]
+
+    def deliver(self, service: str, type_: str, data: object, *, event_id: str) -> httpx.Response:
+        """Send an event as a Broker's trigger does: binary mode, a reply welcome, no token."""
+        headers = {
+            "ce-specversion": "1.0", "ce-id": event_id, "ce-source": "/test", "ce-type": type_, "prefer": "reply",
+            "ce-knativearrivaltime": "2026-08-01T00:00:00Z", "content-type": "application/json",
+        }  # fmt: skip
+        return self.functions[service].post(data, **headers)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Everything at once and in no good order: the function before its store, the store before it is filled."""
+    objects, folder, port = overlay("dev"), tmp_path_factory.mktemp("dev"), take_port()
+    found = services(objects)
+
+    def told(name: str, **changes: str) -> dict[str, str]:
+        given = environment(container(found[name]), objects)
+        assert changes.keys() <= given.keys()
+        # One machine: its ports are shared, so is its /tmp.
+        return {**given, "METRICS_PORT": "0", **changes}
+
+    store_url = environment(container(found["extract-features"]), objects)["FEATURE_STORE_URL"]
+    (store,) = [b for b in objects if (b["apiVersion"], b["kind"]) == ("v1", "Service")]
+    assert store_url == f"redis://{store['metadata']['name']}:{store['spec']['ports'][0]['port']}/0"
+    store_url = f"redis://127.0.0.1:{port}/0"
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        early = running("extract_features", told("extract-features", FEATURE_STORE_URL=store_url))
+        starting = pool.submit(stack.enter_context, early)
+        redis = pod(objects, "StatefulSet", "feature-store")
+        password = environment(redis, objects)["REDISCLI_AUTH"]
+        (folder / "data").mkdir()
+        words = [*redis["command"], *redis["args"], "--port", str(port), "--bind", "127.0.0.1"]
+        words = [word.replace("$(REDISCLI_AUTH)", password).replace("/data", str(folder / "data")) for word in words]
+        process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+        stack.callback(process.kill)
+        features = starting.result()
+        model = _seed(pod(objects, "Job", "seed-demo"), objects, store_url)
+        ranking = stack.enter_context(
+            running("rank_items", told("rank-items", MODEL_PATH=str(mount(folder / "models", model))))
+        )
+        urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url}
+        popular = str(folder / "popular.json")
+        recommend = stack.enter_context(running("recommend", told("recommend", POPULAR_LIST_PATH=popular, **urls)))
+        yield Cluster({"extract-features": features, "rank-items": ranking, "recommend": recommend})
+
+
+def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
+    """Run the job's command; return the ConfigMap that it makes, which is the one that rank-items mounts."""
+    assert job["command"][:3] == ["python", "-m", "offline.seeding"]
+    ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
+    (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
+    with api_server() as api, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offline.publishing.Cluster.own", lambda: api.cluster)
+        assert seed(job["command"][3:], env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0
+        return api.maps[wanted]["binaryData"]  # type: ignore[no-any-return]
+
+
+def test_it_answers(cluster):
+    """Real recommendations, not the fallback."""
+    answer = cluster.recommend("user_42")
+    assert len(answer["recommendations"]) == 5
+    assert not answer.get("degraded")
+
+
+def test_an_interaction_shows_in_the_next_answer(cluster):
+    """Delivered as the Trigger does, answered with an empty 202: what was bought is not recommended again."""
+    first = cluster.recommend("user_7")["recommendations"][0]["item_id"]
+    data = {"user_id": "user_7", "item_id": first, "kind": "purchase", "time": "2026-08-01T00:00:00Z"}
+    answer = cluster.deliver("extract-features", events.INTERACTION, data, event_id="1")
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert first not in {each["item_id"] for each in cluster.recommend("user_7", 50)["recommendations"]}
+
+
+def test_a_request_event_gets_a_reply_event(cluster):
+    """As the Broker expects it: 200, ce- headers, a type that no Trigger takes."""
+    answer = cluster.deliver("recommend", events.REQUESTED, {"user_id": "user_8", "top_k": 3}, event_id="2")
+    assert (answer.status_code, answer.headers["ce-type"]) == (200, events.COMPLETED)
+    assert len(answer.json()["recommendations"]) == 3
+    taken = [body["spec"]["filters"] for body in overlay("dev") if body["kind"] == "Trigger"]
+    assert events.COMPLETED not in json.dumps(taken)
+
+
+def test_strangers_get_the_population_s_features(cluster):
+    """Also from an instance that was there before the store was filled."""
+    features = cluster.functions["extract-features"]
+
+    def purchases() -> int:
+        answer = features.post({"user_id": "nobody knows them"}).json()
+        assert answer["cold_start"]
+        return int(answer["features"]["total_purchases"])
+
+    eventually(lambda: purchases() > 0, within_s=30)

@@ -1,0 +1,82 @@
+"""The functions' configuration and the environment in the manifests are the same set."""
+
+from types import ModuleType
+
+import pytest
+
+from functions.extract_features import settings as extract_features
+from functions.rank_items import settings as rank_items
+from functions.recommend import settings as recommend
+from kubeyaml.templates import Template
+from recsys.settings import Reader
+from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, overlay, services
+from tools.doctor import find_contradictions
+
+pytestmark = pytest.mark.may_block
+
+SETTINGS: dict[str, ModuleType] = {
+    "extract-features": extract_features,
+    "rank-items": rank_items,
+    "recommend": recommend,
+}
+
+# What stands in no manifest because something else sets it.
+SET_BY = {
+    "HOST": "the Dockerfiles",
+    "PORT": "Knative",
+    "K_REVISION": "Knative",
+    "K_SINK": "Knative, with components/served-events",
+    "K_CE_OVERRIDES": "Knative, with components/served-events",
+    "LOCALKN_POD": "localkn",
+    "LOCALKN_STATS": "localkn",
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the variables that settings ask for while the test runs."""
+    names: set[str] = set()
+
+    class Recording(Reader):
+        def finish(self) -> None:
+            names.update(self.names)
+            super().finish()
+
+    for module in SETTINGS.values():
+        monkeypatch.setattr(module, "Reader", Recording)
+    return names
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
+def test_what_is_read_is_what_is_set(asked, name, function):
+    """Every variable a function reads stands in the manifests or is set by something named here, and none besides."""
+    objects = overlay(name)
+    given = environment(services(objects)[function], objects)
+    settings = SETTINGS[function].Settings.from_env(given)
+    assert asked - SET_BY.keys() == given.keys()
+    template = Template.from_body(services(objects)[function]["spec"]["template"])
+    assert list(find_contradictions(settings, template)) == []
+
+
+def test_what_others_set_is_read(asked):
+    """The list of what others set holds nothing that no function reads."""
+    for function, module in SETTINGS.items():
+        objects = overlay("dev")
+        module.Settings.from_env(environment(services(objects)[function], objects))
+    assert asked >= SET_BY.keys()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_image_sets_what_it_should(function):
+    """What the Dockerfiles are said to set is in them."""
+    text = (ROOT / "functions" / function.replace("-", "_") / "Dockerfile").read_text()
+    assert "HOST=0.0.0.0" in text
+
+
+def test_the_door_for_events_is_recommend_with_another_name():
+    """components/event-door repeats base/recommend.yaml: what a request gets, an event gets."""
+    objects = overlay("prod")
+    door, public = (environment(services(objects)[name], objects) for name in ("recommend-events", "recommend"))
+    assert {**door, "AUTH": public["AUTH"]} == public
+    assert (door["AUTH"], public["AUTH"]) == ("off", "tokens")

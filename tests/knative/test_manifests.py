@@ -1,0 +1,137 @@
+"""Every overlay as a cluster would be given it, against the rules in rules.py and the schemas in schemas.py."""
+
+import copy
+import os
+from typing import Any
+
+import pytest
+
+from tests.knative.objects import (
+    KNATIVE,
+    ON_CLUSTERS,
+    OVERLAYS,
+    Object,
+    build,
+    build_by_kubectl,
+    needs_kubectl,
+    overlay,
+    services,
+)
+from tests.knative.rules import RULES
+from tests.knative.schemas import faults
+
+pytestmark = pytest.mark.may_block
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ON_CLUSTERS)
+def test_rule(name, rule):
+    """The overlay keeps the rule; a failure names both, and the objects."""
+    found = list(RULES[rule](name, overlay(name)))
+    assert not found, f"overlay {name}, rule {rule} ({RULES[rule].__doc__}): {found}"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_object_fits_its_schema(name):
+    """Each object's fields are those of its kind's API, and of their types."""
+    assert [fault for body in overlay(name) for fault in faults(body)] == []
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_kubectl_builds_the_same(name):
+    """What all these tests look at is, object for object, what `kubectl apply -k` sends."""
+
+    def key(body: Object) -> tuple[str, str, str]:
+        return body["apiVersion"], body["kind"], body["metadata"]["name"]
+
+    assert sorted(overlay(name), key=key) == sorted(build_by_kubectl(KNATIVE / "overlays" / name), key=key)
+
+
+@pytest.mark.parametrize("component", ["event-policy", "served-events", "service-tokens", "model-volume"])
+def test_optional_components_fit_production(component, tmp_path):
+    """What is not part of an overlay can be added to production's, and stays valid."""
+    there = os.path.relpath(KNATIVE, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
+        f"resources: [{there}/overlays/prod]\ncomponents: [{there}/components/{component}]\n"
+    )
+    objects = build(tmp_path)
+    assert [fault for body in objects for fault in faults(body)] == []
+    kept = {
+        name: rule for name, rule in RULES.items() if name not in {"event_policy_is_opt_in", "webhook_accepts_services"}
+    }
+    secrets = {"service-tokens"}
+    found = [fault for rule in kept.values() for fault in rule("prod", copy.deepcopy(objects))]
+    assert [fault for fault in found if not any(each in fault for each in secrets)] == []
+
+
+@pytest.mark.parametrize(
+    ("component", "gateways"),
+    [("gateway-istio", {"istio-system"}), ("gateway-contour", {"contour-external", "contour-internal"})],
+)
+def test_other_gateways_are_let_in(component, gateways, tmp_path):
+    """Istio and Contour in Kourier's place: their gateways reach what Kourier's did, nothing else is changed."""
+    there = os.path.relpath(KNATIVE, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
+        f"resources: [{there}/overlays/prod]\ncomponents: [{there}/components/{component}]\n"
+    )
+
+    def sources(objects: list[Object]) -> list[set[str]]:
+        (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
+        return [
+            {source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for source in rule["from"]}
+            for rule in policy["spec"]["ingress"]
+        ]
+
+    first, *others = sources(overlay("prod"))
+    assert sources(build(tmp_path)) == [first - {"kourier-system"} | gateways, *others]
+
+
+def with_change(path: str, value: Any) -> list[Object]:
+    """The dev overlay with one value of rank-items changed."""
+    objects = overlay("dev")
+    node: Any = services(objects)["rank-items"]
+    *parents, last = path.split("/")
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    node[last] = value
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "value"),
+    [
+        ("webhook_accepts_services", "spec/template/spec/terminationGracePeriodSeconds", 30),
+        ("no_selector_was_injected", "spec/selector", {"app": "x"}),
+        ("profile_is_restricted", "spec/template/spec/containers/0/securityContext", {}),
+        ("no_token_is_mounted", "spec/template/spec/automountServiceAccountToken", True),
+        ("scratch_is_there", "spec/template/spec/volumes", []),
+        ("readiness_is_aggressive", "spec/template/spec/containers/0/readinessProbe", {"tcpSocket": {}}),
+        ("scaling_is_decided", "spec/template/spec/containerConcurrency", 3),
+        ("times_are_nested", "spec/template/spec/timeoutSeconds", 10),
+        ("times_are_nested", "spec/template/spec/responseStartTimeoutSeconds", 20),
+        ("resources_are_bounded", "spec/template/spec/containers/0/resources", {"limits": {"cpu": "500m"}}),
+        ("ports_are_free", "spec/template/spec/containers/0/ports", [{"containerPort": 9090}]),
+        ("one_door_is_public", "metadata/labels", {}),
+        ("images_are_placed", "spec/template/spec/containers/0/image", "rank-items"),
+        ("references_lead_somewhere", "spec/template/spec/volumes", [{"name": "x", "configMap": {"name": "recsys"}}]),
+        ("policies_let_knative_in", "spec/template/metadata/labels", {}),
+        ("everything_is_ours", "metadata/labels", {}),
+    ],
+)
+def test_a_rule_finds_what_it_is_for(rule, path, value):
+    """Each rule fails on the fault it is written against."""
+    assert list(RULES[rule]("dev", with_change(path, value)))
+
+
+def test_a_schema_finds_an_unknown_field():
+    """A misspelt field and a wrong type are named with their paths."""
+    (broker,) = [body for body in overlay("dev") if body["kind"] == "Broker"]
+    broker["spec"]["delivery"]["retries"] = 3
+    broker["spec"]["delivery"]["retry"] = "10"
+    assert sorted(faults(broker)) == [
+        "Broker default: spec.delivery.retries: is no field",
+        "Broker default: spec.delivery.retry: '10' is no int",
+    ]

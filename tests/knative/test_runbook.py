@@ -1,0 +1,205 @@
+"""Every command in docs/runbook.md, held against the manifests, kn's flags and our own."""
+
+import argparse
+import copy
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubeyaml import edits
+from kubeyaml.validation import service_faults
+from localkn.kn import _edit_template, add_verbs
+from tests.knative.command_lines import Line, parse
+from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, overlay, services
+from tests.knative.rules import MADE_ELSEWHERE
+from tools.images.building import IMAGES
+from tools.rollout.__main__ import parser as rollout_parser
+
+pytestmark = pytest.mark.may_block
+
+RUNBOOK = ROOT / "docs/runbook.md"
+OVERLAYS = {"recsys": "prod", "default": "dev"}
+# What Knative's installation brings.
+INSTALLED = {
+    "knative-serving": {"config-network", "config-domain", "config-certmanager", "config-features"},
+    "kourier-system": {"kourier-internal"},
+}
+
+
+def commands() -> Iterator[str]:
+    """Every line of the runbook's shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
+    text = RUNBOOK.read_text()
+    for inline in re.findall(r"(?<!`)`((?:kn|kubectl) [^`]+)`", text):
+        yield inline.replace("REVISION", "recommend-00001").replace("NAME", "rank-items")
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from (part.strip() for part in line.split(" | "))
+
+
+def lines(program: str) -> list[str]:
+    return [command for command in commands() if shlex.split(command)[0] == program]
+
+
+def objects_of(line: Line) -> list[Object]:
+    return overlay(OVERLAYS[line.namespace])
+
+
+def names(objects: list[Object]) -> set[str]:
+    return {body["metadata"]["name"] for body in objects}
+
+
+def test_every_line_is_of_a_kind_that_is_checked():
+    """Nothing else stands in a shell block."""
+    known = {"kn", "kubectl", "curl", "./run.sh"}
+    assert {shlex.split(command)[0] for command in commands()} == known
+
+
+@pytest.mark.parametrize("command", lines("kn"))
+def test_kn_lines(command):
+    """Verb and flags are kn's; Services, revisions and namespaces are those of the manifests."""
+    line = parse(command)
+    there = services(objects_of(line))
+    named = [*line.words, *line.all("-s", "--service", "--prune")]
+    assert [name for name in named if re.sub(r"-\d{5}$", "", name) not in there] == []
+
+
+def updates() -> list[str]:
+    return [command for command in lines("kn") if parse(command).verb == "service update"]
+
+
+@pytest.mark.parametrize("command", updates())
+def test_updates_lead_to_services_that_knative_takes(command):
+    """Applied to the manifest: known variables, own images, percentages that sum to 100, a Service that is valid."""
+    line = parse(command)
+    (name,) = line.words
+    objects = objects_of(line)
+    service = services(objects)[name]
+    read = environment(service, objects).keys()
+    assert {value.split("=")[0] for value in line.all("--env", "-e", "--env-value-from")} <= read
+    for image in line.all("--image"):
+        assert _image_name(image) == _image_name(container(service)["image"])
+    changed = _updated(service, command)
+    assert service_faults(changed) == []
+    for value in line.all("--env-value-from"):
+        _, secret, key = value.split("=")[1].split(":")
+        assert (secret, key) in secrets_made(line.namespace)
+
+
+def _updated(service: Object, command: str) -> Object:
+    """What localkn's kn, which does as kn, makes of *service*."""
+    parser = argparse.ArgumentParser()
+    add_verbs(parser)
+    options, unknown = parser.parse_known_args([w for w in shlex.split(command)[1:] if w != "--namespace"])
+    assert [word for word in unknown if word.startswith("-")] in ([], ["--env-value-from"])
+    changed: dict[str, Any] = copy.deepcopy(service)
+    _edit_template(changed, options)
+    tag = {"latestRevision": True, "percent": 0, "tag": "candidate"}
+    pinned = {"revisionName": "rank-items-00007", "percent": 100}
+    # As it is when the candidate has been made.
+    if "candidate" in command and "--tag" not in options.tag and not options.tag:
+        changed["spec"]["traffic"] = [tag, pinned]
+    if options.traffic:
+        changed["spec"]["traffic"] = edits.traffic(
+            {**changed, "status": {"traffic": []}},
+            tags=options.tag, untags=options.untag, shares=options.traffic, mutation=bool(options.image),
+        )  # fmt: skip
+        assert sum(target["percent"] for target in changed["spec"]["traffic"]) == 100
+    return changed
+
+
+def _image_name(image: str) -> str:
+    return re.sub(r"[:@].*", "", image.rpartition("/")[2])
+
+
+def secrets_made(namespace: str) -> set[tuple[str, str]]:
+    """Every Secret that the runbook makes, with its keys."""
+    made = set()
+    for command in lines("kubectl"):
+        line = parse(command)
+        if line.verb == "create" and line.namespace == namespace:
+            assert line.words[:2] == ["secret", "generic"]
+            made |= {(line.words[2], value.split("=")[0]) for value in line.all("--from-file")}
+    return made
+
+
+def test_the_secrets_that_production_wants_are_made():
+    """Every Secret that its manifests refer to and do not bring, with the key or file that is read."""
+    objects, wanted = overlay("prod"), set()
+    for service in services(objects).values():
+        for entry in container(service).get("env") or ():
+            if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
+                wanted.add((reference["name"], reference["key"]))
+        mounts = {mount["name"]: mount["mountPath"] for mount in container(service).get("volumeMounts") or ()}
+        tokens = Path(environment(service, objects).get("AUTH_TOKENS_FILE", "-"))
+        for volume in service["spec"]["template"]["spec"].get("volumes") or ():
+            if secret := volume.get("secret"):
+                assert tokens.parent == Path(mounts[volume["name"]])
+                wanted.add((secret["secretName"], tokens.name))
+    assert {name for name, _ in wanted} == MADE_ELSEWHERE["prod"]
+    assert wanted <= secrets_made("recsys")
+
+
+@pytest.mark.parametrize("command", lines("kubectl"))
+def test_kubectl_lines(command):
+    """Verbs and flags are kubectl's; files and overlays are there; what is named is in the manifests or made by them."""
+    line = parse(command)
+    for path in line.all("-k", "-f", "--patch-file"):
+        assert path == "-" or (ROOT / path).exists(), path
+    for path in line.all("-k"):
+        assert overlay(Path(path).name)
+    for patch in line.all("--patch"):
+        assert set(json.loads(patch)) == {"data"}
+    if line.namespace in INSTALLED:
+        assert {word.rpartition("/")[2] for word in line.words} & INSTALLED[line.namespace]
+        return
+    objects = objects_of(line)
+    for selector in line.all("-l", "--selector"):
+        key, _, value = selector.partition("=")
+        assert value in ({"recsys"} if key == "app.kubernetes.io/part-of" else services(objects)), selector
+    if line.verb in {"delete", "logs"} and line.words:
+        name = line.words[-1].rpartition("/")[2]
+        assert name in names(objects) | {line.namespace} | MADE_ELSEWHERE.get(OVERLAYS[line.namespace], set())
+
+
+@pytest.mark.parametrize("command", lines("./run.sh"))
+def test_our_own_verbs(command):
+    """The verb is there; a rollout's flags are parsed by its own parser."""
+    _, verb, *words = shlex.split(command)
+    assert f"run_{verb}()" in (ROOT / "run.sh").read_text()
+    assert verb == "rollout"
+    options = rollout_parser().parse_args(words)
+    assert options.service in services(overlay(OVERLAYS[options.namespace]))
+    assert {_image_name(image) for image in options.image} <= IMAGES.keys()
+
+
+def test_every_alert_has_its_paragraph():
+    """A rule's link leads to a heading of its own name, and no heading is left of a rule that went."""
+    rules = [
+        rule["alert"]
+        for path in KNATIVE.glob("monitoring/*rules.yaml")
+        for group in yaml.safe_load(path.read_text())["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    section = RUNBOOK.read_text().partition("## Alerts\n")[2].partition("\n## ")[0]
+    headings = re.findall(r"^### (.+)$", section, flags=re.MULTILINE)
+    assert len(headings) == len({*headings}) > 0
+    # The rules come with knative/monitoring.
+    if rules:
+        assert sorted(headings) == sorted(rules)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["kn service roll x", "kn service update x --scale-up 3", "kn service update x --image", "kubectl get --no-wait=1"],
+)
+def test_a_line_that_is_wrong_is_noticed(command):
+    """Unknown verbs and flags, and flags without their value."""
+    with pytest.raises(AssertionError):
+        parse(command)

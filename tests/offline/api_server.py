@@ -1,0 +1,66 @@
+"""The part of a cluster's API server that publishing a model wants."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from offline.publishing import Cluster
+
+PATH = "/api/v1/namespaces/default/configmaps"
+
+
+class ApiServer(ThreadingHTTPServer):
+    """The part of an API server that knows ConfigMaps."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.maps: dict[str, dict[str, Any]] = {}
+        self.tokens: set[str | None] = set()
+        self.refuses = False
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(f"127.0.0.1:{self.server_port}", "default", "token", None)
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: ApiServer
+
+    def do_POST(self) -> None:
+        body = self._body()
+        name = body["metadata"]["name"]
+        status = 403 if self.server.refuses else 409 if name in self.server.maps else 201
+        if status == 201:
+            self.server.maps[name] = body
+        self._answer(status)
+
+    def do_PUT(self) -> None:
+        self.server.maps[self.path.removeprefix(f"{PATH}/")] = self._body()
+        self._answer(200)
+
+    def _body(self) -> Any:
+        self.server.tokens.add(self.headers["Authorization"])
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, status: int) -> None:
+        content = json.dumps({"kind": "Status", "message": "said by the server"}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def api_server() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

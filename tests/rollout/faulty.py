@@ -1,0 +1,24 @@
+"""rank_items with a fault: every twentieth request fails. What a rollout has to notice; started by test_rollouts.py."""
+
+import itertools
+import sys
+
+from recsys.contracts.problems import ServingError
+from recsys.serving import __main__ as serving
+from recsys.serving.call import Call, Handler, Reply
+from recsys.serving.presence import Receive
+from recsys.serving.service import Service, problem_reply
+
+_genuine = Service._handle
+_count = itertools.count(1)
+
+
+async def _handle(self: Service, handler: Handler, call: Call, receive: Receive) -> Reply:
+    if next(_count) % 20 == 0:
+        return problem_reply(ServingError())
+    return await _genuine(self, handler, call, receive)
+
+
+if __name__ == "__main__":
+    Service._handle = _handle  # type: ignore[method-assign]
+    sys.exit(serving.main())

@@ -1,0 +1,156 @@
+"""Sending requests, and what counts as an answer."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tools.rollout.asking import Door, Doors, make_bodies, run_trials
+from tools.rollout.comparing import Trial
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as its attributes say, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status, self.body, self.closes = 200, b'{"items": [{"item_id": "a", "score": 1.0}]}', False
+        self.told: list[tuple[str | None, str | None, bytes]] = []
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.told.append((self.headers["Host"], self.headers["Authorization"], body))
+        self.send_response(self.server.status)
+        self.send_header("Server-Timing", 'total;dur=1.0, rev;desc="rank-items-00002"')
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+        # Without announcing it, as a server does that is done with an idle connection.
+        self.close_connection = self.server.closes
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+    """Makes doors, and closes them at the end."""
+    with ExitStack() as stack:
+        yield lambda *words, **more: stack.enter_context(closing(Door(*words, **more)))
+
+
+def test_a_good_answer(server, door):
+    """Its ranking, who gave it, how long it took; connections are kept."""
+    opened = door(server.url)
+    answer = opened.ask(b"{}")
+    assert (answer.fault, answer.ranking, answer.revision) == (None, ("a",), "rank-items-00002")
+    assert answer.milliseconds > 0
+    opened.ask(b"{}")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (503, b"", "status 503"),
+        (200, b"<html>", "an unreadable body"),
+        (200, b'{"items": [{}]}', "an unreadable body"),
+        (200, b'{"recommendations": [], "degraded": ["no features"]}', "a degraded answer"),
+    ],
+)
+def test_what_is_no_good_answer(server, door, status, body, fault):
+    """Other statuses, other bodies, and answers that say themselves that they are makeshift."""
+    server.status, server.body = status, body
+    answer = door(server.url).ask(b"{}")
+    assert (answer.fault, answer.revision) == (fault, "rank-items-00002")
+
+
+def test_nobody_there(free_port):
+    """A refused connection is a fault of the answer, not of the rollout."""
+    assert Door(f"http://127.0.0.1:{free_port}").ask(b"{}").fault == "no answer (ConnectionRefusedError)"
+    with pytest.raises(ConnectionRefusedError):
+        Door(f"http://127.0.0.1:{free_port}").fetch({})
+
+
+def test_a_connection_closed_while_idle_is_nobody_s_fault(server, door):
+    """It is opened again, once."""
+    server.closes, opened = True, door(server.url)
+    assert [opened.ask(b"{}").fault for _ in range(3)] == [None] * 3
+    assert server.connections == 3
+
+
+def test_names_inside_a_cluster_are_asked_for_at_its_gateway(server, door):
+    """The connection goes to the gateway, the name into Host, the token along."""
+    opened = door("http://candidate-rank-items.recsys.svc.cluster.local", gateway=server.url, token="secret")
+    assert opened.ask(b"1").fault is None
+    assert server.told == [("candidate-rank-items.recsys.svc.cluster.local", "Bearer secret", b"1")]
+
+
+def test_names_below_localhost_are_this_machine(server, door):
+    """As localkn writes tags, whatever the resolver knows."""
+    opened = door(f"http://candidate-front.default.localhost:{server.server_port}")
+    assert opened.ask(b"1").fault is None
+    assert server.told[0][0] == f"candidate-front.default.localhost:{server.server_port}"
+
+
+def test_trials_alternate_and_end_when_told(server, door):
+    """Each request goes to all three doors; who comes first alternates; the end can come early."""
+    doors = Doors(door(server.url), door(server.url), door(server.url))
+    trials = run_trials(doors, [b"1", b"2"], requests=4, least_s=0.0, callers=2, stop=lambda _: False)
+    assert len(trials) == 4
+    assert all(isinstance(trial, Trial) for trial in trials)
+    assert sorted(body for _, _, body in server.told) == [b"1"] * 6 + [b"2"] * 6
+    early = run_trials(doors, [b"1"], requests=100, least_s=60.0, callers=2, stop=lambda trials: len(trials) >= 2)
+    assert len(early) == 2
+
+
+def test_requests_are_made_for_users(server, door):
+    """Each function gets what it understands; the ranker's are made of real features."""
+    server.body = json.dumps({"user_id": "u", "features": {"f": 1}, "history": ["a"]}).encode()
+    features = door(server.url)
+    bodies = {
+        service: [json.loads(body) for body in make_bodies(service, ["u"], top_k=3, features=features)]
+        for service in ("extract-features", "rank-items", "recommend")
+    }
+    assert bodies == {
+        "extract-features": [{"user_id": "u"}],
+        "rank-items": [{"features": {"f": 1}, "history": ["a"], "top_k": 3}],
+        "recommend": [{"user_id": "u", "top_k": 3}],
+    }
+    with pytest.raises(OSError, match="is not there"):
+        next(make_bodies("rank-items", ["u"], top_k=3, features=None))
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (200, b"<html>")])
+def test_features_have_to_be_there(server, door, status, body):
+    """Without them nothing was begun yet, so it is an error."""
+    server.status, server.body = status, body
+    with pytest.raises(OSError, match="answer"):
+        door(server.url).fetch({})

@@ -1,0 +1,92 @@
+"""What answers amount to."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.rollout.comparing import Answer, Trial, compare, correlation, count_faults, figures, overlap, ranking
+
+GOOD = Answer(10.0, ranking=("a", "b", "c"), revision="r-1")
+rankings = st.lists(st.integers(0, 30).map(str), unique=True, min_size=2, max_size=12)
+
+
+def trial(current: Answer = GOOD, candidate: Answer = GOOD, live: Answer = GOOD) -> Trial:
+    return Trial(current=current, candidate=candidate, live=live)
+
+
+def test_figures():
+    """Faults have no part in the times; p99 is an answer's own time."""
+    answers = [Answer(float(ms)) for ms in range(1, 201)] + [Answer(9999.0, fault="status 500")]
+    found = figures(answers)
+    assert (found.requests, found.faults, found.p50_ms, found.p99_ms) == (201, 1, 100.5, 198.0)
+    assert found.error_rate == pytest.approx(1 / 201)
+
+
+def test_nothing_is_no_fault():
+    """A step in which no live request reached the candidate says nothing against it."""
+    assert figures([]).error_rate == 0
+    assert figures([Answer(1.0, fault="status 500")]).p99_ms == 0
+
+
+@given(rankings)
+def test_the_same_ranking_agrees_and_the_reverse_does_not(one):
+    """The ends of both scales."""
+    assert (overlap(one, one), correlation(one, one)) == (1.0, 1.0)
+    assert correlation(one, one[::-1]) == -1.0
+
+
+@given(rankings, rankings)
+def test_correlation_is_kendall_s(one, other):
+    """Pair by pair, over what both rank, in whichever order they are given."""
+    shared = {*one} & {*other}
+    agreeing = [
+        1 if (one.index(a) < one.index(b)) == (other.index(a) < other.index(b)) else -1
+        for a, b in itertools.combinations(shared, 2)
+    ]
+    expected = sum(agreeing) / len(agreeing) if agreeing else None
+    assert correlation(one, other) == correlation(other, one) == expected
+
+
+def test_live_answers_are_told_apart_by_their_receipts():
+    """What the candidate answered is its own; who failed without a name is taken for it while it has traffic."""
+    mine, nameless = Answer(30.0, revision="r-2"), Answer(5.0, fault="status 503")
+    trials = [trial(), trial(live=mine), trial(live=nameless)]
+    found = compare(trials, share=5, candidate="r-2")
+    assert (found.live.requests, found.live.faults, found.live_current.requests) == (2, 1, 1)
+    assert found.live.p50_ms == 30.0
+    assert found.fault == "status 503"
+    assert compare(trials, share=0, candidate="r-2").live.requests == 1
+
+
+def test_faults_are_counted_wherever_they_show():
+    """By name or live, whichever are more."""
+    bad, mine = Answer(1.0, fault="status 500"), Answer(1.0, fault="status 500", revision="r-2")
+    trials = [trial(candidate=bad), trial(live=mine), trial(live=mine), trial(current=bad)]
+    assert count_faults(trials, share=5, candidate="r-2") == 2
+
+
+def test_agreement_is_averaged_over_users():
+    """Each trial counts once; one the candidate did not answer has no ranking to hold against the present one's."""
+    other = Answer(1.0, ranking=("b", "a", "x"))
+    found = compare([trial(), trial(candidate=other)], share=0, candidate="r-2")
+    assert found.overlap == pytest.approx((1 + 2 / 3) / 2)
+    assert found.correlation == 0.0
+    nothing = compare([trial(current=Answer(1.0, fault="no answer"))], share=0, candidate="r-2")
+    assert (nothing.overlap, nothing.correlation) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "ids"),
+    [
+        ({"items": [{"item_id": "a", "score": 1}, {"item_id": "b", "score": 0}]}, ("a", "b")),
+        ({"recommendations": [{"item_id": "a", "score": 1}]}, ("a",)),
+        ({"history": ["b", "a"], "features": {}}, ("b", "a")),
+        ({"results": []}, None),
+        ([], None),
+    ],
+)
+def test_each_function_s_answer_ranks_something(body, ids):
+    """Items, recommendations, or the history from the newest on."""
+    assert ranking(body) == ids

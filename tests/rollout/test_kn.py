@@ -1,0 +1,114 @@
+"""What is asked of kn, and what is made of its answers."""
+
+import copy
+import json
+import stat
+from typing import Any
+
+import pytest
+
+from tests.knative.command_lines import parse
+from tools.rollout.__main__ import _command, parser, percentage, steps
+from tools.rollout.kn import Kn, KnError, tagged, traffic
+
+# As a cluster shows a Service whose candidate has a tenth of the traffic.
+SERVICE: dict[str, Any] = {
+    "metadata": {"name": "rank-items", "generation": 8},
+    "spec": {
+        "traffic": [
+            {"latestRevision": True, "percent": 10, "tag": "candidate"},
+            {"latestRevision": False, "revisionName": "rank-items-00007", "percent": 90},
+        ]
+    },
+    "status": {
+        "observedGeneration": 8,
+        "latestReadyRevisionName": "rank-items-00008",
+        "traffic": [
+            {
+                "latestRevision": True,
+                "revisionName": "rank-items-00008",
+                "percent": 10,
+                "tag": "candidate",
+                "url": "http://c",
+            },
+            {"latestRevision": False, "revisionName": "rank-items-00007", "percent": 90},
+        ],
+    },
+}
+
+
+@pytest.fixture
+def kn(tmp_path, monkeypatch):
+    """A kn that shows one Service after the other, the last one for ever, and refuses `broken`."""
+    monkeypatch.setattr("tools.rollout.kn._AGAIN_S", 0)
+    program = tmp_path / "kn"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/told\n'
+        'case "$*" in *broken*) echo "Error: no such service" >&2; exit 1;; esac\n'
+        f'case "$*" in *describe*) cd {tmp_path}; cat shown.0; [ ! -f shown.1 ] || mv shown.1 shown.0;; esac\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    def make(*shown: dict[str, Any]) -> Kn:
+        for number, each in enumerate(shown):
+            (tmp_path / f"shown.{number}").write_text(json.dumps(each))
+        return Kn([str(program)], namespace="recsys")
+
+    return make
+
+
+def test_traffic_has_moved_when_the_cluster_says_so(kn, tmp_path):
+    """For this generation, and to these shares: until then it is asked again."""
+    stale, moving = copy.deepcopy(SERVICE), copy.deepcopy(SERVICE)
+    stale["status"]["observedGeneration"] = 7
+    moving["status"]["traffic"][0]["percent"] = 0
+    tool = kn(stale, moving)
+    (tmp_path / "shown.0").write_text(json.dumps(moving))
+    (tmp_path / "shown.1").write_text(json.dumps(SERVICE))
+    tool.route("rank-items", {"candidate": 10, "rank-items-00007": 90})
+    first, *rest = (tmp_path / "told").read_text().splitlines()
+    assert first == (
+        "service update rank-items --traffic candidate=10 --traffic rank-items-00007=90 --no-wait --namespace recsys"
+    )
+    assert rest == ["service describe rank-items -o json --namespace recsys"] * 2
+    assert tool.said == [f"kn {first}"]
+    assert parse(tool.said[0]).namespace == "recsys"
+
+
+def test_traffic_that_does_not_move_is_an_error(kn, monkeypatch):
+    """In the end."""
+    monkeypatch.setattr("tools.rollout.kn._SETTLE_S", 0)
+    stale = copy.deepcopy(SERVICE)
+    stale["status"]["observedGeneration"] = 7
+    with pytest.raises(KnError, match="has not moved within"):
+        kn(stale).route("rank-items", {"@latest": 100})
+
+
+def test_what_kn_refuses_is_handed_on(kn, tmp_path):
+    """In its own words; a kn that is not there likewise."""
+    with pytest.raises(KnError, match="no such service"):
+        kn().update("broken")
+    with pytest.raises(KnError, match="does not run"):
+        Kn([str(tmp_path / "nowhere")]).service("x")
+
+
+def test_a_service_s_traffic():
+    """Shares by revision, a revision with two targets once; tags by name."""
+    service = copy.deepcopy(SERVICE)
+    service["status"]["traffic"].append({"revisionName": "rank-items-00007", "tag": "current", "url": "http://p"})
+    assert traffic(service) == {"rank-items-00008": 10, "rank-items-00007": 90}
+    assert {tag: target["url"] for tag, target in tagged(service).items()} == {
+        "candidate": "http://c",
+        "current": "http://p",
+    }
+
+
+def test_flags():
+    """Shares as percent or not; steps as numbers; a namespace means the cluster's kn, none the one of this machine."""
+    assert (percentage("0.1%"), percentage("0.05"), steps("5,25%,100")) == (0.001, 0.05, [5, 25, 100])
+    with pytest.raises(ValueError, match="is no share"):
+        percentage("5")
+    on_cluster = parser().parse_args(["rank-items", "--namespace", "recsys", "--kn", "kn --context prod"])
+    assert _command(on_cluster) == ["kn", "--context", "prod"]
+    here = parser().parse_args(["rank-items", "--state-dir", "/tmp/x"])
+    assert _command(here)[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]

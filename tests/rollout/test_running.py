@@ -1,0 +1,181 @@
+"""Carrying a rollout out, against a Service that is a recording."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from kubeyaml import edits
+from tools.rollout.asking import Door
+from tools.rollout.comparing import Answer
+from tools.rollout.deciding import Limits, Rollout
+from tools.rollout.kn import Kn, KnError, traffic
+from tools.rollout.running import Conductor, Outcome, Pace
+
+OLD, NEW = "rank-items-00001", "rank-items-00002"
+
+
+class Recorded(Kn):
+    """
+    A Service in memory that is routed as soon as it is told; a template that changes makes a revision at once.
+
+    Attributes:
+        refuses: A word of a command that is refused.
+        shares: The candidate's share after each update.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(["kn"])
+        template = {"spec": {"containers": [{"image": "rank-items:v1", "env": [{"name": "A", "value": "1"}]}]}}
+        self.body: dict[str, Any] = {"metadata": {"name": "rank-items"}, "spec": {"template": template}}
+        self.latest, self.refuses, self.shares = 1, "nothing", list[int]()
+        self._route()
+
+    def _route(self) -> None:
+        latest = f"rank-items-{self.latest:05}"
+        targets = self.body["spec"].get("traffic") or copy.deepcopy(list(edits.LATEST))
+        shown = [{"revisionName": latest, **target, "url": f"http://{target.get('tag')}"} for target in targets]
+        self.body["status"] = {"url": "http://live", "latestReadyRevisionName": latest, "traffic": shown}
+        self.shares.append(traffic(self.body).get(NEW, 0))
+
+    def _run(self, words: Sequence[str]) -> str:
+        if words[1] == "describe":
+            return json.dumps(self.body)
+        if self.refuses in words:
+            raise KnError(f"{self.refuses} is refused")
+        flags = {flag: list[str]() for flag in ("--tag", "--untag", "--traffic", "--env", "--image")}
+        for flag, value in itertools.pairwise(words):
+            if flag in flags:
+                flags[flag] = [*flags[flag], value]
+        before = copy.deepcopy(self.body["spec"]["template"])
+        edits.set_env(self.body, flags["--env"])
+        for image in flags["--image"]:
+            edits.container(self.body)["image"] = image
+        changed = self.body["spec"]["template"] != before
+        self.latest += changed
+        self.body["spec"]["traffic"] = edits.traffic(
+            self.body, tags=flags["--tag"], untags=flags["--untag"], shares=flags["--traffic"], mutation=changed
+        )
+        self._route()
+        return ""
+
+
+class Told(Door):
+    """Answers what it is told to, depending on how much traffic the candidate has."""
+
+    def __init__(self, url: str, kn: Recorded, answer: Callable[[str, int], Answer]) -> None:
+        super().__init__(url)
+        self._kn, self._answer = kn, answer
+
+    def ask(self, body: bytes) -> Answer:
+        return self._answer(self.url, traffic(self._kn.body).get(NEW, 0))
+
+
+def good(url: str, share: int) -> Answer:
+    return Answer(5.0, ranking=("a", "b"), revision=NEW if url == "http://candidate" or share == 100 else OLD)
+
+
+@pytest.fixture
+def kn() -> Recorded:
+    return Recorded()
+
+
+def roll_out(kn: Recorded, answer: Callable[[str, int], Answer] = good) -> tuple[Outcome, list[str]]:
+    said: list[str] = []
+    conductor = Conductor(
+        "rank-items", kn, lambda url: Told(url, kn, answer), [b"1"], Pace(requests=8, least_s=0.0), said.append
+    )
+    return conductor.run(Rollout([5, 25, 100], Limits(min_overlap=0.9)), ["--image", "rank-items:v2"]), said
+
+
+def test_a_good_candidate_goes_up_the_steps(kn):
+    """No traffic when it is made, then the steps; at the end the Service follows its latest revision without tags."""
+    outcome, said = roll_out(kn)
+    assert (outcome.promoted, outcome.current, outcome.candidate) == (True, OLD, NEW)
+    assert kn.shares == [0, 0, 5, 25, 100, 100]
+    assert kn.body["spec"]["traffic"] == [{"latestRevision": True, "percent": 100}]
+    assert [step.share for step in outcome.seen] == [0, 5, 25, 100]
+    assert said[-1] == f"promoted {NEW}"
+
+
+@pytest.mark.parametrize("step", [0, 5, 25, 100])
+def test_one_that_fails_at_a_step_goes_no_further(kn, step):
+    """Back to the revision before, described as before, whichever step it is."""
+
+    def failing(url: str, share: int) -> Answer:
+        bad = url == "http://candidate" and share == step
+        return Answer(5.0, fault="status 500", revision=NEW) if bad else good(url, share)
+
+    outcome, said = roll_out(kn, failing)
+    assert not outcome.promoted
+    assert [each.share for each in outcome.seen][-1] == step
+    assert outcome.reasons[0].endswith("for instance: status 500")
+    assert kn.shares[-1] == 0
+    assert traffic(kn.body) == {OLD: 100}
+    assert edits.container(kn.body)["image"] == "rank-items:v1"
+    assert not any(target.get("tag") for target in kn.body["spec"]["traffic"])
+    assert said[-1].startswith(f"rolling back to {OLD}")
+
+
+def test_live_requests_that_fail_nameless_count_against_it(kn):
+    """What everybody sees while it has traffic, and only then."""
+
+    def failing(url: str, share: int) -> Answer:
+        return Answer(1.0, fault="no answer") if url == "http://live" and share else good(url, share)
+
+    outcome, _ = roll_out(kn, failing)
+    assert "live requests failed" in outcome.reasons[0]
+    assert outcome.seen[-1].share == 5
+
+
+def test_somebody_else_s_update_ends_it(kn):
+    """The tag leads to another revision then, whose figures nobody has seen."""
+
+    def meddling(url: str, share: int) -> Answer:
+        if kn.latest == 2 and not share:
+            kn.latest = 3
+            kn._route()
+        return good(url, share)
+
+    outcome, _ = roll_out(kn, meddling)
+    assert outcome.reasons == ["somebody else updates rank-items: the candidate became rank-items-00003"]
+    assert traffic(kn.body) == {OLD: 100}
+
+
+def test_a_candidate_that_cannot_be_made_changes_nothing(kn):
+    """kn says why."""
+    kn.refuses = "--image"
+    outcome, _ = roll_out(kn)
+    assert outcome.reasons == ["--image is refused"]
+    assert traffic(kn.body) == {OLD: 100}
+    assert outcome.candidate is None
+
+
+def test_a_way_back_that_is_barred_is_said(kn):
+    """With what to do by hand."""
+
+    def failing(url: str, share: int) -> Answer:
+        kn.refuses = "--no-wait"
+        return Answer(1.0, fault="status 500") if url == "http://candidate" else good(url, share)
+
+    outcome, said = roll_out(kn, failing)
+    assert outcome.reasons[-1].endswith(f"by hand: kn service update rank-items --traffic {OLD}=100")
+    assert "rolling back failed" in said[-1]
+
+
+def test_what_an_earlier_rollout_left_is_tidied(kn):
+    """Its tags would be in the way."""
+    kn.body["spec"]["traffic"] = [{"latestRevision": True, "percent": 100, "tag": "candidate"}]
+    kn._route()
+    outcome, _ = roll_out(kn)
+    assert outcome.promoted
+
+
+def test_an_update_that_changes_nothing_is_no_rollout(kn):
+    """There is nothing to compare."""
+    kn.body["spec"]["template"]["spec"]["containers"][0]["image"] = "rank-items:v2"
+    outcome, _ = roll_out(kn)
+    assert outcome.reasons == ["nothing was changed, so there is no new revision"]

@@ -1,0 +1,143 @@
+"""
+`./run.sh rollout SERVICE`: update a Service under watch.
+
+The new revision first gets copies of requests only, then traffic in steps. At each of them it is compared with the
+present one; where it breaks a limit, the present one gets everything back. A report says what was seen and why.
+Without --namespace on the platform of this machine, with it on the cluster that kn is set up for.
+"""
+
+import argparse
+import shlex
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.rollout.asking import Door, make_bodies
+from tools.rollout.deciding import Limits, Rollout
+from tools.rollout.kn import Kn, KnError
+from tools.rollout.report import write_report
+from tools.rollout.running import Conductor, Pace
+
+# What is handed to `kn service update` as it is.
+_CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation-revision",
+            "--request", "--limit", "--wait-timeout")  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Roll out; exit status 0 for promoted, 1 for rolled back, 2 where nothing was begun."""
+    options = parser().parse_args(words)
+    # So that being told to stop rolls back as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    changes = [word for flag in _CHANGES for value in _values(options, flag) for word in (flag, value)]
+    limits = Limits(
+        max_error_rate=options.max_error_rate,
+        max_p99_ms=options.max_p99_ms,
+        max_slowdown=options.max_slowdown,
+        min_overlap=options.min_overlap,
+        min_correlation=options.min_correlation,
+    )
+    try:
+        rollout = Rollout(options.steps, limits)
+        kn = Kn(_command(options), options.namespace)
+        door = _doors(options)
+        conductor = Conductor(
+            options.service,
+            kn,
+            door,
+            _bodies(options, kn, door),
+            Pace(options.requests, options.step_duration, options.callers),
+            tell=lambda line: print(line, flush=True),
+        )
+        outcome = conductor.run(rollout, changes)
+    except (KnError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    path = write_report(options.report or options.state_dir / "rollouts", outcome, limits)
+    print(f"{'promoted' if outcome.promoted else 'rolled back'}; report: {path}")
+    return 0 if outcome.promoted else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb's flags."""
+    parser = argparse.ArgumentParser(prog="./run.sh rollout", description=__doc__)
+    parser.add_argument("service")
+    change = parser.add_argument_group("the candidate, with the flags of kn service update")
+    for flag in _CHANGES:
+        change.add_argument(flag, action="append", default=[], metavar="…")
+    limit = parser.add_argument_group("limits")
+    limit.add_argument("--max-error-rate", type=percentage, default=0.001, metavar="0.1%%")
+    limit.add_argument("--max-p99-ms", type=float, metavar="MS")
+    limit.add_argument("--max-slowdown", type=float, default=1.5, help="median over the present one's (%(default)s)")
+    limit.add_argument("--min-overlap", type=float, metavar="0..1", help="with the present top-k, on average")
+    limit.add_argument("--min-correlation", type=float, metavar="-1..1", help="rank correlation, on average")
+    pace = parser.add_argument_group("pace")
+    pace.add_argument("--steps", type=steps, default=[5, 25, 100], metavar="5,25,100", help="percent of the traffic")
+    pace.add_argument("--step-duration", type=float, default=10.0, metavar="SECONDS", help="at least (%(default)s)")
+    pace.add_argument("--requests", type=int, default=200, metavar="N", help="to each, at each step (%(default)s)")
+    pace.add_argument("--callers", type=int, default=2, metavar="N", help="requests at a time (%(default)s)")
+    what = parser.add_argument_group("what is asked")
+    what.add_argument("--body-file", type=Path, metavar="FILE", help="requests, a line of JSON each")
+    what.add_argument("--users", type=Path, metavar="FILE", help="users to ask for, one a line; the demo's without")
+    what.add_argument("--top-k", type=int, default=10, help="how many items are compared (%(default)s)")
+    where = parser.add_argument_group("where")
+    where.add_argument("--namespace", help="on the cluster; without it the platform of --state-dir")
+    where.add_argument("--kn", default="kn", help="the command (%(default)s)")
+    where.add_argument("--gateway", metavar="URL", help="connect here for every Service: a port-forward of the gateway")
+    where.add_argument("--token-file", type=Path, help="with a bearer token for the Service")
+    where.add_argument("--ca-file", type=Path, help="whose HTTPS certificates are believed")
+    where.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    where.add_argument("--report", type=Path, metavar="DIR", help="for reports; below --state-dir without")
+    return parser
+
+
+def percentage(text: str) -> float:
+    """Return `0.1%` or `0.001` as a share."""
+    share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text} is no share")
+    return share
+
+
+def steps(text: str) -> list[int]:
+    """Return `5,25,100` as numbers."""
+    return [int(part.removesuffix("%")) for part in text.split(",")]
+
+
+def _values(options: argparse.Namespace, flag: str) -> list[str]:
+    values: list[str] = getattr(options, flag[2:].replace("-", "_"))
+    return values
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    if options.namespace:
+        return shlex.split(options.kn)
+    # `kn` of localkn takes the state directory among its own flags.
+    return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(options.state_dir / "platform")]
+
+
+def _doors(options: argparse.Namespace) -> Callable[[str], Door]:
+    token = options.token_file.read_text().split()[0] if options.token_file else None
+    trust = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None
+    return lambda url: Door(url, gateway=options.gateway, token=token, trust=trust)
+
+
+def _bodies(options: argparse.Namespace, kn: Kn, door: Callable[[str], Door]) -> list[bytes]:
+    """Return the requests to try with."""
+    if options.body_file:
+        found = [line.encode() for line in options.body_file.read_text().splitlines() if line.strip()]
+    else:
+        users = options.users.read_text().split() if options.users else [f"user_{n}" for n in range(1, 201)]
+        wanted = options.service.startswith("rank-items")
+        features = door(kn.service("extract-features")["status"]["url"]) if wanted else None
+        found = list(make_bodies(options.service, users, top_k=options.top_k, features=features))
+        if features:
+            features.close()
+    if not found:
+        raise ValueError("there is no request to try with")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The few things a rollout wants of kn, on a cluster or on the platform of this machine, which has kn's flags."""
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_TIMEOUT_S = 900
+_SETTLE_S = 120.0
+_AGAIN_S = 0.2
+
+
+class KnError(Exception):
+    """kn refused; the message is what it said."""
+
+
+@dataclass
+class Kn:
+    """
+    kn.
+
+    Args:
+        command: The words that start it, `kn --context prod` for instance.
+        namespace: Of the Service; a flag of kn's verbs, not of kn. None for the configured one.
+
+    Attributes:
+        said: Every command that changed something, for the report.
+    """
+
+    command: Sequence[str]
+    namespace: str | None = None
+
+    def __post_init__(self) -> None:
+        self.said: list[str] = []
+
+    def update(self, name: str, *flags: str) -> None:
+        """
+        `kn service update NAME FLAGS...`.
+
+        Raises:
+            KnError: it was refused, or the new revision did not become ready.
+        """
+        words = ["service", "update", name, *flags]
+        self.said.append(shlex.join(["kn", *words, *self._where()]))
+        self._run(words)
+
+    def route(self, name: str, shares: Mapping[str, int], *flags: str) -> None:
+        """
+        Move traffic to *shares*, by revision or tag, and wait until it has moved.
+
+        Does not wait for the Service as a whole: it is not ready while its latest revision has failed.
+
+        Raises:
+            KnError: it was refused, or has not moved in time.
+        """
+        given = [word for target, percent in shares.items() for word in ("--traffic", f"{target}={percent}")]
+        self.update(name, *given, *flags, "--no-wait")
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """
+        Wait until traffic goes where it was sent.
+
+        Raises:
+            KnError: it does not.
+        """
+        deadline = time.monotonic() + _SETTLE_S
+        while not _is_routed(self.service(name)):
+            if time.monotonic() > deadline:
+                raise KnError(f"traffic of {name} has not moved within {_SETTLE_S:.0f} s")
+            time.sleep(_AGAIN_S)
+
+    def service(self, name: str) -> dict[str, Any]:
+        """
+        Return the Service.
+
+        Raises:
+            KnError: there is none.
+        """
+        return dict(json.loads(self._run(["service", "describe", name, "-o", "json"])))
+
+    def _where(self) -> list[str]:
+        return ["--namespace", self.namespace] if self.namespace else []
+
+    def _run(self, words: Sequence[str]) -> str:
+        try:
+            done = subprocess.run(
+                [*self.command, *words, *self._where()], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KnError(f"{self.command[0]} does not run: {error}") from error
+        if done.returncode:
+            raise KnError((done.stderr or done.stdout).strip())
+        return done.stdout
+
+
+def traffic(service: Mapping[str, Any]) -> dict[str, int]:
+    """Return each revision's percentage as the Service has it, those with none left out."""
+    found: dict[str, int] = {}
+    for target in service["status"].get("traffic") or ():
+        if percent := target.get("percent"):
+            found[target["revisionName"]] = found.get(target["revisionName"], 0) + percent
+    return found
+
+
+def tagged(service: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the targets that have a tag, by tag."""
+    return {target["tag"]: target for target in service["status"].get("traffic") or () if target.get("tag")}
+
+
+def _is_routed(service: Mapping[str, Any]) -> bool:
+    """Tell whether what is wanted of the traffic is what there is, whatever the state of the rest."""
+
+    def plain(targets: Sequence[Mapping[str, Any]], latest: str | None) -> list[tuple[Any, Any, Any]]:
+        return sorted(
+            (target.get("revisionName") or latest or "", target.get("percent") or 0, target.get("tag") or "")
+            for target in targets
+        )
+
+    status = service["status"]
+    latest = status.get("latestReadyRevisionName")
+    if status.get("observedGeneration", service["metadata"].get("generation")) != service["metadata"].get("generation"):
+        return False
+    return plain(service["spec"].get("traffic") or (), latest) == plain(status.get("traffic") or (), latest)

@@ -1,0 +1,45 @@
+"""What a candidate changed, as the flags of `kn service update` that change it back. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# kn's own notes, new with every update.
+_NOTES = "client.knative.dev/"
+
+
+def undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """
+    Return the flags that make the template of the Service *after* the one *before*; none where it is.
+
+    As far as a rollout's flags go: image, variables, annotations, the concurrency limit, resources.
+    """
+    return [*_undo(before["spec"]["template"], after["spec"]["template"])]
+
+
+def _undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    one, other = before["spec"]["containers"][0], after["spec"]["containers"][0]
+    if one["image"] != other["image"]:
+        yield from ("--image", one["image"])
+    yield from _entries("--env", _values(one), _values(other))
+    yield from _entries("--annotation-revision", _annotations(before), _annotations(after))
+    for flag, field in (("--request", "requests"), ("--limit", "limits")):
+        yield from _entries(flag, *((each.get("resources") or {}).get(field) or {} for each in (one, other)))
+    if (limit := before["spec"].get("containerConcurrency") or 0) != (after["spec"].get("containerConcurrency") or 0):
+        yield from ("--concurrency-limit", str(limit))
+
+
+def _entries(flag: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*one, *other}):
+        if name not in one:
+            yield from (flag, f"{name}-")
+        elif one[name] != other.get(name):
+            yield from (flag, f"{name}={one[name]}")
+
+
+def _values(container: Mapping[str, Any]) -> dict[str, str]:
+    return {each["name"]: each.get("value") or "" for each in container.get("env") or () if "valueFrom" not in each}
+
+
+def _annotations(template: Mapping[str, Any]) -> dict[str, str]:
+    found = (template.get("metadata") or {}).get("annotations") or {}
+    return {name: value for name, value in found.items() if not name.startswith(_NOTES)}
