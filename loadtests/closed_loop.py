@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import random
+import ssl
 import sys
 import time
 from array import array
@@ -43,6 +44,15 @@ class Work:
 
     request: MakeRequest
     is_right: Check
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where callers connect to, with TLS where there is a context for it."""
+
+    host: str = "127.0.0.1"
+    port: int = 80
+    trust: ssl.SSLContext | None = None
 
 
 class _Caller(asyncio.Protocol):
@@ -87,15 +97,38 @@ class _Caller(asyncio.Protocol):
             self.stopped.set_result(None)
 
 
+class _ReadingCaller(_Caller):
+    """Hands on every receipt. A class of its own, because a look at each header costs time."""
+
+    def __init__(
+        self, work: Work, note: Callable[[float, bool], None], *, pause_s: float, read: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(work, note, pause_s=pause_s)
+        self._read = read
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"server-timing":
+            self._read(value)
+
+
 async def run_callers(
-    port: int, *, callers: int, seconds: float, users: int = 1000, work: Work | None = None, pause_s: float = 0.0
+    door: int | Door,
+    *,
+    callers: int,
+    seconds: float,
+    users: int = 1000,
+    work: Work | None = None,
+    pause_s: float = 0.0,
+    receipts: list[bytes] | None = None,
 ) -> Outcome:
     """
-    Drive the server on *port* of the loopback for *seconds*; the first part warms up and is not counted.
+    Drive the server at *door*, or on that port of the loopback, for *seconds*; the first part is not counted.
 
-    Without other *work* callers ask recommend for random ones of *users*.
+    Without other *work* callers ask recommend for random ones of *users*. The Server-Timing of every answer that counts
+    goes to *receipts*.
     """
     work = work or ask_recommend(users)
+    at = Door(port=door) if isinstance(door, int) else door
     latencies, errors = array("d"), 0
     counting = False
 
@@ -105,11 +138,17 @@ async def run_callers(
             latencies.append(seconds)
             errors += not good
 
+    def read(receipt: bytes) -> None:
+        if counting and receipts is not None:
+            receipts.append(receipt)
+
+    def caller() -> _Caller:
+        if receipts is None:
+            return _Caller(work, note, pause_s=pause_s)
+        return _ReadingCaller(work, note, pause_s=pause_s, read=read)
+
     loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: _Caller(work, note, pause_s=pause_s), "127.0.0.1", port))[1]
-        for _ in range(callers)
-    ]
+    clients = [(await loop.create_connection(caller, at.host, at.port, ssl=at.trust))[1] for _ in range(callers)]
     await asyncio.sleep(seconds * _WARM_UP_SHARE)
     counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - _WARM_UP_SHARE))
@@ -128,11 +167,11 @@ async def run_callers(
     )
 
 
-def post(body: bytes, *headers: bytes) -> bytes:
+def post(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
     """Return a POST of JSON as it goes over the wire."""
     lines = [
         b"POST / HTTP/1.1",
-        b"host: 127.0.0.1",
+        b"host: " + host,
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         *headers,
@@ -140,11 +179,11 @@ def post(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def ask_recommend(users: int, *, seed: int = 0) -> Work:
+def ask_recommend(users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()) -> Work:
     """Ask for the recommendations of random users; an answer is right when it has some, and is not degraded."""
     draw = random.Random(seed)
     return Work(
-        lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users)),
+        lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users), *headers, host=host),
         lambda status, body: status == 200 and b'"recommendations":[{' in body and b'"degraded"' not in body,
     )
 

@@ -11,6 +11,10 @@ from recsys.stores.port import HistoryItem, UserRecord
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 
+# Weights are whole multiples of 1 / this. Their sums, and the sums a store goes on to make of them and of what events
+# add, are then exact in binary floating point (SQLite's REAL, Redis's HINCRBYFLOAT): in any order the same bits.
+WEIGHT_STEPS = 1024
+
 
 @dataclass
 class _Gathered:
@@ -20,7 +24,7 @@ class _Gathered:
 
     def add(self, row: Row) -> None:
         weight, newest = self.ties.get(row.item_id, (0.0, 0))
-        self.ties[row.item_id] = (weight + row.weight, max(newest, row.time_us or 0))
+        self.ties[row.item_id] = (weight + quantise(row.weight), max(newest, row.time_us or 0))
         self.rows += 1
         if row.time_us is not None:
             self.times.append(row.time_us)
@@ -61,6 +65,11 @@ def _record(user_id: str, user: _Gathered, age_group: str) -> UserRecord:
         as_of_us=max(user.times, default=None),
         history=sorted(history, key=lambda item: (-item.time_us, item.item_id)),
     )
+
+
+def quantise(weight: float) -> float:
+    """Return the multiple of 1 / WEIGHT_STEPS next to *weight*, above 0 as a weight has to be."""
+    return max(1, round(weight * WEIGHT_STEPS)) / WEIGHT_STEPS
 
 
 def measure_sessions(times_us: Iterable[int]) -> tuple[int, int]:

@@ -1,86 +1,157 @@
 """
-`python -m offline.train`: import interactions into a new feature store, train on them, make both current.
+`./run.sh train`: import interactions into a new feature store, train on them, make both current.
 
-Without a file, the demo data. Nothing becomes current before everything has worked.
+Without a file, the demo data; with --from-store, what a feature store holds by now, events included. Nothing becomes
+current before everything has worked.
 """
 
 import argparse
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from offline.collecting import collect_records
-from offline.demo import make_demo
-from offline.reading.csv_files import read_csv
-from offline.reading.lastfm import read_lastfm
-from offline.reading.lines import DataError, Source
-from offline.reading.movielens import read_movielens
+from offline.evaluation.holdout import HOLDOUTS, split_rows
+from offline.loading import add_data_options, check_data_options, load_data
+from offline.reading.lines import DataError
+from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.training import train
 from recsys.features import compute_features, population_defaults
-from recsys.ranking.artefact import Item, Manifest
-from recsys.stores.port import UserRecord
+from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
+from recsys.stores.opening import open_store
+from recsys.stores.port import StoreError, UserRecord
 from recsys.stores.sqlite import SqliteStore
 
-FORMATS: Mapping[str, Callable[..., Source]] = {
-    "csv": read_csv,
-    "movielens": read_movielens,
-    "lastfm": read_lastfm,
-}
+_CURRENT = "current"
+_DEFAULT_STATE = Path(".recsys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as told; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh train", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
-    parser.add_argument("--interactions", type=Path, metavar="FILE", help="who did what; the demo data where absent")
-    parser.add_argument("--items", type=Path, metavar="FILE", help="titles and categories")
-    parser.add_argument("--users", type=Path, metavar="FILE", help="ages")
-    parser.add_argument("--format", choices=sorted(FORMATS), default="csv")
-    parser.add_argument("--if-missing", action="store_true", help="do nothing where a model is current already")
-    options = parser.parse_args(arguments)
-    if not options.interactions and (options.items or options.users):
-        parser.error("--items and --users go with --interactions")
+    options = _parse(arguments)
     try:
         state = StateDirectory(options.state_dir)
-        if not (options.if_missing and state.current()):
-            _train_into(state, options)
-    except (DataError, StateError) as error:
+        if options.from_store:
+            _train_from_store(state, options)
+        elif not (options.if_missing and state.current()):
+            _train_on_data(state, options)
+    except (DataError, StateError, StoreError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _train_into(state: StateDirectory, options: argparse.Namespace) -> None:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run.sh train", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, default=_DEFAULT_STATE)
+    add_data_options(parser)
+    parser.add_argument(
+        "--holdout", choices=HOLDOUTS, help="import and train on four fifths, for ./run.sh evaluate --via"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of a random hold-out")
+    parser.add_argument("--search", action="store_true", help="search hyper-parameters first")
+    parser.add_argument(
+        "--from-store",
+        nargs="?",
+        const=_CURRENT,
+        metavar="URL",
+        help="train on a feature store; the current one without URL",
+    )
+    parser.add_argument("--if-missing", action="store_true", help="do nothing where a model is current already")
+    options = parser.parse_args(arguments)
+    check_data_options(parser, options)
+    if options.from_store and (options.interactions or options.holdout or options.if_missing):
+        parser.error("--from-store trains on a store: no --interactions, --holdout or --if-missing")
+    return options
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What to train on, and what the manifest is to say of it."""
+
+    records: Sequence[UserRecord]
+    items: Mapping[str, Item]
+    dataset: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
     began = time.monotonic()
-    records, items, dataset = _load(options)
-    store = state.new_path("stores", f"{dataset}.db")
-    _fill(state.folder / store, records)
+    material = _load(options)
+    store = state.new_path("stores", f"{material.dataset}.db")
+    _fill(state.folder / store, material.records)
+    model = _train_into(state, material, options, began=began)
+    state.advance(Current(store, model, material.dataset))
+
+
+def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> None:
+    """Train on a store; where it is the current one, the model becomes current beside it."""
+    began = time.monotonic()
+    current = state.current()
+    if current is None:
+        raise StateError(f"nothing was trained in {state.folder} yet; ./run.sh train or ./run.sh up makes a store")
+    own = options.from_store == _CURRENT
+    url = state.store_url(current) if own else options.from_store
+    records = asyncio.run(_scan(url))
+    if not any(record.history for record in records):
+        raise DataError("the feature store holds no interactions")
+    # Titles are nowhere but in the model that is current.
+    items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
+    material = _Material(records, items, f"{current.dataset}-store" if own else "store")
+    model = _train_into(state, material, options, began=began)
+    if own:
+        state.advance(Current(current.store, model, current.dataset))
+    place = "" if options.state_dir == _DEFAULT_STATE else f" --state-dir {options.state_dir}"
+    print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
+
+
+async def _scan(url: str) -> list[UserRecord]:
+    store = open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))
+    try:
+        with tqdm(desc="reading the store", unit="user", disable=None) as bar:
+            return [record async for record in store.scan() if bar.update() or True]
+    finally:
+        await store.aclose()
+
+
+def _load(options: argparse.Namespace) -> _Material:
+    data = load_data(options)
+    facts: dict[str, Any] = {"min_weight": options.min_weight} if options.min_weight else {}
+    if options.holdout:
+        split = split_rows(list(data.source.rows), holdout=options.holdout, seed=options.seed)
+        records = collect_records(split.training, age_groups=data.source.age_groups)
+        facts |= {"holdout": options.holdout, "holdout_seed": options.seed}
+    else:
+        records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)
+    return _Material(records, data.source.items, data.name, facts)
+
+
+def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace, *, began: float) -> str:
+    """Train, report, and return the model's path; nothing is current yet."""
+    searched = search(material.records, ahead=options.holdout != "random") if options.search else None
     draft = state.new_path("models", "draft")
     manifest = train(
-        records,
-        items=items,
+        material.records,
+        items=material.items,
         folder=state.folder / draft,
-        dataset=dataset,
+        dataset=material.dataset,
+        settings=searched.settings if searched else None,
+        facts={**material.facts, **({"search": searched.facts()} if searched else {})},
+        metrics=searched.metrics() if searched else None,
         progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
     )
     model = draft.replace("draft", manifest.version)
     (state.folder / draft).rename(state.folder / model)
-    state.advance(Current(store, model, dataset))
     _report(manifest, time.monotonic() - began)
-
-
-def _load(options: argparse.Namespace) -> tuple[list[UserRecord], Mapping[str, Item], str]:
-    if not options.interactions:
-        demo = make_demo()
-        return demo.records, {item.item_id: item for item in demo.items}, "demo"
-    source = FORMATS[options.format](options.interactions, items=options.items, users=options.users)
-    records = collect_records(source.rows, age_groups=source.age_groups)
-    return records, source.items, options.format
+    return model
 
 
 def _fill(path: Path, records: Sequence[UserRecord]) -> None:
@@ -95,8 +166,9 @@ def _fill(path: Path, records: Sequence[UserRecord]) -> None:
 
 def _report(manifest: Manifest, seconds: float) -> None:
     facts = manifest.training
+    held_out = f" without a {facts['holdout']} fifth" if "holdout" in facts else ""
     print(
-        f"trained {manifest.name} {manifest.version} on {facts['dataset']} data: {facts['users']} users, "
+        f"trained {manifest.name} {manifest.version} on {facts['dataset']} data{held_out}: {facts['users']} users, "
         f"{facts['items']} items, {facts['ties']} ties, in {seconds:.1f} s"
     )
 

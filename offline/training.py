@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ def train(
     folder: Path,
     dataset: str,
     settings: ModelSettings | None = None,
+    facts: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> Manifest:
@@ -61,6 +63,7 @@ def train(
         folder: New or empty.
         dataset: Its name, for the manifest.
         settings: Suggested from the size of the data where absent.
+        facts: Further facts of the training, for the manifest.
         metrics: Measured before, for the manifest.
         progress: Is given the epochs and walks through them.
     """
@@ -80,6 +83,7 @@ def train(
             "items": len(ratings.item_ids),
             "ties": int(ratings.weights.nnz),
             **asdict(settings),
+            **(facts or {}),
         },
         metrics=metrics or {},
     )

@@ -64,6 +64,11 @@ class RedisServer:
             self.process.send_signal(number)
             self.process.wait(timeout=10)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Hold it with SIGSTOP, let it go on with SIGCONT."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
     def flush(self) -> None:
         """Empty it."""
         with Redis(port=self.port) as client:

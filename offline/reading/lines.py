@@ -14,6 +14,7 @@ from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.ranking.artefact import Item
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
+_LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
 _LATEST_S = 4_102_444_800  # 2100-01-01: beyond it a number is no time in seconds
 
 
@@ -80,7 +81,7 @@ class Line:
         Return a weight.
 
         Raises:
-            DataError: no finite number above 0.
+            DataError: no number above 0 and at most 2**32.
         """
         try:
             weight = float(text)
@@ -88,6 +89,8 @@ class Line:
             weight = math.nan
         if not (math.isfinite(weight) and weight > 0):
             raise self.fail(f"the weight must be a number above 0, not {text!r}")
+        if weight > _LARGEST_WEIGHT:
+            raise self.fail(f"the weight must be at most {_LARGEST_WEIGHT}, not {text!r}")
         return weight
 
     def seconds(self, text: str) -> int:

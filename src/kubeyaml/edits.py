@@ -7,7 +7,8 @@ Source: knative/client pkg/traffic/compute.go for what --tag, --untag and --traf
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubeyaml.errors import EditError
+from kubeyaml.errors import EditError, ManifestError
+from kubeyaml.resources import Resource
 
 LATEST: Sequence[Mapping[str, Any]] = ({"latestRevision": True, "percent": 100},)
 """`spec.traffic` of a Service that does not say."""
@@ -19,6 +20,57 @@ def container(body: Mapping[str, Any]) -> dict[str, Any]:
     """The one container of a Service."""
     found: dict[str, Any] = body["spec"]["template"]["spec"]["containers"][0]
     return found
+
+
+def change_template(
+    body: Mapping[str, Any],
+    *,
+    image: str | None,
+    env: Sequence[str],
+    annotations: Sequence[str],
+    fields: Mapping[str, int | None],
+    resources: Mapping[str, Sequence[str]],
+) -> None:
+    """
+    Change a Service's template.
+
+    Args:
+        body: The Service.
+        image: In place of the present one.
+        env: `NAME=VALUE` and `NAME-`.
+        annotations: Likewise.
+        fields: Numbers of the template's spec; None leaves one as it is.
+        resources: `NAME=AMOUNT` under `requests` and `limits`, several with commas between them.
+    """
+    template = body["spec"]["template"]
+    metadata = dict(template.get("metadata") or {})
+    set_entries(metadata, "annotations", annotations)
+    if metadata:
+        template["metadata"] = metadata
+    template["spec"].update({name: value for name, value in fields.items() if value is not None})
+    if image:
+        container(body)["image"] = image
+    set_env(body, env)
+    for kind, changes in resources.items():
+        if changes:
+            container(body)["resources"] = dict(container(body).get("resources") or {})
+            set_entries(container(body)["resources"], kind, ",".join(changes).split(","))
+
+
+def override(services: Sequence[Resource], change: str) -> None:
+    """
+    Set a variable as if the manifests said so: `[SERVICE:]NAME=VALUE` or `[SERVICE:]NAME-`.
+
+    Raises:
+        ManifestError: There is no such Service.
+        EditError: It is neither.
+    """
+    name, _, _ = change.partition("=")[0].rpartition(":")
+    chosen = [service for service in services if name in {"", service.name}]
+    if not chosen:
+        raise ManifestError([f"{change}: there is no Service {name}"])
+    for service in chosen:
+        set_env(service.body, [change.removeprefix(f"{name}:")])
 
 
 def set_env(body: Mapping[str, Any], changes: Iterable[str]) -> None:

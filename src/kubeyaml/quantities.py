@@ -1,4 +1,4 @@
-"""Durations and amounts as Go and Kubernetes write them."""
+"""Durations and amounts as Go, Kubernetes and ISO 8601 write them."""
 
 import re
 from decimal import Decimal
@@ -15,6 +15,13 @@ _NANOSECONDS = {
 }
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _DURATION = re.compile(rf"[-+]?(?:0|(?:{_PART.pattern})+)")
+
+# Years and months as long as they are on average; a field keeps one digit of its fraction, as in Knative's parser.
+_PERIOD_S = {"Y": 31_556_952, "M": 2_629_746, "W": 604_800, "D": 86_400, "TH": 3600, "TM": 60, "TS": 1}
+_FIELD = r"(?:(\d+)(?:[.,](\d)\d*)?{})?"
+_PERIOD = re.compile(
+    "[-+]?P" + "".join(map(_FIELD.format, "YMWD")) + "(?:T" + "".join(map(_FIELD.format, "HMS")) + ")?"
+)
 
 _SUFFIXES = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
 _SUFFIXES |= {suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)}
@@ -33,6 +40,27 @@ def parse_duration_ns(text: str) -> int:
         raise ValueError(f"{text!r} is not a duration such as 60s or 1m30s")
     total = sum(int(Decimal(number) * _NANOSECONDS[unit]) for number, unit in _PART.findall(text))
     return -total if text.startswith("-") else total
+
+
+def parse_period_s(text: str) -> float:
+    """
+    Read an ISO 8601 duration (`PT0.2S`, `P1DT12H`) as seconds.
+
+    Of a fraction the first digit counts, the others are dropped: `PT0.25S` is 0.2 s and `PT0.05S` is none, on a
+    cluster as well (github.com/rickb777/date/period).
+
+    Raises:
+        ValueError: *text* is none.
+    """
+    match = _PERIOD.fullmatch("PT0S" if text == "P0" else text)
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration such as PT0.2S or PT1M")
+    wholes, tenths = match.groups()[::2], match.groups()[1::2]
+    seconds = sum(
+        (int(whole or 0) + int(tenth or 0) / 10) * unit
+        for whole, tenth, unit in zip(wholes, tenths, _PERIOD_S.values(), strict=True)
+    )
+    return -seconds if text.startswith("-") else seconds
 
 
 def parse_quantity(text: str) -> Decimal:

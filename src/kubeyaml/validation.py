@@ -1,125 +1,45 @@
 """
-What Knative's webhook refuses in a Service, with the path of every fault.
+What Knative's webhooks refuse, with the path of every fault.
 
-`fields.yaml` says what may stand in each field; here is what reads it, and the rules that join several fields.
+`service.yaml` and `eventing.yaml` say what may stand in each field; here are the rules that join several fields.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from posixpath import normpath
 from typing import Any, Final
-
-import yaml
+from urllib.parse import urlsplit
 
 from kubeyaml.annotations import SCALING, canonical
-from kubeyaml.quantities import parse_duration_ns, parse_quantity
+from kubeyaml.eventing import is_eventing
+from kubeyaml.fields import Fault, field_faults, shapes
+from kubeyaml.quantities import parse_quantity
+from kubeyaml.resources import Resource
 
-Fault = tuple[str, str]
-
-_FIELDS: Final = yaml.safe_load(Path(__file__).with_name("fields.yaml").read_text("utf-8"))
+_SERVICE, _EVENTING = shapes("service.yaml"), shapes("eventing.yaml")
+_DIALECTS: Final = ("exact", "prefix", "suffix", "all", "any", "not")
 _RESERVED_PATHS: Final = {"/", "/dev", "/dev/log"}
+
+
+def faults(resource: Resource) -> list[str]:
+    """List every fault of an object, one line each; none in a kind that is not known here."""
+    # The rules rely on every field being known and of its kind.
+    if resource.is_service:
+        found = service_faults(resource.body)
+    elif is_eventing(resource):
+        found = list(field_faults(resource.body, _EVENTING[resource.kind])) or list(_eventing_rule_faults(resource))
+    else:
+        found = []
+    return [resource.fault(path, message) for path, message in found]
 
 
 def service_faults(service: Mapping[str, Any]) -> list[Fault]:
     """List every fault of a Knative Service as (path, message); empty where Knative would accept it."""
-    # The rules rely on every field being known and of its kind.
-    return list(_field_faults(service, _FIELDS, path="")) or list(_rule_faults(service))
+    return list(field_faults(service, _SERVICE)) or list(_service_rule_faults(service))
 
 
-def _field_faults(value: Any, shape: Any, *, path: str) -> Iterator[Fault]:
-    if value is None or shape == "any":
-        return
-    if isinstance(shape, dict) and isinstance(value, dict):
-        yield from _mapping_faults(value, shape, path=path)
-    elif isinstance(shape, list) and isinstance(value, list):
-        if len(value) > (most := shape[1] if len(shape) > 1 else len(value)):
-            yield path, f"at most {most} can run here"
-        for index, item in enumerate(value):
-            yield from _field_faults(item, shape[0], path=f"{path}[{index}]")
-    elif not isinstance(shape, str):
-        yield path, f"must be a {'list' if isinstance(shape, list) else 'mapping'}, not {value!r}"
-    elif reason := _refusal(value, shape):
-        yield path, f"{value!r} {reason}"
-
-
-def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path: str) -> Iterator[Fault]:
-    prefix = f"{path}." if path else ""
-    if "annotations" in path:
-        value = canonical(value)
-    for key, item in value.items():
-        reason = next((why for start, why in shape.get(".not", {}).items() if key.startswith(start)), None)
-        if key in shape or (".other" in shape and reason is None):
-            yield from _field_faults(item, shape.get(key, shape.get(".other")), path=f"{prefix}{key}")
-        else:
-            yield f"{prefix}{key}", reason or "is not known to Knative, or forbidden"
-    for key in shape.get(".needs", ()):
-        if not value.get(key):
-            yield f"{prefix}{key}", "is missing"
-    if (choice := shape.get(".one")) and sum(value.get(key) is not None for key in choice) != 1:
-        yield path, f"exactly one of {', '.join(choice)} is wanted"
-
-
-def _refusal(value: Any, shape: str) -> str | None:
-    """Why *value* may not stand where `fields.yaml` says *shape*; None where it may."""
-    kind, _, rest = shape.partition(" ")
-    if kind == "one":
-        words = [word.strip('"') for word in rest.split()[1:]]
-        return None if str(value) in words else f"is none of {', '.join(word for word in words if word)}"
-    read = _KINDS[kind]
-    try:
-        number = read(value)
-    except (ValueError, TypeError):
-        return f"is no {kind}"
-    as_number = read if kind in {"duration", "seconds"} else float
-    low, high = (as_number(end) if end else None for end in (rest or "..").split(".."))
-    within = (low is None or low <= number) and (high is None or number <= high)
-    return None if within else f"is outside {rest}"
-
-
-def _matching(pattern: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if not re.fullmatch(pattern, value):
-            raise ValueError
-        return read(value)
-
-    return check
-
-
-def _typed(kind: type) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if type(value) is not kind:  # bool is an int, but true is no number
-            raise TypeError
-        return value
-
-    return check
-
-
-def _seconds(text: str) -> float:
-    seconds, rest = divmod(parse_duration_ns(text), 10**9)
-    if rest:
-        raise ValueError
-    return seconds
-
-
-_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "text": _typed(str),
-    "truth": _typed(bool),
-    "number": _typed(int),
-    "port": lambda value: _matching(r"(?!(8008|8012|8013|8022|9090|9091)$).*", int)(str(_typed(int)(value))),
-    "label": _matching(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", str),
-    "env": _matching(r"(?!(PORT|K_SERVICE|K_CONFIGURATION|K_REVISION)$)[^=]+", str),
-    "container": _matching(r"(?!queue-proxy$).*", str),
-    "whole": _matching(r"[+-]?\d+", int),
-    "decimal": _matching(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", float),
-    "duration": parse_duration_ns,
-    "seconds": _seconds,
-    "quantity": lambda value: parse_quantity(str(value)),
-}
-
-
-def _rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
+def _service_rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
     name, template, pod = service["metadata"]["name"], service["spec"]["template"], service["spec"]["template"]["spec"]
     about = template.get("metadata") or {}
     if about.get("name") and not about["name"].startswith(f"{name}-"):
@@ -196,3 +116,51 @@ def _traffic(targets: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
     total = sum(target.get("percent") or 0 for target in targets)
     if targets and total != 100:
         yield "", f"Traffic targets sum to {total}, want 100"
+
+
+def _eventing_rule_faults(resource: Resource) -> Iterator[Fault]:
+    spec = resource.body.get("spec") or {}
+    delivery = spec.get("delivery") or {}
+    destinations = {"subscriber": spec.get("subscriber"), "sink": spec.get("sink")}
+    for path, destination in {**destinations, "delivery.deadLetterSink": delivery.get("deadLetterSink")}.items():
+        if destination is not None and (reason := _misdirected(destination)):
+            yield f"spec.{path}", reason
+    for index, given in enumerate(spec.get("filters") or ()):
+        yield from _filter_faults(given, f"spec.filters[{index}]")
+    for name in (spec.get("filter") or {}).get("attributes") or ():
+        yield from _name_faults(name, "spec.filter.attributes")
+    subject = spec.get("subject") or {}
+    if subject.get("namespace", resource.namespace) != resource.namespace:
+        yield "spec.subject.namespace", f"must be {resource.namespace}, where the SinkBinding is"
+    if (subject.get("selector") or {}).get("matchExpressions"):
+        yield "spec.subject.selector.matchExpressions", "is not understood here; use matchLabels"
+
+
+def _misdirected(destination: Mapping[str, Any]) -> str | None:
+    uri = urlsplit(destination.get("uri") or "")
+    if destination.get("ref") is None:
+        return None if uri.scheme and uri.netloc else "a ref or an absolute uri is wanted"
+    return "an absolute uri may not stand beside a ref" if uri.scheme else None
+
+
+def _filter_faults(given: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    dialects = [dialect for dialect in _DIALECTS if given.get(dialect)]
+    if len(dialects) > 1:
+        yield path, f"a filter has one dialect, not {' and '.join(dialects)}"
+    for dialect in dialects:
+        at, inner = f"{path}.{dialect}", given[dialect]
+        if dialect == "not":
+            yield from _filter_faults(inner, at)
+        elif dialect in {"all", "any"}:
+            for index, nested in enumerate(inner):
+                yield from _filter_faults(nested, f"{at}[{index}]")
+        else:
+            for name, value in inner.items():
+                yield from _name_faults(name, at)
+                if not value:
+                    yield f"{at}.{name}", "must not be empty"
+
+
+def _name_faults(name: str, path: str) -> Iterator[Fault]:
+    if not re.fullmatch("[a-z][a-z0-9]*", name):
+        yield f"{path}.{name}", "is no attribute's name: lower-case letters and digits, a letter first"

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from kubeyaml.errors import KubeyamlError
-from localkn import control, kn, up
+from localkn import control, events, kn, up
 from localkn.errors import LocalknError, PlatformError
 from localkn.state import StateDirectory
 
@@ -149,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
     logs.add_argument("-f", "--follow", action="store_true", help="go on")
     logs.set_defaults(verb=_logs)
+    events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
     kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
     return parser
 

@@ -21,9 +21,9 @@ class Command:
 
 
 class Commands:
-    """The mapping file: `root`, and under `images` a `command` and an `env` for each image."""
+    """The mapping file: `root`, and under `images` a `command` and an `env` for each image; and *built_in* ones."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, built_in: Mapping[str, Command] | None = None) -> None:
         """
         Read the file.
 
@@ -34,7 +34,7 @@ class Commands:
         content: dict[str, Any] = documents[0] if documents and isinstance(documents[0], dict) else {}
         root = path.parent / content["root"] if "root" in content else Path.cwd()
         self._path = path
-        self._commands: dict[str, Command] = {}
+        self._commands = dict(built_in or {})
         for image, entry in (content.get("images") or {}).items():
             argv, env = (entry or {}).get("command"), (entry or {}).get("env") or {}
             if not isinstance(argv, list) or not argv:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kubeyaml import edits
+from kubeyaml.annotations import SCALING
 from localkn import control
 from localkn.errors import RefusedError
 
@@ -79,29 +80,24 @@ def _update(arguments: argparse.Namespace) -> None:
     print(now["url"])
 
 
-def _edit_template(service: dict[str, Any], arguments: argparse.Namespace) -> None:
-    template, container = service["spec"]["template"], edits.container(service)
+def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    edits.change_template(
+        service,
+        image=arguments.image,
+        env=arguments.env,
+        annotations=[*arguments.annotation, *_scaling(arguments)],
+        fields={"containerConcurrency": arguments.concurrency_limit, "timeoutSeconds": arguments.timeout},
+        resources={"requests": arguments.request, "limits": arguments.limit},
+    )
+
+
+def _scaling(arguments: argparse.Namespace) -> list[str]:
+    """Return the annotations that the flags for scaling stand for; `--scale` wins."""
     low, separator, high = arguments.scale.partition("..")
     values = {key: getattr(arguments, name) for name, key in _SCALING.items()}
-    values |= {
-        "min-scale": low or values["min-scale"],
-        "max-scale": (high if separator else low) or values["max-scale"],
-    }
-    scaling = [f"autoscaling.knative.dev/{key}={value}" for key, value in values.items() if value]
-    metadata = dict(template.get("metadata") or {})
-    edits.set_entries(metadata, "annotations", [*arguments.annotation, *scaling])
-    if metadata:
-        template["metadata"] = metadata
-    for field, value in (("containerConcurrency", arguments.concurrency_limit), ("timeoutSeconds", arguments.timeout)):
-        if value is not None:
-            template["spec"][field] = value
-    if arguments.image:
-        container["image"] = arguments.image
-    edits.set_env(service, arguments.env)
-    for kind, changes in (("requests", arguments.request), ("limits", arguments.limit)):
-        if changes:
-            container["resources"] = dict(container.get("resources") or {})
-            edits.set_entries(container["resources"], kind, ",".join(changes).split(","))
+    scale = {"min-scale": low, "max-scale": high if separator else low}
+    values |= {key: value for key, value in scale.items() if value}
+    return [f"{SCALING}/{key}={value}" for key, value in values.items() if value]
 
 
 def _named(items: Sequence[dict[str, Any]], name: str, *, noun: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Platform:
         public: Name of the Service that `url` leads to.
         url: Where this machine's user finds it.
         notes: What the user should know about how the manifests are run.
+        brokers: The Brokers of the manifests, `NAMESPACE/NAME` each.
         direct: Without an ingress: an instance each, the public one on the port of `url`.
     """
 
@@ -58,15 +59,21 @@ class Platform:
     ingress: Ingress = field(default_factory=Ingress)
     reports: Reports = field(default_factory=Reports)
     services: dict[str, Service] = field(default_factory=dict)
+    brokers: Sequence[str] = ()
     _own_ports: dict[str, int] = field(default_factory=dict)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
     _change: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = field(default_factory=list)
     _started: int = 0
 
-    def add(self, body: Mapping[str, Any], *, namespace: str) -> None:
+    def add(self, body: Mapping[str, Any], *, namespace: str, built_in: bool = False) -> None:
         """
         Take in a Service before the platform runs.
+
+        Args:
+            body: The Service.
+            namespace: Where it is.
+            built_in: Whether it is a part of the platform rather than of the manifests: one instance, not shown.
 
         Raises:
             LocalknError: It cannot run here.
@@ -76,7 +83,8 @@ class Platform:
             raise ManifestError([f"Service {name}: there are two of that name, in different namespaces"])
         is_direct = self.direct and name == self.public
         self._own_ports[name] = int(self.url.rpartition(":")[2]) if is_direct else free_port()
-        self.services[name] = Service(name, namespace, fixed_scale=1 if self.direct else None)
+        fixed_scale = 1 if self.direct or built_in else None
+        self.services[name] = Service(name, namespace, fixed_scale=fixed_scale, built_in=built_in)
         self.apply(body)
 
     def apply(self, body: Mapping[str, Any]) -> tuple[Service, bool]:
@@ -91,7 +99,7 @@ class Platform:
             ManifestError: It needs an object or a command that is not there.
         """
         service = self.services.get((body.get("metadata") or {}).get("name", ""))
-        if service is None:
+        if service is None or (service.built_in and service.revisions):
             raise RefusedError("there is no such Service; Services are taken from the manifests by `up`")
         if faults := service_faults(body):
             raise RefusedError("\n".join(f"{path}: {message}" for path, message in faults))
@@ -132,11 +140,20 @@ class Platform:
         """Every revision with its Service."""
         return ((service, revision) for service in self.services.values() for revision in service.revisions.values())
 
+    def described(self) -> list[Service]:
+        """The Services of the manifests."""
+        return [service for service in self.services.values() if not service.built_in]
+
     def url_of(self, service: Service, *, tag: str = "") -> str:
         """Where a Service is on this machine, or what one of its tags leads to."""
         if tag:
             return self.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
         return self.url if service.name == self.public else f"http://127.0.0.1:{self._own_ports[service.name]}"
+
+    def broker_urls(self) -> dict[str, str]:
+        """Where each Broker takes events on this machine."""
+        places = [self.url_of(service) for service in self.services.values() if service.built_in]
+        return {broker: f"{place}/{broker}" for place in places for broker in self.brokers}
 
     def picture(self) -> Picture:
         """What the ingress should know now."""
@@ -162,8 +179,9 @@ class Platform:
         while True:
             second += 1
             await asyncio.sleep(second - time.monotonic())
-            for _, revision in self.revisions():
-                self._measure(revision)
+            for service, revision in self.revisions():
+                if not service.built_in:
+                    self._measure(revision)
                 if second % TICK_S == 0:
                     revision.decide(time.monotonic())
             self.changed()

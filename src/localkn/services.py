@@ -31,11 +31,13 @@ class Service:
 
     Args:
         fixed_scale: Where set, every revision runs as many instances whatever the load.
+        built_in: It belongs to the platform, not to the manifests.
     """
 
     name: str
     namespace: str
     fixed_scale: int | None = None
+    built_in: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     revisions: dict[str, Revision] = field(default_factory=dict)
     routed: Sequence[Target] = ()

@@ -17,15 +17,16 @@ _SOCKET_DIRECTORY_LIMIT = 85
 
 class StateDirectory:
     """
-    Where everything of one platform is kept; nothing in it outlives the next `up`.
+    Where everything of one platform is kept; what is in it ends with the next `up`, but for undelivered events.
 
     `logs` holds a file for each instance, `supervisor_log` what a detached supervisor prints, `scratch` the volumes
-    of instances, `envoy` the configuration of the ingress.
+    of instances, `envoy` the configuration of the ingress, `events` the queue of the broker.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.logs, self.scratch, self.envoy = root / "logs", root / "volumes", root / "envoy"
+        self.events = root / "events"
         self.supervisor_log = root / "localkn.log"
 
     def socket(self, name: str) -> Path:
@@ -57,10 +58,11 @@ class StateDirectory:
         for directory in (self.logs, self.scratch, self.envoy):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
+        self.events.mkdir(exist_ok=True)
         try:
             yield
         finally:
-            for name in ("control", "stats", "admin"):
+            for name in ("control", "stats", "admin", "broker"):
                 self.socket(name).unlink(missing_ok=True)
 
     def wait_until_free(self) -> None:

@@ -26,7 +26,8 @@ def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
 def _table(status: Mapping[str, Any]) -> Table:
     revisions = [revision for service in status["services"].values() for revision in service["revisions"]]
     failures = [f"{revision['name']} failed: {revision['failure']}" for revision in revisions if revision["failure"]]
-    caption = "\n".join([*failures, *status["notes"]])
+    brokers = [f"Broker {name} takes events at {url}" for name, url in status["brokers"].items()]
+    caption = "\n".join([*failures, *brokers, *status["notes"]])
     table = Table(title=status["url"], caption=caption, caption_justify="left")
     for column in _COLUMNS:
         left = column in {"revision", ""}

@@ -12,10 +12,12 @@ from typing import Any
 from kubeyaml import edits
 from kubeyaml.configuration import Configuration
 from kubeyaml.errors import ManifestError
+from kubeyaml.eventing import bind_sinks, is_eventing, routing
 from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
-from kubeyaml.validation import service_faults
+from kubeyaml.validation import faults
 from localkn import control, views
+from localkn.broker import broker_service
 from localkn.commands import Commands
 from localkn.envoy import EnvoyIngress, executable
 from localkn.errors import NotReadyError, PlatformError, RefusedError
@@ -24,7 +26,7 @@ from localkn.processes import Processes, is_free
 from localkn.services import Service
 from localkn.state import StateDirectory
 
-_USED = {"ConfigMap", "Secret", "Namespace"}
+_USED = {"ConfigMap", "Secret", "Namespace", "EventType"}
 _VISIBILITY = "networking.knative.dev/visibility"
 _TAIL_LINES = 20
 
@@ -79,24 +81,26 @@ def compose(options: Options, processes: Processes) -> Platform:
     """
     resources = load(options.manifests)
     services = [resource for resource in resources if resource.is_service]
-    faults = [
-        f"{s.source}: Service {s.name}: {path}: {text}" for s in services for path, text in service_faults(s.body)
-    ]
-    if faults or not services:
-        raise ManifestError(faults or [f"{options.manifests}: no Knative Service (serving.knative.dev/v1) in it"])
-    for override in options.env_override:
-        _override(services, override)
+    found = [fault for resource in resources for fault in faults(resource)]
+    if found or not services:
+        raise ManifestError(found or [f"{options.manifests}: no Knative Service (serving.knative.dev/v1) in it"])
+    bind_sinks(resources)
+    routes = routing(resources)
+    broker, commands = broker_service(routes, options.state_dir)
+    for change in options.env_override:
+        edits.override([*services, broker], change)
     certificate = _certificate(options)
     no_envoy = not options.direct and executable() is None
     platform = Platform(
         configuration=Configuration(resources),
-        commands=Commands(options.commands),
+        commands=Commands(options.commands, built_in=commands),
         state=options.state_dir,
         processes=processes,
         public=_public(services, options.public),
         url=f"http{'s' if certificate else ''}://127.0.0.1:{options.port}",
         notes=[*_notes(resources), *(["No wheel of Envoy for this platform: running as with --direct"] * no_envoy)],
         direct=options.direct or no_envoy,
+        brokers=routes.brokers,
     )
     if not platform.direct:
         platform.ingress = EnvoyIngress(
@@ -104,6 +108,8 @@ def compose(options: Options, processes: Processes) -> Platform:
         )
     for service in services:
         platform.add(service.body, namespace=service.namespace)
+    if routes.brokers:
+        platform.add(broker.body, namespace=broker.namespace, built_in=True)
     return platform
 
 
@@ -118,7 +124,8 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
         if settled.done():
             if failed := [service for service in platform.services.values() if service.problem()]:
                 raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
-            ready("\n".join([*platform.notes, f"{platform.public} is ready at {platform.url}"]))
+            events = [f"Broker {name} takes events at {url}" for name, url in platform.broker_urls().items()]
+            ready("\n".join([*platform.notes, *events, f"{platform.public} is ready at {platform.url}"]))
         await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (told, settled, running):
@@ -132,10 +139,10 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Hand
         return await views.status(platform)
 
     async def services(_: dict[str, Any]) -> Any:
-        return [views.service_object(platform, service) for service in platform.services.values()]
+        return [views.service_object(platform, service) for service in platform.described()]
 
     async def revisions(_: dict[str, Any]) -> Any:
-        return [views.revision_object(service, revision) for service, revision in platform.revisions()]
+        return [views.revision_object(s, revision) for s in platform.described() for revision in s.revisions.values()]
 
     async def apply(request: dict[str, Any]) -> None:
         service, renewed = platform.apply(request["service"])
@@ -145,7 +152,17 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Hand
     async def end(_: dict[str, Any]) -> None:
         stop.set()
 
-    return {"status": status, "services": services, "revisions": revisions, "apply": apply, "stop": end}
+    async def pass_on(request: dict[str, Any]) -> Any:
+        """Ask the broker."""
+        if not platform.brokers:
+            raise RefusedError("there is no Broker in the manifests")
+        try:
+            return await asyncio.to_thread(control.call, platform.state.socket("broker"), **request)
+        except PlatformError as error:
+            raise RefusedError("the broker does not run at the moment") from error
+
+    served = {"status": status, "services": services, "revisions": revisions, "apply": apply, "stop": end}
+    return {**served, "events": pass_on, "redrive": pass_on}
 
 
 async def _settled(platform: Platform, service: Service, *, within_s: float, traffic_only: bool) -> None:
@@ -166,7 +183,7 @@ def _explained(platform: Platform, service: Service) -> str:
 
 
 def _notes(resources: Sequence[Resource]) -> list[str]:
-    ignored = [r for r in resources if not r.is_service and r.kind not in _USED]
+    ignored = [r for r in resources if not (r.is_service or is_eventing(r) or r.kind in _USED)]
     annotations = {
         r.name: (r.body["spec"]["template"].get("metadata") or {}).get("annotations") or {}
         for r in resources
@@ -178,15 +195,6 @@ def _notes(resources: Sequence[Resource]) -> list[str]:
     return [f"{r.kind} {r.name}: ignored on this machine" for r in ignored] + [
         f"Service {name}: min-scale 0 runs as 1 on this machine, nothing could wake it up" for name in to_zero
     ]
-
-
-def _override(services: Sequence[Resource], override: str) -> None:
-    name, _, _ = override.partition("=")[0].rpartition(":")
-    chosen = [service for service in services if name in {"", service.name}]
-    if not chosen:
-        raise ManifestError([f"--env-override {override}: there is no Service {name}"])
-    for service in chosen:
-        edits.set_env(service.body, [override.removeprefix(f"{name}:")])
 
 
 def _public(services: Sequence[Resource], wanted: str | None) -> str:

@@ -8,13 +8,11 @@ from localkn.platform import Platform
 from localkn.revisions import Revision
 from localkn.services import Service
 
-_VERSION = "serving.knative.dev/v1"
-
 
 async def status(platform: Platform) -> dict[str, Any]:
     """Describe every Service, revision and instance."""
     latencies = await platform.ingress.latencies()
-    services = {
+    shown = {
         service.name: {
             "url": platform.url_of(service),
             "public": service.name == platform.public,
@@ -24,7 +22,9 @@ async def status(platform: Platform) -> dict[str, Any]:
         }
         for service in platform.services.values()
     }
-    return {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes), "services": services}
+    built_in = {service.name: shown.pop(service.name) for service in platform.services.values() if service.built_in}
+    about = {"url": platform.url, "direct": platform.direct, "notes": list(platform.notes)}
+    return {**about, "services": shown, "brokers": platform.broker_urls(), "built_in": built_in}
 
 
 def _revision(revision: Revision, service: Service) -> dict[str, Any]:
@@ -68,13 +68,7 @@ def service_object(platform: Platform, service: Service) -> dict[str, Any]:
         ],
     }
     metadata = service.body["metadata"] | generation | _created(first)
-    return {
-        "apiVersion": _VERSION,
-        "kind": "Service",
-        "metadata": metadata,
-        "spec": service.body["spec"],
-        "status": shown,
-    }
+    return _object("Service", metadata, service.body["spec"], shown)
 
 
 def revision_object(service: Service, revision: Revision) -> dict[str, Any]:
@@ -94,13 +88,11 @@ def revision_object(service: Service, revision: Revision) -> dict[str, Any]:
         "conditions": [_condition(revision.failure or waiting, failed=revision.failure is not None)],
     }
     metadata = described | names | _created(revision)
-    return {
-        "apiVersion": _VERSION,
-        "kind": "Revision",
-        "metadata": metadata,
-        "spec": revision.body["spec"],
-        "status": shown,
-    }
+    return _object("Revision", metadata, revision.body["spec"], shown)
+
+
+def _object(kind: str, metadata: Any, spec: Any, shown: Any) -> dict[str, Any]:
+    return {"apiVersion": "serving.knative.dev/v1", "kind": kind, "metadata": metadata, "spec": spec, "status": shown}
 
 
 def _condition(problem: str | None, *, failed: bool) -> dict[str, Any]:

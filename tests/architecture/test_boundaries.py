@@ -13,6 +13,8 @@ PARTS = {
     "recsys": ("src/recsys", set()),
     "kubeyaml": ("src/kubeyaml", set()),
     "localkn": ("src/localkn", {"kubeyaml"}),
+    # A process of the platform, which talks to it as its verbs do.
+    "knbroker": ("src/knbroker", {"kubeyaml", "localkn"}),
     "functions.extract_features": ("functions/extract_features", {"recsys"}),
     "functions.rank_items": ("functions/rank_items", {"recsys"}),
     "functions.recommend": ("functions/recommend", {"recsys"}),

@@ -148,6 +148,55 @@ def test_training_on_a_file_serves_its_users(tmp_path):
         verb("down", "--state-dir", str(state))
 
 
+def test_evaluating_what_is_served(tmp_path):
+    """Train on four fifths, start, ask: not one list differs from the model's own, and a picture is drawn."""
+    state, port = tmp_path / "state", take_port()
+    verb("train", "--holdout", "temporal", "--state-dir", str(state))
+    verb("up", "--detach", "--tls", "--port", str(port), "--state-dir", str(state))
+    try:
+        words = ("--via", f"https://127.0.0.1:{port}", "--state-dir", str(state), "--plot", str(tmp_path / "p.png"))
+        report = json.loads(verb("evaluate", "--json", *words).stdout)
+    finally:
+        verb("down", "--state-dir", str(state))
+    assert report["differing_lists"] == 0
+    assert report["rows"][-1]["model"] == "ials, served"
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loop_closes(up):
+    """Events become features, features and histories a new model, and an update of rank_items serves it."""
+    state, port = up
+    place = ("--state-dir", str(state))
+    urls = {
+        name: verb("kn", "service", "describe", name, "-o", "url", *place).stdout.strip()
+        for name in ("extract-features", "rank-items")
+    }
+    # Two items no model has heard of, had by the same hundred users.
+    for number, item in enumerate(f"new_{n % 2}" for n in range(200)):
+        headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/e2e"}
+        data = {"user_id": f"user_{number // 2 + 1}", "kind": "purchase", "item_id": item}
+        answer = httpx.post(urls["extract-features"], headers=headers | {"ce-id": str(number)}, json=data)
+        assert answer.status_code == 202
+
+    query = {
+        "features": {"age_group": "25-34", "avg_session_duration": 60, "total_purchases": 1, "engagement_score": 0.5},
+        "history": ["new_0"],
+        "top_k": 5,
+    }
+    before = httpx.post(urls["rank-items"], json=query).json()
+    trained = verb("train", "--from-store", *place).stdout
+    command = trained.partition("serve it: ./run.sh ")[2].split()
+    verb(*command)
+    after = httpx.post(urls["rank-items"], json=query).json()
+    assert after["model"]["version"] != before["model"]["version"]
+    assert after["model"]["version"] in trained
+    assert after["items"][0]["item_id"] == "new_1"
+    # Who had both is offered neither, and everybody is still answered.
+    shown = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_7", "top_k": 100}).json()["recommendations"]
+    assert len(shown) == 100
+    assert not {"new_0", "new_1"} & {each["item_id"] for each in shown}
+
+
 def test_a_malformed_file_changes_nothing(up, tmp_path):
     """A bad line is named with file, line and reason, and what was current stays so."""
     state, _ = up

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubeyaml.quantities import parse_duration_ns, parse_quantity
+from kubeyaml.quantities import parse_duration_ns, parse_period_s, parse_quantity
 
 
 def test_durations_and_quantities() -> None:
@@ -19,3 +19,12 @@ def test_durations_and_quantities() -> None:
     for bad in ("", "1KB", "m", "1 Mi"):
         with pytest.raises(ValueError, match="quantity"):
             parse_quantity(bad)
+
+
+def test_periods() -> None:
+    """ISO 8601 durations, of whose fractions a cluster reads one digit; anything else is an error."""
+    texts = ("PT0.2S", "PT10S", "PT1M30S", "P1DT12H", "PT0.25S", "PT0,5S", "P0", "P2W", "-PT3S")
+    assert [parse_period_s(text) for text in texts] == [0.2, 10, 90, 129_600, 0.2, 0.5, 0, 1_209_600, -3]
+    for bad in ("", "P", "PT", "2s", "PT1", "P1S", "PTS"):
+        with pytest.raises(ValueError, match="duration"):
+            parse_period_s(bad)

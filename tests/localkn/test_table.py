@@ -19,7 +19,13 @@ FAILED: dict[str, Any] = REVISION | {
     "instances": [],
 }
 GONE: dict[str, Any] = FAILED | {"name": "rank-00003", "failure": None}
-STATUS = {"url": "http://x", "notes": ["a note"], "services": {"rank": {"revisions": [REVISION, FAILED, GONE]}}}
+BROKERS = {"ns/b": "http://y/ns/b"}
+STATUS = {
+    "url": "http://x",
+    "brokers": BROKERS,
+    "notes": ["a note"],
+    "services": {"rank": {"revisions": [REVISION, FAILED, GONE]}},
+}
 
 
 def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +36,7 @@ def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monk
     rows = [[cell.strip() for cell in line] for line in lines if line[0].startswith("rank")]
     assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panicking"]
     assert rows[1:] == [["rank-00002 failed: exit code 1"]]
-    assert lines[-1][0].strip() == "a note"
+    assert [line[0].strip() for line in lines[-2:]] == ["Broker ns/b takes events at http://y/ns/b", "a note"]
 
 
 def test_a_terminal_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:

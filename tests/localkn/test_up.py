@@ -1,5 +1,6 @@
 """What `up` makes of its options and manifests before anything runs."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from kubeyaml.errors import EditError, KubeyamlError, ManifestError
 from localkn import up
-from localkn.errors import LocalknError, PlatformError
+from localkn.errors import LocalknError, PlatformError, RefusedError
 from localkn.platform import Platform
 from localkn.processes import Processes
 from localkn.state import StateDirectory
@@ -68,7 +69,7 @@ async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) 
         ("{name: settings}}", "{name: absent}}", {}, "Service back: ConfigMap absent is not in the manifests"),
         ("acme/sample:v1", "acme/unknown:v1", {}, "no command for image registry.example.com/acme/unknown:v1"),
         ("", "", {"env_override": ["A"]}, "'A' is neither NAME=VALUE nor NAME-"),
-        ("", "", {"env_override": ["nobody:A=1"]}, "--env-override nobody:A=1: there is no Service nobody"),
+        ("", "", {"env_override": ["nobody:A=1"]}, "nobody:A=1: there is no Service nobody"),
         ("name: back\n", "name: front\n  namespace: b\n", {"public": "front"}, "Service front: there are two of that name"),
         ("", "", {"tls_cert": Path("x")}, "belong together"),
         ("", "", {"tls_cert": Path("x"), "tls_key": Path("y"), "direct": True}, "--direct has no ingress"),
@@ -98,3 +99,39 @@ def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "stat", lambda _, **__: os.stat_result((0o40700, 0, 0, 1, owner + 1, 0, 0, 0, 0, 0)))
     with pytest.raises(PlatformError, match="belongs to somebody else"):
         deep.socket("control")
+
+
+async def test_faults_of_triggers_are_told_before_anything_runs(compose: Callable[..., Platform]) -> None:
+    """What the webhook would refuse, CESQL among it, and references that lead nowhere."""
+    trigger = """
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: t}
+spec: {broker: default, filters: [{cesql: "type = 'a'"}], subscriber: {uri: "http://x.example"}}
+"""
+    with pytest.raises(ManifestError, match=r"Trigger t: spec.filters\[0\].cesql: is not understood here; use exact"):
+        compose("spec: {}\n", f"spec: {{}}\n{trigger}")
+    with pytest.raises(ManifestError, match="there is no Broker default in default"):
+        compose("spec: {}\n", "spec: {}\n" + trigger.replace("cesql: \"type = 'a'\"", "exact: {type: a}"))
+
+
+async def test_without_a_broker_there_are_no_events(compose: Callable[..., Platform]) -> None:
+    """And while it starts again it cannot be asked."""
+    platform = compose(direct=True)
+    ask = up._handlers(platform, asyncio.Event())["events"]
+    assert platform.broker_urls() == {}
+    with pytest.raises(RefusedError, match="there is no Broker in the manifests"):
+        await ask({"verb": "events"})
+    platform.brokers = ["default/default"]
+    with pytest.raises(RefusedError, match="the broker does not run at the moment"):
+        await ask({"verb": "events"})
+
+
+async def test_the_broker_is_no_service_of_the_manifests(compose: Callable[..., Platform]) -> None:
+    """It is not listed, and cannot be updated."""
+    platform = compose("spec: {}\n", "spec: {}\n---\n" + (SAMPLE / "events.yaml").read_text(), direct=True)
+    assert [service.name for service in platform.described()] == ["front", "back"]
+    assert list(platform.broker_urls()) == ["default/default"]
+    with pytest.raises(RefusedError, match="there is no such Service"):
+        platform.apply(platform.services["broker-ingress"].body)

@@ -1,8 +1,10 @@
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.collecting import collect_records, measure_sessions
+from offline.collecting import WEIGHT_STEPS, collect_records, measure_sessions, quantise
 from offline.reading.lines import DataError, Row
 from recsys.stores.port import HistoryItem, UserRecord
 
@@ -61,3 +63,21 @@ def test_a_pause_of_half_an_hour_ends_a_session():
 def test_the_order_of_rows_does_not_matter(rows):
     """A shuffled file gives the same records."""
     assert collect_records(rows, age_groups={}) == collect_records(rows[::-1], age_groups={})
+
+
+@given(st.lists(st.floats(1e-9, 1e6), min_size=1, max_size=30), st.randoms())
+def test_sums_of_weights_are_exact(weights, random):
+    """Any weights, in any order, on top of any others: the same sum to the last bit, and never nothing."""
+    rows = [Row("a", "x", weight, None) for weight in weights]
+    shuffled = rows.copy()
+    random.shuffle(shuffled)
+    (first,), (second,) = collect_records(rows, age_groups={}), collect_records(shuffled, age_groups={})
+    assert first == second
+    assert first.history[0].weight == sum(Fraction(quantise(weight)) for weight in weights)
+    assert all(quantise(weight) > 0 and abs(quantise(weight) - weight) <= 1 / WEIGHT_STEPS for weight in weights)
+
+
+@pytest.mark.parametrize("weight", [1.0, 5.0, 0.5, 3.25, 352698.0])
+def test_usual_weights_stay_what_they_are(weight):
+    """Counts, stars and halves are multiples already."""
+    assert quantise(weight) == weight

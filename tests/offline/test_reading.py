@@ -72,6 +72,7 @@ class TestCsv:
             ("user_id,item_id,weight\nu,i,-1\n", ":2: the weight"),
             ("user_id,item_id,weight\nu,i,nan\n", ":2: the weight"),
             ("user_id,item_id,weight\nu,i,1e999\n", ":2: the weight"),
+            ("user_id,item_id,weight\nu,i,5e9\n", ":2: the weight must be at most 4294967296, not '5e9'"),
             ("user_id,item_id,timestamp\nu,i,yesterday\n", ":2: the timestamp"),
             ("user_id,item_id,timestamp\nu,i,1700000000000\n", ":2: the timestamp must be seconds since 1970"),
             ("user_id,item_id,timestamp\nu,i,-5\n", ":2: the timestamp"),

@@ -153,6 +153,20 @@ def interaction(number: int, **changes: object) -> Interaction:
     return Interaction(**fields)  # type: ignore[arg-type]
 
 
+async def test_imported_weights_take_exact_sums(store):
+    """A weight in steps of 1/1024, as imports have them, keeps every bit under whatever events add to it."""
+    imported = [HistoryItem(f"item_{n}", (n * 7919 + 1) / 1024, 1) for n in range(50)]
+    await store.replace([UserRecord("zoe", "55+", history=imported)], population=POPULATION)
+    events = [interaction(n, item_id=f"item_{n % 50}", kind=("view", "click", "purchase")[n % 3]) for n in range(500)]
+    random.Random(0).shuffle(events)
+    await store.apply(events)
+    added = {n: sum((1, 2, 5)[event % 3] for event in range(500) if event % 50 == n) for n in range(50)}
+    (zoe,) = await store.read(["zoe"], history=50)
+    assert {item.item_id: item.weight for item in zoe.history} == {
+        f"item_{n}": (n * 7919 + 1) / 1024 + added[n] for n in range(50)
+    }
+
+
 async def test_interactions_are_counted(store):
     """Each kind moves its counter; items are tied with the weight of what was done; the newest time stays."""
     applied = await store.apply(

@@ -20,6 +20,8 @@ import uvicorn
 
 SLEEP_S = float(os.environ.get("SLEEP_MS", "0")) / 1000
 READY_AT = time.monotonic() + float(os.environ.get("READY_AFTER_S", "0"))
+# What an event posted there is answered with.
+SINKS = {"/accept": 202, "/refuse": 422, "/later": 503}
 POD = os.environ.get("LOCALKN_POD", "")
 
 
@@ -88,6 +90,9 @@ async def app(
         if scope["path"] == "/crash":
             os._exit(3)
         await asyncio.sleep(SLEEP_S)
+        if scope["path"] in SINKS:
+            await answer(send, SINKS[scope["path"]], b"")
+            return
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         body = {"pod": POD, "pid": os.getpid(), "headers": headers, "env": dict(os.environ), "argv": sys.argv[1:]}
         await answer(send, 200, json.dumps(body).encode())

@@ -1,0 +1,149 @@
+"""
+Events while processes die: nothing lost, nothing counted twice.
+
+Senders post interaction events, some of them twice, in random order, while instances of extract_features and the
+broker are killed (SIGKILL) one after the other. Afterwards the store must hold exactly what the events say.
+
+    python -m loadtests.events.chaos [--store sqlite|redis] [--events 20000] [--users 500] [--senders 16]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
+from loadtests.events.traffic import expected_records, make_events, repeat_some
+from tools.redis_server import redis_running
+
+_REPEATED = 0.2
+_KILL_AFTER_S = (0.3, 1.5)
+_DRAIN_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a run showed.
+
+    Attributes:
+        store: `sqlite` or `redis`.
+        events: Different ones.
+        posts: Accepted by the broker, repeated ones included.
+        sent_again: Posts the broker did not take at first.
+        kills: By what was killed.
+        sending_s: From the first post to the last acceptance.
+        draining_s: From then until nothing waited.
+        failed_attempts: Deliveries that had to be repeated.
+        waiting: Deliveries left; likewise dead letters.
+        wrong_users: Users whose record is not what the events say.
+    """
+
+    store: str
+    events: int
+    posts: int
+    sent_again: int
+    kills: dict[str, int]
+    sending_s: float
+    draining_s: float
+    failed_attempts: int
+    waiting: int
+    dead_letters: int
+    wrong_users: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was lost and nothing counted twice, although something was killed."""
+        return bool(self.kills) and not (self.waiting or self.dead_letters or self.wrong_users)
+
+
+async def run(pipeline: Pipeline, *, store: str, events: int, users: int, senders: int, seed: int) -> Outcome:
+    """Send, kill, wait, compare."""
+    made = make_events(events, users=users, prefix=f"chaos{seed}", seed=seed)
+    sender, kills = Sender(pipeline.broker_url), Counter[str]()
+    killing = asyncio.create_task(_kill(pipeline, kills, random.Random(seed)))
+    began = time.monotonic()
+    await sender.send_all(repeat_some(made, share=_REPEATED, seed=seed), senders=senders)
+    sent = time.monotonic()
+    killing.cancel()
+    await asyncio.wait([killing])
+    figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
+    drained = time.monotonic()
+    sender.close()
+    expected, found = expected_records(made), await pipeline.records(f"chaos{seed}_")
+    trigger = figures["triggers"]["default/interactions"]
+    return Outcome(
+        store=store,
+        events=events,
+        posts=sender.accepted,
+        sent_again=sender.refused,
+        kills=dict(kills),
+        sending_s=round(sent - began, 1),
+        draining_s=round(drained - sent, 1),
+        failed_attempts=trigger["failed"],
+        waiting=figures["waiting"],
+        dead_letters=trigger["dead"],
+        wrong_users=sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys()),
+    )
+
+
+async def _kill(pipeline: Pipeline, kills: Counter[str], draw: random.Random) -> None:
+    wait_s = _KILL_AFTER_S[0]
+    while True:
+        await asyncio.sleep(wait_s)
+        wait_s = draw.uniform(*_KILL_AFTER_S)
+        status = await asyncio.to_thread(pipeline.status)
+        victims = {
+            "broker": status["built_in"]["broker-ingress"],
+            "extract-features": status["services"]["extract-features"],
+        }
+        name = draw.choice(sorted(victims))
+        pids = [
+            instance["pid"]
+            for revision in victims[name]["revisions"]
+            for instance in revision["instances"]
+            if instance["state"] == "ready"
+        ]
+        if pids:
+            os.kill(draw.choice(pids), signal.SIGKILL)
+            kills[name] += 1
+
+
+@contextmanager
+def chaos_pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
+    """Have a pipeline on a *store* of the kind named, two instances of extract_features to begin with."""
+    if store == "sqlite":
+        with pipeline_running(folder, min_scale=2) as pipeline:
+            yield pipeline
+    else:
+        with redis_running(folder) as server, pipeline_running(folder, redis_url=server.url, min_scale=2) as pipeline:
+            yield pipeline
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run once and print the outcome as JSON; return 1 where something was lost or counted twice."""
+    parser = argparse.ArgumentParser(prog="loadtests.events.chaos", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--store", choices=("sqlite", "redis"), default="sqlite")
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("--senders", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder, chaos_pipeline(Path(folder), options.store) as pipeline:
+        outcome = asyncio.run(run(pipeline, **vars(options)))
+    print(json.dumps({**asdict(outcome), "holds": outcome.holds}))
+    return 0 if outcome.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""
+The feature store away for a while, under load: recommend answers throughout, events wait, nothing is lost.
+
+Callers ask for recommendations and senders post events; Redis is stopped (SIGSTOP: it hangs; or SIGKILL: it is gone,
+and started again on what its append-only file holds) and comes back after some seconds.
+
+    python -m loadtests.events.outage [--mode stop|kill] [--seconds 10]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from knbroker.client import Client
+from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
+from loadtests.events.traffic import Event, expected_records, make_events
+from tools.redis_server import RedisServer, redis_running
+
+_BEFORE_S, _AFTER_S = 2.0, 6.0
+_DRAIN_TIMEOUT_S = 60.0
+_POLL_S = 0.05
+_RECOVERY_S = 2.0
+_SLOWEST_ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a run showed. Times are counted from when Redis was back.
+
+    Attributes:
+        mode: `stop` or `kill`.
+        answers: Of recommend, with those that were no 200 and those that said `degraded`.
+        slowest_ms: The slowest answer.
+        recovery_s: When the last degraded answer was given; below 0 where all of them were given before.
+        events: Posted; the broker took all of them.
+        failed_attempts: Deliveries that had to be repeated.
+        backlog: Deliveries that waited when Redis came back.
+        backlog_gone_s: When none of them was left.
+        waiting: Deliveries left at the end; likewise dead letters.
+        wrong_users: Users whose record is not what the events say.
+    """
+
+    mode: str
+    seconds: float
+    answers: int
+    not_200: int
+    degraded: int
+    slowest_ms: float
+    recovery_s: float
+    events: int
+    failed_attempts: int
+    backlog: int
+    backlog_gone_s: float
+    waiting: int
+    dead_letters: int
+    wrong_users: int
+
+    @property
+    def nothing_lost(self) -> bool:
+        """Whether every caller got an answer and every event was counted once."""
+        return bool(self.degraded) and not (self.not_200 or self.waiting or self.dead_letters or self.wrong_users)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it was also over soon."""
+        return self.nothing_lost and self.recovery_s <= _RECOVERY_S and self.backlog_gone_s <= _RECOVERY_S
+
+
+@dataclass
+class _Answer:
+    """One of recommend's: when it was given, how long it took, and what it was."""
+
+    at: float
+    took_s: float
+    ok: bool
+    degraded: bool
+
+
+class _Callers:
+    """Ask for recommendations, one request after the other each, and write down every answer."""
+
+    def __init__(self, url: str, *, users: int) -> None:
+        self._url, self._users = url, users
+        self._client = Client(limit_bytes=2**20)
+        self.answers: list[_Answer] = []
+
+    async def run(self, number: int, *, pause_s: float) -> None:
+        """Ask until cancelled."""
+        while True:
+            number = (number + 7) % self._users
+            body = json.dumps({"user_id": f"user_{number}"}).encode()
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(_SLOWEST_ANSWER_S):
+                    answer = await self._client.post(
+                        self._url, headers=[("content-type", "application/json")], body=body
+                    )
+                ok, degraded = answer.status == 200, b'"degraded"' in answer.body
+            except (OSError, TimeoutError):
+                ok, degraded = False, False
+            now = time.monotonic()
+            self.answers.append(_Answer(now, now - began, ok, degraded))
+            await asyncio.sleep(pause_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+async def run(pipeline: Pipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float) -> Outcome:
+    """Load, stop Redis, have it back, wait, compare."""
+    made = make_events(round(rate * (_BEFORE_S + seconds + _AFTER_S)), users=100, prefix=f"outage_{mode}", seed=1)
+    sender, callers = Sender(pipeline.broker_url), _Callers(f"http://127.0.0.1:{pipeline.port}", users=500)
+    before = (await asyncio.to_thread(pipeline.events))["triggers"]["default/interactions"]
+    asking = [asyncio.create_task(callers.run(number * 50, pause_s=0.02)) for number in range(4)]
+    sending = asyncio.create_task(_send(sender, made, rate=rate))
+    await asyncio.sleep(_BEFORE_S)
+    await _away(redis, mode=mode, seconds=seconds)
+    back_at = time.monotonic()
+    backlog, gone_s = await _watch_backlog(pipeline)
+    await sending
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
+    sender.close()
+    callers.close()
+    expected, found = expected_records(made), await pipeline.records(f"outage_{mode}_")
+    trigger, answers = figures["triggers"]["default/interactions"], callers.answers
+    degraded = [answer for answer in answers if answer.degraded]
+    return Outcome(
+        mode=mode,
+        seconds=seconds,
+        answers=len(answers),
+        not_200=sum(not answer.ok for answer in answers),
+        degraded=len(degraded),
+        slowest_ms=round(max(answer.took_s for answer in answers) * 1000, 1),
+        recovery_s=round(max((answer.at - back_at for answer in degraded), default=0.0), 2),
+        events=sender.accepted,
+        failed_attempts=trigger["failed"] - before["failed"],
+        backlog=backlog,
+        backlog_gone_s=round(gone_s, 2),
+        waiting=figures["waiting"],
+        dead_letters=trigger["dead"] - before["dead"],
+        wrong_users=sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys()),
+    )
+
+
+async def _send(sender: Sender, events: Sequence[Event], *, rate: float) -> None:
+    """Post *events* at a *rate*, whatever becomes of them."""
+    began, posts = time.monotonic(), set[asyncio.Task[None]]()
+    for number, event in enumerate(events):
+        await asyncio.sleep(began + number / rate - time.monotonic())
+        task = asyncio.create_task(sender.send(event))
+        posts.add(task)
+        task.add_done_callback(posts.discard)
+    await asyncio.gather(*posts)
+
+
+async def _away(redis: RedisServer, *, mode: str, seconds: float) -> None:
+    if mode == "kill":
+        await asyncio.to_thread(redis.stop, signal.SIGKILL)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(redis.start)
+    else:
+        redis.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            redis.signal(signal.SIGCONT)
+
+
+async def _watch_backlog(pipeline: Pipeline) -> tuple[int, float]:
+    """Return how many deliveries wait after a failure, and after how long none does."""
+    began, backlog = time.monotonic(), 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+            while left := (await asyncio.to_thread(pipeline.events))["triggers"]["default/interactions"]["retrying"]:
+                backlog = max(backlog, left)
+                await asyncio.sleep(_POLL_S)
+    return backlog, time.monotonic() - began
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run once and print the outcome as JSON; return 1 where it does not hold."""
+    parser = argparse.ArgumentParser(prog="loadtests.events.outage", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--mode", choices=("stop", "kill"), default="stop")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=50.0, help="events a second")
+    options = parser.parse_args(arguments)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_running(Path(folder)) as redis,
+        pipeline_running(Path(folder), redis_url=redis.url) as pipeline,
+    ):
+        outcome = asyncio.run(run(pipeline, redis, **vars(options)))
+    print(json.dumps({**asdict(outcome), "holds": outcome.holds}))
+    return 0 if outcome.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

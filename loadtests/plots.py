@@ -1,0 +1,154 @@
+"""The pictures of a report, each an SVG that needs nothing else."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's palette: told apart with every kind of colour vision. Lines differ in style as well.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#777777"
+_CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED)
+_STYLES = ("-", "--", "-.", ":")
+_SIZE_IN = (9.0, 3.1)
+
+Draw = Callable[[Axes, Mapping[str, Any]], None]
+
+
+def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pictures that the result has data for: caption to SVG."""
+    platform = result["platform"]["services"]
+    wanted: list[tuple[str, Draw, bool]] = [
+        ("Latency of recommendations over time", _latency, True),
+        ("Throughput, and the load that was wanted", _throughput, True),
+        ("Failed and degraded answers", _faults, True),
+        ("Instances, ready (filled) and desired (dotted)", _instances, bool(platform)),
+        ("Requests in flight by Service, as the autoscaler sees them", _concurrency, bool(platform)),
+        ("Requests ranked together", _batches, bool(result["batches"])),
+        ("Memory by Service", _memory, bool(platform)),
+        ("CPU of the load generator, and of the whole machine", _generator, True),
+    ]
+    return {caption: _svg(draw, result) for caption, draw, there in wanted if there}
+
+
+def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
+    # Text stays text: it can be searched and read aloud, and the file is smaller than with glyphs as paths.
+    with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}):
+        figure = Figure(figsize=_SIZE_IN)
+        axes = figure.add_subplot()
+        # Fixed, so that the time axes of all pictures are as long and can be compared.
+        figure.subplots_adjust(left=0.08, right=0.93, top=0.9, bottom=0.15)
+        draw(axes, result)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, frameon=False, borderaxespad=0.1)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    # Within a page the XML prologue has no place.
+    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+
+
+def _over_time(axes: Axes, unit: str, result: Mapping[str, Any]) -> None:
+    axes.set_xlabel("seconds")
+    axes.set_ylabel(unit)
+    axes.set_xlim(0, result["run"]["duration_s"])
+    axes.set_ylim(bottom=0)
+
+
+def _latency(axes: Axes, result: Mapping[str, Any]) -> None:
+    seconds = result["seconds"]
+    for name, colour, style in (("p50", BLUE, "-"), ("p95", ORANGE, "--"), ("p99", RED, "-.")):
+        values = [float("nan") if value is None else value for value in seconds[f"{name}_ms"]]
+        axes.plot(_middles(values), values, style, color=colour, label=name, linewidth=1.4)
+    _over_time(axes, "ms", result)
+
+
+def _throughput(axes: Axes, result: Mapping[str, Any]) -> None:
+    answered, platform = result["seconds"]["rps"], result["platform"]
+    axes.plot(_middles(answered), answered, color=BLUE, label="answered", linewidth=1.4)
+    if result["run"]["rate"] is None:
+        _over_time(axes, "requests a second", result)
+        beside = axes.twinx()
+        beside.step(platform["elapsed_s"], platform["wanted"], "--", where="post", color=GREY, linewidth=1)
+        beside.set_ylabel("users (dashed)")
+        beside.set_ylim(bottom=0)
+        beside.spines["top"].set_visible(False)
+    else:
+        axes.step(platform["elapsed_s"], platform["wanted"], "--", where="post", color=GREY, label="wanted")
+        _over_time(axes, "requests a second", result)
+
+
+def _faults(axes: Axes, result: Mapping[str, Any]) -> None:
+    seconds = result["seconds"]
+    middles = _middles(seconds["failed"])
+    axes.bar(middles, seconds["failed"], width=1.0, color=RED, label="failed")
+    axes.bar(middles, seconds["degraded"], width=0.5, color=ORANGE, label="degraded")
+    _over_time(axes, "answers a second", result)
+    if not any(seconds["failed"]) and not any(seconds["degraded"]):
+        axes.set_ylim(0, 1)
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def _instances(axes: Axes, result: Mapping[str, Any]) -> None:
+    platform = result["platform"]
+    for number, (name, columns) in enumerate(platform["services"].items()):
+        # Side by side where they coincide: lines of the same height would hide each other.
+        shift = (number - (len(platform["services"]) - 1) / 2) * 0.06
+        ready, desired = (_shifted(columns[column], shift) for column in ("ready", "desired"))
+        colour = _CYCLE[number % len(_CYCLE)]
+        axes.fill_between(platform["elapsed_s"], ready, step="post", alpha=0.13, color=colour)
+        axes.step(platform["elapsed_s"], ready, where="post", color=colour, label=name, linewidth=1.8)
+        axes.step(platform["elapsed_s"], desired, ":", where="post", color=colour, linewidth=1.2)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _over_time(axes, "instances", result)
+
+
+def _shifted(values: Sequence[float | None], shift: float) -> list[float]:
+    return [float("nan") if value is None else value + shift for value in values]
+
+
+def _concurrency(axes: Axes, result: Mapping[str, Any]) -> None:
+    _by_service(axes, result, "concurrency", "requests")
+
+
+def _memory(axes: Axes, result: Mapping[str, Any]) -> None:
+    _by_service(axes, result, "memory_mb", "MiB, all instances")
+
+
+def _by_service(axes: Axes, result: Mapping[str, Any], column: str, unit: str) -> None:
+    platform = result["platform"]
+    for number, (name, columns) in enumerate(platform["services"].items()):
+        values = _shifted(columns[column], 0.0)
+        style, colour = _STYLES[number % len(_STYLES)], _CYCLE[number % len(_CYCLE)]
+        axes.plot(platform["elapsed_s"], values, style, color=colour, label=name, linewidth=1.4)
+    _over_time(axes, unit, result)
+
+
+def _batches(axes: Axes, result: Mapping[str, Any]) -> None:
+    counts = {int(size): count for size, count in result["batches"].items()}
+    total = sum(counts.values())
+    axes.bar(list(counts), [100 * count / total for count in counts.values()], color=BLUE)
+    mean = sum(size * count for size, count in counts.items()) / total
+    axes.axvline(mean, linestyle="--", color=GREY, linewidth=1, label=f"mean {mean:.1f}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("size of the batch a request was in")
+    axes.set_ylabel("% of requests")
+    axes.set_xlim(0.4, max(counts) + 0.6)
+
+
+def _generator(axes: Axes, result: Mapping[str, Any]) -> None:
+    platform = result["platform"]
+    elapsed_s = platform["elapsed_s"][1:]
+    axes.plot(elapsed_s, platform["cpu_percent"][1:], color=BLUE, label="generator, % of one CPU", linewidth=1.4)
+    axes.plot(elapsed_s, platform["machine_percent"][1:], "--", color=ORANGE, label="machine, % of all", linewidth=1.4)
+    _over_time(axes, "%", result)
+    axes.set_ylim(0, 105)
+
+
+def _middles(values: Sequence[Any]) -> list[float]:
+    return [second + 0.5 for second in range(len(values))]

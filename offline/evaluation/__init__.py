@@ -1,0 +1,1 @@
+"""How good a model is: hold-outs, measures, baselines, the table; in process and through the served path."""

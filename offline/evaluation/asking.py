@@ -1,0 +1,77 @@
+"""Asking a running pipeline for its lists."""
+
+import ssl
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from offline.evaluation.contenders import batches
+from offline.evaluation.quality import DEPTH, Task
+from recsys.contracts.wire import RankedItem
+
+_TIMEOUT_S = 30.0
+_TRIES = 3
+
+
+class AskError(Exception):
+    """The pipeline at a URL does not answer as it should."""
+
+
+class _Answered(msgspec.Struct):
+    recommendations: list[RankedItem] = []
+    degraded: list[str] = []
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Results(msgspec.Struct):
+    results: list[_Answered]
+
+
+_results = msgspec.json.Decoder(_Results)
+
+
+def rank_by_url(url: str, task: Task, *, name: str, authority: Path) -> list[list[RankedItem]]:
+    """
+    Return what the pipeline at *url* answers each user of *task*.
+
+    Args:
+        url: Of its public door.
+        task: Whom to ask for.
+        name: For the progress bar.
+        authority: Who signed a local pipeline's certificate, where it has one; elsewhere the usual ones count.
+
+    Raises:
+        AskError: it does not answer, refuses, or answers without its features or its model.
+    """
+    answers: list[list[RankedItem]] = []
+    # Strict: an answer made without one of the hops is no answer of the model.
+    headers = {"Prefer": "handling=strict", "Content-Type": "application/json"}
+    own = url.startswith("https://127.") and authority.exists()
+    trust = ssl.create_default_context(cafile=authority if own else None)
+    with httpx.Client(headers=headers, timeout=_TIMEOUT_S, verify=trust) as client:
+        for rows in batches(task.users, name=name):
+            requests = [{"user_id": task.ratings.user_ids[row], "top_k": DEPTH} for row in rows]
+            answers += _ask(client, url, msgspec.json.encode({"requests": requests}))
+    return answers
+
+
+def _ask(client: httpx.Client, url: str, body: bytes) -> list[list[RankedItem]]:
+    for last in [False] * (_TRIES - 1) + [True]:
+        try:
+            answer = client.post(url, content=body)
+        except httpx.TransportError as error:
+            raise AskError(f"nothing answers at {url}: {error}; start the pipeline with ./run.sh up") from error
+        busy = answer.status_code in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT}
+        if last or not busy:
+            break
+    if answer.status_code != httpx.codes.OK:
+        raise AskError(f"{url} answers {answer.status_code}: {answer.text[:200]}")
+    try:
+        results = _results.decode(answer.content).results
+    except msgspec.DecodeError as error:
+        raise AskError(f"{url} answers something that is no list of recommendations: {error}") from error
+    for each in results:
+        if bytes(each.error) or each.degraded:
+            raise AskError(f"{url} cannot recommend to every user: {bytes(each.error).decode() or each.degraded}")
+    return [each.recommendations for each in results]

@@ -1,0 +1,113 @@
+"""
+Setting a fifth of each user's items aside, to see whether a model trained on the rest finds them.
+
+    random    the last floor(n / 5) of a user's n items in a random order: one key per tie, in the order in which
+              the file names them first, `default_rng(seed).permutation(ties)`
+    temporal  the floor(n / 5) items with the newest interactions, ties by that order
+
+What is set aside is set aside whole: no row of a held-out tie is left in the training part, so counters, sessions and
+weights of the training part know nothing of it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.reading.lines import DataError, Row
+from recsys.ranking.item_table import I64
+from recsys.stores.port import UserRecord
+
+Holdout = Literal["random", "temporal"]
+HOLDOUTS: tuple[Holdout, ...] = ("random", "temporal")
+
+# One item in so many is held out.
+SHARE = 5
+
+HeldOut = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows to train on, and the items held out from each user (users without any are absent)."""
+
+    training: list[Row]
+    held_out: HeldOut
+
+
+def default_holdout(rows: Iterable[Row]) -> Holdout:
+    """Return the hold-out that is nearest to serving: temporal where every row has a time, else random."""
+    return "temporal" if all(row.time_us is not None for row in rows) else "random"
+
+
+def split_rows(rows: Sequence[Row], *, holdout: Holdout, seed: int = 0) -> SplitRows:
+    """
+    Split *rows* into a training part and what is held out.
+
+    Raises:
+        DataError: a temporal hold-out is wanted and a row has no time.
+    """
+    newest: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if holdout == "temporal" and row.time_us is None:
+            raise DataError(f"user {row.user_id}, item {row.item_id}: a temporal hold-out wants a time in every row")
+        tie = row.user_id, row.item_id
+        newest[tie] = max(newest.get(tie, 0), row.time_us or 0)
+    held = dict(zip(newest, _choose(list(newest), list(newest.values()), holdout, seed).tolist(), strict=True))
+    held_out: HeldOut = {}
+    for (user_id, item_id), out in held.items():
+        if out:
+            held_out.setdefault(user_id, []).append(item_id)
+    return SplitRows([row for row in rows if not held[row.user_id, row.item_id]], held_out)
+
+
+def split_records(
+    records: Sequence[UserRecord], *, holdout: Holdout, seed: int = 0
+) -> tuple[list[UserRecord], HeldOut]:
+    """
+    Split what a store holds, for choosing hyper-parameters.
+
+    Only histories are cut: a record's counters are sums that nothing can be taken out of.
+    """
+    ties = [(record.user_id, item) for record in records for item in record.history]
+    chosen = iter(
+        _choose(
+            [(user_id, item.item_id) for user_id, item in ties], [item.time_us for _, item in ties], holdout, seed
+        ).tolist()
+    )
+    training, held_out = [], {}
+    for record in records:
+        marks = [(item, next(chosen)) for item in record.history]
+        training.append(msgspec.structs.replace(record, history=[item for item, out in marks if not out]))
+        if out := [item.item_id for item, out in marks if out]:
+            held_out[record.user_id] = out
+    return training, held_out
+
+
+def _choose(ties: Sequence[tuple[str, str]], times_us: Sequence[int], holdout: Holdout, seed: int) -> NDArray[np.bool_]:
+    users: dict[str, int] = {}
+    owners = np.fromiter((users.setdefault(user_id, len(users)) for user_id, _ in ties), np.int64, len(ties))
+    if holdout == "random":
+        return mark_last(owners, np.random.default_rng(seed).permutation(len(ties)))
+    return mark_last(owners, np.array(times_us, np.int64))
+
+
+def mark_last(owners: I64, keys: I64) -> NDArray[np.bool_]:
+    """
+    Mark the last floor(n / SHARE) of each owner's n entries by *keys*, ties by position.
+
+    Args:
+        owners: (N,) int64, 0 <= owner.
+        keys: (N,) int64.
+
+    Returns:
+        (N,) bool.
+    """
+    sizes = np.bincount(owners)
+    order = np.lexsort((keys, owners))
+    place = np.empty(owners.size, np.int64)
+    place[order] = np.arange(owners.size) - (np.cumsum(sizes) - sizes)[owners[order]]
+    return place >= (sizes - sizes // SHARE)[owners]

@@ -1,0 +1,189 @@
+"""
+A small search for hyper-parameters: one at a time, around what the size of the data suggests.
+
+Each value is judged on inner hold-outs of the training data, never on what an evaluation holds out, by NDCG@10 and
+Recall@20 together, each relative to the suggestion's. A joint random search of 32 draws did worse than the suggestion
+alone (docs/adr/0030-model.md), so the search stays close to it. The half-life of a history is tried only where
+interactions have times and what is to come counts, and judged on each user's newest items.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from tqdm import tqdm
+
+from offline.als import AlsSettings
+from offline.evaluation.contenders import list_by_model
+from offline.evaluation.holdout import split_records
+from offline.evaluation.quality import Task, make_task, measure
+from offline.matrix import Ratings, make_ratings
+from offline.training import ModelSettings, suggest, train
+from recsys.ranking.artefact import Artefact, read_artefact
+from recsys.ranking.model import RankingModel
+from recsys.stores.port import UserRecord
+
+# Times the suggestion, then absolute; tried in this order.
+FACTORS = {"ridge": (0.67, 1.5), "unobserved_weight": (0.67, 1.5)}
+VALUES = {
+    "popularity_exponent": (0.15, 0.28, 0.4),
+    "weight_exponent": (0.0, 0.2, 0.42),
+    "frequency_exponent": (0.4, 0.8),
+}
+HALF_LIVES = (100.0, 50.0, 20.0)
+
+_SEEDS = (100, 101)
+_MOST_USERS = 2000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """
+    One setting, and how it did on the inner hold-outs.
+
+    Attributes:
+        parameter: What was changed from the best so far; "suggested" for nothing.
+        value: To what.
+        ndcg_10: Mean over users and hold-outs.
+        recall_20: Likewise.
+    """
+
+    parameter: str
+    value: float
+    ndcg_10: float
+    recall_20: float
+
+    def beats(self, other: "Trial", *, reference: "Trial") -> bool:
+        """Tell whether this is better than *other*, both measures counting alike, relative to *reference*."""
+        return self.relative_to(reference) > other.relative_to(reference)
+
+    def relative_to(self, reference: "Trial") -> float:
+        """Return the sum of both measures, each as a multiple of *reference*'s."""
+        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
+        return sum(value / base if base else value for value, base in pairs)
+
+
+@dataclass(frozen=True)
+class Search:
+    """
+    What was tried, and what came out.
+
+    Attributes:
+        settings: The best.
+        trials: In the order they were made; the first is the suggestion, those of the half-life come last.
+        best: The best of them but for those of the half-life, which are judged on another hold-out; None where too
+            little is known of every user to hold anything out.
+    """
+
+    settings: ModelSettings
+    trials: list[Trial]
+    best: Trial | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the search for a manifest."""
+        return {"seeds": list(_SEEDS), "trials": [asdict(trial) for trial in self.trials]}
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the suggestion and the best of the trials reached on the inner hold-outs."""
+        if self.best is None:
+            return {}
+        return {
+            "validation_ndcg_10": self.best.ndcg_10,
+            "validation_recall_20": self.best.recall_20,
+            "validation_ndcg_10_suggested": self.trials[0].ndcg_10,
+            "validation_recall_20_suggested": self.trials[0].recall_20,
+        }
+
+
+def search(records: Sequence[UserRecord], *, ahead: bool = True) -> Search:
+    """
+    Search around the suggestion for *records*; equal records give equal settings, on machines of one kind.
+
+    Args:
+        records: What to train on.
+        ahead: The model is for what comes next, as in service and with a temporal hold-out. Items drawn at random
+            from a history do not come next, and a half-life would only hide part of it.
+
+    Cost: up to 10 trainings on four fifths of the data for each of two inner hold-outs, and one for the half-life.
+    """
+    ratings = make_ratings(records)
+    settings = suggest(ratings)
+    tasks = [_inner_task(records, seed=seed) for seed in _SEEDS]
+    if not all(task.users.size for task in tasks):
+        return Search(settings, [], None)
+    steps = _steps(settings.als, ratings)
+    with tqdm(total=1 + sum(map(len, steps.values())), desc="searching", unit="trial", disable=None) as bar:
+        reference = best = _try(settings, tasks, name="suggested", value=0.0)
+        bar.update()
+        trials = [reference]
+        for name, values in steps.items():
+            for value in values:
+                candidate = replace(settings, als=_changed(settings.als, name, value))
+                trials.append(_try(candidate, tasks, name=name, value=value))
+                bar.update()
+                if trials[-1].beats(best, reference=reference):
+                    settings, best = candidate, trials[-1]
+    if ahead and all(item.time_us for record in records for item in record.history):
+        half_lives = _try_half_lives(settings, records)
+        chosen = half_lives[0]
+        for trial in half_lives[1:]:
+            chosen = trial if trial.beats(chosen, reference=half_lives[0]) else chosen
+        settings = replace(settings, half_life=chosen.value)
+        trials += half_lives
+    return Search(settings, trials, best)
+
+
+def _steps(suggested: AlsSettings, ratings: Ratings) -> Mapping[str, list[float]]:
+    """Return the values to try of each parameter, besides the suggested one."""
+    steps = {name: [getattr(suggested, name) * factor for factor in factors] for name, factors in FACTORS.items()}
+    for name, values in VALUES.items():
+        steps[name] = [value for value in values if value != getattr(suggested, name)]
+    # Equal weights tell nothing.
+    if np.unique(ratings.weights.data).size < 2:
+        del steps["weight_exponent"]
+    return steps
+
+
+def _changed(settings: AlsSettings, name: str, value: float) -> AlsSettings:
+    changes: dict[str, Any] = {name: value}
+    return replace(settings, **changes)
+
+
+def _inner_task(records: Sequence[UserRecord], *, seed: int) -> Task:
+    return make_task(*split_records(records, holdout="random", seed=seed), most=_MOST_USERS)
+
+
+def _try(settings: ModelSettings, tasks: Sequence[Task], *, name: str, value: float) -> Trial:
+    return _judge([(RankingModel(_fit(settings, task)), task) for task in tasks], name=name, value=value)
+
+
+def _try_half_lives(settings: ModelSettings, records: Sequence[UserRecord]) -> list[Trial]:
+    """Return the trials of half-lives, none first: they concern the fold-in alone, so one training serves all."""
+    task = make_task(*split_records(records, holdout="temporal"), most=_MOST_USERS)
+    artefact = _fit(settings, task)
+    trials = []
+    for half_life in tqdm((0.0, *HALF_LIVES), desc="half-life", unit="trial", disable=None):
+        arrays = {**artefact.arrays, "fold_in": np.array([settings.prior_strength, half_life], np.float32)}
+        model = RankingModel(msgspec.structs.replace(artefact, arrays=arrays))
+        trials.append(_judge([(model, task)], name="half_life", value=half_life))
+    return trials
+
+
+def _fit(settings: ModelSettings, task: Task) -> Artefact:
+    with tempfile.TemporaryDirectory() as folder:
+        train(task.records, items={}, folder=Path(folder), dataset="", settings=settings)
+        return read_artefact(Path(folder))
+
+
+def _judge(asked: Sequence[tuple[RankingModel, Task]], *, name: str, value: float) -> Trial:
+    qualities = [measure(list_by_model(model, task), task) for model, task in asked]
+    return Trial(
+        name,
+        value,
+        ndcg_10=float(np.mean(np.concatenate([quality.ndcg for quality in qualities]))),
+        recall_20=float(np.mean(np.concatenate([quality.recall for quality in qualities]))),
+    )

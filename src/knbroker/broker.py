@@ -1,0 +1,171 @@
+"""Takes events in for their Triggers, and works until each Trigger's subscriber, or its dead-letter sink, has them."""
+
+import asyncio
+import datetime as dt
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from knbroker import delivery as deciding
+from knbroker.client import Client
+from knbroker.cloudevents import Event, RawHeaders, RefusedEventError
+from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
+from knbroker.queue import Queue
+from kubeyaml.eventing import Routing
+from kubeyaml.filters import every
+
+_TTL: Final = "knativebrokerttl"
+# Knative waits for ever; no Service may take longer than this.
+_LONGEST_S: Final = 600.0
+_DISK_PAUSE_S: Final = 1.0
+# As Knative passes on, and the trace context, which there goes through its own tracing.
+_PASSED_ON: Final = re.compile(r"x-request-id|traceparent|tracestate|knative-.*|x-b3-.*")
+
+
+class Broker:
+    """
+    All Brokers of a platform and their Triggers.
+
+    Args:
+        routing: Which there are.
+        queue: Where events are until they are delivered.
+        client: What posts them.
+        limit: So many deliveries may wait; with more, senders are asked to come later. Replies may be twice as many.
+        at_once: So many of a Trigger's deliveries are under way at a time.
+    """
+
+    def __init__(self, routing: Routing, queue: Queue, client: Client, *, limit: int, at_once: int) -> None:
+        self._queue, self._client, self._limit, self._at_once = queue, client, limit, at_once
+        self._triggers = {trigger.name: trigger for trigger in routing.triggers}
+        self._filters = {
+            broker: [(trigger.name, every(trigger.filters)) for trigger in routing.triggers if trigger.broker == broker]
+            for broker in routing.brokers
+        }
+        self._due: dict[str, asyncio.Queue[Delivery]] = {name: asyncio.Queue() for name in self._triggers}
+        self._size = self._under_way = self._unwanted = 0
+
+    async def accept(self, broker: str, event: Event, headers: RawHeaders) -> None:
+        """
+        Take in an event; when this returns, it is durable.
+
+        Raises:
+            RefusedEventError: It is not taken; nothing of it is kept.
+        """
+        if broker not in self._filters:
+            raise RefusedEventError(f"there is no Broker {broker}", status=404)
+        given = str(event.attributes.get(_TTL, ""))
+        ttl = int(given) - 1 if re.fullmatch(r"-?\d{1,9}", given) else FIRST_TTL
+        if ttl < 1:
+            raise RefusedEventError(f"{_TTL} is spent")
+        if self._size >= self._limit:
+            raise RefusedEventError("the queue is full", status=503)
+        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        passed_on = [(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)]
+        if all(name != TRACEPARENT for name, _ in passed_on):
+            passed_on += deciding.trace_of(event)
+        try:
+            await self._take_in(Stored(broker, event, ttl, passed_on))
+        except sqlite3.Error as error:
+            raise RefusedEventError(f"the queue cannot be written: {error}", status=503) from error
+
+    async def run(self) -> None:
+        """Deliver until cancelled; what an earlier process left comes first."""
+        self._take_on(self._queue.pending())
+        async with asyncio.TaskGroup() as workers:
+            for due in self._due.values():
+                for _ in range(self._at_once):
+                    workers.create_task(self._work(due))
+
+    async def revive(self, *, trigger: str | None = None, ids: Sequence[str] | None = None) -> int:
+        """Deliver dead letters again: all, those of a Trigger, or those with an id among *ids*; return how many."""
+        revived = await self._queue.revive(trigger=trigger, ids=ids)
+        self._take_on(revived)
+        return len(revived)
+
+    async def figures(self, *, letters: int) -> dict[str, Any]:
+        """
+        Describe the queues as plain data, with so many of the newest dead letters.
+
+        Counts are of all times, but for `unwanted`: events since the start of this process that no Trigger takes.
+        """
+        load = {"waiting": self._size, "limit": self._limit, "under_way": self._under_way, "unwanted": self._unwanted}
+        known = await self._queue.figures(letters=letters)
+        triggers = {
+            name: {"subscriber": trigger.subscriber, "dead_letter_sink": trigger.dead_letter_sink, **known.of(name)}
+            for name, trigger in self._triggers.items()
+        }
+        brokers = {name: known.counts.get(("accepted", name), 0) for name in self._filters}
+        return {**load, "brokers": brokers, "triggers": triggers, "dead_letters": known.dead_letters}
+
+    def _take_on(self, deliveries: Sequence[Delivery]) -> None:
+        self._size += len(deliveries)
+        for each in deliveries:
+            self._plan(each)
+
+    def _plan(self, delivery: Delivery) -> None:
+        due, wait_s = self._due[delivery.trigger], delivery.due_at - time.monotonic()
+        if wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, due.put_nowait, delivery)
+        else:
+            due.put_nowait(delivery)
+
+    async def _take_in(self, stored: Stored, *, cause: Delivery | None = None) -> None:
+        attributes = {name: value for name, value in stored.event.attributes.items() if name != _TTL}
+        arrived = Event({**attributes, "knativearrivaltime": dt.datetime.now(dt.UTC).isoformat()}, stored.event.data)
+        names = [name for name, passes in self._filters[stored.broker] if passes(arrived.attributes)]
+        if not names:
+            self._unwanted += 1
+        if names or cause:
+            self._take_on(await self._queue.add(msgspec.structs.replace(stored, event=arrived), names, cause=cause))
+
+    async def _work(self, due: asyncio.Queue[Delivery]) -> None:
+        while True:
+            present = await due.get()
+            self._under_way += 1
+            following = await self._attempt(present)
+            self._under_way -= 1
+            if following is None:
+                self._size -= 1
+            else:
+                self._plan(following)
+
+    async def _attempt(self, delivery: Delivery) -> Delivery | None:
+        """Try once; return how it stands then, None where there is nothing left to do."""
+        try:
+            stored = self._queue.read(delivery.event)
+            outcome = await self._post(deciding.compose(stored, delivery, self._triggers[delivery.trigger]), delivery)
+            if isinstance(outcome, Event):
+                outcome = await self._reply(outcome, stored, delivery)
+            elif outcome is None:
+                await self._queue.end(delivery)
+            if not isinstance(outcome, Failure):
+                return None
+            following = deciding.after(outcome, delivery, self._triggers[delivery.trigger], now=time.monotonic())
+            await self._queue.put(following)
+        except sqlite3.Error as error:
+            # Nothing has changed, so the event goes out again, even where it arrived.
+            print(f"the queue cannot be used: {error}", file=sys.stderr, flush=True)
+            return msgspec.structs.replace(delivery, due_at=time.monotonic() + _DISK_PAUSE_S)
+        return None if following.is_dead else following
+
+    async def _post(self, request: Request, delivery: Delivery) -> Event | Failure | None:
+        try:
+            async with asyncio.timeout(self._triggers[delivery.trigger].delivery.timeout_s or _LONGEST_S):
+                answer = await self._client.post(request.url, headers=request.headers, body=request.body)
+        except (OSError, TimeoutError, ValueError) as error:
+            return deciding.unanswered(request, error)
+        return deciding.judge(request, answer.status, answer.headers, bytes(answer.body))
+
+    async def _reply(self, reply: Event, stored: Stored, delivery: Delivery) -> Failure | None:
+        """Take a reply into its Broker, in one step with the end of the delivery that brought it."""
+        if stored.ttl <= 1:
+            return deciding.refused_reply(stored, 400, "its knativebrokerttl is spent")
+        if self._size >= 2 * self._limit:
+            return deciding.refused_reply(stored, 503, "the queue is full")
+        await self._take_in(deciding.reply_of(stored, reply), cause=delivery)
+        return None

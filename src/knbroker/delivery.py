@@ -1,0 +1,166 @@
+"""
+What becomes of an event on its way to a Trigger's subscriber, as Knative's dispatcher decides it.
+
+Decisions only; `broker` carries them out. Times are seconds of one clock that never falls.
+
+Source: knative/eventing pkg/kncloudevents (retries.go, event_dispatcher.go, attributes), pkg/broker (ttl.go, filter/
+filter_handler.go), specs/eventing/data-plane.md.
+"""
+
+import base64
+import datetime as dt
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from msgspec import Struct
+
+from knbroker.cloudevents import Event, MalformedEventError, RawHeaders, read, write
+from kubeyaml.eventing import Trigger
+
+FIRST_TTL: Final = 255
+"""An event that a reply caused has one less than that event's; at 0 it is refused, so that no loop lasts."""
+
+TRACEPARENT: Final = "traceparent"
+_CONTEXT: Final = (TRACEPARENT, "tracestate")
+
+_NO_ANSWER: Final = 500
+_NO_EVENT: Final = 502
+_RETRIED: Final = {404, 408, 409, 429}
+# Who says when to come back, and how long that is believed.
+_PUTS_OFF: Final = {429, 503}
+_LONGEST_PAUSE_S: Final = 60.0
+_ERROR_BYTES: Final = 768  # 1024 characters of base64
+
+
+class Stored(Struct, frozen=True):
+    """An event as a Broker keeps it, and the headers that are to be passed on with it."""
+
+    broker: str
+    event: Event
+    ttl: int
+    headers: list[tuple[str, str]]
+
+
+class Failure(Struct, frozen=True):
+    """Why a destination does not have the event: the status of its answer, 500 without one, and its Retry-After."""
+
+    destination: str
+    code: int
+    data: bytes = b""
+    retry_after_s: float = 0.0
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same may succeed later."""
+        return self.code >= 500 or self.code in _RETRIED
+
+
+class Delivery(Struct, frozen=True):
+    """
+    Where an event stands with one Trigger.
+
+    Attributes:
+        event: Its number in the queue.
+        trigger: `NAMESPACE/NAME`.
+        attempts: Failed ones so far, at the destination that it is to have now.
+        due_at: When it is to be tried.
+        failure: Of the subscriber; with it, the destination is the dead-letter sink.
+        is_dead: Nobody gets it any more unless somebody asks for it.
+    """
+
+    event: int
+    trigger: str
+    attempts: int = 0
+    due_at: float = 0.0
+    failure: Failure | None = None
+    is_dead: bool = False
+
+
+class Request(Struct, frozen=True):
+    """What to post, where, and whether the answer may hold an event."""
+
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    may_reply: bool = True
+
+
+def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> Request:
+    """Return the request that hands the event to the subscriber, or to the dead-letter sink with what went wrong."""
+    headers = [*stored.headers, ("kn-namespace", trigger.name.partition("/")[0])]
+    failure = delivery.failure
+    if failure is None or trigger.dead_letter_sink is None:
+        fields, body = write(stored.event, structured=trigger.delivery.structured)
+        return Request(trigger.subscriber, [*headers, ("prefer", "reply"), *fields], body)
+    event = stored.event.extended(
+        knativebrokerttl=stored.ttl,
+        knativeerrordest=failure.destination,
+        knativeerrorcode=failure.code,
+        knativeerrordata=base64.b64encode(failure.data).decode(),
+    )
+    fields, body = write(event, structured=False)
+    return Request(trigger.dead_letter_sink, [*headers, *fields], body, may_reply=False)
+
+
+def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Event | Failure | None:
+    """Return what an answer is: a reply, a failure, or None for an event that was taken without a reply."""
+    if not 200 <= status <= 299:
+        return Failure(request.url, status, body[:_ERROR_BYTES], _retry_after_s(headers) if status in _PUTS_OFF else 0)
+    if not request.may_reply:
+        return None
+    try:
+        reply = read(headers, body)
+    except MalformedEventError as error:
+        return Failure(request.url, _NO_EVENT, f"the reply is malformed: {error}".encode()[:_ERROR_BYTES])
+    if reply is None and body:
+        said = b"the answer is neither empty nor an event: " + body
+        return Failure(request.url, _NO_EVENT, said[:_ERROR_BYTES])
+    return reply
+
+
+def unanswered(request: Request, error: Exception) -> Failure:
+    """Return the failure of a request that got no answer."""
+    return Failure(request.url, _NO_ANSWER, f"dispatch error: {error!r}".encode()[:_ERROR_BYTES])
+
+
+def reply_of(stored: Stored, reply: Event) -> Stored:
+    """Return what a Broker keeps of a reply: one hop nearer to its end, in the trace that the reply says it is in."""
+    context = trace_of(reply)
+    headers = [(name, value) for name, value in stored.headers if not context or name not in _CONTEXT]
+    return Stored(stored.broker, reply, stored.ttl - 1, headers + context)
+
+
+def trace_of(event: Event) -> list[tuple[str, str]]:
+    """Return the trace context an event carries (the distributed tracing extension) as headers."""
+    found = [(name, str(event.attributes[name])) for name in _CONTEXT if name in event.attributes]
+    return found if TRACEPARENT in event.attributes else []
+
+
+def refused_reply(stored: Stored, code: int, reason: str) -> Failure:
+    """Return the failure of an event whose reply its Broker does not take."""
+    return Failure(f"Broker {stored.broker}", code, f"the reply is refused: {reason}".encode())
+
+
+def after(failure: Failure, delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:
+    """Return where the event stands after a failure: to be tried again, bound for the dead-letter sink, or dead."""
+    if failure.is_passing and delivery.attempts < trigger.delivery.retries:
+        due_at = now + max(trigger.delivery.backoff_s(delivery.attempts), failure.retry_after_s)
+        return Delivery(delivery.event, delivery.trigger, delivery.attempts + 1, due_at, delivery.failure)
+    if delivery.failure is None and trigger.dead_letter_sink is not None:
+        return Delivery(delivery.event, delivery.trigger, 0, now, failure)
+    if (first := delivery.failure) is not None:
+        also = f"; the dead-letter sink {failure.destination} answered {failure.code}".encode()
+        failure = Failure(first.destination, first.code, first.data + also)
+    return Delivery(delivery.event, delivery.trigger, delivery.attempts, now, failure, is_dead=True)
+
+
+def _retry_after_s(headers: RawHeaders) -> float:
+    """How long an answer asks to be left alone, in seconds or until a date; 0 where it does not say."""
+    said = next((value.decode("latin-1") for name, value in headers if name == b"retry-after"), "")
+    try:
+        wait_s = (
+            float(said) if said.isdecimal() else (parsedate_to_datetime(said) - dt.datetime.now(dt.UTC)).total_seconds()
+        )
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(wait_s, 0.0), _LONGEST_PAUSE_S)

@@ -1,0 +1,46 @@
+"""The door of a broker: `POST /NAMESPACE/BROKER`, as the broker-ingress of a cluster has it."""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Lifespan
+
+from knbroker.broker import Broker
+from knbroker.cloudevents import RefusedEventError, read
+
+
+def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """
+    Make the ASGI application of *broker*.
+
+    An event is answered with 202 once it is durable, with 400 where it is malformed, 404 for an unknown Broker, 413
+    above *limit_bytes*, and 503 where it may be taken later. `/healthz` is 200.
+    """
+
+    async def take(request: Request) -> Response:
+        try:
+            event = read(request.headers.raw, await _body(request, limit_bytes))
+            if event is None:
+                raise RefusedEventError("neither the content type nor ce-specversion says that this is an event")
+            name = "{namespace}/{broker}".format(**request.path_params)
+            await broker.accept(name, event, request.headers.raw)
+        except RefusedEventError as error:
+            later = {"retry-after": "1"} if error.status == 503 else None
+            return PlainTextResponse(f"{error}\n", error.status, headers=later)
+        return Response(status_code=202)
+
+    async def healthy(_: Request) -> Response:
+        return Response()
+
+    routes = [Route("/{namespace}/{broker}", take, methods=["POST"]), Route("/healthz", healthy)]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+async def _body(request: Request, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise RefusedEventError(f"an event may have {limit_bytes} bytes", status=413)
+    return bytes(body)

@@ -1,0 +1,220 @@
+"""
+What a broker must not forget: events, where they stand with each Trigger, and counts. A SQLite file.
+
+Writes of one moment are one transaction (group commit), made durable before they count as done; reads of a row are
+short enough for the event loop.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct, json
+
+from knbroker.cloudevents import Event
+from knbroker.delivery import Delivery, Failure, Stored
+
+_SCHEMA: Final = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+CREATE TABLE IF NOT EXISTS events (
+  seq INTEGER PRIMARY KEY, broker TEXT NOT NULL, ttl INTEGER NOT NULL, accepted_at REAL NOT NULL,
+  attributes TEXT NOT NULL, headers TEXT NOT NULL, data BLOB
+);
+-- A row until the Trigger has the event; with dead_at, a dead letter.
+CREATE TABLE IF NOT EXISTS deliveries (
+  event INTEGER NOT NULL, trigger TEXT NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL,
+  failure TEXT, dead_at REAL, PRIMARY KEY (event, trigger)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counts (
+  what TEXT NOT NULL, who TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (what, who)
+) WITHOUT ROWID;
+"""
+_COUNT: Final = "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (what, who) DO UPDATE SET value = value + 1"
+_END: Final = "DELETE FROM deliveries WHERE event = ? AND trigger = ?"
+_FORGET: Final = "DELETE FROM events WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = seq)"
+_UPDATE: Final = """
+UPDATE deliveries SET attempts = ?, due_at = ?, failure = ?, dead_at = ? WHERE event = ? AND trigger = ?
+"""
+_TRIGGERS: Final = """
+SELECT trigger, COUNT(*) FILTER (WHERE dead_at IS NULL), COUNT(*) FILTER (WHERE dead_at IS NULL AND attempts > 0),
+  COUNT(dead_at), MIN(accepted_at) FILTER (WHERE dead_at IS NULL)
+FROM deliveries JOIN events ON seq = event GROUP BY trigger
+"""
+_DEAD: Final = """
+SELECT trigger, dead_at, attributes, failure FROM deliveries JOIN events ON seq = event
+WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?
+"""
+_REVIVE: Final = """
+UPDATE deliveries SET attempts = 0, due_at = 0, failure = 'null', dead_at = NULL
+WHERE dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND (?2 IS NULL OR event IN (
+  SELECT seq FROM events WHERE json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2))))
+RETURNING event, trigger
+"""
+
+Statement = tuple[str, Sequence[Any]]
+
+
+class Figures(Struct, frozen=True):
+    """
+    What is in the file.
+
+    Attributes:
+        counts: Of all times, by what is counted (`accepted`, `delivered`, `failed`) and the Broker or Trigger.
+        queued: By Trigger with any: waiting, of them after a failure, dead, when the oldest waiting one was accepted.
+        dead_letters: As plain data.
+    """
+
+    counts: Mapping[tuple[str, str], int]
+    queued: Mapping[str, tuple[Any, ...]]
+    dead_letters: Sequence[Mapping[str, Any]]
+
+    def of(self, trigger: str) -> dict[str, Any]:
+        """Return the figures of a Trigger."""
+        waiting, retrying, dead, oldest = self.queued.get(trigger, (0, 0, 0, None))
+        counted = {what: self.counts.get((what, trigger), 0) for what in ("delivered", "failed")}
+        since_s = max(0.0, time.time() - oldest) if oldest else None
+        return {**counted, "waiting": waiting, "retrying": retrying, "dead": dead, "oldest_s": since_s}
+
+
+class Queue:
+    """
+    The file and what is pending in it.
+
+    Args:
+        path: The file; its directory exists.
+        triggers: Names of all there are. What is on its way to others is forgotten, as with a deleted Trigger.
+    """
+
+    def __init__(self, path: Path, triggers: Iterable[str]) -> None:
+        self._reader, self._writer = (
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in "rw"
+        )
+        self._writer.executescript(_SCHEMA)
+        known = json.encode(list(triggers)).decode()
+        self._writer.execute("DELETE FROM deliveries WHERE trigger NOT IN (SELECT value FROM json_each(?))", [known])
+        self._writer.execute("DELETE FROM events WHERE seq NOT IN (SELECT event FROM deliveries)")
+        (self._last,) = self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
+        # Due times outlive this process and its clock.
+        self._epoch = time.time() - time.monotonic()
+        self._thread, self._lock = ThreadPoolExecutor(1, "queue"), asyncio.Lock()
+        self._batch: list[Statement] = []
+        self._commit: asyncio.Task[None] | None = None
+
+    def pending(self) -> list[Delivery]:
+        """Return what an earlier process left undelivered, oldest first."""
+        rows = self._reader.execute("SELECT * FROM deliveries WHERE dead_at IS NULL ORDER BY event").fetchall()
+        return [
+            Delivery(event, trigger, attempts, due_at - self._epoch, json.decode(failure, type=Failure | None))
+            for event, trigger, attempts, due_at, failure, _ in rows
+        ]
+
+    def read(self, seq: int) -> Stored:
+        """Return an event that is not delivered everywhere yet."""
+        found = self._reader.execute("SELECT broker, attributes, data, ttl, headers FROM events WHERE seq = ?", [seq])
+        broker, attributes, data, ttl, headers = found.fetchone()
+        return Stored(
+            broker, Event(json.decode(attributes), data), ttl, json.decode(headers, type=list[tuple[str, str]])
+        )
+
+    async def add(self, stored: Stored, triggers: Sequence[str], *, cause: Delivery | None = None) -> list[Delivery]:
+        """
+        Take in an event for some Triggers; as a reply, together with the end of the delivery that caused it.
+
+        Returns:
+            A delivery for each Trigger.
+
+        Raises:
+            sqlite3.Error: Nothing was taken in.
+        """
+        self._last += 1
+        seq, event = self._last, stored.event
+        statements: list[Statement] = [(_COUNT, ("accepted", stored.broker))]
+        if triggers:
+            texts = json.encode(event.attributes).decode(), json.encode(stored.headers).decode()
+            row = (seq, stored.broker, stored.ttl, time.time(), *texts, event.data)
+            statements.append(("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row))
+        statements += [("INSERT INTO deliveries VALUES (?, ?, 0, 0, 'null', NULL)", (seq, name)) for name in triggers]
+        await self._write(statements + (_ended(cause) if cause else []))
+        return [Delivery(seq, trigger) for trigger in triggers]
+
+    async def end(self, delivery: Delivery) -> None:
+        """Forget a delivery that was acknowledged."""
+        await self._write(_ended(delivery))
+
+    async def put(self, delivery: Delivery) -> None:
+        """Note where a delivery stands after a failed attempt."""
+        failure, dead_at = json.encode(delivery.failure).decode(), time.time() if delivery.is_dead else None
+        row = (delivery.attempts, delivery.due_at + self._epoch, failure, dead_at, delivery.event, delivery.trigger)
+        await self._write([(_UPDATE, row), (_COUNT, ("failed", delivery.trigger))])
+
+    async def revive(self, *, trigger: str | None, ids: Sequence[str] | None) -> list[Delivery]:
+        """Make dead letters deliveries again: all, those of a Trigger, or those of events with some ids."""
+        rows = await self._query(_REVIVE, [trigger, json.encode(ids).decode() if ids is not None else None])
+        return [Delivery(event, trigger) for event, trigger in sorted(rows)]
+
+    async def figures(self, *, letters: int) -> "Figures":
+        """Count, and describe the newest dead letters, so many of them."""
+        counts = {(what, who): value for what, who, value in await self._query("SELECT * FROM counts")}
+        queued = {name: tuple(rest) for name, *rest in await self._query(_TRIGGERS)}
+        dead_letters = [
+            {"trigger": trigger, "at": at, "event": json.decode(attributes), "failure": _shown(failure)}
+            for trigger, at, attributes, failure in await self._query(_DEAD, [letters])
+        ]
+        return Figures(counts, queued, dead_letters)
+
+    async def close(self) -> None:
+        """Finish what was asked for, and close the file."""
+        async with self._lock:
+            self._thread.shutdown()
+            self._reader.close()
+            self._writer.close()
+
+    async def _write(self, statements: Iterable[Statement]) -> None:
+        """Return once *statements* are durable, together with all others of the same moment."""
+        self._batch += statements
+        if self._commit is None:
+            self._commit = asyncio.create_task(self._commit_batch())
+        await asyncio.shield(self._commit)
+
+    async def _commit_batch(self) -> None:
+        async with self._lock:
+            # From here on the next batch gathers.
+            batch, self._batch, self._commit = self._batch, [], None
+            try:
+                # On the loop, because a thread would wait for the interpreter at each statement; the commit waits
+                # for the disk, so it does not stay here.
+                self._writer.execute("BEGIN IMMEDIATE")
+                for statement in batch:
+                    self._writer.execute(*statement)
+                await self._in_thread("COMMIT")
+            except BaseException:
+                self._writer.rollback()
+                raise
+
+    async def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        async with self._lock:
+            return await self._in_thread(sql, values)
+
+    async def _in_thread(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        def run() -> list[Any]:
+            return self._writer.execute(sql, values).fetchall()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+
+def _ended(delivery: Delivery) -> list[Statement]:
+    return [
+        (_END, (delivery.event, delivery.trigger)),
+        (_FORGET, (delivery.event,)),
+        (_COUNT, ("delivered", delivery.trigger)),
+    ]
+
+
+def _shown(failure: str) -> dict[str, Any]:
+    found = json.decode(failure, type=Failure)
+    return {"destination": found.destination, "code": found.code, "reason": found.data.decode(errors="replace")}

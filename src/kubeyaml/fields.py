@@ -1,0 +1,122 @@
+"""
+What may stand in the fields of an object: shapes in YAML files, and reading them.
+
+text, truth, number, any: as it says · label, subdomain: names of DNS · quantity: 500m, 2, 1Gi
+env, port, container: the name of a variable, a port, the name of a container that Knative does not use itself
+whole, decimal, duration, seconds: text that holds a number, a Go duration, one of whole seconds
+period: text that holds an ISO 8601 duration · LOW..HIGH: the range, either end may be open
+one of A B: these words, "" for none · ".other": any further key · ".not": but none that begins so, and why
+".needs": these must be there · ".one": exactly one of these must be there · a number in a list: so many items at most
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from kubeyaml.annotations import canonical
+from kubeyaml.quantities import parse_duration_ns, parse_period_s, parse_quantity
+
+Fault = tuple[str, str]
+
+
+def shapes(name: str) -> dict[str, Any]:
+    """Read the shapes that one of the files beside this module holds, by kind."""
+    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
+    return loaded
+
+
+def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[Fault]:
+    """Find what in *value* is not of *shape*; null is as good as nothing."""
+    if value is None or shape == "any":
+        return
+    if isinstance(shape, dict) and isinstance(value, dict):
+        yield from _mapping_faults(value, shape, path=path)
+    elif isinstance(shape, list) and isinstance(value, list):
+        if len(value) > (most := shape[1] if len(shape) > 1 else len(value)):
+            yield path, f"at most {most} can run here"
+        for index, item in enumerate(value):
+            yield from field_faults(item, shape[0], path=f"{path}[{index}]")
+    elif not isinstance(shape, str):
+        yield path, f"must be a {'list' if isinstance(shape, list) else 'mapping'}, not {value!r}"
+    elif reason := _refusal(value, shape):
+        yield path, f"{value!r} {reason}"
+
+
+def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path: str) -> Iterator[Fault]:
+    prefix = f"{path}." if path else ""
+    if "annotations" in path:
+        value = canonical(value)
+    for key, item in value.items():
+        reason = next((why for start, why in shape.get(".not", {}).items() if key.startswith(start)), None)
+        if key in shape or (".other" in shape and reason is None):
+            yield from field_faults(item, shape.get(key, shape.get(".other")), path=f"{prefix}{key}")
+        else:
+            yield f"{prefix}{key}", reason or "is not known to Knative, or forbidden"
+    for key in shape.get(".needs", ()):
+        if not value.get(key):
+            yield f"{prefix}{key}", "is missing"
+    if (choice := shape.get(".one")) and sum(value.get(key) is not None for key in choice) != 1:
+        yield path, f"exactly one of {', '.join(choice)} is wanted"
+
+
+def _refusal(value: Any, shape: str) -> str | None:
+    """Why *value* may not stand where a file says *shape*; None where it may."""
+    kind, _, rest = shape.partition(" ")
+    if kind == "one":
+        words = [word.strip('"') for word in rest.split()[1:]]
+        return None if str(value) in words else f"is none of {', '.join(word for word in words if word)}"
+    read = _KINDS[kind]
+    try:
+        number = read(value)
+    except (ValueError, TypeError):
+        return f"is no {kind}"
+    as_number = read if kind in {"duration", "seconds"} else float
+    low, high = (as_number(end) if end else None for end in (rest or "..").split(".."))
+    within = (low is None or low <= number) and (high is None or number <= high)
+    return None if within else f"is outside {rest}"
+
+
+def _matching(pattern: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not re.fullmatch(pattern, value):
+            raise ValueError
+        return read(value)
+
+    return check
+
+
+def _typed(kind: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if type(value) is not kind:  # bool is an int, but true is no number
+            raise TypeError
+        return value
+
+    return check
+
+
+def _seconds(text: str) -> float:
+    seconds, rest = divmod(parse_duration_ns(text), 10**9)
+    if rest:
+        raise ValueError
+    return seconds
+
+
+_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": _typed(str),
+    "truth": _typed(bool),
+    "number": _typed(int),
+    "port": lambda value: _matching(r"(?!(8008|8012|8013|8022|9090|9091)$).*", int)(str(_typed(int)(value))),
+    "subdomain": _matching(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", str),
+    "label": _matching(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", str),
+    "env": _matching(r"(?!(PORT|K_SERVICE|K_CONFIGURATION|K_REVISION)$)[^=]+", str),
+    "container": _matching(r"(?!queue-proxy$).*", str),
+    "whole": _matching(r"[+-]?\d+", int),
+    "decimal": _matching(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", float),
+    "duration": parse_duration_ns,
+    "seconds": _seconds,
+    "period": parse_period_s,
+    "quantity": lambda value: parse_quantity(str(value)),
+}

@@ -1,0 +1,22 @@
+"""The broker as a Service of the platform: what `broker.yaml` describes, with what it is told."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from kubeyaml.edits import container, set_env
+from kubeyaml.eventing import Routing
+from kubeyaml.resources import Resource, read_file
+from localkn.commands import Command
+from localkn.state import StateDirectory
+
+
+def broker_service(routing: Routing, state: StateDirectory) -> tuple[Resource, dict[str, Command]]:
+    """Return the one Service that is all Brokers of *routing*, and what stands for its image."""
+    (service,) = read_file(Path(__file__).with_name("broker.yaml"))
+    image = container(service.body)["image"]
+    routes = msgspec.json.encode(routing).decode().replace("$", "$$")  # a variable's value is expanded
+    variables = {"ROUTING": routes, "QUEUE": state.events / "queue.db", "CONTROL": state.socket("broker")}
+    set_env(service.body, [f"{name}={value}" for name, value in variables.items()])
+    return service, {image: Command([sys.executable, "-m", image], Path.cwd())}

@@ -1,0 +1,57 @@
+"""The verbs for events: what the broker holds, and delivering dead letters again."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from localkn import control
+from localkn.errors import RefusedError
+
+_REASON_LENGTH = 160
+
+
+def add_verbs(parser: argparse.ArgumentParser) -> None:
+    """Add what `events` understands to its parser."""
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(verb=_show)
+    redrive = parser.add_subparsers(metavar="VERB").add_parser("redrive", help="deliver dead letters again")
+    redrive.add_argument("id", nargs="*", help="ids of events")
+    redrive.add_argument("--all", action="store_true", help="all of them")
+    redrive.add_argument("--trigger", metavar="[NAMESPACE/]NAME", help="those of one Trigger")
+    redrive.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for machines")
+    redrive.set_defaults(verb=_redrive)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    figures = control.call(arguments.state_dir.socket("control"), "events")
+    print(json.dumps(figures, indent=2) if arguments.json else "\n".join(_lines(figures)))
+
+
+def _redrive(arguments: argparse.Namespace) -> None:
+    if not (arguments.id or arguments.all or arguments.trigger):
+        raise RefusedError("which dead letters? Give ids, --trigger NAME or --all")
+    name = arguments.trigger
+    trigger = f"default/{name}" if name and "/" not in name else name
+    place = arguments.state_dir.socket("control")
+    count = control.call(place, "redrive", trigger=trigger, ids=arguments.id or None)
+    print(json.dumps({"redriven": count}) if arguments.json else f"{count} dead letters are on their way again")
+
+
+def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    for broker, accepted in figures["brokers"].items():
+        yield f"Broker {broker}: {accepted} events accepted"
+    yield f"{figures['waiting']} deliveries of {figures['limit']} wait, {figures['under_way']} are under way"
+    if figures["unwanted"]:
+        yield f"{figures['unwanted']} events were for no Trigger and are gone"
+    for name, trigger in figures["triggers"].items():
+        oldest = f", the oldest for {trigger['oldest_s']:.1f} s" if trigger["oldest_s"] is not None else ""
+        yield f"Trigger {name} -> {trigger['subscriber']}"
+        yield f"    {trigger['delivered']} delivered, {trigger['failed']} failed attempts, {trigger['dead']} dead letters"
+        yield f"    {trigger['waiting']} waiting, {trigger['retrying']} of them after a failure{oldest}"
+    for letter in figures["dead_letters"]:
+        event, failure = letter["event"], letter["failure"]
+        died = datetime.fromtimestamp(letter["at"], UTC).isoformat(timespec="seconds")
+        yield f"dead letter {event['id']} ({event['type']} of {event['source']}) of {letter['trigger']}, {died}"
+        yield f"    {failure['destination']} answered {failure['code']}: {failure['reason'][:_REASON_LENGTH]}".rstrip()

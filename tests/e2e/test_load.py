@@ -1,0 +1,160 @@
+"""The verbs that load a pipeline and plan for it, against one with the tutorial's pretended costs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.running import ROOT, take_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+
+# What is shown here is not speed: a busy machine may take its time.
+PATIENT = {"MAX_P50_MS": "9000", "MAX_P99_MS": "9000", "MAX_FAIL_RATIO": "0.2", "MAX_DEGRADED_RATIO": "0.5"}
+# Pretended latency dominates, so what is measured depends little on what else the machine does.
+MAX_BATCH_SIZE, INSTANCES, BATCH_MS = 4, 2, 300
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A running pipeline, and the verbs on it."""
+
+    state: Path
+    port: int
+
+    def verb(self, *words: str, status: int = 0, **limits: str) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            ["./run.sh", *words, "--state-dir", str(self.state)],
+            cwd=ROOT, env={**os.environ, **limits}, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert ended.returncode == status, ended.stdout + ended.stderr
+        return ended
+
+    def load(self, folder: Path, *words: str, status: int = 0, **limits: str) -> tuple[dict[str, Any], str]:
+        ended = self.verb("load", "--report", str(folder), *words, status=status, **limits)
+        return json.loads((folder / "report.json").read_text()), ended.stdout
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    started = Pipeline(tmp_path_factory.mktemp("state"), take_port())
+    started.verb("up", "--detach", "--simulate-latency", "--port", str(started.port))
+    yield started
+    started.verb("down")
+
+
+def test_a_spike_scales_out_in_the_report(pipeline, tmp_path):
+    """Under a spike the report's data show the instances of the ranker rise above one, and its pictures are there."""
+    result, said = pipeline.load(tmp_path, "--shape", "spike", "--users", "60", "--duration", "24", **PATIENT)
+    assert said.startswith("PASS: ")
+    assert re.search(r"rank-items 1 to [2-5] instances", said)
+    ranker = result["platform"]["services"]["rank-items"]
+    assert ranker["ready"][0] == 1
+    assert max(ranker["ready"]) > 1
+    assert max(ranker["desired"]) > 1
+    kinds = {each["kind"]: each["requests"] for each in result["kinds"]}
+    assert min(kinds[kind] for kind in ("returning", "newcomer", "event", "mistake")) > 0
+    assert result["summary"]["wrong"] == 0
+    assert result["run"]["histories_known"] == 1000
+    assert max(int(size) for size in result["batches"]) > 1
+    assert (tmp_path / "report.html").read_text().count("<svg") == 8
+
+
+def test_an_open_loop_sends_what_is_due(pipeline, tmp_path):
+    """Requests come at the rate that was asked for, whatever the answers take."""
+    result, said = pipeline.load(tmp_path, "--rate", "20", "--arrivals", "constant", "--duration", "6", **PATIENT)
+    assert said.startswith("PASS: ")
+    assert result["summary"]["requests"] == 119
+    assert result["summary"]["late_p99_ms"] >= 0
+    assert result["run"]["loop"] == "open, constant"
+
+
+def test_a_broken_limit_fails(pipeline, tmp_path):
+    """A latency that nobody could keep makes the verb fail, and the verdict names the limit."""
+    result, said = pipeline.load(tmp_path, "--users", "2", "--duration", "3", "--no-events", status=1, MAX_P99_MS="1")
+    assert said.startswith("FAIL: MAX_P99_MS ")
+    assert not result["run"]["events"]
+    assert "FAIL: MAX_P99_MS" in (tmp_path / "report.html").read_text()
+
+
+def test_a_wrong_limit_is_one_sentence(pipeline):
+    """A limit that is no number is refused before anything is sent."""
+    assert "MAX_P99_MS" in pipeline.verb("load", "--duration", "1", status=2, MAX_P99_MS="fast").stderr
+
+
+@pytest.mark.parametrize("words", [["load", "--duration", "1"], ["plan", "--rps", "10", "--p99-ms", "500"]])
+def test_without_a_pipeline_the_start_is_told(words, tmp_path):
+    """Where nothing answers, one line says so and how to start it."""
+    nowhere = Pipeline(tmp_path, take_port())
+    told = nowhere.verb(*words, "--port", str(nowhere.port), status=2).stderr.strip()
+    assert told.splitlines()[-1].startswith(f"nothing answers at http://127.0.0.1:{nowhere.port}")
+    assert "./run.sh up --detach" in told
+
+
+def test_something_else_is_no_pipeline(pipeline):
+    """A door that answers, but is not recommend, is told apart."""
+    status = json.loads(pipeline.verb("status", "--json").stdout)
+    url = status["services"]["rank-items"]["url"]
+    assert "is not the pipeline" in pipeline.verb("load", "--url", url, "--duration", "1", status=2).stderr
+
+
+def test_a_goal_out_of_reach_is_told(pipeline):
+    """A latency below that of a lone request has no plan; the reason comes with figures."""
+    words = ["plan", "--rps", "10", "--p99-ms", "20", "--levels", "1,2", "--step-s", "1"]
+    assert "cannot be kept" in pipeline.verb(*words, status=1).stderr
+
+
+def test_the_plan_predicts_what_is_measured(pipeline):
+    """
+    The ceiling predicted from a few callers is within 20 % of what many callers then get.
+
+    The sweep never fills the pipeline, so the prediction comes from the fitted cost of a batch, the largest batch and
+    the number of rankers, not from having seen the ceiling.
+    """
+    settings: dict[str, dict[str, float]] = {
+        "rank-items": {
+            "MAX_BATCH_SIZE": MAX_BATCH_SIZE,
+            "SIMULATED_LATENCY_S": BATCH_MS / 1000,
+            "REQUEST_TIMEOUT_S": 8,
+        },
+        # Calls sent together would give one ranker what two could share, the more the slower the machine is.
+        "recommend": {"HOP_COALESCE_IN_FLIGHT": 0, "REQUEST_TIMEOUT_S": 8},
+        "extract-features": {"REQUEST_TIMEOUT_S": 8},
+    }
+    for name, environment in settings.items():
+        scale = "{0}..{0}".format(INSTANCES if name == "rank-items" else 1)
+        words = [word for key, value in environment.items() for word in ("--env", f"{key}={value}")]
+        pipeline.verb("kn", "service", "update", name, "--scale", scale, *words)
+    compared = []
+    for _ in range(3):
+        words = ["--rps", "100", "--p99-ms", "5000", "--levels", "1,2,3", "--step-s", "4", "--json"]
+        plan = json.loads(pipeline.verb("plan", *words).stdout)
+        predicted = plan["predicted"]["ready_rps"]
+        measured = measure(pipeline.port, callers=2 * INSTANCES * MAX_BATCH_SIZE)
+        assert max(each["rps"] for each in plan["steps"]) < 0.6 * measured
+        assert plan["batch"]["fixed_ms"] + plan["batch"]["per_item_ms"] > BATCH_MS
+        compared.append((predicted, measured))
+        if abs(predicted / measured - 1) <= 0.2:
+            break
+    else:
+        raise AssertionError(f"predicted and measured: {compared}")
+    assert set(plan["components"]) == {"recommend", "extract-features", "rank-items"}
+    assert plan["predicted"]["p99_ms"] <= 5000
+
+
+def measure(port: int, *, callers: int) -> float:
+    """Return the recommendations a second that so many callers get, by a generator of its own."""
+    assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_1"}).status_code == 200
+    command = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(port), "--callers", str(callers)]
+    ended = subprocess.run([*command, "--seconds", "8"], cwd=ROOT, capture_output=True, text=True, check=True)
+    outcome = json.loads(ended.stdout)
+    assert outcome["errors"] == 0
+    return float(outcome["rps"])

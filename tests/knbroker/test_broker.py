@@ -1,0 +1,287 @@
+"""The broker at work, with subscribers that answer as told."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knbroker.broker import Broker
+from knbroker.cloudevents import Event, RefusedEventError
+from knbroker.delivery import Stored
+from knbroker.queue import Queue
+from kubeyaml.eventing import Delivery as Policy
+from kubeyaml.eventing import Routing, Trigger
+from localkn.httpclient import Answer
+from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
+
+EVENT = Event(NEEDED, b"{}")
+FAST = Policy(3, "linear", 0.001, timeout_s=5)
+TO_A = Trigger("ns/a", "ns/b", "http://a", [{"exact": {"type": "a"}}], FAST)
+TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    path: Path,
+    subscribers: Subscribers,
+    triggers: Sequence[Trigger] = (TO_A, TO_B),
+    *,
+    limit: int = 100,
+    at_once: int = 2,
+) -> AsyncIterator[Broker]:
+    """A broker that delivers until the block ends."""
+    queue = Queue(path / "q.db", [trigger.name for trigger in triggers])
+    broker = Broker(Routing(("ns/b",), triggers), queue, subscribers, limit=limit, at_once=at_once)
+    delivering = asyncio.create_task(broker.run())
+    try:
+        yield broker
+    finally:
+        delivering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await delivering
+        await queue.close()
+
+
+async def idle(broker: Broker) -> dict[str, Any]:
+    """The figures once nothing waits."""
+    while (figures := await broker.figures(letters=10))["waiting"]:
+        await asyncio.sleep(0.001)
+    return figures
+
+
+async def test_an_event_goes_to_the_triggers_that_want_it(tmp_path: Path) -> None:
+    """Once, with the time of its arrival, and without the Broker's own attribute."""
+    subscribers = Subscribers()
+    async with running(tmp_path, subscribers) as broker:
+        await broker.accept("ns/b", EVENT.extended(knativebrokerttl="9"), [(b"traceparent", b"x"), (b"cookie", b"y")])
+        ((url, headers, body),) = await subscribers.until(1)
+        figures = await idle(broker)
+    assert (url, body, headers["traceparent"]) == ("http://a", b"{}", "x")
+    assert "cookie" not in headers
+    assert "ce-knativebrokerttl" not in headers
+    assert "ce-knativearrivaltime" in headers
+    assert figures["triggers"]["ns/a"]["delivered"] == 1
+    assert figures["brokers"] == {"ns/b": 1}
+
+
+async def test_the_trace_of_an_event_becomes_the_trace_of_its_delivery(tmp_path: Path) -> None:
+    """Where the sender set no header, the extension is one."""
+    subscribers = Subscribers()
+    async with running(tmp_path, subscribers) as broker:
+        await broker.accept("ns/b", EVENT.extended(traceparent="00-1-2-01"), [])
+        ((_, headers, _),) = await subscribers.until(1)
+    assert headers["traceparent"] == headers["ce-traceparent"] == "00-1-2-01"
+
+
+async def test_what_nobody_wants_is_taken_and_counted(tmp_path: Path) -> None:
+    """As on a cluster, where it would be gone as well."""
+    async with running(tmp_path, Subscribers()) as broker:
+        await broker.accept("ns/b", EVENT.extended(type="c"), [])
+        assert (await broker.figures(letters=0))["unwanted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "status", "reason"),
+    [
+        ("ns/c", EVENT, 404, "there is no Broker ns/c"),
+        ("ns/b", EVENT.extended(knativebrokerttl=1), 400, "knativebrokerttl is spent"),
+        ("ns/b", EVENT.extended(knativebrokerttl="0"), 400, "knativebrokerttl is spent"),
+    ],
+)
+async def test_what_is_refused(name: str, event: Event, status: int, reason: str, tmp_path: Path) -> None:
+    """Another Broker's events, and those that went round too often; nothing of them is kept."""
+    async with running(tmp_path, subscribers := Subscribers()) as broker:
+        with pytest.raises(RefusedEventError, match=reason) as caught:
+            await broker.accept(name, event, [])
+    assert caught.value.status == status
+    assert subscribers.posts == []
+
+
+async def test_a_full_queue_asks_to_come_later(tmp_path: Path) -> None:
+    """Senders wait; what was accepted does not get lost."""
+    blocked: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    class Stuck(Subscribers):
+        async def post(self, *_: Any, **__: Any) -> Answer:
+            return await blocked
+
+    async with running(tmp_path, Stuck(), limit=2) as broker:
+        for number in "12":
+            await broker.accept("ns/b", EVENT.extended(id=number), [])
+        with pytest.raises(RefusedEventError, match="full") as caught:
+            await broker.accept("ns/b", EVENT, [])
+        assert caught.value.status == 503
+        blocked.set_result(answer())
+        assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 2
+        await broker.accept("ns/b", EVENT, [])
+
+
+async def test_a_disk_that_does_not_write_asks_to_come_later(tmp_path: Path) -> None:
+    """202 means durable."""
+    async with running(tmp_path, Subscribers()) as broker:
+        broker._queue._writer.execute("PRAGMA query_only = ON")
+        with pytest.raises(RefusedEventError, match="cannot be written") as caught:
+            await broker.accept("ns/b", EVENT, [])
+    assert caught.value.status == 503
+
+
+async def test_failures_are_repeated_until_it_works(tmp_path: Path) -> None:
+    """No answer, an error, a text where an event was expected: as often as the policy says."""
+    subscribers = Subscribers([OSError("refused"), answer(503), answer(200, b"OK")])
+    async with running(tmp_path, subscribers) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        await subscribers.until(4)
+        figures = await idle(broker)
+    assert figures["triggers"]["ns/a"] | {"oldest_s": 0} == {
+        "subscriber": "http://a", "dead_letter_sink": None, "delivered": 1, "failed": 3, "waiting": 0, "retrying": 0,
+        "dead": 0, "oldest_s": 0,
+    }  # fmt: skip
+
+
+async def test_a_subscriber_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    """The policy's timeout is a failure like others."""
+
+    class Slow(Subscribers):
+        async def post(self, url: str, **rest: Any) -> Answer:
+            taken = await super().post(url, **rest)
+            if len(self.posts) == 1:
+                await asyncio.sleep(60)
+            return taken
+
+    hasty = Trigger("ns/a", "ns/b", "http://a", (), Policy(1, timeout_s=0.01))
+    async with running(tmp_path, subscribers := Slow(), [hasty]) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        await subscribers.until(2)
+        assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
+
+
+async def test_a_refused_event_is_a_dead_letter_once(tmp_path: Path) -> None:
+    """One attempt, one letter, with the reason; redriven it is tried again, and gone when it works."""
+    subscribers = Subscribers([answer(422, b"no item")])
+    async with running(tmp_path, subscribers) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        await subscribers.until(1)
+        (letter,) = (await idle(broker))["dead_letters"]
+        assert letter["failure"] == {"destination": "http://a", "code": 422, "reason": "no item"}
+        assert (letter["event"]["id"], letter["trigger"]) == ("1", "ns/a")
+        assert await broker.revive(ids=["other"]) == 0
+        assert await broker.revive() == 1
+        await subscribers.until(2)
+        figures = await idle(broker)
+    assert (figures["dead_letters"], figures["triggers"]["ns/a"]["delivered"]) == ([], 1)
+
+
+async def test_the_dead_letter_sink_gets_it(tmp_path: Path) -> None:
+    """With what went wrong; then the broker has forgotten it."""
+    with_sink = Trigger("ns/a", "ns/b", "http://a", (), FAST, dead_letter_sink="http://sink")
+    async with running(tmp_path, subscribers := Subscribers([answer(400, b"bad")]), [with_sink]) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        _, (url, headers, _) = await subscribers.until(2)
+        figures = await idle(broker)
+    assert (url, headers["ce-knativeerrorcode"], headers["ce-id"]) == ("http://sink", "400", "1")
+    assert figures["dead_letters"] == []
+
+
+async def test_a_reply_goes_back_to_the_broker(tmp_path: Path) -> None:
+    """To whoever wants it, in the same trace; it does not count as another accepted event's failure."""
+    subscribers = Subscribers([event_answer(type="b", id="2")])
+    async with running(tmp_path, subscribers) as broker:
+        await broker.accept("ns/b", EVENT, [(b"traceparent", b"x")])
+        _, (url, headers, _) = await subscribers.until(2)
+        figures = await idle(broker)
+    assert (url, headers["ce-id"], headers["traceparent"]) == ("http://b", "2", "x")
+    assert [figures["triggers"][name]["delivered"] for name in ("ns/a", "ns/b")] == [1, 1]
+
+
+async def test_a_loop_ends(tmp_path: Path) -> None:
+    """A subscriber that replies with what it takes gets it 255 times, then the reply is refused."""
+
+    class Echo(Subscribers):
+        async def post(self, url: str, **rest: Any) -> Answer:
+            await super().post(url, **rest)
+            return event_answer(id=str(len(self.posts)))
+
+    no_retry = Trigger("ns/a", "ns/b", "http://a", (), Policy(0))
+    async with running(tmp_path, subscribers := Echo(), [no_retry]) as broker:
+        await broker.accept("ns/b", EVENT.extended(knativebrokerttl=6), [])
+        figures = await idle(broker)
+    assert len(subscribers.posts) == 5
+    assert figures["dead_letters"][0]["failure"]["reason"] == "the reply is refused: its knativebrokerttl is spent"
+
+
+async def test_replies_wait_when_the_queue_is_full(tmp_path: Path) -> None:
+    """At twice the limit the delivery that brought one is repeated later."""
+    subscribers = Subscribers()
+    async with running(tmp_path, subscribers) as broker:
+        broker._size = 200
+        subscribers.script = [event_answer(type="b", id="2"), event_answer(type="b", id="2")]
+        broker._limit = 100
+        broker._take_on(await broker._queue.add(_stored(), ["ns/a"]))
+        await subscribers.until(1)
+        broker._size = 1
+        await subscribers.until(3)
+        figures = await idle(broker)
+    assert (figures["triggers"]["ns/a"]["failed"], figures["triggers"]["ns/b"]["delivered"]) == (1, 1)
+
+
+async def test_what_an_earlier_process_left_is_delivered(tmp_path: Path) -> None:
+    """Everything accepted before a crash goes out after it."""
+    queue = Queue(tmp_path / "q.db", ["ns/a", "ns/b"])
+    for _ in range(3):
+        await queue.add(_stored(), ["ns/a"])
+    # Not closed: a process that was killed closes nothing.
+    async with running(tmp_path, subscribers := Subscribers()) as broker:
+        await subscribers.until(3)
+        assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 3
+    await queue.close()
+
+
+async def test_a_disk_that_fails_at_the_end_delivers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better twice than never: the subscriber knows the event by its id."""
+    monkeypatch.setattr("knbroker.broker._DISK_PAUSE_S", 0.001)
+    async with running(tmp_path, subscribers := Subscribers()) as broker:
+        end, calls = broker._queue.end, []
+
+        async def fail_once(delivery: Any) -> None:
+            calls.append(delivery)
+            if len(calls) == 1:
+                raise sqlite3.OperationalError("disk I/O error")
+            await end(delivery)
+
+        monkeypatch.setattr(broker._queue, "end", fail_once)
+        await broker.accept("ns/b", EVENT, [])
+        await subscribers.until(2)
+        assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
+
+
+async def test_deliveries_go_out_side_by_side_but_not_all_at_once(tmp_path: Path) -> None:
+    """As many of a Trigger as was said; another Trigger's are not held up."""
+    gate, under_way, most = asyncio.Event(), 0, 0
+
+    class Gated(Subscribers):
+        async def post(self, url: str, **rest: Any) -> Answer:
+            nonlocal under_way, most
+            under_way += url == "http://a"
+            most = max(most, under_way)
+            if url == "http://a":
+                await gate.wait()
+            under_way -= url == "http://a"
+            return await super().post(url, **rest)
+
+    async with running(tmp_path, subscribers := Gated(), at_once=3) as broker:
+        for number in range(10):
+            await broker.accept("ns/b", EVENT.extended(id=str(number)), [])
+        await broker.accept("ns/b", EVENT.extended(type="b"), [])
+        ((url, *_),) = await subscribers.until(1)
+        assert (url, most) == ("http://b", 3)
+        gate.set()
+        assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 10
+    assert most == 3
+
+
+def _stored() -> Stored:
+    return Stored("ns/b", EVENT, 255, [])

@@ -1,0 +1,122 @@
+"""A load test that cannot tell a wrong answer from a right one measures how fast nonsense is."""
+
+import json
+
+import pytest
+
+from loadtests.answers import Answer, judge_event, judge_recommendations, judge_refusal
+
+RECEIPT = 'model;dur=0.210, total;dur=3.102, batch;desc="4", rev;desc="recommend-00001"'
+
+
+def answered(*items: tuple[str, float], user="u", receipt=RECEIPT, **more) -> Answer:
+    body = {"user_id": user, "recommendations": [{"item_id": name, "score": score} for name, score in items], **more}
+    return Answer(200, json.dumps(body).encode(), receipt)
+
+
+def judged(answer: Answer, *, known=()):
+    return judge_recommendations(answer, user_id="u", top_k=3, known=known)
+
+
+def problem(status, code, **more):
+    return Answer(status, json.dumps({"status": status, "code": code, **more}).encode())
+
+
+def test_a_right_answer_has_no_fault():
+    """In order, for the user, nothing of the history: right, and the batch is known."""
+    verdict = judged(answered(("a", 0.9), ("b", 0.9), ("c", -0.1)), known={"d"})
+    assert (verdict.fault, verdict.wrong, verdict.degraded, verdict.batch) == (None, False, False, 4)
+    assert verdict.items == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (answered(("a", 0.1), ("b", 0.9)), "scores are not in order"),
+        (answered(("a", 0.9), ("seen", 0.8)), "an item of the user's history"),
+        (answered(("a", 0.9), ("a", 0.8)), "the same item twice"),
+        (answered(("a", 0.9), user="v"), "answers for another user"),
+        (answered(), "no recommendations"),
+        (answered(*((f"i{n}", 1 - n / 10) for n in range(4))), "more items than asked for"),
+        (answered(("", 0.9)), "an item without id"),
+        (answered(("a", 0.9), receipt=""), "no receipt (Server-Timing)"),
+        (Answer(200, b'{"user_id":"u"}', RECEIPT), "not the shape of an answer: KeyError"),
+        (Answer(200, b'{"user_id":"u","recommendations":[{"item_id":"a"}]}', RECEIPT), "not the shape of an answer: KeyError"),
+        (Answer(200, b'{"user_id":"u","recommendations":7}', RECEIPT), "not the shape of an answer: TypeError"),
+        (Answer(200, b"[]", RECEIPT), "not the shape of an answer: TypeError"),
+        (Answer(200, b"OK", RECEIPT), "not the shape of an answer: DecodeError"),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_is_told(answer, fault):
+    """An answer that came and is wrong is named, and counts as wrong, not just as failed."""
+    verdict = judged(answer, known={"seen"})
+    assert (verdict.fault, verdict.wrong) == (fault, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (problem(503, "overloaded"), "status 503 (overloaded)"),
+        (Answer(502, b"upstream"), "status 502"),
+        (Answer(0, error="ConnectionRefusedError"), "no answer: ConnectionRefusedError"),
+    ],
+)
+def test_no_answer_is_a_failure_but_not_wrong(answer, fault):
+    """A refusal or a broken connection fails the request; it tells nothing false."""
+    assert judged(answer).fault == fault
+    assert not judged(answer).wrong
+
+
+def test_an_answer_without_features_may_repeat_the_history():
+    """Degraded for lack of features: nobody could know the history, so that is not held against it."""
+    verdict = judged(answered(("seen", 0.9), degraded=["features"]), known={"seen"})
+    assert (verdict.fault, verdict.degraded) == (None, True)
+
+
+def test_the_popular_list_may_not_repeat_the_history():
+    """Degraded for lack of ranking: the history was there, so it counts."""
+    assert judged(answered(("seen", 0.9), degraded=["ranking"]), known={"seen"}).wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault", "wrong"),
+    [
+        (Answer(202), None, False),
+        (Answer(200, b'{"features":{}}'), None, False),
+        (Answer(202, b"OK"), "status 202", True),
+        (problem(503, "dependency-failed"), "status 503 (dependency-failed)", False),
+    ],
+)
+def test_an_event_is_taken_or_not(answer, fault, wrong):
+    """202 without a body, or a reply; text after 202 would be sent again by a broker."""
+    verdict = judge_event(answer)
+    assert (verdict.fault, verdict.wrong) == (fault, wrong)
+
+
+def test_an_expected_refusal_is_a_success():
+    """A bad request that gets its 4xx went as it should."""
+    errors = [{"path": "$.user_id", "detail": "is missing"}]
+    assert (
+        judge_refusal(problem(422, "invalid-request", errors=errors), status=422, code="invalid-request").fault is None
+    )
+    assert judge_refusal(problem(400, "not-json"), status=400, code="not-json").fault is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        (answered(("a", 0.9)), True),
+        (problem(500, "internal"), True),
+        (problem(400, "not-json"), True),
+        (problem(503, "overloaded"), False),
+        (Answer(422, b"<html>"), True),
+        (problem(422, "not-json"), True),
+        (problem(422, "invalid-request"), True),
+        (problem(422, "invalid-request", errors=[{"path": "$"}]), True),
+    ],
+)
+def test_a_bad_request_that_is_not_refused_well_fails(answer, wrong):
+    """Taken as good, refused otherwise, or without saying what is invalid: a failure."""
+    verdict = judge_refusal(answer, status=422, code="invalid-request")
+    assert verdict.fault is not None
+    assert verdict.wrong is wrong

@@ -1,0 +1,216 @@
+"""What was recorded, what it is held against, and what the report shows of it."""
+
+import io
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from loadtests.answers import Verdict
+from loadtests.limits import Limits, verdict
+from loadtests.phases import SHAPES
+from loadtests.progress import Progress
+from loadtests.recording import PlatformSample, Recorder
+from loadtests.report import notes, render, write_report
+from loadtests.target import look
+from recsys.settings import SettingsError
+
+
+def seen(ready: float, desired: float) -> dict[str, dict[str, float]]:
+    return {"rank-items": {"ready": ready, "desired": desired, "concurrency": 2.5, "memory_mb": 60.0}}
+
+
+def record(*, fault: str | None = None, wrong: bool = False, cpu: float = 30.0) -> Recorder:
+    """Ten seconds with ten answers each of 10 ms; where told so, one of them failed."""
+    recorder = Recorder()
+    for second in range(10):
+        recorder.samples.append(PlatformSample(second + 0.1, 4, seen(1 + (second > 4), 1 + (second > 2)), cpu, 50.0))
+        for number in range(10):
+            recorder.note("returning", Verdict(batch=1 + number % 2), at_s=second + number / 10, latency_s=0.010)
+        recorder.note("mistake", Verdict(), at_s=second + 0.5, latency_s=5.0)
+    if fault:
+        recorder.note("event", Verdict(fault, wrong=wrong), at_s=3.3, latency_s=0.002)
+    return recorder
+
+
+def result_of(recorder: Recorder, limits: Limits | None = None, **run) -> dict[str, Any]:
+    result = recorder.result(duration_s=10)
+    result["run"] = {
+        "shape": "spike", "loop": "closed", "users": 4, "rate": None, "think_s": 0, "duration_s": 10.0, "began": "today",
+        "url": "http://127.0.0.1:8080", "histories_known": 1000, "events": True, "platform_seen": True, **run,
+    }  # fmt: skip
+    outcomes = (limits or Limits()).outcomes(result["summary"])
+    result["limits"] = [asdict(each) | {"holds": each.holds} for each in outcomes]
+    result["verdict"] = verdict(result)
+    return result
+
+
+def test_seconds_are_kept_apart():
+    """Each second has its own requests and quantiles; the latency of refused requests is nobody's wait."""
+    result = result_of(record())
+    assert result["seconds"]["rps"] == [11] * 10
+    assert result["seconds"]["p99_ms"] == pytest.approx([10.0] * 10)
+    assert result["summary"]["requests"] == 110
+    assert result["summary"]["rps"] == 11.0
+    assert result["summary"]["p99_ms"] == pytest.approx(10.0)
+    assert result["batches"] == {1: 50, 2: 50}
+
+
+def test_a_second_without_answers_is_a_gap():
+    """A second in which nothing came counts zero answers and has no latency, instead of a good one."""
+    recorder = Recorder()
+    for second in (0, 2):
+        recorder.note("returning", Verdict(), at_s=second, latency_s=0.001)
+    series = recorder.result(duration_s=3)["seconds"]
+    assert series["rps"] == [1, 0, 1]
+    assert series["p50_ms"][1] is None
+
+
+def test_instances_are_columns():
+    """The scale-out can be read from the data: ready follows desired."""
+    columns = result_of(record())["platform"]["services"]["rank-items"]
+    assert columns["ready"] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
+    assert columns["desired"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_all_well_passes_in_one_line():
+    """When every limit holds the verdict is PASS, with the figures and the scale-out."""
+    said = result_of(record())["verdict"]
+    assert said.startswith("PASS: 110 requests at 11 a second, p50 10 ms, p99 10 ms, 0 failed")
+    assert said.endswith("rank-items 1 to 2 instances")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"max_p99_ms": 9.0}, "MAX_P99_MS 10 instead of <= 9"),
+        ({"max_p50_ms": 9.0}, "MAX_P50_MS 10 instead of <= 9"),
+        ({"min_rps": 12.0}, "MIN_RPS 11 instead of >= 12"),
+    ],
+)
+def test_a_broken_limit_is_named(limits, name):
+    """A limit that is broken turns the verdict and is quoted with what was measured."""
+    assert f"FAIL: {name}. " in result_of(record(), Limits(**limits))["verdict"]
+
+
+def test_one_wrong_answer_is_too_many():
+    """A wrong answer breaks its own limit even where failures may be many."""
+    result = result_of(record(fault="scores are not in order", wrong=True), Limits(max_fail_ratio=0.5))
+    assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS 1 instead of <= 0.")
+    assert result["faults"] == [{"kind": "event", "fault": "scores are not in order", "count": 1}]
+
+
+def test_a_run_without_an_answer_fails():
+    """Nothing answered is not nothing failed."""
+    assert Recorder().result(duration_s=1)["summary"]["fail_ratio"] == 1.0
+    assert not Limits().outcomes(Recorder().result(duration_s=1)["summary"])[0].holds
+
+
+def test_degraded_answers_have_a_limit():
+    """Answers without a hop are answers, but too many of them break a limit."""
+    recorder = Recorder()
+    for number in range(10):
+        recorder.note("returning", Verdict(degraded=number == 0), at_s=0, latency_s=0.001)
+    assert "MAX_DEGRADED_RATIO 0.1" in result_of(recorder)["verdict"]
+
+
+def test_limits_come_from_the_environment():
+    """Every limit can be set under its name; the others keep their defaults."""
+    limits = Limits.from_env({"MAX_FAIL_RATIO": "0.02", "MAX_P99_MS": "250", "MIN_RPS": "40", "MAX_WRONG_ANSWERS": "1"})
+    assert limits == Limits(max_fail_ratio=0.02, max_p99_ms=250.0, min_rps=40.0, max_wrong_answers=1)
+
+
+def test_wrong_limits_are_told_at_once():
+    """A limit that makes no sense is refused, every one of them."""
+    with pytest.raises(SettingsError) as caught:
+        Limits.from_env({"MAX_FAIL_RATIO": "2", "MIN_RPS": "fast"})
+    assert len(caught.value.faults) == 2
+
+
+def test_every_limit_is_documented():
+    """The page about load tests names every limit with its default."""
+    page = (Path(__file__).parents[2] / "docs/loadtests.md").read_text()
+    for name, default in asdict(Limits()).items():
+        assert re.search(rf"`{name.upper()}` \| {default:g} \|", page), name
+    for shape, described in SHAPES.items():
+        assert re.search(rf"`{shape}` \| {described.default_s:g} s \|", page), shape
+
+
+def test_the_page_stands_alone(tmp_path):
+    """The report is one file: its pictures are in it, it loads nothing, and its data can be read back."""
+    result = result_of(record(fault="</script><b>", wrong=True))
+    page = write_report(result, tmp_path / "report").read_text()
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+    assert page.count("<svg") == page.count("<figure") == 8
+    assert "<b>" not in page
+    embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert embedded is not None
+    assert json.loads(embedded[1]) == json.loads(json.dumps(result))
+    assert json.loads((tmp_path / "report/report.json").read_text())["verdict"] == result["verdict"]
+
+
+def test_pictures_are_well_formed():
+    """Every picture is an SVG of its own, with text one can search."""
+    page = render(result_of(record()))
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        root = ET.fromstring(svg)
+        assert [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
+
+
+def test_a_platform_elsewhere_has_no_instances_to_show():
+    """Without the platform's status the report leaves those pictures out and says so."""
+    recorder = record()
+    recorder.samples = [PlatformSample(s.elapsed_s, s.wanted, {}, s.cpu_percent, 50.0) for s in recorder.samples]
+    result = result_of(recorder, platform_seen=False, rate=20.0)
+    assert "instances are not shown" not in render(result)
+    assert render(result).count("<svg") == 5
+    assert any("not on this machine" in note for note in notes(result))
+
+
+def test_a_saturated_generator_is_admitted():
+    """When the generator had no CPU left, the report says that its figures are a lower bound."""
+    assert any("lower bound" in note for note in notes(result_of(record(cpu=97.0))))
+    assert not any("lower bound" in note for note in notes(result_of(record(cpu=40.0))))
+
+
+def test_late_requests_of_the_open_loop_are_admitted():
+    """When requests were sent late, the report says so: their wait is in the latency."""
+    recorder = record()
+    recorder.note_late(0.2)
+    assert any("after it was due" in note for note in notes(result_of(recorder, rate=10.0)))
+
+
+def test_recent_figures_are_of_the_last_seconds():
+    """The progress display shows the last seconds, not the average of the run."""
+    recorder = Recorder()
+    for second in range(20):
+        recorder.note("returning", Verdict(), at_s=second, latency_s=0.001 * (second + 1))
+    recent = recorder.recent(20.0)
+    assert recent["rps"] == 1.0
+    assert 19 < recent["p99_ms"] <= 20
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_the_run(terminal):
+    """On a terminal or in a log: load, throughput, failures and instances can be read."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with Progress(duration_s=10, unit="users", console=console) as progress:
+        progress.show(PlatformSample(1.0, 40, seen(1, 5), 20.0, 50.0), {"rps": 123.0, "p99_ms": 45.0, "faults": 6.0})
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    for each in ("40", "123", "45 ms", "6", "1 of 5 instances"):
+        assert each in shown
+
+
+def test_a_status_is_summed_up_by_service():
+    """Instances of revisions without traffic, and processes that are gone, do not count."""
+    revision = {"ready": 2, "desired": 3, "concurrency": 1.5, "traffic_percent": 100, "instances": [{"pid": 2**22 + 5}]}
+    idle = {**revision, "traffic_percent": 0}
+    found = look({"services": {"rank-items": {"revisions": [idle, revision]}}})
+    assert found == {"rank-items": {"ready": 2, "desired": 3, "concurrency": 1.5, "memory_mb": 0.0}}
+    assert look(None) == {}

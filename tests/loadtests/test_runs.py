@@ -1,0 +1,158 @@
+"""Whole runs against a stand-in for the pipeline that misbehaves on demand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import ROOT
+
+pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
+
+# The stand-in knows one way of answering; the requests it should refuse are not what these runs are about.
+LENIENT = {"MAX_FAIL_RATIO": "1", "MAX_WRONG_ANSWERS": "1000000", "MAX_P50_MS": "60000", "MAX_P99_MS": "60000"}
+
+
+class StandIn(ThreadingHTTPServer):
+    """Answers as recommend does. After *sound* answers it gives *then* instead, stalls everybody once, or hangs up."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, *, sound: int = 10**9, then: bytes = b"", stall_s: float = 0.0, hang_up: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.sound, self.then, self.stall_s, self.hang_up = sound, then, stall_s, hang_up
+        self.answered = 0
+        self.counting = threading.Lock()
+        self.stalled_until = 0.0
+
+    def body(self, user_id: str) -> bytes:
+        with self.counting:
+            self.answered += 1
+            turned = self.answered > self.sound
+            if turned and self.stall_s and not self.stalled_until:
+                self.stalled_until = time.monotonic() + self.stall_s
+        time.sleep(max(0.0, self.stalled_until - time.monotonic()))
+        if turned and self.then:
+            return self.then.replace(b"USER", user_id.encode())
+        items = [{"item_id": f"item_{number}", "score": 1 - number / 10} for number in range(5)]
+        return json.dumps({"user_id": user_id, "recommendations": items}).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: StandIn
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        try:
+            user_id = str(json.loads(asked)["user_id"])
+        except (ValueError, KeyError, TypeError):
+            user_id = ""
+        body = self.server.body(user_id)
+        if self.server.hang_up and self.server.answered > self.server.sound:
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("Server-Timing", 'total;dur=1.0, model;dur=0.5, batch;desc="2"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def standing_in(server: StandIn) -> Iterator[str]:
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def load(url: str, folder: Path, *words: str, status: int = 0, **limits: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "loadtests", "--state-dir", str(folder), "--port", "1", "--url", url]
+    ended = subprocess.run(
+        [*command, "--report", str(folder), *words],
+        cwd=ROOT, env={**os.environ, **LENIENT, **limits}, capture_output=True, text=True, timeout=80, check=False,
+    )  # fmt: skip
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    result: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert ended.stdout.strip() == result["verdict"]
+    return result
+
+
+def test_an_open_loop_sees_what_a_closed_loop_omits(tmp_path):
+    """
+    A server stalls for half of a run: callers that wait for it see one slow answer each, arrivals see what users see.
+
+    Of the requests due during the stall each waits for what is left of it, so half of them are slow.
+    """
+    with standing_in(StandIn(sound=30, stall_s=2.0)) as url:
+        opened = load(url, tmp_path / "open", "--rate", "40", "--arrivals", "constant", "--duration", "4")
+    with standing_in(StandIn(sound=30, stall_s=2.0)) as url:
+        closed = load(url, tmp_path / "closed", "--users", "1", "--think-ms", "20", "--duration", "4")
+    assert opened["summary"]["p95_ms"] > 1000
+    assert closed["summary"]["p95_ms"] < opened["summary"]["p95_ms"] / 2
+    assert opened["summary"]["requests"] == 159
+
+
+@pytest.mark.parametrize(
+    ("then", "fault"),
+    [
+        (b'{"user_id":"USER","recommendations":[{"item_id":"a","score":0.1},{"item_id":"b","score":0.2}]}',
+         "scores are not in order"),
+        (b'{"user_id":"somebody","recommendations":[{"item_id":"a","score":0.1}]}', "answers for another user"),
+        (b'{"user_id":"USER"}', "not the shape of an answer: KeyError"),
+    ],
+)  # fmt: skip
+def test_wrong_answers_fail_a_run(then, fault, tmp_path):
+    """A pipeline that begins to answer nonsense fails the run, however fast and however rare that is."""
+    with standing_in(StandIn(sound=20, then=then)) as url:
+        result = load(url, tmp_path, "--users", "2", "--duration", "2", status=1, MAX_WRONG_ANSWERS="0")
+    assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS ")
+    assert fault in {each["fault"] for each in result["faults"]}
+    assert result["batches"]
+
+
+def test_a_pipeline_that_hangs_up_fails_a_run(tmp_path):
+    """When connections break without an answer, requests fail instead of being left out."""
+    with standing_in(StandIn(sound=20, hang_up=True)) as url:
+        result = load(url, tmp_path, "--rate", "20", "--duration", "3", status=1, MAX_FAIL_RATIO="0.01")
+    assert result["verdict"].startswith("FAIL: MAX_FAIL_RATIO ")
+    assert any(each["fault"].startswith("no answer: ") for each in result["faults"])
+    assert result["summary"]["requests"] > 30
+
+
+def test_an_interrupted_run_ends_with_a_sentence(tmp_path):
+    """Ctrl-C ends a run at once, with one line and without a report that looks like a whole one."""
+    with standing_in(StandIn()) as url:
+        command = [sys.executable, "-m", "loadtests", "--state-dir", str(tmp_path), "--port", "1", "--url", url]
+        running = subprocess.Popen(
+            [*command, "--report", str(tmp_path / "report"), "--duration", "60", "--users", "2"],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert running.stderr is not None
+        # The first line of progress: the run has begun.
+        running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        said, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told.strip().splitlines()[-1].startswith("stopped;")
+    assert "Traceback" not in said + told
+    assert not (tmp_path / "report").exists()

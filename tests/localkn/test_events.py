@@ -1,0 +1,126 @@
+"""Brokers and Triggers of the manifests on this machine, through the verbs a user has."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from localkn import control
+from tests.localkn.running import SAMPLE, Running, eventually, needs_envoy
+from tests.localkn.test_direct import answer
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Events:
+    """A running platform with a Broker."""
+
+    def __init__(self, platform: Running) -> None:
+        self.platform = platform
+        (self.url,) = self.ask("status")["brokers"].values()
+
+    def ask(self, verb: str) -> Any:
+        return control.call(self.platform.state.socket("control"), verb)
+
+    def post(self, type_: str, id_: str, url: str = "", **headers: str) -> int:
+        """Post an event; return the status of the answer."""
+        attributes = {"ce-specversion": "1.0", "ce-source": "/s", "ce-type": type_, "ce-id": id_, **headers}
+        try:
+            with urlopen(Request(url or self.url, b"{}", attributes), timeout=10) as answered:
+                return int(answered.status)
+        except HTTPError as error:
+            return error.code
+
+    def trigger(self, name: str) -> dict[str, Any]:
+        return self.ask("events")["triggers"][f"default/{name}"]  # type: ignore[no-any-return]
+
+    def broker_pid(self) -> int | None:
+        (revision,) = self.ask("status")["built_in"]["broker-ingress"]["revisions"]
+        return next((instance["pid"] for instance in revision["instances"] if instance["state"] == "ready"), None)
+
+
+@pytest.fixture(scope="module", params=["--direct", pytest.param("", marks=needs_envoy)])
+def events(request: pytest.FixtureRequest, steady: Running) -> Iterator[Events]:
+    """The sample with a Broker, in both ways to run it."""
+    steady.manifests.write_text((SAMPLE / "services.yaml").read_text() + "---\n" + (SAMPLE / "events.yaml").read_text())
+    done = steady.up("--public", "front", *([request.param] if request.param else []))
+    assert done.returncode == 0, done.stderr
+    assert "Broker default/default takes events at http://127.0.0.1:" in done.stdout
+    yield Events(steady)
+    steady.run("down")
+    # What is undelivered would outlive the platform, into the next parameter's.
+    shutil.rmtree(steady.state.events)
+
+
+def test_an_event_is_accepted_and_delivered(events: Events) -> None:
+    """To the Trigger whose filter it passes."""
+    assert events.post("good.one", "1") == 202
+    eventually(lambda: events.trigger("good")["delivered"] == 1)
+    assert events.post("good.one", "") == 400
+    assert events.post("good.one", "2", url=events.url.replace("/default/default", "/default/other")) == 404
+
+
+def test_the_broker_has_its_name_of_the_cluster(events: Events) -> None:
+    """By host, at the one port of the ingress; with --direct by its own port only."""
+    if events.ask("status")["direct"]:
+        pytest.skip("--direct has no ingress")
+    url, host = (
+        f"http://127.0.0.1:{events.platform.port}/default/default",
+        "broker-ingress.knative-eventing.svc.cluster.local",
+    )
+    before = events.trigger("good")["delivered"]
+    assert events.post("good.two", "1", url=url, host=host) == 202
+    eventually(lambda: events.trigger("good")["delivered"] == before + 1)
+
+
+def test_a_binding_names_the_sink_on_this_machine(events: Events) -> None:
+    """Its subject finds the Broker in K_SINK; nobody else does."""
+    back = events.ask("status")["services"]["back"]["url"]
+    assert answer(int(back.rpartition(":")[2]))["env"]["K_SINK"] == events.url
+    assert "K_SINK" not in answer(events.platform.port)["env"]
+
+
+def test_dead_letters_are_shown_and_redriven(events: Events) -> None:
+    """What was refused is told with its reason and stays until it is asked for; then it is tried once more."""
+    events.post("bad", "poison")
+    eventually(lambda: events.trigger("bad")["dead"] == 1)
+    shown = events.platform.run("events").stdout
+    assert "dead letter poison (bad of /s) of default/bad" in shown
+    assert "answered 422" in shown
+    assert "1 dead letters" in shown
+    assert events.trigger("bad")["failed"] == 1
+    assert "Give ids, --trigger NAME or --all" in events.platform.run("events", "redrive").stderr
+    assert json.loads(events.platform.run("events", "redrive", "nobody", "--json").stdout) == {"redriven": 0}
+    for number, how in enumerate((["poison"], ["--trigger", "bad"], ["--all"]), 2):
+        assert "1 dead letters are on their way again" in events.platform.run("events", "redrive", *how).stdout
+        failed_again = (number, 1)
+        eventually(lambda: (events.trigger("bad")["failed"], events.trigger("bad")["dead"]) == failed_again)  # noqa: B023
+
+
+def test_a_killed_broker_forgets_nothing(events: Events) -> None:
+    """Accepted events are still there when it has been started again, and are tried again."""
+    for number in range(20):
+        assert events.post("later", str(number)) == 202
+    pid = events.broker_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: events.broker_pid() not in {None, pid}, within_s=30)
+    eventually(lambda: events.post("good.three", "1") == 202)
+    assert events.trigger("later")["waiting"] == 20
+    figures = json.loads(events.platform.run("events", "--json").stdout)
+    assert figures["triggers"]["default/later"]["retrying"] >= 1
+    assert "20 waiting" in events.platform.run("events").stdout
+
+
+def test_events_outlive_the_platform(events: Events) -> None:
+    """What nobody has taken yet is there after `down` and `up`."""
+    direct = ["--direct"] if events.ask("status")["direct"] else []
+    events.platform.run("down")
+    assert events.platform.up("--public", "front", *direct).returncode == 0
+    assert Events(events.platform).trigger("later")["waiting"] == 20

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offline.evaluation.holdout import default_holdout, mark_last, split_records, split_rows
+from offline.reading.lines import DataError, Row
+from recsys.stores.port import HistoryItem, UserRecord
+
+
+def ties(rows: list[Row]) -> set[tuple[str, str]]:
+    return {(row.user_id, row.item_id) for row in rows}
+
+
+def test_the_random_order_is_one_key_per_tie():
+    """The reference protocol, written out: a permutation in file order as keys, the last floor(n / 5) by them held out."""
+    rows = [Row(user, f"i{n}", 1.0, None) for user, count in (("a", 12), ("b", 4), ("c", 5)) for n in range(count)]
+    keys = np.random.default_rng(3).permutation(21).tolist()
+    wanted = {}
+    for user in "abc":
+        mine = sorted((key, row.item_id) for key, row in zip(keys, rows, strict=True) if row.user_id == user)
+        out = {item_id for _, item_id in mine[len(mine) - len(mine) // 5 :]}
+        if out:
+            wanted[user] = out
+    split = split_rows(rows, holdout="random", seed=3)
+    assert {user: set(out) for user, out in split.held_out.items()} == wanted
+    assert [len(split.held_out.get(user, ())) for user in "abc"] == [2, 0, 1]
+
+
+def test_the_temporal_one_takes_the_newest():
+    """The newest interaction with an item decides, and all rows of a held-out item leave the training part."""
+    rows = [Row("a", f"i{n}", 1.0, n * 10) for n in range(10)]
+    rows += [Row("a", "i0", 1.0, 500), Row("b", "i0", 1.0, 900)]
+    split = split_rows(rows, holdout="temporal")
+    assert split.held_out == {"a": ["i0", "i9"]}
+    assert ties(split.training) == {("a", f"i{n}") for n in range(1, 9)} | {("b", "i0")}
+
+
+def test_a_temporal_one_wants_times():
+    """Without times it is refused, naming the tie; and by default such data are split at random."""
+    rows = [Row("a", "x", 1.0, 5), Row("a", "y", 1.0, None)]
+    with pytest.raises(DataError, match="user a, item y"):
+        split_rows(rows, holdout="temporal")
+    assert default_holdout(rows) == "random"
+    assert default_holdout(rows[:1]) == "temporal"
+
+
+@given(
+    st.lists(
+        st.builds(Row, st.sampled_from("ab"), st.sampled_from("uvwxyz"), st.just(1.0), st.integers(0, 9)), min_size=1
+    ),
+    st.sampled_from(["random", "temporal"]),
+)
+def test_the_parts_are_disjoint_and_whole(rows, holdout):
+    """No tie is in both parts, none is lost, each user gives floor(n / 5); the file's order of rows is kept."""
+    split = split_rows(rows, holdout=holdout, seed=1)
+    held = {(user, item) for user, items in split.held_out.items() for item in items}
+    assert held.isdisjoint(ties(split.training))
+    assert held | ties(split.training) == ties(rows)
+    for user in "ab":
+        mine = {tie for tie in ties(rows) if tie[0] == user}
+        assert sum(tie[0] == user for tie in held) == len(mine) // 5
+    assert split.training == [row for row in rows if (row.user_id, row.item_id) not in held]
+
+
+def test_records_are_split_by_their_histories():
+    """What a store holds is split alike; counters stay."""
+    history = [HistoryItem(f"i{n}", 1.0, 100 - n) for n in range(10)]
+    records = [UserRecord("a", "55+", views=12, history=history), UserRecord("b", "55+", history=history[:4])]
+    training, held_out = split_records(records, holdout="temporal")
+    assert held_out == {"a": ["i0", "i1"]}
+    assert training == [UserRecord("a", "55+", views=12, history=history[2:]), records[1]]
+
+
+def test_marks_are_by_owner_and_ties_by_position():
+    """Equal keys leave the order of the file to decide."""
+    owners = np.array([0, 1, 0, 0, 0, 0, 1])
+    assert mark_last(owners, np.zeros(7, np.int64)).tolist() == [False, False, False, False, False, True, False]

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from offline import searching
+from offline.als import AlsSettings
+from offline.evaluation.holdout import split_records
+from offline.matrix import make_ratings
+from offline.searching import Trial, search
+from offline.training import ModelSettings, suggest
+from recsys.stores.port import HistoryItem, UserRecord
+
+
+def records(*, timed: bool = True, weighted: bool = True, users: int = 60) -> list[UserRecord]:
+    """Users of two tastes, who moved from the other one on the way: what they had last says most."""
+    rng = np.random.default_rng(0)
+    found = []
+    for user in range(users):
+        late = user % 2
+        items = [*(rng.permutation(30)[:12] + 30 * (1 - late)), *(rng.permutation(30)[:12] + 30 * late)]
+        history = [
+            HistoryItem(f"i{item}", float(rng.integers(1, 9)) if weighted else 1.0, place * 1000 + 1 if timed else 0)
+            for place, item in enumerate(items)
+        ]
+        found.append(UserRecord(f"u{user}", "unknown", history=history[::-1]))
+    return found
+
+
+def test_it_is_deterministic_and_starts_from_the_suggestion():
+    """The same records give the same trials and choice; the first trial is what their size suggests."""
+    first, second = search(records()), search(records())
+    assert first == second
+    assert first.trials[0].parameter == "suggested"
+    assert first.trials[0].ndcg_10 > 0
+    assert [trial.parameter for trial in first.trials].count("half_life") == 4
+
+
+def test_a_better_setting_is_taken(monkeypatch):
+    """A suggestion that shrinks everything away is left for the value that does not, and the gain is recorded."""
+    hopeless = ModelSettings(AlsSettings(factors=8, ridge=1e6, unobserved_weight=0.1))
+    monkeypatch.setattr(searching, "suggest", lambda _: hopeless)
+    monkeypatch.setattr(searching, "FACTORS", {"ridge": (1e-6,)})
+    found = search(records(timed=False))
+    assert found.settings.als.ridge == pytest.approx(1.0)
+    assert found.metrics()["validation_ndcg_10"] > found.metrics()["validation_ndcg_10_suggested"]
+
+
+def test_only_what_the_data_can_tell_is_tried():
+    """Equal weights tell nothing of the weight exponent, and data without times nothing of a half-life."""
+    tried = {trial.parameter for trial in search(records(timed=False, weighted=False)).trials}
+    assert tried == {"suggested", "ridge", "unobserved_weight", "popularity_exponent", "frequency_exponent"}
+
+
+def test_taste_that_moved_on_is_seen():
+    """Where the newest items tell most, a half-life is chosen; not for items drawn at random from the whole history."""
+    assert search(records()).settings.half_life in searching.HALF_LIVES
+    assert search(records(), ahead=False).settings.half_life == 0
+
+
+def test_the_outer_hold_out_is_never_looked_at(monkeypatch):
+    """Inner hold-outs are cut out of the records given, so what was held out before cannot be among them."""
+    training, held_out = split_records(records(), holdout="random", seed=7)
+    seen: set[tuple[str, str]] = set()
+
+    def spy(inner: list[UserRecord], **words: object) -> object:
+        seen.update((each.user_id, item.item_id) for each in inner for item in each.history)
+        return split_records(inner, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(searching, "split_records", spy)
+    search(training)
+    assert seen.isdisjoint({(user, item) for user, items in held_out.items() for item in items})
+    assert seen == {(each.user_id, item.item_id) for each in training for item in each.history}
+
+
+def test_both_measures_count_relative_to_the_reference():
+    """A gain in one must outweigh the loss in the other; a tie keeps what was there."""
+    reference = Trial("suggested", 0, 0.2, 0.4)
+    assert Trial("ridge", 1, 0.22, 0.39).beats(reference, reference=reference)
+    assert not Trial("ridge", 1, 0.21, 0.36).beats(reference, reference=reference)
+    assert not reference.beats(reference, reference=reference)
+    nothing = Trial("suggested", 0, 0.0, 0.0)
+    assert Trial("ridge", 1, 0.1, 0.0).beats(nothing, reference=nothing)
+
+
+def test_too_little_to_hold_out_leaves_the_suggestion():
+    """With fewer than five items a user nothing can be judged."""
+    few = [
+        UserRecord(f"u{n}", "55+", history=[HistoryItem("a", 1.0, 5), HistoryItem(f"b{n}", 1.0, 5)]) for n in range(9)
+    ]
+    found = search(few)
+    assert found.settings == suggest(make_ratings(few))
+    assert found.trials == []
+    assert found.metrics() == {}

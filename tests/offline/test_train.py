@@ -1,0 +1,175 @@
+"""The verb `train`: hold-outs, searching, and training on a store; importing is in test_state.py."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from offline import train
+from offline.demo import make_demo
+from offline.state import StateDirectory
+from recsys.contracts.wire import Features
+from recsys.ranking.artefact import Artefact, read_artefact
+from recsys.stores.opening import open_store
+from recsys.stores.port import HistoryItem, Interaction, UserRecord
+
+
+def run(*words: object) -> int:
+    return train.main([str(word) for word in words])
+
+
+def current_model(folder: Path) -> Artefact:
+    state = StateDirectory(folder)
+    current = state.current()
+    assert current is not None
+    return read_artefact(state.model_path(current))
+
+
+def store_url(folder: Path) -> str:
+    state = StateDirectory(folder)
+    current = state.current()
+    assert current is not None
+    return state.store_url(current)
+
+
+async def scan(url: str) -> list[UserRecord]:
+    store = open_store(url)
+    records = [record async for record in store.scan()]
+    await store.aclose()
+    return records
+
+
+async def tell(url: str, *told: Interaction) -> None:
+    store = open_store(url)
+    assert all(await store.apply(told))
+    await store.aclose()
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.csv"
+    rows = [
+        f"u{user:02},i{(user % 3) * 10 + item},{1 + item % 3},{1_700_000_000 + 1000 * item}"
+        for user in range(30)
+        for item in range(10)
+        if (user + item) % 7
+    ]
+    path.write_text("user_id,item_id,weight,timestamp\n" + "\n".join(rows) + "\n")
+    return path
+
+
+class TestHoldingOut:
+    """`train --holdout`: what `evaluate --via` wants served."""
+
+    def test_store_and_model_know_four_fifths(self, tmp_path, csv, capsys):
+        """Both are made of the training part alone, and the manifest says of which split."""
+        assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--holdout", "temporal") == 0
+        assert "without a temporal fifth" in capsys.readouterr().out
+        records = asyncio.run(scan(store_url(tmp_path / "s")))
+        assert run("--state-dir", tmp_path / "all", "--interactions", csv) == 0
+        for record, whole in zip(records, asyncio.run(scan(store_url(tmp_path / "all"))), strict=True):
+            out = len(whole.history) // 5
+            assert record.history == whole.history[out:]
+            assert record.views == whole.views - out
+        training = current_model(tmp_path / "s").manifest.training
+        assert (training["holdout"], training["ties"]) == ("temporal", sum(len(each.history) for each in records))
+
+    def test_weak_rows_can_be_left_out(self, tmp_path, csv):
+        """With --min-weight a weaker row is as if it were not in the file."""
+        assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--min-weight", 2) == 0
+        assert {item.weight for each in asyncio.run(scan(store_url(tmp_path / "s"))) for item in each.history} == {2, 3}
+        assert current_model(tmp_path / "s").manifest.training["min_weight"] == 2
+
+    def test_if_nothing_is_left_that_is_an_error(self, tmp_path, csv, capsys):
+        """A bound above every weight is one sentence."""
+        assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--min-weight", 9) == 1
+        assert "no interactions" in capsys.readouterr().err
+
+
+class TestSearching:
+    """`train --search`."""
+
+    def test_it_is_in_the_manifest_and_reproducible(self, tmp_path, csv):
+        """Trials, choice and validation scores are recorded; the same data give the same artefact."""
+        for folder in ("one", "two"):
+            assert run("--state-dir", tmp_path / folder, "--interactions", csv, "--search") == 0
+        first, second = (current_model(tmp_path / folder).manifest for folder in ("one", "two"))
+        assert first == second
+        trials = first.training["search"]["trials"]
+        assert [trial["parameter"] for trial in trials[:3]] == ["suggested", "ridge", "ridge"]
+        # The file has times, so a half-life is among what was tried.
+        assert [trial["value"] for trial in trials[-4:]] == [0, 100, 50, 20]
+        assert first.metrics["validation_ndcg_10"] >= first.metrics["validation_ndcg_10_suggested"] > 0
+        assert set(first.training["als"]) >= {"ridge", "unobserved_weight", "weight_exponent"}
+
+
+class TestFromStore:
+    """`train --from-store`: the loop from events to a model."""
+
+    def test_without_events_it_is_the_same_model(self, tmp_path, capsys):
+        """The store holds what the model was trained on, so training on it gives equal bytes."""
+        assert run("--state-dir", tmp_path) == 0
+        before = current_model(tmp_path)
+        assert run("--state-dir", tmp_path, "--from-store") == 0
+        after = current_model(tmp_path)
+        assert after.manifest.version == before.manifest.version
+        assert after.manifest.training["fingerprint"] == before.manifest.training["fingerprint"]
+        assert [item.title for item in after.items] == [item.title for item in before.items]
+        assert f"kn service update rank-items --env MODEL_PATH={tmp_path}/models/2-" in capsys.readouterr().out
+
+    def test_events_are_learnt(self, tmp_path, csv):
+        """An item that only events told of is in the next model's catalogue; the store stays where it is."""
+        assert run("--state-dir", tmp_path, "--interactions", csv) == 0
+        before, url = current_model(tmp_path).manifest.version, store_url(tmp_path)
+        new = [Interaction("/s", f"{n}", f"u{n:02}", "purchase", 1_800_000_000_000_000, "brand-new") for n in range(9)]
+        asyncio.run(tell(url, *new))
+        assert run("--state-dir", tmp_path, "--from-store") == 0
+        after = current_model(tmp_path)
+        assert after.manifest.version != before
+        assert "brand-new" in {item.item_id for item in after.items}
+        assert store_url(tmp_path) == url
+
+    def test_another_store_leaves_the_current_pair_alone(self, tmp_path, csv, capsys):
+        """A model of a store elsewhere is made and named, and not paired with a store it does not belong to."""
+        assert run("--state-dir", tmp_path, "--interactions", csv) == 0
+        before = (tmp_path / "current.json").read_bytes()
+
+        async def fill() -> None:
+            store = open_store(f"sqlite:///{tmp_path}/other.db")
+            await store.replace(
+                [UserRecord(f"v{n}", "55+", history=[HistoryItem(f"j{n % 4}", 1.0, 1)]) for n in range(20)],
+                population=Features("unknown", 0.0, 0, 0.0),
+            )
+            await store.aclose()
+
+        asyncio.run(fill())
+        capsys.readouterr()
+        assert run("--state-dir", tmp_path, "--from-store", f"sqlite:///{tmp_path}/other.db") == 0
+        assert (tmp_path / "current.json").read_bytes() == before
+        named = Path(capsys.readouterr().out.partition("MODEL_PATH=")[2].split()[0])
+        assert {item.item_id for item in read_artefact(named).items} == {"j0", "j1", "j2", "j3"}
+
+    def test_what_cannot_work_is_one_sentence(self, tmp_path, csv, capsys):
+        """No pipeline yet, an empty store, no such store, options that contradict each other."""
+        assert run("--state-dir", tmp_path / "none", "--from-store") == 1
+        assert "nothing was trained" in capsys.readouterr().err
+        assert run("--state-dir", tmp_path, "--interactions", csv) == 0
+        assert run("--state-dir", tmp_path, "--from-store", f"sqlite:///{tmp_path}/empty.db") == 1
+        assert "no interactions" in capsys.readouterr().err
+        assert run("--state-dir", tmp_path, "--from-store", "ftp://x") == 1
+        assert "is no feature store" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            run("--from-store", "--interactions", csv)
+        with pytest.raises(SystemExit):
+            run("--min-weight", 3)
+
+
+def test_the_demo_held_out_is_the_demo_as_rows(tmp_path):
+    """The demo data can be held out too: every user keeps four fifths of what a store would hold."""
+    assert run("--state-dir", tmp_path, "--holdout", "random") == 0
+    whole = {record.user_id: len(record.history) for record in make_demo().records}
+    for record in asyncio.run(scan(store_url(tmp_path))):
+        size = whole[record.user_id]
+        assert len(record.history) == record.views == size - size // 5
+    assert msgspec.json.encode(current_model(tmp_path).manifest.training["holdout_seed"]) == b"0"

@@ -1,0 +1,176 @@
+"""From a sweep with known costs to a plan whose figures can be worked out by hand."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tools.plan.__main__ import describe, show
+from tools.plan.fitting import BatchCost, Scalability
+from tools.plan.observations import FEATURES, RANKER, RECOMMEND, Configured, Receipts, Step, Sweep
+from tools.plan.ranker import HEADROOM, Ranker
+from tools.plan.recommending import EventLoop, Goal, UnreachableError, fit, predict_ceiling, recommend
+
+# The tutorial's costs: 10 ms for features, 50 ms for a batch, and a little CPU for everything.
+COST = BatchCost(0.0002, 0.050)
+CPU_S = {RECOMMEND: 0.0004, FEATURES: 0.0002, RANKER: 0.0003, "platform": 0.0004, "callers": 0.0001}
+
+
+def step(callers: int, *, ready: int = 1, cpu_s=None, batch: int | None = None) -> Step:
+    size = batch or max(1, callers // 2)
+    rps = callers / (0.013 + 2 * COST.time_s(size))
+    return Step(
+        callers=callers,
+        rps=rps,
+        p50_ms=1000 * callers / rps,
+        p99_ms=1100 * callers / rps,
+        errors=0,
+        receipts=Receipts([(size, COST.time_s(size))] * 50, [0.013] * 50, [0.011] * 50),
+        ready={RECOMMEND: 1, FEATURES: 1, RANKER: ready},
+        cpu_s=CPU_S if cpu_s is None else cpu_s,
+        users_per_request={RECOMMEND: 1.0, FEATURES: 1.5, RANKER: 2.0},
+    )
+
+
+def sweep(*, configured: Configured | None = None, **more) -> Sweep:
+    steps = [step(callers, **more) for callers in (1, 2, 4, 8, 16)]
+    scale = {RECOMMEND: 5, FEATURES: 5, RANKER: 5}
+    return Sweep(steps, configured or Configured(max_batch_size=8, max_scale=scale, cpus=2))
+
+
+def test_the_costs_are_found():
+    """The fit gives back the costs that the steps were made of."""
+    fits = fit(sweep())
+    assert fits.batch.per_item_s == pytest.approx(COST.per_item_s, rel=1e-3)
+    assert fits.batch.fixed_s == pytest.approx(COST.fixed_s, rel=1e-3)
+    assert isinstance(fits.scalability, Scalability)
+
+
+def test_the_present_ceiling_is_that_of_full_batches():
+    """One ranker with batches of 8 in 51.6 ms gives 155 a second; five give five times that, short of the CPUs."""
+    seen = sweep()
+    alone = predict_ceiling(seen, fit(seen), ready={RECOMMEND: 1, FEATURES: 1, RANKER: 1})
+    assert alone == pytest.approx(8 / 0.0516, rel=1e-3)
+    assert predict_ceiling(seen, fit(seen)) == pytest.approx(5 * 8 / 0.0516, rel=1e-3)
+
+
+def test_the_machine_bounds_everything():
+    """Two CPUs and 1.4 ms of them for a recommendation are 1429 a second, however many instances there are."""
+    seen = sweep(configured=Configured(max_batch_size=256, max_scale={RANKER: 50, RECOMMEND: 50, FEATURES: 50}, cpus=2))
+    assert predict_ceiling(seen, fit(seen)) == pytest.approx(2 / 0.0014)
+
+
+def test_a_plan_serves_its_goal():
+    """Enough instances, each within its headroom; one more than that at most, and one less at least is no loss."""
+    plan = recommend(sweep(), Goal(rps=900, p99_s=0.2))
+    for each in plan.components.values():
+        assert (each.max_scale - 1) * each.instance_rps >= 900
+        assert (each.max_scale - 2) * each.instance_rps < 900
+        assert each.min_scale * each.ceiling_rps >= 900
+        assert each.min_scale <= each.max_scale
+        assert each.instance_rps <= HEADROOM * each.ceiling_rps * 1.001
+    assert plan.p99_s <= 0.2
+    assert plan.ceiling_rps == min(each.ceiling_rps * each.max_scale for each in plan.components.values()) >= 900
+
+
+def test_the_target_is_little_s_law():
+    """At the planned rate an instance has target requests in flight, each standing for two users."""
+    plan = recommend(sweep(), Goal(rps=900, p99_s=0.2))
+    ranker = plan.components[RANKER]
+    cost = Ranker(plan.fits.batch, int(ranker.environment["MAX_BATCH_SIZE"]))
+    waits_s = EventLoop(CPU_S[RANKER]).waits_s(ranker.instance_rps).mean_s
+    in_flight = ranker.instance_rps * (cost.at(ranker.instance_rps).mean_s + waits_s)
+    assert ranker.target == int(in_flight / 2)
+
+
+def test_a_tight_goal_means_small_batches():
+    """Two full batches fit into the time there is: a stricter goal never allows larger ones."""
+    sizes = []
+    for p99_s in (0.14, 0.15, 0.2):
+        plan = recommend(sweep(), Goal(rps=500, p99_s=p99_s))
+        size = int(plan.components[RANKER].environment["MAX_BATCH_SIZE"])
+        assert 2 * plan.fits.batch.time_s(size) < p99_s
+        sizes.append(size)
+    assert sizes == sorted(sizes)
+
+
+def test_settings_do_not_contradict_each_other():
+    """The queue holds a batch, waiting is shorter than the budget, and coalescing leaves the autoscaler enough to see."""
+    plan = recommend(sweep(), Goal(rps=3000, p99_s=0.2))
+    ranker, front = plan.components[RANKER], plan.components[RECOMMEND]
+    assert int(ranker.environment["MAX_QUEUE_SIZE"]) >= int(ranker.environment["MAX_BATCH_SIZE"])
+    assert float(ranker.environment["BATCH_WAIT_TIMEOUT_S"]) < float(ranker.environment["REQUEST_TIMEOUT_S"])
+    assert float(front.environment["REQUEST_TIMEOUT_S"]) > 0.2
+    assert int(front.environment["HOP_COALESCE_IN_FLIGHT"]) >= ranker.target * ranker.max_scale
+
+
+def test_what_cannot_be_kept_is_refused():
+    """A goal below what a lone request takes has no plan, and the reason has figures."""
+    with pytest.raises(UnreachableError, match="50 ms for a batch of one"):
+        recommend(sweep(), Goal(rps=10, p99_s=0.05))
+
+
+def test_a_machine_that_is_too_small_is_told():
+    """A goal beyond this machine's CPUs gets its plan, and a note that it wants others."""
+    plan = recommend(sweep(), Goal(rps=5000, p99_s=0.2))
+    assert any("wants other machines" in note for note in plan.notes)
+    assert not any("wants other machines" in note for note in recommend(sweep(), Goal(rps=100, p99_s=0.2)).notes)
+
+
+def test_without_a_look_at_cpus_nothing_beyond_the_measured_is_promised():
+    """Elsewhere CPU cannot be seen: the front is planned for what it reached, the ranker for its batches."""
+    seen = sweep(configured=Configured(), cpu_s={})
+    reached = max(each.rps for each in seen.steps)
+    plan = recommend(seen, Goal(rps=100, p99_s=0.2))
+    assert plan.components[RECOMMEND].instance_rps == pytest.approx(reached)
+    assert plan.machine_rps is None
+    assert any("not on this machine" in note for note in plan.notes)
+
+
+def test_steps_are_shared_out_over_the_rankers_there_were():
+    """Sixteen callers of four rankers are four callers of one."""
+    seen = Sweep([step(4), step(16, ready=4)], Configured())
+    (_, alone), (callers, each) = seen.per_ranker()
+    assert callers == 4
+    assert each == pytest.approx(seen.steps[1].rps / 4)
+    assert alone > 0
+
+
+def test_one_batch_size_is_admitted():
+    """Where only lone requests were seen the plan says so, and that errors were seen too."""
+    seen = Sweep([dataclasses.replace(step(1, batch=1), errors=3)], Configured(cpus=2))
+    notes = recommend(seen, Goal(rps=5, p99_s=1.0)).notes
+    assert any("one size" in note for note in notes)
+    assert any("3 answers" in note for note in notes)
+
+
+def test_a_plan_is_shown_with_what_to_type():
+    """The plan has a row for each Service with the present setting beside it, the curves, and commands to set it up."""
+    seen = sweep(configured=Configured(max_batch_size=8, max_scale={RANKER: 5}, target={RANKER: 3.0}, cpus=2))
+    plan = recommend(seen, Goal(rps=900, p99_s=0.2))
+    console = Console(file=io.StringIO(), width=140)
+    show(plan, seen.configured, console, kn="kn {} --state-dir here")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    ranker = plan.components[RANKER]
+    assert f"{ranker.target} (now 3)" in shown
+    assert (
+        f"kn service update rank-items --scale {ranker.min_scale}..{ranker.max_scale} --scale-target {ranker.target}"
+        in shown
+    )
+    assert "a batch of n takes 0.2 ms * n + 50 ms" in shown
+    assert shown.count("--state-dir here") == 3
+
+
+@settings(max_examples=15, deadline=None)
+@given(rps=st.floats(1, 20_000), p99_s=st.floats(0.15, 3))
+def test_every_goal_that_can_be_kept_has_a_sound_plan(rps, p99_s):
+    """Whatever the goal, the plan keeps it, its settings are positive, and it can be written down as JSON."""
+    seen = sweep()
+    plan = recommend(seen, Goal(rps, p99_s))
+    assert plan.p99_s <= p99_s * 1.001
+    assert all(each.target >= 1 and 1 <= each.min_scale <= each.max_scale for each in plan.components.values())
+    assert json.loads(json.dumps(describe(plan, seen), allow_nan=False))["predicted"]["bottleneck"] in plan.components
