@@ -27,7 +27,8 @@ from localkn.processes import Processes, is_free
 from localkn.services import Service
 from localkn.state import StateDirectory
 
-_USED = {"ConfigMap", "Secret", "Namespace", "EventType"}
+# What is used, or has nothing to do on the loopback.
+_USED = {"ConfigMap", "Secret", "Namespace", "EventType", "NetworkPolicy"}
 _VISIBILITY = "networking.knative.dev/visibility"
 _TAIL_LINES = 20
 

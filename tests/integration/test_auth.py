@@ -110,6 +110,7 @@ def test_exchanging_tokens_loses_no_request(locked):
         (locked.services, "service-old\nservice-new\n"),
         (locked.sent, "service-new\n"),
         (locked.services, "service-new\n"),
+        (locked.callers, "caller-new\n"),
     ):
         # As kubelet does: the new content appears at once, never half of it.
         draft = file.with_suffix(".new")
@@ -117,8 +118,6 @@ def test_exchanging_tokens_loses_no_request(locked):
         draft.replace(file)
         time.sleep(LOOKED_AGAIN_S)
         token[0] = "caller-new"
-    locked.callers.write_text("caller-new\n")
-    time.sleep(LOOKED_AGAIN_S)
     stop.set()
     for caller in callers:
         caller.join()

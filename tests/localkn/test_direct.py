@@ -27,7 +27,7 @@ def direct(steady: Running) -> Running:
     """The sample, running with --direct."""
     done = steady.up("--direct", "--env-override", "front:EXTRA=1=2")
     assert done.returncode == 0, done.stderr
-    assert "NetworkPolicy closed: ignored" in done.stdout
+    assert "PodMonitor front: ignored" in done.stdout
     assert f"front is ready at http://127.0.0.1:{steady.port}" in done.stdout
     return steady
 

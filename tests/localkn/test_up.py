@@ -43,7 +43,7 @@ async def test_without_envoy_it_runs_directly(
     platform = compose('min-scale: "1"\n', 'min-scale: "0"\n')
     assert platform.direct
     assert list(platform.notes) == [
-        "NetworkPolicy closed: ignored on this machine",
+        "PodMonitor front: ignored on this machine",
         "Service front: min-scale 0 runs as 1 on this machine, nothing could wake it up",
         "No wheel of Envoy for this platform: running as with --direct",
     ]
