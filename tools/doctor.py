@@ -5,7 +5,6 @@ One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
 import argparse
-import math
 import platform
 import socket
 import sys
@@ -132,7 +131,7 @@ def check_manifests() -> Iterator[str]:
         raise Fault(str(error)) from error
     services = [resource for resource in resources if resource.is_service]
     faults = [fault for service in services for fault in find_faults(service, resources)]
-    faults = faults or list(find_low_limits(services, resources))
+    faults = faults or list(find_hidden_load(services, resources))
     if faults:
         raise Fault("; ".join(faults))
     yield f"manifests and settings of {', '.join(service.name for service in services)} agree"
@@ -164,22 +163,20 @@ def _read_settings(service: Resource, template: Template, resources: Sequence[Re
     return read(env) if read else None
 
 
-def find_low_limits(services: Sequence[Resource], resources: Sequence[Resource]) -> Iterator[str]:
+def find_hidden_load(services: Sequence[Resource], resources: Sequence[Resource]) -> Iterator[str]:
     """Yield where calls sent together would hide from the autoscaler of the ranking how much is asked of it."""
     templates = {service.name: Template.from_body(service.body["spec"]["template"]) for service in services}
+    ranking = templates.get("rank-items")
+    if ranking is None:
+        return
+    scaling = ScalingSettings.from_annotations(ranking.annotations, container_concurrency=ranking.container_concurrency)
     for caller in services:
         settings = _read_settings(caller, templates[caller.name], resources)
-        if not isinstance(settings, RecommendSettings) or settings.coalesce is None or "rank-items" not in templates:
-            continue
-        ranking = templates["rank-items"]
-        scaling = ScalingSettings.from_annotations(
-            ranking.annotations, container_concurrency=ranking.container_concurrency
-        )
-        wanted = math.ceil(scaling.target * scaling.max_scale)
-        if settings.coalesce.slots < wanted:
+        together = isinstance(settings, RecommendSettings) and settings.coalesce_ranking is not None
+        if together and scaling.metric == "concurrency" and scaling.max_scale != 1:
             yield (
-                f"{caller.name}: HOP_COALESCE_IN_FLIGHT {settings.coalesce.slots} is below rank-items' target times "
-                f"max-scale, {wanted}: ranking would never be asked for so much at once that it scales to its maximum"
+                f"{caller.name}: RANKING_COALESCE_IN_FLIGHT must be 0 while rank-items is scaled on concurrency: "
+                "of calls sent together the autoscaler sees one"
             )
 
 

@@ -79,7 +79,8 @@ class Settings:
         max_connections: To each of them, at most.
         service_token_file: Tokens to send to them, the first one that is valid; None for none.
         hedge: Send a second request when the first is slower than usual.
-        coalesce: How single requests to a hop are sent together; None sends each alone.
+        coalesce_features: How single requests to extract_features are sent together; None sends each alone.
+        coalesce_ranking: The same for rank_items.
         popular: What is shown without a ranker.
         sink: Where events about answers go; None for nowhere.
     """
@@ -90,7 +91,8 @@ class Settings:
     max_connections: int
     service_token_file: Path | None
     hedge: bool
-    coalesce: BatchLimits | None
+    coalesce_features: BatchLimits | None
+    coalesce_ranking: BatchLimits | None
     popular: PopularSettings
     sink: SinkSettings | None
 
@@ -110,7 +112,8 @@ class Settings:
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
-            coalesce=_coalescing(reader),
+            coalesce_features=_coalescing(reader, "FEATURES_COALESCE_IN_FLIGHT"),
+            coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT"),
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
         )
@@ -118,9 +121,9 @@ class Settings:
         return settings
 
 
-def _coalescing(reader: Reader) -> BatchLimits | None:
+def _coalescing(reader: Reader, name: str) -> BatchLimits | None:
     """Return the limits; with 0 calls in flight, no coalescing."""
-    in_flight = reader.integer("HOP_COALESCE_IN_FLIGHT", 16)
+    in_flight = reader.integer(name, 16)
     if not in_flight:
         return None
     return BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)

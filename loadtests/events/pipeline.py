@@ -64,6 +64,9 @@ class Pipeline:
             await store.aclose()
 
 
+_BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
+
+
 @contextmanager
 def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: int = 1) -> Iterator[Pipeline]:
     """
@@ -83,6 +86,8 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
         asyncio.run(_copy(store_url, redis_url))
         store_url = redis_url
         settings.append(f"extract-features:FEATURE_STORE_URL={redis_url}")
+    # As components/served-events has it.
+    settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
     given = ["--manifests", str(_LOCAL), "--commands", str(_LOCAL / "commands.yaml"), "--port", str(port), "--detach"]

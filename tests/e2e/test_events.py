@@ -157,7 +157,7 @@ def test_the_verbs(pipeline: Pipeline, folder: Path) -> None:
 
 
 def test_the_broker_hears_what_was_shown(pipeline: Pipeline) -> None:
-    """`recommendation.served.v1` reaches it after every answer; here no Trigger wants it."""
+    """With a sink, `recommendation.served.v1` follows every answer; here no Trigger wants it."""
     before = pipeline.events()["unwanted"]
     recommend(pipeline, "user_1", 5)
     eventually(lambda: pipeline.events()["unwanted"] > before)

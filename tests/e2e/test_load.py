@@ -125,8 +125,7 @@ def test_the_plan_predicts_what_is_measured(pipeline):
             "SIMULATED_LATENCY_S": BATCH_MS / 1000,
             "REQUEST_TIMEOUT_S": 8,
         },
-        # Calls sent together would give one ranker what two could share, the more the slower the machine is.
-        "recommend": {"HOP_COALESCE_IN_FLIGHT": 0, "REQUEST_TIMEOUT_S": 8},
+        "recommend": {"REQUEST_TIMEOUT_S": 8},
         "extract-features": {"REQUEST_TIMEOUT_S": 8},
     }
     for name, environment in settings.items():

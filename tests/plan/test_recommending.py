@@ -101,11 +101,12 @@ def test_a_tight_goal_means_small_batches():
 def test_settings_do_not_contradict_each_other():
     """The queue holds a batch, waiting is shorter than the budget, and coalescing leaves the autoscaler enough to see."""
     plan = recommend(sweep(), Goal(rps=3000, p99_s=0.2))
-    ranker, front = plan.components[RANKER], plan.components[RECOMMEND]
+    ranker, front, features = (plan.components[name] for name in (RANKER, RECOMMEND, FEATURES))
     assert int(ranker.environment["MAX_QUEUE_SIZE"]) >= int(ranker.environment["MAX_BATCH_SIZE"])
     assert float(ranker.environment["BATCH_WAIT_TIMEOUT_S"]) < float(ranker.environment["REQUEST_TIMEOUT_S"])
     assert float(front.environment["REQUEST_TIMEOUT_S"]) > 0.2
-    assert int(front.environment["HOP_COALESCE_IN_FLIGHT"]) >= ranker.target * ranker.max_scale
+    assert int(front.environment["FEATURES_COALESCE_IN_FLIGHT"]) >= features.target * features.max_scale
+    assert front.environment["RANKING_COALESCE_IN_FLIGHT"] == "0"
 
 
 def test_what_cannot_be_kept_is_refused():

@@ -34,7 +34,7 @@ def fresh():
 def test_what_is_shipped_agrees(resources, services):
     """The local manifests and the functions' settings contradict each other nowhere."""
     assert [fault for service in services for fault in doctor.find_faults(service, resources)] == []
-    assert list(doctor.find_low_limits(services, resources)) == []
+    assert list(doctor.find_hidden_load(services, resources)) == []
 
 
 @pytest.mark.parametrize(
@@ -55,19 +55,19 @@ def test_contradictions_are_found(fresh, name, changes, says):
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "faults"),
+    ("scaling", "in_flight", "faults"),
     [
-        ("rank-items", {"annotation": {"target": "4"}}, 1),
-        ("rank-items", {"annotation": {"max-scale": "6"}}, 1),
-        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "14"}}, 1),
-        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "15"}}, 0),
-        ("recommend", {"env": {"HOP_COALESCE_IN_FLIGHT": "0"}}, 0),
+        ({}, "0", 0),
+        ({}, "16", 1),
+        ({"max-scale": "1"}, "16", 0),
+        ({"metric": "rps", "target": "100"}, "16", 0),
     ],
 )
-def test_coalescing_must_not_hide_the_load(fresh, name, changes, faults):
-    """Fewer calls in flight than the autoscaler wants to see before it goes to the maximum is a fault."""
-    change(fresh, name, **changes)
+def test_coalescing_must_not_hide_the_load(fresh, scaling, in_flight, faults):
+    """Ranking calls sent together, beside an autoscaler that counts calls, is a fault."""
+    change(fresh, "rank-items", annotation=scaling)
+    change(fresh, "recommend", env={"RANKING_COALESCE_IN_FLIGHT": in_flight})
     services = [resource for resource in fresh if resource.is_service]
-    found = list(doctor.find_low_limits(services, fresh))
+    found = list(doctor.find_hidden_load(services, fresh))
     assert len(found) == faults
-    assert all("HOP_COALESCE_IN_FLIGHT" in fault for fault in found)
+    assert all("RANKING_COALESCE_IN_FLIGHT" in fault for fault in found)

@@ -1,7 +1,8 @@
 """
 Calls that are due together sent as one request, behind Envoy: on the local platform, one instance of each function.
 
-    together   as shipped, at most 16 calls of a hop in flight
+    together   calls of both hops, at most 16 of each in flight
+    features   as shipped: calls of extract_features only
     apart      every call alone
 
 Rounds take turns. CPU is that of the whole platform: Envoy, the functions, the supervisor.
@@ -20,15 +21,15 @@ from tools.bench.processes import Outcome, Server, drive, free_port, summarise
 from tools.bench.report import Report, Row, Target
 
 _ROOT = Path(__file__).parents[2]
-_SYSTEMS = {"together": "16", "apart": "0"}
+_SYSTEMS = {"together": ("16", "16"), "features": ("16", "0"), "apart": ("0", "0")}
 
 
 def measure(*, quick: bool) -> Report:
-    """Measure both at 1 and 32 callers."""
+    """Measure all three at 1 and 32 callers."""
     rounds, seconds = (1, 0.4) if quick else (7, 2.0)
     samples: dict[tuple[str, int], list[Outcome]] = {}
     with ExitStack() as stack:
-        servers = [stack.enter_context(_platform(name, limit)) for name, limit in _SYSTEMS.items()]
+        servers = [stack.enter_context(_platform(name, *limits)) for name, limits in _SYSTEMS.items()]
         for _ in range(rounds):
             for callers in (1, 32):
                 for server in servers:
@@ -39,7 +40,7 @@ def measure(*, quick: bool) -> Report:
 
 
 @contextmanager
-def _platform(name: str, in_flight: str) -> Iterator[Server]:
+def _platform(name: str, features: str, ranking: str) -> Iterator[Server]:
     """Run the pipeline on localkn, with one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
         train_demo(Path(folder))
@@ -48,8 +49,9 @@ def _platform(name: str, in_flight: str) -> Iterator[Server]:
         try:
             for service in ("extract-features", "rank-items"):
                 _run("kn", "service", "update", service, "--scale", "1..1", "--state-dir", folder)
-            env = f"HOP_COALESCE_IN_FLIGHT={in_flight}"
-            _run("kn", "service", "update", "recommend", "--scale", "1..1", "--env", env, "--state-dir", folder)
+            limits = [f"FEATURES_COALESCE_IN_FLIGHT={features}", f"RANKING_COALESCE_IN_FLIGHT={ranking}"]
+            env = [word for limit in limits for word in ("--env", limit)]
+            _run("kn", "service", "update", "recommend", "--scale", "1..1", *env, "--state-dir", folder)
             yield Server(name, port, tuple(_processes(folder)))
         finally:
             _run("down", "--state-dir", folder)

@@ -254,12 +254,14 @@ def _component(*, rate: float, ceiling: float, goal: Goal, in_flight: float, use
 
 def _environment(goal: Goal, ranker: Ranker, components: Mapping[str, Component]) -> dict[str, dict[str, str]]:
     budget_s = min(max(_BUDGET_GOALS * goal.p99_s, _SHORTEST_BUDGET_S), _LONGEST_BUDGET_S)
-    widest = max(components[name].target * components[name].max_scale for name in (FEATURES, RANKER))
+    widest = components[FEATURES].target * components[FEATURES].max_scale
     queue = max(ranker.max_batch_size, math.ceil(components[RANKER].ceiling_rps * budget_s))
     return {
         RECOMMEND: {
             "REQUEST_TIMEOUT_S": f"{budget_s:.2f}",
-            "HOP_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, widest)),
+            "FEATURES_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, widest)),
+            # Of calls sent together the ranker's autoscaler would see one.
+            "RANKING_COALESCE_IN_FLIGHT": "0",
         },
         FEATURES: {"REQUEST_TIMEOUT_S": f"{_FEATURES_SHARE * budget_s:.2f}"},
         RANKER: {
