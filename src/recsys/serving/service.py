@@ -102,8 +102,8 @@ class Service:
         self.exposition = Exposition()
         self.exposition.add(self._instruments())
 
-    async def start(self) -> None:
-        """Open and warm the handler; at once for a service that is ready already."""
+    async def start(self, *, before_ready: Callable[[], None] | None = None) -> None:
+        """Open and warm the handler, and call *before_ready*; at once for a service that is ready already."""
         async with self._starting:
             if self.state is not State.NEW:
                 return
@@ -113,6 +113,8 @@ class Service:
             except BaseException:
                 self.state = State.NEW
                 raise
+            if before_ready is not None:
+                before_ready()
             self.state = State.READY
             self._started_s = seconds_since_start()
 
