@@ -66,10 +66,10 @@ def test_an_event_is_accepted_and_delivered(events: Events) -> None:
     assert events.post("good.one", "2", url=events.url.replace("/default/default", "/default/other")) == 404
 
 
+@needs_envoy
+@pytest.mark.parametrize("events", [""], indirect=True)
 def test_the_broker_has_its_name_of_the_cluster(events: Events) -> None:
-    """By host, at the one port of the ingress; with --direct by its own port only."""
-    if events.ask("status")["direct"]:
-        pytest.skip("--direct has no ingress")
+    """By host, at the one port of the ingress; with --direct, which has none, by its own port only."""
     url, host = (
         f"http://127.0.0.1:{events.platform.port}/default/default",
         "broker-ingress.knative-eventing.svc.cluster.local",

@@ -115,14 +115,15 @@ def test_what_cannot_work_is_one_sentence(tmp_path, csv, capsys):
             run("--interactions", csv, *words)
 
 
-@pytest.mark.skipif("LASTFM" not in os.environ, reason="LASTFM does not name a user_artists.dat of HetRec 2011 Last.fm")
-def test_lastfm_reaches_what_was_promised(capsys):
-    """On the reference protocol the popularity row is exact, and the model well above the best library model."""
-    assert run("--interactions", os.environ["LASTFM"], "--format", "lastfm", "--holdout", "random", "--json") == 0
-    report = json.loads(capsys.readouterr().out)
-    rows = {row["model"]: row for row in report["rows"]}
-    assert report["users"] == 1877
-    popular = rows["popularity"]
-    assert (round(popular["ndcg_10"]["mean"], 4), round(popular["recall_20"]["mean"], 4)) == (0.0815, 0.1010)
-    assert rows["ials"]["ndcg_10"]["mean"] >= 0.250
-    assert rows["ials"]["recall_20"]["mean"] >= 0.285
+if LASTFM := os.environ.get("LASTFM"):  # a user_artists.dat of HetRec 2011, which may not be part of the project
+
+    def test_lastfm_reaches_what_was_promised(capsys):
+        """On the reference protocol the popularity row is exact, and the model well above the best library model."""
+        assert run("--interactions", LASTFM, "--format", "lastfm", "--holdout", "random", "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        rows = {row["model"]: row for row in report["rows"]}
+        assert report["users"] == 1877
+        popular = rows["popularity"]
+        assert (round(popular["ndcg_10"]["mean"], 4), round(popular["recall_20"]["mean"], 4)) == (0.0815, 0.1010)
+        assert rows["ials"]["ndcg_10"]["mean"] >= 0.250
+        assert rows["ials"]["recall_20"]["mean"] >= 0.285
