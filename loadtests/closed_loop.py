@@ -28,7 +28,11 @@ Check = Callable[[int, bytes], bool]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run showed: callers, requests per second, latency quantiles in milliseconds, errors."""
+    """
+    What a run showed: callers, requests per second, latency quantiles in milliseconds, errors.
+
+    `first_error` is the first answer that was wrong: its status and how its body begins.
+    """
 
     callers: int
     rps: float
@@ -36,6 +40,7 @@ class Outcome:
     p99_ms: float
     requests: int
     errors: int
+    first_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Door:
 
 
 class _Caller(asyncio.Protocol):
-    def __init__(self, work: Work, note: Callable[[float, bool], None], *, pause_s: float) -> None:
+    def __init__(self, work: Work, note: Callable[[float, str], None], *, pause_s: float) -> None:
         self._work = work
         self._note = note
         self._pause_s = pause_s
@@ -84,7 +89,8 @@ class _Caller(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         took_s = time.perf_counter() - self._began
-        self._note(took_s, self._work.is_right(self._parser.get_status_code(), self._body))
+        status, body = self._parser.get_status_code(), self._body
+        self._note(took_s, "" if self._work.is_right(status, body) else f"{status} {body[:300]!r}")
         if self._pause_s:
             asyncio.get_running_loop().call_later(self._pause_s, self._send)
         else:
@@ -92,7 +98,7 @@ class _Caller(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopping:
-            self._note(0.0, False)
+            self._note(0.0, "connection lost")
         if not self.stopped.done():
             self.stopped.set_result(None)
 
@@ -101,7 +107,7 @@ class _ReadingCaller(_Caller):
     """Hands on every receipt. A class of its own, because a look at each header costs time."""
 
     def __init__(
-        self, work: Work, note: Callable[[float, bool], None], *, pause_s: float, read: Callable[[bytes], None]
+        self, work: Work, note: Callable[[float, str], None], *, pause_s: float, read: Callable[[bytes], None]
     ) -> None:
         super().__init__(work, note, pause_s=pause_s)
         self._read = read
@@ -129,14 +135,15 @@ async def run_callers(
     """
     work = work or ask_recommend(users)
     at = Door(port=door) if isinstance(door, int) else door
-    latencies, errors = array("d"), 0
+    latencies = array("d")
+    wrong: list[str] = []
     counting = False
 
-    def note(seconds: float, good: bool) -> None:  # noqa: FBT001 - called a thousand times a second
-        nonlocal errors
+    def note(seconds: float, what_was_wrong: str) -> None:
         if counting:
             latencies.append(seconds)
-            errors += not good
+            if what_was_wrong:
+                wrong.append(what_was_wrong)
 
     def read(receipt: bytes) -> None:
         if counting and receipts is not None:
@@ -163,7 +170,8 @@ async def run_callers(
         p50_ms=ordered[len(ordered) // 2] * 1000,
         p99_ms=ordered[int(len(ordered) * 0.99)] * 1000,
         requests=len(ordered),
-        errors=errors,
+        errors=len(wrong),
+        first_error=wrong[0] if wrong else "",
     )
 
 
@@ -186,6 +194,11 @@ def ask_recommend(users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", head
         lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users), *headers, host=host),
         lambda status, body: status == 200 and b'"recommendations":[{' in body and b'"degraded"' not in body,
     )
+
+
+def ask_for_anything(users: int) -> Work:
+    """Ask as `ask_recommend` does; right is any recommendation, a degraded one too."""
+    return Work(ask_recommend(users).request, lambda status, body: status == 200 and b'"recommendations":[{' in body)
 
 
 def ask_features(users: int, *, seed: int = 0) -> Work:
@@ -220,6 +233,7 @@ def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
 
 WORK: dict[str, Callable[[int], Work]] = {
     "recommend": ask_recommend,
+    "anything": ask_for_anything,
     "features": ask_features,
     "interactions": lambda users: send_interactions(users, 1000),
 }
