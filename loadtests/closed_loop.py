@@ -92,7 +92,8 @@ class _Caller(asyncio.Protocol):
         status, body = self._parser.get_status_code(), self._body
         self._note(took_s, "" if self._work.is_right(status, body) else f"{status} {body[:300]!r}")
         if self._pause_s:
-            asyncio.get_running_loop().call_later(self._pause_s, self._send)
+            # Never all alike: callers that pause in step would arrive in step, and measure each other.
+            asyncio.get_running_loop().call_later(self._pause_s * random.uniform(0.5, 1.5), self._send)
         else:
             self._send()
 

@@ -4,10 +4,11 @@ What batching is worth: rank_items' batcher and model in one process, called by 
     batched     as shipped, at most 32 requests a batch, at most 64 waiting
     unbatched   the same with batches of one
 
-A caller that is shed comes back after 0.1 s, sooner than Retry-After asks. The lone caller is held against the bare model.
+A caller that is shed comes back after some 0.1 s, sooner than Retry-After asks. The lone caller is held against the bare model.
 """
 
 import asyncio
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -108,6 +109,7 @@ async def _drive(
 ) -> Outcome:
     latencies: list[float] = []
     shed = 0
+    draw = random.Random(callers)  # noqa: S311 - nothing secret
     end = time.monotonic() + seconds
 
     async def call(number: int) -> None:
@@ -118,7 +120,8 @@ async def _drive(
                 await batcher.submit(queries[number % len(queries)], deadline=end + 60)
             except OverloadedError:
                 shed += 1
-                await asyncio.sleep(_AWAY_S)
+                # Not all for the same time: they would come back together, to a queue that ran empty meanwhile.
+                await asyncio.sleep(_AWAY_S * draw.uniform(0.5, 1.5))
             else:
                 latencies.append(time.monotonic() - began)
 
