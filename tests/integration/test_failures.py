@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ pytestmark = pytest.mark.may_block
 
 BUDGET_S = 0.5
 GRACE_S = 0.05
-# A machine that is busy with other things may stop the caller itself for longer; then not every time.
-BUSY_S = 0.5
 WHOLE_AGAIN_S = 2.0
 
 
@@ -79,15 +76,12 @@ class Stand:
 
     def expect_degraded(self, *hops: str, times: int = 12) -> None:
         """Every answer is there in time, is a list of items, and names the hops that failed."""
-        took = []
         for _ in range(times):
             answer, took_s = self.ask()
             assert answer.status_code == 200, answer.text
             assert answer.json().get("degraded", []) == list(hops)
             assert len(answer.json()["recommendations"]) == 5
-            took.append(took_s)
-        assert statistics.median(took) <= BUDGET_S + GRACE_S
-        assert max(took) <= BUDGET_S + BUSY_S
+            assert took_s <= BUDGET_S + GRACE_S
 
     def expect_whole_soon(self) -> None:
         deadline = time.monotonic() + WHOLE_AGAIN_S
@@ -275,7 +269,7 @@ def test_strict_callers_hear_of_it(stand, function, hop):
     answer, took_s = stand.ask(prefer="handling=strict")
     assert answer.status_code in {503, 504}
     assert answer.headers["content-type"] == "application/problem+json"
-    assert took_s <= BUDGET_S + BUSY_S
+    assert took_s <= BUDGET_S + GRACE_S
 
 
 def test_a_caller_who_leaves_takes_the_work_along(stand):

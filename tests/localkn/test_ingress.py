@@ -103,9 +103,8 @@ async def test_instances_follow_the_load(platform: Running) -> None:
         for name in names:
             shown = platform.revision(f"{name}-00001", name)
             assert shown["desired"] == 5
-            # As much as a busy machine lets forty callers have in flight; five instances want more than twelve.
-            assert shown["concurrency"] > 5
-            assert shown["rps"] > 20
+            assert shown["concurrency"] > 20
+            assert shown["rps"] > 50
     await until(lambda: all(len(platform.instances(name)) == 1 for name in names), within_s=6 + 30)
     assert reported.failures == sampled.failures == []
     assert platform.status()["ready"]
@@ -134,9 +133,10 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
         started = time.monotonic()
         assert (await kn(platform, "--traffic", "front-00001=100")).returncode == 0
         results.answers.clear()
-        assert time.monotonic() - started < 5, "most of it is the start of the kn process"
+        took_s = time.monotonic() - started
         await asyncio.sleep(0.3)
         assert set(results.answers) == {"front-00001"}
+        assert took_s < 2, "most of it is the start of the kn process"
 
         tagged = ["--tag", "front-00002=next", "--traffic", "front-00001=90,next=10"]
         assert (await kn(platform, *tagged)).returncode == 0
