@@ -197,11 +197,6 @@ def ask_recommend(users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", head
     )
 
 
-def ask_for_anything(users: int) -> Work:
-    """Ask as `ask_recommend` does; right is any recommendation, a degraded one too."""
-    return Work(ask_recommend(users).request, lambda status, body: status == 200 and b'"recommendations":[{' in body)
-
-
 def ask_features(users: int, *, seed: int = 0) -> Work:
     """Ask for the features of random users; an answer is right when it knows the user."""
     draw = random.Random(seed)
@@ -234,7 +229,6 @@ def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
 
 WORK: dict[str, Callable[[int], Work]] = {
     "recommend": ask_recommend,
-    "anything": ask_for_anything,
     "features": ask_features,
     "interactions": lambda users: send_interactions(users, 1000),
 }

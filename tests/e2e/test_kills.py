@@ -33,19 +33,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
 
 
 def drive(port: int, seconds: float) -> "subprocess.Popen[str]":
-    """Start callers that ask some 200 times a second, and check that every answer recommends something."""
-    options = [
-        "--work",
-        "anything",
-        "--port",
-        port,
-        "--callers",
-        CALLERS,
-        "--pause-ms",
-        CALLERS / RATE * 1000,
-        "--seconds",
-        seconds,
-    ]
+    """Start callers that ask some 200 times a second, and check that every answer is whole: no hop missing in it."""
+    pause_ms = CALLERS / RATE * 1000
+    options = ["--port", port, "--callers", CALLERS, "--pause-ms", pause_ms, "--seconds", seconds]
     command = [sys.executable, "-m", "loadtests.closed_loop", *map(str, options)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

@@ -9,12 +9,18 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from localkn.envoy import EnvoyIngress
+from localkn.ingress import Cluster, Endpoint, Picture, Route
+from localkn.processes import Processes, free_port
+from localkn.services import Target
+from localkn.state import StateDirectory
 from tests.localkn.load import Caller, Load
 from tests.localkn.running import Running, needs_envoy
 
@@ -38,6 +44,17 @@ def ready(platform: Running, name: str = "front-00001") -> int:
 
 async def kn(platform: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(platform.kn, "service", "update", "front", *arguments)
+
+
+class Answering(asyncio.Protocol):
+    """An instance that needs no process: it answers every request alike."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        answer = b'HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{"env":{"K_REVISION":"a"}}'
+        self._transport.write(answer * data.count(b"\r\n\r\n"))
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +187,27 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
     assert len(results.failures) <= kills * 6, results.failures
     assert sum(results.answers.values()) > 100 * len(results.failures)
     assert slowest < 5
+
+
+async def test_whatever_a_dead_instance_refuses_goes_to_another(tmp_path: Path) -> None:
+    """Sixty requests at once, half of them for a port where nobody listens any more: all are answered elsewhere."""
+
+    state, port, dead = StateDirectory(tmp_path), free_port(), free_port()
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+    endpoints = [Endpoint(server.sockets[0].getsockname()[1]), Endpoint(dead)]
+    route = Route("front", free_port(), [Target("a", percent=100)], public=True)
+    with state.held():
+        async with Processes() as processes:
+            envoy = EnvoyIngress(state, processes, port=port, certificate=None, changed=lambda: None)
+            envoy.publish(Picture([Cluster("a", endpoints)], [route]))
+            await envoy.start()
+            callers = [Caller(port) for _ in range(60)]
+            outcomes = await asyncio.gather(*(caller.get() for caller in callers), return_exceptions=True)
+            for caller in callers:
+                caller.close()
+            await envoy.stop()
+    server.close()
+    assert outcomes == [{"env": {"K_REVISION": "a"}}] * 60
 
 
 async def test_a_hard_limit_queues_before_the_instance(platform: Running) -> None:

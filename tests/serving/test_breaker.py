@@ -112,9 +112,9 @@ def test_the_budget_is_a_tenth_and_a_reserve():
     assert spent == pytest.approx(100, abs=1)
 
 
-def test_the_budget_is_not_saved_beyond_the_reserve():
+def test_the_budget_is_not_saved_beyond_its_bound():
     """A million good requests do not pay for a storm of retries."""
-    budget = RetryBudget(share=0.5, reserve=2)
+    budget = RetryBudget(share=0.5, reserve=1, most=2)
     for _ in range(1000):
         budget.earn()
     assert [budget.spend() for _ in range(3)] == [True, True, False]

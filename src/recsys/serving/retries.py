@@ -16,19 +16,20 @@ class RetryBudget:
 
     Args:
         share: Retries per request over time.
-        reserve: Retries that may be made before any were earned, and at most be saved up.
+        reserve: Retries that may be made before any were earned.
+        most: Retries that may be saved up. An instance that dies takes along what it had in flight, all at once.
 
     Source: Finagle's RetryBudget (a token bucket fed by requests).
     """
 
-    def __init__(self, *, share: float = 0.1, reserve: float = 10.0) -> None:
+    def __init__(self, *, share: float = 0.1, reserve: float = 10.0, most: float = 100.0) -> None:
         self._share = share
-        self._reserve = reserve
+        self._most = most
         self._tokens = reserve
 
     def earn(self) -> None:
         """Note a request."""
-        self._tokens = min(self._reserve, self._tokens + self._share)
+        self._tokens = min(self._most, self._tokens + self._share)
 
     def spend(self) -> bool:
         """Take a retry, if there is one."""
