@@ -2,7 +2,8 @@
 One hop: a call from one function to another, inside the caller's time budget.
 
 httpx is the interface and its transport API the seam: tests and users plug in their own. Requests go straight to the
-transport, because httpx's client layer costs more than the whole exchange (docs/adr/0004-hop-client.md).
+transport, and to ours as plain values, because httpx's layers cost more than the whole exchange
+(docs/adr/0004-hop-client.md).
 
 What may be tried again: connections that were refused, broke, or closed without an answer, 502, and 503 when its
 Retry-After leaves time. Every call between the functions only reads, so a second one is safe. Never: 4xx, timeouts.
@@ -25,6 +26,7 @@ from recsys.serving.call import JSON, Call
 from recsys.serving.receipt import HEADER, parse_receipt
 from recsys.serving.retries import RetryBudget, RetryPolicy
 from recsys.serving.service import REQUEST_ID_HEADER, TIMEOUT_HEADER
+from recsys.serving.transport import Answer, as_poster
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Histogram, Instrument, Totals
 from recsys.telemetry.tracing import Span
@@ -119,7 +121,7 @@ class HopClient:
         self._name = name
         self._url = httpx.URL(url)
         self._host = (b"host", self._url.netloc)
-        self._transport = transport
+        self._poster = as_poster(transport)
         self._token = token
         self._policy = policy or RetryPolicy()
         self._budget = budget or RetryBudget()
@@ -155,8 +157,8 @@ class HopClient:
         self.statistics.calls += 1
         self._budget.earn()
         try:
-            response = await self._try(body, call, ends)
-            value = self._read(response, decode)
+            answer = await self._try(body, call, ends)
+            value = self._read(answer, decode)
         except ServingError:
             self.statistics.failures += 1
             self.breaker.note(success=False)
@@ -168,15 +170,15 @@ class HopClient:
         spent_s = time.monotonic() - began
         self._latencies.append(spent_s)
         self._durations.observe(spent_s, self._name)
-        return HopAnswer(value, spent_s, *parse_receipt(response.headers.get(HEADER.decode(), "")))
+        return HopAnswer(value, spent_s, *parse_receipt(answer.header(HEADER)))
 
-    def _read(self, response: httpx.Response, decode: Callable[[bytes], T]) -> T:
+    def _read(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         try:
-            return decode(response.content)
+            return decode(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DependencyError(f"{self._name} answered something unreadable", retry_after_s=1.0) from error
 
-    async def _try(self, body: bytes, call: Call, ends: float) -> httpx.Response:
+    async def _try(self, body: bytes, call: Call, ends: float) -> Answer:
         attempt = 0
         while True:
             attempt += 1
@@ -198,12 +200,12 @@ class HopClient:
         pause_s = self._policy.pause_s(attempt, left_s=left_s, retry_after_s=failure.retry_after_s, draw=random.random)
         return pause_s if pause_s is not None and self._budget.spend() else None
 
-    async def _exchange(self, body: bytes, call: Call, left_s: float) -> httpx.Response:
+    async def _exchange(self, body: bytes, call: Call, left_s: float) -> Answer:
         patience_s = self._patience_s()
         if patience_s is None or patience_s >= left_s:
             return await self._attempt(body, call, left_s)
         first = asyncio.ensure_future(self._attempt(body, call, left_s))
-        racers: set[asyncio.Future[httpx.Response]] = {first}
+        racers: set[asyncio.Future[Answer]] = {first}
         try:
             await asyncio.wait(racers, timeout=patience_s)
             if not first.done() and self._budget.spend():
@@ -220,19 +222,13 @@ class HopClient:
             return None
         return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
 
-    async def _attempt(self, body: bytes, call: Call, left_s: float) -> httpx.Response:
+    async def _attempt(self, body: bytes, call: Call, left_s: float) -> Answer:
         span = call.span.child(self._name)
         status = 0
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers=await self._headers(call, span, left_s),
-            content=body,
-            extensions={"timeout": {"connect": left_s, "read": left_s, "pool": left_s}},
-        )
         try:
-            response = await self._transport.handle_async_request(request)
-            status = response.status_code
+            headers = await self._headers(call, span, left_s)
+            answer = await self._poster.post(self._url, headers, body, timeout_s=left_s)
+            status = answer.status
         except httpx.TimeoutException as error:
             raise _Failure(DeadlineExceededError(f"{self._name} did not answer in time")) from error
         except httpx.TransportError as error:
@@ -241,15 +237,14 @@ class HopClient:
         finally:
             span.end(status=status)
         if status == httpx.codes.OK:
-            return response
-        raise self._verdict(response)
+            return answer
+        raise self._verdict(answer)
 
-    def _verdict(self, response: httpx.Response) -> _Failure:
-        if response.status_code == httpx.codes.GATEWAY_TIMEOUT:
+    def _verdict(self, answer: Answer) -> _Failure:
+        if answer.status == httpx.codes.GATEWAY_TIMEOUT:
             return _Failure(DeadlineExceededError(f"{self._name} did not answer in time"))
-        error = DependencyError(f"{self._name} answered {response.status_code}", retry_after_s=1.0)
-        retryable = response.status_code in _RETRYABLE_STATUS
-        return _Failure(error, retryable=retryable, retry_after_s=_retry_after_s(response))
+        error = DependencyError(f"{self._name} answered {answer.status}", retry_after_s=1.0)
+        return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=_retry_after_s(answer))
 
     async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
         headers = [
@@ -265,7 +260,7 @@ class HopClient:
         return headers
 
 
-async def _first_success(racers: set["asyncio.Future[httpx.Response]"]) -> httpx.Response:
+async def _first_success(racers: set["asyncio.Future[Answer]"]) -> Answer:
     """Return the first answer; raise only when the last racer has failed."""
     pending = racers
     while True:
@@ -275,7 +270,7 @@ async def _first_success(racers: set["asyncio.Future[httpx.Response]"]) -> httpx
                 return racer.result()
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _retry_after_s(answer: Answer) -> float | None:
     """Return the seconds of Retry-After; its date form is left alone, it cannot fit into a request's budget."""
-    value = response.headers.get("retry-after", "")
+    value = answer.header(b"retry-after")
     return float(value) if value.isdecimal() else None
