@@ -12,7 +12,7 @@ import uvicorn
 from functions_framework.aio import create_asgi_app
 
 from recsys.serving.asgi import Shell, service_of
-from recsys.serving.server import Server, listen
+from recsys.serving.server import Protocol, Server, listen
 from recsys.settings import SettingsError
 from recsys.telemetry.logs import configure_logs
 
@@ -39,7 +39,7 @@ def main() -> int:
     config = uvicorn.Config(
         shell,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
