@@ -1,16 +1,19 @@
 """
 `python -m offline.seeding`: the demo data on a cluster. Trains on them, fills the feature store, publishes the model.
 
-Can be run again: a store that knows users is left alone, and an equal model is published as it was.
+Can be run again: a store that knows users is left alone, and an equal model is published as it was. With `--every` it
+stays, and fills a store that has lost its users, as one does whose disk goes with its pod.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from offline.demo import Demo, make_demo
@@ -21,6 +24,7 @@ from recsys.stores.opening import open_store
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
 _AGAIN_S = 1.0
+_FILLED = "the feature store is filled already"
 
 
 def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
@@ -28,13 +32,16 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
     parser = argparse.ArgumentParser(prog="offline.seeding", description=__doc__)
     parser.add_argument("--config-map", metavar="NAME", help="publish the model in it")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a store that is away")
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="stay, and look again so often")
     options = parser.parse_args(arguments)
     try:
-        store = open_store(env["FEATURE_STORE_URL"], password=env.get("FEATURE_STORE_PASSWORD"))
+        url, password = env["FEATURE_STORE_URL"], env.get("FEATURE_STORE_PASSWORD")
         demo = make_demo()
-        print(asyncio.run(seed(store, demo, wait_s=options.wait)), flush=True)
+        print(asyncio.run(seed(open_store(url, password=password), demo, wait_s=options.wait)), flush=True)
         if options.config_map:
             print(_publish(demo, options.config_map), flush=True)
+        if options.every:
+            asyncio.run(keep_filled(lambda: open_store(url, password=password), demo, every_s=options.every))
     except (KeyError, StoreError, PublishError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -58,15 +65,28 @@ async def seed(store: FeatureStore, demo: Demo, *, wait_s: float) -> str:
             await asyncio.sleep(_AGAIN_S)
 
 
+async def keep_filled(make_store: Callable[[], FeatureStore], demo: Demo, *, every_s: float) -> None:
+    """Seed the store anew whenever it is found empty, until SIGTERM."""
+    told = asyncio.Event()
+    # The first process of a container has no default for it.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    while not told.is_set():
+        with contextlib.suppress(StoreUnavailableError):
+            if (done := await _fill(make_store(), demo)) != _FILLED:
+                print(done, flush=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await told.wait()
+
+
 async def _fill(store: FeatureStore, demo: Demo) -> str:
-    # Only a replacement writes this, so events that were quicker do not count as users.
-    if await store.population() != NOBODY:
-        await store.aclose()
-        return "the feature store is filled already"
-    population = population_defaults([compute_features(record) for record in demo.records if record.history])
-    count = await store.replace(demo.records, population=population)
-    await store.aclose()
-    return f"{count} users are in the feature store"
+    async with contextlib.aclosing(store):
+        # Only a replacement writes this, so events that were quicker do not count as users.
+        if await store.population() != NOBODY:
+            return _FILLED
+        population = population_defaults([compute_features(record) for record in demo.records if record.history])
+        count = await store.replace(demo.records, population=population)
+        return f"{count} users are in the feature store"
 
 
 def _publish(demo: Demo, name: str) -> str:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from recsys.contracts.wire import Features
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
-START_WITHIN_S = 20.0
+# Less than Knative gives a revision to become ready (600 s); meanwhile the instance is alive and not ready.
+START_WITHIN_S = 120.0
 AGAIN_S = 0.25
 # So long may instances differ after the store's content was exchanged.
 REFRESH_S = 5.0

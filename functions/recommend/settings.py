@@ -126,7 +126,7 @@ def _coalescing(reader: Reader, name: str) -> BatchLimits | None:
     in_flight = reader.integer(name, 16)
     if not in_flight:
         return None
-    return BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
+    return BatchLimits(max_batch_size=16, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
 
 
 def _path(reader: Reader, name: str) -> Path | None:

@@ -25,7 +25,7 @@ FLAGGED = {
     "nodeSelector": "kubernetes.podspec-nodeselector",
     "tolerations": "kubernetes.podspec-tolerations",
 }
-# What is made before an overlay is applied, or by a Job of it.
+# What is made before an overlay is applied, or by a pod of it.
 MADE_ELSEWHERE = {
     "dev": {"model"},
     "sequence": {"model"},

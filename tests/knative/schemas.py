@@ -59,11 +59,13 @@ SCHEMAS: dict[tuple[str, str], Any] = {
     ("v1", "ServiceAccount"): {"automountServiceAccountToken": bool},
     ("v1", "ConfigMap"): {"data": {"*": str}, "binaryData": {"*": str}, "immutable": bool},
     ("v1", "Secret"): {"data": {"*": str}, "stringData": {"*": str}, "type": str, "immutable": bool},
-    ("v1", "Service"): {"spec": {"selector": _LABELS, "ports": [_PORT], "clusterIP": str, "type": str}},
+    ("v1", "Service"): {"spec": {"selector": _LABELS, "ports": [_PORT], "clusterIP": str, "type": str, "publishNotReadyAddresses": bool}},
+    ("apps/v1", "Deployment"): {
+        "spec": {"replicas": int, "selector": _SELECTOR, "template": _POD, "strategy": {"type": str}}
+    },
     ("apps/v1", "StatefulSet"): {
         "spec": {"serviceName": str, "replicas": int, "selector": _SELECTOR, "template": _POD, "volumeClaimTemplates": [ANY]}
     },
-    ("batch/v1", "Job"): {"spec": {"ttlSecondsAfterFinished": int, "backoffLimit": int, "template": _POD}},
     ("rbac.authorization.k8s.io/v1", "Role"): {
         "rules": [{"apiGroups": [str], "resources": [str], "resourceNames": [str], "verbs": [str]}]
     },

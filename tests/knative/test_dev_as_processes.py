@@ -108,7 +108,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
         stack.callback(process.kill)
         features = starting.result()
-        model = _seed(pod(objects, "Job", "seed-demo"), objects, store_url)
+        model = _seed(pod(objects, "Deployment", "seed-demo"), objects, store_url)
         ranking = stack.enter_context(
             running("rank_items", told("rank-items", MODEL_PATH=str(mount(folder / "models", model))))
         )
@@ -119,13 +119,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
-    """Run the job's command; return the ConfigMap that it makes, which is the one that rank-items mounts."""
+    """Run the pod's command, once; return the ConfigMap that it makes, which is the one that rank-items mounts."""
     assert job["command"][:3] == ["python", "-m", "offline.seeding"]
     ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
     (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
     with api_server() as api, pytest.MonkeyPatch.context() as patch:
         patch.setattr("offline.publishing.Cluster.own", lambda: api.cluster)
-        assert seed(job["command"][3:], env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0
+        words = job["command"][3 : job["command"].index("--every")]
+        assert seed(words, env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0
         return api.maps[wanted]["binaryData"]  # type: ignore[no-any-return]
 
 

@@ -1,5 +1,8 @@
 """Seeding a cluster: the store is filled once, the model goes into a ConfigMap."""
 
+import asyncio
+import os
+import signal
 import ssl
 from base64 import b64decode
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ import trustme
 
 from offline.demo import make_demo
 from offline.publishing import LIMIT_BYTES, Cluster, PublishError, publish
-from offline.seeding import main, seed
+from offline.seeding import keep_filled, main, seed
 from offline.training import train
 from recsys.features import NOBODY
 from recsys.ranking.artefact import read_artefact
@@ -103,6 +106,34 @@ async def test_a_store_is_filled_once_even_if_events_were_quicker(monkeypatch):
     assert await seed(store, demo, wait_s=10) == "1000 users are in the feature store"
     assert await store.population() != NOBODY
     assert await seed(store, demo, wait_s=0) == "the feature store is filled already"
+
+
+class Replaced:
+    """A store that is lost with its content, and another one in its place; the first calls find it away."""
+
+    def __init__(self) -> None:
+        self.store: MemoryStore = Away()
+
+    def lose(self) -> None:
+        self.store = Away()
+
+
+async def test_a_store_that_lost_its_users_is_filled_again(capsys):
+    """Whoever stays looks again and again, is not put off by a store that is away, and ends when told."""
+    place = Replaced()
+    keeping = asyncio.create_task(keep_filled(lambda: place.store, make_demo(), every_s=0.01))
+
+    async def filled() -> bool:
+        return await MemoryStore.population(place.store) != NOBODY
+
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            while not await filled():
+                await asyncio.sleep(0.01)
+            place.lose()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await keeping
+    assert capsys.readouterr().out.count("1000 users are in the feature store") >= 2
 
 
 async def test_a_store_that_stays_away_is_an_error():

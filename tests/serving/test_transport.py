@@ -1,6 +1,7 @@
 """The hop transport against a server whose every byte the test decides."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -194,6 +195,30 @@ async def test_no_connection_gets_free_in_time():
             await post(transport, server.url, pool=0.02)
         release.set()
         assert (await first).content == b"ok"
+
+
+async def test_a_posts_stages_share_its_time():
+    """What a post waited for a connection is gone when it waits for its answer."""
+    release = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await release.wait()
+        writer.write(OK)
+        await read_request(reader)
+        await asyncio.Event().wait()
+
+    transport = HttptoolsTransport(max_connections=1)
+    async with serving(slow) as server:
+        url, began = httpx.URL(server.url), time.monotonic()
+        first = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=5))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.3, release.set)
+        with pytest.raises(httpx.ReadTimeout):
+            await transport.post(url, [], b"{}", timeout_s=0.5)
+        assert time.monotonic() - began < 0.7
+        assert (await first).status == 200
+    await transport.aclose()
 
 
 async def test_a_connection_that_is_not_accepted_in_time(transport, monkeypatch):

@@ -60,7 +60,7 @@ class OneWrite:
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol over `OneWrite`."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection in."""
         super().connection_made(cast("asyncio.Transport", OneWrite(cast("asyncio.Transport", transport))))
 

@@ -21,7 +21,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
@@ -31,6 +31,7 @@ _CONNECT_TIMEOUT_S = 1.0
 _LATE = "no answer in time"
 
 Headers = Sequence[tuple[bytes, bytes]]
+SecondsFor = Callable[[str], float | None]
 
 
 class Answer(NamedTuple):
@@ -52,7 +53,7 @@ class Poster(Protocol):
         """
         Post *body* to *url* with *headers* and its length, and return the answer.
 
-        *timeout_s* bounds each stage: the wait for a connection, connecting, and the answer.
+        *timeout_s* is for all of it: the wait for a connection, connecting, and the answer.
 
         Raises:
             httpx.TransportError: see the module's table.
@@ -164,16 +165,15 @@ class _Origin:
         self._max_age_s = max_age_s
         self._closed = False
 
-    async def exchange(
-        self, message: bytes, *, pool_s: float | None, connect_s: float | None, read_s: float | None
-    ) -> Answer:
+    async def exchange(self, message: bytes, seconds_for: SecondsFor) -> Answer:
+        """Send *message* over a connection; *seconds_for* tells what there is for `pool`, `connect`, `read`."""
         if self._slots.locked():
-            await self._await_slot(pool_s)
+            await self._await_slot(seconds_for("pool"))
         else:
             await self._slots.acquire()
         try:
-            connection = self._take() or await self._connect(connect_s)
-            answer = await connection.exchange(message, read_s)
+            connection = self._take() or await self._connect(seconds_for("connect"))
+            answer = await connection.exchange(message, seconds_for("read"))
             self._give_back(connection)
             return answer
         finally:
@@ -252,15 +252,14 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
         message = _serialise(request.method.encode(), request.url, request.headers.raw, body)
-        answer = await self._origin(request.url).exchange(
-            message, pool_s=timeouts.get("pool"), connect_s=timeouts.get("connect"), read_s=timeouts.get("read")
-        )
+        answer = await self._origin(request.url).exchange(message, timeouts.get)
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=request)
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
         """Post *body*; see `Poster`."""
         message = _serialise(b"POST", url, [*headers, (b"content-length", b"%d" % len(body))], body)
-        return await self._origin(url).exchange(message, pool_s=timeout_s, connect_s=timeout_s, read_s=timeout_s)
+        ends = time.monotonic() + timeout_s
+        return await self._origin(url).exchange(message, lambda _stage: max(0.0, ends - time.monotonic()))
 
     async def aclose(self) -> None:
         """Close the idle connections; those in use close when their answer is there."""
