@@ -13,7 +13,7 @@ from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.serving.call import Call, Reply
 from recsys.serving.events import EventDoor, make_reply
-from recsys.stores.port import FeatureStore, StoreError, UserRecord
+from recsys.stores.port import FeatureStore, KnownUser, StoreError
 
 SOURCE = "/functions/extract-features"
 
@@ -74,36 +74,36 @@ class ExtractFeatures:
     async def _extract(self, event: CloudEvent, call: Call) -> CloudEvent:
         """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
         asked = events.requested.decode(event.data)
-        (record,) = await self._read([asked.user_id])
-        who = describe(asked.user_id, record, population=self._population)
+        (known,) = await self._read([asked.user_id])
+        who = describe(asked.user_id, known, population=self._population)
         data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
         return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
         call.receipt.mark("decode")
         began = time.monotonic()
-        records = await self._read(user_ids)
+        found = await self._read(user_ids)
         call.receipt.mark("store")
         call.span.record("store", began=began, ended=time.monotonic())
-        pairs = zip(user_ids, records, strict=True)
-        return [wire.encode(describe(user_id, record, population=self._population)) for user_id, record in pairs]
+        pairs = zip(user_ids, found, strict=True)
+        return [wire.encode(describe(user_id, known, population=self._population)) for user_id, known in pairs]
 
-    async def _read(self, user_ids: list[str]) -> list[UserRecord | None]:
+    async def _read(self, user_ids: list[str]) -> list[KnownUser | None]:
         try:
             return await self._store.read(user_ids, history=self._history_limit)
         except StoreError as error:
             raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
 
 
-def describe(user_id: str, record: UserRecord | None, *, population: Features) -> FeaturesAnswer:
-    """Return the answer for a user: from *record*, or for one nobody knows from the *population*."""
-    if record is None:
+def describe(user_id: str, known: KnownUser | None, *, population: Features) -> FeaturesAnswer:
+    """Return the answer for a user: from what is *known*, or for one nobody knows from the *population*."""
+    if known is None:
         return FeaturesAnswer(user_id, population, [], None, cold_start=True)
     return FeaturesAnswer(
         user_id,
-        compute_features(record),
-        [item.item_id for item in record.history],
-        None if record.as_of_us is None else _timestamp(record.as_of_us),
+        compute_features(known),
+        known.recent,
+        None if known.as_of_us is None else _timestamp(known.as_of_us),
     )
 
 

@@ -29,10 +29,10 @@ def model() -> RankingModel:
 
 async def extract(user_id: str) -> tuple[dict[str, Any], list[str]]:
     """Return a user's features and history."""
-    (record,) = await store().read([user_id], history=1000)
-    if record is None:
+    (known,) = await store().read([user_id], history=1000)
+    if known is None:
         return msgspec.to_builtins(await store().population()), []
-    return msgspec.to_builtins(compute_features(record)), [item.item_id for item in record.history]
+    return msgspec.to_builtins(compute_features(known)), known.recent
 
 
 def rank(features: dict[str, Any], history: list[str], top_k: int) -> list[dict[str, Any]]:

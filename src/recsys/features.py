@@ -8,7 +8,7 @@ apart. Everything is a function of stored counters: same state, same features, o
 from statistics import fmean, median_low
 
 from recsys.contracts.wire import Features
-from recsys.stores.port import UserRecord
+from recsys.stores.port import Profile
 
 AGE_GROUPS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55+", "unknown")
 UNKNOWN_AGE = AGE_GROUPS[-1]
@@ -25,19 +25,19 @@ NOBODY = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchas
 _UPPER_AGES = ((17, "under-18"), (24, "18-24"), (34, "25-34"), (44, "35-44"), (54, "45-54"))
 
 
-def compute_features(record: UserRecord) -> Features:
+def compute_features(profile: Profile) -> Features:
     """
     Return the features of a user.
 
     Durations are in seconds, rounded to milliseconds; the engagement score is rounded to six decimals.
     """
-    points = (VIEW_POINTS * record.views + CLICK_POINTS * record.clicks + PURCHASE_POINTS * record.purchases) / max(
-        1, record.sessions
+    points = (VIEW_POINTS * profile.views + CLICK_POINTS * profile.clicks + PURCHASE_POINTS * profile.purchases) / max(
+        1, profile.sessions
     )
     return Features(
-        age_group=record.age_group,
-        avg_session_duration=round(record.session_ms / 1000 / record.sessions, 3) if record.sessions else 0.0,
-        total_purchases=record.purchases,
+        age_group=profile.age_group,
+        avg_session_duration=round(profile.session_ms / 1000 / profile.sessions, 3) if profile.sessions else 0.0,
+        total_purchases=profile.purchases,
         engagement_score=round(points / (points + HALF_ENGAGED_POINTS), 6),
     )
 

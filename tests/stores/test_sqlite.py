@@ -19,7 +19,7 @@ async def test_a_file_outlives_its_store(tmp_path):
     first = SqliteStore(tmp_path / "store.db")
     await first.replace([ANN], population=NOBODY)
     second = SqliteStore(tmp_path / "store.db")
-    assert await second.read(["ann"], history=5) == [ANN]
+    assert await second.read(["ann"], history=5) == [ANN.known(history=5)]
 
 
 async def test_a_locked_store_is_unavailable_at_once(tmp_path):

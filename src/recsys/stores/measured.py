@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from recsys.contracts.wire import Features
-from recsys.stores.port import FeatureStore, Interaction, StoreError, UserRecord
+from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError, UserRecord
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Counter, Histogram, Instrument
 
@@ -22,8 +22,8 @@ class MeasuredStore:
         """Return what there is to scrape."""
         return [self._durations, self._errors]
 
-    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
-        """Return the records of *user_ids*."""
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
+        """Return *user_ids*."""
         with self._measured("read"):
             return await self._store.read(user_ids, history=history)
 

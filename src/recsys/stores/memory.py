@@ -3,12 +3,10 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-import msgspec
-
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, new_record
-from recsys.stores.port import Interaction, UserRecord
+from recsys.stores.port import Interaction, KnownUser, UserRecord
 
 
 class MemoryStore:
@@ -27,10 +25,10 @@ class MemoryStore:
         self._seen: dict[tuple[str, str], float] = {}
         self._population = NOBODY
 
-    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
-        """Return the records of *user_ids*."""
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
+        """Return *user_ids*."""
         found = (self._records.get(user_id) for user_id in user_ids)
-        return [record and msgspec.structs.replace(record, history=record.history[:history]) for record in found]
+        return [record.known(history=history) if record else None for record in found]
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions*."""

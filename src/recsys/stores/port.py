@@ -44,9 +44,9 @@ class HistoryItem(Struct, frozen=True):
     time_us: int
 
 
-class UserRecord(Struct, frozen=True):
+class Profile(Struct, frozen=True):
     """
-    All a store knows of a user.
+    Who a user is and how much they did.
 
     Attributes:
         user_id: The user.
@@ -54,7 +54,6 @@ class UserRecord(Struct, frozen=True):
         views: Views ever; likewise clicks, purchases, sessions.
         session_ms: Milliseconds in all sessions together.
         as_of_us: Newest interaction, microseconds since the epoch; None without any.
-        history: Distinct items, newest first, ties by item id.
     """
 
     user_id: str
@@ -65,7 +64,33 @@ class UserRecord(Struct, frozen=True):
     sessions: int = 0
     session_ms: int = 0
     as_of_us: int | None = None
+
+
+class KnownUser(Profile, frozen=True):
+    """
+    What a request wants to know of a user.
+
+    Attributes:
+        recent: Ids of the newest items, newest first, ties by item id.
+    """
+
+    recent: list[str] = []
+
+
+class UserRecord(Profile, frozen=True):
+    """
+    All a store knows of a user.
+
+    Attributes:
+        history: Distinct items, newest first, ties by item id.
+    """
+
     history: list[HistoryItem] = []
+
+    def known(self, *, history: int) -> KnownUser:
+        """Return what of this a request wants to know, with at most *history* items."""
+        profile = (getattr(self, name) for name in Profile.__struct_fields__)
+        return KnownUser(*(*profile, [item.item_id for item in self.history[:history]]))
 
 
 class Interaction(Struct, frozen=True):
@@ -98,9 +123,9 @@ class FeatureStore(Protocol):
     Methods raise `StoreUnavailableError` when the store cannot answer now.
     """
 
-    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """
-        Return each user's record in the order asked, None for one the store does not know.
+        Return each user in the order asked, None for one the store does not know.
 
         At most the newest *history* items come with each. One round trip, however many users.
         """

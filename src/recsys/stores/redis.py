@@ -11,7 +11,7 @@ Per user four keys with one hash tag, so that they live on one node of a cluster
 G is the generation, named by `recsys:generation`: a replacement fills the next one and then points there. A user with
 50 items and 20 recent events takes about 9 KB.
 
-A call is one round trip, however many users or events: commands go as a pipeline, an event's update as a script.
+A call is one round trip, however many users or events: its commands go together, an event's update as a script.
 """
 
 import hashlib
@@ -23,7 +23,6 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -31,7 +30,8 @@ from redis.exceptions import NoScriptError, RedisError
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY, TIE_WEIGHTS
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, new_record
-from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
+from recsys.stores.port import HistoryItem, Interaction, KnownUser, StoreUnavailableError, UserRecord
+from recsys.stores.redis_link import Command, RedisLink
 
 TIMEOUT_S = 0.5
 _CHUNK = 200
@@ -39,7 +39,13 @@ _POINTER = "recsys:generation"
 _COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
 _FIELDS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
 
+# Without the times and weights, which nobody wants in a request: turning them into text is half of Redis' work.
 _READ = """
+local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
+if not profile[1] then return false end
+return {profile, redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1)}
+"""
+_SCAN = """
 local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 if not profile[1] then return false end
 local items = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
@@ -75,8 +81,8 @@ if ARGV[10] ~= '0' then
 end
 return 1
 """
-_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_READ, _APPLY)}
-_READ_SHA, _APPLY_SHA = _SCRIPTS
+_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_READ, _SCAN, _APPLY)}
+_READ_SHA, _SCAN_SHA, _APPLY_SHA = _SCRIPTS
 
 
 class RedisStore:
@@ -111,49 +117,58 @@ class RedisStore:
             retry=Retry(NoBackoff(), 1),
             **credentials,
         )
+        pool = self._redis.connection_pool
+        self._link = RedisLink(
+            # The link has a timeout for each call; its reader waits as long as nobody asks.
+            lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None}),
+            timeout_s=TIMEOUT_S,
+        )
         self._window_us = int(window_s * 1_000_000)
         self._ttl_s = ttl_s
         self._clock = clock
         self._generation = b"0"
 
-    async def read(self, user_ids: Sequence[str], *, history: int) -> list[UserRecord | None]:
-        """Return the records of *user_ids*."""
+    async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
+        """Return *user_ids*."""
+        answers = await self._read(_READ_SHA, user_ids, history=history)
+        return [answer and _known(user_id, *answer) for user_id, answer in zip(user_ids, answers, strict=True)]
 
-        def ask(pipeline: Pipeline) -> None:
-            for user_id in user_ids:
-                user, times, weights, _ = self._keys(user_id)
-                pipeline.evalsha(_READ_SHA, 3, user, times, weights, history, *_COUNTERS)
+    async def _read(self, script: str, user_ids: Sequence[str], *, history: int) -> list[Any]:
+        def commands() -> list[Command]:
+            keys = (self._keys(user_id) for user_id in user_ids)
+            return [
+                ("EVALSHA", script, 3, user, times, weights, history, *_COUNTERS) for user, times, weights, _ in keys
+            ]
 
-        answers = await self._run(ask)
-        return [answer and _record(user_id, *answer) for user_id, answer in zip(user_ids, answers, strict=True)]
+        return await self._run(commands)
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions*, each by a script of its own."""
         now_us = int(self._clock() * 1_000_000)
 
-        def tell(pipeline: Pipeline) -> None:
-            for each in interactions:
-                pipeline.evalsha(
-                    _APPLY_SHA,
-                    4,
-                    *self._keys(each.user_id),
-                    _digest(each),
-                    now_us,
-                    self._window_us,
-                    new_record(each.user_id).age_group,
-                    _FIELDS[each.kind],
-                    each.duration_ms,
-                    each.time_us,
-                    each.item_id or "",
-                    TIE_WEIGHTS.get(each.kind, 0),
-                    self._ttl_s,
-                )
+        def command(each: Interaction) -> Command:
+            return (
+                "EVALSHA",
+                _APPLY_SHA,
+                4,
+                *self._keys(each.user_id),
+                _digest(each),
+                now_us,
+                self._window_us,
+                new_record(each.user_id).age_group,
+                _FIELDS[each.kind],
+                each.duration_ms,
+                each.time_us,
+                each.item_id or "",
+                TIE_WEIGHTS.get(each.kind, 0),
+                self._ttl_s,
+            )
 
-        return [bool(answer) for answer in await self._run(tell)]
+        return [bool(answer) for answer in await self._run(lambda: [command(each) for each in interactions])]
 
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
-        (found,) = await self._run(lambda pipeline: pipeline.get(self._population_key()))
+        (found,) = await self._run(lambda: [("GET", self._population_key())])
         return msgspec.json.decode(found, type=Features) if found else NOBODY
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
@@ -185,43 +200,41 @@ class RedisStore:
             keys = [key async for key in self._redis.scan_iter(match=prefix + b"*}:u", count=1000)]
         user_ids = sorted(unquote(key[len(prefix) : -len(b"}:u")].decode()) for key in keys)
         for start in range(0, len(user_ids), _CHUNK):
-            for record in await self.read(user_ids[start : start + _CHUNK], history=2**31):
-                if record is not None:
-                    yield record
+            some = user_ids[start : start + _CHUNK]
+            for user_id, answer in zip(some, await self._read(_SCAN_SHA, some, history=2**31), strict=True):
+                if answer is not None:
+                    yield _record(user_id, *answer)
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._link.aclose()
         await self._redis.aclose()
 
     async def _pointed_at(self) -> bytes:
         found = await self._redis.get(_POINTER)
         return found if isinstance(found, bytes) else b"0"
 
-    async def _run(self, fill: Callable[[Pipeline], Any]) -> list[Any]:
+    async def _run(self, commands: Callable[[], Sequence[Command]]) -> list[Any]:
         """
-        Send what *fill* puts into a pipeline, and return the answers.
+        Send *commands* of the generation as it is known, and return the answers.
 
         The generation is asked for along with it. Where it has moved on, everything is sent again there: reads
         found nothing or something old, and what was counted there is gone with it.
         """
         with _translated():
             while True:
-                generation, *answers = await self._send(fill)
+                generation, *answers = await self._send([("GET", _POINTER), *commands()])
                 if (generation or b"0") == self._generation:
                     return answers
                 self._generation = generation or b"0"
 
-    async def _send(self, fill: Callable[[Pipeline], Any]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.get(_POINTER)
-            fill(pipeline)
-            answers = await pipeline.execute(raise_on_error=False)
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        answers = await self._link.ask(commands)
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         if failures and all(isinstance(failure, NoScriptError) for failure in failures):
             # A Redis that was restarted, or never knew them. None of the scripts ran.
-            for text in _SCRIPTS.values():
-                await self._redis.script_load(text)
-            return await self._send(fill)
+            await self._link.ask([("SCRIPT", "LOAD", text) for text in _SCRIPTS.values()])
+            return await self._send(commands)
         if failures:
             raise failures[0]
         return answers
@@ -270,15 +283,22 @@ def _digest(interaction: Interaction) -> bytes:
     return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
+def _known(user_id: str, profile: list[Any], items: list[bytes]) -> KnownUser:
+    return KnownUser(user_id, *_profile(profile), [item.decode() for item in items])
+
+
 def _record(user_id: str, profile: list[Any], items: list[bytes], weights: list[bytes]) -> UserRecord:
-    age_group, *counters, as_of_us = profile
-    views, clicks, purchases, sessions, session_ms = (int(counter or 0) for counter in counters)
     history = [
         HistoryItem(item.decode(), float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
     ]
-    return UserRecord(
-        user_id,
+    return UserRecord(user_id, *_profile(profile), history)
+
+
+def _profile(values: list[Any]) -> tuple[str, int, int, int, int, int, int | None]:
+    age_group, *counters, as_of_us = values
+    views, clicks, purchases, sessions, session_ms = (int(counter or 0) for counter in counters)
+    return (
         age_group.decode(),
         views,
         clicks,
@@ -286,7 +306,6 @@ def _record(user_id: str, profile: list[Any], items: list[bytes], weights: list[
         sessions,
         session_ms,
         None if as_of_us is None else int(as_of_us),
-        history,
     )
 
 

@@ -1,0 +1,156 @@
+"""
+One connection to Redis for all calls at once.
+
+redis-py makes the connection (names, TLS, password, protocol), packs commands and parses answers. Its clients and
+pipelines hand a connection to one call at a time, with a pool, retries and statistics around it, which costs more than
+the rest of a read together (docs/adr/0015-redis-link.md).
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Command = Sequence[Any]
+
+
+class RedisLink:
+    """
+    Sends commands as they come; answers come back in that order.
+
+    Args:
+        make_connection: Returns a connection that is not connected yet, with no timeout of its own.
+        timeout_s: For connecting, and for the answers of a call.
+
+    A call that finds a connection broken which was idle is sent again over a new one: commands have to allow that.
+    """
+
+    def __init__(self, make_connection: Callable[[], AbstractConnection], *, timeout_s: float) -> None:
+        self._make_connection = make_connection
+        self._timeout_s = timeout_s
+        self._opening = asyncio.Lock()
+        self._open: _Open | None = None
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """
+        Send *commands* together and return their answers; an error that Redis answers with is one of them.
+
+        Raises:
+            RedisError: no connection, or it broke, or no answers in time.
+        """
+        opened = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                opened = await self._opened()
+                try:
+                    return await opened.ask(commands)
+                except RedisConnectionError:
+                    # It may have been closed long ago: nobody tells a connection that is idle.
+                    opened = await self._opened()
+                    return await opened.ask(commands)
+        except TimeoutError as error:
+            if opened is not None:
+                await opened.aclose()
+            raise RedisTimeoutError("no answer in time") from error
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if self._open is not None:
+            await self._open.aclose()
+
+    async def _opened(self) -> "_Open":
+        if self._open is not None and not self._open.broken:
+            return self._open
+        async with self._opening:
+            if self._open is None or self._open.broken:
+                await self.aclose()
+                self._open = await _Open.make(self._make_connection())
+            return self._open
+
+
+class _Call:
+    """Commands on their way: the answers so far, and the future that gets all of them."""
+
+    def __init__(self, count: int) -> None:
+        self.missing = count
+        self.answers: list[Any] = []
+        self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+
+class _Open:
+    """A connection that is there, until it is `broken`."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._calls: deque[_Call] = deque()
+        self._reader = asyncio.create_task(self._read())
+        self.broken = False
+
+    @classmethod
+    async def make(cls, connection: AbstractConnection) -> Self:
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return cls(connection)
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        if not self._connection.is_connected:
+            # Left to itself it would connect anew, and nobody would read from it.
+            self.broken = True
+            raise RedisConnectionError("the connection was closed")
+        call = _Call(len(commands))
+        self._calls.append(call)
+        try:
+            # Written before the first pause, so calls are answered in the order in which they stand in the queue.
+            await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        except BaseException:
+            # Whatever was written of it, the next answer could not be told from this one's.
+            self.broken = True
+            raise
+        return await call.done
+
+    async def aclose(self) -> None:
+        self.broken = True
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        with contextlib.suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+    async def _read(self) -> None:
+        failure: RedisError = RedisConnectionError("the connection was closed")
+        try:
+            while True:
+                self._settle(await self._next())
+        except RedisError as error:
+            failure = error
+        finally:
+            self.broken = True
+            for call in self._calls:
+                if not call.done.done():
+                    call.done.set_exception(failure)
+
+    async def _next(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    def _settle(self, answer: Any) -> None:
+        if not self._calls:
+            raise RedisConnectionError("an answer that nobody asked for")
+        call = self._calls[0]
+        call.answers.append(answer)
+        call.missing -= 1
+        if not call.missing:
+            self._calls.popleft()
+            # Done already: whoever asked has left.
+            if not call.done.done():
+                call.done.set_result(call.answers)

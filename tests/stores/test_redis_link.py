@@ -1,0 +1,170 @@
+"""One connection for all calls at once, against a server whose every byte the test decides."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from recsys.stores.redis_link import RedisLink
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+
+
+class Server:
+    """Counts connections; *talks* say what happens on each of them, the last one on all further ones."""
+
+    def __init__(self, *talks: Talk) -> None:
+        self._talks = list(talks)
+        self.connections = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = self._talks[min(self.connections, len(self._talks) - 1)]
+        self.connections += 1
+        try:
+            await talk(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def link(self, timeout_s: float = 1.0) -> RedisLink:
+        def make() -> Connection:
+            # RESP2 without a client name: nothing is said before the first command.
+            return Connection(host="127.0.0.1", port=self.port, socket_timeout=None, protocol=2, driver_info=None)
+
+        return RedisLink(make, timeout_s=timeout_s)
+
+
+@asynccontextmanager
+async def serving(*talks: Talk) -> AsyncIterator[Server]:
+    server = Server(*talks)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+
+
+async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each PING with its number."""
+    number = 0
+    while await reader.readexactly(len(PING)):
+        number += 1
+        writer.write(b":%d\r\n" % number)
+
+
+async def leave(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Close at once."""
+
+
+async def ignore(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Never answer."""
+    await reader.read()
+
+
+def answer_once_with(answer: bytes) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(PING))
+        writer.write(answer)
+        await reader.read()
+
+    return talk
+
+
+async def test_calls_at_once_share_a_connection_and_keep_apart():
+    """Each gets the answers to its own commands, in their order."""
+    async with serving(count) as server:
+        link = server.link()
+        calls = [link.ask([("PING",)] * size) for size in (1, 3, 2)]
+        assert await asyncio.gather(*calls) == [[1], [2, 3, 4], [5, 6]]
+        assert server.connections == 1
+        await link.aclose()
+
+
+async def test_an_error_is_an_answer():
+    """What Redis refuses is handed back in its place; the connection is as good as before."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readexactly(len(PING)):
+            writer.write(b"-ERR no\r\n")
+
+    async with serving(refuse) as server:
+        link = server.link()
+        for _ in range(2):
+            answers = await link.ask([("PING",), ("PING",)])
+            assert [type(answer) for answer in answers] == [ResponseError] * 2
+        assert server.connections == 1
+        await link.aclose()
+
+
+async def test_a_connection_that_was_closed_costs_another_try():
+    """Whoever asks next gets an answer; all who were waiting do, over one new connection."""
+    async with serving(leave, count) as server:
+        link = server.link()
+        assert sorted(await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))) == [[n] for n in range(1, 6)]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_a_server_that_keeps_closing_is_an_error():
+    """There is one more try, not one after the other."""
+    async with serving(leave) as server:
+        link = server.link()
+        with pytest.raises(RedisConnectionError):
+            await link.ask([("PING",)])
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_no_answer_in_time_is_an_error_and_ends_the_connection():
+    """A late answer could be taken for the next one's."""
+    async with serving(ignore, count) as server:
+        link = server.link(timeout_s=0.1)
+        with pytest.raises(RedisTimeoutError):
+            await link.ask([("PING",)])
+        assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_whoever_leaves_takes_no_answer_along():
+    """A cancelled call's answer comes and is dropped; the next call gets its own."""
+    async with serving(count) as server:
+        link = server.link()
+        await link.ask([("PING",)])
+        leaver = asyncio.create_task(link.ask([("PING",)]))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        assert await link.ask([("PING",)]) == [3]
+        assert server.connections == 1
+        await link.aclose()
+
+
+async def test_an_answer_nobody_asked_for_ends_the_connection():
+    """Whatever it belongs to, what follows could not be told apart any more."""
+    async with serving(answer_once_with(b":1\r\n:2\r\n"), count) as server:
+        link = server.link()
+        assert await link.ask([("PING",)]) == [1]
+        await asyncio.sleep(0.05)
+        assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_nobody_listens(free_port):
+    """A refused connection is an error at once; closing what was never open is nothing."""
+    server = Server(count)
+    server.port = free_port
+    link = server.link()
+    with pytest.raises(RedisConnectionError):
+        await link.ask([("PING",)])
+    await link.aclose()
