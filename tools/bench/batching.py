@@ -123,11 +123,12 @@ async def _drive(
                 # Not all for the same time: they would come back together, to a queue that ran empty meanwhile.
                 await asyncio.sleep(_AWAY_S * draw.uniform(0.5, 1.5))
             else:
-                latencies.append(time.monotonic() - began)
+                # What comes after the end is not counted, nor is the time until those who are away have come back.
+                if (now := time.monotonic()) < end:
+                    latencies.append(now - began)
 
-    began = time.monotonic()
     await asyncio.gather(*(call(number) for number in range(callers)))
-    return Outcome(latencies, shed, time.monotonic() - began)
+    return Outcome(latencies, shed, seconds)
 
 
 async def _time_lone_caller(
