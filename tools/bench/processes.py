@@ -31,7 +31,15 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds its processes have used."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+        return sum(_cpu_s(process) for process in self.processes)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Return the CPU seconds of *process*, on Linux from its own clock: what psutil reads there are ticks of 10 ms."""
+    if sys.platform != "linux":
+        return sum(process.cpu_times()[:2])
+    # Source: clock_getcpuclockid(3), which Python does not offer for other processes.
+    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 @contextmanager

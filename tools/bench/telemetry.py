@@ -1,112 +1,114 @@
 """
-What it costs to measure and to trace: the pipeline in four variants, each held against another one.
+What it costs to measure and to trace: one pipeline, switched between four states while it serves.
 
     shipped            metrics on, tracing off: the default
-    without metrics    instruments that do nothing, no port
+    without metrics    instruments that do nothing
     without spans      as shipped, with spans taken out of the code's way
     traced             metrics on, one trace in a hundred recorded and sent by OTLP
 
-Throughput is that of 16 callers in a closed loop, in rounds that alternate between the variants; ratios are taken within
-a round, and their median is quoted. CPU of a request is measured while all of them serve the same modest load at the
-same time, so that whatever else the machine does disturbs all alike. Metrics are scraped in the middle of each round,
-several times as often as in production.
+Sixteen callers in a closed loop; slices of a third of a second, in turns. Ratios are taken within a round, which has one
+slice of each state, and stand with their standard error: what neighbours on the machine do in a second is many times what
+telemetry costs, so many rounds are needed. Metrics are scraped every fifteen seconds, as in production.
 
-CPU time is counted in ticks of 10 ms, and one per cent is little on a machine with neighbours. So what a request does
-for telemetry is also done in a loop by itself, and its time held against the CPU of a request.
+By itself what a request does for telemetry is also done in a loop, and its time held against the CPU of a request.
 """
 
 import http.server
+import signal
 import statistics
 import tempfile
 import threading
+import time
 import timeit
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+import uvloop
+
+from loadtests.closed_loop import run_callers
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Counter, Histogram
 from recsys.telemetry.tracing import NoTracer
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Server, drive, free_port, started
+from tools.bench.processes import Server, free_port, started
 from tools.bench.report import Report, Row, Target
+from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 
-Outcome = Mapping[str, float]
-Round = Mapping[str, Outcome]
+Round = Mapping[str, Mapping[str, float]]
 
 _CALLERS = 16
-_PACED_CALLERS, _PAUSE_MS = 4, 25.0
-_SERVE = ("recsys.serving",)
-_SHIPPED, _NO_METRICS, _NO_SPANS, _TRACED = "shipped", "without metrics", "without spans", "traced"
+_SCRAPE_EVERY_S = 15.0
+# How long a process may take to hear of its new state.
+_TURN_S = 0.01
 
 
-@dataclass(frozen=True)
-class _Variant:
-    server: Server
-    metrics_ports: tuple[int, ...]
+class Switched:
+    """A pipeline that is switched; its metrics are scraped now and then."""
+
+    def __init__(self, server: Server, metrics_ports: Sequence[int], told: Path) -> None:
+        self._server = server
+        self._metrics_ports = metrics_ports
+        self._told = told
+        self._scrape_at = time.monotonic() + _SCRAPE_EVERY_S
+
+    def run(self, state: str, *, seconds: float) -> Mapping[str, float]:
+        """Serve the callers in *state*; return requests a second, latency in ms, CPU us of a request, errors."""
+        self._told.write_text(state)
+        for process in self._server.processes:
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(_TURN_S)
+        if time.monotonic() >= self._scrape_at and state != NO_METRICS:
+            self._scrape_at += _SCRAPE_EVERY_S
+            threading.Thread(target=self._scrape).start()
+        before_s = self._server.cpu_s()
+        outcome = uvloop.run(run_callers(self._server.port, callers=_CALLERS, seconds=seconds))
+        # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
+        cpu_us = (self._server.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
+        return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
+
+    def _scrape(self) -> None:
+        for port in self._metrics_ports:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                answer.read()
 
 
 def measure(*, quick: bool) -> Report:
     """Measure all four."""
-    rounds, seconds = (2, 0.4) if quick else (16, 2.0)
-    paced_rounds, paced_s = (1, 1.0) if quick else (10, 6.0)
+    rounds, seconds = (2, 0.3) if quick else (160, 0.33)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        # A budget that a busy machine's pauses do not use up: an answer given up on is none of telemetry's cost.
-        variants = _start_all(stack, {**train_demo(Path(folder)), "REQUEST_TIMEOUT_S": "8"})
-        busy: list[Round] = []
+        pipeline = _start(stack, Path(folder))
+        taken: list[Round] = []
         for number in range(rounds):
-            # Each has each place in turn, so that none is always the one after a pause.
-            names = [*variants][number % 4 :] + [*variants][: number % 4]
-            busy.append({name: _drive(variants[name], callers=_CALLERS, seconds=seconds) for name in names})
-        pace = partial(_drive, callers=_PACED_CALLERS, seconds=paced_s, pause_ms=_PAUSE_MS)
-        with ThreadPoolExecutor(len(variants)) as pool:
-            paced: list[Round] = [
-                dict(zip(variants, pool.map(pace, variants.values()), strict=True)) for _ in range(paced_rounds)
-            ]
-    rows = [_summarise(name, [each[name] for each in busy], [each[name] for each in paced]) for name in variants]
+            # Each has each place in turn, so that none is always the one after another.
+            order = [*STATES[number % 4 :], *STATES[: number % 4]]
+            taken.append({state: pipeline.run(state, seconds=seconds) for state in order})
+    rows = [_summarise(state, taken) for state in STATES]
     errors = Target("errors", sum(row["errors"] for row in rows), "<=", 0)
-    return Report("telemetry", rows, [*_targets(busy, paced), *_share_targets(paced), errors])
+    return Report("telemetry", rows, [*_targets(taken), *_share_targets(taken), errors])
 
 
-def _start_all(stack: ExitStack, env: Mapping[str, str]) -> dict[str, _Variant]:
-    collector = stack.enter_context(_collecting())
-    traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_TRACES_SAMPLER_ARG": "0.01"}
-    return {
-        _SHIPPED: _start(stack, env, _SERVE),
-        _NO_METRICS: _start(stack, env, ("tools.bench.untold", "metrics"), metrics=False),
-        _NO_SPANS: _start(stack, env, ("tools.bench.untold", "traces")),
-        _TRACED: _start(stack, {**env, **traced}, _SERVE),
+def _start(stack: ExitStack, folder: Path) -> Switched:
+    told = folder / "state"
+    told.write_text(SHIPPED)
+    env = {
+        **train_demo(folder),
+        # A budget that a busy machine's pauses do not use up: an answer given up on is none of telemetry's cost.
+        "REQUEST_TIMEOUT_S": "8",
+        "SWITCH": str(told),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(_collecting()),
+        "OTEL_TRACES_SAMPLER_ARG": "0.01",
     }
-
-
-def _start(stack: ExitStack, env: Mapping[str, str], command: tuple[str, ...], *, metrics: bool = True) -> _Variant:
     names = ("extract_features", "rank_items", "recommend")
-    ports = [free_port() for _ in names]
-    metrics_ports = [free_port() if metrics else 0 for _ in names]
-    urls = {"EXTRACT_FEATURES_URL": f"http://127.0.0.1:{ports[0]}", "RANK_ITEMS_URL": f"http://127.0.0.1:{ports[1]}"}
+    ports, metrics_ports = ([free_port() for _ in names] for _ in range(2))
+    env |= {"EXTRACT_FEATURES_URL": f"http://127.0.0.1:{ports[0]}", "RANK_ITEMS_URL": f"http://127.0.0.1:{ports[1]}"}
     processes = []
     for name, port, metrics_port in zip(names, ports, metrics_ports, strict=True):
-        given = {**env, **(urls if name == "recommend" else {}), "PORT": str(port), "METRICS_PORT": str(metrics_port)}
-        words = [*command, "--source", f"functions/{name}/main.py"]
+        given = {**env, "PORT": str(port), "METRICS_PORT": str(metrics_port)}
+        words = ["tools.bench.switched", "--source", f"functions/{name}/main.py"]
         processes.append(stack.enter_context(started(words, given, port=port)))
-    return _Variant(Server(" ".join(command), ports[2], tuple(processes)), tuple(filter(None, metrics_ports)))
-
-
-def _drive(variant: _Variant, *, callers: int, seconds: float, pause_ms: float = 0.0) -> Outcome:
-    def scrape() -> None:
-        for port in variant.metrics_ports:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                answer.read()
-
-    scraping = threading.Timer(seconds / 2, scrape)
-    scraping.start()
-    outcome = drive(variant.server, callers=callers, seconds=seconds, pause_ms=pause_ms)
-    scraping.join()
-    return outcome
+    return Switched(Server("switched", ports[2], tuple(processes)), metrics_ports, told)
 
 
 @contextmanager
@@ -128,31 +130,37 @@ def _collecting() -> Iterator[str]:
         server.shutdown()
 
 
-def _summarise(name: str, busy: list[Outcome], paced: list[Outcome]) -> Row:
-    figures = {key: statistics.median(sample[key] for sample in busy) for key in ("rps", "p50_ms", "p99_ms")}
-    figures["cpu_us"] = _cpu_us(paced)
-    errors = int(sum(sample["errors"] for sample in busy + paced))
-    return {"variant": name, **{key: round(value, 3) for key, value in figures.items()}, "errors": errors}
+def _summarise(state: str, taken: Sequence[Round]) -> Row:
+    slices = [each[state] for each in taken]
+    figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
+    ratio, error = _mean_ratio(taken, "cpu_us", state, SHIPPED)
+    return {
+        "state": state,
+        **{key: round(value, 3) for key, value in figures.items()},
+        "cpu / shipped": f"{ratio:.3f} +- {error:.3f}",
+        "errors": int(sum(each["errors"] for each in slices)),
+    }
 
 
-def _targets(busy: list[Round], paced: list[Round]) -> Iterator[Target]:
-    for text, variant, other, share in (
-        ("metrics on / off", _SHIPPED, _NO_METRICS, 0.03),
-        ("tracing off / without spans", _SHIPPED, _NO_SPANS, 0.01),
-        ("tracing one in a hundred / off", _TRACED, _SHIPPED, 0.05),
+def _targets(taken: Sequence[Round]) -> Iterator[Target]:
+    for text, state, other, share in (
+        ("metrics on / off", SHIPPED, NO_METRICS, 0.03),
+        ("tracing off / without spans", SHIPPED, NO_SPANS, 0.01),
+        ("tracing one in a hundred / off", TRACED, SHIPPED, 0.05),
     ):
-        rps = statistics.median(each[variant]["rps"] / each[other]["rps"] for each in busy)
-        cpu = _cpu_us([each[variant] for each in paced]) / _cpu_us([each[other] for each in paced])
-        yield Target(f"{text}, requests a second", rps, ">=", 1 - share)
-        yield Target(f"{text}, CPU of a request", cpu, "<=", 1 + share)
+        ratio, error = _mean_ratio(taken, "rps", state, other)
+        yield Target(f"{text}, requests a second, +- {error:.3f}", ratio, ">=", 1 - share)
 
 
-def _cpu_us(samples: list[Outcome]) -> float:
-    return statistics.fmean(sample["cpu_us"] for sample in samples)
+def _mean_ratio(taken: Sequence[Round], figure: str, state: str, other: str) -> tuple[float, float]:
+    """Return the mean ratio within a round, the outermost tenths left out on both sides, and its standard error."""
+    ratios = sorted(each[state][figure] / each[other][figure] for each in taken)
+    kept = ratios[len(ratios) // 10 : len(ratios) - len(ratios) // 10]
+    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
 
 
-def _share_targets(paced: list[Round]) -> Iterator[Target]:
-    request_us = min(each[_SHIPPED]["cpu_us"] for each in paced)
+def _share_targets(taken: Sequence[Round]) -> Iterator[Target]:
+    request_us = statistics.median(each[SHIPPED]["cpu_us"] for each in taken)
     for text, work, share in (
         ("what a request does for metrics", _count_request(), 0.03),
         ("what a request does for tracing that is off", _pass_on_request(), 0.01),
