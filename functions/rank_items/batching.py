@@ -14,6 +14,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from functions.rank_items.costs import BatchCosts
 from recsys.batching import BatchLimits, BatchQueue, Cut, CutReason, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError, ServingError
@@ -32,8 +34,7 @@ INLINE_S = 0.005
 log = logging.getLogger("recsys.rank_items")
 
 
-@dataclass(frozen=True)
-class BatchFacts:
+class BatchFacts(Struct, frozen=True):
     """
     What a request is told about the batch it was in, durations in seconds.
 
@@ -69,8 +70,7 @@ class BatchStatistics:
     execution_s: float
 
 
-@dataclass(frozen=True)
-class _Job(Generic[Q, R]):
+class _Job(Struct, Generic[Q, R], frozen=True):
     query: Q
     answer: "asyncio.Future[tuple[R, BatchFacts]]"
 

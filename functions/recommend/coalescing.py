@@ -6,8 +6,9 @@ What a hop costs, engine and parsing on both sides, it costs per request, not pe
 
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from recsys.batching import BatchLimits
 from recsys.grouping import Grouper
@@ -27,8 +28,7 @@ class SendMany(Protocol[Q_contra, A]):
         ...
 
 
-@dataclass(frozen=True)
-class _Asked(Generic[Q]):
+class _Asked(Struct, Generic[Q], frozen=True):
     query: Q
     call: Call
 

@@ -11,7 +11,6 @@ In strict mode the error comes at once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -53,8 +52,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     degraded_reasons: dict[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Recommended:
+class Recommended(Struct, frozen=True):
     """An answer, and the model that made it (JSON; null where none did)."""
 
     answer: Answer

@@ -10,8 +10,10 @@ Only while further requests are known to be arriving may a free slot wait for th
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -36,8 +38,7 @@ class BatchLimits:
     slots: int = 1
 
 
-@dataclass(frozen=True)
-class Entry(Generic[T]):
+class Entry(Struct, Generic[T], frozen=True):
     """Something waiting: since when, and until when it is of use (both on the owner's clock)."""
 
     item: T
@@ -45,19 +46,17 @@ class Entry(Generic[T]):
     deadline: float
 
 
-@dataclass(frozen=True)
-class Cut(Generic[T]):
+class Cut(Struct, Generic[T], frozen=True):
     """A batch to run now: its entries in order of arrival, and why it was cut."""
 
     entries: list[Entry[T]]
     reason: CutReason
 
 
-@dataclass(frozen=True)
-class Decision(Generic[T]):
+class Decision(Struct, Generic[T], frozen=True):
     """What to do: answer the *expired*, run *cut* if there is one, else look again at *wake_at* if that is set."""
 
-    expired: list[Entry[T]] = field(default_factory=list)
+    expired: list[Entry[T]] = []
     cut: Cut[T] | None = None
     wake_at: float | None = None
 

@@ -8,8 +8,9 @@ Queries of the same turn of the event loop go together at once. A lone query goe
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from recsys.batching import BatchLimits, BatchQueue, Cut, Entry
 from recsys.contracts.problems import DeadlineExceededError, OverloadedError
@@ -20,8 +21,7 @@ R = TypeVar("R")
 Run = Callable[[Sequence[Q], float], Awaitable[Sequence[R]]]
 
 
-@dataclass(frozen=True)
-class _Waiting(Generic[Q, R]):
+class _Waiting(Struct, Generic[Q, R], frozen=True):
     query: Q
     result: "asyncio.Future[R]"
 

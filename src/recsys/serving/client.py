@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import httpx
@@ -38,8 +38,7 @@ _BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 
 
-@dataclass(frozen=True)
-class HopAnswer(Generic[T]):
+class HopAnswer(msgspec.Struct, Generic[T], frozen=True):
     """
     What a hop answered.
 
@@ -52,8 +51,8 @@ class HopAnswer(Generic[T]):
 
     value: T
     spent_s: float = 0.0
-    durations: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
+    durations: Mapping[str, float] = {}
+    facts: Mapping[str, str] = {}
 
 
 class Hop(Protocol):
