@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -22,17 +23,17 @@ async def gone() -> object:
 
 async def test_a_caller_that_stays_changes_nothing():
     """While the caller is there the block runs to its end, and its errors pass through."""
-    async with Presence(never):
+    async with Presence(never, within_s=5):
         await asyncio.sleep(0.01)
     with pytest.raises(KeyError):
-        async with Presence(never):
+        async with Presence(never, within_s=5):
             raise KeyError
 
 
 async def test_work_ends_when_the_caller_leaves():
     """A disconnect cancels the block, which then says that nobody is there."""
     with pytest.raises(ClientGoneError):
-        async with Presence(gone):
+        async with Presence(gone, within_s=5):
             await asyncio.Event().wait()
     await asyncio.sleep(0)  # the cancellation was used up, not left behind
 
@@ -43,7 +44,7 @@ async def test_other_messages_are_not_a_departure():
     async def more() -> object:
         return {"type": "http.request"}
 
-    async with Presence(more):
+    async with Presence(more, within_s=5):
         await asyncio.sleep(0.01)
 
 
@@ -51,7 +52,7 @@ async def test_other_cancellations_stay_cancellations():
     """A cancellation from elsewhere is not mistaken for a disconnect."""
 
     async def work() -> None:
-        async with Presence(never):
+        async with Presence(never, within_s=5):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -63,6 +64,30 @@ async def test_other_cancellations_stay_cancellations():
 
 async def test_work_that_is_over_is_not_cancelled():
     """A disconnect noticed in the same moment as the end of the work does not undo it."""
-    async with Presence(gone):
+    async with Presence(gone, within_s=5):
         pass
     await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("watch_after_s", [0.0, 0.02])
+@pytest.mark.parametrize("within_s", [0.04, 0.01, 0.0, -1.0])
+async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
+    """A block that takes longer is cancelled, be its time shorter or longer than the wait for the watcher."""
+    monkeypatch.setattr(presence, "WATCH_AFTER_S", watch_after_s)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with Presence(never, within_s=within_s):
+            await asyncio.Event().wait()
+    assert within_s - 0.002 <= time.monotonic() - began < 0.5
+    await asyncio.sleep(0)
+
+
+async def test_the_first_reason_counts():
+    """Who leaves while the time ends is one of both, and nothing is left to cancel somebody else."""
+    with pytest.raises((ClientGoneError, TimeoutError)):
+        async with Presence(gone, within_s=0.0):
+            await asyncio.Event().wait()
+    await asyncio.sleep(0.01)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

@@ -200,7 +200,7 @@ class Service:
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
-            async with Presence(receive), asyncio.timeout(call.deadline.left_s()):
+            async with Presence(receive, within_s=call.deadline.left_s()):
                 return await handler(call)
         except ServingError as error:
             return self._refuse(error, call.request_id, call.span)
