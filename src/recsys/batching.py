@@ -88,6 +88,15 @@ class BatchQueue(Generic[T]):
         """Whether a batch may be cut now."""
         return self._taken < self._limits.slots
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch runs and nothing waits."""
+        return not (self._taken or self._waiting)
+
+    def take_slot(self) -> None:
+        """Note that something runs that was never in the queue; only while there is a slot."""
+        self._taken += 1
+
     def put(self, entry: Entry[T]) -> bool:
         """Take *entry* in, or return False because the queue is full of live entries."""
         if len(self._waiting) >= self._limits.max_queue_size:
@@ -114,7 +123,7 @@ class BatchQueue(Generic[T]):
         return Decision(expired, Cut([self._waiting.popleft() for _ in range(size)], reason))
 
     def free_slot(self) -> None:
-        """Note that a running batch has ended."""
+        """Note that a running batch, or what took a slot, has ended."""
         self._taken -= 1
 
     def drain(self) -> None:

@@ -2,7 +2,8 @@
 Asynchronous work done for many at the price of one: a request to a hop, a transaction of a store.
 
 While every slot is taken further queries wait, and what waits when one frees goes together (`recsys.batching`).
-Queries of the same turn of the event loop go together at once. A lone query goes alone and waits for nothing.
+Queries of the same turn of the event loop go together at once. A lone query goes alone and waits for nothing: where the
+one before met nobody, not even for the turn, and in its caller's own task.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class Grouper(Generic[Q, R]):
         self._run = run
         self._queue: BatchQueue[_Waiting[Q, R]] = BatchQueue(limits, abandoned=lambda waiting: waiting.result.done())
         self._look_due = False
+        self._lonely = False
         self._under_way: dict[asyncio.Task[None], Cut[_Waiting[Q, R]]] = {}
 
     @property
@@ -57,6 +59,9 @@ class Grouper(Generic[Q, R]):
             DeadlineExceededError: no result within *within_s*.
             ServingError: what *run* raised.
         """
+        if self._lonely and self._queue.is_idle:
+            return await self._ask_alone(query, within_s)
+        self._lonely = False
         waiting: _Waiting[Q, R] = _Waiting(query, asyncio.get_running_loop().create_future())
         now = time.monotonic()
         if not self._queue.put(Entry(waiting, now, now + within_s)):
@@ -70,6 +75,22 @@ class Grouper(Generic[Q, R]):
         finally:
             if waiting.result.cancelled():
                 self._drop_abandoned()
+
+    async def _ask_alone(self, query: Q, within_s: float) -> R:
+        self._queue.take_slot()
+        try:
+            async with asyncio.timeout(within_s):
+                (result,) = await self._run([query], within_s)
+        except TimeoutError as error:
+            raise DeadlineExceededError from error
+        finally:
+            self._free_slot()
+        return result
+
+    def _free_slot(self) -> None:
+        self._queue.free_slot()
+        if len(self._queue):
+            self._look_soon()
 
     def _drop_abandoned(self) -> None:
         for task, cut in self._under_way.items():
@@ -87,6 +108,7 @@ class Grouper(Generic[Q, R]):
         for entry in decision.expired:
             _fail(entry, DeadlineExceededError())
         if decision.cut:
+            self._lonely = len(decision.cut.entries) == 1 and not self._under_way
             task = asyncio.get_running_loop().create_task(self._carry(decision.cut))
             self._under_way[task] = decision.cut
             task.add_done_callback(self._under_way.pop)
@@ -105,9 +127,7 @@ class Grouper(Generic[Q, R]):
                 if not entry.item.result.done():
                     entry.item.result.set_result(result)
         finally:
-            self._queue.free_slot()
-            if len(self._queue):
-                self._look_soon()
+            self._free_slot()
 
 
 def _fail(entry: Entry[_Waiting[Q, R]], error: Exception) -> None:

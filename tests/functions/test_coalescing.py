@@ -47,6 +47,55 @@ async def test_a_lone_call_goes_alone():
     assert hop.requests == [["a"]]
 
 
+async def lonely(hop: Hop, *, slots: int = 1) -> Coalescer[str, str]:
+    """Return a coalescer whose last caller met nobody."""
+    coalescer = Coalescer(hop, limits=limits(slots=slots))
+    await ask(coalescer, "first")
+    hop.requests.clear()
+    hop.budgets.clear()
+    return coalescer
+
+
+async def test_whoever_follows_a_lone_call_does_not_look_around(turns):
+    """It is sent within its caller's own turn; company that comes later is waited for as ever."""
+    hop = Hop()
+    coalescer = await lonely(hop)
+    hop.release.clear()
+    alone = ask(coalescer, "a")
+    await asyncio.sleep(0)
+    assert hop.requests == [["a"]]
+    company = [ask(coalescer, each) for each in "bc"]
+    await turns()
+    assert hop.requests == [["a"]]
+    hop.release.set()
+    assert [answer.value for answer in await asyncio.gather(alone, *company)] == [["A"], ["B"], ["C"]]
+    assert hop.requests == [["a"], ["b", "c"]]
+    await asyncio.gather(*(ask(coalescer, each) for each in "de"))
+    assert hop.requests[2:] == [["d", "e"]]
+
+
+@pytest.mark.parametrize("ending", ["failed", "late", "cancelled"])
+async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
+    """Its error is its caller's; the next one is served."""
+    hop = Hop()
+    coalescer = await lonely(hop)
+    if ending == "failed":
+        hop.error = DependencyError("down")
+        with pytest.raises(DependencyError):
+            await ask(coalescer, "a")
+    else:
+        hop.release.clear()
+        alone = ask(coalescer, "a", 0.02 if ending == "late" else 5.0)
+        await turns()
+        if ending == "cancelled":
+            alone.cancel()
+        with pytest.raises(DeadlineExceededError if ending == "late" else asyncio.CancelledError):
+            await alone
+    hop.error = None
+    hop.release.set()
+    assert (await ask(coalescer, "b")).value == ["B"]
+
+
 async def test_calls_of_one_turn_go_together():
     """What is asked at once is one request, and each gets its own answer."""
     hop = Hop()
