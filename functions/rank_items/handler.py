@@ -12,6 +12,7 @@ from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
 from recsys.ranking.model import Query, Ranking
 from recsys.serving.call import Call, Reply
 from recsys.serving.events import EventDoor, make_reply
+from recsys.telemetry.tracing import Attributes, Span
 
 SOURCE = "/functions/rank-items"
 
@@ -101,12 +102,13 @@ def decode_query(body: bytes) -> Query:
 def _enter(facts: BatchFacts, call: Call) -> None:
     """Enter what the request waited for; of several batches of one request, the last one's."""
     call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
-    call.span.record("wait", began=facts.began - facts.fill_wait_s - facts.slot_wait_s, ended=facts.began)
-    call.span.record(
-        "model",
-        began=facts.began,
-        ended=facts.began + facts.execution_s,
-        attributes={"batch.size": facts.size, "batch.cut": facts.reason},
-    )
     call.receipt.note("batch", str(facts.size))
     call.receipt.note("cut", facts.reason)
+    if call.span.trace_id is not None:
+        _record(facts, call.span)
+
+
+def _record(facts: BatchFacts, span: Span) -> None:
+    span.record("wait", began=facts.began - facts.fill_wait_s - facts.slot_wait_s, ended=facts.began)
+    attributes: Attributes = {"batch.size": facts.size, "batch.cut": facts.reason}
+    span.record("model", began=facts.began, ended=facts.began + facts.execution_s, attributes=attributes)

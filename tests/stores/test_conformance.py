@@ -110,6 +110,8 @@ async def test_history_is_cut_to_the_newest(store):
     (ann,) = await store.read(["ann"], history=2)
     assert ann.recent == ["c", "a"]
     assert ann.views == 3
+    (ann,) = await store.read(["ann"], history=0)
+    assert (ann.recent, ann.views) == ([], 3)
 
 
 async def test_population_is_kept(store):

@@ -61,10 +61,13 @@ class Tracer(Protocol):
 class PassOn:
     """The stand-in for a span: hands the caller's context on."""
 
+    __slots__ = ("_context", "_headers")
+
     trace_id = None
 
     def __init__(self, headers: RawHeaders) -> None:
         self._headers = headers
+        self._context: list[tuple[bytes, bytes]] | None = None
 
     def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
         """Return itself."""
@@ -74,8 +77,10 @@ class PassOn:
         """Record nothing."""
 
     def context(self) -> list[tuple[bytes, bytes]]:
-        """Return the context headers as they came."""
-        return [header for header in self._headers if header[0] in _CONTEXT]
+        """Return the context headers as they came; they are looked for once, however many hops ask."""
+        if self._context is None:
+            self._context = [header for header in self._headers if header[0] in _CONTEXT]
+        return self._context
 
     def end(self, *, status: int) -> None:
         """End nothing."""
