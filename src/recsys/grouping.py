@@ -77,6 +77,8 @@ class Grouper(Generic[Q, R]):
                 self._drop_abandoned()
 
     async def _ask_alone(self, query: Q, within_s: float) -> R:
+        if within_s <= 0:
+            raise DeadlineExceededError
         self._queue.take_slot()
         try:
             async with asyncio.timeout(within_s):

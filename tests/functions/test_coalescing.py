@@ -96,6 +96,15 @@ async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
     assert (await ask(coalescer, "b")).value == ["B"]
 
 
+async def test_a_lone_call_without_time_is_not_sent():
+    """As one in company is not."""
+    hop = Hop()
+    coalescer = await lonely(hop)
+    with pytest.raises(DeadlineExceededError):
+        await ask(coalescer, "a", 0.0)
+    assert hop.requests == []
+
+
 async def test_calls_of_one_turn_go_together():
     """What is asked at once is one request, and each gets its own answer."""
     hop = Hop()

@@ -76,10 +76,13 @@ async def test_the_request_carries_what_belongs_to_the_caller():
     assert "cookie" not in sent
 
 
-async def test_the_answer_brings_the_hops_receipt():
-    """Value, time and the hop's own receipt come back."""
-    timing = 'model;dur=2, total;dur=5, rev;desc="hop-1"'
-    transport = Scripted(httpx.Response(200, json=[1], headers={"server-timing": timing}))
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_the_answer_brings_the_hops_receipt(proxied):
+    """Value, time and the hop's own receipt come back, also where a proxy has put its own before it."""
+    timing = [("server-timing", 'model;dur=2, total;dur=5, rev;desc="hop-1"')]
+    if proxied:
+        timing.insert(0, ("Server-Timing", "cache"))
+    transport = Scripted(httpx.Response(200, json=[1], headers=timing))
     answer = await send(client(transport))
     assert answer.value == [1]
     assert answer.durations == {"model": 0.002, "total": 0.005}

@@ -11,12 +11,16 @@ class Kernel(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": "caller"})
         self.sent: list[bytes] = []
+        self.gone = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent.append(bytes(data))
 
     def close(self) -> None:
         self.sent.append(b"closed")
+
+    def is_closing(self) -> bool:
+        return self.gone
 
 
 async def test_head_and_body_go_together():
@@ -38,6 +42,15 @@ async def test_a_head_alone_is_sent_with_the_turn():
     assert kernel.sent == []
     await asyncio.sleep(0)
     assert kernel.sent == [b"head"]
+
+
+async def test_nothing_is_sent_to_a_caller_who_has_gone():
+    """A connection that was lost within the turn takes no more."""
+    kernel = Kernel()
+    OneWrite(kernel).write(b"head")
+    kernel.gone = True
+    await asyncio.sleep(0)
+    assert kernel.sent == []
 
 
 async def test_what_was_held_goes_before_the_end():

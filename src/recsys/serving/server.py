@@ -43,10 +43,12 @@ class OneWrite:
             self._call_soon(self.flush)
 
     def flush(self) -> None:
-        """Send what has not been sent."""
+        """Send what has not been sent; nothing where the caller has gone meanwhile."""
         if self._held:
-            self._transport.write(b"".join(self._held))
+            held = b"".join(self._held)
             self._held.clear()
+            if not self._transport.is_closing():
+                self._transport.write(held)
 
     def close(self) -> None:
         """Send what has not been sent, and close."""

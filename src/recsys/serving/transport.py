@@ -42,8 +42,8 @@ class Answer(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> str:
-        """Return the first value of the header *name* (lower case), empty without one."""
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
+        """Return the header *name* (lower case), several of them joined as HTTP has it, empty without one."""
+        return ", ".join(value.decode("latin-1") for key, value in self.headers if key == name)
 
 
 class Poster(Protocol):
