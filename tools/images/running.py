@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -86,7 +87,7 @@ def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float 
     Raises:
         RuntimeError: it ended, or was not ready in time.
     """
-    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _SCRIPT, "run"]
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _SCRIPT, "run"]
     # chroot begins in /, where the container would begin in its folder: Python changes there itself.
     program, *rest = image.command
     start = f"import os, sys; os.chdir({image.folder!r}); os.execv({_found(image, program)!r}, sys.argv[1:])"
@@ -94,7 +95,7 @@ def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float 
     told = {**image.env, **env, "PORT": str(port), "CHROOT": shutil.which("chroot") or "chroot"}
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(words, env=told, stdout=log, stderr=log)
+        process = subprocess.Popen(words, env=told, stdout=log, stderr=log, start_new_session=True)
         try:
             while not _is_ready(port):
                 if process.poll() is not None or time.monotonic() > began + within_s:
@@ -103,7 +104,10 @@ def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float 
                 time.sleep(0.005)
             yield time.monotonic() - began
         finally:
-            process.kill()
+            # The whole group: the program has another user than who started it, which makes Linux forget to kill it
+            # with its parent.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
