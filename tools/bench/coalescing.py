@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Outcome, Server, drive, free_port, summarise
+from tools.bench.processes import Outcome, Server, drive, free_port, in_turns, summarise
 from tools.bench.report import Report, Row, Target
 
 _ROOT = Path(__file__).parents[2]
@@ -31,10 +31,8 @@ def measure(*, quick: bool) -> Report:
     with ExitStack() as stack:
         servers = [stack.enter_context(_platform(name, *limits)) for name, limits in _SYSTEMS.items()]
         for number in range(rounds):
-            # Each has each place in turn: who comes after another load is the slower for it.
-            first = number % len(servers)
             for callers in (1, 32):
-                for server in servers[first:] + servers[:first]:
+                for server in in_turns(servers, number):
                     outcome = drive(server, callers=callers, seconds=seconds)
                     samples.setdefault((server.name, callers), []).append(outcome)
     rows = [summarise(system, callers, taken) for (system, callers), taken in samples.items()]

@@ -28,7 +28,7 @@ from recsys.serving.call import Call, Deadline
 from recsys.serving.client import HopClient
 from recsys.serving.receipt import Receipt
 from recsys.serving.transport import HttptoolsTransport
-from tools.bench.processes import Outcome, Server, drive, free_port, started, summarise
+from tools.bench.processes import Outcome, Server, drive, free_port, in_turns, started, summarise
 from tools.bench.report import Report, Row, Target
 
 _HOP_CALLERS = 10
@@ -102,9 +102,7 @@ def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> Server:
 def _compare(servers: list[Server], *, callers: int, rounds: int, seconds: float) -> list[Row]:
     outcomes: dict[str, list[Outcome]] = {server.name: [] for server in servers}
     for number in range(rounds):
-        # Each has each place in turn: who comes after another load is the slower for it.
-        first = number % len(servers)
-        for server in servers[first:] + servers[:first]:
+        for server in in_turns(servers, number):
             outcomes[server.name].append(drive(server, callers=callers, seconds=seconds))
     return [summarise(name, callers, samples) for name, samples in outcomes.items()]
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import httpx
 import psutil
@@ -19,6 +20,7 @@ from tools.bench.report import Row
 START_TIMEOUT_S = 60.0
 
 Outcome = Mapping[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ def free_port() -> int:
     """Return a port of the loopback nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def in_turns(compared: Sequence[T], number: int) -> list[T]:
+    """Return *compared* for round *number*, another one first in each: who comes after another load is the slower for it."""
+    first = number % len(compared)
+    return [*compared[first:], *compared[:first]]
 
 
 def drive(server: Server, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0) -> Outcome:

@@ -32,7 +32,7 @@ from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Counter, Histogram
 from recsys.telemetry.tracing import NoTracer
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Server, free_port, started
+from tools.bench.processes import Server, free_port, in_turns, started
 from tools.bench.report import Report, Row, Target
 from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 
@@ -79,11 +79,10 @@ def measure(*, quick: bool) -> Report:
     rounds, seconds = (2, 0.3) if quick else (160, 0.33)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         pipeline = _start(stack, Path(folder))
-        taken: list[Round] = []
-        for number in range(rounds):
-            # Each has each place in turn, so that none is always the one after another.
-            order = [*STATES[number % 4 :], *STATES[: number % 4]]
-            taken.append({state: pipeline.run(state, seconds=seconds) for state in order})
+        taken: list[Round] = [
+            {state: pipeline.run(state, seconds=seconds) for state in in_turns(STATES, number)}
+            for number in range(rounds)
+        ]
     rows = [_summarise(state, taken) for state in STATES]
     errors = Target("errors", sum(row["errors"] for row in rows), "<=", 0)
     return Report("telemetry", rows, [*_targets(taken), *_share_targets(taken), errors])

@@ -18,6 +18,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -193,7 +194,7 @@ class RedisStore:
         user_ids = sorted(unquote(key[len(prefix) : -len(b"}:u")].decode()) for key in keys)
         for start in range(0, len(user_ids), _CHUNK):
             some = user_ids[start : start + _CHUNK]
-            for user_id, answer in zip(some, await self._run(lambda: self._scan_of(some)), strict=True):  # noqa: B023
+            for user_id, answer in zip(some, await self._run(partial(self._scan_of, some)), strict=True):
                 if answer is not None:
                     yield _record(user_id, *answer)
 
