@@ -147,6 +147,12 @@ run_rollout() { # SERVICE --image I [--env K=V] --steps 5,25,100 --max-error-rat
   python -m tools.rollout --state-dir "$STATE" "${REST[@]}"
 }
 
+run_acceptance() { # [--namespace N --gateway URL --broker URL] [--only CHECK...] [--json]: does a deployment do what it should? tries it
+  ensure load
+  options "$@"
+  python -m tools.acceptance --state-dir "$STATE" "${REST[@]}"
+}
+
 run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: ask the running pipeline
   ensure local
   options "$@"

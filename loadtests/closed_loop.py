@@ -127,9 +127,10 @@ async def run_callers(
     work: Work | None = None,
     pause_s: float = 0.0,
     receipts: list[bytes] | None = None,
+    warm_up_share: float = _WARM_UP_SHARE,
 ) -> Outcome:
     """
-    Drive the server at *door*, or on that port of the loopback, for *seconds*; the first part is not counted.
+    Drive the server at *door*, or on that port of the loopback, for *seconds*; a share of them at first is not counted.
 
     Without other *work* callers ask recommend for random ones of *users*. The Server-Timing of every answer that counts
     goes to *receipts*.
@@ -157,9 +158,9 @@ async def run_callers(
 
     loop = asyncio.get_running_loop()
     clients = [(await loop.create_connection(caller, at.host, at.port, ssl=at.trust))[1] for _ in range(callers)]
-    await asyncio.sleep(seconds * _WARM_UP_SHARE)
+    await asyncio.sleep(seconds * warm_up_share)
     counting, began = True, time.perf_counter()
-    await asyncio.sleep(seconds * (1 - _WARM_UP_SHARE))
+    await asyncio.sleep(seconds * (1 - warm_up_share))
     counting, elapsed = False, time.perf_counter() - began
     for client in clients:
         client.stopping = True

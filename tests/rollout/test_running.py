@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kubeyaml import edits
+from tools.kn import Kn, KnError, traffic
 from tools.rollout.asking import Door
 from tools.rollout.comparing import Answer
 from tools.rollout.deciding import Limits, Rollout
-from tools.rollout.kn import Kn, KnError, traffic
 from tools.rollout.running import Conductor, Outcome, Pace
 
 OLD, NEW = "rank-items-00001", "rank-items-00002"

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tools.kn import Kn, KnError
 from tools.rollout.asking import Door, make_bodies
 from tools.rollout.deciding import Limits, Rollout
-from tools.rollout.kn import Kn, KnError
 from tools.rollout.report import write_report
 from tools.rollout.running import Conductor, Pace
 

@@ -6,10 +6,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from tools.kn import Kn, KnError, tagged, traffic
 from tools.rollout.asking import Door, Doors, run_trials
 from tools.rollout.comparing import Comparison, compare, count_faults
 from tools.rollout.deciding import Action, RollBack, Rollout, Shift
-from tools.rollout.kn import Kn, KnError, tagged, traffic
 from tools.rollout.undoing import undo
 
 CURRENT, CANDIDATE = "current", "candidate"

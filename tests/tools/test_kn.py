@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.knative.command_lines import parse
+from tools.kn import Kn, KnError, tagged, traffic
 from tools.rollout.__main__ import _command, parser, percentage, steps
-from tools.rollout.kn import Kn, KnError, tagged, traffic
 
 # As a cluster shows a Service whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
@@ -40,7 +40,7 @@ SERVICE: dict[str, Any] = {
 @pytest.fixture
 def kn(tmp_path, monkeypatch):
     """A kn that shows one Service after the other, the last one for ever, and refuses `broken`."""
-    monkeypatch.setattr("tools.rollout.kn._AGAIN_S", 0)
+    monkeypatch.setattr("tools.kn._AGAIN_S", 0)
     program = tmp_path / "kn"
     program.write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/told\n'
@@ -77,7 +77,7 @@ def test_traffic_has_moved_when_the_cluster_says_so(kn, tmp_path):
 
 def test_traffic_that_does_not_move_is_an_error(kn, monkeypatch):
     """In the end."""
-    monkeypatch.setattr("tools.rollout.kn._SETTLE_S", 0)
+    monkeypatch.setattr("tools.kn._SETTLE_S", 0)
     stale = copy.deepcopy(SERVICE)
     stale["status"]["observedGeneration"] = 7
     with pytest.raises(KnError, match="has not moved within"):

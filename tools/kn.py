@@ -1,4 +1,4 @@
-"""The few things a rollout wants of kn, on a cluster or on the platform of this machine, which has kn's flags."""
+"""The few things wanted of kn, on a cluster or on the platform of this machine, which has kn's flags."""
 
 import json
 import shlex

@@ -1,0 +1,190 @@
+"""Acceptance: what it asks of a cluster, and what it makes of a pipeline that does not do what it should."""
+
+import http.server
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.knative.command_lines import parse
+from tools.acceptance.__main__ import main
+from tools.acceptance.checks import Acceptance, Pace
+from tools.acceptance.platforms import Address, Cluster, PlatformError
+
+pytestmark = pytest.mark.may_block
+
+SERVICE = {
+    "spec": {
+        "template": {
+            "metadata": {
+                "annotations": {"autoscaling.knative.dev/min-scale": "1", "autoscaling.knative.dev/max-scale": "5"}
+            }
+        }
+    },
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "traffic": [{"revisionName": "rank-items-00002", "percent": 100}, {"revisionName": "rank-items-00001"}],
+    },
+}
+
+
+def pod(name: str, *, ready: str = "True", ending: bool = False) -> dict[str, Any]:
+    metadata = {"name": name} | ({"deletionTimestamp": "2026-11-22T20:00:00Z"} if ending else {})
+    return {"metadata": metadata, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
+
+
+def program(path: Path, answers: dict[str, Any]) -> str:
+    """A command that answers by the words it is given, and fails at others; it notes what it was asked."""
+    path.write_text(
+        "#!/usr/bin/env python3\nimport json, shlex, sys\n"
+        f"line = shlex.join(sys.argv[1:])\nopen({str(path) + '.log'!r}, 'a').write(line + '\\n')\n"
+        f"found = [text for words, text in {answers!r}.items() if words in line]\n"
+        "sys.exit('no such thing') if not found else print(found[0])\n"
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    pods = {"items": [pod("a"), pod("b", ready="False"), pod("c", ending=True), pod("d")]}
+    kubectl = {
+        "get pods": json.dumps(pods),
+        "delete pod": "deleted",
+        "get broker": "http://broker-ingress.knative-eventing.svc.cluster.local/default/default",
+    }
+    return Cluster(
+        "default",
+        kubectl=[program(tmp_path / "kubectl", kubectl)],
+        kn=[program(tmp_path / "kn", {"describe": json.dumps(SERVICE), "update": ""})],
+        broker="http://127.0.0.1:8082",
+    )
+
+
+def test_instances_are_ready_pods_of_serving_revisions(cluster, tmp_path):
+    assert cluster.instances("rank-items") == ["a", "d"]
+    (asked,) = (tmp_path / "kubectl.log").read_text().splitlines()
+    assert "--namespace default" in asked
+    assert "revision in (rank-items-00002)" in asked
+
+
+def test_the_lines_for_kn_are_kns(cluster, tmp_path):
+    cluster.kn.update("rank-items", "--annotation-revision", "recsys.dev/accepted-at=1")
+    (asked,) = (tmp_path / "kn.log").read_text().splitlines()
+    assert parse(f"kn {asked}").verb == "service update"
+
+
+def test_the_broker_is_asked_by_its_name_at_the_address_given(cluster):
+    found = cluster.broker()
+    assert found == Address(
+        "http://127.0.0.1:8082/default/default", "broker-ingress.knative-eventing.svc.cluster.local"
+    )
+
+
+def test_what_kubectl_says_is_handed_on(tmp_path):
+    refusing = Cluster("default", kubectl=[program(tmp_path / "kubectl", {})], kn=["false"], broker=None)
+    with pytest.raises(PlatformError, match="no such thing"):
+        refusing.broker()
+    with pytest.raises(PlatformError, match="does not run"):
+        Cluster("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
+
+
+class Fake:
+    """A place on which nothing changes: nothing scales and nothing is replaced."""
+
+    def __init__(self, tmp_path: Path, url: str) -> None:
+        described = program(tmp_path / "fake-kn", {"describe": json.dumps(SERVICE), "update": ""})
+        self.kn = Cluster("default", kubectl=["false"], kn=[described], broker=None).kn
+        self.url = url
+        self.ended: list[str] = []
+
+    def instances(self, service: str) -> list[str]:
+        return [f"{service}-1"]
+
+    def end(self, instance: str) -> None:
+        self.ended.append(instance)
+
+    def broker(self) -> Address:
+        return Address(self.url, "broker")
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers everybody the same."""
+
+    protocol_version = "HTTP/1.1"
+    answer: dict[str, Any]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps(self.answer, separators=(",", ":")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
+    """Of a pipeline that recommends the same to everybody, whatever happens."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Answering.answer = {
+        "user_id": "user_42",
+        "recommendations": [{"item_id": f"item_{n}", "score": 1} for n in range(5)],
+    }
+    url = f"http://127.0.0.1:{server.server_port}/"
+    pace = Pace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
+    checks = Acceptance(
+        Fake(tmp_path, url), Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None
+    )
+    yield checks
+    checks.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_whole_answer_holds_and_a_degraded_one_does_not(acceptance):
+    assert acceptance.answer().holds
+    Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
+    assert not acceptance.answer().holds
+
+
+def test_an_item_that_stays_is_found(acceptance):
+    finding = acceptance.interaction()
+    assert not finding.holds
+    assert "item_0 is still there" in finding.seen
+
+
+def test_an_answer_that_is_no_event_is_found(acceptance):
+    assert not acceptance.reply().holds
+
+
+def test_what_does_not_scale_is_found(acceptance):
+    finding = acceptance.scale()
+    assert not finding.holds
+    assert finding.seen.startswith("1 after")
+    assert " 0 of " in finding.seen
+
+
+def test_what_is_not_replaced_is_found(acceptance):
+    with pytest.raises(TimeoutError, match="extract-features-1 of extract-features has not been replaced"):
+        acceptance.end()
+
+
+def test_degraded_answers_under_load_are_failures(acceptance):
+    Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
+    finding = acceptance.update()
+    assert not finding.holds
+    assert "the first: 200" in finding.seen
+
+
+def test_where_nothing_runs_it_says_so(tmp_path, capsys):
+    assert main(["--state-dir", str(tmp_path), "--only", "ready"]) == 2
+    assert capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Whether a deployment does what it should, found out by doing it."""

@@ -1,0 +1,105 @@
+"""
+`./run.sh acceptance`: find out whether a deployment does what it should, by doing it.
+
+Asks it, hands it events, loads it until it scales out, updates each function and ends an instance of each under load.
+The last three disturb whoever else uses it. Exit status 0 when all that was checked holds.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tools.acceptance.checks import Acceptance, Finding, Pace
+from tools.acceptance.platforms import Address, Cluster, Local, Platform, PlatformError
+from tools.kn import KnError
+
+CHECKS = ("ready", "answer", "interaction", "reply", "scale", "update", "end")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Check; return the exit status."""
+    options = parser().parse_args(words)
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    platform = _platform(options)
+    try:
+        acceptance = Acceptance(
+            platform,
+            _door(options, platform),
+            token=options.token_file.read_text().split()[0] if options.token_file else None,
+            pace=Pace(callers=options.callers, load_s=options.seconds),
+            users=options.users,
+            tell=tell,
+        )
+    except (KnError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    findings = []
+    for name in options.only or CHECKS:
+        findings.append(_found(name, acceptance))
+        tell(f"{'holds' if findings[-1].holds else 'FAILS'}  {name}: {findings[-1].seen}")
+    acceptance.close()
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    return 0 if all(finding.holds for finding in findings) else 1
+
+
+def _found(name: str, acceptance: Acceptance) -> Finding:
+    """Return what check *name* finds; where the pipeline cannot even be asked, that."""
+    try:
+        return acceptance.checks[name]()
+    except (PlatformError, KnError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
+        return Finding(name, holds=False, seen=f"{type(error).__name__}: {error}")
+
+
+def _platform(options: argparse.Namespace) -> Platform:
+    if not options.namespace:
+        return Local(options.state_dir)
+    kubectl, kn = shlex.split(options.kubectl), shlex.split(options.kn)
+    return Cluster(options.namespace, kubectl=kubectl, kn=kn, broker=options.broker)
+
+
+def _door(options: argparse.Namespace, platform: Platform) -> Address:
+    """Return where recommend is asked: at its own URL, or at the gateway by that name."""
+    parts = urlsplit(platform.kn.service("recommend")["status"]["url"])
+    host = options.host or parts.netloc
+    if options.gateway:
+        return Address(options.gateway, host)
+    # A name below localhost is this machine (RFC 6761), whatever the resolver says.
+    local = (parts.hostname or "").endswith("localhost")
+    return Address(f"{parts.scheme}://127.0.0.1:{parts.port or 80}" if local else parts.geturl(), host)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb's flags."""
+    parser = argparse.ArgumentParser(prog="./run.sh acceptance", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"of {', '.join(CHECKS)}")
+    parser.add_argument("--callers", type=int, default=40, help="at a time, for scale (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each load lasts (%(default)s)")
+    parser.add_argument("--users", type=int, default=1000, help="user_1 to user_N are asked for (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    where = parser.add_argument_group("where")
+    where.add_argument("--namespace", help="on the cluster; without it the platform of --state-dir")
+    where.add_argument(
+        "--gateway", metavar="URL", help="connect here for recommend: the gateway, or a port-forward of it"
+    )
+    where.add_argument("--host", help="recommend's name at the gateway; its own without")
+    where.add_argument("--broker", metavar="URL", help="connect here for the Broker: a port-forward of its ingress")
+    where.add_argument("--token-file", type=Path, help="with a bearer token for recommend")
+    where.add_argument("--kubectl", default="kubectl", help="the command (%(default)s)")
+    where.add_argument("--kn", default="kn", help="the command (%(default)s)")
+    where.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
