@@ -18,6 +18,8 @@ from localkn.kn import _edit_template, add_verbs
 from tests.knative.command_lines import Line, parse
 from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, overlay, services
 from tests.knative.rules import MADE_ELSEWHERE
+from tools.acceptance.__main__ import parser as acceptance_parser
+from tools.acceptance.checks import FUNCTIONS
 from tools.images.building import IMAGES
 from tools.rollout.__main__ import parser as rollout_parser
 
@@ -28,6 +30,7 @@ OVERLAYS = {"recsys": "prod", "default": "dev"}
 # What Knative's installation brings.
 INSTALLED = {
     "knative-serving": {"config-network", "config-domain", "config-certmanager", "config-features"},
+    "knative-eventing": {"broker-ingress"},
     "kourier-system": {"kourier-internal"},
 }
 
@@ -169,13 +172,16 @@ def test_kubectl_lines(command):
 
 @pytest.mark.parametrize("command", lines("./run.sh"))
 def test_our_own_verbs(command):
-    """The verb is there; a rollout's flags are parsed by its own parser."""
+    """The verb is there; its flags are parsed by its own parser, and name what the manifests have."""
     _, verb, *words = shlex.split(command)
     assert f"run_{verb}()" in (ROOT / "run.sh").read_text()
-    assert verb == "rollout"
-    options = rollout_parser().parse_args(words)
-    assert options.service in services(overlay(OVERLAYS[options.namespace]))
-    assert {_image_name(image) for image in options.image} <= IMAGES.keys()
+    options = {"rollout": rollout_parser, "acceptance": acceptance_parser}[verb]().parse_args(words)
+    there = services(overlay(OVERLAYS[options.namespace]))
+    if verb == "rollout":
+        assert options.service in there
+        assert {_image_name(image) for image in options.image} <= IMAGES.keys()
+    else:
+        assert set(FUNCTIONS) <= there.keys()
 
 
 def test_every_alert_has_its_paragraph():
