@@ -104,7 +104,7 @@ class TestInteraction:
         reply = replied(await handler(carry(event(VIEW, extensions={"traceparent": "00-1"}))))
         assert (reply.type, reply.subject) == (events.UPDATED, "zoe")
         assert json.loads(reply.data)["history"] == ["item_1"]
-        assert reply.extensions == {"causationid": "1", "traceparent": "00-1"}
+        assert reply.extensions == {"causationid": "1", "correlationid": "1", "traceparent": "00-1"}
         again = replied(await handler(carry(event(VIEW))))
         assert again.id == reply.id
 

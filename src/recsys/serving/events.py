@@ -61,6 +61,7 @@ def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subjec
     Return the event that answers *cause*, which came with *call*.
 
     Its id derives from the cause's, so it is one event however often it is sent. It goes on in the trace of *call*.
+    `correlationid` stays the same through a chain of replies: its first event's, or that event's id where it has none.
     """
     carried = {name: cause.extensions[name] for name in _CARRIED if name in cause.extensions}
     carried |= {name.decode(): value.decode("latin-1") for name, value in call.span.context() if name != b"baggage"}
@@ -70,7 +71,7 @@ def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subjec
         type=type_,
         subject=subject,
         data=data,
-        extensions={"causationid": cause.id, **carried},
+        extensions={"causationid": cause.id, "correlationid": cause.id, **carried},
     )
 
 
