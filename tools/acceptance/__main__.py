@@ -8,6 +8,7 @@ The last three disturb whoever else uses it. Exit status 0 when all that was che
 import argparse
 import json
 import shlex
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
             platform,
             _door(options, platform),
             token=options.token_file.read_text().split()[0] if options.token_file else None,
+            trust=ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None,
             pace=Pace(callers=options.callers, load_s=options.seconds),
             users=options.users,
             tell=tell,
@@ -84,7 +86,12 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./run.sh acceptance", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"of {', '.join(CHECKS)}")
     parser.add_argument("--callers", type=int, default=40, help="at a time, for scale (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long each load lasts (%(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="how long each load lasts; longer than three updates take (%(default)s)",
+    )
     parser.add_argument("--users", type=int, default=1000, help="user_1 to user_N are asked for (%(default)s)")
     parser.add_argument("--json", action="store_true", help="for machines")
     where = parser.add_argument_group("where")
@@ -95,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--host", help="recommend's name at the gateway; its own without")
     where.add_argument("--broker", metavar="URL", help="connect here for the Broker: a port-forward of its ingress")
     where.add_argument("--token-file", type=Path, help="with a bearer token for recommend")
+    where.add_argument("--ca-file", type=Path, help="whose HTTPS certificates are believed")
     where.add_argument("--kubectl", default="kubectl", help="the command (%(default)s)")
     where.add_argument("--kn", default="kn", help="the command (%(default)s)")
     where.add_argument("--state-dir", type=Path, default=Path(".recsys"))

@@ -6,6 +6,7 @@ An answer counts as failed under load when it is none, wrong, or lacks a hop: a 
 
 import asyncio
 import json
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +65,7 @@ class Acceptance:
         platform: What it runs on.
         door: Where recommend is asked.
         token: Bearer token for recommend, if it wants one.
+        trust: Whose certificates are believed, where a door has HTTPS; None for the system's.
         pace: How hard and how long.
         users: How many the pipeline knows: user_1, user_2, ...
         tell: Where progress goes.
@@ -75,6 +77,7 @@ class Acceptance:
         door: Address,
         *,
         token: str | None,
+        trust: ssl.SSLContext | None = None,
         pace: Pace,
         users: int,
         tell: Callable[[str], None],
@@ -85,7 +88,8 @@ class Acceptance:
         self._pace = pace
         self._users = users
         self._tell = tell
-        self._client = httpx.Client(timeout=10.0, trust_env=False)
+        self._trust = trust or ssl.create_default_context()
+        self._client = httpx.Client(timeout=10.0, trust_env=False, verify=self._trust)
         self.checks: Mapping[str, Callable[[], Finding]] = {
             "ready": self.ready,
             "answer": self.answer,
@@ -191,7 +195,8 @@ class Acceptance:
         """Have so many callers ask, from the first request on counted; the block's end waits for theirs."""
         seconds = self._pace.load_s
         parts = urlsplit(self._door.url)
-        door = Door(parts.hostname or "127.0.0.1", parts.port or 80)
+        secure = parts.scheme == "https"
+        door = Door(parts.hostname or "", parts.port or (443 if secure else 80), self._trust if secure else None)
         headers = [name + b": " + value for name, value in self._authorization]
         work = ask_recommend(self._users, host=self._door.host.encode("latin-1"), headers=headers)
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
