@@ -1,7 +1,7 @@
 """
 One connection to Redis for all calls at once.
 
-redis-py makes the connection (names, TLS, password, protocol), packs commands and parses answers. Its clients and
+redis-py makes the connection (names, TLS, password, protocol) and parses answers. Its clients and
 pipelines hand a connection to one call at a time, with a pool, retries and statistics around it, which costs more than
 the rest of a read together (docs/adr/0015-redis-link.md).
 """
@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Command = Sequence[Any]
+Command = tuple[Any, ...]
 
 
 class RedisLink:
@@ -44,52 +45,61 @@ class RedisLink:
         Raises:
             RedisError: no connection, or it broke, or no answers in time.
         """
-        opened = None
+        ends = asyncio.get_running_loop().time() + self._timeout_s
+        packed = b"".join(map(pack_command, commands))
+        opened = await self._opened(ends)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                opened = await self._opened()
-                try:
-                    return await opened.ask(commands)
-                except RedisConnectionError:
-                    # It may have been closed long ago: nobody tells a connection that is idle.
-                    opened = await self._opened()
-                    return await opened.ask(commands)
-        except TimeoutError as error:
-            if opened is not None:
-                await opened.aclose()
-            raise RedisTimeoutError("no answer in time") from error
+            return await opened.ask(packed, len(commands), ends)
+        except RedisConnectionError:
+            # It may have been closed long ago: nobody tells a connection that is idle.
+            opened = await self._opened(ends)
+            return await opened.ask(packed, len(commands), ends)
 
     async def aclose(self) -> None:
         """Close the connection."""
         if self._open is not None:
             await self._open.aclose()
 
-    async def _opened(self) -> "_Open":
+    async def _opened(self, ends: float) -> "_Open":
         if self._open is not None and not self._open.broken:
             return self._open
-        async with self._opening:
-            if self._open is None or self._open.broken:
-                await self.aclose()
-                self._open = await _Open.make(self._make_connection())
-            return self._open
+        try:
+            async with asyncio.timeout_at(ends), self._opening:
+                if self._open is None or self._open.broken:
+                    await self.aclose()
+                    self._open = await _Open.make(self._make_connection())
+                return self._open
+        except TimeoutError as error:
+            raise RedisTimeoutError("no connection in time") from error
 
 
 class _Call:
-    """Commands on their way: the answers so far, and the future that gets all of them."""
+    """Commands on their way: the answers so far, and the future that gets all of them before it *ends*."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, ends: float) -> None:
         self.missing = count
+        self.ends = ends
         self.answers: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
+    def fail(self, error: RedisError) -> None:
+        # Done already: whoever asked has left.
+        if not self.done.done():
+            self.done.set_exception(error)
+
 
 class _Open:
-    """A connection that is there, until it is `broken`."""
+    """
+    A connection that is there, until it is `broken`.
+
+    Calls are answered in their order, so the first of them is the first to be late: one timer watches over all.
+    """
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._calls: deque[_Call] = deque()
         self._reader = asyncio.create_task(self._read())
+        self._watch: asyncio.TimerHandle | None = None
         self.broken = False
 
     @classmethod
@@ -101,19 +111,22 @@ class _Open:
             raise
         return cls(connection)
 
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask(self, packed: bytes, count: int, ends: float) -> list[Any]:
         if not self._connection.is_connected:
             # Left to itself it would connect anew, and nobody would read from it.
             self.broken = True
             raise RedisConnectionError("the connection was closed")
-        call = _Call(len(commands))
+        call = _Call(count, ends)
         self._calls.append(call)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_at(ends, self._look)
         try:
             # Written before the first pause, so calls are answered in the order in which they stand in the queue.
-            await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+            await self._connection.send_packed_command(packed, check_health=False)
         except BaseException:
             # Whatever was written of it, the next answer could not be told from this one's.
             self.broken = True
+            call.done.cancel()
             raise
         return await call.done
 
@@ -124,6 +137,21 @@ class _Open:
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
 
+    def _look(self) -> None:
+        """End the connection where the first call is late: its answers could be taken for the next one's."""
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        if not self._calls:
+            return
+        if self._calls[0].ends > loop.time():
+            self._watch = loop.call_at(self._calls[0].ends, self._look)
+            return
+        self.broken = True
+        for call in self._calls:
+            if call.ends <= loop.time():
+                call.fail(RedisTimeoutError("no answer in time"))
+        self._reader.cancel()
+
     async def _read(self) -> None:
         failure: RedisError = RedisConnectionError("the connection was closed")
         try:
@@ -133,9 +161,10 @@ class _Open:
             failure = error
         finally:
             self.broken = True
+            if self._watch is not None:
+                self._watch.cancel()
             for call in self._calls:
-                if not call.done.done():
-                    call.done.set_exception(failure)
+                call.fail(failure)
 
     async def _next(self) -> Any:
         try:
@@ -151,6 +180,5 @@ class _Open:
         call.missing -= 1
         if not call.missing:
             self._calls.popleft()
-            # Done already: whoever asked has left.
             if not call.done.done():
                 call.done.set_result(call.answers)
