@@ -23,7 +23,7 @@ Command = tuple[Any, ...]
 
 class RedisLink:
     """
-    Sends commands as they come; answers come back in that order.
+    Sends commands as they come, those of one turn of the event loop together; answers come back in that order.
 
     Args:
         make_connection: Returns a connection that is not connected yet, with no timeout of its own.
@@ -100,6 +100,8 @@ class _Open:
         self._calls: deque[_Call] = deque()
         self._reader = asyncio.create_task(self._read())
         self._watch: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []
+        self._sender: asyncio.Task[None] | None = None
         self.broken = False
 
     @classmethod
@@ -112,22 +114,16 @@ class _Open:
         return cls(connection)
 
     async def ask(self, packed: bytes, count: int, ends: float) -> list[Any]:
-        if not self._connection.is_connected:
-            # Left to itself it would connect anew, and nobody would read from it.
+        if self.broken or not self._connection.is_connected:
             self.broken = True
             raise RedisConnectionError("the connection was closed")
         call = _Call(count, ends)
         self._calls.append(call)
+        self._unsent.append(packed)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_at(ends, self._look)
-        try:
-            # Written before the first pause, so calls are answered in the order in which they stand in the queue.
-            await self._connection.send_packed_command(packed, check_health=False)
-        except BaseException:
-            # Whatever was written of it, the next answer could not be told from this one's.
-            self.broken = True
-            call.done.cancel()
-            raise
+        if len(self._unsent) == 1:
+            self._sender = asyncio.create_task(self._send())
         return await call.done
 
     async def aclose(self) -> None:
@@ -136,6 +132,19 @@ class _Open:
         await asyncio.wait([self._reader])
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
+
+    async def _send(self) -> None:
+        """Send what was asked in one turn of the event loop with one write, in the order in which the calls stand."""
+        packed = b"".join(self._unsent)
+        self._unsent.clear()
+        try:
+            # Left to itself the connection would connect anew, and nobody would read from it.
+            if self._connection.is_connected:
+                await self._connection.send_packed_command(packed, check_health=False)
+        except RedisError:
+            # Whatever was written of it, the next answer could not be told from this one's.
+            self.broken = True
+            self._reader.cancel()
 
     def _look(self) -> None:
         """End the connection where the first call is late: its answers could be taken for the next one's."""
