@@ -90,6 +90,23 @@ async def test_calls_at_once_share_a_connection_and_keep_apart():
         await link.aclose()
 
 
+async def test_calls_of_one_turn_are_one_write():
+    """What is asked in one turn of the event loop arrives together."""
+    arrived = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            arrived.append(data.count(PING))
+            writer.write(b":0\r\n" * data.count(PING))
+
+    async with serving(note) as server:
+        link = server.link()
+        await link.ask([("PING",)])
+        await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))
+        assert arrived == [1, 5]
+        await link.aclose()
+
+
 async def test_an_error_is_an_answer():
     """What Redis refuses is handed back in its place; the connection is as good as before."""
 
@@ -132,6 +149,20 @@ async def test_no_answer_in_time_is_an_error_and_ends_the_connection():
         with pytest.raises(RedisTimeoutError):
             await link.ask([("PING",)])
         assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_only_those_who_waited_too_long_are_told_so():
+    """The connection ends for all; a younger call is asked again over the next one, in what it has left."""
+    async with serving(ignore, count) as server:
+        link = server.link(timeout_s=0.2)
+        older = asyncio.create_task(link.ask([("PING",)]))
+        await asyncio.sleep(0.1)
+        younger = asyncio.create_task(link.ask([("PING",)]))
+        with pytest.raises(RedisTimeoutError):
+            await older
+        assert await younger == [1]
         assert server.connections == 2
         await link.aclose()
 
