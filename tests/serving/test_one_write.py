@@ -2,7 +2,7 @@
 
 import asyncio
 
-from recsys.serving.server import OneWrite
+from recsys.serving.protocol import OneWrite
 
 
 class Kernel(asyncio.Transport):

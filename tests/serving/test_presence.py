@@ -4,7 +4,7 @@ import time
 import pytest
 
 from recsys.serving import presence
-from recsys.serving.presence import ClientGoneError, Presence
+from recsys.serving.presence import ClientGoneError, Presence, Rounds
 
 
 @pytest.fixture(autouse=True)
@@ -23,18 +23,16 @@ async def gone() -> object:
 
 async def test_a_caller_that_stays_changes_nothing():
     """While the caller is there the block runs to its end, and its errors pass through."""
-    async with Presence(never, within_s=5):
+    with Presence(never, within_s=5, rounds=Rounds()):
         await asyncio.sleep(0.01)
-    with pytest.raises(KeyError):
-        async with Presence(never, within_s=5):
-            raise KeyError
+    with pytest.raises(KeyError), Presence(never, within_s=5, rounds=Rounds()):
+        raise KeyError
 
 
 async def test_work_ends_when_the_caller_leaves():
     """A disconnect cancels the block, which then says that nobody is there."""
-    with pytest.raises(ClientGoneError):
-        async with Presence(gone, within_s=5):
-            await asyncio.Event().wait()
+    with pytest.raises(ClientGoneError), Presence(gone, within_s=5, rounds=Rounds()):
+        await asyncio.Event().wait()
     await asyncio.sleep(0)  # the cancellation was used up, not left behind
 
 
@@ -44,7 +42,7 @@ async def test_other_messages_are_not_a_departure():
     async def more() -> object:
         return {"type": "http.request"}
 
-    async with Presence(more, within_s=5):
+    with Presence(more, within_s=5, rounds=Rounds()):
         await asyncio.sleep(0.01)
 
 
@@ -52,7 +50,7 @@ async def test_other_cancellations_stay_cancellations():
     """A cancellation from elsewhere is not mistaken for a disconnect."""
 
     async def work() -> None:
-        async with Presence(never, within_s=5):
+        with Presence(never, within_s=5, rounds=Rounds()):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -64,7 +62,7 @@ async def test_other_cancellations_stay_cancellations():
 
 async def test_work_that_is_over_is_not_cancelled():
     """A disconnect noticed in the same moment as the end of the work does not undo it."""
-    async with Presence(gone, within_s=5):
+    with Presence(gone, within_s=5, rounds=Rounds()):
         pass
     await asyncio.sleep(0.01)
 
@@ -75,18 +73,16 @@ async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
     """A block that takes longer is cancelled, be its time shorter or longer than the wait for the watcher."""
     monkeypatch.setattr(presence, "WATCH_AFTER_S", watch_after_s)
     began = time.monotonic()
-    with pytest.raises(TimeoutError):
-        async with Presence(never, within_s=within_s):
-            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError), Presence(never, within_s=within_s, rounds=Rounds()):
+        await asyncio.Event().wait()
     assert within_s - 0.002 <= time.monotonic() - began < 0.5
     await asyncio.sleep(0)
 
 
 async def test_the_first_reason_counts():
     """Who leaves while the time ends is one of both, and nothing is left to cancel somebody else."""
-    with pytest.raises((ClientGoneError, TimeoutError)):
-        async with Presence(gone, within_s=0.0):
-            await asyncio.Event().wait()
+    with pytest.raises((ClientGoneError, TimeoutError)), Presence(gone, within_s=0.0, rounds=Rounds()):
+        await asyncio.Event().wait()
     await asyncio.sleep(0.01)
     task = asyncio.current_task()
     assert task is not None

@@ -12,7 +12,8 @@ import uvicorn
 from functions_framework.aio import create_asgi_app
 
 from recsys.serving.asgi import Shell, service_of
-from recsys.serving.server import Protocol, Server, listen
+from recsys.serving.protocol import Protocol
+from recsys.serving.server import Server, listen
 from recsys.settings import SettingsError
 from recsys.telemetry.logs import configure_logs
 

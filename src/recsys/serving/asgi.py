@@ -43,7 +43,7 @@ def as_function(service: Service) -> FunctionType:
         except ClientGoneError:
             return Response(status_code=499)
         response = Response(reply.body, status_code=reply.status)
-        response.raw_headers = _headers(reply)
+        response.raw_headers = headers_of(reply)
         return response
 
     handle.service = service  # type: ignore[attr-defined]
@@ -74,14 +74,14 @@ class Shell:
 
     def __init__(self, framework: Starlette, service: Service, *, on_failed_start: Callable[[], None]) -> None:
         self._framework = framework
-        self._service = service
+        self.service = service
         self._on_failed_start = on_failed_start
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http" and scope["path"] in {"/", "/livez", "/readyz"}:
             with contextlib.suppress(ClientGoneError):
-                await _send_reply(await self._service.answer(scope, receive), send)
+                await _send_reply(await self.service.answer(scope, receive), send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -90,33 +90,33 @@ class Shell:
     async def _live(self, receive: Receive, send: Send) -> None:
         """Run the lifespan. The server listens while the service still warms up, and `/readyz` says so."""
         await receive()
-        settings = self._service.settings
-        with exposed(self._service.exposition, host=settings.host, port=settings.metrics_port):
+        settings = self.service.settings
+        with exposed(self.service.exposition, host=settings.host, port=settings.metrics_port):
             await self._live_exposed(receive, send)
 
     async def _live_exposed(self, receive: Receive, send: Send) -> None:
         background = {asyncio.create_task(self._start())}
-        if self._service.settings.stats_socket:
-            settings = self._service.settings
+        if self.service.settings.stats_socket:
+            settings = self.service.settings
             background.add(
-                asyncio.create_task(report_load(self._service.load, path=settings.stats_socket, pod=settings.pod))
+                asyncio.create_task(report_load(self.service.load, path=settings.stats_socket, pod=settings.pod))
             )
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await self._service.stop()
+        await self.service.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
         try:
-            await self._service.start(before_ready=settle_memory)
+            await self.service.start(before_ready=settle_memory)
         except Exception:
             log.exception("start_failed")
             self._on_failed_start()
         else:
-            log.info("ready", extra={"function": self._service.name, "pid": os.getpid()})
+            log.info("ready", extra={"function": self.service.name, "pid": os.getpid()})
 
 
 def settle_memory() -> None:
@@ -132,11 +132,12 @@ def settle_memory() -> None:
 
 
 async def _send_reply(reply: Reply, send: Send) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": _headers(reply)})
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers_of(reply)})
     await send({"type": "http.response.body", "body": reply.body})
 
 
-def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """Return the headers *reply* is sent with, those of its body among them."""
     return [
         (b"content-type", reply.content_type),
         (b"content-length", b"%d" % len(reply.body)),

@@ -15,6 +15,37 @@ class ClientGoneError(Exception):
     """The caller closed the connection before the answer was there: there is nobody to answer."""
 
 
+class Rounds:
+    """
+    Looks after the blocks of one event loop that have just begun: those still there a round later get a watcher.
+
+    Cost: a dictionary entry a block, and one timer for all of them, where each would have started and stopped its own.
+    """
+
+    def __init__(self) -> None:
+        # In the order in which they came.
+        self._young: dict[Presence, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take_in(self, presence: "Presence") -> None:
+        """Watch *presence* from 20 to 40 ms on, unless it leaves before."""
+        self._young[presence] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+
+    def let_go(self, presence: "Presence") -> None:
+        """Forget *presence*; it need not be here."""
+        self._young.pop(presence, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(WATCH_AFTER_S, self._look) if self._young else None
+        begun = loop.time() - WATCH_AFTER_S
+        while self._young and (oldest := next(iter(self._young))).began <= begun:
+            del self._young[oldest]
+            oldest.watch()
+
+
 class Presence:
     """
     Cancels the block it guards when the caller disconnects, or when the time is over.
@@ -24,28 +55,39 @@ class Presence:
     Args:
         receive: The request's ASGI channel, its body already read: what comes next is the disconnect.
         within_s: How long the block may take.
+        rounds: What looks after it at first.
 
-    Cost: a timer; for blocks longer than 20 ms another one and a task. One timer for both is why the time is kept here.
+    Attributes:
+        began: When the block began, by the loop's clock.
+
+    Cost: for blocks longer than 20 ms a timer and a task.
     """
 
-    def __init__(self, receive: Receive, *, within_s: float) -> None:
+    def __init__(self, receive: Receive, *, within_s: float, rounds: Rounds) -> None:
         self._receive = receive
         self._within_s = within_s
+        self._rounds = rounds
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._verdict: type[Exception] | None = None
+        self.began = self._loop.time()
 
-    async def __aenter__(self) -> Self:
-        """Begin to watch, in a while."""
+    def __enter__(self) -> Self:
+        """Begin to watch: in a while, or at once where there is less time than that."""
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(min(WATCH_AFTER_S, self._within_s), self._begin)
+        if self._within_s > 2 * WATCH_AFTER_S:
+            self._rounds.take_in(self)
+        else:
+            self.watch()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop watching; tell a disconnect and the end of the time from another cancellation."""
+        self._rounds.let_go(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._watcher is not None:
@@ -53,10 +95,10 @@ class Presence:
         if self._verdict and self._task and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise self._verdict from error
 
-    def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, self._within_s - WATCH_AFTER_S), self._end, TimeoutError)
-        self._watcher = loop.create_task(self._watch())
+    def watch(self) -> None:
+        """Wait for the caller's departure and for the end of the time."""
+        self._timer = self._loop.call_at(self.began + self._within_s, self._end, TimeoutError)
+        self._watcher = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         message = await self._receive()

@@ -1,5 +1,5 @@
 """
-uvicorn, with what it lacks: a drain that loses no request, exit status 0 after it, and answers in one piece.
+uvicorn, with what it lacks: a drain that loses no request, and exit status 0 after it.
 """
 
 import asyncio
@@ -9,62 +9,13 @@ import socket
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
 
 _POLL_S = 0.02
-
-
-class OneWrite:
-    """
-    A transport that sends what is written within one turn of the event loop together.
-
-    uvicorn writes an answer's head and its body one after the other, and uvloop hands each write to the kernel at
-    once: two calls, two packets, and a reader that may be woken twice.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held: list[bytes] = []
-        self._call_soon = asyncio.get_running_loop().call_soon
-
-    def write(self, data: bytes) -> None:
-        """Send *data* soon; at once with what was written before it in this turn."""
-        if self._held:
-            self._held.append(data)
-            self.flush()
-        else:
-            self._held.append(data)
-            self._call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Send what has not been sent; nothing where the caller has gone meanwhile."""
-        if self._held:
-            held = b"".join(self._held)
-            self._held.clear()
-            if not self._transport.is_closing():
-                self._transport.write(held)
-
-    def close(self) -> None:
-        """Send what has not been sent, and close."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol over `OneWrite`."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection in."""
-        super().connection_made(cast("asyncio.Transport", OneWrite(cast("asyncio.Transport", transport))))
 
 
 class Server(uvicorn.Server):

@@ -29,7 +29,7 @@ from recsys.contracts.problems import (
 from recsys.serving.auth.guard import make_guard
 from recsys.serving.call import Call, Deadline, Handler, RawHeaders, Reply, find_header
 from recsys.serving.load import Load
-from recsys.serving.presence import ClientGoneError, Presence, Receive
+from recsys.serving.presence import ClientGoneError, Presence, Receive, Rounds
 from recsys.serving.receipt import Receipt
 from recsys.serving.settings import ServingSettings
 from recsys.settings import SettingsError
@@ -92,6 +92,7 @@ class Service:
         self._open_handler = open_handler
         self._handler: Handler | None = None
         self._parts = AsyncExitStack()
+        self._rounds = Rounds()
         self._starting = asyncio.Lock()
         self._guard = make_guard(settings.auth)
         self._started_s = 0.0
@@ -200,7 +201,7 @@ class Service:
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
-            async with Presence(receive, within_s=call.deadline.left_s()):
+            with Presence(receive, within_s=call.deadline.left_s(), rounds=self._rounds):
                 return await handler(call)
         except ServingError as error:
             return self._refuse(error, call.request_id, call.span)
@@ -293,10 +294,9 @@ async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> byt
         BodyTooLargeError: announced or found to be longer.
         ClientGoneError: the connection closed first.
     """
-    too_large = BodyTooLargeError(f"at most {limit} bytes are accepted")
     announced = find_header(headers, b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limit:
-        raise too_large
+        raise _too_large(limit)
     body = b""
     while True:
         message = await receive()
@@ -304,9 +304,13 @@ async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> byt
             raise ClientGoneError
         body += cast("bytes", message.get("body", b""))
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
         if not message.get("more_body", False):
             return body
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"at most {limit} bytes are accepted")
 
 
 def _check_media_type(headers: RawHeaders) -> None:

@@ -1,13 +1,15 @@
 """A feature store that is timed."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import TypeVar
 
 from recsys.contracts.wire import Features
 from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError, UserRecord
 from recsys.telemetry import definitions
 from recsys.telemetry.instruments import Counter, Histogram, Instrument
+
+Result = TypeVar("Result")
 
 
 class MeasuredStore:
@@ -24,13 +26,11 @@ class MeasuredStore:
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return *user_ids*."""
-        with self._measured("read"):
-            return await self._store.read(user_ids, history=history)
+        return await self._measured("read", self._store.read(user_ids, history=history))
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions*."""
-        with self._measured("apply"):
-            return await self._store.apply(interactions)
+        return await self._measured("apply", self._store.apply(interactions))
 
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
@@ -48,11 +48,10 @@ class MeasuredStore:
         """Close the store."""
         await self._store.aclose()
 
-    @contextmanager
-    def _measured(self, operation: str) -> Iterator[None]:
+    async def _measured(self, operation: str, trip: Awaitable[Result]) -> Result:
         began = time.monotonic()
         try:
-            yield
+            return await trip
         except StoreError:
             self._errors.add(operation)
             raise

@@ -108,20 +108,22 @@ class RedisStore:
             url,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
+            decode_responses=True,
             # A connection that Redis closed while it was idle costs one more try, not a failed call.
             retry=Retry(NoBackoff(), 1),
             **credentials,
         )
         pool = self._redis.connection_pool
         self._link = RedisLink(
-            # The link has a timeout for each call; its reader waits as long as nobody asks.
-            lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None}),
+            # The link has a timeout for each call; its reader waits as long as nobody asks. In protocol 2 the server says
+            # nothing that it was not asked for.
+            lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None, "protocol": 2}),
             timeout_s=TIMEOUT_S,
         )
         self._window_us = int(window_s * 1_000_000)
         self._ttl_s = ttl_s
         self._clock = clock
-        self._generation = b"0"
+        self._generation = "0"
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return *user_ids*."""
@@ -172,7 +174,7 @@ class RedisStore:
         """
         with _translated():
             before = await self._pointed_at()
-            self._generation = b"%d" % (int(before) + 1)
+            self._generation = str(int(before) + 1)
             try:
                 # What an earlier replacement left that did not get through.
                 await self._delete(self._generation)
@@ -189,9 +191,9 @@ class RedisStore:
         """Yield every record by user id; users that come or go meanwhile may be missed."""
         with _translated():
             self._generation = await self._pointed_at()
-            prefix = b"recsys:%b:{" % self._generation
-            keys = [key async for key in self._redis.scan_iter(match=prefix + b"*}:u", count=1000)]
-        user_ids = sorted(unquote(key[len(prefix) : -len(b"}:u")].decode()) for key in keys)
+            prefix, suffix = f"recsys:{self._generation}:{{", "}:u"
+            keys = [key async for key in self._redis.scan_iter(match=f"{prefix}*{suffix}", count=1000)]
+        user_ids = sorted(unquote(key[len(prefix) : -len(suffix)]) for key in keys)
         for start in range(0, len(user_ids), _CHUNK):
             some = user_ids[start : start + _CHUNK]
             for user_id, answer in zip(some, await self._run(partial(self._scan_of, some)), strict=True):
@@ -207,9 +209,9 @@ class RedisStore:
         keys = (self._keys(user_id)[:3] for user_id in user_ids)
         return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
 
-    async def _pointed_at(self) -> bytes:
+    async def _pointed_at(self) -> str:
         found = await self._redis.get(_POINTER)
-        return found if isinstance(found, bytes) else b"0"
+        return found if isinstance(found, str) else "0"
 
     async def _run(self, commands: Callable[[], Sequence[Command]]) -> list[Any]:
         """
@@ -221,9 +223,9 @@ class RedisStore:
         with _translated():
             while True:
                 generation, *answers = await self._send([("GET", _POINTER), *commands()])
-                if (generation or b"0") == self._generation:
+                if (generation or "0") == self._generation:
                     return answers
-                self._generation = generation or b"0"
+                self._generation = generation or "0"
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         answers = await self._link.ask(commands)
@@ -254,9 +256,9 @@ class RedisStore:
         await pipeline.execute()
         return count
 
-    async def _delete(self, generation: bytes) -> None:
-        doomed: list[bytes] = []
-        async for key in self._redis.scan_iter(match=b"recsys:%b:*" % generation, count=1000):
+    async def _delete(self, generation: str) -> None:
+        doomed: list[str] = []
+        async for key in self._redis.scan_iter(match=f"recsys:{generation}:*", count=1000):
             doomed.append(key)
             if len(doomed) == _CHUNK:
                 await self._redis.unlink(*doomed)
@@ -266,11 +268,11 @@ class RedisStore:
 
     def _keys(self, user_id: str) -> tuple[str, str, str, str]:
         # Braces inside an id would end the hash tag early.
-        tagged = f"recsys:{self._generation.decode()}:{{{quote(user_id, safe=_SAFE)}}}"
+        tagged = f"recsys:{self._generation}:{{{quote(user_id, safe=_SAFE)}}}"
         return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
 
     def _population_key(self) -> str:
-        return f"recsys:{self._generation.decode()}:population"
+        return f"recsys:{self._generation}:population"
 
 
 _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "{}%*?[]\\")
@@ -295,15 +297,15 @@ def _read(user: str, times: str, *, history: int) -> list[Command]:
 _READ_LENGTH = 4
 
 
-def _known(user_id: str, profile: list[Any], items: list[bytes]) -> KnownUser | None:
+def _known(user_id: str, profile: list[Any], items: list[str]) -> KnownUser | None:
     if profile[0] is None:
         return None
-    return KnownUser(user_id, *_profile(profile), [item.decode() for item in items])
+    return KnownUser(user_id, *_profile(profile), items)
 
 
-def _record(user_id: str, profile: list[Any], items: list[bytes], weights: list[bytes]) -> UserRecord:
+def _record(user_id: str, profile: list[Any], items: list[str], weights: list[str]) -> UserRecord:
     history = [
-        HistoryItem(item.decode(), float(weight), -int(float(score)))
+        HistoryItem(item, float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
     ]
     return UserRecord(user_id, *_profile(profile), history)
@@ -313,7 +315,7 @@ def _profile(values: list[Any]) -> tuple[str, int, int, int, int, int, int | Non
     age_group, *counters, as_of_us = values
     views, clicks, purchases, sessions, session_ms = (int(counter or 0) for counter in counters)
     return (
-        age_group.decode(),
+        age_group,
         views,
         clicks,
         purchases,

@@ -1,22 +1,24 @@
 """
 One connection to Redis for all calls at once.
 
-redis-py makes the connection (names, TLS, password, protocol) and parses answers. Its clients and
-pipelines hand a connection to one call at a time, with a pool, retries and statistics around it, which costs more than
-the rest of a read together (docs/adr/0015-redis-link.md).
+redis-py makes the connection (names, TLS, password, protocol) and hiredis packs commands and parses answers. redis-py's
+clients and pipelines hand a connection to one call at a time, with a pool, retries and statistics around it, which
+costs more than the rest of a read together (docs/adr/0015-redis-link.md).
 """
 
 import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+_READ_BYTES = 1 << 16
 
 Command = tuple[Any, ...]
 
@@ -40,7 +42,7 @@ class RedisLink:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """
-        Send *commands* together and return their answers; an error that Redis answers with is one of them.
+        Send *commands* together and return their answers, bytes as text; an error that Redis answers is one of them.
 
         Raises:
             RedisError: no connection, or it broke, or no answers in time.
@@ -163,23 +165,24 @@ class _Open:
 
     async def _read(self) -> None:
         failure: RedisError = RedisConnectionError("the connection was closed")
+        # redis-py hands out one answer at a time, each by way of three coroutines; here all that came together are taken.
+        stream = cast("asyncio.StreamReader", self._connection._reader)  # noqa: SLF001
+        reader = Reader(protocolError=InvalidResponse, replyError=_refusal, encoding="utf-8", errors="replace")
         try:
-            while True:
-                self._settle(await self._next())
+            while data := await stream.read(_READ_BYTES):
+                reader.feed(data)
+                while (answer := reader.gets()) is not False:
+                    self._settle(answer)
         except RedisError as error:
             failure = error
+        except OSError as error:
+            failure = RedisConnectionError(f"the connection broke: {error.strerror}")
         finally:
             self.broken = True
             if self._watch is not None:
                 self._watch.cancel()
             for call in self._calls:
                 call.fail(failure)
-
-    async def _next(self) -> Any:
-        try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
 
     def _settle(self, answer: Any) -> None:
         if not self._calls:
@@ -191,3 +194,7 @@ class _Open:
             self._calls.popleft()
             if not call.done.done():
                 call.done.set_result(call.answers)
+
+
+def _refusal(text: str) -> ResponseError:
+    return NoScriptError(text) if text.startswith("NOSCRIPT ") else ResponseError(text)

@@ -1,0 +1,257 @@
+"""
+HTTP/1.1 by uvicorn, with a direct path for the requests that functions are made for.
+
+Nearly all of them are plain: `POST /` that stays connected, whole in what one read of the connection brought, with no
+other one in flight on it. Such a request needs no scope, no queue for the parts of its body and no answer in parts: it
+goes straight to the service, and the answer is one write. Whatever is not plain in any respect goes uvicorn's way.
+Parsing is httptools' either way. docs/adr/0001-own-entry-point.md has what it saves.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol
+
+from recsys.contracts.problems import ServingError
+from recsys.serving.asgi import Shell, headers_of
+from recsys.serving.call import RawHeaders, Reply
+from recsys.serving.presence import ClientGoneError, Receive
+from recsys.serving.service import Scope, problem_reply
+
+Answer = Callable[[Scope, Receive], Awaitable[Reply]]
+
+log = logging.getLogger("recsys.serving")
+
+
+class OneWrite:
+    """
+    A transport that sends what is written within one turn of the event loop together.
+
+    uvicorn writes an answer's head and its body one after the other, and uvloop hands each write to the kernel at
+    once: two calls, two packets, and a reader that may be woken twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] = []
+        self._call_soon = asyncio.get_running_loop().call_soon
+
+    def write(self, data: bytes) -> None:
+        """Send *data* soon; at once with what was written before it in this turn."""
+        if self._held:
+            self.write_now(data)
+        else:
+            self._held.append(data)
+            self._call_soon(self.flush)
+
+    def write_now(self, data: bytes) -> None:
+        """Send *data* at once, after what has not been sent."""
+        self._held.append(data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what has not been sent; nothing where the caller has gone meanwhile."""
+        if self._held:
+            held = b"".join(self._held)
+            self._held.clear()
+            if not self._transport.is_closing():
+                self._transport.write(held)
+
+    def close(self) -> None:
+        """Send what has not been sent, and close."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Protocol(HttpToolsProtocol):
+    """
+    One connection.
+
+    Also cheaper than uvicorn's: one timer a connection for its idle time, not a new one after each answer.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._service = cast("Shell", self.app).service
+        # The body, as far as it is there, of a request that is plain so far.
+        self._plain: bytes | None = None
+        self._idle_since: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection in."""
+        self._out = OneWrite(cast("asyncio.Transport", transport))
+        super().connection_made(cast("asyncio.Transport", self._out))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request in flight."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the connection brought; the rest of a request that is not whole comes uvicorn's way."""
+        super().data_received(data)
+        if self._plain is not None:
+            body, self._plain = self._plain, None
+            # A fault in the part that is there has been answered, and closes the connection.
+            if not self.transport.is_closing():
+                self._hand_over()
+                super().on_body(body)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        """Choose the request's way."""
+        if (
+            self.url == b"/"
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            # A server that drains says so in each answer.
+            and not self.server_state.default_headers
+        ):
+            self._plain = b""
+        else:
+            self._hand_over()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body in."""
+        if self._plain is None:
+            super().on_body(body)
+        else:
+            self._plain += body
+
+    def on_message_complete(self) -> None:
+        """Have a plain request answered."""
+        if self._plain is None:
+            super().on_message_complete()
+            return
+        exchange = Exchange(self, self.headers, self._plain)
+        self._plain = None
+        self.cycle = cast("Any", exchange)
+        task = self.loop.create_task(exchange.run(self._service.answer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def finish(self, answer: bytes, *, keep_alive: bool) -> None:
+        """Send the *answer* of a plain request, which is over with it."""
+        self._out.write_now(answer)
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or be idle."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_in(self.timeout_keep_alive)
+
+    def _hand_over(self) -> None:
+        """Go uvicorn's way with the request whose head is there: its scope takes the place of what stood for it."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _look_in(self, after_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(after_s, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        idle_s = 0.0 if self._idle_since is None else self.loop.time() - self._idle_since
+        if idle_s < self.timeout_keep_alive:
+            self._look_in(self.timeout_keep_alive - idle_s)
+        else:
+            self.timeout_keep_alive_handler()
+
+
+class Exchange:
+    """
+    A plain request and its answer.
+
+    Args:
+        protocol: The connection.
+        headers: Lower-case names.
+        body: The whole body.
+
+    Attributes:
+        disconnected: The caller has gone.
+        keep_alive: The connection outlives the answer.
+        message_event: Set once the caller has gone.
+        response_complete: The next request may begin.
+    """
+
+    # The attributes are those that HttpToolsProtocol reads and sets of the request in flight.
+    __slots__ = ("_body", "_headers", "_protocol", "disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self, protocol: Protocol, headers: RawHeaders, body: bytes) -> None:
+        self._protocol = protocol
+        self._headers = headers
+        self._body: bytes | None = body
+        self.disconnected = False
+        self.keep_alive = True
+        self.message_event = asyncio.Event()
+        self.response_complete = False
+
+    async def run(self, answer: Answer) -> None:
+        """Have the request answered, and send the answer unless the caller has gone."""
+        try:
+            reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive)
+            written = _written(reply, keep_alive=self.keep_alive)
+        except ClientGoneError:
+            return
+        except BaseException:
+            log.exception("exchange_failed")
+            self.keep_alive = False
+            written = _written(problem_reply(ServingError()), keep_alive=False)
+        if self._protocol.flow.write_paused and not self.disconnected:
+            await self._protocol.flow.drain()
+        if not self.disconnected:
+            self.response_complete = True
+            self._protocol.finish(written, keep_alive=self.keep_alive)
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the request's body, and after that its end once the caller has gone."""
+        body, self._body = self._body, None
+        if body is not None:
+            return {"type": "http.request", "body": body}
+        await self.message_event.wait()
+        return {"type": "http.disconnect"}
+
+
+def _written(reply: Reply, *, keep_alive: bool) -> bytes:
+    """
+    Return *reply* as it goes over the connection.
+
+    Raises:
+        ValueError: a header's value would end the header.
+    """
+    parts = [STATUS_LINE[reply.status]]
+    for name, value in headers_of(reply):
+        if HEADER_VALUE_RE.search(value):
+            raise ValueError(f"the header {name!r} has a control character")
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", reply.body)
+    return b"".join(parts)
