@@ -87,3 +87,29 @@ async def test_the_first_reason_counts():
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_only_blocks_that_last_are_watched(monkeypatch):
+    """Rounds watch what is there for a while, in the order it came, and stop when nobody is left."""
+    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.02)
+    rounds, watched = Rounds(), []
+
+    async def block(name: str, seconds: float) -> None:
+        async def receive() -> object:
+            watched.append(name)
+            return await never()
+
+        with Presence(receive, within_s=5, rounds=rounds):
+            await asyncio.sleep(seconds)
+
+    async with asyncio.TaskGroup() as group:
+        for name, seconds in (("long", 0.2), ("short", 0.001), ("also long", 0.2)):
+            group.create_task(block(name, seconds))
+        await asyncio.sleep(0.01)
+        group.create_task(block("later", 0.2))
+        await asyncio.sleep(0.1)
+        assert watched == ["long", "also long", "later"]
+    await asyncio.sleep(0.03)
+    watched.clear()
+    await block("again", 0.1)
+    assert watched == ["again"]

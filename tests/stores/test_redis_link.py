@@ -1,13 +1,15 @@
 """One connection for all calls at once, against a server whose every byte the test decides."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from recsys.stores.redis_link import RedisLink
@@ -188,6 +190,50 @@ async def test_an_answer_nobody_asked_for_ends_the_connection():
         await asyncio.sleep(0.05)
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
+        await link.aclose()
+
+
+async def test_no_protocol_ends_the_connection():
+    """Whoever waits is told; the next call has a connection of its own."""
+    async with serving(answer_once_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"), count) as server:
+        link = server.link()
+        with pytest.raises(RedisError):
+            await link.ask([("PING",)])
+        assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_a_connection_that_is_reset_costs_another_try():
+    """A server that dies resets its connections; the call is asked again."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(PING))
+        no_farewell = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_farewell)
+
+    async with serving(reset, count) as server:
+        link = server.link()
+        assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
+async def test_answers_in_pieces_and_heaps():
+    """However the server's bytes come in, answers are whole, text is text, and errors inside a list stay there."""
+
+    async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2 * len(PING))
+        for byte in b"$6\r\nna\xc3\xafve\r\n*3\r\n:1\r\n$1\r\n\xff\r\n-NOSCRIPT none\r\n":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        await reader.read()
+
+    async with serving(in_pieces) as server:
+        link = server.link()
+        text, (number, odd, error) = await link.ask([("PING",)] * 2)
+        assert (text, number, odd) == ("naïve", 1, "\ufffd")
+        assert isinstance(error, NoScriptError)
         await link.aclose()
 
 

@@ -76,7 +76,7 @@ class Presence:
 
     def __enter__(self) -> Self:
         """Begin to watch: in a while, or at once where there is less time than that."""
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         if self._within_s > 2 * WATCH_AFTER_S:
             self._rounds.take_in(self)
         else:

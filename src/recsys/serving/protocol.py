@@ -40,16 +40,17 @@ class OneWrite:
 
     def write(self, data: bytes) -> None:
         """Send *data* soon; at once with what was written before it in this turn."""
-        if self._held:
-            self.write_now(data)
-        else:
-            self._held.append(data)
+        self._held.append(data)
+        if len(self._held) == 1:
             self._call_soon(self.flush)
+        else:
+            self.flush()
 
     def write_now(self, data: bytes) -> None:
         """Send *data* at once, after what has not been sent."""
-        self._held.append(data)
         self.flush()
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def flush(self) -> None:
         """Send what has not been sent; nothing where the caller has gone meanwhile."""
@@ -58,6 +59,10 @@ class OneWrite:
             self._held.clear()
             if not self._transport.is_closing():
                 self._transport.write(held)
+
+    def is_closing(self) -> bool:
+        """Tell whether the caller has gone, or is let go."""
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Send what has not been sent, and close."""
@@ -98,10 +103,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._plain is not None:
             body, self._plain = self._plain, None
-            # A fault in the part that is there has been answered, and closes the connection.
-            if not self.transport.is_closing():
-                self._hand_over()
-                super().on_body(body)
+            self._hand_over()
+            super().on_body(body)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -117,7 +120,6 @@ class Protocol(HttpToolsProtocol):
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
             and not self.expect_100_continue
             # A server that drains says so in each answer.
             and not self.server_state.default_headers
