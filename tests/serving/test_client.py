@@ -1,5 +1,6 @@
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -141,6 +142,34 @@ async def test_an_exhausted_retry_budget_ends_retries():
         with pytest.raises(DependencyError):
             await send(hop)
     assert len(transport.requests) == 3
+
+
+class OneOfThreeDead(httpx.AsyncBaseTransport):
+    """A gateway that sends every third request, drawn, to an instance that is not there."""
+
+    def __init__(self) -> None:
+        self.dead = False
+        self.requests = 0
+        self._draw = random.Random(4).random
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        return httpx.Response(502 if self.dead and self._draw() < 1 / 3 else 200, json=1)
+
+
+async def test_one_dead_instance_of_three_is_hardly_noticed():
+    """What was saved up while all was well pays for the seconds until somebody sees that an instance is gone."""
+    transport = OneOfThreeDead()
+    hop = client(transport, policy=RetryPolicy(base_s=0.0))
+    for _ in range(8000):
+        await send(hop)
+    transport.dead = True
+    outcomes = await asyncio.gather(*(send(hop) for _ in range(1500)), return_exceptions=True)
+    assert sum(isinstance(outcome, DependencyError) for outcome in outcomes) < 1500 * 0.01
+    assert transport.requests < 9500 * 1.1 + 10
+    for _ in range(3):
+        await asyncio.gather(*(send(hop) for _ in range(1500)), return_exceptions=True)
+    assert transport.requests < 14_000 * 1.1 + 10
 
 
 async def test_no_budget_no_attempt():

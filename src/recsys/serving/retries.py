@@ -17,12 +17,14 @@ class RetryBudget:
     Args:
         share: Retries per request over time.
         reserve: Retries that may be made before any were earned.
-        most: Retries that may be saved up. An instance that dies takes along what it had in flight, all at once.
+        most: Retries that may be saved up. An instance that dies takes along what it had in flight, all at once, and is
+            asked for seconds more where nobody watches it: one of three dead for 10 s at 150 requests a second costs
+            750 retries.
 
     Source: Finagle's RetryBudget (a token bucket fed by requests).
     """
 
-    def __init__(self, *, share: float = 0.1, reserve: float = 10.0, most: float = 100.0) -> None:
+    def __init__(self, *, share: float = 0.1, reserve: float = 10.0, most: float = 1000.0) -> None:
         self._share = share
         self._most = most
         self._tokens = reserve
@@ -45,11 +47,11 @@ class RetryPolicy:
     How often and how fast.
 
     Attributes:
-        attempts: Calls in all, the first one included.
+        attempts: Calls in all, the first one included. Where one instance of three is dead, one call in 3**5 finds no other.
         base_s: Mean pause before the first retry; each further one doubles it.
     """
 
-    attempts: int = 3
+    attempts: int = 5
     base_s: float = 0.005
 
     def pause_s(

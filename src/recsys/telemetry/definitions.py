@@ -175,7 +175,7 @@ HOP_RETRIES = Definition(
     "recsys_hop_retries_total",
     "counter",
     "recommend",
-    "Second and third attempts; at most one in ten calls over time.",
+    "Further attempts, up to four a call; at most one in ten calls over time.",
     "Steadily above zero: instances come and go, or connections break.",
     ("hop",),
 )
