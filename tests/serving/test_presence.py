@@ -113,3 +113,23 @@ async def test_only_blocks_that_last_are_watched(monkeypatch):
     watched.clear()
     await block("again", 0.1)
     assert watched == ["again"]
+
+
+def test_rounds_outlive_an_event_loop(monkeypatch):
+    """A loop that ended in the middle of a round does not keep the next one's blocks from being watched."""
+    rounds = Rounds()
+
+    async def block() -> None:
+        with Presence(gone, within_s=5, rounds=rounds):
+            await asyncio.Event().wait()
+
+    async def leave_one_behind() -> None:
+        behind = asyncio.create_task(block())
+        await asyncio.sleep(0)
+        assert not behind.done()
+
+    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.01)
+    for _ in range(2):
+        asyncio.run(leave_one_behind())
+        with pytest.raises(ClientGoneError):
+            asyncio.run(asyncio.wait_for(block(), timeout=2))

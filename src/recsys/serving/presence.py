@@ -17,7 +17,9 @@ class ClientGoneError(Exception):
 
 class Rounds:
     """
-    Looks after the blocks of one event loop that have just begun: those still there a round later get a watcher.
+    Looks after the blocks that have just begun: those still there a round later get a watcher.
+
+    For one event loop at a time: what a former one left behind is forgotten with the first block of the next.
 
     Cost: a dictionary entry a block, and one timer for all of them, where each would have started and stopped its own.
     """
@@ -26,12 +28,16 @@ class Rounds:
         # In the order in which they came.
         self._young: dict[Presence, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def take_in(self, presence: "Presence") -> None:
         """Watch *presence* from 20 to 40 ms on, unless it leaves before."""
+        if presence.loop is not self._loop:
+            self._loop, self._timer = presence.loop, None
+            self._young.clear()
         self._young[presence] = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+            self._timer = presence.loop.call_later(WATCH_AFTER_S, self._look)
 
     def let_go(self, presence: "Presence") -> None:
         """Forget *presence*; it need not be here."""
@@ -58,6 +64,7 @@ class Presence:
         rounds: What looks after it at first.
 
     Attributes:
+        loop: The event loop it runs on.
         began: When the block began, by the loop's clock.
 
     Cost: for blocks longer than 20 ms a timer and a task.
@@ -67,16 +74,16 @@ class Presence:
         self._receive = receive
         self._within_s = within_s
         self._rounds = rounds
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._verdict: type[Exception] | None = None
-        self.began = self._loop.time()
+        self.began = self.loop.time()
 
     def __enter__(self) -> Self:
         """Begin to watch: in a while, or at once where there is less time than that."""
-        self._task = asyncio.current_task(self._loop)
+        self._task = asyncio.current_task(self.loop)
         if self._within_s > 2 * WATCH_AFTER_S:
             self._rounds.take_in(self)
         else:
@@ -97,8 +104,8 @@ class Presence:
 
     def watch(self) -> None:
         """Wait for the caller's departure and for the end of the time."""
-        self._timer = self._loop.call_at(self.began + self._within_s, self._end, TimeoutError)
-        self._watcher = self._loop.create_task(self._watch())
+        self._timer = self.loop.call_at(self.began + self._within_s, self._end, TimeoutError)
+        self._watcher = self.loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         message = await self._receive()

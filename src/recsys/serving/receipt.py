@@ -36,7 +36,7 @@ class Receipt:
     def mark(self, phase: str) -> None:
         """End *phase*: it gets the time since the last mark."""
         now = time.monotonic()
-        self.durations[phase] = self.durations.get(phase, 0.0) + now - self._last
+        self.spend(phase, now - self._last)
         self._last = now
 
     def spend(self, phase: str, seconds: float) -> None:

@@ -190,8 +190,7 @@ class Service:
         finally:
             self.reading -= 1
         deadline = Deadline(received + self._budget_s(headers))
-        if self._handler is None:
-            await self._ensure_started()
+        await self._ensure_started()
         if self._handler is None:
             raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
         deadline.check()
