@@ -8,7 +8,7 @@ import pytest
 from recsys.features import NOBODY
 from recsys.stores.memory import MemoryStore
 from recsys.stores.opening import open_store
-from recsys.stores.port import HistoryItem, StoreFormatError, StoreUnavailableError, UserRecord
+from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, StoreUnavailableError, UserRecord
 from recsys.stores.sqlite import SqliteStore
 
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
@@ -20,6 +20,58 @@ async def test_a_file_outlives_its_store(tmp_path):
     await first.replace([ANN], population=NOBODY)
     second = SqliteStore(tmp_path / "store.db")
     assert await second.read(["ann"], history=5) == [ANN.known(history=5)]
+
+
+async def test_a_turn_of_the_loop_has_one_snapshot(tmp_path):
+    """Reads of one turn agree with each other; those of the next see what was counted meanwhile, by whomever."""
+    store, other = SqliteStore(tmp_path / "store.db"), SqliteStore(tmp_path / "store.db")
+    await store.replace([ANN], population=NOBODY)
+    elsewhere = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+
+    async def read(store: SqliteStore) -> int:
+        (known,) = await store.read(["ann"], history=5)
+        assert known is not None
+        return known.views
+
+    before = await read(store)
+    elsewhere.execute("UPDATE users SET views = views + 1")
+    within = await read(store), await read(other)
+    await asyncio.sleep(0)
+    assert (before, within, await read(store)) == (0, (0, 1), 1)
+    view = Interaction("/test", "1", "ann", "view", 1_800_000_000_000_000, "b")
+    first, new, second = await asyncio.gather(read(store), store.apply([view]), read(store))
+    assert (first, new, second) == (1, [True], 1)
+    assert (await read(store), await read(other)) == (2, 2)
+
+
+async def test_a_store_may_be_closed_within_a_turn(tmp_path):
+    """What is left to do of a read finds nothing to do."""
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    store = SqliteStore(tmp_path / "store.db")
+    await store.read(["ann"], history=5)
+    store._reader.close()
+    await asyncio.sleep(0)
+    assert faults == []
+    await store.aclose()
+
+
+@pytest.mark.may_block
+def test_a_store_outlives_an_event_loop(tmp_path):
+    """A loop that ended in the middle of a turn does not leave its snapshot to the next one."""
+    store = SqliteStore(tmp_path / "store.db")
+    loop = asyncio.new_event_loop()
+
+    async def read_and_stop() -> None:
+        assert await store.read(["ann"], history=5) == [None]
+        loop.stop()
+
+    reading = loop.create_task(read_and_stop())
+    loop.run_forever()
+    assert reading.done()
+    loop.close()
+    SqliteStore(tmp_path / "store.db")._replace([ANN], NOBODY)
+    assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
 async def test_a_locked_store_is_unavailable_at_once(tmp_path):
