@@ -4,7 +4,8 @@ Interactions in, features out: one extract_features on SQLite and on Redis.
     ingest    16 senders post interaction events, each its next when the last is accepted
     bare      16 loops call the same store directly: no HTTP, no events, no grouping of several into a transaction
     read      10 callers ask for features, each its next when the last is answered
-    paced     the same with 10 ms between an answer and the next question: latency without a queue
+    hello     the same 10 callers at a uvicorn that reads nothing and always answers the same: what the machine can do
+    paced     callers of features with 10 ms between an answer and the next question: latency without a queue
 
 Each round takes turns. Redis keeps an append-only file, synced every second; SQLite a write-ahead log.
 """
@@ -39,10 +40,11 @@ def measure(*, quick: bool) -> Report:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         urls = _fill(Path(folder), stack)
         servers = {name: _start(stack, url) for name, url in urls.items()}
+        hello = _start_hello(stack)
         samples: dict[str, list[Row]] = {name: [] for name in urls}
         for _ in range(rounds):
             for name, url in urls.items():
-                samples[name].append(_sample(servers[name], url, seconds=seconds))
+                samples[name].append(_sample(servers[name], hello, url, seconds=seconds))
     rows = [_summarise(name, taken) for name, taken in samples.items()]
     return Report("events", rows, [target for row in rows for target in _targets(row)])
 
@@ -71,10 +73,18 @@ def _start(stack: ExitStack, url: str) -> Server:
     return Server("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
 
 
-def _sample(server: Server, url: str, *, seconds: float) -> Row:
+def _start_hello(stack: ExitStack) -> Server:
+    port = free_port()
+    command = ["uvicorn", "loadtests.compared.bare:app", "--port", str(port), "--lifespan", "off"]
+    command += ["--no-access-log", "--no-server-header", "--no-date-header", "--no-proxy-headers"]
+    return Server("hello", port, (stack.enter_context(started(command, {}, port=port)),))
+
+
+def _sample(server: Server, hello: Server, url: str, *, seconds: float) -> Row:
     ingest = drive(server, callers=_SENDERS, seconds=seconds, work="interactions")
     bare = uvloop.run(_apply_bare(url, seconds=seconds))
     read = drive(server, callers=_READERS, seconds=seconds, work="features")
+    bare_read = drive(hello, callers=_READERS, seconds=seconds, work="features")
     paced = drive(server, callers=_READERS, seconds=seconds, work="features", pause_ms=_PAUSE_MS)
     return {
         "ingest_eps": ingest["rps"],
@@ -82,8 +92,9 @@ def _sample(server: Server, url: str, *, seconds: float) -> Row:
         "bare_eps": bare,
         "read_rps": read["rps"],
         "read_p50_ms": read["p50_ms"],
+        "hello_p50_ms": bare_read["p50_ms"],
         "paced_p50_ms": paced["p50_ms"],
-        "errors": int(ingest["errors"] + read["errors"] + paced["errors"]),
+        "errors": int(ingest["errors"] + read["errors"] + bare_read["errors"] + paced["errors"]),
     }
 
 
@@ -125,5 +136,6 @@ def _targets(row: Row) -> list[Target]:
         Target(f"{name}: events a second / bare store", row["ingest_eps"] / row["bare_eps"], ">=", 0),
         Target(f"{name}: features p50 of {_READERS} paced callers, ms", row["paced_p50_ms"], "<=", 1),
         Target(f"{name}: features p50 of {_READERS} callers, ms", row["read_p50_ms"], "<=", 1),
+        Target(f"{name}: features p50 / hello's", row["read_p50_ms"] / row["hello_p50_ms"], ">=", 0),
         Target(f"{name}: errors", row["errors"], "<=", 0),
     ]

@@ -314,7 +314,10 @@ def _too_large(limit: int) -> BodyTooLargeError:
 
 
 def _check_media_type(headers: RawHeaders) -> None:
-    media_type, _, parameters = (find_header(headers, b"content-type") or "").lower().partition(";")
+    given = find_header(headers, b"content-type") or ""
+    if given in _JSON_TYPES:
+        return
+    media_type, _, parameters = given.lower().partition(";")
     if media_type.strip() not in _JSON_TYPES:
         raise UnsupportedMediaTypeError("send application/json")
     charset = parameters.replace(" ", "").replace('"', "").partition("charset=")[2]

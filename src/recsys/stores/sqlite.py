@@ -132,8 +132,8 @@ class SqliteStore:
         """
         Let the reads of one turn of the event loop see the store as of the first of them.
 
-        Each would take a snapshot of its own, for three system calls. Whatever was told to be counted before this turn
-        is in it, and what is asked after the turn gets the next one.
+        Each would take one of its own, for three system calls (docs/adr/0002-feature-store.md). Whatever was told to
+        be counted before this turn is in it, and what is asked after the turn gets the next one.
         """
         loop = asyncio.get_running_loop()
         if self._snapshot_of is not loop:
