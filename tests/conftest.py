@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -6,6 +7,12 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from tools.redis_server import PROGRAM, RedisServer, redis_running
+
+
+def pytest_configure() -> None:
+    """In the background a run begins with SIGINT ignored, and so would the processes that tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
