@@ -6,6 +6,7 @@ import httpx
 import msgspec
 
 from recsys.batching import BatchLimits
+from recsys.contracts.cloudevents import find_extension_faults
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
 
@@ -54,6 +55,9 @@ class SinkSettings:
         except msgspec.DecodeError as error:
             env.faults.append(f"K_CE_OVERRIDES cannot be read: {error}")
             return None
+        env.faults += [
+            f"{fault.path}: {fault.detail}" for fault in find_extension_faults(extensions, "K_CE_OVERRIDES ")
+        ]
         if url == "-":
             return None
         env.require(is_http_url(url), f"K_SINK must be a http(s) URL, not {url!r}")

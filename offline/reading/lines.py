@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import IO
 
 from tqdm import tqdm
 
+from recsys.contracts.decoding import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.ranking.artefact import Item
 
-_CONTROL = re.compile(r"[\x00-\x1f]")
 _LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
 _LATEST_S = 4_102_444_800  # 2100-01-01: beyond it a number is no time in seconds
 
@@ -70,9 +69,9 @@ class Line:
         Return an id as the doors accept it.
 
         Raises:
-            DataError: empty, too long, or with control characters.
+            DataError: empty, too long, or with what is no text.
         """
-        if not 1 <= len(text) <= MAX_ID_LENGTH or _CONTROL.search(text):
+        if not 1 <= len(text) <= MAX_ID_LENGTH or NOT_TEXT.search(text):
             raise self.fail(f"{what} must be 1 to {MAX_ID_LENGTH} printable characters, not {text[:40]!r}")
         return text
 

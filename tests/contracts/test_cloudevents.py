@@ -1,4 +1,5 @@
 import json
+import math
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -21,7 +22,8 @@ def binary(attributes: dict[str, str], body: bytes = b"{}", content_type: str = 
 
 
 def structured(document: object, content_type: str = "application/cloudevents+json") -> CloudEvent:
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    # 1e999 is a number in JSON and none in Python.
+    body = document if isinstance(document, bytes) else json.dumps(document).replace("Infinity", "1e999").encode()
     return read_events([(b"content-type", content_type.encode())], body)[0]
 
 
@@ -117,6 +119,11 @@ def test_required_attributes(name, mode):
         ("my-ext", "x"),
         ("ext", "ctl\u0001"),
         ("data_base64", "e30="),
+        ("count", 2**31),
+        ("count", -(2**31) - 1),
+        ("count", math.inf),
+        ("subject", "a\x7fb"),
+        ("subject", "\U0001ffff"),
     ],
 )
 def test_every_attribute_has_its_rule(name, value):
@@ -124,6 +131,12 @@ def test_every_attribute_has_its_rule(name, value):
     with pytest.raises(InvalidRequestError) as caught:
         structured({**REQUIRED, name: value})
     assert [fault.path for fault in caught.value.faults] == [f"$.{name}"]
+
+
+def test_null_is_absent():
+    """An attribute that is null is one that is not there, data_base64 among them."""
+    event = structured({**REQUIRED, "subject": None, "data_base64": None, "more": None, "data": {}})
+    assert (event.subject, event.extensions, event.data) == (None, {}, b"{}")
 
 
 def test_all_faults_come_at_once():

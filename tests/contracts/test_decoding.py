@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from recsys.contracts import wire
-from recsys.contracts.decoding import Decoder
+from recsys.contracts.decoding import NOT_TEXT, Decoder
 from recsys.contracts.problems import InvalidRequestError, NotJsonError
 
 
@@ -95,16 +95,37 @@ def test_integers_are_taken_literally(text, detail):
         (r"a\nb", "must not hold control characters"),
         (r"\ud800", "must not hold unpaired surrogates"),
         (r"x\udfff", "must not hold unpaired surrogates"),
+        (r"\u0085", "must not hold control characters"),
+        ("\x7f", "must not hold control characters"),
+        ("a\x80", "must not hold control characters"),
+        ("a\x9f", "must not hold control characters"),
+        ("\ufdd0", "must not hold noncharacters"),
+        ("\ufdef", "must not hold noncharacters"),
+        ("x\uffff", "must not hold noncharacters"),
+        ("\U0001fffe", "must not hold noncharacters"),
+        ("\U0010ffff", "must not hold noncharacters"),
     ],
 )
-def test_text_is_printable(name, detail):
-    """Strings within the length may hold anything but control characters and unpaired surrogates."""
+def test_text_is_characters(name, detail):
+    """Strings within the length may hold anything but control characters, unpaired surrogates and noncharacters."""
     assert faults(f'{{"name":"{name}"}}'.encode()) == {"$.name": detail}
 
 
 def test_escapes_that_mean_something_printable_pass():
     """An escaped quote or a paired surrogate is an ordinary character."""
     assert decoder.decode(rb'{"name":"a\"\ud83d\ude00"}').name == 'a"😀'
+
+
+@given(name=st.text(min_size=1, max_size=5))
+def test_ids_are_text_for_events_too(name):
+    """What the doors take as an id may be an attribute of an event, and the other way round."""
+    body = json.dumps({"name": name}, ensure_ascii=False).encode(errors="surrogatepass")
+    try:
+        assert decoder.decode(body).name == name
+    except (InvalidRequestError, NotJsonError):
+        assert NOT_TEXT.search(name)
+    else:
+        assert not NOT_TEXT.search(name)
 
 
 @pytest.mark.parametrize(

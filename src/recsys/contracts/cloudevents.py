@@ -11,6 +11,7 @@ Sources: CloudEvents 1.0.2, sections "Context Attributes" and "Type System"; HTT
 JSON Event Format 1.0.2.
 """
 
+import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import Raw, Struct
 
+from recsys.contracts.decoding import NOT_TEXT
 from recsys.contracts.problems import Fault, InvalidRequestError, NotJsonError, UnsupportedMediaTypeError
 
 SPECVERSION = "1.0"
@@ -45,8 +47,7 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-
 # RFC 2045, section 5.1.
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;.*)?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+")
-# Characters the type system excludes from strings: controls and what is no character.
-_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_NO_TEXT = "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
 # HTTP binding 3.1.3.2: in a header everything but these printable characters is percent-encoded.
 _HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -183,22 +184,29 @@ def _read_batch(body: bytes) -> list[CloudEvent]:
 def _read_document(body: bytes, path: str) -> CloudEvent:
     try:
         raw = _document.decode(body)
-        attributes = {name: _value.decode(raw[name]) for name in raw if name != "data"}
+        attributes = {name: _decode_attribute(raw[name]) for name in raw if name != "data"}
     except msgspec.ValidationError as error:
         raise InvalidRequestError(faults=[Fault(path, "an event must be an object")]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJsonError("the body is no JSON") from error
     faults: list[Fault] = []
-    if "data_base64" in attributes:
+    if attributes.pop("data_base64", None) is not None:
         # Binary data would not be JSON, and JSON needs no base64.
         faults.append(Fault(f"{path}.data_base64", "data must be JSON"))
-        del attributes["data_base64"]
-    faults += [
-        Fault(f"{path}.{name}", "must be a string, an integer or a boolean")
-        for name, value in attributes.items()
-        if not isinstance(value, str | int | bool | None)
-    ]
+    for name, value in attributes.items():
+        if not isinstance(value, str | int | bool | None):
+            faults.append(Fault(f"{path}.{name}", "must be a string, an integer or a boolean"))
+        elif isinstance(value, int) and not -(2**31) <= value < 2**31:
+            faults.append(Fault(f"{path}.{name}", "must be an integer of 32 bits (CloudEvents: Integer)"))
     return _make(attributes, bytes(raw["data"]) if "data" in raw else b"", f"{path}.", faults)
+
+
+def _decode_attribute(raw: Raw) -> Any:
+    try:
+        return _value.decode(raw)
+    except msgspec.ValidationError:
+        # A number too large for any number there is.
+        return math.inf
 
 
 def _read_binary(headers: RawHeaders, media_type: str, body: bytes) -> CloudEvent:
@@ -244,11 +252,7 @@ def _make(attributes: Mapping[str, Any], data: bytes, path: str, faults: list[Fa
         if f"{path}{name}" not in checked and (reason := rule(present.get(name))):
             faults.append(Fault(f"{path}{name}", reason))
     extensions = {name: value for name, value in present.items() if name not in _RULES}
-    for name, value in extensions.items():
-        if not _NAME.fullmatch(name):
-            faults.append(Fault(f"{path}{name[:64]}", "an attribute's name must be lower-case letters and digits"))
-        elif isinstance(value, str) and _NOT_TEXT.search(value):
-            faults.append(Fault(f"{path}{name}", "must not hold control characters or unpaired surrogates"))
+    faults += find_extension_faults(extensions, path)
     if faults:
         raise InvalidRequestError("the event breaks rules of CloudEvents 1.0", faults=faults)
     return CloudEvent(
@@ -262,6 +266,17 @@ def _make(attributes: Mapping[str, Any], data: bytes, path: str, faults: list[Fa
         dataschema=present.get("dataschema"),
         extensions=extensions,
     )
+
+
+def find_extension_faults(extensions: Mapping[str, Any], path: str) -> list[Fault]:
+    """List which of *extensions* break the rules of names or of text; *path* stands before each name."""
+    faults = []
+    for name, value in extensions.items():
+        if not _NAME.fullmatch(name):
+            faults.append(Fault(f"{path}{name[:64]}", "an attribute's name must be lower-case letters and digits"))
+        elif isinstance(value, str) and NOT_TEXT.search(value):
+            faults.append(Fault(f"{path}{name}", _NO_TEXT))
+    return faults
 
 
 def _check_specversion(value: Any) -> str | None:
@@ -281,8 +296,8 @@ def _check_text(value: Any) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         return "must be a string that is not empty (CloudEvents: context attributes)"
-    if _NOT_TEXT.search(value):
-        return "must not hold control characters or unpaired surrogates (CloudEvents: String)"
+    if NOT_TEXT.search(value):
+        return _NO_TEXT
     return None
 
 

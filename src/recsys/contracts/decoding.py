@@ -2,12 +2,13 @@
 JSON in, typed values out, with every fault of a bad request reported at once.
 
 msgspec decodes and validates in one pass and stops at the first fault. That pass is the fast path; only a body it
-refuses (or one with escapes, see `_ESCAPE`) is read again by a slower walk over the same type information, which
+refuses (or one that may hold what is no text, see `_SUSPECT`) is read again by a slower walk over the same type information, which
 lists all faults. The struct annotations stay the single statement of the rules.
 """
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -18,9 +19,20 @@ from recsys.contracts.problems import Fault, InvalidRequestError, NotJsonError
 
 T = TypeVar("T")
 
-# Control characters and unpaired surrogates can stand in a JSON string only as escapes, so a body without a
-# backslash cannot carry them and skips the check.
-_ESCAPE = b"\\"
+_CONTROLS = "\x00-\x1f\x7f-\x9f"
+_SURROGATES = "\ud800-\udfff"
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_FORBIDDEN = {
+    "control characters": re.compile(f"[{_CONTROLS}]"),
+    "unpaired surrogates": re.compile(f"[{_SURROGATES}]"),
+    "noncharacters": re.compile(f"[{_NONCHARACTERS}]"),
+}
+# What no text may hold. An id ends up as an attribute of an event, and those are made of characters (CloudEvents 1.0.2,
+# "Type System", String).
+NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}{_NONCHARACTERS}]")
+# How it can stand in a body: as an escape, or as these bytes of UTF-8. Others end like noncharacters; that costs a look.
+_ESCAPE, _DELETE = b"\\", b"\x7f"
+_SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _MAX_FAULTS = 100
 _MAX_DIGITS = 40
 
@@ -48,7 +60,7 @@ class Decoder(Generic[T]):
             value = self._fast.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._refuse(body)
-        if _ESCAPE in body:
+        if _ESCAPE in body or _DELETE in body or (not body.isascii() and _SUSPECT.search(body)):
             self._check_text(body)
         return value
 
@@ -166,11 +178,7 @@ def _find_in_text(value: Any, info: inspect.StrType, path: str) -> list[Fault]:
     if not isinstance(value, str):
         return [Fault(path, f"must be a string, not {_name(value)}")]
     faults = _find_outside_length(len(value), info.min_length, info.max_length, path, "characters")
-    if any(character < " " for character in value):
-        faults.append(Fault(path, "must not hold control characters"))
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        faults.append(Fault(path, "must not hold unpaired surrogates"))
-    return faults
+    return faults + [Fault(path, f"must not hold {what}") for what, found in _FORBIDDEN.items() if found.search(value)]
 
 
 _RULES: dict[type[inspect.Type], Callable[[Any, Any, str], list[Fault]]] = {
