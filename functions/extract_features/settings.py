@@ -42,7 +42,7 @@ class Settings:
         """
         reader = Reader(env)
         settings = cls(
-            serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=256 * 1024),
+            serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=512 * 1024),
             feature_store_url=reader.text("FEATURE_STORE_URL"),
             feature_store_password=reader.secret("FEATURE_STORE_PASSWORD"),
             deduplication_s=reader.number("EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0),

@@ -89,7 +89,7 @@ async def test_other_doors_are_problems(method, path, status, allow):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/x-www-form-urlencoded", ""]
+    "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/x-www-form-urlencoded", "", "application/vnd.shop.v1+json", "application/cloudevents+json; charset=UTF-8; x=1", "application/json; charset=utf-8;"]
 )  # fmt: skip
 async def test_json_comes_under_several_names(content_type):
     """JSON is taken as itself, unnamed, and as what curl -d calls it."""
@@ -97,7 +97,16 @@ async def test_json_comes_under_several_names(content_type):
     assert reply.status == 200
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/json; charset=latin-1", "x"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/xml",
+        "application/json; charset=latin-1",
+        "application/json; x=1; charset=latin-1",
+        "x",
+    ],
+)
 async def test_other_media_types_are_refused(content_type):
     """What says it is something else is not read."""
     reply = await serve().answer(scope(content_type=content_type), sending(b"{}"))

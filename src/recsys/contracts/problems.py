@@ -5,7 +5,6 @@ Every way a request can fail, as one tree.
      ├─ Rejected                 the caller's fault: sending it again changes nothing
      │   ├─ NotJsonError              400  the body is no JSON text
      │   ├─ UnauthorizedError         401  no credentials, or ones that are not accepted
-     │   ├─ ForbiddenError            403  known caller, not allowed
      │   ├─ NotFoundError             404
      │   ├─ MethodNotAllowedError     405
      │   ├─ BodyTooLargeError         413
@@ -86,12 +85,6 @@ class UnauthorizedError(Rejected):
     """401: credentials are missing or not accepted."""
 
     status, code, title = 401, "unauthorized", "Credentials are missing or not accepted"
-
-
-class ForbiddenError(Rejected):
-    """403: the caller is known and may not do this."""
-
-    status, code, title = 403, "forbidden", "Not allowed"
 
 
 class NotFoundError(Rejected):
