@@ -12,8 +12,8 @@ from recsys.contracts.problems import DependencyError, Rejected
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, make_reply
-from recsys.stores.port import FeatureStore, KnownUser, StoreError
+from recsys.serving.events import EventDoor, Taker, data_as, make_reply
+from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError
 
 SOURCE = "/functions/extract-features"
 
@@ -39,7 +39,12 @@ class ExtractFeatures:
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
         self.ingest = Ingest(store)
-        self._events = EventDoor({events.INTERACTION: self._count, events.REQUESTED: self._extract})
+        self._events = EventDoor(
+            {
+                events.INTERACTION: Taker(read_interaction, self._count),
+                events.REQUESTED: Taker(data_as(events.requested), self._extract),
+            }
+        )
 
     def assume(self, population: Features) -> None:
         """Take *population* for users the store does not know, from now on."""
@@ -64,18 +69,16 @@ class ExtractFeatures:
             self.ingest.rejected += 1
             raise
 
-    async def _count(self, event: CloudEvent, call: Call) -> CloudEvent | None:
+    async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """`interaction.v1`: count it; reply with the features it led to where that is switched on."""
-        interaction = read_interaction(event)
         await self.ingest.count(interaction, within_s=call.deadline.left_s())
         if not self._reply_to_interactions:
             return None
         (data,) = await self._answer([interaction.user_id], call)
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
 
-    async def _extract(self, event: CloudEvent, call: Call) -> CloudEvent:
+    async def _extract(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
         """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
-        asked = events.requested.decode(event.data)
         (known,) = await self._read([asked.user_id])
         who = describe(asked.user_id, known, population=self._population)
         data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))

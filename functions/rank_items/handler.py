@@ -11,7 +11,7 @@ from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
 from recsys.ranking.model import Query, Ranking
 from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, make_reply
+from recsys.serving.events import EventDoor, Taker, data_as, make_reply
 from recsys.telemetry.tracing import Attributes, Span
 
 SOURCE = "/functions/rank-items"
@@ -32,7 +32,7 @@ class RankItems:
     def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
         self._batcher = batcher
         self._model = model
-        self._events = EventDoor({events.EXTRACTED: self._complete})
+        self._events = EventDoor({events.EXTRACTED: Taker(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
         """Rank for one request, or for each of several; or for an event."""
@@ -46,9 +46,8 @@ class RankItems:
         _enter(facts, call)
         return Reply(self._encode(ranking))
 
-    async def _complete(self, event: CloudEvent, call: Call) -> CloudEvent:
+    async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
         """`features.extracted.v1`, second step of a Sequence: reply with the recommendations."""
-        asked = events.extracted.decode(event.data)
         query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)

@@ -11,7 +11,7 @@ from recsys.contracts.cloudevents import CloudEvent, is_event
 from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
 from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, make_reply
+from recsys.serving.events import EventDoor, Taker, data_as, make_reply
 
 SOURCE = "/functions/recommend"
 
@@ -30,7 +30,7 @@ class Recommend:
     def __init__(self, recommender: Recommender, *, outbox: Outbox | None = None) -> None:
         self._recommender = recommender
         self._outbox = outbox
-        self._events = EventDoor({events.REQUESTED: self._complete})
+        self._events = EventDoor({events.REQUESTED: Taker(data_as(events.requested), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
         """Answer the single door, the batch door, or an event."""
@@ -44,9 +44,8 @@ class Recommend:
         call.receipt.account("app")
         return Reply(body, headers=(_STRICT,) if strict else ())
 
-    async def _complete(self, event: CloudEvent, call: Call) -> CloudEvent:
+    async def _complete(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
         """`recommendation.requested.v1`: reply with the recommendations."""
-        asked = events.requested.decode(event.data)
         request = RecommendRequest(asked.user_id, asked.top_k, asked.exclude)
         data = wire.encode(await self._recommend_one(request, call, strict=False))
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)

@@ -133,6 +133,10 @@ class Outbox:
                     recommended, request_id=request_id, source=self._source, moment=moment, extensions=self._extensions
                 )
                 await self._send(event)
+            except Exception:
+                # An answer that tells nothing readable must not end the sender: others come after it.
+                self._lose()
+                log.exception("served_event_crashed", extra={"request_id": request_id})
             finally:
                 self._waiting.task_done()
 
@@ -156,6 +160,9 @@ class Outbox:
                 return
             if response.is_client_error and response.status_code not in {404, 408, 409, 429}:
                 break
+        self._lose()
+
+    def _lose(self) -> None:
         self.statistics.failed += 1
         log.warning("served_event_lost", extra={"total": self.statistics.failed})
 

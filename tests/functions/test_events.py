@@ -1,8 +1,10 @@
 """The event doors of the three functions."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from functions.extract_features.handler import ExtractFeatures
@@ -14,7 +16,8 @@ from recsys.features import NOBODY
 from recsys.serving.call import Call, Deadline, Reply
 from recsys.serving.receipt import Receipt
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Interaction, StoreUnavailableError, UserRecord
+from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
+from recsys.telemetry.tracing import PassOn
 
 
 def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:
@@ -65,13 +68,22 @@ class TestInteraction:
             assert (await handler(carry(event(VIEW)))).status == 202
         assert (handler.ingest.accepted, handler.ingest.repeated) == (1, 2)
 
-    async def test_batches_are_all_or_nothing(self, handler, store):
+    async def test_batches_are_all_or_nothing(self, handler, turns):
         """One malformed event in a batch, and none of it is counted."""
         good = [event({**VIEW, "item_id": f"i{n}"}, id=str(n)) for n in range(5)]
         assert (await handler(carry(*good))).status == 202
         assert handler.ingest.accepted == 5
-        with pytest.raises(InvalidRequestError):
-            await handler(carry(event(VIEW, id="new"), event({}, type_="other", id="bad")))
+        with pytest.raises(InvalidRequestError) as caught:
+            await handler(
+                carry(
+                    event(VIEW, id="new"),
+                    event(VIEW, type_="other", id="bad"),
+                    event({**VIEW, "kind": "stare"}, id="worse"),
+                    event(b"", id="empty"),
+                )
+            )
+        assert [fault.path for fault in caught.value.faults] == ["$[1].type", "$[2].data.kind", "$[3].data"]
+        await turns()
         assert handler.ingest.accepted == 5
 
     async def test_events_that_come_together_share_a_transaction(self):
@@ -86,6 +98,24 @@ class TestInteraction:
         handler = ExtractFeatures(Counting(), population=NOBODY, history_limit=10)
         await handler(carry(*(event(VIEW, id=str(n)) for n in range(40))))
         assert groups == [40]
+
+    async def test_a_batch_is_answered_when_all_of_it_has_ended(self):
+        """What goes wrong with one event does not leave others at work behind the answer."""
+
+        class Half(MemoryStore):
+            async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
+                if user_ids == ["bad"]:
+                    raise StoreUnavailableError
+                await asyncio.sleep(0.01)
+                done.extend(user_ids)
+                return await super().read(user_ids, history=history)
+
+        done: list[str] = []
+        handler = ExtractFeatures(Half(), population=NOBODY, history_limit=10)
+        requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in ("a", "bad", "b")]
+        with pytest.raises(DependencyError):
+            await handler(carry(*requests))
+        assert done == ["a", "b"]
 
     async def test_a_store_that_is_away_is_a_503(self):
         """What may work later is a retryable error."""
@@ -158,6 +188,17 @@ class TestInteraction:
         )
         now = read_interaction(event({"user_id": "a", "kind": "session_end"}))
         assert now.time_us > 1_767_225_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("found", "carried"), [(b"00-1", {"traceparent": "00-1"}), (b"", {}), (b"caf\xe9", {}), (b"a\tb", {})]
+)
+async def test_a_trace_goes_on_where_it_is_text(found, carried):
+    """A request's header becomes an attribute of the reply, and whatever is no attribute stays out of it."""
+    call = carry(event({"user_id": "zoe"}, type_=events.REQUESTED))
+    call = msgspec.structs.replace(call, span=PassOn([(b"traceparent", found)]))
+    reply = replied(await ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)(call))
+    assert reply.extensions == {"causationid": "1", "correlationid": "1", **carried}
 
 
 async def test_the_first_step_of_a_sequence():

@@ -3,6 +3,7 @@ import json
 from datetime import UTC, datetime
 
 import httpx
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -104,6 +105,18 @@ async def test_what_cannot_be_sent_is_lost_and_counted(answer, attempts, caplog)
     assert "zoe" not in caplog.text
 
 
+async def test_an_answer_nobody_can_read_ends_nothing():
+    """More unreadable answers than there are senders are counted, and the next ones are sent."""
+    broker = Broker(202)
+    box = outbox(broker)
+    items = Raw(b'[{"item_id":"a","score":null}]')
+    unreadable = Recommended(msgspec.structs.replace(SHOWN.answer, recommendations=items), SHOWN.model)
+    async with box.sending():
+        for recommended in [unreadable] * 8 + [SHOWN] * 3:
+            box.note(recommended, request_id="r")
+    assert (box.statistics.sent, box.statistics.dropped, box.statistics.failed) == (3, 0, 8)
+
+
 async def test_a_sink_that_cannot_keep_up_costs_events_not_memory(monkeypatch):
     """Beyond the queue's room events are dropped and counted, and nobody waits for them."""
     monkeypatch.setattr(served, "QUEUE_SIZE", 5)
@@ -132,3 +145,4 @@ def test_the_sink_is_what_knative_says():
     )
     assert len(read(K_SINK="b")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
+    assert len(read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a-b":"1","c":"\\u0007","d":"2"}}')[1]) == 2

@@ -8,52 +8,100 @@ repeats, what may work later a 503.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from recsys.contracts import cloudevents
 from recsys.contracts.cloudevents import CloudEvent
-from recsys.contracts.problems import Fault, InvalidRequestError
+from recsys.contracts.decoding import Decoder
+from recsys.contracts.problems import Fault, InvalidRequestError, Rejected
 from recsys.serving.call import Call, Reply
 
-OnEvent = Callable[[CloudEvent, Call], Awaitable[CloudEvent | None]]
+T = TypeVar("T")
 
 ACCEPTED = Reply(b"", status=202)
 
 _CARRIED = ("traceparent", "tracestate", "correlationid", "partitionkey")
 
 
+@dataclass(frozen=True)
+class Taker(Generic[T]):
+    """
+    What is done with the events of one type.
+
+    Attributes:
+        read: Returns what an event tells, or refuses it.
+        act: Does what has to be done about it; returns the reply, None for none.
+    """
+
+    read: Callable[[CloudEvent], T]
+    act: Callable[[T, CloudEvent, Call], Awaitable[CloudEvent | None]]
+
+
+def data_as(decoder: Decoder[T]) -> Callable[[CloudEvent], T]:
+    """Return what reads an event of which only the data matter."""
+    return lambda event: decoder.decode(event.data)
+
+
 class EventDoor:
     """
-    Hands events to the handlers of their types.
+    Hands events to those who take their types.
 
     Args:
-        handlers: By event type.
+        takers: By event type.
     """
 
-    def __init__(self, handlers: Mapping[str, OnEvent]) -> None:
-        self._handlers = handlers
+    def __init__(self, takers: Mapping[str, Taker[Any]]) -> None:
+        self._takers = takers
 
     async def __call__(self, call: Call) -> Reply:
         """
-        Handle the events of a request: all of them, or none when one is malformed.
+        Take the events of a request: all of them, or none when one is malformed.
 
         Raises:
-            ServingError: for a malformed event, one of another type, or what a handler raises.
+            ServingError: for malformed events or some of other types, all faults at once; or what a taker raises, when
+                all of them have ended.
         """
         events = cloudevents.read_events(call.headers, call.body)
-        known = ", ".join(self._handlers)
-        faults = [
-            Fault(
-                f"$[{index}].type" if len(events) > 1 else "type", f"must be one of {known}, not {event.type[:128]!r}"
-            )
-            for index, event in enumerate(events)
-            if event.type not in self._handlers
-        ]
+        told = [self._read(events[0])] if len(events) == 1 else self._read_all(events)
+        acts = (self._takers[event.type].act(what, event, call) for what, event in zip(told, events, strict=True))
+        replies = await asyncio.gather(*acts, return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return _write([reply for reply in replies if isinstance(reply, CloudEvent)])
+
+    def _read(self, event: CloudEvent) -> Any:
+        taker = self._takers.get(event.type)
+        if taker is None:
+            wanted = f"must be one of {', '.join(self._takers)}, not {event.type[:128]!r}"
+            raise InvalidRequestError("no such event is taken here", faults=[Fault("type", wanted)])
+        return taker.read(event)
+
+    def _read_all(self, events: list[CloudEvent]) -> list[Any]:
+        told, faults = [], []
+        for index, event in enumerate(events):
+            try:
+                told.append(self._read(event))
+            except Rejected as refusal:
+                faults += _placed(refusal, f"$[{index}]")
         if faults:
-            raise InvalidRequestError("no such event is taken here", faults=faults)
-        replies = await asyncio.gather(*(self._handlers[event.type](event, call) for event in events))
-        return _write([reply for reply in replies if reply is not None])
+            raise InvalidRequestError("no event of the batch was taken", faults=faults)
+        return told
+
+
+def _placed(refusal: Rejected, event: str) -> list[Fault]:
+    """Return the faults of one event of a batch, each with its place in the batch."""
+    if isinstance(refusal, InvalidRequestError):
+        # "$.kind" is a place in the data, "type" an attribute.
+        data = f"{event}.data"
+        return [
+            Fault(f"{data}{each.path[1:]}" if each.path.startswith("$") else f"{event}.{each.path}", each.detail)
+            for each in refusal.faults
+        ]
+    return [Fault(f"{event}.data", str(refusal))]
 
 
 def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subject: str, data: bytes) -> CloudEvent:
@@ -64,7 +112,9 @@ def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subjec
     `correlationid` stays the same through a chain of replies: its first event's, or that event's id where it has none.
     """
     carried = {name: cause.extensions[name] for name in _CARRIED if name in cause.extensions}
-    carried |= {name.decode(): value.decode("latin-1") for name, value in call.span.context() if name != b"baggage"}
+    context = {name.decode(): value.decode("latin-1") for name, value in call.span.context() if name != b"baggage"}
+    # A request may bring anything under these names; an attribute is text.
+    carried |= {name: value for name, value in context.items() if value.isascii() and value.isprintable() and value}
     return CloudEvent(
         id=cloudevents.derive_id(cause, type_),
         source=source,
