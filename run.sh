@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Every developer verb of the project, one function each. `./run.sh help` lists them.
+# An older bash takes an empty array for an unset variable, and macOS has one that cannot read on from here.
+[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "bash 4.4 or newer is needed, this is $BASH_VERSION" >&2; exit 1; }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=$PWD
@@ -58,6 +60,7 @@ ensure_envoy() {
 
 STATE=.recsys
 PORT=8080
+TLS=
 REST=()
 
 # options ARGS...: takes --state-dir and --port out of ARGS; what is left is in REST.
@@ -88,13 +91,13 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
     case $word in
       --fused) manifests=knative/overlays/fused; state_options=(--fused) ;;
       --tls) TLS=1 ;;
-      # The costs the tutorial pretends: 10 ms for features, 50 ms for a batch of the model.
+      # The costs that Ray Serve's tutorial pretends: 10 ms for features, 50 ms for a batch of the model.
       --simulate-latency)
         platform+=(--env-override extract-features:SIMULATED_LATENCY_S=0.010 --env-override rank-items:SIMULATED_LATENCY_S=0.050) ;;
       *) platform+=("$word") ;;
     esac
   done
-  if [ -n "${TLS:-}" ]; then
+  if [ -n "$TLS" ]; then
     python -m tools.tls --state-dir "$STATE" || exit
     platform+=(--tls-cert "$STATE/tls/cert.pem" --tls-key "$STATE/tls/key.pem")
   fi
@@ -171,7 +174,7 @@ run_events() { # [--json] | redrive ID...|--trigger NAME|--all: queues and dead 
   python -m localkn events --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_demo() { # [--port N] [--state-dir DIR]: start with the tutorial's pretended costs, load it, watch it scale out and in
+run_demo() { # [--port N] [--state-dir DIR]: start with the costs that Ray Serve's tutorial pretends, load it, watch it scale out and in
   ensure local
   ensure_envoy
   options "$@"

@@ -40,6 +40,7 @@ KUBECTL: dict[str, tuple[set[str], set[str]]] = {
     "logs": ({"-c", "--container", "--tail", *_WHERE}, set()),
     "create": ({"--from-file", "--dry-run", *_WHERE}, set()),
     "port-forward": ({"--namespace"}, set()),
+    "rollout": ({"--namespace"}, set()),
     "drain": (set(), {"--ignore-daemonsets", "--delete-emptydir-data"}),
 }
 

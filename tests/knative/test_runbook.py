@@ -29,7 +29,14 @@ RUNBOOK = ROOT / "docs/runbook.md"
 OVERLAYS = {"recsys": "prod", "default": "dev"}
 # What Knative's installation brings.
 INSTALLED = {
-    "knative-serving": {"config-network", "config-domain", "config-certmanager", "config-features"},
+    "knative-serving": {
+        "config-network",
+        "config-domain",
+        "config-certmanager",
+        "config-features",
+        "config-observability",
+        "autoscaler",
+    },
     "knative-eventing": {"broker-ingress"},
     "kourier-system": {"kourier-internal"},
 }
@@ -154,8 +161,8 @@ def test_kubectl_lines(command):
     line = parse(command)
     for path in line.all("-k", "-f", "--patch-file"):
         assert path == "-" or (ROOT / path).exists(), path
-    for path in line.all("-k"):
-        assert overlay(Path(path).name)
+    for path in map(Path, line.all("-k")):
+        assert path == Path("knative/monitoring") or overlay(path.name)
     for patch in line.all("--patch"):
         assert set(json.loads(patch)) == {"data"}
     if line.namespace in INSTALLED:

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     for flag in _CHANGES:
         change.add_argument(flag, action="append", default=[], metavar="…")
     limit = parser.add_argument_group("limits")
-    limit.add_argument("--max-error-rate", type=percentage, default=0.001, metavar="0.1%%")
+    limit.add_argument("--max-error-rate", type=percentage, default=0.001, metavar="0.1%")
     limit.add_argument("--max-p99-ms", type=float, metavar="MS")
     limit.add_argument("--max-slowdown", type=float, default=1.5, help="median over the present one's (%(default)s)")
     limit.add_argument("--min-overlap", type=float, metavar="0..1", help="with the present top-k, on average")

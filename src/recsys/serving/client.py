@@ -161,6 +161,7 @@ class HopClient:
         except ServingError:
             self.statistics.failures += 1
             self.breaker.note(success=False)
+            self._durations.observe(time.monotonic() - began, self._name)
             raise
         except BaseException:
             self.breaker.forget()

@@ -158,7 +158,7 @@ HOP_DURATION = Definition(
     "recsys_hop_duration_seconds",
     "histogram",
     "recommend",
-    "A call to another function as recommend sees it, retries included.",
+    "A call to another function as recommend sees it, failed or not, retries included.",
     "Far above the hop's own duration: the network, or too few connections.",
     ("hop",),
     LATENCY_BUCKETS,
