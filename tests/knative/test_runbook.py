@@ -161,8 +161,8 @@ def test_kubectl_lines(command):
     line = parse(command)
     for path in line.all("-k", "-f", "--patch-file"):
         assert path == "-" or (ROOT / path).exists(), path
-    for path in map(Path, line.all("-k")):
-        assert path == Path("knative/monitoring") or overlay(path.name)
+    for path in line.all("-k"):
+        assert path == "knative/monitoring" or overlay(Path(path).name)
     for patch in line.all("--patch"):
         assert set(json.loads(patch)) == {"data"}
     if line.namespace in INSTALLED:

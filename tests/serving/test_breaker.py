@@ -24,10 +24,19 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(BreakerLimits(failure_share=0.8, least_calls=5, open_s=0.3), clock=clock)
 
 
+def admitted(breaker: Breaker) -> int:
+    ticket = breaker.admit()
+    assert ticket is not None
+    return ticket
+
+
+def end(breaker: Breaker, *, success: bool) -> None:
+    breaker.note(admitted(breaker), success=success)
+
+
 def fail(breaker: Breaker, times: int = 5) -> None:
     for _ in range(times):
-        assert breaker.admit()
-        breaker.note(success=False)
+        end(breaker, success=False)
 
 
 def test_it_opens_when_calls_keep_failing(breaker):
@@ -36,14 +45,13 @@ def test_it_opens_when_calls_keep_failing(breaker):
     assert breaker.state == "closed"
     fail(breaker, 1)
     assert breaker.state == "open"
-    assert not breaker.admit()
+    assert breaker.admit() is None
 
 
 def test_half_of_the_calls_failing_leaves_it_closed(breaker):
     """One dead instance of two must not close the way to the other."""
     for success in [True, False] * 50:
-        assert breaker.admit()
-        breaker.note(success=success)
+        end(breaker, success=success)
     assert breaker.state == "closed"
 
 
@@ -63,41 +71,44 @@ def test_one_probe_at_a_time(breaker, clock):
     fail(breaker)
     clock.now += 0.3
     assert breaker.state == "half-open"
-    assert breaker.admit()
-    assert not breaker.admit()
-    breaker.note(success=True)
+    probe = admitted(breaker)
+    assert breaker.admit() is None
+    breaker.note(probe, success=True)
     assert breaker.state == "closed"
-    assert breaker.admit()
+    admitted(breaker)
 
 
 def test_a_failed_probe_opens_it_again(breaker, clock):
     """A probe that fails costs another pause."""
     fail(breaker)
     clock.now += 0.3
-    assert breaker.admit()
-    breaker.note(success=False)
+    end(breaker, success=False)
     assert breaker.state == "open"
     clock.now += 0.3
-    assert breaker.admit()
+    admitted(breaker)
 
 
 def test_an_abandoned_probe_makes_room_for_another(breaker, clock):
     """A probe whose caller went away says nothing."""
     fail(breaker)
     clock.now += 0.3
-    assert breaker.admit()
-    breaker.forget()
-    assert breaker.admit()
+    breaker.forget(admitted(breaker))
+    admitted(breaker)
 
 
-def test_late_news_of_calls_from_before(breaker, clock):
-    """Calls admitted before it opened: their failures prolong nothing, a success closes it."""
+@pytest.mark.parametrize("success", [True, False])
+def test_late_news_of_calls_from_before(breaker, clock, success):
+    """Calls admitted before it opened change nothing, however they end: not its state, and not that one probe is out."""
+    early = [admitted(breaker) for _ in range(3)]
     fail(breaker)
-    clock.now += 0.2
-    breaker.note(success=False)
-    clock.now += 0.1
+    breaker.note(early[0], success=success)
+    clock.now += 0.3
     assert breaker.state == "half-open"
-    breaker.note(success=True)
+    probe = admitted(breaker)
+    breaker.note(early[1], success=success)
+    breaker.forget(early[2])
+    assert (breaker.state, breaker.admit()) == ("half-open", None)
+    breaker.note(probe, success=True)
     assert breaker.state == "closed"
 
 

@@ -1,17 +1,21 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 import pytest
 
+from recsys.batching import BatchLimits
 from recsys.contracts.problems import DeadlineExceededError, DependencyError, ServingError
+from recsys.grouping import Grouper
 from recsys.serving.breaker import Breaker, BreakerLimits
 from recsys.serving.call import Call, Deadline, RawHeaders
 from recsys.serving.client import HopAnswer, HopClient
 from recsys.serving.receipt import Receipt
 from recsys.serving.retries import RetryBudget, RetryPolicy
+from recsys.telemetry import definitions
+from recsys.telemetry.instruments import Instrument
 from recsys.telemetry.tracing import PassOn
 
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -195,6 +199,75 @@ async def test_a_hop_that_keeps_failing_is_left_alone(failing):
     assert hop.statistics.refused == 1
 
 
+async def test_a_hop_that_hangs_is_left_alone_by_groups_too():
+    """Callers of a group leave at their deadline, with the hop's own: that is no answer in time, not a lack of interest."""
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    hop = client(Scripted(hang), breaker=Breaker(BreakerLimits(least_calls=4, open_s=60)))
+
+    async def run(queries: Sequence[int], within_s: float) -> list[object]:
+        return [(await send(hop, within_s=within_s)).value] * len(queries)
+
+    grouper: Grouper[int, object] = Grouper(run, limits=BatchLimits(4, 0.0, 100, slots=4))
+    for callers in (1, 3, 1):
+        asked = (grouper.ask(1, within_s=0.12) for _ in range(callers))
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [DeadlineExceededError] * callers
+        await asyncio.sleep(0)
+    assert (hop.breaker.state, hop.statistics.failures, hop.statistics.abandoned) == ("open", 4, 0)
+
+
+async def test_a_caller_in_a_hurry_says_nothing_of_the_hop():
+    """Who gives a hop no time to speak of gets no answer, and takes nobody else's away."""
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("")
+
+    hop = client(Scripted(hang), breaker=Breaker(BreakerLimits(least_calls=1)))
+    for _ in range(10):
+        with pytest.raises(DeadlineExceededError):
+            await send(hop, within_s=0.05)
+    assert (hop.breaker.state, hop.statistics.failures) == ("closed", 10)
+
+
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+async def test_a_request_that_is_refused_says_nothing_of_the_hop(status, caplog):
+    """What the hop finds fault with is of our making: it is logged, and others go on being sent."""
+    hop = client(Scripted(status), breaker=Breaker(BreakerLimits(least_calls=1)))
+    with pytest.raises(DependencyError):
+        await send(hop)
+    assert (hop.breaker.state, hop.statistics.failures) == ("closed", 1)
+    assert [record.getMessage() for record in caplog.records] == ["hop_refused_request"]
+
+
+def exposed(instrument: Instrument) -> dict[str, float]:
+    return {sample.labels["outcome"]: sample.value for sample in instrument.collect().samples}
+
+
+async def test_outcomes_are_counted_when_they_are_known():
+    """Counters never fall: a call in flight is in none of them."""
+    hold = asyncio.Event()
+
+    async def later(request: httpx.Request) -> httpx.Response:
+        await hold.wait()
+        return httpx.Response(500)
+
+    hop = client(Scripted(200, later))
+    calls = next(each for each in hop.instruments() if each.definition is definitions.HOP_CALLS)
+    await send(hop)
+    sending = asyncio.create_task(send(hop))
+    await asyncio.sleep(0.01)
+    before = exposed(calls)
+    hold.set()
+    with pytest.raises(DependencyError):
+        await sending
+    assert before == {"ok": 1, "failed": 0, "abandoned": 0, "refused": 0}
+    assert exposed(calls) == {**before, "failed": 1}
+
+
 async def test_a_cancelled_call_says_nothing_of_the_hop():
     """A caller that leaves is no failure of the hop."""
 
@@ -208,7 +281,7 @@ async def test_a_cancelled_call_says_nothing_of_the_hop():
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
-    assert hop.breaker.state == "closed"
+    assert (hop.breaker.state, hop.statistics.abandoned, hop.statistics.failures) == ("closed", 1, 0)
 
 
 async def _warm(hop: HopClient) -> None:
@@ -249,6 +322,25 @@ async def test_a_hedge_that_fails_first_does_not_decide():
     assert (await send(hop)).value == "first"
     with pytest.raises(DependencyError):
         await send(hop)
+
+
+async def test_of_two_that_end_together_the_answer_counts():
+    """The request and its twin end in one turn of the loop, one with an answer: that is the call's."""
+    for _ in range(40):
+        hold = asyncio.Event()
+
+        async def slow(request: httpx.Request, hold: asyncio.Event = hold) -> httpx.Response:
+            await hold.wait()
+            return httpx.Response(500)
+
+        async def twin(request: httpx.Request, hold: asyncio.Event = hold) -> httpx.Response:
+            hold.set()
+            await asyncio.sleep(0)
+            return httpx.Response(200, json="twin")
+
+        hop = client(Scripted(*[200] * 32, slow, twin), hedge=True)
+        await _warm(hop)
+        assert (await send(hop)).value == "twin"
 
 
 async def test_hedges_come_out_of_the_retry_budget():

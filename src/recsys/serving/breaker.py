@@ -42,6 +42,8 @@ class Breaker:
         self._clock = clock
         self._opened: float | None = None
         self._probing = False
+        # How often it has opened. Calls from before its last opening are no news.
+        self._era = 0
         self._window = clock()
         self._recent = self._previous = (0, 0)
 
@@ -52,37 +54,44 @@ class Breaker:
             return "closed"
         return "half-open" if self._clock() >= self._opened + self._limits.open_s else "open"
 
-    def admit(self) -> bool:
+    def admit(self) -> int | None:
         """
-        Tell whether a call may be made; a call that was admitted must be followed by `note` or `forget`.
+        Return the ticket of a call, to be handed to `note` or `forget` when it has ended; None where it may not be made.
 
         While half-open one call at a time is let through, as a probe.
         """
         state = self.state
         if state == "half-open" and not self._probing:
             self._probing = True
-            return True
-        return state == "closed"
+            return self._era
+        return self._era if state == "closed" else None
 
-    def note(self, *, success: bool) -> None:
+    def note(self, ticket: int, *, success: bool) -> None:
         """Note how an admitted call ended."""
+        if ticket != self._era:
+            return
         if self._opened is not None:
             self._probing = False
             if success:
                 self._opened = None
                 self._recent = self._previous = (0, 0)
-            elif self.state == "half-open":
-                self._opened = self._clock()
+            else:
+                self._open()
             return
         self._turn()
         calls, failures = self._recent
         self._recent = (calls + 1, failures + (not success))
         if not success and self._is_failing():
-            self._opened = self._clock()
+            self._open()
 
-    def forget(self) -> None:
-        """Note that an admitted call was given up by its caller and says nothing."""
-        self._probing = False
+    def forget(self, ticket: int) -> None:
+        """Note that an admitted call says nothing."""
+        if ticket == self._era:
+            self._probing = False
+
+    def _open(self) -> None:
+        self._opened = self._clock()
+        self._era += 1
 
     def _is_failing(self) -> bool:
         calls = self._recent[0] + self._previous[0]

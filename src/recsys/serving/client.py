@@ -10,6 +10,7 @@ Retry-After leaves time. Every call between the functions only reads, so a secon
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -34,8 +35,14 @@ from recsys.telemetry.tracing import Span
 T = TypeVar("T")
 
 _RETRYABLE_STATUS = frozenset({502, 503})
+# The hop finds fault with the request, which is of our making, and answers what is not faulty.
+_REFUSAL_STATUS = frozenset({400, 413, 415, 422})
 _BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
+# Who waits shorter for an answer learns nothing about the hop; for one that is slow anyway it may be longer, up to a bound.
+_FAIR_S, _LONGEST_FAIR_S = 0.1, 0.25
+
+log = logging.getLogger("recsys.serving")
 
 
 class HopAnswer(msgspec.Struct, Generic[T], frozen=True):
@@ -69,6 +76,10 @@ class Hop(Protocol):
         ...
 
 
+class _RequestRefusedError(DependencyError):
+    """The hop does not take the request as it was put."""
+
+
 class _Failure(Exception):  # noqa: N818 - a verdict on one attempt
     """An attempt failed with *error*; `retryable` says whether another one may help, not before `retry_after_s`."""
 
@@ -81,13 +92,24 @@ class _Failure(Exception):  # noqa: N818 - a verdict on one attempt
 
 @dataclass
 class HopStatistics:
-    """Totals since the start."""
+    """
+    Totals since the start.
 
-    calls: int = 0
+    Attributes:
+        answers: Calls that brought an answer.
+        failures: Calls that brought none, or not in time.
+        abandoned: Calls whose callers left before that could be told.
+        refused: Calls not made because the breaker was open.
+        retries: Attempts after the first one of a call.
+        hedges: Second requests of a call.
+    """
+
+    answers: int = 0
     failures: int = 0
+    abandoned: int = 0
+    refused: int = 0
     retries: int = 0
     hedges: int = 0
-    refused: int = 0
 
 
 class HopClient:
@@ -135,8 +157,12 @@ class HopClient:
         name, totals = self._name, self.statistics
 
         def outcomes() -> dict[tuple[str, ...], float]:
-            failed, refused = totals.failures, totals.refused
-            return {(name, "ok"): totals.calls - failed, (name, "failed"): failed, (name, "refused"): refused}
+            return {
+                (name, "ok"): totals.answers,
+                (name, "failed"): totals.failures,
+                (name, "abandoned"): totals.abandoned,
+                (name, "refused"): totals.refused,
+            }
 
         return [
             self._durations,
@@ -150,27 +176,54 @@ class HopClient:
         """Post *body* on behalf of *call*; see `Hop`. An answer that *decode* refuses counts as a failed call."""
         began = time.monotonic()
         ends = began + min(within_s, call.deadline.left_s())
-        if not self.breaker.admit():
+        ticket = self.breaker.admit()
+        if ticket is None:
             self.statistics.refused += 1
             raise DependencyError(f"{self._name} has been failing and is left alone for a moment", retry_after_s=1.0)
-        self.statistics.calls += 1
         self._budget.earn()
         try:
             answer = await self._try(body, call, ends)
             value = self._read(answer, decode)
-        except ServingError:
-            self.statistics.failures += 1
-            self.breaker.note(success=False)
-            self._durations.observe(time.monotonic() - began, self._name)
+        except ServingError as error:
+            self._fail(ticket, began, says_something=self._is_fair(error, ends - began))
             raise
         except BaseException:
-            self.breaker.forget()
+            # Who leaves after a fair time says of the hop what a timeout says. So do the callers of a group, whose time ends
+            # with the call's own.
+            if time.monotonic() - began >= self._fair_s():
+                self._fail(ticket, began, says_something=True)
+            else:
+                self.statistics.abandoned += 1
+                self.breaker.forget(ticket)
             raise
-        self.breaker.note(success=True)
+        self.statistics.answers += 1
+        self.breaker.note(ticket, success=True)
         spent_s = time.monotonic() - began
         self._latencies.append(spent_s)
         self._durations.observe(spent_s, self._name)
         return HopAnswer(value, spent_s, *parse_receipt(answer.header(HEADER)))
+
+    def _fail(self, ticket: int, began: float, *, says_something: bool) -> None:
+        self.statistics.failures += 1
+        self._durations.observe(time.monotonic() - began, self._name)
+        if says_something:
+            self.breaker.note(ticket, success=False)
+        else:
+            self.breaker.forget(ticket)
+
+    def _is_fair(self, error: ServingError, given_s: float) -> bool:
+        """Tell whether *error* says something about the hop: not where our request was at fault, or had no time to speak of."""
+        if isinstance(error, DeadlineExceededError):
+            return given_s >= self._fair_s()
+        return not isinstance(error, _RequestRefusedError)
+
+    def _fair_s(self) -> float:
+        """Return the time in which the hop should have answered: twice what it usually takes, within bounds."""
+        return min(max(_FAIR_S, 2 * self._usual_s()), _LONGEST_FAIR_S) if self._latencies else _FAIR_S
+
+    def _usual_s(self) -> float:
+        """Return the 95th percentile of the latest answers' latencies."""
+        return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
 
     def _read(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         try:
@@ -220,7 +273,7 @@ class HopClient:
         """Return after how long to hedge; None for never."""
         if not self._hedge or len(self._latencies) < _LEAST_SAMPLES:
             return None
-        return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
+        return self._usual_s()
 
     async def _attempt(self, body: bytes, call: Call, left_s: float) -> Answer:
         span = call.span.child(self._name)
@@ -243,6 +296,9 @@ class HopClient:
     def _verdict(self, answer: Answer) -> _Failure:
         if answer.status == httpx.codes.GATEWAY_TIMEOUT:
             return _Failure(DeadlineExceededError(f"{self._name} did not answer in time"))
+        if answer.status in _REFUSAL_STATUS:
+            log.warning("hop_refused_request", extra={"hop": self._name, "status": answer.status})
+            return _Failure(_RequestRefusedError(f"{self._name} answered {answer.status}", retry_after_s=1.0))
         error = DependencyError(f"{self._name} answered {answer.status}", retry_after_s=1.0)
         return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=_retry_after_s(answer))
 
@@ -265,9 +321,10 @@ async def _first_success(racers: set["asyncio.Future[Answer]"]) -> Answer:
     pending = racers
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for racer in done:
-            if racer.exception() is None or not pending:
-                return racer.result()
+        # Both may have ended in the same turn of the loop, and either may have failed.
+        winners = [racer for racer in done if racer.exception() is None]
+        if winners or not pending:
+            return (winners or list(done))[0].result()
 
 
 def _retry_after_s(answer: Answer) -> float | None:

@@ -167,7 +167,7 @@ HOP_CALLS = Definition(
     "recsys_hop_calls_total",
     "counter",
     "recommend",
-    "Calls by hop and outcome: ok, failed, refused (by the breaker).",
+    "Calls by hop and outcome: ok, failed, abandoned (by their callers), refused (by the breaker).",
     "failed: see that function's errors. refused: it failed so much that it is left alone for a moment.",
     ("hop", "outcome"),
 )
