@@ -120,12 +120,12 @@ class Grouper(Generic[Q, R]):
         ends = max(entry.deadline for entry in cut.entries)
         try:
             queries = [entry.item.query for entry in cut.entries]
-            results = await self._run(queries, ends - time.monotonic())
+            answered = list(zip(cut.entries, await self._run(queries, ends - time.monotonic()), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, and by them to their callers
             for entry in cut.entries:
                 _fail(entry, error)
         else:
-            for entry, result in zip(cut.entries, results, strict=True):
+            for entry, result in answered:
                 if not entry.item.result.done():
                     entry.item.result.set_result(result)
         finally:

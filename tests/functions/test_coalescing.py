@@ -6,6 +6,7 @@ import pytest
 from functions.recommend.coalescing import Coalescer
 from recsys.batching import BatchLimits
 from recsys.contracts.problems import DeadlineExceededError, DependencyError, OverloadedError
+from recsys.grouping import Grouper
 from recsys.serving.call import Call, Deadline
 from recsys.serving.client import HopAnswer
 from recsys.serving.receipt import Receipt
@@ -146,6 +147,17 @@ async def test_a_failed_request_fails_those_in_it(turns):
         assert isinstance(answer, DependencyError)
     hop.error = None
     assert (await ask(coalescer, "c")).value == ["C"]
+
+
+async def test_too_few_results_fail_everybody_at_once():
+    """Whoever runs the group has to answer each of it; where it does not, nobody waits for the deadline."""
+
+    async def run(queries: Sequence[str], within_s: float) -> list[str]:
+        return list(queries[1:])
+
+    grouper: Grouper[str, str] = Grouper(run, limits=limits())
+    outcomes = await asyncio.gather(*(grouper.ask(query, within_s=30) for query in "abc"), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
 
 
 async def test_each_waits_no_longer_than_its_own_budget(turns):
