@@ -6,6 +6,8 @@ from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S
 
+_LONGEST_WINDOW_S = 10 * 365 * 86_400.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,7 +47,9 @@ class Settings:
             serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=512 * 1024),
             feature_store_url=reader.text("FEATURE_STORE_URL"),
             feature_store_password=reader.secret("FEATURE_STORE_PASSWORD"),
-            deduplication_s=reader.number("EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0),
+            deduplication_s=reader.number(
+                "EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0, most=_LONGEST_WINDOW_S
+            ),
             user_ttl_s=reader.integer("USER_TTL_S", 0),
             reply_to_interactions=reader.flag("REPLY_TO_INTERACTIONS", default=False),
             simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),

@@ -1,7 +1,8 @@
 """One suite for every feature store: what holds for one holds for all."""
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,24 @@ async def test_replacing_replaces_everything(store):
     assert await store.replace([BOB], population=NOBODY) == 1
     assert await store.read(["ann", "bob"], history=10) == seen(None, BOB)
     assert await store.population() == NOBODY
+
+
+@pytest.mark.parametrize("use", ["read", "apply", "population"])
+async def test_a_store_in_use_can_be_replaced(store, use):
+    """Whatever is asked meanwhile: afterwards the whole new content is there."""
+    records = [UserRecord(f"user_{number:04}", "55+", history=[HistoryItem("a", 1.0, 1)]) for number in range(1000)]
+    asks: dict[str, Callable[[], Awaitable[object]]] = {
+        "read": lambda: store.read(["user_0001"], history=1),
+        "apply": lambda: store.apply([interaction(1, user_id="somebody_else")]),
+        "population": store.population,
+    }
+    replacing = asyncio.create_task(store.replace(records, population=POPULATION))
+    while not replacing.done():
+        await asks[use]()
+        await asyncio.sleep(0.001)
+    assert await replacing == 1000
+    assert [record for record in await everything(store) if record.user_id != "somebody_else"] == records
+    assert await store.population() == POPULATION
 
 
 async def test_a_failing_replacement_changes_nothing(store):

@@ -133,6 +133,40 @@ async def test_users_without_events_are_forgotten_when_told_so(server):
     await store.aclose()
 
 
+async def test_imported_users_are_forgotten_like_others(server):
+    """With a time to live whoever was imported has it too."""
+    store = RedisStore(server.url, ttl_s=1000)
+    await store.replace([ANN], population=NOBODY)
+    with Redis(port=server.port) as client:
+        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=2)] * 3
+    await store.aclose()
+
+
+async def test_scripts_that_may_not_be_loaded(server):
+    """A user of Redis without the right to load scripts is told so, after one try."""
+    with Redis(port=server.port) as client:
+        client.acl_setuser(
+            "poor", enabled=True, passwords=["+x"], keys=["*"], categories=["+@all"], commands=["-script"]
+        )
+        store = RedisStore(f"redis://poor:x@127.0.0.1:{server.port}/0")
+        with pytest.raises(StoreUnavailableError):
+            await store.apply([EVENT])
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    await store.aclose()
+
+
+async def test_an_event_that_fails_is_not_taken_for_counted(server):
+    """What Redis could not count is counted by the next delivery, once it can."""
+    store = RedisStore(server.url)
+    await store.replace([UserRecord("ann", "25-34", views=2**63 - 1)], population=NOBODY)
+    with pytest.raises(StoreUnavailableError):
+        await store.apply([EVENT])
+    with Redis(port=server.port) as client:
+        client.hset("recsys:1:{ann}:u", "views", 0)
+    assert await store.apply([EVENT]) == [True]
+    await store.aclose()
+
+
 async def test_a_user_takes_the_memory_it_is_said_to(server):
     """Fifty items and twenty recent events take about what the documentation says."""
     store = RedisStore(server.url)
@@ -156,8 +190,14 @@ async def test_a_replacement_leaves_nothing_behind(server):
     with pytest.raises(KeyError):
         await store.replace(broken(), population=NOBODY)
     assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
+    late = RedisStore(server.url)
+    await late.read(["ann"], history=1)
+    await store.replace([ANN], population=NOBODY)
+    # It goes to the generation that *late* knows before it goes to the one there is.
+    await late.apply([EVENT])
     await store.replace([ANN], population=NOBODY)
     with Redis(port=server.port) as client:
         generations = {key.split(b":")[1] for key in client.keys("recsys:*")} - {b"generation"}
         assert generations == {client.get("recsys:generation")}
     await store.aclose()
+    await late.aclose()

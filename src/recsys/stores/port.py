@@ -136,7 +136,8 @@ class FeatureStore(Protocol):
         Count *interactions*, each at once and only once; tell for each whether it was new.
 
         A user's record after any number of calls is a function of the set of events applied: their order, their
-        distribution over calls, and repeated deliveries make no difference. An event is known as repeated for the
+        distribution over calls, and repeated deliveries make no difference. (source, id) tells events apart, so two users
+        have none in common; whether the second one's would count is up to the store. An event is known as repeated for the
         store's deduplication window, counted from its first delivery. When the call returns the events outlive this
         process; when it raises, none or all of them may have been applied, and applying them again is safe.
         """

@@ -8,16 +8,16 @@ Per user four keys with one hash tag, so that they live on one node of a cluster
     recsys:G:{user}:w   hash     items' weights
     recsys:G:{user}:e   sorted   digests of events seen (score: when), trimmed to the window, gone with it
 
-G is the generation, named by `recsys:generation`: a replacement fills the next one and then points there. A user with
+G is the generation, named by `recsys:generation`: a replacement fills the next one, points there, and deletes all others. A user with
 50 items and 20 recent events takes about 9 KB.
 
 A call is one round trip, however many users or events: its commands go together, an event's update as a script.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
@@ -53,15 +53,13 @@ for first = 1, #ids, 1000 do
 end
 return {profile, items, weights}
 """
-# Numbers stay the strings they came as: Lua would print long ones with an exponent.
+# Numbers stay the strings they came as: Lua would print long ones with an exponent. The event is noted last: had a command
+# before it failed, its next delivery would be taken for a repeated one.
 _APPLY = """
 local digest, now, window = ARGV[1], ARGV[2], ARGV[3]
 local oldest = tonumber(now) - tonumber(window)
 local seen = redis.call('ZSCORE', KEYS[4], digest)
 if seen and tonumber(seen) > oldest then return 0 end
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', oldest)
-redis.call('ZADD', KEYS[4], now, digest)
-redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
 redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4])
 redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
 redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
@@ -74,6 +72,9 @@ end
 if ARGV[10] ~= '0' then
     for key = 1, 3 do redis.call('EXPIRE', KEYS[key], ARGV[10]) end
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', oldest)
+redis.call('ZADD', KEYS[4], now, digest)
+redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
 return 1
 """
 _SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY)}
@@ -128,8 +129,8 @@ class RedisStore:
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return *user_ids*."""
 
-        def commands() -> list[Command]:
-            keys = (self._keys(user_id) for user_id in user_ids)
+        def commands(generation: str) -> list[Command]:
+            keys = (_keys(generation, user_id) for user_id in user_ids)
             return [command for user, times, _, _ in keys for command in _read(user, times, history=history)]
 
         answers = await self._run(commands)
@@ -141,12 +142,12 @@ class RedisStore:
         """Count *interactions*, each by a script of its own."""
         now_us = int(self._clock() * 1_000_000)
 
-        def command(each: Interaction) -> Command:
+        def command(generation: str, each: Interaction) -> Command:
             return (
                 "EVALSHA",
                 _APPLY_SHA,
                 4,
-                *self._keys(each.user_id),
+                *_keys(generation, each.user_id),
                 _digest(each),
                 now_us,
                 self._window_us,
@@ -159,44 +160,43 @@ class RedisStore:
                 self._ttl_s,
             )
 
-        return [bool(answer) for answer in await self._run(lambda: [command(each) for each in interactions])]
+        return [bool(answer) for answer in await self._run(lambda g: [command(g, each) for each in interactions])]
 
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
-        (found,) = await self._run(lambda: [("GET", self._population_key())])
+        (found,) = await self._run(lambda generation: [("GET", _population_key(generation))])
         return msgspec.json.decode(found, type=Features) if found else NOBODY
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """
         Make *records* the whole content: fill the next generation, point to it, delete the one before.
 
-        Events accepted meanwhile are not part of it: let no events in during a replacement.
+        Events accepted meanwhile are not part of it: let no events in during a replacement. One at a time.
         """
         with _translated():
             before = await self._pointed_at()
-            self._generation = str(int(before) + 1)
-            try:
-                # What an earlier replacement left that did not get through.
-                await self._delete(self._generation)
-                count = await self._fill(records)
-                await self._redis.set(self._population_key(), msgspec.json.encode(population))
-                await self._redis.set(_POINTER, self._generation)
-            except BaseException:
-                self._generation = before
-                raise
-            await self._delete(before)
+            generation = str(int(before) + 1)
+            # What a replacement left that did not get through, and what came too late for the generation it was for.
+            await self._delete_others(before)
+            count = await self._fill(generation, records)
+            await self._redis.set(_population_key(generation), msgspec.json.encode(population))
+            await self._redis.set(_POINTER, generation)
+        self._generation = generation
+        # It is replaced; what cannot be deleted now is deleted by the next replacement.
+        with contextlib.suppress(RedisError):
+            await self._delete_others(generation)
         return count
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id; users that come or go meanwhile may be missed."""
         with _translated():
-            self._generation = await self._pointed_at()
-            prefix, suffix = f"recsys:{self._generation}:{{", "}:u"
+            generation = await self._pointed_at()
+            prefix, suffix = f"recsys:{generation}:{{", "}:u"
             keys = [key async for key in self._redis.scan_iter(match=f"{prefix}*{suffix}", count=1000)]
         user_ids = sorted(unquote(key[len(prefix) : -len(suffix)]) for key in keys)
         for start in range(0, len(user_ids), _CHUNK):
             some = user_ids[start : start + _CHUNK]
-            for user_id, answer in zip(some, await self._run(partial(self._scan_of, some)), strict=True):
+            for user_id, answer in zip(some, await self._run(partial(_scan, user_ids=some)), strict=True):
                 if answer is not None:
                     yield _record(user_id, *answer)
 
@@ -205,44 +205,43 @@ class RedisStore:
         await self._link.aclose()
         await self._redis.aclose()
 
-    def _scan_of(self, user_ids: Sequence[str]) -> list[Command]:
-        keys = (self._keys(user_id)[:3] for user_id in user_ids)
-        return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
-
     async def _pointed_at(self) -> str:
         found = await self._redis.get(_POINTER)
         return found if isinstance(found, str) else "0"
 
-    async def _run(self, commands: Callable[[], Sequence[Command]]) -> list[Any]:
+    async def _run(self, commands: Callable[[str], Sequence[Command]]) -> list[Any]:
         """
-        Send *commands* of the generation as it is known, and return the answers.
+        Send the *commands* for the generation as it is known, and return the answers.
 
         The generation is asked for along with it. Where it has moved on, everything is sent again there: reads
         found nothing or something old, and what was counted there is gone with it.
         """
         with _translated():
             while True:
-                generation, *answers = await self._send([("GET", _POINTER), *commands()])
-                if (generation or "0") == self._generation:
+                generation = self._generation
+                found, *answers = await self._send([("GET", _POINTER), *commands(generation)])
+                if (found or "0") == generation:
                     return answers
-                self._generation = generation or "0"
+                self._generation = found or "0"
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         answers = await self._link.ask(commands)
-        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        failures = _failures(answers)
         if failures and all(isinstance(failure, NoScriptError) for failure in failures):
             # A Redis that was restarted, or never knew them. None of the scripts ran.
-            await self._link.ask([("SCRIPT", "LOAD", text) for text in _SCRIPTS.values()])
-            return await self._send(commands)
+            failures = _failures(await self._link.ask([("SCRIPT", "LOAD", text) for text in _SCRIPTS.values()]))
+            if not failures:
+                answers = await self._link.ask(commands)
+                failures = _failures(answers)
         if failures:
             raise failures[0]
         return answers
 
-    async def _fill(self, records: Iterable[UserRecord]) -> int:
+    async def _fill(self, generation: str, records: Iterable[UserRecord]) -> int:
         count = 0
         pipeline = self._redis.pipeline(transaction=False)
         for record in records:
-            user, times, weights, _ = self._keys(record.user_id)
+            user, times, weights, _ = _keys(generation, record.user_id)
             profile: dict[Any, Any] = {
                 name: getattr(record, name) for name in _COUNTERS if getattr(record, name) is not None
             }
@@ -250,29 +249,41 @@ class RedisStore:
             if record.history:
                 pipeline.zadd(times, {item.item_id: -item.time_us for item in record.history})
                 pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in record.history})
+            if self._ttl_s:
+                for key in (user, times, weights):
+                    pipeline.expire(key, self._ttl_s)
             count += 1
             if count % _CHUNK == 0:
                 await pipeline.execute()
         await pipeline.execute()
         return count
 
-    async def _delete(self, generation: str) -> None:
+    async def _delete_others(self, generation: str) -> None:
+        """Delete whatever belongs to another *generation*."""
+        kept = (_POINTER, f"recsys:{generation}:")
         doomed: list[str] = []
-        async for key in self._redis.scan_iter(match=f"recsys:{generation}:*", count=1000):
-            doomed.append(key)
+        async for key in self._redis.scan_iter(match="recsys:*", count=1000):
+            if not key.startswith(kept):
+                doomed.append(key)
             if len(doomed) == _CHUNK:
                 await self._redis.unlink(*doomed)
                 doomed.clear()
         if doomed:
             await self._redis.unlink(*doomed)
 
-    def _keys(self, user_id: str) -> tuple[str, str, str, str]:
-        # Braces inside an id would end the hash tag early.
-        tagged = f"recsys:{self._generation}:{{{quote(user_id, safe=_SAFE)}}}"
-        return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
 
-    def _population_key(self) -> str:
-        return f"recsys:{self._generation}:population"
+def _keys(generation: str, user_id: str) -> tuple[str, str, str, str]:
+    # Braces inside an id would end the hash tag early.
+    tagged = f"recsys:{generation}:{{{quote(user_id, safe=_SAFE)}}}"
+    return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
+
+
+def _population_key(generation: str) -> str:
+    return f"recsys:{generation}:population"
+
+
+def _failures(answers: Sequence[Any]) -> list[Exception]:
+    return [answer for answer in answers if isinstance(answer, Exception)]
 
 
 _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "{}%*?[]\\")
@@ -280,6 +291,11 @@ _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "{}%*?[
 
 def _digest(interaction: Interaction) -> bytes:
     return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
+
+
+def _scan(generation: str, *, user_ids: Sequence[str]) -> list[Command]:
+    keys = (_keys(generation, user_id)[:3] for user_id in user_ids)
+    return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
 
 
 def _read(user: str, times: str, *, history: int) -> list[Command]:
@@ -325,7 +341,7 @@ def _profile(values: list[Any]) -> tuple[str, int, int, int, int, int, int | Non
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Turn Redis' errors into the port's; they hold no keys and no credentials."""
     try:

@@ -123,7 +123,7 @@ class SqliteStore:
             self._reader.execute("PRAGMA busy_timeout = 0")
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*; about 15 us for a user with 50 items, 11 for further ones in a turn of the loop."""
+        """Return *user_ids*; some tens of microseconds for a user with 50 items (docs/adr/0002-feature-store.md)."""
         with self._translated:
             self._share_snapshot()
             return [self._read(user_id, history) for user_id in user_ids]
