@@ -25,6 +25,11 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True):
     free: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class Lengths(Struct, frozen=True):
+    name: str
+    length: float
+
+
 decoder = Decoder(Sample)
 
 
@@ -161,6 +166,17 @@ known = st.fixed_dictionaries(
         "exclude": values | st.lists(st.text(max_size=3)),
     },
 )
+
+
+@pytest.mark.parametrize("name", ["a", r"\u0061"], ids=["read once", "read twice"])
+def test_long_integers_are_numbers(name):
+    """Where a float is wanted an integer of any length is one, whatever else is in the body; beyond all floats, none."""
+    lengths = Decoder(Lengths)
+    for digits in ("1" + "0" * 50, "9" * 308, "-" + "7" * 41):
+        assert lengths.decode(f'{{"name":"{name}","length":{digits}}}'.encode()) == Lengths("a", float(digits))
+    with pytest.raises(InvalidRequestError) as caught:
+        lengths.decode(f'{{"name":"{name}","length":{"9" * 400}}}'.encode())
+    assert [fault.detail for fault in caught.value.faults] == ["is too large a number"]
 
 
 @given(body=known | values)

@@ -91,8 +91,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _read_integer(digits: str) -> float:
-    """Read an integer; one longer than any the contracts allow becomes infinity, as 1e999 does."""
-    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
+    """
+    Read an integer; one longer than any the contracts take as such becomes what it is where a float is wanted.
+
+    Making an integer of digits takes the square of their number, a float only their number.
+    """
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def find_faults(value: Any, info: inspect.Type, path: str = "$") -> list[Fault]:
