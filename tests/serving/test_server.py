@@ -1,5 +1,6 @@
 """The production entry as a process: starting, draining under load, exit statuses."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 import httpx
 import pytest
 
+from recsys.serving import server
 from tests.running import ROOT, Running, running, shell_command, take_port
 
 pytestmark = pytest.mark.may_block
@@ -105,6 +107,29 @@ def test_a_draining_instance_says_so_and_still_answers():
         assert answer.startswith(b"http/1.1 503")
         assert b"connection: close" in answer
         assert service.process.wait(timeout=5) == 0
+
+
+class Queue:
+    """A listener whose accept queue is what the test says."""
+
+    def __init__(self, *found: socket.socket | OSError) -> None:
+        self._found = list(found)
+
+    def accept(self) -> tuple[socket.socket, None]:
+        found = self._found.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found, None
+
+
+@pytest.mark.parametrize(
+    "end", [BlockingIOError(), OSError(errno.EMFILE, "too many open files")], ids=["empty", "full"]
+)
+def test_whatever_the_queue_holds_the_drain_goes_on(end):
+    """A caller who has gone does not hide those behind it; without descriptors the rest is left to the kernel."""
+    with socket.socket() as one, socket.socket() as other:
+        queue = Queue(one, ConnectionAbortedError(), other, end)
+        assert list(server._accept_all(queue)) == [one, other]  # type: ignore[arg-type]
 
 
 def test_wrong_settings_are_listed_and_end_with_2():

@@ -49,10 +49,7 @@ class Server(uvicorn.Server):
     async def _close_door(self) -> None:
         """Close the port. What waits in its queue has been accepted by the kernel, and its caller is told nothing."""
         loop = asyncio.get_running_loop()
-        waiting = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                waiting.append(self._listener.accept()[0])
+        waiting = list(_accept_all(self._listener))
         for server in self.servers:
             server.close()
         for connection in waiting:
@@ -81,6 +78,17 @@ class Server(uvicorn.Server):
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.should_exit = True
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections in the *listener*'s queue, as far as there are descriptors for them."""
+    while True:
+        try:
+            yield listener.accept()[0]
+        except ConnectionAbortedError:
+            continue  # Its caller has gone; behind it others wait.
+        except OSError:
+            return  # Nobody waits any more, or none can be taken: either way the drain goes on.
 
 
 def listen(settings: ServingSettings) -> socket.socket:
