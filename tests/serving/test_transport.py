@@ -120,6 +120,55 @@ async def test_framings(transport, answer):
     assert server.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it", b"all of it"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nok", b"ok"),
+    ],
+    ids=["HTTP/1.0", "empty", "after an interim one"],
+)
+async def test_an_answer_may_end_with_its_connection(transport, answer, body):
+    """With neither a length nor chunks the end of the connection is the end of the answer."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+
+    async with serving(leave) as server:
+        for _ in range(2):
+            response = await post(transport, server.url)
+            assert (response.status_code, response.content) == (200, body)
+    assert server.connections == 2
+
+
+async def test_an_old_answer_is_not_given_again(transport):
+    """A connection that closes under the second request has no answer to it, however the first one was framed."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await read_request(reader)
+
+    async with serving(once) as server:
+        assert (await post(transport, server.url)).status_code == 204
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(transport, server.url)
+    assert server.connections == 1
+
+
+async def test_trailers_are_no_headers(transport):
+    """What follows the last chunk does not change what the head said."""
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nRetry-After: 9\r\nX-Late: 1\r\n\r\n"
+    async with serving(answering(answer)) as server:
+        for _ in range(2):
+            response = await post(transport, server.url)
+            assert response.content == b"ok"
+            assert not {"retry-after", "x-late"} & set(response.headers)
+    assert server.connections == 1
+
+
 async def test_an_answer_that_says_close_ends_its_connection(transport):
     """Connection: close is obeyed."""
     close = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
@@ -233,8 +282,16 @@ async def test_a_connection_that_is_not_accepted_in_time(transport, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "start", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"], ids=["nothing", "half"]
-)  # fmt: skip
+    "start",
+    [
+        b"",
+        b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ],
+    ids=["nothing", "half a head", "an interim answer", "half a body", "no last chunk"],
+)
 async def test_a_connection_that_closes_before_the_answer_is_whole(transport, start):
     """An answer that never becomes whole is a RemoteProtocolError."""
 

@@ -29,6 +29,8 @@ import httpx
 
 _CONNECT_TIMEOUT_S = 1.0
 _LATE = "no answer in time"
+# An answer with neither of them ends with its connection.
+_FRAMINGS = frozenset({b"content-length", b"transfer-encoding"})
 
 Headers = Sequence[tuple[bytes, bytes]]
 SecondsFor = Callable[[str], float | None]
@@ -74,6 +76,8 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = None
         self._answer: asyncio.Future[Answer] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
+        self._head: list[tuple[bytes, bytes]] = []
+        self._head_complete = False
         self._chunks: list[bytes] = []
         self.born = time.monotonic()
         self.reusable = False
@@ -89,6 +93,7 @@ class _Connection(asyncio.Protocol):
         self.reusable = False
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
+        self._head_complete = False
         self._parser = httptools.HttpResponseParser(self)
         # A timer that fails the answer costs a third of asyncio.timeout around it.
         timer = None if timeout_s is None else loop.call_later(timeout_s, self._fail, httpx.ReadTimeout(_LATE))
@@ -123,17 +128,21 @@ class _Connection(asyncio.Protocol):
         self._origin.forget(self)
         if exc is not None:
             self._fail(httpx.ReadError(f"the connection broke: {exc}"))
-        else:
+        elif not self._deliver_what_came():
             self._fail(httpx.RemoteProtocolError("the server closed the connection without an answer"))
 
     def on_message_begin(self) -> None:
-        self._headers, self._chunks = [], []
+        self._headers, self._chunks, self._head_complete = [], [], False
         if self._answered():
             # A second answer to one request: the next request could be given it.
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        # Trailers come as headers do, and are none (RFC 9110, section 6.5.1): into a list that nobody reads.
+        self._head, self._headers, self._head_complete = self._headers, [], True
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -143,7 +152,17 @@ class _Connection(asyncio.Protocol):
         if status < 200 or self._answer is None or self._answer.done():
             return  # an interim answer, or one too many
         self.reusable = self._parser.should_keep_alive()
-        self._answer.set_result(Answer(status, self._headers, b"".join(self._chunks)))
+        self._answer.set_result(Answer(status, self._head, b"".join(self._chunks)))
+
+    def _deliver_what_came(self) -> bool:
+        """Let the answer end here if it has neither a length nor chunks (RFC 9112, section 6.3); tell whether it has."""
+        if self._answer is None or self._answer.done() or not self._head_complete:
+            return False
+        status = self._parser.get_status_code()
+        if status < 200 or any(name in _FRAMINGS for name, _ in self._head):
+            return False
+        self._answer.set_result(Answer(status, self._head, b"".join(self._chunks)))
+        return True
 
     def _answered(self) -> bool:
         return self._answer is None or self._answer.done()
