@@ -238,6 +238,29 @@ async def test_not_ready_while_starting():
     assert (await service.answer(scope(), sending(b"{}"))).status == 200
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_instance_told_to_drain_while_it_starts_stays_draining(fails):
+    """However the start ends, nobody is sent to an instance that is about to go."""
+    opening = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[Handler]:
+        await opening.wait()
+        if fails:
+            raise OSError("no such model")
+        yield echo
+
+    service = Service("slow", slowly, settings=SETTINGS)
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    service.drain()
+    opening.set()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert service.state is State.DRAINING
+    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 503
+    assert (await service.answer(scope(), sending(b"{}"))).status == (503 if fails else 200)
+
+
 async def test_a_failed_start_can_be_tried_again(caplog):
     """A request to a service that cannot start gets 503; the next one tries once more."""
     attempts: list[int] = []

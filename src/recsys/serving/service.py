@@ -111,12 +111,17 @@ class Service:
             try:
                 self._handler = await self._parts.enter_async_context(self._open_handler())
             except BaseException:
-                self.state = State.NEW
+                self._end_start(State.NEW)
                 raise
             if before_ready is not None:
                 before_ready()
-            self.state = State.READY
+            self._end_start(State.READY)
             self._started_s = seconds_since_start()
+
+    def _end_start(self, state: State) -> None:
+        # Who was told to drain or to stop meanwhile stays so.
+        if self.state is State.STARTING:
+            self.state = state
 
     def drain(self) -> None:
         """Stop being ready: requests still get answers, probes get told to send no more."""
