@@ -46,7 +46,7 @@ async def open_handler() -> AsyncIterator[Handler]:
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
             executor=executor,
-            arriving=lambda: service.reading,
+            arriving=lambda: service.arriving(within_s=settings.batch.max_wait_s),
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         service.exposition.add([*loaded.instruments(), *batcher.instruments()])

@@ -19,6 +19,8 @@ from tests.running import Running, running, take_port
 
 pytestmark = pytest.mark.may_block
 
+FEATURES = {"age_group": "25-34", "avg_session_duration": 1.0, "total_purchases": 1, "engagement_score": 0.5}
+RANK = {"features": FEATURES, "history": ["item_1"], "top_k": 3}
 BUDGET_S = 0.5
 GRACE_S = 0.05
 WHOLE_AGAIN_S = 2.0
@@ -293,3 +295,22 @@ def test_a_caller_who_leaves_takes_the_work_along(stand):
             assert begun.wait(5)
             assert not ended.is_set()
         assert ended.wait(1)
+
+
+def test_an_upload_that_stalls_holds_nobody_up(stand):
+    """Nobody's batch waits for it, it is told when its budget is spent, and a drain does not wait for it either."""
+    ranking = stand.hops["rank_items"]
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nX-Request-Timeout-Ms: %d\r\n\r\n{"
+    with (
+        socket.create_connection(("127.0.0.1", ranking.port)) as long,
+        socket.create_connection(("127.0.0.1", ranking.port)) as short,
+    ):
+        long.sendall(head % 2000)
+        short.sendall(head % 200)
+        time.sleep(0.1)
+        assert 'cut;desc="slot_free"' in ranking.post(RANK).headers["server-timing"]
+        answer = b"".join(iter(lambda: short.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 504")
+        assert ranking.stop() == 0
+        assert long.recv(65536).startswith(b"HTTP/1.1 504")
+    assert "Traceback" not in ranking.log()

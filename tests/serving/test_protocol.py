@@ -200,6 +200,18 @@ async def test_a_plain_request_takes_the_direct_path(monkeypatch):
     assert len(taken) == 2
 
 
+async def test_a_stalled_upload_ends_with_its_budget():
+    """The caller is told, and the connection, which may still bring the rest, ends."""
+    side = Side(Protocol, echo)
+    wire = await side.talk([request(b"1234", b"X-Request-Timeout-Ms: 20")[:-3]])
+    assert (wire.sent, side.service.load.in_flight) == (b"", 1)
+    await asyncio.sleep(0.05)
+    assert wire.sent.startswith(b"HTTP/1.1 504")
+    assert (b"connection: close\r\n" in wire.sent, wire.closed, side.service.load.in_flight) == (True, True, 0)
+    await settle()
+    assert not side.state.tasks
+
+
 class Slow:
     """A handler that waits to be let go, and knows whether it was cancelled."""
 

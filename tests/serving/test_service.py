@@ -134,7 +134,49 @@ async def test_a_caller_that_leaves_while_sending_is_told_nothing():
     with pytest.raises(ClientGoneError):
         await service.answer(scope(), sending(b"{", gone=True))
     assert service.load.in_flight == 0
-    assert service.reading == 0
+    assert service.arriving(within_s=60) == 0
+
+
+async def stalled() -> dict[str, object]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing came", "a part came"])
+async def test_a_body_that_is_not_whole_in_time_is_not_waited_for(begun):
+    """The budget covers the upload: 504, the connection ends because the rest may still come, and nothing stays behind."""
+    service = serve()
+    parts = [{"type": "http.request", "body": b"{", "more_body": True}] if begun else []
+
+    async def receive() -> dict[str, object]:
+        return parts.pop() if parts else await stalled()
+
+    reply = await service.answer(scope(x_request_timeout_ms="20"), receive)
+    assert (reply.status, header(reply, b"connection")) == (504, "close")
+    assert (service.load.in_flight, service.arriving(within_s=60)) == (0, 0)
+
+
+async def test_only_young_readers_are_arriving():
+    """A body that has been on its way for longer than somebody would wait for it is not counted."""
+    service = serve()
+    readers = [asyncio.create_task(service.answer(scope(), stalled)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    assert (service.arriving(within_s=60), service.arriving(within_s=0.04)) == (2, 0)
+    readers.append(asyncio.create_task(service.answer(scope(), stalled)))
+    await asyncio.sleep(0)
+    assert service.arriving(within_s=0.04) == 1
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    assert service.arriving(within_s=60) == 0
+
+
+async def test_a_body_that_is_there_is_not_read():
+    """Who has the whole body already hands it over; its limit is the same."""
+    service = serve()
+    assert (await service.answer(scope(), stalled, b"{}")).body == b"{}"
+    assert (await service.answer(scope(), stalled, b"")).status == 200
+    assert (await service.answer(scope(), stalled, b"x" * 1025)).status == 413
 
 
 async def test_an_error_of_the_tree_keeps_its_status_and_headers():

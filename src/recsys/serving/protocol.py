@@ -20,7 +20,7 @@ from recsys.serving.call import RawHeaders, Reply
 from recsys.serving.presence import ClientGoneError, Receive
 from recsys.serving.service import Scope, problem_reply
 
-Answer = Callable[[Scope, Receive], Awaitable[Reply]]
+Answer = Callable[[Scope, Receive, bytes], Awaitable[Reply]]
 
 log = logging.getLogger("recsys.serving")
 
@@ -211,7 +211,7 @@ class Exchange:
     def __init__(self, protocol: Protocol, headers: RawHeaders, body: bytes) -> None:
         self._protocol = protocol
         self._headers = headers
-        self._body: bytes | None = body
+        self._body = body
         self.disconnected = False
         self.keep_alive = True
         self.message_event = asyncio.Event()
@@ -220,7 +220,7 @@ class Exchange:
     async def run(self, answer: Answer) -> None:
         """Have the request answered, and send the answer unless the caller has gone."""
         try:
-            reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive)
+            reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive, self._body)
             written = _written(reply, keep_alive=self.keep_alive)
         except ClientGoneError:
             return
@@ -235,10 +235,7 @@ class Exchange:
             self._protocol.finish(written, keep_alive=self.keep_alive)
 
     async def receive(self) -> dict[str, Any]:
-        """Return the request's body, and after that its end once the caller has gone."""
-        body, self._body = self._body, None
-        if body is not None:
-            return {"type": "http.request", "body": body}
+        """Return the request's end once the caller has gone."""
         await self.message_event.wait()
         return {"type": "http.disconnect"}
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from enum import Enum
+from itertools import takewhile
 from typing import Any, cast
 
 from recsys.contracts import wire
@@ -72,7 +73,6 @@ class Service:
 
     Attributes:
         load: Requests in flight.
-        reading: How many of them are still being read.
         exposition: The instance's metrics; parts add theirs.
     """
 
@@ -87,7 +87,8 @@ class Service:
         self.settings = settings
         self.state = State.NEW
         self.load = Load()
-        self.reading = 0
+        # Since when each body is being read, in that order, by what is its reader's alone.
+        self._reading: dict[object, float] = {}
         self._open_handler = open_handler
         self._handler: Handler | None = None
         self._parts = AsyncExitStack()
@@ -135,26 +136,40 @@ class Service:
         await self._guard.aclose()
         await asyncio.to_thread(self._tracer.close)
 
-    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+    def arriving(self, *, within_s: float) -> int:
+        """
+        Return how many bodies are being read, not counting those begun more than *within_s* seconds ago.
+
+        Those are as likely stalled as about to be whole: nobody should wait for them.
+        """
+        since = time.monotonic() - within_s
+        return sum(1 for _ in takewhile(lambda began: began >= since, reversed(self._reading.values())))
+
+    async def answer(self, scope: Scope, receive: Receive, body: bytes | None = None) -> Reply:
         """
         Answer one request; never raises for what a request or a handler does.
+
+        Args:
+            scope: Its method, path and headers.
+            receive: Its channel.
+            body: The whole body where it is there already; else it is read from *receive*.
 
         Raises:
             ClientGoneError: the caller went away before the answer was there.
         """
         request_id = _identify(scope["headers"])
         try:
-            reply = await self._route(scope, receive, request_id)
+            reply = await self._route(scope, receive, body, request_id)
         except ServingError as error:
             reply = self._refuse(error, request_id)
         return reply.with_headers((REQUEST_ID_HEADER, request_id.encode("latin-1")))
 
-    async def _route(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
+    async def _route(self, scope: Scope, receive: Receive, body: bytes | None, request_id: str) -> Reply:
         path, method = scope["path"], scope["method"]
         if path == "/":
             if method != "POST":
                 raise MethodNotAllowedError(headers=[("allow", "POST")])
-            return await self._measure(scope["headers"], receive, request_id)
+            return await self._measure(scope["headers"], receive, body, request_id)
         if path not in {"/livez", "/readyz"}:
             raise NotFoundError
         if method not in {"GET", "HEAD"}:
@@ -165,13 +180,13 @@ class Service:
                 raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
         return Reply(b'{"status":"ok"}')
 
-    async def _measure(self, headers: RawHeaders, receive: Receive, request_id: str) -> Reply:
+    async def _measure(self, headers: RawHeaders, receive: Receive, body: bytes | None, request_id: str) -> Reply:
         received = time.monotonic()
         span = self._tracer.begin(self.name, headers)
         self.load.arrive()
         status = 0
         try:
-            reply = await self._serve(headers, receive, request_id, received, span)
+            reply = await self._serve(headers, receive, request_id, received, span, body=body)
             status = reply.status
         except ServingError as error:
             reply = self._refuse(error, request_id, span)
@@ -184,16 +199,22 @@ class Service:
         return reply
 
     async def _serve(
-        self, headers: RawHeaders, receive: Receive, request_id: str, received: float, span: Span
+        self,
+        headers: RawHeaders,
+        receive: Receive,
+        request_id: str,
+        received: float,
+        span: Span,
+        *,
+        body: bytes | None,
     ) -> Reply:
         await self._guard.admit(headers)
         _check_media_type(headers)
-        self.reading += 1
-        try:
-            body = await read_body(headers, receive, limit=self.settings.max_body_bytes)
-        finally:
-            self.reading -= 1
         deadline = Deadline(received + self._budget_s(headers))
+        if body is None:
+            body = await self._read(headers, receive, deadline)
+        elif len(body) > self.settings.max_body_bytes:
+            raise _too_large(self.settings.max_body_bytes)
         await self._ensure_started()
         if self._handler is None:
             raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
@@ -202,6 +223,23 @@ class Service:
         reply = await self._handle(self._handler, call, receive)
         call.receipt.close(revision=self.settings.revision)
         return reply.with_headers(call.receipt.header())
+
+    async def _read(self, headers: RawHeaders, receive: Receive, deadline: Deadline) -> bytes:
+        """
+        Return the body.
+
+        Raises:
+            DeadlineExceededError: it was not whole in time. The connection ends: it may still bring the rest.
+        """
+        reader = object()
+        self._reading[reader] = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline.left_s()):
+                return await read_body(headers, receive, limit=self.settings.max_body_bytes)
+        except TimeoutError as error:
+            raise DeadlineExceededError(headers=[("connection", "close")]) from error
+        finally:
+            del self._reading[reader]
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
