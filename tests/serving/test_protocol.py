@@ -2,12 +2,15 @@
 The direct path for plain requests answers as uvicorn's own way does, byte for byte, however the bytes come in.
 
 A wire stands for the connection, so that a test decides what one read brings and when the caller goes.
+
+Where both ways are meant to differ from uvicorn (`OURS`), they answer as uvicorn answers what should have counted.
 """
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import uvicorn
@@ -19,7 +22,7 @@ from uvicorn.server import ServerState
 from recsys.serving import protocol as protocol_module
 from recsys.serving.asgi import Shell
 from recsys.serving.call import Call, Handler, Reply
-from recsys.serving.protocol import Exchange, Protocol
+from recsys.serving.protocol import HEAD_BYTES, Exchange, Protocol
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
 from recsys.settings import Reader
@@ -140,9 +143,7 @@ TALKS = {
     "with a query": request(b"1", start=b"POST /?a=b HTTP/1.1"),
     "another method": request(b"1", start=b"PUT / HTTP/1.1"),
     "a probe": request(b"", start=b"GET /readyz HTTP/1.1"),
-    "wants to upgrade": request(b"1", b"Connection: upgrade", b"Upgrade: h2c"),
-    "wants to upgrade, without a body": request(b"", b"Connection: upgrade", b"Upgrade: websocket", length=False),
-    "wants to upgrade, and goes on": request(b"1", b"Connection: upgrade", b"Upgrade: h2c") + request(b"2"),
+    "in several chunks, after another": request(b"1") + CHUNKED,
     "no JSON type": request(b"1", b"Content-Type: text/html"),
     "too long": request(b"x" * 1025),
     "too long in chunks": b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -155,25 +156,55 @@ TALKS = {
     "a handler that crashes": request(b"crash") + request(b"after"),
 }
 
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAMAAABk", b"Upgrade: h2c")
+WEBSOCKET = (b"Connection: upgrade", b"Upgrade: websocket")
+TRAILERS = CHUNKED[:-2] + b"X-Request-Id: r9\r\nContent-Type: text/html\r\nExpect: 100-continue\r\n\r\n"
+# What the caller says, and what counts of it.
+OURS = {
+    "offers to upgrade": (request(b"1", *H2C), request(b"1")),
+    "offers to upgrade, without a body": (request(b"", *WEBSOCKET, length=False), request(b"", length=False)),
+    "offers to upgrade, and goes on": (request(b"1", *H2C) + request(b"2"), request(b"1") + request(b"2")),
+    "offers to upgrade again and again": (request(b"1", *H2C) * 3, request(b"1") * 3),
+    "offers to upgrade after another": (request(b"1") + request(b"2", *WEBSOCKET), request(b"1") + request(b"2")),
+    "offers to upgrade a probe": (request(b"", *H2C, start=b"GET /livez HTTP/1.1"), request(start=b"GET /livez HTTP/1.1")),
+    "offers to upgrade with a request as its body": (request(request(b"2"), *H2C), request(request(b"2"))),
+    "offers to upgrade in chunks": (CHUNKED.replace(b"\r\n", b"\r\nConnection: upgrade\r\nUpgrade: foo\r\n", 1), CHUNKED),
+    "offers to upgrade and closes": (
+        request(b"1", b"Connection: upgrade, close", b"Upgrade: h2c"), request(b"1", b"Connection: close")),
+    "offers to upgrade, wants to be told to go on": (
+        request(b"1", b"Expect: 100-continue", *H2C), request(b"1", b"Expect: 100-continue")),
+    "offers to upgrade, two lengths": (
+        request(b"ab", b"Content-Length: 1", *H2C), request(b"ab", b"Content-Length: 1")),
+    "trailers": (TRAILERS, CHUNKED),
+    "trailers, and goes on": (TRAILERS + request(b"2"), CHUNKED + request(b"2")),
+}  # fmt: skip
+SAID_AND_MEANT = {name: (talk, talk) for name, talk in TALKS.items()} | OURS
 
-@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
-async def test_whole_requests_are_answered_as_by_uvicorn(talk):
+
+def cut(talk: bytes, cuts: set[int]) -> list[bytes]:
+    borders = [0, *sorted(cuts), len(talk)]
+    return [talk[start:end] for start, end in pairwise(borders)]
+
+
+@pytest.mark.parametrize(("said", "meant"), SAID_AND_MEANT.values(), ids=SAID_AND_MEANT)
+async def test_whole_requests_are_answered_as_by_uvicorn(said, meant):
     """What one read brings is answered with the same bytes, and the connection ends or stays alike."""
-    ours, theirs = [await Side(kind, echo).talk([talk]) for kind in (Protocol, HttpToolsProtocol)]
+    ours, theirs = await Side(Protocol, echo).talk([said]), await Side(HttpToolsProtocol, echo).talk([meant])
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
     assert ours.sent
 
 
-@settings(deadline=None, max_examples=150)
-@given(data=st.data(), name=st.sampled_from(sorted(TALKS)))
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), name=st.sampled_from(sorted(SAID_AND_MEANT)))
 def test_requests_in_pieces_are_answered_as_by_uvicorn(data, name):
     """So it is wherever the reads cut what the caller says."""
-    talk = TALKS[name]
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(talk) - 1), max_size=5)))
-    parts = [talk[start:end] for start, end in zip([0, *cuts], [*cuts, len(talk)], strict=True)]
+    said, meant = SAID_AND_MEANT[name]
+    cuts = data.draw(st.sets(st.integers(1, len(said) - 1), max_size=5))
 
     async def both() -> list[Wire]:
-        return [await Side(kind, echo).talk(parts) for kind in (Protocol, HttpToolsProtocol)]
+        # Where both hear the same, they hear it in the same parts: uvicorn answers some of them while they come.
+        heard = cut(meant, cuts) if said == meant else [meant]
+        return [await Side(Protocol, echo).talk(cut(said, cuts)), await Side(HttpToolsProtocol, echo).talk(heard)]
 
     ours, theirs = asyncio.run(both())
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
@@ -198,6 +229,73 @@ async def test_a_plain_request_takes_the_direct_path(monkeypatch):
     await side.talk([request(b"1")[:-1], b"1"])
     await side.talk([request(start=b"GET / HTTP/1.1")])
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize("target", [b"/", b"x:443", b"http://x/"])
+async def test_a_tunnel_is_refused(target):
+    """After CONNECT comes no HTTP, so nothing of it is read as such."""
+    tunnel = request(request(b"2"), start=b"CONNECT %b HTTP/1.1" % target)
+    wire = await Side(Protocol, echo).talk([tunnel])
+    assert wire.sent.startswith(b"HTTP/1.1 405")
+    assert wire.sent.count(b"HTTP/1.1") == 1
+    assert (b"allow: POST\r\n" in wire.sent, wire.closed) == (True, True)
+
+
+def headed(length: int) -> bytes:
+    """Return a request whose head has *length* bytes or up to twenty more."""
+    return request(b"1", b"X-A: " + b"a" * (length - 80))
+
+
+@pytest.mark.parametrize("length", [10_000, HEAD_BYTES - 200, HEAD_BYTES + 200, 200_000])
+@pytest.mark.parametrize("size", [4096, 100_000, 1_000_000])
+async def test_a_head_has_a_limit(length, size):
+    """Beyond it the connection ends with 431, whether the head comes whole or in parts."""
+    talk = headed(length)
+    wire = await Side(Protocol, echo).talk(cut(talk, set(range(size, len(talk), size))))
+    long = length > HEAD_BYTES
+    assert wire.sent.startswith(b"HTTP/1.1 431" if long else b"HTTP/1.1 200")
+    assert (b'"head-too-large"' in wire.sent, wire.sent.count(b"HTTP/1.1"), wire.closed) == (long, 1, long)
+
+
+async def test_what_is_no_head_does_not_count_as_one():
+    """Long bodies, in a piece, in chunks or in parts, and many requests in one read leave the limit alone."""
+    side = Side(Protocol, echo)
+    long = b"x" * 3 * HEAD_BYTES
+    chunks = CHUNKED.partition(b"3\r\n")[0] + b"4\r\nabcd\r\n" * 50_000 + b"0\r\n\r\n"
+    for talk in (request(long), chunks):
+        refused = await side.talk(cut(talk, set(range(20_000, len(talk), 20_000))))
+        assert (refused.sent.count(b"HTTP/1.1 413"), refused.sent.count(b"HTTP/1.1 ")) == (1, 1)
+        refused.protocol.data_received(request(b"1"))  # type: ignore[union-attr]
+        await settle()
+        assert refused.sent.endswith(b"\r\n\r\n1")
+    wire = side.connect()
+    wire.protocol.data_received(request(b"1") * 1000)  # type: ignore[union-attr]
+    while wire.sent.count(b"HTTP/1.1 200") < 1000:
+        await settle()
+
+
+async def test_trailers_have_the_same_limit():
+    """They are kept nowhere, but parsed, and the parser keeps one as long as it comes."""
+    wire = await Side(Protocol, echo).talk([CHUNKED[:-2], b"X-A: ", *[b"a" * 30_000] * 3])
+    assert wire.sent.startswith(b"HTTP/1.1 431")
+    assert wire.closed
+
+
+async def test_many_chunks_are_put_together_uvicorns_way(monkeypatch):
+    """Joining them one by one would take the square of their number."""
+    handed_over = []
+    on_body = HttpToolsProtocol.on_body
+
+    def noting(self: HttpToolsProtocol, body: bytes) -> None:
+        handed_over.append(body)
+        on_body(self, body)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_body", noting)
+    side = Side(Protocol, echo)
+    assert (await side.talk([CHUNKED])).sent.endswith(b"\r\n\r\nabcde")
+    assert handed_over == [b"abc", b"de"]
+    assert (await side.talk([CHUNKED.replace(b"2\r\nde\r\n", b"")])).sent.endswith(b"\r\n\r\nabc")
+    assert len(handed_over) == 2
 
 
 async def test_a_stalled_upload_ends_with_its_budget():
@@ -344,11 +442,50 @@ async def test_an_idle_connection_is_closed_in_time():
     assert wire.closed
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [b"POST / HT"],
+        [request(b"1"), b"POST / HTTP/1.1\r\nHost: x\r\n"],
+        [b"\r\n"],
+        [request(b"x" * 2000)[:300]],
+        [request(b"x" * 2000)[:300], b"x"],
+        [request(b"1", b"Content-Type: text/html")[:-1], b"1"],
+    ],
+    ids=["says nothing", "half a head", "half a next head", "an empty line", "refused early", "and goes on", "and is whole"],
+)  # fmt: skip
+async def test_a_connection_without_a_request_is_idle(parts):
+    """Whatever it brought: without a whole head, or after the answer, its time runs."""
+    side = Side(Protocol, echo)
+    side.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
+    wire = await side.talk(parts)
+    await asyncio.sleep(0.05)
+    assert not wire.closed
+    await asyncio.sleep(0.1)
+    assert wire.closed
+
+
+async def test_bytes_of_a_head_do_not_buy_time():
+    """The head of a request has to be whole in time, however slowly it comes."""
+    side = Side(Protocol, echo)
+    side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    wire = side.connect()
+    for byte in request():
+        if wire.closed:
+            break
+        wire.protocol.data_received(bytes([byte]))  # type: ignore[union-attr]
+        await asyncio.sleep(0.02)
+    assert wire.closed
+    assert wire.sent == b""
+
+
 async def test_a_connection_that_is_gone_leaves_no_timer():
     """A timer would keep what belongs to it for minutes."""
     wire = await Side(Protocol, echo).talk([request()])
     assert isinstance(wire.protocol, Protocol)
-    assert wire.protocol.timeout_keep_alive_task is not None
+    timer = wire.protocol.timeout_keep_alive_task
+    assert timer is not None
     wire.hang_up()
     await settle()
-    assert wire.protocol.timeout_keep_alive_task.cancelled()
+    assert timer.cancelled()

@@ -9,7 +9,8 @@ Every way a request can fail, as one tree.
      │   ├─ MethodNotAllowedError     405
      │   ├─ BodyTooLargeError         413
      │   ├─ UnsupportedMediaTypeError 415
-     │   └─ InvalidRequestError       422  JSON, but not what the door takes; lists every fault
+     │   ├─ InvalidRequestError       422  JSON, but not what the door takes; lists every fault
+     │   └─ HeadTooLargeError         431  the headers are longer than any that are of use
      └─ Unavailable              nobody's fault: the same request may succeed later
          ├─ OverloadedError           503  shed; says when to come back
          ├─ NotReadyError             503  starting or draining
@@ -115,6 +116,12 @@ class InvalidRequestError(Rejected):
     """422: valid JSON that is not what the door takes; `faults` lists everything wrong with it."""
 
     status, code, title = 422, "invalid-request", "The request is not valid"
+
+
+class HeadTooLargeError(Rejected):
+    """431: the request line and the headers together, or the trailers, are over the limit."""
+
+    status, code, title = 431, "head-too-large", "The headers are over the limit"
 
 
 class Unavailable(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
