@@ -76,18 +76,24 @@ class Hop(Protocol):
         ...
 
 
-class _RequestRefusedError(DependencyError):
-    """The hop does not take the request as it was put."""
-
-
 class _Failure(Exception):  # noqa: N818 - a verdict on one attempt
-    """An attempt failed with *error*; `retryable` says whether another one may help, not before `retry_after_s`."""
+    """
+    An attempt failed.
 
-    def __init__(self, error: ServingError, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
+    Attributes:
+        error: What the call fails with.
+        retryable: Another attempt may help, not before `retry_after_s`.
+        ours: The hop found fault with the request.
+    """
+
+    def __init__(
+        self, error: ServingError, *, retryable: bool = False, retry_after_s: float | None = None, ours: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.ours = ours
 
 
 @dataclass
@@ -215,7 +221,7 @@ class HopClient:
         """Tell whether *error* says something about the hop: not where our request was at fault, or had no time to speak of."""
         if isinstance(error, DeadlineExceededError):
             return given_s >= self._fair_s()
-        return not isinstance(error, _RequestRefusedError)
+        return not (isinstance(error.__cause__, _Failure) and error.__cause__.ours)
 
     def _fair_s(self) -> float:
         """Return the time in which the hop should have answered: twice what it usually takes, within bounds."""
@@ -296,10 +302,10 @@ class HopClient:
     def _verdict(self, answer: Answer) -> _Failure:
         if answer.status == httpx.codes.GATEWAY_TIMEOUT:
             return _Failure(DeadlineExceededError(f"{self._name} did not answer in time"))
+        error = DependencyError(f"{self._name} answered {answer.status}", retry_after_s=1.0)
         if answer.status in _REFUSAL_STATUS:
             log.warning("hop_refused_request", extra={"hop": self._name, "status": answer.status})
-            return _Failure(_RequestRefusedError(f"{self._name} answered {answer.status}", retry_after_s=1.0))
-        error = DependencyError(f"{self._name} answered {answer.status}", retry_after_s=1.0)
+            return _Failure(error, ours=True)
         return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=_retry_after_s(answer))
 
     async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
