@@ -99,7 +99,11 @@ class Presence:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._verdict and self._task and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if self._verdict is None or self._task is None:
+            return
+        # As asyncio.timeout does it: where somebody else cancelled the task as well, it stays cancelled.
+        ours_alone = self._task.uncancel() == 0
+        if ours_alone and kind is asyncio.CancelledError:
             raise self._verdict from error
 
     def watch(self) -> None:
