@@ -88,6 +88,14 @@ def _encode_results(results: Sequence[Answer | ServingError]) -> bytes:
 
 
 def _prefers_strict(call: Call) -> bool:
-    """Tell whether the caller would rather have an error than a degraded answer (RFC 7240, `handling=strict`)."""
-    preferences = (call.header(b"prefer") or "").lower().replace(" ", "").replace('"', "")
-    return "handling=strict" in preferences.replace(";", ",").split(",")
+    """
+    Tell whether the caller would rather have an error than a degraded answer (RFC 7240, `handling=strict`).
+
+    Several header lines are one list, and of a preference that is in it twice the first counts (section 2).
+    """
+    lines = [value for name, value in call.headers if name == b"prefer"]
+    if not lines:
+        return False
+    text = "".join(b",".join(lines).decode("latin-1").lower().replace('"', "").split())
+    preferences = (each.partition(";")[0] for each in text.split(","))
+    return next((each for each in preferences if each.startswith("handling=")), "") == "handling=strict"

@@ -156,6 +156,22 @@ def test_strict_callers_get_the_error(prefer, failing):
         stand.reply({"user_id": "ann"}, [(b"prefer", prefer.encode())])
 
 
+@pytest.mark.parametrize(
+    ("lines", "strict"),
+    [
+        (["respond-async", "handling=strict"], True),
+        (["wait=5, respond-async", "foo; bar=1, handling\t= strict"], True),
+        (["handling=lenient", "handling=strict"], False),
+        (["handling=strict", "handling=lenient"], True),
+        (["foo; handling=strict"], False),
+    ],
+)
+def test_preferences_may_come_in_several_lines(lines, strict):
+    """Lines are read as one list; the first of equal preferences counts, and a parameter is none."""
+    reply, _ = Stand().reply({"user_id": "ann"}, [(b"prefer", line.encode()) for line in lines])
+    assert bool(reply.headers) is strict
+
+
 def test_strict_is_confirmed():
     """A strict answer says that the preference was applied."""
     reply, _ = Stand().reply({"user_id": "ann"}, [(b"prefer", b"handling=strict")])
