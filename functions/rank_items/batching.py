@@ -86,6 +86,9 @@ class Batcher(Generic[Q, R]):
         arriving: How many requests are being read right now.
         clock: Monotonic seconds.
 
+    Attributes:
+        limits: As given.
+
     A query that makes *rank* raise fails alone: the batch is halved until the culprits are single.
     """
 
@@ -99,7 +102,7 @@ class Batcher(Generic[Q, R]):
         clock: Clock = time.monotonic,
     ) -> None:
         self._rank = rank
-        self._limits = limits
+        self.limits = limits
         self._executor = executor
         self._arriving = arriving
         self._clock = clock
@@ -127,9 +130,19 @@ class Batcher(Generic[Q, R]):
         """
         job = _Job(query, asyncio.get_running_loop().create_future())
         if not self._queue.put(Entry(job, self._clock(), deadline)):
-            raise OverloadedError(retry_after_s=self._drain_time_s())
+            raise self._overloaded()
         self._look_soon()
         return job.answer
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue takes one more as it is, without a look for who has left it."""
+        return len(self._queue) < self.limits.max_queue_size
+
+    def refuse(self) -> OverloadedError:
+        """Count a request that is shed without having been queued, and return what its caller is told."""
+        self._queue.dropped["shed"] += 1
+        return self._overloaded()
 
     def drain(self) -> None:
         """Run what waits without waiting for more."""
@@ -234,9 +247,12 @@ class Batcher(Generic[Q, R]):
         self._execution_histogram.observe(execution_s)
         self._costs.note(size, execution_s)
 
+    def _overloaded(self) -> OverloadedError:
+        return OverloadedError(retry_after_s=self._drain_time_s())
+
     def _drain_time_s(self) -> float:
-        batches, rest = divmod(len(self._queue), self._limits.max_batch_size)
-        full_s, rest_s = self._costs.expect(self._limits.max_batch_size), self._costs.expect(rest) if rest else 0.0
+        batches, rest = divmod(len(self._queue), self.limits.max_batch_size)
+        full_s, rest_s = self._costs.expect(self.limits.max_batch_size), self._costs.expect(rest) if rest else 0.0
         return max(1.0, batches * full_s + rest_s)
 
 

@@ -1,10 +1,11 @@
 """Decode, batch, encode."""
 
-import asyncio
+from contextlib import aclosing
 
 import msgspec
 
 from functions.rank_items.batching import Batcher, BatchFacts
+from functions.rank_items.feeding import Feeder, Outcome
 from recsys.contracts import events, wire
 from recsys.contracts.cloudevents import CloudEvent, is_event
 from recsys.contracts.problems import ServingError
@@ -17,7 +18,6 @@ from recsys.telemetry.tracing import Attributes, Span
 SOURCE = "/functions/rank-items"
 
 RankBatcher = Batcher[Query, Ranking]
-Ranked = asyncio.Future[tuple[Ranking, BatchFacts]]
 
 
 class RankItems:
@@ -31,6 +31,7 @@ class RankItems:
 
     def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
         self._batcher = batcher
+        self._feeder = Feeder(batcher)
         self._model = model
         self._events = EventDoor({events.EXTRACTED: Taker(data_as(events.extracted), self._complete)})
 
@@ -55,25 +56,16 @@ class RankItems:
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, call: Call) -> Reply:
-        requests = wire.rank_batch.decode(call.body).requests
-        queued = [self._submit(bytes(each), call) for each in requests]
+        queries = [_decode(bytes(each)) for each in wire.rank_batch.decode(call.body).requests]
         call.receipt.mark("decode")
-        results = [await self._result(each, call) for each in queued]
+        async with aclosing(self._feeder.rank(queries, deadline=call.deadline.at)) as outcomes:
+            results = [self._result(each, call) async for each in outcomes]
         return Reply(wire.encode(BatchAnswer(results)))
 
-    def _submit(self, body: bytes, call: Call) -> Ranked | ServingError:
-        try:
-            return self._batcher.submit(decode_query(body), deadline=call.deadline.at)
-        except ServingError as error:
-            return error
-
-    async def _result(self, queued: Ranked | ServingError, call: Call) -> msgspec.Raw:
-        if isinstance(queued, ServingError):
-            return wire.error_result(queued)
-        try:
-            ranking, facts = await queued
-        except ServingError as error:
-            return wire.error_result(error)
+    def _result(self, outcome: Outcome[Ranking], call: Call) -> msgspec.Raw:
+        if isinstance(outcome, ServingError):
+            return wire.error_result(outcome)
+        ranking, facts = outcome
         _enter(facts, call)
         return msgspec.Raw(self._encode(ranking))
 
@@ -96,6 +88,13 @@ def decode_query(body: bytes) -> Query:
     """
     request = wire.rank_request.decode(body)
     return Query(request.features, request.history, request.top_k, request.exclude)
+
+
+def _decode(body: bytes) -> Query | ServingError:
+    try:
+        return decode_query(body)
+    except ServingError as error:
+        return error
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:

@@ -94,6 +94,19 @@ def test_the_batch_door_gives_what_singles_give(pipeline):
     assert results[2]["recommendations"] == ask(pipeline.recommend.url, "nobody", top_k=3)
 
 
+def test_large_batches_at_once_are_all_ranked(pipeline):
+    """Several callers of the batch door, each with as many users as it takes, and single ones: none is shed."""
+    batch = {"requests": [{"user_id": f"user_{number}"} for number in range(256)]}
+    bodies = [batch, batch, {"user_id": "user_1"}, batch, batch, {"user_id": "user_2"}] * 2
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = pool.map(
+            lambda body: pipeline.recommend.post(body, **{"x-request-timeout-ms": "8000"}).json(), bodies
+        )
+        results = [each for answer in answers for each in answer.get("results", [answer])]
+    assert len(results) == 8 * 256 + 4
+    assert [each for each in results if "recommendations" not in each or "degraded" in each] == []
+
+
 def test_the_tutorials_client_works_unchanged(pipeline):
     """A hundred users by ten workers, each posting JSON and reading two fields of the answer."""
 
