@@ -100,9 +100,11 @@ class PopularList:
     async def _page(self, exclude: list[str]) -> list[RankedItem]:
         call = Call(b"", [], "popular-list", Receipt(time.monotonic()), Deadline.after(_TIMEOUT_S))
         request = RankCall(STRANGER.features, STRANGER.history, MAX_TOP_K, exclude)
-        answer = await self._ranking.rank([request], call=call, within_s=_TIMEOUT_S)
+        (outcome,) = (await self._ranking.rank([request], call=call, within_s=_TIMEOUT_S)).value
+        if isinstance(outcome, ServingError):
+            raise outcome
         try:
-            return _items.decode(answer.value[0].items)
+            return _items.decode(outcome.items)
         except msgspec.DecodeError as error:
             raise DependencyError("rank_items answered something unreadable") from error
 

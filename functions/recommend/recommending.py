@@ -7,7 +7,7 @@ Whatever fails, the caller gets something to show within the budget, and is told
     ranking fails   the last-known-good popular list, without what the user has had
     both, no list   the error
 
-In strict mode the error comes at once.
+In strict mode the error comes at once; where only some of several requests could not be ranked, as theirs.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from functions.recommend.hops import STRANGER, FeatureSource, Known, RankCall, Ranked, Ranking
+from functions.recommend.hops import STRANGER, FeatureSource, Known, Outcome, RankCall, Ranked, Ranking
 from functions.recommend.popular import PopularList
 from recsys.contracts import wire
 from recsys.contracts.problems import DependencyError, ServingError
-from recsys.contracts.wire import RecommendRequest
+from recsys.contracts.wire import RankedItem, RecommendRequest
 from recsys.serving.call import Call
 from recsys.serving.client import HopAnswer
 from recsys.telemetry import definitions
@@ -86,42 +86,34 @@ class Recommender:
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
     ) -> list[Recommended | ServingError]:
         """
-        Answer each of *requests*, with one round trip to each hop.
+        Answer each of *requests*, with one round trip to each hop; more to rank_items where they are long.
 
         Raises:
             ServingError: a hop failed and *strict* forbids to go on without it.
         """
-        failures: dict[str, ServingError] = {}
-        known = await self._fetch(requests, call, failures)
-        if strict and failures:
-            raise failures["features"]
-        ranked = await self._rank(requests, known, call, failures)
-        if strict and failures:
-            raise failures["ranking"]
+        known, unknown = await self._fetch(requests, call)
+        if strict and unknown:
+            raise unknown
+        ranked = await self._rank(requests, known, call, strict=strict)
         triples = zip(requests, known, ranked, strict=True)
-        return [self._answer(request, who, what, failures) for request, who, what in triples]
+        return [self._answer(request, who, what, unknown, strict=strict) for request, who, what in triples]
 
     async def _fetch(
-        self, requests: Sequence[RecommendRequest], call: Call, failures: dict[str, ServingError]
-    ) -> Sequence[Known]:
+        self, requests: Sequence[RecommendRequest], call: Call
+    ) -> tuple[Sequence[Known], ServingError | None]:
         user_ids = [request.user_id for request in requests]
         began_s = call.receipt.elapsed_s()
         try:
             answer = await self._features.fetch(user_ids, call=call, within_s=call.deadline.left_s() * FEATURES_SHARE)
         except ServingError as error:
-            failures["features"] = error
             call.receipt.spend("features-failed", call.receipt.elapsed_s() - began_s)
-            return [STRANGER] * len(requests)
+            return [STRANGER] * len(requests), error
         _enter("features", answer, call)
-        return answer.value
+        return answer.value, None
 
     async def _rank(
-        self,
-        requests: Sequence[RecommendRequest],
-        known: Sequence[Known],
-        call: Call,
-        failures: dict[str, ServingError],
-    ) -> Sequence[Ranked]:
+        self, requests: Sequence[RecommendRequest], known: Sequence[Known], call: Call, *, strict: bool
+    ) -> Sequence[Outcome]:
         calls = [
             RankCall(who.features, who.history, request.top_k, request.exclude)
             for request, who in zip(requests, known, strict=True)
@@ -131,26 +123,42 @@ class Recommender:
         try:
             answer = await self._ranking.rank(calls, call=call, within_s=left_s - min(ANSWER_S, left_s * ANSWER_SHARE))
         except ServingError as error:
-            failures["ranking"] = error
             call.receipt.spend("ranking-failed", call.receipt.elapsed_s() - began_s)
-            return [Ranked()] * len(requests)
+            if strict:
+                raise
+            return [error] * len(requests)
         _enter("ranking", answer, call)
         return answer.value
 
     def _answer(
-        self, request: RecommendRequest, known: Known, ranked: Ranked, failures: dict[str, ServingError]
+        self,
+        request: RecommendRequest,
+        known: Known,
+        outcome: Outcome,
+        unknown: ServingError | None,
+        *,
+        strict: bool,
     ) -> Recommended | ServingError:
-        items = ranked.items
-        reasons = {hop: error.code for hop, error in failures.items()}
-        if not items:
-            popular = self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)
+        reasons = {"features": unknown.code} if unknown else {}
+        if isinstance(outcome, Ranked) and outcome.items:
+            items, model = outcome.items, outcome.model
+        else:
+            error = (
+                outcome
+                if isinstance(outcome, ServingError)
+                else DependencyError("rank_items could not rank this request")
+            )
+            popular = [] if strict else self._pick(request, known)
             if not popular:
-                return failures.get("ranking") or DependencyError("rank_items could not rank this request")
-            items = Raw(wire.encode(popular))
-            reasons.setdefault("ranking", DependencyError.code)
+                return error
+            reasons["ranking"] = error.code
+            items, model = Raw(wire.encode(popular)), Ranked().model
         for hop in reasons:
             self._degraded.add(hop)
-        return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), ranked.model)
+        return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), model)
+
+    def _pick(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
+        return self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)
 
 
 def _enter(hop: str, answer: HopAnswer[Any], call: Call) -> None:

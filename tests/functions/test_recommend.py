@@ -53,8 +53,10 @@ def make_call(body: object, headers: RawHeaders = (), *, seconds: float = 1.0) -
 class Stand:
     """The handler over two fake hops, with a popular list unless told otherwise."""
 
-    def __init__(self, features: object = FEATURES, ranking: object = RANKED, *, popular: bool = True) -> None:
-        self.features, self.ranking = FakeHop(features), FakeHop(ranking)
+    def __init__(
+        self, features: object = FEATURES, ranking: object = RANKED, *more: object, popular: bool = True
+    ) -> None:
+        self.features, self.ranking = FakeHop(features), FakeHop(ranking, *more)
         listed = PopularList(Ranking(FakeHop({"items": POPULAR})), PopularSettings(None, 60))
         if popular:
             asyncio.run(listed.refresh())
@@ -197,6 +199,36 @@ def test_the_batch_door_makes_one_round_trip_to_each_hop():
     }
     assert stand.features.sent == [{"user_ids": ["a", "b"]}]
     assert len(stand.ranking.sent) == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_cannot_be_ranked_of_a_batch_fails_alone(monkeypatch, strict):
+    """Of requests that went in parts those of the failed part get the popular list, or where strict the error."""
+    monkeypatch.setattr("functions.recommend.hops.MAX_REQUEST_BYTES", 100)
+    stand = Stand({"results": [FEATURES, FEATURES]}, RANKED, DeadlineExceededError())
+    prefer = [(b"prefer", b"handling=strict")] if strict else []
+    results = stand.answer({"requests": [{"user_id": "a"}, {"user_id": "b", "top_k": 1}]}, prefer)["results"]
+    assert isinstance(results, list)
+    assert results[0] == {"user_id": "a", "recommendations": [{"item_id": "c", "score": 0.5}]}
+    if strict:
+        assert results[1]["error"]["code"] == "deadline-exceeded"
+    else:
+        assert results[1] == {
+            "user_id": "b",
+            "recommendations": [{"item_id": "c", "score": 0.9}],
+            "degraded": ["ranking"],
+            "degraded_reasons": {"ranking": "deadline-exceeded"},
+        }
+
+
+def test_a_strict_batch_has_no_degraded_item():
+    """What rank_items refuses of a batch is an error to a strict caller, and the rest is answered."""
+    stand = Stand(features={"results": [FEATURES, FEATURES]}, ranking={"results": [RANKED, {"error": {"status": 503}}]})
+    body = {"requests": [{"user_id": "a"}, {"user_id": "b"}]}
+    results = stand.answer(body, [(b"prefer", b"handling=strict")])["results"]
+    assert isinstance(results, list)
+    assert "degraded" not in results[0]
+    assert results[1]["error"]["code"] == "dependency-failed"
 
 
 def test_a_batch_of_bad_requests_costs_no_hop():

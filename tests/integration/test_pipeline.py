@@ -107,6 +107,21 @@ def test_large_batches_at_once_are_all_ranked(pipeline):
     assert [each for each in results if "recommendations" not in each or "degraded" in each] == []
 
 
+def test_long_requests_at_once_are_all_ranked(pipeline):
+    """Callers who exclude as much as a body holds come through together, and so does a short one among them."""
+    exclude = ["\U0001f600" * 125 + f"{number:03}" for number in range(1000)]
+    long = json.dumps({"user_id": "user_1", "exclude": exclude}, ensure_ascii=False).encode()
+    bodies = [long, long, b'{"user_id":"user_2"}', long, long] * 8
+
+    def recommend(body: bytes) -> list[dict[str, object]]:
+        with httpx.Client(headers={"x-request-timeout-ms": "9000"}, timeout=10) as client:
+            return [client.post(pipeline.recommend.url, content=body).json() for _ in range(6)]
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = [each for many in pool.map(recommend, bodies) for each in many]
+    assert [each for each in answers if "recommendations" not in each or "degraded" in each] == []
+
+
 def test_the_tutorials_client_works_unchanged(pipeline):
     """A hundred users by ten workers, each posting JSON and reading two fields of the answer."""
 

@@ -7,7 +7,9 @@ import pytest
 from functions.extract_features import settings as extract_features
 from functions.rank_items import settings as rank_items
 from functions.recommend import settings as recommend
+from functions.recommend.hops import MAX_REQUEST_BYTES
 from kubeyaml.templates import Template
+from recsys.contracts.wire import MAX_BATCH, MAX_ID_LENGTH
 from recsys.settings import Reader
 from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, overlay, services
 from tools.doctor import find_contradictions
@@ -57,6 +59,19 @@ def test_what_is_read_is_what_is_set(asked, name, function):
     assert asked - SET_BY.keys() == given.keys()
     template = Template.from_body(services(objects)[function]["spec"]["template"])
     assert list(find_contradictions(settings, template)) == []
+
+
+@pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
+def test_what_recommend_sends_is_taken(name):
+    """The body limits in the manifests have room for the longest requests between the functions."""
+    objects = overlay(name)
+    limits = {
+        function: int(environment(services(objects)[function], objects)["MAX_BODY_BYTES"])
+        for function in ("extract-features", "rank-items")
+    }
+    # Four bytes a character in UTF-8 at most; quotes and a comma.
+    assert limits["extract-features"] >= MAX_BATCH * (4 * MAX_ID_LENGTH + 3) * 1.5
+    assert limits["rank-items"] >= MAX_REQUEST_BYTES * 2
 
 
 def test_what_others_set_is_read(asked):
