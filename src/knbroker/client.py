@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
-from localkn.httpclient import Answer, Streams, compose, exchange
+from localkn.httpclient import Answer, Connection, compose
 
 
 class Client:
@@ -13,11 +13,11 @@ class Client:
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._idle: dict[str, list[Streams]] = defaultdict(list)
+        self._idle: dict[str, list[Connection]] = defaultdict(list)
 
     async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
         """
-        Post *body*; once more where a kept connection turns out to be broken.
+        Post *body*; again where a kept connection turns out to be broken.
 
         Raises:
             OSError: No answer was received. The caller sets the time limit.
@@ -28,37 +28,37 @@ class Client:
         idle = self._idle[f"{parts.scheme}://{parts.netloc}"]
         while True:
             kept = _usable(idle)
-            streams = kept or await _connect(parts)
+            connection = kept or await _connect(parts)
             answer = Answer()
             try:
-                await exchange(streams, request, answer, limit_bytes=self._limit_bytes)
+                await connection.exchange(request, answer, limit_bytes=self._limit_bytes)
             except OSError:
-                if kept is None:
+                # An answer that began is the server's doing, and would be the same on any connection.
+                if kept is None or answer.status:
                     raise
             else:
                 return answer
             finally:
-                if answer.complete and answer.lasting:
-                    idle.append(streams)
-                else:
-                    streams[1].close()
+                if connection.is_reusable:
+                    idle.append(connection)
 
     def close(self) -> None:
         """Close what is kept."""
         for idle in self._idle.values():
-            for _, writer in idle:
-                writer.close()
+            for connection in idle:
+                connection.close()
 
 
-def _usable(idle: list[Streams]) -> Streams | None:
+def _usable(idle: list[Connection]) -> Connection | None:
     while idle:
-        reader, writer = idle.pop()
-        if not reader.at_eof():
-            return reader, writer
-        writer.close()
+        connection = idle.pop()
+        if connection.is_reusable:
+            return connection
     return None
 
 
-async def _connect(url: SplitResult) -> Streams:
+async def _connect(url: SplitResult) -> Connection:
     secure = url.scheme == "https"
-    return await asyncio.open_connection(url.hostname, url.port or (443 if secure else 80), ssl=secure or None)
+    host, port = url.hostname or "", url.port or (443 if secure else 80)
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port, ssl=secure or None)
+    return connection

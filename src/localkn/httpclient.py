@@ -3,17 +3,21 @@
 import asyncio
 import sys
 from collections.abc import Mapping
+from typing import cast
 
 import httptools
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-_CHUNK_BYTES = 65536
 _DELIMITED = {b"content-length", b"transfer-encoding"}
 
 
 class Answer:
-    """A response, filled in by the parser it is given to; the names of its headers are in lower case."""
+    """
+    A response, filled in by the parser it is given to; the names of its headers are in lower case.
+
+    Attributes:
+        complete: All of it is there.
+        lasting: Its connection may have another request, for which nothing has come yet.
+    """
 
     def __init__(self) -> None:
         self.status = 0
@@ -32,12 +36,21 @@ class Answer:
         if data:
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserError as error:
-                raise ConnectionError("the answer is not HTTP") from error
-        elif self.status and not any(name in _DELIMITED for name, _ in self.headers):
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                if not self.complete:
+                    raise ConnectionError("the answer is not HTTP/1.1") from error
+                self.lasting = False
+        elif self.status >= 200 and not any(name in _DELIMITED for name, _ in self.headers):
             self.complete = True  # without a length, the answer ends with the connection
         else:
             raise ConnectionError("the connection ended before the answer did")
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, for an informational answer and what follows it as well."""
+        if self.complete:
+            # It stops the parser: a second answer must not take the place of the first.
+            raise ConnectionError("an answer that nobody asked for")
+        self.headers.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
@@ -56,6 +69,84 @@ class Answer:
         self.complete = self.status >= 200
 
 
+class Connection(asyncio.Protocol):
+    """
+    A connection, for one request after the other.
+
+    Invariant: `_waiting` is pending exactly while a request is on its way.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._answer, self._limit_bytes = Answer(), 0
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether it may have another request: it is open, its last answer is whole, and nothing came after that."""
+        return self._answer.complete and self._answer.lasting and not self._is_closed()
+
+    async def exchange(self, request: bytes, answer: Answer, *, limit_bytes: int = sys.maxsize) -> None:
+        """
+        Send *request* and receive *answer*; then the connection is reusable, or closed.
+
+        Raises:
+            OSError: The connection ended too early, what came is not HTTP, or its body is longer than *limit_bytes*.
+        """
+        if self._transport is None or self._is_closed():
+            raise ConnectionError("the connection is closed")
+        self._answer, self._limit_bytes = answer, limit_bytes
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            if not self.is_reusable:
+                self.close()
+
+    def close(self) -> None:
+        """Close it, whatever is on its way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        if self._waiting is None or self._waiting.done():
+            # Bytes that nobody asked for: the next answer could not be told from them.
+            self.close()
+        else:
+            self._feed(self._waiting, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        self._transport = None
+        if self._waiting is None or self._waiting.done():
+            return
+        if exc is None:
+            self._feed(self._waiting, b"")
+        else:
+            self._waiting.set_exception(ConnectionError(f"the connection broke: {exc!r}"))
+
+    def _feed(self, waiting: "asyncio.Future[None]", data: bytes) -> None:
+        try:
+            self._answer.feed(data)
+            if len(self._answer.body) > self._limit_bytes:
+                raise ConnectionError(f"the answer is longer than {self._limit_bytes} bytes")
+        except ConnectionError as error:
+            waiting.set_exception(error)
+        else:
+            if self._answer.complete:
+                waiting.set_result(None)
+
+    def _is_closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+
 async def get(
     path: str, *, port: int | None = None, socket: str | None = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, bytes]:
@@ -68,29 +159,17 @@ async def get(
     Raises:
         OSError: Nobody listens, or what answers is not HTTP. The caller sets the time limit.
     """
-    opening = asyncio.open_connection("127.0.0.1", port) if socket is None else asyncio.open_unix_connection(socket)
+    loop, answer = asyncio.get_running_loop(), Answer()
     fields = {"Host": "localhost", **(headers or {}), "Connection": "close"}
-    streams, answer = await opening, Answer()
+    if port is not None:
+        _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
+    else:
+        _, connection = await loop.create_unix_connection(Connection, socket)
     try:
-        await exchange(streams, compose("GET", path, fields), answer)
+        await connection.exchange(compose("GET", path, fields), answer)
     finally:
-        streams[1].close()
+        connection.close()
     return answer.status, bytes(answer.body)
-
-
-async def exchange(streams: Streams, request: bytes, answer: Answer, *, limit_bytes: int = sys.maxsize) -> None:
-    """
-    Send *request* and receive *answer*.
-
-    Raises:
-        OSError: The connection ended too early, what came is not HTTP, or its body is longer than *limit_bytes*.
-    """
-    reader, writer = streams
-    writer.write(request)
-    while not answer.complete:
-        answer.feed(await reader.read(_CHUNK_BYTES))
-        if len(answer.body) > limit_bytes:
-            raise ConnectionError(f"the answer is longer than {limit_bytes} bytes")
 
 
 def compose(method: str, target: str, fields: Mapping[str, str]) -> bytes:

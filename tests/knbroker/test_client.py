@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -12,6 +15,14 @@ import trustme
 from knbroker.client import Client
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+TIMED_OUT = b"HTTP/1.1 408 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+UPGRADE = b"HTTP/1.1 101 X\r\ncontent-length: 0\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The broker's loop is uvicorn's choice, and the two tell of a broken connection differently."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 class Server:
@@ -20,12 +31,24 @@ class Server:
     def __init__(self, script: Sequence[bytes | None]) -> None:
         self.script = list(script)
         self.requests: list[bytes] = []
-        self.connections = 0
+        self.writers: list[asyncio.StreamWriter] = []
+        self.ended = asyncio.Event()
         self.url = ""
 
+    @property
+    def connections(self) -> int:
+        return len(self.writers)
+
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
+        self.writers.append(writer)
+        try:
+            await self._answer(reader, writer)
+        finally:
+            writer.close()
+            self.ended.set()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.requests.append(
@@ -70,11 +93,56 @@ async def test_a_kept_connection_that_broke_is_made_anew() -> None:
         await client.post(server.url, headers=[], body=b"1")
         assert (await client.post(server.url, headers=[], body=b"2")).status == 200
         assert server.connections == 2
-        (reader, writer) = client._idle[server.url.removesuffix("/in?x=1")][0]
-        reader.feed_eof()
+        server.writers[1].close()
+        await closed(client)
         assert (await client.post(server.url, headers=[], body=b"3")).status == 200
         assert server.connections == 3
-        writer.close()
+
+
+async def test_a_kept_connection_that_was_reset_is_made_anew() -> None:
+    """As by a subscriber that was killed, or a proxy that forgot the connection."""
+    async with serving(OK, OK) as (server, client):
+        await client.post(server.url, headers=[], body=b"1")
+        reset(server.writers[0])
+        await closed(client)
+        assert (await client.post(server.url, headers=[], body=b"2")).status == 200
+        assert server.connections == 2
+
+
+async def test_a_connection_that_is_reset_at_once_is_an_error() -> None:
+    """An OSError like any other, whichever loop finds out at whichever step."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reset(writer)
+
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with listener:
+        url, client = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", Client(limit_bytes=10)
+        posts = (client.post(url, headers=[], body=b"x") for _ in range(16))
+        errors = await asyncio.gather(*posts, return_exceptions=True)
+    assert [error for error in errors if not isinstance(error, OSError)] == []
+
+
+@pytest.mark.parametrize("surplus", [OK, TIMED_OUT, b"x", b"\r\n"])
+async def test_what_comes_unasked_is_no_answer(surplus: bytes) -> None:
+    """A second answer, or a server's farewell to an idle connection: it is closed, and the next post has its own."""
+    async with serving(OK, b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n") as (server, client):
+        await client.post(server.url, headers=[], body=b"1")
+        server.writers[0].write(surplus)
+        async with asyncio.timeout(5):
+            await server.ended.wait()
+        assert (await client.post(server.url, headers=[], body=b"2")).status == 503
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("surplus", [OK, TIMED_OUT, UPGRADE, b"x"])
+async def test_what_comes_with_an_answer_does_not_change_it(surplus: bytes) -> None:
+    """The first one counts, and the connection is not kept."""
+    async with serving(OK + surplus, OK) as (server, client):
+        for _ in range(2):
+            answer = await client.post(server.url, headers=[], body=b"")
+            assert (answer.status, bytes(answer.body), answer.headers) == (200, b"ok", [(b"content-length", b"2")])
+        assert server.connections == 2
 
 
 async def test_without_an_answer_it_is_an_error() -> None:
@@ -92,20 +160,32 @@ async def test_without_an_answer_it_is_an_error() -> None:
     [
         (b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b"x" * 11, "longer than 10 bytes"),
         (b"SMTP content-length\r\n\r\n", "not HTTP"),
+        (UPGRADE, "not HTTP"),
+        (b"HTTP/1.1 103 Early\r\n\r\n", "ended before the answer"),
     ],
 )
 async def test_answers_that_are_none(said: bytes, reason: str) -> None:
-    """Too long, or not HTTP."""
+    """Too long, not HTTP, an upgrade to something else, or only the promise of one."""
     async with serving(said) as (server, client):
         with pytest.raises(ConnectionError, match=reason):
             await client.post(server.url, headers=[], body=b"")
 
 
+async def test_an_answer_that_began_is_not_asked_for_again() -> None:
+    """It would be the same on another connection: that is for the back-off, on a kept connection as well."""
+    async with serving(OK, UPGRADE, OK) as (server, client):
+        await client.post(server.url, headers=[], body=b"1")
+        with pytest.raises(ConnectionError, match="not HTTP"):
+            await client.post(server.url, headers=[], body=b"2")
+        assert len(server.requests) == 2
+
+
 async def test_an_answer_may_end_with_its_connection() -> None:
     """Without a length; the connection is not kept. An informational answer before it is skipped."""
-    async with serving(b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.0 202 X\r\n\r\nok", OK) as (server, client):
+    early = b"HTTP/1.1 103 Early\r\nlink: </style.css>\r\n\r\n"
+    async with serving(early + b"HTTP/1.0 202 X\r\n\r\nok", OK) as (server, client):
         answer = await client.post(server.url, headers=[], body=b"")
-        assert (answer.status, bytes(answer.body)) == (202, b"ok")
+        assert (answer.status, bytes(answer.body), answer.headers) == (202, b"ok", [])
         await client.post(server.url, headers=[], body=b"")
         assert server.connections == 2
 
@@ -119,3 +199,17 @@ async def test_https_is_spoken_where_the_url_says_so(tmp_path: Path, monkeypatch
     async with serving(OK, context=context) as (server, client):
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         assert (await client.post(url, headers=[], body=b"")).status == 200
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection without the pleasantries."""
+    connected: socket.socket = writer.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(connected.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def closed(client: Client) -> None:
+    """Return once the client knows that no connection it keeps can be used."""
+    while any(connection.is_reusable for idle in client._idle.values() for connection in idle):
+        await asyncio.sleep(0.001)

@@ -178,6 +178,7 @@ async def test_processes_end_with_their_context(tmp_path: Path) -> None:
         (b"HTTP/1.1 204 No Content\r\n\r\n", True),
         (b"HTTP/1.1 399 Odd\r\n\r\n", True),
         (b"HTTP/1.1 503 Not yet\r\n\r\n", False),
+        (b"HTTP/1.1 101 X\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", False),
         (b"SSH-2.0 hello\r\n", False),
         (b"", False),
     ],
