@@ -67,7 +67,7 @@ class Broker:
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         passed_on = [(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)]
         if all(name != TRACEPARENT for name, _ in passed_on):
-            passed_on += deciding.trace_of(event)
+            passed_on = deciding.in_trace_of(event, passed_on)
         try:
             await self._take_in(Stored(broker, event, ttl, passed_on))
         except sqlite3.Error as error:

@@ -23,7 +23,7 @@ class Client:
             OSError: No answer was received. The caller sets the time limit.
         """
         parts = urlsplit(url)
-        fields = {"host": parts.netloc, "content-length": str(len(body)), **dict(headers)}
+        fields = [("host", parts.netloc), ("content-length", str(len(body))), *headers]
         request = compose("POST", parts._replace(scheme="", netloc="").geturl() or "/", fields) + body
         idle = self._idle[f"{parts.scheme}://{parts.netloc}"]
         while True:

@@ -125,15 +125,16 @@ def unanswered(request: Request, error: Exception) -> Failure:
 
 def reply_of(stored: Stored, reply: Event) -> Stored:
     """Return what a Broker keeps of a reply: one hop nearer to its end, in the trace that the reply says it is in."""
-    context = trace_of(reply)
-    headers = [(name, value) for name, value in stored.headers if not context or name not in _CONTEXT]
-    return Stored(stored.broker, reply, stored.ttl - 1, headers + context)
+    return Stored(stored.broker, reply, stored.ttl - 1, in_trace_of(reply, stored.headers))
 
 
-def trace_of(event: Event) -> list[tuple[str, str]]:
-    """Return the trace context an event carries (the distributed tracing extension) as headers."""
-    found = [(name, str(event.attributes[name])) for name in _CONTEXT if name in event.attributes]
-    return found if TRACEPARENT in event.attributes else []
+def in_trace_of(event: Event, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return *headers* with the trace context that *event* carries (the distributed tracing extension), if it does."""
+    if TRACEPARENT not in event.attributes:
+        return headers
+    # Its whole context: a tracestate of another trace says nothing about this one.
+    others = [(name, value) for name, value in headers if name not in _CONTEXT]
+    return others + [(name, str(event.attributes[name])) for name in _CONTEXT if name in event.attributes]
 
 
 def refused_reply(stored: Stored, code: int, reason: str) -> Failure:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import httptools
@@ -166,13 +166,13 @@ async def get(
     else:
         _, connection = await loop.create_unix_connection(Connection, socket)
     try:
-        await connection.exchange(compose("GET", path, fields), answer)
+        await connection.exchange(compose("GET", path, fields.items()), answer)
     finally:
         connection.close()
     return answer.status, bytes(answer.body)
 
 
-def compose(method: str, target: str, fields: Mapping[str, str]) -> bytes:
-    """Return the head of a request."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+def compose(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return the head of a request; *fields* may hold a name several times."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")

@@ -77,6 +77,16 @@ async def test_the_trace_of_an_event_becomes_the_trace_of_its_delivery(tmp_path:
     assert headers["traceparent"] == headers["ce-traceparent"] == "00-1-2-01"
 
 
+async def test_half_a_trace_gives_way_to_the_event_s_own(tmp_path: Path) -> None:
+    """A tracestate without its traceparent is of another trace than the one the event is in."""
+    queue = Queue(tmp_path / "q.db", ["ns/a"])
+    broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=1, at_once=1)
+    event = EVENT.extended(traceparent="00-1-2-01", tracestate="y=2")
+    await broker.accept("ns/b", event, [(b"tracestate", b"x=1"), (b"x-request-id", b"7")])
+    assert queue.read(1).headers == [("x-request-id", "7"), ("traceparent", "00-1-2-01"), ("tracestate", "y=2")]
+    await queue.close()
+
+
 async def test_what_nobody_wants_is_taken_and_counted(tmp_path: Path) -> None:
     """As on a cluster, where it would be gone as well."""
     async with running(tmp_path, Subscribers()) as broker:

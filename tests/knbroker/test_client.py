@@ -87,6 +87,13 @@ async def test_connections_are_kept() -> None:
         assert server.requests[0].endswith(b"ce-id: 1\r\n\r\nabc")
 
 
+async def test_a_header_may_come_several_times() -> None:
+    """Each is sent, in order: a tracestate may be in parts."""
+    async with serving(OK) as (server, client):
+        await client.post(server.url, headers=[("tracestate", "a=1"), ("tracestate", "b=2")], body=b"")
+        assert b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n" in server.requests[0]
+
+
 async def test_a_kept_connection_that_broke_is_made_anew() -> None:
     """The server closed it while it was idle, or as the request came: the post is sent again on a new one."""
     async with serving(OK, None, OK, OK) as (server, client):
