@@ -6,6 +6,7 @@ import re
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from knbroker.client import Client
 from knbroker.cloudevents import Event, RawHeaders, RefusedEventError
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
 from knbroker.queue import Queue
-from kubeyaml.eventing import Routing
+from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
 
 _TTL: Final = "knativebrokerttl"
@@ -136,16 +137,12 @@ class Broker:
 
     async def _attempt(self, delivery: Delivery) -> Delivery | None:
         """Try once; return how it stands then, None where there is nothing left to do."""
+        trigger = self._triggers[delivery.trigger]
         try:
-            stored = self._queue.read(delivery.event)
-            outcome = await self._post(deciding.compose(stored, delivery, self._triggers[delivery.trigger]), delivery)
-            if isinstance(outcome, Event):
-                outcome = await self._reply(outcome, stored, delivery)
-            elif outcome is None:
-                await self._queue.end(delivery)
-            if not isinstance(outcome, Failure):
+            failure = await self._deliver(delivery, trigger)
+            if failure is None:
                 return None
-            following = deciding.after(outcome, delivery, self._triggers[delivery.trigger], now=time.monotonic())
+            following = deciding.after(failure, delivery, trigger, now=time.monotonic())
             await self._queue.put(following)
         except sqlite3.Error as error:
             # Nothing has changed, so the event goes out again, even where it arrived.
@@ -153,12 +150,30 @@ class Broker:
             return msgspec.structs.replace(delivery, due_at=time.monotonic() + _DISK_PAUSE_S)
         return None if following.is_dead else following
 
-    async def _post(self, request: Request, delivery: Delivery) -> Event | Failure | None:
+    async def _deliver(self, delivery: Delivery, trigger: Trigger) -> Failure | None:
+        """Hand the event over and note that it was; return what went wrong."""
         try:
-            async with asyncio.timeout(self._triggers[delivery.trigger].delivery.timeout_s or _LONGEST_S):
+            stored = self._queue.read(delivery.event)
+            outcome = await self._post(deciding.compose(stored, delivery, trigger), trigger)
+            if isinstance(outcome, Event):
+                return await self._reply(outcome, stored, delivery)
+            if outcome is None:
+                await self._queue.end(delivery)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - one event's trouble must not become all others'
+            # It counts: an attempt that ended the process would be made again by each that follows.
+            print(f"event {delivery.event} cannot be delivered to {trigger.name}:", file=sys.stderr)
+            traceback.print_exception(error)
+            return deciding.unanswered(deciding.destination(delivery, trigger), error)
+        return outcome
+
+    async def _post(self, request: Request, trigger: Trigger) -> Event | Failure | None:
+        try:
+            async with asyncio.timeout(trigger.delivery.timeout_s or _LONGEST_S):
                 answer = await self._client.post(request.url, headers=request.headers, body=request.body)
         except (OSError, TimeoutError, ValueError) as error:
-            return deciding.unanswered(request, error)
+            return deciding.unanswered(request.url, error)
         return deciding.judge(request, answer.status, answer.headers, bytes(answer.body))
 
     async def _reply(self, reply: Event, stored: Stored, delivery: Delivery) -> Failure | None:

@@ -118,9 +118,14 @@ def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Ev
     return reply
 
 
-def unanswered(request: Request, error: Exception) -> Failure:
-    """Return the failure of a request that got no answer."""
-    return Failure(request.url, _NO_ANSWER, f"dispatch error: {error!r}".encode()[:_ERROR_BYTES])
+def destination(delivery: Delivery, trigger: Trigger) -> str:
+    """Return who is to have the event now: the subscriber, or after it the dead-letter sink."""
+    return (trigger.dead_letter_sink if delivery.failure else None) or trigger.subscriber
+
+
+def unanswered(destination: str, error: Exception) -> Failure:
+    """Return the failure of a request that got no answer, or none that could be dealt with."""
+    return Failure(destination, _NO_ANSWER, f"dispatch error: {error!r}".encode()[:_ERROR_BYTES])
 
 
 def reply_of(stored: Stored, reply: Event) -> Stored:
@@ -162,6 +167,6 @@ def _retry_after_s(headers: RawHeaders) -> float:
         wait_s = (
             float(said) if said.isdecimal() else (parsedate_to_datetime(said) - dt.datetime.now(dt.UTC)).total_seconds()
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(wait_s, 0.0), _LONGEST_PAUSE_S)

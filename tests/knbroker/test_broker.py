@@ -33,16 +33,15 @@ async def running(
     limit: int = 100,
     at_once: int = 2,
 ) -> AsyncIterator[Broker]:
-    """A broker that delivers until the block ends."""
+    """A broker that delivers until the block ends, which it does at once where the broker fails."""
     queue = Queue(path / "q.db", [trigger.name for trigger in triggers])
     broker = Broker(Routing(("ns/b",), triggers), queue, subscribers, limit=limit, at_once=at_once)
-    delivering = asyncio.create_task(broker.run())
     try:
-        yield broker
+        async with asyncio.TaskGroup() as group:
+            delivering = group.create_task(broker.run())
+            yield broker
+            delivering.cancel()
     finally:
-        delivering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await delivering
         await queue.close()
 
 
@@ -150,6 +149,32 @@ async def test_failures_are_repeated_until_it_works(tmp_path: Path) -> None:
         "subscriber": "http://a", "dead_letter_sink": None, "delivered": 1, "failed": 3, "waiting": 0, "retrying": 0,
         "dead": 0, "oldest_s": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["compose", "judge", "reply_of", "post"])
+async def test_what_goes_wrong_with_one_event_is_that_event_s_failure(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counted, tried again, in the end a dead letter, with the trace in the log; the next one is delivered."""
+
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("odd")
+
+    subscribers = Subscribers([fail if step == "post" else event_answer(type="b")] * 4)
+    async with running(tmp_path, subscribers) as broker:
+        with monkeypatch.context() as patch:
+            if step != "post":
+                patch.setattr(f"knbroker.delivery.{step}", fail)
+            await broker.accept("ns/b", EVENT, [])
+            (letter,) = (await idle(broker))["dead_letters"]
+        subscribers.script.clear()
+        await broker.accept("ns/b", EVENT, [])
+        found = (await idle(broker))["triggers"]["ns/a"]
+    assert letter["failure"] == {
+        "destination": "http://a", "code": 500, "reason": "dispatch error: RuntimeError('odd')",
+    }  # fmt: skip
+    assert (found["failed"], found["dead"], found["delivered"]) == (4, 1, 1)
+    assert capsys.readouterr().err.count("event 1 cannot be delivered to ns/a:\nTraceback") == 4
 
 
 async def test_a_subscriber_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

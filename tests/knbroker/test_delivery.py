@@ -2,13 +2,25 @@
 
 import base64
 import datetime as dt
+import itertools
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from knbroker.cloudevents import Event
-from knbroker.delivery import Delivery, Failure, Request, Stored, after, compose, judge, reply_of, unanswered
+from knbroker.delivery import (
+    Delivery,
+    Failure,
+    Request,
+    Stored,
+    after,
+    compose,
+    destination,
+    judge,
+    reply_of,
+    unanswered,
+)
 from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Trigger
 
@@ -28,7 +40,7 @@ def test_the_retry_table() -> None:
     """Repeated: no answer, 404, 408, 409, 429 and everything from 500; nothing else, redirections neither."""
     passing = {status for status in range(300, 600) if Failure("x", status).is_passing}
     assert passing == {404, 408, 409, 429, *range(500, 600)}
-    assert unanswered(REQUEST, OSError("refused")).is_passing
+    assert unanswered("x", OSError("refused")).is_passing
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
@@ -82,8 +94,9 @@ def test_what_will_never_work_is_dead_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("status", "said", "wait_s"),
-    [(503, "3", 3.0), (429, "2", 2.0), (500, "3", 0.5), (503, "0", 0.5), (503, "soon", 0.5), (503, "999", 60.0)],
-)
+    [(503, "3", 3.0), (429, "2", 2.0), (500, "3", 0.5), (503, "0", 0.5), (503, "soon", 0.5), (503, "999", 60.0),
+     (503, "Mon, 01 Jan 2024 00:00:00 +9999999999999", 0.5), (503, "99 Jan 2024", 0.5)],
+)  # fmt: skip
 def test_who_says_when_to_come_back_is_heard(status: int, said: str, wait_s: float) -> None:
     """Retry-After of 429 and 503, where it is longer than the back-off, up to a minute."""
     failure = judged(status, {"retry-after": said})
@@ -98,6 +111,13 @@ def test_a_date_to_come_back_is_heard() -> None:
         failure = judged(503, {"retry-after": date})
         assert isinstance(failure, Failure)
         assert low <= failure.retry_after_s <= high
+
+
+def test_whose_turn_it_is() -> None:
+    """The subscriber's, until it has failed and there is a sink; what cannot be composed is a failure of that one."""
+    fresh, failed = Delivery(7, "ns/t"), Delivery(7, "ns/t", failure=Failure("http://sub/in", 400))
+    for delivery, trigger in itertools.product((fresh, failed), (TRIGGER, WITH_SINK)):
+        assert destination(delivery, trigger) == compose(STORED, delivery, trigger).url
 
 
 def test_the_sink_gets_what_could_not_be_delivered() -> None:
