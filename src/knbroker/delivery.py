@@ -4,11 +4,12 @@ What becomes of an event on its way to a Trigger's subscriber, as Knative's disp
 Decisions only; `broker` carries them out. Times are seconds of one clock that never falls.
 
 Source: knative/eventing pkg/kncloudevents (retries.go, event_dispatcher.go, attributes), pkg/broker (ttl.go, filter/
-filter_handler.go), specs/eventing/data-plane.md.
+filter_handler.go), specs/eventing/data-plane.md; W3C Trace Context, sections 3.2 and 3.3.
 """
 
 import base64
 import datetime as dt
+import re
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -21,7 +22,13 @@ FIRST_TTL: Final = 255
 """An event that a reply caused has one less than that event's; at 0 it is refused, so that no loop lasts."""
 
 TRACEPARENT: Final = "traceparent"
-_CONTEXT: Final = (TRACEPARENT, "tracestate")
+_IDS: Final = "-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_STATE: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+# A later version than 00 may have more at its end.
+_CONTEXT: Final = {
+    TRACEPARENT: re.compile(f"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(-[!-~]*)?"),
+    "tracestate": re.compile(f"({_STATE})?( *, *({_STATE})?){{0,31}}"),
+}
 
 _NO_ANSWER: Final = 500
 _NO_EVENT: Final = 502
@@ -134,12 +141,17 @@ def reply_of(stored: Stored, reply: Event) -> Stored:
 
 
 def in_trace_of(event: Event, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return *headers* with the trace context that *event* carries (the distributed tracing extension), if it does."""
-    if TRACEPARENT not in event.attributes:
+    """
+    Return *headers* with the trace context that *event* carries (the distributed tracing extension), if it does.
+
+    What is no trace context stays an attribute: that may hold any text, a header may not.
+    """
+    carried = {name: str(event.attributes[name]) for name in _CONTEXT if name in event.attributes}
+    context = [(name, value) for name, value in carried.items() if _CONTEXT[name].fullmatch(value)]
+    if TRACEPARENT not in dict(context):
         return headers
     # Its whole context: a tracestate of another trace says nothing about this one.
-    others = [(name, value) for name, value in headers if name not in _CONTEXT]
-    return others + [(name, str(event.attributes[name])) for name in _CONTEXT if name in event.attributes]
+    return [(name, value) for name, value in headers if name not in _CONTEXT] + context
 
 
 def refused_reply(stored: Stored, code: int, reason: str) -> Failure:

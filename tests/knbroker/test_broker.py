@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from knbroker.broker import Broker
+from knbroker.client import Client
 from knbroker.cloudevents import Event, RefusedEventError
 from knbroker.delivery import Stored
 from knbroker.queue import Queue
@@ -19,6 +20,7 @@ from localkn.httpclient import Answer
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
 EVENT = Event(NEEDED, b"{}")
+TRACE = f"00-{1:032x}-{2:016x}-01"
 FAST = Policy(3, "linear", 0.001, timeout_s=5)
 TO_A = Trigger("ns/a", "ns/b", "http://a", [{"exact": {"type": "a"}}], FAST)
 TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
@@ -27,7 +29,7 @@ TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
 @contextlib.asynccontextmanager
 async def running(
     path: Path,
-    subscribers: Subscribers,
+    subscribers: Client,
     triggers: Sequence[Trigger] = (TO_A, TO_B),
     *,
     limit: int = 100,
@@ -71,18 +73,42 @@ async def test_the_trace_of_an_event_becomes_the_trace_of_its_delivery(tmp_path:
     """Where the sender set no header, the extension is one."""
     subscribers = Subscribers()
     async with running(tmp_path, subscribers) as broker:
-        await broker.accept("ns/b", EVENT.extended(traceparent="00-1-2-01"), [])
+        await broker.accept("ns/b", EVENT.extended(traceparent=TRACE), [])
         ((_, headers, _),) = await subscribers.until(1)
-    assert headers["traceparent"] == headers["ce-traceparent"] == "00-1-2-01"
+    assert headers["traceparent"] == headers["ce-traceparent"] == TRACE
+
+
+@pytest.mark.parametrize("structured", [False, True])
+async def test_what_is_no_trace_is_delivered_all_the_same(structured: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """Over the wire, to the subscriber and then to the sink: as an attribute, which may hold any text."""
+    heads = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.readexactly(int(heads[-1].split(b"content-length: ")[1].split()[0]))
+        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % (202 if heads[1:] else 400))
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        policy = Policy(0, structured=structured)
+        trigger = Trigger("ns/a", "ns/b", url, (), policy, dead_letter_sink=f"{url}sink")
+        async with running(tmp_path, Client(limit_bytes=10), [trigger]) as broker:
+            await broker.accept("ns/b", EVENT.extended(traceparent="00-€", tracestate="€"), [])
+            figures = await idle(broker)
+    assert figures["triggers"]["ns/a"]["delivered"] == 1
+    assert heads[1].startswith(b"POST /sink ")
+    assert [b"\r\ntraceparent: " in head for head in heads] == [False, False]
+    assert [b"\r\nce-traceparent: 00-%E2%82%AC\r\n" in head for head in heads] == [not structured, True]
 
 
 async def test_half_a_trace_gives_way_to_the_event_s_own(tmp_path: Path) -> None:
     """A tracestate without its traceparent is of another trace than the one the event is in."""
     queue = Queue(tmp_path / "q.db", ["ns/a"])
     broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=1, at_once=1)
-    event = EVENT.extended(traceparent="00-1-2-01", tracestate="y=2")
+    event = EVENT.extended(traceparent=TRACE, tracestate="y=2")
     await broker.accept("ns/b", event, [(b"tracestate", b"x=1"), (b"x-request-id", b"7")])
-    assert queue.read(1).headers == [("x-request-id", "7"), ("traceparent", "00-1-2-01"), ("tracestate", "y=2")]
+    assert queue.read(1).headers == [("x-request-id", "7"), ("traceparent", TRACE), ("tracestate", "y=2")]
     await queue.close()
 
 

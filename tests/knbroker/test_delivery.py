@@ -17,6 +17,7 @@ from knbroker.delivery import (
     after,
     compose,
     destination,
+    in_trace_of,
     judge,
     reply_of,
     unanswered,
@@ -25,7 +26,8 @@ from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Trigger
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
-STORED = Stored("ns/default", Event(NEEDED, b"{}"), 255, [("traceparent", "00-a-b-01"), ("tracestate", "x=1")])
+TRACE, OTHER = f"00-{10:032x}-{11:016x}-01", f"00-{10:032x}-{12:016x}-01"
+STORED = Stored("ns/default", Event(NEEDED, b"{}"), 255, [("traceparent", TRACE), ("tracestate", "x=1")])
 TRIGGER = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(2, "exponential", 0.5))
 WITH_SINK = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(2), dead_letter_sink="http://sink")
 REQUEST = Request("http://sub/in", [], b"")
@@ -147,7 +149,7 @@ def test_a_request_asks_for_a_reply_and_carries_what_it_came_with() -> None:
     request = compose(STORED, Delivery(7, "ns/t"), TRIGGER)
     headers = dict(request.headers)
     assert (request.url, request.body, headers["prefer"]) == ("http://sub/in", b"{}", "reply")
-    assert (headers["traceparent"], headers["kn-namespace"], headers["ce-id"]) == ("00-a-b-01", "ns", "1")
+    assert (headers["traceparent"], headers["kn-namespace"], headers["ce-id"]) == (TRACE, "ns", "1")
     as_document = Trigger("ns/t", "ns/default", "http://sub", delivery=Policy(structured=True))
     headers = dict(compose(STORED, Delivery(7, "ns/t"), as_document).headers)
     assert headers["content-type"].startswith("application/cloudevents+json")
@@ -156,13 +158,41 @@ def test_a_request_asks_for_a_reply_and_carries_what_it_came_with() -> None:
 @pytest.mark.parametrize(
     ("carried", "headers"),
     [
-        ({}, [("traceparent", "00-a-b-01"), ("tracestate", "x=1")]),
-        ({"traceparent": "00-a-c-01"}, [("traceparent", "00-a-c-01")]),
-        ({"traceparent": "00-a-c-01", "tracestate": "y=2"}, [("traceparent", "00-a-c-01"), ("tracestate", "y=2")]),
-        ({"tracestate": "y=2"}, [("traceparent", "00-a-b-01"), ("tracestate", "x=1")]),
+        ({}, [("traceparent", TRACE), ("tracestate", "x=1")]),
+        ({"traceparent": OTHER}, [("traceparent", OTHER)]),
+        ({"traceparent": OTHER, "tracestate": "y=2"}, [("traceparent", OTHER), ("tracestate", "y=2")]),
+        ({"tracestate": "y=2"}, [("traceparent", TRACE), ("tracestate", "x=1")]),
     ],
 )
 def test_a_reply_goes_on_in_its_own_trace(carried: dict[str, Any], headers: list[tuple[str, str]]) -> None:
     """In the span its extension names, else in that of the event that caused it; one hop nearer to its end."""
     kept = reply_of(STORED, Event({**NEEDED, **carried}))
     assert (kept.headers, kept.ttl, kept.broker) == (headers, 254, "ns/default")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_one"),
+    [
+        ("traceparent", OTHER, True),
+        ("traceparent", f"01{OTHER[2:]}-more", True),
+        ("traceparent", f"{OTHER}-more", False),
+        ("traceparent", f"ff{OTHER[2:]}", False),
+        ("traceparent", f"00-{0:032x}-{1:016x}-01", False),
+        ("traceparent", f"00-{1:032x}-{0:016x}-01", False),
+        ("traceparent", OTHER.upper(), False),
+        ("traceparent", "00-€", False),
+        ("traceparent", 7, False),
+        ("tracestate", "a=1,t@v=b c;d , ,", True),
+        ("tracestate", ",".join(["a=1"] * 32), True),
+        ("tracestate", ",".join(["a=1"] * 33), False),
+        ("tracestate", "a", False),
+        ("tracestate", "A=1", False),
+        ("tracestate", "a=b=c", False),
+        ("tracestate", "a=€", False),
+    ],
+)
+def test_what_is_no_trace_context_is_no_header(name: str, value: str | int, is_one: bool) -> None:  # noqa: FBT001
+    """W3C's syntax decides: an attribute may hold any text, a header may not."""
+    found = in_trace_of(Event({**NEEDED, "traceparent": OTHER, name: value}), [("traceparent", TRACE)])
+    assert ((name, str(value)) in found) is is_one
+    assert (("traceparent", TRACE) in found) is (name == "traceparent" and not is_one)
