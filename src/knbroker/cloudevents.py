@@ -18,14 +18,18 @@ STRUCTURED: Final = "application/cloudevents+json"
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _REQUIRED: Final = ("specversion", "id", "source", "type")
-# What an attribute has to look like: RFC 3986 for URIs, RFC 3339 for times, RFC 2045 for media types.
+# What an attribute has to look like: RFC 3986 for URIs, RFC 3339 for times, RFC 2045 and 2046 for media types.
 _URI: Final = r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 _RULES: Final = {
     **dict.fromkeys(("id", "type", "subject"), (re.compile(r".+"), "must not be empty")),
     "specversion": (re.compile(r"1\.0"), "must be 1.0"),
     "source": (re.compile(_URI), "must be a URI reference"),
     "dataschema": (re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*:{_URI}"), "must be an absolute URI"),
-    "datacontenttype": (re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;.*)?", re.ASCII), "must be a media type"),
+    # In binary mode it is a header as it is; no other attribute is that.
+    "datacontenttype": (
+        re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;[ -~]*)?", re.ASCII),
+        "must be a media type in ASCII (RFC 2046)",
+    ),
     "time": (
         re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"),
         "must be a timestamp (RFC 3339)",

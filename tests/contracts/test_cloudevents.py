@@ -110,6 +110,7 @@ def test_required_attributes(name, mode):
         ("dataschema", "not a uri"),
         ("datacontenttype", "json"),
         ("datacontenttype", "text/plain"),
+        ("datacontenttype", "application/json; name=€"),
         ("id", 5),
         ("id", ["a"]),
         ("source", {}),

@@ -26,9 +26,10 @@ def structured(**attributes: Any) -> tuple[Headers, bytes]:
 
 def test_binary_mode() -> None:
     """Attributes from headers, the media type from its own, the body untouched."""
-    headers = [*binary(subject='"caf%C3%A9"', zone="b"), (b"content-type", b"text/csv"), (b"host", b"x")]
+    media_type = 'text/csv; header="present"'
+    headers = [*binary(subject='"caf%C3%A9"', zone="b"), (b"content-type", media_type.encode()), (b"host", b"x")]
     assert read(headers, b"\xff,1") == Event(
-        {**NEEDED, "subject": "café", "zone": "b", "datacontenttype": "text/csv"}, b"\xff,1"
+        {**NEEDED, "subject": "café", "zone": "b", "datacontenttype": media_type}, b"\xff,1"
     )
     assert read(binary(), b"") == Event(NEEDED)
 
@@ -98,7 +99,13 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
         (*structured(id=None), "id is missing"),
         (*structured(id=7), "id must not be empty"),
         (*structured(count=1.5), "count must be a string, an integer or a boolean"),
-        (*structured(datacontenttype="json"), "datacontenttype must be a media type"),
+        (*structured(datacontenttype="json"), "datacontenttype must be a media type in ASCII (RFC 2046)"),
+        (*structured(datacontenttype="a/b; c=€"), "datacontenttype must be a media type in ASCII (RFC 2046)"),
+        (
+            [*binary(), (b"content-type", b'a/b; c="\xe9"')],
+            b"",
+            "datacontenttype must be a media type in ASCII (RFC 2046)",
+        ),
         (structured()[0], b"{", "the body is no JSON object with an event in it"),
         (structured()[0], b"[]", "the body is no JSON object with an event in it"),
         (structured()[0], b'{"id": "\xff"}', "the body is no JSON object with an event in it"),
@@ -113,7 +120,7 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
     ],
 )
 def test_malformed_events(headers: Headers, body: bytes, reason: str) -> None:
-    """Not JSON, not UTF-8, of the wrong type, or several at once."""
+    """Not JSON, not UTF-8, of the wrong type, several at once, or what no request could carry."""
     with pytest.raises(MalformedEventError) as caught:
         read(headers, body)
     assert str(caught.value) == reason

@@ -44,8 +44,8 @@ _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 # RFC 3339, section 5.6.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
-# RFC 2045, section 5.1.
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;.*)?", re.ASCII)
+# RFC 2045, section 5.1; ASCII throughout, for it becomes a header as it is.
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[ -~]*)?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+")
 _NO_TEXT = "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
 # HTTP binding 3.1.3.2: in a header everything but these printable characters is percent-encoded.
@@ -318,7 +318,7 @@ def _check_media_type(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
-        return "must be a media type (CloudEvents: datacontenttype, RFC 2046)"
+        return "must be a media type in ASCII (CloudEvents: datacontenttype, RFC 2046)"
     media_type = value.partition(";")[0].strip().lower()
     return None if media_type == JSON or media_type.endswith("+json") else "data must be JSON"
 
