@@ -76,7 +76,8 @@ class Broker:
 
     async def run(self) -> None:
         """Deliver until cancelled; what an earlier process left comes first."""
-        self._take_on(self._queue.pending())
+        left, now = self._queue.pending(), time.monotonic()
+        self._take_on([deciding.resumed(each, self._triggers[each.trigger], now=now) for each in left])
         async with asyncio.TaskGroup() as workers:
             for due in self._due.values():
                 for _ in range(self._at_once):

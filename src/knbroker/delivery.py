@@ -13,6 +13,7 @@ import re
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from knbroker.cloudevents import Event, MalformedEventError, RawHeaders, read, write
@@ -170,6 +171,16 @@ def after(failure: Failure, delivery: Delivery, trigger: Trigger, *, now: float)
         also = f"; the dead-letter sink {failure.destination} answered {failure.code}".encode()
         failure = Failure(first.destination, first.code, first.data + also)
     return Delivery(delivery.event, delivery.trigger, delivery.attempts, now, failure, is_dead=True)
+
+
+def resumed(delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:
+    """
+    Return a delivery that an earlier process left, due no later than it can have been when it failed.
+
+    Between two processes a time is the wall clock's, which may have been set back in the meantime.
+    """
+    longest_s = max(trigger.delivery.backoff_s(delivery.attempts - 1), _LONGEST_PAUSE_S)
+    return msgspec.structs.replace(delivery, due_at=min(delivery.due_at, now + longest_s))
 
 
 def _retry_after_s(headers: RawHeaders) -> float:

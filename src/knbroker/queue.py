@@ -106,7 +106,7 @@ class Queue:
         self._commit: asyncio.Task[None] | None = None
 
     def pending(self) -> list[Delivery]:
-        """Return what an earlier process left undelivered, oldest first."""
+        """Return what an earlier process left undelivered, oldest first; due as the wall clock says."""
         rows = self._reader.execute("SELECT * FROM deliveries WHERE dead_at IS NULL ORDER BY event").fetchall()
         return [
             Delivery(event, trigger, attempts, due_at - self._epoch, json.decode(failure, type=Failure | None))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.cloudevents import Event, RefusedEventError
-from knbroker.delivery import Stored
+from knbroker.delivery import Delivery, Stored
 from knbroker.queue import Queue
 from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Routing, Trigger
@@ -299,6 +300,19 @@ async def test_what_an_earlier_process_left_is_delivered(tmp_path: Path) -> None
         await subscribers.until(3)
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 3
     await queue.close()
+
+
+async def test_what_an_earlier_process_left_is_not_held_up_by_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Due in a moment, it is not due in an hour because the clock was set back by one."""
+    monkeypatch.setattr("knbroker.delivery._LONGEST_PAUSE_S", 0.001)
+    queue = Queue(tmp_path / "q.db", ["ns/a"])
+    (delivery,) = await queue.add(_stored(), ["ns/a"])
+    await queue.put(Delivery(delivery.event, "ns/a", 1, time.monotonic() + 3600))
+    await queue.close()
+    async with running(tmp_path, subscribers := Subscribers()), asyncio.timeout(10):
+        await subscribers.until(1)
 
 
 async def test_a_disk_that_fails_at_the_end_delivers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from knbroker.delivery import (
     in_trace_of,
     judge,
     reply_of,
+    resumed,
     unanswered,
 )
 from kubeyaml.eventing import Delivery as Policy
@@ -113,6 +114,18 @@ def test_a_date_to_come_back_is_heard() -> None:
         failure = judged(503, {"retry-after": date})
         assert isinstance(failure, Failure)
         assert low <= failure.retry_after_s <= high
+
+
+@pytest.mark.parametrize(
+    ("attempts", "due_at", "resumed_at"),
+    [(0, 0.0, 0.0), (1, 100.2, 100.2), (1, 160.0, 160.0), (1, 3700.0, 160.0), (10, 3700.0, 356.0), (10, 200.0, 200.0)],
+)
+def test_a_clock_that_was_set_back_holds_nothing_up(attempts: int, due_at: float, resumed_at: float) -> None:
+    """What an earlier process left waits a minute, as a subscriber may ask for, or its back-off, and not an hour."""
+    trigger = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(20, "exponential", 0.5))
+    left = Delivery(7, "ns/t", attempts, due_at, Failure("http://sub/in", 503))
+    expected = Delivery(7, "ns/t", attempts, resumed_at, left.failure)
+    assert resumed(left, trigger, now=100.0) == expected
 
 
 def test_whose_turn_it_is() -> None:
