@@ -23,13 +23,12 @@ FIRST_TTL: Final = 255
 """An event that a reply caused has one less than that event's; at 0 it is refused, so that no loop lasts."""
 
 TRACEPARENT: Final = "traceparent"
+_TRACESTATE: Final = "tracestate"
 _IDS: Final = "-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-_STATE: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
 # A later version than 00 may have more at its end.
-_CONTEXT: Final = {
-    TRACEPARENT: re.compile(f"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(-[!-~]*)?"),
-    "tracestate": re.compile(f"({_STATE})?( *, *({_STATE})?){{0,31}}"),
-}
+_PARENT: Final = re.compile(f"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(-[!-~]*)?")
+_STATE: Final = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+_STATES: Final = 32
 
 _NO_ANSWER: Final = 500
 _NO_EVENT: Final = 502
@@ -147,12 +146,18 @@ def in_trace_of(event: Event, headers: list[tuple[str, str]]) -> list[tuple[str,
 
     What is no trace context stays an attribute: that may hold any text, a header may not.
     """
-    carried = {name: str(event.attributes[name]) for name in _CONTEXT if name in event.attributes}
-    context = [(name, value) for name, value in carried.items() if _CONTEXT[name].fullmatch(value)]
-    if TRACEPARENT not in dict(context):
+    parent, state = (str(event.attributes.get(name, "")) for name in (TRACEPARENT, _TRACESTATE))
+    if not _PARENT.fullmatch(parent):
         return headers
     # Its whole context: a tracestate of another trace says nothing about this one.
-    return [(name, value) for name, value in headers if name not in _CONTEXT] + context
+    others = [(name, value) for name, value in headers if name not in {TRACEPARENT, _TRACESTATE}]
+    return [*others, (TRACEPARENT, parent), *([(_TRACESTATE, state)] if _is_state(state) else [])]
+
+
+def _is_state(text: str) -> bool:
+    # One expression for the whole list would try every way to share its blanks out among empty members.
+    members = [member.strip(" ") for member in text.split(",")]
+    return len(members) <= _STATES and any(members) and all(_STATE.fullmatch(each) for each in members if each)
 
 
 def refused_reply(stored: Stored, code: int, reason: str) -> Failure:
