@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -305,3 +306,15 @@ async def test_two_openers_see_each_other(shared_opener):
     assert again.views == 1
     await one.aclose()
     await other.aclose()
+
+
+async def test_a_replacement_elsewhere_is_noticed_by_all_calls_at_once(shared_opener):
+    """Of the calls under way together none answers from the content before, or counts into it."""
+    async with aclosing(shared_opener()) as one, aclosing(shared_opener()) as other:
+        await other.read(["bob"], history=10)
+        await one.replace([BOB], population=POPULATION)
+        assert await asyncio.gather(*(other.read(["bob"], history=10) for _ in range(3))) == [seen(BOB)] * 3
+        await one.replace([BOB], population=POPULATION)
+        assert await asyncio.gather(*(other.apply([interaction(number)]) for number in range(3))) == [[True]] * 3
+        (zoe,) = await one.read(["zoe"], history=10)
+        assert zoe.views == 3

@@ -2,8 +2,10 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -13,6 +15,7 @@ from recsys.features import NOBODY
 from recsys.stores.opening import open_store
 from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
 from recsys.stores.redis import RedisStore
+from recsys.stores.redis_link import Command
 from tests.running import take_port
 from tools.redis_server import PROGRAM, RedisServer, redis_running
 
@@ -201,3 +204,40 @@ async def test_a_replacement_leaves_nothing_behind(server):
         assert generations == {client.get("recsys:generation")}
     await store.aclose()
     await late.aclose()
+
+
+async def test_a_replacement_between_the_commands_of_a_call_is_noticed(server, monkeypatch):
+    """A call that begins before a replacement elsewhere and ends after it answers from the new content, and counts there."""
+    async with aclosing(RedisStore(server.url)) as store, aclosing(RedisStore(server.url)) as other:
+        ask, due = store._link.ask, [True, True]
+
+        async def torn(commands: Sequence[Command]) -> list[Any]:
+            begun = await ask(commands[:1])
+            if due:
+                due.pop()
+                await other.replace([ANN], population=NOBODY)
+            return [*begun, *await ask(commands[1:])]
+
+        await store.replace([ANN], population=NOBODY)
+        monkeypatch.setattr(store._link, "ask", torn)
+        assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
+        await store.apply([EVENT])
+        (ann,) = await other.read(["ann"], history=5)
+        assert ann is not None
+        assert ann.views == 1
+
+
+async def test_a_replacement_that_cannot_delete_what_was_before_is_one(server):
+    """The content is replaced by then; what is left behind goes with the next replacement."""
+    with Redis(port=server.port) as client:
+        client.acl_setuser(
+            "keeper", enabled=True, passwords=["+x"], keys=["*"], categories=["+@all"], commands=["-unlink"]
+        )
+        async with aclosing(RedisStore(f"redis://keeper:x@127.0.0.1:{server.port}/0")) as store:
+            assert await store.apply([EVENT]) == [True]
+            assert await store.replace([ANN], population=NOBODY) == 1
+            assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
+            assert client.keys("recsys:0:*") != []
+            client.execute_command("ACL", "SETUSER", "keeper", "+unlink")
+            assert await store.replace([ANN], population=NOBODY) == 1
+            assert {key.split(b":")[1] for key in client.keys("recsys:*:*")} == {b"2"}

@@ -213,13 +213,14 @@ class RedisStore:
         """
         Send the *commands* for the generation as it is known, and return the answers.
 
-        The generation is asked for along with it. Where it has moved on, everything is sent again there: reads
-        found nothing or something old, and what was counted there is gone with it.
+        The generation is asked for along with it, last: if it is still the same then, no command came too late for it.
+        Where it has moved on, everything is sent again there: reads found nothing or something old, and what was
+        counted there is gone with it.
         """
         with _translated():
             while True:
                 generation = self._generation
-                found, *answers = await self._send([("GET", _POINTER), *commands(generation)])
+                *answers, found = await self._send([*commands(generation), ("GET", _POINTER)])
                 if (found or "0") == generation:
                     return answers
                 self._generation = found or "0"
