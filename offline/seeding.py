@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from offline.demo import Demo, make_demo
@@ -36,21 +37,21 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
     options = parser.parse_args(arguments)
     try:
         url, password = env["FEATURE_STORE_URL"], env.get("FEATURE_STORE_PASSWORD")
-        demo = make_demo()
-        print(asyncio.run(seed(open_store(url, password=password), demo, wait_s=options.wait)), flush=True)
+        demo, make_store = make_demo(), partial(open_store, url, password=password)
+        print(asyncio.run(seed(make_store, demo, wait_s=options.wait)), flush=True)
         if options.config_map:
             print(_publish(demo, options.config_map), flush=True)
         if options.every:
-            asyncio.run(keep_filled(lambda: open_store(url, password=password), demo, every_s=options.every))
+            asyncio.run(keep_filled(make_store, demo, every_s=options.every))
     except (KeyError, StoreError, PublishError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def seed(store: FeatureStore, demo: Demo, *, wait_s: float) -> str:
+async def seed(make_store: Callable[[], FeatureStore], demo: Demo, *, wait_s: float) -> str:
     """
-    Fill *store* with the demo's users unless it knows some; say what was done.
+    Fill the store with the demo's users unless it knows some; say what was done.
 
     Raises:
         StoreUnavailableError: it was away for *wait_s* seconds.
@@ -58,7 +59,7 @@ async def seed(store: FeatureStore, demo: Demo, *, wait_s: float) -> str:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return await _fill(store, demo)
+            return await _fill(make_store(), demo)
         except StoreUnavailableError:
             if time.monotonic() >= deadline:
                 raise

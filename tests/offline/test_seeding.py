@@ -87,9 +87,12 @@ def test_a_pod_trusts_its_cluster_s_authority(tmp_path):
 
 
 class Away(MemoryStore):
-    """Unavailable at first."""
+    """Unavailable at first; opened again and again, as a server's store is."""
 
     times = 1
+
+    async def aclose(self) -> None:
+        pass
 
     async def population(self) -> Any:
         self.times -= 1
@@ -103,9 +106,9 @@ async def test_a_store_is_filled_once_even_if_events_were_quicker(monkeypatch):
     monkeypatch.setattr("offline.seeding._AGAIN_S", 0)
     store, demo = Away(), make_demo()
     await store.apply([Interaction("test", "1", "user_1", "view", 1, "item_1")])
-    assert await seed(store, demo, wait_s=10) == "1000 users are in the feature store"
+    assert await seed(lambda: store, demo, wait_s=10) == "1000 users are in the feature store"
     assert await store.population() != NOBODY
-    assert await seed(store, demo, wait_s=0) == "the feature store is filled already"
+    assert await seed(lambda: store, demo, wait_s=0) == "the feature store is filled already"
 
 
 class Replaced:
@@ -138,9 +141,20 @@ async def test_a_store_that_lost_its_users_is_filled_again(capsys):
 
 async def test_a_store_that_stays_away_is_an_error():
     """The Job is tried again by the cluster."""
-    store = Away()
     with pytest.raises(StoreUnavailableError):
-        await seed(store, make_demo(), wait_s=0)
+        await seed(Away, make_demo(), wait_s=0)
+
+
+async def test_every_try_has_a_store_of_its_own(monkeypatch):
+    """A try closes the store that it could not fill, and a store that was closed does not open again."""
+    monkeypatch.setattr("offline.seeding._AGAIN_S", 0)
+
+    class Unavailable(MemoryStore):
+        async def population(self) -> Any:
+            raise StoreUnavailableError("it starts")
+
+    stores = iter([Unavailable(), Unavailable(), MemoryStore()])
+    assert await seed(lambda: next(stores), make_demo(), wait_s=10) == "1000 users are in the feature store"
 
 
 def test_the_command_says_what_is_missing(capsys, tmp_path):
