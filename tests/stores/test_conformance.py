@@ -11,7 +11,7 @@ import pytest
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore, HistoryItem, Interaction, KnownUser, UserRecord
+from recsys.stores.port import FeatureStore, HistoryItem, Interaction, KnownUser, StoreUnavailableError, UserRecord
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from tools.redis_server import RedisServer
@@ -168,6 +168,35 @@ async def test_closing_twice_is_allowed(store):
     """A store that is closed can be closed again."""
     await store.aclose()
     await store.aclose()
+
+
+async def test_a_closed_store_is_unavailable(store):
+    """Whatever is asked of it, and it does not open again."""
+    await store.aclose()
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.read(["ann"], history=5),
+        lambda: store.apply([interaction(1)]),
+        store.population,
+        lambda: store.replace([BOB], population=NOBODY),
+        lambda: everything(store),
+    ]
+    for ask in asks:
+        with pytest.raises(StoreUnavailableError):
+            await ask()
+
+
+async def test_a_store_may_be_closed_under_its_calls(opener):
+    """What is under way comes to its end or is unavailable."""
+    store = opener()
+    await store.replace([BOB], population=NOBODY)
+    asks = [store.read(["bob"], history=5), store.population(), *(store.apply([interaction(n)]) for n in range(3))]
+    calls = [asyncio.ensure_future(ask) for ask in asks]
+    await asyncio.sleep(0)
+    await store.aclose()
+    read, population, *applied = await asyncio.gather(*calls, return_exceptions=True)
+    assert read == seen(BOB) or isinstance(read, StoreUnavailableError)
+    assert population == NOBODY or isinstance(population, StoreUnavailableError)
+    assert all(told == [True] or isinstance(told, StoreUnavailableError) for told in applied)
 
 
 def interaction(number: int, **changes: object) -> Interaction:

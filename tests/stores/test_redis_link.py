@@ -237,6 +237,52 @@ async def test_answers_in_pieces_and_heaps():
         await link.aclose()
 
 
+async def test_a_link_that_was_closed_stays_closed():
+    """Calls under way fail instead of being asked again over a new connection; so do later ones."""
+    async with serving(ignore) as server:
+        link = server.link()
+        call = asyncio.create_task(link.ask([("PING",)]))
+        while not server.connections:
+            await asyncio.sleep(0)
+        await link.aclose()
+        with pytest.raises(RedisConnectionError, match="closed"):
+            await call
+        with pytest.raises(RedisConnectionError, match="closed"):
+            await link.ask([("PING",)])
+        assert server.connections == 1
+
+
+async def test_a_link_may_be_closed_while_it_connects(monkeypatch):
+    """The connection that is being made is closed with it."""
+    connected, go_on = asyncio.Event(), asyncio.Event()
+    connect = Connection.connect
+
+    async def slow(connection: Connection) -> None:
+        await connect(connection)
+        connected.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(Connection, "connect", slow)
+    left = asyncio.Event()
+
+    async def note_the_end(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+
+    async with serving(note_the_end) as server:
+        link = server.link()
+        call = asyncio.create_task(link.ask([("PING",)]))
+        await connected.wait()
+        closing = asyncio.create_task(link.aclose())
+        await asyncio.sleep(0)
+        go_on.set()
+        await closing
+        with pytest.raises(RedisConnectionError, match="closed"):
+            await call
+        await left.wait()
+        assert server.connections == 1
+
+
 async def test_nobody_listens(free_port):
     """A refused connection is an error at once; closing what was never open is nothing."""
     server = Server(count)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, new_record
-from recsys.stores.port import Interaction, KnownUser, UserRecord
+from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
 
 
 class MemoryStore:
@@ -24,14 +24,17 @@ class MemoryStore:
         self._records: dict[str, UserRecord] = {}
         self._seen: dict[tuple[str, str], float] = {}
         self._population = NOBODY
+        self._closed = False
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return *user_ids*."""
+        self._check_open()
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record.known(history=history) if record else None for record in found]
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions*."""
+        self._check_open()
         return [self._apply(interaction) for interaction in interactions]
 
     def _apply(self, interaction: Interaction) -> bool:
@@ -45,10 +48,12 @@ class MemoryStore:
 
     async def population(self) -> Features:
         """Return the defaults for unknown users."""
+        self._check_open()
         return self._population
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content."""
+        self._check_open()
         self._records = {record.user_id: record for record in records}
         self._seen.clear()
         self._population = population
@@ -56,8 +61,14 @@ class MemoryStore:
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id."""
+        self._check_open()
         for user_id in sorted(self._records):
             yield self._records[user_id]
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Take no more calls."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("the store was closed")

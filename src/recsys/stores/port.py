@@ -120,7 +120,7 @@ class FeatureStore(Protocol):
     """
     The port. Every implementation passes the suite in tests/stores/conformance.
 
-    Methods raise `StoreUnavailableError` when the store cannot answer now.
+    Methods raise `StoreUnavailableError` when the store cannot answer now, or has been closed.
     """
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -139,7 +139,7 @@ class FeatureStore(Protocol):
         distribution over calls, and repeated deliveries make no difference. (source, id) tells events apart, so two users
         have none in common; whether the second one's would count is up to the store. An event is known as repeated for the
         store's deduplication window, counted from its first delivery. When the call returns the events outlive this
-        process; when it raises, none or all of them may have been applied, and applying them again is safe.
+        process; when it raises, any of them may have been applied, and applying them again is safe.
         """
         ...
 
@@ -160,5 +160,9 @@ class FeatureStore(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of files and connections. Closing twice is allowed."""
+        """
+        Let go of files and connections, for good. Closing twice is allowed.
+
+        A call that is under way comes to its end or raises `StoreUnavailableError`.
+        """
         ...

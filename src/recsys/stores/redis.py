@@ -180,7 +180,7 @@ class RedisStore:
             await self._delete_others(before)
             count = await self._fill(generation, records)
             await self._redis.set(_population_key(generation), msgspec.json.encode(population))
-            await self._redis.set(_POINTER, generation)
+            await self._send([("SET", _POINTER, generation)])
         self._generation = generation
         # It is replaced; what cannot be deleted now is deleted by the next replacement.
         with contextlib.suppress(RedisError):
@@ -206,8 +206,9 @@ class RedisStore:
         await self._redis.aclose()
 
     async def _pointed_at(self) -> str:
-        found = await self._redis.get(_POINTER)
-        return found if isinstance(found, str) else "0"
+        # Over the link, which knows whether it was closed: redis-py's client would open another connection.
+        (found,) = await self._send([("GET", _POINTER)])
+        return found or "0"
 
     async def _run(self, commands: Callable[[str], Sequence[Command]]) -> list[Any]:
         """

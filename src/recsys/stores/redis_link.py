@@ -32,6 +32,7 @@ class RedisLink:
         timeout_s: For connecting, and for the answers of a call.
 
     A call that finds a connection broken which was idle is sent again over a new one: commands have to allow that.
+    A link that was closed stays closed.
     """
 
     def __init__(self, make_connection: Callable[[], AbstractConnection], *, timeout_s: float) -> None:
@@ -39,13 +40,14 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._opening = asyncio.Lock()
         self._open: _Open | None = None
+        self._closed = False
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """
         Send *commands* together and return their answers, bytes as text; an error that Redis answers is one of them.
 
         Raises:
-            RedisError: no connection, or it broke, or no answers in time.
+            RedisError: no connection, or it broke, or no answers in time, or the link was closed.
         """
         ends = asyncio.get_running_loop().time() + self._timeout_s
         packed = b"".join(map(pack_command, commands))
@@ -58,17 +60,22 @@ class RedisLink:
             return await opened.ask(packed, len(commands), ends)
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        if self._open is not None:
-            await self._open.aclose()
+        """Close the connection, also one that is being made. Calls under way fail, as later ones do."""
+        self._closed = True
+        async with self._opening:
+            if self._open is not None:
+                await self._open.aclose()
 
     async def _opened(self, ends: float) -> "_Open":
         if self._open is not None and not self._open.broken:
             return self._open
         try:
             async with asyncio.timeout_at(ends), self._opening:
+                if self._closed:
+                    raise RedisConnectionError("the link was closed")
                 if self._open is None or self._open.broken:
-                    await self.aclose()
+                    if self._open is not None:
+                        await self._open.aclose()
                     self._open = await _Open.make(self._make_connection())
                 return self._open
         except TimeoutError as error:
@@ -132,6 +139,8 @@ class _Open:
         self.broken = True
         self._reader.cancel()
         await asyncio.wait([self._reader])
+        # A reader that was cancelled before it began has told nobody.
+        self._end(RedisConnectionError("the connection was closed"))
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
 
@@ -178,11 +187,14 @@ class _Open:
         except OSError as error:
             failure = RedisConnectionError(f"the connection broke: {error.strerror}")
         finally:
-            self.broken = True
-            if self._watch is not None:
-                self._watch.cancel()
-            for call in self._calls:
-                call.fail(failure)
+            self._end(failure)
+
+    def _end(self, failure: RedisError) -> None:
+        self.broken = True
+        if self._watch is not None:
+            self._watch.cancel()
+        for call in self._calls:
+            call.fail(failure)
 
     def _settle(self, answer: Any) -> None:
         if not self._calls:

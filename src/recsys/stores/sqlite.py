@@ -156,6 +156,7 @@ class SqliteStore:
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions* in one transaction: about 0.2 ms, and 20 us for each of them."""
+        self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
 
     async def population(self) -> Features:
@@ -166,10 +167,12 @@ class SqliteStore:
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content in one transaction; about 2 us a history item."""
+        self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, population)
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id, from one snapshot of the file."""
+        self._translated.check_open()
         with self._translated, closing(_connect(self._path)) as reader:
             reader.execute("BEGIN")
             groups = groupby(reader.execute(_ALL_HISTORY), key=lambda row: row[0])
@@ -183,6 +186,7 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Close the file, once a write that is under way has ended."""
+        self._translated.closed = True
         await asyncio.to_thread(self._thread.shutdown)
         await asyncio.to_thread(self._keeper.shutdown)
         self._checkpointer.close()
@@ -292,6 +296,11 @@ class _Translated:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.closed = False
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise StoreUnavailableError(f"{self._path} was closed")
 
     def __enter__(self) -> None:
         pass
@@ -299,6 +308,9 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, sqlite3.ProgrammingError):
+            # What SQLite has to say of a connection that was closed, which nobody looks for before a read.
+            self.check_open()
         if isinstance(error, sqlite3.OperationalError):
             raise StoreUnavailableError(f"{self._path}: {error}") from error
         if isinstance(error, sqlite3.DatabaseError):
