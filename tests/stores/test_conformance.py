@@ -6,12 +6,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore, HistoryItem, Interaction, KnownUser, StoreUnavailableError, UserRecord
+from recsys.stores.port import (
+    FeatureStore,
+    HistoryItem,
+    Interaction,
+    KnownUser,
+    StoreFormatError,
+    StoreUnavailableError,
+    UserRecord,
+)
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from tools.redis_server import RedisServer
@@ -157,6 +166,21 @@ async def test_a_failing_replacement_changes_nothing(store):
         await store.replace(broken(), population=NOBODY)
     assert await store.read(["ann", "bob"], history=10) == seen(ANN, BOB)
     assert await store.population() == POPULATION
+
+
+@pytest.mark.parametrize(("counter", "value"), [("views", 2**53 + 1), ("session_ms", 2**63 - 1), ("sessions", -1)])
+async def test_counters_that_cannot_be_added_to_are_not_taken(store, counter, value):
+    """A replacement with such a user is refused and changes nothing; at the bound events still count."""
+    nobody = UserRecord("zoe", "55+")
+    with pytest.raises(StoreFormatError, match=counter):
+        await store.replace([BOB, msgspec.structs.replace(nobody, **{counter: value})], population=NOBODY)
+    assert await everything(store) == [ANN, BOB, ODD]
+    await store.replace([msgspec.structs.replace(nobody, **{counter: 2**53})], population=NOBODY)
+    ended = interaction(1, kind="session_end", item_id=None, duration_ms=5)
+    assert await store.apply([interaction(2), ended]) == [True, True]
+    (zoe,) = await store.read(["zoe"], history=1)
+    counted = {"views": 1, "session_ms": 5, "sessions": 1}
+    assert {name: getattr(zoe, name) for name in counted} == {**counted, counter: 2**53 + counted[counter]}
 
 
 async def test_scanning_yields_everything_by_user_id(store):

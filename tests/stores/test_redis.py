@@ -160,14 +160,19 @@ async def test_scripts_that_may_not_be_loaded(server):
 
 async def test_an_event_that_fails_is_not_taken_for_counted(server):
     """What Redis could not count is counted by the next delivery, once it can."""
-    store = RedisStore(server.url)
-    await store.replace([UserRecord("ann", "25-34", views=2**63 - 1)], population=NOBODY)
-    with pytest.raises(StoreUnavailableError):
-        await store.apply([EVENT])
-    with Redis(port=server.port) as client:
-        client.hset("recsys:1:{ann}:u", "views", 0)
-    assert await store.apply([EVENT]) == [True]
-    await store.aclose()
+    ended = Interaction("//s", "2", "ann", "session_end", 5, duration_ms=1000)
+    async with aclosing(RedisStore(server.url)) as store:
+        await store.replace([ANN], population=NOBODY)
+        with Redis(port=server.port) as client:
+            for event, counter in ((EVENT, "views"), (ended, "session_ms")):
+                client.hset("recsys:1:{ann}:u", counter, 2**63 - 1)
+                with pytest.raises(StoreUnavailableError):
+                    await store.apply([event])
+                client.hset("recsys:1:{ann}:u", counter, 0)
+                assert await store.apply([event]) == [True]
+        (ann,) = await store.read(["ann"], history=5)
+        assert ann is not None
+        assert (ann.views, ann.sessions, ann.session_ms) == (1, 1, 1000)
 
 
 async def test_a_user_takes_the_memory_it_is_said_to(server):

@@ -1,11 +1,15 @@
 """What an interaction does to a record. Stores that count on the server's side do the same in their own language."""
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
-from recsys.stores.port import HistoryItem, Interaction, UserRecord
+from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, UserRecord
 
 DEDUPLICATION_WINDOW_S = 7 * 86_400.0
+# Stores count in 64 bits with a sign. No number of events gets there from here, and no counter is as large as this.
+MOST = 2**53
 
 _COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
 
@@ -13,6 +17,20 @@ _COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "sessi
 def new_record(user_id: str) -> UserRecord:
     """Return the record of a user whose first event has just come."""
     return UserRecord(user_id, UNKNOWN_AGE)
+
+
+def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
+    """
+    Yield *records*, to whose counters stores can add.
+
+    Raises:
+        StoreFormatError: a counter is below 0 or above `MOST`: an event would fail at it, and others with that one.
+    """
+    for record in records:
+        for name in (*_COUNTERS.values(), "session_ms"):
+            if not 0 <= getattr(record, name) <= MOST:
+                raise StoreFormatError(f"{name} of a user is {getattr(record, name)}, not within 0 and {MOST}")
+        yield record
 
 
 def count_interaction(record: UserRecord, interaction: Interaction) -> UserRecord:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, new_record
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
 from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
 
 
@@ -54,7 +54,7 @@ class MemoryStore:
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content."""
         self._check_open()
-        self._records = {record.user_id: record for record in records}
+        self._records = {record.user_id: record for record in countable(records)}
         self._seen.clear()
         self._population = population
         return len(self._records)

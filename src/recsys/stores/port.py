@@ -149,9 +149,10 @@ class FeatureStore(Protocol):
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """
-        Make *records* the whole content, all or nothing; return how many there are.
+        Make *records* the whole content, all or nothing; return how many there are. One replacement at a time.
 
-        Whatever *records* raises leaves the content as it was.
+        Whatever *records* raises leaves the content as it was; so does `StoreFormatError`, which is raised for a counter
+        below 0 or above `recsys.stores.counting.MOST`.
         """
         ...
 

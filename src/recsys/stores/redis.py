@@ -30,7 +30,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY, TIE_WEIGHTS
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, new_record
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import HistoryItem, Interaction, KnownUser, StoreUnavailableError, UserRecord
 from recsys.stores.redis_link import Command, RedisLink
 
@@ -61,8 +61,8 @@ local oldest = tonumber(now) - tonumber(window)
 local seen = redis.call('ZSCORE', KEYS[4], digest)
 if seen and tonumber(seen) > oldest then return 0 end
 redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4])
-redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
 redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
+redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
 local newest = redis.call('HGET', KEYS[1], 'as_of_us')
 if not newest or tonumber(ARGV[7]) > tonumber(newest) then redis.call('HSET', KEYS[1], 'as_of_us', ARGV[7]) end
 if ARGV[8] ~= '' then
@@ -242,7 +242,7 @@ class RedisStore:
     async def _fill(self, generation: str, records: Iterable[UserRecord]) -> int:
         count = 0
         pipeline = self._redis.pipeline(transaction=False)
-        for record in records:
+        for record in countable(records):
             user, times, weights, _ = _keys(generation, record.user_id)
             profile: dict[Any, Any] = {
                 name: getattr(record, name) for name in _COUNTERS if getattr(record, name) is not None

@@ -23,7 +23,7 @@ import msgspec
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY, TIE_WEIGHTS
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, new_record
+from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import (
     HistoryItem,
     Interaction,
@@ -244,7 +244,7 @@ class SqliteStore:
             transaction.execute("BEGIN IMMEDIATE")
             for table in ("users", "history", "events", "facts"):
                 transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
-            for record in records:
+            for record in countable(records):
                 transaction.execute(_INSERT_USER, _row(record))
                 transaction.executemany(
                     _INSERT_TIE,
