@@ -20,11 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--from", dest="source", required=True, metavar="URL", help="sqlite:///FILE or redis://HOST:PORT/DB"
     )
     copy.add_argument("--to", dest="target", required=True, metavar="URL", help="likewise; its content is replaced")
+    copy.add_argument(
+        "--user-ttl-s", type=int, default=0, metavar="SECONDS", help="to Redis: the USER_TTL_S of its extract_features"
+    )
     options = parser.parse_args(arguments)
     if options.source == options.target:
         parser.error("--from and --to are the same store")
+    if options.user_ttl_s < 0:
+        parser.error("--user-ttl-s is below 0")
     try:
-        count = asyncio.run(_copy(options.source, options.target))
+        count = asyncio.run(_copy(options.source, options.target, user_ttl_s=options.user_ttl_s))
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1
@@ -32,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _copy(source_url: str, target_url: str) -> int:
+async def _copy(source_url: str, target_url: str, *, user_ttl_s: int) -> int:
     source = open_store(source_url)
     try:
-        target = open_store(target_url)
+        target = open_store(target_url, ttl_s=user_ttl_s)
         try:
             return await copy_store(source, target)
         finally:

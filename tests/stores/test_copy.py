@@ -1,8 +1,13 @@
+import asyncio
+from contextlib import aclosing
+
 import pytest
+from redis import Redis
 
 from offline.demo import make_demo
 from recsys.contracts.wire import Features
 from recsys.stores.opening import open_store
+from recsys.stores.port import UserRecord
 from tools import store
 from tools.redis_server import RedisServer
 
@@ -26,6 +31,21 @@ async def test_a_store_survives_the_way_there_and_back(tmp_path, redis_server: R
         await opened.aclose()
 
 
+def test_copied_users_are_forgotten_when_told_so(redis_server: RedisServer, tmp_path):
+    """With a time to live for the target, whoever is copied and then does nothing is forgotten."""
+    redis_server.flush()
+    url = f"sqlite:///{tmp_path}/one.db"
+    asyncio.run(fill(url))
+    assert store.main(["copy", "--from", url, "--to", redis_server.url, "--user-ttl-s", "1000"]) == 0
+    with Redis(port=redis_server.port) as client:
+        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=2)]
+
+
+async def fill(url: str) -> None:
+    async with aclosing(open_store(url)) as opened:
+        await opened.replace([UserRecord("ann", "25-34")], population=POPULATION)
+
+
 def test_the_verb_tells_how_many(tmp_path, capsys):
     """The command copies and counts; what cannot be opened is one sentence."""
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
@@ -35,3 +55,5 @@ def test_the_verb_tells_how_many(tmp_path, capsys):
     assert "is no feature store" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         store.main(["copy", "--from", one, "--to", one])
+    with pytest.raises(SystemExit):
+        store.main(["copy", "--from", one, "--to", two, "--user-ttl-s", "-1"])
