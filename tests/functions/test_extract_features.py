@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -120,6 +121,13 @@ def test_settings_list_every_fault():
             {"AUTH": "off", "HISTORY_LIMIT": "0", "PORT": "99999", "REQUEST_TIMEOUT_S": "20", "KEEP_ALIVE_S": "5"}
         )
     assert len(caught.value.faults) == 5
+
+
+@pytest.mark.parametrize(("window_s", "taken"), [("315360000", True), ("315360001", False), ("1e13", False)])
+def test_events_are_known_for_ten_years_at_most(window_s, taken):
+    """A window that a store's clock cannot be set back by is refused at the start, not at the first event."""
+    with nullcontext() if taken else pytest.raises(SettingsError, match="EVENT_DEDUPLICATION_S"):
+        Settings.from_env({"AUTH": "off", "FEATURE_STORE_URL": "memory:", "EVENT_DEDUPLICATION_S": window_s})
 
 
 def test_features_without_sessions():
