@@ -237,6 +237,24 @@ async def test_answers_in_pieces_and_heaps():
         await link.aclose()
 
 
+async def test_a_connection_that_ends_before_the_write_costs_another_try(monkeypatch):
+    """uvloop has an error of its own for it, which is none of redis-py's; nobody waits for it until the timeout."""
+    send = Connection.send_packed_command
+    due = [RuntimeError("unable to perform operation; the handler is closed")]
+
+    async def once_too_late(connection: Connection, packed: bytes, *, check_health: bool) -> None:
+        if due:
+            raise due.pop()
+        await send(connection, packed, check_health=check_health)
+
+    monkeypatch.setattr(Connection, "send_packed_command", once_too_late)
+    async with serving(count) as server:
+        link = server.link()
+        assert await link.ask([("PING",)]) == [1]
+        assert server.connections == 2
+        await link.aclose()
+
+
 async def test_a_link_that_was_closed_stays_closed():
     """Calls under way fail instead of being asked again over a new connection; so do later ones."""
     async with serving(ignore) as server:

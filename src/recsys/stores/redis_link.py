@@ -152,8 +152,9 @@ class _Open:
             # Left to itself the connection would connect anew, and nobody would read from it.
             if self._connection.is_connected:
                 await self._connection.send_packed_command(packed, check_health=False)
-        except RedisError:
-            # Whatever was written of it, the next answer could not be told from this one's.
+        except (RedisError, RuntimeError):
+            # The latter is uvloop's for a transport that has just ended. Whatever was written of it, the next answer could
+            # not be told from this one's.
             self.broken = True
             self._reader.cancel()
 
