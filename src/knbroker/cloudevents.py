@@ -36,8 +36,9 @@ _RULES: Final = {
     ),
 }
 _NAME: Final = re.compile(r"[a-z0-9]+")
-# Controls and what is no character, which the type system excludes from strings.
-_NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# Controls and what is no character, which the type system excludes from strings; the last two of each plane are none.
+_PLANE_ENDS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_NOT_TEXT: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_PLANE_ENDS}]")
 _HEADER_SAFE: Final = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
@@ -157,6 +158,8 @@ def _faults(attributes: Mapping[str, Any]) -> Iterator[str]:
         elif not isinstance(value, Value):
             yield f"{name} must be a string, an integer or a boolean"
         elif isinstance(value, str) and _NOT_TEXT.search(value):
-            yield f"{name} must be UTF-8 without control characters"
+            yield f"{name} must be UTF-8 without control characters or noncharacters"
         elif pattern and not (isinstance(value, str) and pattern.fullmatch(value)):
             yield f"{name} {wanted}"
+        elif isinstance(value, int) and not -(2**31) <= value < 2**31:
+            yield f"{name} must be an integer of 32 bits"

@@ -80,8 +80,9 @@ def test_what_does_not_say_that_it_is_an_event_is_none() -> None:
         ({"source": "no uri"}, "source must be a URI reference"),
         ({"time": "yesterday"}, "time must be a timestamp (RFC 3339)"),
         ({"dataschema": "/relative"}, "dataschema must be an absolute URI"),
-        ({"type": "a%00b"}, "type must be UTF-8 without control characters"),
-        ({"subject": "%ff"}, "subject must be UTF-8 without control characters"),
+        ({"type": "a%00b"}, "type must be UTF-8 without control characters or noncharacters"),
+        ({"subject": "%ff"}, "subject must be UTF-8 without control characters or noncharacters"),
+        ({"type": "%f0%9f%bf%be"}, "type must be UTF-8 without control characters or noncharacters"),
         ({"x_y": "1"}, "'x_y' is no attribute's name: lower-case letters and digits"),
         ({"id": "", "type": "", "time": "x"}, "id is missing; type is missing; time must be a timestamp (RFC 3339)"),
     ],
@@ -98,7 +99,9 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
     [
         (*structured(id=None), "id is missing"),
         (*structured(id=7), "id must not be empty"),
+        (*structured(id=2**40), "id must not be empty"),
         (*structured(count=1.5), "count must be a string, an integer or a boolean"),
+        (*structured(count=2**31), "count must be an integer of 32 bits"),
         (*structured(datacontenttype="json"), "datacontenttype must be a media type in ASCII (RFC 2046)"),
         (*structured(datacontenttype="a/b; c=€"), "datacontenttype must be a media type in ASCII (RFC 2046)"),
         (
@@ -116,7 +119,7 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
             b"[]",
             "application/cloudevents-batch+json is not taken, only application/cloudevents+json and binary mode",
         ),
-        ([*binary(), (b"ce-subject", b"\xff")], b"", "subject must be UTF-8 without control characters"),
+        ([*binary(), (b"ce-subject", b"\xff")], b"", "subject must be UTF-8 without control characters or noncharacters"),
     ],
 )
 def test_malformed_events(headers: Headers, body: bytes, reason: str) -> None:
