@@ -119,7 +119,11 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
             b"[]",
             "application/cloudevents-batch+json is not taken, only application/cloudevents+json and binary mode",
         ),
-        ([*binary(), (b"ce-subject", b"\xff")], b"", "subject must be UTF-8 without control characters or noncharacters"),
+        (
+            [*binary(), (b"ce-subject", b"\xff")],
+            b"",
+            "subject must be UTF-8 without control characters or noncharacters",
+        ),
     ],
 )
 def test_malformed_events(headers: Headers, body: bytes, reason: str) -> None:

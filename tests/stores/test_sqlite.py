@@ -112,20 +112,22 @@ def test_a_folder_that_does_not_exist_is_unavailable(tmp_path):
 
 
 def test_many_openers_make_one_store(tmp_path):
-    """Instances that start at once against no file end up with the same tables."""
+    """Instances that start at once against no file end up with the same tables; none is told that it is locked."""
     failures: list[Exception] = []
 
-    def open_it() -> None:
+    def open_it(path: Path) -> None:
         try:
-            asyncio.run(SqliteStore(tmp_path / "store.db").aclose())
+            asyncio.run(SqliteStore(path).aclose())
         except Exception as error:
             failures.append(error)
 
-    openers = [threading.Thread(target=open_it) for _ in range(8)]
-    for opener in openers:
-        opener.start()
-    for opener in openers:
-        opener.join()
+    # What one of them is told now and then shows once in fifteen times.
+    for number in range(40):
+        openers = [threading.Thread(target=open_it, args=[tmp_path / f"{number}.db"]) for _ in range(8)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
     assert failures == []
 
 

@@ -35,6 +35,7 @@ from recsys.stores.port import (
 
 SCHEMA_VERSION = 1
 _LOCK_TIMEOUT_MS = 5000
+_LOOK_AGAIN_S = 0.005
 _PRUNE_EVERY_S = 60.0
 _CHECKPOINT_EVERY_S = 0.25
 # Pages of log, 64 MiB, at which a writer waits for the disk after all: it ends a log that never stops growing.
@@ -258,7 +259,7 @@ class SqliteStore:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make the tables unless they are there. Several processes may get here at once; one of them does it."""
-    connection.execute("PRAGMA journal_mode = WAL")
+    _log_ahead(connection)
     with connection as transaction:
         transaction.execute("BEGIN IMMEDIATE")
         (version,) = transaction.execute("PRAGMA user_version").fetchone()
@@ -269,6 +270,25 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             for statement in _SCHEMA.split(";"):
                 transaction.execute(statement)
             transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """
+    Have changes written to a log ahead of the file.
+
+    Two that look and then both want the file to themselves would wait for each other: SQLite tells one of them at once
+    that it is locked, however long it was told to wait.
+    """
+    ends = time.monotonic() + _LOCK_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return
 
 
 def _connect(path: Path) -> sqlite3.Connection:
