@@ -337,6 +337,24 @@ async def test_a_request_in_flight_holds_the_next_one_back():
     assert wire.reading
 
 
+async def test_requests_that_come_together_are_answered_together():
+    """The answers of ten connections go out once the last of them is there: a reader is woken once."""
+    sent_before: list[int] = []
+
+    async def note(call: Call) -> Reply:
+        sent_before.append(sum(len(wire.writes) for wire in wires))
+        return Reply(call.body)
+
+    side = Side(Protocol, note)
+    await side.service.start()
+    wires = [side.connect() for _ in range(10)]
+    for number, wire in enumerate(wires):
+        wire.protocol.data_received(request(b"%d" % number))  # type: ignore[union-attr]
+    await settle()
+    assert sent_before == [0] * 10
+    assert [wire.sent[-1:] for wire in wires] == [b"%d" % number for number in range(10)]
+
+
 async def test_the_work_ends_when_the_caller_goes():
     """A caller that hangs up is noticed while the handler works; nothing is sent to nobody."""
     slow = Slow()

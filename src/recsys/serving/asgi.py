@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from recsys.serving.call import Reply
 from recsys.serving.load import report_load
+from recsys.serving.outbox import Outbox
 from recsys.serving.presence import ClientGoneError, Receive
 from recsys.serving.service import Service
 from recsys.telemetry.exposition import exposed
@@ -70,11 +71,16 @@ class Shell:
         framework: The application functions-framework made of the function.
         service: The service behind it.
         on_failed_start: Called when the service cannot start: an instance that will never be ready should end.
+
+    Attributes:
+        service: See above.
+        outbox: Where its connections send answers.
     """
 
     def __init__(self, framework: Starlette, service: Service, *, on_failed_start: Callable[[], None]) -> None:
         self._framework = framework
         self.service = service
+        self.outbox = Outbox()
         self._on_failed_start = on_failed_start
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, 
 from recsys.contracts.problems import HeadTooLargeError, MethodNotAllowedError, ServingError
 from recsys.serving.asgi import Shell, headers_of
 from recsys.serving.call import RawHeaders, Reply
+from recsys.serving.outbox import OneWrite
 from recsys.serving.presence import ClientGoneError, Receive
 from recsys.serving.service import Scope, problem_reply
 
@@ -40,54 +41,6 @@ _NO_HTTP = "Invalid HTTP request received."
 log = logging.getLogger("recsys.serving")
 
 
-class OneWrite:
-    """
-    A transport that sends what is written within one turn of the event loop together.
-
-    uvicorn writes an answer's head and its body one after the other, and uvloop hands each write to the kernel at
-    once: two calls, two packets, and a reader that may be woken twice.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held: list[bytes] = []
-        self._call_soon = asyncio.get_running_loop().call_soon
-
-    def write(self, data: bytes) -> None:
-        """Send *data* soon; at once with what was written before it in this turn."""
-        self._held.append(data)
-        if len(self._held) == 1:
-            self._call_soon(self.flush)
-        else:
-            self.flush()
-
-    def write_now(self, data: bytes) -> None:
-        """Send *data* at once, after what has not been sent."""
-        self.flush()
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send what has not been sent; nothing where the caller has gone meanwhile."""
-        if self._held:
-            held = b"".join(self._held)
-            self._held.clear()
-            if not self._transport.is_closing():
-                self._transport.write(held)
-
-    def is_closing(self) -> bool:
-        """Tell whether the caller has gone, or is let go."""
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        """Send what has not been sent, and close."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class Protocol(HttpToolsProtocol):
     """
     One connection.
@@ -97,7 +50,8 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._service = cast("Shell", self.app).service
+        shell = cast("Shell", self.app)
+        self._service, self.outbox = shell.service, shell.outbox
         # The head, and the body as far as it is there, of a request that is plain so far.
         self._head: list[tuple[bytes, bytes]] = []
         self._plain: bytes | None = None
@@ -192,6 +146,7 @@ class Protocol(HttpToolsProtocol):
             if not self.parser.should_upgrade():
                 super().on_message_complete()
             return
+        self.outbox.expect()
         exchange = Exchange(self, self._head, self._plain)
         self._plain = None
         self.cycle = cast("Any", exchange)
@@ -199,9 +154,9 @@ class Protocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def finish(self, answer: bytes, *, keep_alive: bool) -> None:
-        """Send the *answer* of a plain request, which is over with it."""
-        self._out.write_now(answer)
+    def finish(self, answer: bytes, *, begun: int, keep_alive: bool) -> None:
+        """Send the *answer* of a plain request that was *begun* in that turn, and is over with it."""
+        self.outbox.send(answer, self._out, begun=begun)
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -299,6 +254,7 @@ class Exchange:
 
     async def run(self, answer: Answer) -> None:
         """Have the request answered, and send the answer unless the caller has gone."""
+        begun = self._protocol.outbox.begin()
         try:
             reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive, self._body)
             written = _written(reply, keep_alive=self.keep_alive)
@@ -312,7 +268,7 @@ class Exchange:
             await self._protocol.flow.drain()
         if not self.disconnected:
             self.response_complete = True
-            self._protocol.finish(written, keep_alive=self.keep_alive)
+            self._protocol.finish(written, begun=begun, keep_alive=self.keep_alive)
 
     async def receive(self) -> dict[str, Any]:
         """Return the request's end once the caller has gone."""
