@@ -83,16 +83,20 @@ class RedisLink:
 
 
 class _Call:
-    """Commands on their way: the answers so far, and the future that gets all of them before it *ends*."""
+    """*count* commands on their way: the answers so far, and the future that gets all of them before it *ends*."""
 
     def __init__(self, count: int, ends: float) -> None:
-        self.missing = count
+        self.count = count
         self.ends = ends
         self.answers: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
-    def fail(self, error: RedisError) -> None:
+    def succeed(self) -> None:
         # Done already: whoever asked has left.
+        if not self.done.done():
+            self.done.set_result(self.answers)
+
+    def fail(self, error: RedisError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -182,7 +186,12 @@ class _Open:
             while data := await stream.read(_READ_BYTES):
                 reader.feed(data)
                 while (answer := reader.gets()) is not False:
-                    self._settle(answer)
+                    if not self._calls:
+                        raise RedisConnectionError("an answer that nobody asked for")
+                    call = self._calls[0]
+                    call.answers.append(answer)
+                    if len(call.answers) == call.count:
+                        self._calls.popleft().succeed()
         except RedisError as error:
             failure = error
         except OSError as error:
@@ -196,17 +205,6 @@ class _Open:
             self._watch.cancel()
         for call in self._calls:
             call.fail(failure)
-
-    def _settle(self, answer: Any) -> None:
-        if not self._calls:
-            raise RedisConnectionError("an answer that nobody asked for")
-        call = self._calls[0]
-        call.answers.append(answer)
-        call.missing -= 1
-        if not call.missing:
-            self._calls.popleft()
-            if not call.done.done():
-                call.done.set_result(call.answers)
 
 
 def _refusal(text: str) -> ResponseError:
