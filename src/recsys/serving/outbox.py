@@ -86,18 +86,20 @@ class Outbox:
         """Note that a request has come, which `begin` will be called for."""
         self._coming += 1
 
-    def begin(self) -> int:
-        """Begin with a request that has come; return the turn in which that is."""
+    def begin(self) -> int | None:
+        """Begin with a request that has come; return the turn in which that is, None where no other one follows in it."""
         self._coming -= 1
+        if not self._coming:
+            return None
         if self._turn_is_over is None:
             self._turn_is_over = asyncio.get_running_loop().call_soon(self._end_turn)
         return self._turn
 
-    def send(self, answer: bytes, out: OneWrite, *, begun: int) -> None:
+    def send(self, answer: bytes, out: OneWrite, *, begun: int | None) -> None:
         """Send *answer* by *out* to a request that was *begun* in that turn: at once, or with others at its end."""
         out.hold(answer)
         self._held.append(out)
-        if begun != self._turn or not self._coming:
+        if begun != self._turn:
             self._send_held()
 
     def _end_turn(self) -> None:

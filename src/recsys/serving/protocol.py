@@ -154,7 +154,7 @@ class Protocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def finish(self, answer: bytes, *, begun: int, keep_alive: bool) -> None:
+    def finish(self, answer: bytes, *, begun: int | None, keep_alive: bool) -> None:
         """Send the *answer* of a plain request that was *begun* in that turn, and is over with it."""
         self.outbox.send(answer, self._out, begun=begun)
         if not keep_alive:
