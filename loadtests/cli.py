@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", type=Path, default=Path("load-report"), help="folder of report.html and report.json"
     )
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    parser.add_argument("--port", type=int, default=8080)
     return parser
 
 

@@ -35,8 +35,8 @@ console = Console()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; return the exit status."""
     parser = argparse.ArgumentParser(prog="./run.sh demo", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
     state = ["--state-dir", str(options.state_dir)]
     _say("Starting: recommend -> extract_features (10 ms) + rank_items (50 ms a batch)")

@@ -46,8 +46,8 @@ class Fault(Exception):  # noqa: N818 - a finding
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; return the exit status."""
     parser = argparse.ArgumentParser(prog="./run.sh doctor", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
     checks: list[Callable[[], Iterator[str]]] = [
         check_versions,

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--url", help="of a pipeline elsewhere")
-    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
     options = parser.parse_args(arguments)
     url = options.url or running_url(options.state_dir) or f"http://127.0.0.1:{options.port}"
     authority = options.state_dir / "tls/ca.pem"

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--broker", default="default", metavar="[NAMESPACE/]NAME")
     parser.add_argument("--url", help="of a broker elsewhere, or of a function")
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
     return parser
 
 

@@ -135,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-s", type=_positive, default=6.0, help="length of a step; below 6 coalescing is blurred")
     parser.add_argument("--population", type=int, default=1000, help="users to ask for: user_1 to user_N")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
+    parser.add_argument("--port", type=int, default=8080)
     return parser
 
 
