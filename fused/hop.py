@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from recsys.contracts.problems import DeadlineExceededError, DependencyError, Rejected
-from recsys.serving.call import Call, Deadline, Handler
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
+from chassis.call import Call, Deadline, Handler
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.wire.problems import DeadlineExceededError, DependencyError, Rejected
 
 T = TypeVar("T")
 

@@ -1,5 +1,5 @@
 """
-The whole pipeline in one process: `python -m recsys.serving --source fused/main.py`.
+The whole pipeline in one process: `python -m chassis.server --source fused/main.py`.
 
 For tests and for deployments too small for three Services. The answers are byte for byte those of the three.
 """
@@ -8,6 +8,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from chassis.call import Handler
+from chassis.environment import Reader
+from chassis.server.asgi import as_function
+from chassis.server.service import Service
+from chassis.server.settings import ServingSettings
 from functions.extract_features.main import open_handler as open_extract_features
 from functions.rank_items.main import open_handler as open_rank_items
 from functions.recommend.handler import Recommend
@@ -16,11 +21,6 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
-from recsys.serving.asgi import as_function
-from recsys.serving.call import Handler
-from recsys.serving.service import Service
-from recsys.serving.settings import ServingSettings
-from recsys.settings import Reader
 
 reader = Reader(os.environ)
 settings = ServingSettings.read(reader, name="fused", max_body_bytes=512 * 1024)

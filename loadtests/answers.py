@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from recsys.serving.receipt import parse_receipt
+from chassis.receipt import parse_receipt
 
 
 @dataclass(frozen=True)

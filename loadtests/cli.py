@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
+from chassis.environment import SettingsError
 from loadtests.limits import Limits, verdict
 from loadtests.phases import SHAPES
 from loadtests.progress import Progress
 from loadtests.report import notes, write_report
 from loadtests.running import Run, execute
 from loadtests.target import TargetError, find_target
-from recsys.settings import SettingsError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recsys.settings import Reader
+from chassis.environment import Reader
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
     if "may_block" in request.keywords:
         yield
         return
-    with blockbuster_ctx(["recsys.serving", "functions"]):
+    with blockbuster_ctx(["chassis", "functions"]):
         yield
 
 

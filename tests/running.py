@@ -54,7 +54,7 @@ def source(function: str) -> str:
 
 
 def shell_command(function: str) -> list[str]:
-    return [sys.executable, "-m", "recsys.serving", "--source", source(function)]
+    return [sys.executable, "-m", "chassis.server", "--source", source(function)]
 
 
 def stock_command(function: str, port: int) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from chassis.environment import SettingsError
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend.settings import Settings as RecommendSettings
@@ -24,7 +25,6 @@ from kubeyaml.validation import service_faults
 from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.settings import SettingsError
 from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError
 from tools.recommend import running_url

@@ -5,14 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chassis.telemetry.definitions import Definition
 from dashboard.definitions import DEFINITIONS as PLATFORM
-from recsys.telemetry.definitions import DEFINITIONS, Definition
+from recsys.metrics import DEFINITIONS
 
 PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
 _HEAD = """# Metrics
 
-Generated from `src/recsys/telemetry/definitions.py` and `src/dashboard/definitions.py` by `./run.sh docs`.
+Generated from `src/chassis/telemetry/definitions.py`, `src/recsys/metrics.py` and
+`src/dashboard/definitions.py` by `./run.sh docs`.
 
 Each function exposes its metrics in Prometheus' format on a port of their own (`METRICS_PORT`, 9464 where not told otherwise), never
 on the public one. Besides these there are the process's own (`process_*`, `python_*`). On a cluster Prometheus scrapes each pod

@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 
+from chassis.wire import cloudevents
+from chassis.wire.cloudevents import CloudEvent
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.state import StateDirectory as PlatformState
-from recsys.contracts import cloudevents, events
-from recsys.contracts.cloudevents import CloudEvent
+from recsys.contracts import events
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

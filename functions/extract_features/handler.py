@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from chassis.call import Call, Reply
+from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.wire.cloudevents import CloudEvent, is_event
+from chassis.wire.problems import DependencyError, Rejected
 from functions.extract_features.ingesting import Ingest, read_interaction
 from recsys.contracts import events, wire
-from recsys.contracts.cloudevents import CloudEvent, is_event
-from recsys.contracts.problems import DependencyError, Rejected
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
-from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, Taker, data_as, make_reply
 from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError
 
 SOURCE = "/functions/extract-features"

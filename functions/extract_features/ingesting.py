@@ -4,14 +4,16 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from recsys.batching import BatchLimits
-from recsys.contracts import cloudevents, events
-from recsys.contracts.cloudevents import CloudEvent
-from recsys.contracts.problems import DependencyError, Fault, InvalidRequestError
-from recsys.grouping import Grouper
+from chassis.batching.grouping import Grouper
+from chassis.batching.queue import BatchLimits
+from chassis.telemetry import definitions
+from chassis.telemetry.instruments import Instrument, Totals
+from chassis.wire import cloudevents
+from chassis.wire.cloudevents import CloudEvent
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from recsys import metrics
+from recsys.contracts import events
 from recsys.stores.port import FeatureStore, Interaction, StoreError
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Instrument, Totals
 
 # One transaction at a time: events that come meanwhile share the next one.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
@@ -40,7 +42,7 @@ class Ingest:
         """Return what there is to scrape."""
         return [
             Totals(
-                definitions.EVENTS,
+                metrics.EVENTS,
                 lambda: {
                     ("accepted",): self.accepted,
                     ("repeated",): self.repeated,

@@ -4,12 +4,12 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+from chassis.call import Handler
+from chassis.server.asgi import as_function
+from chassis.server.service import Service
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
-from recsys.serving.asgi import as_function
-from recsys.serving.call import Handler
-from recsys.serving.service import Service
 from recsys.simulation import slow_handler
 from recsys.stores.measured import MeasuredStore
 from recsys.stores.opening import open_store

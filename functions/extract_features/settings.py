@@ -1,9 +1,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chassis.environment import Reader
+from chassis.server.settings import ServingSettings
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.serving.settings import ServingSettings
-from recsys.settings import Reader
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from chassis.watched_file import LOOK_AGAIN_S, WatchedFile
 from recsys.ranking.model import RankingModel
-from recsys.watching import LOOK_AGAIN_S, WatchedFile
 
 
 def parse_item_ids(text: str) -> list[str]:

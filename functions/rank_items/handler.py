@@ -4,16 +4,16 @@ from contextlib import aclosing
 
 import msgspec
 
-from functions.rank_items.batching import Batcher, BatchFacts
-from functions.rank_items.feeding import Feeder, Outcome
+from chassis.batching.batcher import Batcher, BatchFacts
+from chassis.batching.feeding import Feeder, Outcome
+from chassis.call import Call, Reply
+from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.telemetry.tracing import Attributes, Span
+from chassis.wire.cloudevents import CloudEvent, is_event
+from chassis.wire.problems import ServingError
 from recsys.contracts import events, wire
-from recsys.contracts.cloudevents import CloudEvent, is_event
-from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
 from recsys.ranking.model import Query, Ranking
-from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, Taker, data_as, make_reply
-from recsys.telemetry.tracing import Attributes, Span
 
 SOURCE = "/functions/rank-items"
 

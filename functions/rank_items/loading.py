@@ -5,10 +5,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.telemetry.instruments import Instrument, Totals
+from recsys import metrics
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Instrument, Totals
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class LoadedModel:
         """Return what there is to scrape."""
         identity = (self.model.identity.name, self.model.identity.version)
         return [
-            Totals(definitions.MODEL, lambda: {identity: 1.0}),
-            Totals(definitions.MODEL_LOAD, lambda: {(): self.load_s}),
-            Totals(definitions.INDEX_RECALL, lambda: {(): self.recall}),
-            Totals(definitions.MODEL_AGE, lambda: {(): time.time() - self.written}),
+            Totals(metrics.MODEL, lambda: {identity: 1.0}),
+            Totals(metrics.MODEL_LOAD, lambda: {(): self.load_s}),
+            Totals(metrics.INDEX_RECALL, lambda: {(): self.recall}),
+            Totals(metrics.MODEL_AGE, lambda: {(): time.time() - self.written}),
         ]
 
 

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 
 from threadpoolctl import threadpool_limits
 
+from chassis.batching.batcher import Batcher
+from chassis.call import Handler
+from chassis.server.asgi import as_function
+from chassis.server.service import Service
 from functions.rank_items.availability import kept_available
-from functions.rank_items.batching import Batcher
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
 from functions.rank_items.settings import Settings
 from recsys.ranking.model import Query, Ranking
-from recsys.serving.asgi import as_function
-from recsys.serving.call import Handler
-from recsys.serving.service import Service
 from recsys.simulation import slow_batches
 
 settings = Settings.from_env(os.environ)

@@ -2,9 +2,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.batching import BatchLimits
-from recsys.serving.settings import ServingSettings
-from recsys.settings import Reader
+from chassis.batching.queue import BatchLimits
+from chassis.environment import Reader
+from chassis.server.settings import ServingSettings
 
 
 @dataclass(frozen=True)

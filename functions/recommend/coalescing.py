@@ -10,10 +10,10 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from recsys.batching import BatchLimits
-from recsys.grouping import Grouper
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopAnswer
+from chassis.batching.grouping import Grouper
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call, Deadline
+from chassis.hop.client import HopAnswer
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from chassis.call import Call, Reply
+from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.wire.cloudevents import CloudEvent, is_event
+from chassis.wire.problems import ServingError
 from functions.recommend.recommending import Answer, Recommended, Recommender
 from functions.recommend.served import Outbox
 from recsys.contracts import events, wire
-from recsys.contracts.cloudevents import CloudEvent, is_event
-from recsys.contracts.problems import ServingError
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
-from recsys.serving.call import Call, Reply
-from recsys.serving.events import EventDoor, Taker, data_as, make_reply
 
 SOURCE = "/functions/recommend"
 

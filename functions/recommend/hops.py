@@ -8,13 +8,13 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call
+from chassis.hop.client import Hop, HopAnswer
+from chassis.wire.problems import DeadlineExceededError, ServingError
 from functions.recommend.coalescing import Coalescer
-from recsys.batching import BatchLimits
 from recsys.contracts import wire
-from recsys.contracts.problems import DeadlineExceededError, ServingError
 from recsys.features import NOBODY
-from recsys.serving.call import Call
-from recsys.serving.client import Hop, HopAnswer
 
 T = TypeVar("T")
 

@@ -4,18 +4,18 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 
+from chassis.auth.tokens import TokenFile
+from chassis.call import Handler
+from chassis.hop.client import HopClient
+from chassis.server.asgi import as_function
+from chassis.server.service import Service
+from chassis.wire.transport import HttptoolsTransport
 from functions.recommend.handler import SOURCE, Recommend
 from functions.recommend.hops import FeatureSource, Ranking
 from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
 from functions.recommend.served import Outbox
 from functions.recommend.settings import Settings
-from recsys.serving.asgi import as_function
-from recsys.serving.auth.tokens import TokenFile
-from recsys.serving.call import Handler
-from recsys.serving.client import HopClient
-from recsys.serving.service import Service
-from recsys.serving.transport import HttptoolsTransport
 
 settings = Settings.from_env(os.environ)
 

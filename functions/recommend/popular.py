@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from chassis.call import Call, Deadline
+from chassis.receipt import Receipt
+from chassis.wire.problems import DependencyError, ServingError
 from functions.recommend.hops import STRANGER, RankCall, Ranking
 from functions.recommend.settings import PopularSettings
-from recsys.contracts.problems import DependencyError, ServingError
 from recsys.contracts.wire import MAX_TOP_K, RankedItem
-from recsys.serving.call import Call, Deadline
-from recsys.serving.receipt import Receipt
 
 log = logging.getLogger("recsys.recommend")
 

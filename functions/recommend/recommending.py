@@ -16,15 +16,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from chassis.call import Call
+from chassis.hop.client import HopAnswer
+from chassis.telemetry import definitions
+from chassis.telemetry.instruments import Counter, Instrument, Totals
+from chassis.wire.problems import DependencyError, ServingError
 from functions.recommend.hops import STRANGER, FeatureSource, Known, Outcome, RankCall, Ranked, Ranking
 from functions.recommend.popular import PopularList
+from recsys import metrics
 from recsys.contracts import wire
-from recsys.contracts.problems import DependencyError, ServingError
 from recsys.contracts.wire import RankedItem, RecommendRequest
-from recsys.serving.call import Call
-from recsys.serving.client import HopAnswer
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Counter, Instrument, Totals
 
 # Of the budget, what features may use at most: ranking needs the rest, with or without them.
 FEATURES_SHARE = 0.4
@@ -73,7 +74,7 @@ class Recommender:
         self._features = features
         self._ranking = ranking
         self._popular = popular
-        self._degraded = Counter(definitions.DEGRADED, known=[("features",), ("ranking",)])
+        self._degraded = Counter(metrics.DEGRADED, known=[("features",), ("ranking",)])
 
     def instruments(self) -> list[Instrument]:
         """Return what there is to scrape."""

@@ -19,13 +19,14 @@ import httpx
 import msgspec
 from msgspec import Raw
 
+from chassis.telemetry.instruments import Instrument, Totals
+from chassis.wire import cloudevents
+from chassis.wire.cloudevents import CloudEvent
 from functions.recommend.recommending import Answer, Recommended
 from functions.recommend.settings import SinkSettings
-from recsys.contracts import cloudevents, events
-from recsys.contracts.cloudevents import CloudEvent
+from recsys import metrics
+from recsys.contracts import events
 from recsys.contracts.wire import Model, RankedItem
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Instrument, Totals
 
 log = logging.getLogger("recsys.recommend")
 
@@ -98,7 +99,7 @@ class Outbox:
         totals = self.statistics
         return [
             Totals(
-                definitions.SERVED_EVENTS,
+                metrics.SERVED_EVENTS,
                 lambda: {("sent",): totals.sent, ("dropped",): totals.dropped, ("failed",): totals.failed},
             )
         ]

@@ -5,10 +5,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from recsys.batching import BatchLimits
-from recsys.contracts.cloudevents import find_extension_faults
-from recsys.serving.settings import ServingSettings
-from recsys.settings import Reader
+from chassis.batching.queue import BatchLimits
+from chassis.environment import Reader
+from chassis.server.settings import ServingSettings
+from chassis.wire.cloudevents import find_extension_faults
 
 
 @dataclass(frozen=True)

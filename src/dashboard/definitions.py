@@ -5,7 +5,7 @@ Source: Knative Serving's metrics reference, and pkg/autoscaler/scaling/metrics.
 pkg/reconciler/autoscaling/kpa/metrics.go; OpenTelemetry's names as its Prometheus exporter writes them.
 """
 
-from recsys.telemetry.definitions import Definition, Kind
+from chassis.telemetry.definitions import Definition, Kind
 
 # What a scrape of Knative's autoscaler says about each revision, and Prometheus about each pod.
 REVISION_LABELS = ("k8s_namespace_name", "kn_service_name", "kn_configuration_name", "kn_revision_name")

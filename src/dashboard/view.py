@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from chassis.telemetry import definitions
 from dashboard.figures import Span, quantile
 from dashboard.sights import Sight
-from recsys.telemetry import definitions as metrics
+from recsys import metrics
 
 # Who calls whom: a caller's hop, and the Service it leads to.
 _CALLS = (("recommend", "extract_features", "extract-features"), ("recommend", "rank_items", "rank-items"))
@@ -27,9 +28,9 @@ def view(before: Sight, now: Sight) -> dict[str, Any]:
         "batches": {
             "sizes": [
                 {"up_to": None if math.isinf(bound) else bound, "count": count}
-                for bound, count in span.buckets(metrics.BATCH_SIZE.name).items()
+                for bound, count in span.buckets(definitions.BATCH_SIZE.name).items()
             ],
-            "cuts": span.increase(metrics.BATCH_CUTS.name, by="reason"),
+            "cuts": span.increase(definitions.BATCH_CUTS.name, by="reason"),
         },
         "events": {
             "rates": span.rates(metrics.EVENTS.name, by="outcome"),
@@ -44,18 +45,18 @@ def _service(span: Span, name: str, service: Mapping[str, Any]) -> dict[str, Any
         "public": service["public"],
         "problem": service["problem"],
         **_traffic(span, name, shown),
-        "queued": sum(span.value(metrics.QUEUE_DEPTH.name, service=name).values()),
+        "queued": sum(span.value(definitions.QUEUE_DEPTH.name, service=name).values()),
         "revisions": [_revision(revision) for revision in shown],
     }
 
 
 def _traffic(span: Span, name: str, revisions: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Requests, failures and latencies; of an image that exposes no such metrics, what the platform sees of it."""
-    statuses = span.rates(metrics.REQUESTS.name, by="status", service=name)
-    if not statuses and not span.value(metrics.IN_FLIGHT.name, service=name):
+    statuses = span.rates(definitions.REQUESTS.name, by="status", service=name)
+    if not statuses and not span.value(definitions.IN_FLIGHT.name, service=name):
         seen = {key: revisions[-1].get(key) for key in ("p50_ms", "p99_ms")} if revisions else {}
         return {"rps": sum(revision["rps"] for revision in revisions), "errors": None, **seen}
-    buckets = span.buckets(metrics.REQUEST_DURATION.name, service=name)
+    buckets = span.buckets(definitions.REQUEST_DURATION.name, service=name)
     failed = sum(rate for status, rate in statuses.items() if status.startswith("5"))
     quantiles = {f"p{q}_ms": _ms(quantile(buckets, q / 100)) for q in (50, 95, 99)}
     return {"rps": sum(statuses.values()), "errors": failed, **quantiles}
@@ -67,8 +68,8 @@ def _revision(revision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(span: Span, hop: str, caller: str) -> dict[str, float]:
-    breakers = span.value(metrics.BREAKER.name, by="hop", service=caller, over=max)
-    calls = span.rates(metrics.HOP_CALLS.name, by="hop", service=caller)
+    breakers = span.value(definitions.BREAKER.name, by="hop", service=caller, over=max)
+    calls = span.rates(definitions.HOP_CALLS.name, by="hop", service=caller)
     return {"rps": calls.get(hop, 0.0), "breaker": breakers.get(hop, 0.0)}
 
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
-from localkn.httpclient import Answer, Connection, compose
+from chassis.wire.httpclient import Answer, Connection, compose
 
 
 class Client:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from localkn import httpclient, xds
+from chassis.wire import httpclient
+from localkn import xds
 from localkn.environment import inherited
 from localkn.errors import PlatformError
 from localkn.ingress import Endpoint, Ingress, Picture

@@ -8,8 +8,8 @@ activator does), so that a start is not stretched to a multiple of the period.
 import asyncio
 from collections.abc import Callable
 
+from chassis.wire import httpclient
 from kubeyaml.templates import Probe
-from localkn import httpclient
 
 _FAST_S = 0.05
 _STARTING_S = 0.2

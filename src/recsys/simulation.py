@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from recsys.serving.call import Call, Handler, Reply
+from chassis.call import Call, Handler, Reply
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -10,19 +10,26 @@ ROOT = Path(__file__).parents[2]
 
 # A part, where it lives, and which other parts it may import.
 PARTS = {
-    "recsys": ("src/recsys", set()),
+    # Floor 1: how an HTTP function behaves. Nothing of recommendations, nothing of Knative.
+    "chassis": ("src/chassis", set()),
+    # Floor 2: recommendations, and Kubernetes objects.
+    "recsys": ("src/recsys", {"chassis"}),
     "kubeyaml": ("src/kubeyaml", set()),
-    "localkn": ("src/localkn", {"kubeyaml"}),
+    # Floor 3: one job each.
+    "localkn": ("src/localkn", {"chassis", "kubeyaml"}),
     # A process of the platform, which talks to it as its verbs do.
-    "knbroker": ("src/knbroker", {"kubeyaml", "localkn"}),
+    "knbroker": ("src/knbroker", {"chassis", "kubeyaml", "localkn"}),
     # Shows what localkn runs; localkn starts it as a program and knows nothing of what it shows.
-    "dashboard": ("src/dashboard", {"localkn", "recsys"}),
-    "functions.extract_features": ("functions/extract_features", {"recsys"}),
-    "functions.rank_items": ("functions/rank_items", {"recsys"}),
-    "functions.recommend": ("functions/recommend", {"recsys"}),
-    "offline": ("offline", {"recsys"}),
+    "dashboard": ("src/dashboard", {"chassis", "localkn", "recsys"}),
+    "functions.extract_features": ("functions/extract_features", {"chassis", "recsys"}),
+    "functions.rank_items": ("functions/rank_items", {"chassis", "recsys"}),
+    "functions.recommend": ("functions/recommend", {"chassis", "recsys"}),
+    "offline": ("offline", {"chassis", "recsys"}),
     # The composition of all three in one process: no function knows of it.
-    "fused": ("fused", {"recsys", "functions.extract_features", "functions.rank_items", "functions.recommend"}),
+    "fused": (
+        "fused",
+        {"chassis", "recsys", "functions.extract_features", "functions.rank_items", "functions.recommend"},
+    ),
 }
 
 

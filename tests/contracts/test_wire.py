@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from chassis.wire.problems import Fault, InvalidRequestError, OverloadedError, Rejected, ServingError, Unavailable
 from recsys.contracts import wire
-from recsys.contracts.problems import Fault, InvalidRequestError, OverloadedError, Rejected, ServingError, Unavailable
 
 
 @pytest.mark.parametrize(

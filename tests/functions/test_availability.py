@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from chassis import watched_file as watching
 from functions.rank_items.availability import kept_available, parse_item_ids
-from recsys import watching
 from recsys.features import NOBODY
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact

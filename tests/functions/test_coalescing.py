@@ -3,13 +3,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from chassis.batching.grouping import Grouper
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call, Deadline
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.wire.problems import DeadlineExceededError, DependencyError, OverloadedError
 from functions.recommend.coalescing import Coalescer
-from recsys.batching import BatchLimits
-from recsys.contracts.problems import DeadlineExceededError, DependencyError, OverloadedError
-from recsys.grouping import Grouper
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
 
 
 class Hop:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from chassis.call import Call, Deadline, Reply
+from chassis.receipt import Receipt
+from chassis.telemetry.tracing import PassOn
+from chassis.wire.cloudevents import CloudEvent, read_events, write_binary, write_structured
+from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingesting import read_interaction
 from recsys.contracts import events
-from recsys.contracts.cloudevents import CloudEvent, read_events, write_binary, write_structured
-from recsys.contracts.problems import DependencyError, InvalidRequestError, NotJsonError
 from recsys.features import NOBODY
-from recsys.serving.call import Call, Deadline, Reply
-from recsys.serving.receipt import Receipt
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
-from recsys.telemetry.tracing import PassOn
 
 
 def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:

@@ -3,14 +3,14 @@ from contextlib import nullcontext
 
 import pytest
 
+from chassis.call import Call, Deadline
+from chassis.environment import SettingsError
+from chassis.receipt import Receipt
+from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import Settings
-from recsys.contracts.problems import DependencyError, InvalidRequestError
 from recsys.contracts.wire import Features
 from recsys.features import AGE_GROUPS, NOBODY, compute_features, group_age, population_defaults
-from recsys.serving.call import Call, Deadline
-from recsys.serving.receipt import Receipt
-from recsys.settings import SettingsError
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import HistoryItem, StoreUnavailableError, UserRecord
 

@@ -3,11 +3,11 @@ import asyncio
 import msgspec
 import pytest
 
+from chassis.call import Call, Deadline, Handler, Reply
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.wire.problems import DeadlineExceededError, DependencyError, InvalidRequestError, OverloadedError
 from fused.hop import FusedHop
-from recsys.contracts.problems import DeadlineExceededError, DependencyError, InvalidRequestError, OverloadedError
-from recsys.serving.call import Call, Deadline, Handler, Reply
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
 
 
 async def send(handler: Handler, *, seconds: float = 1.0) -> HopAnswer[object]:

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call, Deadline
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend import hops
 from functions.recommend.hops import MAX_REQUEST_BYTES, PARTS_AT_ONCE, FeatureSource, RankCall, Ranking, cut
-from recsys.batching import BatchLimits
-from recsys.contracts.problems import DeadlineExceededError, DependencyError, ServingError
 from recsys.contracts.wire import MAX_BATCH, MAX_EXCLUDE, MAX_HISTORY, MAX_ID_LENGTH
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
 
 T = TypeVar("T")
 

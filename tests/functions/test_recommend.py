@@ -6,17 +6,18 @@ from typing import TypeVar
 
 import pytest
 
+from chassis.call import Call, Deadline, Reply
+from chassis.environment import SettingsError
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.wire.headers import RawHeaders
+from chassis.wire.problems import DeadlineExceededError, DependencyError, InvalidRequestError
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeatureSource, Ranking
 from functions.recommend.popular import PopularList
 from functions.recommend.recommending import Recommender
 from functions.recommend.settings import PopularSettings, Settings
-from recsys.contracts.problems import DeadlineExceededError, DependencyError, InvalidRequestError
 from recsys.contracts.wire import RankedItem
-from recsys.serving.call import Call, Deadline, RawHeaders, Reply
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
-from recsys.settings import SettingsError
 
 T = TypeVar("T")
 

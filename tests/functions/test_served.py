@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from chassis.environment import Reader
+from chassis.wire.cloudevents import read_events
 from functions.recommend import served
 from functions.recommend.recommending import Answer, Recommended
 from functions.recommend.served import Outbox, make_served
 from functions.recommend.settings import SinkSettings
-from recsys.contracts.cloudevents import read_events
-from recsys.settings import Reader
 
 SHOWN = Recommended(
     Answer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'), ("features",), {"features": "x"}),

@@ -12,7 +12,7 @@ from knbroker.client import Client
 from knbroker.cloudevents import Event
 from knbroker.queue import Queue
 from kubeyaml.eventing import Routing, Trigger
-from tests.telemetry.test_tracing import CALLER, TREE, Stand
+from tests.chassis.telemetry.test_tracing import CALLER, TREE, Stand
 
 REQUESTED = Event(
     {

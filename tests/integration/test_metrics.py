@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from offline.training import MODEL_NAME
-from recsys.telemetry.definitions import DEFINITIONS
+from recsys.metrics import DEFINITIONS
 from tests.integration.conftest import DemoState
 from tests.running import running, take_port
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from chassis.receipt import parse_receipt
 from offline.demo import make_demo
-from recsys.serving.receipt import parse_receipt
 from tests.integration.conftest import start_pipeline
 from tests.running import running
 

@@ -4,13 +4,13 @@ from types import ModuleType
 
 import pytest
 
+from chassis.environment import Reader
 from functions.extract_features import settings as extract_features
 from functions.rank_items import settings as rank_items
 from functions.recommend import settings as recommend
 from functions.recommend.hops import MAX_REQUEST_BYTES
 from kubeyaml.templates import Template
 from recsys.contracts.wire import MAX_BATCH, MAX_ID_LENGTH
-from recsys.settings import Reader
 from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, overlay, services
 from tools.doctor import find_contradictions
 

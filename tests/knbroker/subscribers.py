@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from chassis.wire.httpclient import Answer
 from knbroker.client import Client
-from localkn.httpclient import Answer
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
 Post = tuple[str, dict[str, str], bytes]

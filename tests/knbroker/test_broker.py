@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chassis.wire.httpclient import Answer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.cloudevents import Event, RefusedEventError
@@ -17,7 +18,6 @@ from knbroker.delivery import Delivery, Stored
 from knbroker.queue import Queue
 from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Routing, Trigger
-from localkn.httpclient import Answer
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
 EVENT = Event(NEEDED, b"{}")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
+from chassis.environment import SettingsError
 from loadtests.answers import Verdict
 from loadtests.limits import Limits, verdict
 from loadtests.phases import SHAPES
@@ -18,7 +19,6 @@ from loadtests.progress import Progress
 from loadtests.recording import PlatformSample, Recorder
 from loadtests.report import notes, render, write_report
 from loadtests.target import look
-from recsys.settings import SettingsError
 
 
 def seen(ready: float, desired: float) -> dict[str, dict[str, float]]:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.wire.problems import InvalidRequestError, NotJsonError
 from loadtests.answers import Answer
 from loadtests.ledger import Ledger
 from loadtests.population import Population
 from loadtests.traffic import MISTAKES, SHARES, Traffic
 from recsys.contracts import wire
 from recsys.contracts.events import interaction
-from recsys.contracts.problems import InvalidRequestError, NotJsonError
 
 URL, EVENTS_URL = "http://recommend", "http://extract-features"
 

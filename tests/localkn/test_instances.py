@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from chassis.wire import httpclient
 from kubeyaml.templates import Probe, Template
-from localkn import httpclient, probes
+from localkn import probes
 from localkn.errors import PlatformError
 from localkn.instances import Instance, Launch, State
 from localkn.processes import Processes, free_port

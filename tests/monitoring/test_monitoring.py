@@ -12,7 +12,7 @@ import yaml
 
 from dashboard.definitions import DEFINITIONS as PLATFORM
 from kubeyaml.manifests import load
-from recsys.telemetry.definitions import DEFINITIONS
+from recsys.metrics import DEFINITIONS
 from tests.monitoring.promql import MONITORING, ROOT, alerts, metrics_of, panels, rules
 from tools import grafana_dashboard, metrics_page
 

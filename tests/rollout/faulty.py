@@ -3,11 +3,11 @@
 import itertools
 import sys
 
-from recsys.contracts.problems import ServingError
-from recsys.serving import __main__ as serving
-from recsys.serving.call import Call, Handler, Reply
-from recsys.serving.presence import Receive
-from recsys.serving.service import Service, problem_reply
+from chassis.call import Call, Handler, Reply, problem_reply
+from chassis.server import __main__ as serving
+from chassis.server.presence import Receive
+from chassis.server.service import Service
+from chassis.wire.problems import ServingError
 
 _genuine = Service._handle
 _count = itertools.count(1)

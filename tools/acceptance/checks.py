@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from chassis.wire import cloudevents
+from chassis.wire.cloudevents import CloudEvent
 from loadtests.closed_loop import Door, Outcome, ask_recommend, run_callers
-from recsys.contracts import cloudevents, events
-from recsys.contracts.cloudevents import CloudEvent
+from recsys.contracts import events
 from tools.acceptance.platforms import Address, Platform, renew
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")

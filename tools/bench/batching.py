@@ -19,12 +19,12 @@ import numpy as np
 import uvloop
 from threadpoolctl import threadpool_limits
 
-from functions.rank_items.batching import Batcher
+from chassis.batching.batcher import Batcher
+from chassis.batching.queue import BatchLimits
+from chassis.wire.problems import OverloadedError
 from offline.als import AlsModel, suggest_settings
 from offline.prior import fit_prior
 from offline.training import ModelSettings, make_arrays
-from recsys.batching import BatchLimits
-from recsys.contracts.problems import OverloadedError
 from recsys.features import NOBODY
 from recsys.ranking.artefact import Artefact, Item, Manifest
 from recsys.ranking.model import Query, Ranking, RankingModel

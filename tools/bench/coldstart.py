@@ -60,7 +60,7 @@ def _start_hops(stack: ExitStack, env: Mapping[str, str]) -> dict[str, str]:
     urls = {}
     for name in ("extract_features", "rank_items"):
         port = free_port()
-        command = ["recsys.serving", "--source", f"functions/{name}/main.py"]
+        command = ["chassis.server", "--source", f"functions/{name}/main.py"]
         stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
         urls[f"{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
     return urls
@@ -72,7 +72,7 @@ def _start(name: str, env: Mapping[str, str]) -> Row:
     began = time.perf_counter()
     subprocess.run(imported, env={**os.environ, **env}, check=True)
     import_s = time.perf_counter() - began
-    ready_s, first_s, rss = _time([sys.executable, "-m", "recsys.serving", "--source", source], env, name=name)
+    ready_s, first_s, rss = _time([sys.executable, "-m", "chassis.server", "--source", source], env, name=name)
     return {
         "import_ms": import_s * 1000,
         "ready_ms": ready_s * 1000,

@@ -69,7 +69,7 @@ async def _copy(source_url: str, target_url: str) -> None:
 def _start(stack: ExitStack, url: str) -> Server:
     port = free_port()
     env = {"AUTH": "off", "FEATURE_STORE_URL": url, "PORT": str(port), "METRICS_PORT": "0"}
-    command = ["recsys.serving", "--source", "functions/extract_features/main.py"]
+    command = ["chassis.server", "--source", "functions/extract_features/main.py"]
     return Server("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
 
 

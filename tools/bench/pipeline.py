@@ -22,12 +22,12 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from chassis.call import Call, Deadline
+from chassis.hop.client import HopClient
+from chassis.receipt import Receipt
+from chassis.wire.transport import HttptoolsTransport
 from offline import train
 from offline.state import StateDirectory
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopClient
-from recsys.serving.receipt import Receipt
-from recsys.serving.transport import HttptoolsTransport
 from tools.bench.processes import Outcome, Server, drive, free_port, in_turns, started, summarise
 from tools.bench.report import Report, Row, Target
 
@@ -70,7 +70,7 @@ def train_demo(folder: Path) -> dict[str, str]:
 def _start(stack: ExitStack, env: Mapping[str, str], name: str) -> Server:
     port = free_port()
     source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
-    command = ["recsys.serving", "--source", source]
+    command = ["chassis.server", "--source", source]
     process = stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
     return Server(name, port, (process,))
 

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recsys.serving import service
-from recsys.serving.__main__ import main as serve
-from recsys.serving.settings import ServingSettings
-from recsys.telemetry.instruments import Counter, Histogram
-from recsys.telemetry.tracing import Attributes, NoTracer, Span, Tracer
+from chassis.server import service
+from chassis.server.__main__ import main as serve
+from chassis.server.settings import ServingSettings
+from chassis.telemetry.instruments import Counter, Histogram
+from chassis.telemetry.tracing import Attributes, NoTracer, Span, Tracer
 
 SHIPPED, NO_METRICS, NO_SPANS, TRACED = STATES = ("shipped", "without metrics", "without spans", "traced")
 

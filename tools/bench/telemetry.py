@@ -27,10 +27,11 @@ from pathlib import Path
 
 import uvloop
 
+from chassis.telemetry import definitions
+from chassis.telemetry.instruments import Counter, Histogram
+from chassis.telemetry.tracing import NoTracer
 from loadtests.closed_loop import run_callers
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Counter, Histogram
-from recsys.telemetry.tracing import NoTracer
+from recsys import metrics
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import Server, free_port, in_turns, started
 from tools.bench.report import Report, Row, Target
@@ -175,7 +176,7 @@ def _count_request() -> Callable[[], None]:
     """What the instruments of all three functions are moved by for one request, ranked alone."""
     counters = [Counter(definitions.REQUESTS) for _ in range(3)]
     histograms = [Histogram(each) for each in [definitions.REQUEST_DURATION] * 3 + [definitions.HOP_DURATION] * 2]
-    histograms += [Histogram(each) for each in (definitions.STORE_DURATION, definitions.BATCH_SIZE)]
+    histograms += [Histogram(each) for each in (metrics.STORE_DURATION, definitions.BATCH_SIZE)]
     histograms += [Histogram(each) for each in [definitions.BATCH_WAIT] * 2 + [definitions.BATCH_EXECUTION]]
 
     def count() -> None:

@@ -9,11 +9,11 @@ import httpx
 import psutil
 import uvloop
 
+from chassis.receipt import parse_receipt
 from loadtests.closed_loop import Door, Outcome, ask_recommend, run_callers
 from loadtests.target import Target
 from localkn import control
 from localkn.errors import LocalknError
-from recsys.serving.receipt import parse_receipt
 from tools.plan.observations import RANKER, SERVICES, Configured, Receipts, Step, Sweep
 
 # A step during which instances came or went says nothing about either number of them.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from recsys.serving.receipt import parse_receipt
+from chassis.receipt import parse_receipt
 from tools.rollout.comparing import Answer, Trial, ranking
 
 TIMEOUT_S = 10.0

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from recsys.contracts.decoding import Decoder
+from chassis.wire.decoding import Decoder
 from recsys.contracts.wire import DEFAULT_TOP_K, Exclude, Features, History, ItemId, TopK, UserId
 
 INTERACTION = "dev.recsys.interaction.v1"

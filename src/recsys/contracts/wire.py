@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from recsys.contracts.decoding import Decoder
-from recsys.contracts.problems import ServingError
+from chassis.wire.decoding import Decoder
+from chassis.wire.problems import ServingError
 
 MAX_ID_LENGTH = 128
 MAX_TOP_K = 100

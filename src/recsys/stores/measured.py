@@ -4,10 +4,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TypeVar
 
+from chassis.telemetry.instruments import Counter, Histogram, Instrument
+from recsys import metrics
 from recsys.contracts.wire import Features
 from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError, UserRecord
-from recsys.telemetry import definitions
-from recsys.telemetry.instruments import Counter, Histogram, Instrument
 
 Result = TypeVar("Result")
 
@@ -17,8 +17,8 @@ class MeasuredStore:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._durations = Histogram(definitions.STORE_DURATION)
-        self._errors = Counter(definitions.STORE_ERRORS, known=[("read",), ("apply",)])
+        self._durations = Histogram(metrics.STORE_DURATION)
+        self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",)])
 
     def instruments(self) -> list[Instrument]:
         """Return what there is to scrape."""

@@ -1,0 +1,1 @@
+"""Requests processed together: the decision core, and what runs its decisions."""

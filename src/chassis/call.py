@@ -1,0 +1,94 @@
+"""What a handler is given and what it returns, independent of the server that carries them."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from chassis.receipt import Receipt
+from chassis.telemetry.tracing import PassOn, Span
+from chassis.wire.headers import RawHeaders, find_header
+from chassis.wire.problems import DeadlineExceededError, ServingError
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+
+class Deadline(msgspec.Struct, frozen=True):
+    """
+    The moment after which nobody waits for the answer any more.
+
+    Attributes:
+        at: Seconds on the monotonic clock.
+    """
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """Return the deadline *seconds* from now."""
+        return cls(time.monotonic() + seconds)
+
+    def left_s(self) -> float:
+        """Return the seconds left; negative once passed."""
+        return self.at - time.monotonic()
+
+    def check(self) -> None:
+        """
+        Do nothing while there is time left.
+
+        Raises:
+            DeadlineExceededError: there is none.
+        """
+        if self.left_s() <= 0:
+            raise DeadlineExceededError
+
+
+class Call(msgspec.Struct, frozen=True):
+    """
+    One request to a handler.
+
+    Attributes:
+        body: The whole body.
+        headers: Lower-case names, as the server read them.
+        request_id: The caller's X-Request-Id, or one made here.
+        receipt: Where handlers enter what they spend their time on.
+        deadline: Until when an answer is of use.
+        span: The request's place in its trace.
+    """
+
+    body: bytes
+    headers: RawHeaders
+    request_id: str
+    receipt: Receipt
+    deadline: Deadline
+    span: Span = PassOn(())
+
+    def header(self, name: bytes) -> str | None:
+        """Return the first value of the header *name* (lower case), or None."""
+        return find_header(self.headers, name)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a handler answers: a status, a body, its type, and further headers."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def with_headers(self, *headers: tuple[bytes, bytes]) -> "Reply":
+        """Return this reply with *headers* added."""
+        return Reply(self.body, self.status, self.content_type, (*self.headers, *headers))
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+def problem_reply(error: ServingError) -> Reply:
+    """Return *error* as an RFC 9457 problem document with the headers its kind asks for."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    body = msgspec.json.encode(error.problem())
+    return Reply(body, status=error.status, content_type=PROBLEM, headers=tuple(headers))

@@ -1,0 +1,1 @@
+"""Calls from one function to another: retries, breaker, deadline."""

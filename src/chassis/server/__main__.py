@@ -1,0 +1,60 @@
+"""
+The production entry of every function: `python -m chassis.server --source functions/NAME/main.py`.
+
+Loads the function through functions-framework and serves it with uvicorn on uvloop and httptools, one process per
+instance. Exit status: 0 after a drain, 1 when the function cannot start, 2 for wrong settings.
+"""
+
+import argparse
+import sys
+
+import uvicorn
+from functions_framework.aio import create_asgi_app
+
+from chassis.environment import SettingsError
+from chassis.server.asgi import Shell, service_of
+from chassis.server.draining import Server, listen
+from chassis.server.protocol import Protocol
+from chassis.telemetry.logs import configure_logs
+
+
+def main() -> int:
+    """Serve one function until told to stop."""
+    parser = argparse.ArgumentParser(prog="chassis.server", description="Serve one function.")
+    parser.add_argument("--source", required=True, help="the function's main.py")
+    parser.add_argument("--target", default="handle", help="the function's name in it")
+    arguments = parser.parse_args()
+    configure_logs()
+    try:
+        framework = create_asgi_app(arguments.target, arguments.source, "http")
+    except SettingsError as error:
+        print(*(f"{arguments.source}: {fault}" for fault in error.faults), sep="\n", file=sys.stderr)  # noqa: T201
+        return 2
+    service = service_of(framework)
+    try:
+        listener = listen(service.settings)
+    except OSError as error:
+        print(f"cannot listen on {service.settings.host}:{service.settings.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
+    shell = Shell(framework, service, on_failed_start=lambda: server.fail())  # noqa: PLW0108 - the server is made below
+    config = uvicorn.Config(
+        shell,
+        loop="uvloop",
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=service.settings.keep_alive_s,
+        timeout_graceful_shutdown=service.settings.drain_timeout_s,
+    )
+    server = Server(config, service, listener)
+    server.run(sockets=[listener])
+    return server.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""
+Two ways to the same service.
+
+`as_function` makes the asynchronous function that functions-framework registers and runs under its own command.
+`Shell` is the application the production server runs: the service's paths go straight to it, everything else goes
+through the framework's application (docs/adr/0001-own-entry-point.md has the measurements).
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import FunctionType
+from typing import Any, cast
+
+import functions_framework.aio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chassis.call import Reply
+from chassis.server.load import report_load
+from chassis.server.outbox import Outbox
+from chassis.server.presence import ClientGoneError, Receive
+from chassis.server.service import Service
+from chassis.telemetry.exposition import exposed
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# New objects that outnumber the freed ones by so many start a collection.
+_COLLECT_EVERY = 20_000
+
+log = logging.getLogger("chassis")
+
+
+def as_function(service: Service) -> FunctionType:
+    """Return *service* as a functions-framework HTTP function; the service stays reachable as its attribute."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            reply = await service.answer(request.scope, request.receive)
+        except ClientGoneError:
+            return Response(status_code=499)
+        response = Response(reply.body, status_code=reply.status)
+        response.raw_headers = headers_of(reply)
+        return response
+
+    handle.service = service  # type: ignore[attr-defined]
+    return cast("FunctionType", functions_framework.aio.http(handle))
+
+
+def service_of(framework: Starlette) -> Service:
+    """
+    Return the service behind an application made by `create_asgi_app`.
+
+    The framework wraps the function with `functools.wraps`, which hands its attributes on.
+    """
+    service = getattr(framework.routes[0], "endpoint").service  # noqa: B009 - BaseRoute does not declare it
+    if not isinstance(service, Service):
+        raise TypeError("the function was not made by chassis.server.as_function")
+    return service
+
+
+class Shell:
+    """
+    The ASGI application of one instance.
+
+    Args:
+        framework: The application functions-framework made of the function.
+        service: The service behind it.
+        on_failed_start: Called when the service cannot start: an instance that will never be ready should end.
+
+    Attributes:
+        service: See above.
+        outbox: Where its connections send answers.
+    """
+
+    def __init__(self, framework: Starlette, service: Service, *, on_failed_start: Callable[[], None]) -> None:
+        self._framework = framework
+        self.service = service
+        self.outbox = Outbox()
+        self._on_failed_start = on_failed_start
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection's scope."""
+        if scope["type"] == "http" and scope["path"] in {"/", "/livez", "/readyz"}:
+            with contextlib.suppress(ClientGoneError):
+                await _send_reply(await self.service.answer(scope, receive), send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._framework(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Run the lifespan. The server listens while the service still warms up, and `/readyz` says so."""
+        await receive()
+        settings = self.service.settings
+        with exposed(self.service.exposition, host=settings.host, port=settings.metrics_port):
+            await self._live_exposed(receive, send)
+
+    async def _live_exposed(self, receive: Receive, send: Send) -> None:
+        background = {asyncio.create_task(self._start())}
+        if self.service.settings.stats_socket:
+            settings = self.service.settings
+            background.add(
+                asyncio.create_task(report_load(self.service.load, path=settings.stats_socket, pod=settings.pod))
+            )
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self.service.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        try:
+            await self.service.start(before_ready=settle_memory)
+        except Exception:
+            log.exception("start_failed")
+            self._on_failed_start()
+        else:
+            log.info("ready", extra={"function": self.service.name, "pid": os.getpid()})
+
+
+def settle_memory() -> None:
+    """
+    Keep the collector from walking through what the start has made, again and again.
+
+    Modules and models live as long as the process, and requests leave few cycles behind: looking for them every
+    700 objects costs more than it finds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
+
+
+async def _send_reply(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers_of(reply)})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """Return the headers *reply* is sent with, those of its body among them."""
+    return [
+        (b"content-type", reply.content_type),
+        (b"content-length", b"%d" % len(reply.body)),
+        *reply.headers,
+    ]

@@ -1,0 +1,362 @@
+"""
+One function as a service: its lifecycle, its door and its limits, around a handler that knows none of them.
+
+States: new -> starting -> ready -> draining -> stopped. Ready means warm: the handler's parts are open and have
+worked once. A start that fails leaves the service new, so that it can be tried again.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from enum import Enum
+from itertools import takewhile
+from typing import Any, cast
+
+from chassis.auth.guard import make_guard
+from chassis.call import Call, Deadline, Handler, Reply, problem_reply
+from chassis.environment import SettingsError
+from chassis.receipt import Receipt
+from chassis.server.load import Load
+from chassis.server.presence import ClientGoneError, Presence, Receive, Rounds
+from chassis.server.settings import ServingSettings
+from chassis.telemetry import definitions
+from chassis.telemetry.exposition import Exposition
+from chassis.telemetry.instruments import Counter, Histogram, Instrument, Totals
+from chassis.telemetry.process import seconds_since_start
+from chassis.telemetry.tracing import NoTracer, Span, Tracer
+from chassis.wire.headers import REQUEST_ID, REQUEST_TIMEOUT_MS, RawHeaders, find_header
+from chassis.wire.problems import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotReadyError,
+    ServingError,
+    UnsupportedMediaTypeError,
+)
+
+Scope = Mapping[str, Any]
+
+log = logging.getLogger("chassis")
+
+# A form type is what curl -d sends when told nothing else; the body is JSON all the same.
+_JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class State(Enum):
+    """Where a service is in its life."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Service:
+    """
+    Serves one handler.
+
+    Args:
+        name: The function's name, for logs.
+        open_handler: Opens the parts the handler needs, warms them, yields the handler and closes them after.
+        settings: Limits and times.
+
+    Attributes:
+        load: Requests in flight.
+        exposition: The instance's metrics; parts add theirs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_handler: Callable[[], AbstractAsyncContextManager[Handler]],
+        *,
+        settings: ServingSettings,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.state = State.NEW
+        self.load = Load()
+        # Since when each body is being read, in that order, by what is its reader's alone.
+        self._reading: dict[object, float] = {}
+        self._open_handler = open_handler
+        self._handler: Handler | None = None
+        self._parts = AsyncExitStack()
+        self._rounds = Rounds()
+        self._starting = asyncio.Lock()
+        self._guard = make_guard(settings.auth)
+        self._started_s = 0.0
+        self._requests = Counter(definitions.REQUESTS)
+        self._durations = Histogram(definitions.REQUEST_DURATION)
+        self._errors = Counter(definitions.ERRORS, known=[("internal",), ("overloaded",)])
+        self._tracer = make_tracer(settings, name)
+        self.exposition = Exposition()
+        self.exposition.add(self._instruments())
+
+    async def start(self, *, before_ready: Callable[[], None] | None = None) -> None:
+        """Open and warm the handler, and call *before_ready*; at once for a service that is ready already."""
+        async with self._starting:
+            if self.state is not State.NEW:
+                return
+            self.state = State.STARTING
+            try:
+                self._handler = await self._parts.enter_async_context(self._open_handler())
+            except BaseException:
+                self._end_start(State.NEW)
+                raise
+            if before_ready is not None:
+                before_ready()
+            self._end_start(State.READY)
+            self._started_s = seconds_since_start()
+
+    def _end_start(self, state: State) -> None:
+        # Who was told to drain or to stop meanwhile stays so.
+        if self.state is State.STARTING:
+            self.state = state
+
+    def drain(self) -> None:
+        """Stop being ready: requests still get answers, probes get told to send no more."""
+        self.state = State.DRAINING
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        self.state = State.STOPPED
+        self._handler = None
+        await self._parts.aclose()
+        await self._guard.aclose()
+        await asyncio.to_thread(self._tracer.close)
+
+    def arriving(self, *, within_s: float) -> int:
+        """
+        Return how many bodies are being read, not counting those begun more than *within_s* seconds ago.
+
+        Those are as likely stalled as about to be whole: nobody should wait for them.
+        """
+        since = time.monotonic() - within_s
+        return sum(1 for _ in takewhile(lambda began: began >= since, reversed(self._reading.values())))
+
+    async def answer(self, scope: Scope, receive: Receive, body: bytes | None = None) -> Reply:
+        """
+        Answer one request; never raises for what a request or a handler does.
+
+        Args:
+            scope: Its method, path and headers.
+            receive: Its channel.
+            body: The whole body where it is there already; else it is read from *receive*.
+
+        Raises:
+            ClientGoneError: the caller went away before the answer was there.
+        """
+        request_id = _identify(scope["headers"])
+        try:
+            reply = await self._route(scope, receive, body, request_id)
+        except ServingError as error:
+            reply = self._refuse(error, request_id)
+        return reply.with_headers((REQUEST_ID, request_id.encode("latin-1")))
+
+    async def _route(self, scope: Scope, receive: Receive, body: bytes | None, request_id: str) -> Reply:
+        path, method = scope["path"], scope["method"]
+        if path == "/":
+            if method != "POST":
+                raise MethodNotAllowedError(headers=[("allow", "POST")])
+            return await self._measure(scope["headers"], receive, body, request_id)
+        if path not in {"/livez", "/readyz"}:
+            raise NotFoundError
+        if method not in {"GET", "HEAD"}:
+            raise MethodNotAllowedError(headers=[("allow", "GET, HEAD")])
+        if path == "/readyz":
+            await self._ensure_started()
+            if self.state is not State.READY:
+                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+        return Reply(b'{"status":"ok"}')
+
+    async def _measure(self, headers: RawHeaders, receive: Receive, body: bytes | None, request_id: str) -> Reply:
+        received = time.monotonic()
+        span = self._tracer.begin(self.name, headers)
+        self.load.arrive()
+        status = 0
+        try:
+            reply = await self._serve(headers, receive, request_id, received, span, body=body)
+            status = reply.status
+        except ServingError as error:
+            reply = self._refuse(error, request_id, span)
+            status = reply.status
+        finally:
+            self.load.leave()
+            span.end(status=status)
+        self._requests.add(str(reply.status))
+        self._durations.observe(time.monotonic() - received)
+        return reply
+
+    async def _serve(
+        self,
+        headers: RawHeaders,
+        receive: Receive,
+        request_id: str,
+        received: float,
+        span: Span,
+        *,
+        body: bytes | None,
+    ) -> Reply:
+        await self._guard.admit(headers)
+        _check_media_type(headers)
+        deadline = Deadline(received + self._budget_s(headers))
+        if body is None:
+            body = await self._read(headers, receive, deadline)
+        elif len(body) > self.settings.max_body_bytes:
+            raise _too_large(self.settings.max_body_bytes)
+        await self._ensure_started()
+        if self._handler is None:
+            raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+        deadline.check()
+        call = Call(body, headers, request_id, Receipt(received), deadline, span)
+        reply = await self._handle(self._handler, call, receive)
+        call.receipt.close(revision=self.settings.revision)
+        return reply.with_headers(call.receipt.header())
+
+    async def _read(self, headers: RawHeaders, receive: Receive, deadline: Deadline) -> bytes:
+        """
+        Return the body.
+
+        Raises:
+            DeadlineExceededError: it was not whole in time. The connection ends: it may still bring the rest.
+        """
+        reader = object()
+        self._reading[reader] = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline.left_s()):
+                return await read_body(headers, receive, limit=self.settings.max_body_bytes)
+        except TimeoutError as error:
+            raise DeadlineExceededError(headers=[("connection", "close")]) from error
+        finally:
+            del self._reading[reader]
+
+    async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
+        try:
+            with Presence(receive, within_s=call.deadline.left_s(), rounds=self._rounds):
+                return await handler(call)
+        except ServingError as error:
+            return self._refuse(error, call.request_id, call.span)
+        except TimeoutError:
+            return self._refuse(DeadlineExceededError(), call.request_id, call.span)
+        except ClientGoneError:
+            raise
+        except Exception:
+            log.exception("request_crashed", extra=_identity(call.request_id, call.span))
+            self._errors.add(ServingError.code)
+            return problem_reply(ServingError())
+
+    def _refuse(self, error: ServingError, request_id: str, span: Span | None = None) -> Reply:
+        # Probes ask an instance that warms up twenty times a second: that is neither logged nor an error.
+        if not isinstance(error, NotReadyError):
+            self._errors.add(error.code)
+            if error.status >= 500:
+                log.warning("request_failed", extra={"code": error.code, **_identity(request_id, span)})
+        return problem_reply(error)
+
+    def _instruments(self) -> list[Instrument]:
+        identity = (self.name, self.settings.revision)
+        return [
+            self._requests,
+            self._durations,
+            self._errors,
+            Totals(definitions.IN_FLIGHT, lambda: {(): self.load.in_flight}),
+            Totals(definitions.READY, lambda: {(): self.state is State.READY}),
+            Totals(definitions.START_DURATION, lambda: {(): self._started_s}),
+            Totals(definitions.BUILD, lambda: {identity: 1.0}),
+        ]
+
+    async def _ensure_started(self) -> None:
+        # Under the stock framework nothing starts the service before its first request.
+        if self.state is State.NEW:
+            try:
+                await self.start()
+            except Exception as error:
+                log.exception("start_failed")
+                raise NotReadyError("the instance could not start", retry_after_s=1.0) from error
+
+    def _budget_s(self, headers: RawHeaders) -> float:
+        asked = find_header(headers, REQUEST_TIMEOUT_MS)
+        if asked is None:
+            return self.settings.default_timeout_s
+        try:
+            budget_s = float(asked) / 1000
+        except ValueError:
+            return self.settings.default_timeout_s
+        # The comparison is also false for NaN.
+        return min(budget_s, self.settings.max_timeout_s) if budget_s >= 0 else self.settings.default_timeout_s
+
+
+def _identity(request_id: str, span: Span | None) -> dict[str, str]:
+    """Return the fields that find a log line's request and trace again."""
+    trace_id = span.trace_id if span else None
+    return {"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {})
+
+
+def make_tracer(settings: ServingSettings, name: str) -> Tracer:
+    """
+    Return the tracer *settings* ask for.
+
+    Raises:
+        SettingsError: the packages it needs are not installed.
+    """
+    if not settings.trace_endpoint:
+        return NoTracer()
+    try:
+        from chassis.telemetry import otel  # noqa: PLC0415 - a third of a second of imports
+    except ImportError as error:
+        raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT needs a package that is missing: {error.name}"]) from error
+    resource = {"service.name": name, "service.instance.id": settings.pod, "knative.revision": settings.revision}
+    return otel.make_tracer(settings.trace_endpoint, ratio=settings.trace_ratio, resource=resource)
+
+
+async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> bytes:
+    """
+    Return the whole body, at most *limit* bytes of it ever held.
+
+    Raises:
+        BodyTooLargeError: announced or found to be longer.
+        ClientGoneError: the connection closed first.
+    """
+    announced = find_header(headers, b"content-length")
+    if announced is not None and announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += cast("bytes", message.get("body", b""))
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return body
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"at most {limit} bytes are accepted")
+
+
+def _check_media_type(headers: RawHeaders) -> None:
+    given = find_header(headers, b"content-type") or ""
+    if given in _JSON_TYPES:
+        return
+    media_type, *parameters = (part.strip() for part in given.lower().split(";"))
+    # RFC 6839, section 3.1: what ends so is JSON. Events come under such names, and so do their data.
+    if media_type not in _JSON_TYPES and not media_type.endswith("+json"):
+        raise UnsupportedMediaTypeError("send application/json")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaTypeError("send JSON in UTF-8")
+
+
+def _identify(headers: RawHeaders) -> str:
+    given = find_header(headers, REQUEST_ID)
+    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()

@@ -1,0 +1,112 @@
+"""Spans recorded with OpenTelemetry and sent by OTLP. Imported only where tracing is configured."""
+
+import time
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from chassis.telemetry.tracing import (
+    TRACEPARENT,
+    Attributes,
+    Parent,
+    PassOn,
+    RawHeaders,
+    Span,
+    is_sampled,
+    read_parent,
+    unsampled_context,
+)
+
+# Spans are stamped with the wall clock; the project measures on the monotonic one.
+_WALL_NS = time.time_ns() - time.monotonic_ns()
+
+
+class OtelTracer:
+    """
+    Records the sampled share of requests.
+
+    Args:
+        exporter: Takes finished spans, in the background.
+        ratio: Of the traces that begin here, how many are recorded; those begun elsewhere follow their head.
+        resource: What every span says about this instance.
+        processor: Another way from span to exporter, for tests.
+    """
+
+    def __init__(
+        self, exporter: SpanExporter, *, ratio: float, resource: Attributes, processor: Any = BatchSpanProcessor
+    ) -> None:
+        self._ratio = ratio
+        self._provider = TracerProvider(resource=Resource(dict(resource)), shutdown_on_exit=False)
+        self._provider.add_span_processor(processor(exporter))
+        self._tracer = self._provider.get_tracer("recsys")
+
+    def begin(self, name: str, headers: RawHeaders) -> Span:
+        """Return a recording span, or the stand-in for a request that is not sampled."""
+        parent = read_parent(headers)
+        if not is_sampled(parent, ratio=self._ratio):
+            return PassOn(unsampled_context(headers))
+        context = trace.set_span_in_context(NonRecordingSpan(_span_context(parent))) if parent else None
+        return RecordedSpan(self._tracer, self._tracer.start_span(name, context, SpanKind.SERVER))
+
+    def close(self) -> None:
+        """Send what has not been sent."""
+        self._provider.shutdown()
+
+
+class RecordedSpan:
+    """A span of OpenTelemetry's behind the project's interface."""
+
+    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+        self._tracer = tracer
+        self._span = span
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace's id."""
+        return format(self._span.get_span_context().trace_id, "032x")
+
+    def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
+        """Begin a span for a call to somebody else."""
+        started = self._tracer.start_span(name, self._context(), SpanKind.CLIENT, attributes)
+        return RecordedSpan(self._tracer, started)
+
+    def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
+        """Add a span for something that is over."""
+        span = self._tracer.start_span(name, self._context(), SpanKind.INTERNAL, attributes, start_time=_wall_ns(began))
+        span.end(_wall_ns(ended))
+
+    def context(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that make somebody else's work part of this span."""
+        ids = self._span.get_span_context()
+        return [(TRACEPARENT, b"00-%032x-%016x-%02x" % (ids.trace_id, ids.span_id, ids.trace_flags))]
+
+    def end(self, *, status: int) -> None:
+        """End the span with the HTTP *status* it led to; 0 for a call without an answer."""
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= 500 or not status:
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+    def _context(self) -> Any:
+        return trace.set_span_in_context(self._span)
+
+
+def make_tracer(endpoint: str, *, ratio: float, resource: Attributes) -> OtelTracer:
+    """Return a tracer that sends to the OTLP collector at *endpoint*, over HTTP."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - slow to import
+
+    exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+    return OtelTracer(exporter, ratio=ratio, resource=resource)
+
+
+def _span_context(parent: Parent) -> SpanContext:
+    flags = TraceFlags(TraceFlags.SAMPLED if parent.sampled else TraceFlags.DEFAULT)
+    return SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), is_remote=True, trace_flags=flags)
+
+
+def _wall_ns(monotonic_s: float) -> int:
+    return int(monotonic_s * 1e9) + _WALL_NS

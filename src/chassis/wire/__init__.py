@@ -1,0 +1,1 @@
+"""Everything that crosses a connection: headers, JSON, problem documents, CloudEvents, HTTP."""

@@ -1,0 +1,293 @@
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from chassis.auth.guard import OpenGuard, make_guard
+from chassis.auth.settings import AuthSettings
+from chassis.auth.signed import SignedTokenGuard
+from chassis.auth.tokens import TokenFile, TokenGuard
+from chassis.environment import Reader, SettingsError
+from chassis.wire.problems import NotReadyError, UnauthorizedError
+
+
+def bearer(token: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", b"Bearer " + token.encode("latin-1"))]
+
+
+def challenge(caught: pytest.ExceptionInfo[UnauthorizedError]) -> str:
+    return dict(caught.value.headers)["www-authenticate"]
+
+
+class Clock:
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestTokens:
+    """Tokens from a file."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "tokens"
+        path.write_text("# callers\nfirst\nsecond 2027-01-15T08:00:05Z  # soon over\n\n")
+        return path
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock(datetime(2027, 1, 15, 8, 0, 0, tzinfo=UTC).timestamp())
+
+    @pytest.fixture
+    def tokens(self, file: Path, clock: Clock) -> TokenFile:
+        return TokenFile(file, clock=clock)
+
+    @pytest.mark.parametrize("token", ["first", "second"])
+    async def test_any_of_them_is_let_in(self, tokens, token):
+        """Several tokens are valid at once, so that they can be rotated."""
+        await TokenGuard(tokens).admit(bearer(token))
+
+    @pytest.mark.parametrize(
+        "headers",
+        [[], [(b"authorization", b"")], [(b"authorization", b"Basic Zmlyc3Q=")], [(b"authorization", b"Bearer ")]],
+    )
+    async def test_a_missing_token_is_asked_for(self, tokens, headers):
+        """Without a bearer token the answer is a challenge."""
+        with pytest.raises(UnauthorizedError) as caught:
+            await TokenGuard(tokens).admit(headers)
+        assert challenge(caught) == 'Bearer realm="recsys"'
+
+    @pytest.mark.parametrize("token", ["wrong", "firs", "firstt", "#", "\xe9"])
+    async def test_a_wrong_token_is_refused(self, tokens, token):
+        """A token that is not in the file is invalid, and the refusal does not repeat it."""
+        with pytest.raises(UnauthorizedError) as caught:
+            await TokenGuard(tokens).admit(bearer(token))
+        assert 'error="invalid_token"' in challenge(caught)
+        assert caught.value.problem()["detail"] == "the token is unknown, expired or revoked"
+
+    async def test_an_expired_token_is_refused(self, tokens, clock):
+        """After its time a token is as good as unknown."""
+        clock.now += 5
+        with pytest.raises(UnauthorizedError):
+            await TokenGuard(tokens).admit(bearer("second"))
+
+    async def test_changes_are_seen_without_a_restart(self, tokens, file, clock):
+        """A token added to the file is let in and a removed one is not, a second later."""
+        guard = TokenGuard(tokens)
+        await guard.admit(bearer("first"))
+        file.write_text("third\n")
+        clock.now += 1
+        await guard.admit(bearer("third"))
+        with pytest.raises(UnauthorizedError):
+            await guard.admit(bearer("first"))
+
+    async def test_revoking_all_locks_the_door(self, tokens, file, clock):
+        """An empty file lets nobody in."""
+        guard = TokenGuard(tokens)
+        await guard.admit(bearer("first"))
+        file.write_text("")
+        clock.now += 1
+        with pytest.raises(UnauthorizedError):
+            await guard.admit(bearer("first"))
+
+    @pytest.mark.parametrize("damage", ["first not-a-date\n", None])
+    async def test_a_file_that_cannot_be_read_changes_nothing(self, tokens, file, clock, damage):
+        """While the file is missing or malformed the tokens known before go on working."""
+        guard = TokenGuard(tokens)
+        await guard.admit(bearer("first"))
+        if damage is None:
+            file.unlink()
+        else:
+            file.write_text(damage)
+        clock.now += 1
+        await guard.admit(bearer("first"))
+        await guard.aclose()
+
+    async def test_without_any_file_nobody_can_be_judged(self, tmp_path):
+        """A guard that never saw its file says that it is not ready, not that the caller is wrong."""
+        with pytest.raises(NotReadyError):
+            await TokenGuard(TokenFile(tmp_path / "missing")).admit(bearer("first"))
+
+    async def test_the_first_valid_one_is_sent(self, tokens, file, clock):
+        """A caller of others sends the first token that has not expired."""
+        assert await tokens.first() == "first"
+        file.write_text("old 2020-01-01\nnew\n")
+        clock.now += 1
+        assert await tokens.first() == "new"
+        file.write_text("")
+        clock.now += 1
+        assert await tokens.first() is None
+
+
+class Issuer:
+    """An issuer of signed tokens with keys that can be exchanged, and a transport that publishes them."""
+
+    def __init__(self) -> None:
+        self.keys = {"one": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
+        self.fetches = 0
+        self.away = False
+
+    def token(self, *, key_id: str = "one", **changes: object) -> str:
+        now = datetime.now(UTC)
+        claims = {"iss": "https://issuer", "aud": "recsys", "exp": now + timedelta(minutes=5), "sub": "me", **changes}
+        claims = {
+            name: now + value if isinstance(value, timedelta) else value
+            for name, value in claims.items()
+            if value is not None
+        }
+        key = self.keys.get(key_id) or rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        return jwt.encode(claims, key, algorithm="RS256", headers={"kid": key_id})
+
+    def publish(self, request: httpx.Request) -> httpx.Response:
+        self.fetches += 1
+        if self.away:
+            raise httpx.ConnectError("away")
+        keys = []
+        for key_id, key in self.keys.items():
+            document = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+            keys.append({**document, "kid": key_id, "alg": "RS256", "use": "sig"})
+        return httpx.Response(200, json={"keys": keys})
+
+
+@pytest.fixture(scope="module")
+def long_lived() -> Issuer:
+    """Making keys takes a while."""
+    return Issuer()
+
+
+class TestSigned:
+    """Tokens an issuer signed."""
+
+    SETTINGS = AuthSettings("jwt", Path("-"), "https://issuer", "recsys", "https://issuer/keys", 30.0)
+
+    @pytest.fixture
+    def issuer(self, long_lived: Issuer) -> Iterator[Issuer]:
+        long_lived.fetches, long_lived.away = 0, False
+        yield long_lived
+        long_lived.keys = {"one": long_lived.keys["one"]}
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def guard(self, issuer: Issuer, clock: Clock) -> SignedTokenGuard:
+        return SignedTokenGuard(self.SETTINGS, transport=httpx.MockTransport(issuer.publish), clock=clock)
+
+    async def test_a_valid_token_is_let_in_and_keys_are_fetched_once(self, guard, issuer):
+        """The issuer is asked for its keys once, not for every request."""
+        for _ in range(3):
+            await guard.admit(bearer(issuer.token()))
+        assert issuer.fetches == 1
+        await guard.aclose()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"exp": timedelta(minutes=-2)},
+            {"exp": None},
+            {"nbf": timedelta(minutes=2)},
+            {"iss": "https://other"},
+            {"aud": "others"},
+            {"aud": None},
+            {"key_id": "unknown"},
+        ],
+        ids=str,
+    )
+    async def test_a_token_that_is_not_valid_here_is_refused(self, guard, issuer, changes):
+        """Expired, early, somebody else's, for somebody else, or signed with an unknown key: 401."""
+        with pytest.raises(UnauthorizedError) as caught:
+            await guard.admit(bearer(issuer.token(**changes)))
+        assert 'error="invalid_token"' in challenge(caught)
+
+    @pytest.mark.parametrize("token", ["garbage", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."])
+    async def test_what_is_no_token_is_refused(self, guard, token):
+        """Text that is no signed token, one without a signature among them."""
+        with pytest.raises(UnauthorizedError):
+            await guard.admit(bearer(token))
+
+    async def test_a_foreign_signature_is_refused(self, guard, issuer):
+        """A token that names the issuer's key but was signed with another one."""
+        forger = Issuer()
+        with pytest.raises(UnauthorizedError):
+            await guard.admit(bearer(forger.token()))
+
+    async def test_another_algorithm_is_refused(self, guard, issuer):
+        """A public key must not be taken for a shared secret, nor one kind of key for another."""
+        token = jwt.encode(
+            {"iss": "https://issuer", "aud": "recsys", "exp": time.time() + 60},
+            ec.generate_private_key(ec.SECP256R1()),
+            algorithm="ES256",
+            headers={"kid": "one"},
+        )
+        with pytest.raises(UnauthorizedError):
+            await guard.admit(bearer(token))
+
+    async def test_clocks_may_differ_a_little(self, guard, issuer):
+        """A token that expired within the leeway passes."""
+        await guard.admit(bearer(issuer.token(exp=timedelta(seconds=-10))))
+
+    async def test_a_new_key_is_found(self, guard, issuer, clock):
+        """A key that is not known is looked for, but not again and again."""
+        await guard.admit(bearer(issuer.token()))
+        issuer.keys["two"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        clock.now += 11
+        await guard.admit(bearer(issuer.token(key_id="two")))
+        for _ in range(5):
+            with pytest.raises(UnauthorizedError):
+                await guard.admit(bearer(issuer.token(key_id="three")))
+        assert issuer.fetches == 2
+
+    async def test_known_keys_outlive_an_outage_of_the_issuer(self, guard, issuer, clock):
+        """While the issuer is away the keys known before go on working."""
+        await guard.admit(bearer(issuer.token()))
+        issuer.away = True
+        clock.now += 1000
+        await guard.admit(bearer(issuer.token()))
+        assert issuer.fetches == 2
+
+    async def test_without_any_key_nobody_can_be_judged(self, guard, issuer):
+        """When the issuer has never answered the guard is not ready."""
+        issuer.away = True
+        with pytest.raises(NotReadyError):
+            await guard.admit(bearer(issuer.token()))
+
+
+def read(**env: str) -> tuple[AuthSettings, list[str]]:
+    reader = Reader(env)
+    return AuthSettings.read(reader), reader.faults
+
+
+def test_a_door_is_open_only_on_purpose():
+    """Without a word about callers the configuration is refused; `off` has to be said."""
+    assert read()[1] == ["AUTH is not set"]
+    assert "must be one of" in read(AUTH="none")[1][0]
+    assert isinstance(make_guard(read(AUTH="off")[0]), OpenGuard)
+
+
+def test_each_kind_names_what_it_needs():
+    """Tokens want their file, signed tokens their issuer."""
+    assert read(AUTH="tokens")[1] == ["AUTH=tokens wants AUTH_TOKENS_FILE"]
+    assert len(read(AUTH="jwt", AUTH_JWT_ISSUER="x")[1]) == 1
+    complete = {"AUTH_JWT_ISSUER": "i", "AUTH_JWT_AUDIENCE": "a", "AUTH_JWKS_URL": "http://k"}
+    settings, faults = read(AUTH="jwt", **complete)
+    assert faults == []
+    assert isinstance(make_guard(settings), SignedTokenGuard)
+    assert isinstance(make_guard(read(AUTH="tokens", AUTH_TOKENS_FILE="/x")[0]), TokenGuard)
+
+
+def test_missing_packages_are_a_fault_of_the_settings(monkeypatch):
+    """An image without the packages for signed tokens says so at start."""
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    monkeypatch.delitem(sys.modules, "chassis.auth.signed")
+    with pytest.raises(SettingsError, match="jwt"):
+        make_guard(TestSigned.SETTINGS)

@@ -1,0 +1,462 @@
+import asyncio
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from chassis.batching.batcher import Batcher, BatchFacts
+from chassis.batching.queue import BatchLimits, BatchQueue, Entry
+from chassis.wire.problems import DeadlineExceededError, OverloadedError, ServingError, UnsupportedMediaTypeError
+
+NEVER = math.inf
+
+
+def waiting(queue: BatchQueue[str], *items: str, at: float = 0.0, deadline: float = NEVER) -> None:
+    for item in items:
+        assert queue.put(Entry(item, at, deadline))
+
+
+def queue_of(*items: str, size: int = 4, room: int = 8) -> BatchQueue[str]:
+    queue: BatchQueue[str] = BatchQueue(
+        BatchLimits(max_batch_size=size, max_wait_s=0.01, max_queue_size=room), abandoned=lambda item: item.islower()
+    )
+    waiting(queue, *items)
+    return queue
+
+
+def cut(queue: BatchQueue[str], now: float = 0.0, arriving: int = 0) -> tuple[str, str] | None:
+    decision = queue.decide(now, arriving=arriving)
+    return ("".join(entry.item for entry in decision.cut.entries), decision.cut.reason) if decision.cut else None
+
+
+class TestQueue:
+    """The decision core."""
+
+    def test_a_lone_request_goes_at_once(self):
+        """On a free slot with nobody arriving, one request is a batch."""
+        assert cut(queue_of("A")) == ("A", "slot_free")
+
+    def test_nothing_waits_nothing_is_cut(self):
+        """An empty queue asks for nothing, not even to be looked at again."""
+        assert queue_of().decide(0.0, arriving=3).wake_at is None
+
+    def test_the_batch_grows_while_the_slot_is_taken(self):
+        """What comes in during a batch goes together in the next, in order of arrival."""
+        queue = queue_of("A")
+        assert cut(queue) == ("A", "slot_free")
+        waiting(queue, "B", "C")
+        assert cut(queue) is None
+        waiting(queue, "D")
+        queue.free_slot()
+        assert cut(queue) == ("BCD", "slot_free")
+
+    def test_a_full_batch_leaves_the_rest(self):
+        """No batch is larger than the limit; what is left over is the head of the next."""
+        queue = queue_of(*"ABCDEF")
+        assert cut(queue, arriving=1) == ("ABCD", "full")
+        queue.free_slot()
+        assert cut(queue) == ("EF", "slot_free")
+
+    def test_a_free_slot_waits_for_those_arriving_but_not_for_long(self):
+        """While more is being read the oldest waits, at most the window."""
+        queue = queue_of("A")
+        assert cut(queue, 0.004, arriving=1) is None
+        assert queue.decide(0.004, arriving=1).wake_at == 0.01
+        assert cut(queue, 0.01, arriving=1) == ("A", "window")
+
+    def test_several_slots_run_several_batches(self):
+        """With two slots the third batch waits."""
+        queue: BatchQueue[str] = BatchQueue(BatchLimits(max_batch_size=1, slots=2), abandoned=str.islower)
+        waiting(queue, "A", "B", "C")
+        assert [cut(queue), cut(queue), cut(queue)] == [("A", "full"), ("B", "full"), None]
+        queue.free_slot()
+        assert cut(queue) == ("C", "full")
+
+    def test_draining_waits_for_nobody(self):
+        """A draining instance runs what it has."""
+        queue = queue_of("A")
+        queue.drain()
+        assert cut(queue, arriving=5) == ("A", "drain")
+
+    def test_the_abandoned_and_the_expired_take_no_place(self):
+        """Before the cut, cancelled entries vanish and late ones are handed back."""
+        queue = queue_of("A", "b")
+        waiting(queue, "C", deadline=1.0)
+        waiting(queue, "D", deadline=2.0)
+        decision = queue.decide(1.0, arriving=0)
+        assert [entry.item for entry in decision.expired] == ["C"]
+        assert decision.cut is not None
+        assert [entry.item for entry in decision.cut.entries] == ["A", "D"]
+        assert queue.dropped == {"cancelled": 1, "expired": 1}
+
+    def test_a_full_queue_sheds(self):
+        """Beyond its room the queue refuses, unless somebody in it has given up."""
+        queue = queue_of(*"ABCDEFGH")
+        assert not queue.put(Entry("I", 0.0, NEVER))
+        assert queue.dropped["shed"] == 1
+        queue = queue_of(*"ABCdEFGH")
+        assert queue.put(Entry("I", 0.0, NEVER))
+
+
+class Batching(RuleBasedStateMachine):
+    """Arrivals, cancellations, deadlines and batches in any order, on a clock of the test's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.cancelled: set[int] = set()
+        self.limits = BatchLimits(max_batch_size=3, max_wait_s=0.01, max_queue_size=7)
+        self.queue: BatchQueue[int] = BatchQueue(self.limits, abandoned=self.cancelled.__contains__)
+        self.accepted: dict[int, float] = {}
+        self.shed: set[int] = set()
+        self.ran: list[int] = []
+        self.expired: list[int] = []
+        self.running = False
+
+    @rule(patience=st.sampled_from([0.0, 0.005, 0.02, NEVER]))
+    def arrive(self, patience: float) -> None:
+        number = len(self.accepted) + len(self.shed)
+        if self.queue.put(Entry(number, self.now, self.now + patience)):
+            self.accepted[number] = self.now + patience
+        else:
+            live = self.accepted.keys() - self.cancelled - {*self.ran, *self.expired}
+            assert len(live) >= self.limits.max_queue_size
+            self.shed.add(number)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.accepted)
+    def cancel(self, data: st.DataObject) -> None:
+        self.cancelled.add(data.draw(st.sampled_from(sorted(self.accepted))))
+
+    @rule(seconds=st.sampled_from([0.001, 0.01, 1.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(arriving=st.integers(0, 2))
+    def look(self, arriving: int) -> None:
+        oldest = min((n for n in self.accepted if n not in {*self.ran, *self.expired, *self.cancelled}), default=None)
+        decision = self.queue.decide(self.now, arriving=arriving)
+        for entry in decision.expired:
+            assert entry.deadline <= self.now
+            self.expired.append(entry.item)
+        if decision.cut:
+            assert not self.running
+            batch = [entry.item for entry in decision.cut.entries]
+            assert 1 <= len(batch) <= self.limits.max_batch_size
+            assert not self.cancelled & set(batch)
+            assert all(self.accepted[item] > self.now for item in batch)
+            self.ran += batch
+            self.running = True
+        elif not self.running and oldest is not None and self.accepted[oldest] > self.now:
+            assert arriving
+            assert decision.wake_at is not None
+            assert decision.wake_at > self.now
+
+    @rule()
+    @precondition(lambda self: self.running)
+    def finish(self) -> None:
+        self.running = False
+        self.queue.free_slot()
+
+    @invariant()
+    def answered_once_and_in_order(self) -> None:
+        answers = self.ran + self.expired
+        assert len(answers) == len(set(answers))
+        assert self.ran == sorted(self.ran)
+        assert len(self.queue) <= self.limits.max_queue_size
+
+    def teardown(self) -> None:
+        """Nothing is lost: run dry, and every accepted entry ran, expired or was cancelled."""
+        while len(self.queue) or self.running:
+            if self.running:
+                self.finish()
+            self.look(arriving=0)
+        assert self.accepted.keys() == {*self.ran, *self.expired} | (self.cancelled - {*self.ran, *self.expired})
+
+
+TestBatchingProperties = Batching.TestCase
+
+
+class Ranker:
+    """A model that upper-cases and remembers its batches; *poison* makes any batch with it raise."""
+
+    def __init__(self, poison: str = "") -> None:
+        self.batches: list[list[str]] = []
+        self._poison = poison
+
+    def __call__(self, queries: Sequence[str]) -> list[str]:
+        self.batches.append(list(queries))
+        if self._poison and self._poison in queries:
+            raise ValueError(f"cannot rank {self._poison}")
+        return [query.upper() for query in queries]
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
+async def test_requests_of_one_turn_share_a_batch(executor):
+    """What was submitted before the loop comes round runs together, and each is told of its batch."""
+    ranker = Ranker()
+    batcher = Batcher(ranker, limits=BatchLimits(), executor=executor)
+    answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in "abc"))
+    assert [result for result, _ in answers] == ["A", "B", "C"]
+    assert ranker.batches == [["a", "b", "c"]]
+    facts = answers[0][1]
+    assert (facts.size, facts.reason) == (3, "slot_free")
+    assert min(facts.fill_wait_s, facts.slot_wait_s, facts.execution_s) >= 0
+
+
+async def test_large_crowds_are_split(executor):
+    """Forty requests at once are a full batch and the rest, in order."""
+    ranker = Ranker()
+    batcher = Batcher(ranker, limits=BatchLimits(), executor=executor)
+    crowd = [f"q{number}" for number in range(40)]
+    answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in crowd))
+    assert [result for result, _ in answers] == [each.upper() for each in crowd]
+    assert [len(batch) for batch in ranker.batches] == [32, 8]
+    statistics = batcher.statistics()
+    assert (statistics.batches, statistics.items, statistics.waiting) == (2, 40, 0)
+    assert statistics.sizes == {32: 1, 8: 1}
+    assert statistics.reasons == {"full": 1, "slot_free": 1}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("place", [0, -1])
+async def test_a_poisoned_item_fails_alone(executor, size, place, caplog):
+    """Whatever the batch and the place in it: only the item that breaks the model gets the error."""
+    items = [f"q{number}" for number in range(size)]
+    batcher = Batcher(Ranker(poison=items[place]), limits=BatchLimits(), executor=executor)
+    answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in items), return_exceptions=True)
+    failed = answers.pop(place)
+    assert type(failed) is ServingError
+    assert [each[0] for each in answers if isinstance(each, tuple)] == [
+        each.upper() for each in items if each != items[place]
+    ]
+    assert [record.message for record in caplog.records] == ["item_failed"]
+
+
+async def test_an_error_of_the_tree_stays_itself(executor):
+    """A model may refuse an item with an error that has a status; the caller sees that one."""
+
+    def refuse(queries: Sequence[str]) -> list[str]:
+        raise UnsupportedMediaTypeError
+
+    batcher = Batcher(refuse, limits=BatchLimits(), executor=executor)
+    with pytest.raises(UnsupportedMediaTypeError):
+        await batcher.submit("a", deadline=NEVER)
+
+
+async def test_a_model_that_miscounts_fails_its_items(executor):
+    """Too few results are nobody's: each item fails, and the batcher goes on."""
+    answers: list[list[str]] = [[], [], []]
+    batcher = Batcher(
+        lambda queries: answers.pop() if answers else list(queries), limits=BatchLimits(), executor=executor
+    )
+    failed = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in "ab"), return_exceptions=True)
+    assert [type(each) for each in failed] == [ServingError, ServingError]
+    assert (await batcher.submit("c", deadline=NEVER))[0] == "c"
+
+
+async def test_a_full_queue_sheds_with_a_time_to_come_back(executor):
+    """Beyond the queue's room a request is refused at once."""
+    batcher = Batcher(Ranker(), limits=BatchLimits(max_queue_size=2, max_batch_size=2), executor=executor)
+    accepted = [batcher.submit(each, deadline=NEVER) for each in "ab"]
+    with pytest.raises(OverloadedError) as caught:
+        batcher.submit("c", deadline=NEVER)
+    assert (caught.value.retry_after_s or 0) >= 1
+    assert [result for result, _ in await asyncio.gather(*accepted)] == ["A", "B"]
+    assert batcher.statistics().dropped == {"shed": 1, "cancelled": 0}
+
+
+async def test_the_late_and_the_cancelled_are_not_run(executor):
+    """Expired requests get 504, cancelled ones nothing, and neither reaches the model."""
+    now = 0.0
+    ranker = Ranker()
+    batcher = Batcher(ranker, limits=BatchLimits(), executor=executor, clock=lambda: now)
+    late, gone, live = (batcher.submit(each, deadline=limit) for each, limit in (("l", 1.0), ("g", 5.0), ("v", 5.0)))
+    gone.cancel()
+    now = 2.0
+    assert (await live)[0] == "V"
+    with pytest.raises(DeadlineExceededError):
+        await late
+    assert ranker.batches == [["v"]]
+
+
+async def test_the_window_is_held_open_only_for_arrivals(executor, turns):
+    """With requests being read the batch waits; when the last of them is in it goes, without waiting for the window."""
+    arriving = 2
+    ranker = Ranker()
+    batcher = Batcher(ranker, limits=BatchLimits(max_wait_s=30), executor=executor, arriving=lambda: arriving)
+    first = batcher.submit("a", deadline=NEVER)
+    await turns()
+    assert not first.done()
+    arriving = 0
+    second = batcher.submit("b", deadline=NEVER)
+    assert (await first)[0] == "A"
+    assert (await second)[0] == "B"
+    assert ranker.batches == [["a", "b"]]
+
+
+async def test_the_window_ends(executor):
+    """A request that never finishes arriving holds the others up no longer than the window."""
+    batcher = Batcher(Ranker(), limits=BatchLimits(max_wait_s=0.001), executor=executor, arriving=lambda: 1)
+    assert (await batcher.submit("a", deadline=NEVER))[1].reason == "window"
+
+
+async def test_draining_runs_what_waits(executor, turns):
+    """Drained, the batcher stops waiting for arrivals."""
+    batcher = Batcher(Ranker(), limits=BatchLimits(max_wait_s=30), executor=executor, arriving=lambda: 1)
+    waiting_one = batcher.submit("a", deadline=NEVER)
+    await turns()
+    batcher.drain()
+    assert (await waiting_one)[1].reason == "drain"
+
+
+async def test_long_batches_leave_the_loop(executor, turns):
+    """Once batches are known to be long they run on the executor: the loop turns, and the next batch grows."""
+    clock = 0.0
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    batches: list[int] = []
+
+    def rank(queries: Sequence[str]) -> list[str]:
+        nonlocal clock
+        batches.append(len(queries))
+        clock += 1.0
+        if len(batches) == 2:
+            asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+        return list(queries)
+
+    batcher = Batcher(rank, limits=BatchLimits(), executor=executor, clock=lambda: clock)
+    await batcher.submit("learns that batches take a second", deadline=NEVER)
+    running = batcher.submit("a", deadline=NEVER)
+    await turns()
+    grown = [batcher.submit(each, deadline=NEVER) for each in "bcd"]
+    await turns()
+    assert batches == [1, 1]
+    release.set()
+    assert (await running)[0] == "a"
+    facts = [facts for _, facts in await asyncio.gather(*grown)]
+    assert batches == [1, 1, 3]
+    assert facts[0].slot_wait_s >= 0
+
+
+def double(numbers: Sequence[int]) -> list[int]:
+    return [number * 2 for number in numbers]
+
+
+@given(crowd=st.lists(st.integers(0, 1000), max_size=100), size=st.integers(1, 40))
+def test_a_batch_is_its_singles(crowd, size):
+    """Whatever the batch size, every request gets what it would get alone."""
+
+    async def scenario() -> list[int]:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            limits = BatchLimits(max_batch_size=size, max_queue_size=200)
+            batcher: Batcher[int, int] = Batcher(double, limits=limits, executor=pool)
+            return [
+                result for result, _ in await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in crowd))
+            ]
+
+    assert asyncio.run(scenario()) == [query * 2 for query in crowd]
+
+
+class Story:
+    """Arrivals, patience, poison and cancellations told by hypothesis, against the shell, on a clock of its own."""
+
+    LIMITS = BatchLimits(max_batch_size=3, max_wait_s=0.001, max_queue_size=5)
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self.now = 0.0
+        self.arriving = 0
+        self.ran: list[int] = []
+        self.poisoned: set[int] = set()
+        self.batcher: Batcher[int, int] = Batcher(
+            self.rank, limits=self.LIMITS, executor=executor, arriving=lambda: self.arriving, clock=lambda: self.now
+        )
+        self.answers: dict[int, asyncio.Future[tuple[int, BatchFacts]]] = {}
+        self.deadlines: dict[int, float] = {}
+        self.shed: set[int] = set()
+
+    def rank(self, queries: Sequence[int]) -> list[int]:
+        assert len(queries) <= self.LIMITS.max_batch_size
+        if self.poisoned & set(queries):
+            raise ValueError("poison")
+        self.now += 0.002
+        self.ran += queries
+        return [query * 2 for query in queries]
+
+    def arrive(self, number: int, patience: float, *, poison: bool) -> None:
+        if poison:
+            self.poisoned.add(number)
+        self.deadlines[number] = self.now + patience
+        try:
+            self.answers[number] = self.batcher.submit(number, deadline=self.now + patience)
+        except OverloadedError:
+            assert self.batcher.statistics().waiting == self.LIMITS.max_queue_size
+            self.shed.add(number)
+
+    async def end(self) -> None:
+        self.arriving = 0
+        self.batcher.drain()
+        await asyncio.wait(self.answers.values(), timeout=5)
+
+    def check(self) -> None:
+        assert self.ran == sorted(self.ran)
+        assert len(self.ran) == len(set(self.ran))
+        for number, answer in self.answers.items():
+            assert answer.done()
+            if answer.cancelled():
+                continue
+            error = answer.exception()
+            if error is None:
+                assert number in self.ran
+                assert answer.result()[0] == number * 2
+            elif isinstance(error, DeadlineExceededError):
+                assert number not in self.ran
+                assert self.deadlines[number] <= self.now
+            else:
+                assert type(error) is ServingError
+                assert number in self.poisoned
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.sampled_from([0.0, 0.001, 1.0, NEVER]), st.booleans()),
+        st.tuples(st.just("cancel"), st.integers(0, 60), st.just(False)),
+        st.tuples(st.just("pass"), st.sampled_from([0.0005, 0.005, 2.0]), st.booleans()),
+        st.tuples(st.just("turn"), st.integers(1, 4), st.booleans()),
+    ),
+    max_size=60,
+)
+
+
+@given(steps=STEPS)
+def test_every_request_gets_one_answer(steps):
+    """Whatever comes when: an answer of its own, its own failure, 504 at its deadline, or nothing once cancelled."""
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            story = Story(pool)
+            for number, (what, amount, also) in enumerate(steps):
+                if what == "arrive":
+                    story.arrive(number, amount, poison=also)
+                elif what == "cancel" and amount in story.answers:
+                    story.answers[int(amount)].cancel()
+                elif what == "pass":
+                    story.now += amount
+                    story.arriving = int(also)
+                else:
+                    for _ in range(int(amount)):
+                        await asyncio.sleep(0)
+            if story.answers:
+                await story.end()
+            story.check()
+
+    asyncio.run(scenario())

@@ -1,0 +1,283 @@
+import asyncio
+import gc
+import json
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.batching.batcher import Batcher
+from chassis.batching.feeding import MAX_LARGE_WAITING, Feeder
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call, Deadline
+from chassis.receipt import Receipt
+from chassis.wire.problems import DeadlineExceededError, InvalidRequestError, OverloadedError, ServingError
+from functions.rank_items.handler import RankItems
+from recsys.contracts.wire import Model
+from recsys.ranking.model import Query, Ranking
+
+NEVER = math.inf
+LIMITS = BatchLimits(max_batch_size=4, max_queue_size=32)
+
+R = TypeVar("R")
+
+
+class Held:
+    """A batcher whose batches take a second of its own clock, on a thread, and end one by one as they are let."""
+
+    def __init__(self, executor: ThreadPoolExecutor, answer: Callable[[str], str] = str.upper) -> None:
+        self.now = 0.0
+        self.batches: list[list[str]] = []
+        self._answer = answer
+        self._let = threading.Semaphore(0)
+        self.batcher = Batcher(self._rank, limits=LIMITS, executor=executor, clock=lambda: self.now)
+        self.feeder = Feeder(self.batcher)
+
+    def _rank(self, queries: Sequence[str]) -> list[str]:
+        self.batches.append(list(queries))
+        self.now += 1.0
+        # The first batch teaches that batches are too long for the event loop, and runs on it.
+        if len(self.batches) > 1:
+            self._let.acquire()
+        return [self._answer(query) for query in queries]
+
+    def let(self, batches: int = 1) -> None:
+        self._let.release(batches)
+
+    @property
+    def waiting(self) -> int:
+        return self.batcher.statistics().waiting
+
+
+@asynccontextmanager
+async def holding() -> AsyncIterator[Held]:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        held = Held(pool)
+        await held.batcher.submit("learns", deadline=NEVER)
+        occupying = held.batcher.submit("occupies", deadline=NEVER)
+        await until(lambda: len(held.batches) == 2)
+        try:
+            yield held
+        finally:
+            held.let(1000)
+            await asyncio.wait([occupying])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def outcomes(
+    feeder: Feeder[str, R], queries: Sequence[str | ServingError], deadline: float = NEVER
+) -> list[R | ServingError]:
+    async with aclosing(feeder.rank(queries, deadline=deadline)) as told:
+        return [each if isinstance(each, ServingError) else each[0] async for each in told]
+
+
+def feed(held: Held, queries: Sequence[str | ServingError]) -> "asyncio.Task[list[str | ServingError]]":
+    return asyncio.create_task(outcomes(held.feeder, queries))
+
+
+def crowd(name: str, count: int = 40) -> list[str]:
+    return [f"{name}{number}" for number in range(count)]
+
+
+async def test_what_one_batch_can_hold_is_queued_at_once(turns):
+    """A small request is as many single ones, however many come."""
+    async with holding() as held:
+        requests = [feed(held, crowd(name, 4)) for name in "abcde"]
+        await turns()
+        assert held.waiting == 20
+        held.let(6)
+        assert [len(each) for each in await asyncio.gather(*requests)] == [4] * 5
+        assert [len(batch) for batch in held.batches] == [1, 1, 4, 4, 4, 4, 4]
+
+
+async def test_large_requests_leave_room_for_others(turns):
+    """However many large requests come, half of the queue is there for single ones, and batches are full."""
+    async with holding() as held:
+        requests = [feed(held, crowd(name)) for name in "abcd"]
+        await turns()
+        assert held.waiting == LIMITS.max_queue_size // 2
+        single = held.batcher.submit("single", deadline=NEVER)
+        held.let(6)
+        assert (await single)[0] == "SINGLE"
+        held.let(1000)
+        results = await asyncio.gather(*requests)
+        assert results == [[each.upper() for each in crowd(name)] for name in "abcd"]
+        assert held.batcher.statistics().dropped.get("shed", 0) == 0
+        assert {len(batch) for batch in held.batches[2:-1]} == {4}
+
+
+async def test_large_requests_are_served_in_the_order_they_came(turns):
+    """A later one does not hold up the earlier ones."""
+    ended: list[str] = []
+    async with holding() as held:
+
+        async def follow(name: str) -> None:
+            await outcomes(held.feeder, crowd(name))
+            ended.append(name)
+
+        requests = [asyncio.create_task(follow(name)) for name in "abcdef"]
+        await turns()
+        held.let(1000)
+        await asyncio.gather(*requests)
+    assert ended == list("abcdef")
+
+
+async def test_a_queue_full_of_others_refuses_each_item(turns):
+    """Where not one place is left to wait for, every item gets its own 503 at once."""
+    async with holding() as held:
+        others = [held.batcher.submit(each, deadline=NEVER) for each in crowd("o", LIMITS.max_queue_size)]
+        for size in (3, 40):
+            refused = await outcomes(held.feeder, crowd("a", size))
+            assert [type(each) for each in refused] == [OverloadedError] * size
+        assert held.batcher.statistics().dropped["shed"] == 43
+        held.let(1000)
+        await asyncio.gather(*others)
+
+
+async def test_a_full_queue_with_a_place_of_its_own_is_waited_for(turns):
+    """A request that has got one place uses it again and again."""
+    async with holding() as held:
+        others = [held.batcher.submit(each, deadline=NEVER) for each in crowd("o", LIMITS.max_queue_size - 1)]
+        requests = [feed(held, crowd("a", 3)), feed(held, crowd("b", 3))]
+        await turns()
+        held.let(1000)
+        mine, refused = await asyncio.gather(*requests)
+        assert mine == ["A0", "A1", "A2"]
+        assert [type(each) for each in refused] == [OverloadedError] * 3
+        await asyncio.gather(*others)
+
+
+async def test_too_many_large_requests_are_refused(turns):
+    """Only so many wait for their turn; malformed items keep their own error, and small requests pass."""
+    async with holding() as held:
+        turns_at_once = LIMITS.max_queue_size // 2 // (2 * LIMITS.max_batch_size)
+        waiting = [feed(held, crowd("a", 9)) for _ in range(turns_at_once + MAX_LARGE_WAITING)]
+        await turns()
+        malformed = InvalidRequestError()
+        refused = await outcomes(held.feeder, [malformed, *crowd("b", 9)])
+        assert refused[0] is malformed
+        assert [type(each) for each in refused[1:]] == [OverloadedError] * 9
+        small = feed(held, crowd("c", 2))
+        waiting[-1].cancel()
+        await turns()
+        again = feed(held, crowd("d", 9))
+        held.let(1000)
+        assert await small == ["C0", "C1"]
+        assert len(await again) == 9
+        await asyncio.gather(*waiting[:-1])
+
+
+@pytest.mark.parametrize("count", [4, 40])
+async def test_who_leaves_takes_the_rest_along(turns, count):
+    """After a cancellation nothing of the request is ranked but the batch that runs, and its turn goes to the next."""
+    async with holding() as held:
+        leaving = feed(held, crowd("a", count))
+        await turns()
+        held.let()
+        await until(lambda: len(held.batches) == 3)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        held.let(1000)
+        assert await feed(held, crowd("b")) == [each.upper() for each in crowd("b")]
+    assert [query for batch in held.batches for query in batch if query.startswith("a")] == crowd("a", 4)
+    assert held.batcher.statistics().dropped["cancelled"] == min(count - 4, 4)
+
+
+async def test_errors_nobody_reads_any_more_are_no_news(turns):
+    """Whoever leaves when all of it has expired leaves no error behind for the event loop to complain of."""
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with holding() as held:
+        late = held.feeder.rank(crowd("a", 4), deadline=held.now + 0.5)
+        first = asyncio.ensure_future(anext(late))
+        await turns()
+        held.now += 1.0
+        held.let()
+        assert type(await first) is DeadlineExceededError
+        await late.aclose()
+    del late, first
+    gc.collect()
+    assert told == []
+
+
+async def test_a_deadline_that_passes_ends_the_feeding(turns):
+    """What is fed after the deadline is not ranked."""
+    async with holding() as held:
+        request = asyncio.create_task(outcomes(held.feeder, crowd("a", 12), deadline=held.now + 0.5))
+        await turns()
+        held.let(1000)
+        results = await request
+    assert results[:4] == ["A0", "A1", "A2", "A3"]
+    assert {type(each) for each in results[4:]} == {DeadlineExceededError}
+    assert [len(batch) for batch in held.batches] == [1, 1, 4]
+
+
+@given(size=st.integers(1, 40), room=st.integers(1, 100), requests=st.lists(st.integers(1, 90), max_size=6))
+def test_many_get_what_each_would_get_alone(size, room, requests):
+    """Whatever the bounds and whoever else asks: each answer in its place, and none is shed that waits for others' turns."""
+
+    async def scenario() -> list[list[int | ServingError]]:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            limits = BatchLimits(max_batch_size=size, max_queue_size=max(size, room, 8))
+            batcher: Batcher[int, int] = Batcher(lambda many: [each * 2 for each in many], limits=limits, executor=pool)
+            feeder = Feeder(batcher)
+
+            async def ask(count: int) -> list[int | ServingError]:
+                async with aclosing(feeder.rank(range(count), deadline=NEVER)) as told:
+                    return [each if isinstance(each, ServingError) else each[0] async for each in told]
+
+            return await asyncio.gather(*map(ask, requests))
+
+    assert asyncio.run(scenario()) == [[number * 2 for number in range(count)] for count in requests]
+
+
+async def test_the_batch_door_stops_for_a_caller_who_has_gone(turns):
+    """rank_items' handler, cancelled, leaves nothing in the queue."""
+    ranked: list[int] = []
+    started, let = threading.Event(), threading.Event()
+
+    def rank(queries: Sequence[Query]) -> list[Ranking]:
+        ranked.append(len(queries))
+        if len(ranked) > 1:
+            started.set()
+            let.wait(10)
+        return [Ranking([], []) for _ in queries]
+
+    one = {
+        "features": {"age_group": "x", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0},
+        "history": [],
+    }
+    clock = 0.0
+    with ThreadPoolExecutor(max_workers=1) as pool:
+
+        def slow(queries: Sequence[Query]) -> list[Ranking]:
+            nonlocal clock
+            clock += 1.0
+            return rank(queries)
+
+        batcher = Batcher(slow, limits=LIMITS, executor=pool, clock=lambda: clock)
+        handler = RankItems(batcher, model=Model("m", "1"))
+
+        def call(count: int) -> Call:
+            body = json.dumps({"requests": [one] * count}).encode()
+            return Call(body, [], "id", Receipt(0.0), Deadline(NEVER))
+
+        assert len(json.loads((await handler(call(1))).body)["results"]) == 1
+        leaving = asyncio.ensure_future(handler(call(40)))
+        await until(started.is_set)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        let.set()
+        assert len(json.loads((await handler(call(2))).body)["results"]) == 2
+    assert ranked == [1, 4, 2]

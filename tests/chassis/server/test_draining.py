@@ -1,0 +1,159 @@
+"""The production entry as a process: starting, draining under load, exit statuses."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import httpx
+import pytest
+
+from chassis.server import draining as server
+from tests.running import ROOT, Running, running, shell_command, take_port
+
+pytestmark = pytest.mark.may_block
+
+STORE = {"FEATURE_STORE_URL": "memory:"}
+
+
+def run_to_end(function: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        shell_command(function),
+        cwd=ROOT,
+        env={**os.environ, "AUTH": "off", "METRICS_PORT": "0", **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_both_entries_give_the_same_bytes():
+    """The production shell and the framework's own command answer alike, errors included."""
+    with running("extract_features", STORE) as shell, running("extract_features", STORE, stock=True) as stock:
+        bodies: list[object] = [{"user_id": "user_1"}, {"user_ids": ["a", "b"]}, {"user_id": 1}, []]
+        for body in bodies:
+            ours, theirs = shell.post(body), stock.post(body)
+            assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
+            assert ours.headers["content-type"] == theirs.headers["content-type"]
+        for path in ("/other", "/livez"):
+            assert httpx.get(shell.url + path).content == httpx.get(stock.url + path).content
+
+
+def test_sigterm_ends_with_status_0():
+    """An idle instance told to stop ends cleanly and at once."""
+    with running("extract_features", {**STORE, "DRAIN_LINGER_S": "0"}) as service:
+        assert service.stop() == 0
+
+
+def test_sigint_ends_with_status_0():
+    """Ctrl-C is as clean an end as SIGTERM."""
+    with running("extract_features", STORE) as service:
+        assert service.stop(signal.SIGINT) == 0
+
+
+def connect_again_and_again(address: tuple[str, int]) -> None:
+    while True:
+        socket.create_connection(address).close()
+
+
+@pytest.mark.parametrize("keep_alive", [True, False], ids=["pooled", "one connection each"])
+def test_sigterm_under_load_loses_no_request(keep_alive):
+    """Requests whose connection was accepted get a whole answer, however the caller connects."""
+    lost: list[str] = []
+    answered: list[int] = []
+
+    def call_until_refused(service: Running) -> None:
+        limits = httpx.Limits(max_keepalive_connections=8 if keep_alive else 0)
+        with httpx.Client(limits=limits, timeout=10) as client:
+            while True:
+                try:
+                    answered.append(client.post(service.url, json={"user_id": "u"}).status_code)
+                except httpx.ConnectError:
+                    return
+                except httpx.HTTPError as error:
+                    lost.append(repr(error))
+                    return
+
+    with running("extract_features", STORE) as service:
+        callers = [threading.Thread(target=call_until_refused, args=(service,)) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+        deadline = time.monotonic() + 10
+        while len(answered) < 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert service.stop() == 0
+        for caller in callers:
+            caller.join()
+    assert lost == []
+    assert len(answered) >= 100
+    assert set(answered) == {200}
+
+
+def test_a_draining_instance_says_so_and_still_answers():
+    """After SIGTERM an open connection is told not to come back, and gets its answers until then."""
+    with running("extract_features", {**STORE, "DRAIN_LINGER_S": "10"}) as service:
+        address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+        with socket.create_connection(address) as open_before:
+            service.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionError):
+                connect_again_and_again(address)
+            open_before.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            with open_before.makefile("rb") as answers:
+                answer = answers.read().lower()
+        assert answer.startswith(b"http/1.1 503")
+        assert b"connection: close" in answer
+        assert service.process.wait(timeout=5) == 0
+
+
+class Queue:
+    """A listener whose accept queue is what the test says."""
+
+    def __init__(self, *found: socket.socket | OSError) -> None:
+        self._found = list(found)
+
+    def accept(self) -> tuple[socket.socket, None]:
+        found = self._found.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found, None
+
+
+@pytest.mark.parametrize(
+    "end", [BlockingIOError(), OSError(errno.EMFILE, "too many open files")], ids=["empty", "full"]
+)
+def test_whatever_the_queue_holds_the_drain_goes_on(end):
+    """A caller who has gone does not hide those behind it; without descriptors the rest is left to the kernel."""
+    with socket.socket() as one, socket.socket() as other:
+        queue = Queue(one, ConnectionAbortedError(), other, end)
+        assert list(server._accept_all(queue)) == [one, other]  # type: ignore[arg-type]
+
+
+def test_wrong_settings_are_listed_and_end_with_2():
+    """Every fault of the environment is named before anything is opened."""
+    ended = run_to_end("rank_items", {"PORT": "x", "MAX_BATCH_SIZE": "64", "MAX_QUEUE_SIZE": "10", "MODEL_PATH": ""})
+    assert ended.returncode == 2
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 3
+    assert "PORT must be an integer" in ended.stderr
+    assert "MODEL_PATH is not set" in ended.stderr
+    assert "MAX_QUEUE_SIZE (10) below MAX_BATCH_SIZE (64)" in ended.stderr
+
+
+def test_a_missing_artefact_ends_with_1(tmp_path):
+    """An instance that can never be ready ends, and its log says why."""
+    ended = run_to_end("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
+    assert ended.returncode == 1
+    assert "start_failed" in ended.stderr
+    assert "No such file" in ended.stderr
+
+
+def test_a_taken_port_ends_with_1():
+    """A port somebody else has is named in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run_to_end("extract_features", {**STORE, "PORT": str(taken.getsockname()[1])})
+    assert ended.returncode == 1
+    assert "cannot listen on 127.0.0.1" in ended.stderr

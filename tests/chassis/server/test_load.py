@@ -1,0 +1,72 @@
+import asyncio
+import json
+import socket
+
+import pytest
+
+from chassis.server import load
+from chassis.server.load import Load, report_load
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_concurrency_is_weighted_by_time():
+    """One request for a quarter of the second and a second one for half of that make 0.375."""
+    clock = Clock()
+    measured = Load(clock)
+    measured.arrive()
+    clock.now += 0.125
+    measured.arrive()
+    clock.now += 0.125
+    measured.leave()
+    measured.leave()
+    clock.now += 0.75
+    assert measured.report() == (0.375, 2)
+
+
+def test_what_is_in_flight_goes_on_counting():
+    """A request that outlives a report counts fully in the next, and arrives only once."""
+    clock = Clock()
+    measured = Load(clock)
+    measured.arrive()
+    clock.now += 1
+    assert measured.report() == (1.0, 1)
+    clock.now += 1
+    assert measured.report() == (1.0, 0)
+    assert measured.in_flight == 1
+
+
+def test_no_time_means_no_concurrency():
+    """Two reports in the same instant divide nothing by zero."""
+    measured = Load(Clock())
+    assert measured.report() == (0.0, 0)
+
+
+async def test_reports_reach_the_socket(tmp_path, monkeypatch):
+    """A listener gets one datagram per period; a listener that comes late gets the next ones."""
+    monkeypatch.setattr(load, "REPORT_PERIOD_S", 0.005)
+    path = str(tmp_path / "stats.sock")
+    measured = Load()
+    measured.arrive()
+    reporting = asyncio.create_task(report_load(measured, path=path, pod="pod-1"))
+    await asyncio.sleep(0.02)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.setblocking(False)
+        report = json.loads(await asyncio.get_running_loop().run_in_executor(None, _receive, listener))
+    reporting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reporting
+    assert report["pod"] == "pod-1"
+    assert report["concurrency"] == pytest.approx(1.0, abs=0.01)
+
+
+def _receive(listener: socket.socket) -> bytes:
+    listener.settimeout(5)
+    return listener.recv(1024)

@@ -1,0 +1,320 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from chassis.call import Call, Handler, Reply
+from chassis.environment import Reader
+from chassis.server.presence import ClientGoneError
+from chassis.server.service import Service, State
+from chassis.server.settings import ServingSettings
+from chassis.wire.problems import OverloadedError
+
+SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
+
+
+async def echo(call: Call) -> Reply:
+    call.receipt.mark("echo")
+    return Reply(call.body)
+
+
+def serve(handler: Handler = echo, *, events: list[str] | None = None) -> Service:
+    log = events if events is not None else []
+
+    @asynccontextmanager
+    async def open_handler() -> AsyncIterator[Handler]:
+        log.append("opened")
+        yield handler
+        log.append("closed")
+
+    return Service("echo", open_handler, settings=SETTINGS)
+
+
+def scope(method: str = "POST", path: str = "/", **headers: str) -> dict[str, object]:
+    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return {"type": "http", "method": method, "path": path, "headers": pairs}
+
+
+def sending(*parts: bytes, gone: bool = False):
+    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts[:-1]]
+    if gone:
+        messages.append({"type": "http.disconnect"})
+    else:
+        messages.append({"type": "http.request", "body": parts[-1] if parts else b"", "more_body": False})
+
+    async def receive() -> dict[str, object]:
+        return messages.pop(0)
+
+    return receive
+
+
+def header(reply: Reply, name: bytes) -> str:
+    return next((value.decode() for key, value in reply.headers if key == name), "")
+
+
+async def test_a_request_reaches_the_handler():
+    """A POST to the door is answered by the handler, with a receipt and a request id."""
+    reply = await serve().answer(scope(x_request_id="abc"), sending(b'{"a"', b":1}"))
+    assert (reply.status, reply.body, reply.content_type) == (200, b'{"a":1}', b"application/json")
+    assert header(reply, b"x-request-id") == "abc"
+    assert "echo;dur=" in header(reply, b"server-timing")
+    assert 'rev;desc="echo-00001"' in header(reply, b"server-timing")
+
+
+@pytest.mark.parametrize("given", [None, "", "with space", "x" * 129, "caf\xe9"])
+async def test_a_request_id_is_made_where_none_is_usable(given):
+    """A missing or unusable request id is replaced, never echoed."""
+    headers = {} if given is None else {"x_request_id": given}
+    reply = await serve().answer(scope(**headers), sending(b"{}"))
+    assert len(header(reply, b"x-request-id")) == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/", 405, "POST"),
+        ("PUT", "/", 405, "POST"),
+        ("POST", "/readyz", 405, "GET, HEAD"),
+        ("GET", "/other", 404, ""),
+        ("POST", "/other", 404, ""),
+    ],
+)
+async def test_other_doors_are_problems(method, path, status, allow):
+    """Unknown paths and methods are told apart, and a 405 names what is allowed."""
+    reply = await serve().answer(scope(method, path), sending(b"{}"))
+    assert (reply.status, reply.content_type) == (status, b"application/problem+json")
+    assert header(reply, b"allow") == allow
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/x-www-form-urlencoded", "", "application/vnd.shop.v1+json", "application/cloudevents+json; charset=UTF-8; x=1", "application/json; charset=utf-8;"]
+)  # fmt: skip
+async def test_json_comes_under_several_names(content_type):
+    """JSON is taken as itself, unnamed, and as what curl -d calls it."""
+    reply = await serve().answer(scope(content_type=content_type), sending(b"{}"))
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/xml",
+        "application/json; charset=latin-1",
+        "application/json; x=1; charset=latin-1",
+        "x",
+    ],
+)
+async def test_other_media_types_are_refused(content_type):
+    """What says it is something else is not read."""
+    reply = await serve().answer(scope(content_type=content_type), sending(b"{}"))
+    assert reply.status == 415
+
+
+@pytest.mark.parametrize("parts", [[b"x" * 1025], [b"x" * 600, b"x" * 600]])
+async def test_a_body_over_the_limit_is_refused_when_found(parts):
+    """A body that turns out too long is refused as soon as the limit is passed."""
+    assert (await serve().answer(scope(), sending(*parts))).status == 413
+
+
+async def test_a_body_announced_over_the_limit_is_not_read():
+    """A content length over the limit is enough to refuse."""
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError("must not be read")
+
+    assert (await serve().answer(scope(content_length="1025"), receive)).status == 413
+
+
+async def test_a_caller_that_leaves_while_sending_is_told_nothing():
+    """There is nobody to answer when the connection closes before the body is complete."""
+    service = serve()
+    with pytest.raises(ClientGoneError):
+        await service.answer(scope(), sending(b"{", gone=True))
+    assert service.load.in_flight == 0
+    assert service.arriving(within_s=60) == 0
+
+
+async def stalled() -> dict[str, object]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing came", "a part came"])
+async def test_a_body_that_is_not_whole_in_time_is_not_waited_for(begun):
+    """The budget covers the upload: 504, the connection ends because the rest may still come, and nothing stays behind."""
+    service = serve()
+    parts = [{"type": "http.request", "body": b"{", "more_body": True}] if begun else []
+
+    async def receive() -> dict[str, object]:
+        return parts.pop() if parts else await stalled()
+
+    reply = await service.answer(scope(x_request_timeout_ms="20"), receive)
+    assert (reply.status, header(reply, b"connection")) == (504, "close")
+    assert (service.load.in_flight, service.arriving(within_s=60)) == (0, 0)
+
+
+async def test_only_young_readers_are_arriving():
+    """A body that has been on its way for longer than somebody would wait for it is not counted."""
+    service = serve()
+    readers = [asyncio.create_task(service.answer(scope(), stalled)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    assert (service.arriving(within_s=60), service.arriving(within_s=0.04)) == (2, 0)
+    readers.append(asyncio.create_task(service.answer(scope(), stalled)))
+    await asyncio.sleep(0)
+    assert service.arriving(within_s=0.04) == 1
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    assert service.arriving(within_s=60) == 0
+
+
+async def test_a_body_that_is_there_is_not_read():
+    """Who has the whole body already hands it over; its limit is the same."""
+    service = serve()
+    assert (await service.answer(scope(), stalled, b"{}")).body == b"{}"
+    assert (await service.answer(scope(), stalled, b"")).status == 200
+    assert (await service.answer(scope(), stalled, b"x" * 1025)).status == 413
+
+
+async def test_an_error_of_the_tree_keeps_its_status_and_headers():
+    """A shed request gets 503 and the time to come back."""
+
+    async def shed(call: Call) -> Reply:
+        raise OverloadedError(retry_after_s=2.4)
+
+    reply = await serve(shed).answer(scope(), sending(b"{}"))
+    assert reply.status == 503
+    assert header(reply, b"retry-after") == "2"
+    assert json.loads(reply.body)["code"] == "overloaded"
+
+
+async def test_a_crash_tells_nothing_of_the_inside(caplog):
+    """An unexpected error is a 500 without any of its text, logged once with its trace."""
+
+    async def crash(call: Call) -> Reply:
+        raise ValueError("secret path /etc/passwd")
+
+    reply = await serve(crash).answer(scope(), sending(b"{}"))
+    assert reply.status == 500
+    assert b"secret" not in reply.body
+    assert [record.message for record in caplog.records] == ["request_crashed"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget_s"),
+    [(None, 1.0), ("250", 0.25), ("999999", 10.0), ("nan", 1.0), ("-5", 1.0), ("soon", 1.0), ("inf", 10.0)],
+)
+async def test_the_budget_comes_with_the_request(asked, budget_s):
+    """The caller's budget counts, capped; an unusable one is the default."""
+    left = []
+
+    async def note(call: Call) -> Reply:
+        left.append(call.deadline.left_s())
+        return Reply(b"")
+
+    await serve(note).answer(scope(**({} if asked is None else {"x_request_timeout_ms": asked})), sending(b"{}"))
+    assert left[0] == pytest.approx(budget_s, abs=0.1)
+
+
+async def test_a_handler_over_the_budget_is_stopped():
+    """When the budget is spent the handler's work is cancelled and the answer is 504."""
+    cancelled = asyncio.Event()
+
+    async def hang(call: Call) -> Reply:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    reply = await serve(hang).answer(scope(x_request_timeout_ms="10"), sending(b"{}"))
+    assert reply.status == 504
+    assert cancelled.is_set()
+
+
+async def test_no_budget_means_no_work():
+    """A request whose budget is spent on arrival is not handed to the handler."""
+
+    async def never(call: Call) -> Reply:
+        raise AssertionError
+
+    assert (await serve(never).answer(scope(x_request_timeout_ms="0"), sending(b"{}"))).status == 504
+
+
+async def test_life_from_start_to_stop():
+    """A service opens its parts once, is ready, drains, and closes them."""
+    events: list[str] = []
+    service = serve(events=events)
+    assert service.state is State.NEW
+    await asyncio.gather(service.start(), service.start())
+    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 200
+    service.drain()
+    reply = await service.answer(scope("GET", "/readyz"), sending())
+    assert (reply.status, header(reply, b"retry-after")) == (503, "1")
+    assert (await service.answer(scope("HEAD", "/livez"), sending())).status == 200
+    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+    await service.stop()
+    assert (await service.answer(scope(), sending(b"{}"))).status == 503
+    assert events == ["opened", "closed"]
+
+
+async def test_not_ready_while_starting():
+    """While parts are being opened, probes and requests get 503."""
+    opening = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[Handler]:
+        await opening.wait()
+        yield echo
+
+    service = Service("slow", slowly, settings=SETTINGS)
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 503
+    assert (await service.answer(scope(), sending(b"{}"))).status == 503
+    opening.set()
+    await starting
+    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_instance_told_to_drain_while_it_starts_stays_draining(fails):
+    """However the start ends, nobody is sent to an instance that is about to go."""
+    opening = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[Handler]:
+        await opening.wait()
+        if fails:
+            raise OSError("no such model")
+        yield echo
+
+    service = Service("slow", slowly, settings=SETTINGS)
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    service.drain()
+    opening.set()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert service.state is State.DRAINING
+    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 503
+    assert (await service.answer(scope(), sending(b"{}"))).status == (503 if fails else 200)
+
+
+async def test_a_failed_start_can_be_tried_again(caplog):
+    """A request to a service that cannot start gets 503; the next one tries once more."""
+    attempts: list[int] = []
+
+    @asynccontextmanager
+    async def second_time_lucky() -> AsyncIterator[Handler]:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError("no such model")
+        yield echo
+
+    service = Service("flaky", second_time_lucky, settings=SETTINGS)
+    assert (await service.answer(scope(), sending(b"{}"))).status == 503
+    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+    assert [record.message for record in caplog.records] == ["start_failed"]

@@ -1,0 +1,201 @@
+import json
+from typing import Annotated
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta, Struct
+
+from chassis.wire.decoding import NOT_TEXT, Decoder
+from chassis.wire.problems import InvalidRequestError, NotJsonError
+from recsys.contracts import wire
+
+
+class Inner(Struct, frozen=True, forbid_unknown_fields=True):
+    number: Annotated[float, Meta(ge=0, le=1)]
+
+
+class Sample(Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=5)]
+    count: Annotated[int, Meta(ge=1, le=100)] = 5
+    inner: Inner | None = None
+    items: Annotated[list[str], Meta(min_length=1, max_length=3)] = msgspec.field(default_factory=lambda: ["a"])
+    on: bool = False
+    free: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Lengths(Struct, frozen=True):
+    name: str
+    length: float
+
+
+decoder = Decoder(Sample)
+
+
+def faults(body: bytes) -> dict[str, str]:
+    with pytest.raises(InvalidRequestError) as caught:
+        decoder.decode(body)
+    return {fault.path: fault.detail for fault in caught.value.faults}
+
+
+def test_valid_body_is_decoded():
+    """A body within the rules becomes the type, defaults filled in."""
+    assert decoder.decode(b'{"name": "abc"}') == Sample("abc")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b" ", b"{", b"{'name': 'a'}", b"nonsense", b"\xff\xfe", b'{"name":"\xff"}', b'{"name":"a"} 1', b'{"name":"a\x01"}',
+     b"\xef\xbb\xbf{}", b'{"count":NaN}', b'{"count":Infinity}', b"[" * 200_000],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_json_is_told_apart(body):
+    """Text that is not JSON in UTF-8 is refused as such, whatever else may be wrong with it."""
+    with pytest.raises(NotJsonError):
+        decoder.decode(body)
+
+
+def test_all_faults_come_at_once():
+    """Every fault of a body is listed with its JSON path."""
+    body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null,"d"],"on":"yes","other":1}'
+    assert faults(body) == {
+        "$.name": "is missing",
+        "$.count": "must be at least 1",
+        "$.inner.number": "must be at most 1",
+        "$.inner.x": "is not a known field",
+        "$.items": "must have at most 3 items, not 4",
+        "$.items[0]": "must be a string, not a number",
+        "$.items[2]": "must be a string, not null",
+        "$.on": "must be true or false, not a string",
+        "$.other": "is not a known field",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("true", "must be an integer, not a boolean"),
+        ('"5"', "must be an integer, not a string"),
+        ("5.5", "must be an integer, not a number"),
+        ("5.0", "must be an integer, not a number"),
+        ("101", "must be at most 100"),
+        ("9" * 5000, "must be an integer, not a number"),
+        ("1e999", "must be an integer, not a number"),
+        ("[]", "must be an integer, not an array"),
+        ("{}", "must be an integer, not an object"),
+    ],
+)
+def test_integers_are_taken_literally(text, detail):
+    """Nothing but a JSON integer within bounds is an integer."""
+    assert faults(f'{{"name":"a","count":{text}}}'.encode()) == {"$.count": detail}
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("", "must not be empty"),
+        ("abcdef", "must have at most 5 characters, not 6"),
+        (r"\u0000", "must not hold control characters"),
+        (r"a\nb", "must not hold control characters"),
+        (r"\ud800", "must not hold unpaired surrogates"),
+        (r"x\udfff", "must not hold unpaired surrogates"),
+        (r"\u0085", "must not hold control characters"),
+        ("\x7f", "must not hold control characters"),
+        ("a\x80", "must not hold control characters"),
+        ("a\x9f", "must not hold control characters"),
+        ("\ufdd0", "must not hold noncharacters"),
+        ("\ufdef", "must not hold noncharacters"),
+        ("x\uffff", "must not hold noncharacters"),
+        ("\U0001fffe", "must not hold noncharacters"),
+        ("\U0010ffff", "must not hold noncharacters"),
+    ],
+)
+def test_text_is_characters(name, detail):
+    """Strings within the length may hold anything but control characters, unpaired surrogates and noncharacters."""
+    assert faults(f'{{"name":"{name}"}}'.encode()) == {"$.name": detail}
+
+
+def test_escapes_that_mean_something_printable_pass():
+    """An escaped quote or a paired surrogate is an ordinary character."""
+    assert decoder.decode(rb'{"name":"a\"\ud83d\ude00"}').name == 'a"😀'
+
+
+@given(name=st.text(min_size=1, max_size=5))
+def test_ids_are_text_for_events_too(name):
+    """What the doors take as an id may be an attribute of an event, and the other way round."""
+    body = json.dumps({"name": name}, ensure_ascii=False).encode(errors="surrogatepass")
+    try:
+        assert decoder.decode(body).name == name
+    except (InvalidRequestError, NotJsonError):
+        assert NOT_TEXT.search(name)
+    else:
+        assert not NOT_TEXT.search(name)
+
+
+@pytest.mark.parametrize(
+    ("body", "what"), [(b"[]", "an array"), (b"null", "null"), (b'"x"', "a string"), (b"1", "a number")]
+)
+def test_the_body_must_be_an_object(body, what):
+    """JSON of another kind is valid JSON and no request."""
+    assert faults(body) == {"$": f"must be an object, not {what}"}
+
+
+def test_a_huge_number_of_faults_is_cut():
+    """A body with thousands of faults is answered with the first hundred."""
+    body = json.dumps({"name": "a", **{f"x{n}": n for n in range(5000)}}).encode()
+    assert len(faults(body)) == 100
+
+
+def test_a_field_name_is_made_printable():
+    """A caller's own field name goes into the answer cut and escaped."""
+    body = ('{"name":"a","' + "y" * 1000 + '":1,"\\ud800":2}').encode()
+    assert set(faults(body)) == {"$." + "y" * 64, "$.\\ud800"}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+known = st.fixed_dictionaries(
+    {},
+    optional={
+        "user_id": values,
+        "top_k": values | st.integers(0, 102),
+        "exclude": values | st.lists(st.text(max_size=3)),
+    },
+)
+
+
+@pytest.mark.parametrize("name", ["a", r"\u0061"], ids=["read once", "read twice"])
+def test_long_integers_are_numbers(name):
+    """Where a float is wanted an integer of any length is one, whatever else is in the body; beyond all floats, none."""
+    lengths = Decoder(Lengths)
+    for digits in ("1" + "0" * 50, "9" * 308, "-" + "7" * 41):
+        assert lengths.decode(f'{{"name":"{name}","length":{digits}}}'.encode()) == Lengths("a", float(digits))
+    with pytest.raises(InvalidRequestError) as caught:
+        lengths.decode(f'{{"name":"{name}","length":{"9" * 400}}}'.encode())
+    assert [fault.detail for fault in caught.value.faults] == ["is too large a number"]
+
+
+@given(body=known | values)
+def test_both_readings_agree(body):
+    """Whatever JSON comes: it is decoded, or refused with at least one fault, and nothing else is raised."""
+    encoded = json.dumps(body).encode()
+    try:
+        request = wire.recommend_request.decode(encoded)
+    except InvalidRequestError as error:
+        assert error.faults
+    else:
+        assert {"user_id": request.user_id} | {"top_k": request.top_k, "exclude": request.exclude} == {
+            "top_k": 5,
+            "exclude": [],
+        } | body
+
+
+@given(body=st.binary(max_size=200))
+def test_any_bytes_get_an_answer(body):
+    """Arbitrary bytes are refused with an error of the tree."""
+    with pytest.raises((NotJsonError, InvalidRequestError)):
+        wire.features_batch.decode(body)

@@ -1,0 +1,380 @@
+"""The hop transport against a server whose every byte the test decides."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from chassis.wire.transport import HttptoolsTransport
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Server:
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self.connections = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await self._talk(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(talk: Talk) -> AsyncIterator[Server]:
+    server = Server(talk)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+    try:
+        yield server
+    finally:
+        listener.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    return head, await reader.readexactly(length)
+
+
+def answering(answer: bytes) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(answer)
+
+    return talk
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[HttptoolsTransport]:
+    opened = HttptoolsTransport(max_connections=4)
+    yield opened
+    await opened.aclose()
+
+
+async def post(transport: HttptoolsTransport, url: str, body: bytes = b"{}", **timeout: float) -> httpx.Response:
+    request = httpx.Request("POST", url, content=body, extensions={"timeout": timeout})
+    return await transport.handle_async_request(request)
+
+
+async def test_a_request_goes_out_whole_and_its_answer_comes_back(transport):
+    """Method, target, headers and body arrive as given; status, headers and body come back."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(b"HTTP/1.1 418 Teapot\r\nX-Kind: Short\r\nContent-Length: 5\r\n\r\nstout")
+
+    async with serving(talk) as server:
+        request = httpx.Request("POST", server.url + "a?b=c", headers={"x-one": "1"}, content=b"body")
+        response = await transport.handle_async_request(request)
+    head, body = seen[0]
+    assert head.startswith(b"POST /a?b=c HTTP/1.1\r\n")
+    assert b"x-one: 1\r\n" in head
+    assert body == b"body"
+    assert (response.status_code, response.headers["x-kind"], response.content) == (418, "Short", b"stout")
+    assert response.request is request
+
+
+async def test_connections_are_kept_and_used_again(transport):
+    """Requests one after the other share a connection."""
+    async with serving(answering(OK)) as server:
+        for _ in range(5):
+            assert (await post(transport, server.url)).content == b"ok"
+    assert server.connections == 1
+
+
+async def test_requests_at_once_get_connections_of_their_own_up_to_the_limit(transport):
+    """No more connections than allowed are opened; further requests wait their turn."""
+    async with serving(answering(OK)) as server:
+        responses = await asyncio.gather(*(post(transport, server.url) for _ in range(20)))
+    assert {response.content for response in responses} == {b"ok"}
+    assert server.connections == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+    ],
+    ids=["chunked", "interim"],
+)
+async def test_framings(transport, answer):
+    """Chunks and interim answers are put together."""
+    async with serving(answering(answer)) as server:
+        assert (await post(transport, server.url)).content == b"ok"
+        assert (await post(transport, server.url)).content == b"ok"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it", b"all of it"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nok", b"ok"),
+    ],
+    ids=["HTTP/1.0", "empty", "after an interim one"],
+)
+async def test_an_answer_may_end_with_its_connection(transport, answer, body):
+    """With neither a length nor chunks the end of the connection is the end of the answer."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+
+    async with serving(leave) as server:
+        for _ in range(2):
+            response = await post(transport, server.url)
+            assert (response.status_code, response.content) == (200, body)
+    assert server.connections == 2
+
+
+async def test_an_old_answer_is_not_given_again(transport):
+    """A connection that closes under the second request has no answer to it, however the first one was framed."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await read_request(reader)
+
+    async with serving(once) as server:
+        assert (await post(transport, server.url)).status_code == 204
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(transport, server.url)
+    assert server.connections == 1
+
+
+async def test_trailers_are_no_headers(transport):
+    """What follows the last chunk does not change what the head said."""
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nRetry-After: 9\r\nX-Late: 1\r\n\r\n"
+    async with serving(answering(answer)) as server:
+        for _ in range(2):
+            response = await post(transport, server.url)
+            assert response.content == b"ok"
+            assert not {"retry-after", "x-late"} & set(response.headers)
+    assert server.connections == 1
+
+
+async def test_an_answer_that_says_close_ends_its_connection(transport):
+    """Connection: close is obeyed."""
+    close = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with serving(answering(close)) as server:
+        for _ in range(3):
+            assert (await post(transport, server.url)).content == b"ok"
+    assert server.connections == 3
+
+
+async def test_a_connection_closed_while_idle_is_not_used(transport):
+    """A server that closes idle connections costs a new connection, not an error."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+
+    async with serving(once) as server:
+        for _ in range(3):
+            assert (await post(transport, server.url)).content == b"ok"
+            await asyncio.sleep(0.01)
+    assert server.connections == 3
+
+
+async def test_old_connections_are_retired():
+    """Beyond its age a connection is closed after use, so that names are looked up again."""
+    transport = HttptoolsTransport(max_age_s=0.0)
+    async with serving(answering(OK)) as server:
+        for _ in range(2):
+            await post(transport, server.url)
+            await asyncio.sleep(0.001)
+    assert server.connections == 2
+
+
+async def test_nobody_listens(transport, free_port):
+    """A refused connection is a ConnectError: nothing was sent."""
+    with pytest.raises(httpx.ConnectError):
+        await post(transport, f"http://127.0.0.1:{free_port}/")
+
+
+async def test_a_name_that_does_not_resolve(transport):
+    """An unknown host is a ConnectError."""
+    with pytest.raises(httpx.ConnectError):
+        await post(transport, "http://no-such-host.invalid/")
+
+
+async def test_no_answer_in_time(transport):
+    """A silent server is a ReadTimeout, and its connection is not used again."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with serving(silent) as server:
+        for _ in range(2):
+            with pytest.raises(httpx.ReadTimeout):
+                await post(transport, server.url, read=0.02)
+    assert server.connections == 2
+
+
+async def test_no_connection_gets_free_in_time():
+    """A request that finds every connection busy for too long is a PoolTimeout."""
+    release = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await release.wait()
+        writer.write(OK)
+
+    transport = HttptoolsTransport(max_connections=1)
+    async with serving(slow) as server:
+        first = asyncio.create_task(post(transport, server.url))
+        await asyncio.sleep(0.01)
+        with pytest.raises(httpx.PoolTimeout):
+            await post(transport, server.url, pool=0.02)
+        release.set()
+        assert (await first).content == b"ok"
+
+
+async def test_a_posts_stages_share_its_time():
+    """What a post waited for a connection is gone when it waits for its answer."""
+    release = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await release.wait()
+        writer.write(OK)
+        await read_request(reader)
+        await asyncio.Event().wait()
+
+    transport = HttptoolsTransport(max_connections=1)
+    async with serving(slow) as server:
+        url, began = httpx.URL(server.url), time.monotonic()
+        first = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=5))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.3, release.set)
+        with pytest.raises(httpx.ReadTimeout):
+            await transport.post(url, [], b"{}", timeout_s=0.5)
+        assert time.monotonic() - began < 0.7
+        assert (await first).status == 200
+    await transport.aclose()
+
+
+async def test_a_connection_that_is_not_accepted_in_time(transport, monkeypatch):
+    """A connect that hangs is a ConnectTimeout."""
+
+    async def hang(*_args: object, **_kwargs: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop().__class__, "create_connection", hang, raising=False)
+    with pytest.raises(httpx.ConnectTimeout):
+        await post(transport, "http://127.0.0.1:9/", connect=0.01)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ],
+    ids=["nothing", "half a head", "an interim answer", "half a body", "no last chunk"],
+)
+async def test_a_connection_that_closes_before_the_answer_is_whole(transport, start):
+    """An answer that never becomes whole is a RemoteProtocolError."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(start)
+
+    async with serving(leave) as server:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(transport, server.url)
+
+
+async def test_a_connection_that_breaks(transport):
+    """A reset is a ReadError."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.transport.abort()
+
+    async with serving(reset) as server:
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+            await post(transport, server.url)
+
+
+async def test_an_answer_that_is_not_http(transport):
+    """Garbage is a RemoteProtocolError and ends the connection."""
+    async with serving(answering(b"SSH-2.0-OpenSSH_9.2\r\n")) as server:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(transport, server.url)
+
+
+async def test_more_than_was_asked_for_ends_the_connection(transport):
+    """Bytes after the answer could be taken for the next one, so their connection is dropped."""
+    async with serving(answering(OK + OK)) as server:
+        for _ in range(2):
+            assert (await post(transport, server.url)).content == b"ok"
+            await asyncio.sleep(0.01)
+    assert server.connections == 2
+
+
+async def test_a_cancelled_request_takes_its_connection_along(transport):
+    """After a cancellation the half-used connection serves nobody else."""
+    hold = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await hold.wait()
+        writer.write(OK)
+
+    async with serving(slow) as server:
+        request = asyncio.create_task(post(transport, server.url))
+        await asyncio.sleep(0.01)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        hold.set()
+        assert (await post(transport, server.url)).content == b"ok"
+    assert server.connections == 2
+
+
+async def test_it_carries_an_ordinary_client():
+    """The transport is a plain httpx transport."""
+    async with serving(answering(OK)) as server, httpx.AsyncClient(transport=HttptoolsTransport()) as client:
+        assert (await client.post(server.url, json={"a": 1})).text == "ok"
+
+
+async def test_connections_in_use_close_after_the_transport():
+    """Closing ends idle connections at once and busy ones with their answer."""
+    hold = asyncio.Event()
+    closed = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await hold.wait()
+        writer.write(OK)
+        await reader.read()
+        closed.set()
+
+    transport = HttptoolsTransport()
+    async with serving(slow) as server:
+        request = asyncio.create_task(post(transport, server.url))
+        await asyncio.sleep(0.01)
+        await transport.aclose()
+        hold.set()
+        assert (await request).content == b"ok"
+        await asyncio.wait_for(closed.wait(), 5)
