@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-from tools.redis_server import PROGRAM, RedisServer, redis_running
+from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 
 def pytest_configure() -> None:

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loadtests.closed_loop import Outcome, run_callers
 from localkn import control
 from localkn.state import StateDirectory as PlatformState
+from tools.bench.closed_loop import Outcome, run_callers
 from tools.recommend import running_url
 
 ROOT = Path(__file__).parents[1]

@@ -59,7 +59,7 @@ def test_a_scale_out_is_seen_live(page: Page, up: tuple[str, int]):
     front = page.locator("[data-service=recommend]")
     expect(front).to_have_attribute("data-ready", "1")
     # Three times what an instance of recommend is meant for; what it sends on together does not change that.
-    load = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(up[1]), "--callers", "60", "--seconds", "25"]
+    load = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(up[1]), "--callers", "60", "--seconds", "25"]
     with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE) as running:
         page.wait_for_function(
             "() => document.querySelector('[data-service=recommend]').dataset.ready >= 3", timeout=60_000

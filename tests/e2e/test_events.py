@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.events import chaos, outage
-from loadtests.events.pipeline import Pipeline, pipeline_running
 from recsys.ranking.artefact import ITEMS
 from tests.e2e.verbs import verb
-from tools.redis_server import PROGRAM, redis_running
+from tools.bench.redis_server import PROGRAM, redis_running
+from tools.chaos import kills, outage
+from tools.chaos.pipeline import Pipeline, pipeline_running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(400)]
 
@@ -44,7 +44,7 @@ def folder(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
     """The pipeline on that store, extract_features twice."""
-    with chaos.chaos_pipeline(folder, store) as running:
+    with kills.chaos_pipeline(folder, store) as running:
         yield running
 
 
@@ -164,9 +164,9 @@ def test_the_broker_hears_what_was_shown(pipeline: Pipeline) -> None:
 
 
 def test_killed_at_random_nothing_is_lost_and_nothing_counted_twice(pipeline: Pipeline, store: str) -> None:
-    """Every user's record is what the events say, while broker and instances die; full size: loadtests.events.chaos."""
+    """Every user's record is what the events say, while broker and instances die; full size: tools.chaos.kills."""
     dead = trigger(pipeline)["dead"]
-    outcome = asyncio.run(chaos.run(pipeline, store=store, events=2000, users=100, senders=16, seed=3))
+    outcome = asyncio.run(kills.run(pipeline, store=store, events=2000, users=100, senders=16, seed=3))
     assert outcome.kills
     assert (outcome.posts, outcome.wrong_users, outcome.waiting) == (2400, 0, 0)
     assert outcome.dead_letters == dead
@@ -175,7 +175,7 @@ def test_killed_at_random_nothing_is_lost_and_nothing_counted_twice(pipeline: Pi
 @needs_redis
 @pytest.mark.parametrize("mode", ["stop", "kill"])
 def test_without_its_store_recommend_answers_and_events_wait(mode: str, tmp_path: Path) -> None:
-    """Degraded answers, no lost event, and everything counted once when Redis is back; full size: loadtests.events.outage."""
+    """Degraded answers, no lost event, and everything counted once when Redis is back; full size: tools.chaos.outage."""
     with redis_running(tmp_path) as redis, pipeline_running(tmp_path, redis_url=redis.url) as pipeline:
         outcome = asyncio.run(outage.run(pipeline, redis, mode=mode, seconds=3.0, rate=20.0))
     assert outcome.nothing_lost, outcome

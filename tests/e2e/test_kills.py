@@ -36,7 +36,7 @@ def drive(port: int, seconds: float) -> "subprocess.Popen[str]":
     """Start callers that ask some 200 times a second, and check that every answer is whole: no hop missing in it."""
     pause_ms = CALLERS / RATE * 1000
     options = ["--port", port, "--callers", CALLERS, "--pause-ms", pause_ms, "--seconds", seconds]
-    command = [sys.executable, "-m", "loadtests.closed_loop", *map(str, options)]
+    command = [sys.executable, "-m", "tools.bench.closed_loop", *map(str, options)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

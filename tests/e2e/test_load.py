@@ -152,7 +152,7 @@ def test_the_plan_predicts_what_is_measured(pipeline):
 def measure(port: int, *, callers: int) -> float:
     """Return the recommendations a second that so many callers get, by a generator of its own."""
     assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_1"}).status_code == 200
-    command = [sys.executable, "-m", "loadtests.closed_loop", "--port", str(port), "--callers", str(callers)]
+    command = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(port), "--callers", str(callers)]
     ended = subprocess.run([*command, "--seconds", "8"], cwd=ROOT, capture_output=True, text=True, check=True)
     outcome = json.loads(ended.stdout)
     assert outcome["errors"] == 0

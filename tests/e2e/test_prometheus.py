@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 LOAD_S = 60
-LOAD = [sys.executable, "-m", "loadtests.closed_loop", "--seconds", str(LOAD_S)]
+LOAD = [sys.executable, "-m", "tools.bench.closed_loop", "--seconds", str(LOAD_S)]
 
 
 class Prometheus:

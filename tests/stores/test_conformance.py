@@ -23,7 +23,7 @@ from recsys.stores.port import (
 )
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
-from tools.redis_server import RedisServer
+from tools.bench.redis_server import RedisServer
 
 POPULATION = Features(age_group="unknown", avg_session_duration=61.5, total_purchases=2, engagement_score=0.25)
 

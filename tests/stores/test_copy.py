@@ -9,7 +9,7 @@ from recsys.contracts.wire import Features
 from recsys.stores.opening import open_store
 from recsys.stores.port import UserRecord
 from tools import store
-from tools.redis_server import RedisServer
+from tools.bench.redis_server import RedisServer
 
 pytestmark = pytest.mark.may_block
 

@@ -17,7 +17,7 @@ from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, 
 from recsys.stores.redis import RedisStore
 from recsys.stores.redis_link import Command
 from tests.running import take_port
-from tools.redis_server import PROGRAM, RedisServer, redis_running
+from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 pytestmark = [
     pytest.mark.may_block,

@@ -20,9 +20,9 @@ import httpx
 
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from loadtests.closed_loop import Door, Outcome, ask_recommend, run_callers
 from recsys.contracts import events
 from tools.acceptance.platforms import Address, Platform, renew
+from tools.bench.closed_loop import Door, Outcome, ask_recommend, run_callers
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 _SOURCE = "/run.sh/acceptance"

@@ -109,7 +109,7 @@ async def _drive(
 ) -> Outcome:
     latencies: list[float] = []
     shed = 0
-    draw = random.Random(callers)  # noqa: S311 - nothing secret
+    draw = random.Random(callers)
     end = time.monotonic() + seconds
 
     async def call(number: int) -> None:

@@ -25,8 +25,8 @@ from recsys.stores.opening import open_store
 from recsys.stores.port import Interaction
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import Server, drive, free_port, started
+from tools.bench.redis_server import PROGRAM, redis_running
 from tools.bench.report import Report, Row, Target
-from tools.redis_server import PROGRAM, redis_running
 from tools.store import copy_store
 
 _SENDERS, _READERS = 16, 10
@@ -75,7 +75,7 @@ def _start(stack: ExitStack, url: str) -> Server:
 
 def _start_hello(stack: ExitStack) -> Server:
     port = free_port()
-    command = ["uvicorn", "loadtests.compared.bare:app", "--port", str(port), "--lifespan", "off"]
+    command = ["uvicorn", "tools.bench.compared.bare:app", "--port", str(port), "--lifespan", "off"]
     command += ["--no-access-log", "--no-server-header", "--no-date-header", "--no-proxy-headers"]
     return Server("hello", port, (stack.enter_context(started(command, {}, port=port)),))
 

@@ -87,7 +87,7 @@ def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: Se
 
 def _start_compared(stack: ExitStack, env: Mapping[str, str], name: str, app: str) -> Server:
     port = free_port()
-    command = ["uvicorn", "--log-level", "warning", "--port", str(port), f"loadtests.compared.{app}"]
+    command = ["uvicorn", "--log-level", "warning", "--port", str(port), f"tools.bench.compared.{app}"]
     return Server(name, port, (stack.enter_context(started(command, env, port=port)),))
 
 

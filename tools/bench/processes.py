@@ -88,7 +88,7 @@ def in_turns(compared: Sequence[T], number: int) -> list[T]:
 
 def drive(server: Server, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0) -> Outcome:
     """Run a closed loop of *callers* against *server* and return its outcome, with CPU microseconds a request."""
-    command = ["loadtests.closed_loop", "--port", str(server.port), "--callers", str(callers), "--work", work]
+    command = ["tools.bench.closed_loop", "--port", str(server.port), "--callers", str(callers), "--work", work]
     command += ["--seconds", str(seconds), "--pause-ms", str(pause_ms)]
     before_s, began = server.cpu_s(), time.monotonic()
     ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)

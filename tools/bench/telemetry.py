@@ -30,8 +30,8 @@ import uvloop
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Histogram
 from chassis.telemetry.tracing import NoTracer
-from loadtests.closed_loop import run_callers
 from recsys import metrics
+from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import Server, free_port, in_turns, started
 from tools.bench.report import Report, Row, Target

@@ -10,10 +10,10 @@ import psutil
 import uvloop
 
 from chassis.receipt import parse_receipt
-from loadtests.closed_loop import Door, Outcome, ask_recommend, run_callers
 from loadtests.target import Target
 from localkn import control
 from localkn.errors import LocalknError
+from tools.bench.closed_loop import Door, Outcome, ask_recommend, run_callers
 from tools.plan.observations import RANKER, SERVICES, Configured, Receipts, Step, Sweep
 
 # A step during which instances came or went says nothing about either number of them.

@@ -4,7 +4,7 @@ Events while processes die: nothing lost, nothing counted twice.
 Senders post interaction events, some of them twice, in random order, while instances of extract_features and the
 broker are killed (SIGKILL) one after the other. Afterwards the store must hold exactly what the events say.
 
-    python -m loadtests.events.chaos [--store sqlite|redis] [--events 20000] [--users 500] [--senders 16]
+    python -m tools.chaos.kills [--store sqlite|redis] [--events 20000] [--users 500] [--senders 16]
 """
 
 import argparse
@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
-from loadtests.events.traffic import expected_records, make_events, repeat_some
-from tools.redis_server import redis_running
+from tools.bench.redis_server import redis_running
+from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
+from tools.chaos.traffic import expected_records, make_events, repeat_some
 
 _REPEATED = 0.2
 _KILL_AFTER_S = (0.3, 1.5)
@@ -132,7 +132,7 @@ def chaos_pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run once and print the outcome as JSON; return 1 where something was lost or counted twice."""
-    parser = argparse.ArgumentParser(prog="loadtests.events.chaos", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="tools.chaos.kills", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--store", choices=("sqlite", "redis"), default="sqlite")
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=500)

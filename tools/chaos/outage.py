@@ -4,7 +4,7 @@ The feature store away for a while, under load: recommend answers throughout, ev
 Callers ask for recommendations and senders post events; Redis is stopped (SIGSTOP: it hangs; or SIGKILL: it is gone,
 and started again on what its append-only file holds) and comes back after some seconds.
 
-    python -m loadtests.events.outage [--mode stop|kill] [--seconds 10]
+    python -m tools.chaos.outage [--mode stop|kill] [--seconds 10]
 """
 
 import argparse
@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from knbroker.client import Client
-from loadtests.events.pipeline import Pipeline, Sender, pipeline_running
-from loadtests.events.traffic import Event, expected_records, make_events
-from tools.redis_server import RedisServer, redis_running
+from tools.bench.redis_server import RedisServer, redis_running
+from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
+from tools.chaos.traffic import Event, expected_records, make_events
 
 _BEFORE_S, _AFTER_S = 2.0, 6.0
 _DRAIN_TIMEOUT_S = 60.0
@@ -192,7 +192,7 @@ async def _watch_backlog(pipeline: Pipeline) -> tuple[int, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run once and print the outcome as JSON; return 1 where it does not hold."""
-    parser = argparse.ArgumentParser(prog="loadtests.events.outage", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="tools.chaos.outage", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--mode", choices=("stop", "kill"), default="stop")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=50.0, help="events a second")

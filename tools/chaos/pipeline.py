@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from knbroker.client import Client
-from loadtests.events.traffic import Event
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.processes import free_port
@@ -17,6 +16,7 @@ from localkn.state import StateDirectory as PlatformState
 from offline.state import StateDirectory
 from recsys.stores.opening import open_store
 from recsys.stores.port import UserRecord
+from tools.chaos.traffic import Event
 from tools.store import copy_store
 
 _ROOT = Path(__file__).parents[2]

@@ -237,7 +237,7 @@ WORK: dict[str, Callable[[int], Work]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run once and print the outcome as JSON: a process of its own, so that nothing else shares its time."""
-    parser = argparse.ArgumentParser(prog="loadtests.closed_loop", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.bench.closed_loop", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--callers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0)

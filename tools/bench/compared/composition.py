@@ -1,5 +1,5 @@
 """
-Three FastAPI services with httpx between them, each run as `uvicorn loadtests.compared.composition:NAME`.
+Three FastAPI services with httpx between them, each run as `uvicorn tools.bench.compared.composition:NAME`.
 
 NAME is `extract_features`, `rank_items` or `recommend`; the last finds the others by EXTRACT_FEATURES_URL and
 RANK_ITEMS_URL.
@@ -14,7 +14,7 @@ import httpx
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
-from loadtests.compared import work
+from tools.bench.compared import work
 
 
 class User(BaseModel):

@@ -1,4 +1,4 @@
-"""The least that uvicorn can be asked for: `uvicorn loadtests.compared.bare:app --lifespan off`."""
+"""The least that uvicorn can be asked for: `uvicorn tools.bench.compared.bare:app --lifespan off`."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
 from recsys.stores.port import HistoryItem, UserRecord
 
-SOURCE = "/loadtests/events"
+SOURCE = "/tools/chaos"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(2026, 3, 1, tzinfo=UTC)
 _KINDS = ("view", "click", "purchase", "session_end")

@@ -1,11 +1,11 @@
-"""Everything in one FastAPI process: `uvicorn loadtests.compared.monolith:app`."""
+"""Everything in one FastAPI process: `uvicorn tools.bench.compared.monolith:app`."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from loadtests.compared import work
+from tools.bench.compared import work
 
 app = FastAPI()
 
