@@ -25,6 +25,8 @@ PARTS = {
     "functions.rank_items": ("functions/rank_items", {"chassis", "recsys"}),
     "functions.recommend": ("functions/recommend", {"chassis", "recsys"}),
     "offline": ("offline", {"chassis", "recsys"}),
+    # Another domain on the same chassis: it proves that the chassis knows nothing of recommendations.
+    "examples": ("examples", {"chassis"}),
     # The composition of all three in one process: no function knows of it.
     "fused": (
         "fused",

@@ -1,0 +1,1 @@
+"""Sorts customers' messages: two models in parallel, then a combiner."""

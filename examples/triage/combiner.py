@@ -1,0 +1,58 @@
+"""
+The public stage: asks both models at the same time, and decides where a message goes.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import msgspec
+
+from chassis.call import Call, Handler, Reply
+from chassis.environment import Reader
+from chassis.hop.client import HopClient
+from chassis.server.asgi import as_function
+from chassis.server.service import Service
+from chassis.server.settings import ServingSettings
+from chassis.wire.problems import ServingError
+from chassis.wire.transport import HttptoolsTransport
+from examples.triage.messages import message
+from examples.triage.teams import combine
+from examples.triage.words import Label
+
+# The share of the caller's time that the models get; the rest is for the answer.
+MODELS_SHARE = 0.8
+
+environment = Reader(os.environ)
+urls = {name: environment.text(f"{name.upper()}_URL") for name in ("topic", "urgency")}
+settings = ServingSettings.read(environment, name="triage", max_body_bytes=64 * 1024)
+environment.finish()
+label = msgspec.json.Decoder(Label).decode
+
+
+@asynccontextmanager
+async def open_handler() -> AsyncIterator[Handler]:
+    """Open the connections to both models, then answer."""
+    async with aclosing(HttptoolsTransport()) as transport:
+        hops = {name: HopClient(name, url, transport=transport) for name, url in urls.items()}
+        for hop in hops.values():
+            service.exposition.add(hop.instruments())
+
+        async def ask(name: str, call: Call) -> Label | None:
+            within_s = call.deadline.left_s() * MODELS_SHARE
+            try:
+                return (await hops[name].send(call.body, call=call, within_s=within_s, decode=label)).value
+            except ServingError:
+                return None
+
+        async def triage(call: Call) -> Reply:
+            message.decode(call.body)
+            topic, urgency = await asyncio.gather(ask("topic", call), ask("urgency", call))
+            return Reply(msgspec.json.encode(combine(topic, urgency)))
+
+        yield triage
+
+
+service = Service("triage", open_handler, settings=settings)
+handle = as_function(service)

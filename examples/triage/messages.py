@@ -1,0 +1,16 @@
+"""What the pipeline takes: a customer's message."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from chassis.wire.decoding import Decoder
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
+    """A customer's message."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+message = Decoder(Message)

@@ -1,0 +1,24 @@
+"""
+Where a message goes.
+
+A model that does not answer makes the answer poorer, not absent: without a topic the message goes to the front desk,
+without an urgency it counts as urgent.
+"""
+
+from typing import Any
+
+from examples.triage.words import Label
+
+TEAMS = {"billing": "accounts", "delivery": "logistics", "technical": "support"}
+
+
+def combine(topic: Label | None, urgency: Label | None) -> dict[str, Any]:
+    """Return the team and the priority for a message; None stands for a model that did not answer."""
+    missing = [name for name, answer in (("topic", topic), ("urgency", urgency)) if answer is None]
+    return {
+        "team": TEAMS[topic.name] if topic else "front-desk",
+        "priority": 1 if urgency is None or urgency.name == "high" else 2,
+        "topic": topic,
+        "urgency": urgency,
+        **({"degraded": missing} if missing else {}),
+    }
