@@ -262,11 +262,12 @@ run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branc
   "$VENV/bin/coverage" report
 }
 
-run_check() { # lint, formatting and types
+run_check() { # lint, formatting, types, and who imports whom
   ensure dev
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
+  "$VENV/bin/lint-imports" --no-logo
   "$VENV/bin/python" -m tools.metrics_page --check
   "$VENV/bin/python" -m tools.grafana_dashboard --check
 }
