@@ -1,1 +1,3 @@
-"""What the functions share: contracts, serving shell, stores, telemetry. Imported, never run."""
+"""Recommendations: features, stores, ranking, and the contracts between the functions. Imported, never run."""
+
+__version__ = "0.2.0"
