@@ -142,13 +142,15 @@ def _sentences(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"(?<=[.!?;:])\s+", " ".join(plain.split())) if len(part.split()) > 3]
 
 
+def _tracked_files() -> list[str]:
+    command = ["git", "ls-files"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the files named, or all that git tracks; return the exit status."""
     named = list(arguments if arguments is not None else sys.argv[1:])
-    listed = (
-        named
-        or subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    )
+    listed = named or _tracked_files()
     found = []
     for path in listed:
         file = ROOT / path
