@@ -1,4 +1,4 @@
-"""`./run.sh docs`: write docs/metrics.md from the definitions, or with --check tell whether it is up to date."""
+"""`./run.sh docs`: write docs/metrics.md from the definitions; with --check, fail if it is out of date."""
 
 import argparse
 import sys
@@ -13,17 +13,18 @@ PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
 _HEAD = """# Metrics
 
-Generated from `src/chassis/telemetry/definitions.py`, `src/recsys/metrics.py` and
-`src/dashboard/definitions.py` by `./run.sh docs`.
+`./run.sh docs` generates this page from `src/chassis/telemetry/definitions.py`,
+`src/recsys/metrics.py` and `src/dashboard/definitions.py`.
 
-Each function exposes its metrics in Prometheus' format on a port of their own (`METRICS_PORT`, 9464 where not told otherwise), never
-on the public one. Besides these there are the process's own (`process_*`, `python_*`). On a cluster Prometheus scrapes each pod
-(`knative/monitoring/pod-monitors.yaml`); on one machine localkn's dashboard gathers all of them at one `/metrics`. In both places
-samples have the labels `namespace`, `service`, `revision`, `pod`.
+Each function exposes its metrics in Prometheus' format on a separate port (`METRICS_PORT`, default
+9464), never on the public port. The process metrics `process_*` and `python_*` are exposed as well.
+On a cluster, Prometheus scrapes each pod (`knative/monitoring/pod-monitors.yaml`). On one machine,
+localkn's dashboard collects all metrics at one `/metrics`. In both cases samples carry the labels
+`namespace`, `service`, `revision` and `pod`.
 
-The four that Ray Serve's tutorial names, and ours:
+Ray Serve's tutorial names four metrics. These are the counterparts:
 
-| there | here |
+| Ray Serve | here |
 |---|---|
 | `ray_serve_deployment_request_counter` | `recsys_requests_total` |
 | `ray_serve_deployment_processing_latency_ms` | `recsys_request_duration_seconds` |
@@ -32,28 +33,30 @@ The four that Ray Serve's tutorial names, and ours:
 
 ## Of the functions
 
-| metric | kind | functions | labels | meaning | when it looks wrong |
+| metric | kind | functions | labels | meaning | what to do |
 |---|---|---|---|---|---|
 """
 
 _PLATFORM = """
 ## Of the platform
 
-What Knative's autoscaler says about each revision, under the names of its OpenTelemetry metrics (Serving 1.19 and later) as Prometheus
-stores them. localkn says the same of its own decisions, which are Knative's, and what nobody else knows on this machine.
+Knative's autoscaler exposes these metrics for each revision. The names are those of its
+OpenTelemetry metrics (Serving 1.19 and later) as Prometheus stores them. localkn exposes its own
+decisions under the same names. The metrics `localkn_*` exist on one machine only.
 
-| metric | kind | of | labels | meaning | when it looks wrong |
+| metric | kind | of | labels | meaning | what to do |
 |---|---|---|---|---|---|
 """
 
 _RECORDED = """
-`knative/monitoring/rules.yaml` records ratios and quantiles of these and alerts on them; what to do about an alert is in the
-[runbook](runbook.md). `knative/monitoring/dashboard.json` shows them in Grafana.
+`knative/monitoring/rules.yaml` records ratios and quantiles of these metrics and alerts on them.
+The [runbook](runbook.md) says what to do about each alert. `knative/monitoring/dashboard.json`
+shows the metrics in Grafana.
 """
 
 
 def render() -> str:
-    """Return the page."""
+    """Return the page as Markdown."""
     return _HEAD + _rows(DEFINITIONS) + _PLATFORM + _rows(PLATFORM) + _RECORDED
 
 

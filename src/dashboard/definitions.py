@@ -1,5 +1,5 @@
 """
-The metrics of the local platform, named as Knative names its own.
+Metrics of the local platform, under the names that Knative uses.
 
 Source: Knative Serving's metrics reference, and pkg/autoscaler/scaling/metrics.go and
 pkg/reconciler/autoscaling/kpa/metrics.go; OpenTelemetry's names as its Prometheus exporter writes them.
@@ -7,7 +7,7 @@ pkg/reconciler/autoscaling/kpa/metrics.go; OpenTelemetry's names as its Promethe
 
 from chassis.telemetry.definitions import Definition, Kind
 
-# What a scrape of Knative's autoscaler says about each revision, and Prometheus about each pod.
+# Labels that Knative's autoscaler sets for each revision, and that Prometheus sets for each pod.
 REVISION_LABELS = ("k8s_namespace_name", "kn_service_name", "kn_configuration_name", "kn_revision_name")
 POD_LABELS = ("namespace", "service", "revision", "pod")
 
@@ -19,65 +19,75 @@ def _of_revision(name: str, meaning: str, advice: str, kind: Kind = "gauge") -> 
 DESIRED = _of_revision(
     "kn_revision_pods_desired",
     "Instances the autoscaler wants, before min-scale and max-scale.",
-    "Above kn_revision_pods_requested: max-scale holds it back.",
+    "Above kn_revision_pods_requested: max-scale limits the revision.",
 )
 REQUESTED = _of_revision(
-    "kn_revision_pods_requested", "Instances asked for, within min-scale and max-scale.", "Follows desired."
+    "kn_revision_pods_requested", "Instances requested, within min-scale and max-scale.", "Follows desired."
 )
 READY = _of_revision(
-    "kn_revision_pods_count", "Instances that are ready.", "Below requested for long: they do not start; see logs."
+    "kn_revision_pods_count",
+    "Instances that are ready.",
+    "Below requested for long: instances do not start; read their logs.",
 )
 NOT_READY = _of_revision(
-    "kn_revision_pods_not_ready_count", "Instances that run and are not ready.", "Above 0 for long: see their log."
+    "kn_revision_pods_not_ready_count", "Instances that run and are not ready.", "Above 0 for long: read their logs."
 )
 PENDING = _of_revision(
-    "kn_revision_pods_pending_count", "Instances that do not run yet.", "Above 0 for long: no room on the nodes."
+    "kn_revision_pods_pending_count",
+    "Instances that are not running yet.",
+    "Above 0 for long: check the nodes' capacity.",
 )
 TERMINATING = _of_revision(
-    "kn_revision_pods_terminating_count", "Instances that finish their requests and end.", "For long: slow requests."
+    "kn_revision_pods_terminating_count",
+    "Instances that finish their requests before they exit.",
+    "Above 0 for long: slow requests.",
 )
 STABLE = _of_revision(
     "kn_revision_concurrency_stable",
-    "Requests in flight, average over the stable window.",
-    "Divided by the target: desired.",
+    "Requests in flight, averaged over the stable window.",
+    "Divided by the target, this gives desired.",
 )
 PANIC = _of_revision(
     "kn_revision_concurrency_panic",
-    "Requests in flight, average over the panic window.",
-    "Twice what is ready: panic mode.",
+    "Requests in flight, averaged over the panic window.",
+    "At twice the capacity of the ready instances, panic mode begins.",
 )
 TARGET = _of_revision(
     "kn_revision_concurrency_target",
-    "Requests in flight that one instance is to have.",
+    "Target of requests in flight for one instance.",
     "Set by annotation; see ./run.sh plan.",
 )
 STABLE_RPS = _of_revision(
-    "kn_revision_rps_stable_per_second", "As the three above, for a revision scaled on requests per second.", "-"
+    "kn_revision_rps_stable_per_second", "Requests per second, averaged over the stable window.", "-"
 )
-PANIC_RPS = _of_revision("kn_revision_rps_panic_per_second", "Over the panic window.", "-")
-TARGET_RPS = _of_revision("kn_revision_rps_target_per_second", "What one instance is to have.", "-")
+PANIC_RPS = _of_revision(
+    "kn_revision_rps_panic_per_second", "Requests per second, averaged over the panic window.", "-"
+)
+TARGET_RPS = _of_revision("kn_revision_rps_target_per_second", "Target of requests per second for one instance.", "-")
 EXCESS = _of_revision(
     "kn_revision_capacity_excess",
-    "Burst capacity left; 0 where target-burst-capacity is.",
+    "Remaining burst capacity; 0 if target-burst-capacity is 0.",
     "Below 0: the activator is in the path.",
 )
 PANICKING = _of_revision(
-    "kn_revision_panic_mode", "1 while instances are only added.", "For long: traffic is spiky, or min-scale too low."
+    "kn_revision_panic_mode",
+    "1 in panic mode, which only adds instances.",
+    "1 for long: traffic has spikes, or min-scale is too low.",
 )
 TRAFFIC = Definition(
     "localkn_revision_traffic_percent",
     "gauge",
     "localkn",
-    "Share of the Service's traffic that leads to the revision.",
-    "On a cluster: kn service describe.",
+    "Share of the Service's traffic that goes to the revision.",
+    "On a cluster, use kn service describe.",
     REVISION_LABELS,
 )
 SCRAPED = Definition(
     "localkn_instance_up",
     "gauge",
     "localkn",
-    "1 where an instance's metrics could be read, as Prometheus' up.",
-    "0: it starts or ends, or its log says metrics_port_taken.",
+    "1 if the instance's metrics were read, like Prometheus' up.",
+    "0: the instance starts or stops, or its log contains metrics_port_taken.",
     POD_LABELS,
 )
 

@@ -20,14 +20,14 @@ SIZE_BUCKETS = (1, 2, 4, 8, 16, 24, 32, 64, 128, 256)
 @dataclass(frozen=True)
 class Definition:
     """
-    One metric.
+    Describe one metric.
 
     Attributes:
-        name: As it is scraped, without a histogram's suffixes.
+        name: Name in the exposition, without a histogram's suffixes.
         kind: Counter, gauge or histogram.
-        functions: Which functions have it; "all" for the shell's.
-        meaning: What it measures, with its unit.
-        advice: What to do when it looks wrong.
+        functions: Functions that expose it, or "all".
+        meaning: Measured quantity and its unit.
+        advice: How to react to an unusual value.
         labels: Names of its labels.
         buckets: Upper bounds, for a histogram.
     """
@@ -46,51 +46,55 @@ REQUESTS = Definition(
     "counter",
     "all",
     "Requests answered, by HTTP status. Probes are not counted.",
-    "5xx: look at recsys_errors_total for the code. 4xx: a caller sends what the door does not take.",
+    "5xx: find the code in recsys_errors_total. 4xx: a caller sends invalid requests.",
     ("status",),
 )
 REQUEST_DURATION = Definition(
     "recsys_request_duration_seconds",
     "histogram",
     "all",
-    "From a request's first byte handed over by the server to its answer.",
-    "Follow the receipt (Server-Timing) of a slow request to the phase that grew.",
+    "Time from the first byte of a request in the function to its answer.",
+    "Find the slow phase in the receipt (Server-Timing) of a slow request.",
     buckets=LATENCY_BUCKETS,
 )
 ERRORS = Definition(
     "recsys_errors_total",
     "counter",
     "all",
-    "Requests that ended in a problem document, by its code.",
-    "`internal` is a bug: its trace is in the log. `overloaded`: scale out. `deadline-exceeded`: see the hops.",
+    "Requests answered with a problem document, by its code.",
+    "`internal`: a bug; the log has its stack trace. `overloaded`: scale out. `deadline-exceeded`: check the hops.",
     ("code",),
 )
 IN_FLIGHT = Definition(
     "recsys_requests_in_flight",
     "gauge",
     "all",
-    "Requests being worked on now.",
-    "Compare with the autoscaling target; well above it with max-scale reached means too little capacity.",
+    "Requests in progress.",
+    "Compare with the autoscaling target. Far above it with max-scale reached: add capacity.",
 )
 READY = Definition(
-    "recsys_ready", "gauge", "all", "1 while /readyz is 200.", "0 for long: the log says what the instance waits for."
+    "recsys_ready",
+    "gauge",
+    "all",
+    "1 while /readyz returns 200.",
+    "0 for long: read the log; it names the missing part.",
 )
 START_DURATION = Definition(
     "recsys_start_duration_seconds",
     "gauge",
     "all",
-    "From the start of the process until it was ready: the function's share of a cold start.",
-    "Grows with the model and with slow disks.",
+    "Time from the start of the process until it is ready: the function's share of a cold start.",
+    "Grows with the model and on slow disks.",
 )
 BUILD = Definition(
-    "recsys_build_info", "gauge", "all", "Always 1; says which revision this is.", "-", ("function", "revision")
+    "recsys_build_info", "gauge", "all", "Always 1; the labels name the revision.", "-", ("function", "revision")
 )
 QUEUE_DEPTH = Definition(
     "recsys_queue_depth",
     "gauge",
     "rank_items, recommend, extract_features",
-    "Requests waiting for a slot: `ranking` for the model, `hop` for a call in flight, `ingest` for a transaction.",
-    "Near MAX_QUEUE_SIZE requests are about to be shed: scale out or raise CPU.",
+    "Requests that wait for the model (`ranking`), for a call in flight (`hop`) or for a transaction (`ingest`).",
+    "Near MAX_QUEUE_SIZE: scale out or raise CPU before requests are shed.",
     ("queue",),
 )
 BATCH_SIZE = Definition(
@@ -98,15 +102,15 @@ BATCH_SIZE = Definition(
     "histogram",
     "rank_items",
     "Requests ranked together.",
-    "Always 1 under load: instances are too many or the target too low to ever share a batch.",
+    "Always 1 under load: use fewer instances or a higher target, so that requests share batches.",
     buckets=SIZE_BUCKETS,
 )
 BATCH_WAIT = Definition(
     "recsys_batch_wait_seconds",
     "histogram",
     "rank_items",
-    "Waited before the batch ran: `fill` in front of a free slot, `slot` behind a running batch.",
-    "`slot` near the model's time: the instance is saturated. `fill` should be next to nothing.",
+    "Wait before the batch ran: `fill` at a free slot, `slot` behind a running batch.",
+    "`slot` near the model's time: the instance is saturated. `fill` should be close to 0.",
     ("kind",),
     LATENCY_BUCKETS,
 )
@@ -114,32 +118,32 @@ BATCH_EXECUTION = Definition(
     "recsys_batch_execution_seconds",
     "histogram",
     "rank_items",
-    "Model time of a batch.",
-    "Grows with the catalogue and the batch; see ./run.sh bench topk.",
+    "Time that the model takes for a batch.",
+    "Grows with catalogue and batch; compare with ./run.sh bench topk.",
     buckets=LATENCY_BUCKETS,
 )
 BATCH_CUTS = Definition(
     "recsys_batch_cuts_total",
     "counter",
     "rank_items",
-    "Batches by why they were cut: full, slot_free, window, drain.",
-    "Mostly `full`: more CPU or more instances would serve sooner.",
+    "Batches, by the reason they were cut: full, slot_free, window, drain.",
+    "Mostly `full`: add CPU or instances.",
     ("reason",),
 )
 BATCH_DROPPED = Definition(
     "recsys_batch_dropped_total",
     "counter",
     "rank_items",
-    "Requests that left the queue unranked: shed, expired, cancelled.",
-    "`expired`: callers' budgets are shorter than the queue. `shed`: the queue is full.",
+    "Requests that left the queue without ranking: shed, expired, cancelled.",
+    "`expired`: callers' budgets are shorter than the wait. `shed`: the queue is full.",
     ("reason",),
 )
 HOP_DURATION = Definition(
     "recsys_hop_duration_seconds",
     "histogram",
     "recommend",
-    "A call to another function as recommend sees it, failed or not, retries included.",
-    "Far above the hop's own duration: the network, or too few connections.",
+    "Time of a call to another function, seen from recommend: failed calls and retries included.",
+    "Far above the function's own duration: check the network and HOP_MAX_CONNECTIONS.",
     ("hop",),
     LATENCY_BUCKETS,
 )
@@ -147,23 +151,23 @@ HOP_CALLS = Definition(
     "recsys_hop_calls_total",
     "counter",
     "recommend",
-    "Calls by hop and outcome: ok, failed, abandoned (by their callers), refused (by the breaker).",
-    "failed: see that function's errors. refused: it failed so much that it is left alone for a moment.",
+    "Calls by hop and outcome: ok, failed, abandoned (caller disconnected), refused (breaker open).",
+    "failed: check that function's errors. refused: most recent calls failed, so the breaker is open.",
     ("hop", "outcome"),
 )
 HOP_RETRIES = Definition(
     "recsys_hop_retries_total",
     "counter",
     "recommend",
-    "Further attempts, up to four a call; at most one in ten calls over time.",
-    "Steadily above zero: instances come and go, or connections break.",
+    "Repeated attempts: up to four for a call, and over time at most one for ten calls.",
+    "Steadily above 0: check for restarting instances and broken connections.",
     ("hop",),
 )
 HOP_HEDGES = Definition(
     "recsys_hop_hedges_total",
     "counter",
     "recommend",
-    "Twins sent after slow requests, where switched on.",
+    "Second requests sent after slow ones, if HOP_HEDGING is on.",
     "-",
     ("hop",),
 )
@@ -172,7 +176,7 @@ BREAKER = Definition(
     "gauge",
     "recommend",
     "0 closed, 1 half-open, 2 open.",
-    "Open: the hop is down or answers garbage; answers are degraded meanwhile.",
+    "Open: the function is down or answers invalid data, and answers are degraded. Restore it.",
     ("hop",),
 )
 
