@@ -1,8 +1,9 @@
 """
-The sink for events nobody could take: each becomes one line of JSON on standard output, and is accepted.
+Accept undeliverable events and write each to standard output as one JSON line.
 
-A line holds the attributes (with Knative's `knativeerrordest`, `knativeerrorcode`, `knativeerrordata`, which say who
-refused it and why) and the data, so that the event can be sent again. Standard library only.
+A line holds the event's attributes and data, so that the event can be sent again. Knative's attributes
+`knativeerrordest`, `knativeerrorcode` and `knativeerrordata` name the subscriber that refused it and the reason.
+Uses the standard library only.
 """
 
 import json
@@ -30,9 +31,9 @@ def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
 
 
 class Sink(BaseHTTPRequestHandler):
-    """Accepts every event."""
+    """Handler that accepts every event."""
 
-    # Keeps connections, and for as long as queue-proxy likes.
+    # HTTP/1.1 keeps connections open, until queue-proxy closes them.
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -40,21 +41,21 @@ class Sink(BaseHTTPRequestHandler):
         self._answer(200 if self.path in {"/livez", "/readyz"} else 404)
 
     def do_POST(self) -> None:
-        """Write the event down."""
+        """Write the event to standard output."""
         body = self._read()
         if body is None:
             self.close_connection = True
             self._answer(413)
             return
         print(as_line(self.headers.items(), body), flush=True)
-        # Empty, so that no broker takes it for a reply.
+        # The answer is empty, because a broker would treat a body as a reply.
         self._answer(202)
 
     def log_message(self, *_: object) -> None:
-        """Requests are not logged, only letters."""
+        """Log no requests, because the output holds only dead letters."""
 
     def _read(self) -> bytes | None:
-        """Return the body, with its length announced or in chunks; None for one over the limit."""
+        """Return the body, sent with a length or in chunks; None if it exceeds the limit."""
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             length = int(self.headers.get("content-length") or 0)
             return self.rfile.read(length) if length <= MAX_BYTES else None
