@@ -4,6 +4,7 @@ Calls to the same hop that are due at the same time go as one request.
 What a hop costs, engine and parsing on both sides, it costs per request, not per user in it (docs/adr/0008-coalescing.md).
 """
 
+import os
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -14,9 +15,12 @@ from chassis.batching.grouping import Grouper
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.telemetry.tracing import Attributes, begin_shared
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+_SHARED = "shared-call"
 Q_contra = TypeVar("Q_contra", contravariant=True)
 
 
@@ -62,9 +66,27 @@ class Coalescer(Generic[Q, A]):
         return await self._grouper.ask(_Asked(query, call), within_s=min(within_s, call.deadline.left_s()))
 
     async def _send_group(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
-        # Trace and request id can be one caller's only: the first one's.
-        leader = asked[0].call
-        deadline = Deadline(time.monotonic() + within_s)
-        call = Call(b"", leader.headers, leader.request_id, leader.receipt, deadline, leader.span)
-        answer = await self._send([each.query for each in asked], call=call, within_s=within_s)
+        if len(asked) == 1:
+            return [await self._send([asked[0].query], call=asked[0].call, within_s=within_s)]
+        began = time.monotonic()
+        call = _shared_call([each.call for each in asked], began, within_s)
+        status = 0
+        try:
+            answer = await self._send([each.query for each in asked], call=call, within_s=within_s)
+            status = 200
+        finally:
+            call.span.end(status=status)
+            group: Attributes = {"group.size": len(asked), "group.trace_id": call.span.trace_id or ""}
+            for each in asked:
+                each.call.span.record(_SHARED, began=began, ended=time.monotonic(), attributes=group)
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]
+
+
+def _shared_call(calls: Sequence[Call], began: float, within_s: float) -> Call:
+    """
+    Return the call on behalf of all of *calls*.
+
+    The request id and the trace are new. Those of one caller would make the other callers depend on its headers.
+    """
+    span = begin_shared(_SHARED, [call.span for call in calls])
+    return Call(b"", (), os.urandom(8).hex(), Receipt(began), Deadline(began + within_s), span)

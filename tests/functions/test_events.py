@@ -190,11 +190,15 @@ class TestInteraction:
         assert now.time_us > 1_767_225_600_000_000
 
 
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 @pytest.mark.parametrize(
-    ("found", "carried"), [(b"00-1", {"traceparent": "00-1"}), (b"", {}), (b"caf\xe9", {}), (b"a\tb", {})]
+    ("found", "carried"),
+    [(PARENT, {"traceparent": PARENT.decode()}), (b"00-1", {}), (b"", {}), (b"caf\xe9", {}), (b"a\tb", {})],
 )
-async def test_a_trace_goes_on_where_it_is_text(found, carried):
-    """A request's header becomes an attribute of the reply, and whatever is no attribute stays out of it."""
+async def test_a_valid_trace_goes_on(found, carried):
+    """A request's valid `traceparent` becomes an attribute of the reply; an invalid one is dropped."""
     call = carry(event({"user_id": "zoe"}, type_=events.REQUESTED))
     call = msgspec.structs.replace(call, span=PassOn([(b"traceparent", found)]))
     reply = replied(await ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)(call))

@@ -35,8 +35,6 @@ from chassis.wire.transport import Answer, as_poster
 T = TypeVar("T")
 
 _RETRYABLE_STATUS = frozenset({502, 503})
-# The hop finds fault with the request, which is of our making, and answers what is not faulty.
-_REFUSAL_STATUS = frozenset({400, 413, 415, 422})
 _BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 # Who waits shorter for an answer learns nothing about the hop; for one that is slow anyway it may be longer, up to a bound.
@@ -303,7 +301,7 @@ class HopClient:
         if answer.status == httpx.codes.GATEWAY_TIMEOUT:
             return _Failure(DeadlineExceededError(f"{self._name} did not answer in time"))
         error = DependencyError(f"{self._name} answered {answer.status}", retry_after_s=1.0)
-        if answer.status in _REFUSAL_STATUS:
+        if 400 <= answer.status < 500:
             log.warning("hop_refused_request", extra={"hop": self._name, "status": answer.status})
             return _Failure(error, ours=True)
         return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=_retry_after_s(answer))

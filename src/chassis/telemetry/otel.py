@@ -1,13 +1,15 @@
 """Spans recorded with OpenTelemetry and sent by OTLP. Imported only where tracing is configured."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from chassis.telemetry.tracing import (
     TRACEPARENT,
@@ -78,6 +80,17 @@ class RecordedSpan:
         """Add a span for something that is over."""
         span = self._tracer.start_span(name, self._context(), SpanKind.INTERNAL, attributes, start_time=_wall_ns(began))
         span.end(_wall_ns(ended))
+
+    def begin_shared(self, name: str, spans: Sequence[Span]) -> Span:
+        """Begin the root span of another trace, linked to those of *spans* that are recorded."""
+        links = [Link(span.span_context) for span in spans if isinstance(span, RecordedSpan)]
+        started = self._tracer.start_span(name, Context(), SpanKind.INTERNAL, {"group.size": len(spans)}, links)
+        return RecordedSpan(self._tracer, started)
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The span's ids, as OpenTelemetry holds them."""
+        return self._span.get_span_context()
 
     def context(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that make somebody else's work part of this span."""

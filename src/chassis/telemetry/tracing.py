@@ -15,7 +15,12 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 Attributes = Mapping[str, str | int | float | bool]
 
 TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"
-_CONTEXT = (TRACEPARENT, TRACESTATE, b"baggage")
+_EVENT_TRACEPARENT = b"ce-traceparent"
+_BAGGAGE = b"baggage"
+# Source: W3C Trace Context, section 3.3.1.5, and W3C Baggage, section 3.3.2.
+_TRACESTATE_BYTES, _TRACESTATE_MEMBERS = 512, 32
+_BAGGAGE_BYTES, _BAGGAGE_MEMBERS = 8192, 64
+_PRINTABLE = re.compile(rb"[\t\x20-\x7e]+")
 # Source: W3C Trace Context, section 3.2.
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _INVALID = {b"0" * 32, b"0" * 16}
@@ -35,6 +40,10 @@ class Span(Protocol):
 
     def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
         """Add a span for something that is over; times are seconds on the monotonic clock."""
+        ...
+
+    def begin_shared(self, name: str, spans: Sequence["Span"]) -> "Span":
+        """Begin the root span of another trace, for work done once for all of *spans*; see `begin_shared`."""
         ...
 
     def context(self) -> list[tuple[bytes, bytes]]:
@@ -76,10 +85,14 @@ class PassOn:
     def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
         """Record nothing."""
 
+    def begin_shared(self, name: str, spans: Sequence[Span]) -> Span:
+        """Return itself."""
+        return self
+
     def context(self) -> list[tuple[bytes, bytes]]:
-        """Return the context headers as they came; they are looked for once, however many hops ask."""
+        """Return the caller's context within W3C's limits; see `forwarded_context`. Reads the headers once."""
         if self._context is None:
-            self._context = [header for header in self._headers if header[0] in _CONTEXT]
+            self._context = forwarded_context(self._headers)
         return self._context
 
     def end(self, *, status: int) -> None:
@@ -108,11 +121,55 @@ class Parent:
 
 def read_parent(headers: RawHeaders) -> Parent | None:
     """Return the caller's context: a request's header, else an event's extension; None without a valid one."""
-    found = dict(headers)
-    match = _TRACEPARENT.fullmatch(found.get(TRACEPARENT) or found.get(b"ce-traceparent") or b"")
-    if not match or match[1] in _INVALID or match[2] in _INVALID:
-        return None
-    return Parent(match[1].decode(), match[2].decode(), sampled=bool(int(match[3], 16) & 1))
+    value = _read_traceparent(headers)
+    return (
+        None
+        if value is None
+        else Parent(value[3:35].decode(), value[36:52].decode(), sampled=bool(int(value[53:], 16) & 1))
+    )
+
+
+def _read_traceparent(headers: RawHeaders) -> bytes | None:
+    for wanted in (TRACEPARENT, _EVENT_TRACEPARENT):
+        given = [value for name, value in headers if name == wanted]
+        if given:
+            match = _TRACEPARENT.fullmatch(given[0])
+            is_valid = len(given) == 1 and match and match[1] not in _INVALID and match[2] not in _INVALID
+            return given[0] if is_valid else None
+    return None
+
+
+def forwarded_context(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """
+    Return the context of *headers*, each kind in one header and within the limits that W3C sets.
+
+    The first members that fit are kept whole, the others are dropped. Otherwise a caller could send a head that fits at
+    this door but, with the headers that a hop adds, not at the next one. A `tracestate` without a valid `traceparent`
+    is dropped, as the specification demands.
+    """
+    traceparent = _read_traceparent(headers)
+    context = [] if traceparent is None else [(TRACEPARENT, traceparent)]
+    states = [value for name, value in headers if name == TRACESTATE] if context else []
+    if states and (state := _fit(states, most_bytes=_TRACESTATE_BYTES, most_members=_TRACESTATE_MEMBERS)):
+        context.append((TRACESTATE, state))
+    baggage = [value for name, value in headers if name == _BAGGAGE]
+    if baggage and (kept := _fit(baggage, most_bytes=_BAGGAGE_BYTES, most_members=_BAGGAGE_MEMBERS)):
+        context.append((_BAGGAGE, kept))
+    return context
+
+
+def _fit(lines: Sequence[bytes], *, most_bytes: int, most_members: int) -> bytes:
+    """Return the first members of the list in *lines* that fit; members with unprintable bytes are left out."""
+    kept: list[bytes] = []
+    left = most_bytes
+    for member in (each.strip(b" \t") for each in b",".join(lines).split(b",")):
+        if not _PRINTABLE.fullmatch(member):
+            continue
+        left -= len(member) + bool(kept)
+        if left < 0 or len(kept) == most_members:
+            break
+        kept.append(member)
+    return b",".join(kept)
 
 
 def unsampled_context(headers: RawHeaders) -> RawHeaders:
@@ -125,6 +182,20 @@ def unsampled_context(headers: RawHeaders) -> RawHeaders:
         return headers
     context = b"00-%b-%b-00" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode())
     return [(TRACEPARENT, context)]
+
+
+def begin_shared(name: str, spans: Sequence[Span]) -> Span:
+    """
+    Begin the span of work done once for all of *spans*.
+
+    The span is the root of its own trace, because one caller's context must not stand for the other callers. The trace
+    is recorded if one of *spans* is, and links to each of them that is.
+    """
+    recorded = next((span for span in spans if span.trace_id), None)
+    if recorded is not None:
+        return recorded.begin_shared(name, spans)
+    has_context = any(span.context() for span in spans)
+    return PassOn(unsampled_context(()) if has_context else ())
 
 
 def is_sampled(parent: Parent | None, *, ratio: float, draw: Callable[[], float] = random.random) -> bool:

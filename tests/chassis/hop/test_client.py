@@ -68,7 +68,8 @@ def decode(body: bytes) -> object:
 async def test_the_request_carries_what_belongs_to_the_caller():
     """Request id, what is left of the budget, trace context and the service token go along; nothing else does."""
     transport = Scripted(200)
-    headers = [(b"traceparent", b"00-abc"), (b"cookie", b"secret"), (b"authorization", b"Bearer users")]
+    parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = [(b"traceparent", parent), (b"cookie", b"secret"), (b"authorization", b"Bearer users")]
 
     async def token() -> str:
         return "service"
@@ -77,7 +78,7 @@ async def test_the_request_carries_what_belongs_to_the_caller():
     sent = transport.requests[0].headers
     assert sent["x-request-id"] == "request-1"
     assert 350 <= int(sent["x-request-timeout-ms"]) <= 400
-    assert sent["traceparent"] == "00-abc"
+    assert sent["traceparent"] == parent.decode()
     assert sent["authorization"] == "Bearer service"
     assert "cookie" not in sent
 

@@ -1,0 +1,69 @@
+"""Heads that fit at the public door and not at the next one: their sender must not degrade the answers of others."""
+
+import asyncio
+from collections import Counter
+
+import httpx
+import msgspec
+import pytest
+from recsys.serving.transport import Answer, Headers, HttptoolsTransport
+
+from tests.integration.conftest import Pipeline
+
+pytestmark = pytest.mark.may_block
+
+HOSTILE_A_SECOND, SECONDS = 100, 3
+INNOCENT_A_SECOND = 25
+# A long budget: on a busy machine a late answer would be a degraded one.
+TIMEOUT_S = 10.0
+BUDGET = (b"x-request-timeout-ms", b"8000")
+
+# Each of the two heads is accepted by recommend, whose limit is 64 KiB.
+NEARLY_TOO_LONG = [(b"baggage", b"a=" + b"1" * 65_400)]
+MANY_LINES = [(b"baggage", b"a%d=1" % number) for number in range(97)]
+
+
+class Caller:
+    """Posts requests to one address."""
+
+    def __init__(self, url: str, transport: HttptoolsTransport) -> None:
+        self._url = httpx.URL(url)
+        self._transport = transport
+
+    async def post(self, headers: Headers) -> Answer:
+        body = b'{"user_id":"user_42"}'
+        return await self._transport.post(
+            self._url, [(b"host", self._url.netloc), BUDGET, *headers], body, timeout_s=TIMEOUT_S
+        )
+
+    async def post_steadily(self, headers: Headers, *, a_second: int) -> list[Answer]:
+        """Post without waiting for answers, for SECONDS."""
+        posts = []
+        for _ in range(a_second * SECONDS):
+            posts.append(asyncio.create_task(self.post(headers)))
+            await asyncio.sleep(1 / a_second)
+        return await asyncio.gather(*posts)
+
+
+def summarise(answers: list[Answer]) -> Counter[str]:
+    """Count the answers by status and by the hops that failed."""
+    documents = [msgspec.json.decode(answer.body) for answer in answers]
+    return Counter(
+        "+".join([str(answer.status), *document.get("degraded", ())])
+        for answer, document in zip(answers, documents, strict=True)
+    )
+
+
+@pytest.mark.parametrize("head", [NEARLY_TOO_LONG, MANY_LINES], ids=["nearly-too-long", "many-lines"])
+async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers) -> None:
+    """100 requests a second with a head at the limit are answered in full, and so is every other request."""
+    transport = HttptoolsTransport(max_connections=200)
+    caller = Caller(pipeline.recommend.url, transport)
+    hostile, innocent = await asyncio.gather(
+        caller.post_steadily(head, a_second=HOSTILE_A_SECOND),
+        caller.post_steadily([], a_second=INNOCENT_A_SECOND),
+    )
+    await transport.aclose()
+    print(f"hostile: {dict(summarise(hostile))}, innocent: {dict(summarise(innocent))}")
+    assert summarise(innocent) == {"200": INNOCENT_A_SECOND * SECONDS}
+    assert summarise(hostile) == {"200": HOSTILE_A_SECOND * SECONDS}
