@@ -18,12 +18,12 @@ from functions.recommend.served import Outbox
 from functions.recommend.settings import Settings
 
 settings = Settings.from_env(os.environ)
+service_tokens = TokenFile(settings.service_token_file).check() if settings.service_token_file else None
 
 
 def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
     """Return the way to another function."""
-    file = settings.service_token_file
-    token = TokenFile(file).first if file else None
+    token = service_tokens.first if service_tokens else None
     hop = HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
     service.exposition.add(hop.instruments())
     return hop

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from recsys.batching import BatchLimits
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopAnswer
-from recsys.serving.receipt import Receipt
-from recsys.telemetry.otel import OtelTracer
-from recsys.telemetry.tracing import NoTracer, Tracer
 
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call, Deadline
+from chassis.hop.client import HopAnswer
+from chassis.receipt import Receipt
+from chassis.telemetry.otel import OtelTracer
+from chassis.telemetry.tracing import NoTracer, Tracer
 from functions.recommend.coalescing import Coalescer
 
 CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")

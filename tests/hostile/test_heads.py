@@ -6,8 +6,8 @@ from collections import Counter
 import httpx
 import msgspec
 import pytest
-from recsys.serving.transport import Answer, Headers, HttptoolsTransport
 
+from chassis.wire.transport import Answer, Headers, HttptoolsTransport
 from tests.integration.conftest import Pipeline
 
 pytestmark = pytest.mark.may_block

@@ -10,12 +10,13 @@ from chassis.wire.headers import RawHeaders
 class Guard(Protocol):
     """Lets requests in or refuses them."""
 
-    async def admit(self, headers: RawHeaders) -> None:
+    async def admit(self, headers: RawHeaders, *, within_s: float) -> None:
         """
-        Return when the request may go on.
+        Return when the request may go on. Waits at most *within_s* for what is needed to decide.
 
         Raises:
             UnauthorizedError: its credentials are missing or not accepted.
+            NotReadyError: the guard cannot decide yet.
         """
         ...
 
@@ -27,7 +28,7 @@ class Guard(Protocol):
 class OpenGuard:
     """Lets everybody in: for callers that something else has checked, and for one's own machine."""
 
-    async def admit(self, headers: RawHeaders) -> None:
+    async def admit(self, headers: RawHeaders, *, within_s: float) -> None:
         """Let the request in."""
 
     async def aclose(self) -> None:
@@ -39,7 +40,7 @@ def make_guard(settings: AuthSettings) -> Guard:
     Return the guard *settings* ask for.
 
     Raises:
-        SettingsError: the packages it needs are not installed.
+        SettingsError: the packages it needs are not installed, or the token file has invalid lines.
     """
     if settings.mode == "off":
         return OpenGuard()
@@ -51,4 +52,4 @@ def make_guard(settings: AuthSettings) -> Guard:
         return SignedTokenGuard(settings)
     from chassis.auth.tokens import TokenFile, TokenGuard  # noqa: PLC0415 - read only where it is used
 
-    return TokenGuard(TokenFile(settings.tokens_file))
+    return TokenGuard(TokenFile(settings.tokens_file).check())

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from chassis.environment import Reader
 
@@ -49,5 +50,9 @@ class AuthSettings:
         env.require(
             mode != "jwt" or "-" not in {settings.issuer, settings.audience, settings.jwks_url},
             "AUTH=jwt wants AUTH_JWT_ISSUER, AUTH_JWT_AUDIENCE and AUTH_JWKS_URL",
+        )
+        env.require(
+            settings.jwks_url == "-" or urlsplit(settings.jwks_url).scheme in {"http", "https"},
+            "AUTH_JWKS_URL must be a http(s) URL",
         )
         return settings

@@ -204,9 +204,9 @@ class Service:
         *,
         body: bytes | None,
     ) -> Reply:
-        await self._guard.admit(headers)
-        _check_media_type(headers)
         deadline = Deadline(received + self._budget_s(headers))
+        await self._guard.admit(headers, within_s=deadline.left_s())
+        _check_media_type(headers)
         if body is None:
             body = await self._read(headers, receive, deadline)
         elif len(body) > self.settings.max_body_bytes:

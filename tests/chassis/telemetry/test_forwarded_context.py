@@ -1,7 +1,8 @@
 """The context that is passed on: valid, within W3C's limits, one header of each kind."""
 
 import pytest
-from recsys.telemetry.tracing import PassOn, begin_shared, forwarded_context, read_parent, unsampled_context
+
+from chassis.telemetry.tracing import PassOn, begin_shared, forwarded_context, read_parent, unsampled_context
 
 PARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 

@@ -4,12 +4,13 @@ import asyncio
 
 import httpx
 import pytest
-from recsys.contracts.problems import DependencyError
-from recsys.serving.breaker import Breaker, BreakerLimits
-from recsys.serving.call import Call, Deadline
-from recsys.serving.client import HopClient
-from recsys.serving.receipt import Receipt
-from recsys.serving.transport import HttptoolsTransport
+
+from chassis.call import Call, Deadline
+from chassis.hop.breaker import Breaker, BreakerLimits
+from chassis.hop.client import HopClient
+from chassis.receipt import Receipt
+from chassis.wire.problems import DependencyError
+from chassis.wire.transport import HttptoolsTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
