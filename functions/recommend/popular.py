@@ -94,6 +94,10 @@ class PopularList:
                 await self.refresh()
             except ServingError:
                 await asyncio.sleep(_AFTER_FAILURE_S)
+            except Exception:
+                # An error that is not expected must not end the refreshing for the rest of the process's life.
+                log.exception("popular_list_crashed")
+                await asyncio.sleep(_AFTER_FAILURE_S)
             else:
                 await asyncio.sleep(self._refresh_s)
 

@@ -305,9 +305,9 @@ async def test_garbage_does_not_replace_the_list():
 
 
 async def test_the_list_is_kept_fresh(monkeypatch):
-    """Refreshing goes on after failures and after successes, until it is cancelled."""
+    """Refreshing goes on after failures, also unexpected ones, and after successes, until it is cancelled."""
     monkeypatch.setattr("functions.recommend.popular._AFTER_FAILURE_S", 0.001)
-    hop = FakeHop(DOWN, DOWN, {"items": POPULAR})
+    hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
     listed = PopularList(Ranking(hop), PopularSettings(None, 0.001))
     async with listed.kept_fresh():
         while len(hop.sent) < 6:
