@@ -1,1 +1,1 @@
-"""The public door: user id in, recommendations out, by way of the other two functions."""
+"""recommend, the public function: takes a user id and returns recommendations, with the help of the other two."""

@@ -1,7 +1,7 @@
 """
-Calls to the same hop that are due at the same time go as one request.
+Sends calls to the same hop that are due at the same time as one request.
 
-What a hop costs, engine and parsing on both sides, it costs per request, not per user in it (docs/adr/0008-coalescing.md).
+Parsing and framing cost CPU per request, however many users the request holds (docs/adr/0008-coalescing.md).
 """
 
 import os
@@ -39,10 +39,10 @@ class _Asked(Struct, Generic[Q], frozen=True):
 
 class Coalescer(Generic[Q, A]):
     """
-    Sends single queries together.
+    Sends single queries in groups.
 
     Args:
-        send: Sends several as one.
+        send: Sends several queries as one request.
         limits: `max_batch_size` queries in a request, `slots` requests in flight, `max_queue_size` queries waiting.
     """
 
@@ -52,7 +52,7 @@ class Coalescer(Generic[Q, A]):
 
     @property
     def waiting(self) -> int:
-        """How many wait for a request in flight."""
+        """The number of queries that wait for a request in flight."""
         return self._grouper.waiting
 
     async def ask(self, query: Q, *, call: Call, within_s: float) -> HopAnswer[list[A]]:
@@ -60,7 +60,7 @@ class Coalescer(Generic[Q, A]):
         Return the answer to *query*, a list of one.
 
         Raises:
-            OverloadedError: too many are waiting already.
+            OverloadedError: the queue is full.
             DependencyError, DeadlineExceededError: as `Hop.send`.
         """
         return await self._grouper.ask(_Asked(query, call), within_s=min(within_s, call.deadline.left_s()))

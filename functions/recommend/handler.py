@@ -1,4 +1,4 @@
-"""Decode, recommend, encode."""
+"""The handler: decodes a request, has it answered, and encodes the answer."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ _STRICT = (b"preference-applied", b"handling=strict")
 
 class Recommend:
     """
-    Answers what to show a user, or each of several.
+    Answers requests for the recommendations of one user, or of several.
 
     Args:
         recommender: Makes the answers.
-        outbox: Is told of every answer; None where nobody wants to know.
+        outbox: Sends an event about each answer; None sends none.
     """
 
     def __init__(self, recommender: Recommender, *, outbox: Outbox | None = None) -> None:
@@ -33,7 +33,7 @@ class Recommend:
         self._events = EventDoor({events.REQUESTED: Taker(data_as(events.requested), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
-        """Answer the single door, the batch door, or an event."""
+        """Answer a single request, a batch request, or an event."""
         if is_event(call.headers):
             return await self._events(call)
         strict = _prefers_strict(call)
@@ -45,7 +45,7 @@ class Recommend:
         return Reply(body, headers=(_STRICT,) if strict else ())
 
     async def _complete(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
-        """`recommendation.requested.v1`: reply with the recommendations."""
+        """Reply to `recommendation.requested.v1` with the recommendations."""
         request = RecommendRequest(asked.user_id, asked.top_k, asked.exclude)
         data = wire.encode(await self._recommend_one(request, call, strict=False))
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
@@ -54,16 +54,18 @@ class Recommend:
         (result,) = await self._recommender.recommend([request], call=call, strict=strict)
         if isinstance(result, ServingError):
             raise result
-        return self._told(result, call)
+        return self._report(result, call)
 
     async def _recommend_many(self, call: Call, *, strict: bool) -> bytes:
         decoded = [_decode(bytes(each)) for each in wire.recommend_batch.decode(call.body).requests]
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
         made = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
         results = [next(made) if isinstance(each, RecommendRequest) else each for each in decoded]
-        return _encode_results([each if isinstance(each, ServingError) else self._told(each, call) for each in results])
+        return _encode_results(
+            [each if isinstance(each, ServingError) else self._report(each, call) for each in results]
+        )
 
-    def _told(self, recommended: Recommended, call: Call) -> Answer:
+    def _report(self, recommended: Recommended, call: Call) -> Answer:
         if self._outbox:
             self._outbox.note(recommended, request_id=call.request_id)
         return recommended.answer
@@ -89,9 +91,9 @@ def _encode_results(results: Sequence[Answer | ServingError]) -> bytes:
 
 def _prefers_strict(call: Call) -> bool:
     """
-    Tell whether the caller would rather have an error than a degraded answer (RFC 7240, `handling=strict`).
+    Tell whether the caller prefers an error to a degraded answer (RFC 7240, `handling=strict`).
 
-    Several header lines are one list, and of a preference that is in it twice the first counts (section 2).
+    Several header lines form one list. If a preference appears twice in it, the first counts (section 2).
     """
     lines = [value for name, value in call.headers if name == b"prefer"]
     if not lines:

@@ -1,4 +1,4 @@
-"""What recommend says to the two other functions, and what it reads of their answers."""
+"""The requests of recommend to the other two functions, and the parts of their answers that it uses."""
 
 import asyncio
 import time
@@ -18,24 +18,24 @@ from recsys.features import NOBODY
 
 T = TypeVar("T")
 
-# The longest request to rank_items that holds several calls: half of what it takes, so that what has to be cut is not
-# cut finely. A single call, 1000 ids of history and 1000 of exclude at their longest, has half of this.
+# The longest request to rank_items that holds several calls: half of its limit, so that few requests need parts.
+# The longest single call, with 1000 ids of history and 1000 of exclude, has half of this length.
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
-# Of a call that is cut, so many parts are under way at once: each keeps an instance busy reading for milliseconds.
+# How many parts of one request are in flight together. Each keeps an instance busy for milliseconds.
 PARTS_AT_ONCE = 4
 
 _OPENING, _SEPARATOR, _CLOSING = b'{"requests":[', b",", b"]}"
 
 
 class Known(Struct, frozen=True):
-    """What of extract_features' answer goes on to rank_items, unread."""
+    """The parts of extract_features' answer that go to rank_items, not decoded."""
 
     features: Raw
     history: Raw
 
 
 class RankCall(Struct, frozen=True):
-    """A request to rank_items, with features and history as extract_features wrote them."""
+    """A request to rank_items, with features and history as extract_features encoded them."""
 
     features: Raw
     history: Raw
@@ -44,7 +44,7 @@ class RankCall(Struct, frozen=True):
 
 
 class Ranked(Struct, frozen=True):
-    """What of rank_items' answer goes on, unread; no `items` where this one request failed."""
+    """The parts of rank_items' answer that recommend uses, not decoded; `items` is empty if the request failed."""
 
     items: Raw = Raw()
     model: Raw = Raw(b"null")
@@ -66,11 +66,11 @@ _results = msgspec.json.Decoder(_Results)
 
 class FeatureSource:
     """
-    extract_features as recommend uses it.
+    Fetches features from extract_features.
 
     Args:
-        hop: The way there.
-        coalesce: Send single requests that are due together as one; None sends each alone.
+        hop: The client for extract_features.
+        coalesce: Limits of the groups in which single requests are sent; None sends each request alone.
     """
 
     def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
@@ -78,11 +78,11 @@ class FeatureSource:
         self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
 
     def waiting(self) -> int:
-        """Return how many requests wait for a call in flight."""
+        """Return the number of requests that wait for a call in flight."""
         return self._coalescer.waiting if self._coalescer else 0
 
     async def fetch(self, user_ids: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
-        """Return what is known of each user, in one round trip; raises as `Hop.send`."""
+        """Return the features and the history of each user, in one round trip; raises as `Hop.send`."""
         if self._coalescer and len(user_ids) == 1:
             return await self._coalescer.ask(user_ids[0], call=call, within_s=within_s)
         return await self._send(user_ids, call=call, within_s=within_s)
@@ -95,36 +95,39 @@ class FeatureSource:
 
 class Ranking:
     """
-    rank_items as recommend uses it.
+    Has items ranked by rank_items.
 
     Args:
-        hop: The way there.
-        coalesce: Send single requests that are due together as one; None sends each alone.
+        hop: The client for rank_items.
+        coalesce: Limits of the groups in which single requests are sent; None sends each request alone.
     """
 
     def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
         self._hop = hop
         self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
-        # As many as may share a request fit into one: nobody waits for a part with somebody else's.
-        self._most_shared = MAX_REQUEST_BYTES // coalesce.max_batch_size - len(_OPENING + _CLOSING) if coalesce else 0
+        # A group of queries up to this length fits into one request, so no query waits for the parts of another one.
+        self._max_grouped_bytes = (
+            MAX_REQUEST_BYTES // coalesce.max_batch_size - len(_OPENING + _CLOSING) if coalesce else 0
+        )
 
     def waiting(self) -> int:
-        """Return how many requests wait for a call in flight."""
+        """Return the number of requests that wait for a call in flight."""
         return self._coalescer.waiting if self._coalescer else 0
 
     async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Outcome]]:
         """
         Return the ranked items for each of *calls*, or its error, in one round trip.
 
-        Calls longer than MAX_REQUEST_BYTES together go in parts that fail each on its own. A single long call goes alone.
+        If the calls are longer than MAX_REQUEST_BYTES together, they are sent in parts, and a part that fails does not
+        fail the others. A single long call is sent alone.
 
         Raises:
-            DependencyError, DeadlineExceededError: as `Hop.send`; of several parts all failed, and this is the first's.
+            DependencyError, DeadlineExceededError: as `Hop.send`. If all parts failed, the error of the first.
 
         Cost: encodes each call once.
         """
         queries = [wire.encode(each) for each in calls]
-        if self._coalescer and len(queries) == 1 and len(queries[0]) <= self._most_shared:
+        if self._coalescer and len(queries) == 1 and len(queries[0]) <= self._max_grouped_bytes:
             return await self._coalescer.ask(queries[0], call=call, within_s=within_s)
         return await self._send(queries, call=call, within_s=within_s)
 
@@ -149,7 +152,7 @@ class Ranking:
 
     async def _post(self, queries: Sequence[bytes], *, call: Call, within_s: float) -> HopAnswer[list[Outcome]]:
         if within_s <= 0:
-            # Not the hop's failure: its breaker does not hear of it.
+            # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
         body = queries[0] if len(queries) == 1 else _OPENING + _SEPARATOR.join(queries) + _CLOSING
         return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_ranked, len(queries)))
@@ -157,9 +160,9 @@ class Ranking:
 
 def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
     """
-    Return *queries* in order, in the fewest parts that make requests of at most *most_bytes* each.
+    Return *queries* in order, in the fewest parts whose requests have at most *most_bytes* each.
 
-    A query that is longer is a part of its own. Without queries there is one part without any.
+    Each longer query forms one part. Without queries the result is one empty part.
     """
     envelope = len(_OPENING) + len(_CLOSING)
     if len(queries) == 1 or envelope + sum(map(len, queries)) + len(queries) <= most_bytes:
@@ -176,7 +179,12 @@ def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
 def _join(
     parts: Sequence[Sequence[bytes]], answers: Sequence[HopAnswer[list[Outcome]] | ServingError], *, spent_s: float
 ) -> HopAnswer[list[Outcome]]:
-    """Return the answers to *parts* as one, with the receipt of the slowest; raise where there is none."""
+    """
+    Return the answers to *parts* as one answer, with the receipt of the slowest part.
+
+    Raises:
+        ServingError: the error of the first part, if all parts failed.
+    """
     outcomes: list[Outcome] = []
     slowest: HopAnswer[list[Outcome]] | None = None
     for part, answer in zip(parts, answers, strict=True):
@@ -191,7 +199,7 @@ def _join(
 
 
 def _reader(one: Callable[[bytes | Raw], T], count: int) -> Callable[[bytes], list[T]]:
-    """Return what reads an answer to *count* requests: the single door's for one, the batch door's for more."""
+    """Return the decoder of an answer to *count* requests: of a single answer for one, of a batch answer for more."""
     if count == 1:
         return lambda body: [one(body)]
 

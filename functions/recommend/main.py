@@ -1,4 +1,4 @@
-"""recommend: configuration -> hop clients -> recommender -> handler."""
+"""The entry point of recommend: joins configuration, hop clients, recommender and handler."""
 
 import os
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ service_tokens = TokenFile(settings.service_token_file).check() if settings.serv
 
 
 def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
-    """Return the way to another function."""
+    """Return a client for another function."""
     token = service_tokens.first if service_tokens else None
     hop = HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
     service.exposition.add(hop.instruments())
@@ -31,7 +31,7 @@ def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Open the pool both hops share, and begin to keep the popular list fresh."""
+    """Open the connection pool that both hops share, and refresh the popular list until the handler closes."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
         ranking = Ranking(
             make_hop("rank_items", settings.rank_items_url, transport), coalesce=settings.coalesce_ranking

@@ -1,8 +1,8 @@
 """
-The last-known-good popular list: what is shown when nobody can rank.
+The last known list of popular items, which recommend answers with while rank_items is unavailable.
 
-It is what rank_items answers for a user without a history, fetched in the background while ranking works, and kept
-in a file so that a restart during an outage still has it.
+The list is rank_items' answer for a user without history. A background task fetches it while ranking works, and a file
+keeps it, so that recommend has a list even if it restarts during an outage.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from recsys.contracts.wire import MAX_TOP_K, RankedItem
 
 log = logging.getLogger("recsys.recommend")
 
-# Users have seen much of what is popular: several pages, so that something is left.
+# Many users have seen most popular items, so the list has several pages.
 PAGES = 5
 _TIMEOUT_S = 1.0
 _AFTER_FAILURE_S = 1.0
@@ -35,11 +35,11 @@ _encode = msgspec.json.Encoder().encode
 
 class PopularList:
     """
-    Holds the list and keeps it fresh.
+    Holds the list and refreshes it.
 
     Args:
-        ranking: The way to rank_items.
-        settings: Where the list survives a restart, and how old it may become while ranking works.
+        ranking: The client for rank_items.
+        settings: The file that keeps the list, and the time between refreshes.
     """
 
     def __init__(self, ranking: Ranking, settings: PopularSettings) -> None:
@@ -49,19 +49,19 @@ class PopularList:
         self._list: list[RankedItem] = []
 
     def pick(self, unwanted: Iterable[str], limit: int) -> list[RankedItem]:
-        """Return the best *limit* items that are not *unwanted*; none when there is no list."""
+        """Return the best *limit* items that are not *unwanted*; an empty list if no list is known."""
         skipped = frozenset(unwanted)
         return [item for item in self._list if item.item_id not in skipped][:limit]
 
     async def warm(self) -> None:
-        """Take over what an earlier process kept, and try once for something fresher."""
+        """Load the list that an earlier process saved, and try once to fetch a newer one."""
         await asyncio.to_thread(self._load)
         with contextlib.suppress(ServingError):
             await self.refresh()
 
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:
-        """Have a list, if there is one to be had, and refresh it in the background until the block ends."""
+        """Load the list, and refresh it in the background until the block ends."""
         await self.warm()
         refreshing = asyncio.create_task(self.refresh_forever())
         try:
@@ -72,10 +72,10 @@ class PopularList:
 
     async def refresh(self) -> None:
         """
-        Fetch the list anew and keep it.
+        Fetch the list and save it.
 
         Raises:
-            ServingError: rank_items did not answer; what was known stays.
+            ServingError: rank_items did not answer; the known list stays.
         """
         fetched: list[RankedItem] = []
         for _ in range(PAGES):
@@ -85,17 +85,17 @@ class PopularList:
                 break
         if fetched and fetched != self._list:
             self._list = fetched
-            await asyncio.to_thread(self._keep)
+            await asyncio.to_thread(self._save)
 
     async def refresh_forever(self) -> None:
-        """Refresh again and again, soon after a failure, until cancelled."""
+        """Refresh periodically, and soon after a failure, until cancelled."""
         while True:
             try:
                 await self.refresh()
             except ServingError:
                 await asyncio.sleep(_AFTER_FAILURE_S)
             except Exception:
-                # An error that is not expected must not end the refreshing for the rest of the process's life.
+                # An unexpected error must not end the refreshing while the process lives.
                 log.exception("popular_list_crashed")
                 await asyncio.sleep(_AFTER_FAILURE_S)
             else:
@@ -113,7 +113,7 @@ class PopularList:
             raise DependencyError("rank_items answered something unreadable") from error
 
     def _load(self) -> None:
-        """Read the file; a missing or damaged one is no list."""
+        """Load the list from the file, if the file exists and is valid."""
         if self._path is None:
             return
         try:
@@ -123,7 +123,7 @@ class PopularList:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("popular_list_unreadable", extra={"reason": str(error)})
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         if self._path is None:
             return
         draft = self._path.with_suffix(f".{os.getpid()}")

@@ -1,13 +1,14 @@
 """
-The orchestration: features, then ranking, and what to do when one of them fails.
+The orchestration: fetches features, has items ranked, and degrades the answer if one of the two fails.
 
-Whatever fails, the caller gets something to show within the budget, and is told what it is:
+If a hop fails, the caller still gets recommendations within the budget, and the answer names the hop:
 
-    features fail   population of nobody: no history, so the ranker answers with what is popular
-    ranking fails   the last-known-good popular list, without what the user has had
-    both, no list   the error
+    features fail              ranked as for an unknown user, without history
+    ranking fails              the last known popular list, without the user's history and exclusions
+    both fail, no list known   the error
 
-In strict mode the error comes at once; where only some of several requests could not be ranked, as theirs.
+In strict mode the caller gets the error instead. If only some requests of a batch could not be ranked, only those get
+errors.
 """
 
 from collections.abc import Sequence
@@ -27,10 +28,10 @@ from recsys import metrics
 from recsys.contracts import wire
 from recsys.contracts.wire import RankedItem, RecommendRequest
 
-# Of the budget, what features may use at most: ranking needs the rest, with or without them.
+# The largest share of the budget for features. Ranking needs the rest, even if the features fail.
 FEATURES_SHARE = 0.4
-# What is kept back for the answer itself when ranking uses all it is given: a loop where hundreds of them end at the same
-# moment needs it.
+# The time reserved for the answer itself: a share of what is left, and at most this many seconds. An event loop in which
+# hundreds of calls time out together needs it.
 ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 
 _history = msgspec.json.Decoder(list[str])
@@ -38,13 +39,13 @@ _history = msgspec.json.Decoder(list[str])
 
 class Answer(Struct, frozen=True, omit_defaults=True):
     """
-    `recommend`: what to show, best first.
+    An answer of recommend.
 
     Attributes:
-        user_id: As asked.
-        recommendations: Items and scores.
-        degraded: Which hops did not do their part; absent when all did.
-        degraded_reasons: Why, by hop: the code of the error.
+        user_id: The user of the request.
+        recommendations: Items and scores, best first.
+        degraded: The hops that failed; absent if none did.
+        degraded_reasons: The code of the error, by hop.
     """
 
     user_id: str
@@ -54,7 +55,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 
 
 class Recommended(Struct, frozen=True):
-    """An answer, and the model that made it (JSON; null where none did)."""
+    """An answer, and the model that ranked it (JSON; null if no model did)."""
 
     answer: Answer
     model: Raw
@@ -62,12 +63,12 @@ class Recommended(Struct, frozen=True):
 
 class Recommender:
     """
-    Answers requests by way of the two other functions.
+    Answers requests with the help of the other two functions.
 
     Args:
-        features: extract_features.
-        ranking: rank_items.
-        popular: What to show when it fails.
+        features: The client for extract_features.
+        ranking: The client for rank_items.
+        popular: The list to answer with if ranking fails.
     """
 
     def __init__(self, *, features: FeatureSource, ranking: Ranking, popular: PopularList) -> None:
@@ -77,7 +78,7 @@ class Recommender:
         self._degraded = Counter(metrics.DEGRADED, known=[("features",), ("ranking",)])
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the recommender's metrics."""
         waiting = Totals(
             definitions.QUEUE_DEPTH, lambda: {("hop",): self._features.waiting() + self._ranking.waiting()}
         )
@@ -87,10 +88,10 @@ class Recommender:
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
     ) -> list[Recommended | ServingError]:
         """
-        Answer each of *requests*, with one round trip to each hop; more to rank_items where they are long.
+        Answer each of *requests*, with one round trip to each hop. Long requests need several to rank_items.
 
         Raises:
-            ServingError: a hop failed and *strict* forbids to go on without it.
+            ServingError: a hop failed, and *strict* forbids a degraded answer.
         """
         known, unknown = await self._fetch(requests, call)
         if strict and unknown:
@@ -109,7 +110,7 @@ class Recommender:
         except ServingError as error:
             call.receipt.spend("features-failed", call.receipt.elapsed_s() - began_s)
             return [STRANGER] * len(requests), error
-        _enter("features", answer, call)
+        _add_receipt("features", answer, call)
         return answer.value, None
 
     async def _rank(
@@ -128,7 +129,7 @@ class Recommender:
             if strict:
                 raise
             return [error] * len(requests)
-        _enter("ranking", answer, call)
+        _add_receipt("ranking", answer, call)
         return answer.value
 
     def _answer(
@@ -149,7 +150,7 @@ class Recommender:
                 if isinstance(outcome, ServingError)
                 else DependencyError("rank_items could not rank this request")
             )
-            popular = [] if strict else self._pick(request, known)
+            popular = [] if strict else self._pick_popular(request, known)
             if not popular:
                 return error
             reasons["ranking"] = error.code
@@ -158,12 +159,12 @@ class Recommender:
             self._degraded.add(hop)
         return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), model)
 
-    def _pick(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
+    def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         return self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)
 
 
-def _enter(hop: str, answer: HopAnswer[Any], call: Call) -> None:
-    """Enter a hop's own receipt into the request's: its phases, the rest of its time, and what the network took."""
+def _add_receipt(hop: str, answer: HopAnswer[Any], call: Call) -> None:
+    """Add a hop's receipt to the request's: its phases, the rest of its time, and the time of the network."""
     receipt, durations = call.receipt, answer.durations
     total_s = min(durations.get("total", 0.0), answer.spent_s)
     phases = {name: durations[name] for name in ("fill", "slot", "model", "store") if name in durations}

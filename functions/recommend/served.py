@@ -1,9 +1,9 @@
 """
-What was shown, told to whoever wants to learn from it.
+Events about answers, for training and analysis.
 
-Where Knative sets K_SINK (a SinkBinding does), every answer is followed by a `recommendation.served.v1` event. It is
-sent off the request's path: a caller never waits for it, and when the sink cannot keep up events are dropped and
-counted, not piled up.
+If Knative sets K_SINK (a SinkBinding does), recommend sends a `recommendation.served.v1` event after every answer. It
+sends the event in the background, so no caller waits for it. If the sink cannot keep up, recommend drops events and
+counts them.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ _model = msgspec.json.Decoder(Model | None)
 
 class Shown(msgspec.Struct, frozen=True):
     """
-    One item as it was shown.
+    One item of an answer.
 
     Attributes:
         item_id: The item.
-        score: As in the answer.
-        position: From 1.
-        propensity: How likely the policy was to show it: 1, because ranking is deterministic.
+        score: The score in the answer.
+        position: The position in the answer, from 1.
+        propensity: The probability that the policy shows the item: 1, because ranking is deterministic.
     """
 
     item_id: str
@@ -60,7 +60,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 @dataclass
 class OutboxStatistics:
-    """Totals since the start."""
+    """Totals since the process started."""
 
     sent: int = 0
     dropped: int = 0
@@ -72,9 +72,9 @@ class Outbox:
     Sends events to the sink in the background.
 
     Args:
-        settings: Where to, and with which further attributes.
+        settings: The sink, and the further attributes of the events.
         source: The events' source.
-        transport: Carries them.
+        transport: Carries the events.
         sleep: Waits between attempts.
     """
 
@@ -95,7 +95,7 @@ class Outbox:
         self.statistics = OutboxStatistics()
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the outbox's metrics."""
         totals = self.statistics
         return [
             Totals(
@@ -105,7 +105,7 @@ class Outbox:
         ]
 
     def note(self, recommended: Recommended, *, request_id: str) -> None:
-        """Have the event for an answer sent, or drop it when too many are waiting already. Never blocks."""
+        """Queue the event about an answer, or drop it if the queue is full. Never blocks."""
         try:
             self._waiting.put_nowait((recommended, request_id, datetime.now(UTC)))
         except asyncio.QueueFull:
@@ -113,7 +113,7 @@ class Outbox:
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
-        """Send until the block ends; then what is still waiting, for a second at most."""
+        """Send events until the block ends, and then the queued ones for at most FLUSH_S."""
         senders = [asyncio.create_task(self._send_forever()) for _ in range(SENDERS)]
         try:
             yield
@@ -135,7 +135,7 @@ class Outbox:
                 )
                 await self._send(event)
             except Exception:
-                # An answer that tells nothing readable must not end the sender: others come after it.
+                # An answer that cannot be decoded must not end the sender, which has further events to send.
                 self._lose()
                 log.exception("served_event_crashed", extra={"request_id": request_id})
             finally:
@@ -171,7 +171,7 @@ class Outbox:
 def make_served(
     recommended: Recommended, *, request_id: str, source: str, moment: datetime, extensions: dict[str, str]
 ) -> CloudEvent:
-    """Return the event that tells what *recommended* showed."""
+    """Return the event about *recommended*."""
     answer: Answer = recommended.answer
     items = [
         Shown(item.item_id, item.score, position)

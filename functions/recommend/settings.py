@@ -1,3 +1,5 @@
+"""The settings of recommend, read from its environment."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,11 @@ from chassis.wire.cloudevents import find_extension_faults
 @dataclass(frozen=True)
 class PopularSettings:
     """
-    What is shown without a ranker.
+    Settings of the popular list, which recommend answers with while rank_items is unavailable.
 
     Attributes:
-        path: Where the list survives a restart; None for nowhere.
-        refresh_s: How old it may become.
+        path: The file that keeps the list across restarts; None keeps it in memory only.
+        refresh_s: The time between refreshes.
     """
 
     path: Path | None
@@ -26,7 +28,7 @@ class PopularSettings:
 
     @classmethod
     def read(cls, env: Reader) -> "PopularSettings":
-        """Read the settings; faults stay with *env*."""
+        """Read the settings and add their faults to *env*."""
         return cls(
             path=_path(env, "POPULAR_LIST_PATH"),
             refresh_s=env.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
@@ -36,11 +38,11 @@ class PopularSettings:
 @dataclass(frozen=True)
 class SinkSettings:
     """
-    Where events about answers go.
+    Settings of the events about answers.
 
     Attributes:
-        url: The sink, as Knative names it in K_SINK.
-        extensions: Further attributes for every event, as Knative names them in K_CE_OVERRIDES.
+        url: The sink, from Knative's K_SINK.
+        extensions: Further attributes of every event, from Knative's K_CE_OVERRIDES.
     """
 
     url: str
@@ -48,7 +50,7 @@ class SinkSettings:
 
     @classmethod
     def read(cls, env: Reader) -> "SinkSettings | None":
-        """Read the settings, None without a sink; faults stay with *env*."""
+        """Read the settings and add their faults to *env*; return None without a sink."""
         url, overrides = env.text("K_SINK", "-"), env.text("K_CE_OVERRIDES", "{}")
         try:
             extensions = _overrides.decode(overrides).extensions
@@ -74,19 +76,20 @@ _overrides = msgspec.json.Decoder(_Overrides)
 @dataclass(frozen=True)
 class Settings:
     """
-    What recommend reads from its environment.
+    The settings that recommend reads from its environment.
 
     Attributes:
-        serving: The shell's settings.
-        extract_features_url: Where function 1 answers.
-        rank_items_url: Where function 2 answers.
-        max_connections: To each of them, at most.
-        service_token_file: Tokens to send to them, the first one that is valid; None for none.
-        hedge: Send a second request when the first is slower than usual.
-        coalesce_features: How single requests to extract_features are sent together; None sends each alone.
+        serving: The settings that all functions share.
+        extract_features_url: The address of extract_features.
+        rank_items_url: The address of rank_items.
+        max_connections: The limit of connections to each of them.
+        service_token_file: The file whose first valid token is sent to them; None sends no token.
+        hedge: Send a second request if the first is slower than usual.
+        coalesce_features: Limits of the groups in which single requests to extract_features are sent; None sends each
+            request alone.
         coalesce_ranking: The same for rank_items.
-        popular: What is shown without a ranker.
-        sink: Where events about answers go; None for nowhere.
+        popular: The popular list.
+        sink: The sink of events about answers; None sends no events.
     """
 
     serving: ServingSettings
@@ -106,7 +109,7 @@ class Settings:
         Read and check the settings.
 
         Raises:
-            SettingsError: with every fault.
+            SettingsError: the environment has faults; lists all of them.
         """
         reader = Reader(env)
         settings = cls(
@@ -126,7 +129,7 @@ class Settings:
 
 
 def _coalescing(reader: Reader, name: str) -> BatchLimits | None:
-    """Return the limits; with 0 calls in flight, no coalescing."""
+    """Return the limits of the groups; None, for no groups, if *name* is 0."""
     in_flight = reader.integer(name, 16)
     if not in_flight:
         return None

@@ -1,4 +1,4 @@
-"""What a handler is given and what it returns, independent of the server that carries them."""
+"""The request that a handler receives and the reply that it returns, independent of the server."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ PROBLEM = b"application/problem+json"
 
 class Deadline(msgspec.Struct, frozen=True):
     """
-    The moment after which nobody waits for the answer any more.
+    The moment at which the caller stops waiting for the answer.
 
     Attributes:
         at: Seconds on the monotonic clock.
@@ -30,15 +30,15 @@ class Deadline(msgspec.Struct, frozen=True):
         return cls(time.monotonic() + seconds)
 
     def left_s(self) -> float:
-        """Return the seconds left; negative once passed."""
+        """Return the seconds left; negative after the deadline."""
         return self.at - time.monotonic()
 
     def check(self) -> None:
         """
-        Do nothing while there is time left.
+        Raise if the deadline has passed.
 
         Raises:
-            DeadlineExceededError: there is none.
+            DeadlineExceededError: no time is left.
         """
         if self.left_s() <= 0:
             raise DeadlineExceededError
@@ -51,9 +51,9 @@ class Call(msgspec.Struct, frozen=True):
     Attributes:
         body: The whole body.
         headers: Lower-case names, as the server read them.
-        request_id: The caller's X-Request-Id, or one made here.
-        receipt: Where handlers enter what they spend their time on.
-        deadline: Until when an answer is of use.
+        request_id: The caller's X-Request-Id, or a generated id.
+        receipt: Collects how long each phase of the work takes.
+        deadline: The moment at which the caller stops waiting.
         span: The request's place in its trace.
     """
 
@@ -70,7 +70,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a handler answers: a status, a body, its type, and further headers."""
+    """A handler's answer: a status, a body, its content type, and further headers."""
 
     body: bytes
     status: int = 200

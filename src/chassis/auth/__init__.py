@@ -1,1 +1,1 @@
-"""Who may call: bearer tokens from a file, or signed tokens of an issuer. Switched off only by saying so."""
+"""Authentication of callers: bearer tokens from a file, or signed tokens of an issuer. `AUTH=off` switches it off."""

@@ -1,4 +1,4 @@
-"""The guard at a function's door."""
+"""Guards, which admit a function's callers or refuse them."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from chassis.wire.headers import RawHeaders
 
 
 class Guard(Protocol):
-    """Lets requests in or refuses them."""
+    """Admits requests or refuses them."""
 
     async def admit(self, headers: RawHeaders, *, within_s: float) -> None:
         """
@@ -21,23 +21,23 @@ class Guard(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of what the guard holds open."""
+        """Close the guard's files and connections."""
         ...
 
 
 class OpenGuard:
-    """Lets everybody in: for callers that something else has checked, and for one's own machine."""
+    """Admits every caller, for functions whose callers are checked elsewhere or that run on a developer's machine."""
 
     async def admit(self, headers: RawHeaders, *, within_s: float) -> None:
-        """Let the request in."""
+        """Admit the request."""
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Close nothing."""
 
 
 def make_guard(settings: AuthSettings) -> Guard:
     """
-    Return the guard *settings* ask for.
+    Return the guard that *settings* select.
 
     Raises:
         SettingsError: the packages it needs are not installed, or the token file has invalid lines.
@@ -46,9 +46,9 @@ def make_guard(settings: AuthSettings) -> Guard:
         return OpenGuard()
     if settings.mode == "jwt":
         try:
-            from chassis.auth.signed import SignedTokenGuard  # noqa: PLC0415 - an image may go without
+            from chassis.auth.signed import SignedTokenGuard  # noqa: PLC0415 - an image may lack the packages
         except ImportError as error:
-            raise SettingsError([f"AUTH=jwt needs a package this installation lacks: {error.name}"]) from error
+            raise SettingsError([f"AUTH=jwt needs the package {error.name}, which is not installed"]) from error
         return SignedTokenGuard(settings)
     from chassis.auth.tokens import TokenFile, TokenGuard  # noqa: PLC0415 - read only where it is used
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 class SharedRefresh:
     """
-    Runs *refresh* in a task of its own, at most once at a time.
+    Runs *refresh* in a separate task, at most once at a time.
 
     A caller that disconnects does not cancel the task. Otherwise it would take the result away from the other callers.
 

@@ -1,4 +1,4 @@
-"""What a function must be told about its callers."""
+"""Settings of authentication."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,16 @@ _MODES = ("off", "tokens", "jwt")
 @dataclass(frozen=True)
 class AuthSettings:
     """
-    How callers prove who they are.
+    How a function authenticates its callers.
 
     Attributes:
-        mode: `tokens` (a file), `jwt` (an issuer's signatures), `off` (not at all). There is no default: a door that
-            is open by forgetfulness looks like one that is open on purpose.
+        mode: `tokens` (a file), `jwt` (an issuer's signatures) or `off`. The mode has no default, so that a function
+            without authentication is always intended.
         tokens_file: With `tokens`: the file; see `TokenFile` for its lines.
-        issuer: With `jwt`: the `iss` claim wanted.
-        audience: With `jwt`: the `aud` claim wanted.
-        jwks_url: With `jwt`: where the issuer's keys are.
-        leeway_s: With `jwt`: how far clocks may differ.
+        issuer: With `jwt`: the required `iss` claim.
+        audience: With `jwt`: the required `aud` claim.
+        jwks_url: With `jwt`: the address of the issuer's keys.
+        leeway_s: With `jwt`: the largest accepted difference between clocks.
     """
 
     mode: Mode
@@ -35,7 +35,7 @@ class AuthSettings:
 
     @classmethod
     def read(cls, env: Reader) -> "AuthSettings":
-        """Read the settings; faults stay with *env*."""
+        """Read the settings and add their faults to *env*."""
         mode = env.text("AUTH")
         env.require(mode in {*_MODES, ""}, f"AUTH must be one of {', '.join(_MODES)}, not {mode!r}")
         settings = cls(
@@ -46,10 +46,10 @@ class AuthSettings:
             jwks_url=env.text("AUTH_JWKS_URL", "-"),
             leeway_s=env.number("AUTH_JWT_LEEWAY_S", 30.0, most=600.0),
         )
-        env.require(mode != "tokens" or str(settings.tokens_file) != "-", "AUTH=tokens wants AUTH_TOKENS_FILE")
+        env.require(mode != "tokens" or str(settings.tokens_file) != "-", "AUTH=tokens needs AUTH_TOKENS_FILE")
         env.require(
             mode != "jwt" or "-" not in {settings.issuer, settings.audience, settings.jwks_url},
-            "AUTH=jwt wants AUTH_JWT_ISSUER, AUTH_JWT_AUDIENCE and AUTH_JWKS_URL",
+            "AUTH=jwt needs AUTH_JWT_ISSUER, AUTH_JWT_AUDIENCE and AUTH_JWKS_URL",
         )
         env.require(
             settings.jwks_url == "-" or urlsplit(settings.jwks_url).scheme in {"http", "https"},

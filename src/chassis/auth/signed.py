@@ -120,7 +120,7 @@ def read_keys(body: bytes) -> Keys:
     Return the usable keys of a key set (RFC 7517) by their ids; keys that cannot verify signatures are left out.
 
     Raises:
-        ValueError: *body* is no JSON, or has no usable key.
+        ValueError: *body* is not JSON, or contains no usable key.
         RecursionError: *body* is nested too deeply.
     """
     document = json.loads(body)

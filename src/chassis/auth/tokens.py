@@ -23,7 +23,7 @@ from chassis.watched_file import WatchedFile
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import NotReadyError
 
-# A request waits this long for a slow file system, and then goes on with the known tokens.
+# Long for a file system that works, short beside a request's time budget.
 MAX_READ_S = 0.25
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -51,11 +51,11 @@ class Token:
 @dataclass(frozen=True)
 class TokenLines:
     """
-    What a token file says.
+    The content of a token file.
 
     Attributes:
         tokens: The tokens of the valid lines, unless an invalid line begins with the same token.
-        faults: What is wrong with the other lines, by number; holds no part of a token.
+        faults: One message for each invalid line, with its number; no message contains any part of a token.
     """
 
     tokens: tuple[Token, ...] = ()
@@ -71,11 +71,17 @@ class TokenFile:
 
     A file that cannot be read leaves the known tokens valid, because a Secret that is being replaced must not lock
     callers out. An invalid line revokes its token and is logged; the other lines count.
+
+    Args:
+        path: The file, which may not exist yet.
+        clock: Seconds since the epoch.
+        max_read_s: A request waits this long for the file, and then goes on with the known tokens.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, max_read_s: float = MAX_READ_S) -> None:
         self._path = path
         self._clock = clock
+        self._max_read_s = max_read_s
         self._file: WatchedFile[TokenLines] = WatchedFile(path, parse_tokens, unread=TokenLines(), clock=clock)
         self._reading = SharedRefresh(lambda: asyncio.to_thread(self._look))
 
@@ -105,7 +111,7 @@ class TokenFile:
         """Return the tokens that are in the file now and have not expired."""
         if self._file.due:
             self._reading.begin()
-        await self._reading.wait(within_s=MAX_READ_S)
+        await self._reading.wait(within_s=self._max_read_s)
         now = self._clock()
         return tuple(token for token in self._file.content.tokens if token.expires is None or token.expires > now)
 
@@ -123,7 +129,7 @@ class TokenFile:
 
 
 def parse_tokens(text: str) -> TokenLines:
-    """Return what the lines of a token file say; see `TokenFile`."""
+    """Return the tokens and the faults of a token file; see `TokenFile`."""
     tokens, faults, revoked = [], [], set()
     for number, line in enumerate(text.splitlines(), 1):
         words = _COMMENT.sub("", line).split()
@@ -154,7 +160,7 @@ def _parse_expiry(words: Sequence[str]) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         # The words may be part of a token with a space in it, so the message does not repeat them.
-        raise ValueError("the expiry after the token is no ISO 8601 time, such as 2027-01-01T00:00:00Z") from None
+        raise ValueError("the expiry after the token is not an ISO 8601 time such as 2027-01-01T00:00:00Z") from None
 
 
 def _digest(token: str) -> bytes:

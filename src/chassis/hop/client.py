@@ -1,12 +1,12 @@
 """
-One hop: a call from one function to another, inside the caller's time budget.
+A client for one hop: the calls from one function to another, within the caller's time budget.
 
-httpx is the interface and its transport API the seam: tests and users plug in their own. Requests go straight to the
-transport, and to ours as plain values, because httpx's layers cost more than the whole exchange
-(docs/adr/0004-hop-client.md).
+The client takes any httpx transport, so tests and users can plug in their own. It hands requests directly to the
+transport, because httpx's client costs more CPU than the whole exchange (docs/adr/0004-hop-client.md).
 
-What may be tried again: connections that were refused, broke, or closed without an answer, 502, and 503 when its
-Retry-After leaves time. Every call between the functions only reads, so a second one is safe. Never: 4xx, timeouts.
+The client retries connections that were refused, broke, or closed without an answer; 502; and 503 if its Retry-After
+leaves time. A retry is safe because every call between the functions only reads. The client never retries a 4xx or a
+timeout.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ T = TypeVar("T")
 _RETRYABLE_STATUS = frozenset({502, 503})
 _BREAKER_STATES = ("closed", "half-open", "open")
 _SAMPLES, _LEAST_SAMPLES = 256, 32
-# Who waits shorter for an answer learns nothing about the hop; for one that is slow anyway it may be longer, up to a bound.
+# A call that waited less than this says nothing about the hop. For a slow hop the wait is longer, up to the second value.
 _FAIR_S, _LONGEST_FAIR_S = 0.1, 0.25
 
 log = logging.getLogger("chassis")
@@ -45,13 +45,13 @@ log = logging.getLogger("chassis")
 
 class HopAnswer(msgspec.Struct, Generic[T], frozen=True):
     """
-    What a hop answered.
+    An answer of a hop.
 
     Attributes:
-        value: The answer, decoded.
-        spent_s: How long the call took, seen from here.
-        durations: Seconds by phase, from the hop's own receipt.
-        facts: The receipt's other entries, `rev` among them.
+        value: The decoded answer.
+        spent_s: Duration of the call, measured by the caller.
+        durations: Seconds by phase, from the hop's receipt.
+        facts: The other entries of the receipt, such as `rev`.
     """
 
     value: T
@@ -68,20 +68,21 @@ class Hop(Protocol):
         Post *body* on behalf of *call*, taking at most *within_s*, and *decode* the answer.
 
         Raises:
-            DeadlineExceededError: no answer in time.
-            DependencyError: no answer, or one that is no success or cannot be read.
+            DeadlineExceededError: the hop did not answer in time.
+            DependencyError: the hop did not answer, answered with an error, or answered something unreadable.
         """
         ...
 
 
-class _Failure(Exception):  # noqa: N818 - a verdict on one attempt
+class _Failure(Exception):  # noqa: N818 - the outcome of one attempt
     """
-    An attempt failed.
+    One attempt failed.
 
     Attributes:
-        error: What the call fails with.
-        retryable: Another attempt may help, not before `retry_after_s`.
-        ours: The hop found fault with the request.
+        error: The error that the call raises unless another attempt succeeds.
+        retryable: Whether another attempt may succeed.
+        retry_after_s: The hop's Retry-After: the earliest time of another attempt.
+        ours: Whether the hop refused the request (4xx), which says nothing about the hop.
     """
 
     def __init__(
@@ -97,15 +98,15 @@ class _Failure(Exception):  # noqa: N818 - a verdict on one attempt
 @dataclass
 class HopStatistics:
     """
-    Totals since the start.
+    Totals since the process started.
 
     Attributes:
-        answers: Calls that brought an answer.
-        failures: Calls that brought none, or not in time.
-        abandoned: Calls whose callers left before that could be told.
-        refused: Calls not made because the breaker was open.
-        retries: Attempts after the first one of a call.
-        hedges: Second requests of a call.
+        answers: Calls that were answered.
+        failures: Calls that failed or timed out.
+        abandoned: Calls whose callers disconnected too early to tell how the call would end.
+        refused: Calls that the open breaker refused.
+        retries: Attempts after the first attempt of a call.
+        hedges: Second requests of a call, sent while the first was still running.
     """
 
     answers: int = 0
@@ -121,14 +122,14 @@ class HopClient:
     Calls one function.
 
     Args:
-        name: Of the hop, for messages.
-        url: Where the function answers.
-        transport: Carries the requests; closed by whoever made it.
-        token: Sent as bearer token, asked for at each call; None for none.
-        breaker: Stops calls to a hop that fails.
-        policy: How often to try again.
-        budget: How often over time.
-        hedge: After the observed 95th percentile, send a second request and take the first answer.
+        name: The hop's name, for messages and metrics.
+        url: The function's address.
+        transport: Carries the requests. The client does not close it.
+        token: Returns the bearer token of each call; None sends none.
+        breaker: Refuses calls to a hop that fails.
+        policy: Limits the attempts of one call.
+        budget: Limits the retries over time.
+        hedge: Send a second request after the observed 95th percentile, and take the first answer.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class HopClient:
         self._durations = Histogram(definitions.HOP_DURATION)
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the client's metrics."""
         name, totals = self._name, self.statistics
 
         def outcomes() -> dict[tuple[str, ...], float]:
@@ -183,19 +184,21 @@ class HopClient:
         ticket = self.breaker.admit()
         if ticket is None:
             self.statistics.refused += 1
-            raise DependencyError(f"{self._name} has been failing and is left alone for a moment", retry_after_s=1.0)
+            raise DependencyError(
+                f"{self._name} keeps failing, so its calls are refused for a moment", retry_after_s=1.0
+            )
         self._budget.earn()
         try:
             answer = await self._try(body, call, ends)
             value = self._read(answer, decode)
         except ServingError as error:
-            self._fail(ticket, began, says_something=self._is_fair(error, ends - began))
+            self._fail(ticket, began, counts=self._is_fair(error, ends - began))
             raise
         except BaseException:
-            # Who leaves after a fair time says of the hop what a timeout says. So do the callers of a group, whose time ends
-            # with the call's own.
+            # A caller that leaves after a fair wait counts as a timeout. The callers of a group leave when the time of the
+            # call ends, just before the call itself times out.
             if time.monotonic() - began >= self._fair_s():
-                self._fail(ticket, began, says_something=True)
+                self._fail(ticket, began, counts=True)
             else:
                 self.statistics.abandoned += 1
                 self.breaker.forget(ticket)
@@ -207,26 +210,26 @@ class HopClient:
         self._durations.observe(spent_s, self._name)
         return HopAnswer(value, spent_s, *parse_receipt(answer.header(HEADER)))
 
-    def _fail(self, ticket: int, began: float, *, says_something: bool) -> None:
+    def _fail(self, ticket: int, began: float, *, counts: bool) -> None:
         self.statistics.failures += 1
         self._durations.observe(time.monotonic() - began, self._name)
-        if says_something:
+        if counts:
             self.breaker.note(ticket, success=False)
         else:
             self.breaker.forget(ticket)
 
     def _is_fair(self, error: ServingError, given_s: float) -> bool:
-        """Tell whether *error* says something about the hop: not where our request was at fault, or had no time to speak of."""
+        """Tell whether *error* counts against the hop: not if the hop refused the request or had too little time."""
         if isinstance(error, DeadlineExceededError):
             return given_s >= self._fair_s()
         return not (isinstance(error.__cause__, _Failure) and error.__cause__.ours)
 
     def _fair_s(self) -> float:
-        """Return the time in which the hop should have answered: twice what it usually takes, within bounds."""
+        """Return the time in which the hop should answer: twice its usual latency, within bounds."""
         return min(max(_FAIR_S, 2 * self._usual_s()), _LONGEST_FAIR_S) if self._latencies else _FAIR_S
 
     def _usual_s(self) -> float:
-        """Return the 95th percentile of the latest answers' latencies."""
+        """Return the 95th percentile of the latest latencies."""
         return sorted(self._latencies)[int(len(self._latencies) * 0.95)]
 
     def _read(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
@@ -258,23 +261,23 @@ class HopClient:
         return pause_s if pause_s is not None and self._budget.spend() else None
 
     async def _exchange(self, body: bytes, call: Call, left_s: float) -> Answer:
-        patience_s = self._patience_s()
-        if patience_s is None or patience_s >= left_s:
+        hedge_after_s = self._hedge_after_s()
+        if hedge_after_s is None or hedge_after_s >= left_s:
             return await self._attempt(body, call, left_s)
         first = asyncio.ensure_future(self._attempt(body, call, left_s))
         racers: set[asyncio.Future[Answer]] = {first}
         try:
-            await asyncio.wait(racers, timeout=patience_s)
+            await asyncio.wait(racers, timeout=hedge_after_s)
             if not first.done() and self._budget.spend():
                 self.statistics.hedges += 1
-                racers.add(asyncio.ensure_future(self._attempt(body, call, left_s - patience_s)))
+                racers.add(asyncio.ensure_future(self._attempt(body, call, left_s - hedge_after_s)))
             return await _first_success(racers)
         finally:
             for racer in racers:
                 racer.cancel()
 
-    def _patience_s(self) -> float | None:
-        """Return after how long to hedge; None for never."""
+    def _hedge_after_s(self) -> float | None:
+        """Return how long to wait before the second request; None if there is to be none."""
         if not self._hedge or len(self._latencies) < _LEAST_SAMPLES:
             return None
         return self._usual_s()
@@ -321,17 +324,22 @@ class HopClient:
 
 
 async def _first_success(racers: set["asyncio.Future[Answer]"]) -> Answer:
-    """Return the first answer; raise only when the last racer has failed."""
+    """
+    Return the first answer.
+
+    Raises:
+        Exception: the error of one racer, if all of them failed.
+    """
     pending = racers
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        # Both may have ended in the same turn of the loop, and either may have failed.
+        # Both racers may end in the same turn of the event loop, and either may have failed.
         winners = [racer for racer in done if racer.exception() is None]
         if winners or not pending:
             return (winners or list(done))[0].result()
 
 
 def _retry_after_s(answer: Answer) -> float | None:
-    """Return the seconds of Retry-After; its date form is left alone, it cannot fit into a request's budget."""
+    """Return the seconds of Retry-After; None for a date, which is never within a request's budget."""
     value = answer.header(b"retry-after")
     return float(value) if value.isdecimal() else None

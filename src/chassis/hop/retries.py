@@ -1,8 +1,8 @@
 """
-When a failed call is worth another try.
+Decides whether to retry a failed call.
 
-Two rules keep retries from making an outage worse: they end with the caller's deadline, and over time there is at
-most one for ten requests. Synchronous and free of I/O.
+Two rules keep retries from making an outage worse: no retry begins after the caller's deadline, and over time there is
+at most one retry for ten requests. This module does no I/O.
 """
 
 import random
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 class RetryBudget:
     """
-    Earns a fraction of a retry with each request and spends whole ones.
+    A budget of retries: each request adds a fraction of a retry, each retry takes a whole one.
 
     Args:
-        share: Retries per request over time.
-        reserve: Retries that may be made before any were earned.
-        most: Retries that may be saved up. An instance that dies takes along what it had in flight, all at once, and is
-            asked for seconds more where nobody watches it: one of three dead for 10 s at 150 requests a second costs
-            750 retries.
+        share: Retries added by each request.
+        reserve: Retries in the new budget.
+        most: The most retries the budget can hold. A dead instance may receive requests for seconds until the platform
+            removes it, and each of them needs a retry (docs/adr/0004-hop-client.md).
 
     Source: Finagle's RetryBudget (a token bucket fed by requests).
     """
@@ -30,11 +29,11 @@ class RetryBudget:
         self._tokens = reserve
 
     def earn(self) -> None:
-        """Note a request."""
+        """Add the share of one request."""
         self._tokens = min(self._most, self._tokens + self._share)
 
     def spend(self) -> bool:
-        """Take a retry, if there is one."""
+        """Take one retry if the budget holds one, and tell whether it does."""
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -44,11 +43,11 @@ class RetryBudget:
 @dataclass(frozen=True)
 class RetryPolicy:
     """
-    How often and how fast.
+    How many attempts a call has, and how long the pauses between them are.
 
     Attributes:
-        attempts: Calls in all, the first one included. Where one instance of three is dead, one call in 3**5 finds no other.
-        base_s: Mean pause before the first retry; each further one doubles it.
+        attempts: All attempts of a call, the first included. With one dead instance of three, one call in 3**5 fails.
+        base_s: Mean pause before the first retry. Each further retry doubles it.
     """
 
     attempts: int = 5
@@ -65,8 +64,8 @@ class RetryPolicy:
         """
         Return how long to wait after failed attempt number *attempt* (from 1), or None to give up.
 
-        The pause is drawn evenly from zero to twice its mean, so that callers who failed together do not come back
-        together; what the server asked for with Retry-After is the least.
+        The pause is random, between zero and twice its mean, so that callers that failed together do not retry
+        together. It is never shorter than *retry_after_s*.
         """
         if attempt >= self.attempts:
             return None

@@ -1,8 +1,8 @@
 """
-Traces as the rest of the code sees them: a span that is there or a stand-in that costs nothing.
+Tracing as the rest of the code sees it: spans, recorded or not.
 
-Context travels as W3C Trace Context, with requests in the headers of that name, with events in the extension of that
-name. Where tracing is off, or a trace is not sampled, the stand-in hands the caller's context on as it came.
+The context travels as W3C Trace Context, in a request's headers or in an event's extension. If tracing is off or a trace
+is not sampled, `PassOn` takes the place of a span. It records nothing and passes the caller's context on.
 """
 
 import os
@@ -27,19 +27,19 @@ _INVALID = {b"0" * 32, b"0" * 16}
 
 
 class Span(Protocol):
-    """A stretch of work within a trace."""
+    """A period of work within a trace."""
 
     @property
     def trace_id(self) -> str | None:
-        """The trace's id where it is recorded, else None."""
+        """The trace's id if the trace is recorded, else None."""
         ...
 
     def child(self, name: str, *, attributes: Attributes | None = None) -> "Span":
-        """Begin a span for a call to somebody else."""
+        """Begin a span for a call to another process."""
         ...
 
     def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
-        """Add a span for something that is over; times are seconds on the monotonic clock."""
+        """Add a span for work that has ended; times are seconds on the monotonic clock."""
         ...
 
     def begin_shared(self, name: str, spans: Sequence["Span"]) -> "Span":
@@ -47,7 +47,7 @@ class Span(Protocol):
         ...
 
     def context(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that make somebody else's work part of this span."""
+        """Return the headers that make another process's work part of this span."""
         ...
 
     def end(self, *, status: int) -> None:
@@ -59,16 +59,16 @@ class Tracer(Protocol):
     """Begins the span of a request."""
 
     def begin(self, name: str, headers: RawHeaders) -> Span:
-        """Return the span for a request that came with *headers*."""
+        """Return the span of a request with *headers*."""
         ...
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send the spans that have not been sent."""
         ...
 
 
 class PassOn:
-    """The stand-in for a span: hands the caller's context on."""
+    """A span that records nothing and passes the caller's context on."""
 
     __slots__ = ("_context", "_headers")
 
@@ -100,14 +100,14 @@ class PassOn:
 
 
 class NoTracer:
-    """Tracing switched off."""
+    """A tracer for when tracing is off."""
 
     def begin(self, name: str, headers: RawHeaders) -> Span:
-        """Return the stand-in."""
+        """Return a span that records nothing."""
         return PassOn(headers)
 
     def close(self) -> None:
-        """Nothing is left to send."""
+        """Send nothing."""
 
 
 class Parent:
@@ -176,7 +176,7 @@ def unsampled_context(headers: RawHeaders) -> RawHeaders:
     """
     Return *headers* with a context that says "not sampled".
 
-    Without it every hop would toss its own coin, and traces would begin in the middle.
+    Without a context, each hop would decide again whether to sample, and traces would begin at a hop.
     """
     if read_parent(headers) is not None:
         return headers
@@ -188,8 +188,8 @@ def begin_shared(name: str, spans: Sequence[Span]) -> Span:
     """
     Begin the span of work done once for all of *spans*.
 
-    The span is the root of its own trace, because one caller's context must not stand for the other callers. The trace
-    is recorded if one of *spans* is, and links to each of them that is.
+    The span is the root of a new trace, because one caller's context must not speak for the other callers. The trace is
+    recorded if any of *spans* is recorded, and has a link to each recorded span.
     """
     recorded = next((span for span in spans if span.trace_id), None)
     if recorded is not None:
@@ -199,5 +199,5 @@ def begin_shared(name: str, spans: Sequence[Span]) -> Span:
 
 
 def is_sampled(parent: Parent | None, *, ratio: float, draw: Callable[[], float] = random.random) -> bool:
-    """Decide at the head of a trace by *ratio*, further down as the head did."""
+    """Decide by *ratio* at the beginning of a trace, and as *parent* says within the trace."""
     return parent.sampled if parent else draw() < ratio

@@ -1,21 +1,21 @@
 """
 An HTTP/1.1 transport for httpx on asyncio protocols and the httptools parser.
 
-httpx's own transport spends two to three milliseconds of CPU on a request, this one about a tenth of a millisecond
-(docs/adr/0004-hop-client.md). It does what a hop between functions needs and no more: whole bodies, keep-alive, TLS,
-timeouts, a bounded pool. No HTTP/2, proxies, redirects or streaming.
+This transport costs a small fraction of the CPU of httpx's transport (docs/adr/0004-hop-client.md). It supports only
+what a call between functions needs: whole bodies, keep-alive, TLS, timeouts, a bounded pool. It has no HTTP/2, proxies,
+redirects or streaming.
 
-httpx's request and response objects are a third of what is left, so hops use `Poster`: the same exchange in plain
-values. Any other httpx transport is a `Poster` by way of `as_poster`.
+httpx's request and response objects cost a third of the rest, so the hop client uses `Poster`: the same exchange in
+plain values. `as_poster` makes a `Poster` of any httpx transport.
 
-Errors are httpx's own, so callers need not know which transport they use:
+The errors are httpx's, so callers need not know which transport they use:
 
     ConnectError, ConnectTimeout   no connection, nothing was sent
     PoolTimeout                    every connection stayed busy
-    ReadTimeout                    sent, no whole answer in time
-    ReadError                      sent, the connection broke
-    RemoteProtocolError            the other side closed without an answer, answered with something else, or with more
-                                   than `max_answer_bytes`
+    ReadTimeout                    the request was sent, the answer was not complete in time
+    ReadError                      the request was sent, the connection broke
+    RemoteProtocolError            the server closed the connection without an answer, or its answer is no HTTP or
+                                   longer than `max_answer_bytes`
 """
 
 import asyncio
@@ -32,7 +32,7 @@ import httpx
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 1.0
 _LATE = "no answer in time"
-# An answer with neither of them ends with its connection.
+# An answer without either of these headers ends when the server closes the connection.
 _FRAMINGS = frozenset({b"content-length", b"transfer-encoding"})
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -40,14 +40,14 @@ SecondsFor = Callable[[str], float | None]
 
 
 class Answer(NamedTuple):
-    """A whole answer; header names are in lower case."""
+    """A whole answer. Header names are in lower case."""
 
     status: int
     headers: Headers
     body: bytes
 
     def header(self, name: bytes) -> str:
-        """Return the header *name* (lower case), several of them joined as HTTP has it, empty without one."""
+        """Return the values of the header *name* (lower case), joined by commas; empty without the header."""
         return ", ".join(value.decode("latin-1") for key, value in self.headers if key == name)
 
 
@@ -58,7 +58,7 @@ class Poster(Protocol):
         """
         Post *body* to *url* with *headers* and its length, and return the answer.
 
-        *timeout_s* is for all of it: the wait for a connection, connecting, and the answer.
+        *timeout_s* covers the wait for a connection, connecting, and the answer together.
 
         Raises:
             httpx.TransportError: see the module's table.
@@ -70,7 +70,7 @@ class _Connection(asyncio.Protocol):
     """
     One connection: writes a request, parses its answer.
 
-    Invariant: `_answer` is pending exactly while a request is on its way; `reusable` only between requests.
+    Invariant: `_answer` is pending exactly while a request is in flight, and `reusable` is true only between requests.
     """
 
     def __init__(self, origin: "_Origin") -> None:
@@ -91,7 +91,7 @@ class _Connection(asyncio.Protocol):
         self.reusable = True
 
     async def exchange(self, message: bytes, timeout_s: float | None) -> Answer:
-        """Send *message*, return the whole answer."""
+        """Send *message* and return the whole answer."""
         if self._transport is None or self._transport.is_closing():
             raise httpx.RemoteProtocolError("the connection was closed while idle")
         self.reusable = False
@@ -100,7 +100,7 @@ class _Connection(asyncio.Protocol):
         self._head_complete = False
         self._came = 0
         self._parser = httptools.HttpResponseParser(self)
-        # A timer that fails the answer costs a third of asyncio.timeout around it.
+        # A timer that fails the answer costs a third of what asyncio.timeout costs.
         timer = None if timeout_s is None else loop.call_later(timeout_s, self._fail, httpx.ReadTimeout(_LATE))
         self._transport.write(message)
         try:
@@ -121,7 +121,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answered():
-            # Bytes nobody asked for: whatever they are, the next answer could not be told from them.
+            # The server sent bytes without a request. The next answer could not be told apart from them.
             self.close()
             return
         # The head, trailers and interim answers count, so that none of them can fill the memory.
@@ -138,20 +138,20 @@ class _Connection(asyncio.Protocol):
         self._origin.forget(self)
         if exc is not None:
             self._fail(httpx.ReadError(f"the connection broke: {exc}"))
-        elif not self._deliver_what_came():
+        elif not self._end_at_close():
             self._fail(httpx.RemoteProtocolError("the server closed the connection without an answer"))
 
     def on_message_begin(self) -> None:
         self._headers, self._chunks, self._head_complete = [], [], False
         if self._answered():
-            # A second answer to one request: the next request could be given it.
+            # The server sent a second answer to one request. The next request must not receive it.
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        # Trailers come as headers do, and are none (RFC 9110, section 6.5.1): into a list that nobody reads.
+        # The parser reports trailers as headers. They go into another list, which is dropped (RFC 9110, section 6.5.1).
         self._head, self._headers, self._head_complete = self._headers, [], True
 
     def on_body(self, body: bytes) -> None:
@@ -160,12 +160,12 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200 or self._answer is None or self._answer.done():
-            return  # an interim answer, or one too many
+            return  # an interim answer, or a second answer
         self.reusable = self._parser.should_keep_alive()
         self._answer.set_result(Answer(status, self._head, b"".join(self._chunks)))
 
-    def _deliver_what_came(self) -> bool:
-        """Let the answer end here if it has neither a length nor chunks (RFC 9112, section 6.3); tell whether it has."""
+    def _end_at_close(self) -> bool:
+        """End an answer that has neither a length nor chunks (RFC 9112, section 6.3); tell whether it is one."""
         if self._answer is None or self._answer.done() or not self._head_complete:
             return False
         status = self._parser.get_status_code()
@@ -183,7 +183,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Origin:
-    """The connections to one scheme, host and port: idle ones newest last, and a limit on all of them."""
+    """The connections to one scheme, host and port: the idle ones, newest last, and a limit on all of them."""
 
     def __init__(
         self, url: httpx.URL, *, limit: int, max_age_s: float, max_answer_bytes: int, tls: ssl.SSLContext | None
@@ -198,7 +198,7 @@ class _Origin:
         self._closed = False
 
     async def exchange(self, message: bytes, seconds_for: SecondsFor) -> Answer:
-        """Send *message* over a connection; *seconds_for* tells what there is for `pool`, `connect`, `read`."""
+        """Send *message* over a connection; *seconds_for* returns the timeouts of `pool`, `connect` and `read`."""
         if self._slots.locked():
             await self._await_slot(seconds_for("pool"))
         else:
@@ -222,11 +222,11 @@ class _Origin:
             self._idle.pop().close()
 
     def _take(self) -> _Connection | None:
-        # Newest first: the ones a lull made superfluous stay idle until the other side closes them.
+        # The newest connection is used first, so that the server closes those that are no longer needed.
         return self._idle.pop() if self._idle else None
 
     def _give_back(self, connection: _Connection) -> None:
-        # A bounded age makes the name be looked up again, so that a moved service is found.
+        # Connections of bounded age make the client look up the name again and find a service that has moved.
         old = time.monotonic() - connection.born > self._max_age_s
         if connection.reusable and not old and not self._closed:
             self._idle.append(connection)
@@ -256,15 +256,13 @@ class _Origin:
 
 class HttptoolsTransport(httpx.AsyncBaseTransport):
     """
-    An `httpx.AsyncBaseTransport`; give it to an `httpx.AsyncClient` or hand it requests directly.
+    Carries the requests of an `httpx.AsyncClient`, or requests that are handed to it directly.
 
     Args:
-        max_connections: To one origin, at most; further requests wait for `timeout["pool"]` seconds.
-        max_age_s: After which a connection is not used again.
+        max_connections: The limit for one origin. Further requests wait for `timeout["pool"]` seconds.
+        max_age_s: The age from which a connection is not used again.
         max_answer_bytes: The longest answer accepted, its head included.
-        tls: For https origins; the system's default trust otherwise.
-
-    Cost: about 100 us of CPU a request, 60 by way of `post`.
+        tls: The context of https origins; the system's default trust if None.
     """
 
     def __init__(
@@ -301,7 +299,7 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         return await self._origin(url).exchange(message, lambda _stage: max(0.0, ends - time.monotonic()))
 
     async def aclose(self) -> None:
-        """Close the idle connections; those in use close when their answer is there."""
+        """Close the idle connections. Those in use close after their answer."""
         for origin in self._origins.values():
             origin.close()
         self._origins.clear()
@@ -323,7 +321,7 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         return origin
 
 
-class _Through:
+class _HttpxPoster:
     """A `Poster` over any httpx transport."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -341,8 +339,8 @@ class _Through:
 
 
 def as_poster(transport: httpx.AsyncBaseTransport) -> Poster:
-    """Return the cheapest way to post over *transport*."""
-    return transport if isinstance(transport, HttptoolsTransport) else _Through(transport)
+    """Return the cheapest `Poster` over *transport*."""
+    return transport if isinstance(transport, HttptoolsTransport) else _HttpxPoster(transport)
 
 
 def _serialise(method: bytes, url: httpx.URL, headers: Headers, body: bytes) -> bytes:

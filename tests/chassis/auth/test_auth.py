@@ -49,7 +49,7 @@ class TestTokens:
 
     @pytest.fixture
     def tokens(self, file: Path, clock: Clock) -> TokenFile:
-        return TokenFile(file, clock=clock)
+        return TokenFile(file, clock=clock, max_read_s=30)
 
     @pytest.mark.parametrize("token", ["first", "second"])
     async def test_any_of_them_is_let_in(self, tokens, token):
@@ -111,7 +111,7 @@ class TestTokens:
     async def test_without_any_file_nobody_can_be_judged(self, tmp_path):
         """A guard that never saw its file says that it is not ready, not that the caller is wrong."""
         with pytest.raises(NotReadyError):
-            await TokenGuard(TokenFile(tmp_path / "missing")).admit(bearer("first"), within_s=5.0)
+            await TokenGuard(TokenFile(tmp_path / "missing", max_read_s=30)).admit(bearer("first"), within_s=5.0)
 
     async def test_the_first_valid_one_is_sent(self, tokens, file, clock):
         """A caller of others sends the first token that has not expired."""
@@ -272,7 +272,7 @@ def test_a_door_is_open_only_on_purpose():
 
 def test_each_kind_names_what_it_needs():
     """Tokens want their file, signed tokens their issuer."""
-    assert read(AUTH="tokens")[1] == ["AUTH=tokens wants AUTH_TOKENS_FILE"]
+    assert read(AUTH="tokens")[1] == ["AUTH=tokens needs AUTH_TOKENS_FILE"]
     assert len(read(AUTH="jwt", AUTH_JWT_ISSUER="x")[1]) == 1
     complete = {"AUTH_JWT_ISSUER": "i", "AUTH_JWT_AUDIENCE": "a", "AUTH_JWKS_URL": "http://k"}
     settings, faults = read(AUTH="jwt", **complete)

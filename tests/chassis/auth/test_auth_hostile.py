@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -222,9 +223,9 @@ def valid(text: str) -> list[str]:
     ("line", "fault"),
     [
         ("s3cr#et", "a token cannot contain #"),
-        ("secret 2027-13-01", "the expiry after the token is no ISO 8601 time"),
-        ("secret 2027-01-01#soon", "the expiry after the token is no ISO 8601 time"),
-        ("secret never", "the expiry after the token is no ISO 8601 time"),
+        ("secret 2027-13-01", "the expiry after the token is not an ISO 8601 time"),
+        ("secret 2027-01-01#soon", "the expiry after the token is not an ISO 8601 time"),
+        ("secret never", "the expiry after the token is not an ISO 8601 time"),
         ("s\u00e9cret", "visible ASCII"),
         ("\ufeffsecret", "visible ASCII"),
         ("sec\x00ret", "visible ASCII"),
@@ -257,7 +258,7 @@ async def test_a_malformed_expiry_ends_the_token(tmp_path, caplog):
     caplog.set_level(logging.ERROR, "chassis")
     clock, path = Clock(), tmp_path / "tokens"
     path.write_text("first\nsecond\n")
-    guard = TokenGuard(TokenFile(path, clock=clock))
+    guard = TokenGuard(TokenFile(path, clock=clock, max_read_s=30))
     await guard.admit(bearer("second"), within_s=5)
     path.write_text("first\nsecond 2026-02-31\n")
     clock.now += 1
@@ -274,8 +275,30 @@ async def test_callers_that_come_together_at_the_start_wait_for_the_file(tmp_pat
     """No caller is told that the file cannot be read while another caller's request reads it."""
     path = tmp_path / "tokens"
     path.write_text("first\n")
-    guard = TokenGuard(TokenFile(path))
+    guard = TokenGuard(TokenFile(path, max_read_s=30))
     await asyncio.gather(*(guard.admit(bearer("first"), within_s=5) for _ in range(50)))
+
+
+async def test_a_file_system_that_hangs_leaves_the_known_tokens(tmp_path, monkeypatch):
+    """While a read of the file does not end, requests go on with the known tokens, and no second read begins."""
+    clock, path, release, reads = Clock(), tmp_path / "tokens", threading.Event(), []
+    path.write_text("first\n")
+    file = TokenFile(path, clock=clock, max_read_s=30)
+    assert await file.first() == "first"
+
+    def hang(_: Path) -> None:
+        reads.append(1)
+        release.wait(30)
+        raise OSError
+
+    monkeypatch.setattr(Path, "stat", hang)
+    file._max_read_s = 0.01
+    clock.now += 1
+    guard = TokenGuard(file)
+    await asyncio.gather(*(guard.admit(bearer("first"), within_s=5) for _ in range(20)))
+    release.set()
+    await file._reading.wait(within_s=30)
+    assert len(reads) == 1
 
 
 def test_a_start_refuses_an_invalid_file(tmp_path):
