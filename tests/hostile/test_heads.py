@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from chassis.wire.transport import Answer, Headers, HttptoolsTransport
+from tests.e2e.verbs import verb
 from tests.integration.conftest import Pipeline
 
 pytestmark = pytest.mark.may_block
@@ -18,7 +20,7 @@ INNOCENT_A_SECOND = 25
 TIMEOUT_S = 10.0
 BUDGET = (b"x-request-timeout-ms", b"8000")
 
-# Each of the two heads is accepted by recommend, whose limit is 64 KiB.
+# recommend accepts heads of up to 64 KiB, and Envoy accepts 100 header lines.
 NEARLY_TOO_LONG = [(b"baggage", b"a=" + b"1" * 65_400)]
 MANY_LINES = [(b"baggage", b"a%d=1" % number) for number in range(97)]
 
@@ -54,16 +56,33 @@ def summarise(answers: list[Answer]) -> Counter[str]:
     )
 
 
-@pytest.mark.parametrize("head", [NEARLY_TOO_LONG, MANY_LINES], ids=["nearly-too-long", "many-lines"])
-async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers) -> None:
-    """100 requests a second with a head at the limit are answered in full, and so is every other request."""
+async def count_degraded(url: str, head: Headers) -> None:
+    """Send requests with *head* and requests without it at the same time; none of the answers may be degraded."""
     transport = HttptoolsTransport(max_connections=200)
-    caller = Caller(pipeline.recommend.url, transport)
+    caller = Caller(url, transport)
     hostile, innocent = await asyncio.gather(
         caller.post_steadily(head, a_second=HOSTILE_A_SECOND),
         caller.post_steadily([], a_second=INNOCENT_A_SECOND),
     )
     await transport.aclose()
-    print(f"hostile: {dict(summarise(hostile))}, innocent: {dict(summarise(innocent))}")
+    print(f"answers to hostile requests: {dict(summarise(hostile))}, to others: {dict(summarise(innocent))}")
     assert summarise(innocent) == {"200": INNOCENT_A_SECOND * SECONDS}
     assert summarise(hostile) == {"200": HOSTILE_A_SECOND * SECONDS}
+
+
+@pytest.mark.parametrize("head", [NEARLY_TOO_LONG, MANY_LINES], ids=["nearly-too-long", "many-lines"])
+async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers) -> None:
+    """100 requests a second with a head at the limit are answered in full, and so is every other request."""
+    await count_degraded(pipeline.recommend.url, head)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int) -> None:
+    """Envoy counts a hundred header lines: as many as pass the public port also pass the hop."""
+    options = ("--state-dir", str(tmp_path))
+    await asyncio.to_thread(verb, "up", "--detach", "--port", str(free_port), *options)
+    try:
+        await count_degraded(f"http://127.0.0.1:{free_port}", MANY_LINES)
+    finally:
+        await asyncio.to_thread(verb, "down", *options)

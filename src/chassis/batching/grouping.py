@@ -1,9 +1,10 @@
 """
 Groups single queries, so that several share one request to a hop or one transaction of a store.
 
-While every slot is taken, further queries wait; when a slot becomes free, the waiting queries form a group
-(`chassis.batching.queue`). Queries of the same turn of the event loop form a group immediately. A query does not wait for other
-queries: if the previous query was alone, the next one runs in its caller's task, without waiting for the end of the turn.
+While every slot is taken, further queries wait. When a slot becomes free, the waiting queries form a group
+(`chassis.batching.queue`). Queries of the same turn of the event loop form a group immediately. A query never waits for
+later queries: if the previous query was alone, the next one runs in its caller's task, without waiting for the end of
+the turn.
 """
 
 import asyncio

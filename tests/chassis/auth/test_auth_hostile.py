@@ -19,10 +19,11 @@ from chassis.auth.guard import make_guard
 from chassis.auth.settings import AuthSettings
 from chassis.auth.signed import SignedTokenGuard
 from chassis.auth.tokens import TokenFile, TokenGuard, parse_tokens
-from chassis.call import Call, Handler, RawHeaders, Reply
+from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader, SettingsError
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
+from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import NotReadyError, UnauthorizedError
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
