@@ -79,7 +79,7 @@ async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: He
 @pytest.mark.e2e
 @pytest.mark.timeout(300)
 async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int) -> None:
-    """Envoy counts a hundred header lines: as many as pass the public port also pass the hop."""
+    """Envoy accepts 100 header lines: a head that passes the public port also passes the hop."""
     options = ("--state-dir", str(tmp_path))
     await asyncio.to_thread(verb, "up", "--detach", "--port", str(free_port), *options)
     try:

@@ -104,7 +104,7 @@ malformed = pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 
 @malformed
 async def test_a_malformed_key_set_leaves_the_known_keys(guard, issuer, clock, body):
-    """Whatever the issuer publishes after its keys, the known keys stay valid."""
+    """The known keys stay valid if the issuer later publishes a malformed key set."""
     await guard.admit(bearer(signed()), within_s=5)
     issuer.body = body
     clock.now += 1000
@@ -121,7 +121,7 @@ async def test_without_a_usable_key_the_guard_is_not_ready(guard, issuer, body):
 
 
 async def test_a_malformed_key_leaves_the_others(guard, issuer):
-    """The usable keys of a set count, whatever stands beside them."""
+    """The usable keys of a set count, although other entries are malformed."""
     issuer.body = json.dumps({"keys": [{"kid": ["one"]}, 7, {**PUBLIC, "kid": "two", "n": 5}, PUBLIC]}).encode()
     await guard.admit(bearer(signed()), within_s=5)
 

@@ -61,7 +61,7 @@ def test_an_unsampled_event_stays_unsampled():
 
 
 def test_work_for_several_callers_carries_the_context_of_none():
-    """Work for several unrecorded callers says "not sampled" in a trace of its own if one of them brought a context."""
+    """Work for several unrecorded callers has a new, unsampled trace if any of them brought a context."""
     assert begin_shared("x", [PassOn(()), PassOn([(b"cookie", b"c")])]).context() == []
     spans = [PassOn([PARENT, (b"baggage", b"b=2")]), PassOn(())]
     ((name, value),) = begin_shared("x", spans).context()
