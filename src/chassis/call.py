@@ -85,6 +85,15 @@ class Reply(msgspec.Struct, frozen=True):
 Handler = Callable[[Call], Awaitable[Reply]]
 
 
+def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """Return the headers that *reply* is sent with, those of its body among them."""
+    return [
+        (b"content-type", reply.content_type),
+        (b"content-length", b"%d" % len(reply.body)),
+        *reply.headers,
+    ]
+
+
 def problem_reply(error: ServingError) -> Reply:
     """Return *error* as an RFC 9457 problem document with the headers its kind asks for."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]

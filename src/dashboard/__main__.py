@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from chassis.server.config import configure
 from dashboard.app import Dashboard
 from dashboard.sights import Watcher, scraper
 from localkn import control
@@ -35,7 +36,7 @@ async def _serve(state: StateDirectory, *, fd: int, trust: Path | None) -> None:
         watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(client))
         app = Dashboard(watcher, client).app()
         # Pages that poll keep their connections: nobody has to wait for them.
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:
             await uvicorn.Server(config).serve(sockets=[listener])
 

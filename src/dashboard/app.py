@@ -20,6 +20,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from chassis.server.body import read_body
+from chassis.server.presence import ClientGoneError
+from chassis.wire.problems import BodyTooLargeError
 from dashboard.exposition import expose
 from dashboard.recent import Recent
 from dashboard.sights import Sight, Watcher
@@ -80,9 +83,12 @@ class Dashboard:
     async def _try(self, request: Request) -> Response:
         if _is_foreign(request):
             return JSONResponse({"error": "requests are taken from the dashboard itself"}, 403)
-        body = await request.body()
-        if len(body) > _TRY_BYTES:
-            return JSONResponse({"error": f"at most {_TRY_BYTES} bytes"}, 413)
+        try:
+            body = await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
+        except BodyTooLargeError as error:
+            return JSONResponse({"error": str(error)}, 413)
+        except ClientGoneError:
+            return Response(status_code=499)  # It reaches nobody.
         _, now = await self._recent.looks()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)
 

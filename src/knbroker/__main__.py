@@ -12,6 +12,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 
+from chassis.server.config import configure
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application
@@ -56,8 +57,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
             await queue.close()
 
     app = application(broker, limit_bytes=limit_bytes, lifespan=running)
-    options: dict[str, Any] = {"access_log": False, "log_level": "warning", "timeout_keep_alive": 120}
-    uvicorn.run(app, host="127.0.0.1", port=int(environment["PORT"]), **options)
+    config = configure(app, host="127.0.0.1", port=int(environment["PORT"]), log_level="warning")
+    uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from chassis.server.body import read_body
+from chassis.server.presence import ClientGoneError
+from chassis.wire.problems import BodyTooLargeError
 from knbroker.broker import Broker
 from knbroker.cloudevents import RefusedEventError, read
 
@@ -20,11 +23,16 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
 
     async def take(request: Request) -> Response:
         try:
-            event = read(request.headers.raw, await _body(request, limit_bytes))
+            body = await read_body(request.headers.raw, request.receive, limit=limit_bytes)
+            event = read(request.headers.raw, body)
             if event is None:
                 raise RefusedEventError("neither the content type nor ce-specversion says that this is an event")
             name = "{namespace}/{broker}".format(**request.path_params)
             await broker.accept(name, event, request.headers.raw)
+        except BodyTooLargeError:
+            return PlainTextResponse(f"an event may have {limit_bytes} bytes\n", 413)
+        except ClientGoneError:
+            return Response(status_code=499)  # It reaches nobody.
         except RefusedEventError as error:
             later = {"retry-after": "1"} if error.status == 503 else None
             return PlainTextResponse(f"{error}\n", error.status, headers=later)
@@ -35,12 +43,3 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
 
     routes = [Route("/{namespace}/{broker}", take, methods=["POST"]), Route("/healthz", healthy)]
     return Starlette(routes=routes, lifespan=lifespan)
-
-
-async def _body(request: Request, limit_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise RefusedEventError(f"an event may have {limit_bytes} bytes", status=413)
-    return bytes(body)

@@ -8,12 +8,13 @@ instance. Exit status: 0 after a drain, 1 when the function cannot start, 2 for 
 import argparse
 import sys
 
-import uvicorn
 from functions_framework.aio import create_asgi_app
 
 from chassis.environment import SettingsError
 from chassis.server.asgi import Shell, service_of
+from chassis.server.config import configure
 from chassis.server.draining import Server, listen
+from chassis.server.limits import Limits
 from chassis.server.protocol import Protocol
 from chassis.telemetry.logs import configure_logs
 
@@ -37,19 +38,16 @@ def main() -> int:
         print(f"cannot listen on {service.settings.host}:{service.settings.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1
     shell = Shell(framework, service, on_failed_start=lambda: server.fail())  # noqa: PLW0108 - the server is made below
-    config = uvicorn.Config(
+    settings = service.settings
+    config = configure(
         shell,
+        connection=Protocol,
+        limits=Limits(body_s=max(Limits.body_s, settings.max_timeout_s)),
+        keep_alive_s=settings.keep_alive_s,
         loop="uvloop",
-        http=Protocol,
-        ws="none",
         lifespan="on",
         log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=service.settings.keep_alive_s,
-        timeout_graceful_shutdown=service.settings.drain_timeout_s,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
     )
     server = Server(config, service, listener)
     server.run(sockets=[listener])

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from types import FunctionType
 from typing import Any, cast
 
@@ -20,14 +20,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chassis.call import Reply
+from chassis.call import Reply, headers_of
 from chassis.server.load import report_load
+from chassis.server.metrics import metrics_served
 from chassis.server.outbox import Outbox
-from chassis.server.presence import ClientGoneError, Receive
+from chassis.server.presence import ClientGoneError, Receive, Send
 from chassis.server.service import Service
-from chassis.telemetry.exposition import exposed
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # New objects that outnumber the freed ones by so many start a collection.
 _COLLECT_EVERY = 20_000
@@ -97,7 +95,7 @@ class Shell:
         """Run the lifespan. The server listens while the service still warms up, and `/readyz` says so."""
         await receive()
         settings = self.service.settings
-        with exposed(self.service.exposition, host=settings.host, port=settings.metrics_port):
+        async with metrics_served(self.service.exposition, host=settings.host, port=settings.metrics_port):
             await self._live_exposed(receive, send)
 
     async def _live_exposed(self, receive: Receive, send: Send) -> None:
@@ -140,12 +138,3 @@ def settle_memory() -> None:
 async def _send_reply(reply: Reply, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": headers_of(reply)})
     await send({"type": "http.response.body", "body": reply.body})
-
-
-def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
-    """Return the headers *reply* is sent with, those of its body among them."""
-    return [
-        (b"content-type", reply.content_type),
-        (b"content-length", b"%d" % len(reply.body)),
-        *reply.headers,
-    ]

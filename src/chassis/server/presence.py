@@ -1,11 +1,12 @@
 """Nobody works for a caller who has gone, or for longer than there is time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Self
 
 Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Most requests are answered sooner and never pay for a watcher.
 WATCH_AFTER_S = 0.02

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from enum import Enum
 from itertools import takewhile
-from typing import Any, cast
+from typing import Any
 
 from chassis.auth.guard import make_guard
 from chassis.call import Call, Deadline, Handler, Reply, problem_reply
 from chassis.environment import SettingsError
 from chassis.receipt import Receipt
+from chassis.server.body import body_too_large, read_body
 from chassis.server.load import Load
 from chassis.server.presence import ClientGoneError, Presence, Receive, Rounds
 from chassis.server.settings import ServingSettings
@@ -30,7 +31,6 @@ from chassis.telemetry.process import seconds_since_start
 from chassis.telemetry.tracing import NoTracer, Span, Tracer
 from chassis.wire.headers import REQUEST_ID, REQUEST_TIMEOUT_MS, RawHeaders, find_header
 from chassis.wire.problems import (
-    BodyTooLargeError,
     DeadlineExceededError,
     MethodNotAllowedError,
     NotFoundError,
@@ -210,7 +210,7 @@ class Service:
         if body is None:
             body = await self._read(headers, receive, deadline)
         elif len(body) > self.settings.max_body_bytes:
-            raise _too_large(self.settings.max_body_bytes)
+            raise body_too_large(self.settings.max_body_bytes)
         await self._ensure_started()
         if self._handler is None:
             raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
@@ -314,33 +314,6 @@ def make_tracer(settings: ServingSettings, name: str) -> Tracer:
         raise SettingsError([f"OTEL_EXPORTER_OTLP_ENDPOINT needs a package that is missing: {error.name}"]) from error
     resource = {"service.name": name, "service.instance.id": settings.pod, "knative.revision": settings.revision}
     return otel.make_tracer(settings.trace_endpoint, ratio=settings.trace_ratio, resource=resource)
-
-
-async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> bytes:
-    """
-    Return the whole body, at most *limit* bytes of it ever held.
-
-    Raises:
-        BodyTooLargeError: announced or found to be longer.
-        ClientGoneError: the connection closed first.
-    """
-    announced = find_header(headers, b"content-length")
-    if announced is not None and announced.isdecimal() and int(announced) > limit:
-        raise _too_large(limit)
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        body += cast("bytes", message.get("body", b""))
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return body
-
-
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"at most {limit} bytes are accepted")
 
 
 def _check_media_type(headers: RawHeaders) -> None:

@@ -7,6 +7,7 @@ Every way a request can fail, as one tree.
      │   ├─ UnauthorizedError         401  no credentials, or ones that are not accepted
      │   ├─ NotFoundError             404
      │   ├─ MethodNotAllowedError     405
+     │   ├─ RequestTimeoutError       408  the head or the body arrived too slowly
      │   ├─ BodyTooLargeError         413
      │   ├─ UnsupportedMediaTypeError 415
      │   ├─ InvalidRequestError       422  JSON, but not what the door takes; lists every fault
@@ -98,6 +99,12 @@ class MethodNotAllowedError(Rejected):
     """405: the path exists and does not take this method; `headers` must carry Allow."""
 
     status, code, title = 405, "method-not-allowed", "This path does not take this method"
+
+
+class RequestTimeoutError(Rejected):
+    """408: the caller took too long to send its request."""
+
+    status, code, title = 408, "request-timeout", "The request did not arrive in time"
 
 
 class BodyTooLargeError(Rejected):

@@ -1,0 +1,38 @@
+"""A request's body, read from its ASGI channel up to a limit."""
+
+from typing import cast
+
+from chassis.server.presence import ClientGoneError, Receive
+from chassis.wire.headers import RawHeaders, find_header
+from chassis.wire.problems import BodyTooLargeError
+
+# An integer of more digits exceeds every limit, and Python refuses to read one of more than 4,300.
+_MOST_DIGITS = 18
+
+
+async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> bytes:
+    """
+    Return the whole body, and never hold much more than *limit* bytes of it.
+
+    Raises:
+        BodyTooLargeError: the body is announced as longer, or is longer.
+        ClientGoneError: the connection closed first.
+    """
+    announced = (find_header(headers, b"content-length") or "").lstrip("0")
+    if announced.isdecimal() and (len(announced) > _MOST_DIGITS or int(announced) > limit):
+        raise body_too_large(limit)
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += cast("bytes", message.get("body", b""))
+        if len(body) > limit:
+            raise body_too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def body_too_large(limit: int) -> BodyTooLargeError:
+    """Return the error for a body of more than *limit* bytes."""
+    return BodyTooLargeError(f"at most {limit} bytes are accepted")

@@ -1,0 +1,46 @@
+"""How uvicorn is set up, the same for each HTTP server of the project."""
+
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from chassis.server.connection import Connection
+from chassis.server.limits import Limits, Refusals, raise_descriptor_limit
+
+KEEP_ALIVE_S = 120
+
+
+def configure(
+    app: Any,
+    *,
+    connection: type[Connection] = Connection,
+    limits: Limits | None = None,
+    keep_alive_s: int = KEEP_ALIVE_S,
+    **options: Any,
+) -> uvicorn.Config:
+    """
+    Return the configuration of a server of the ASGI application *app*.
+
+    Raises the process' limit of file descriptors, and lowers that of connections where descriptors are few.
+
+    Args:
+        app: The application.
+        connection: How a connection is served.
+        limits: What callers may cost.
+        keep_alive_s: How long an idle connection is kept.
+        options: Further options of uvicorn's.
+    """
+    fitting = (limits or Limits()).fit(raise_descriptor_limit())
+    serve: Any = partial(connection, limits=fitting, refusals=Refusals())
+    return uvicorn.Config(
+        app,
+        http=serve,
+        ws="none",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=keep_alive_s,
+        **options,
+    )

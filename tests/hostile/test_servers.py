@@ -1,0 +1,230 @@
+"""
+One hostile caller harms no other caller, at any HTTP server of the project.
+
+Each test prints its figure; `pytest tests/hostile -s` shows them.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.hostile.servers import KINDS, Server, read_to_end, serving
+
+pytestmark = [pytest.mark.may_block, pytest.mark.timeout(120)]
+
+MOST_MB = 2.0
+FLOODS = 4
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of each kind."""
+    with serving(request.param) as started:
+        # What the first requests import and allocate is no harm done by the attacks.
+        for _ in range(20):
+            assert started.is_serving()
+        yield started
+
+
+def send_until_full(connection: socket.socket, data: bytes, *, most: int) -> int:
+    """Send *data* again and again until the server takes no more for a second, or *most* bytes; return the bytes."""
+    connection.settimeout(1.0)
+    sent = 0
+    while sent < most:
+        try:
+            sent += connection.send(data)
+        except (TimeoutError, ConnectionError):
+            break
+    return sent
+
+
+def flood(server: Server, data: bytes, *, most: int) -> tuple[float, list[int]]:
+    """Flood *server* over four connections; return the MB that each cost it and the bytes it took of each."""
+    taken: list[int] = []
+    connections = [server.connect() for _ in range(FLOODS)]
+
+    def attack() -> None:
+        taken.extend(send_until_full(connection, data, most=most) for connection in connections)
+        assert server.is_serving()
+
+    peak_mb = server.peak_mb(attack)
+    for connection in connections:
+        connection.close()
+    return peak_mb / FLOODS, taken
+
+
+def say(server: Server, figure: str) -> None:
+    print(f"\n{server.kind}: {figure}")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_pipelined_requests_wait_outside(server: Server, method: str) -> None:
+    """Reading pauses while requests wait: a flood of pipelined requests costs at most 2 MB a connection."""
+    request = server.get().replace(b"GET", method.encode())
+    mb, taken = flood(server, request * (64_000 // len(request)), most=6_300_000)
+    say(server, f"{mb:.2f} MB a connection that pipelines {method} and reads nothing ({max(taken) / 1e6:.1f} MB taken)")
+    assert mb <= MOST_MB
+
+
+def test_pipelined_requests_are_all_answered(server: Server) -> None:
+    """A caller that pipelines and reads gets every answer, and the server keeps few requests for it."""
+    request = server.get()
+    count = 500 if server.kind in {"metrics", "dashboard"} else 5000
+    answered = 0
+
+    def attack() -> None:
+        nonlocal answered
+        with server.connect() as connection:
+            connection.setblocking(False)
+            rest, received = request * (count - 1) + server.get("Connection: close"), b""
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[connection.send(rest[:65_536]) :] if rest else rest
+                try:
+                    data = connection.recv(65_536)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    break
+                answered += (received[-20:] + data).count(b"HTTP/1.1 200 OK\r\n")
+                received = data[-16:]
+
+    mb = server.peak_mb(attack)
+    say(server, f"{mb:.2f} MB for {answered} pipelined requests that are answered")
+    assert answered == count
+    assert mb <= MOST_MB
+
+
+@pytest.mark.parametrize(
+    "part", [b"a" * 64_000, b"A: b\r\n" * 10_000, b"\r\n" * 32_000], ids=["one header", "many headers", "empty lines"]
+)
+def test_an_endless_head_is_refused(server: Server, part: bytes) -> None:
+    """A head without an end gets 431 and is let go; it costs at most 2 MB a connection."""
+    start = b"" if part.startswith(b"\r\n") else b"GET / HTTP/1.1\r\nX-A: "
+    connections = [server.connect() for _ in range(FLOODS)]
+
+    def attack() -> None:
+        for connection in connections:
+            connection.sendall(start)
+            sent = send_until_full(connection, part, most=40_000_000)
+            assert sent < 40_000_000
+        assert server.is_serving()
+
+    mb = server.peak_mb(attack) / FLOODS
+    say(server, f"{mb:.2f} MB a connection that sends a head without an end")
+    for connection in connections:
+        connection.close()
+    assert mb <= MOST_MB
+
+
+REFUSED = {
+    "a long head": (b"X-A: " + b"a" * 70_000, 431),
+    "many headers": (b"A: b\r\n" * 200 + b"A: b", 431),
+    "two hosts": (b"Host: evil.example", 400),
+    "a folded header": (b"X-A: b\r\n c", 400),
+    "a NUL": (b"X-A: b\0c", 400),
+    "a bare CR": (b"X-A: b\rc", 400),
+    "a space before the colon": (b"X-A : b", 400),
+    "two lengths": (b"Content-Length: 1\r\nContent-Length: 2", 400),
+    "the same length twice": (b"Content-Length: 1\r\nContent-Length: 1", 400),
+    "a list of lengths": (b"Content-Length: 1, 1", 400),
+    "a signed length": (b"Content-Length: +1", 400),
+    "5,000 digits of length": (b"Content-Length: " + b"1" * 5000, 400),
+    "a length and chunks": (b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
+    "chunks that are not last": (b"Transfer-Encoding: chunked, gzip", 400),
+    "no known coding": (b"Transfer-Encoding: xchunked", 400),
+}
+
+
+@pytest.mark.parametrize(("header", "status"), REFUSED.values(), ids=REFUSED)
+def test_a_head_that_two_readers_could_understand_differently_is_refused(
+    server: Server, header: bytes, status: int
+) -> None:
+    """Such a request is how one caller's bytes become another caller's request: it is refused, and nothing follows."""
+    smuggled = b"0\r\n\r\n" + server.get("Connection: close")
+    answer = server.ask(server.get()[:-2] + header + b"\r\n\r\n" + smuggled)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/2.0", b"GET /", b"PRI * HTTP/2.0", b"GET / HTTP/1.2", b"GARBAGE"])
+def test_only_http_1_is_spoken(server: Server, line: bytes) -> None:
+    """Another version, or none, gets 400."""
+    assert server.ask(line + b"\r\nHost: 127.0.0.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_requests_before_garbage_are_answered(server: Server) -> None:
+    """What follows a valid request in the same read takes nothing from its answer."""
+    answer = server.ask(server.get() * 2 + b"GARBAGE\r\n\r\n" + server.get())
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert answer.count(b"HTTP/1.1 400 ") == answer.count(b"HTTP/1.1 ") - 2 == 1
+
+
+@pytest.mark.parametrize("zeros", [1, 5000])
+def test_a_length_may_have_leading_zeros(server: Server, zeros: int) -> None:
+    """Whatever their number, the length is that of the digits behind them."""
+    request = server.get("Connection: close", f"Content-Length: {'0' * zeros}1") + b"a"
+    assert server.ask(request).startswith(b"HTTP/1.1 200 ")
+    if server.kind == "function":
+        posted = server.ask(request.replace(b"GET /livez", b"POST /"))
+        assert posted.startswith(b"HTTP/1.1 400 ")
+        assert b'"not-json"' in posted
+
+
+def test_a_body_is_not_all_frames(server: Server) -> None:
+    """Chunk extensions beyond the limit of a head end the connection, also in many chunks."""
+    start = server.get()[:-2].replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(start)
+        sent = send_until_full(connection, b"1;a=" + b"b" * 30_000 + b"\r\nx\r\n", most=40_000_000)
+        say(server, f"{sent / 1e6:.1f} MB of chunk extensions taken before the connection ends")
+        assert sent < 40_000_000
+
+
+def descriptors_of(server: Server) -> tuple[int, int]:
+    return server.process.rlimit(7)  # RLIMIT_NOFILE
+
+
+@pytest.mark.parametrize("kind", ["function", "broker", "dashboard"])
+def test_the_soft_limit_of_descriptors_is_raised(kind: str) -> None:
+    """A shell's limit for interactive use is no limit for a server; the hard one stays."""
+    with serving(kind, descriptors=(256, 2000)) as server:
+        assert descriptors_of(server) == (2000, 2000)
+
+
+@pytest.mark.parametrize("kind", ["function", "broker", "dashboard"])
+def test_too_many_connections_are_told(kind: str) -> None:
+    """Connections beyond the limit get 503 and the log says so; those open before are served, as are later ones."""
+    with serving(kind, descriptors=(200, 200)) as server:
+        connections = [server.connect() for _ in range(150)]
+        for connection in connections[:90]:
+            connection.sendall(server.get())
+        served = [connection.recv(65_536)[:12] for connection in connections[:90]]
+        refused = [read_to_end(connection)[:12] for connection in connections[110:]]
+        for connection in connections:
+            connection.close()
+        say(server, f"{len(served)} of 150 connections served, {len(refused)} told that there are too many")
+        assert set(served) == {b"HTTP/1.1 200"}
+        assert set(refused) == {b"HTTP/1.1 503"}
+        assert "too_many_connections" in server.log()
+        wait_for(server.is_serving)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():
+        pass
+
+
+def test_idle_connections_take_no_threads() -> None:
+    """A scraper, or an attacker, that keeps a hundred connections open costs no thread, and others are served."""
+    with serving("metrics") as server:
+        before = server.process.num_threads()
+        connections = [server.connect() for _ in range(100)]
+        assert server.is_serving()
+        after = server.process.num_threads()
+        say(server, f"{after - before} more threads with 100 idle connections")
+        for connection in connections:
+            connection.close()
+        assert after <= before + 1
