@@ -86,7 +86,7 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 
 def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
-    """Return the headers that *reply* is sent with, those of its body among them."""
+    """Return all headers of *reply*, including those of its body."""
     return [
         (b"content-type", reply.content_type),
         (b"content-length", b"%d" % len(reply.body)),

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from chassis.server.body import read_body
-from chassis.server.presence import ClientGoneError
+from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.problems import BodyTooLargeError
 from dashboard.exposition import expose
 from dashboard.recent import Recent
@@ -87,7 +87,7 @@ class Dashboard:
             body = await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
         except BodyTooLargeError as error:
             return JSONResponse({"error": str(error)}, 413)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             return Response(status_code=499)  # It reaches nobody.
         _, now = await self._recent.looks()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)

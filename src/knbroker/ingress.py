@@ -7,7 +7,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from chassis.server.body import read_body
-from chassis.server.presence import ClientGoneError
+from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.problems import BodyTooLargeError
 from knbroker.broker import Broker
 from knbroker.cloudevents import RefusedEventError, read
@@ -31,7 +31,7 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
             await broker.accept(name, event, request.headers.raw)
         except BodyTooLargeError:
             return PlainTextResponse(f"an event may have {limit_bytes} bytes\n", 413)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             return Response(status_code=499)  # It reaches nobody.
         except RefusedEventError as error:
             later = {"retry-after": "1"} if error.status == 503 else None

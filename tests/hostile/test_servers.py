@@ -22,7 +22,7 @@ FLOODS = 4
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind."""
     with serving(request.param) as started:
-        # What the first requests import and allocate is no harm done by the attacks.
+        # The first requests import modules and allocate memory, which the attacks must not be charged with.
         for _ in range(20):
             assert started.is_serving()
         yield started
@@ -55,7 +55,7 @@ def flood(server: Server, data: bytes, *, most: int) -> tuple[float, list[int]]:
     return peak_mb / FLOODS, taken
 
 
-def say(server: Server, figure: str) -> None:
+def report(server: Server, figure: str) -> None:
     print(f"\n{server.kind}: {figure}")
 
 
@@ -64,7 +64,9 @@ def test_pipelined_requests_wait_outside(server: Server, method: str) -> None:
     """Reading pauses while requests wait: a flood of pipelined requests costs at most 2 MB a connection."""
     request = server.get().replace(b"GET", method.encode())
     mb, taken = flood(server, request * (64_000 // len(request)), most=6_300_000)
-    say(server, f"{mb:.2f} MB a connection that pipelines {method} and reads nothing ({max(taken) / 1e6:.1f} MB taken)")
+    report(
+        server, f"{mb:.2f} MB a connection that pipelines {method} and reads nothing ({max(taken) / 1e6:.1f} MB taken)"
+    )
     assert mb <= MOST_MB
 
 
@@ -92,7 +94,7 @@ def test_pipelined_requests_are_all_answered(server: Server) -> None:
                 received = data[-16:]
 
     mb = server.peak_mb(attack)
-    say(server, f"{mb:.2f} MB for {answered} pipelined requests that are answered")
+    report(server, f"{mb:.2f} MB for {answered} pipelined requests that are answered")
     assert answered == count
     assert mb <= MOST_MB
 
@@ -101,7 +103,7 @@ def test_pipelined_requests_are_all_answered(server: Server) -> None:
     "part", [b"a" * 64_000, b"A: b\r\n" * 10_000, b"\r\n" * 32_000], ids=["one header", "many headers", "empty lines"]
 )
 def test_an_endless_head_is_refused(server: Server, part: bytes) -> None:
-    """A head without an end gets 431 and is let go; it costs at most 2 MB a connection."""
+    """A head without an end gets 431 and loses its connection; it costs at most 2 MB a connection."""
     start = b"" if part.startswith(b"\r\n") else b"GET / HTTP/1.1\r\nX-A: "
     connections = [server.connect() for _ in range(FLOODS)]
 
@@ -113,7 +115,7 @@ def test_an_endless_head_is_refused(server: Server, part: bytes) -> None:
         assert server.is_serving()
 
     mb = server.peak_mb(attack) / FLOODS
-    say(server, f"{mb:.2f} MB a connection that sends a head without an end")
+    report(server, f"{mb:.2f} MB a connection that sends a head without an end")
     for connection in connections:
         connection.close()
     assert mb <= MOST_MB
@@ -156,7 +158,7 @@ def test_only_http_1_is_spoken(server: Server, line: bytes) -> None:
 
 
 def test_requests_before_garbage_are_answered(server: Server) -> None:
-    """What follows a valid request in the same read takes nothing from its answer."""
+    """Garbage after valid requests in the same read does not replace their answers."""
     answer = server.ask(server.get() * 2 + b"GARBAGE\r\n\r\n" + server.get())
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert answer.count(b"HTTP/1.1 400 ") == answer.count(b"HTTP/1.1 ") - 2 == 1
@@ -164,7 +166,7 @@ def test_requests_before_garbage_are_answered(server: Server) -> None:
 
 @pytest.mark.parametrize("zeros", [1, 5000])
 def test_a_length_may_have_leading_zeros(server: Server, zeros: int) -> None:
-    """Whatever their number, the length is that of the digits behind them."""
+    """The length is that of the digits behind the zeros."""
     request = server.get("Connection: close", f"Content-Length: {'0' * zeros}1") + b"a"
     assert server.ask(request).startswith(b"HTTP/1.1 200 ")
     if server.kind == "function":
@@ -179,7 +181,7 @@ def test_a_body_is_not_all_frames(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(start)
         sent = send_until_full(connection, b"1;a=" + b"b" * 30_000 + b"\r\nx\r\n", most=40_000_000)
-        say(server, f"{sent / 1e6:.1f} MB of chunk extensions taken before the connection ends")
+        report(server, f"{sent / 1e6:.1f} MB of chunk extensions taken before the connection ends")
         assert sent < 40_000_000
 
 
@@ -189,7 +191,7 @@ def descriptors_of(server: Server) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", ["function", "broker", "dashboard"])
 def test_the_soft_limit_of_descriptors_is_raised(kind: str) -> None:
-    """A shell's limit for interactive use is no limit for a server; the hard one stays."""
+    """A server raises its soft limit to its hard limit, which stays."""
     with serving(kind, descriptors=(256, 2000)) as server:
         assert descriptors_of(server) == (2000, 2000)
 
@@ -205,7 +207,7 @@ def test_too_many_connections_are_told(kind: str) -> None:
         refused = [read_to_end(connection)[:12] for connection in connections[110:]]
         for connection in connections:
             connection.close()
-        say(server, f"{len(served)} of 150 connections served, {len(refused)} told that there are too many")
+        report(server, f"{len(served)} of 150 connections served, {len(refused)} told that there are too many")
         assert set(served) == {b"HTTP/1.1 200"}
         assert set(refused) == {b"HTTP/1.1 503"}
         assert "too_many_connections" in server.log()
@@ -224,7 +226,7 @@ def test_idle_connections_take_no_threads() -> None:
         connections = [server.connect() for _ in range(100)]
         assert server.is_serving()
         after = server.process.num_threads()
-        say(server, f"{after - before} more threads with 100 idle connections")
+        report(server, f"{after - before} more threads with 100 idle connections")
         for connection in connections:
             connection.close()
         assert after <= before + 1

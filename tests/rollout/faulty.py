@@ -5,7 +5,7 @@ import sys
 
 from chassis.call import Call, Handler, Reply, problem_reply
 from chassis.server import __main__ as serving
-from chassis.server.presence import Receive
+from chassis.server.caller_watch import Receive
 from chassis.server.service import Service
 from chassis.wire.problems import ServingError
 

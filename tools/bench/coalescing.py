@@ -5,7 +5,7 @@ Calls that are due together sent as one request, behind Envoy: on the local plat
     features   as shipped: calls of extract_features only
     apart      every call alone
 
-Rounds take turns. CPU is that of the whole platform: Envoy, the functions, the supervisor.
+WatchStarter take turns. CPU is that of the whole platform: Envoy, the functions, the supervisor.
 """
 
 import subprocess

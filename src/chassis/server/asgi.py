@@ -1,9 +1,9 @@
 """
-Two ways to the same service.
+Connect a service to functions-framework and to ASGI.
 
 `as_function` makes the asynchronous function that functions-framework registers and runs under its own command.
-`Shell` is the application the production server runs: the service's paths go straight to it, everything else goes
-through the framework's application (docs/adr/0001-own-entry-point.md has the measurements).
+`Shell` is the application that the production server runs. It sends requests for the service's paths directly to the
+service, and all others through the framework's application. docs/adr/0001-own-entry-point.md has the measurements.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chassis.call import Reply, headers_of
+from chassis.server.caller_watch import ClientDisconnectedError, Receive, Send
+from chassis.server.joined_writes import TurnWrites
 from chassis.server.load import report_load
 from chassis.server.metrics import metrics_served
-from chassis.server.outbox import Outbox
-from chassis.server.presence import ClientGoneError, Receive, Send
 from chassis.server.service import Service
 
-# New objects that outnumber the freed ones by so many start a collection.
+# The garbage collector starts once this many more objects have been created than freed.
 _COLLECT_EVERY = 20_000
 
 log = logging.getLogger("chassis")
@@ -39,7 +39,7 @@ def as_function(service: Service) -> FunctionType:
     async def handle(request: Request) -> Response:
         try:
             reply = await service.answer(request.scope, request.receive)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             return Response(status_code=499)
         response = Response(reply.body, status_code=reply.status)
         response.raw_headers = headers_of(reply)
@@ -53,7 +53,7 @@ def service_of(framework: Starlette) -> Service:
     """
     Return the service behind an application made by `create_asgi_app`.
 
-    The framework wraps the function with `functools.wraps`, which hands its attributes on.
+    The framework wraps the function with `functools.wraps`, which copies its attributes.
     """
     service = getattr(framework.routes[0], "endpoint").service  # noqa: B009 - BaseRoute does not declare it
     if not isinstance(service, Service):
@@ -68,23 +68,23 @@ class Shell:
     Args:
         framework: The application functions-framework made of the function.
         service: The service behind it.
-        on_failed_start: Called when the service cannot start: an instance that will never be ready should end.
+        on_failed_start: Called when the service cannot start, so that the instance can end.
 
     Attributes:
-        service: See above.
-        outbox: Where its connections send answers.
+        service: The service behind it.
+        turn_writes: Sends the answers of its connections.
     """
 
     def __init__(self, framework: Starlette, service: Service, *, on_failed_start: Callable[[], None]) -> None:
         self._framework = framework
         self.service = service
-        self.outbox = Outbox()
+        self.turn_writes = TurnWrites()
         self._on_failed_start = on_failed_start
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "http" and scope["path"] in {"/", "/livez", "/readyz"}:
-            with contextlib.suppress(ClientGoneError):
+            with contextlib.suppress(ClientDisconnectedError):
                 await _send_reply(await self.service.answer(scope, receive), send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
@@ -92,7 +92,7 @@ class Shell:
             await self._framework(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Run the lifespan. The server listens while the service still warms up, and `/readyz` says so."""
+        """Run the lifespan. The server listens while the service warms up, and `/readyz` answers 503 until then."""
         await receive()
         settings = self.service.settings
         async with metrics_served(self.service.exposition, host=settings.host, port=settings.metrics_port):
@@ -125,10 +125,10 @@ class Shell:
 
 def settle_memory() -> None:
     """
-    Keep the collector from walking through what the start has made, again and again.
+    Exclude the objects that exist now from garbage collection, and collect less often.
 
-    Modules and models live as long as the process, and requests leave few cycles behind: looking for them every
-    700 objects costs more than it finds.
+    Modules and models live as long as the process, and requests leave few reference cycles. Python's default, a
+    collection every 700 objects, costs more than it frees.
     """
     gc.collect()
     gc.freeze()

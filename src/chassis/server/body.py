@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from chassis.server.presence import ClientGoneError, Receive
+from chassis.server.caller_watch import ClientDisconnectedError, Receive
 from chassis.wire.headers import RawHeaders, find_header
 from chassis.wire.problems import BodyTooLargeError
 
@@ -16,7 +16,7 @@ async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> byt
 
     Raises:
         BodyTooLargeError: the body is announced as longer, or is longer.
-        ClientGoneError: the connection closed first.
+        ClientDisconnectedError: the connection closed first.
     """
     announced = (find_header(headers, b"content-length") or "").lstrip("0")
     if announced.isdecimal() and (len(announced) > _MOST_DIGITS or int(announced) > limit):
@@ -25,7 +25,7 @@ async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> byt
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise ClientDisconnectedError
         body += cast("bytes", message.get("body", b""))
         if len(body) > limit:
             raise body_too_large(limit)

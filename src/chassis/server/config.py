@@ -1,4 +1,4 @@
-"""How uvicorn is set up, the same for each HTTP server of the project."""
+"""Configure uvicorn in the same way for each HTTP server of the project."""
 
 from functools import partial
 from typing import Any
@@ -22,14 +22,14 @@ def configure(
     """
     Return the configuration of a server of the ASGI application *app*.
 
-    Raises the process' limit of file descriptors, and lowers that of connections where descriptors are few.
+    Also raises the limit of file descriptors, and allows fewer connections if descriptors are few.
 
     Args:
         app: The application.
-        connection: How a connection is served.
-        limits: What callers may cost.
+        connection: Class of the connections.
+        limits: Resources that callers may use.
         keep_alive_s: How long an idle connection is kept.
-        options: Further options of uvicorn's.
+        options: Further options of uvicorn.
     """
     fitting = (limits or Limits()).fit(raise_descriptor_limit())
     serve: Any = partial(connection, limits=fitting, refusals=Refusals())

@@ -12,7 +12,7 @@ class in these points, which a caller could otherwise use to harm others:
     too many connections     get 503
     no next request          within the keep-alive time ends the connection, counted from when it was opened
     requests, then garbage   are answered, in their order, before the 400
-    a caller that leaves     is noticed while its pipelined requests wait
+    a caller that leaves     is noticed while its pipelined requests wait, and its request is cancelled
     an offer to upgrade      is ignored, as RFC 9110, section 7.8, allows; uvicorn parses the body as the next request
     trailers                 are dropped, as section 6.5.1 demands; uvicorn turns them into headers
     CONNECT                  gets 405 and ends the connection, because the bytes that follow are not HTTP
@@ -29,8 +29,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from chassis.call import Reply, headers_of, problem_reply
+from chassis.server.joined_writes import JoinedWrites
 from chassis.server.limits import Limits, Refusals
-from chassis.server.outbox import OneWrite
 from chassis.wire.problems import (
     HeadTooLargeError,
     MethodNotAllowedError,
@@ -39,7 +39,7 @@ from chassis.wire.problems import (
     ServingError,
 )
 
-# As uvicorn says it.
+# uvicorn's own text.
 _NOT_HTTP = "Invalid HTTP request received."
 # The parser cannot stop between two requests, so it is fed in pieces: this many bytes and the rest of a head. A piece
 # holds at most 57 of the shortest requests.
@@ -67,10 +67,10 @@ class Connection(HttpToolsProtocol):
     One connection.
 
     Attributes:
-        answering: The request that is being answered, or was last; others wait in uvicorn's pipeline.
+        answering: The request that is being answered, or the last one that was; others wait in uvicorn's pipeline.
         out: The transport.
 
-    Cost: one timer a connection, and another one only for a request that is not whole in one read.
+    Cost: one timer for each connection, and another one for a request that is incomplete after a read.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Connection(HttpToolsProtocol):
         # Sends the refusal of a faulty request once the requests before it are answered.
         self._refusal: Callable[[], None] | None = None
         self._has_host = False
-        # Bytes read that are neither body nor whole heads.
+        # Bytes of the arriving head, or of chunk sizes, extensions and trailers.
         self._frame_bytes = 0
-        # How long the part of a request that is arriving may take, 0 between requests; and the timer, once started.
+        # Seconds that the arriving head or body may take, 0 between requests; and its timer once it is started.
         self._part_s = 0.0
         self._part_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection in and start its idle time, or refuse it where too many are open."""
-        self.out = OneWrite(cast("asyncio.Transport", transport))
+        """Start the idle time of a new connection, or refuse the connection if too many are open."""
+        self.out = JoinedWrites(cast("asyncio.Transport", transport))
         super().connection_made(cast("asyncio.Transport", self.out))
         self.flow: Flow = Flow(self.transport)
         self._idle_since = self.loop.time()
@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol):
             self._end_with(OverloadedError("too many connections are open", retry_after_s=1.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the requests that are being answered or read."""
+        """Notify the requests that are being answered or read, and drop those that wait."""
         self._unset_keepalive_if_required()
         self._end_part()
         if self._send_timer is not None:
@@ -126,7 +126,7 @@ class Connection(HttpToolsProtocol):
             self._keep(self._rest + data)
 
     def _take(self, data: bytes) -> None:
-        """Parse *data* up to where requests wait, and keep the rest."""
+        """Parse *data* until a request has to wait, and keep the rest."""
         start = 0
         while start < len(data) and not self.pipeline and self._refusal is None:
             found = data.find(b"\r\n\r\n", start + _PIECE_BYTES)
@@ -141,7 +141,7 @@ class Connection(HttpToolsProtocol):
             self._start_part()
 
     def _parse(self, data: bytes) -> bool:
-        """Parse *data*; return False if that ended the connection, or will end it."""
+        """Parse *data*. Return False if it is faulty, which ends the connection once earlier requests are answered."""
         self._frame_bytes += len(data)
         rest: bytes | memoryview = data
         try:
@@ -162,17 +162,21 @@ class Connection(HttpToolsProtocol):
         return True
 
     def on_read_end(self) -> None:
-        """Handle what was parsed; for subclasses."""
+        """Handle an incomplete request at the end of a read; for subclasses."""
 
     def _keep(self, rest: bytes) -> None:
-        """Keep *rest*; pause reading if that is much, so that the caller waits; else notice a caller that leaves."""
+        """
+        Keep *rest* unparsed, and pause reading if it exceeds the limit.
+
+        Below the limit the connection is read on, because a caller that disconnects is noticed only by reading.
+        """
         self._rest = rest
         self.flow.is_full = len(rest) > self._limits.waiting_bytes
         if self.flow.is_full:
             self.flow.pause_reading()
 
     def _go_on(self) -> None:
-        """Parse what waited."""
+        """Parse the bytes that were kept."""
         if self.transport.is_closing() or self.pipeline:
             return
         self.flow.is_full = False
@@ -215,8 +219,8 @@ class Connection(HttpToolsProtocol):
         Check the head, and pass the request on.
 
         Raises:
-            HeadTooLargeError: the head came in one piece, and is too long all the same.
-            MethodNotAllowedError: the rest of the connection would be a tunnel.
+            HeadTooLargeError: the head was complete in one read, and exceeds the limit.
+            MethodNotAllowedError: CONNECT asks for a tunnel.
             ValueError: the version is not HTTP/1.0 or 1.1.
         """
         if self._frame_bytes > self._limits.head_bytes and self._measure_head() > self._limits.head_bytes:
@@ -229,12 +233,12 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_http_version() not in {"1.1", "1.0"}:
             raise ValueError
         self._begin_part(self._limits.body_s)
-        # Trailers come as headers do: into a list that is never read.
+        # The parser reports trailers as headers. They go into a list that is never read.
         head, self.headers = self.headers, []
         self.on_head(head)
 
     def on_head(self, head: list[tuple[bytes, bytes]]) -> None:
-        """Make uvicorn's scope of a request whose *head* is whole, and have it answered in its turn."""
+        """Put a request whose *head* is complete on uvicorn's path: it is answered after the requests before it."""
         url, expects_100, was_paused = self.url, self.expect_100_continue, self.flow.read_paused
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects_100
@@ -243,16 +247,16 @@ class Connection(HttpToolsProtocol):
         self.headers = []
         self._arriving = self.cycle
         if not was_paused:
-            # uvicorn stops reading at a request that has to wait, and then does not notice a caller that leaves.
+            # uvicorn pauses reading when a request has to wait, and then does not notice a caller that disconnects.
             self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
-        """Take in a part of a body. A body pays for as many bytes of frames as it has itself."""
+        """Take in a part of a body. Chunk sizes and extensions may be as long as the body, beyond the limit of a head."""
         self._frame_bytes = max(0, self._frame_bytes - 2 * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that a request is whole."""
+        """Note that a request is complete."""
         if not self.parser.should_upgrade():
             self.end_arrival()
             super().on_message_complete()
@@ -264,7 +268,7 @@ class Connection(HttpToolsProtocol):
         self._end_part()
 
     def on_response_complete(self) -> None:
-        """Start the next request that waits, refuse a faulty one, or be idle."""
+        """Start the next request, refuse a faulty one, or start the idle time."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -281,12 +285,12 @@ class Connection(HttpToolsProtocol):
             self._start_part()
 
     def pause_writing(self) -> None:
-        """Give the caller a limited time to read."""
+        """Drop the connection if the caller does not read in time."""
         super().pause_writing()
         self._send_timer = self.loop.call_later(self._limits.send_s, self.out.abort)
 
     def resume_writing(self) -> None:
-        """Note that the caller reads."""
+        """Keep the connection, as the caller reads."""
         super().resume_writing()
         if self._send_timer is not None:
             self._send_timer.cancel()
@@ -303,8 +307,8 @@ class Connection(HttpToolsProtocol):
         """
         Parse the request again without its offer to upgrade.
 
-        The parser ends a request that has one with its head, whatever follows; no leniency of it changes that. So
-        another one gets the head without the offer, and goes on with the body.
+        The parser ends a request that offers an upgrade with its head, and has no option that changes that. A new parser
+        therefore gets the head without the offer, and continues with the body.
         """
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
@@ -332,7 +336,7 @@ class Connection(HttpToolsProtocol):
             self._end_with(error)
 
     def _end_with(self, error: BaseException | None) -> None:
-        """End the connection with the problem that *error* is; with uvicorn's 400 where it is none."""
+        """Answer with the problem *error*, or with uvicorn's 400 if it is not a problem, and end the connection."""
         if isinstance(error, ServingError):
             self.out.write_now(reply_bytes(problem_reply(error), keep_alive=False))
             self.out.close()
@@ -343,13 +347,13 @@ class Connection(HttpToolsProtocol):
     # Time.
 
     def _begin_part(self, within_s: float) -> None:
-        """Note that the next part of a request, which is to be whole *within_s*, begins to arrive."""
+        """Note that a head or a body, which must be complete *within_s* seconds, begins to arrive."""
         if self._part_timer is not None:
             self._end_part()
         self._part_s = within_s
 
     def _start_part(self) -> None:
-        """Start the timer of a part that a read did not bring whole, unless it waits for requests before it."""
+        """Start the timer of an incomplete head or body, unless it waits for the requests before it."""
         if self._part_s and self._part_timer is None and not self.pipeline and not self._rest:
             self._part_timer = self.loop.call_later(self._part_s, self._refuse, RequestTimeoutError())
 
@@ -364,7 +368,7 @@ class Connection(HttpToolsProtocol):
 
     def _close_if_idle(self) -> None:
         if self.transport.is_closing():
-            # The caller does not read the end of its last answer.
+            # The connection was closed, but the caller does not read its last bytes.
             self.out.abort()
             return
         left_s = self.timeout_keep_alive - (0.0 if self.is_answering() else self.loop.time() - self._idle_since)
@@ -375,10 +379,10 @@ class Connection(HttpToolsProtocol):
 
 def reply_bytes(reply: Reply, *, keep_alive: bool) -> bytes:
     """
-    Return *reply* as it goes over the connection.
+    Return the bytes of *reply* as HTTP/1.1.
 
     Raises:
-        ValueError: a header's value would end the header.
+        ValueError: a header's value contains a control character.
     """
     parts = [STATUS_LINE[reply.status]]
     for name, value in headers_of(reply):

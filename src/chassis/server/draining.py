@@ -1,6 +1,4 @@
-"""
-uvicorn, with what it lacks: a drain that loses no request, and exit status 0 after it.
-"""
+"""A uvicorn server that drains on SIGTERM without losing a request, and then exits with status 0."""
 
 import asyncio
 import contextlib
@@ -22,9 +20,13 @@ class Server(uvicorn.Server):
     """
     A uvicorn server that drains on SIGTERM.
 
-    In this order: `/readyz` turns 503 and answers say `Connection: close`; connections already in the accept queue
-    are taken, then the port is closed; idle connections may bring a request for `drain_linger_s` more; requests in
-    flight are finished; the service closes its parts.
+    The drain takes these steps:
+
+    1. `/readyz` answers 503, and every answer says `Connection: close`.
+    2. The server accepts the connections in its accept queue, then closes the port.
+    3. Idle connections may send a request for another `drain_linger_s` seconds.
+    4. Requests in flight are finished.
+    5. The service closes its parts.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, listener: socket.socket) -> None:
@@ -42,12 +44,12 @@ class Server(uvicorn.Server):
         """Drain, then close."""
         self._service.drain()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        await self._close_door()
+        await self._close_port()
         await self._linger()
         await super().shutdown(sockets)
 
-    async def _close_door(self) -> None:
-        """Close the port. What waits in its queue has been accepted by the kernel, and its caller is told nothing."""
+    async def _close_port(self) -> None:
+        """Accept the connections in the port's queue, whose callers take them for open, and close the port."""
         loop = asyncio.get_running_loop()
         waiting = list(_accept_all(self._listener))
         for server in self.servers:
@@ -68,7 +70,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Note SIGTERM and SIGINT. uvicorn raises them again at the end, which would hide a clean exit."""
+        """Exit on SIGTERM and SIGINT. uvicorn would raise them again at the end and so hide a clean exit."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -81,14 +83,14 @@ class Server(uvicorn.Server):
 
 
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections in the *listener*'s queue, as far as there are descriptors for them."""
+    """Yield the connections in the *listener*'s queue while there are descriptors for them."""
     while True:
         try:
             yield listener.accept()[0]
         except ConnectionAbortedError:
-            continue  # Its caller has gone; behind it others wait.
+            continue  # The caller disconnected; other connections may wait behind it.
         except OSError:
-            return  # Nobody waits any more, or none can be taken: either way the drain goes on.
+            return  # The queue is empty, or no descriptor is left. The drain continues in both cases.
 
 
 def listen(settings: ServingSettings) -> socket.socket:
@@ -96,7 +98,7 @@ def listen(settings: ServingSettings) -> socket.socket:
     Return a listening socket.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: the address is taken, or is not an address of this machine.
     """
     listener = socket.create_server((settings.host, settings.port), backlog=2048)
     listener.setblocking(False)

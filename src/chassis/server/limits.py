@@ -1,11 +1,11 @@
-"""What one caller may cost a server, and what the process may cost the machine."""
+"""Limits on the resources that callers may use, and on file descriptors."""
 
 import logging
 import resource
 from dataclasses import dataclass, replace
 
 _LOG_EVERY_S = 10.0
-# Linux allows a process 2**20 by default; more than these are of no use here.
+# Linux allows up to 2**20 by default, more than a server of this project can use.
 _MOST_DESCRIPTORS = 65_536
 
 log = logging.getLogger("chassis")
@@ -14,7 +14,7 @@ log = logging.getLogger("chassis")
 @dataclass(frozen=True)
 class Limits:
     """
-    What callers may cost a server.
+    The resources that callers may use.
 
     Attributes:
         connections: Open connections; further ones get 503.
@@ -55,7 +55,7 @@ class Refusals:
         self._logged_at = -_LOG_EVERY_S
 
     def note(self, *, now: float, limit: int) -> None:
-        """Count a connection refused at *now* because *limit* connections are open; log the count when it is time."""
+        """Count a connection refused at *now* because *limit* connections are open, and log the count when due."""
         self._count += 1
         if now - self._logged_at >= _LOG_EVERY_S:
             log.warning("too_many_connections", extra={"limit": limit, "refused": self._count})
@@ -63,7 +63,7 @@ class Refusals:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the process' soft limit of file descriptors to its hard limit, and return the limit that holds then."""
+    """Raise the soft limit of file descriptors towards the hard limit, and return the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -71,6 +71,6 @@ def raise_descriptor_limit() -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError):
-        # macOS refuses more than kern.maxfilesperproc, whatever the hard limit says.
+        # macOS refuses more than kern.maxfilesperproc, even below the hard limit.
         return soft
     return wanted

@@ -1,8 +1,8 @@
 """
-How busy an instance is, measured as Knative's queue-proxy measures it.
+Measure the concurrency of an instance as Knative's queue-proxy does.
 
-The figure is time-weighted: each interval counts with the concurrency that held during it. An average of samples
-would miss what happens between them.
+The figure is time-weighted: each interval counts with the concurrency during that interval. An average of samples
+would miss the changes between them.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Load:
         self.in_flight -= 1
 
     def report(self) -> tuple[float, int]:
-        """Return the average concurrency and the arrivals since the last report, and begin anew."""
+        """Return the average concurrency and the arrivals since the last report, and start the next interval."""
         self._advance()
         elapsed = self._last - self._since
         average = self._integral / elapsed if elapsed > 0 else 0.0
@@ -61,7 +61,7 @@ async def report_load(load: Load, *, path: str, pod: str) -> None:
     """
     Send the load of *pod* to the datagram socket at *path* once a second, until cancelled.
 
-    A listener that is away misses reports and nothing else: the next one may reach it.
+    A report that nothing at *path* receives is lost; the next one is still sent.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)

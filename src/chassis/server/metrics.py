@@ -1,4 +1,4 @@
-"""The metrics of an instance on a port of their own, served by the event loop with the limits of every server."""
+"""Serve the metrics of an instance on a separate port, with the limits of every server."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 from uvicorn.server import ServerState
 
+from chassis.server.caller_watch import Receive, Send
 from chassis.server.config import configure
 from chassis.server.limits import Limits
-from chassis.server.presence import Receive, Send
 from chassis.telemetry.exposition import Exposition
 from chassis.wire.headers import find_header
 
-# Scrapers keep their connections. There are few of them.
+# Few scrapers share this port, and each of them keeps its connection.
 _LIMITS = Limits(connections=256)
 
 log = logging.getLogger("chassis")
@@ -61,7 +61,7 @@ def _application(exposition: Exposition) -> Any:
 
     async def answer(scope: MutableMapping[str, Any], _receive: Receive, send: Send) -> None:
         encode, content_type = choose_encoder(find_header(scope["headers"], b"accept") or "")
-        # A scrape takes milliseconds, in which the event loop answers requests.
+        # Encoding takes milliseconds. A thread does it, so that the event loop can answer requests.
         body = await asyncio.to_thread(encode, registry)
         headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,10 +1,11 @@
 """
-A direct path for the requests that functions are made for.
+A connection to a function, with a direct path for plain requests.
 
-Nearly all of them are plain: `POST /` that stays connected, whole in what one read of the connection brought, with no
-other one in flight on it. Such a request needs no scope, no queue for the parts of its body and no answer in parts: it
-goes straight to the service, and the answer is one write. Whatever is not plain in any respect goes uvicorn's way.
-Parsing and limits are the same either way. docs/adr/0001-own-entry-point.md has what it saves.
+A request is plain if it is a `POST /` that keeps its connection open, is complete in one read, and comes while no other
+request of that connection is in flight. Nearly all requests to functions are plain. They need no ASGI scope, no queue
+for the parts of a body and no answer in parts: they go directly to the service, and the answer is one write. All other
+requests take uvicorn's path. Parsing and limits are the same on both paths. docs/adr/0001-own-entry-point.md has the
+measurements.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ from typing import Any, cast
 
 from chassis.call import Reply, problem_reply
 from chassis.server.asgi import Shell
+from chassis.server.caller_watch import ClientDisconnectedError, Receive
 from chassis.server.connection import Connection, reply_bytes
-from chassis.server.presence import ClientGoneError, Receive
 from chassis.server.service import Scope
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import ServingError
@@ -31,13 +32,13 @@ class Protocol(Connection):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         shell = cast("Shell", self.app)
-        self._service, self.outbox = shell.service, shell.outbox
-        # The head, and the body as far as it is there, of a request that is plain so far.
+        self._service, self.turn_writes = shell.service, shell.turn_writes
+        # The head of the arriving request while it is plain, and the body received; None if it is not plain.
         self._head: list[tuple[bytes, bytes]] = []
         self._plain: bytes | None = None
 
     def on_head(self, head: list[tuple[bytes, bytes]]) -> None:
-        """Choose the request's way."""
+        """Choose the path of the request."""
         if (
             self.url == b"/"
             and not self.is_answering()
@@ -45,7 +46,7 @@ class Protocol(Connection):
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.expect_100_continue
-            # A server that drains says so in each answer.
+            # While a server drains, uvicorn's path adds a header to each answer.
             and not self.server_state.default_headers
         ):
             self._head, self._plain = head, b""
@@ -53,7 +54,7 @@ class Protocol(Connection):
             super().on_head(head)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body in; many of them are put together uvicorn's way."""
+        """Take in a part of the body. A body of several parts takes uvicorn's path, which joins them."""
         if self._plain == b"":
             self._plain = body
             return
@@ -61,12 +62,12 @@ class Protocol(Connection):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Have a plain request answered."""
+        """Start answering a plain request."""
         if self._plain is None:
             super().on_message_complete()
             return
         self.end_arrival()
-        self.outbox.expect()
+        self.turn_writes.expect()
         exchange = Exchange(self, self._head, self._plain)
         self._plain = None
         self.cycle = self.answering = cast("Any", exchange)
@@ -75,15 +76,15 @@ class Protocol(Connection):
         task.add_done_callback(self.tasks.discard)
 
     def on_read_end(self) -> None:
-        """Go uvicorn's way with a request that was plain so far, and is not whole."""
+        """Put a plain request that is incomplete after a read on uvicorn's path."""
         if self._plain is not None:
             body, self._plain = self._plain, None
             super().on_head(self._head)
             super().on_body(body)
 
     def finish(self, answer: bytes, *, begun: int | None, keep_alive: bool) -> None:
-        """Send the *answer* of a plain request that was *begun* in that turn, and is over with it."""
-        self.outbox.send(answer, self.out, begun=begun)
+        """Send the *answer* of a plain request that was *begun* in that turn, and end the exchange."""
+        self.turn_writes.send(answer, self.out, begun=begun)
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -99,13 +100,13 @@ class Exchange:
         body: The whole body.
 
     Attributes:
-        disconnected: The caller has gone.
-        keep_alive: The connection outlives the answer.
-        message_event: Set once the caller has gone.
-        response_complete: The next request may begin.
+        disconnected: The caller has disconnected.
+        keep_alive: The connection stays open after the answer.
+        message_event: Set when the caller disconnects.
+        response_complete: The answer has been sent, and the next request may start.
     """
 
-    # The attributes are those that HttpToolsProtocol reads and sets of the request in flight.
+    # HttpToolsProtocol reads and sets these attributes on the request in flight.
     __slots__ = ("_body", "_headers", "_protocol", "disconnected", "keep_alive", "message_event", "response_complete")
 
     def __init__(self, protocol: Protocol, headers: RawHeaders, body: bytes) -> None:
@@ -118,12 +119,12 @@ class Exchange:
         self.response_complete = False
 
     async def run(self, answer: Answer) -> None:
-        """Have the request answered, and send the answer unless the caller has gone."""
-        begun = self._protocol.outbox.begin()
+        """Answer the request, unless the caller disconnects."""
+        begun = self._protocol.turn_writes.begin()
         try:
             reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive, self._body)
             written = reply_bytes(reply, keep_alive=self.keep_alive)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             return
         except BaseException:
             log.exception("exchange_failed")
@@ -136,6 +137,6 @@ class Exchange:
             self._protocol.finish(written, begun=begun, keep_alive=self.keep_alive)
 
     async def receive(self) -> dict[str, Any]:
-        """Return the request's end once the caller has gone."""
+        """Return the ASGI disconnect message when the caller disconnects."""
         await self.message_event.wait()
         return {"type": "http.disconnect"}

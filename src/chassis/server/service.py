@@ -1,8 +1,8 @@
 """
-One function as a service: its lifecycle, its door and its limits, around a handler that knows none of them.
+Serve one function: lifecycle, admission and limits around a handler that knows none of them.
 
-States: new -> starting -> ready -> draining -> stopped. Ready means warm: the handler's parts are open and have
-worked once. A start that fails leaves the service new, so that it can be tried again.
+States: new -> starting -> ready -> draining -> stopped. A ready service is warm: the handler's parts are open and have
+worked once. A start that fails leaves the service new, so that it can be retried.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from chassis.call import Call, Deadline, Handler, Reply, problem_reply
 from chassis.environment import SettingsError
 from chassis.receipt import Receipt
 from chassis.server.body import body_too_large, read_body
+from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, Receive, WatchStarter
 from chassis.server.load import Load
-from chassis.server.presence import ClientGoneError, Presence, Receive, Rounds
 from chassis.server.settings import ServingSettings
 from chassis.telemetry import definitions
 from chassis.telemetry.exposition import Exposition
@@ -43,13 +43,13 @@ Scope = Mapping[str, Any]
 
 log = logging.getLogger("chassis")
 
-# A form type is what curl -d sends when told nothing else; the body is JSON all the same.
+# curl -d sends a form type by default, although the body is JSON.
 _JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class State(Enum):
-    """Where a service is in its life."""
+    """The state of a service."""
 
     NEW = "new"
     STARTING = "starting"
@@ -83,12 +83,12 @@ class Service:
         self.settings = settings
         self.state = State.NEW
         self.load = Load()
-        # Since when each body is being read, in that order, by what is its reader's alone.
+        # Start time of each body read, keyed by reader, oldest first.
         self._reading: dict[object, float] = {}
         self._open_handler = open_handler
         self._handler: Handler | None = None
         self._parts = AsyncExitStack()
-        self._rounds = Rounds()
+        self._watch_starter = WatchStarter()
         self._starting = asyncio.Lock()
         self._guard = make_guard(settings.auth)
         self._started_s = 0.0
@@ -100,7 +100,7 @@ class Service:
         self.exposition.add(self._instruments())
 
     async def start(self, *, before_ready: Callable[[], None] | None = None) -> None:
-        """Open and warm the handler, and call *before_ready*; at once for a service that is ready already."""
+        """Open and warm the handler, then call *before_ready*; do nothing if the service has been started."""
         async with self._starting:
             if self.state is not State.NEW:
                 return
@@ -116,12 +116,12 @@ class Service:
             self._started_s = seconds_since_start()
 
     def _end_start(self, state: State) -> None:
-        # Who was told to drain or to stop meanwhile stays so.
+        # Keep DRAINING or STOPPED if it was set during the start.
         if self.state is State.STARTING:
             self.state = state
 
     def drain(self) -> None:
-        """Stop being ready: requests still get answers, probes get told to send no more."""
+        """Stop being ready: requests are still answered, and the readiness probe fails."""
         self.state = State.DRAINING
 
     async def stop(self) -> None:
@@ -136,22 +136,22 @@ class Service:
         """
         Return how many bodies are being read, not counting those begun more than *within_s* seconds ago.
 
-        Those are as likely stalled as about to be whole: nobody should wait for them.
+        Older reads may have stalled, so a batch does not wait for them.
         """
         since = time.monotonic() - within_s
         return sum(1 for _ in takewhile(lambda began: began >= since, reversed(self._reading.values())))
 
     async def answer(self, scope: Scope, receive: Receive, body: bytes | None = None) -> Reply:
         """
-        Answer one request; never raises for what a request or a handler does.
+        Answer one request. Errors of the request or the handler become answers.
 
         Args:
-            scope: Its method, path and headers.
-            receive: Its channel.
-            body: The whole body where it is there already; else it is read from *receive*.
+            scope: The request's method, path and headers.
+            receive: The request's ASGI channel.
+            body: The whole body if it has been read; otherwise it is read from *receive*.
 
         Raises:
-            ClientGoneError: the caller went away before the answer was there.
+            ClientDisconnectedError: the caller disconnected before the answer was ready.
         """
         request_id = _identify(scope["headers"])
         try:
@@ -225,7 +225,7 @@ class Service:
         Return the body.
 
         Raises:
-            DeadlineExceededError: it was not whole in time. The connection ends: it may still bring the rest.
+            DeadlineExceededError: the body was not complete in time. The connection ends, as the rest may still come.
         """
         reader = object()
         self._reading[reader] = time.monotonic()
@@ -239,13 +239,13 @@ class Service:
 
     async def _handle(self, handler: Handler, call: Call, receive: Receive) -> Reply:
         try:
-            with Presence(receive, within_s=call.deadline.left_s(), rounds=self._rounds):
+            with CallerWatch(receive, within_s=call.deadline.left_s(), starter=self._watch_starter):
                 return await handler(call)
         except ServingError as error:
             return self._refuse(error, call.request_id, call.span)
         except TimeoutError:
             return self._refuse(DeadlineExceededError(), call.request_id, call.span)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             raise
         except Exception:
             log.exception("request_crashed", extra=_identity(call.request_id, call.span))
@@ -253,7 +253,7 @@ class Service:
             return problem_reply(ServingError())
 
     def _refuse(self, error: ServingError, request_id: str, span: Span | None = None) -> Reply:
-        # Probes ask an instance that warms up twenty times a second: that is neither logged nor an error.
+        # Probes ask a starting instance twenty times a second. That is not an error, and is not logged.
         if not isinstance(error, NotReadyError):
             self._errors.add(error.code)
             if error.status >= 500:
@@ -273,7 +273,7 @@ class Service:
         ]
 
     async def _ensure_started(self) -> None:
-        # Under the stock framework nothing starts the service before its first request.
+        # functions-framework's own command starts nothing before the first request.
         if self.state is State.NEW:
             try:
                 await self.start()
@@ -294,17 +294,17 @@ class Service:
 
 
 def _identity(request_id: str, span: Span | None) -> dict[str, str]:
-    """Return the fields that find a log line's request and trace again."""
+    """Return the log fields that identify the request and its trace."""
     trace_id = span.trace_id if span else None
     return {"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {})
 
 
 def make_tracer(settings: ServingSettings, name: str) -> Tracer:
     """
-    Return the tracer *settings* ask for.
+    Return the tracer that *settings* ask for.
 
     Raises:
-        SettingsError: the packages it needs are not installed.
+        SettingsError: packages that the tracer needs are not installed.
     """
     if not settings.trace_endpoint:
         return NoTracer()
@@ -321,7 +321,7 @@ def _check_media_type(headers: RawHeaders) -> None:
     if given in _JSON_TYPES:
         return
     media_type, *parameters = (part.strip() for part in given.lower().split(";"))
-    # RFC 6839, section 3.1: what ends so is JSON. Events come under such names, and so do their data.
+    # RFC 6839, section 3.1: a type that ends in +json is JSON. Events and their data have such types.
     if media_type not in _JSON_TYPES and not media_type.endswith("+json"):
         raise UnsupportedMediaTypeError("send application/json")
     for parameter in parameters:

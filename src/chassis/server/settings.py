@@ -1,4 +1,4 @@
-"""What every function's serving shell can be told through its environment."""
+"""Settings of every function, read from its environment."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class ServingSettings:
         revision: Name of the revision, shown in receipts; Knative sets it.
         max_body_bytes: Longest body accepted; a longer one gets 413.
         default_timeout_s: Time budget of a request that brings none.
-        max_timeout_s: Longest budget granted, whatever the caller asks for.
+        max_timeout_s: Longest budget that a caller may ask for.
         keep_alive_s: How long an idle connection is kept. Above 90 s, because Knative's queue-proxy pools
             connections that long and would otherwise send a request into a closing one.
         drain_linger_s: After SIGTERM, how long idle connections may still bring a request.
@@ -27,7 +27,7 @@ class ServingSettings:
         pod: Name of this instance in those reports.
         auth: Who may call.
         trace_endpoint: OTLP collector that spans are sent to, over HTTP; empty for none.
-        trace_ratio: Of the traces that begin here, how many are recorded.
+        trace_ratio: Fraction of the traces begun here that are recorded.
     """
 
     host: str

@@ -9,16 +9,16 @@ from chassis.telemetry.instruments import Instrument
 
 
 class Exposition(Collector):
-    """What an instance has to scrape; parts add their instruments as they are opened."""
+    """The instruments of an instance; parts add theirs when they are opened."""
 
     def __init__(self) -> None:
         self._instruments: list[Instrument] = []
 
     def add(self, instruments: Iterable[Instrument]) -> None:
-        """Have *instruments* scraped from now on."""
+        """Include *instruments* in each later scrape."""
         self._instruments.extend(instruments)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every instrument's values; called from the scraping thread."""
+        """Yield the values of every instrument. The server of the metrics calls this in a thread."""
         for instrument in list(self._instruments):
             yield instrument.collect()

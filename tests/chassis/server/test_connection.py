@@ -1,4 +1,4 @@
-"""Limits hold on each connection, whatever the application behind it: here the smallest one that reads its requests."""
+"""Limits hold on each connection with any ASGI application; these tests use a minimal one."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -8,9 +8,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from chassis.server.caller_watch import Receive, Send
 from chassis.server.connection import Connection
 from chassis.server.limits import Limits, Refusals
-from chassis.server.presence import Receive, Send
 
 
 class Wire(asyncio.Transport):

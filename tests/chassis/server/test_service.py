@@ -7,7 +7,7 @@ import pytest
 
 from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
-from chassis.server.presence import ClientGoneError
+from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.server.service import Service, State
 from chassis.server.settings import ServingSettings
 from chassis.wire.problems import OverloadedError
@@ -131,7 +131,7 @@ async def test_a_body_announced_over_the_limit_is_not_read():
 async def test_a_caller_that_leaves_while_sending_is_told_nothing():
     """There is nobody to answer when the connection closes before the body is complete."""
     service = serve()
-    with pytest.raises(ClientGoneError):
+    with pytest.raises(ClientDisconnectedError):
         await service.answer(scope(), sending(b"{", gone=True))
     assert service.load.in_flight == 0
     assert service.arriving(within_s=60) == 0

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.server.outbox import OneWrite, Outbox
+from chassis.server.joined_writes import JoinedWrites, TurnWrites
 
 
 class Kernel(asyncio.Transport):
@@ -28,7 +28,7 @@ class Kernel(asyncio.Transport):
 async def test_head_and_body_go_together():
     """Two writes are one, at once; the next answer is one of its own."""
     kernel = Kernel()
-    joined = OneWrite(kernel)
+    joined = JoinedWrites(kernel)
     for _ in range(2):
         joined.write(b"head ")
         joined.write(b"body")
@@ -40,7 +40,7 @@ async def test_head_and_body_go_together():
 async def test_a_head_alone_is_sent_with_the_turn():
     """An answer to HEAD has no body to wait for."""
     kernel = Kernel()
-    OneWrite(kernel).write(b"head")
+    JoinedWrites(kernel).write(b"head")
     assert kernel.sent == []
     await asyncio.sleep(0)
     assert kernel.sent == [b"head"]
@@ -49,7 +49,7 @@ async def test_a_head_alone_is_sent_with_the_turn():
 async def test_nothing_is_sent_to_a_caller_who_has_gone():
     """A connection that was lost within the turn takes no more."""
     kernel = Kernel()
-    OneWrite(kernel).write(b"head")
+    JoinedWrites(kernel).write(b"head")
     kernel.gone = True
     await asyncio.sleep(0)
     assert kernel.sent == []
@@ -58,7 +58,7 @@ async def test_nothing_is_sent_to_a_caller_who_has_gone():
 async def test_what_was_held_goes_before_the_end():
     """Closing sends first; everything else is the transport's own."""
     kernel = Kernel()
-    joined = OneWrite(kernel)
+    joined = JoinedWrites(kernel)
     joined.write(b"head")
     joined.close()
     assert kernel.sent == [b"head", b"closed"]
@@ -66,55 +66,55 @@ async def test_what_was_held_goes_before_the_end():
 
 
 @pytest.fixture
-def outbox() -> Outbox:
-    return Outbox()
+def turn_writes() -> TurnWrites:
+    return TurnWrites()
 
 
-async def test_answers_without_waiting_go_together(outbox):
+async def test_answers_without_waiting_go_together(turn_writes):
     """Of three requests that came in one turn the first two wait for the third, which sends all, in their order."""
     sent: list[str] = []
     kernels = [Kernel() for _ in range(3)]
     for _ in kernels:
-        outbox.expect()
+        turn_writes.expect()
     for number, kernel in enumerate(kernels):
-        outbox.send(b"%d" % number, OneWrite(kernel), begun=outbox.begin())
+        turn_writes.send(b"%d" % number, JoinedWrites(kernel), begun=turn_writes.begin())
         sent.append("".join(each.sent[0].decode() for each in kernels if each.sent))
     assert sent == ["", "", "012"]
 
 
-async def test_a_lone_answer_goes_at_once(outbox):
+async def test_a_lone_answer_goes_at_once(turn_writes):
     """There is nothing to wait for."""
     kernel = Kernel()
-    outbox.expect()
-    outbox.send(b"1", OneWrite(kernel), begun=outbox.begin())
+    turn_writes.expect()
+    turn_writes.send(b"1", JoinedWrites(kernel), begun=turn_writes.begin())
     assert kernel.sent == [b"1"]
 
 
-async def test_an_answer_that_had_to_wait_goes_at_once(outbox):
+async def test_an_answer_that_had_to_wait_goes_at_once(turn_writes):
     """Also while others come in: the caller's next request may be all that they wait for."""
     slow, quick = Kernel(), Kernel()
-    outbox.expect()
-    begun = outbox.begin()
+    turn_writes.expect()
+    begun = turn_writes.begin()
     await asyncio.sleep(0)
-    outbox.expect()
-    outbox.send(b"slow", OneWrite(slow), begun=begun)
+    turn_writes.expect()
+    turn_writes.send(b"slow", JoinedWrites(slow), begun=begun)
     assert slow.sent == [b"slow"]
-    outbox.send(b"quick", OneWrite(quick), begun=outbox.begin())
+    turn_writes.send(b"quick", JoinedWrites(quick), begun=turn_writes.begin())
     assert quick.sent == [b"quick"]
 
 
-async def test_nobody_waits_longer_than_the_turn(outbox):
+async def test_nobody_waits_longer_than_the_turn(turn_writes):
     """Where the others that came are not answered at once, or their work was cancelled before it began."""
     kernel = Kernel()
-    outbox.expect()
-    outbox.expect()
-    outbox.send(b"1", OneWrite(kernel), begun=outbox.begin())
+    turn_writes.expect()
+    turn_writes.expect()
+    turn_writes.send(b"1", JoinedWrites(kernel), begun=turn_writes.begin())
     assert kernel.sent == []
     await asyncio.sleep(0)
     assert kernel.sent == [b"1"]
 
 
-async def test_a_connection_that_fails_leaves_the_others_their_answers(outbox, caplog):
+async def test_a_connection_that_fails_leaves_the_others_their_answers(turn_writes, caplog):
     """And is told in the log."""
 
     class Broken(Kernel):
@@ -122,9 +122,9 @@ async def test_a_connection_that_fails_leaves_the_others_their_answers(outbox, c
             raise RuntimeError("the handler is closed")
 
     kernel = Kernel()
-    outbox.expect()
-    outbox.expect()
-    outbox.send(b"1", OneWrite(Broken()), begun=outbox.begin())
-    outbox.send(b"2", OneWrite(kernel), begun=outbox.begin())
+    turn_writes.expect()
+    turn_writes.expect()
+    turn_writes.send(b"1", JoinedWrites(Broken()), begun=turn_writes.begin())
+    turn_writes.send(b"2", JoinedWrites(kernel), begun=turn_writes.begin())
     assert kernel.sent == [b"2"]
     assert "write_failed" in caplog.text

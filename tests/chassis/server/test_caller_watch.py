@@ -3,13 +3,13 @@ import time
 
 import pytest
 
-from chassis.server import presence
-from chassis.server.presence import ClientGoneError, Presence, Rounds
+from chassis.server import caller_watch
+from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, WatchStarter
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.0)
+    monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.0)
 
 
 async def never() -> object:
@@ -23,15 +23,15 @@ async def gone() -> object:
 
 async def test_a_caller_that_stays_changes_nothing():
     """While the caller is there the block runs to its end, and its errors pass through."""
-    with Presence(never, within_s=5, rounds=Rounds()):
+    with CallerWatch(never, within_s=5, starter=WatchStarter()):
         await asyncio.sleep(0.01)
-    with pytest.raises(KeyError), Presence(never, within_s=5, rounds=Rounds()):
+    with pytest.raises(KeyError), CallerWatch(never, within_s=5, starter=WatchStarter()):
         raise KeyError
 
 
 async def test_work_ends_when_the_caller_leaves():
     """A disconnect cancels the block, which then says that nobody is there."""
-    with pytest.raises(ClientGoneError), Presence(gone, within_s=5, rounds=Rounds()):
+    with pytest.raises(ClientDisconnectedError), CallerWatch(gone, within_s=5, starter=WatchStarter()):
         await asyncio.Event().wait()
     await asyncio.sleep(0)  # the cancellation was used up, not left behind
 
@@ -42,7 +42,7 @@ async def test_other_messages_are_not_a_departure():
     async def more() -> object:
         return {"type": "http.request"}
 
-    with Presence(more, within_s=5, rounds=Rounds()):
+    with CallerWatch(more, within_s=5, starter=WatchStarter()):
         await asyncio.sleep(0.01)
 
 
@@ -50,7 +50,7 @@ async def test_other_cancellations_stay_cancellations():
     """A cancellation from elsewhere is not mistaken for a disconnect."""
 
     async def work() -> None:
-        with Presence(never, within_s=5, rounds=Rounds()):
+        with CallerWatch(never, within_s=5, starter=WatchStarter()):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -62,7 +62,7 @@ async def test_other_cancellations_stay_cancellations():
 
 async def test_work_that_is_over_is_not_cancelled():
     """A disconnect noticed in the same moment as the end of the work does not undo it."""
-    with Presence(gone, within_s=5, rounds=Rounds()):
+    with CallerWatch(gone, within_s=5, starter=WatchStarter()):
         pass
     await asyncio.sleep(0.01)
 
@@ -71,9 +71,9 @@ async def test_work_that_is_over_is_not_cancelled():
 @pytest.mark.parametrize("within_s", [0.04, 0.01, 0.0, -1.0])
 async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
     """A block that takes longer is cancelled, be its time shorter or longer than the wait for the watcher."""
-    monkeypatch.setattr(presence, "WATCH_AFTER_S", watch_after_s)
+    monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", watch_after_s)
     began = time.monotonic()
-    with pytest.raises(TimeoutError), Presence(never, within_s=within_s, rounds=Rounds()):
+    with pytest.raises(TimeoutError), CallerWatch(never, within_s=within_s, starter=WatchStarter()):
         await asyncio.Event().wait()
     assert within_s - 0.002 <= time.monotonic() - began < 0.5
     await asyncio.sleep(0)
@@ -81,7 +81,10 @@ async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
 
 async def test_the_first_reason_counts():
     """Who leaves while the time ends is one of both, and nothing is left to cancel somebody else."""
-    with pytest.raises((ClientGoneError, TimeoutError)), Presence(gone, within_s=0.0, rounds=Rounds()):
+    with (
+        pytest.raises((ClientDisconnectedError, TimeoutError)),
+        CallerWatch(gone, within_s=0.0, starter=WatchStarter()),
+    ):
         await asyncio.Event().wait()
     await asyncio.sleep(0.01)
     task = asyncio.current_task()
@@ -90,16 +93,16 @@ async def test_the_first_reason_counts():
 
 
 async def test_only_blocks_that_last_are_watched(monkeypatch):
-    """Rounds watch what is there for a while, in the order it came, and stop when nobody is left."""
-    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.02)
-    rounds, watched = Rounds(), []
+    """WatchStarter watch what is there for a while, in the order it came, and stop when nobody is left."""
+    monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.02)
+    starter, watched = WatchStarter(), []
 
     async def block(name: str, seconds: float) -> None:
         async def receive() -> object:
             watched.append(name)
             return await never()
 
-        with Presence(receive, within_s=5, rounds=rounds):
+        with CallerWatch(receive, within_s=5, starter=starter):
             await asyncio.sleep(seconds)
 
     async with asyncio.TaskGroup() as group:
@@ -117,10 +120,10 @@ async def test_only_blocks_that_last_are_watched(monkeypatch):
 
 def test_rounds_outlive_an_event_loop(monkeypatch):
     """A loop that ended in the middle of a round does not keep the next one's blocks from being watched."""
-    rounds = Rounds()
+    starter = WatchStarter()
 
     async def block() -> None:
-        with Presence(gone, within_s=5, rounds=rounds):
+        with CallerWatch(gone, within_s=5, starter=starter):
             await asyncio.Event().wait()
 
     async def leave_one_behind() -> None:
@@ -128,8 +131,8 @@ def test_rounds_outlive_an_event_loop(monkeypatch):
         await asyncio.sleep(0)
         assert not behind.done()
 
-    monkeypatch.setattr(presence, "WATCH_AFTER_S", 0.01)
+    monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.01)
     for _ in range(2):
         asyncio.run(leave_one_behind())
-        with pytest.raises(ClientGoneError):
+        with pytest.raises(ClientDisconnectedError):
             asyncio.run(asyncio.wait_for(block(), timeout=2))
