@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chassis.server.limits import raise_descriptor_limit
 from kubeyaml import edits
 from kubeyaml.configuration import Configuration
 from kubeyaml.errors import ManifestError
@@ -60,6 +61,7 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     Raises:
         LocalknError: It cannot be started, or a Service does not become ready; nothing is left running.
     """
+    raise_descriptor_limit()  # Envoy and the instances inherit it.
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
