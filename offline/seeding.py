@@ -20,7 +20,7 @@ from pathlib import Path
 from offline.demo import Demo, make_demo
 from offline.publishing import Cluster, PublishError, publish
 from offline.training import train
-from recsys.features import NOBODY, compute_features, population_defaults
+from recsys.features import compute_features, population_defaults
 from recsys.stores.opening import open_store
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
     options = parser.parse_args(arguments)
     try:
         url, password = env["FEATURE_STORE_URL"], env.get("FEATURE_STORE_PASSWORD")
-        demo, make_store = make_demo(), partial(open_store, url, password=password)
+        demo, make_store = make_demo(), partial(open_store, url, create=True, password=password)
         print(asyncio.run(seed(make_store, demo, wait_s=options.wait)), flush=True)
         if options.config_map:
             print(_publish(demo, options.config_map), flush=True)
@@ -83,7 +83,7 @@ async def keep_filled(make_store: Callable[[], FeatureStore], demo: Demo, *, eve
 async def _fill(store: FeatureStore, demo: Demo) -> str:
     async with contextlib.aclosing(store):
         # Only a replacement writes this, so events that were quicker do not count as users.
-        if await store.population() != NOBODY:
+        if await store.population() is not None:
             return _FILLED
         population = population_defaults([compute_features(record) for record in demo.records if record.history])
         count = await store.replace(demo.records, population=population)

@@ -4,29 +4,43 @@ The state directory of a local pipeline: feature stores, models, and which of th
     current.json            {"store": "stores/1-demo.db", "model": "models/1-3f2a…", "dataset": "demo"}
     stores/N-NAME.db        one per import
     models/N-VERSION/       one per training
+    drafts/                 what the training in progress writes; the next training empties it
+    lock                    held by the training in progress, whose process id it names
 
-`current.json` is exchanged in one step, so a reader finds the old pair or the new one, never a mixture. What a
-running pipeline has open stays where it is; the next start takes the new pair.
+A training writes drafts, renames them into place, and replaces `current.json` last, each step durable before the
+next. A reader therefore finds the former pair or the new one, and a training that is killed leaves the former.
+A running pipeline keeps the files it has open; the next start takes the new pair.
 """
 
 import argparse
+import asyncio
+import contextlib
+import fcntl
 import os
+import shutil
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.stores.port import StoreError
+from recsys.stores.sqlite import SqliteStore
+
+_POINTER, _PARTS, _DRAFTS = "current.json", ("stores", "models"), "drafts"
 
 
 class StateError(Exception):
-    """The state directory cannot be used."""
+    """The state directory cannot be used; the message says why and what to do."""
 
 
 class Current(Struct, frozen=True):
-    """What the next start serves; paths are relative to the state directory."""
+    """The pair that the next start serves; paths are relative to the state directory."""
 
     store: str
     model: str
@@ -34,72 +48,166 @@ class Current(Struct, frozen=True):
 
 
 class StateDirectory:
-    """
-    One state directory, made where it does not exist.
-
-    Raises:
-        StateError: it cannot be made or written.
-    """
+    """One state directory. Reading makes nothing; `locked` makes what a writer needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        try:
-            for part in ("stores", "models"):
-                (self.folder / part).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StateError(f"{self.folder} cannot be used: {error.strerror}") from error
 
     def current(self) -> Current | None:
         """
-        Return what is current, or None before the first training.
+        Return the current pair, or None before the first training.
 
         Raises:
-            StateError: the pointer is there and unreadable.
+            StateError: the pointer exists and is unreadable.
         """
-        path = self.folder / "current.json"
+        path = self.folder / _POINTER
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise StateError(f"{path}: is no regular file; remove it and run ./run.sh train")
             return msgspec.json.decode(path.read_bytes(), type=Current)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
-            raise StateError(f"{path} cannot be read: {error}; delete it to start from the demo data") from error
+        except OSError as error:
+            raise StateError(f"{path}: cannot be read: {error.strerror}; check --state-dir") from error
+        except (ValueError, RecursionError) as error:
+            raise StateError(f"{path}: is damaged ({error}); ./run.sh train replaces it") from error
+
+    def require_current(self) -> Current:
+        """
+        Return the current pair.
+
+        Raises:
+            StateError: there is none, or the pointer is unreadable.
+        """
+        current = self.current()
+        if current is None:
+            raise StateError(f"{self.folder}: nothing was trained here yet; run ./run.sh train or ./run.sh up")
+        return current
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """
+        Be the only writer while the block runs: make the directory, wait for another writer, drop its drafts.
+
+        The lock ends with its process, however that ends.
+
+        Raises:
+            StateError: the directory cannot be made or written.
+        """
+        with _explained(self.folder), contextlib.ExitStack() as held:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
+            _wait_for(descriptor, self.folder)
+            for part in _PARTS:
+                (self.folder / part).mkdir(exist_ok=True)
+            shutil.rmtree(self.folder / _DRAFTS, ignore_errors=True)
+            (self.folder / _DRAFTS).mkdir()
+            yield
+
+    def draft(self, name: str) -> Path:
+        """Return the path of a draft; only for the holder of the lock."""
+        return self.folder / _DRAFTS / name
+
+    def publish(self, draft: Path, part: str, name: str) -> str:
+        """
+        Make *draft* durable and rename it to a new name under *part*; return its path relative to the directory.
+
+        It is complete but not current. Only for the holder of the lock.
+        """
+        _sync(draft)
+        path = self._new_path(part, name)
+        draft.rename(self.folder / path)
+        _sync_entry(self.folder / part)
+        return path
 
     def advance(self, current: Current) -> None:
-        """Make *current* what the next start serves."""
-        path = self.folder / "current.json"
-        draft = path.with_suffix(f".{os.getpid()}")
+        """Make *current* the pair that the next start serves; only for the holder of the lock."""
+        draft = self.draft(_POINTER)
         draft.write_bytes(msgspec.json.encode(current))
-        draft.replace(path)
+        _sync(draft)
+        draft.replace(self.folder / _POINTER)
+        _sync_entry(self.folder)
 
     def store_url(self, current: Current) -> str:
         """Return the URL of the current store."""
-        return f"sqlite:///{self.folder / current.store}"
+        return f"sqlite:///{quote(str(self.folder / current.store))}"
 
     def model_path(self, current: Current) -> Path:
         """Return the folder of the current model."""
         return self.folder / current.model
 
-    def new_path(self, part: str, name: str) -> str:
-        """Return a path for another store or model, relative to the directory and not in use."""
-        numbers = [
-            int(each.name.partition("-")[0]) for each in (self.folder / part).iterdir() if each.name[0].isdigit()
-        ]
+    def verify_store(self, current: Current) -> None:
+        """
+        Read the current store whole.
+
+        Raises:
+            StoreError: it does not exist, is damaged, or was never filled.
+        """
+
+        async def verify() -> None:
+            async with aclosing(SqliteStore(self.folder / current.store)) as store:
+                await store.verify()
+
+        asyncio.run(verify())
+
+    def _new_path(self, part: str, name: str) -> str:
+        taken = [each.name.partition("-")[0] for each in (self.folder / part).iterdir()]
+        numbers = [int(number) for number in taken if number.isascii() and number.isdecimal()]
         return f"{part}/{max(numbers, default=0) + 1}-{name}"
 
 
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into `StateError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}; "
+            "check the folder and its free space"
+        ) from error
+
+
+def _wait_for(descriptor: int, folder: Path) -> None:
+    """Lock the file of *descriptor*, and write this process into it; say so if another process has to end first."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        print(f"{folder}: waiting for the training in process {holder} to end", file=sys.stderr)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def _sync(path: Path) -> None:
+    """Write *path*, a file or a folder of files, to the disk."""
+    for file in path.iterdir() if path.is_dir() else ():
+        _sync_entry(file)
+    _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m offline.state`: verify what is current and print the environment that makes functions serve it."""
+    """`python -m offline.state`: verify the current pair and print the environment that makes functions serve it."""
     parser = argparse.ArgumentParser(prog="offline.state", description=main.__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--fused", action="store_true", help="for the one Service that holds all functions")
     options = parser.parse_args(arguments)
+    state = StateDirectory(options.state_dir)
     try:
-        state = StateDirectory(options.state_dir)
-        current = state.current()
-        if current is None:
-            raise StateError(f"nothing was trained in {state.folder} yet")
+        current = state.require_current()
         read_artefact(state.model_path(current))
-    except (StateError, ArtefactError) as error:
+        state.verify_store(current)
+    except (StateError, ArtefactError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     services = ["recommend"] * 3 if options.fused else ["extract-features", "rank-items", "recommend"]

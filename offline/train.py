@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,20 @@ from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.stores.opening import open_store
-from recsys.stores.port import StoreError, UserRecord
+from recsys.stores.port import StoreError, StoreUnavailableError, UserRecord
 from recsys.stores.sqlite import SqliteStore
 
 _CURRENT = "current"
+_MODEL_DRAFT = "model"
+_INTERRUPTED = 130
 _DEFAULT_STATE = Path(".recsys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as told; return the exit status."""
     options = _parse(arguments)
+    state = StateDirectory(options.state_dir)
     try:
-        state = StateDirectory(options.state_dir)
         if options.from_store:
             _train_from_store(state, options)
         elif not (options.if_missing and state.current()):
@@ -46,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, StateError, StoreError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{state.folder}: interrupted; what was current stays current", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 
@@ -86,18 +92,32 @@ class _Material:
 def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
     began = time.monotonic()
     material = _load(options)
-    store = state.new_path("stores", f"{material.dataset}.db")
-    _fill(state.folder / store, material.records)
-    model = _train_into(state, material, options, began=began)
-    state.advance(Current(store, model, material.dataset))
+    with state.locked():
+        # The training that this one waited for may have been what --if-missing asks for.
+        if options.if_missing and state.current():
+            return
+        draft = state.draft("store.db")
+        _fill(draft, material.records)
+        manifest = _train_into(state, material, options)
+        store = state.publish(draft, "stores", f"{material.dataset}.db")
+        state.advance(Current(store, _publish(state, manifest), material.dataset))
+    _report(manifest, time.monotonic() - began)
 
 
 def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> None:
-    """Train on a store; where it is the current one, the model becomes current beside it."""
+    """Train on a store; if it is the current store, the model becomes current beside it."""
     began = time.monotonic()
-    current = state.current()
-    if current is None:
-        raise StateError(f"nothing was trained in {state.folder} yet; ./run.sh train or ./run.sh up makes a store")
+    # Before the lock, which would make a directory where nothing was trained yet.
+    state.require_current()
+    with state.locked():
+        manifest, model = _train_on_store(state, options)
+    _report(manifest, time.monotonic() - began)
+    place = "" if options.state_dir == _DEFAULT_STATE else f" --state-dir {options.state_dir}"
+    print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
+
+
+def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple[Manifest, str]:
+    current = state.require_current()
     own = options.from_store == _CURRENT
     url = state.store_url(current) if own else options.from_store
     records = asyncio.run(_scan(url))
@@ -106,20 +126,17 @@ def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> Non
     # Titles are nowhere but in the model that is current.
     items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
     material = _Material(records, items, f"{current.dataset}-store" if own else "store")
-    model = _train_into(state, material, options, began=began)
+    manifest = _train_into(state, material, options)
+    model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
-    place = "" if options.state_dir == _DEFAULT_STATE else f" --state-dir {options.state_dir}"
-    print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
+    return manifest, model
 
 
 async def _scan(url: str) -> list[UserRecord]:
-    store = open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))
-    try:
+    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
         with tqdm(desc="reading the store", unit="user", disable=None) as bar:
             return [record async for record in store.scan() if bar.update() or True]
-    finally:
-        await store.aclose()
 
 
 def _load(options: argparse.Namespace) -> _Material:
@@ -134,34 +151,35 @@ def _load(options: argparse.Namespace) -> _Material:
     return _Material(records, data.source.items, data.name, facts)
 
 
-def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace, *, began: float) -> str:
-    """Train, report, and return the model's path; nothing is current yet."""
+def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace) -> Manifest:
+    """Write the draft of a model."""
     searched = search(material.records, ahead=options.holdout != "random") if options.search else None
-    draft = state.new_path("models", "draft")
-    manifest = train(
+    return train(
         material.records,
         items=material.items,
-        folder=state.folder / draft,
+        folder=state.draft(_MODEL_DRAFT),
         dataset=material.dataset,
         settings=searched.settings if searched else None,
         facts={**material.facts, **({"search": searched.facts()} if searched else {})},
         metrics=searched.metrics() if searched else None,
         progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
     )
-    model = draft.replace("draft", manifest.version)
-    (state.folder / draft).rename(state.folder / model)
-    _report(manifest, time.monotonic() - began)
-    return model
+
+
+def _publish(state: StateDirectory, manifest: Manifest) -> str:
+    return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
 
 
 def _fill(path: Path, records: Sequence[UserRecord]) -> None:
     async def fill() -> None:
-        store = SqliteStore(path)
-        population = population_defaults([compute_features(record) for record in records if record.history])
-        await store.replace(records, population=population)
-        await store.aclose()
+        async with aclosing(SqliteStore(path, create=True)) as store:
+            population = population_defaults([compute_features(record) for record in records if record.history])
+            await store.replace(records, population=population)
 
     asyncio.run(fill())
+    # Closing merges SQLite's log into the file. If that fails, the log stays and the file alone is incomplete.
+    if path.with_name(f"{path.name}-wal").exists():
+        raise StoreUnavailableError(f"{path}: cannot be written whole; free some disk space")
 
 
 def _report(manifest: Manifest, seconds: float) -> None:

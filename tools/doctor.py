@@ -7,6 +7,7 @@ One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 import argparse
 import platform
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,9 +24,9 @@ from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
 from localkn.kpa.settings import Settings as ScalingSettings
-from offline.state import StateDirectory, StateError
+from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.stores.opening import open_store
+from recsys.ranking.model import RankingModel
 from recsys.stores.port import StoreError
 from tools.recommend import running_url
 
@@ -49,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
+    state = StateDirectory(options.state_dir)
     checks: list[Callable[[], Iterator[str]]] = [
         check_versions,
         lambda: check_port(options.port, options.state_dir),
-        lambda: check_artefact(options.state_dir),
-        lambda: check_store(options.state_dir),
+        lambda: check_state(state),
+        lambda: check_model(state),
+        lambda: check_store(state),
         check_manifests,
     ]
     return max([_report(check) for check in checks])
@@ -90,37 +93,51 @@ def check_port(port: int, state_dir: Path) -> Iterator[str]:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
-        raise Fault(f"port {port} is taken by another program; choose one with --port") from error
+        raise Fault(f"port {port} cannot be used: {error.strerror}; choose another with --port") from error
     yield f"port {port} is free"
 
 
-def check_artefact(state_dir: Path) -> Iterator[str]:
-    """Verify the current model's hashes and schema."""
+def check_state(state: StateDirectory) -> Iterator[str]:
+    """Tell what is current in the state directory, and whether others may open it."""
     try:
-        state = StateDirectory(state_dir)
         current = state.current()
-        if current is None:
-            yield "nothing trained yet; the first up trains on the demo data"
-            return
-        manifest = read_artefact(state.model_path(current)).manifest
     except StateError as error:
         raise Fault(str(error)) from error
-    except ArtefactError as error:
-        raise Fault(f"{error}; train again with ./run.sh train") from error
-    yield f"model {manifest.name} {manifest.version}, {manifest.shapes['item_factors'][0]} items, hashes as recorded"
-
-
-def check_store(state_dir: Path) -> Iterator[str]:
-    """Open the current feature store."""
-    state = StateDirectory(state_dir)
-    current = state.current()
     if current is None:
+        yield f"{state.folder}: nothing was trained here yet; the first up trains on the demo data"
         return
+    mode = stat.S_IMODE(state.folder.stat().st_mode)
+    if mode & 0o077:
+        raise Fault(f"{state.folder}: others may open it (mode {mode:o}); run chmod 700 {state.folder}")
+    yield f"{state.folder} is closed to others; {current.dataset} data are current"
+
+
+def check_model(state: StateDirectory) -> Iterator[str]:
+    """Load the current model as `rank_items` does."""
+    if current := _current(state):
+        try:
+            model = RankingModel(read_artefact(state.model_path(current)))
+        except ArtefactError as error:
+            raise Fault(str(error)) from error
+        yield f"model {model.identity.name} {model.identity.version} ranks {len(model.item_ids)} items"
+
+
+def check_store(state: StateDirectory) -> Iterator[str]:
+    """Read the current feature store whole."""
+    if current := _current(state):
+        try:
+            state.verify_store(current)
+        except StoreError as error:
+            raise Fault(str(error)) from error
+        yield f"feature store {current.store} is whole"
+
+
+def _current(state: StateDirectory) -> Current | None:
+    """Return the current pair; None if `check_state` reports why there is none."""
     try:
-        open_store(state.store_url(current))
-    except StoreError as error:
-        raise Fault(f"{error}; import again with ./run.sh train") from error
-    yield f"feature store {current.store} opens"
+        return state.current()
+    except StateError:
+        return None
 
 
 def check_manifests() -> Iterator[str]:

@@ -1,64 +1,124 @@
-"""`./run.sh store copy --from URL --to URL`: copy a feature store into another one, which it replaces."""
+"""`./run.sh store copy --from URL --to URL`: replace the content of one feature store by that of another."""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from recsys.stores.opening import open_store
-from recsys.stores.port import FeatureStore, StoreError, UserRecord
+from recsys.contracts.wire import Features
+from recsys.features import NOBODY
+from recsys.stores.opening import check_store_url, open_store, same_place
+from recsys.stores.port import FeatureStore, StoreError, StoreMissingError, UserRecord
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a copy takes over."""
+
+    records: Sequence[UserRecord]
+    population: Features
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Copy as told; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh store", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-    copy = verbs.add_parser("copy", help="replace one store's content by another's")
-    copy.add_argument(
-        "--from", dest="source", required=True, metavar="URL", help="sqlite:///FILE or redis://HOST:PORT/DB"
-    )
-    copy.add_argument("--to", dest="target", required=True, metavar="URL", help="likewise; its content is replaced")
-    copy.add_argument(
-        "--user-ttl-s", type=int, default=0, metavar="SECONDS", help="to Redis: the USER_TTL_S of its extract_features"
-    )
-    options = parser.parse_args(arguments)
-    if options.source == options.target:
-        parser.error("--from and --to are the same store")
-    if options.user_ttl_s < 0:
-        parser.error("--user-ttl-s is below 0")
+    """Copy one store into another; return the exit status."""
+    options = _parse(arguments)
     try:
-        count = asyncio.run(_copy(options.source, options.target, user_ttl_s=options.user_ttl_s))
+        count = asyncio.run(_copy(options))
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the target holds its former content, or all of the new", file=sys.stderr)
+        return _INTERRUPTED
     print(f"copied {count} users")
     return 0
 
 
-async def _copy(source_url: str, target_url: str, *, user_ttl_s: int) -> int:
-    source = open_store(source_url)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run.sh store", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    copy = verbs.add_parser("copy", help="replace the content of one store by that of another")
+    copy.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        type=_store_url,
+        metavar="URL",
+        help="sqlite:///FILE or redis://HOST:PORT/DB; must exist and hold users",
+    )
+    copy.add_argument(
+        "--to",
+        dest="target",
+        required=True,
+        type=_store_url,
+        metavar="URL",
+        help="a store of the same kinds; its content is replaced",
+    )
+    copy.add_argument(
+        "--user-ttl-s", type=int, default=0, metavar="SECONDS", help="to Redis: the USER_TTL_S of its extract_features"
+    )
+    copy.add_argument("--allow-empty", action="store_true", help="empty the target if the source holds no users")
+    options = parser.parse_args(arguments)
+    if same_place(options.source, options.target):
+        copy.error("--from and --to name the same store")
+    if options.user_ttl_s < 0:
+        copy.error("--user-ttl-s must be at least 0")
+    return options
+
+
+def _store_url(text: str) -> str:
     try:
-        target = open_store(target_url, ttl_s=user_ttl_s)
-        try:
-            return await copy_store(source, target)
-        finally:
-            await target.aclose()
-    finally:
-        await source.aclose()
+        check_store_url(text)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+async def _copy(options: argparse.Namespace) -> int:
+    async with aclosing(open_store(options.source)) as source:
+        content = await read_content(source, allow_empty=options.allow_empty)
+    # Opened second, so that a source that cannot be read makes no target.
+    async with aclosing(open_store(options.target, create=True, ttl_s=options.user_ttl_s)) as target:
+        return await write_content(target, content)
 
 
 async def copy_store(source: FeatureStore, target: FeatureStore) -> int:
     """
-    Make *target* hold what *source* holds; return how many users.
+    Make *target* hold what *source* holds; return the number of users.
 
-    Events seen are not copied: let the senders pause, or an event delivered on both sides counts twice.
+    Events seen are not copied: pause the senders, or an event delivered to both stores counts twice.
+
+    Raises:
+        StoreMissingError: *source* holds no users.
     """
-    # Replacing takes a plain iterator, so that a store may walk it in a thread or a transaction of its own; the
-    # records are small, and few users make a gigabyte.
+    return await write_content(target, await read_content(source))
+
+
+async def read_content(source: FeatureStore, *, allow_empty: bool = False) -> Content:
+    """
+    Return everything that *source* holds.
+
+    Raises:
+        StoreMissingError: it holds no users, and *allow_empty* is off.
+    """
+    # In memory: a replacement walks its records in a thread or a transaction of its own, and few users make a gigabyte.
     records = [record async for record in source.scan()]
-    return await target.replace(_counted(records), population=await source.population())
+    if not records and not allow_empty:
+        raise StoreMissingError(
+            "the source holds no users, so a copy would empty the target; check --from, or insist with --allow-empty"
+        )
+    return Content(records, await source.population() or NOBODY)
+
+
+async def write_content(target: FeatureStore, content: Content) -> int:
+    """Replace what *target* holds by *content*; return the number of users."""
+    return await target.replace(_counted(content.records), population=content.population)
 
 
 def _counted(records: Sequence[UserRecord]) -> Iterator[UserRecord]:

@@ -2,33 +2,43 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from chassis.call import Handler
 from chassis.server.asgi import as_function
-from chassis.server.service import Service
+from chassis.server.service import Service, StartError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
 from recsys.simulation import slow_handler
 from recsys.stores.measured import MeasuredStore
 from recsys.stores.opening import open_store
+from recsys.stores.port import StoreError
 
 settings = Settings.from_env(os.environ)
 
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Open the store; it is warm once it has answered."""
-    opened = open_store(
-        settings.feature_store_url,
-        password=settings.feature_store_password,
-        window_s=settings.deduplication_s,
-        ttl_s=settings.user_ttl_s,
-    )
-    async with aclosing(MeasuredStore(opened)) as store:
-        population = await first_population(store)
-        await store.read(["nobody"], history=1)
+    """
+    Open the store, read from it once, yield the handler.
+
+    Raises:
+        StartError: there is no store, or it does not answer, or it is another program's.
+    """
+    async with AsyncExitStack() as parts:
+        try:
+            opened = open_store(
+                settings.feature_store_url,
+                password=settings.feature_store_password,
+                window_s=settings.deduplication_s,
+                ttl_s=settings.user_ttl_s,
+            )
+            store = await parts.enter_async_context(aclosing(MeasuredStore(opened)))
+            population = await first_population(store)
+            await store.read(["nobody"], history=1)
+        except StoreError as error:
+            raise StartError(str(error)) from error
         handler = ExtractFeatures(
             store,
             population=population,

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from recsys.contracts.wire import Features
+from recsys.features import NOBODY
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
+
+log = logging.getLogger("recsys.extract_features")
 
 # Less than Knative gives a revision to become ready (600 s); meanwhile the instance is alive and not ready.
 START_WITHIN_S = 120.0
@@ -28,9 +32,16 @@ async def first_population(
         async with asyncio.timeout(within_s):
             while True:
                 with contextlib.suppress(StoreUnavailableError):
-                    return await store.population()
+                    return _known(await store.population())
                 await asyncio.sleep(again_s)
-    return await store.population()
+    return _known(await store.population())
+
+
+def _known(population: Features | None) -> Features:
+    """Return *population*, or what to assume without one: a store that is never filled knows events alone."""
+    if population is None:
+        log.warning("store_never_filled", extra={"consequence": "every user is unknown until the store is filled"})
+    return population or NOBODY
 
 
 @asynccontextmanager
@@ -43,7 +54,7 @@ async def population_followed(
         while True:
             await asyncio.sleep(every_s)
             with contextlib.suppress(StoreError):
-                assume(await store.population())
+                assume(await store.population() or NOBODY)
 
     task = asyncio.create_task(follow())
     try:

@@ -5,6 +5,8 @@ from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S
+from recsys.stores.opening import check_store_url
+from recsys.stores.port import StoreFormatError
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
 
@@ -43,9 +45,14 @@ class Settings:
             SettingsError: with every fault.
         """
         reader = Reader(env)
+        store_url = reader.text("FEATURE_STORE_URL")
+        try:
+            check_store_url(store_url or "memory:")
+        except StoreFormatError as error:
+            reader.require(False, f"FEATURE_STORE_URL: {error}")
         settings = cls(
             serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=512 * 1024),
-            feature_store_url=reader.text("FEATURE_STORE_URL"),
+            feature_store_url=store_url,
             feature_store_password=reader.secret("FEATURE_STORE_PASSWORD"),
             deduplication_s=reader.number(
                 "EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0, most=_LONGEST_WINDOW_S

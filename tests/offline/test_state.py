@@ -32,27 +32,29 @@ def test_the_pointer_is_exchanged(tmp_path):
     """What is current is read back, and a new pair replaces it."""
     directory = StateDirectory(tmp_path / "new" / "state")
     assert directory.current() is None
-    directory.advance(Current("stores/1-a.db", "models/1-x", "a"))
-    directory.advance(Current("stores/2-b.db", "models/2-y", "b"))
+    with directory.locked():
+        directory.advance(Current("stores/1-a.db", "models/1-x", "a"))
+        directory.advance(Current("stores/2-b.db", "models/2-y", "b"))
     assert StateDirectory(tmp_path / "new" / "state").current() == Current("stores/2-b.db", "models/2-y", "b")
-    assert [path.name for path in (tmp_path / "new" / "state").iterdir() if path.is_file()] == ["current.json"]
+    files = sorted(path.name for path in (tmp_path / "new" / "state").iterdir() if path.is_file())
+    assert files == ["current.json", "lock"]
 
 
 def test_an_unreadable_pointer_says_what_to_do(tmp_path, capsys):
     """A damaged pointer is an error that names the file and the way out."""
     directory = StateDirectory(tmp_path)
     (tmp_path / "current.json").write_text("{")
-    with pytest.raises(StateError, match="delete it"):
+    with pytest.raises(StateError, match="train replaces it"):
         directory.current()
     assert state.main(["--state-dir", str(tmp_path)]) == 1
-    assert "delete it" in capsys.readouterr().err
+    assert "train replaces it" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path, capsys):
     """A state directory where a file stands is one sentence."""
     (tmp_path / "file").write_text("")
     assert run("--state-dir", tmp_path / "file") == 1
-    assert "cannot be used" in capsys.readouterr().err
+    assert "file: cannot be written: File exists" in capsys.readouterr().err
 
 
 def test_training_makes_store_and_model_current(tmp_path, capsys):

@@ -13,6 +13,7 @@ from recsys.contracts.wire import Features
 from recsys.ranking.artefact import Artefact, read_artefact
 from recsys.stores.opening import open_store
 from recsys.stores.port import HistoryItem, Interaction, UserRecord
+from recsys.stores.sqlite import SqliteStore
 
 
 def run(*words: object) -> int:
@@ -136,7 +137,7 @@ class TestFromStore:
         before = (tmp_path / "current.json").read_bytes()
 
         async def fill() -> None:
-            store = open_store(f"sqlite:///{tmp_path}/other.db")
+            store = open_store(f"sqlite:///{tmp_path}/other.db", create=True)
             await store.replace(
                 [UserRecord(f"v{n}", "55+", history=[HistoryItem(f"j{n % 4}", 1.0, 1)]) for n in range(20)],
                 population=Features("unknown", 0.0, 0, 0.0),
@@ -155,10 +156,14 @@ class TestFromStore:
         assert run("--state-dir", tmp_path / "none", "--from-store") == 1
         assert "nothing was trained" in capsys.readouterr().err
         assert run("--state-dir", tmp_path, "--interactions", csv) == 0
+        assert run("--state-dir", tmp_path, "--from-store", f"sqlite:///{tmp_path}/typo.db") == 1
+        assert "typo.db: no such feature store" in capsys.readouterr().err
+        assert not (tmp_path / "typo.db").exists()
+        SqliteStore(tmp_path / "empty.db", create=True)
         assert run("--state-dir", tmp_path, "--from-store", f"sqlite:///{tmp_path}/empty.db") == 1
         assert "no interactions" in capsys.readouterr().err
         assert run("--state-dir", tmp_path, "--from-store", "ftp://x") == 1
-        assert "is no feature store" in capsys.readouterr().err
+        assert "'ftp://x' names no feature store" in capsys.readouterr().err
         with pytest.raises(SystemExit):
             run("--from-store", "--interactions", csv)
         with pytest.raises(SystemExit):

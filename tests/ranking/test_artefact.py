@@ -78,17 +78,17 @@ def flip(file: str, place: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda folder: (folder / MANIFEST).unlink(), "manifest.json: No such file"),
+        (lambda folder: (folder / MANIFEST).unlink(), "no model at"),
         (lambda folder: (folder / ARRAYS).unlink(), "arrays.safetensors: No such file"),
-        (lambda folder: (folder / MANIFEST).write_text("{"), "is no manifest"),
-        (lambda folder: (folder / MANIFEST).write_text("[]"), "is no manifest"),
-        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "is no manifest"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json: cannot be read"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), "manifest.json: cannot be read"),
+        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "manifest.json: cannot be read"),
         (flip(ARRAYS, -1), "SHA-256 is not the manifest's"),
         (flip(ARRAYS, 3), "SHA-256 is not the manifest's"),
         (flip(ITEMS, 5), "SHA-256 is not the manifest's"),
         (edit(lambda m: m.update(schema_version=2)), "schema version 2; this program reads 1"),
         (edit(lambda m: m.pop("schema_version")), "schema version None"),
-        (edit(lambda m: m.pop("name")), "is no manifest"),
+        (edit(lambda m: m.pop("name")), "manifest.json: cannot be read"),
         (edit(lambda m: m.update(version="0")), "version '0' does not belong"),
         (edit(lambda m: m.update(shapes={})), "shapes"),
         (edit(lambda m: m.update(sha256={})), "SHA-256"),
@@ -104,7 +104,7 @@ def test_anything_else_is_refused(folder, damage, reason):
 def test_a_file_is_no_folder(tmp_path):
     """A path to something else is refused like a missing one."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtefactError, match="Not a directory"):
+    with pytest.raises(ArtefactError, match="no model at .*file;"):
         read_artefact(tmp_path / "file")
 
 

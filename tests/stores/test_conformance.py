@@ -67,7 +67,7 @@ def make_opener(kind: str, request: pytest.FixtureRequest, folder: Path) -> Open
     if kind == "memory":
         return MemoryStore
     if kind == "sqlite":
-        return lambda **options: SqliteStore(folder / "store.db", **options)
+        return lambda **options: SqliteStore(folder / "store.db", create=True, **options)
     server: RedisServer = request.getfixturevalue("redis_server")
     server.flush()
     return lambda **options: RedisStore(server.url, **options)

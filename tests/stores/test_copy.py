@@ -21,7 +21,7 @@ async def test_a_store_survives_the_way_there_and_back(tmp_path, redis_server: R
     redis_server.flush()
     records = make_demo().records[:200]
     first, second = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
-    source, middle, target = open_store(first), open_store(redis_server.url), open_store(second)
+    source, middle, target = (open_store(url, create=True) for url in (first, redis_server.url, second))
     await source.replace(records, population=POPULATION)
     assert await store.copy_store(source, middle) == 200
     assert await store.copy_store(middle, target) == 200
@@ -42,17 +42,19 @@ def test_copied_users_are_forgotten_when_told_so(redis_server: RedisServer, tmp_
 
 
 async def fill(url: str) -> None:
-    async with aclosing(open_store(url)) as opened:
+    async with aclosing(open_store(url, create=True)) as opened:
         await opened.replace([UserRecord("ann", "25-34")], population=POPULATION)
 
 
 def test_the_verb_tells_how_many(tmp_path, capsys):
     """The command copies and counts; what cannot be opened is one sentence."""
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
+    asyncio.run(fill(one))
     assert store.main(["copy", "--from", one, "--to", two]) == 0
-    assert capsys.readouterr().out == "copied 0 users\n"
-    assert store.main(["copy", "--from", "ftp://x", "--to", two]) == 1
-    assert "is no feature store" in capsys.readouterr().err
+    assert capsys.readouterr().out == "copied 1 users\n"
+    with pytest.raises(SystemExit):
+        store.main(["copy", "--from", "ftp://x", "--to", two])
+    assert "'ftp://x' names no feature store" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         store.main(["copy", "--from", one, "--to", one])
     with pytest.raises(SystemExit):

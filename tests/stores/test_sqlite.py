@@ -16,15 +16,15 @@ ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 
 async def test_a_file_outlives_its_store(tmp_path):
     """What one instance stored another one reads, also while the first is open."""
-    first = SqliteStore(tmp_path / "store.db")
+    first = SqliteStore(tmp_path / "store.db", create=True)
     await first.replace([ANN], population=NOBODY)
-    second = SqliteStore(tmp_path / "store.db")
+    second = SqliteStore(tmp_path / "store.db", create=True)
     assert await second.read(["ann"], history=5) == [ANN.known(history=5)]
 
 
 async def test_a_turn_of_the_loop_has_one_snapshot(tmp_path):
     """Reads of one turn agree with each other; those of the next see what was counted meanwhile, by whomever."""
-    store, other = SqliteStore(tmp_path / "store.db"), SqliteStore(tmp_path / "store.db")
+    store, other = SqliteStore(tmp_path / "store.db", create=True), SqliteStore(tmp_path / "store.db", create=True)
     await store.replace([ANN], population=NOBODY)
     elsewhere = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
 
@@ -48,7 +48,7 @@ async def test_a_store_may_be_closed_within_a_turn(tmp_path):
     """What is left to do of a read finds nothing to do."""
     faults: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(tmp_path / "store.db", create=True)
     await store.read(["ann"], history=5)
     store._reader.close()
     await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def test_a_store_may_be_closed_within_a_turn(tmp_path):
 @pytest.mark.may_block
 def test_a_store_outlives_an_event_loop(tmp_path):
     """A loop that ended in the middle of a turn does not leave its snapshot to the next one."""
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(tmp_path / "store.db", create=True)
     loop = asyncio.new_event_loop()
 
     async def read_and_stop() -> None:
@@ -70,16 +70,16 @@ def test_a_store_outlives_an_event_loop(tmp_path):
     loop.run_forever()
     assert reading.done()
     loop.close()
-    SqliteStore(tmp_path / "store.db")._replace([ANN], NOBODY)
+    SqliteStore(tmp_path / "store.db", create=True)._replace([ANN], NOBODY)
     assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
 async def test_a_locked_store_is_unavailable_at_once(tmp_path):
     """A store somebody holds exclusively is reported as unavailable instead of blocking the event loop."""
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(tmp_path / "store.db", create=True)
     holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     await store.aclose()
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(tmp_path / "store.db", create=True)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):
         await store.replace([ANN], population=NOBODY)
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
 def test_a_folder_that_does_not_exist_is_unavailable(tmp_path):
     """A path nothing can be opened at is an error of the port, not of SQLite."""
     with pytest.raises(StoreUnavailableError, match="unable to open"):
-        SqliteStore(tmp_path / "missing" / "store.db")
+        SqliteStore(tmp_path / "missing" / "store.db", create=True)
 
 
 def test_many_openers_make_one_store(tmp_path):
@@ -117,7 +117,7 @@ def test_many_openers_make_one_store(tmp_path):
 
     def open_it(path: Path) -> None:
         try:
-            asyncio.run(SqliteStore(path).aclose())
+            asyncio.run(SqliteStore(path, create=True).aclose())
         except Exception as error:
             failures.append(error)
 
@@ -134,7 +134,7 @@ def test_many_openers_make_one_store(tmp_path):
 def test_urls_name_stores(tmp_path):
     """A URL's scheme chooses the store, its path the file."""
     assert isinstance(open_store("memory:"), MemoryStore)
-    open_store(f"sqlite:///{tmp_path}/a%20store.db")
+    open_store(f"sqlite:///{tmp_path}/a%20store.db", create=True)
     assert Path(tmp_path / "a store.db").exists()
 
 

@@ -60,7 +60,7 @@ def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
 
 
 async def _copy(source_url: str, target_url: str) -> None:
-    source, target = open_store(source_url), open_store(target_url)
+    source, target = open_store(source_url), open_store(target_url, create=True)
     await copy_store(source, target)
     await source.aclose()
     await target.aclose()

@@ -154,7 +154,7 @@ class Sender:
 
 
 async def _copy(source_url: str, target_url: str) -> None:
-    source, target = open_store(source_url), open_store(target_url)
+    source, target = open_store(source_url), open_store(target_url, create=True)
     try:
         await copy_store(source, target)
     finally:

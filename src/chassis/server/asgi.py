@@ -25,7 +25,7 @@ from chassis.server.caller_watch import ClientDisconnectedError, Receive, Send
 from chassis.server.joined_writes import TurnWrites
 from chassis.server.load import report_load
 from chassis.server.metrics import metrics_served
-from chassis.server.service import Service
+from chassis.server.service import Service, log_failed_start
 
 # The garbage collector starts once this many more objects have been created than freed.
 _COLLECT_EVERY = 20_000
@@ -116,8 +116,8 @@ class Shell:
     async def _start(self) -> None:
         try:
             await self.service.start(before_ready=settle_memory)
-        except Exception:
-            log.exception("start_failed")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the instance
+            log_failed_start(error)
             self._on_failed_start()
         else:
             log.info("ready", extra={"function": self.service.name, "pid": os.getpid()})

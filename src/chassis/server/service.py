@@ -48,6 +48,18 @@ _JSON_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+class StartError(Exception):
+    """The function cannot start for a reason outside its code; the message says what is wrong and what to do."""
+
+
+def log_failed_start(error: Exception) -> None:
+    """Log why a start failed: the reason alone if it explains itself, else with its trace."""
+    if isinstance(error, StartError):
+        log.error("start_failed", extra={"reason": str(error)})
+    else:
+        log.error("start_failed", exc_info=error)
+
+
 class State(Enum):
     """The state of a service."""
 
@@ -278,7 +290,7 @@ class Service:
             try:
                 await self.start()
             except Exception as error:
-                log.exception("start_failed")
+                log_failed_start(error)
                 raise NotReadyError("the instance could not start", retry_after_s=1.0) from error
 
     def _budget_s(self, headers: RawHeaders) -> float:

@@ -10,9 +10,12 @@ refused. Nothing here depends on the clock or on the machine.
 """
 
 import hashlib
-from collections.abc import Mapping
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,9 +25,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from recsys.contracts.wire import MAX_ID_LENGTH
+
 SCHEMA_VERSION = 1
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
 
+_REMEDY = "train it again, or restore the folder"
+
+T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -114,19 +122,42 @@ def read_artefact(folder: Path) -> Artefact:
     manifest = _read_manifest(folder)
     contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS)}
     if manifest.version != derive_version(manifest.sha256):
-        raise ArtefactError(f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files")
-    try:
-        arrays = load_arrays(contents[ARRAYS])
-        items = msgspec.json.decode(contents[ITEMS], type=list[Item])
-    except (SafetensorError, msgspec.MsgspecError) as error:
-        raise ArtefactError(f"{folder}: cannot be read: {error}") from error
+        raise ArtefactError(
+            f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files; {_REMEDY}"
+        )
+    arrays = _read_arrays(contents[ARRAYS], folder / ARRAYS)
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     if shapes != manifest.shapes:
-        raise ArtefactError(f"{folder / ARRAYS}: shapes {shapes} are not the manifest's {manifest.shapes}")
-    for key, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ArtefactError(f"{folder / ARRAYS}: {key} holds numbers that are not finite")
+        raise ArtefactError(f"{folder / ARRAYS}: shapes {shapes} are not the manifest's {manifest.shapes}; {_REMEDY}")
+    items = _decode(contents[ITEMS], list[Item], folder / ITEMS)
+    _check_ids(items, folder / ITEMS)
     return Artefact(manifest, arrays, items)
+
+
+def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        arrays = load_arrays(content)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        # The last three come from types of number that numpy does not have.
+        raise ArtefactError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
+    for key, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise ArtefactError(f"{path}: {key} holds {array.dtype}, not numbers; {_REMEDY}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ArtefactError(f"{path}: {key} holds numbers that are not finite; {_REMEDY}")
+    return arrays
+
+
+def _check_ids(items: Sequence[Item], path: Path) -> None:
+    """Refuse ids that no request can name, and an id that two rows share."""
+    for row, item in enumerate(items):
+        if not 1 <= len(item.item_id) <= MAX_ID_LENGTH:
+            raise ArtefactError(
+                f"{path}: row {row} has an id of {len(item.item_id)} characters, not 1 to {MAX_ID_LENGTH}; {_REMEDY}"
+            )
+    if len({item.item_id for item in items}) < len(items):
+        ((item_id, times),) = Counter(item.item_id for item in items).most_common(1)
+        raise ArtefactError(f"{path}: {times} rows have the id {item_id!r}; {_REMEDY}")
 
 
 def derive_version(hashes: Mapping[str, str]) -> str:
@@ -137,26 +168,38 @@ def derive_version(hashes: Mapping[str, str]) -> str:
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise ArtefactError(f"no model at {folder}; set MODEL_PATH to a trained model, or run ./run.sh train")
     content = _read_bytes(path)
+    # First the schema version alone: a manifest of another version may have other fields.
+    found = _decode(content, dict[str, Any], path).get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise ArtefactError(f"{path}: schema version {found!r}; this program reads {SCHEMA_VERSION}; {_REMEDY}")
+    return _decode(content, Manifest, path)
+
+
+def _decode(content: bytes, type_: type[T], path: Path) -> T:
     try:
-        # The schema version is looked at first: a manifest of another one need not fit this one's fields.
-        found = msgspec.json.decode(content, type=dict[str, Any]).get("schema_version")
-        if found != SCHEMA_VERSION:
-            raise ArtefactError(f"{path}: schema version {found!r}; this program reads {SCHEMA_VERSION}")
-        return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path}: is no manifest: {error}") from error
+        return msgspec.json.decode(content, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtefactError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
 
 
 def _read_verified(path: Path, manifest: Manifest) -> bytes:
     content = _read_bytes(path)
     if hashlib.sha256(content).hexdigest() != manifest.sha256.get(path.name):
-        raise ArtefactError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or was exchanged")
+        raise ArtefactError(
+            f"{path}: its SHA-256 is not the manifest's; the file is damaged or was exchanged; {_REMEDY}"
+        )
     return content
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        # Opening a FIFO waits for its writer, unless told not to.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ArtefactError(f"{path}: is no regular file; {_REMEDY}")
+            return file.read()
     except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from error
+        raise ArtefactError(f"{path}: {error.strerror}; {_REMEDY}") from error

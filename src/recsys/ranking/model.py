@@ -75,7 +75,7 @@ class RankingModel:
             self._read(artefact)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
-        except ValueError as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise ArtefactError(f"the artefact's arrays do not fit each other: {error}") from error
         if probes:
             self._index = build_index(self._table, probes=probes)

@@ -32,7 +32,7 @@ class MeasuredStore:
         """Count *interactions*."""
         return await self._measured("apply", self._store.apply(interactions))
 
-    async def population(self) -> Features:
+    async def population(self) -> Features | None:
         """Return the defaults for unknown users."""
         return await self._store.population()
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
 from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
 
@@ -23,7 +22,7 @@ class MemoryStore:
         self._clock = clock
         self._records: dict[str, UserRecord] = {}
         self._seen: dict[tuple[str, str], float] = {}
-        self._population = NOBODY
+        self._population: Features | None = None
         self._closed = False
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -46,7 +45,7 @@ class MemoryStore:
         self._records[interaction.user_id] = count_interaction(record, interaction)
         return True
 
-    async def population(self) -> Features:
+    async def population(self) -> Features | None:
         """Return the defaults for unknown users."""
         self._check_open()
         return self._population

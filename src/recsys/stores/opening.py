@@ -1,42 +1,86 @@
 """From a URL to a store."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import FeatureStore, StoreFormatError
 from recsys.stores.sqlite import SqliteStore
 
+_KINDS = "use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
+
+
+def check_store_url(url: str) -> None:
+    """
+    Refuse a *url* that cannot name a feature store, without looking whether there is one.
+
+    Raises:
+        StoreFormatError: the message says what is wrong with the URL and repeats no password.
+    """
+    _split(url)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Tell whether two valid URLs name the same store, as far as their text and the file system show."""
+    first, second = _split(one), _split(other)
+    if first.scheme == second.scheme == "sqlite":
+        return _file(first).resolve() == _file(second).resolve()
+    places = [(each.scheme, each.hostname, each.port or 6379, each.path.strip("/") or "0") for each in (first, second)]
+    return places[0] == places[1] and first.scheme != "memory"
+
 
 def open_store(
-    url: str, *, password: str | None = None, window_s: float = DEDUPLICATION_WINDOW_S, ttl_s: int = 0
+    url: str,
+    *,
+    create: bool = False,
+    password: str | None = None,
+    window_s: float = DEDUPLICATION_WINDOW_S,
+    ttl_s: int = 0,
 ) -> FeatureStore:
     """
     Return the store *url* names.
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://HOST:PORT/DB`, `rediss://…` or `memory:`.
+        create: Make a SQLite store that does not exist. Readers leave it off, so that reading makes nothing.
         password: For Redis, where it is not in the URL.
         window_s: How long an event is known as repeated.
         ttl_s: For Redis: a user without events for so long is forgotten; 0 for never.
 
     Raises:
+        StoreMissingError: there is no such SQLite store.
         StoreFormatError: the URL is of no known kind, or the store is not one of ours.
         StoreUnavailableError: the store cannot be opened now.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise StoreFormatError(f"the feature store's URL cannot be read: {error}") from error
+    parts = _split(url)
     if parts.scheme == "memory":
         return MemoryStore(window_s=window_s)
-    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteStore(Path(unquote(parts.path[1:])), window_s=window_s)
-    if parts.scheme in {"redis", "rediss"} and parts.hostname:
-        from recsys.stores.redis import RedisStore  # noqa: PLC0415 - only extract_features' image has the client
+    if parts.scheme == "sqlite":
+        return SqliteStore(_file(parts), create=create, window_s=window_s)
+    from recsys.stores.redis import RedisStore  # noqa: PLC0415 - only extract_features' image has the client
 
-        return RedisStore(url, password=password, window_s=window_s, ttl_s=ttl_s)
-    raise StoreFormatError(
-        f"{parts.scheme or 'an empty'} URL is no feature store; use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
-    )
+    return RedisStore(url, password=password, window_s=window_s, ttl_s=ttl_s)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        # A port that is no number raises here, not in `urlsplit`.
+        known = {
+            "memory": True,
+            "sqlite": not parts.netloc and len(parts.path) > 1 and "\0" not in unquote(parts.path),
+            "redis": bool(parts.hostname) and parts.port != 0,
+            "rediss": bool(parts.hostname) and parts.port != 0,
+        }
+    except ValueError as error:
+        raise StoreFormatError(f"the feature store's URL cannot be read: {error}; {_KINDS}") from error
+    if not known.get(parts.scheme):
+        # A password stands before an @.
+        shown = f"a URL of the kind {parts.scheme or 'nothing'}:" if "@" in url else repr(url)
+        raise StoreFormatError(f"{shown} names no feature store; {_KINDS}")
+    return parts
+
+
+def _file(parts: SplitResult) -> Path:
+    return Path(unquote(parts.path[1:]))

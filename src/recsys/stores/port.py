@@ -25,6 +25,10 @@ class StoreUnavailableError(StoreError):
     retryable = True
 
 
+class StoreMissingError(StoreError):
+    """There is no store at this place."""
+
+
 class StoreFormatError(StoreError):
     """The store is there and holds something this version does not read."""
 
@@ -143,8 +147,8 @@ class FeatureStore(Protocol):
         """
         ...
 
-    async def population(self) -> Features:
-        """Return what to assume of a user the store does not know."""
+    async def population(self) -> Features | None:
+        """Return what to assume of a user that the store does not know; None before the first `replace`."""
         ...
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:

@@ -18,23 +18,32 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY, TIE_WEIGHTS
+from recsys.features import TIE_WEIGHTS
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
-from recsys.stores.port import HistoryItem, Interaction, KnownUser, StoreUnavailableError, UserRecord
+from recsys.stores.port import (
+    HistoryItem,
+    Interaction,
+    KnownUser,
+    StoreFormatError,
+    StoreUnavailableError,
+    UserRecord,
+)
 from recsys.stores.redis_link import Command, RedisLink
+
+Read = TypeVar("Read")
 
 TIMEOUT_S = 0.5
 _CHUNK = 200
@@ -117,6 +126,7 @@ class RedisStore:
             **credentials,
         )
         pool = self._redis.connection_pool
+        self._translated = _Translated(_place(pool.connection_kwargs))
         self._link = RedisLink(
             # The link has a timeout for each call; its reader waits as long as nobody asks. In protocol 2 the server says
             # nothing that it was not asked for.
@@ -136,9 +146,9 @@ class RedisStore:
             return [command for user, times, _, _ in keys for command in _read(user, times, history=history)]
 
         answers = await self._run(commands)
-        # Of a transaction's answers the last one holds what it found.
+        # The last answer of a transaction holds what its commands found.
         found = zip(user_ids, answers[_READ_LENGTH - 1 :: _READ_LENGTH], strict=True)
-        return [_known(user_id, profile, items) for user_id, (profile, items) in found]
+        return self._translated.decode(lambda: [_known(user_id, profile, items) for user_id, (profile, items) in found])
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count *interactions*, each by a script of its own."""
@@ -164,10 +174,10 @@ class RedisStore:
 
         return [bool(answer) for answer in await self._run(lambda g: [command(g, each) for each in interactions])]
 
-    async def population(self) -> Features:
-        """Return the defaults for unknown users."""
+    async def population(self) -> Features | None:
+        """Return the defaults for unknown users; None before the first `replace`."""
         (found,) = await self._run(lambda generation: [("GET", _population_key(generation))])
-        return msgspec.json.decode(found, type=Features) if found else NOBODY
+        return self._translated.decode(lambda: msgspec.json.decode(found, type=Features)) if found else None
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """
@@ -175,7 +185,7 @@ class RedisStore:
 
         Events accepted meanwhile are not part of it: let no events in during a replacement. One at a time.
         """
-        with _translated:
+        with self._translated:
             before = await self._pointed_at()
             generation = str(int(before) + 1)
             # What a replacement left that did not get through, and what came too late for the generation it was for.
@@ -191,7 +201,7 @@ class RedisStore:
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id; users that come or go meanwhile may be missed."""
-        with _translated:
+        with self._translated:
             generation = await self._pointed_at()
             prefix, suffix = f"recsys:{generation}:{{", "}:u"
             keys = [key async for key in self._redis.scan_iter(match=f"{prefix}*{suffix}", count=1000)]
@@ -200,7 +210,7 @@ class RedisStore:
             some = user_ids[start : start + _CHUNK]
             for user_id, answer in zip(some, await self._run(partial(_scan, user_ids=some)), strict=True):
                 if answer is not None:
-                    yield _record(user_id, *answer)
+                    yield self._translated.decode(partial(_record, user_id, *answer))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -210,7 +220,7 @@ class RedisStore:
     async def _pointed_at(self) -> str:
         # Over the link, which knows whether it was closed: redis-py's client would open another connection.
         (found,) = await self._send([("GET", _POINTER)])
-        return found or "0"
+        return self._translated.generation(found)
 
     async def _run(self, commands: Callable[[str], Sequence[Command]]) -> list[Any]:
         """
@@ -220,13 +230,13 @@ class RedisStore:
         Where it has moved on, everything is sent again there: reads found nothing or something old, and what was
         counted there is gone with it.
         """
-        with _translated:
+        with self._translated:
             while True:
                 generation = self._generation
                 *answers, found = await self._send([*commands(generation), ("GET", _POINTER)])
                 if (found or "0") == generation:
                     return answers
-                self._generation = found or "0"
+                self._generation = self._translated.generation(found)
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         answers = await self._link.ask(commands)
@@ -319,7 +329,9 @@ def _read(user: str, times: str, *, history: int) -> list[Command]:
 _READ_LENGTH = 4
 
 
-def _known(user_id: str, profile: list[Any], items: list[str]) -> KnownUser | None:
+def _known(user_id: str, profile: list[Any], items: list[str] | Exception) -> KnownUser | None:
+    if isinstance(items, Exception):
+        raise TypeError("a command of the transaction failed")
     if profile[0] is None:
         return None
     return KnownUser(user_id, *_profile(profile), items)
@@ -346,8 +358,20 @@ def _profile(values: list[Any]) -> tuple[str, int, int, int, int, int, int | Non
     )
 
 
+def _place(connection: Mapping[str, Any]) -> str:
+    host, port, database = (connection.get(name) for name in ("host", "port", "db"))
+    return f"Redis at {host or 'localhost'}:{port or 6379}, database {database or 0}"
+
+
 class _Translated:
-    """Turns Redis' errors into the port's, which hold no keys and no credentials. A class, as SQLite's is."""
+    """
+    Turns Redis' errors into the port's. Messages hold no user id and no credentials.
+
+    A class, because a context manager made with `contextmanager` costs a read 1 us.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
 
     def __enter__(self) -> None:
         pass
@@ -355,8 +379,31 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, ResponseError):
+            # An answer begins with a code in capitals. The rest may name keys.
+            code = str(error).partition(" ")[0]
+            if code == "WRONGTYPE" or "not an integer" in str(error) or "not a valid float" in str(error):
+                raise self._foreign(f"a key has another type ({code})") from error
+            raise StoreUnavailableError(f"{self._place}: it refuses commands ({code}); see its log") from error
         if isinstance(error, RedisError):
-            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
+            raise StoreUnavailableError(
+                f"{self._place}: no answer ({type(error).__name__}); check that it runs there and the password"
+            ) from error
 
+    def generation(self, found: str | None) -> str:
+        """Return the generation that the pointer names, checked."""
+        if found and not (found.isascii() and found.isdecimal()):
+            raise self._foreign(f"{_POINTER} holds no number")
+        return found or "0"
 
-_translated = _Translated()
+    def decode(self, read: Callable[[], Read]) -> Read:
+        """Return what *read* makes of an answer; what it cannot read becomes `StoreFormatError`."""
+        try:
+            return read()
+        except (ValueError, TypeError) as error:
+            raise self._foreign("a value cannot be read") from error
+
+    def _foreign(self, fault: str) -> StoreFormatError:
+        return StoreFormatError(
+            f"{self._place}: {fault}, so another program writes recsys:* there; choose another database"
+        )

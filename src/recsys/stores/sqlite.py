@@ -11,6 +11,7 @@ events would wait with it.
 import asyncio
 import contextlib
 import sqlite3
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +23,15 @@ from types import TracebackType
 import msgspec
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY, TIE_WEIGHTS
+from recsys.features import TIE_WEIGHTS
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import (
     HistoryItem,
     Interaction,
     KnownUser,
+    StoreError,
     StoreFormatError,
+    StoreMissingError,
     StoreUnavailableError,
     UserRecord,
 )
@@ -57,6 +60,8 @@ CREATE TABLE events (
 CREATE INDEX events_oldest ON events (seen_us);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
+_STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
+_REFILL = "run ./run.sh train to make one"
 # One statement is one snapshot: no event comes between a user's counters and the history they belong to. A subquery with
 # a limit keeps its order, which json_group_array takes over.
 _KNOWN_USER = """
@@ -82,6 +87,18 @@ _TIE = f"""
 {_INSERT_TIE} ON CONFLICT DO UPDATE SET weight = weight + excluded.weight, time_us = max(time_us, excluded.time_us)
 """
 
+# Primary result codes (https://www.sqlite.org/rescode.html) after which the same call may succeed later, and what helps.
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "another process holds it; try again",
+    sqlite3.SQLITE_LOCKED: "another process holds it; try again",
+    sqlite3.SQLITE_PROTOCOL: "another process holds it; try again",
+    sqlite3.SQLITE_FULL: "free some disk space",
+    sqlite3.SQLITE_IOERR: "check the disk and its free space",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable",
+    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable",
+    sqlite3.SQLITE_NOMEM: "give the process more memory",
+}
+
 _decode_items = msgspec.json.Decoder(list[str]).decode
 
 
@@ -90,12 +107,14 @@ class SqliteStore:
     The port over one SQLite file.
 
     Args:
-        path: The file; made, with its tables, where it does not exist.
+        path: The file.
+        create: Make the file and its tables if they do not exist.
         window_s: How long an event is known as repeated.
         clock: Seconds since the epoch.
 
     Raises:
-        StoreFormatError: the file is no SQLite file, or of another version.
+        StoreMissingError: the file does not exist, and *create* is off.
+        StoreFormatError: the file is no SQLite file, or another program's, or of another version. It is left alone.
         StoreUnavailableError: the file cannot be opened or is locked.
     """
 
@@ -103,6 +122,7 @@ class SqliteStore:
         self,
         path: Path,
         *,
+        create: bool = False,
         window_s: float = DEDUPLICATION_WINDOW_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -115,13 +135,16 @@ class SqliteStore:
         self._next_checkpoint = float("-inf")
         self._snapshot_of: asyncio.AbstractEventLoop | None = None
         self._translated = _Translated(path)
-        with self._translated:
-            self._writer = _connect(path)
-            _prepare(self._writer, path)
+        _check_file(path, create=create)
+        with self._translated, contextlib.ExitStack() as opened:
+            self._writer, self._checkpointer, self._reader = (
+                opened.enter_context(closing(_connect(path, create=create))) for _ in range(3)
+            )
+            _prepare(self._writer, path, create=create)
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
-            self._checkpointer = _connect(path)
-            self._reader = _connect(path)
             self._reader.execute("PRAGMA busy_timeout = 0")
+            self._file = _identify(path)
+            opened.pop_all()
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return *user_ids*; some tens of microseconds for a user with 50 items (docs/adr/0002-feature-store.md)."""
@@ -160,11 +183,30 @@ class SqliteStore:
         self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
 
-    async def population(self) -> Features:
-        """Return the defaults for unknown users."""
+    async def population(self) -> Features | None:
+        """Return the defaults for unknown users; None before the first `replace`."""
         with self._translated:
             row = self._reader.execute("SELECT value FROM facts WHERE name = 'population'").fetchone()
-        return msgspec.json.decode(row[0], type=Features) if row else NOBODY
+            return msgspec.json.decode(row[0], type=Features) if row else None
+
+    async def verify(self) -> None:
+        """
+        Read the whole file: every page must be sound, and the store must have been filled.
+
+        Raises:
+            StoreFormatError: the file is damaged, or was never filled.
+
+        Cost: about 3 ms a megabyte.
+        """
+        await asyncio.to_thread(self._verify)
+        if await self.population() is None:
+            raise StoreFormatError(f"{self._path}: this feature store was never filled; {_REFILL}")
+
+    def _verify(self) -> None:
+        with self._translated, closing(_connect(self._path)) as reader:
+            (found,) = reader.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {_REFILL}")
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Make *records* the whole content in one transaction; about 2 us a history item."""
@@ -195,6 +237,7 @@ class SqliteStore:
         self._reader.close()
 
     def _apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+        self._check_place()
         with self._translated, self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
             self._prune()
@@ -203,6 +246,11 @@ class SqliteStore:
             self._next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
             self._keeper.submit(self._checkpoint)
         return new
+
+    def _check_place(self) -> None:
+        """Refuse to write into a file that the next start will not find: the events would be lost."""
+        if _identify(self._path) != self._file:
+            raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
 
     def _checkpoint(self) -> None:
         # Another process may be at it: then there is nothing to do. A disk that is full is the next writer's fault.
@@ -257,19 +305,69 @@ class SqliteStore:
         return count
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables unless they are there. Several processes may get here at once; one of them does it."""
+def _check_file(path: Path, *, create: bool) -> None:
+    """Refuse a path at which no regular file can be opened; SQLite's own words for it do not say why."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        if create:
+            return
+        raise StoreMissingError(f"{path}: no such feature store; {_REFILL}, or check the path") from error
+    except OSError as error:
+        raise StoreFormatError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise StoreFormatError(f"{path}: is {kind}, not a feature store; check the path")
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at *path* from another one that takes its place; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+    """Make the tables if they are missing and wanted, and check them. A file that is not ours stays as it is."""
+    if not (create and _is_blank(connection)):
+        _check_schema(connection, path)
     _log_ahead(connection)
+    if create:
+        _make_tables(connection)
+        _check_schema(connection, path)
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return not version and not tables
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables. Several processes may get here together; the first to get the lock does it."""
     with connection as transaction:
         transaction.execute("BEGIN IMMEDIATE")
-        (version,) = transaction.execute("PRAGMA user_version").fetchone()
-        (tables,) = transaction.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version != SCHEMA_VERSION and (version or tables):
-            raise StoreFormatError(f"{path} holds a store of version {version}; this program reads version 1")
-        if not tables:
-            for statement in _SCHEMA.split(";"):
+        if _is_blank(transaction):
+            for statement in _STATEMENTS:
                 transaction.execute(statement)
             transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    found = {" ".join(sql.split()) for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql != ''")}
+    if not version and not found:
+        raise StoreFormatError(f"{path}: the file is empty, not a feature store; {_REFILL}")
+    if version != SCHEMA_VERSION:
+        raise StoreFormatError(
+            f"{path}: holds version {version} of the tables, or another program's; "
+            f"this program reads version {SCHEMA_VERSION}; check the path"
+        )
+    if missing := [statement for statement in _STATEMENTS if statement not in found]:
+        name = " ".join(missing[0].split()[1:3]).lower()
+        raise StoreFormatError(f"{path}: {name} is missing or another program's; check the path")
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:
@@ -291,8 +389,12 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+    # In a mode without "c" SQLite makes no file.
+    address = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+    connection = sqlite3.connect(
+        address, uri=True, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+    )
     # A killed process loses nothing; a machine that loses its power may lose the last events, and the broker's.
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
@@ -328,10 +430,14 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, sqlite3.ProgrammingError):
-            # What SQLite has to say of a connection that was closed, which nobody looks for before a read.
+        if isinstance(error, sqlite3.Error | msgspec.MsgspecError):
+            # Reads do not look whether the store was closed; SQLite raises for a closed connection.
             self.check_open()
-        if isinstance(error, sqlite3.OperationalError):
-            raise StoreUnavailableError(f"{self._path}: {error}") from error
-        if isinstance(error, sqlite3.DatabaseError):
-            raise StoreFormatError(f"{self._path}: {error}") from error
+            raise self._translate(error) from error
+
+    def _translate(self, error: sqlite3.Error | msgspec.MsgspecError) -> StoreError:
+        # The low byte is the primary code; errors of the sqlite3 module itself have none.
+        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if remedy:
+            return StoreUnavailableError(f"{self._path}: {error}; {remedy}")
+        return StoreFormatError(f"{self._path}: {error}; {_REFILL}")
