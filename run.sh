@@ -202,7 +202,7 @@ run_demo() { # [--port N] [--state-dir DIR]: start with simulated latency, apply
   python -m tools.demo --port "$PORT" --state-dir "$STATE" "${REST[@]}"
 }
 
-run_store() { # copy --from URL --to URL [--user-ttl-s N]: copy one feature store into another
+run_store() { # copy --from URL --to URL [--user-ttl-s N] [--allow-empty]: copy one feature store into another
   ensure local
   python -m tools.store "$@"
 }

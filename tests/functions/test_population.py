@@ -20,7 +20,7 @@ class Starting(MemoryStore):
         super().__init__()
         self.times = times
 
-    async def population(self) -> Features:
+    async def population(self) -> Features | None:
         self.times -= 1
         if self.times >= 0:
             raise StoreUnavailableError("it starts")

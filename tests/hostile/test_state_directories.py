@@ -1,0 +1,195 @@
+"""Every verb that reads a state directory, on directories that are missing or damaged."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from offline import state, train
+from offline.evaluation import __main__ as evaluation
+from tools import doctor, recommend, store
+
+pytestmark = pytest.mark.may_block
+
+
+def write_csv(path: Path) -> Path:
+    rows = [f"u{user:02},i{(user % 3) * 5 + item}" for user in range(20) for item in range(5)]
+    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv"))]) == 0
+    return folder
+
+
+def store_of(folder: Path) -> Path:
+    (path,) = (folder / "stores").iterdir()
+    return path
+
+
+def pointer(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / "current.json").write_bytes(content)
+
+
+def replaced(make: Callable[[Path], object], of: Callable[[Path], Path]) -> Callable[[Path], None]:
+    """Return what removes a file and puts what *make* makes in its place."""
+
+    def damage(folder: Path) -> None:
+        path = of(folder)
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+def current_json(folder: Path) -> Path:
+    return folder / "current.json"
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+
+def same_version_other_tables(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE users (user_id TEXT)")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def zero_middle(folder: Path) -> None:
+    content = bytearray(store_of(folder).read_bytes())
+    content[4096:12_288] = bytes(8192)
+    store_of(folder).write_bytes(content)
+
+
+def cut(folder: Path) -> None:
+    store_of(folder).write_bytes(store_of(folder).read_bytes()[: 4096 * 2 + 7])
+
+
+def forget(folder: Path) -> None:
+    with sqlite3.connect(store_of(folder)) as connection:
+        connection.execute("DELETE FROM facts")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: store_of(folder).unlink(), "no such feature store; run ./run.sh train"),
+        (replaced(Path.touch, store_of), "the file is empty"),
+        (replaced(Path.mkdir, store_of), "is a folder"),
+        (replaced(os.mkfifo, store_of), "is no regular file"),
+        (replaced(loop, store_of), "Too many levels of symbolic links"),
+        (replaced(foreign, store_of), "version 0 of the tables, or another program's"),
+        (replaced(same_version_other_tables, store_of), "table users is missing or another program's"),
+        (replaced(lambda path: path.write_bytes(b"no database" * 999), store_of), "file is not a database"),
+        (zero_middle, "malformed|damaged"),
+        (cut, "malformed|damaged"),
+        (forget, "was never filled"),
+        (pointer(b'{"store": "stores/1-c'), "current.json: is damaged"),
+        (pointer(b""), "current.json: is damaged"),
+        (pointer(b"\xff"), "current.json: is damaged"),
+        (pointer(b"[" * 100_000), "current.json: is damaged"),
+        (replaced(Path.mkdir, current_json), "current.json: is no regular file"),
+        (replaced(os.mkfifo, current_json), "current.json: is no regular file"),
+        (replaced(loop, current_json), "current.json: cannot be read: Too many levels"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
+    """One sentence each, no traceback, and reading changes nothing."""
+    damage(trained)
+    before = sorted(trained.rglob("*"))
+    assert state.main(["--state-dir", str(trained)]) == 1
+    start = capfd.readouterr()
+    assert (start.out, len(start.err.splitlines())) == ("", 1)
+    assert re.search(says, start.err), start.err
+    assert doctor.main(["--state-dir", str(trained), "--port", "1"]) == 1
+    faults = [line for line in capfd.readouterr().out.splitlines() if line.startswith("fault") and "port 1" not in line]
+    assert faults == [f"fault  {start.err.strip()}"]
+    assert sorted(trained.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda folder: state.main(["--state-dir", folder]),
+        lambda folder: train.main(["--state-dir", folder, "--from-store"]),
+        lambda folder: doctor.main(["--state-dir", folder]),
+        lambda folder: recommend.main(["u1", "--state-dir", folder, "--url", "http://127.0.0.1:1"]),
+        lambda folder: evaluation.main(
+            [
+                "--state-dir",
+                folder,
+                "--interactions",
+                str(Path(folder).with_name("a.csv")),
+                "--via",
+                "http://127.0.0.1:1",
+            ]
+        ),
+    ],
+)
+def test_reading_makes_no_state_directory(tmp_path, verb):
+    """A verb that only reads leaves no directory behind where none was."""
+    write_csv(tmp_path / "a.csv")
+    verb(str(tmp_path / "typo"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def copy(*words: str) -> int:
+    return store.main(["copy", *words])
+
+
+def refused(words: Sequence[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        copy(*words)
+    return int(str(ended.value.code))
+
+
+class TestCopying:
+    """`store copy`, from sources that are missing or empty."""
+
+    def test_a_missing_source_leaves_the_target(self, trained, tmp_path, capsys):
+        """A misspelt source is refused, nothing is made, and the target keeps its content."""
+        before = store_of(trained).read_bytes()
+        assert copy("--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{store_of(trained)}") == 1
+        assert capsys.readouterr().err.startswith(f"{tmp_path}/typo.db: no such feature store")
+        assert copy("--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{tmp_path}/new.db") == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "state"]
+        assert store_of(trained).read_bytes() == before
+
+    def test_an_empty_source_is_copied_on_request_alone(self, trained, capsys):
+        """A source without users would empty the target: refused, unless --allow-empty insists."""
+        words = ["--from", "memory:", "--to", f"sqlite:///{store_of(trained)}"]
+        assert copy(*words) == 1
+        assert "holds no users" in capsys.readouterr().err
+        assert state.main(["--state-dir", str(trained)]) == 0
+        assert copy(*words, "--allow-empty") == 0
+        assert capsys.readouterr().out.endswith("copied 0 users\n")
+
+    def test_wrong_urls_are_wrong_arguments(self, trained, tmp_path, capsys):
+        """A URL of no known kind, and two URLs of one store, end with status 2; no password is repeated."""
+        (tmp_path / "link.db").symlink_to(store_of(trained))
+        one = f"sqlite:///{store_of(trained)}"
+        assert refused(["--from", "foo", "--to", one]) == 2
+        assert "argument --from: 'foo' names no feature store; use sqlite:///FILE" in capsys.readouterr().err
+        assert refused(["--from", "postgres://me:s3cret@db/x", "--to", one]) == 2
+        assert "s3cret" not in capsys.readouterr().err
+        for other in (f"sqlite:///{tmp_path}/link.db", f"sqlite:///{tmp_path}/./state/stores/{store_of(trained).name}"):
+            assert refused(["--from", one, "--to", other]) == 2
+            assert "name the same store" in capsys.readouterr().err
+        assert refused(["--from", "redis://127.0.0.1:nope/0", "--to", one]) == 2
+        assert refused(["--from", "redis://127.0.0.1", "--to", "redis://127.0.0.1:6379/0"]) == 2

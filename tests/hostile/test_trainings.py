@@ -1,0 +1,156 @@
+"""Trainings that are killed, run out of disk, or run beside each other."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline import state, train
+from offline.state import StateDirectory
+from recsys.ranking.artefact import read_artefact
+
+pytestmark = pytest.mark.may_block
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_csv(path: Path, *, users: int) -> Path:
+    rows = [f"u{user},i{(user + item) % 3}" for user in range(users) for item in range(2)]
+    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def start(folder: Path, csv: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "offline.train", "--state-dir", str(folder), "--interactions", str(csv), *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=5))]) == 0
+    return folder
+
+
+def steps(mode: str, folder: Path) -> Iterator[dict[str, Any]]:
+    csv = write_csv(folder.with_name("b.csv"), users=2)
+    command = [sys.executable, str(ROOT / "tests/hostile/stepping.py"), mode, str(folder), str(csv)]
+    ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    yield from map(json.loads, ended.stdout.splitlines())
+
+
+@pytest.mark.timeout(180)
+def test_a_training_killed_at_any_step_leaves_the_former_state(trained):
+    """After SIGKILL at each step the former pair is whole and current, and the next training succeeds and tidies up."""
+    *killed, finished = steps("kill", trained)
+    advanced = [each["event"] for each in killed].index("os.rename current.json") + 1
+    assert advanced > 30
+    assert {each["status"] for each in killed} == {-signal.SIGKILL}
+    assert {each["left"] for each in killed[:advanced]} == {"former"}
+    assert {each["left"] for each in killed[advanced:]} == {finished["left"]} != {"former"}
+    assert [each for each in (*killed, finished) if each["again"] or each["drafts"]] == []
+
+
+def test_a_full_disk_at_any_step_leaves_the_former_state(trained):
+    """A write that fails ends the training with one sentence; the former pair is whole and current."""
+    *failed, finished = steps("full", trained)
+    refused = [each for each in failed if each["status"]]
+    assert len(refused) > 8
+    assert {each["status"] for each in refused} == {1}
+    assert {each["printed"] for each in refused} == {
+        f"{trained}-full: cannot be written: No space left on device; check the folder and its free space\n"
+    }
+    assert {each["left"] for each in refused} == {"former"}
+    # The folders that exist already need no space.
+    assert {each["left"] for each in failed if not each["status"]} == {finished["left"]}
+    assert not any(each["again"] or each["drafts"] for each in failed)
+
+
+@pytest.mark.parametrize("limit", [1, 2000, 9000, 30_000])
+def test_files_that_cannot_grow_leave_the_former_state(trained, limit):
+    """Also where a write fails in the middle of a file, the database's among them."""
+    before = (trained / "current.json").read_bytes()
+    csv = write_csv(trained.with_name("b.csv"), users=400)
+    program = (
+        "import resource, sys; from offline import train;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(train.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "--state-dir", str(trained), "--interactions", str(csv)]
+    ended = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (trained / "current.json").read_bytes() == before
+    assert state.main(["--state-dir", str(trained)]) == 0
+
+
+def test_trainings_side_by_side_take_turns(trained):
+    """The second one waits for the first, says for which process, and both succeed."""
+    csv = trained.with_name("a.csv")
+    with (trained / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        waiting = [start(trained, csv) for _ in range(3)]
+        for each in waiting:
+            assert each.stderr is not None
+            assert each.stderr.readline() == f"{trained}: waiting for the training in process {os.getpid()} to end\n"
+        assert [each.poll() for each in waiting] == [None] * 3
+    for each in waiting:
+        _, errors = each.communicate(timeout=60)
+        assert (each.returncode, "Traceback" in errors) == (0, False), errors
+    assert len(list((trained / "models").iterdir())) == len(list((trained / "stores").iterdir())) == 4
+
+
+def test_two_first_starts_train_once(tmp_path):
+    """With --if-missing the second of two starts takes what the first one trained."""
+    csv = write_csv(tmp_path / "a.csv", users=4)
+    both = [start(tmp_path / "state", csv, "--if-missing") for _ in range(2)]
+    for each in both:
+        _, errors = each.communicate(timeout=60)
+        assert each.returncode == 0, errors
+    assert len(list((tmp_path / "state/models").iterdir())) == 1
+
+
+def test_a_start_does_not_wait_for_a_training(trained):
+    """While a training holds the directory, --if-missing finds the current pair, and it can be verified."""
+    with StateDirectory(trained).locked():
+        assert train.main(["--state-dir", str(trained), "--if-missing"]) == 0
+        assert state.main(["--state-dir", str(trained)]) == 0
+
+
+def test_an_interrupted_training_prints_no_traceback(trained):
+    """Ctrl-C while it waits or trains: one sentence, status 130."""
+    with StateDirectory(trained).locked():
+        waiting = start(trained, trained.with_name("a.csv"))
+        assert waiting.stderr is not None
+        assert "waiting" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=60)
+    assert (waiting.returncode, errors) == (130, f"{trained}: interrupted; what was current stays current\n")
+
+
+def test_only_the_owner_may_open_the_directory(tmp_path):
+    """A state directory is made with mode 0700, whatever the umask allows."""
+    before = os.umask(0)
+    try:
+        with StateDirectory(tmp_path / "new").locked():
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_paths_with_odd_characters_work(tmp_path):
+    """A state directory may be named so that a URL has to quote it."""
+    folder = tmp_path / "100% mine? #1 ü"
+    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=4))]) == 0
+    assert train.main(["--state-dir", str(folder), "--from-store"]) == 0
+    current = StateDirectory(folder).require_current()
+    assert read_artefact(StateDirectory(folder).model_path(current)).manifest.training["users"] == 4
