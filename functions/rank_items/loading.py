@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
 from recsys import metrics
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
@@ -51,13 +52,16 @@ def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, m
         min_recall: What the index has to find of the exact answer.
 
     Raises:
-        ArtefactError: it cannot be served; the message says why.
+        StartError: it cannot be served; the message says why.
     """
     began = time.monotonic()
-    model = RankingModel(read_artefact(folder), workers=workers, pool=pool, probes=probes)
+    try:
+        model = RankingModel(read_artefact(folder), workers=workers, pool=pool, probes=probes)
+    except ArtefactError as error:
+        raise StartError(str(error)) from error
     recall = model.measure_recall()
     if recall < min_recall:
-        raise ArtefactError(
+        raise StartError(
             f"the approximate index finds {recall:.3f} of the exact answer, below INDEX_MIN_RECALL ({min_recall}); "
             "raise INDEX_PROBES, or set INDEX=exact"
         )

@@ -12,12 +12,11 @@ from threadpoolctl import threadpool_limits
 from chassis.batching.batcher import Batcher
 from chassis.call import Handler
 from chassis.server.asgi import as_function
-from chassis.server.service import Service, StartError
+from chassis.server.service import Service
 from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
 from functions.rank_items.settings import Settings
-from recsys.ranking.artefact import ArtefactError
 from recsys.ranking.model import Query, Ranking
 from recsys.simulation import slow_batches
 
@@ -34,17 +33,14 @@ async def open_handler() -> AsyncIterator[Handler]:
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
-        try:
-            loaded = await asyncio.to_thread(
-                load_model,
-                settings.model_path,
-                workers=workers,
-                pool=pool,
-                probes=settings.probes,
-                min_recall=settings.min_recall,
-            )
-        except ArtefactError as error:
-            raise StartError(str(error)) from error
+        loaded = await asyncio.to_thread(
+            load_model,
+            settings.model_path,
+            workers=workers,
+            pool=pool,
+            probes=settings.probes,
+            min_recall=settings.min_recall,
+        )
         model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),

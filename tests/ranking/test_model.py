@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from chassis.server.service import StartError
 from functions.rank_items.loading import load_model
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
@@ -100,7 +101,7 @@ def test_an_index_that_misses_too_much_does_not_start(artefact, tmp_path):
     write_artefact(tmp_path / "model", name="m", arrays=artefact.arrays, items=artefact.items, training={}, metrics={})
     with ThreadPoolExecutor(1) as pool:
         assert load_model(tmp_path / "model", workers=1, pool=pool, probes=1).recall < 1
-        with pytest.raises(ArtefactError, match="INDEX_PROBES"):
+        with pytest.raises(StartError, match="INDEX_PROBES"):
             load_model(tmp_path / "model", workers=1, pool=pool, probes=1, min_recall=0.999)
 
 
