@@ -1,8 +1,8 @@
 """
-A small model artefact in a Kubernetes ConfigMap, so that pods can mount it where there is no shared volume.
+Publish a small model artefact as a Kubernetes ConfigMap, for pods without a shared volume.
 
-Written through the API rather than with `kubectl apply`, which keeps a second copy in an annotation that may not be
-larger than 256 KiB. A ConfigMap itself holds 1 MiB; the demo's artefact takes 0.45.
+The API is used directly, because `kubectl apply` keeps a second copy in an annotation of at most 256 KiB. A ConfigMap
+holds 1 MiB; the demo's artefact takes 0.45.
 """
 
 import http.client
@@ -25,13 +25,13 @@ class PublishError(Exception):
 @dataclass(frozen=True)
 class Cluster:
     """
-    The API server, and who is asking.
+    The API server and the account to use.
 
     Attributes:
         address: `HOST[:PORT]`.
-        namespace: Where the ConfigMap goes.
-        token: Of a ServiceAccount that may create it, and get and update it.
-        trust: Whose certificate the server has; None for plain HTTP, in tests.
+        namespace: Namespace of the ConfigMap.
+        token: Token of a ServiceAccount that may create, get and update the ConfigMap.
+        trust: Verifies the server's certificate; None for plain HTTP, in tests.
     """
 
     address: str
@@ -42,15 +42,15 @@ class Cluster:
     @classmethod
     def own(cls, account: Path = _ACCOUNT) -> "Cluster":
         """
-        Return the cluster this pod runs in.
+        Return the cluster that this pod runs in.
 
         Raises:
-            PublishError: this is no pod, or one without a token.
+            PublishError: the process runs outside a pod, or in a pod without a token.
         """
         try:
             namespace, token = ((account / name).read_text().strip() for name in ("namespace", "token"))
             trust = ssl.create_default_context(cafile=account / "ca.crt")
-            # From Python 3.13 on it is set, and refuses the certificates of clusters whose authority names no key.
+            # Python 3.13 sets this flag, which refuses clusters whose authority has no key identifier.
             trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
             return cls("kubernetes.default.svc", namespace, token, trust)
         except OSError as error:
@@ -81,7 +81,7 @@ class Cluster:
 
 def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
     """
-    Put the files of *folder* into the ConfigMap *name*: make it, or exchange all of its content.
+    Create the ConfigMap *name* with the files of *folder*, or replace its content.
 
     Raises:
         PublishError: they do not fit, or the API server refuses.
@@ -103,4 +103,5 @@ def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
     if status == http.client.CONFLICT:
         status, answer = cluster.call("PUT", f"{path}/{name}", body)
     if status not in {http.client.OK, http.client.CREATED}:
-        raise PublishError(f"the API server refuses ({status}): {(answer or {}).get('message', '')}")
+        reason = answer.get("message", "") if isinstance(answer, dict) else ""
+        raise PublishError(f"the API server refuses ConfigMap {name} ({status}): {reason}")

@@ -1,8 +1,8 @@
 """
-`python -m offline.seeding`: the demo data on a cluster. Trains on them, fills the feature store, publishes the model.
+`python -m offline.seeding`: put the demo data on a cluster. Fill the feature store, train, publish the model.
 
-Can be run again: a store that knows users is left alone, and an equal model is published as it was. With `--every` it
-stays, and fills a store that has lost its users, as one does whose disk goes with its pod.
+It may run again: a store that was filled stays as it is, and an equal model is published again. With `--every` it keeps
+running and refills a store that lost its users, for example because its disk ended with its pod.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from offline.publishing import Cluster, PublishError, publish
 from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.stores.opening import open_store
-from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
+from recsys.stores.port import FeatureStore, StoreError, StoreMissingError, StoreUnavailableError
 
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 _FILLED = "the feature store is filled already"
 
 
@@ -32,29 +32,35 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
     """Seed what FEATURE_STORE_URL names; return the exit status."""
     parser = argparse.ArgumentParser(prog="offline.seeding", description=__doc__)
     parser.add_argument("--config-map", metavar="NAME", help="publish the model in it")
-    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a store that is away")
-    parser.add_argument("--every", type=float, metavar="SECONDS", help="stay, and look again so often")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="wait this long for a store that does not answer"
+    )
+    parser.add_argument(
+        "--every", type=float, metavar="SECONDS", help="keep running, and check the store at this interval"
+    )
     options = parser.parse_args(arguments)
     try:
-        url, password = env["FEATURE_STORE_URL"], env.get("FEATURE_STORE_PASSWORD")
+        url, password = env.get("FEATURE_STORE_URL", ""), env.get("FEATURE_STORE_PASSWORD")
+        if not url:
+            raise StoreMissingError("FEATURE_STORE_URL is not set; name the store to fill")
         demo, make_store = make_demo(), partial(open_store, url, create=True, password=password)
         print(asyncio.run(seed(make_store, demo, wait_s=options.wait)), flush=True)
         if options.config_map:
             print(_publish(demo, options.config_map), flush=True)
         if options.every:
             asyncio.run(keep_filled(make_store, demo, every_s=options.every))
-    except (KeyError, StoreError, PublishError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except (StoreError, PublishError) as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 
 
 async def seed(make_store: Callable[[], FeatureStore], demo: Demo, *, wait_s: float) -> str:
     """
-    Fill the store with the demo's users unless it knows some; say what was done.
+    Fill the store with the demo's users unless it was filled before; return a report.
 
     Raises:
-        StoreUnavailableError: it was away for *wait_s* seconds.
+        StoreUnavailableError: the store did not answer for *wait_s* seconds.
     """
     deadline = time.monotonic() + wait_s
     while True:
@@ -63,26 +69,26 @@ async def seed(make_store: Callable[[], FeatureStore], demo: Demo, *, wait_s: fl
         except StoreUnavailableError:
             if time.monotonic() >= deadline:
                 raise
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RETRY_S)
 
 
 async def keep_filled(make_store: Callable[[], FeatureStore], demo: Demo, *, every_s: float) -> None:
-    """Seed the store anew whenever it is found empty, until SIGTERM."""
-    told = asyncio.Event()
-    # The first process of a container has no default for it.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    while not told.is_set():
+    """Check the store every *every_s* seconds and refill it if it was never filled, until SIGTERM."""
+    stopping = asyncio.Event()
+    # Without a handler, SIGTERM does not end the first process of a container.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    while not stopping.is_set():
         with contextlib.suppress(StoreUnavailableError):
             if (done := await _fill(make_store(), demo)) != _FILLED:
                 print(done, flush=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(every_s):
-                await told.wait()
+                await stopping.wait()
 
 
 async def _fill(store: FeatureStore, demo: Demo) -> str:
     async with contextlib.aclosing(store):
-        # Only a replacement writes this, so events that were quicker do not count as users.
+        # Only a replacement writes the population, so events that arrive before the demo data do not matter.
         if await store.population() is not None:
             return _FILLED
         population = population_defaults([compute_features(record) for record in demo.records if record.history])

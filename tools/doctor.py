@@ -1,5 +1,5 @@
 """
-`./run.sh doctor`: look at everything a start depends on and say what to do about what is wrong.
+`./run.sh doctor`: check everything that a start depends on, and say how to fix each fault.
 
 One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
@@ -41,7 +41,7 @@ _PACKAGES = ("functions-framework", "uvicorn", "numpy", "httpx", "msgspec", "env
 
 
 class Fault(Exception):  # noqa: N818 - a finding
-    """Something is wrong; the message says what, and what to do."""
+    """A check failed; the message says why and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def _report(check: Callable[[], Iterator[str]]) -> int:
 
 
 def check_versions() -> Iterator[str]:
-    """Name the versions of what matters."""
+    """Report the versions of Python and of the main packages."""
     yield f"Python {platform.python_version()} on {platform.machine()}"
     installed = []
     for package in _PACKAGES:
@@ -85,7 +85,7 @@ def check_versions() -> Iterator[str]:
 
 
 def check_port(port: int, state_dir: Path) -> Iterator[str]:
-    """Tell whether the port can be used, or is in use by this state's own pipeline."""
+    """Check that the port is free, or used by the pipeline of this state directory."""
     url = running_url(state_dir)
     if url:
         yield f"a pipeline is running at {url}"
@@ -141,7 +141,7 @@ def _current(state: StateDirectory) -> Current | None:
 
 
 def check_manifests() -> Iterator[str]:
-    """Read the local manifests as a start would and hold their settings against each other."""
+    """Read the local manifests as a start does, and check that their settings agree."""
     try:
         resources = load(MANIFESTS)
     except ManifestError as error:
@@ -155,7 +155,7 @@ def check_manifests() -> Iterator[str]:
 
 
 def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
-    """Return what contradicts itself in one Service: in its manifest, its environment, or between the two."""
+    """Return the faults in the manifest and environment of one Service, and between the two."""
     malformed = [service.fault(path, message) for path, message in service_faults(service.body)]
     if malformed:
         return malformed
@@ -168,10 +168,10 @@ def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
 
 
 def _read_settings(service: Resource, template: Template, resources: Sequence[Resource]) -> object | None:
-    """Return what the function of *service* would read; None for a Service that is none of ours."""
+    """Return the settings that the function of *service* would read; None for another Service."""
     read = SETTINGS.get(service.name)
     env = {
-        # What `up` fills in.
+        # `up` sets the variables that the manifests leave out.
         "FEATURE_STORE_URL": "memory:",
         "MODEL_PATH": "model",
         "CPU_LIMIT": template.cpu_limit or "1",
@@ -181,7 +181,7 @@ def _read_settings(service: Resource, template: Template, resources: Sequence[Re
 
 
 def find_hidden_load(services: Sequence[Resource], resources: Sequence[Resource]) -> Iterator[str]:
-    """Yield where calls sent together would hide from the autoscaler of the ranking how much is asked of it."""
+    """Yield a fault for each Service that combines ranking calls, if the autoscaler of rank-items counts calls."""
     templates = {service.name: Template.from_body(service.body["spec"]["template"]) for service in services}
     ranking = templates.get("rank-items")
     if ranking is None:
@@ -193,12 +193,12 @@ def find_hidden_load(services: Sequence[Resource], resources: Sequence[Resource]
         if together and scaling.metric == "concurrency" and scaling.max_scale != 1:
             yield (
                 f"{caller.name}: RANKING_COALESCE_IN_FLIGHT must be 0 while rank-items is scaled on concurrency: "
-                "of calls sent together the autoscaler sees one"
+                "the autoscaler counts combined calls as a single call"
             )
 
 
 def find_contradictions(settings: object, template: Template) -> Iterator[str]:
-    """Yield what a manifest promises and its function's settings deny."""
+    """Yield each setting of a function that contradicts its manifest."""
     serving = settings.serving  # type: ignore[attr-defined]
     if serving.max_timeout_s > template.timeout_s:
         yield (

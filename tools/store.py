@@ -107,7 +107,7 @@ async def read_content(source: FeatureStore, *, allow_empty: bool = False) -> Co
     Raises:
         StoreMissingError: it holds no users, and *allow_empty* is off.
     """
-    # In memory: a replacement walks its records in a thread or a transaction of its own, and few users make a gigabyte.
+    # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough to be held in memory.
     records = [record async for record in source.scan()]
     if not records and not allow_empty:
         raise StoreMissingError(

@@ -24,7 +24,7 @@ async def open_handler() -> AsyncIterator[Handler]:
     Open the store, read from it once, yield the handler.
 
     Raises:
-        StartError: there is no store, or it does not answer, or it is another program's.
+        StartError: the store does not exist, does not answer, or cannot be read.
     """
     async with AsyncExitStack() as parts:
         try:

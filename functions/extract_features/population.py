@@ -1,4 +1,4 @@
-"""What to assume of users the store does not know, as the store has it: at the start, and from then on."""
+"""Read the defaults for unknown users from the store, at the start and regularly after it."""
 
 import asyncio
 import contextlib
@@ -12,21 +12,21 @@ from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
 log = logging.getLogger("recsys.extract_features")
 
-# Less than Knative gives a revision to become ready (600 s); meanwhile the instance is alive and not ready.
+# Shorter than the 600 s that Knative gives a revision to become ready. The instance is alive but not ready until then.
 START_WITHIN_S = 120.0
-AGAIN_S = 0.25
-# So long may instances differ after the store's content was exchanged.
+RETRY_S = 0.25
+# After the store's content is replaced, instances may differ for this long.
 REFRESH_S = 5.0
 
 
 async def first_population(
-    store: FeatureStore, *, within_s: float = START_WITHIN_S, again_s: float = AGAIN_S
+    store: FeatureStore, *, within_s: float = START_WITHIN_S, again_s: float = RETRY_S
 ) -> Features:
     """
-    Read the population of a *store* that may be starting itself, as everything does on a fresh cluster.
+    Read the population, and wait for a *store* that is still starting, as on a new cluster.
 
     Raises:
-        StoreError: the store was away all that time, or is not one of ours.
+        StoreError: the store did not answer for *within_s* seconds, or holds data that cannot be read.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
@@ -48,7 +48,7 @@ def _known(population: Features | None) -> Features:
 async def population_followed(
     store: FeatureStore, assume: Callable[[Features], None], *, every_s: float = REFRESH_S
 ) -> AsyncIterator[None]:
-    """Hand the population to *assume* again and again while the block runs: the store may be filled meanwhile."""
+    """Pass the population to *assume* every *every_s* seconds while the block runs, because the store may be filled later."""
 
     async def follow() -> None:
         while True:

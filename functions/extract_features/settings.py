@@ -14,17 +14,17 @@ _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
 @dataclass(frozen=True)
 class Settings:
     """
-    What extract_features reads from its environment.
+    The settings of extract_features, read from the environment.
 
     Attributes:
-        serving: The shell's settings.
-        feature_store_url: Where features are computed from.
-        feature_store_password: For Redis, kept out of its URL; None where it has none.
-        deduplication_s: How long an event is known as repeated.
-        user_ttl_s: For Redis: a user without events for so long is forgotten; 0 for never.
-        reply_to_interactions: Answer an interaction event with the features it led to.
-        simulated_latency_s: Pretended cost of each request; 0 for none.
-        history_limit: How many items of a history are handed on, newest first.
+        serving: Settings that all functions share.
+        feature_store_url: URL of the feature store.
+        feature_store_password: Password for Redis, if the URL has none; None for no password.
+        deduplication_s: Seconds during which a repeated event is recognised.
+        user_ttl_s: For Redis: seconds without events after which a user is deleted; 0 for never.
+        reply_to_interactions: Answer an interaction event with the user's new features.
+        simulated_latency_s: Delay added to each request; 0 for none.
+        history_limit: Most items of a history in an answer, newest first.
     """
 
     serving: ServingSettings

@@ -102,7 +102,7 @@ class Away(MemoryStore):
 
 async def test_a_store_is_filled_once_even_if_events_were_quicker(monkeypatch):
     """Users that events made are no reason to leave the demo out; its own users are one not to bring it again."""
-    monkeypatch.setattr("offline.seeding._AGAIN_S", 0)
+    monkeypatch.setattr("offline.seeding._RETRY_S", 0)
     store, demo = Away(), make_demo()
     await store.apply([Interaction("test", "1", "user_1", "view", 1, "item_1")])
     assert await seed(lambda: store, demo, wait_s=10) == "1000 users are in the feature store"
@@ -146,7 +146,7 @@ async def test_a_store_that_stays_away_is_an_error():
 
 async def test_every_try_has_a_store_of_its_own(monkeypatch):
     """A try closes the store that it could not fill, and a store that was closed does not open again."""
-    monkeypatch.setattr("offline.seeding._AGAIN_S", 0)
+    monkeypatch.setattr("offline.seeding._RETRY_S", 0)
 
     class Unavailable(MemoryStore):
         async def population(self) -> Any:
@@ -161,7 +161,7 @@ def test_the_command_says_what_is_missing(capsys, tmp_path):
     assert main([], env={}) == 1
     assert main(["--config-map", "model"], env={"FEATURE_STORE_URL": f"sqlite:///{tmp_path}/store.db"}) == 1
     said = capsys.readouterr()
-    assert said.err.splitlines()[0] == "KeyError: 'FEATURE_STORE_URL'"
+    assert said.err.splitlines()[0] == "FEATURE_STORE_URL is not set; name the store to fill"
     assert "no ServiceAccount token" in said.err.splitlines()[1]
     assert "1000 users" in said.out
     assert Path(tmp_path / "store.db").exists()

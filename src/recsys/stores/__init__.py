@@ -1,1 +1,1 @@
-"""Where features are computed from: one port, several stores behind it."""
+"""Feature stores: one port, with implementations in memory, SQLite and Redis."""

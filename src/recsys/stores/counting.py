@@ -1,4 +1,4 @@
-"""What an interaction does to a record. Stores that count on the server's side do the same in their own language."""
+"""Count an interaction in a record. SQLite and Redis implement the same rules in SQL and Lua."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,33 +8,35 @@ from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
 from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, UserRecord
 
 DEDUPLICATION_WINDOW_S = 7 * 86_400.0
-# Stores count in 64 bits with a sign. No number of events gets there from here, and no counter is as large as this.
+# Largest counter that a store takes over. Stores count in signed 64 bits, which no number of events reaches from here.
 MOST = 2**53
 
 _COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
 
 
 def new_record(user_id: str) -> UserRecord:
-    """Return the record of a user whose first event has just come."""
+    """Return the record of a user before their first event."""
     return UserRecord(user_id, UNKNOWN_AGE)
 
 
 def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
     """
-    Yield *records*, to whose counters stores can add.
+    Yield *records* after checking that stores can add to their counters.
 
     Raises:
-        StoreFormatError: a counter is below 0 or above `MOST`: an event would fail at it, and others with that one.
+        StoreFormatError: a counter is below 0 or above `MOST`. An event for this user would fail its whole transaction.
     """
     for record in records:
         for name in (*_COUNTERS.values(), "session_ms"):
             if not 0 <= getattr(record, name) <= MOST:
-                raise StoreFormatError(f"{name} of a user is {getattr(record, name)}, not within 0 and {MOST}")
+                raise StoreFormatError(
+                    f"a user's {name} is {getattr(record, name)}, not within 0 and {MOST}; correct the source"
+                )
         yield record
 
 
 def count_interaction(record: UserRecord, interaction: Interaction) -> UserRecord:
-    """Return *record* with *interaction* counted: sums and maxima, so the order of interactions is no matter."""
+    """Return *record* with *interaction* counted. Sums and maxima make the order of interactions irrelevant."""
     counter = _COUNTERS[interaction.kind]
     return msgspec.structs.replace(
         record,

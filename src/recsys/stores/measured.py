@@ -1,4 +1,4 @@
-"""A feature store that is timed."""
+"""Measure the calls of a feature store."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class MeasuredStore:
-    """The port over *store*, each round trip of serving measured."""
+    """Pass calls on to *store*, and measure `read` and `apply`."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
@@ -21,7 +21,7 @@ class MeasuredStore:
         self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",)])
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the metrics of the store."""
         return [self._durations, self._errors]
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:

@@ -1,4 +1,4 @@
-"""A feature store in this process's memory: for tests and for trying things out. It forgets when the process ends."""
+"""A feature store in the memory of the process, for tests and experiments. Its content ends with the process."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -10,10 +10,10 @@ from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, Us
 
 class MemoryStore:
     """
-    The port over dictionaries.
+    Keep records in dictionaries.
 
     Args:
-        window_s: How long an event is known as repeated.
+        window_s: Seconds during which a repeated event is recognised.
         clock: Seconds since the epoch.
     """
 
@@ -65,7 +65,7 @@ class MemoryStore:
             yield self._records[user_id]
 
     async def aclose(self) -> None:
-        """Take no more calls."""
+        """Refuse further calls."""
         self._closed = True
 
     def _check_open(self) -> None:

@@ -1,4 +1,4 @@
-"""From a URL to a store."""
+"""Open the feature store that a URL names."""
 
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -13,7 +13,7 @@ _KINDS = "use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
 
 def check_store_url(url: str) -> None:
     """
-    Refuse a *url* that cannot name a feature store, without looking whether there is one.
+    Check that *url* can name a feature store, without opening it.
 
     Raises:
         StoreFormatError: the message says what is wrong with the URL and repeats no password.
@@ -45,12 +45,12 @@ def open_store(
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://HOST:PORT/DB`, `rediss://…` or `memory:`.
         create: Make a SQLite store that does not exist. Readers leave it off, so that reading makes nothing.
         password: For Redis, where it is not in the URL.
-        window_s: How long an event is known as repeated.
-        ttl_s: For Redis: a user without events for so long is forgotten; 0 for never.
+        window_s: Seconds during which a repeated event is recognised.
+        ttl_s: For Redis: seconds without events after which a user is deleted; 0 for never.
 
     Raises:
-        StoreMissingError: there is no such SQLite store.
-        StoreFormatError: the URL is of no known kind, or the store is not one of ours.
+        StoreMissingError: the SQLite file does not exist, and *create* is off.
+        StoreFormatError: the URL is of no known kind, or the file is not a feature store.
         StoreUnavailableError: the store cannot be opened now.
     """
     parts = _split(url)
@@ -66,7 +66,7 @@ def open_store(
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        # A port that is no number raises here, not in `urlsplit`.
+        # `parts.port` raises for a port that is not a number; `urlsplit` does not.
         known = {
             "memory": True,
             "sqlite": not parts.netloc and len(parts.path) > 1 and "\0" not in unquote(parts.path),

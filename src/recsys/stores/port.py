@@ -1,8 +1,8 @@
 """
-The feature store as its users see it.
+The interface of feature stores.
 
-A store holds, per user, a profile, counters and the items they interacted with. It holds what features are computed
-from, never features: those are a function of this state (`recsys.features`).
+For each user a store holds a profile, counters, and the items of the user's interactions. It never holds features:
+`recsys.features` computes those from this state.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -14,7 +14,7 @@ from recsys.contracts.wire import Features
 
 
 class StoreError(Exception):
-    """Root of what a store can fail with; `retryable` tells whether the same call may succeed later."""
+    """Base of all store errors; `retryable` tells whether the same call may succeed later."""
 
     retryable = False
 
@@ -26,21 +26,21 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreMissingError(StoreError):
-    """There is no store at this place."""
+    """The store does not exist, or holds nothing although it should."""
 
 
 class StoreFormatError(StoreError):
-    """The store is there and holds something this version does not read."""
+    """The store exists and holds data that this version cannot read."""
 
 
 class HistoryItem(Struct, frozen=True):
     """
-    A user's tie to one item.
+    The connection between a user and one item.
 
     Attributes:
         item_id: The item.
-        weight: How strong the tie is: the sum of the weights of all interactions with it, above 0.
-        time_us: Newest interaction with it, microseconds since the epoch.
+        weight: Sum of the weights of all interactions with the item, above 0.
+        time_us: Time of the newest interaction with the item, microseconds since the epoch.
     """
 
     item_id: str
@@ -50,14 +50,14 @@ class HistoryItem(Struct, frozen=True):
 
 class Profile(Struct, frozen=True):
     """
-    Who a user is and how much they did.
+    A user's age group and counters.
 
     Attributes:
         user_id: The user.
         age_group: One of `recsys.features.AGE_GROUPS`.
-        views: Views ever; likewise clicks, purchases, sessions.
-        session_ms: Milliseconds in all sessions together.
-        as_of_us: Newest interaction, microseconds since the epoch; None without any.
+        views: All views. `clicks`, `purchases` and `sessions` count in the same way.
+        session_ms: Total length of all sessions, milliseconds.
+        as_of_us: Time of the newest interaction, microseconds since the epoch; None without interactions.
     """
 
     user_id: str
@@ -72,7 +72,7 @@ class Profile(Struct, frozen=True):
 
 class KnownUser(Profile, frozen=True):
     """
-    What a request wants to know of a user.
+    The part of a record that a request needs.
 
     Attributes:
         recent: Ids of the newest items, newest first, ties by item id.
@@ -83,7 +83,7 @@ class KnownUser(Profile, frozen=True):
 
 class UserRecord(Profile, frozen=True):
     """
-    All a store knows of a user.
+    The whole record of a user.
 
     Attributes:
         history: Distinct items, newest first, ties by item id.
@@ -92,23 +92,23 @@ class UserRecord(Profile, frozen=True):
     history: list[HistoryItem] = []
 
     def known(self, *, history: int) -> KnownUser:
-        """Return what of this a request wants to know, with at most *history* items."""
+        """Return the part that a request needs, with at most *history* items."""
         profile = (getattr(self, name) for name in Profile.__struct_fields__)
         return KnownUser(*(*profile, [item.item_id for item in self.history[:history]]))
 
 
 class Interaction(Struct, frozen=True):
     """
-    Something a user did, as an event told it.
+    One action of a user, taken from an event.
 
     Attributes:
-        source: Of the event.
-        event_id: Of the event; with the source it tells deliveries of one event apart from another event.
-        user_id: Who.
+        source: Source of the event.
+        event_id: Id of the event. Source and id together identify the event.
+        user_id: The user who acted.
         kind: `view`, `click`, `purchase` or `session_end`.
-        time_us: When, microseconds since the epoch.
-        item_id: To what; None at the end of a session.
-        duration_ms: Length of the session that ended.
+        time_us: Time of the action, microseconds since the epoch.
+        item_id: The item acted on; None for `session_end`.
+        duration_ms: Length of the session that ended; 0 for other kinds.
     """
 
     source: str
@@ -122,28 +122,30 @@ class Interaction(Struct, frozen=True):
 
 class FeatureStore(Protocol):
     """
-    The port. Every implementation passes the suite in tests/stores/conformance.
+    A feature store. Every implementation passes tests/stores/test_conformance.py.
 
-    Methods raise `StoreUnavailableError` when the store cannot answer now, or has been closed.
+    A method raises `StoreUnavailableError` if the store cannot answer now or is closed, and `StoreFormatError` if it
+    finds data that it cannot read.
     """
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """
-        Return each user in the order asked, None for one the store does not know.
+        Return each user in the order of *user_ids*, None for an unknown user.
 
-        At most the newest *history* items come with each. One round trip, however many users.
+        Each has at most the newest *history* items. The call takes one round trip for any number of users.
         """
         ...
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """
-        Count *interactions*, each at once and only once; tell for each whether it was new.
+        Count each of *interactions* once; tell for each whether it was new.
 
-        A user's record after any number of calls is a function of the set of events applied: their order, their
-        distribution over calls, and repeated deliveries make no difference. (source, id) tells events apart, so two users
-        have none in common; whether the second one's would count is up to the store. An event is known as repeated for the
-        store's deduplication window, counted from its first delivery. When the call returns the events outlive this
-        process; when it raises, any of them may have been applied, and applying them again is safe.
+        A user's record depends only on the set of events applied, not on their order, their grouping or repeated
+        deliveries. (source, id) identifies an event. Two users must not share an event; a store may count the second
+        or not. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
+
+        After the call returns, the events survive the end of this process. If the call raises, some of them may be
+        counted, and the caller may safely send all of them again.
         """
         ...
 
@@ -153,21 +155,21 @@ class FeatureStore(Protocol):
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """
-        Make *records* the whole content, all or nothing; return how many there are. One replacement at a time.
+        Replace the whole content by *records*, all or nothing; return their number.
 
-        Whatever *records* raises leaves the content as it was; so does `StoreFormatError`, which is raised for a counter
-        below 0 or above `recsys.stores.counting.MOST`.
+        If iterating over *records* raises, the content stays as it was. The same holds for `StoreFormatError`, raised
+        for a counter below 0 or above `recsys.stores.counting.MOST`. Replacements must not overlap.
         """
         ...
 
     def scan(self) -> AsyncIterator[UserRecord]:
-        """Yield every record with its whole history, ordered by user id. For training and copying, not serving."""
+        """Yield every record with its whole history, ordered by user id. Training and copying use it, serving does not."""
         ...
 
     async def aclose(self) -> None:
         """
-        Let go of files and connections, for good. Closing twice is allowed.
+        Close files and connections. A closed store stays closed, and may be closed again.
 
-        A call that is under way comes to its end or raises `StoreUnavailableError`.
+        A call in progress finishes or raises `StoreUnavailableError`.
         """
         ...

@@ -1,17 +1,17 @@
 """
-A feature store in Redis: the one that instances on several machines share.
+A feature store in Redis, which instances on several machines can share.
 
-Per user four keys with one hash tag, so that they live on one node of a cluster and a script may touch them together:
+Each user has four keys with one hash tag, so that they live on one node of a cluster and one script may use all of them:
 
     recsys:G:{user}:u   hash     profile and counters
     recsys:G:{user}:t   sorted   items by newest interaction (score: minus microseconds)
     recsys:G:{user}:w   hash     items' weights
-    recsys:G:{user}:e   sorted   digests of events seen (score: when), trimmed to the window, gone with it
+    recsys:G:{user}:e   sorted   digests of events seen (score: time), trimmed to the window, expiring with it
 
-G is the generation, named by `recsys:generation`: a replacement fills the next one, points there, and deletes all others. A user with
-50 items and 20 recent events takes about 9 KB.
+G is the generation that `recsys:generation` names. A replacement fills the next generation, names it there, and deletes
+all others. A user with 50 items and 20 recent events takes about 9 KB.
 
-A call is one round trip, however many users or events: its commands go together, an event's update as a script.
+A call takes one round trip for any number of users or events: its commands go together, and each event is one script.
 """
 
 import contextlib
@@ -64,8 +64,8 @@ for first = 1, #ids, 1000 do
 end
 return {profile, items, weights}
 """
-# Numbers stay the strings they came as: Lua would print long ones with an exponent. The event is noted last: had a command
-# before it failed, its next delivery would be taken for a repeated one.
+# Numbers stay strings, because Lua would print long ones with an exponent. The script notes the event last: if an earlier
+# command fails, the next delivery is not taken for a repeated one.
 _APPLY = """
 local digest, now, window = ARGV[1], ARGV[2], ARGV[3]
 local oldest = tonumber(now) - tonumber(window)
@@ -94,16 +94,16 @@ _SCAN_SHA, _APPLY_SHA = _SCRIPTS
 
 class RedisStore:
     """
-    The port over one Redis database.
+    Keep records in one Redis database.
 
     Args:
-        url: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://` for TLS. A password may be kept out of it.
-        password: Where it is not in *url*.
-        window_s: How long an event is known as repeated.
-        ttl_s: A user without events for so long is forgotten; 0 for never.
+        url: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://` for TLS.
+        password: The password, if *url* has none.
+        window_s: Seconds during which a repeated event is recognised.
+        ttl_s: Seconds without events after which a user is deleted; 0 for never.
         clock: Seconds since the epoch.
 
-    Nothing is connected before the first call; a connection that broke is made anew by the next one.
+    The first call connects, and a call after a broken connection reconnects.
     """
 
     def __init__(
@@ -121,15 +121,15 @@ class RedisStore:
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
             decode_responses=True,
-            # A connection that Redis closed while it was idle costs one more try, not a failed call.
+            # If Redis closed an idle connection, the call is retried once.
             retry=Retry(NoBackoff(), 1),
             **credentials,
         )
         pool = self._redis.connection_pool
         self._translated = _Translated(_place(pool.connection_kwargs))
         self._link = RedisLink(
-            # The link has a timeout for each call; its reader waits as long as nobody asks. In protocol 2 the server says
-            # nothing that it was not asked for.
+            # The link has a timeout for each call, and its reader waits without one. In protocol 2 the server sends
+            # nothing but answers.
             lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None, "protocol": 2}),
             timeout_s=TIMEOUT_S,
         )
@@ -151,7 +151,7 @@ class RedisStore:
         return self._translated.decode(lambda: [_known(user_id, profile, items) for user_id, (profile, items) in found])
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
-        """Count *interactions*, each by a script of its own."""
+        """Count each of *interactions* with one script."""
         now_us = int(self._clock() * 1_000_000)
 
         def command(generation: str, each: Interaction) -> Command:
@@ -181,26 +181,26 @@ class RedisStore:
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """
-        Make *records* the whole content: fill the next generation, point to it, delete the one before.
+        Fill the next generation with *records*, point to it, and delete the generation before.
 
-        Events accepted meanwhile are not part of it: let no events in during a replacement. One at a time.
+        Events that are accepted during a replacement are lost, so pause the senders. Replacements must not overlap.
         """
         with self._translated:
             before = await self._pointed_at()
             generation = str(int(before) + 1)
-            # What a replacement left that did not get through, and what came too late for the generation it was for.
+            # An interrupted replacement leaves keys, and so do events that reached a former generation late.
             await self._delete_others(before)
             count = await self._fill(generation, records)
             await self._redis.set(_population_key(generation), msgspec.json.encode(population))
             await self._send([("SET", _POINTER, generation)])
         self._generation = generation
-        # It is replaced; what cannot be deleted now is deleted by the next replacement.
+        # The content is replaced. The next replacement deletes the keys that cannot be deleted now.
         with contextlib.suppress(RedisError):
             await self._delete_others(generation)
         return count
 
     async def scan(self) -> AsyncIterator[UserRecord]:
-        """Yield every record by user id; users that come or go meanwhile may be missed."""
+        """Yield every record by user id; may miss users that are added or deleted during the scan."""
         with self._translated:
             generation = await self._pointed_at()
             prefix, suffix = f"recsys:{generation}:{{", "}:u"
@@ -218,17 +218,17 @@ class RedisStore:
         await self._redis.aclose()
 
     async def _pointed_at(self) -> str:
-        # Over the link, which knows whether it was closed: redis-py's client would open another connection.
+        # The link refuses calls after it was closed; redis-py's client would open another connection.
         (found,) = await self._send([("GET", _POINTER)])
         return self._translated.generation(found)
 
     async def _run(self, commands: Callable[[str], Sequence[Command]]) -> list[Any]:
         """
-        Send the *commands* for the generation as it is known, and return the answers.
+        Send the *commands* for the generation known here, and return the answers.
 
-        The generation is asked for along with it, last: if it is still the same then, no command came too late for it.
-        Where it has moved on, everything is sent again there: reads found nothing or something old, and what was
-        counted there is gone with it.
+        The last command reads the current generation. If it is the same, all commands reached it in time. If it has
+        changed, all commands are sent again for the new generation, because reads found old content, and events
+        counted in the former generation are deleted with it.
         """
         with self._translated:
             while True:
@@ -242,7 +242,7 @@ class RedisStore:
         answers = await self._link.ask(commands)
         failures = _failures(answers)
         if failures and all(isinstance(failure, NoScriptError) for failure in failures):
-            # A Redis that was restarted, or never knew them. None of the scripts ran.
+            # Redis was restarted or never had the scripts. None of them ran.
             failures = _failures(await self._link.ask([("SCRIPT", "LOAD", text) for text in _SCRIPTS.values()]))
             if not failures:
                 answers = await self._link.ask(commands)
@@ -273,7 +273,7 @@ class RedisStore:
         return count
 
     async def _delete_others(self, generation: str) -> None:
-        """Delete whatever belongs to another *generation*."""
+        """Delete all keys of other generations than *generation*."""
         kept = (_POINTER, f"recsys:{generation}:")
         doomed: list[str] = []
         async for key in self._redis.scan_iter(match="recsys:*", count=1000):
@@ -287,7 +287,7 @@ class RedisStore:
 
 
 def _keys(generation: str, user_id: str) -> tuple[str, str, str, str]:
-    # Braces inside an id would end the hash tag early. Most ids have nothing to quote, and to see that is cheaper.
+    # Braces inside an id would end the hash tag early. Most ids need no quoting, and the check is cheaper than `quote`.
     quoted = user_id if _PLAIN.fullmatch(user_id) else quote(user_id, safe=_SAFE)
     tagged = f"recsys:{generation}:{{{quoted}}}"
     return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
@@ -316,10 +316,10 @@ def _scan(generation: str, *, user_ids: Sequence[str]) -> list[Command]:
 
 def _read(user: str, times: str, *, history: int) -> list[Command]:
     """
-    Return the commands that read a user as of one moment.
+    Return the commands that read one consistent state of a user.
 
-    A transaction, because a script is the dearer: Redis spends 40 us on running Lua and on turning its tables into an
-    answer, and 10 on this. Times and weights, which nobody wants in a request, are another 50 to turn into text.
+    A transaction costs Redis 10 us. A script costs 40, for running Lua and encoding its tables, and 50 more if it
+    returned times and weights, which requests do not need.
     """
     # From 0 to -1 would be all of them.
     newest = ("ZRANGE", times, 0, history - 1) if history else ("ZRANGE", times, 1, 0)

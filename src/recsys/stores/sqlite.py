@@ -1,11 +1,11 @@
 """
-A feature store in one SQLite file: the embedded default.
+A feature store in one SQLite file, the default on one machine.
 
-Write-ahead logging lets several processes read while one writes. Reads are point look-ups of tens of microseconds
-and run on the event loop; handing them to a thread would cost more than they do. They never wait for a lock: a
-store that is locked is `StoreUnavailableError` at once, and the caller decides. Writes wait for other writers, so
-they have a thread and a connection of their own. So has the way from the log into the file, which waits for the disk:
-events would wait with it.
+Write-ahead logging lets several processes read while another writes. Reads run on the event loop, because a look-up
+takes tens of microseconds, less than a hand-over to a thread. A read never waits for a lock: it raises
+`StoreUnavailableError` immediately. Writes wait for other writers, so they use a thread and a connection of their own.
+Checkpoints, which copy the log into the file, wait for the disk. They use another thread and connection, so that events
+do not wait for them.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ from recsys.stores.port import (
 
 SCHEMA_VERSION = 1
 _LOCK_TIMEOUT_MS = 5000
-_LOOK_AGAIN_S = 0.005
+_RETRY_S = 0.005
 _PRUNE_EVERY_S = 60.0
 _CHECKPOINT_EVERY_S = 0.25
-# Pages of log, 64 MiB, at which a writer waits for the disk after all: it ends a log that never stops growing.
+# At this many pages (64 MiB) of log a writer checkpoints itself, so that the log cannot grow without limit.
 _LONGEST_LOG = 16_384
 
 _SCHEMA = """
@@ -62,8 +62,8 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT 
 """
 _STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
 _REFILL = "run ./run.sh train to make one"
-# One statement is one snapshot: no event comes between a user's counters and the history they belong to. A subquery with
-# a limit keeps its order, which json_group_array takes over.
+# One statement sees one snapshot, so a user's counters and history belong together. A subquery with a limit keeps its
+# order, and json_group_array keeps the order of the subquery.
 _KNOWN_USER = """
 SELECT *, (SELECT json_group_array(item_id) FROM
     (SELECT item_id FROM history WHERE user_id = ?1 ORDER BY time_us DESC, item_id LIMIT ?2))
@@ -104,17 +104,17 @@ _decode_items = msgspec.json.Decoder(list[str]).decode
 
 class SqliteStore:
     """
-    The port over one SQLite file.
+    Keep records in one SQLite file.
 
     Args:
         path: The file.
         create: Make the file and its tables if they do not exist.
-        window_s: How long an event is known as repeated.
+        window_s: Seconds during which a repeated event is recognised.
         clock: Seconds since the epoch.
 
     Raises:
         StoreMissingError: the file does not exist, and *create* is off.
-        StoreFormatError: the file is no SQLite file, or another program's, or of another version. It is left alone.
+        StoreFormatError: the file is not a feature store of this version. It stays unchanged.
         StoreUnavailableError: the file cannot be opened or is locked.
     """
 
@@ -154,22 +154,22 @@ class SqliteStore:
 
     def _share_snapshot(self) -> None:
         """
-        Let the reads of one turn of the event loop see the store as of the first of them.
+        Let all reads in one turn of the event loop share the snapshot of the first.
 
-        Each would take one of its own, for three system calls (docs/adr/0002-feature-store.md). Whatever was told to
-        be counted before this turn is in it, and what is asked after the turn gets the next one.
+        A snapshot for each read would cost three system calls each (docs/adr/0002-feature-store.md). The snapshot holds
+        all events counted before this turn. Reads in the next turn get a new snapshot.
         """
         loop = asyncio.get_running_loop()
         if self._snapshot_of is not loop:
-            # A loop that was closed in the middle of a turn has left its snapshot behind.
-            self._let_snapshot_go()
+            # An event loop that was closed in the middle of a turn leaves its snapshot open.
+            self._end_snapshot()
             self._reader.execute("BEGIN")
             self._snapshot_of = loop
-            loop.call_soon(self._let_snapshot_go)
+            loop.call_soon(self._end_snapshot)
 
-    def _let_snapshot_go(self) -> None:
+    def _end_snapshot(self) -> None:
         self._snapshot_of = None
-        # The store may have been closed within the turn, and some errors end a transaction by themselves.
+        # The store may have been closed within the turn, and some errors end the transaction.
         with contextlib.suppress(sqlite3.Error):
             if self._reader.in_transaction:
                 self._reader.execute("COMMIT")
@@ -179,7 +179,7 @@ class SqliteStore:
         return KnownUser(*(*row[:-1], _decode_items(row[-1]))) if row else None
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
-        """Count *interactions* in one transaction: about 0.2 ms, and 20 us for each of them."""
+        """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
         self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
 
@@ -209,7 +209,7 @@ class SqliteStore:
             raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {_REFILL}")
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
-        """Make *records* the whole content in one transaction; about 2 us a history item."""
+        """Replace the content by *records* in one transaction; about 2 us a history item."""
         self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, population)
 
@@ -228,7 +228,7 @@ class SqliteStore:
                 yield UserRecord(*(*row, history))
 
     async def aclose(self) -> None:
-        """Close the file, once a write that is under way has ended."""
+        """Close the file after the write in progress has ended."""
         self._translated.closed = True
         await asyncio.to_thread(self._thread.shutdown)
         await asyncio.to_thread(self._keeper.shutdown)
@@ -253,7 +253,7 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
 
     def _checkpoint(self) -> None:
-        # Another process may be at it: then there is nothing to do. A disk that is full is the next writer's fault.
+        # Another process may be checkpointing, and then nothing is left to do. A full disk is reported by the next write.
         with contextlib.suppress(sqlite3.Error):
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
@@ -281,7 +281,7 @@ class SqliteStore:
         return True
 
     def _prune(self) -> None:
-        """Forget events older than the window, now and then."""
+        """Delete events older than the window, at most once a minute."""
         now = self._clock()
         if not self._pruned <= now < self._pruned + _PRUNE_EVERY_S:
             self._pruned = now
@@ -306,7 +306,7 @@ class SqliteStore:
 
 
 def _check_file(path: Path, *, create: bool) -> None:
-    """Refuse a path at which no regular file can be opened; SQLite's own words for it do not say why."""
+    """Refuse a path without a regular file. SQLite's own messages do not name the reason."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -333,7 +333,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> Non
     """Make the tables if they are missing and wanted, and check them. A file that is not ours stays as it is."""
     if not (create and _is_blank(connection)):
         _check_schema(connection, path)
-    _log_ahead(connection)
+    _use_write_ahead_log(connection)
     if create:
         _make_tables(connection)
         _check_schema(connection, path)
@@ -370,12 +370,12 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreFormatError(f"{path}: {name} is missing or another program's; check the path")
 
 
-def _log_ahead(connection: sqlite3.Connection) -> None:
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """
-    Have changes written to a log ahead of the file.
+    Switch the file to a write-ahead log.
 
-    Two that look and then both want the file to themselves would wait for each other: SQLite tells one of them at once
-    that it is locked, however long it was told to wait.
+    Two connections that read the mode and then both want an exclusive lock would wait for each other. SQLite then
+    reports one of them as locked immediately, in spite of its timeout, so this function retries.
     """
     ends = time.monotonic() + _LOCK_TIMEOUT_MS / 1000
     while True:
@@ -384,7 +384,7 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
                 raise
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_RETRY_S)
         else:
             return
 
@@ -395,7 +395,7 @@ def _connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(
         address, uri=True, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
     )
-    # A killed process loses nothing; a machine that loses its power may lose the last events, and the broker's.
+    # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 
@@ -414,7 +414,7 @@ def _row(record: UserRecord) -> tuple[str | int | None, ...]:
 
 
 class _Translated:
-    """Turns SQLite's errors into the port's. A class, because one made with `contextmanager` costs a read 1 us."""
+    """Turn SQLite's errors into `StoreError`s. A class, because `contextmanager` would cost each read 1 us."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
