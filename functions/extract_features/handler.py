@@ -25,10 +25,10 @@ class ExtractFeatures:
     Answers who a user is: four features and the recent history, newest first.
 
     Args:
-        store: Where users are kept.
-        population: What to assume of users it does not know.
-        history_limit: How many items of a history are handed on, the newest.
-        reply_to_interactions: Answer an interaction event with the features it led to.
+        store: The feature store.
+        population: The defaults for unknown users.
+        history_limit: Most items of a history in an answer, the newest.
+        reply_to_interactions: Answer an interaction event with the user's new features.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ExtractFeatures:
         )
 
     def assume(self, population: Features) -> None:
-        """Take *population* for users the store does not know, from now on."""
+        """Use *population* for unknown users from now on."""
         self._population = population
 
     async def __call__(self, call: Call) -> Reply:
@@ -101,7 +101,7 @@ class ExtractFeatures:
 
 
 def describe(user_id: str, known: KnownUser | None, *, population: Features) -> FeaturesAnswer:
-    """Return the answer for a user: from what is *known*, or for one nobody knows from the *population*."""
+    """Return the answer for a user: from the *known* record, or from the *population* for an unknown user."""
     if known is None:
         return FeaturesAnswer(user_id, population, [], None, cold_start=True)
     return FeaturesAnswer(

@@ -15,7 +15,7 @@ from recsys import metrics
 from recsys.contracts import events
 from recsys.stores.port import FeatureStore, Interaction, StoreError
 
-# One transaction at a time: events that come meanwhile share the next one.
+# One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
 
 _LATEST_S = 4_102_444_800
@@ -54,10 +54,10 @@ class Ingest:
 
     async def count(self, interaction: Interaction, *, within_s: float) -> bool:
         """
-        Count *interaction*; return whether it was new. When this returns the event outlives the process.
+        Count *interaction*; return whether it was new. After this returns, the event survives the end of the process.
 
         Raises:
-            DependencyError, DeadlineExceededError, OverloadedError: it may or may not have been counted; send it again.
+            DependencyError, DeadlineExceededError, OverloadedError: the event may be counted or not; send it again.
         """
         new = await self._grouper.ask(interaction, within_s=within_s)
         self.accepted += new
@@ -73,10 +73,10 @@ class Ingest:
 
 def read_interaction(event: CloudEvent) -> Interaction:
     """
-    Return the interaction *event* tells of.
+    Return the interaction that *event* reports.
 
     Raises:
-        NotJsonError, InvalidRequestError: its data is not what an interaction has.
+        NotJsonError, InvalidRequestError: the data are not those of an interaction.
     """
     data = events.interaction.decode(event.data)
     faults = []

@@ -50,7 +50,7 @@ class Item(Struct, frozen=True, omit_defaults=True):
 
 class Manifest(Struct, frozen=True):
     """
-    What the artefact says of itself.
+    The description of an artefact.
 
     Attributes:
         name: The model's name.

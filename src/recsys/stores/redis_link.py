@@ -1,9 +1,9 @@
 """
-One connection to Redis for all calls at once.
+Share one connection to Redis among all concurrent calls.
 
-redis-py makes the connection (names, TLS, password, protocol) and hiredis packs commands and parses answers. redis-py's
-clients and pipelines hand a connection to one call at a time, with a pool, retries and statistics around it, which
-costs more than the rest of a read together (docs/adr/0015-redis-link.md).
+redis-py opens the connection (names, TLS, password, protocol); hiredis packs commands and parses answers. redis-py's own
+clients and pipelines give a connection to one call at a time. Their pool, retries and statistics cost more than the rest
+of a read (docs/adr/0015-redis-link.md).
 """
 
 import asyncio
@@ -25,14 +25,14 @@ Command = tuple[Any, ...]
 
 class RedisLink:
     """
-    Sends commands as they come, those of one turn of the event loop together; answers come back in that order.
+    Send the commands of each turn of the event loop together, and match the answers in order.
 
     Args:
-        make_connection: Returns a connection that is not connected yet, with no timeout of its own.
-        timeout_s: For connecting, and for the answers of a call.
+        make_connection: Returns a connection that is not connected yet and has no timeout.
+        timeout_s: Limit for connecting, and for the answers of a call.
 
-    A call that finds a connection broken which was idle is sent again over a new one: commands have to allow that.
-    A link that was closed stays closed.
+    If a call finds the connection broken, it is sent again over a new connection, so commands must be safe to repeat.
+    A closed link stays closed.
     """
 
     def __init__(self, make_connection: Callable[[], AbstractConnection], *, timeout_s: float) -> None:
@@ -55,12 +55,12 @@ class RedisLink:
         try:
             return await opened.ask(packed, len(commands), ends)
         except RedisConnectionError:
-            # It may have been closed long ago: nobody tells a connection that is idle.
+            # Redis may have closed the connection while it was idle, which shows at the next use.
             opened = await self._opened(ends)
             return await opened.ask(packed, len(commands), ends)
 
     async def aclose(self) -> None:
-        """Close the connection, also one that is being made. Calls under way fail, as later ones do."""
+        """Close the connection, or the one being opened. Calls in progress and later calls fail."""
         self._closed = True
         async with self._opening:
             if self._open is not None:
@@ -83,7 +83,7 @@ class RedisLink:
 
 
 class _Call:
-    """*count* commands on their way: the answers so far, and the future that gets all of them before it *ends*."""
+    """A call in progress: its *count* of commands, the answers so far, the time it *ends*, and its result."""
 
     def __init__(self, count: int, ends: float) -> None:
         self.count = count
@@ -92,7 +92,7 @@ class _Call:
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def succeed(self) -> None:
-        # Done already: whoever asked has left.
+        # The result is done already if the caller was cancelled.
         if not self.done.done():
             self.done.set_result(self.answers)
 
@@ -103,9 +103,9 @@ class _Call:
 
 class _Open:
     """
-    A connection that is there, until it is `broken`.
+    An open connection, until it is `broken`.
 
-    Calls are answered in their order, so the first of them is the first to be late: one timer watches over all.
+    Redis answers calls in order, so the first call in the queue is the first to time out. One timer is enough.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -134,7 +134,7 @@ class _Open:
         self._calls.append(call)
         self._unsent.append(packed)
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().call_at(ends, self._look)
+            self._watch = asyncio.get_running_loop().call_at(ends, self._end_if_late)
         if len(self._unsent) == 1:
             self._sender = asyncio.create_task(self._send())
         return await call.done
@@ -143,33 +143,33 @@ class _Open:
         self.broken = True
         self._reader.cancel()
         await asyncio.wait([self._reader])
-        # A reader that was cancelled before it began has told nobody.
+        # A reader that was cancelled before its first step has not failed the calls.
         self._end(RedisConnectionError("the connection was closed"))
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
 
     async def _send(self) -> None:
-        """Send what was asked in one turn of the event loop with one write, in the order in which the calls stand."""
+        """Send the commands of one turn of the event loop with one write, in the order of the calls."""
         packed = b"".join(self._unsent)
         self._unsent.clear()
         try:
-            # Left to itself the connection would connect anew, and nobody would read from it.
+            # A disconnected connection would reconnect here, without a reader.
             if self._connection.is_connected:
                 await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, RuntimeError):
-            # The latter is uvloop's for a transport that has just ended. Whatever was written of it, the next answer could
-            # not be told from this one's.
+            # uvloop raises RuntimeError for a transport that has just ended. Part of the commands may be sent, so later
+            # answers could not be matched.
             self.broken = True
             self._reader.cancel()
 
-    def _look(self) -> None:
-        """End the connection where the first call is late: its answers could be taken for the next one's."""
+    def _end_if_late(self) -> None:
+        """End the connection if the first call is late, because its answers could be taken for those of the next call."""
         loop = asyncio.get_running_loop()
         self._watch = None
         if not self._calls:
             return
         if self._calls[0].ends > loop.time():
-            self._watch = loop.call_at(self._calls[0].ends, self._look)
+            self._watch = loop.call_at(self._calls[0].ends, self._end_if_late)
             return
         self.broken = True
         for call in self._calls:
@@ -179,7 +179,7 @@ class _Open:
 
     async def _read(self) -> None:
         failure: RedisError = RedisConnectionError("the connection was closed")
-        # redis-py hands out one answer at a time, each by way of three coroutines; here all that came together are taken.
+        # redis-py returns one answer at a time through three coroutines. This loop takes all that arrived together.
         stream = cast("asyncio.StreamReader", self._connection._reader)  # noqa: SLF001
         reader = Reader(protocolError=InvalidResponse, replyError=_refusal, encoding="utf-8", errors="replace")
         try:
@@ -187,7 +187,7 @@ class _Open:
                 reader.feed(data)
                 while (answer := reader.gets()) is not False:
                     if not self._calls:
-                        raise RedisConnectionError("an answer that nobody asked for")
+                        raise RedisConnectionError("Redis sent an answer without a command")
                     call = self._calls[0]
                     call.answers.append(answer)
                     if len(call.answers) == call.count:
