@@ -56,7 +56,8 @@ class RankItems:
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, call: Call) -> Reply:
-        queries = [_decode(bytes(each)) for each in wire.rank_batch.decode(call.body).requests]
+        requests = wire.rank_request.decode_each(wire.rank_batch.decode(call.body).requests)
+        queries = [each if isinstance(each, ServingError) else _query(each) for each in requests]
         call.receipt.mark("decode")
         async with aclosing(self._feeder.rank(queries, deadline=call.deadline.at)) as outcomes:
             results = [self._result(each, call) async for each in outcomes]
@@ -86,15 +87,11 @@ def decode_query(body: bytes) -> Query:
     Raises:
         NotJsonError, InvalidRequestError: as every door.
     """
-    request = wire.rank_request.decode(body)
+    return _query(wire.rank_request.decode(body))
+
+
+def _query(request: wire.RankRequest) -> Query:
     return Query(request.features, request.history, request.top_k, request.exclude)
-
-
-def _decode(body: bytes) -> Query | ServingError:
-    try:
-        return decode_query(body)
-    except ServingError as error:
-        return error
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:

@@ -57,7 +57,7 @@ class Recommend:
         return self._report(result, call)
 
     async def _recommend_many(self, call: Call, *, strict: bool) -> bytes:
-        decoded = [_decode(bytes(each)) for each in wire.recommend_batch.decode(call.body).requests]
+        decoded = wire.recommend_request.decode_each(wire.recommend_batch.decode(call.body).requests)
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
         made = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
         results = [next(made) if isinstance(each, RecommendRequest) else each for each in decoded]
@@ -69,13 +69,6 @@ class Recommend:
         if self._outbox:
             self._outbox.note(recommended, request_id=call.request_id)
         return recommended.answer
-
-
-def _decode(body: bytes) -> RecommendRequest | ServingError:
-    try:
-        return wire.recommend_request.decode(body)
-    except ServingError as error:
-        return error
 
 
 def _encode_results(results: Sequence[Answer | ServingError]) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from chassis.call import Call, Reply
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.decoding import Decoder
+from chassis.wire.decoding import MAX_REFUSED_BYTES, NOT_READ, Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected
 
 T = TypeVar("T")
@@ -81,12 +81,16 @@ class EventDoor:
         return taker.read(event)
 
     def _read_all(self, events: list[CloudEvent]) -> list[Any]:
-        told, faults = [], []
+        told, faults, refused_bytes = [], [], 0
         for index, event in enumerate(events):
+            if refused_bytes > MAX_REFUSED_BYTES:
+                faults.append(Fault(f"$[{index}]", NOT_READ))
+                break
             try:
                 told.append(self._read(event))
             except Rejected as refusal:
                 faults += _placed(refusal, f"$[{index}]")
+                refused_bytes += len(event.data)
         if faults:
             raise InvalidRequestError("no event of the batch was taken", faults=faults)
         return told

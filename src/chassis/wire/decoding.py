@@ -1,21 +1,25 @@
 """
-JSON in, typed values out, with every fault of a bad request reported at once.
+JSON in, typed values out, with the faults of a bad request reported together.
 
-msgspec decodes and validates in one pass and stops at the first fault. That pass is the fast path; only a body it
-refuses (or one that may hold what is no text, see `_SUSPECT`) is read again by a slower walk over the same type information, which
-lists all faults. The struct annotations stay the single statement of the rules.
+msgspec decodes and validates in one pass and stops at the first fault. That pass is the fast path. A body it refuses is
+read a second time, by a walk over the same type information that lists the faults. The struct annotations stay the
+single statement of the rules.
+
+Refusing a body costs little more than receiving it. The walk reads pieces of raw JSON and makes Python values of
+short strings and numbers alone; it stops at an array's or a text's length fault; a long body is walked before it is
+decoded, because the fast path reads an over-long array to its end.
 """
 
-import json
 import math
 import re
-from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import inspect
+from msgspec import Raw, Struct, inspect
 
-from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError
+from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError, ServingError
 
 T = TypeVar("T")
 
@@ -24,17 +28,26 @@ _SURROGATES = "\ud800-\udfff"
 _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 _FORBIDDEN = {
     "control characters": re.compile(f"[{_CONTROLS}]"),
-    "unpaired surrogates": re.compile(f"[{_SURROGATES}]"),
     "noncharacters": re.compile(f"[{_NONCHARACTERS}]"),
 }
-# What no text may hold. An id ends up as an attribute of an event, and those are made of characters (CloudEvents 1.0.2,
-# "Type System", String).
+# Characters that no text may contain. An id becomes an attribute of an event, and CloudEvents forbids these characters
+# there (CloudEvents 1.0.2, "Type System", String).
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}{_NONCHARACTERS}]")
-# How it can stand in a body: as an escape, or as these bytes of UTF-8. Others end like noncharacters; that costs a look.
+# The forms in which a body can contain them: an escape, or these bytes of UTF-8. A few other characters end in the same
+# bytes; for those the second reading finds no fault.
 _ESCAPE, _DELETE = b"\\", b"\x7f"
 _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
-_MAX_FAULTS = 100
-_MAX_DIGITS = 40
+_INTEGER = re.compile(rb"-?\d{1,40}")
+_LONG_BYTES = 16 * 1024
+_MOST_NAMES = 1000
+MAX_REFUSED_BYTES = 8 * 1024
+NOT_READ = "was not read: the parts of the batch before it have too many faults"
+
+_skip = msgspec.json.Decoder(Raw).decode
+_text = msgspec.json.Decoder(str).decode
+_items = msgspec.json.Decoder(list[Raw]).decode
+_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Decoder(Generic[T]):
@@ -54,138 +67,228 @@ class Decoder(Generic[T]):
 
         Raises:
             NotJsonError: not UTF-8, or not one JSON text.
-            InvalidRequestError: JSON with faults; all of them (up to 100) are listed.
+            InvalidRequestError: JSON with faults; up to 100 of them are listed.
         """
+        if len(body) > _LONG_BYTES:
+            self._check(body)
         try:
             value = self._fast.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._refuse(body)
+        except _NOT_DECODED as error:
+            self._check(body)
+            raise InvalidRequestError(faults=[Fault("$", "is not what this door takes")]) from error
         if _ESCAPE in body or _DELETE in body or (not body.isascii() and _SUSPECT.search(body)):
-            self._check_text(body)
+            self._check(body)
         return value
 
-    def _check_text(self, body: bytes) -> None:
-        faults = find_faults(_parse(body), self._info)
-        if faults:
-            raise InvalidRequestError(faults=faults)
+    def decode_each(self, bodies: Sequence[Raw]) -> list[T | ServingError]:
+        """
+        Return each of *bodies*, the members of a batch, as the decoder's type or as the error it is refused with.
 
-    def _refuse(self, body: bytes) -> NoReturn:
-        faults = find_faults(_parse(body), self._info)
-        raise InvalidRequestError(faults=faults or [Fault("$", "is not what this door takes")])
+        After 8 KiB of refused members the rest are refused unread: listing faults takes longer than decoding.
+        """
+        results: list[T | ServingError] = []
+        refused_bytes = 0
+        for body in map(bytes, bodies):
+            try:
+                if refused_bytes > MAX_REFUSED_BYTES:
+                    raise InvalidRequestError(NOT_READ)
+                results.append(self.decode(body))
+            except ServingError as error:
+                results.append(error)
+                refused_bytes += len(body)
+        return results
 
-
-def _parse(body: bytes) -> Any:
-    """Read one JSON text strictly, but tolerate lone surrogates: they are a fault of a value, not of the syntax."""
-    try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=_read_integer)
-    except UnicodeDecodeError as error:
-        raise NotJsonError(f"byte {error.start} is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise NotJsonError(f"{error.msg} at character {error.pos}") from error
-    except RecursionError as error:
-        raise NotJsonError("nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotJsonError(f"{name} is not a JSON number")
+    def _check(self, body: bytes) -> None:
+        refusal = InvalidRequestError(faults=find_faults(body, self._info))
+        if refusal.faults:
+            raise refusal
 
 
-def _read_integer(digits: str) -> float:
+def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     """
-    Read an integer; one longer than any the contracts take as such becomes what it is where a float is wanted.
+    Yield what keeps *body* from being of the type *info* describes.
 
-    Making an integer of digits takes the square of their number, a float only their number.
-    """
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
-def find_faults(value: Any, info: inspect.Type, path: str = "$") -> list[Fault]:
-    """
-    List what keeps *value* from being of the type *info* describes.
-
-    Covers the types the wire contracts use: structs, lists, strings, numbers, booleans, null, unions of one type
-    with null, raw JSON.
+    Covers the types the wire contracts use: structs, lists with a limit, strings, numbers, booleans, null, unions of
+    one type with null, raw JSON.
 
     Raises:
+        NotJsonError: *body* is no JSON text in UTF-8.
         TypeError: *info* is of a kind no contract uses.
     """
-    return _find(value, info, path)[:_MAX_FAULTS]
+    _check_encoding(body)
+    text = body.strip(b" \t\r\n")
+    try:
+        if _kind(text) != _OBJECT:
+            _skip(text)
+        yield from _find(text, info, "$")
+    except _NOT_DECODED as error:
+        raise explain_syntax(body, error) from error
 
 
-def _find(value: Any, info: inspect.Type, path: str) -> list[Fault]:
+def explain_syntax(body: bytes, error: Exception) -> ServingError:
+    """Return what is wrong with *body* after reading it as JSON raised *error*."""
+    _check_encoding(body)
+    if isinstance(error, RecursionError):
+        return NotJsonError("nested too deeply")
+    # msgspec takes half a surrogate pair for a syntax error. With other escapes in place of surrogates it reads the
+    # rest.
+    if _is_json(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0")):
+        return InvalidRequestError(faults=[Fault("$", "must not hold unpaired surrogates")])
+    return NotJsonError(str(error))
+
+
+def _check_encoding(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise NotJsonError(f"byte {error.start} is not UTF-8") from error
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _skip(body)
+    except _NOT_DECODED:
+        return False
+    return True
+
+
+def first_items(array: bytes, most: int) -> list[bytes]:
+    """
+    Return the items of a JSON array, at most *most* and one more. The rest of the array is checked and not kept.
+
+    Raises:
+        msgspec.DecodeError: *array* is no JSON array.
+    """
+    if array.count(b",") <= most:
+        return [bytes(item) for item in _items(array)]
+    return [bytes(item) for item in msgspec.structs.astuple(_first_items(most + 1).decode(array)) if item]
+
+
+@cache
+def _first_items(count: int) -> msgspec.json.Decoder[Any]:
+    # msgspec makes a list of all items before it checks the length. Of an array for a struct it keeps the struct's
+    # fields and skips the rest, ten times faster.
+    fields = [(f"item_{number}", Raw, Raw()) for number in range(count)]
+    return msgspec.json.Decoder(msgspec.defstruct("FirstItems", fields, array_like=True))
+
+
+def _find(value: bytes, info: inspect.Type, path: str) -> Iterator[Fault]:
     rule = _RULES.get(type(info))
     if rule is None:
         raise TypeError(f"no rule for {info!r}")
     return rule(value, info, path)
 
 
-def _find_nothing(_value: Any, _info: inspect.Type, _path: str) -> list[Fault]:
-    return []
+def _find_nothing(_value: bytes, _info: inspect.Type, _path: str) -> Iterator[Fault]:
+    return iter(())
 
 
-def _find_in_integer(value: Any, info: inspect.IntType, path: str) -> list[Fault]:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return [Fault(path, f"must be an integer, not {_name(value)}")]
-    return _find_outside(value, info, path)
+def _find_in_integer(value: bytes, info: inspect.IntType, path: str) -> Iterator[Fault]:
+    # Python refuses to make an integer of thousands of digits, and takes the square of their number for fewer.
+    if _INTEGER.fullmatch(value):
+        yield from _find_outside(int(value), info, path)
+    else:
+        yield Fault(path, f"must be an integer, not {_kind(value)}")
 
 
-def _find_in_number(value: Any, info: inspect.FloatType, path: str) -> list[Fault]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return [Fault(path, f"must be a number, not {_name(value)}")]
-    return _find_outside(value, info, path)
+def _find_in_number(value: bytes, info: inspect.FloatType, path: str) -> Iterator[Fault]:
+    if _kind(value) == _NUMBER:
+        yield from _find_outside(float(value), info, path)
+    else:
+        yield Fault(path, f"must be a number, not {_kind(value)}")
 
 
-def _find_in_boolean(value: Any, _info: inspect.BoolType, path: str) -> list[Fault]:
-    return [] if isinstance(value, bool) else [Fault(path, f"must be true or false, not {_name(value)}")]
+def _find_in_boolean(value: bytes, _info: inspect.BoolType, path: str) -> Iterator[Fault]:
+    if _kind(value) != _BOOLEAN:
+        yield Fault(path, f"must be true or false, not {_kind(value)}")
 
 
-def _find_in_literal(value: Any, info: inspect.LiteralType, path: str) -> list[Fault]:
-    if isinstance(value, str | int) and value in info.values:
-        return []
-    return [Fault(path, f"must be one of {', '.join(map(repr, info.values))}")]
+def _find_in_literal(value: bytes, info: inspect.LiteralType, path: str) -> Iterator[Fault]:
+    if _kind(value) != _STRING or _text(value) not in info.values:
+        yield Fault(path, f"must be one of {', '.join(map(repr, info.values))}")
 
 
-def _find_in_union(value: Any, info: inspect.UnionType, path: str) -> list[Fault]:
-    if value is None and info.includes_none:
-        return []
+def _find_in_union(value: bytes, info: inspect.UnionType, path: str) -> Iterator[Fault]:
+    if value == b"null" and info.includes_none:
+        return iter(())
     (inner,) = (member for member in info.types if not isinstance(member, inspect.NoneType))
     return _find(value, inner, path)
 
 
-def _find_in_struct(value: Any, info: inspect.StructType, path: str) -> list[Fault]:
-    if not isinstance(value, dict):
-        return [Fault(path, f"must be an object, not {_name(value)}")]
-    fields = {field.encode_name: field for field in info.fields}
-    faults: list[Fault] = []
-    for name, field in fields.items():
-        if name in value:
-            faults += _find(value[name], field.type, f"{path}.{name}")
+def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterator[Fault]:
+    if _kind(value) != _OBJECT:
+        yield Fault(path, f"must be an object, not {_kind(value)}")
+        return
+    members, unknown = _members(value, info)
+    for field in info.fields:
+        if field.encode_name in members:
+            yield from _find(bytes(members[field.encode_name]), field.type, f"{path}.{field.encode_name}")
         elif field.required:
-            faults.append(Fault(f"{path}.{name}", "is missing"))
+            yield Fault(f"{path}.{field.encode_name}", "is missing")
     if info.forbid_unknown_fields:
-        faults += [Fault(f"{path}.{_shown(name)}", "is not a known field") for name in value if name not in fields]
-    return faults
+        for name in unknown:
+            yield Fault(f"{path}.{shown(name)}", "is not a known field")
 
 
-def _find_in_list(value: Any, info: inspect.ListType, path: str) -> list[Fault]:
-    if not isinstance(value, list):
-        return [Fault(path, f"must be an array, not {_name(value)}")]
-    faults = _find_outside_length(len(value), info.min_length, info.max_length, path, "items")
-    for index, item in enumerate(value):
-        if len(faults) >= _MAX_FAULTS:
-            break
-        faults += _find(item, info.item_type, f"{path}[{index}]")
-    return faults
+def _members(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
+    """Return the known fields that are there, and the names of others; if there may be very many, the first alone."""
+    if value.count(b":") <= _MOST_NAMES:
+        members = _object(value)
+        return members, [name for name in members if name not in _names(info.cls)]
+    known = msgspec.structs.asdict(_known_fields(info.cls, is_closed=False).decode(value))
+    return {name: member for name, member in known.items() if member}, _first_unknown(value, info.cls)
 
 
-def _find_in_text(value: Any, info: inspect.StrType, path: str) -> list[Fault]:
-    if not isinstance(value, str):
-        return [Fault(path, f"must be a string, not {_name(value)}")]
-    faults = _find_outside_length(len(value), info.min_length, info.max_length, path, "characters")
-    return faults + [Fault(path, f"must not hold {what}") for what, found in _FORBIDDEN.items() if found.search(value)]
+def _first_unknown(value: bytes, struct: type[Struct]) -> Sequence[str]:
+    try:
+        _known_fields(struct, is_closed=True).decode(value)
+    except msgspec.ValidationError as error:
+        return [str(error).partition("`")[2].rpartition("`")[0]]
+    return []
 
 
-_RULES: dict[type[inspect.Type], Callable[[Any, Any, str], list[Fault]]] = {
+@cache
+def _names(struct: type[Struct]) -> Sequence[str]:
+    return [field.encode_name for field in msgspec.structs.fields(struct)]
+
+
+@cache
+def _known_fields(struct: type[Struct], *, is_closed: bool) -> msgspec.json.Decoder[Any]:
+    """Return what reads the fields of *struct* as raw JSON, and refuses others if *is_closed*."""
+    fields = [(name, Raw, Raw()) for name in _names(struct)]
+    return msgspec.json.Decoder(msgspec.defstruct("KnownFields", fields, forbid_unknown_fields=is_closed))
+
+
+def _find_in_list(value: bytes, info: inspect.ListType, path: str) -> Iterator[Fault]:
+    if info.max_length is None:
+        raise TypeError(f"no limit in {info!r}")
+    if _kind(value) != _ARRAY:
+        yield Fault(path, f"must be an array, not {_kind(value)}")
+        return
+    items = first_items(value, info.max_length)
+    if len(items) > info.max_length:
+        yield Fault(path, f"must have at most {info.max_length} items")
+        return
+    if info.min_length and not items:
+        yield Fault(path, "must not be empty")
+    for index, item in enumerate(items):
+        yield from _find(item, info.item_type, f"{path}[{index}]")
+
+
+def _find_in_text(value: bytes, info: inspect.StrType, path: str) -> Iterator[Fault]:
+    if _kind(value) != _STRING:
+        yield Fault(path, f"must be a string, not {_kind(value)}")
+        return
+    text = _text(value)
+    if info.min_length and not text:
+        yield Fault(path, "must not be empty")
+    elif info.max_length is not None and len(text) > info.max_length:
+        yield Fault(path, f"must have at most {info.max_length} characters, not {len(text)}")
+    elif NOT_TEXT.search(text):
+        yield from (Fault(path, f"must not hold {what}") for what, found in _FORBIDDEN.items() if found.search(text))
+
+
+_RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] = {
     inspect.StructType: _find_in_struct,
     inspect.ListType: _find_in_list,
     inspect.StrType: _find_in_text,
@@ -198,40 +301,24 @@ _RULES: dict[type[inspect.Type], Callable[[Any, Any, str], list[Fault]]] = {
 }
 
 
-def _find_outside_length(length: int, least: int | None, most: int | None, path: str, unit: str) -> list[Fault]:
-    if least and length < least:
-        return [Fault(path, "must not be empty")]
-    if most is not None and length > most:
-        return [Fault(path, f"must have at most {most} {unit}, not {length}")]
-    return []
-
-
-def _find_outside(value: float, info: inspect.IntType | inspect.FloatType, path: str) -> list[Fault]:
+def _find_outside(value: float, info: inspect.IntType | inspect.FloatType, path: str) -> Iterator[Fault]:
     if isinstance(value, float) and not math.isfinite(value):
-        return [Fault(path, "is too large a number")]
-    if info.ge is not None and value < info.ge:
-        return [Fault(path, f"must be at least {info.ge}")]
-    if info.le is not None and value > info.le:
-        return [Fault(path, f"must be at most {info.le}")]
-    return []
+        yield Fault(path, "is too large a number")
+    elif info.ge is not None and value < info.ge:
+        yield Fault(path, f"must be at least {info.ge}")
+    elif info.le is not None and value > info.le:
+        yield Fault(path, f"must be at most {info.le}")
 
 
-def _shown(name: str) -> str:
-    """A caller's own field name, cut and made printable: it goes back into a problem document."""
+def shown(name: str) -> str:
+    """Return a caller's own name, cut to 64 characters and made printable: the problem document contains it."""
     return name[:64].encode("ascii", "backslashreplace").decode()
 
 
-def _name(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+_STRING, _ARRAY, _OBJECT, _BOOLEAN, _NUMBER = "a string", "an array", "an object", "a boolean", "a number"
+_KINDS = {b'"': _STRING, b"[": _ARRAY, b"{": _OBJECT, b"t": _BOOLEAN, b"f": _BOOLEAN, b"n": "null"}
+
+
+def _kind(value: bytes) -> str:
+    """Return the kind of a JSON value. Its first byte tells."""
+    return _KINDS.get(value[:1], _NUMBER)

@@ -22,7 +22,8 @@ The status of an error is written here and nowhere else. A problem document (RFC
 fields alone, so no internal text, path or trace can reach a body.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 import msgspec
@@ -33,6 +34,19 @@ class Fault(msgspec.Struct, frozen=True):
 
     path: str
     detail: str
+
+
+MAX_FAULTS = 100
+_MAX_COUNTED = 1000
+
+
+def _list_faults(faults: Iterable[Fault]) -> list[Fault]:
+    """Return the first 100 of *faults*, and where there are more a last one that says how many, counting up to 1000."""
+    found = iter(faults)
+    listed, more = list(islice(found, MAX_FAULTS)), sum(1 for _ in islice(found, _MAX_COUNTED))
+    if not more:
+        return listed
+    return [*listed, Fault("$", f"and {more} more" if more < _MAX_COUNTED else f"and at least {more} more")]
 
 
 class ServingError(Exception):
@@ -47,14 +61,14 @@ class ServingError(Exception):
         self,
         detail: str | None = None,
         *,
-        faults: Sequence[Fault] = (),
+        faults: Iterable[Fault] = (),
         retry_after_s: float | None = None,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """*detail* is shown to the caller: a sentence about the request, never about our insides."""
         super().__init__(detail or self.title)
         self.detail = detail
-        self.faults = tuple(faults)
+        self.faults = tuple(_list_faults(faults))
         self.retry_after_s = retry_after_s
         self.headers = tuple(headers)
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 from typing import Annotated
 
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from chassis.wire.decoding import NOT_TEXT, Decoder
-from chassis.wire.problems import InvalidRequestError, NotJsonError
+from chassis.wire.decoding import NOT_READ, NOT_TEXT, Decoder
+from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError
 from recsys.contracts import wire
 
 
@@ -58,13 +59,12 @@ def test_what_is_no_json_is_told_apart(body):
 
 def test_all_faults_come_at_once():
     """Every fault of a body is listed with its JSON path."""
-    body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null,"d"],"on":"yes","other":1}'
+    body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null],"on":"yes","other":1}'
     assert faults(body) == {
         "$.name": "is missing",
         "$.count": "must be at least 1",
         "$.inner.number": "must be at most 1",
         "$.inner.x": "is not a known field",
-        "$.items": "must have at most 3 items, not 4",
         "$.items[0]": "must be a string, not a number",
         "$.items[2]": "must be a string, not null",
         "$.on": "must be true or false, not a string",
@@ -98,8 +98,6 @@ def test_integers_are_taken_literally(text, detail):
         ("abcdef", "must have at most 5 characters, not 6"),
         (r"\u0000", "must not hold control characters"),
         (r"a\nb", "must not hold control characters"),
-        (r"\ud800", "must not hold unpaired surrogates"),
-        (r"x\udfff", "must not hold unpaired surrogates"),
         (r"\u0085", "must not hold control characters"),
         ("\x7f", "must not hold control characters"),
         ("a\x80", "must not hold control characters"),
@@ -114,6 +112,26 @@ def test_integers_are_taken_literally(text, detail):
 def test_text_is_characters(name, detail):
     """Strings within the length may hold anything but control characters, unpaired surrogates and noncharacters."""
     assert faults(f'{{"name":"{name}"}}'.encode()) == {"$.name": detail}
+
+
+@pytest.mark.parametrize("name", [r"\ud800", r"x\udfff", r"\uD83D", r"\ud800\ud800"])
+def test_unpaired_surrogates_are_a_fault_of_the_whole_body(name):
+    """The body is JSON, so the answer is 422; the JSON reader cannot say in which text the half pair is."""
+    assert faults(f'{{"name":"{name}"}}'.encode()) == {"$": "must not hold unpaired surrogates"}
+
+
+def test_an_over_long_array_is_one_fault():
+    """The items of an over-long array are not looked at, however wrong they are."""
+    for count in (4, 5000):
+        body = json.dumps({"name": "a", "items": [1] * count, "other": 1}).encode()
+        assert faults(body) == {"$.items": "must have at most 3 items", "$.other": "is not a known field"}
+
+
+def test_an_over_long_text_is_one_fault():
+    """Its characters are not looked at."""
+    assert faults(rb'{"name":"\u0000\u0000\u0000\u0000\u0000\u0000"}') == {
+        "$.name": "must have at most 5 characters, not 6"
+    }
 
 
 def test_escapes_that_mean_something_printable_pass():
@@ -141,16 +159,38 @@ def test_the_body_must_be_an_object(body, what):
     assert faults(body) == {"$": f"must be an object, not {what}"}
 
 
-def test_a_huge_number_of_faults_is_cut():
-    """A body with thousands of faults is answered with the first hundred."""
-    body = json.dumps({"name": "a", **{f"x{n}": n for n in range(5000)}}).encode()
-    assert len(faults(body)) == 100
+@pytest.mark.parametrize(("count", "last"), [(100, None), (101, "and 1 more"), (990, "and 890 more")])
+def test_a_huge_number_of_faults_is_cut(count, last):
+    """A body with many faults is answered with the first hundred, and the number of the others."""
+    found = faults(json.dumps({"name": "a", **{f"x{n}": n for n in range(count)}}).encode())
+    assert len(found) == min(count, 101)
+    assert found.get("$") == last
+
+
+def test_counting_faults_ends():
+    """After a thousand faults that are not listed, the answer gives a lower bound."""
+    error = InvalidRequestError(faults=(Fault(f"$[{number}]", "is wrong") for number in itertools.count()))
+    assert (len(error.faults), error.faults[-1]) == (101, Fault("$", "and at least 1000 more"))
+
+
+def test_of_very_many_unknown_fields_the_first_is_named():
+    """An object with more names than any contract has is not kept in memory."""
+    body = json.dumps({"name": "a", **{f"x`{n}": n for n in range(5000)}}).encode()
+    assert faults(body) == {"$.x`0": "is not a known field"}
 
 
 def test_a_field_name_is_made_printable():
     """A caller's own field name goes into the answer cut and escaped."""
-    body = ('{"name":"a","' + "y" * 1000 + '":1,"\\ud800":2}').encode()
-    assert set(faults(body)) == {"$." + "y" * 64, "$.\\ud800"}
+    body = ('{"name":"a","' + "y" * 1000 + '":1,"\\u0001é":2}').encode()
+    assert set(faults(body)) == {"$." + "y" * 64, "$.\x01\\xe9"}
+
+
+def test_the_members_of_a_batch_are_decoded_one_by_one():
+    """Each is a value or an error; after 8 KiB of refused members, the rest are refused unread."""
+    good, bad = msgspec.Raw(b'{"name":"a"}'), msgspec.Raw(json.dumps({"name": "b" * 3000}).encode())
+    results = decoder.decode_each([bad, good, bad, bad, good, bad])
+    assert [type(each) for each in results] == [InvalidRequestError, Sample, *[InvalidRequestError] * 4]
+    assert [each.detail for each in results[3:]] == [None, NOT_READ, NOT_READ]
 
 
 values = st.recursive(

@@ -1,0 +1,158 @@
+"""Bodies that are made to cost the reader time: refusing them costs little more than receiving them."""
+
+import json
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from chassis.wire import cloudevents
+from chassis.wire.problems import ServingError
+from recsys.contracts import wire
+
+pytestmark = pytest.mark.may_block
+
+MIB = 2**20
+STRUCTURED = [(b"content-type", b"application/cloudevents+json")]
+BATCH = [(b"content-type", b"application/cloudevents-batch+json")]
+EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"t"'
+
+
+def array(item: str, *, length_bytes: int) -> str:
+    """A JSON array of equal items."""
+    return f"[{','.join([item] * (length_bytes // (len(item.encode()) + 1)))}]"
+
+
+def names(count_bytes: int) -> str:
+    """The members of a JSON object, all with different names."""
+    return ",".join(f'"{number:05x}":1' for number in range(count_bytes // 10))
+
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    **{
+        f"array of {item[:12]}": lambda n, item=item: array(item, length_bytes=n)  # type: ignore[misc]
+        for item in ("1", '"a"', '"ab"', "[]", "{}", "1.5", "1e9", "null", "true", '{"a":1}', '"\\u00e9"', '"é"')
+    },
+    "array of nested arrays": lambda n: array("[" * 400 + "]" * 400, length_bytes=n),
+    "array of long numbers": lambda n: array("9" * 4200, length_bytes=n),
+    "object": lambda n: f"{{{names(n)}}}",
+    "object with one name": lambda n: "{" + ",".join(['"a":1'] * (n // 6)) + "}",
+    "text": lambda n: '"' + "a" * n + '"',
+    "text of newlines": lambda n: '"' + "\\n" * (n // 2) + '"',
+    "text of controls": lambda n: '"' + "\\u0001" * (n // 6) + '"',
+    "text of half pairs": lambda n: '"' + "\\ud800" * (n // 6) + '"',
+    "text of emoji": lambda n: '"' + "😀" * (n // 4) + '"',
+    "number": lambda n: "9" * n,
+    "fraction": lambda n: "0." + "1" * n,
+    "space": lambda n: " " * n + "1",
+    "unfinished": lambda n: "[" + "1," * (n // 2),
+    "unfinished nesting": lambda n: "[" * n,
+}
+
+DOORS: dict[str, tuple[Callable[[bytes], Any], str]] = {
+    "recommend body": (wire.recommend_request.decode, "%s"),
+    "recommend user_id": (wire.recommend_request.decode, '{"user_id":%s}'),
+    "recommend top_k": (wire.recommend_request.decode, '{"user_id":"a","top_k":%s}'),
+    "recommend exclude": (wire.recommend_request.decode, '{"user_id":"a","exclude":%s}'),
+    "recommend unknown": (wire.recommend_request.decode, '{"user_id":"a","x":%s}'),
+    "recommend requests": (wire.recommend_batch.decode, '{"requests":%s,"x":1}'),
+    "features user_ids": (wire.features_batch.decode, '{"user_ids":%s,"x":1}'),
+    "rank history": (wire.rank_request.decode, '{"features":{},"history":%s}'),
+    "rank features": (wire.rank_request.decode, '{"features":%s,"history":[]}'),
+    "event document": (lambda body: cloudevents.read_events(STRUCTURED, body), "%s"),
+    "event attribute": (lambda body: cloudevents.read_events(STRUCTURED, body), EVENT.decode() + ',"x":%s}'),
+    "event id": (lambda body: cloudevents.read_events(STRUCTURED, body), '{"id":%s}'),
+    "event batch": (lambda body: cloudevents.read_events(BATCH, body), "%s"),
+}
+
+
+def refuse(door: Callable[[bytes], Any], body: bytes) -> ServingError:
+    """The error that *door* refuses *body* with."""
+    with pytest.raises(ServingError) as caught:
+        door(body)
+    return caught.value
+
+
+def count_calls(act: Callable[[], object]) -> int:
+    """The number of calls of Python functions that *act* makes."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def peak_bytes(act: Callable[[], object]) -> int:
+    """The memory that *act* needs at its worst."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_refusal_costs_little_more_than_receiving_the_body(name: str) -> None:
+    """
+    Per MiB: a bounded number of Python calls, a few copies of the body in memory, and at most 100 faults and one more.
+
+    Prints the CPU time per MB of the slowest shapes.
+    """
+    door, template = DOORS[name]
+    times_ms: dict[str, float] = {}
+    for shape, make in SHAPES.items():
+        body = (template % make(MIB)).encode()
+        began = time.process_time()
+        try:
+            door(body)
+        except ServingError:
+            times_ms[shape] = (time.process_time() - began) * 1000 * 1e6 / len(body)
+        else:
+            continue
+        error = refuse(door, body)
+        assert len(error.faults) <= 101, shape
+        assert len(json.dumps(error.problem())) < 100_000, shape
+        assert count_calls(lambda: refuse(door, body)) < 20_000, shape  # noqa: B023
+        assert peak_bytes(lambda: refuse(door, body)) < 6 * MIB, shape  # noqa: B023
+    slowest = sorted(times_ms.items(), key=lambda each: -each[1])[:3]
+    print(f"{name}: CPU ms per MB refused:", ", ".join(f"{ms:.1f} ({shape})" for shape, ms in slowest))
+    assert times_ms
+
+
+MEMBERS = {
+    "1000 wrong ids": '{"user_id":"a","exclude":%s}' % array("1", length_bytes=2000),
+    "a wrong last id": '{"user_id":"a","exclude":%s,1]}' % array('"a"', length_bytes=3990)[:-1],
+    "a control last": '{"user_id":"a","exclude":%s,"\\u0001"]}' % array('"a"', length_bytes=3990)[:-1],
+    "unknown fields": "{%s}" % names(2000),
+}
+
+
+@pytest.mark.parametrize("shape", MEMBERS)
+def test_refusing_the_members_of_a_batch_is_bounded(shape: str) -> None:
+    """256 members that each take long to refuse: after 8 KiB of them, the rest are refused unread."""
+    body = f'{{"requests":{json.dumps([json.loads(MEMBERS[shape])] * wire.MAX_BATCH, separators=(",", ":"))}}}'.encode()
+
+    def decode() -> list[Any]:
+        return wire.recommend_request.decode_each(wire.recommend_batch.decode(body).requests)
+
+    began = time.process_time()
+    results = decode()
+    spent_ms = (time.process_time() - began) * 1000 * 1e6 / len(body)
+    assert all(isinstance(each, ServingError) for each in results)
+    assert len(results) == wire.MAX_BATCH
+    assert sum(len(wire.error_result(each)) for each in results) < 3 * len(body)
+    calls = count_calls(decode)
+    print(f"batch of {shape}: {spent_ms:.1f} CPU ms per MB, {calls} calls")
+    assert calls < 60_000
