@@ -16,12 +16,12 @@ from chassis.server.config import configure
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application
-from knbroker.queue import Queue
+from knbroker.queue import RESERVE_BYTES, Choice, Queue
 from kubeyaml.eventing import Routing
 from localkn import control
 
-_LIMITS = {"QUEUE_LIMIT": 100_000, "DELIVERIES_AT_ONCE": 32, "MAX_BODY_BYTES": 2 * 2**20}
-"""Deliveries that wait, deliveries of one Trigger under way, and the length of an event and of an answer."""
+_LIMITS = {"QUEUE_LIMIT": 100_000, "DELIVERIES_AT_ONCE": 32, "MAX_BODY_BYTES": 2 * 2**20, "RESERVE_BYTES": RESERVE_BYTES}
+"""Deliveries that wait, deliveries of one Trigger under way, the length of an event and of an answer, disk held back."""
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
@@ -32,16 +32,17 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     limits may be set by their names.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
-    queue = Queue(Path(environment["QUEUE"]), [trigger.name for trigger in routing.triggers])
-    limit, at_once, limit_bytes = (int(environment.get(name, default)) for name, default in _LIMITS.items())
+    limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
+    names = [trigger.name for trigger in routing.triggers]
+    queue = Queue(Path(environment["QUEUE"]), names, reserve_bytes=reserve_bytes)
     client = Client(limit_bytes=limit_bytes)
     broker = Broker(routing, queue, client, limit=limit, at_once=at_once)
 
     async def events(request: dict[str, Any]) -> dict[str, Any]:
         return await broker.figures(letters=request.get("letters", 1000))
 
-    async def redrive(request: dict[str, Any]) -> int:
-        return await broker.revive(trigger=request.get("trigger"), ids=request.get("ids"))
+    async def redrive(request: dict[str, Any]) -> dict[str, Any]:
+        return await broker.revive(Choice(request.get("trigger"), request.get("ids"), request.get("source")))
 
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:

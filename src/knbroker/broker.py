@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +16,10 @@ from knbroker import delivery as deciding
 from knbroker.client import Client
 from knbroker.cloudevents import Event, RawHeaders, RefusedEventError
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
-from knbroker.queue import Queue
+from knbroker.queue import Choice, NoRoomError, Queue
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
+from localkn.errors import RefusedError
 
 _TTL: Final = "knativebrokerttl"
 # Knative waits for ever; no Service may take longer than this.
@@ -71,6 +72,8 @@ class Broker:
             passed_on = deciding.in_trace_of(event, passed_on)
         try:
             await self._take_in(Stored(broker, event, ttl, passed_on))
+        except NoRoomError as error:
+            raise RefusedEventError("the broker's disk is full", status=507) from error
         except sqlite3.Error as error:
             raise RefusedEventError(f"the queue cannot be written: {error}", status=503) from error
 
@@ -83,11 +86,23 @@ class Broker:
                 for _ in range(self._at_once):
                     workers.create_task(self._work(due))
 
-    async def revive(self, *, trigger: str | None = None, ids: Sequence[str] | None = None) -> int:
-        """Deliver dead letters again: all, those of a Trigger, or those with an id among *ids*; return how many."""
-        revived = await self._queue.revive(trigger=trigger, ids=ids)
+    async def revive(self, choice: Choice) -> dict[str, Any]:
+        """
+        Deliver the dead letters again that *choice* names; return how many, and ids that none of them has.
+
+        Raises:
+            RefusedError: An id belongs to several sources and *choice* names none, or the queue cannot be written.
+        """
+        try:
+            sources = await self._queue.sources(choice) if choice.ids else {}
+            for event_id, several in sources.items():
+                if len(several) > 1:
+                    raise RefusedError(f"{event_id}: dead letters of {', '.join(several)}; say which with --source")
+            revived = await self._queue.revive(choice)
+        except sqlite3.Error as error:
+            raise RefusedError(f"the queue cannot be written: {error}; nothing was redriven") from error
         self._take_on(revived)
-        return len(revived)
+        return {"redriven": len(revived), "unknown": [each for each in choice.ids or () if each not in sources]}
 
     async def figures(self, *, letters: int) -> dict[str, Any]:
         """
@@ -96,6 +111,7 @@ class Broker:
         Counts are of all times, but for `unwanted`: events since the start of this process that no Trigger takes.
         """
         load = {"waiting": self._size, "limit": self._limit, "under_way": self._under_way, "unwanted": self._unwanted}
+        load |= {"has_room": self._queue.has_room}
         known = await self._queue.figures(letters=letters)
         triggers = {
             name: {"subscriber": trigger.subscriber, "dead_letter_sink": trigger.dead_letter_sink, **known.of(name)}
@@ -120,10 +136,10 @@ class Broker:
         attributes = {name: value for name, value in stored.event.attributes.items() if name != _TTL}
         arrived = Event({**attributes, "knativearrivaltime": dt.datetime.now(dt.UTC).isoformat()}, stored.event.data)
         names = [name for name, passes in self._filters[stored.broker] if passes(arrived.attributes)]
-        if not names:
-            self._unwanted += 1
         if names or cause:
             self._take_on(await self._queue.add(msgspec.structs.replace(stored, event=arrived), names, cause=cause))
+        if not names:
+            self._unwanted += 1
 
     async def _work(self, due: asyncio.Queue[Delivery]) -> None:
         while True:
@@ -140,15 +156,14 @@ class Broker:
         """Try once; return how it stands then, None where there is nothing left to do."""
         trigger = self._triggers[delivery.trigger]
         try:
-            failure = await self._deliver(delivery, trigger)
-            if failure is None:
-                return None
-            following = deciding.after(failure, delivery, trigger, now=time.monotonic())
-            await self._queue.put(following)
+            outcome = await self._deliver(delivery, trigger)
         except sqlite3.Error as error:
-            # Nothing has changed, so the event goes out again, even where it arrived.
-            print(f"the queue cannot be used: {error}", file=sys.stderr, flush=True)
+            print(f"the queue cannot be read: {error}", file=sys.stderr, flush=True)
             return msgspec.structs.replace(delivery, due_at=time.monotonic() + _DISK_PAUSE_S)
+        if outcome is None:
+            return None
+        following = deciding.after(outcome, delivery, trigger, now=time.monotonic())
+        await _record(lambda: self._queue.put(following))
         return None if following.is_dead else following
 
     async def _deliver(self, delivery: Delivery, trigger: Trigger) -> Failure | None:
@@ -159,7 +174,7 @@ class Broker:
             if isinstance(outcome, Event):
                 return await self._reply(outcome, stored, delivery)
             if outcome is None:
-                await self._queue.end(delivery)
+                await _record(lambda: self._queue.end(delivery))
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 - one event's trouble must not become all others'
@@ -183,5 +198,26 @@ class Broker:
             return deciding.refused_reply(stored, 400, "its knativebrokerttl is spent")
         if self._size >= 2 * self._limit:
             return deciding.refused_reply(stored, 503, "the queue is full")
-        await self._take_in(deciding.reply_of(stored, reply), cause=delivery)
+        try:
+            await _record(lambda: self._take_in(deciding.reply_of(stored, reply), cause=delivery))
+        except NoRoomError:
+            return deciding.refused_reply(stored, 507, "the disk is full")
         return None
+
+
+async def _record(write: Callable[[], Awaitable[None]]) -> None:
+    """
+    Carry out *write*, and again while the disk refuses it.
+
+    The subscriber has the event already: posting it a second time would not help. A worker that waits here takes no
+    other delivery, so no more than `at_once` of a Trigger are unrecorded.
+    """
+    is_told = False
+    while True:
+        try:
+            return await write()
+        except sqlite3.Error as error:
+            if not is_told:
+                print(f"the queue cannot be written, trying again: {error}", file=sys.stderr, flush=True)
+                is_told = True
+            await asyncio.sleep(_DISK_PAUSE_S)

@@ -18,7 +18,7 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
     Make the ASGI application of *broker*.
 
     An event is answered with 202 once it is durable, with 400 where it is malformed, 404 for an unknown Broker, 413
-    above *limit_bytes*, and 503 where it may be taken later. `/healthz` is 200.
+    above *limit_bytes*, 503 where it may be taken later, and 507 where the disk is full. `/healthz` is 200.
     """
 
     async def take(request: Request) -> Response:
@@ -34,7 +34,7 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
         except ClientDisconnectedError:
             return Response(status_code=499)  # It reaches nobody.
         except RefusedEventError as error:
-            later = {"retry-after": "1"} if error.status == 503 else None
+            later = {"retry-after": "1"} if error.status in {503, 507} else None
             return PlainTextResponse(f"{error}\n", error.status, headers=later)
         return Response(status_code=202)
 

@@ -3,9 +3,14 @@ What a broker must not forget: events, where they stand with each Trigger, and c
 
 Writes of one moment are one transaction (group commit), made durable before they count as done; reads of a row are
 short enough for the event loop.
+
+A full disk must not stop deliveries that are under way. So the queue holds back space (`Reserve`) and gives it up when
+a write finds the disk full: from then on it takes no events, and has room to record that deliveries ended. When the
+reserve fits on the disk again, it takes events again.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +22,19 @@ from msgspec import Struct, json
 
 from knbroker.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
+from knbroker.reserve import Reserve
 
-_SCHEMA: Final = """
+RESERVE_BYTES: Final = 16 * 2**20
+# The reserve has to hold two checkpoints and two batches: the write-ahead log may hold these and the database not yet.
+_BATCH_BYTES: Final = 2 * 2**20
+_CHECKPOINT_PAGES: Final = 256
+_RECOVERY_PAUSE_S: Final = 1.0
+_NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+_SCHEMA: Final = f"""
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
+PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};
 CREATE TABLE IF NOT EXISTS events (
   seq INTEGER PRIMARY KEY, broker TEXT NOT NULL, ttl INTEGER NOT NULL, accepted_at REAL NOT NULL,
   attributes TEXT NOT NULL, headers TEXT NOT NULL, data BLOB
@@ -49,14 +63,38 @@ _DEAD: Final = """
 SELECT trigger, dead_at, attributes, failure FROM deliveries JOIN events ON seq = event
 WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?
 """
-_REVIVE: Final = """
-UPDATE deliveries SET attempts = 0, due_at = 0, failure = 'null', dead_at = NULL
-WHERE dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND (?2 IS NULL OR event IN (
-  SELECT seq FROM events WHERE json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2))))
+_CHOSEN: Final = """
+dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND event IN (
+  SELECT seq FROM events
+  WHERE (?2 IS NULL OR json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2)))
+    AND (?3 IS NULL OR json_extract(attributes, '$.source') = ?3))
+"""
+_REVIVE: Final = f"""
+UPDATE deliveries SET attempts = 0, due_at = 0, failure = 'null', dead_at = NULL WHERE {_CHOSEN}
 RETURNING event, trigger
+"""
+_SOURCES: Final = f"""
+SELECT DISTINCT json_extract(attributes, '$.id'), json_extract(attributes, '$.source')
+FROM deliveries JOIN events ON seq = event WHERE {_CHOSEN}
 """
 
 Statement = tuple[str, Sequence[Any]]
+
+
+class NoRoomError(Exception):
+    """The disk is full, or so nearly that the reserve does not fit on it; the event was not taken in."""
+
+
+class Choice(Struct, frozen=True):
+    """Some dead letters: those of a Trigger, of events with some ids, of a source; all where nothing is said."""
+
+    trigger: str | None = None
+    ids: Sequence[str] | None = None
+    source: str | None = None
+
+    def values(self) -> list[str | None]:
+        """Return the values of the statements."""
+        return [self.trigger, json.encode(self.ids).decode() if self.ids is not None else None, self.source]
 
 
 class Figures(Struct, frozen=True):
@@ -90,20 +128,32 @@ class Queue:
         triggers: Names of all there are. What is on its way to others is forgotten, as with a deleted Trigger.
     """
 
-    def __init__(self, path: Path, triggers: Iterable[str]) -> None:
+    def __init__(self, path: Path, triggers: Iterable[str], *, reserve_bytes: int = RESERVE_BYTES) -> None:
+        # Without a busy timeout: waiting for a lock would stop the event loop.
         self._reader, self._writer = (
-            sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in "rw"
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0) for _ in "rw"
         )
+        # An earlier process's reserve is given up here, so that there is room for what follows.
+        self._reserve = Reserve(path.with_name(f"{path.name}.reserve"), reserve_bytes)
         self._writer.executescript(_SCHEMA)
         known = json.encode(list(triggers)).decode()
         self._writer.execute("DELETE FROM deliveries WHERE trigger NOT IN (SELECT value FROM json_each(?))", [known])
         self._writer.execute("DELETE FROM events WHERE seq NOT IN (SELECT event FROM deliveries)")
+        self._reserve.hold()
+        self._recover_at = 0.0
         (self._last,) = self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
         # Due times outlive this process and its clock.
         self._epoch = time.time() - time.monotonic()
         self._thread, self._lock = ThreadPoolExecutor(1, "queue"), asyncio.Lock()
         self._batch: list[Statement] = []
-        self._commit: asyncio.Task[None] | None = None
+        self._growing: list[Statement] = []
+        self._growing_bytes = 0
+        self._commit: asyncio.Task[sqlite3.Error | None] | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether events are taken in; not on a full disk."""
+        return self._reserve.is_held
 
     def pending(self) -> list[Delivery]:
         """Return what an earlier process left undelivered, oldest first; due as the wall clock says."""
@@ -129,8 +179,11 @@ class Queue:
             A delivery for each Trigger.
 
         Raises:
+            NoRoomError: The disk is full; nothing was taken in.
             sqlite3.Error: Nothing was taken in.
         """
+        if not (self._reserve.is_held or await self._recover()):
+            raise NoRoomError
         self._last += 1
         seq, event = self._last, stored.event
         statements: list[Statement] = [(_COUNT, ("accepted", stored.broker))]
@@ -139,7 +192,7 @@ class Queue:
             row = (seq, stored.broker, stored.ttl, time.time(), *texts, event.data)
             statements.append(("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row))
         statements += [("INSERT INTO deliveries VALUES (?, ?, 0, 0, 'null', NULL)", (seq, name)) for name in triggers]
-        await self._write(statements + (_ended(cause) if cause else []))
+        await self._grow(statements + (_ended(cause) if cause else []), size_bytes=len(event.data or b""))
         return [Delivery(seq, trigger) for trigger in triggers]
 
     async def end(self, delivery: Delivery) -> None:
@@ -152,10 +205,16 @@ class Queue:
         row = (delivery.attempts, delivery.due_at + self._epoch, failure, dead_at, delivery.event, delivery.trigger)
         await self._write([(_UPDATE, row), (_COUNT, ("failed", delivery.trigger))])
 
-    async def revive(self, *, trigger: str | None, ids: Sequence[str] | None) -> list[Delivery]:
-        """Make dead letters deliveries again: all, those of a Trigger, or those of events with some ids."""
-        rows = await self._query(_REVIVE, [trigger, json.encode(ids).decode() if ids is not None else None])
-        return [Delivery(event, trigger) for event, trigger in sorted(rows)]
+    async def sources(self, choice: Choice) -> dict[str, list[str]]:
+        """Return the sources of the dead letters that *choice* names, by event id."""
+        found: dict[str, list[str]] = {}
+        for event_id, source in await self._query(_SOURCES, choice.values()):
+            found.setdefault(event_id, []).append(source)
+        return found
+
+    async def revive(self, choice: Choice) -> list[Delivery]:
+        """Make the dead letters that *choice* names deliveries again."""
+        return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
 
     async def figures(self, *, letters: int) -> "Figures":
         """Count, and describe the newest dead letters, so many of them."""
@@ -177,24 +236,62 @@ class Queue:
     async def _write(self, statements: Iterable[Statement]) -> None:
         """Return once *statements* are durable, together with all others of the same moment."""
         self._batch += statements
+        await asyncio.shield(self._committing())
+
+    async def _grow(self, statements: Iterable[Statement], *, size_bytes: int) -> None:
+        """Do the same with statements that the queue grows by; on a full disk they fail alone."""
+        while self._growing_bytes and self._growing_bytes + size_bytes > _BATCH_BYTES:
+            with contextlib.suppress(sqlite3.Error):
+                await asyncio.shield(self._committing())
+        self._growing += statements
+        self._growing_bytes += size_bytes
+        if error := await asyncio.shield(self._committing()):
+            raise NoRoomError from error
+
+    def _committing(self) -> "asyncio.Task[sqlite3.Error | None]":
         if self._commit is None:
             self._commit = asyncio.create_task(self._commit_batch())
-        await asyncio.shield(self._commit)
+        return self._commit
 
-    async def _commit_batch(self) -> None:
+    async def _commit_batch(self) -> sqlite3.Error | None:
+        """Commit what has gathered; return the error where there was room only for what the queue does not grow by."""
         async with self._lock:
             # From here on the next batch gathers.
-            batch, self._batch, self._commit = self._batch, [], None
+            batch, growing, self._batch, self._growing = self._batch, self._growing, [], []
+            self._growing_bytes, self._commit = 0, None
             try:
-                # On the loop, because a thread would wait for the interpreter at each statement; the commit waits
-                # for the disk, so it does not stay here.
-                self._writer.execute("BEGIN IMMEDIATE")
-                for statement in batch:
-                    self._writer.execute(*statement)
-                await self._in_thread("COMMIT")
-            except BaseException:
-                self._writer.rollback()
-                raise
+                await self._transact([*batch, *growing])
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
+                    raise
+                self._reserve.release()
+                if batch:
+                    await self._transact(batch)
+                return error
+            return None
+
+    async def _transact(self, statements: Sequence[Statement]) -> None:
+        try:
+            # On the loop, because a thread would wait for the interpreter at each statement; the commit waits for the
+            # disk, so it does not stay here.
+            self._writer.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                self._writer.execute(*statement)
+            await self._in_thread("COMMIT")
+        except BaseException:
+            self._writer.rollback()
+            raise
+
+    async def _recover(self) -> bool:
+        """Take the reserve again if it fits on the disk; look once a second."""
+        async with self._lock:
+            if not self._reserve.is_held and time.monotonic() >= self._recover_at:
+                self._recover_at = time.monotonic() + _RECOVERY_PAUSE_S
+                with contextlib.suppress(sqlite3.Error):
+                    # The log holds space of the reserve's.
+                    await self._in_thread("PRAGMA wal_checkpoint(TRUNCATE)")
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._reserve.hold)
+            return self._reserve.is_held
 
     async def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         async with self._lock:

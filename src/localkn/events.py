@@ -20,6 +20,7 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     redrive.add_argument("id", nargs="*", help="ids of events")
     redrive.add_argument("--all", action="store_true", help="all of them")
     redrive.add_argument("--trigger", metavar="[NAMESPACE/]NAME", help="those of one Trigger")
+    redrive.add_argument("--source", help="those of one source: an id is unique within its source only")
     redrive.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for machines")
     redrive.set_defaults(verb=_redrive)
 
@@ -30,19 +31,26 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _redrive(arguments: argparse.Namespace) -> None:
-    if not (arguments.id or arguments.all or arguments.trigger):
-        raise RefusedError("which dead letters? Give ids, --trigger NAME or --all")
+    if not (arguments.id or arguments.all or arguments.trigger or arguments.source):
+        raise RefusedError("which dead letters? Give ids, --trigger NAME, --source URI or --all")
     name = arguments.trigger
     trigger = f"default/{name}" if name and "/" not in name else name
-    place = arguments.state_dir.socket("control")
-    count = control.call(place, "redrive", trigger=trigger, ids=arguments.id or None)
-    print(json.dumps({"redriven": count}) if arguments.json else f"{count} dead letters are on their way again")
+    chosen = {"trigger": trigger, "ids": arguments.id or None, "source": arguments.source}
+    answer = control.call(arguments.state_dir.socket("control"), "redrive", **chosen)
+    count, unknown = answer["redriven"], answer["unknown"]
+    print(json.dumps(answer) if arguments.json else f"{count} dead letters are on their way again")
+    if unknown:
+        raise RefusedError(f"no dead letter has the id {', '.join(unknown)}; `events` lists them")
+    if not count:
+        raise RefusedError("no dead letter matches; `events` lists them")
 
 
 def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     for broker, accepted in figures["brokers"].items():
         yield f"Broker {broker}: {accepted} events accepted"
     yield f"{figures['waiting']} deliveries of {figures['limit']} wait, {figures['under_way']} are under way"
+    if not figures["has_room"]:
+        yield "the disk is full: no events are accepted until there is room"
     if figures["unwanted"]:
         yield f"{figures['unwanted']} events were for no Trigger and are gone"
     for name, trigger in figures["triggers"].items():

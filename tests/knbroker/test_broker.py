@@ -15,9 +15,10 @@ from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.cloudevents import Event, RefusedEventError
 from knbroker.delivery import Delivery, Stored
-from knbroker.queue import Queue
+from knbroker.queue import Choice, Queue
 from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Routing, Trigger
+from localkn.errors import RefusedError
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
 EVENT = Event(NEEDED, b"{}")
@@ -230,8 +231,8 @@ async def test_a_refused_event_is_a_dead_letter_once(tmp_path: Path) -> None:
         (letter,) = (await idle(broker))["dead_letters"]
         assert letter["failure"] == {"destination": "http://a", "code": 422, "reason": "no item"}
         assert (letter["event"]["id"], letter["trigger"]) == ("1", "ns/a")
-        assert await broker.revive(ids=["other"]) == 0
-        assert await broker.revive() == 1
+        assert await broker.revive(Choice(ids=["other"])) == {"redriven": 0, "unknown": ["other"]}
+        assert await broker.revive(Choice()) == {"redriven": 1, "unknown": []}
         await subscribers.until(2)
         figures = await idle(broker)
     assert (figures["dead_letters"], figures["triggers"]["ns/a"]["delivered"]) == ([], 1)
@@ -315,8 +316,8 @@ async def test_what_an_earlier_process_left_is_not_held_up_by_its_clock(
         await subscribers.until(1)
 
 
-async def test_a_disk_that_fails_at_the_end_delivers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Better twice than never: the subscriber knows the event by its id."""
+async def test_a_disk_that_fails_at_the_end_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The subscriber has the event; it is the record that is missing, so that is repeated and not the delivery."""
     monkeypatch.setattr("knbroker.broker._DISK_PAUSE_S", 0.001)
     async with running(tmp_path, subscribers := Subscribers()) as broker:
         end, calls = broker._queue.end, []
@@ -329,8 +330,32 @@ async def test_a_disk_that_fails_at_the_end_delivers_again(tmp_path: Path, monke
 
         monkeypatch.setattr(broker._queue, "end", fail_once)
         await broker.accept("ns/b", EVENT, [])
-        await subscribers.until(2)
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
+    assert (len(calls), len(subscribers.posts)) == (2, 1)
+
+
+async def test_an_id_of_several_sources_is_redriven_for_one(tmp_path: Path) -> None:
+    """An id is unique within its source, so the sender of the request says which source it means."""
+    async with running(tmp_path, Subscribers([answer(400)] * 2)) as broker:
+        for source in ("/s", "/t"):
+            await broker.accept("ns/b", EVENT.extended(source=source), [])
+        assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 2
+        with pytest.raises(RefusedError, match="1: dead letters of /s, /t; say which with --source"):
+            await broker.revive(Choice(ids=["1"]))
+        assert await broker.revive(Choice(ids=["1"], source="/t")) == {"redriven": 1, "unknown": []}
+        assert await broker.revive(Choice(source="/t")) == {"redriven": 0, "unknown": []}
+        assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
+
+
+async def test_a_redrive_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """With the reason, and the dead letter stays."""
+    async with running(tmp_path, Subscribers([answer(400)])) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        await idle(broker)
+        broker._queue._writer.execute("PRAGMA query_only = ON")
+        with pytest.raises(RefusedError, match="cannot be written"):
+            await broker.revive(Choice())
+        assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
 
 
 async def test_deliveries_go_out_side_by_side_but_not_all_at_once(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_its_life(broker: "subprocess.Popen[bytes]", port: int, tmp_path: Path) 
             assert time.monotonic() < deadline
         (letter,) = figures["dead_letters"]
         assert letter["failure"]["reason"].startswith("dispatch error: ConnectionRefusedError")
-        assert control.call(socket, "redrive") == 1
+        assert control.call(socket, "redrive") == {"redriven": 1, "unknown": []}
     broker.send_signal(signal.SIGTERM)
     assert broker.wait(timeout=20) in {0, -signal.SIGTERM}
     with pytest.raises(PlatformError):

@@ -95,8 +95,12 @@ def test_dead_letters_are_shown_and_redriven(events: Events) -> None:
     assert "answered 422" in shown
     assert "1 dead letters" in shown
     assert events.trigger("bad")["failed"] == 1
-    assert "Give ids, --trigger NAME or --all" in events.platform.run("events", "redrive").stderr
-    assert json.loads(events.platform.run("events", "redrive", "nobody", "--json").stdout) == {"redriven": 0}
+    assert "Give ids, --trigger NAME, --source URI or --all" in events.platform.run("events", "redrive").stderr
+    missed = events.platform.run("events", "redrive", "other", "--json")
+    assert (missed.returncode, json.loads(missed.stdout)) == (1, {"redriven": 0, "unknown": ["other"]})
+    assert "no dead letter has the id other" in missed.stderr
+    missed = events.platform.run("events", "redrive", "--source", "/other")
+    assert (missed.returncode, missed.stderr) == (1, "no dead letter matches; `events` lists them\n")
     for number, how in enumerate((["poison"], ["--trigger", "bad"], ["--all"]), 2):
         assert "1 dead letters are on their way again" in events.platform.run("events", "redrive", *how).stdout
         failed_again = (number, 1)
