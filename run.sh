@@ -189,7 +189,7 @@ run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [-
   python -m tools.send_event --state-dir "$STATE" "${REST[@]}"
 }
 
-run_events() { # [--json] | redrive ID...|--trigger NAME|--all: show the broker's queues and dead letters, or redeliver them
+run_events() { # [--json] | redrive ID...|--trigger NAME|--source URI|--all: show the broker's queues and dead letters, or redeliver them
   ensure local
   options "$@"
   python -m localkn events --state-dir "$STATE/platform" "${REST[@]}"

@@ -8,8 +8,8 @@ from chassis.batching.grouping import Grouper
 from chassis.batching.queue import BatchLimits
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
-from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
+from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
 from recsys import metrics
 from recsys.contracts import events
@@ -85,7 +85,7 @@ def read_interaction(event: CloudEvent) -> Interaction:
     moment = event.time
     if data.time is not None:
         try:
-            moment = cloudevents.parse_time(data.time)
+            moment = parse_time(data.time)
         except ValueError:
             faults.append(Fault("$.time", "must be a timestamp (RFC 3339)"))
     seconds = _seconds(moment) if moment else time.time()

@@ -20,7 +20,12 @@ from knbroker.queue import RESERVE_BYTES, Choice, Queue
 from kubeyaml.eventing import Routing
 from localkn import control
 
-_LIMITS = {"QUEUE_LIMIT": 100_000, "DELIVERIES_AT_ONCE": 32, "MAX_BODY_BYTES": 2 * 2**20, "RESERVE_BYTES": RESERVE_BYTES}
+_LIMITS = {
+    "QUEUE_LIMIT": 100_000,
+    "DELIVERIES_AT_ONCE": 32,
+    "MAX_BODY_BYTES": 2 * 2**20,
+    "RESERVE_BYTES": RESERVE_BYTES,
+}
 """Deliveries that wait, deliveries of one Trigger under way, the length of an event and of an answer, disk held back."""
 
 

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
+from chassis.wire.cloudevents import Event
+from chassis.wire.headers import RawHeaders
 from knbroker import delivery as deciding
 from knbroker.client import Client
-from knbroker.cloudevents import Event, RawHeaders, RefusedEventError
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
+from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, NoRoomError, Queue
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
@@ -25,6 +27,11 @@ _TTL: Final = "knativebrokerttl"
 # Knative waits for ever; no Service may take longer than this.
 _LONGEST_S: Final = 600.0
 _DISK_PAUSE_S: Final = 1.0
+# The headers of a delivery are the sender's, the attributes' and the broker's own; together they must fit into 64 KiB
+# and 100 headers, which is what Envoy and the functions take.
+_PASSED_ON_COUNT: Final = 16
+_PASSED_ON_CHARACTERS: Final = 8192
+_SHOWN: Final = 128
 # As Knative passes on, and the trace context, which there goes through its own tracing.
 _PASSED_ON: Final = re.compile(r"x-request-id|traceparent|tracestate|knative-.*|x-b3-.*")
 
@@ -59,7 +66,7 @@ class Broker:
             RefusedEventError: It is not taken; nothing of it is kept.
         """
         if broker not in self._filters:
-            raise RefusedEventError(f"there is no Broker {broker}", status=404)
+            raise RefusedEventError(f"there is no Broker {broker[:_SHOWN]}", status=404)
         given = str(event.attributes.get(_TTL, ""))
         ttl = int(given) - 1 if re.fullmatch(r"-?\d{1,9}", given) else FIRST_TTL
         if ttl < 1:
@@ -67,7 +74,7 @@ class Broker:
         if self._size >= self._limit:
             raise RefusedEventError("the queue is full", status=503)
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        passed_on = [(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)]
+        passed_on = _within_limits([(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)])
         if all(name != TRACEPARENT for name, _ in passed_on):
             passed_on = deciding.in_trace_of(event, passed_on)
         try:
@@ -203,6 +210,18 @@ class Broker:
         except NoRoomError:
             return deciding.refused_reply(stored, 507, "the disk is full")
         return None
+
+
+def _within_limits(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the first of *headers*, as many as a delivery has room for; the event counts, not the rest of them."""
+    kept: list[tuple[str, str]] = []
+    room = _PASSED_ON_CHARACTERS
+    for name, value in headers[:_PASSED_ON_COUNT]:
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        kept.append((name, value))
+    return kept
 
 
 async def _record(write: Callable[[], Awaitable[None]]) -> None:

@@ -16,7 +16,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from knbroker.cloudevents import Event, MalformedEventError, RawHeaders, read, write
+from chassis.wire.cloudevents import Event, explain, read, write
+from chassis.wire.headers import RawHeaders
+from chassis.wire.problems import Rejected
 from kubeyaml.eventing import Trigger
 
 FIRST_TTL: Final = 255
@@ -117,8 +119,8 @@ def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Ev
         return None
     try:
         reply = read(headers, body)
-    except MalformedEventError as error:
-        return Failure(request.url, _NO_EVENT, f"the reply is malformed: {error}".encode()[:_ERROR_BYTES])
+    except Rejected as error:
+        return Failure(request.url, _NO_EVENT, f"the reply is malformed: {explain(error)}".encode()[:_ERROR_BYTES])
     if reply is None and body:
         said = b"the answer is neither empty nor an event: " + body
         return Failure(request.url, _NO_EVENT, said[:_ERROR_BYTES])

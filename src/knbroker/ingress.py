@@ -8,9 +8,10 @@ from starlette.types import Lifespan
 
 from chassis.server.body import read_body
 from chassis.server.caller_watch import ClientDisconnectedError
-from chassis.wire.problems import BodyTooLargeError
+from chassis.wire.cloudevents import explain, read
+from chassis.wire.problems import BodyTooLargeError, Rejected
 from knbroker.broker import Broker
-from knbroker.cloudevents import RefusedEventError, read
+from knbroker.errors import RefusedEventError
 
 
 def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
@@ -33,6 +34,8 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
             return PlainTextResponse(f"an event may have {limit_bytes} bytes\n", 413)
         except ClientDisconnectedError:
             return Response(status_code=499)  # It reaches nobody.
+        except Rejected as error:
+            return PlainTextResponse(f"{explain(error)}\n", 400)
         except RefusedEventError as error:
             later = {"retry-after": "1"} if error.status in {503, 507} else None
             return PlainTextResponse(f"{error}\n", error.status, headers=later)

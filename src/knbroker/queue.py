@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from msgspec import Struct, json
 
-from knbroker.cloudevents import Event
+from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.reserve import Reserve
 
@@ -28,10 +28,12 @@ RESERVE_BYTES: Final = 16 * 2**20
 # The reserve has to hold two checkpoints and two batches: the write-ahead log may hold these and the database not yet.
 _BATCH_BYTES: Final = 2 * 2**20
 _CHECKPOINT_PAGES: Final = 256
+_VACUUM_PAGES: Final = 512
 _RECOVERY_PAUSE_S: Final = 1.0
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _SCHEMA: Final = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};
@@ -69,6 +71,7 @@ dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND event IN (
   WHERE (?2 IS NULL OR json_extract(attributes, '$.id') IN (SELECT value FROM json_each(?2)))
     AND (?3 IS NULL OR json_extract(attributes, '$.source') = ?3))
 """
+# ruff: noqa: S608 - only constants are joined
 _REVIVE: Final = f"""
 UPDATE deliveries SET attempts = 0, due_at = 0, failure = 'null', dead_at = NULL WHERE {_CHOSEN}
 RETURNING event, trigger
@@ -288,7 +291,8 @@ class Queue:
             if not self._reserve.is_held and time.monotonic() >= self._recover_at:
                 self._recover_at = time.monotonic() + _RECOVERY_PAUSE_S
                 with contextlib.suppress(sqlite3.Error):
-                    # The log holds space of the reserve's.
+                    # Delivered events still take space in the file, and what was written since in the log.
+                    await self._in_thread(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
                     await self._in_thread("PRAGMA wal_checkpoint(TRUNCATE)")
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._reserve.hold)
             return self._reserve.is_held

@@ -1,5 +1,6 @@
 """Disk space that is held back for the writes that must not fail."""
 
+import os
 from pathlib import Path
 
 
@@ -7,7 +8,8 @@ class Reserve:
     """
     A file that takes *size_bytes* of the disk; removing it makes room.
 
-    The space is written, not only allocated: not every system and file system can promise room for a file.
+    The space is written, not only allocated: not every system and file system can promise room for a file. It is taken
+    only where a quarter as much stays free, so that the next write does not need it again.
     """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
@@ -20,7 +22,8 @@ class Reserve:
         if self.is_held:
             return True
         try:
-            self._path.write_bytes(bytes(self._size_bytes))
+            self._path.write_bytes(bytes(self._size_bytes * 5 // 4))
+            os.truncate(self._path, self._size_bytes)
             self.is_held = True
         except OSError:
             self.release()

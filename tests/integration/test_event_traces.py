@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from chassis.wire.cloudevents import Event
 from knbroker.broker import Broker
 from knbroker.client import Client
-from knbroker.cloudevents import Event
 from knbroker.queue import Queue
 from kubeyaml.eventing import Routing, Trigger
 from tests.chassis.telemetry.test_tracing import CALLER, TREE, Stand

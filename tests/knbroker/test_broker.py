@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from chassis.wire.cloudevents import Event
 from chassis.wire.httpclient import Answer
 from knbroker.broker import Broker
 from knbroker.client import Client
-from knbroker.cloudevents import Event, RefusedEventError
 from knbroker.delivery import Delivery, Stored
+from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, Queue
 from kubeyaml.eventing import Delivery as Policy
 from kubeyaml.eventing import Routing, Trigger
@@ -111,6 +112,17 @@ async def test_half_a_trace_gives_way_to_the_event_s_own(tmp_path: Path) -> None
     event = EVENT.extended(traceparent=TRACE, tracestate="y=2")
     await broker.accept("ns/b", event, [(b"tracestate", b"x=1"), (b"x-request-id", b"7")])
     assert queue.read(1).headers == [("x-request-id", "7"), ("traceparent", TRACE), ("tracestate", "y=2")]
+    await queue.close()
+
+
+async def test_headers_that_do_not_fit_are_dropped(tmp_path: Path) -> None:
+    """An event is never lost for the headers that come with it; a delivery has room for some of them."""
+    queue = Queue(tmp_path / "q.db", ["ns/a"])
+    broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=10, at_once=1)
+    await broker.accept("ns/b", EVENT, [(b"knative-%d" % number, b"x") for number in range(50)])
+    assert len(queue.read(1).headers) == 16
+    await broker.accept("ns/b", EVENT, [(b"x-request-id", b"7"), (b"knative-a", b"x" * 9000)])
+    assert queue.read(2).headers == [("x-request-id", "7")]
     await queue.close()
 
 

@@ -166,6 +166,13 @@ async def test_without_an_answer_it_is_an_error() -> None:
     ("said", "reason"),
     [
         (b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b"x" * 11, "longer than 10 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: " + b"a" * 70_000, "headers are longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + b"x: y\r\n" * 20_000, "headers are longer than 65536 bytes"),
+        (b"HTTP/1.1 103 Early content-length\r\n\r\n" * 2_000, "headers are longer than 65536 bytes"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx: content-length\r\n\r\n1;" + b"e" * 70_000,
+            "headers are longer than 65536 bytes",
+        ),
         (b"SMTP content-length\r\n\r\n", "not HTTP"),
         (UPGRADE, "not HTTP"),
         (b"HTTP/1.1 103 Early\r\n\r\n", "ended before the answer"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knbroker.cloudevents import Event
+from chassis.wire.cloudevents import Event
 from knbroker.delivery import (
     Delivery,
     Failure,
@@ -63,7 +63,7 @@ def test_an_event_in_a_success_is_a_reply() -> None:
     [
         ({}, b"OK", b"the answer is neither empty nor an event: OK"),
         ({"content-type": "application/json"}, b"{}", b"neither empty nor an event"),
-        ({"ce-specversion": "1.0"}, b"", b"the reply is malformed: id is missing"),
+        ({"ce-specversion": "1.0"}, b"", b"the reply is malformed: ce-id is missing"),
     ],
 )
 def test_other_text_in_a_success_is_a_failure(headers: dict[str, str], body: bytes, reason: bytes) -> None:

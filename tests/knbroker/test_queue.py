@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knbroker.cloudevents import Event
+from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import Choice, Queue
 

@@ -40,7 +40,7 @@ _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _INTEGER = re.compile(rb"-?\d{1,40}")
 _LONG_BYTES = 16 * 1024
 _MOST_NAMES = 1000
-MAX_REFUSED_BYTES = 8 * 1024
+MAX_REFUSED_BYTES = 4 * 1024
 NOT_READ = "was not read: the parts of the batch before it have too many faults"
 
 _skip = msgspec.json.Decoder(Raw).decode
@@ -84,7 +84,7 @@ class Decoder(Generic[T]):
         """
         Return each of *bodies*, the members of a batch, as the decoder's type or as the error it is refused with.
 
-        After 8 KiB of refused members the rest are refused unread: listing faults takes longer than decoding.
+        After 4 KiB of refused members the rest are refused unread: listing faults takes longer than decoding.
         """
         results: list[T | ServingError] = []
         refused_bytes = 0

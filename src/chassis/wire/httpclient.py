@@ -7,6 +7,7 @@ from typing import cast
 
 import httptools
 
+_HEAD_BYTES = 64 * 1024
 _DELIMITED = {b"content-length", b"transfer-encoding"}
 
 
@@ -24,6 +25,7 @@ class Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = bytearray()
         self.complete = self.lasting = False
+        self._received_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -34,12 +36,16 @@ class Answer:
             ConnectionError: It is no HTTP, or ends too early.
         """
         if data:
+            self._received_bytes += len(data)
             try:
                 self._parser.feed_data(data)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 if not self.complete:
                     raise ConnectionError("the answer is not HTTP/1.1") from error
                 self.lasting = False
+            # A body in chunks of a few bytes is as much framing as data; more of it is no honest answer.
+            if self._received_bytes - 2 * len(self.body) > _HEAD_BYTES:
+                raise ConnectionError(f"the answer's headers are longer than {_HEAD_BYTES} bytes")
         elif self.status >= 200 and not any(name in _DELIMITED for name, _ in self.headers):
             self.complete = True  # without a length, the answer ends with the connection
         else:

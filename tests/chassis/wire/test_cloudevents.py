@@ -9,8 +9,8 @@ from cloudevents.http import from_http
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent, derive_id, is_event, read_events, write_binary, write_structured
+from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import InvalidRequestError, NotJsonError, UnsupportedMediaTypeError
 
 REQUIRED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
@@ -119,7 +119,11 @@ def test_required_attributes(name, mode):
         ("Extra", "x"),
         ("my-ext", "x"),
         ("ext", "ctl\u0001"),
-        ("data_base64", "e30="),
+        ("data_base64", "?"),
+        ("id", "x" * 1025),
+        ("id", "é" * 513),
+        ("time", "2026-02-31T00:00:00Z"),
+        ("time", "2026-01-01T00:00:00+24:00"),
         ("count", 2**31),
         ("count", -(2**31) - 1),
         ("count", math.inf),
@@ -132,6 +136,32 @@ def test_every_attribute_has_its_rule(name, value):
     with pytest.raises(InvalidRequestError) as caught:
         structured({**REQUIRED, name: value})
     assert [fault.path for fault in caught.value.faults] == [f"$.{name}"]
+
+
+def test_an_event_fits_into_headers():
+    """A broker delivers what came in a document as headers, so their number and length are bounded in either mode."""
+    for attributes in ({f"x{n}": "a" for n in range(61)}, {"x": "a" * 32_800}, {"x": "€" * 4000}):
+        with pytest.raises(InvalidRequestError) as caught:
+            structured({**REQUIRED, **attributes})
+        assert [fault.path for fault in caught.value.faults] == ["$"]
+        assert (
+            "at most 64 attributes" in caught.value.faults[0].detail or "32768 bytes" in caught.value.faults[0].detail
+        )
+    assert structured({**REQUIRED, "data": "a" * 100_000}).data.startswith(b'"aaa')
+    with pytest.raises(InvalidRequestError, match="not valid") as caught:
+        structured({**REQUIRED, "x": "a" * 70_000, "data": {}})
+    assert "65536 bytes besides its data" in caught.value.faults[0].detail
+
+
+def test_data_may_come_in_base64():
+    """A document may carry JSON so; other data are refused by their media type."""
+    assert structured({**REQUIRED, "data_base64": "e30="}).data == b"{}"
+
+
+def test_quotes_are_a_quoted_string():
+    """A pair of them around a value is taken off; a single quote is part of the value."""
+    for text, subject in (('a"', 'a"'), ('"', '"'), ('"a"', "a"), (r'"a\"b"', 'a"b'), ('""a""', '"a"')):
+        assert binary({**REQUIRED, "subject": text}).subject == subject
 
 
 def test_null_is_absent():
@@ -221,8 +251,8 @@ def test_events_are_told_by_their_headers(headers, expected):
 def test_times_keep_their_moment():
     """Offsets, short and long fractions, lower case: the same moment, to the microsecond."""
     for text in ("2026-01-01T01:00:00.123456789+01:00", "2026-01-01t00:00:00.123456z"):
-        assert cloudevents.parse_time(text) == datetime(2026, 1, 1, 0, 0, 0, 123_456, UTC)
-    assert cloudevents.parse_time("2026-01-01T00:00:00.5-02:00") == datetime(
+        assert parse_time(text) == datetime(2026, 1, 1, 0, 0, 0, 123_456, UTC)
+    assert parse_time("2026-01-01T00:00:00.5-02:00") == datetime(
         2026, 1, 1, 0, 0, 0, 500_000, timezone(timedelta(hours=-2))
     )
 

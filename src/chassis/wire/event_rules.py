@@ -1,0 +1,162 @@
+"""
+The rules for the attributes of an event, the same for a broker and for a function.
+
+Source: CloudEvents 1.0.2, "Context Attributes" and "Type System". The limits are this project's: an event that a broker
+accepts in a document must fit into the headers of its delivery.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from chassis.wire.decoding import NOT_TEXT
+from chassis.wire.problems import Fault
+
+SPECVERSION = "1.0"
+MAX_ID_BYTES = 1024
+MAX_ATTRIBUTES = 64
+MAX_HEADER_BYTES = 32 * 1024
+
+Value = str | int | bool
+
+# RFC 3986: what a URI reference may contain; section 3: a scheme makes it absolute.
+_URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
+# RFC 3339, section 5.6.
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+# RFC 2045, section 5.1; ASCII throughout, because it becomes a header as it is.
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[ -~]*)?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]+")
+# HTTP binding 3.1.3.2: in a header, other characters than these are percent-encoded.
+_HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+def header_text(value: Value) -> str:
+    """Return the text of an attribute as a header carries it."""
+    return quote(str(value).lower() if isinstance(value, bool) else str(value), safe=_HEADER_SAFE)
+
+
+def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    """
+    Yield what is wrong with the attributes of an event.
+
+    Args:
+        attributes: By name; a value of another type than str, int or bool is a fault.
+        path: What stands before an attribute's name in a fault.
+    """
+    if len(attributes) > MAX_ATTRIBUTES:
+        yield Fault(path.rstrip(".-"), f"an event must have at most {MAX_ATTRIBUTES} attributes")
+        return
+    for name in (name for name in _REQUIRED if name not in attributes):
+        yield Fault(f"{path}{name}", "is missing (CloudEvents: REQUIRED)")
+    found = [Fault(f"{path}{_shown(name)}", reason) for name, reason in _find_broken(attributes)]
+    yield from found
+    if not found and _size_bytes(attributes) > MAX_HEADER_BYTES:
+        yield Fault(path.rstrip(".-"), f"the attributes must fit into headers of {MAX_HEADER_BYTES} bytes")
+
+
+def _find_broken(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in attributes.items():
+        if name in _RULES:
+            reason = _RULES[name](value)
+        elif _NAME.fullmatch(name):
+            reason = _check_value(value)
+        else:
+            reason = "an attribute's name must be lower-case letters and digits"
+        if reason:
+            yield name, reason
+
+
+def _size_bytes(attributes: Mapping[str, Value]) -> int:
+    return sum(len(name) + len(header_text(value)) for name, value in attributes.items())
+
+
+def _shown(name: str) -> str:
+    return name[:64].encode("ascii", "backslashreplace").decode()
+
+
+def _check_value(value: Any) -> str | None:
+    if not isinstance(value, Value):
+        return "must be a string, an integer or a boolean"
+    if isinstance(value, str) and NOT_TEXT.search(value):
+        return "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
+    if isinstance(value, int) and not -(2**31) <= value < 2**31:
+        return "must be an integer of 32 bits (CloudEvents: Integer)"
+    return None
+
+
+def _check_text(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return "must be a string that is not empty (CloudEvents: context attributes)"
+    return _check_value(value)
+
+
+def _check_specversion(value: Any) -> str | None:
+    return None if value == SPECVERSION else f"must be {SPECVERSION!r} (CloudEvents: specversion)"
+
+
+def _check_id(value: Any) -> str | None:
+    if reason := _check_text(value):
+        return reason
+    return None if len(value.encode()) <= MAX_ID_BYTES else f"must have at most {MAX_ID_BYTES} bytes"
+
+
+def _check_source(value: Any) -> str | None:
+    if reason := _check_text(value):
+        return reason
+    return None if _URI_REFERENCE.fullmatch(value) else "must be a URI reference (CloudEvents: source, RFC 3986)"
+
+
+def _check_schema(value: Any) -> str | None:
+    fits = isinstance(value, str) and _URI.fullmatch(value) and _URI_REFERENCE.fullmatch(value)
+    return None if fits else "must be an absolute URI (CloudEvents: dataschema, RFC 3986)"
+
+
+def _check_media_type(value: Any) -> str | None:
+    fits = isinstance(value, str) and _MEDIA_TYPE.fullmatch(value)
+    return None if fits else "must be a media type in ASCII (CloudEvents: datacontenttype, RFC 2046)"
+
+
+def _check_time(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return "must be a timestamp (CloudEvents: time, RFC 3339)"
+    try:
+        parse_time(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def parse_time(text: str) -> datetime:
+    """
+    Return an RFC 3339 timestamp as a moment; digits beyond microseconds are cut.
+
+    Raises:
+        ValueError: *text* is no timestamp, or of a moment that does not exist.
+    """
+    if not _TIMESTAMP.fullmatch(text):
+        raise ValueError("must be a timestamp (CloudEvents: time, RFC 3339)")
+    whole, point, rest = text.upper().replace("Z", "+00:00").partition(".")
+    if point:
+        # datetime keeps microseconds; RFC 3339 allows more digits, and fewer than six.
+        fraction, sign, offset = rest.partition(rest[-6])
+        whole += f".{fraction[:6].ljust(6, '0')}{sign}{offset}"
+    try:
+        return datetime.fromisoformat(whole)
+    except ValueError as error:
+        raise ValueError("must be a timestamp that exists (CloudEvents: time, RFC 3339)") from error
+
+
+_REQUIRED = ("specversion", "id", "source", "type")
+_RULES = {
+    "specversion": _check_specversion,
+    "id": _check_id,
+    "source": _check_source,
+    "type": _check_text,
+    "subject": _check_text,
+    "time": _check_time,
+    "datacontenttype": _check_media_type,
+    "dataschema": _check_schema,
+}
