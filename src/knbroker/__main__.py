@@ -1,4 +1,4 @@
-"""The broker's process. localkn starts it, tells it everything by its environment, and starts it again if it ends."""
+"""Run the broker as a process. localkn starts it, configures it through its environment, and restarts it if it ends."""
 
 import asyncio
 import contextlib
@@ -26,15 +26,15 @@ _LIMITS = {
     "MAX_BODY_BYTES": 2 * 2**20,
     "RESERVE_BYTES": RESERVE_BYTES,
 }
-"""Deliveries that wait, deliveries of one Trigger under way, the length of an event and of an answer, disk held back."""
+"""Most waiting deliveries, most concurrent deliveries of a Trigger, longest event or answer, and disk held back."""
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
     """
     Serve until SIGTERM.
 
-    `ROUTING` holds Brokers and Triggers, `QUEUE` names the file, `CONTROL` the socket for `events` and `redrive`; the
-    limits may be set by their names.
+    `ROUTING` contains Brokers and Triggers, `QUEUE` is the path of the queue's file, `CONTROL` the path of the socket
+    for `events` and `redrive`, `PORT` the port. Variables with the names of the limits override them.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
@@ -53,7 +53,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     async def running(_: Starlette) -> AsyncIterator[None]:
         async with control.serving(Path(environment["CONTROL"]), {"events": events, "redrive": redrive}):
             delivering = asyncio.create_task(broker.run())
-            # It ends by itself only by a fault; the process is started again then.
+            # The deliveries end only through a bug. Then the process ends, and localkn restarts it.
             delivering.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
             yield
             delivering.cancel()

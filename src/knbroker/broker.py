@@ -1,4 +1,4 @@
-"""Takes events in for their Triggers, and works until each Trigger's subscriber, or its dead-letter sink, has them."""
+"""Accept events, and deliver each one to the subscribers or the dead-letter sinks of its Triggers."""
 
 import asyncio
 import datetime as dt
@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from chassis.wire.cloudevents import Event
+from chassis.wire.event_rules import MAX_ATTRIBUTES, MAX_HEADER_BYTES, header_bytes
 from chassis.wire.headers import RawHeaders
 from knbroker import delivery as deciding
 from knbroker.client import Client
@@ -24,28 +25,35 @@ from kubeyaml.filters import every
 from localkn.errors import RefusedError
 
 _TTL: Final = "knativebrokerttl"
-# Knative waits for ever; no Service may take longer than this.
+# Knative sets no limit; no Knative Service may take longer than this.
 _LONGEST_S: Final = 600.0
 _DISK_PAUSE_S: Final = 1.0
-# The headers of a delivery are the sender's, the attributes' and the broker's own; together they must fit into 64 KiB
-# and 100 headers, which is what Envoy and the functions take.
+# A delivery has headers of the sender, of the attributes and of the broker. Together they must fit into the limits of
+# Envoy (100 headers) and of the functions (64 KiB).
 _PASSED_ON_COUNT: Final = 16
 _PASSED_ON_CHARACTERS: Final = 8192
 _SHOWN: Final = 128
-# As Knative passes on, and the trace context, which there goes through its own tracing.
+# The broker adds the time of arrival, and for a dead-letter sink the TTL and three attributes of the failure.
+_SPARE_ATTRIBUTES: Final = 6
+_SPARE_BYTES: Final = 4096
+_NO_SPARE: Final = (
+    f"an event must have at most {MAX_ATTRIBUTES - _SPARE_ATTRIBUTES} attributes, and {MAX_HEADER_BYTES - _SPARE_BYTES}"
+    " bytes of them as headers: the broker adds attributes"
+)
+# The headers that Knative passes on, and the trace context, which Knative passes on through its own tracing.
 _PASSED_ON: Final = re.compile(r"x-request-id|traceparent|tracestate|knative-.*|x-b3-.*")
 
 
 class Broker:
     """
-    All Brokers of a platform and their Triggers.
+    Run all Brokers of a platform and their Triggers.
 
     Args:
-        routing: Which there are.
-        queue: Where events are until they are delivered.
-        client: What posts them.
-        limit: So many deliveries may wait; with more, senders are asked to come later. Replies may be twice as many.
-        at_once: So many of a Trigger's deliveries are under way at a time.
+        routing: The Brokers and Triggers.
+        queue: Stores events until they are delivered.
+        client: Posts events.
+        limit: Most deliveries that may wait. Above it, the broker refuses events with 503, and replies above twice it.
+        at_once: Most deliveries of one Trigger at a time.
     """
 
     def __init__(self, routing: Routing, queue: Queue, client: Client, *, limit: int, at_once: int) -> None:
@@ -60,10 +68,10 @@ class Broker:
 
     async def accept(self, broker: str, event: Event, headers: RawHeaders) -> None:
         """
-        Take in an event; when this returns, it is durable.
+        Accept an event. When this returns, the event is durable.
 
         Raises:
-            RefusedEventError: It is not taken; nothing of it is kept.
+            RefusedEventError: The event is refused, and no part of it is stored.
         """
         if broker not in self._filters:
             raise RefusedEventError(f"there is no Broker {broker[:_SHOWN]}", status=404)
@@ -71,6 +79,8 @@ class Broker:
         ttl = int(given) - 1 if re.fullmatch(r"-?\d{1,9}", given) else FIRST_TTL
         if ttl < 1:
             raise RefusedEventError(f"{_TTL} is spent")
+        if not _leaves_room(event):
+            raise RefusedEventError(_NO_SPARE)
         if self._size >= self._limit:
             raise RefusedEventError("the queue is full", status=503)
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
@@ -85,7 +95,7 @@ class Broker:
             raise RefusedEventError(f"the queue cannot be written: {error}", status=503) from error
 
     async def run(self) -> None:
-        """Deliver until cancelled; what an earlier process left comes first."""
+        """Deliver until cancelled, beginning with the deliveries that an earlier process left."""
         left, now = self._queue.pending(), time.monotonic()
         self._take_on([deciding.resumed(each, self._triggers[each.trigger], now=now) for each in left])
         async with asyncio.TaskGroup() as workers:
@@ -95,10 +105,10 @@ class Broker:
 
     async def revive(self, choice: Choice) -> dict[str, Any]:
         """
-        Deliver the dead letters again that *choice* names; return how many, and ids that none of them has.
+        Redeliver the chosen dead letters; return their number, and the ids that match no dead letter.
 
         Raises:
-            RefusedError: An id belongs to several sources and *choice* names none, or the queue cannot be written.
+            RefusedError: An id has several sources and *choice* names none of them, or the queue cannot be written.
         """
         try:
             sources = await self._queue.sources(choice) if choice.ids else {}
@@ -113,9 +123,9 @@ class Broker:
 
     async def figures(self, *, letters: int) -> dict[str, Any]:
         """
-        Describe the queues as plain data, with so many of the newest dead letters.
+        Describe the queues as plain data, with up to *letters* of the newest dead letters.
 
-        Counts are of all times, but for `unwanted`: events since the start of this process that no Trigger takes.
+        Counts cover the life of the queue. `unwanted` covers this process: events that matched no Trigger.
         """
         load = {"waiting": self._size, "limit": self._limit, "under_way": self._under_way, "unwanted": self._unwanted}
         load |= {"has_room": self._queue.has_room}
@@ -160,7 +170,7 @@ class Broker:
                 self._plan(following)
 
     async def _attempt(self, delivery: Delivery) -> Delivery | None:
-        """Try once; return how it stands then, None where there is nothing left to do."""
+        """Try to deliver once; return the delivery to try next, or None if there is none."""
         trigger = self._triggers[delivery.trigger]
         try:
             outcome = await self._deliver(delivery, trigger)
@@ -174,7 +184,7 @@ class Broker:
         return None if following.is_dead else following
 
     async def _deliver(self, delivery: Delivery, trigger: Trigger) -> Failure | None:
-        """Hand the event over and note that it was; return what went wrong."""
+        """Post the event and record the success; return the failure, if any."""
         try:
             stored = self._queue.read(delivery.event)
             outcome = await self._post(deciding.compose(stored, delivery, trigger), trigger)
@@ -184,8 +194,8 @@ class Broker:
                 await _record(lambda: self._queue.end(delivery))
         except sqlite3.Error:
             raise
-        except Exception as error:  # noqa: BLE001 - one event's trouble must not become all others'
-            # It counts: an attempt that ended the process would be made again by each that follows.
+        except Exception as error:  # noqa: BLE001 - a failure of one event must not stop the others
+            # The failure counts as an attempt. If it ended the process, each restart would repeat it.
             print(f"event {delivery.event} cannot be delivered to {trigger.name}:", file=sys.stderr)
             traceback.print_exception(error)
             return deciding.unanswered(deciding.destination(delivery, trigger), error)
@@ -200,9 +210,11 @@ class Broker:
         return deciding.judge(request, answer.status, answer.headers, bytes(answer.body))
 
     async def _reply(self, reply: Event, stored: Stored, delivery: Delivery) -> Failure | None:
-        """Take a reply into its Broker, in one step with the end of the delivery that brought it."""
+        """Accept a reply in its Broker, and end the delivery that returned it in the same transaction."""
         if stored.ttl <= 1:
             return deciding.refused_reply(stored, 400, "its knativebrokerttl is spent")
+        if not _leaves_room(reply):
+            return deciding.refused_reply(stored, 400, _NO_SPARE)
         if self._size >= 2 * self._limit:
             return deciding.refused_reply(stored, 503, "the queue is full")
         try:
@@ -212,8 +224,15 @@ class Broker:
         return None
 
 
+def _leaves_room(event: Event) -> bool:
+    """Tell whether the event is within the limits of a subscriber after the broker has added its attributes."""
+    attributes = event.attributes
+    is_short = header_bytes(attributes) <= MAX_HEADER_BYTES - _SPARE_BYTES
+    return is_short and len(attributes) <= MAX_ATTRIBUTES - _SPARE_ATTRIBUTES
+
+
 def _within_limits(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the first of *headers*, as many as a delivery has room for; the event counts, not the rest of them."""
+    """Return the first of *headers*, up to the limits, and drop the others: an event is not refused for them."""
     kept: list[tuple[str, str]] = []
     room = _PASSED_ON_CHARACTERS
     for name, value in headers[:_PASSED_ON_COUNT]:
@@ -226,10 +245,10 @@ def _within_limits(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 async def _record(write: Callable[[], Awaitable[None]]) -> None:
     """
-    Carry out *write*, and again while the disk refuses it.
+    Call *write*, and repeat it until the disk accepts it.
 
-    The subscriber has the event already: posting it a second time would not help. A worker that waits here takes no
-    other delivery, so no more than `at_once` of a Trigger are unrecorded.
+    The subscriber has the event already, so posting it a second time would not help. A worker that waits here takes no
+    other delivery, so at most `at_once` deliveries of a Trigger are unrecorded.
     """
     is_told = False
     while True:

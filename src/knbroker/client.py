@@ -1,4 +1,4 @@
-"""Posts events: the exchange of localkn's HTTP client, on connections that are kept."""
+"""Post events over kept-alive connections."""
 
 import asyncio
 from collections import defaultdict
@@ -9,7 +9,7 @@ from chassis.wire.httpclient import Answer, Connection, compose
 
 
 class Client:
-    """Posts, on connections that are kept; answers may be *limit_bytes* long."""
+    """Post over kept-alive connections; the body of an answer may have *limit_bytes*."""
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -17,10 +17,10 @@ class Client:
 
     async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
         """
-        Post *body*; again where a kept connection turns out to be broken.
+        Post *body*. If a kept connection is broken, repeat the request on another one.
 
         Raises:
-            OSError: No answer was received. The caller sets the time limit.
+            OSError: No complete answer arrived. The caller sets the time limit.
         """
         parts = urlsplit(url)
         fields = [("host", parts.netloc), ("content-length", str(len(body))), *headers]
@@ -33,7 +33,7 @@ class Client:
             try:
                 await connection.exchange(request, answer, limit_bytes=self._limit_bytes)
             except OSError:
-                # An answer that began is the server's doing, and would be the same on any connection.
+                # If the answer has begun, the server failed and not the connection, so another connection does not help.
                 if kept is None or answer.status:
                     raise
             else:
@@ -43,7 +43,7 @@ class Client:
                     idle.append(connection)
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the kept connections."""
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()

@@ -1,7 +1,7 @@
 """
-What becomes of an event on its way to a Trigger's subscriber, as Knative's dispatcher decides it.
+Decide on deliveries as Knative's dispatcher does: requests, answers, retries, dead letters.
 
-Decisions only; `broker` carries them out. Times are seconds of one clock that never falls.
+This module only decides; `broker` carries the decisions out. Times are seconds of a monotonic clock.
 
 Source: knative/eventing pkg/kncloudevents (retries.go, event_dispatcher.go, attributes), pkg/broker (ttl.go, filter/
 filter_handler.go), specs/eventing/data-plane.md; W3C Trace Context, sections 3.2 and 3.3.
@@ -22,12 +22,12 @@ from chassis.wire.problems import Rejected
 from kubeyaml.eventing import Trigger
 
 FIRST_TTL: Final = 255
-"""An event that a reply caused has one less than that event's; at 0 it is refused, so that no loop lasts."""
+"""A reply has a TTL of one less than its cause. At 0 the broker refuses it, so that no loop lasts."""
 
 TRACEPARENT: Final = "traceparent"
 _TRACESTATE: Final = "tracestate"
 _IDS: Final = "-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-# A later version than 00 may have more at its end.
+# Versions after 00 may append fields.
 _PARENT: Final = re.compile(f"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(-[!-~]*)?")
 _STATE: Final = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 _STATES: Final = 32
@@ -35,14 +35,14 @@ _STATES: Final = 32
 _NO_ANSWER: Final = 500
 _NO_EVENT: Final = 502
 _RETRIED: Final = {404, 408, 409, 429}
-# Who says when to come back, and how long that is believed.
+# The statuses whose Retry-After counts, and the longest pause that the broker accepts from it.
 _PUTS_OFF: Final = {429, 503}
 _LONGEST_PAUSE_S: Final = 60.0
 _ERROR_BYTES: Final = 768  # 1024 characters of base64
 
 
 class Stored(Struct, frozen=True):
-    """An event as a Broker keeps it, and the headers that are to be passed on with it."""
+    """An event as the queue stores it, with the headers that each delivery passes on."""
 
     broker: str
     event: Event
@@ -51,7 +51,7 @@ class Stored(Struct, frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """Why a destination does not have the event: the status of its answer, 500 without one, and its Retry-After."""
+    """A failed attempt: the status of the answer (500 without an answer), its first bytes, and its Retry-After."""
 
     destination: str
     code: int
@@ -60,21 +60,21 @@ class Failure(Struct, frozen=True):
 
     @property
     def is_passing(self) -> bool:
-        """Whether the same may succeed later."""
+        """Whether a retry may succeed."""
         return self.code >= 500 or self.code in _RETRIED
 
 
 class Delivery(Struct, frozen=True):
     """
-    Where an event stands with one Trigger.
+    The state of an event's delivery to one Trigger.
 
     Attributes:
         event: Its number in the queue.
         trigger: `NAMESPACE/NAME`.
-        attempts: Failed ones so far, at the destination that it is to have now.
-        due_at: When it is to be tried.
-        failure: Of the subscriber; with it, the destination is the dead-letter sink.
-        is_dead: Nobody gets it any more unless somebody asks for it.
+        attempts: Failed attempts so far at the current destination.
+        due_at: Time of the next attempt.
+        failure: The subscriber's failure. If it is set, the destination is the dead-letter sink.
+        is_dead: Whether the broker has stopped trying; `events redrive` starts again.
     """
 
     event: int
@@ -86,7 +86,7 @@ class Delivery(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """What to post, where, and whether the answer may hold an event."""
+    """A request to send, and whether its answer may contain a reply."""
 
     url: str
     headers: list[tuple[str, str]]
@@ -95,7 +95,7 @@ class Request(Struct, frozen=True):
 
 
 def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> Request:
-    """Return the request that hands the event to the subscriber, or to the dead-letter sink with what went wrong."""
+    """Return the request to the subscriber, or to the dead-letter sink with the failure as attributes."""
     headers = [*stored.headers, ("kn-namespace", trigger.name.partition("/")[0])]
     failure = delivery.failure
     if failure is None or trigger.dead_letter_sink is None:
@@ -112,7 +112,7 @@ def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> Request:
 
 
 def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Event | Failure | None:
-    """Return what an answer is: a reply, a failure, or None for an event that was taken without a reply."""
+    """Return the reply or the failure in an answer, or None if the subscriber accepted the event without a reply."""
     if not 200 <= status <= 299:
         return Failure(request.url, status, body[:_ERROR_BYTES], _retry_after_s(headers) if status in _PUTS_OFF else 0)
     if not request.may_reply:
@@ -128,47 +128,47 @@ def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Ev
 
 
 def destination(delivery: Delivery, trigger: Trigger) -> str:
-    """Return who is to have the event now: the subscriber, or after it the dead-letter sink."""
+    """Return the current destination: the subscriber, or after its failure the dead-letter sink."""
     return (trigger.dead_letter_sink if delivery.failure else None) or trigger.subscriber
 
 
 def unanswered(destination: str, error: Exception) -> Failure:
-    """Return the failure of a request that got no answer, or none that could be dealt with."""
+    """Return the failure of a request without a usable answer."""
     return Failure(destination, _NO_ANSWER, f"dispatch error: {error!r}".encode()[:_ERROR_BYTES])
 
 
 def reply_of(stored: Stored, reply: Event) -> Stored:
-    """Return what a Broker keeps of a reply: one hop nearer to its end, in the trace that the reply says it is in."""
+    """Return a reply as the queue stores it: with a TTL of one less, and in the trace of the reply."""
     return Stored(stored.broker, reply, stored.ttl - 1, in_trace_of(reply, stored.headers))
 
 
 def in_trace_of(event: Event, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """
-    Return *headers* with the trace context that *event* carries (the distributed tracing extension), if it does.
+    Return *headers* with the trace context of *event* (the distributed tracing extension), if it has a valid one.
 
-    What is no trace context stays an attribute: that may hold any text, a header may not.
+    An invalid trace context remains an attribute only: an attribute may contain any text, a header may not.
     """
     parent, state = (str(event.attributes.get(name, "")) for name in (TRACEPARENT, _TRACESTATE))
     if not _PARENT.fullmatch(parent):
         return headers
-    # Its whole context: a tracestate of another trace says nothing about this one.
+    # The event's context replaces both headers: a tracestate belongs to its traceparent.
     others = [(name, value) for name, value in headers if name not in {TRACEPARENT, _TRACESTATE}]
     return [*others, (TRACEPARENT, parent), *([(_TRACESTATE, state)] if _is_state(state) else [])]
 
 
 def _is_state(text: str) -> bool:
-    # One expression for the whole list would try every way to share its blanks out among empty members.
+    # A single expression for the whole list would backtrack over blanks between empty members.
     members = [member.strip(" ") for member in text.split(",")]
     return len(members) <= _STATES and any(members) and all(_STATE.fullmatch(each) for each in members if each)
 
 
 def refused_reply(stored: Stored, code: int, reason: str) -> Failure:
-    """Return the failure of an event whose reply its Broker does not take."""
+    """Return the failure of a delivery whose reply the Broker refuses."""
     return Failure(f"Broker {stored.broker}", code, f"the reply is refused: {reason}".encode())
 
 
 def after(failure: Failure, delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:
-    """Return where the event stands after a failure: to be tried again, bound for the dead-letter sink, or dead."""
+    """Return the delivery after a failure: a retry, a delivery to the dead-letter sink, or a dead letter."""
     if failure.is_passing and delivery.attempts < trigger.delivery.retries:
         due_at = now + max(trigger.delivery.backoff_s(delivery.attempts), failure.retry_after_s)
         return Delivery(delivery.event, delivery.trigger, delivery.attempts + 1, due_at, delivery.failure)
@@ -182,16 +182,16 @@ def after(failure: Failure, delivery: Delivery, trigger: Trigger, *, now: float)
 
 def resumed(delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:
     """
-    Return a delivery that an earlier process left, due no later than it can have been when it failed.
+    Return a delivery of an earlier process, due after the longest possible pause at the latest.
 
-    Between two processes a time is the wall clock's, which may have been set back in the meantime.
+    A stored time is a wall-clock time, and that clock may have been set back since.
     """
     longest_s = max(trigger.delivery.backoff_s(delivery.attempts - 1), _LONGEST_PAUSE_S)
     return msgspec.structs.replace(delivery, due_at=min(delivery.due_at, now + longest_s))
 
 
 def _retry_after_s(headers: RawHeaders) -> float:
-    """How long an answer asks to be left alone, in seconds or until a date; 0 where it does not say."""
+    """Return the pause in seconds that Retry-After asks for, as seconds or as a date; 0 without one."""
     said = next((value.decode("latin-1") for name, value in headers if name == b"retry-after"), "")
     try:
         wait_s = (

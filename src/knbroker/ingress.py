@@ -1,4 +1,4 @@
-"""The door of a broker: `POST /NAMESPACE/BROKER`, as the broker-ingress of a cluster has it."""
+"""Receive events at `POST /NAMESPACE/BROKER`, like the broker-ingress of a cluster."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,8 +18,8 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
     """
     Make the ASGI application of *broker*.
 
-    An event is answered with 202 once it is durable, with 400 where it is malformed, 404 for an unknown Broker, 413
-    above *limit_bytes*, 503 where it may be taken later, and 507 where the disk is full. `/healthz` is 200.
+    The answer is 202 once the event is durable, 400 if the event is malformed, 404 for an unknown Broker, 413 above
+    *limit_bytes*, 503 if the sender should repeat the event later, and 507 if the disk is full. `/healthz` is 200.
     """
 
     async def take(request: Request) -> Response:
@@ -31,9 +31,9 @@ def application(broker: Broker, *, limit_bytes: int, lifespan: Lifespan[Starlett
             name = "{namespace}/{broker}".format(**request.path_params)
             await broker.accept(name, event, request.headers.raw)
         except BodyTooLargeError:
-            return PlainTextResponse(f"an event may have {limit_bytes} bytes\n", 413)
+            return PlainTextResponse(f"an event may have at most {limit_bytes} bytes\n", 413)
         except ClientDisconnectedError:
-            return Response(status_code=499)  # It reaches nobody.
+            return Response(status_code=499)  # The sender is no longer connected.
         except Rejected as error:
             return PlainTextResponse(f"{explain(error)}\n", 400)
         except RefusedEventError as error:

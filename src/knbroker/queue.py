@@ -1,12 +1,12 @@
 """
-What a broker must not forget: events, where they stand with each Trigger, and counts. A SQLite file.
+Store events, their deliveries and counts in a SQLite file.
 
-Writes of one moment are one transaction (group commit), made durable before they count as done; reads of a row are
-short enough for the event loop.
+Writes that are requested together share a transaction (group commit), and a write is done once it is durable. Reading
+a row is short enough for the event loop.
 
-A full disk must not stop deliveries that are under way. So the queue holds back space (`Reserve`) and gives it up when
-a write finds the disk full: from then on it takes no events, and has room to record that deliveries ended. When the
-reserve fits on the disk again, it takes events again.
+A full disk must not stop deliveries that have begun. The queue therefore holds back disk space (`Reserve`). When a
+write finds the disk full, the queue gives the reserve up and accepts no more events; the room is enough to record that
+deliveries ended. When the reserve fits on the disk again, the queue accepts events again.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.reserve import Reserve
 
 RESERVE_BYTES: Final = 16 * 2**20
-# The reserve has to hold two checkpoints and two batches: the write-ahead log may hold these and the database not yet.
+# The reserve covers two checkpoints and two batches: the log may contain that much which the database does not yet.
 _BATCH_BYTES: Final = 2 * 2**20
 _CHECKPOINT_PAGES: Final = 256
 _VACUUM_PAGES: Final = 512
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS events (
   seq INTEGER PRIMARY KEY, broker TEXT NOT NULL, ttl INTEGER NOT NULL, accepted_at REAL NOT NULL,
   attributes TEXT NOT NULL, headers TEXT NOT NULL, data BLOB
 );
--- A row until the Trigger has the event; with dead_at, a dead letter.
+-- One row for each Trigger that does not have the event yet; a row with dead_at is a dead letter.
 CREATE TABLE IF NOT EXISTS deliveries (
   event INTEGER NOT NULL, trigger TEXT NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL,
   failure TEXT, dead_at REAL, PRIMARY KEY (event, trigger)
@@ -85,29 +85,30 @@ Statement = tuple[str, Sequence[Any]]
 
 
 class NoRoomError(Exception):
-    """The disk is full, or so nearly that the reserve does not fit on it; the event was not taken in."""
+    """The disk is full, or too full for the reserve. The event is not stored."""
 
 
 class Choice(Struct, frozen=True):
-    """Some dead letters: those of a Trigger, of events with some ids, of a source; all where nothing is said."""
+    """A choice of dead letters: by Trigger, by event ids, by source; all of them if none of these is given."""
 
     trigger: str | None = None
     ids: Sequence[str] | None = None
     source: str | None = None
 
     def values(self) -> list[str | None]:
-        """Return the values of the statements."""
+        """Return the parameters of the SQL statements."""
         return [self.trigger, json.encode(self.ids).decode() if self.ids is not None else None, self.source]
 
 
 class Figures(Struct, frozen=True):
     """
-    What is in the file.
+    The content of the file in numbers.
 
     Attributes:
-        counts: Of all times, by what is counted (`accepted`, `delivered`, `failed`) and the Broker or Trigger.
-        queued: By Trigger with any: waiting, of them after a failure, dead, when the oldest waiting one was accepted.
-        dead_letters: As plain data.
+        counts: Totals by kind (`accepted`, `delivered`, `failed`) and Broker or Trigger.
+        queued: By Trigger: waiting deliveries, those of them that failed before, dead letters, and the time at which
+            the oldest waiting event was accepted.
+        dead_letters: Dead letters as plain data.
     """
 
     counts: Mapping[tuple[str, str], int]
@@ -124,11 +125,12 @@ class Figures(Struct, frozen=True):
 
 class Queue:
     """
-    The file and what is pending in it.
+    The file and its pending deliveries.
 
     Args:
         path: The file; its directory exists.
-        triggers: Names of all there are. What is on its way to others is forgotten, as with a deleted Trigger.
+        triggers: Names of all Triggers. Deliveries of other Triggers are deleted, as a cluster does with a Trigger.
+        reserve_bytes: Disk space to hold back.
     """
 
     def __init__(self, path: Path, triggers: Iterable[str], *, reserve_bytes: int = RESERVE_BYTES) -> None:
@@ -136,7 +138,7 @@ class Queue:
         self._reader, self._writer = (
             sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0) for _ in "rw"
         )
-        # An earlier process's reserve is given up here, so that there is room for what follows.
+        # This gives up an earlier process's reserve, so that the next statements have room on a full disk.
         self._reserve = Reserve(path.with_name(f"{path.name}.reserve"), reserve_bytes)
         self._writer.executescript(_SCHEMA)
         known = json.encode(list(triggers)).decode()
@@ -145,7 +147,7 @@ class Queue:
         self._reserve.hold()
         self._recover_at = 0.0
         (self._last,) = self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
-        # Due times outlive this process and its clock.
+        # Due times are stored as wall-clock times: the monotonic clock ends with the process.
         self._epoch = time.time() - time.monotonic()
         self._thread, self._lock = ThreadPoolExecutor(1, "queue"), asyncio.Lock()
         self._batch: list[Statement] = []
@@ -155,11 +157,11 @@ class Queue:
 
     @property
     def has_room(self) -> bool:
-        """Whether events are taken in; not on a full disk."""
+        """Whether the queue accepts events; a full disk stops that."""
         return self._reserve.is_held
 
     def pending(self) -> list[Delivery]:
-        """Return what an earlier process left undelivered, oldest first; due as the wall clock says."""
+        """Return the deliveries that an earlier process left, oldest first, due by the wall clock."""
         rows = self._reader.execute("SELECT * FROM deliveries WHERE dead_at IS NULL ORDER BY event").fetchall()
         return [
             Delivery(event, trigger, attempts, due_at - self._epoch, json.decode(failure, type=Failure | None))
@@ -167,7 +169,7 @@ class Queue:
         ]
 
     def read(self, seq: int) -> Stored:
-        """Return an event that is not delivered everywhere yet."""
+        """Return a stored event: at least one Trigger does not have it yet."""
         found = self._reader.execute("SELECT broker, attributes, data, ttl, headers FROM events WHERE seq = ?", [seq])
         broker, attributes, data, ttl, headers = found.fetchone()
         return Stored(
@@ -176,14 +178,14 @@ class Queue:
 
     async def add(self, stored: Stored, triggers: Sequence[str], *, cause: Delivery | None = None) -> list[Delivery]:
         """
-        Take in an event for some Triggers; as a reply, together with the end of the delivery that caused it.
+        Store an event for some Triggers. A reply is stored in one transaction with the end of its *cause*.
 
         Returns:
             A delivery for each Trigger.
 
         Raises:
-            NoRoomError: The disk is full; nothing was taken in.
-            sqlite3.Error: Nothing was taken in.
+            NoRoomError: The disk is full, and the event is not stored.
+            sqlite3.Error: The event is not stored.
         """
         if not (self._reserve.is_held or await self._recover()):
             raise NoRoomError
@@ -199,28 +201,28 @@ class Queue:
         return [Delivery(seq, trigger) for trigger in triggers]
 
     async def end(self, delivery: Delivery) -> None:
-        """Forget a delivery that was acknowledged."""
+        """Delete a delivery that the subscriber acknowledged."""
         await self._write(_ended(delivery))
 
     async def put(self, delivery: Delivery) -> None:
-        """Note where a delivery stands after a failed attempt."""
+        """Record a delivery after a failed attempt."""
         failure, dead_at = json.encode(delivery.failure).decode(), time.time() if delivery.is_dead else None
         row = (delivery.attempts, delivery.due_at + self._epoch, failure, dead_at, delivery.event, delivery.trigger)
         await self._write([(_UPDATE, row), (_COUNT, ("failed", delivery.trigger))])
 
     async def sources(self, choice: Choice) -> dict[str, list[str]]:
-        """Return the sources of the dead letters that *choice* names, by event id."""
+        """Return the sources of the chosen dead letters, by event id."""
         found: dict[str, list[str]] = {}
         for event_id, source in await self._query(_SOURCES, choice.values()):
             found.setdefault(event_id, []).append(source)
         return found
 
     async def revive(self, choice: Choice) -> list[Delivery]:
-        """Make the dead letters that *choice* names deliveries again."""
+        """Turn the chosen dead letters into deliveries, and return these."""
         return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
 
     async def figures(self, *, letters: int) -> "Figures":
-        """Count, and describe the newest dead letters, so many of them."""
+        """Count deliveries, and describe up to *letters* of the newest dead letters."""
         counts = {(what, who): value for what, who, value in await self._query("SELECT * FROM counts")}
         queued = {name: tuple(rest) for name, *rest in await self._query(_TRIGGERS)}
         dead_letters = [
@@ -230,19 +232,19 @@ class Queue:
         return Figures(counts, queued, dead_letters)
 
     async def close(self) -> None:
-        """Finish what was asked for, and close the file."""
+        """Finish the writes in progress, and close the file."""
         async with self._lock:
             self._thread.shutdown()
             self._reader.close()
             self._writer.close()
 
     async def _write(self, statements: Iterable[Statement]) -> None:
-        """Return once *statements* are durable, together with all others of the same moment."""
+        """Return once *statements* are durable. They share a transaction with other writes of the same moment."""
         self._batch += statements
         await asyncio.shield(self._committing())
 
     async def _grow(self, statements: Iterable[Statement], *, size_bytes: int) -> None:
-        """Do the same with statements that the queue grows by; on a full disk they fail alone."""
+        """Do the same for statements that make the file grow. On a full disk, these fail and the others succeed."""
         while self._growing_bytes and self._growing_bytes + size_bytes > _BATCH_BYTES:
             with contextlib.suppress(sqlite3.Error):
                 await asyncio.shield(self._committing())
@@ -257,9 +259,9 @@ class Queue:
         return self._commit
 
     async def _commit_batch(self) -> sqlite3.Error | None:
-        """Commit what has gathered; return the error where there was room only for what the queue does not grow by."""
+        """Commit the gathered statements; return the error if the growing ones found no room and the others did."""
         async with self._lock:
-            # From here on the next batch gathers.
+            # From here on, new statements gather for the next batch.
             batch, growing, self._batch, self._growing = self._batch, self._growing, [], []
             self._growing_bytes, self._commit = 0, None
             try:
@@ -275,8 +277,8 @@ class Queue:
 
     async def _transact(self, statements: Sequence[Statement]) -> None:
         try:
-            # On the loop, because a thread would wait for the interpreter at each statement; the commit waits for the
-            # disk, so it does not stay here.
+            # The statements run on the event loop, because a thread would wait for the interpreter at each of them. The
+            # commit waits for the disk, so it runs in a thread.
             self._writer.execute("BEGIN IMMEDIATE")
             for statement in statements:
                 self._writer.execute(*statement)
@@ -286,12 +288,12 @@ class Queue:
             raise
 
     async def _recover(self) -> bool:
-        """Take the reserve again if it fits on the disk; look once a second."""
+        """Try to hold the reserve again, at most once a second; return whether it is held."""
         async with self._lock:
             if not self._reserve.is_held and time.monotonic() >= self._recover_at:
                 self._recover_at = time.monotonic() + _RECOVERY_PAUSE_S
                 with contextlib.suppress(sqlite3.Error):
-                    # Delivered events still take space in the file, and what was written since in the log.
+                    # Delivered events still take space in the file, and recorded deliveries take space in the log.
                     await self._in_thread(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
                     await self._in_thread("PRAGMA wal_checkpoint(TRUNCATE)")
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._reserve.hold)

@@ -1,4 +1,4 @@
-"""Disk space that is held back for the writes that must not fail."""
+"""Hold back disk space for writes that must not fail."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 
 class Reserve:
     """
-    A file that takes *size_bytes* of the disk; removing it makes room.
+    A file of *size_bytes*; removing it makes room on the disk.
 
-    The space is written, not only allocated: not every system and file system can promise room for a file. It is taken
-    only where a quarter as much stays free, so that the next write does not need it again.
+    The file is filled with zeros, because not every operating system and file system can reserve space for a file. The
+    reserve is held only if a quarter of its size remains free, so that the next write does not need it again.
     """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
@@ -18,7 +18,7 @@ class Reserve:
         self.is_held = False
 
     def hold(self) -> bool:
-        """Take the space unless it is taken; return whether it is."""
+        """Write the file unless it is there; return whether the reserve is held."""
         if self.is_held:
             return True
         try:
@@ -30,6 +30,6 @@ class Reserve:
         return self.is_held
 
     def release(self) -> None:
-        """Give the space back."""
+        """Remove the file."""
         self._path.unlink(missing_ok=True)
         self.is_held = False

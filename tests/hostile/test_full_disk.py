@@ -198,7 +198,7 @@ async def test_a_reply_that_finds_no_room_is_a_failed_delivery(disk: Disk) -> No
 
 
 async def test_other_errors_of_the_disk_stop_nothing(disk: Disk) -> None:
-    """A locked database refuses new events with 503; what it could not record is recorded when the lock is gone."""
+    """A locked database refuses new events with 503; the broker records the delivery once the lock is released."""
     async with running(disk, subscribers := Gated([answer(202)])) as broker, asyncio.timeout(60):
         await broker.accept("ns/b", EVENT, [])
         other = disk.open()

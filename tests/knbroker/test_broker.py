@@ -137,6 +137,8 @@ async def test_what_nobody_wants_is_taken_and_counted(tmp_path: Path) -> None:
     ("name", "event", "status", "reason"),
     [
         ("ns/c", EVENT, 404, "there is no Broker ns/c"),
+        ("ns/b", EVENT.extended(**{f"x{number}": "a" for number in range(55)}), 400, "at most 58 attributes"),
+        ("ns/b", EVENT.extended(x="a" * 29_000), 400, "and 28672 bytes of them as headers"),
         ("ns/b", EVENT.extended(knativebrokerttl=1), 400, "knativebrokerttl is spent"),
         ("ns/b", EVENT.extended(knativebrokerttl="0"), 400, "knativebrokerttl is spent"),
     ],
@@ -286,6 +288,15 @@ async def test_a_loop_ends(tmp_path: Path) -> None:
         figures = await idle(broker)
     assert len(subscribers.posts) == 5
     assert figures["dead_letters"][0]["failure"]["reason"] == "the reply is refused: its knativebrokerttl is spent"
+
+
+async def test_a_reply_without_room_for_the_broker_s_attributes_is_refused(tmp_path: Path) -> None:
+    """It is a failure of the delivery, and the dead letter names the limit."""
+    long = event_answer(type="b", **{f"x{number}": "a" for number in range(55)})
+    async with running(tmp_path, Subscribers([long])) as broker:
+        await broker.accept("ns/b", EVENT, [])
+        (letter,) = (await idle(broker))["dead_letters"]
+    assert "the reply is refused: an event must have at most 58 attributes" in letter["failure"]["reason"]
 
 
 async def test_replies_wait_when_the_queue_is_full(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_an_event_is_accepted_once_it_is_durable(door: httpx.AsyncClient, 
         (STRUCTURED, b"{", (400, "The body is not JSON: Input data was truncated")),
         (STRUCTURED, b'{"id":"\xff"}', (400, "byte 7 is not UTF-8")),
         (STRUCTURED, b'{"specversion":"1.0"}', (400, "$.id is missing (CloudEvents: REQUIRED); $.source is missing")),
-        (HEADERS, b"x" * 1001, (413, "an event may have 1000 bytes")),
+        (HEADERS, b"x" * 1001, (413, "an event may have at most 1000 bytes")),
     ],
 )
 async def test_what_is_malformed_is_refused_with_the_reason(

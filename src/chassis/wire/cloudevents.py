@@ -35,7 +35,7 @@ MAX_EVENTS = 256
 _MAX_DOCUMENT_BYTES = 64 * 1024
 
 _PREFIX = b"ce-"
-# curl -d sends this type when it is given none; the body is JSON all the same.
+# curl -d sends this type when it is given none; the body is JSON regardless.
 _FORM = "application/x-www-form-urlencoded"
 _NAMESPACE = uuid.UUID("6f0cd1f2-5c2b-5b0e-9a52-0b5a1f3a9c11")
 _INTEGER = re.compile(rb"-?\d{1,40}")
@@ -79,8 +79,8 @@ class CloudEvent(Struct, frozen=True):
         id: Unique within its source.
         source: URI reference of where it came from.
         type: The kind of event, reverse-DNS.
-        subject: The thing it is about; None where it does not say.
-        time: When it happened; None where it does not say.
+        subject: The thing it is about; None if absent.
+        time: When it happened; None if absent.
         data: The payload's bytes, JSON; empty without one.
         datacontenttype: Media type of *data*.
         dataschema: URI of the schema *data* adheres to.
@@ -110,10 +110,10 @@ def derive_id(event: CloudEvent, purpose: str) -> str:
 
 def read(headers: RawHeaders, body: bytes) -> Event | None:
     """
-    Return the event of a request or an answer, in binary or structured mode; None where it says that it is none.
+    Return the event of a request or an answer, in binary or structured mode; None without an event.
 
     Raises:
-        NotJsonError: structured mode, and the body is no JSON.
+        NotJsonError: the document is not JSON.
         InvalidRequestError: an attribute breaks its rule; the faults name headers as `ce-NAME`.
         UnsupportedMediaTypeError: another event format, or several events (batch mode).
     """
@@ -127,10 +127,10 @@ def read(headers: RawHeaders, body: bytes) -> Event | None:
 
 def read_events(headers: RawHeaders, body: bytes) -> list[CloudEvent]:
     """
-    Return the events of a request: one, or in batch mode as many as there are.
+    Return the events of a request; in batch mode there may be several.
 
     Raises:
-        NotJsonError: structured or batch mode, and the body is no JSON.
+        NotJsonError: the document or the batch is not JSON.
         InvalidRequestError: an attribute breaks its rule, or data are not JSON; the faults name headers as `ce-NAME`.
         UnsupportedMediaTypeError: an event format other than JSON.
     """
@@ -230,7 +230,7 @@ def _read_batch(body: bytes) -> list[CloudEvent]:
 
 
 def _read_each(documents: Iterable[bytes], events: list[CloudEvent]) -> Iterator[Fault]:
-    """Append the events of *documents* to *events*; yield the faults of those that are none."""
+    """Append the events of *documents* to *events*; yield the faults of the others."""
     refused_bytes = 0
     for index, document in enumerate(documents):
         if refused_bytes > MAX_REFUSED_BYTES:
@@ -262,7 +262,7 @@ def _read_document(body: bytes, path: str) -> Event:
 
 
 def _read_value(raw: bytes) -> Any:
-    """Return an attribute's value; JSON that is no such value stays as it is, for its rule to refuse."""
+    """Return an attribute's value; other JSON stays raw, and the rule of the attribute refuses it."""
     return _value(raw) if raw[:1] in b'"tf' or _INTEGER.fullmatch(raw) else raw
 
 

@@ -34,7 +34,7 @@ _FORBIDDEN = {
 # there (CloudEvents 1.0.2, "Type System", String).
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}{_NONCHARACTERS}]")
 # The forms in which a body can contain them: an escape, or these bytes of UTF-8. A few other characters end in the same
-# bytes; for those the second reading finds no fault.
+# bytes; the second reading finds no fault in these.
 _ESCAPE, _DELETE = b"\\", b"\x7f"
 _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _INTEGER = re.compile(rb"-?\d{1,40}")
@@ -112,7 +112,7 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     one type with null, raw JSON.
 
     Raises:
-        NotJsonError: *body* is no JSON text in UTF-8.
+        NotJsonError: *body* is not a JSON text in UTF-8.
         TypeError: *info* is of a kind no contract uses.
     """
     _check_encoding(body)
@@ -157,7 +157,7 @@ def first_items(array: bytes, most: int) -> list[bytes]:
     Return the items of a JSON array, at most *most* and one more. The rest of the array is checked and not kept.
 
     Raises:
-        msgspec.DecodeError: *array* is no JSON array.
+        msgspec.DecodeError: *array* is not a JSON array.
     """
     if array.count(b",") <= most:
         return [bytes(item) for item in _items(array)]
@@ -166,8 +166,8 @@ def first_items(array: bytes, most: int) -> list[bytes]:
 
 @cache
 def _first_items(count: int) -> msgspec.json.Decoder[Any]:
-    # msgspec makes a list of all items before it checks the length. Of an array for a struct it keeps the struct's
-    # fields and skips the rest, ten times faster.
+    # msgspec makes a list of all items before it checks the length. Reading an array as a struct keeps the first items
+    # as its fields and skips the rest, which is ten times faster.
     fields = [(f"item_{number}", Raw, Raw()) for number in range(count)]
     return msgspec.json.Decoder(msgspec.defstruct("FirstItems", fields, array_like=True))
 

@@ -44,7 +44,7 @@ def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[
 
     Args:
         attributes: By name; a value of another type than str, int or bool is a fault.
-        path: What stands before an attribute's name in a fault.
+        path: Prefix of an attribute's name in a fault.
     """
     if len(attributes) > MAX_ATTRIBUTES:
         yield Fault(path.rstrip(".-"), f"an event must have at most {MAX_ATTRIBUTES} attributes")
@@ -53,7 +53,7 @@ def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[
         yield Fault(f"{path}{name}", "is missing (CloudEvents: REQUIRED)")
     found = [Fault(f"{path}{_shown(name)}", reason) for name, reason in _find_broken(attributes)]
     yield from found
-    if not found and _size_bytes(attributes) > MAX_HEADER_BYTES:
+    if not found and header_bytes(attributes) > MAX_HEADER_BYTES:
         yield Fault(path.rstrip(".-"), f"the attributes must fit into headers of {MAX_HEADER_BYTES} bytes")
 
 
@@ -69,7 +69,8 @@ def _find_broken(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, reason
 
 
-def _size_bytes(attributes: Mapping[str, Value]) -> int:
+def header_bytes(attributes: Mapping[str, Value]) -> int:
+    """Return the length of names and values as headers."""
     return sum(len(name) + len(header_text(value)) for name, value in attributes.items())
 
 
@@ -134,7 +135,7 @@ def parse_time(text: str) -> datetime:
     Return an RFC 3339 timestamp as a moment; digits beyond microseconds are cut.
 
     Raises:
-        ValueError: *text* is no timestamp, or of a moment that does not exist.
+        ValueError: *text* is not a timestamp, or the moment does not exist.
     """
     if not _TIMESTAMP.fullmatch(text):
         raise ValueError("must be a timestamp (CloudEvents: time, RFC 3339)")

@@ -3,16 +3,16 @@ Every way a request can fail, as one tree.
 
     ServingError
      ├─ Rejected                 the caller's fault: sending it again changes nothing
-     │   ├─ NotJsonError              400  the body is no JSON text
+     │   ├─ NotJsonError              400  the body is not JSON text
      │   ├─ UnauthorizedError         401  no credentials, or ones that are not accepted
      │   ├─ NotFoundError             404
      │   ├─ MethodNotAllowedError     405
      │   ├─ RequestTimeoutError       408  the head or the body arrived too slowly
      │   ├─ BodyTooLargeError         413
      │   ├─ UnsupportedMediaTypeError 415
-     │   ├─ InvalidRequestError       422  JSON, but not what the door takes; lists every fault
-     │   └─ HeadTooLargeError         431  the headers are longer than any that are of use
-     └─ Unavailable              nobody's fault: the same request may succeed later
+     │   ├─ InvalidRequestError       422  JSON of another shape; lists the faults
+     │   └─ HeadTooLargeError         431  the headers are over the limit
+     └─ Unavailable              the same request may succeed later
          ├─ OverloadedError           503  shed; says when to come back
          ├─ NotReadyError             503  starting or draining
          ├─ DependencyError           503  a store or a hop did not do its part
@@ -104,7 +104,7 @@ class UnauthorizedError(Rejected):
 
 
 class NotFoundError(Rejected):
-    """404: there is no such path."""
+    """404: the path does not exist."""
 
     status, code, title = 404, "not-found", "There is nothing at this path"
 
@@ -134,7 +134,7 @@ class UnsupportedMediaTypeError(Rejected):
 
 
 class InvalidRequestError(Rejected):
-    """422: valid JSON that is not what the door takes; `faults` lists everything wrong with it."""
+    """422: valid JSON of another shape; `faults` lists up to 100 faults."""
 
     status, code, title = 422, "invalid-request", "The request is not valid"
 

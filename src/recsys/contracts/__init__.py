@@ -1,1 +1,1 @@
-"""What crosses the wire: the three doors' bodies, their faults, the problem documents that answer them."""
+"""The bodies and events that the three functions exchange."""

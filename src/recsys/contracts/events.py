@@ -1,12 +1,12 @@
 """
 The events of the pipeline: their types and data.
 
-    interaction.v1                somebody did something          -> extract_features counts it
-    recommendation.requested.v1   somebody wants recommendations  -> recommend (or, in a Sequence, extract_features)
-    features.extracted.v1         who they are, in a Sequence     -> rank_items
-    features.updated.v1           features changed                   reply of extract_features, where switched on
-    recommendation.completed.v1   what to show                       reply of recommend and rank_items
-    recommendation.served.v1      what was shown                     sent by recommend to K_SINK, for the feedback loop
+    interaction.v1                a user did something              -> extract_features counts it
+    recommendation.requested.v1   a client wants recommendations    -> recommend (in a Sequence: extract_features)
+    features.extracted.v1         a user's features, in a Sequence  -> rank_items
+    features.updated.v1           a user's features have changed       reply of extract_features, if configured
+    recommendation.completed.v1   the recommendations                  reply of recommend and rank_items
+    recommendation.served.v1      the recommendations shown            sent by recommend to K_SINK, as feedback
 """
 
 from typing import Annotated, Literal
@@ -33,11 +33,11 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
     `interaction.v1`.
 
     Attributes:
-        user_id: Who.
-        kind: Did what.
-        item_id: To what; wanted for everything but the end of a session.
-        duration_s: Length of the session that ended, seconds.
-        time: When, RFC 3339; the event's own time where absent.
+        user_id: The user.
+        kind: The action.
+        item_id: The item; required except for the end of a session.
+        duration_s: Length of the ended session, seconds.
+        time: Time of the action, RFC 3339; by default the time of the event.
     """
 
     user_id: UserId
@@ -56,7 +56,7 @@ class RequestedData(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExtractedData(Struct, frozen=True):
-    """`features.extracted.v1`: what rank_items needs, and for whom it is."""
+    """`features.extracted.v1`: the input of rank_items, and the user."""
 
     user_id: UserId
     features: Features

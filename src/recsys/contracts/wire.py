@@ -1,5 +1,5 @@
 """
-The JSON bodies of the three doors, as types.
+The JSON bodies of the three functions, as types.
 
 Requests refuse unknown fields: a misspelt `topk` is told to the caller instead of being ignored. So a new field is
 understood by the receiver's revision before any sender uses it (docs/architecture.md, "Changing the wire").
@@ -30,7 +30,7 @@ Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`: who wants how many items, and which ones not."""
+    """`recommend`: the user, the number of items, and the items to leave out."""
 
     user_id: UserId
     top_k: TopK = DEFAULT_TOP_K
@@ -38,26 +38,26 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`, batch door: up to 256 requests, each answered or refused on its own."""
+    """`recommend`, batch: up to 256 requests, each answered or refused on its own."""
 
     requests: Many
 
 
 class FeaturesRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`extract_features`: whose features."""
+    """`extract_features`: the user."""
 
     user_id: UserId
 
 
 class FeaturesBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`extract_features`, batch door: answered with one round trip to the store."""
+    """`extract_features`, batch: answered with one round trip to the store."""
 
     user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class Features(Struct, frozen=True):
     """
-    What the pipeline knows of a user besides the history.
+    The features of a user; the history is separate.
 
     Attributes:
         age_group: One of `recsys.features.AGE_GROUPS`; anything else counts as "unknown".
@@ -83,7 +83,7 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
 
 
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`: whom to rank for and which items may not be returned."""
+    """`rank_items`: a user's features and history, and the items to leave out."""
 
     features: Features
     history: History
@@ -92,7 +92,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`, batch door: up to 256 requests, each answered or refused on its own."""
+    """`rank_items`, batch: up to 256 requests, each answered or refused on its own."""
 
     requests: Many
 
@@ -105,7 +105,7 @@ class RankedItem(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """Which artefact ranked."""
+    """The artefact that ranked."""
 
     name: str
     version: str
@@ -119,7 +119,7 @@ class RankAnswer(Struct, frozen=True):
 
 
 class BatchAnswer(Struct, frozen=True):
-    """Any batch door: one result per request in the order asked, an answer or `{"error": problem document}`."""
+    """The answer to a batch: one result per request in the order asked, an answer or `{"error": problem document}`."""
 
     results: list[msgspec.Raw]
 
@@ -144,7 +144,7 @@ _keys = msgspec.json.Decoder(_Keys)
 
 
 def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
-    """Tell whether *body* is meant for a batch door: a JSON object with the member *key*."""
+    """Tell whether *body* is a batch: a JSON object with the member *key*."""
     if key.encode() not in body:
         return False
     try:
