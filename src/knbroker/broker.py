@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from chassis.wire.cloudevents import Event
-from chassis.wire.event_rules import MAX_ATTRIBUTES, MAX_HEADER_BYTES, header_bytes
+from chassis.wire.event_rules import MAX_ATTRIBUTES, MAX_HEADER_BYTES, fits_into_headers
 from chassis.wire.headers import RawHeaders
 from knbroker import delivery as deciding
 from knbroker.client import Client
@@ -226,9 +226,8 @@ class Broker:
 
 def _leaves_room(event: Event) -> bool:
     """Tell whether the event is within the limits of a subscriber after the broker has added its attributes."""
-    attributes = event.attributes
-    is_short = header_bytes(attributes) <= MAX_HEADER_BYTES - _SPARE_BYTES
-    return is_short and len(attributes) <= MAX_ATTRIBUTES - _SPARE_ATTRIBUTES
+    is_short = fits_into_headers(event.attributes, MAX_HEADER_BYTES - _SPARE_BYTES)
+    return is_short and len(event.attributes) <= MAX_ATTRIBUTES - _SPARE_ATTRIBUTES
 
 
 def _within_limits(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

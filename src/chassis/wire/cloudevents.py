@@ -308,9 +308,10 @@ def _unquote(text: str) -> str:
 
 
 def _refuse(attributes: Mapping[str, Any], path: str, faults: Iterable[Fault] = ()) -> None:
-    told = {fault.path for fault in faults}
-    found = [*faults, *(fault for fault in find_attribute_faults(attributes, path) if fault.path not in told)]
-    if found:
+    found = list(find_attribute_faults(attributes, path))
+    if found or faults:
+        told = {fault.path for fault in faults}
+        found = [*faults, *(fault for fault in found if fault.path not in told)]
         raise InvalidRequestError("the event breaks rules of CloudEvents 1.0", faults=found)
 
 

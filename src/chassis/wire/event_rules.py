@@ -29,6 +29,7 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-
 # RFC 2045, section 5.1; ASCII throughout, because it becomes a header as it is.
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[ -~]*)?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+")
+_NOT_TEXT = "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
 # HTTP binding 3.1.3.2: in a header, other characters than these are percent-encoded.
 _HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -53,7 +54,7 @@ def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[
         yield Fault(f"{path}{name}", "is missing (CloudEvents: REQUIRED)")
     found = [Fault(f"{path}{_shown(name)}", reason) for name, reason in _find_broken(attributes)]
     yield from found
-    if not found and header_bytes(attributes) > MAX_HEADER_BYTES:
+    if not found and not fits_into_headers(attributes, MAX_HEADER_BYTES):
         yield Fault(path.rstrip(".-"), f"the attributes must fit into headers of {MAX_HEADER_BYTES} bytes")
 
 
@@ -69,9 +70,12 @@ def _find_broken(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, reason
 
 
-def header_bytes(attributes: Mapping[str, Value]) -> int:
-    """Return the length of names and values as headers."""
-    return sum(len(name) + len(header_text(value)) for name, value in attributes.items())
+def fits_into_headers(attributes: Mapping[str, Value], limit_bytes: int) -> bool:
+    """Tell whether the names and values are at most *limit_bytes* long as headers."""
+    # A character is at most four bytes of UTF-8, and each of these three characters of percent-encoding.
+    if 12 * sum(len(name) + len(str(value)) for name, value in attributes.items()) <= limit_bytes:
+        return True
+    return sum(len(name) + len(header_text(value)) for name, value in attributes.items()) <= limit_bytes
 
 
 def _shown(name: str) -> str:
@@ -79,13 +83,11 @@ def _shown(name: str) -> str:
 
 
 def _check_value(value: Any) -> str | None:
-    if not isinstance(value, Value):
-        return "must be a string, an integer or a boolean"
-    if isinstance(value, str) and NOT_TEXT.search(value):
-        return "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
-    if isinstance(value, int) and not -(2**31) <= value < 2**31:
-        return "must be an integer of 32 bits (CloudEvents: Integer)"
-    return None
+    if isinstance(value, str):
+        return _NOT_TEXT if NOT_TEXT.search(value) else None
+    if isinstance(value, int):
+        return None if -(2**31) <= value < 2**31 else "must be an integer of 32 bits (CloudEvents: Integer)"
+    return "must be a string, an integer or a boolean"
 
 
 def _check_text(value: Any) -> str | None:
