@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kubeyaml.errors import ManifestError
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 
+_FILLED_BY_CLUSTERS = ("image", "serviceAccountToken", "downwardAPI")
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
 
@@ -54,15 +56,18 @@ class Configuration:
         return variables
 
     def materialise(self, template: Template, directory: Path) -> dict[str, Path]:
-        """Write the volumes of one instance under *directory*; returns where each mountPath is."""
-        places = {}
+        """
+        Write the volumes of one instance under *directory*; return the place of each mountPath.
+
+        Raises:
+            ManifestError: An entry would be written outside its volume.
+        """
         for volume in template.volumes:
             place = directory / volume["name"]
             place.mkdir(parents=True, exist_ok=True)
-            places[template.mounts[volume["name"]]] = place
             for source in (volume.get("projected") or {}).get("sources") or [volume]:
                 self._write(source, place)
-        return places
+        return {mount.path: _mounted(directory / mount.volume, mount.sub_path) for mount in template.mounts}
 
     def _write(self, source: Mapping[str, Any], place: Path) -> None:
         kind, reference = _object(source, "configMap", "secret")
@@ -70,8 +75,31 @@ class Configuration:
         paths = {item["key"]: item["path"] for item in reference.get("items") or ()} or {key: key for key in entries}
         for key, path in paths.items():
             if key in entries:
-                (place / path).parent.mkdir(parents=True, exist_ok=True)
-                (place / path).write_bytes(entries[key])
+                file = _below(place, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(entries[key])
+
+
+def _mounted(volume: Path, sub_path: str) -> Path:
+    """Return the place of *sub_path* in a volume; as the kubelet does, make a directory where nothing is there."""
+    place = _below(volume, sub_path)
+    if not place.exists():
+        place.mkdir(parents=True)
+    return place
+
+
+def _below(place: Path, path: str) -> Path:
+    """Return *path* below *place*; the manifests were validated, so that nothing but a fault of ours leads outside."""
+    if not (place / path).resolve().is_relative_to(place.resolve()):
+        raise ManifestError([f"{path}: leads outside the volume {place.name}"])
+    return place / path
+
+
+def unfilled_volumes(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield volume and kind of each source that only a cluster can fill: image, serviceAccountToken, downwardAPI."""
+    for volume in template["spec"].get("volumes") or ():
+        for source in (volume.get("projected") or {}).get("sources") or [volume]:
+            yield from ((volume["name"], kind) for kind in _FILLED_BY_CLUSTERS if source.get(kind) is not None)
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:

@@ -111,7 +111,7 @@ def bind_sinks(resources: Sequence[Resource]) -> None:
         subject, overrides = binding.body["spec"]["subject"], binding.body["spec"].get("ceOverrides")
         sink = addresses.find(binding, "spec.sink", binding.body["spec"]["sink"])
         bound = [resource for resource in resources if _is_subject(resource, subject, namespace=binding.namespace)]
-        if not bound and "name" in subject:
+        if not bound and subject.get("name") is not None:
             addresses.faults.append(binding.fault("spec.subject", f"there is no {subject['kind']} {subject['name']}"))
         for service in bound:
             extensions = json.dumps(overrides, separators=(",", ":")) if overrides else ""
@@ -186,7 +186,7 @@ def _legacy(given: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _is_subject(resource: Resource, subject: Mapping[str, Any], *, namespace: str) -> bool:
     if not resource.is_service or subject["kind"] != "Service" or resource.namespace != namespace:
         return False
-    if "name" in subject:
+    if subject.get("name") is not None:
         return resource.name == str(subject["name"])
     labels = resource.body["metadata"].get("labels") or {}
     return ((subject["selector"] or {}).get("matchLabels") or {}).items() <= labels.items()

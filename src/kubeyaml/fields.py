@@ -9,6 +9,7 @@ one of A B: these words, "" for none · ".other": any further key · ".not": but
 ".needs": these must be there · ".one": exactly one of these must be there · a number in a list: so many items at most
 """
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[Fault]:
         if len(value) > (most := shape[1] if len(shape) > 1 else len(value)):
             yield path, f"at most {most} can run here"
         for index, item in enumerate(value):
+            if item is None:
+                yield f"{path}[{index}]", "must not be null"
             yield from field_faults(item, shape[0], path=f"{path}[{index}]")
     elif not isinstance(shape, str):
         yield path, f"must be a {'list' if isinstance(shape, list) else 'mapping'}, not {value!r}"
@@ -51,6 +54,10 @@ def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path:
         value = canonical(value)
     for key, item in value.items():
         reason = next((why for start, why in shape.get(".not", {}).items() if key.startswith(start)), None)
+        if key not in shape and ".key" in shape:
+            reason = _refusal(key, shape[".key"])
+        if item is None and key not in shape and reason is None:
+            reason = "must not be null"
         if key in shape or (".other" in shape and reason is None):
             yield from field_faults(item, shape.get(key, shape.get(".other")), path=f"{prefix}{key}")
         else:
@@ -97,6 +104,21 @@ def _typed(kind: type) -> Callable[[Any], Any]:
     return check
 
 
+def _within_32_bits(number: int) -> int:
+    if not -(2**31) <= number < 2**31:
+        raise ValueError
+    return number
+
+
+def _relative_path(text: str, *, hidden: bool) -> str:
+    """Return *text* where it leads to a place below the directory it is relative to."""
+    if not text or text.startswith("/") or ".." in text.split("/") or "\0" in text:
+        raise ValueError
+    if text.startswith("..") and not hidden:  # names that the kubelet keeps for itself
+        raise ValueError
+    return text
+
+
 def _seconds(text: str) -> float:
     seconds, rest = divmod(parse_duration_ns(text), 10**9)
     if rest:
@@ -107,8 +129,9 @@ def _seconds(text: str) -> float:
 _KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "text": _typed(str),
     "truth": _typed(bool),
-    "number": _typed(int),
+    "number": lambda value: _within_32_bits(_typed(int)(value)),
     "port": lambda value: _matching(r"(?!(8008|8012|8013|8022|9090|9091)$).*", int)(str(_typed(int)(value))),
+    "dnslabel": _matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", str),
     "subdomain": _matching(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", str),
     "label": _matching(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", str),
     "env": _matching(r"(?!(PORT|K_SERVICE|K_CONFIGURATION|K_REVISION)$)[^=]+", str),
@@ -118,5 +141,11 @@ _KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "duration": parse_duration_ns,
     "seconds": _seconds,
     "period": parse_period_s,
+    "plainpath": lambda value: _relative_path(_typed(str)(value), hidden=False),
+    "below": lambda value: value and _relative_path(_typed(str)(value), hidden=True),
+    "filename": _matching(r"(?!\.\.?$|\.\.)[-._a-zA-Z0-9]{1,253}", str),
+    "base64": lambda value: base64.b64decode(_typed(str)(value), validate=True),
+    "header": _matching(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", str),
+    "line": _matching(r"[\x20-\x7e\xa0-\xff]*", str),
     "quantity": lambda value: parse_quantity(str(value)),
 }

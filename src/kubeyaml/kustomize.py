@@ -8,15 +8,15 @@ file that can be run instead.
 import base64
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from kubeyaml.documents import parse_documents, read_documents
 from kubeyaml.errors import ManifestError
 from kubeyaml.naming import KNOWN_OF_SERVICES, name_by_content
-from kubeyaml.resources import Resource, parse_yaml, read_documents, read_file
+from kubeyaml.resources import Resource, read_file
 
 _NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _OPTIONS: Final = {"disableNameSuffixHash": None}
@@ -35,6 +35,9 @@ _KNOWN: Final = {
     "labels": [dict.fromkeys(("pairs", "includeSelectors"))],
     "configurations": None,
 }
+_MOST: Final = 1000
+"""Kustomizations in one build: a few small ones that include each other twice would come to billions."""
+
 _CONFIGURATION: Final = {"nameReference": [dict.fromkeys(("kind", "version", "fieldSpecs"))]}
 _CLUSTER_SCOPED: Final = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 
@@ -52,7 +55,7 @@ def build(directory: Path) -> list[Resource]:
         ManifestError: A file is missing, or a field is beyond the part understood here.
     """
     resources = _Resources()
-    _apply(directory, resources)
+    _apply(directory, resources, within=(), count=iter(range(_MOST)))
     name_by_content(resources, resources.hashed, resources.references)
     return [Resource(resource.body, resource.source) for resource in resources]
 
@@ -78,26 +81,52 @@ class _Resources(list[Resource]):
         self.references |= other.references
 
 
-def _apply(directory: Path, resources: _Resources) -> None:
-    """Do to *resources* what the kustomization or component in *directory* says."""
+def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], count: Iterator[int]) -> None:
+    """
+    Do to *resources* what the kustomization or component in *directory* says.
+
+    Args:
+        directory: Of the kustomization.
+        resources: What has been accumulated.
+        within: The kustomizations that led here.
+        count: Ends where a build has too many kustomizations.
+    """
     file = kustomization(directory)
     if file is None:
         raise ManifestError([f"{directory}: no kustomization.yaml in this directory"])
-    content: dict[str, Any] = next(iter(read_documents(file)), {})
+    root = directory.resolve()
+    # As kustomize: one that holds another one's directory would find that one again.
+    if any(other.is_relative_to(root) for other in within):
+        raise ManifestError([f"{file}: a kustomization includes itself or one that contains it"])
+    if next(count, None) is None:
+        raise ManifestError([f"{file}: more than {_MOST} kustomizations in one build"])
+    content = _mapping(file)
     if unknown := [f"{file}: {field}: is not understood here" for field in _unknown(content, _KNOWN, path="")]:
         raise ManifestError(unknown)
     try:
-        _accumulate(file, content, resources)
-    except (LookupError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        _accumulate(file, content, resources, partial(_apply, within=[*within, root], count=count))
+    except (LookupError, TypeError, ValueError, OSError, AttributeError) as error:
         raise ManifestError([f"{file}: {error}"]) from error
 
 
+def _mapping(file: Path) -> dict[str, Any]:
+    content = next(iter(read_documents(file)), {})
+    if not isinstance(content, dict):
+        raise ManifestError([f"{file}: must be a mapping"])
+    return content
+
+
 def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
-    if isinstance(known, list):
-        for item in content or ():
+    """Yield the fields of *content* that are not *known*, and those that are no list or mapping where one is due."""
+    if known is None or content is None:
+        return
+    if not isinstance(content, list if isinstance(known, list) else dict):
+        yield path
+    elif isinstance(known, list):
+        for item in content:
             yield from _unknown(item, known[0], path=path)
-    elif known is not None:
-        for key, value in (content or {}).items():
+    else:
+        for key, value in content.items():
             at = f"{path}.{key}" if path else key
             if key in known:
                 yield from _unknown(value, known[key], path=at)
@@ -105,26 +134,43 @@ def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
                 yield at
 
 
-def _accumulate(file: Path, content: Mapping[str, Any], resources: _Resources) -> None:
-    for path in (file.parent / entry for entry in content.get("resources") or ()):
+def _accumulate(
+    file: Path, content: Mapping[str, Any], resources: _Resources, include: Callable[[Path, _Resources], None]
+) -> None:
+    for entry in content.get("resources") or ():
         found = _Resources()
-        if path.is_dir():
-            _apply(path, found)
+        if (file.parent / entry).is_dir():
+            include(file.parent / entry, found)
         else:
-            found += read_file(path)
+            found += read_file(_own_file(file.parent, entry))
         resources.take(found)
     for entry in content.get("configurations") or ():
-        resources.references |= _references(file.parent / entry)
+        resources.references |= _references(_own_file(file.parent, entry))
     for kind, field in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
         for entry in content.get(field) or ():
             options = (content.get("generatorOptions") or {}) | (entry.get("options") or {})
             _generate(kind, entry, resources, file=file, hashed=not options.get("disableNameSuffixHash"))
     for entry in content.get("components") or ():
-        _apply(file.parent / entry, resources)
+        include(file.parent / entry, resources)
     for entry in content.get("patches") or ():
         _patch(entry, resources, root=file.parent)
     for resource in resources:
         _transform(resource.body, content)
+
+
+def _own_file(root: Path, path: str) -> Path:
+    """
+    Return a file that a kustomization names.
+
+    Raises:
+        ValueError: *path* is outside *root*, as kustomize's load restrictor refuses it, or is no plain file.
+    """
+    file = root / path
+    if not file.is_file():
+        raise ValueError(f"{path}: No such file")
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{path}: is not in or below {root}")
+    return file
 
 
 def _generate(kind: str, entry: Mapping[str, Any], resources: _Resources, *, file: Path, hashed: bool) -> None:
@@ -138,7 +184,7 @@ def _generate(kind: str, entry: Mapping[str, Any], resources: _Resources, *, fil
         data[key] = encoded((value[1:-1] if quoted else value).encode())
     for spec in entry.get("files") or ():
         key, _, path = spec.rpartition("=")
-        data[key or Path(path).name] = encoded((file.parent / path).read_bytes())
+        data[key or Path(path).name] = encoded(_own_file(file.parent, path).read_bytes())
     if entry.get("behavior", "create") == "create":
         if hashed:
             resources.hashed.add((kind, entry["name"]))
@@ -155,7 +201,8 @@ def _generate(kind: str, entry: Mapping[str, Any], resources: _Resources, *, fil
 
 
 def _patch(entry: Mapping[str, Any], resources: list[Resource], *, root: Path) -> None:
-    operations = parse_yaml(entry["patch"] if "patch" in entry else (root / entry["path"]).read_text("utf-8"))
+    text = entry["patch"] if "patch" in entry else _own_file(root, entry["path"]).read_text("utf-8")
+    operations = next(iter(parse_documents(text)), None)
     if not entry.get("target") or not isinstance(operations, list):
         raise ValueError("patches: only JSON 6902 patches with a target are understood here")
     for resource in resources:
@@ -230,7 +277,7 @@ def _renamed(image: str, entry: Mapping[str, str]) -> str:
 
 def _references(file: Path) -> set[tuple[str, str]]:
     """Read a file of `configurations`: further places in a Knative Service where names of generated objects stand."""
-    content: dict[str, Any] = next(iter(read_documents(file)), {})
+    content = _mapping(file)
     if unknown := list(_unknown(content, _CONFIGURATION, path="")):
         raise ValueError(f"{file}: {', '.join(unknown)}: is not understood here")
     return {

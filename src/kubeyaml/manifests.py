@@ -23,7 +23,7 @@ def load(path: Path) -> list[Resource]:
     elif kustomization(path) is not None:
         resources = build(path)
     else:
-        files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml"})
+        files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml"} and file.is_file())
         resources = [resource for file in files for resource in read_file(file)]
     if faults := ([] if resources else [f"{path}: no Kubernetes objects found"]) + _duplicates(resources):
         raise ManifestError(faults)

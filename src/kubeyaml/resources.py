@@ -1,11 +1,10 @@
-"""A Kubernetes object, and reading objects from a file."""
+"""Kubernetes objects, and reading them from a file."""
 
-from collections.abc import Hashable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import yaml
-
+from kubeyaml.documents import read_documents
 from kubeyaml.errors import ManifestError
 
 
@@ -19,8 +18,22 @@ class Resource:
         self.name, self.namespace = str(metadata.get("name", "")), str(metadata.get("namespace", "default"))
         self.is_service = (self.api_group, self.kind) == ("serving.knative.dev", "Service")
 
+    @classmethod
+    def read(cls, document: Any, source: str) -> Self:
+        """
+        Take *document* as an object.
+
+        Raises:
+            ManifestError: *document* has no apiVersion, no kind or no metadata.
+        """
+        if not isinstance(document, dict) or not document.get("apiVersion") or not document.get("kind"):
+            raise ManifestError([f"{source}: a document without apiVersion, kind and metadata"])
+        if not isinstance(document.get("metadata"), dict):
+            raise ManifestError([f"{source}: {document['kind']}: metadata: must be a mapping"])
+        return cls(document, source)
+
     def fault(self, path: str, message: str) -> str:
-        """One line that says where in this object something is wrong."""
+        """Return one line that names the file, the object and the field, and says what is wrong."""
         return f"{self.source}: {self.kind} {self.name}: {path}: {message}"
 
 
@@ -31,46 +44,13 @@ def read_file(path: Path) -> list[Resource]:
     Raises:
         ManifestError: The file cannot be read, or a document in it is no object.
     """
-    documents = read_documents(path)
-    items = [
-        item for d in documents for item in (d["items"] if isinstance(d, dict) and d.get("kind") == "List" else [d])
-    ]
-    if not all(isinstance(i, dict) and i.get("apiVersion") and i.get("kind") and i.get("metadata") for i in items):
-        raise ManifestError([f"{path}: a document without apiVersion, kind and metadata"])
-    return [Resource(item, str(path)) for item in items]
+    return [Resource.read(item, str(path)) for document in read_documents(path) for item in _items(document, path)]
 
 
-def read_documents(path: Path) -> list[Any]:
-    """
-    Read the documents of a YAML file.
-
-    Raises:
-        ManifestError: The file cannot be read or is no YAML.
-    """
-    try:
-        return [document for document in yaml.load_all(path.read_text("utf-8"), _Loader) if document is not None]
-    except OSError as error:
-        raise ManifestError([f"{path}: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError([f"{path}: {' '.join(str(error).split())}"]) from error
-
-
-def parse_yaml(text: str) -> Any:
-    """Read one YAML document the same way; errors are yaml.YAMLError."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads as Kubernetes does: dates stay text, and a key given twice is an error."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute, replaced rather than shared
-        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        """Build a mapping, refusing a key that is there twice."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+def _items(document: Any, path: Path) -> Iterator[Any]:
+    if not isinstance(document, dict) or document.get("kind") != "List":
+        yield document
+    elif isinstance(document.get("items"), list):
+        yield from document["items"]
+    else:
+        raise ManifestError([f"{path}: List: items: must be a list"])

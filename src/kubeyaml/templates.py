@@ -23,25 +23,35 @@ class Probe:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], *, container_port: Mapping[str, Any]) -> "Probe":
         """
-        Read a probe; exec and gRPC probes become TCP probes, their commands exist in the image only.
+        Read a probe; exec, gRPC and HTTPS probes become TCP probes: what they need exists in the image only.
 
         Args:
             spec: The probe of the manifest.
             container_port: Its container's port; a probe of that port goes to the one the instance got.
         """
         handler = spec.get("httpGet") or spec.get("tcpSocket") or {}
-        own = {"", "0", str(container_port.get("containerPort", 8080)), container_port.get("name", "")}
-        port = str(handler.get("port", ""))
+        own = {"", "0", str(container_port.get("containerPort", 8080)), container_port.get("name") or "http"}
+        port = str(handler.get("port") or "")
+        is_http = spec.get("httpGet") is not None and handler.get("scheme") != "HTTPS"
         return cls(
-            path=(handler.get("path") or "/") if spec.get("httpGet") else None,
+            path=(handler.get("path") or "/") if is_http else None,
             port=None if port in own else int(port),
-            headers={header["name"]: header["value"] for header in handler.get("httpHeaders") or ()},
+            headers={header["name"]: header.get("value") or "" for header in handler.get("httpHeaders") or ()},
             period_s=spec.get("periodSeconds") or 0,
             timeout_s=spec.get("timeoutSeconds") or 1,
             initial_delay_s=spec.get("initialDelaySeconds") or 0,
             successes=spec.get("successThreshold") or 1,
             failures=spec.get("failureThreshold") or 3,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume, or the part of it at `sub_path`, at a path of the container."""
+
+    volume: str
+    path: str
+    sub_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class Template:
     env: Sequence[Mapping[str, Any]]
     env_from: Sequence[Mapping[str, Any]]
     volumes: Sequence[Mapping[str, Any]]
-    mounts: Mapping[str, str]
+    mounts: Sequence[Mount]
     readiness: Probe
     liveness: Probe | None
     startup: Probe | None
@@ -89,7 +99,10 @@ class Template:
             env=container.get("env") or (),
             env_from=container.get("envFrom") or (),
             volumes=pod.get("volumes") or (),
-            mounts={mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts") or ()},
+            mounts=[
+                Mount(mount["name"], mount["mountPath"], mount.get("subPath") or "")
+                for mount in container.get("volumeMounts") or ()
+            ],
             readiness=probes.get("readinessProbe", Probe()),
             liveness=probes.get("livenessProbe"),
             startup=probes.get("startupProbe"),

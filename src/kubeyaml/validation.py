@@ -1,12 +1,12 @@
 """
 What Knative's webhooks refuse, with the path of every fault.
 
-`service.yaml` and `eventing.yaml` say what may stand in each field; here are the rules that join several fields.
+`service.yaml`, `eventing.yaml` and `configuration.yaml` say what may stand in each field; here are the rules that join several fields.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from posixpath import normpath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,16 +17,27 @@ from kubeyaml.fields import Fault, field_faults, shapes
 from kubeyaml.quantities import parse_quantity
 from kubeyaml.resources import Resource
 
-_SERVICE, _EVENTING = shapes("service.yaml"), shapes("eventing.yaml")
+_SERVICE, _EVENTING, _CONFIGURATION = shapes("service.yaml"), shapes("eventing.yaml"), shapes("configuration.yaml")
+IMAGE_VOLUMES: Final = "kubernetes.podspec-volumes-image"
+"""The feature that image volumes need; an entry of the ConfigMap `config-features`, as on a cluster."""
+
 _DIALECTS: Final = ("exact", "prefix", "suffix", "all", "any", "not")
 _RESERVED_PATHS: Final = {"/", "/dev", "/dev/log"}
 
 
-def faults(resource: Resource) -> list[str]:
-    """List every fault of an object, one line each; none in a kind that is not known here."""
+def faults(resource: Resource, *, features: Collection[str] = ()) -> list[str]:
+    """
+    List every fault of an object, one line each; none in a kind that is not known here.
+
+    Args:
+        resource: The object.
+        features: The features of Knative that are enabled beyond its defaults.
+    """
     # The rules rely on every field being known and of its kind.
     if resource.is_service:
-        found = service_faults(resource.body)
+        found = service_faults(resource.body, features=features)
+    elif not resource.api_group and resource.kind in _CONFIGURATION:
+        found = list(field_faults(resource.body, _CONFIGURATION[resource.kind]))
     elif is_eventing(resource):
         found = list(field_faults(resource.body, _EVENTING[resource.kind])) or list(_eventing_rule_faults(resource))
     else:
@@ -34,12 +45,18 @@ def faults(resource: Resource) -> list[str]:
     return [resource.fault(path, message) for path, message in found]
 
 
-def service_faults(service: Mapping[str, Any]) -> list[Fault]:
+def service_faults(service: Mapping[str, Any], *, features: Collection[str] = ()) -> list[Fault]:
     """List every fault of a Knative Service as (path, message); empty where Knative would accept it."""
-    return list(field_faults(service, _SERVICE)) or list(_service_rule_faults(service))
+    return list(field_faults(service, _SERVICE)) or list(_service_rule_faults(service, features))
 
 
-def _service_rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
+def enabled_features(resources: Iterable[Resource]) -> set[str]:
+    """Return what a ConfigMap `config-features` among *resources* enables."""
+    data = [r.body.get("data") or {} for r in resources if (r.kind, r.name) == ("ConfigMap", "config-features")]
+    return {name for each in data for name, value in each.items() if value == "enabled"}
+
+
+def _service_rule_faults(service: Mapping[str, Any], features: Collection[str]) -> Iterator[Fault]:
     name, template, pod = service["metadata"]["name"], service["spec"]["template"], service["spec"]["template"]["spec"]
     about = template.get("metadata") or {}
     if about.get("name") and not about["name"].startswith(f"{name}-"):
@@ -48,6 +65,10 @@ def _service_rule_faults(service: Mapping[str, Any]) -> Iterator[Fault]:
         yield f"spec.template.metadata.annotations.{SCALING}/{key}", message
     for path, message in _container(pod["containers"][0]):
         yield f"spec.template.spec.containers[0].{path}", message
+    for index, volume in enumerate(pod.get("volumes") or ()):
+        if volume.get("image") is not None and IMAGE_VOLUMES not in features:
+            message = f"needs the feature {IMAGE_VOLUMES}, which is off by default; enable it in config-features"
+            yield f"spec.template.spec.volumes[{index}].image", message
     for path, message in _mounts(pod.get("volumes") or (), pod["containers"][0].get("volumeMounts") or ()):
         yield f"spec.template.spec.{path}", message
     for path, message in _traffic(service["spec"].get("traffic") or ()):
@@ -84,11 +105,22 @@ def _container(container: Mapping[str, Any]) -> Iterator[Fault]:
     for field in ("failureThreshold", "timeoutSeconds"):
         if readiness.get(field) and not readiness.get("periodSeconds"):
             yield f"readinessProbe.{field}", "is disallowed when periodSeconds is zero"
+    yield from _probe_ports(container)
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for name in requests.keys() & limits.keys():
         if parse_quantity(str(requests[name])) > parse_quantity(str(limits[name])):
             yield f"resources.requests.{name}", f"{requests[name]} is more than the limit {limits[name]}"
+
+
+def _probe_ports(container: Mapping[str, Any]) -> Iterator[Fault]:
+    name = ((container.get("ports") or [{}])[0]).get("name") or "http"
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        for handler in ("httpGet", "tcpSocket"):
+            port = ((container.get(probe) or {}).get(handler) or {}).get("port")
+            is_number = type(port) is int and 0 <= port <= 65535
+            if port is not None and not is_number and port not in ("", name):
+                yield f"{probe}.{handler}.port", f"{port!r} is neither a port nor {name!r}, the container port's name"
 
 
 def _mounts(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
@@ -137,7 +169,10 @@ def _eventing_rule_faults(resource: Resource) -> Iterator[Fault]:
 
 
 def _misdirected(destination: Mapping[str, Any]) -> str | None:
-    uri = urlsplit(destination.get("uri") or "")
+    try:
+        uri = urlsplit(destination.get("uri") or "")
+    except ValueError as error:
+        return f"uri: {error}"
     if destination.get("ref") is None:
         return None if uri.scheme and uri.netloc else "a ref or an absolute uri is wanted"
     return "an absolute uri may not stand beside a ref" if uri.scheme else None

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+from kubeyaml.documents import read_documents
 from kubeyaml.errors import ManifestError
-from kubeyaml.resources import read_documents
+from kubeyaml.fields import field_faults
+
+_SHAPE: Final = {
+    "root": "text",
+    "images": {".other": {".needs": ["command"], "command": ["text"], "env": {".other": "text"}}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +36,14 @@ class Commands:
         Raises:
             ManifestError: It cannot be read, or an entry is no command.
         """
-        documents = read_documents(path)
-        content: dict[str, Any] = documents[0] if documents and isinstance(documents[0], dict) else {}
-        root = path.parent / content["root"] if "root" in content else Path.cwd()
+        content = next(iter(read_documents(path)), {})
+        if found := list(field_faults(content, _SHAPE)):
+            raise ManifestError([f"{path}: {place or 'the file'}: {message}" for place, message in found])
+        root = path.parent / content["root"] if content.get("root") else Path.cwd()
         self._path = path
         self._commands = dict(built_in or {})
         for image, entry in (content.get("images") or {}).items():
-            argv, env = (entry or {}).get("command"), (entry or {}).get("env") or {}
-            if not isinstance(argv, list) or not argv:
-                raise ManifestError([f"{path}: images.{image}.command: must be a list of words"])
-            words = [str(word) for word in argv]
+            words, env = [str(word) for word in entry["command"]], entry.get("env") or {}
             if words[0] == "python":
                 words[0] = sys.executable
             self._commands[image] = Command(words, root.resolve(), {k: str(v) for k, v in env.items()})

@@ -7,7 +7,7 @@ One loop compares what is with what is wanted whenever something changed: an ins
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ class Platform:
         notes: What the user should know about how the manifests are run.
         brokers: The Brokers of the manifests, `NAMESPACE/NAME` each.
         direct: Without an ingress: an instance each, the public one on the port of `url`.
+        features: Features of Knative that the manifests enable beyond its defaults.
         dashboard: Where the program is that shows this platform.
     """
 
@@ -62,6 +63,7 @@ class Platform:
     reports: Reports = field(default_factory=Reports)
     services: dict[str, Service] = field(default_factory=dict)
     brokers: Sequence[str] = ()
+    features: Collection[str] = ()
     _own_ports: dict[str, int] = field(default_factory=dict)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
     _change: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,7 +105,7 @@ class Platform:
         service = self.services.get((body.get("metadata") or {}).get("name", ""))
         if service is None or (service.built_in and service.revisions):
             raise RefusedError("there is no such Service; Services are taken from the manifests by `up`")
-        if faults := service_faults(body):
+        if faults := service_faults(body, features=self.features):
             raise RefusedError("\n".join(f"{path}: {message}" for path, message in faults))
         if self.direct and service.revisions:
             raise RefusedError("with --direct nothing can take over from a running instance; start without it")

@@ -11,12 +11,12 @@ from typing import Any
 
 from chassis.server.limits import raise_descriptor_limit
 from kubeyaml import edits
-from kubeyaml.configuration import Configuration
+from kubeyaml.configuration import Configuration, unfilled_volumes
 from kubeyaml.errors import ManifestError
 from kubeyaml.eventing import bind_sinks, is_eventing, routing
 from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
-from kubeyaml.validation import faults
+from kubeyaml.validation import enabled_features, faults
 from localkn import control, views
 from localkn.broker import broker_service
 from localkn.commands import Commands
@@ -92,7 +92,8 @@ def compose(options: Options, processes: Processes) -> Platform:
     """
     resources = load(options.manifests)
     services = [resource for resource in resources if resource.is_service]
-    found = [fault for resource in resources for fault in faults(resource)]
+    features = enabled_features(resources)
+    found = [fault for resource in resources for fault in faults(resource, features=features)]
     if found or not services:
         raise ManifestError(found or [f"{options.manifests}: no Knative Service (serving.knative.dev/v1) in it"])
     bind_sinks(resources)
@@ -112,6 +113,7 @@ def compose(options: Options, processes: Processes) -> Platform:
         notes=[*_notes(resources), *(["No wheel of Envoy for this platform: running as with --direct"] * no_envoy)],
         direct=options.direct or no_envoy,
         brokers=routes.brokers,
+        features=features,
     )
     if not platform.direct:
         platform.ingress = EnvoyIngress(
@@ -204,9 +206,16 @@ def _notes(resources: Sequence[Resource]) -> list[str]:
     to_zero = [
         name for name, given in annotations.items() if given.get("autoscaling.knative.dev/min-scale", "0") == "0"
     ]
-    return [f"{r.kind} {r.name}: ignored on this machine" for r in ignored] + [
-        f"Service {name}: min-scale 0 runs as 1 on this machine, nothing could wake it up" for name in to_zero
-    ]
+    return (
+        [f"{r.kind} {r.name}: ignored on this machine" for r in ignored]
+        + [f"Service {name}: min-scale 0 runs as 1 on this machine, nothing could wake it up" for name in to_zero]
+        + [
+            f"Service {r.name}: volume {name} holds no {kind} on this machine"
+            for r in resources
+            if r.is_service
+            for name, kind in unfilled_volumes(r.body["spec"]["template"])
+        ]
+    )
 
 
 def _public(services: Sequence[Resource], wanted: str | None) -> str:
