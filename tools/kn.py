@@ -87,9 +87,11 @@ class Kn:
 
     def _run(self, words: Sequence[str]) -> str:
         try:
+            # In a session of its own: Ctrl-C must not end a kn that restores what an interrupted rollout changed.
             done = subprocess.run(
-                [*self.command, *words, *self._where()], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-            )
+                [*self.command, *words, *self._where()], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KnError(f"{self.command[0]} does not run: {error}") from error
         if done.returncode:

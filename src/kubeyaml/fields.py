@@ -1,11 +1,13 @@
 """
 What may stand in the fields of an object: shapes in YAML files, and reading them.
 
-text, truth, number, any: as it says · label, subdomain: names of DNS · quantity: 500m, 2, 1Gi
+text, truth, number, any: as it says; scalar: any but a list or a mapping · label, subdomain: names of DNS · quantity: 500m, 2, 1Gi
+dnslabel: a label that may begin with a digit · filename: a key of a ConfigMap · base64: bytes
+plainpath, below: a relative path that stays below its directory · header, line: name and value of a header
 env, port, container: the name of a variable, a port, the name of a container that Knative does not use itself
 whole, decimal, duration, seconds: text that holds a number, a Go duration, one of whole seconds
 period: text that holds an ISO 8601 duration · LOW..HIGH: the range, either end may be open
-one of A B: these words, "" for none · ".other": any further key · ".not": but none that begins so, and why
+one of A B: these words, "" for none · ".other": any further key · ".key": what such a key must be · ".not": but none that begins so, and why
 ".needs": these must be there · ".one": exactly one of these must be there · a number in a list: so many items at most
 """
 
@@ -119,6 +121,12 @@ def _relative_path(text: str, *, hidden: bool) -> str:
     return text
 
 
+def _scalar(value: Any) -> Any:
+    if isinstance(value, (dict, list)):
+        raise TypeError
+    return value
+
+
 def _seconds(text: str) -> float:
     seconds, rest = divmod(parse_duration_ns(text), 10**9)
     if rest:
@@ -129,6 +137,7 @@ def _seconds(text: str) -> float:
 _KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "text": _typed(str),
     "truth": _typed(bool),
+    "scalar": _scalar,
     "number": lambda value: _within_32_bits(_typed(int)(value)),
     "port": lambda value: _matching(r"(?!(8008|8012|8013|8022|9090|9091)$).*", int)(str(_typed(int)(value))),
     "dnslabel": _matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", str),

@@ -13,7 +13,7 @@ from kubeyaml.fields import field_faults
 
 _SHAPE: Final = {
     "root": "text",
-    "images": {".other": {".needs": ["command"], "command": ["text"], "env": {".other": "text"}}},
+    "images": {".other": {".needs": ["command"], "command": ["scalar"], "env": {".other": "scalar"}}},
 }
 
 

@@ -1,6 +1,7 @@
 """Whole rollouts with real processes: the three functions behind localkn's ingress, updated by `./run.sh rollout`."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from offline.state import StateDirectory
 from offline.train import main as train_demo
 from offline.training import train
 from tests.knative.command_lines import parse
-from tests.localkn.running import Running, needs_envoy
+from tests.localkn.running import Running, eventually, needs_envoy
 from tests.running import ROOT
 from tools.rollout.asking import Door
 
@@ -58,6 +59,12 @@ class Pipeline:
         revisions = self.running.status(SERVICE)["revisions"]
         assert not any(each["tags"] for each in revisions)
         return {each["name"]: each["traffic_percent"] for each in revisions if each["traffic_percent"]}
+
+    def targets(self) -> list[dict[str, Any]]:
+        """`spec.traffic`, as kn shows it."""
+        described = self.running.kn("service", "describe", SERVICE, "-o", "json")
+        targets: list[dict[str, Any]] = json.loads(described.stdout)["spec"].get("traffic") or []
+        return targets or [{"latestRevision": True, "percent": 100}]
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +170,14 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_bad_candidate_is_rolled_back_within_one_step(pipeline, other_model, flags, reason):
     """Whatever is bad about it, it has had no traffic, the one before has all of it, and the report says why."""
-    before = pipeline.serving()
+    before = pipeline.targets()
     status, report, said = pipeline.rollout(*(flag.format(other_model=other_model) for flag in flags))
     assert (status, report["promoted"]) == (1, False), said
     assert any(reason in each for each in report["reasons"]), report["reasons"]
     assert len(report["seen"]) <= 1
-    assert pipeline.serving() == before
+    assert pipeline.targets() == before
+    assert list(pipeline.serving().values()) == [100]
+    assert report["candidate"] not in pipeline.serving()
     # What serves is also what is described: the next update does not begin where this one failed.
     service = json.loads(pipeline.running.kn("service", "describe", SERVICE, "-o", "json").stdout)
     (container,) = service["spec"]["template"]["spec"]["containers"]
@@ -177,20 +186,38 @@ def test_a_bad_candidate_is_rolled_back_within_one_step(pipeline, other_model, f
     assert Path(settings["MODEL_PATH"]).is_relative_to(pipeline.folder)
 
 
-def test_an_interrupted_rollout_is_rolled_back(pipeline):
-    """Somebody stops it in the middle: no tag and no share is left behind."""
-    before = pipeline.serving()
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda s: s.name)
+def test_an_interrupted_rollout_leaves_the_traffic_as_it_was(pipeline, ending):
+    """
+    Ctrl-C (to all processes of the terminal, several times), a stop, a closed terminal: restored, with a report.
+
+    After SIGKILL the next rollout restores the Service before it begins.
+    """
+    before = pipeline.targets()
     process = subprocess.Popen(
-        pipeline.command("--env", "MAX_QUEUE_SIZE=310", "--step-duration", "60"),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        pipeline.command("--env", f"MAX_QUEUE_SIZE={300 + ending}", "--step-duration", "60"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout
     assert "making the candidate" in process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    eventually(lambda: any(revision["tags"] for revision in pipeline.running.status(SERVICE)["revisions"]), within_s=60)
+    os.killpg(process.pid, ending)
+    if ending is not signal.SIGKILL:
+        os.killpg(process.pid, ending)
     said = process.communicate()[0]
-    assert process.returncode == 1
-    assert "rolling back" in said
-    assert pipeline.serving() == before
+    assert "Traceback" not in said
+    if ending is signal.SIGKILL:
+        assert pipeline.targets() != before
+        status, report, said = pipeline.rollout("--image", "nowhere")
+        assert "an earlier rollout was killed; restoring" in said
+        assert (status, report["promoted"]) == (1, False)
+    else:
+        assert process.returncode == 130
+        assert "rolling back" in said
+        report = json.loads(Path(said.rpartition("report: ")[2].strip()).with_suffix(".json").read_text())
+        assert (report["reasons"], report["interrupted"]) == (["interrupted"], True)
+    assert pipeline.targets() == before
+    assert list(pipeline.serving().values()) == [100]
 
 
 def test_divided_traffic_is_refused(pipeline):
@@ -200,5 +227,5 @@ def test_divided_traffic_is_refused(pipeline):
     split = ["--traffic", f"{names[0]}=40", "--traffic", f"{names[-1]}=60"]
     assert pipeline.running.kn("service", "update", SERVICE, *split).returncode == 0
     done = subprocess.run(pipeline.command("--env", "A=1"), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "is divided already" in done.stderr

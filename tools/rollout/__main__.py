@@ -11,26 +11,32 @@ import shlex
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tools.kn import Kn, KnError
 from tools.rollout.asking import Door, make_bodies
 from tools.rollout.deciding import Limits, Rollout
+from tools.rollout.journal import Journal
 from tools.rollout.report import write_report
 from tools.rollout.running import Conductor, Pace
 
 # What is handed to `kn service update` as it is.
 _CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation-revision",
             "--request", "--limit", "--wait-timeout")  # fmt: skip
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTED = 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Roll out; exit status 0 for promoted, 1 for rolled back, 2 where nothing was begun."""
+    """
+    Roll out.
+
+    Returns:
+        0 for promoted, 1 for rolled back or nothing begun, 2 for wrong arguments, 130 for interrupted.
+    """
     options = parser().parse_args(words)
-    # So that being told to stop rolls back as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    changes = [word for flag in _CHANGES for value in _values(options, flag) for word in (flag, value)]
     limits = Limits(
         max_error_rate=options.max_error_rate,
         max_p99_ms=options.max_p99_ms,
@@ -40,23 +46,63 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     try:
         rollout = Rollout(options.steps, limits)
-        kn = Kn(_command(options), options.namespace)
-        door = _doors(options)
-        conductor = Conductor(
-            options.service,
-            kn,
-            door,
-            _bodies(options, kn, door),
-            Pace(options.requests, options.step_duration, options.callers),
-            tell=lambda line: print(line, flush=True),
-        )
-        outcome = conductor.run(rollout, changes)
+    except ValueError as error:
+        parser().error(f"--steps: {error}")
+    try:
+        with _interruptible():
+            return _roll_out(options, rollout)
     except (KnError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
-        return 2
-    path = write_report(options.report or options.state_dir / "rollouts", outcome, limits)
-    print(f"{'promoted' if outcome.promoted else 'rolled back'}; report: {path}")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _roll_out(options: argparse.Namespace, rollout: Rollout) -> int:
+    changes = [word for flag in _CHANGES for value in _values(options, flag) for word in (flag, value)]
+    folder = options.report or options.state_dir / "rollouts"
+    kn, door = Kn(_command(options), options.namespace), _doors(options)
+    conductor = Conductor(
+        options.service,
+        kn,
+        Journal(folder / f".{options.service}.unfinished.json"),
+        door,
+        _bodies(options, kn, door),
+        Pace(options.requests, options.step_duration, options.callers),
+        tell=_tell,
+    )
+    outcome = conductor.run(rollout, changes)
+    path = write_report(folder, outcome, rollout.limits)
+    _tell(f"{'promoted' if outcome.promoted else 'rolled back'}; report: {path}")
+    if outcome.interrupted:
+        return _INTERRUPTED
     return 0 if outcome.promoted else 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """
+    Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and ignore those that follow.
+
+    The rollout then restores the Service, and nothing but SIGKILL keeps it from that.
+    """
+
+    def interrupt(*_: object) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # nobody reads any more; the rollout goes on
+        print(line, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:

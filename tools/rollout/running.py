@@ -1,4 +1,4 @@
-"""One rollout from the first look to the report: carries out what `deciding` says."""
+"""One rollout from its first command to its last: carries out what `deciding` decides."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,9 +10,11 @@ from tools.kn import Kn, KnError, tagged, traffic
 from tools.rollout.asking import Door, Doors, run_trials
 from tools.rollout.comparing import Comparison, compare, count_faults
 from tools.rollout.deciding import Action, RollBack, Rollout, Shift
+from tools.rollout.journal import Journal
 from tools.rollout.undoing import undo
 
 CURRENT, CANDIDATE = "current", "candidate"
+_LATEST = "@latest"
 _WARM_UP = 20
 
 
@@ -35,23 +37,25 @@ class Pace:
 @dataclass
 class Outcome:
     """
-    What became of a rollout.
+    How a rollout ended.
 
     Attributes:
-        service: Of which Service.
+        service: Name of the Service.
         current: The revision that served before.
-        candidate: The revision that was to; None where it never came to be.
-        promoted: Whether it does now.
-        reasons: Why not.
+        candidate: The new revision; None if it was never made.
+        promoted: Whether the candidate serves now.
+        interrupted: Whether a signal ended the rollout.
+        reasons: Why the candidate was not promoted, and what could not be restored.
         seen: The comparison of each step.
-        seconds: How long it took.
-        commands: What kn was told.
+        seconds: Duration.
+        commands: The kn commands that changed something.
     """
 
     service: str
     current: str
     candidate: str | None = None
     promoted: bool = False
+    interrupted: bool = False
     reasons: Sequence[str] = ()
     seen: Sequence[Comparison] = ()
     seconds: float = 0.0
@@ -64,16 +68,18 @@ class Conductor:
     Carries out rollouts of a Service.
 
     Args:
-        service: Its name.
-        kn: How to change it.
-        door: Makes the way to a URL.
+        service: Name of the Service.
+        kn: Changes the Service.
+        journal: Keeps the Service as it was before, until the rollout has ended.
+        door: Makes a connection to a URL.
         bodies: The requests to try with, in turn.
-        pace: How many of them.
-        tell: Is given a line for each thing that happens.
+        pace: How many requests, and how fast.
+        tell: Called with a line for each thing that happens; must not raise.
     """
 
     service: str
     kn: Kn
+    journal: Journal
     door: Callable[[str], Door]
     bodies: Sequence[bytes]
     pace: Pace
@@ -83,46 +89,76 @@ class Conductor:
         """
         Make the candidate by *changes* (flags of `kn service update`) and carry *rollout* out.
 
-        Whatever happens, the Service ends with one revision that has all its traffic, or the outcome says why not.
+        However the rollout ends, all traffic goes to one revision, and `spec.traffic` is as before: it follows the
+        latest revision if it did before. The outcome names what could not be restored.
 
         Raises:
-            KnError: nothing was begun, because the Service is not there or its traffic is divided already.
+            KnError: Nothing was changed: there is no such Service, its traffic is divided, or another rollout runs.
         """
         began = time.monotonic()
-        outcome, before = Outcome(self.service, self._present()), self.kn.service(self.service)
-        try:
-            outcome.reasons = self._carry_out(rollout, changes, outcome)
-            outcome.promoted = not outcome.reasons
-        except (KnError, OSError) as error:
-            outcome.reasons = [str(error)]
-        except BaseException:
-            outcome.reasons = ["interrupted"]
-            raise
-        finally:
+        with self.journal.held():
+            self.undo_killed()
+            before = self._undivided()
+            outcome = Outcome(self.service, *traffic(before))
+            self.journal.begin(before)
+            try:
+                outcome.reasons = self._carry_out(rollout, changes, outcome, before)
+                outcome.promoted = not outcome.reasons
+            except KeyboardInterrupt:
+                outcome.reasons, outcome.interrupted = ["interrupted"], True
+            except (KnError, OSError) as error:
+                outcome.reasons = [str(error)]
+            except Exception as error:  # noqa: BLE001 - the report tells it; the Service must be restored first
+                outcome.reasons = [f"a fault of this program: {error!r}"]
             if not outcome.promoted:
                 self.tell(f"rolling back to {outcome.current}: {'; '.join(outcome.reasons)}")
-                outcome.reasons = [*outcome.reasons, *self._restore(outcome.current, before)]
-            outcome.seen, outcome.commands = rollout.seen, self.kn.said
-            outcome.seconds = time.monotonic() - began
+                failed = list(self._restore(before, candidate=outcome.candidate))
+                outcome.reasons = [*outcome.reasons, *failed]
+            else:
+                failed = []
+            if not failed:
+                self.journal.end()
+        outcome.seen, outcome.commands = rollout.seen, self.kn.said
+        outcome.seconds = time.monotonic() - began
         return outcome
 
-    def _present(self) -> str:
-        """Return the revision that has all traffic; take tags away that a rollout before left behind."""
+    def undo_killed(self) -> None:
+        """
+        Restore the Service if an earlier rollout was killed before it could do so.
+
+        Raises:
+            KnError: The Service could not be restored.
+        """
+        before = self.journal.unfinished()
+        if before is None:
+            return
+        now = self.kn.service(self.service)
+        # Without our tags somebody has cleaned up since, and may have changed more.
+        if _untagging(now):
+            self.tell(f"{self.service}: an earlier rollout was killed; restoring what was there before it")
+            candidate = tagged(now).get(CANDIDATE, {}).get("revisionName")
+            if failed := list(self._restore(before, candidate=candidate)):
+                raise KnError("; ".join(failed))
+        self.journal.end()
+
+    def _undivided(self) -> dict[str, Any]:
+        """Return the Service, which one revision serves alone; remove the tags that an earlier rollout left."""
         service = self.kn.service(self.service)
-        shares = traffic(service)
-        if len(shares) != 1:
+        if len(shares := traffic(service)) != 1:
             raise KnError(
                 f"traffic of {self.service} is divided already ({shares}); give all of it to one revision first"
             )
-        (present,) = shares
         if left := _untagging(service):
-            self.kn.route(self.service, {present: 100}, *left)
-        return present
+            self.kn.route(self.service, {}, *left)
+            service = self.kn.service(self.service)
+        return service
 
-    def _carry_out(self, rollout: Rollout, changes: Sequence[str], outcome: Outcome) -> Sequence[str]:
-        """Go from action to action; return why it ended before the promotion, nothing where it did not."""
+    def _carry_out(
+        self, rollout: Rollout, changes: Sequence[str], outcome: Outcome, before: Mapping[str, Any]
+    ) -> Sequence[str]:
+        """Go from action to action; return why the candidate is not promoted, nothing if it is."""
         self.tell(f"{self.service}: {outcome.current} serves; making the candidate")
-        # All in one: there is no moment at which the new revision could get traffic.
+        # One command, so that the new revision gets no traffic at any moment.
         self.kn.update(
             self.service, *changes, "--traffic", f"{outcome.current}=100",
             "--tag", f"{outcome.current}={CURRENT}", "--tag", f"@latest={CANDIDATE}",
@@ -136,7 +172,8 @@ class Conductor:
                 action = rollout.after(self._step(rollout, action.share, doors, outcome))
         if isinstance(action, RollBack):
             return action.reasons
-        self.kn.route(self.service, {"@latest": 100}, "--untag", CANDIDATE, "--untag", CURRENT)
+        heir = _LATEST if follows_latest(before) else outcome.candidate or _LATEST
+        self.kn.route(self.service, {heir: 100}, "--untag", CANDIDATE, "--untag", CURRENT)
         self.tell(f"promoted {outcome.candidate}")
         return ()
 
@@ -177,24 +214,51 @@ class Conductor:
         if latest != candidate:
             raise KnError(f"somebody else updates {self.service}: the candidate became {latest}")
 
-    def _restore(self, current: str, before: Mapping[str, Any]) -> Iterator[str]:
+    def _restore(self, before: Mapping[str, Any], *, candidate: str | None) -> Iterator[str]:
         """
-        Give *current* all traffic; then describe what serves, or the next update would begin where this one failed.
+        Restore the Service as it was *before*; yield what could not be restored.
 
-        The revision that makes gets no traffic, and no instance for long. Yields what went wrong.
+        The former revision gets all traffic first. Then the template is changed back, which makes a revision that
+        equals the former one. Only when that one is ready may the traffic follow the latest revision again.
         """
+        (current,) = traffic(before)
         try:
             now = self.kn.service(self.service)
+            flags = undo(before, now)
+            if not flags and _targets(now) == _targets(before):
+                return
             self.kn.route(self.service, {current: 100}, *_untagging(now))
-            if flags := undo(before, now):
-                self.kn.update(self.service, *flags, "--no-wait")
+            latest = now["status"].get("latestCreatedRevisionName")
+            if latest not in {before["status"].get("latestCreatedRevisionName"), candidate or latest}:
+                yield (
+                    f"somebody else made {latest}, so traffic stays with {current}; to follow the latest revision: "
+                    f"kn service update {self.service} --traffic @latest=100"
+                )
+                return
+            if flags:
+                self.kn.update(self.service, *flags)
+            if follows_latest(before):
+                self.kn.route(self.service, {_LATEST: 100})
         except KnError as error:
             self.tell(f"rolling back failed: {error}")
-            yield f"rolling back failed as well ({error}); by hand: kn service update {self.service} --traffic {current}=100"
+            yield (
+                f"rolling back failed as well ({error}); by hand: kn service update {self.service} --traffic {current}=100"
+            )
+
+
+def follows_latest(service: Mapping[str, Any]) -> bool:
+    """Tell whether the traffic of *service* goes to whichever revision is the latest."""
+    targets = service["spec"].get("traffic") or [{"latestRevision": True, "percent": 100}]
+    return any(target.get("percent") and not target.get("revisionName") for target in targets)
+
+
+def _targets(service: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    targets = service["spec"].get("traffic") or [{"latestRevision": True, "percent": 100}]
+    return sorted((t.get("revisionName") or "", t.get("percent") or 0, t.get("tag") or "") for t in targets)
 
 
 def _untagging(service: Mapping[str, Any]) -> list[str]:
-    """Return the flags that take our tags from what is wanted of the traffic, whether it came to be or not."""
+    """Return the flags that remove the tags of a rollout from `spec.traffic`."""
     tags = {target.get("tag") for target in service["spec"].get("traffic") or ()}
     return [word for tag in (CANDIDATE, CURRENT) if tag in tags for word in ("--untag", tag)]
 
