@@ -8,6 +8,7 @@ ROOT=$PWD
 VENV=$ROOT/.venv
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
+usage() { printf '%s\n' "$*" >&2; exit 2; }
 note() { printf '%s\n' "$*" >&2; }
 
 find_python() {
@@ -89,7 +90,7 @@ options() {
   REST=()
   while [ $# -gt 0 ]; do
     case $1 in
-      --state-dir | --port) [ $# -ge 2 ] || die "$1 wants a value" ;;&
+      --state-dir | --port) [ $# -ge 2 ] || usage "$1 wants a value" ;;&
       --state-dir) STATE=$2; shift 2 ;;
       --port) PORT=$2; shift 2 ;;
       --state-dir=*) STATE=${1#*=}; shift ;;
@@ -97,16 +98,16 @@ options() {
       *) REST+=("$1"); shift ;;
     esac
   done
-  [[ $PORT =~ ^[0-9]+$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65535 ] || die "--port must be 1 to 65535, not '$PORT'"
+  [[ $PORT =~ ^[0-9]+$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65535 ] || usage "--port must be 1 to 65535, not '$PORT'"
 }
 
-python() { "$VENV/bin/python" "$@"; }
+# python -m MODULE ARGS...: tools.verb runs it, so that Ctrl-C prints no traceback.
+python() { "$VENV/bin/python" -m tools.verb "${@:2}"; }
 
 run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-latency] [--dashboard-port N] [--state-dir DIR]: serve the pipeline
   ensure local
   ensure_envoy
   options "$@"
-  python -m offline.train --state-dir "$STATE" --if-missing || exit
   local manifests=knative/overlays/local state_options=() platform=() word
   for word in "${REST[@]}"; do
     case $word in
@@ -118,6 +119,11 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
       *) platform+=("$word") ;;
     esac
   done
+  platform=(up --manifests "$manifests" --commands knative/overlays/local/commands.yaml
+    --state-dir "$STATE/platform" --port "$PORT" --dashboard-port $((PORT + 1)) "${platform[@]}")
+  # A taken port and a wrong flag are noticed before anything is trained.
+  python -m localkn "${platform[@]}" --check || exit
+  python -m offline.train --state-dir "$STATE" --if-missing || exit
   if [ -n "$TLS" ]; then
     python -m tools.tls --state-dir "$STATE" || exit
     platform+=(--tls-cert "$STATE/tls/cert.pem" --tls-key "$STATE/tls/key.pem")
@@ -125,8 +131,7 @@ run_up() { # [--port N] [--detach] [--direct] [--fused] [--tls] [--simulate-late
   local settings line
   settings=$(python -m offline.state --state-dir "$STATE" "${state_options[@]}") || exit
   while IFS= read -r line; do platform+=(--env-override "$line"); done <<<"$settings"
-  exec "$VENV/bin/python" -m localkn up --manifests "$manifests" --commands knative/overlays/local/commands.yaml \
-    --state-dir "$STATE/platform" --port "$PORT" --dashboard-port $((PORT + 1)) "${platform[@]}" > >(show_request)
+  exec "$VENV/bin/python" -m localkn "${platform[@]}" > >(show_request)
 }
 
 # show_request: copy the input, and add an example request when the pipeline is ready.
@@ -179,8 +184,7 @@ run_acceptance() { # [--namespace N --gateway URL --broker URL] [--only CHECK...
 
 run_recommend() { # USER [--top-k K] [--port N | --url URL] [--state-dir DIR]: request recommendations
   ensure local
-  options "$@"
-  python -m tools.recommend --port "$PORT" --state-dir "$STATE" "${REST[@]}"
+  python -m tools.recommend "$@"
 }
 
 run_send_event() { # [--user U] [--kind K] [--item I] [--type T] [--source S] [--id ID] [--data JSON] [--json]: send an event to the broker
@@ -228,7 +232,7 @@ run_doctor() { # [--state-dir DIR] [--port N]: check versions, ports, model, sto
 
 run_bench() { # NAME [--json] [--check] [--quick]: run a benchmark; ./run.sh bench --help lists them
   ensure dev
-  "$VENV/bin/python" -m tools.bench "$@"
+  python -m tools.bench "$@"
 }
 
 run_load() { # [--shape S] [--users N | --rate R] [--duration D] [--url U] [--report DIR]: run a load test and write a report; fail if a limit is broken
@@ -311,5 +315,5 @@ run_help() { # list the commands
 VERB=${1:-help}
 [ $# -eq 0 ] || shift
 case $VERB in -h | --help) VERB=help ;; esac
-declare -F "run_${VERB//-/_}" >/dev/null || die "unknown verb '$VERB'; ./run.sh help lists them"
+declare -F "run_${VERB//-/_}" >/dev/null || usage "unknown verb '$VERB'; ./run.sh help lists them"
 "run_${VERB//-/_}" "$@"

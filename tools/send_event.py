@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subject", help="default: the user")
     parser.add_argument("--data", metavar="JSON", help="in place of what --user, --kind and --item make")
     parser.add_argument("--broker", default="default", metavar="[NAMESPACE/]NAME")
-    parser.add_argument("--url", help="of a broker elsewhere, or of a function")
+    parser.add_argument("--url", type=_url, help="of a broker elsewhere, or of a function")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
     return parser

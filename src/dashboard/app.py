@@ -68,7 +68,7 @@ class Dashboard:
                 Route("/_dashboard/request", self._try, methods=["POST"]),
                 Route("/metrics", self._metrics),
             ],
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "*.localhost"])],
             exception_handlers={LocalknError: _not_running},
         )
 

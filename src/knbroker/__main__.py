@@ -34,7 +34,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     Serve until SIGTERM.
 
     `ROUTING` contains Brokers and Triggers, `QUEUE` is the path of the queue's file, `CONTROL` the path of the socket
-    for `events` and `redrive`, `PORT` the port. Variables with the names of the limits override them.
+    for `events` and `redrive`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
+    names further hosts of the ingress, separated by spaces.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
@@ -62,7 +63,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
             client.close()
             await queue.close()
 
-    app = application(broker, limit_bytes=limit_bytes, lifespan=running)
+    hosts = environment.get("ALLOWED_HOSTS", "").split()
+    app = application(broker, limit_bytes=limit_bytes, hosts=hosts, lifespan=running)
     config = configure(app, host="127.0.0.1", port=int(environment["PORT"]), log_level="warning")
     uvicorn.Server(config).run()
 

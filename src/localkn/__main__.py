@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kubeyaml.errors import KubeyamlError
 from localkn import control, events, kn, up
-from localkn.errors import LocalknError, PlatformError
+from localkn.errors import LocalknError, PlatformError, UsageError
 from localkn.state import StateDirectory
 
 _READY_FD = "LOCALKN_READY_FD"
@@ -23,10 +23,13 @@ _READY_FD = "LOCALKN_READY_FD"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; what goes wrong is one message on stderr and exit status 1."""
+    """Run one verb; a failure is one message on stderr and exit status 1, wrong arguments are exit status 2."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.verb(arguments) or 0)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
     except (LocalknError, KubeyamlError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -38,9 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int | None:
+    options = up.Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(up.Options)})
+    up.check(options)
+    if arguments.check:
+        return None
     if arguments.detach and _READY_FD not in os.environ:
         return _detached(arguments.state_dir)
-    options = up.Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(up.Options)})
     asyncio.run(up.run(options, ready=_announce))
     return None
 
@@ -104,10 +110,18 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _logs(arguments: argparse.Namespace) -> None:
-    """Print what instances wrote, each line with its instance before it; with -f, go on with what they write."""
+    """
+    Print what instances wrote, each line with its instance before it; with -f, go on with what they write.
+
+    Raises:
+        PlatformError: There is no log of that name.
+    """
     read: dict[Path, int] = {}
+    if not _log_files(arguments.state_dir.logs, arguments.name):
+        known = ", ".join(file.stem for file in _log_files(arguments.state_dir.logs, "")) or "none; `up` makes them"
+        raise PlatformError(f"{arguments.name or arguments.state_dir.logs}: there is no such log; there are: {known}")
     while True:
-        for file in sorted(arguments.state_dir.logs.glob(f"{arguments.name}*.log")):
+        for file in _log_files(arguments.state_dir.logs, arguments.name):
             with file.open("rb") as log:
                 log.seek(read.get(file, 0))
                 while line := log.readline():
@@ -120,6 +134,11 @@ def _logs(arguments: argparse.Namespace) -> None:
         time.sleep(0.2)
 
 
+def _log_files(folder: Path, name: str) -> list[Path]:
+    """Return the logs of an instance, a revision, a Service or a part of the platform; all of them without a name."""
+    return [file for file in sorted(folder.glob("*.log")) if not name or f"{file.stem}-".startswith(f"{name}-")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localkn", description="Run Knative Services on this machine.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -129,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     start = verbs.add_parser("up", parents=[common], help="start the Services of some manifests")
     start.add_argument("--manifests", type=Path, required=True, help="YAML file, directory, or kustomization")
     start.add_argument("--commands", type=Path, required=True, help="YAML file that maps images to commands")
-    start.add_argument("--port", type=int, required=True, help="loopback port of the public Service")
+    start.add_argument("--port", type=_port, required=True, help="loopback port of the public Service")
+    start.add_argument("--check", action="store_true", help="start nothing; look at the port, the flags and the state")
     start.add_argument("--public", help="which Service is public, where the manifests leave it open")
     start.add_argument("--direct", action="store_true", help="one instance each, no ingress, no scaling")
     start.add_argument("--detach", action="store_true", help="return once everything is ready")
@@ -143,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--tls-key", type=Path, help="its key (PEM)")
     start.add_argument(
         "--env-override", action="append", default=[], metavar="[SERVICE:]NAME=VALUE", help="change the environment"
+    )
+    start.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="a further host that the public port answers to"
     )
     start.set_defaults(verb=_up)
 
@@ -158,6 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
     kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
     return parser
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be 1 to 65535, not {number}")
+    return number
 
 
 def _state(path: str) -> StateDirectory:

@@ -17,6 +17,7 @@ from localkn.errors import LocalknError, PlatformError, RefusedError
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 _LINE_LIMIT = 2**24
+_TIMEOUT_S = 60.0
 
 
 @contextlib.asynccontextmanager
@@ -24,15 +25,26 @@ async def serving(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[
     """Answer requests on *path* while the block runs."""
 
     async def answer(line: bytes) -> dict[str, Any]:
-        request = json.loads(line)
         try:
+            request = json.loads(line)
             return {"result": await handlers[request["verb"]](request)}
         except (LocalknError, KubeyamlError) as error:
             return {"error": str(error)}
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            # The program that asks may be older or newer than the platform.
+            return {"error": f"the platform does not understand the request: {error!r}"}
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError), contextlib.closing(writer):
-            while line := await reader.readline():
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:
+                    told = {"error": f"a request may have {_LINE_LIMIT} bytes"}
+                    writer.write(json.dumps(told).encode() + b"\n")
+                    return await writer.drain()
+                if not line:
+                    return None
                 writer.write(json.dumps(await answer(line)).encode() + b"\n")
                 await writer.drain()
 
@@ -43,20 +55,23 @@ async def serving(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[
         server.close()
 
 
-def call(path: Path, verb: str, **arguments: Any) -> Any:
+def call(path: Path, verb: str, *, timeout_s: float = _TIMEOUT_S, **arguments: Any) -> Any:
     """
     Ask the platform whose control socket is *path*.
 
     Raises:
-        PlatformError: None runs there.
-        RefusedError: It declined.
+        PlatformError: No platform runs there, or it does not answer within *timeout_s*.
+        RefusedError: The platform declined.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
             connection.connect(str(path))
             connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
-            answer = json.loads(connection.makefile("rb").readline() or b'{"error": "it stopped meanwhile"}')
-    except (FileNotFoundError, ConnectionError) as error:
+            answer = json.loads(connection.makefile("rb").readline() or b'{"error": "the platform has just stopped"}')
+    except TimeoutError as error:
+        raise PlatformError(f"the platform in {path.parent} does not answer within {timeout_s:.0f} s") from error
+    except OSError as error:
         raise PlatformError(f"nothing is running in {path.parent}; `up` starts it") from error
     if "error" in answer:
         raise RefusedError(answer["error"])

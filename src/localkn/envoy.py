@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _POLL_S = 0.025
 _BUSY_POLL_S = 0.1
 _IDLE_POLL_S = 0.5
 _SAMPLED_S = 3.0
+_MOST_CONNECTIONS = 10_000
+_OWN_DESCRIPTORS = 100
 
 
 def executable() -> Path | None:
@@ -43,6 +46,7 @@ class EnvoyIngress(Ingress):
         processes: What starts it, again where it ends by itself.
         port: The public port.
         certificate: Certificate chain and key, where the public port is to speak TLS.
+        hosts: Further hosts that mean the public Service.
         changed: Called when endpoints were confirmed or lost.
     """
 
@@ -53,11 +57,12 @@ class EnvoyIngress(Ingress):
         *,
         port: int,
         certificate: tuple[Path, Path] | None,
+        hosts: Sequence[str] = (),
         changed: Callable[[], None],
     ) -> None:
         super().__init__()
         self._state, self._processes, self._port, self._certificate = state, processes, port, certificate
-        self._changed = changed
+        self._hosts, self._changed = hosts, changed
         self._process: Process | None = None
         self._written: dict[str, str] = {}
         self._seen: Mapping[str, Mapping[int, Seen]] = {}
@@ -77,6 +82,7 @@ class EnvoyIngress(Ingress):
             port=self._port,
             routes=self._picture.routes,
             tls=self._certificate is not None,
+            connections=_connections(),
         )
         self._write("bootstrap.json", boot)
         process = self._start()
@@ -93,7 +99,8 @@ class EnvoyIngress(Ingress):
         if self._written and picture == self._picture:
             return
         self._picture = picture
-        for name, content in xds.resources(self._state.envoy, picture, certificate=self._certificate).items():
+        files = xds.resources(self._state.envoy, picture, certificate=self._certificate, hosts=self._hosts)
+        for name, content in files.items():
             if self._write(name, content):
                 self._wake.set()
 
@@ -214,6 +221,12 @@ class EnvoyIngress(Ingress):
     async def _ask(self, path: str) -> tuple[int, bytes]:
         async with asyncio.timeout(2.0):
             return await httpclient.get(path, socket=str(self._state.socket("admin")))
+
+
+def _connections() -> int:
+    """Return how many callers Envoy may have: each may take a descriptor there and one towards an instance."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_MOST_CONNECTIONS, max(1, (allowed - _OWN_DESCRIPTORS) // 2))
 
 
 def _hosts(status: Mapping[str, Any]) -> list[tuple[int, Seen]]:

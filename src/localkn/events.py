@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localkn import control
-from localkn.errors import RefusedError
+from localkn.errors import RefusedError, UsageError
 
 _REASON_LENGTH = 160
 
@@ -32,7 +32,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _redrive(arguments: argparse.Namespace) -> None:
     if not (arguments.id or arguments.all or arguments.trigger or arguments.source):
-        raise RefusedError("which dead letters? Give ids, --trigger NAME, --source URI or --all")
+        raise UsageError("events redrive: name dead letters by their ids, --trigger NAME, --source URI or --all")
     name = arguments.trigger
     trigger = f"default/{name}" if name and "/" not in name else name
     chosen = {"trigger": trigger, "ids": arguments.id or None, "source": arguments.source}

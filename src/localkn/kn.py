@@ -74,7 +74,8 @@ def _update(arguments: argparse.Namespace) -> None:
         print("No new revision has been created.")
         return
     described = {key: value for key, value in changed.items() if key != "status"}
-    control.call(place, "apply", service=described, wait_s=0 if arguments.no_wait else arguments.wait_timeout)
+    wait_s = 0 if arguments.no_wait else arguments.wait_timeout
+    control.call(place, "apply", service=described, wait_s=wait_s, timeout_s=wait_s + 60)
     now = _named(control.call(place, "services"), name, noun="service")["status"]
     print(f"Service '{name}' updated to latest revision '{now['latestReadyRevisionName']}' is available at URL:")
     print(now["url"])

@@ -129,15 +129,19 @@ class Revision:
         return Plan(stop=staying[:surplus])
 
     def ended(self, instance: Instance, now: float) -> None:
-        """Forget an instance; where it was not told to go, put off the next start the longer the more it happens."""
+        """
+        Forget an instance that ended.
+
+        The replacement of an instance that was not told to stop starts immediately. Further ones wait, longer each
+        time, until an instance has been ready for some seconds.
+        """
         self.instances.remove(instance)
         if instance.stopping:
             return
         if instance.ready_at is not None and now - instance.ready_at >= _STEADY_S:
             self._failed_starts = 0
-            return
         self._failed_starts += 1
         longest_s = 30.0 if self.pending else 1.0
-        self.retry_at = now + min(0.25 * 2 ** (self._failed_starts - 1), longest_s)
+        self.retry_at = now + (min(0.25 * 2 ** (self._failed_starts - 2), longest_s) if self._failed_starts > 1 else 0)
         if self.pending and self._failed_starts >= _FAILED_STARTS:
             self.failure = f"its instances end before they are ready: {instance.exit_reason}"

@@ -48,13 +48,8 @@ class StateDirectory:
         Raises:
             PlatformError: Another platform runs in it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        # Never closed: it is the end of the process that `wait_until_free` waits for.
-        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PlatformError(f"already running in {self.root}; `down` stops it") from error
+        # Never closed: `wait_until_free` waits for the end of the process.
+        self._lock()
         for directory in (self.logs, self.scratch, self.envoy):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
@@ -64,6 +59,31 @@ class StateDirectory:
         finally:
             for name in ("control", "stats", "admin", "broker"):
                 self.socket(name).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """
+        Look whether the directory could be held now.
+
+        Raises:
+            PlatformError: Another platform runs in the directory, or it cannot be written.
+        """
+        os.close(self._lock())
+
+    def _lock(self) -> int:
+        """Return the descriptor that holds the directory while it is open."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # Whoever reaches the control socket may change the platform, and volumes hold Secrets.
+            self.root.chmod(0o700)
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise PlatformError(f"{self.root}: cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise PlatformError(f"already running in {self.root}; `down` stops it") from error
+        return lock
 
     def wait_until_free(self) -> None:
         """Return once the platform that holds the directory is gone."""

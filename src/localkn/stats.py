@@ -5,6 +5,7 @@ not, what samples of the ingress's counters add up to.
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FRESH_S = 3.0
+_MOST = 1e6
+_MOST_PODS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,15 @@ class Reports(asyncio.DatagramProtocol):
         )
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        """Keep a report; what is none is dropped, an instance must not be able to disturb the others."""
+        """Keep a report. Drop anything else: an instance must not be able to disturb the others."""
         try:
             report = json.loads(data)
             pod, concurrency, requests = str(report["pod"]), float(report["concurrency"]), float(report["requests"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return
-        self._newest[pod] = Report(concurrency, requests, time.monotonic())
+        is_plausible = all(math.isfinite(number) and 0 <= number <= _MOST for number in (concurrency, requests))
+        if is_plausible and (pod in self._newest or len(self._newest) < _MOST_PODS):
+            self._newest[pod] = Report(concurrency, requests, time.monotonic())
 
     def newest(self, pod: str) -> Report | None:
         """The newest report of an instance, unless it has fallen silent."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import ssl
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from localkn.broker import broker_service
 from localkn.commands import Commands
 from localkn.companion import Companion
 from localkn.envoy import EnvoyIngress, executable
-from localkn.errors import NotReadyError, PlatformError, RefusedError
+from localkn.errors import NotReadyError, PlatformError, RefusedError, UsageError
 from localkn.platform import Platform
 from localkn.processes import Processes, is_free
 from localkn.services import Service
@@ -48,6 +49,7 @@ class Options:
     tls_key: Path | None = None
     env_override: Sequence[str] = ()
     dashboard_port: int | None = None
+    host: Sequence[str] = ()
 
 
 async def run(options: Options, *, ready: Callable[[str], None]) -> None:
@@ -65,11 +67,9 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _raise_descriptor_limit()
     with options.state_dir.held():
-        if not 1 <= options.port <= 65535:
-            raise PlatformError(f"--port must be 1 to 65535, not {options.port}")
-        if not is_free(options.port):
-            raise PlatformError(f"port {options.port} is taken; choose another with --port")
+        _check_port(options.port)
         async with Processes() as processes:
             platform = compose(options, processes)
             await platform.reports.listen(options.state_dir.socket("stats"))
@@ -81,6 +81,31 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
                 async with Companion(options.dashboard_port, options.state_dir, trusted).beside(processes) as url:
                     platform.dashboard = url
                     await _serve(platform, stop=stop, ready=ready)
+
+
+def check(options: Options) -> None:
+    """
+    Look at everything that can be known before anything is trained, built or started.
+
+    Raises:
+        UsageError: Flags contradict each other.
+        PlatformError: The port is taken, or a platform of another process runs in the state directory.
+    """
+    _certificate(options, exists=False)
+    options.state_dir.check()
+    _check_port(options.port)
+
+
+def _check_port(port: int) -> None:
+    if not is_free(port):
+        raise PlatformError(f"port {port} is taken; choose another with --port")
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the machine does; every process started from here inherits the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def compose(options: Options, processes: Processes) -> Platform:
@@ -117,7 +142,12 @@ def compose(options: Options, processes: Processes) -> Platform:
     )
     if not platform.direct:
         platform.ingress = EnvoyIngress(
-            options.state_dir, processes, port=options.port, certificate=certificate, changed=platform.changed
+            options.state_dir,
+            processes,
+            port=options.port,
+            certificate=certificate,
+            hosts=options.host,
+            changed=platform.changed,
         )
     for service in services:
         platform.add(service.body, namespace=service.namespace)
@@ -230,13 +260,15 @@ def _public(services: Sequence[Resource], wanted: str | None) -> str:
     return wanted or public[0]
 
 
-def _certificate(options: Options) -> tuple[Path, Path] | None:
+def _certificate(options: Options, *, exists: bool = True) -> tuple[Path, Path] | None:
     if options.tls_cert is None or options.tls_key is None:
         if options.tls_cert or options.tls_key:
-            raise PlatformError("--tls-cert and --tls-key belong together")
+            raise UsageError("--tls-cert and --tls-key belong together")
         return None
     if options.direct:
-        raise PlatformError("--direct has no ingress that could end TLS")
+        raise UsageError("--direct has no ingress that could end TLS; leave out --direct or --tls-cert and --tls-key")
+    if not exists:
+        return None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
     except (OSError, ssl.SSLError) as error:

@@ -16,35 +16,73 @@ from localkn.services import Target
 _SKELETONS: Final = yaml.safe_load(Path(__file__).with_name("envoy.yaml").read_text("utf-8"))
 _PUBLIC: Final = "public"
 _UNLIMITED: Final = 1_000_000
+_IDLE_MARGIN_S: Final = 5
 
 
-def bootstrap(directory: Path, *, admin: Path, port: int, routes: Sequence[Route], tls: bool) -> dict[str, Any]:
+LOOPBACK: Final = ("127.0.0.1", "localhost", "*.localhost", "[::1]")
+"""Hosts that can only mean this machine. A name that an attacker's DNS leads here is none of them."""
+
+_REPLIES: Final[Sequence[tuple[int, str, str]]] = (
+    (400, "Bad Request", "%LOCAL_REPLY_BODY%"),
+    (408, "Request Timeout", "the request did not arrive in time"),
+    (413, "Content Too Large", "%LOCAL_REPLY_BODY%"),
+    (
+        421,
+        "Misdirected Request",
+        "%LOCAL_REPLY_BODY%; send the name that `up` prints, or allow this one with `up --host`",
+    ),
+    (431, "Request Header Fields Too Large", "at most 100 headers of 32 KiB together are taken"),
+    (502, "Bad Gateway", "%LOCAL_REPLY_BODY%"),
+    (503, "Service Unavailable", "%LOCAL_REPLY_BODY%"),
+    (504, "Gateway Timeout", "%LOCAL_REPLY_BODY%"),
+)
+"""Status, title and detail of the answers that Envoy gives itself."""
+
+_RETRIABLE: Final = {503}
+
+
+def bootstrap(
+    directory: Path, *, admin: Path, port: int, routes: Sequence[Route], tls: bool, connections: int
+) -> dict[str, Any]:
     """
-    What Envoy is started with.
+    Make the configuration that Envoy starts with.
 
     Args:
-        directory: Where the files of `resources` are.
+        directory: Holds the files of `resources`.
         admin: Unix socket of the admin interface.
-        port: Where every Service is found by host name, the public one by any.
-        routes: The Services; each has a listener of its own besides.
+        port: Serves every Service by host name, the public one also by loopback names.
+        routes: The Services; each has a listener of its own as well.
         tls: Whether *port* speaks TLS.
+        connections: Callers' connections that Envoy keeps at a time; it closes those beyond.
     """
     listeners = [_listener(_PUBLIC, directory, port=port)]
     if tls:
         listeners[0]["filter_chains"][0]["transport_socket"] = _filled("tls", sds=_source(directory / "sds.json"))
     listeners += [_listener(route.host, directory, port=route.port) for route in routes]
-    return _filled("bootstrap", admin=str(admin), cds=_source(directory / "cds.json"), listeners=listeners)
+    return _filled(
+        "bootstrap", admin=str(admin), cds=_source(directory / "cds.json"), listeners=listeners, connections=connections
+    )
 
 
-def resources(directory: Path, picture: Picture, *, certificate: tuple[Path, Path] | None) -> dict[str, dict[str, Any]]:
-    """Contents of each watched file, in the order in which they have to be written."""
+def resources(
+    directory: Path, picture: Picture, *, certificate: tuple[Path, Path] | None, hosts: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """
+    Return the contents of each watched file, in the order in which they have to be written.
+
+    Args:
+        directory: Holds the files.
+        picture: All that Envoy has to know.
+        certificate: Chain and key of the public port.
+        hosts: Further hosts that mean the public Service.
+    """
     found = {f"eds-{cluster.name}.json": [_endpoints(cluster)] for cluster in picture.clusters}
     found["cds.json"] = [_cluster(cluster, directory) for cluster in picture.clusters]
     for route in picture.routes:
-        hosts = [_host(route.host, ["*"], route, route.targets)]
-        found[f"rds-{route.host}.json"] = [_filled("routes", name=route.host, hosts=hosts)]
-    hosts = [host for route in picture.routes for host in _named_hosts(route)]
-    found[f"rds-{_PUBLIC}.json"] = [_filled("routes", name=_PUBLIC, hosts=hosts)]
+        own = [_host(route.host, [*_names(route.host), *LOOPBACK], route, route.targets)]
+        found[f"rds-{route.host}.json"] = [_filled("routes", name=route.host, hosts=[*own, _MISDIRECTED])]
+    public = [host for route in picture.routes for host in _named_hosts(route, hosts)]
+    found[f"rds-{_PUBLIC}.json"] = [_filled("routes", name=_PUBLIC, hosts=[*public, _MISDIRECTED])]
     if certificate is not None:
         chain, key = certificate
         found["sds.json"] = [_filled("secret", chain=str(chain), key=str(key), directory=str(chain.parent))]
@@ -52,7 +90,20 @@ def resources(directory: Path, picture: Picture, *, certificate: tuple[Path, Pat
 
 
 def _listener(name: str, directory: Path, *, port: int) -> dict[str, Any]:
-    return _filled("listener", name=name, address=_address(port), rds=_source(directory / f"rds-{name}.json"))
+    replies = [_reply(*reply) for reply in _REPLIES]
+    return _filled(
+        "listener",
+        name=name,
+        address=_address(port),
+        rds=_source(directory / f"rds-{name}.json"),
+        replies=replies,
+        problem=_SKELETONS["problem"],
+    )
+
+
+def _reply(status: int, title: str, detail: str) -> dict[str, Any]:
+    headers = [_filled("header", name="Retry-After", value="1")] if status in _RETRIABLE else []
+    return _filled("reply", status=status, problem=_filled("titled", title=title, detail=detail), headers=headers)
 
 
 def _cluster(cluster: Cluster, directory: Path) -> dict[str, Any]:
@@ -74,24 +125,33 @@ def _endpoints(cluster: Cluster) -> dict[str, Any]:
     return _filled("endpoints", name=cluster.name, endpoints=endpoints)
 
 
-def _named_hosts(route: Route) -> list[dict[str, Any]]:
-    """A Service under its own name, under each tag's, and under any where it is the public one."""
-    anything = ["*"] if route.public else []
-    hosts = [_host(route.host, [route.host, f"{route.host}.*", *anything], route, route.targets)]
+def _named_hosts(route: Route, allowed: Sequence[str]) -> list[dict[str, Any]]:
+    """Serve a Service under its names, under those of its tags, and the public one under loopback names too."""
+    further = [*LOOPBACK, *allowed] if route.public else []
+    hosts = [_host(route.host, [*_names(route.host), *further], route, route.targets)]
     for target in route.targets:
         if target.tag:
             name = f"{target.tag}-{route.host}"
-            hosts.append(_host(name, [name, f"{name}.*"], route, [Target(target.revision, percent=100)]))
+            hosts.append(_host(name, _names(name), route, [Target(target.revision, percent=100)]))
     return hosts
+
+
+def _names(host: str) -> list[str]:
+    """Return the names of a Service inside a cluster, and its name on this machine."""
+    return [host, f"{host}.svc", f"{host}.svc.cluster.local", f"{host}.localhost"]
 
 
 def _host(name: str, domains: Sequence[str], route: Route, targets: Sequence[Target]) -> dict[str, Any]:
     clusters = [{"name": target.revision, "weight": target.percent} for target in targets if target.percent]
     if not clusters:
         return _filled("unready_host", name=name, domains=domains)
-    idle = f"{route.idle_timeout_s}s"  # 0s is none
     timeout = f"{route.timeout_s}s"
+    # Without idleTimeoutSeconds a silent stream ends when no answer could come any more.
+    idle = f"{route.idle_timeout_s or route.timeout_s + _IDLE_MARGIN_S}s"
     return _filled("host", name=name, domains=domains, clusters=clusters, timeout=timeout, idle_timeout=idle)
+
+
+_MISDIRECTED: Final = _SKELETONS["misdirected_host"]
 
 
 def _source(path: Path) -> dict[str, Any]:

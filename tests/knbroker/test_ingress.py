@@ -29,7 +29,7 @@ async def door(queue: Queue) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a broker that accepts and never delivers, two events at most."""
     broker = Broker(Routing(("ns/b",), [Trigger("ns/t", "ns/b", "http://x")]), queue, Subscribers(), limit=2, at_once=1)
     transport = httpx.ASGITransport(application(broker, limit_bytes=1000))
-    async with httpx.AsyncClient(transport=transport, base_url="http://broker") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

@@ -1,0 +1,145 @@
+"""Callers who mean harm, in front of Envoy as localkn configures it."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localkn.processes import is_free
+from tests.localkn.running import Running, eventually, needs_envoy
+
+pytestmark = [needs_envoy, pytest.mark.may_block]
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("hostile"))
+    assert running.up("--host", "films.example.com").returncode == 0
+    yield running
+    running.run("down")
+    assert running.processes() == []
+
+
+async def ask(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send *request* as it is; return status, headers and body, status 0 where nothing was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(request)
+        answer = b""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            answer = await reader.readuntil(b"\r\n\r\n")
+        lines = answer.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        # Not up to the end of the connection: Envoy keeps one that it closes for another second.
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return int(lines[0].split()[1]) if answer else 0, headers, body
+
+
+def get(port: int, *headers: str, host: str = "localhost") -> tuple[int, dict[str, str], bytes]:
+    lines = ["GET / HTTP/1.1", f"Host: {host}", "Connection: close", *headers, "", ""]
+    return asyncio.run(ask(port, "\r\n".join(lines).encode("latin-1")))
+
+
+def assert_problem(answer: tuple[int, dict[str, str], bytes], status: int) -> dict[str, object]:
+    """Check that *answer* is a problem document (RFC 9457) of that status, and return the document."""
+    found, headers, body = answer
+    assert (found, headers.get("content-type")) == (status, "application/problem+json"), answer
+    problem: dict[str, object] = json.loads(body)
+    assert problem["status"] == status
+    assert {"type", "title", "detail", "cause"} <= problem.keys()
+    return problem
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost:99", "LOCALHOST", "anything.localhost", "front.default", "front.default.svc.cluster.local",
+     "films.example.com:8080"],
+)  # fmt: skip
+def test_the_public_port_answers_to_its_hosts(platform: Running, host: str) -> None:
+    """Loopback names, the names of Services, and what `--host` names."""
+    assert get(platform.port, host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "front.default.evil.com", "127.0.0.1.evil.com", "localhost.evil.com", "0.0.0.0", "x"]
+)
+def test_a_host_that_was_led_here_is_refused(platform: Running, host: str) -> None:
+    """DNS rebinding: a page of an attacker's site whose name now leads to this machine gets no answer."""
+    inner = int(platform.status("back")["url"].rpartition(":")[2])
+    for port in (platform.port, inner):
+        problem = assert_problem(get(port, host=host), 421)
+        assert "--host" in str(problem["detail"])
+
+
+def test_too_many_and_too_long_headers_are_refused(platform: Running) -> None:
+    """101 headers, or more than 32 KiB of them."""
+    assert get(platform.port, *(f"a{n}: 1" for n in range(90)))[0] == 200
+    assert_problem(get(platform.port, *(f"a{n}: 1" for n in range(101))), 431)
+    assert_problem(get(platform.port, f"a: {'x' * 40_000}"), 431)
+
+
+def test_a_head_that_never_ends_is_given_up(platform: Running) -> None:
+    """A caller that sends half a head and waits is answered 408 after ten seconds."""
+    answer = asyncio.run(ask(platform.port, b"GET / HTTP/1.1\r\nHost: localhost\r\n"))
+    assert_problem(answer, 408)
+
+
+def test_malformed_requests_are_refused(platform: Running) -> None:
+    """No Host, a forged length, two lengths: refused without reaching an instance."""
+    for request in (
+        b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1",
+    ):
+        assert asyncio.run(ask(platform.port, request))[0] == 400
+
+
+def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: Running) -> None:
+    """Envoy's 503 is a problem document with Retry-After until the next instance is ready; the seconds are printed."""
+    durations = []
+    for _ in range(3):
+        eventually(lambda: get(platform.port)[0] == 200)
+        seen = set()
+        began = last = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            asyncio.run(ask(platform.port, b"GET /crash HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+        while time.monotonic() - last < 1.0:
+            answer = get(platform.port)
+            seen.add(answer[0])
+            if answer[0] != 200:
+                last = time.monotonic()
+                assert_problem(answer, answer[0])
+                if answer[0] == 503:
+                    assert answer[1]["retry-after"] == "1"
+            elif answer[0] == 200 and 503 in seen and time.monotonic() - last > 0.5:
+                break
+        durations.append(last - began)
+        assert seen <= {200, 502, 503}
+    print(f"seconds of 503 when the only instance died: {', '.join(f'{d:.2f}' for d in durations)}")
+
+
+def test_connections_beyond_the_limit_leave_the_others_alone(platform: Running) -> None:
+    """Two hundred idle connections and half heads: a new caller is answered."""
+
+    async def crowd() -> int:
+        writers = [(await asyncio.open_connection("127.0.0.1", platform.port))[1] for _ in range(200)]
+        for writer in writers:
+            writer.write(b"GET / HTTP/1.1\r\n")
+        status = (await ask(platform.port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))[0]
+        for writer in writers:
+            writer.close()
+        return status
+
+    assert asyncio.run(crowd()) == 200
+
+
+def test_a_platform_keeps_its_directory_to_itself(platform: Running) -> None:
+    """Whoever may reach the control socket may stop and change the platform."""
+    assert platform.state.root.stat().st_mode & 0o777 == 0o700
+    assert not is_free(platform.port)
+    assert Path(platform.state.socket("control")).is_socket()

@@ -1,0 +1,76 @@
+"""Which pipeline `./run.sh recommend` asks, and what it says of answers that are none."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from localkn.processes import free_port
+from tools.recommend import main
+
+pytestmark = pytest.mark.may_block
+
+
+class Answers(HTTPServer):
+    """A server that answers everything alike."""
+
+    status, body = 200, b'{"recommendations": [{"item_id": "a", "score": 1.0}]}'
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as its server says."""
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Answers)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[Answers]:
+    with Answers(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_port_that_is_named_is_asked(server, tmp_path, monkeypatch, capsys):
+    """Not the platform of the state directory: what is said explicitly wins."""
+    monkeypatch.setattr("tools.recommend.running_url", lambda _: f"http://127.0.0.1:{free_port()}")
+    assert main(["u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 0
+    assert "1.000" in capsys.readouterr().out
+    assert main(["u", "--state-dir", str(tmp_path)]) == 1
+
+
+def test_without_a_port_the_running_pipeline_is_asked(server, tmp_path, monkeypatch):
+    """Wherever the platform of the state directory listens."""
+    monkeypatch.setattr("tools.recommend.running_url", lambda _: f"http://127.0.0.1:{server.server_port}")
+    assert main(["u", "--state-dir", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"errors": 5}', b"\xff"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_is_no_pipeline_is_said_to_be_none(server, tmp_path: Path, capsys, body, status):
+    """Another program on that port, or a proxy's page."""
+    server.status, server.body = status, body
+    assert main(["u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--url", "nope"], ["--url", "http://"], ["--url", "http://a", "--port", "1"], ["--port", "x"]]
+)
+def test_wrong_arguments_are_exit_status_2(words):
+    """A URL that is none, and two places at a time."""
+    with pytest.raises(SystemExit) as end:
+        main(["u", *words])
+    assert end.value.code == 2
