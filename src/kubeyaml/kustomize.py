@@ -110,7 +110,7 @@ def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], co
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    content = next(iter(read_documents(file)), {})
+    content: Any = next(iter(read_documents(file)), {})
     if not isinstance(content, dict):
         raise ManifestError([f"{file}: must be a mapping"])
     return content
@@ -120,11 +120,11 @@ def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
     """Yield the fields of *content* that are not *known*, and those that are no list or mapping where one is due."""
     if known is None or content is None:
         return
-    if not isinstance(content, list if isinstance(known, list) else dict):
-        yield path
-    elif isinstance(known, list):
+    if isinstance(known, list) and isinstance(content, list):
         for item in content:
             yield from _unknown(item, known[0], path=path)
+    elif isinstance(known, list) or not isinstance(content, dict):
+        yield path
     else:
         for key, value in content.items():
             at = f"{path}.{key}" if path else key

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kubeyaml.documents import read_documents
 from kubeyaml.errors import ManifestError
@@ -36,7 +36,7 @@ class Commands:
         Raises:
             ManifestError: It cannot be read, or an entry is no command.
         """
-        content = next(iter(read_documents(path)), {})
+        content: Any = next(iter(read_documents(path)), {})
         if found := list(field_faults(content, _SHAPE)):
             raise ManifestError([f"{path}: {place or 'the file'}: {message}" for place, message in found])
         root = path.parent / content["root"] if content.get("root") else Path.cwd()

@@ -67,7 +67,7 @@ class Recorded(Kn):
         return ""
 
     def spec_traffic(self) -> list[dict[str, Any]]:
-        return self.body["spec"].get("traffic") or list(copy.deepcopy(edits.LATEST))  # type: ignore[arg-type]
+        return self.body["spec"].get("traffic") or [dict(target) for target in edits.LATEST]
 
 
 class Told(Door):

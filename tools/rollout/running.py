@@ -99,7 +99,8 @@ class Conductor:
         with self.journal.held():
             self.undo_killed()
             before = self._undivided()
-            outcome = Outcome(self.service, *traffic(before))
+            (current,) = traffic(before)
+            outcome = Outcome(self.service, current)
             self.journal.begin(before)
             try:
                 outcome.reasons = self._carry_out(rollout, changes, outcome, before)
