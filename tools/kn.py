@@ -1,4 +1,4 @@
-"""The few things wanted of kn, on a cluster or on the platform of this machine, which has kn's flags."""
+"""Runs kn on a cluster, or localkn's verbs of the same names on the platform of this machine."""
 
 import json
 import shlex
@@ -14,20 +14,20 @@ _AGAIN_S = 0.2
 
 
 class KnError(Exception):
-    """kn refused; the message is what it said."""
+    """kn failed; the message is its output."""
 
 
 @dataclass
 class Kn:
     """
-    kn.
+    The command line of kn.
 
     Args:
-        command: The words that start it, `kn --context prod` for instance.
+        command: The words that start kn, for instance `kn --context prod`.
         namespace: Of the Service; a flag of kn's verbs, not of kn. None for the configured one.
 
     Attributes:
-        said: Every command that changed something, for the report.
+        said: Every changing command so far, for the report.
     """
 
     command: Sequence[str]
@@ -41,7 +41,7 @@ class Kn:
         `kn service update NAME FLAGS...`.
 
         Raises:
-            KnError: it was refused, or the new revision did not become ready.
+            KnError: kn refused, or the new revision did not become ready.
         """
         words = ["service", "update", name, *flags]
         self.said.append(shlex.join(["kn", *words, *self._where()]))
@@ -54,7 +54,7 @@ class Kn:
         Does not wait for the Service as a whole: it is not ready while its latest revision has failed.
 
         Raises:
-            KnError: it was refused, or has not moved in time.
+            KnError: kn refused, or the traffic has not moved in time.
         """
         given = [word for target, percent in shares.items() for word in ("--traffic", f"{target}={percent}")]
         self.update(name, *given, *flags, "--no-wait")
@@ -62,10 +62,10 @@ class Kn:
 
     def settle(self, name: str) -> None:
         """
-        Wait until traffic goes where it was sent.
+        Wait until the traffic is divided as `spec.traffic` says.
 
         Raises:
-            KnError: it does not.
+            KnError: The traffic has not moved in time.
         """
         deadline = time.monotonic() + _SETTLE_S
         while not _is_routed(self.service(name)):
@@ -78,7 +78,7 @@ class Kn:
         Return the Service.
 
         Raises:
-            KnError: there is none.
+            KnError: The Service does not exist.
         """
         return dict(json.loads(self._run(["service", "describe", name, "-o", "json"])))
 
@@ -87,7 +87,7 @@ class Kn:
 
     def _run(self, words: Sequence[str]) -> str:
         try:
-            # In a session of its own: Ctrl-C must not end a kn that restores what an interrupted rollout changed.
+            # A new session: Ctrl-C must not end a kn that restores a Service after an interrupted rollout.
             done = subprocess.run(
                 [*self.command, *words, *self._where()], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
                 stdin=subprocess.DEVNULL, start_new_session=True,
@@ -100,7 +100,7 @@ class Kn:
 
 
 def traffic(service: Mapping[str, Any]) -> dict[str, int]:
-    """Return each revision's percentage as the Service has it, those with none left out."""
+    """Return the percentage of each revision that has traffic."""
     found: dict[str, int] = {}
     for target in service["status"].get("traffic") or ():
         if percent := target.get("percent"):
@@ -114,7 +114,7 @@ def tagged(service: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _is_routed(service: Mapping[str, Any]) -> bool:
-    """Tell whether what is wanted of the traffic is what there is, whatever the state of the rest."""
+    """Tell whether the traffic is divided as `spec.traffic` says; the rest of the Service may be unready."""
 
     def plain(targets: Sequence[Mapping[str, Any]], latest: str | None) -> list[tuple[Any, Any, Any]]:
         return sorted(

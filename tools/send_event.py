@@ -20,7 +20,7 @@ from recsys.contracts import events
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send what the flags describe; return the exit status."""
+    """Send the event that the flags describe; return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.data is not None and not _is_json(options.data):
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except httpx.TransportError:
-        print(f"nothing answers at {url}", file=sys.stderr)
+        print(f"{url}: nothing answers there", file=sys.stderr)
         return 1
     if options.json:
         sent = {"id": event.id, "source": event.source, "type": event.type, "subject": event.subject}
@@ -55,7 +55,7 @@ def broker_url(state_dir: Path, broker: str) -> str:
     brokers = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")["brokers"]
     name = broker if "/" in broker else f"default/{broker}"
     if name not in brokers:
-        raise LocalknError(f"there is no Broker {name}, only: {', '.join(brokers) or 'none'}")
+        raise LocalknError(f"no Broker {name} is running; running: {', '.join(brokers) or 'none'}")
     return str(brokers[name])
 
 

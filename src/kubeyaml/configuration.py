@@ -1,4 +1,4 @@
-"""What ConfigMaps and Secrets give a container: its environment and its files."""
+"""The environment and the files that ConfigMaps and Secrets give a container."""
 
 import base64
 import re
@@ -25,7 +25,7 @@ class Configuration:
         }
 
     def data(self, kind: str, name: str) -> Mapping[str, bytes]:
-        """Entries of an object, none where it is missing."""
+        """Return the entries of an object, no entries if it is missing."""
         return self._data.get((kind, name), {})
 
     def missing(self, template: Template) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _mounted(volume: Path, sub_path: str) -> Path:
 
 
 def _below(place: Path, path: str) -> Path:
-    """Return *path* below *place*; the manifests were validated, so that nothing but a fault of ours leads outside."""
+    """Return *path* below *place*; the manifests are validated, so only a fault of this program leads outside."""
     if not (place / path).resolve().is_relative_to(place.resolve()):
         raise ManifestError([f"{path}: leads outside the volume {place.name}"])
     return place / path

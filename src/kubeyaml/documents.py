@@ -1,7 +1,7 @@
 """
 YAML documents, read as Kubernetes reads them: plain JSON values, each key once, keys as text, dates as text.
 
-A file may come from anybody. What it expands to is bounded before anything is built from it.
+A file may come from an attacker, so its size with all aliases written out is bounded before anything is built.
 """
 
 import math

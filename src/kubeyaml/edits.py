@@ -38,7 +38,7 @@ def change_template(
         body: The Service.
         image: In place of the present one.
         env: `NAME=VALUE` and `NAME-`.
-        annotations: Likewise.
+        annotations: `KEY=VALUE` and `KEY-`.
         fields: Numbers of the template's spec; None leaves one as it is.
         resources: `NAME=AMOUNT` under `requests` and `limits`, several with commas between them.
     """
@@ -62,7 +62,7 @@ def override(services: Sequence[Resource], change: str) -> None:
     Set a variable as if the manifests said so: `[SERVICE:]NAME=VALUE` or `[SERVICE:]NAME-`.
 
     Raises:
-        ManifestError: There is no such Service.
+        ManifestError: The Service does not exist.
         EditError: It is neither.
     """
     name, _, _ = change.partition("=")[0].rpartition(":")

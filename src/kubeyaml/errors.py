@@ -1,8 +1,8 @@
 """
-What is wrong with manifests, or with a change to one.
+The errors of manifests, and of changes to them.
 
     KubeyamlError
-    ├── ManifestError    YAML or a kustomization that cannot be used; all faults at once
+    ├── ManifestError    manifests that cannot be used; lists all faults
     └── EditError        a change that kn would refuse
 """
 
@@ -14,7 +14,7 @@ class KubeyamlError(Exception):
 
 
 class ManifestError(KubeyamlError):
-    """What is wrong with the files given: every fault names its file and the path inside it."""
+    """Manifests cannot be used; every fault names its file and the path inside it."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -22,4 +22,4 @@ class ManifestError(KubeyamlError):
 
 
 class EditError(KubeyamlError):
-    """The change contradicts itself, or what it is applied to."""
+    """The change contradicts itself or the Service."""

@@ -1,5 +1,5 @@
 """
-What Brokers, Triggers and SinkBindings say.
+Brokers, Triggers and SinkBindings: routes, filters, deliveries and addresses.
 
 Source: knative/eventing pkg/apis/duck/v1 (DeliverySpec), pkg/reconciler/broker/trigger and pkg/reconciler/subscription
 (which delivery spec holds), pkg/apis/sources/v1 (SinkBinding), vendor/knative.dev/pkg/resolver (addresses).
@@ -30,7 +30,7 @@ _DEFAULT_DELIVERY: Final[Mapping[str, Any]] = {"retry": 10, "backoffPolicy": "ex
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How often and how long after each other a delivery is tried; without a policy, at once."""
+    """Number and spacing of the attempts at a delivery; without a policy they follow each other immediately."""
 
     retries: int = 0
     policy: str = ""
@@ -39,7 +39,7 @@ class Delivery:
     structured: bool = False
 
     def backoff_s(self, retries: int) -> float:
-        """Return how long to wait after so many retries; exponential 1, 2, 4 …, linear 0, 1, 2 … times the delay."""
+        """Return the wait after *retries* retries; exponential 1, 2, 4 …, linear 0, 1, 2 … times the delay."""
         factors = {"exponential": 2.0 ** min(retries, 40), "linear": float(retries)}
         return max(0.0, self.delay_s * factors.get(self.policy, 0.0))
 
@@ -134,7 +134,7 @@ class _Addresses:
         }
 
     def find(self, owner: Resource, path: str, destination: Mapping[str, Any]) -> str:
-        """Return the URL of a `ref`, a `uri`, or a `uri` relative to a `ref`; empty where there is none."""
+        """Return the URL of a `ref`, a `uri`, or a `uri` relative to a `ref`; empty if it leads nowhere."""
         ref, uri = destination.get("ref"), destination.get("uri") or ""
         if ref is None:
             return str(uri)

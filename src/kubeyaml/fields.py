@@ -1,5 +1,5 @@
 """
-What may stand in the fields of an object: shapes in YAML files, and reading them.
+The permitted content of an object's fields: shapes in YAML files, and checks against them.
 
 text, truth, number, any: as it says; scalar: any but a list or a mapping · label, subdomain: names of DNS · quantity: 500m, 2, 1Gi
 dnslabel: a label that may begin with a digit · filename: a key of a ConfigMap · base64: bytes
@@ -8,7 +8,7 @@ env, port, container: the name of a variable, a port, the name of a container th
 whole, decimal, duration, seconds: text that holds a number, a Go duration, one of whole seconds
 period: text that holds an ISO 8601 duration · LOW..HIGH: the range, either end may be open
 one of A B: these words, "" for none · ".other": any further key · ".key": what such a key must be · ".not": but none that begins so, and why
-".needs": these must be there · ".one": exactly one of these must be there · a number in a list: so many items at most
+".needs": these must be there · ".one": exactly one of these must be there · a number in a list: most items
 """
 
 import base64
@@ -32,7 +32,7 @@ def shapes(name: str) -> dict[str, Any]:
 
 
 def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[Fault]:
-    """Find what in *value* is not of *shape*; null is as good as nothing."""
+    """Yield the faults of *value* against *shape*; null counts as absent."""
     if value is None or shape == "any":
         return
     if isinstance(shape, dict) and isinstance(value, dict):
@@ -72,7 +72,7 @@ def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path:
 
 
 def _refusal(value: Any, shape: str) -> str | None:
-    """Why *value* may not stand where a file says *shape*; None where it may."""
+    """Return why *value* does not fit *shape*; None if it fits."""
     kind, _, rest = shape.partition(" ")
     if kind == "one":
         words = [word.strip('"') for word in rest.split()[1:]]
@@ -99,7 +99,7 @@ def _matching(pattern: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 def _typed(kind: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
-        if type(value) is not kind:  # bool is an int, but true is no number
+        if type(value) is not kind:  # in Python a bool is an int
             raise TypeError
         return value
 

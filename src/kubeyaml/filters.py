@@ -1,5 +1,5 @@
 """
-Which events a Trigger wants.
+The filters of a Trigger.
 
 Source: knative/eventing pkg/eventfilter/subscriptionsapi and pkg/eventfilter/attributes.
 """
@@ -14,7 +14,7 @@ _COMPARISONS: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "exact": str.__eq__,
     "prefix": str.startswith,
     "suffix": str.endswith,
-    # Of `filter.attributes`: there, whatever it is.
+    # Of `filter.attributes`: the attribute is present with any value.
     "present": lambda value, _: value != "",
 }
 
@@ -26,10 +26,10 @@ def text(value: Value) -> str:
 
 def every(filters: Sequence[Mapping[str, Any]]) -> Filter:
     """
-    Make one filter that passes what all of *filters* pass; one without a dialect is none.
+    Return a filter that passes an event if all of *filters* do; an empty filter passes every event.
 
     Args:
-        filters: Of a Trigger, `validation.faults` has found nothing wrong with them.
+        filters: The valid filters of a Trigger.
     """
     made = [_filter(given) for given in filters if any(given.values())]
     return lambda attributes: all(passes(attributes) for passes in made)

@@ -43,7 +43,7 @@ _CLUSTER_SCOPED: Final = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDe
 
 
 def kustomization(directory: Path) -> Path | None:
-    """Return the file that makes *directory* a kustomization; None where there is none."""
+    """Return the kustomization file of *directory*; None if it has none."""
     return next((directory / name for name in _NAMES if (directory / name).is_file()), None)
 
 
@@ -62,11 +62,11 @@ def build(directory: Path) -> list[Resource]:
 
 class _Resources(list[Resource]):
     """
-    What has been accumulated.
+    The objects built so far.
 
     Attributes:
-        hashed: Kind and name of what will be named by its content.
-        references: Kind, and path in a Knative Service, of further places where such names stand.
+        hashed: Kind and name of the objects that get a hash in their name.
+        references: Kind, and path in a Knative Service, of further fields that hold such names.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], co
 
     Args:
         directory: Of the kustomization.
-        resources: What has been accumulated.
+        resources: The objects built so far.
         within: The kustomizations that led here.
         count: Ends where a build has too many kustomizations.
     """
@@ -163,7 +163,7 @@ def _own_file(root: Path, path: str) -> Path:
     Return a file that a kustomization names.
 
     Raises:
-        ValueError: *path* is outside *root*, as kustomize's load restrictor refuses it, or is no plain file.
+        ValueError: *path* is outside *root* (kustomize's load restrictor), or is not a regular file.
     """
     file = root / path
     if not file.is_file():

@@ -16,7 +16,7 @@ def load(path: Path) -> list[Resource]:
         path: A YAML file, a directory with a kustomization (built as kustomize would), or one of YAML files.
 
     Raises:
-        ManifestError: Nothing is there, it is no YAML, or an object is defined twice.
+        ManifestError: The path holds no objects or invalid YAML, or an object is defined twice.
     """
     if not path.is_dir():
         resources = read_file(path)

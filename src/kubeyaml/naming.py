@@ -14,7 +14,7 @@ from kubeyaml.resources import Resource
 
 Place = tuple[str, str]
 
-# Where such a name stands in other objects.
+# Fields of other objects that hold such a name.
 _REFERENCES: Final = {
     "ConfigMap": {"configMapRef/name", "configMapKeyRef/name", "configMap/name"},
     "Secret": {"secretRef/name", "secret/secretName", "secretKeyRef/name"},
@@ -30,7 +30,7 @@ def name_by_content(
     resources: Iterable[Resource], hashed: AbstractSet[tuple[str, str]], references: AbstractSet[Place]
 ) -> None:
     """
-    Rename in place what is in *hashed* (kind and name), and follow the new names in whatever refers to them.
+    Rename the objects in *hashed* in place, and update the references to them.
 
     Args:
         resources: All of a build.
@@ -59,7 +59,7 @@ def suffix(body: Mapping[str, Any]) -> str:
 
 
 def _rename(node: Any, names: Mapping[Place, str], *, known: AbstractSet[Place] | None, path: str) -> None:
-    """Walk *node*; rename where *known* says so, or in any reference where it is None."""
+    """Rename references below *node*: at the places in *known*, or at every known kind of reference if None."""
     if isinstance(node, list):
         for item in node:
             _rename(item, names, known=known, path=path)

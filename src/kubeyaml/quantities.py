@@ -46,8 +46,8 @@ def parse_period_s(text: str) -> float:
     """
     Read an ISO 8601 duration (`PT0.2S`, `P1DT12H`) as seconds.
 
-    Of a fraction the first digit counts, the others are dropped: `PT0.25S` is 0.2 s and `PT0.05S` is none, on a
-    cluster as well (github.com/rickb777/date/period).
+    Only the first digit of a fraction counts, as on a cluster (github.com/rickb777/date/period): `PT0.25S` is 0.2 s,
+    and `PT0.05S` is 0 s.
 
     Raises:
         ValueError: *text* is none.

@@ -42,7 +42,7 @@ def read_file(path: Path) -> list[Resource]:
     Read the objects of one file; a `List` is taken apart.
 
     Raises:
-        ManifestError: The file cannot be read, or a document in it is no object.
+        ManifestError: The file cannot be read, or a document in it is not an object.
     """
     return [Resource.read(item, str(path)) for document in read_documents(path) for item in _items(document, path)]
 

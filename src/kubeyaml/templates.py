@@ -1,4 +1,4 @@
-"""What a revision's template says, defaults filled in."""
+"""The template of a revision, defaults filled in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class Template:
     """
     A validated `spec.template`, defaults filled in. Environment, volumes and annotations stay as they were written.
 
-    `port` of a probe is None for the container's own; `progress_deadline_s` is None where nothing is annotated.
+    `port` of a probe is None for the container's port; `progress_deadline_s` is None without an annotation.
     """
 
     image: str

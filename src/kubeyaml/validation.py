@@ -1,7 +1,8 @@
 """
-What Knative's webhooks refuse, with the path of every fault.
+The checks of Knative's webhooks; each fault has its path.
 
-`service.yaml`, `eventing.yaml` and `configuration.yaml` say what may stand in each field; here are the rules that join several fields.
+`service.yaml`, `eventing.yaml` and `configuration.yaml` hold the permitted content of each field; this module
+holds the rules across fields.
 """
 
 import re

@@ -19,7 +19,7 @@ from localkn.errors import LocalknError, PlatformError, UsageError
 from localkn.state import StateDirectory
 
 _READY_FD = "LOCALKN_READY_FD"
-"""Names the pipe on which a detached platform tells the process that started it."""
+"""Variable that holds the descriptor on which a detached platform announces to its parent that it is ready."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # as with `logs | head`; what is left to write goes nowhere
+    except BrokenPipeError:  # as with `logs | head`: discard the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -59,7 +59,7 @@ def _announce(text: str) -> None:
 
 
 def _detached(state: StateDirectory) -> int:
-    """Run `up` in a process of its own; its end of a pipe tells when it is ready, or that it is gone."""
+    """Run `up` in a new session and wait until it announces that it is ready, or ends."""
     state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
     with state.supervisor_log.open("ab") as log:
@@ -111,15 +111,15 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _logs(arguments: argparse.Namespace) -> None:
     """
-    Print what instances wrote, each line with its instance before it; with -f, go on with what they write.
+    Print the logs of instances, the name of the instance before each line; with -f, follow them.
 
     Raises:
-        PlatformError: There is no log of that name.
+        PlatformError: No log has that name.
     """
     read: dict[Path, int] = {}
     if not _log_files(arguments.state_dir.logs, arguments.name):
         known = ", ".join(file.stem for file in _log_files(arguments.state_dir.logs, "")) or "none; `up` makes them"
-        raise PlatformError(f"{arguments.name or arguments.state_dir.logs}: there is no such log; there are: {known}")
+        raise PlatformError(f"{arguments.name or arguments.state_dir.logs}: no log has that name; these exist: {known}")
     while True:
         for file in _log_files(arguments.state_dir.logs, arguments.name):
             with file.open("rb") as log:
@@ -143,14 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localkn", description="Run Knative Services on this machine.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--state-dir", type=_state, required=True, help="where this platform's files are")
+    common.add_argument("--state-dir", type=_state, required=True, help="directory of this platform's files")
 
     start = verbs.add_parser("up", parents=[common], help="start the Services of some manifests")
     start.add_argument("--manifests", type=Path, required=True, help="YAML file, directory, or kustomization")
     start.add_argument("--commands", type=Path, required=True, help="YAML file that maps images to commands")
     start.add_argument("--port", type=_port, required=True, help="loopback port of the public Service")
     start.add_argument("--check", action="store_true", help="start nothing; look at the port, the flags and the state")
-    start.add_argument("--public", help="which Service is public, where the manifests leave it open")
+    start.add_argument("--public", help="the public Service, if the manifests do not say")
     start.add_argument("--direct", action="store_true", help="one instance each, no ingress, no scaling")
     start.add_argument("--detach", action="store_true", help="return once everything is ready")
     start.add_argument(
@@ -172,11 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
     status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
     status.add_argument("--json", action="store_true", help="for machines")
-    status.add_argument("--once", action="store_true", help="do not go on")
+    status.add_argument("--once", action="store_true", help="print once and exit")
     status.set_defaults(verb=_status)
     logs = verbs.add_parser("logs", parents=[common], help="what instances printed")
     logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow")
     logs.set_defaults(verb=_logs)
     events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
     kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))

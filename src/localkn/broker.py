@@ -1,4 +1,4 @@
-"""The broker as a Service of the platform: what `broker.yaml` describes, with what it is told."""
+"""The broker as a Service of the platform: `broker.yaml` with its environment filled in."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from localkn.state import StateDirectory
 
 
 def broker_service(routing: Routing, state: StateDirectory) -> tuple[Resource, dict[str, Command]]:
-    """Return the one Service that is all Brokers of *routing*, and what stands for its image."""
+    """Return the Service that serves all Brokers of *routing*, and the command of its image."""
     (service,) = read_file(Path(__file__).with_name("broker.yaml"))
     image = container(service.body)["image"]
     routes = msgspec.json.encode(routing).decode().replace("$", "$$")  # a variable's value is expanded

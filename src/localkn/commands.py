@@ -1,4 +1,4 @@
-"""Which local command stands for which container image: the one thing the manifests do not say."""
+"""The local command of each container image, which the manifests do not say."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ _SHAPE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start, where, and what its image would have set in the environment."""
+    """Words, working directory and the environment that the image would set."""
 
     argv: Sequence[str]
     directory: Path
@@ -27,14 +27,14 @@ class Command:
 
 
 class Commands:
-    """The mapping file: `root`, and under `images` a `command` and an `env` for each image; and *built_in* ones."""
+    """The commands of a mapping file (`root`, and `command` and `env` of each image), and *built_in* ones."""
 
     def __init__(self, path: Path, *, built_in: Mapping[str, Command] | None = None) -> None:
         """
         Read the file.
 
         Raises:
-            ManifestError: It cannot be read, or an entry is no command.
+            ManifestError: The file cannot be read, or an entry is not a command.
         """
         content: Any = next(iter(read_documents(path)), {})
         if found := list(field_faults(content, _SHAPE)):
@@ -53,11 +53,11 @@ class Commands:
         Look *image* up as written, then without tag and digest, then by the last part of its name.
 
         Raises:
-            ManifestError: No entry fits.
+            ManifestError: No entry matches.
         """
         bare = re.sub(r"(:[\w][\w.-]*)?(@.+)?$", "", image)
         for name in (image, bare, bare.rpartition("/")[2]):
             if name in self._commands:
                 return self._commands[name]
         known = ", ".join(self._commands) or "none"
-        raise ManifestError([f"{self._path}: images: no command for image {image} (there are: {known})"])
+        raise ManifestError([f"{self._path}: images: no command for image {image} (the file has: {known})"])

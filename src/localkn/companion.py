@@ -1,4 +1,4 @@
-"""The program that shows a platform: it runs beside it, and asks it over the control socket like any verb."""
+"""The dashboard process: runs beside the platform and reads it over the control socket, as the verbs do."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ class Companion:
     `python -m dashboard` on a loopback port.
 
     Args:
-        port: The port; where it is taken, or 0, a free one.
-        state: Of the platform it shows.
-        trusted: Certificate of the public port, where that speaks TLS.
+        port: The port; a free one is taken instead of 0 and of a port in use.
+        state: State directory of the platform that the dashboard shows.
+        trusted: Certificate of the public port, if that speaks TLS.
     """
 
     def __init__(self, port: int, state: StateDirectory, trusted: Path | None) -> None:
@@ -31,9 +31,9 @@ class Companion:
 
     @contextlib.asynccontextmanager
     async def beside(self, processes: Processes) -> AsyncIterator[str]:
-        """Keep it running while the block does; yields its URL, which takes connections from then on."""
+        """Keep the dashboard running while the block runs; yield its URL, which accepts connections already."""
         port = self._port if 0 < self._port <= 65535 and is_free(self._port) else 0
-        # Listened on here, so that nobody takes the port before it is started, or started again.
+        # The platform listens itself, so that no other program takes the port before a start or a restart.
         with socket.create_server(("127.0.0.1", port)) as listener:
             self._process = self._start(processes, listener)
             keeping = asyncio.create_task(self._keep(processes, listener))

@@ -1,12 +1,12 @@
-"""What of this machine an instance sees, and what becomes of the cluster's names in its environment."""
+"""The environment of an instance: inherited variables, and names of the cluster turned into local ones."""
 
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-# What a command needs of the machine it runs on. Nothing else of the caller's environment gets through, so that
-# a pipeline behaves alike in every shell, as it would in its image.
+# An instance inherits these variables and no others, so that a pipeline behaves the same in every shell, as it
+# does in its image.
 _INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|TERM|VIRTUAL_ENV|PYTHON\w+|LD_LIBRARY_PATH|DYLD_\w+|SSL_CERT_\w+"
 )
@@ -14,18 +14,18 @@ _SERVICE_URL = re.compile(r"http://([a-z0-9.-]+)(?::80)?(?=[/?#,;\s\"']|$)")
 
 
 def inherited() -> dict[str, str]:
-    """The part of this process's environment that instances see."""
+    """Return the part of this process's environment that instances inherit."""
     return {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
 
 
 def localised(value: str, *, addresses: Mapping[str, int], places: Mapping[str, Path]) -> str:
     """
-    Rewrite what a value says about the cluster: URLs of Services, and a mountPath at its start.
+    Replace URLs of Services by local ones, and a mountPath at the start of *value* by its directory.
 
     Args:
-        value: Of an environment variable or an argument.
+        value: Value of an environment variable, or an argument.
         addresses: Host name of each Service to its port on this machine.
-        places: mountPath to the directory that stands for it.
+        places: mountPath to its directory on this machine.
     """
     for mount, place in places.items():
         if value == mount or value.startswith(mount.rstrip("/") + "/"):

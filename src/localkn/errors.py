@@ -1,16 +1,16 @@
 """
-Everything localkn refuses or fails at, as one tree; faults of manifests are `kubeyaml.errors`.
+The errors of localkn as one tree; faults of manifests are in `kubeyaml.errors`.
 
     LocalknError
-    ├── PlatformError    the state directory, the port or Envoy stand in the way of running
-    ├── NotReadyError    a Service did not become ready; carries the tail of its log
-    ├── RefusedError     a verb asked of a running platform that it will not carry out
-    └── UsageError       the arguments of a verb are wrong, whatever runs or exists
+    ├── PlatformError    the platform cannot start or cannot be reached
+    ├── NotReadyError    a Service is not ready in time; the message holds the end of its log
+    ├── RefusedError     a running platform declines a request
+    └── UsageError       the arguments of a verb are wrong; exit status 2
 """
 
 
 class LocalknError(Exception):
-    """Base of all; its text is one sentence or one line per fault, meant for the terminal."""
+    """Base of all; the text is one sentence, or one line per fault, for the terminal."""
 
 
 class PlatformError(LocalknError):
@@ -22,8 +22,8 @@ class NotReadyError(LocalknError):
 
 
 class UsageError(LocalknError):
-    """The arguments contradict each other, or are none; exit status 2."""
+    """The arguments of a verb are missing or contradict each other."""
 
 
 class RefusedError(LocalknError):
-    """A request the platform understood and declines."""
+    """A running platform declines a request."""

@@ -1,4 +1,4 @@
-"""The verbs for events: what the broker holds, and delivering dead letters again."""
+"""The verbs for events: show the queues of the broker, and redeliver dead letters."""
 
 import argparse
 import json
@@ -13,14 +13,14 @@ _REASON_LENGTH = 160
 
 
 def add_verbs(parser: argparse.ArgumentParser) -> None:
-    """Add what `events` understands to its parser."""
+    """Add the flags and the subcommand of `events` to its parser."""
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.set_defaults(verb=_show)
-    redrive = parser.add_subparsers(metavar="VERB").add_parser("redrive", help="deliver dead letters again")
+    redrive = parser.add_subparsers(metavar="VERB").add_parser("redrive", help="redeliver dead letters")
     redrive.add_argument("id", nargs="*", help="ids of events")
     redrive.add_argument("--all", action="store_true", help="all of them")
-    redrive.add_argument("--trigger", metavar="[NAMESPACE/]NAME", help="those of one Trigger")
-    redrive.add_argument("--source", help="those of one source: an id is unique within its source only")
+    redrive.add_argument("--trigger", metavar="[NAMESPACE/]NAME", help="dead letters of one Trigger")
+    redrive.add_argument("--source", help="dead letters of one source: an id is unique within its source only")
     redrive.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for machines")
     redrive.set_defaults(verb=_redrive)
 
@@ -52,7 +52,7 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if not figures["has_room"]:
         yield "the disk is full: no events are accepted until there is room"
     if figures["unwanted"]:
-        yield f"{figures['unwanted']} events were for no Trigger and are gone"
+        yield f"{figures['unwanted']} events matched no Trigger and were dropped"
     for name, trigger in figures["triggers"].items():
         oldest = f", the oldest for {trigger['oldest_s']:.1f} s" if trigger["oldest_s"] is not None else ""
         yield f"Trigger {name} -> {trigger['subscriber']}"

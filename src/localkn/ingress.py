@@ -1,4 +1,4 @@
-"""What the platform tells an ingress, and what it learns from it."""
+"""The port of an ingress: the configuration that the platform publishes, and the load that it reads back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from localkn.stats import Report, Seen
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An instance that takes requests, or one that finishes those it has."""
+    """An instance that takes requests, or one that only finishes the requests it has."""
 
     port: int
     draining: bool = False
@@ -40,45 +40,45 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All an ingress has to know."""
+    """The whole configuration of an ingress."""
 
     clusters: Sequence[Cluster] = ()
     routes: Sequence[Route] = ()
 
 
 class Ingress:
-    """None: every Service is one instance that listens on the port of its route. `EnvoyIngress` is a real one."""
+    """No ingress: the one instance of each Service listens on the port of its route. `EnvoyIngress` is a real one."""
 
     def __init__(self) -> None:
         self._picture = Picture()
 
     async def start(self) -> None:
-        """Begin to serve what was published."""
+        """Start to serve the published configuration."""
 
     async def observe(self) -> None:
-        """Keep what is told here up to date, until cancelled."""
+        """Keep endpoints and load up to date until cancelled."""
 
     async def stop(self) -> None:
         """End."""
 
     def publish(self, picture: Picture) -> None:
-        """Take over a changed picture, in a moment."""
+        """Apply a changed configuration, asynchronously."""
         self._picture = picture
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
-        """Endpoints of a revision, by port, as the ingress last reported them."""
+        """Return the endpoints of a revision, by port, as the ingress last reported them."""
         endpoints = [
             e for published in self._picture.clusters if published.name == cluster for e in published.endpoints
         ]
         return {endpoint.port: Seen(healthy=not endpoint.draining) for endpoint in endpoints}
 
     def load(self, cluster: str, port: int) -> Report:
-        """Concurrency and arrivals at an endpoint since last asked."""
+        """Return concurrency and arrivals at an endpoint since the last call."""
         return Report()
 
     async def drained(self, cluster: str, port: int) -> None:
-        """Return once an endpoint that was published as draining has no request left."""
+        """Return once an endpoint published as draining has no request in flight."""
 
     async def latencies(self) -> dict[str, dict[str, float]]:
-        """p50 and p99 of the time each revision took to answer, in milliseconds."""
+        """Return p50 and p99 of each revision's response time, in milliseconds."""
         return {}

@@ -19,7 +19,7 @@ from localkn.processes import Process, Processes
 
 
 class State(enum.StrEnum):
-    """Where an instance is in its life."""
+    """The phase of an instance's life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -42,9 +42,9 @@ class Launch:
 @dataclass(eq=False)
 class Instance:
     """
-    A process and what is known of it; changes of *state* are announced by calling *changed*.
+    A process and its state; each change of *state* calls *changed*.
 
-    *drained* resolves when no request is left on an instance that no longer gets any.
+    *drained* returns when a draining instance has no request in flight.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Instance:
 
     @property
     def stopping(self) -> bool:
-        """Whether it has been told to go."""
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Let it finish its requests and end."""
+        """Let the instance finish its requests and end."""
         self._stop.set()
 
     async def run(self, launch: Callable[[], Launch], processes: Processes) -> None:
-        """Live: start, be probed, end by itself or when told to."""
+        """Start the process, probe it, and return when it has ended."""
         scratch = None
         try:
             launched = launch()
@@ -126,7 +126,7 @@ class Instance:
 
 
 async def _either(event: Coroutine[Any, Any, Any], process: Process, *, within_s: float | None = None) -> None:
-    """Wait until *event* or the end of *process*, whichever comes first."""
+    """Wait until *event* happens or *process* ends."""
     task: asyncio.Future[Any] = asyncio.ensure_future(event)
     await asyncio.wait({task, process.exited}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     task.cancel()

@@ -62,7 +62,7 @@ def _update(arguments: argparse.Namespace) -> None:
     edits.set_entries(changed["metadata"], "annotations", arguments.annotation_service)
     mutation = changed["spec"]["template"] != service["spec"]["template"]
     if mutation:
-        # A template's own name has to change with it; without one the platform counts.
+        # A changed template needs another name; without a name the platform numbers it.
         metadata = dict(changed["spec"]["template"].pop("metadata", None) or {}, name=arguments.revision_name)
         changed["spec"]["template"]["metadata"] = {key: value for key, value in metadata.items() if value}
     if arguments.tag or arguments.untag or arguments.traffic:
@@ -93,7 +93,7 @@ def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) ->
 
 
 def _scaling(arguments: argparse.Namespace) -> list[str]:
-    """Return the annotations that the flags for scaling stand for; `--scale` wins."""
+    """Return the annotations of the scaling flags; `--scale` overrides the others."""
     low, separator, high = arguments.scale.partition("..")
     values = {key: getattr(arguments, name) for name, key in _SCALING.items()}
     scale = {"min-scale": low, "max-scale": high if separator else low}
@@ -109,7 +109,7 @@ def _named(items: Sequence[dict[str, Any]], name: str, *, noun: str) -> dict[str
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    """List or describe: as objects, or as a few of their fields, side by side or below each other."""
+    """List or describe: as objects, as a table, or as labelled fields."""
     place = arguments.state_dir.socket("control")
     services = control.call(place, "services")
     items = services if arguments.noun == "service" else control.call(place, "revisions")

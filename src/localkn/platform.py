@@ -1,7 +1,7 @@
 """
-The running platform: carries out what services and revisions decide.
+The running platform: carries out the decisions of services and revisions.
 
-One loop compares what is with what is wanted whenever something changed: an instance, a decision, a Service.
+One loop compares the actual state with the wanted one after each change of an instance, a decision or a Service.
 """
 
 import asyncio
@@ -38,16 +38,16 @@ class Platform:
 
     Args:
         configuration: ConfigMaps and Secrets.
-        commands: What stands for images.
-        state: Where files go.
-        processes: What starts instances.
+        commands: The local command of each image.
+        state: Directory of all files.
+        processes: Starts instances.
         public: Name of the Service that `url` leads to.
-        url: Where this machine's user finds it.
-        notes: What the user should know about how the manifests are run.
+        url: Its URL on this machine.
+        notes: Differences from a cluster, shown at the start.
         brokers: The Brokers of the manifests, `NAMESPACE/NAME` each.
-        direct: Without an ingress: an instance each, the public one on the port of `url`.
+        direct: No ingress: one instance each, the public one on the port of `url`.
         features: Features of Knative that the manifests enable beyond its defaults.
-        dashboard: Where the program is that shows this platform.
+        dashboard: URL of the dashboard; None without one.
     """
 
     configuration: Configuration
@@ -76,11 +76,11 @@ class Platform:
 
         Args:
             body: The Service.
-            namespace: Where it is.
-            built_in: Whether it is a part of the platform rather than of the manifests: one instance, not shown.
+            namespace: Its namespace.
+            built_in: Whether the platform itself adds the Service: one instance, not shown.
 
         Raises:
-            LocalknError: It cannot run here.
+            LocalknError: The Service cannot run here.
         """
         name = body["metadata"]["name"]
         if name in self.services:
@@ -93,18 +93,18 @@ class Platform:
 
     def apply(self, body: Mapping[str, Any]) -> tuple[Service, bool]:
         """
-        Take over a Service's new description; `until` tells when it has taken effect.
+        Apply a Service's new description; `until` waits for its effect.
 
         Returns:
-            The Service, and whether there is a new revision of it.
+            The Service, and whether it has a new revision.
 
         Raises:
-            RefusedError: There is no such Service, or Knative would refuse the description.
-            ManifestError: It needs an object or a command that is not there.
+            RefusedError: The Service does not exist, or Knative would refuse the description.
+            ManifestError: An object or a command is missing.
         """
         service = self.services.get((body.get("metadata") or {}).get("name", ""))
         if service is None or (service.built_in and service.revisions):
-            raise RefusedError("there is no such Service; Services are taken from the manifests by `up`")
+            raise RefusedError("no such Service: `up` takes Services from the manifests")
         if faults := service_faults(body, features=self.features):
             raise RefusedError("\n".join(f"{path}: {message}" for path, message in faults))
         if self.direct and service.revisions:
@@ -118,11 +118,11 @@ class Platform:
         return service, revision is not None
 
     def changed(self) -> None:
-        """Have the loop look at everything again."""
+        """Wake the loop."""
         self._change.set()
 
     async def run(self) -> None:
-        """Work until cancelled; then every instance and the ingress are ended."""
+        """Run until cancelled, then end every instance and the ingress."""
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingress.observe())
@@ -134,33 +134,33 @@ class Platform:
             await asyncio.gather(*self._lives)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when *condition* holds; it is looked at after every change."""
+        """Return when *condition* holds; the loop checks it after every change."""
         if not condition():
             held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((condition, held))
             await held
 
     def revisions(self) -> Iterator[tuple[Service, Revision]]:
-        """Every revision with its Service."""
+        """Yield every revision with its Service."""
         return ((service, revision) for service in self.services.values() for revision in service.revisions.values())
 
     def described(self) -> list[Service]:
-        """The Services of the manifests."""
+        """Return the Services of the manifests."""
         return [service for service in self.services.values() if not service.built_in]
 
     def url_of(self, service: Service, *, tag: str = "") -> str:
-        """Where a Service is on this machine, or what one of its tags leads to."""
+        """Return the URL of a Service on this machine, or of one of its tags."""
         if tag:
             return self.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
         return self.url if service.name == self.public else f"http://127.0.0.1:{self._own_ports[service.name]}"
 
     def broker_urls(self) -> dict[str, str]:
-        """Where each Broker takes events on this machine."""
+        """Return the URL on this machine at which each Broker takes events."""
         places = [self.url_of(service) for service in self.services.values() if service.built_in]
         return {broker: f"{place}/{broker}" for place in places for broker in self.brokers}
 
     def picture(self) -> Picture:
-        """What the ingress should know now."""
+        """Return the configuration that the ingress should have now."""
         routed = {target.revision for service in self.services.values() for target in service.routed}
         served = [revision for _, revision in self.revisions() if revision.instances or revision.name in routed]
         return Picture([_cluster(r) for r in served], [self._route(service) for service in self.services.values()])
@@ -178,7 +178,7 @@ class Platform:
         )
 
     async def _keep_time(self) -> None:
-        """Record what was measured every second, decide every other."""
+        """Record the load every second, and decide every other second."""
         second = int(time.monotonic())
         while True:
             second += 1
@@ -191,7 +191,7 @@ class Platform:
             self.changed()
 
     def _measure(self, revision: Revision) -> None:
-        # What waits for an instance with a hard limit waits in the ingress, so only that knows the whole load.
+        # Requests for an instance at its hard limit queue in the ingress, so only the ingress knows the whole load.
         limited = revision.template.container_concurrency > 0
         loads = [
             (None if limited else self.reports.newest(instance.name)) or self.ingress.load(revision.name, instance.port)

@@ -1,5 +1,5 @@
 """
-Trying the readiness, liveness and startup probes of an instance.
+Readiness, liveness and startup probes of an instance.
 
 While a probe fails it is tried every 50 ms (periodSeconds 0: Knative's aggressive probing) or 200 ms (as Knative's
 activator does), so that a start is not stretched to a multiple of the period.

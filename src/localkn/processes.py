@@ -1,4 +1,4 @@
-"""Starting processes, hearing of their end at once, and leaving none behind."""
+"""Processes of the platform: start them, learn of their end immediately, leave none behind."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Self
 
-# Kills the process groups it was told of once its stdin closes, which it does however this process ends. It is in
-# a session of its own and deaf to the terminal, so that nothing ends it before.
+# The guardian kills the process groups it knows once its stdin closes, which happens however this process ends. It
+# runs in a new session and ignores the signals of the terminal, so that it outlives this process.
 _GUARDIAN = """
 trap '' INT TERM HUP
 groups=' '
@@ -26,12 +26,12 @@ for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
-# Below the ports the kernel hands out for outgoing connections, so that none of those takes a port meanwhile.
+# Below the ephemeral ports, so that no outgoing connection takes a port between its choice and its use.
 _PORTS = range(18000, 32000)
 
 
 class Process:
-    """A started process; it leads a process group of its own."""
+    """A started process, which leads its own process group."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
@@ -45,14 +45,14 @@ class Process:
                 os.killpg(self.pid, number)
 
     async def end(self, *, grace_s: float) -> None:
-        """Ask it to stop, and kill it when it has not after *grace_s*."""
+        """Send SIGTERM, and SIGKILL after *grace_s*; return when the process has ended."""
         self.signal(signal.SIGTERM)
         await asyncio.wait({self.exited}, timeout=grace_s)
         self.signal(signal.SIGKILL)
         await self.exited
 
     def reap(self) -> bool:
-        """Take note of its end; what it leaves in its group is killed."""
+        """Note the end of the process and kill the rest of its group; return whether it has just ended."""
         if self._popen.poll() is None or self.exited.done():
             return False
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -62,7 +62,7 @@ class Process:
 
 
 class Processes:
-    """All processes of a platform. To be used as an asynchronous context."""
+    """All processes of a platform; use it as an asynchronous context manager."""
 
     def __init__(self) -> None:
         self._running: dict[int, Process] = {}
@@ -86,10 +86,10 @@ class Processes:
         self, argv: Sequence[str], *, env: Mapping[str, str], directory: Path, log: Path, fds: Sequence[int] = ()
     ) -> Process:
         """
-        Start *argv* in *directory*, its output appended to *log*; of this process's descriptors it gets *fds*.
+        Start *argv* in *directory*; append its output to *log*, and let it inherit the descriptors *fds*.
 
         Raises:
-            OSError: There is no such command, or it cannot be run.
+            OSError: The command does not exist or cannot be run.
         """
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -128,7 +128,7 @@ def _die_with(supervisor: int) -> None:  # pragma: no cover - runs in the child,
 
 
 def is_free(port: int) -> bool:
-    """Whether a server can listen on the loopback *port* now."""
+    """Tell whether a server can listen on the loopback *port* now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -139,5 +139,5 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on, drawn at random so that two draws hardly ever meet."""
+    """Return a free loopback port, drawn at random so that two draws rarely collide."""
     return next(port for port in iter(lambda: SystemRandom().choice(_PORTS), None) if is_free(port))

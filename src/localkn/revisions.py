@@ -1,5 +1,5 @@
 """
-One revision: how many instances it wants, which of them go, when it counts as ready or as failed.
+One revision: how many instances it wants, which ones to stop, when it is ready and when it has failed.
 
 Decisions only; the platform carries them out. Times are seconds of one clock that never falls.
 """
@@ -16,15 +16,15 @@ from localkn.kpa.windows import LinearWindow
 _PROGRESS_DEADLINE_S = 60
 """Knative waits 600 s; on this machine nothing has to be pulled or scheduled."""
 _FAILED_STARTS = 3
-"""So many instances ending before one was ready fail a revision without waiting for its deadline."""
+"""Number of failed starts after which a revision fails before its deadline."""
 _STEADY_S = 10.0
 _GRACE_S = 30.0
-"""Knative's scale-to-zero-grace-period: after a stable window without traffic the last instance stays so long."""
+"""Knative's scale-to-zero-grace-period: how long the last instance stays after a stable window without traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about a revision's instances now."""
+    """Instances to start and to stop now."""
 
     start: int = 0
     stop: Sequence[Instance] = ()
@@ -36,7 +36,7 @@ class Revision:
     A template of a Service with its instances.
 
     Args:
-        fixed_scale: Where set, as many instances whatever the load.
+        fixed_scale: Number of instances at any load; None to scale with the load.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Revision:
 
     @property
     def first_scale(self) -> int:
-        """So many instances must be ready before the revision is."""
+        """Number of ready instances that make the revision ready."""
         return self.fixed_scale or max(1, self.settings.initial_scale, self.settings.min_scale)
 
     @property
     def ready(self) -> Sequence[Instance]:
-        """Instances that take requests."""
+        """The instances that take requests."""
         return [instance for instance in self.instances if instance.state is State.READY and not instance.stopping]
 
     @property
@@ -78,7 +78,7 @@ class Revision:
         return not self.was_ready and self.failure is None
 
     def reach(self, *, reachable: bool, now: float) -> None:
-        """Take note of whether any traffic target leads here."""
+        """Record whether any traffic target leads to this revision."""
         self.autoscaler.reachable = reachable
         if reachable:
             self._unreachable_since = None
@@ -120,7 +120,7 @@ class Revision:
         return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
     def plan(self, now: float) -> Plan:
-        """Compare the instances with what is wanted; those not ready go first, then the latest to be ready."""
+        """Return what to start or stop; unready instances stop first, then those that became ready last."""
         staying = [instance for instance in self.instances if not instance.stopping]
         surplus = len(staying) - self.wanted(now)
         if surplus < 0:

@@ -1,5 +1,5 @@
 """
-A Knative Service: its revisions and which of them traffic leads to.
+A Knative Service: its revisions, and the share of the traffic that each gets.
 
 Decisions only; the platform carries them out. Times are seconds of one clock that never falls.
 """
@@ -27,11 +27,11 @@ class Target:
 @dataclass(eq=False)
 class Service:
     """
-    One Service with everything that became of it. `routed` is what the ingress has been told.
+    One Service with all its revisions. `routed` holds the targets that the ingress has.
 
     Args:
-        fixed_scale: Where set, every revision runs as many instances whatever the load.
-        built_in: It belongs to the platform, not to the manifests.
+        fixed_scale: Number of instances of every revision at any load; None to scale with the load.
+        built_in: Whether the platform itself added the Service.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Service:
 
     def apply(self, body: Mapping[str, Any], *, now: float) -> Revision | None:
         """
-        Take over a changed Service.
+        Apply a changed description.
 
         Returns:
-            The new revision, where the template changed.
+            The new revision if the template changed, else None.
 
         Raises:
             RefusedError: Its template has a name that is taken, or traffic names a revision that does not exist.
@@ -122,10 +122,10 @@ class Service:
 
     def problem(self, *, traffic_only: bool = False) -> str | None:
         """
-        Say why the Service is not what its body describes; None where it is.
+        Return why the Service is not as its body describes; None if it is.
 
         Args:
-            traffic_only: Look at where traffic goes and not at a newest revision that gets none.
+            traffic_only: Consider only the revisions that get traffic.
         """
         newest, targets = self.latest_created, self.targets()
         if newest.failure and not traffic_only:
@@ -139,7 +139,7 @@ class Service:
         return f"traffic waits for {names or 'the ingress'}"
 
     def is_settled(self, *, traffic_only: bool = False) -> bool:
-        """Whether nothing more will happen by itself: it is as described, or has failed."""
+        """Tell whether the Service has reached its final state: as described, or failed."""
         awaited = [self.revisions[target.revision] for target in self.targets()]
         failed = any(revision.failure for revision in (awaited if traffic_only else [*awaited, self.latest_created]))
         return failed or self.problem(traffic_only=traffic_only) is None

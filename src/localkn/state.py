@@ -17,7 +17,7 @@ _SOCKET_DIRECTORY_LIMIT = 85
 
 class StateDirectory:
     """
-    Where everything of one platform is kept; what is in it ends with the next `up`, but for undelivered events.
+    The directory of one platform; the next `up` clears everything in it except undelivered events.
 
     `logs` holds a file for each instance, `supervisor_log` what a detached supervisor prints, `scratch` the volumes
     of instances, `envoy` the configuration of the ingress, `events` the queue of the broker.
@@ -37,13 +37,13 @@ class StateDirectory:
             place = Path(tempfile.gettempdir()) / f"localkn-{os.getuid()}-{digest}"
             place.mkdir(mode=0o700, exist_ok=True)
             if place.stat().st_uid != os.getuid():
-                raise PlatformError(f"{place} belongs to somebody else")
+                raise PlatformError(f"{place} belongs to another user; remove it")
         return place / f"{name}.sock"
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """
-        Own the directory, cleared of what an earlier platform left; the sockets go when the block ends.
+        Hold the directory, cleared of the files of an earlier platform; remove the sockets when the block ends.
 
         Raises:
             PlatformError: Another platform runs in it.
@@ -73,7 +73,7 @@ class StateDirectory:
         """Return the descriptor that holds the directory while it is open."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # Whoever reaches the control socket may change the platform, and volumes hold Secrets.
+            # Access to the control socket is control of the platform, and volumes hold Secrets.
             self.root.chmod(0o700)
             lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -86,6 +86,6 @@ class StateDirectory:
         return lock
 
     def wait_until_free(self) -> None:
-        """Return once the platform that holds the directory is gone."""
+        """Return once the process that holds the directory has ended."""
         with (self.root / "lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

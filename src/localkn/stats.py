@@ -1,6 +1,6 @@
 """
-The load of each instance: what it reports itself once a second, as Knative's queue-proxy does, or, where it does
-not, what samples of the ingress's counters add up to.
+The load of each instance: its own report once a second, as Knative's queue-proxy sends it, or samples of the
+ingress's counters for an instance that does not report.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the ingress says of an endpoint: whether it gets requests, how many it has, how many it had."""
+    """The ingress's figures of an endpoint: whether it gets requests, requests in flight, requests so far."""
 
     healthy: bool
     active: int = 0
@@ -59,7 +59,7 @@ class Reports(asyncio.DatagramProtocol):
             self._newest[pod] = Report(concurrency, requests, time.monotonic())
 
     def newest(self, pod: str) -> Report | None:
-        """The newest report of an instance, unless it has fallen silent."""
+        """Return the newest report of an instance; None if that is old."""
         report = self._newest.get(pod)
         return report if report is not None and time.monotonic() - report.at < _FRESH_S else None
 
@@ -69,7 +69,7 @@ class Reports(asyncio.DatagramProtocol):
 
 
 class Sampler:
-    """Averages of counters that are looked at now and then."""
+    """Averages of counters that are sampled at irregular times."""
 
     def __init__(self) -> None:
         self._seen: Mapping[str, Mapping[int, Seen]] = {}

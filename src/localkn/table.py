@@ -1,4 +1,4 @@
-"""The status of a platform as a table that renews itself."""
+"""The status of a platform as a table that updates itself."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ _COLUMNS = ("revision", "traffic", "ready", "concurrency", "rps", "p50/p99 ms", 
 
 
 def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
-    """Print what *ask* returns; on a terminal, and unless *once*, go on every second until interrupted."""
+    """Print the status that *ask* returns; on a terminal, and unless *once*, update it every second."""
     console = Console()
     if once or not console.is_terminal:
         console.print(_table(ask()))

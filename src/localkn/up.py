@@ -1,4 +1,4 @@
-"""Starting a platform from its manifests, and keeping it until it is told to stop."""
+"""Start a platform from its manifests, and run it until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from localkn.processes import Processes, is_free
 from localkn.services import Service
 from localkn.state import StateDirectory
 
-# What is used, or has nothing to do on the loopback.
+# Kinds that localkn uses, or that have no effect on the loopback.
 _USED = {"ConfigMap", "Secret", "Namespace", "EventType", "NetworkPolicy"}
 _VISIBILITY = "networking.knative.dev/visibility"
 _TAIL_LINES = 20
@@ -37,7 +37,7 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `up` was asked for; named as its flags."""
+    """The flags of `up`."""
 
     manifests: Path
     commands: Path
@@ -57,11 +57,11 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     Run until SIGINT, SIGTERM or `down`.
 
     Args:
-        options: What to run, and where.
-        ready: Called with what to tell the user once every Service is ready.
+        options: The flags of `up`.
+        ready: Called with a text for the user once every Service is ready.
 
     Raises:
-        LocalknError: It cannot be started, or a Service does not become ready; nothing is left running.
+        LocalknError: The platform cannot start, or a Service does not become ready; nothing is left running.
     """
     raise_descriptor_limit()  # Envoy and the instances inherit it.
     stop = asyncio.Event()
@@ -110,10 +110,10 @@ def _raise_descriptor_limit() -> None:
 
 def compose(options: Options, processes: Processes) -> Platform:
     """
-    Make a platform of the manifests; nothing runs yet.
+    Make a platform from the manifests; nothing runs yet.
 
     Raises:
-        LocalknError: What is wrong with them, all faults of a kind at once.
+        LocalknError: The manifests have faults; the message lists all of a kind.
     """
     resources = load(options.manifests)
     services = [resource for resource in resources if resource.is_service]
@@ -199,11 +199,11 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Hand
     async def pass_on(request: dict[str, Any]) -> Any:
         """Ask the broker."""
         if not platform.brokers:
-            raise RefusedError("there is no Broker in the manifests")
+            raise RefusedError("the manifests hold no Broker")
         try:
             return await asyncio.to_thread(control.call, platform.state.socket("broker"), **request)
         except PlatformError as error:
-            raise RefusedError("the broker does not run at the moment") from error
+            raise RefusedError("the broker is not running; it is being restarted") from error
 
     served = {"status": status, "services": services, "revisions": revisions, "apply": apply, "stop": end}
     return {**served, "events": pass_on, "redrive": pass_on}
@@ -220,7 +220,7 @@ async def _settled(platform: Platform, service: Service, *, within_s: float, tra
 
 
 def _explained(platform: Platform, service: Service) -> str:
-    """Why a Service is not as described, with the end of its newest log."""
+    """Say why a Service is not as described, and add the end of its newest log."""
     logs = sorted(platform.state.logs.glob(f"{service.latest_created.name}-*.log"), key=lambda log: log.stat().st_mtime)
     tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
     return "\n".join([f"Service {service.name}: {service.problem()}", *(f"    {line}" for line in tail)])
@@ -238,7 +238,7 @@ def _notes(resources: Sequence[Resource]) -> list[str]:
     ]
     return (
         [f"{r.kind} {r.name}: ignored on this machine" for r in ignored]
-        + [f"Service {name}: min-scale 0 runs as 1 on this machine, nothing could wake it up" for name in to_zero]
+        + [f"Service {name}: min-scale 0 runs as 1 on this machine, which has no activator" for name in to_zero]
         + [
             f"Service {r.name}: volume {name} holds no {kind} on this machine"
             for r in resources
@@ -273,6 +273,6 @@ def _certificate(options: Options, *, exists: bool = True) -> tuple[Path, Path] 
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise PlatformError(
-            f"{options.tls_cert} and {options.tls_key} are no certificate and its key: {error}"
+            f"{options.tls_cert} and {options.tls_key} are not a certificate and its key: {error}"
         ) from error
     return options.tls_cert.absolute(), options.tls_key.absolute()

@@ -1,5 +1,5 @@
 """
-Envoy's configuration as files: a bootstrap, and what Envoy watches and reloads (CDS, EDS, RDS, SDS).
+Envoy's configuration as files: a bootstrap, and the files that Envoy watches (CDS, EDS, RDS, SDS).
 
 Pure: a picture in, names and contents out. The skeletons are in `envoy.yaml`.
 """
@@ -51,7 +51,7 @@ def bootstrap(
         directory: Holds the files of `resources`.
         admin: Unix socket of the admin interface.
         port: Serves every Service by host name, the public one also by loopback names.
-        routes: The Services; each has a listener of its own as well.
+        routes: The Services; each also has its own listener.
         tls: Whether *port* speaks TLS.
         connections: Callers' connections that Envoy keeps at a time; it closes those beyond.
     """

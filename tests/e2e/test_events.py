@@ -146,7 +146,7 @@ def test_the_verbs(pipeline: Pipeline, folder: Path) -> None:
     assert (sent["status"], sent["type"], sent["subject"]) == (202, "dev.recsys.interaction.v1", "user_9")
     assert "is accepted" in verb("send-event", "--kind", "session_end", *state).stdout
     assert "source must be a URI" in verb("send-event", "--source", "a b", *state, status=1).stderr
-    assert "there is no Broker default/other" in verb("send-event", "--broker", "other", *state, status=1).stderr
+    assert "no Broker default/other is running" in verb("send-event", "--broker", "other", *state, status=1).stderr
     verb("send-event", "--id", "to-redrive", "--data", "{}", *state)
     eventually(lambda: "dead letter to-redrive" in verb("events", *state).stdout)
     assert "1 dead letters" in verb("events", "redrive", "to-redrive", *state).stdout

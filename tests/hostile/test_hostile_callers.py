@@ -139,7 +139,7 @@ def test_connections_beyond_the_limit_leave_the_others_alone(platform: Running) 
 
 
 def test_a_platform_keeps_its_directory_to_itself(platform: Running) -> None:
-    """Whoever may reach the control socket may stop and change the platform."""
+    """Access to the control socket is control of the platform, so only the owner may enter the directory."""
     assert platform.state.root.stat().st_mode & 0o777 == 0o700
     assert not is_free(platform.port)
     assert Path(platform.state.socket("control")).is_socket()

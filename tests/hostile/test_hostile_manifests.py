@@ -76,7 +76,7 @@ def test_a_sub_path_stays_below_its_volume(path: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
 @pytest.mark.parametrize("key", ["../../X", "/X", "..", ".", "..X", "a/b", "x" * 254, ""])
 def test_a_key_is_a_file_name(kind: str, key: str, tmp_path: Path) -> None:
-    """A key becomes a file where the whole object is mounted, so a key that is no plain name is refused."""
+    """A mounted object has a file for each key, so a key that is not a plain name is refused."""
     field = {"ConfigMap": ["data", "binaryData"], "Secret": ["data", "stringData"]}[kind]
     for name in field:
         body = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "c"}, name: {key: "WFg="}}
@@ -86,7 +86,7 @@ def test_a_key_is_a_file_name(kind: str, key: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["../../X", "/X"])
 def test_nothing_is_written_outside_a_volume_even_unchecked(key: str, tmp_path: Path) -> None:
-    """The writer itself refuses a path that leads out, whoever forgot to validate."""
+    """The writer refuses a path that leads out of the volume even if the manifest was not validated."""
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {key: "text"}}
     pod = {
         "containers": [{"image": "x", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],

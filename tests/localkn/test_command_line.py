@@ -95,7 +95,7 @@ def test_logs_are_found_by_whole_names(tmp_path: Path, capsys: pytest.CaptureFix
         for more in ([], ["-f"]):
             status, out, said = run(capsys, *place, name, *more)
             assert (status, out) == (1, "")
-            assert said.startswith(f"{name}: there is no such log; there are: envoy, front-00001-1")
+            assert said.startswith(f"{name}: no log has that name; these exist: envoy, front-00001-1")
 
 
 def test_a_platform_that_hangs_is_reported(

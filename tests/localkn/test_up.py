@@ -44,7 +44,7 @@ async def test_without_envoy_it_runs_directly(
     assert platform.direct
     assert list(platform.notes) == [
         "PodMonitor front: ignored on this machine",
-        "Service front: min-scale 0 runs as 1 on this machine, nothing could wake it up",
+        "Service front: min-scale 0 runs as 1 on this machine, which has no activator",
         "No wheel of Envoy for this platform: running as with --direct",
     ]
 
@@ -73,7 +73,7 @@ async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) 
         ("name: back\n", "name: front\n  namespace: b\n", {"public": "front"}, "Service front: there are two of that name"),
         ("", "", {"tls_cert": Path("x")}, "belong together"),
         ("", "", {"tls_cert": Path("x"), "tls_key": Path("y"), "direct": True}, "--direct has no ingress"),
-        ("", "", {"tls_cert": Path("x"), "tls_key": Path("y")}, "are no certificate and its key"),
+        ("", "", {"tls_cert": Path("x"), "tls_key": Path("y")}, "are not a certificate and its key"),
         ("name: front", "name: back", {}, "is defined in"),
     ],
 )  # fmt: skip
@@ -97,7 +97,7 @@ def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: 
     assert place.parent.stat().st_mode & 0o777 == 0o700
     owner = os.getuid()
     monkeypatch.setattr(Path, "stat", lambda _, **__: os.stat_result((0o40700, 0, 0, 1, owner + 1, 0, 0, 0, 0, 0)))
-    with pytest.raises(PlatformError, match="belongs to somebody else"):
+    with pytest.raises(PlatformError, match="belongs to another user"):
         deep.socket("control")
 
 
@@ -121,10 +121,10 @@ async def test_without_a_broker_there_are_no_events(compose: Callable[..., Platf
     platform = compose(direct=True)
     ask = up._handlers(platform, asyncio.Event())["events"]
     assert platform.broker_urls() == {}
-    with pytest.raises(RefusedError, match="there is no Broker in the manifests"):
+    with pytest.raises(RefusedError, match="the manifests hold no Broker"):
         await ask({"verb": "events"})
     platform.brokers = ["default/default"]
-    with pytest.raises(RefusedError, match="the broker does not run at the moment"):
+    with pytest.raises(RefusedError, match="the broker is not running"):
         await ask({"verb": "events"})
 
 

@@ -39,7 +39,7 @@ def test_a_good_candidate_takes_every_step():
         ({"live": replace(FINE, p99_ms=150.0)}, "p99 of live requests is 150 ms"),
         ({"candidate": replace(FINE, p50_ms=30.0)}, "its median is 3.0 times the present one, 30 instead of 10 ms"),
         ({"overlap": 0.79}, "overlap of the top-k is 0.790 (limit 0.8)"),
-        ({"overlap": None}, "overlap of the top-k is not to be had"),
+        ({"overlap": None}, "overlap of the top-k is unknown"),
         ({"correlation": 0.2}, "rank correlation is 0.200 (limit 0.5)"),
     ],
 )

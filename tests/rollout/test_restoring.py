@@ -91,7 +91,7 @@ def targets(kn: Recorded) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("wanted", BEFORE.values(), ids=BEFORE)
 @pytest.mark.parametrize("end", [failing, interrupted, broken, refused_in_between, refused_at_first])
 def test_a_rollout_that_fails_leaves_the_traffic_as_it_was(kn, end, wanted):
-    """What followed the latest revision follows it again, what was pinned is pinned, and other tags stay."""
+    """Traffic that followed the latest revision follows it again, pinned traffic is pinned, and other tags stay."""
     before = described(kn, wanted)
     outcome, _ = roll_out(kn, end(kn))
     assert not outcome.promoted
@@ -158,7 +158,7 @@ def test_a_tag_on_the_latest_revision_is_in_the_way(kn):
 
 
 def test_a_foreign_revision_gets_no_traffic(kn):
-    """Where somebody else updated the Service meanwhile, the former revision keeps the traffic, and the report says how to go on."""
+    """If another update made a revision, the former revision keeps the traffic and the report says how to go on."""
     described(kn, None)
 
     def meddling(url: str, share: int) -> Answer:
@@ -196,7 +196,7 @@ def test_a_journal_that_was_being_written_is_empty(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_wrong_words_are_told_from_failures(words, status, tmp_path):
-    """2 for arguments that are wrong by themselves, 1 for what is not there."""
+    """Exit status 2 means wrong arguments, 1 any other failure."""
     done = subprocess.run(
         [sys.executable, "-m", "tools.rollout", *words, "--state-dir", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,

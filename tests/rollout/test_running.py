@@ -154,7 +154,7 @@ def test_somebody_else_s_update_ends_it(kn):
         return good(url, share)
 
     outcome, _ = roll_out(kn, meddling)
-    assert outcome.reasons[0] == "somebody else updates rank-items: the candidate became rank-items-00003"
+    assert outcome.reasons[0] == "another update of rank-items interferes: the candidate became rank-items-00003"
     assert traffic(kn.body) == {OLD: 100}
 
 
@@ -191,4 +191,4 @@ def test_an_update_that_changes_nothing_is_no_rollout(kn):
     """There is nothing to compare."""
     kn.body["spec"]["template"]["spec"]["containers"][0]["image"] = "rank-items:v2"
     outcome, _ = roll_out(kn)
-    assert outcome.reasons == ["nothing was changed, so there is no new revision"]
+    assert outcome.reasons == ["the flags change nothing, so no new revision was made"]

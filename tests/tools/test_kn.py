@@ -106,7 +106,7 @@ def test_a_service_s_traffic():
 def test_flags():
     """Shares as percent or not; steps as numbers; a namespace means the cluster's kn, none the one of this machine."""
     assert (percentage("0.1%"), percentage("0.05"), steps("5,25%,100")) == (0.001, 0.05, [5, 25, 100])
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         percentage("5")
     on_cluster = parser().parse_args(["rank-items", "--namespace", "recsys", "--kn", "kn --context prod"])
     assert _command(on_cluster) == ["kn", "--context", "prod"]

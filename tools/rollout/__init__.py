@@ -1,5 +1,5 @@
 """
-Rolling out a revision under watch: a candidate takes over in steps while it keeps its limits, or not at all.
+A watched rollout: a candidate revision takes over in steps while it keeps its limits, or is rolled back.
 
-`comparing` and `deciding` are pure; `kn` and `asking` talk to the world; `running` joins them.
+`comparing`, `deciding` and `undoing` are pure; `asking` sends requests; `journal` survives a kill; `running` joins them.
 """

@@ -1,9 +1,9 @@
 """
 `./run.sh rollout SERVICE`: update a Service under watch.
 
-The new revision first gets copies of requests only, then traffic in steps. At each of them it is compared with the
-present one; where it breaks a limit, the present one gets everything back. A report says what was seen and why.
-Without --namespace on the platform of this machine, with it on the cluster that kn is set up for.
+The new revision first gets copies of requests only, then traffic in steps. Each step compares it with the present
+revision. If it breaks a limit, the present revision gets all traffic back. A report holds the figures and the reason.
+With --namespace the Service is on the cluster that kn is set up for, without it on the platform of this machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tools.rollout.journal import Journal
 from tools.rollout.report import write_report
 from tools.rollout.running import Conductor, Pace
 
-# What is handed to `kn service update` as it is.
+# Flags that are passed to `kn service update` unchanged.
 _CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation-revision",
             "--request", "--limit", "--wait-timeout")  # fmt: skip
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -101,7 +101,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _tell(line: str) -> None:
-    with suppress(OSError):  # nobody reads any more; the rollout goes on
+    with suppress(OSError):  # the output is closed; the rollout goes on
         print(line, flush=True)
 
 
@@ -142,7 +142,7 @@ def percentage(text: str) -> float:
     """Return `0.1%` or `0.001` as a share."""
     share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     if not 0 <= share <= 1:
-        raise ValueError(f"{text} is no share")
+        raise ValueError(f"{text} is not a share between 0 and 1")
     return share
 
 
@@ -181,7 +181,7 @@ def _bodies(options: argparse.Namespace, kn: Kn, door: Callable[[str], Door]) ->
         if features:
             features.close()
     if not found:
-        raise ValueError("there is no request to try with")
+        raise ValueError("no requests to send; --body-file or --users is empty")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Sending the same request to several doors, and what comes back as an `Answer`."""
+"""Sends the same request to several addresses, and turns each response into an `Answer`."""
 
 import http.client
 import itertools
@@ -21,13 +21,13 @@ TIMEOUT_S = 10.0
 @dataclass
 class Door:
     """
-    Somewhere requests can be posted to, over connections that are kept, one for each thread.
+    An address for requests, with a kept connection for each thread.
 
     Args:
-        url: Its address; a name below `localhost` is this machine (RFC 6761).
-        gateway: Where to connect instead, with the name in *url* as Host: names inside a cluster are known there alone.
-        token: Bearer token, if one is wanted.
-        trust: Whose certificates are believed; None for the system's.
+        url: The address; a name below `localhost` is this machine (RFC 6761).
+        gateway: Address to connect to instead, with the name in *url* as Host: names of a cluster resolve only inside it.
+        token: Bearer token; None for no authorization.
+        trust: Trusted certificate authorities; None for the system's.
     """
 
     url: str
@@ -43,7 +43,7 @@ class Door:
             connection.close()
 
     def ask(self, body: bytes) -> Answer:
-        """Post *body*; whatever goes wrong is a fault of the answer."""
+        """Post *body*; any failure becomes the fault of the answer."""
         began = time.monotonic()
 
         def took() -> float:
@@ -70,7 +70,7 @@ class Door:
         Post *body* as JSON; return the decoded answer.
 
         Raises:
-            OSError: there was none, or one with another status than 200.
+            OSError: No answer came, or its status is not 200.
         """
         try:
             status, _, content = self._post(json.dumps(body).encode())
@@ -87,7 +87,7 @@ class Door:
             try:
                 return self._send(connection, body)
             except (ConnectionError, http.client.HTTPException):
-                # The other side may close what is idle; a fresh connection that fails is a fault.
+                # The server may close an idle connection; a new connection that fails is a fault.
                 connection.close()
         self._kept.connection = None
         connection = self._connect()
@@ -120,7 +120,7 @@ class Door:
 
 @dataclass(frozen=True)
 class Doors:
-    """The three ways to a Service during a rollout."""
+    """The three addresses of a Service during a rollout."""
 
     current: Door
     candidate: Door
@@ -132,7 +132,7 @@ class Doors:
             door.close()
 
     def try_once(self, body: bytes, *, candidate_first: bool) -> Trial:
-        """Put one request to all three; who comes first alternates, for the first finds colder caches."""
+        """Send one request to all three; the callers alternate the order, because the first finds colder caches."""
         first, second = (self.candidate, self.current) if candidate_first else (self.current, self.candidate)
         one, other = first.ask(body), second.ask(body)
         current, candidate = (other, one) if candidate_first else (one, other)
@@ -149,9 +149,9 @@ def run_trials(
     stop: Callable[[Sequence[Trial]], bool],
 ) -> list[Trial]:
     """
-    Try *requests* times at least, for *least_s* seconds at least, with so many *callers* at a time.
+    Make at least *requests* trials in at least *least_s* seconds, *callers* of them at a time.
 
-    Ends early where *stop* says so, which is asked after each round of *callers*.
+    The trials end early when *stop* returns true after a round of *callers*.
     """
     trials: list[Trial] = []
     wanted = itertools.cycle(bodies)
@@ -159,7 +159,7 @@ def run_trials(
     with ThreadPoolExecutor(callers, thread_name_prefix="caller") as pool:
         while (len(trials) < requests or time.monotonic() < until) and not stop(trials):
             number = len(trials)
-            # Spread over the time that a step takes, so that a long step is no flood.
+            # Spread the trials over the step, so that a long step does not flood the Service.
             pause = (until - time.monotonic()) / max(1, (requests - number) / callers)
             futures: list[Future[Trial]] = [
                 pool.submit(doors.try_once, next(wanted), candidate_first=bool((number + offset) % 2))
@@ -173,13 +173,13 @@ def run_trials(
 
 def make_bodies(service: str, users: Sequence[str], *, top_k: int, features: Door | None) -> Iterator[bytes]:
     """
-    Yield a request for each of *users*, as *service* wants it.
+    Yield a request of *service* for each of *users*.
 
     Args:
         service: The function's Service.
-        users: Who.
+        users: User ids.
         top_k: How many items are compared.
-        features: Where extract-features answers; rank-items' requests are made of its answers.
+        features: Address of extract-features, whose answers make the requests of rank-items.
     """
     for user in users:
         body: Mapping[str, Any]
@@ -187,7 +187,9 @@ def make_bodies(service: str, users: Sequence[str], *, top_k: int, features: Doo
             body = {"user_id": user}
         elif service.startswith("rank-items"):
             if features is None:
-                raise OSError("rank-items' requests are made of extract-features' answers, and that is not there")
+                raise OSError(
+                    "rank-items needs the answers of extract-features, which is not there; give requests with --body-file"
+                )
             known = features.fetch({"user_id": user})
             body = {"features": known["features"], "history": known["history"], "top_k": top_k}
         else:

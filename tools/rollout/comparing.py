@@ -1,4 +1,4 @@
-"""From answers to what can be held against a limit. Pure."""
+"""Computes from answers the figures that limits apply to. Pure."""
 
 import math
 import statistics
@@ -11,13 +11,13 @@ from typing import Any
 @dataclass(frozen=True)
 class Answer:
     """
-    One answer, or that there was none.
+    One answer, or the lack of one.
 
     Attributes:
         milliseconds: From sending to the end of the body.
-        fault: What was wrong with it; None for a good one.
-        ranking: The ids it ranks, best first; None where it ranks nothing.
-        revision: Who says to have answered, where that is said.
+        fault: The fault of the answer; None for a good one.
+        ranking: The ranked ids, best first; None for an answer without a ranking.
+        revision: The revision named in the answer; None if it names none.
     """
 
     milliseconds: float
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Trial:
-    """The same request, put to both revisions by name, and to the Service as everybody does."""
+    """The answers to one request: from both revisions by tag, and from the Service."""
 
     current: Answer
     candidate: Answer
@@ -38,14 +38,14 @@ class Trial:
 @dataclass(frozen=True)
 class Figures:
     """
-    What a number of answers amount to.
+    Summary of a number of answers.
 
     Attributes:
-        requests: How many there were.
-        faults: How many of them were none, or none to be had.
-        error_rate: Their share.
-        p50_ms: Of the good ones; 0 where there are none.
-        p99_ms: Likewise, by nearest rank.
+        requests: Number of answers.
+        faults: Number of answers with a fault, missing ones included.
+        error_rate: Share of faults.
+        p50_ms: Median of the good answers; 0 without good answers.
+        p99_ms: 99th percentile of the good answers, by nearest rank.
     """
 
     requests: int
@@ -58,17 +58,17 @@ class Figures:
 @dataclass(frozen=True)
 class Comparison:
     """
-    A step's outcome.
+    The outcome of a step.
 
     Attributes:
-        share: Percent of everybody's traffic that the candidate had.
-        current: The present revision, asked by name.
-        candidate: The candidate, asked by name.
-        live: What the Service answered on behalf of the candidate.
-        live_current: And on behalf of the present one.
+        share: Percent of the traffic that the candidate had.
+        current: Answers of the present revision, by tag.
+        candidate: Answers of the candidate, by tag.
+        live: Answers of the Service that came from the candidate.
+        live_current: Answers of the Service that came from the present revision.
         overlap: Mean share of the present revision's top-k that is also in the candidate's; None without rankings.
-        correlation: Mean Kendall correlation of the items both rank; None where no two are common.
-        fault: An example of what was wrong with the candidate's answers.
+        correlation: Mean Kendall correlation of common items; None if no two items are common.
+        fault: Example of a fault of the candidate.
     """
 
     share: int
@@ -104,20 +104,20 @@ def is_its(answer: Answer, *, share: int, candidate: str) -> bool:
     """
     Tell whether a live *answer* counts as the candidate's.
 
-    One without a revision does while the candidate has traffic: no benefit of the doubt.
+    An answer that names no revision counts as the candidate's while the candidate has traffic.
     """
     return answer.revision == candidate or (answer.revision is None and share > 0)
 
 
 def count_faults(trials: Sequence[Trial], *, share: int, candidate: str) -> int:
-    """Return how many of the candidate's answers were faults, of those by name or of the live ones."""
+    """Return the number of the candidate's faults: by tag or live, the larger one."""
     by_name = sum(t.candidate.fault is not None for t in trials)
     live = sum(t.live.fault is not None and is_its(t.live, share=share, candidate=candidate) for t in trials)
     return max(by_name, live)
 
 
 def figures(answers: Sequence[Answer]) -> Figures:
-    """Sum *answers* up."""
+    """Summarise *answers*."""
     good = sorted(answer.milliseconds for answer in answers if answer.fault is None)
     faults = len(answers) - len(good)
     return Figures(
@@ -138,7 +138,7 @@ def correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
     """
     Return Kendall's tau of two rankings over the items they share: 1 for the same order, -1 for the reverse.
 
-    None where they share fewer than two. Cost: k² / 2 comparisons for k shared items.
+    None if they share fewer than two items. Cost: k² / 2 comparisons for k shared items.
     """
     place = {item: rank for rank, item in enumerate(other)}
     ranks = [place[item] for item in one if item in place]
@@ -149,7 +149,7 @@ def correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
 
 
 def ranking(body: Any) -> tuple[str, ...] | None:
-    """Return the ids an answer of one of the functions ranks, None where it ranks nothing."""
+    """Return the ids that a function's answer ranks; None for an answer without a ranking."""
     if not isinstance(body, dict):
         return None
     items = body.get("items", body.get("recommendations"))

@@ -1,25 +1,25 @@
-"""What to do next, given what was seen. Pure: a rollout is told a comparison and returns an action."""
+"""Decides the next action of a rollout from the last comparison. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tools.rollout.comparing import Comparison
 
-# A candidate that differs by less is as fast, whatever the ratio of two small numbers says.
+# A smaller difference does not count: the ratio of two small numbers says little.
 NOTICEABLE_MS = 2.0
 
 
 @dataclass(frozen=True)
 class Limits:
     """
-    What a candidate has to keep.
+    The limits of a candidate.
 
     Attributes:
-        max_error_rate: Share of its answers that may be faults.
-        max_p99_ms: Of the time to its answers; None for any.
-        max_slowdown: Its median over the present revision's.
-        min_overlap: Mean share of the present top-k that its own holds; None for any.
-        min_correlation: Mean rank correlation with the present top-k; None for any.
+        max_error_rate: Largest share of faults.
+        max_p99_ms: Largest p99 of the response time; None for no limit.
+        max_slowdown: Largest ratio of its median to that of the present revision.
+        min_overlap: Least mean share of the present top-k in its own; None for no limit.
+        min_correlation: Least mean rank correlation with the present top-k; None for no limit.
     """
 
     max_error_rate: float = 0.001
@@ -38,7 +38,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Promote:
-    """It has kept its limits with all of the traffic: make it the present revision."""
+    """Make the candidate the present revision: it kept its limits with all traffic."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Rollout:
 
     Args:
         steps: Percentages of traffic, rising to 100.
-        limits: What the candidate has to keep at each of them, and before the first.
+        limits: The limits of the candidate at each step, and before the first.
 
     Attributes:
         seen: Every comparison so far.
@@ -73,17 +73,17 @@ class Rollout:
         Check the steps.
 
         Raises:
-            ValueError: they do not rise from at least 1 to 100.
+            ValueError: The steps do not rise from at least 1 to 100.
         """
         if list(self.steps) != sorted({*self.steps}) or not self.steps or self.steps[0] < 1 or self.steps[-1] != 100:
             raise ValueError(f"steps must rise from at least 1 to 100, not {','.join(map(str, self.steps))}")
 
     def begin(self) -> Action:
-        """Return the first action: look at the candidate while nobody depends on it."""
+        """Return the first action: compare while the candidate has no traffic."""
         return Shift(0)
 
     def after(self, comparison: Comparison) -> Action:
-        """Take note of a step's outcome and return what follows."""
+        """Record the outcome of a step and return the next action."""
         self.seen.append(comparison)
         if reasons := self.broken(comparison):
             return RollBack(reasons)
@@ -92,7 +92,7 @@ class Rollout:
         return Shift(next(step for step in self.steps if step > comparison.share))
 
     def hopeless(self, faults: int, *, planned: int) -> bool:
-        """Tell whether *faults* are too many already for a step of *planned* requests, however the rest turns out."""
+        """Tell whether *faults* exceed the limit of a step of *planned* requests even if no more follow."""
         return faults > self.limits.max_error_rate * planned
 
     def broken(self, now: Comparison) -> list[str]:
@@ -113,7 +113,7 @@ class Rollout:
         for kind, each in (("shadow", now.candidate), ("live", now.live)):
             if slowest is not None and each.p99_ms > slowest:
                 reasons.append(f"p99 of {kind} requests is {each.p99_ms:.0f} ms (limit {slowest:.0f} ms)")
-        # Later the candidate carries the load that slows answers down. The present revision did so at the beginning.
+        # In later steps the candidate carries the load; the present revision carried it in the first.
         reference = max(each.current.p50_ms for each in self.seen or [now])
         slower = now.candidate.p50_ms > reference + NOTICEABLE_MS
         if reference and slower and now.candidate.p50_ms > reference * self.limits.max_slowdown:
@@ -129,7 +129,7 @@ class Rollout:
             ("rank correlation", now.correlation, self.limits.min_correlation),
         )
         return [
-            f"{what} is {'not to be had' if value is None else format(value, '.3f')} (limit {least:g})"
+            f"{what} is {'unknown' if value is None else format(value, '.3f')} (limit {least:g})"
             for what, value, least in wanted
             if least is not None and (value is None or value < least)
         ]

@@ -1,4 +1,4 @@
-"""A rollout's report: Markdown for people, JSON for programs."""
+"""The report of a rollout: Markdown for people, JSON for programs."""
 
 import datetime as dt
 import json
@@ -14,7 +14,7 @@ _COLUMNS = ("step", "requests", "failed", "p50 ms", "p99 ms", "present p50", "pr
 
 
 def write_report(folder: Path, outcome: Outcome, limits: Limits) -> Path:
-    """Write both below *folder*; return the Markdown's path."""
+    """Write the Markdown and the JSON below *folder*; return the path of the Markdown."""
     now = dt.datetime.now(dt.UTC)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{outcome.service}-{now:%Y%m%dT%H%M%SZ}.md"
@@ -37,8 +37,8 @@ def as_markdown(outcome: Outcome, limits: Limits, *, now: dt.datetime) -> str:
         f"## Why\n\n{reasons}\n"
         f"## Limits\n\n{_limits(limits)}\n"
         f"## Steps\n\n| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}\n{rows}\n"
-        "Requests by name (shadow) went to both revisions, the same ones; live ones went to the Service like everybody's,\n"
-        "and those counted here were answered by the candidate.\n\n"
+        "Shadow requests went to both revisions by tag, the same requests to each. Live requests went to the Service;\n"
+        "the table counts those that the candidate answered.\n\n"
         f"## What was done\n\n{asked}\n"
     )
 

@@ -21,11 +21,11 @@ _WARM_UP = 20
 @dataclass(frozen=True)
 class Pace:
     """
-    How much is asked at each step.
+    The number and speed of trials at each step.
 
     Attributes:
-        requests: Trials, each of three requests.
-        least_s: Seconds that a step lasts at least.
+        requests: Trials of a step, each of three requests.
+        least_s: Shortest duration of a step, in seconds.
         callers: Trials at a time.
     """
 
@@ -93,7 +93,7 @@ class Conductor:
         latest revision if it did before. The outcome names what could not be restored.
 
         Raises:
-            KnError: Nothing was changed: there is no such Service, its traffic is divided, or another rollout runs.
+            KnError: Nothing was changed: the Service does not exist, its traffic is divided, or another rollout runs.
         """
         began = time.monotonic()
         with self.journal.held():
@@ -134,7 +134,7 @@ class Conductor:
         if before is None:
             return
         now = self.kn.service(self.service)
-        # Without our tags somebody has cleaned up since, and may have changed more.
+        # Without a rollout's tags, another update has cleaned up since and may have changed more.
         if _untagging(now):
             self.tell(f"{self.service}: an earlier rollout was killed; restoring what was there before it")
             candidate = tagged(now).get(CANDIDATE, {}).get("revisionName")
@@ -183,7 +183,7 @@ class Conductor:
         found = tagged(service)
         outcome.candidate = str(found[CANDIDATE]["revisionName"])
         if outcome.candidate == outcome.current:
-            raise KnError("nothing was changed, so there is no new revision")
+            raise KnError("the flags change nothing, so no new revision was made")
         return Doors(
             current=self.door(found[CURRENT]["url"]),
             candidate=self.door(found[CANDIDATE]["url"]),
@@ -210,10 +210,10 @@ class Conductor:
         return comparison
 
     def _watch_out(self, candidate: str) -> None:
-        """Make sure that the tag still leads to the candidate: anybody may update a Service."""
+        """Check that the tag still leads to the candidate: another update may have made a revision."""
         latest = tagged(self.kn.service(self.service)).get(CANDIDATE, {}).get("revisionName")
         if latest != candidate:
-            raise KnError(f"somebody else updates {self.service}: the candidate became {latest}")
+            raise KnError(f"another update of {self.service} interferes: the candidate became {latest}")
 
     def _restore(self, before: Mapping[str, Any], *, candidate: str | None) -> Iterator[str]:
         """
@@ -232,7 +232,7 @@ class Conductor:
             latest = now["status"].get("latestCreatedRevisionName")
             if latest not in {before["status"].get("latestCreatedRevisionName"), candidate or latest}:
                 yield (
-                    f"somebody else made {latest}, so traffic stays with {current}; to follow the latest revision: "
+                    f"another update made {latest}, so traffic stays with {current}; to follow the latest revision: "
                     f"kn service update {self.service} --traffic @latest=100"
                 )
                 return
@@ -265,7 +265,7 @@ def _untagging(service: Mapping[str, Any]) -> list[str]:
 
 
 def describe(step: Comparison) -> str:
-    """Return a comparison in a line."""
+    """Return a comparison as one line of text."""
     told = [
         f"{step.share:3} %  shadow {step.candidate.requests}: {step.candidate.faults} failed",
         f"p50 {step.candidate.p50_ms:.1f} ms (present {step.current.p50_ms:.1f})",

@@ -1,17 +1,17 @@
-"""What a candidate changed, as the flags of `kn service update` that change it back. Pure."""
+"""Computes the flags of `kn service update` that undo a candidate's changes. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# kn's own notes, new with every update.
+# Annotations that kn renews with every update.
 _NOTES = "client.knative.dev/"
 
 
 def undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """
-    Return the flags that make the template of the Service *after* the one *before*; none where it is.
+    Return the flags that turn the template of the Service *after* into that of *before*; none if they are equal.
 
-    As far as a rollout's flags go: image, variables, annotations, the concurrency limit, resources.
+    Covers the flags of a rollout: image, variables, annotations, the concurrency limit, resources.
     """
     return [*_undo(before["spec"]["template"], after["spec"]["template"])]
 

@@ -1,4 +1,4 @@
-"""As much of an HTTP/1.1 client as probes, Envoy's admin interface and the broker need."""
+"""An HTTP/1.1 client for probes, the admin interface of Envoy, and the broker."""
 
 import asyncio
 import sys
@@ -13,11 +13,11 @@ _DELIMITED = {b"content-length", b"transfer-encoding"}
 
 class Answer:
     """
-    A response, filled in by the parser it is given to; the names of its headers are in lower case.
+    A response that the parser fills in; header names are in lower case.
 
     Attributes:
-        complete: All of it is there.
-        lasting: Its connection may have another request, for which nothing has come yet.
+        complete: The whole response has arrived.
+        lasting: The connection may carry another request; no byte of a further response has arrived.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """
-        Take what was received; nothing is the end of the connection.
+        Parse received bytes; no bytes mean the end of the connection.
 
         Raises:
-            ConnectionError: It is no HTTP, or ends too early.
+            ConnectionError: The bytes are not HTTP, or the response ends too early.
         """
         if data:
             self._received_bytes += len(data)
@@ -52,10 +52,10 @@ class Answer:
             raise ConnectionError("the connection ended before the answer did")
 
     def on_message_begin(self) -> None:
-        """Called by the parser, for an informational answer and what follows it as well."""
+        """Called by the parser, once for an informational response and once for the final one."""
         if self.complete:
-            # It stops the parser: a second answer must not take the place of the first.
-            raise ConnectionError("an answer that nobody asked for")
+            # The error stops the parser: a second response must not replace the first.
+            raise ConnectionError("a second answer arrived for one request")
         self.headers.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it may have another request: it is open, its last answer is whole, and nothing came after that."""
+        """Whether another request may be sent: the connection is open and its last response is complete."""
         return self._answer.complete and self._answer.lasting and not self._is_closed()
 
     async def exchange(self, request: bytes, answer: Answer, *, limit_bytes: int = sys.maxsize) -> None:
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         Send *request* and receive *answer*; then the connection is reusable, or closed.
 
         Raises:
-            OSError: The connection ended too early, what came is not HTTP, or its body is longer than *limit_bytes*.
+            OSError: The connection ended too early, the response is not HTTP, or its body exceeds *limit_bytes*.
         """
         if self._transport is None or self._is_closed():
             raise ConnectionError("the connection is closed")
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     def close(self) -> None:
-        """Close it, whatever is on its way."""
+        """Close the connection, also with a request in flight."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         if self._waiting is None or self._waiting.done():
-            # Bytes that nobody asked for: the next answer could not be told from them.
+            # No request is in flight: the next response could not be told from these bytes.
             self.close()
         else:
             self._feed(self._waiting, data)
@@ -163,7 +163,7 @@ async def get(
         Status and body.
 
     Raises:
-        OSError: Nobody listens, or what answers is not HTTP. The caller sets the time limit.
+        OSError: The port is closed, or the response is not HTTP. The caller sets the time limit.
     """
     loop, answer = asyncio.get_running_loop(), Answer()
     fields = {"Host": "localhost", **(headers or {}), "Connection": "close"}
