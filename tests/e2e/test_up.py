@@ -71,17 +71,14 @@ def test_a_second_up_is_told_about_the_first(up):
     assert "running" in verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(state), status=1).stderr
 
 
-def test_a_taken_port_is_one_sentence(up, tmp_path):
-    """A port that is taken ends the start with one line that names it."""
-    state, _ = up
-    (tmp_path / "current.json").write_bytes((state / "current.json").read_bytes())
-    for part in ("stores", "models"):
-        (tmp_path / part).symlink_to(state / part)
+def test_a_taken_port_is_noticed_before_the_training(tmp_path):
+    """A port that is taken ends the start with one line that names it; nothing was trained."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = verb("up", "--detach", "--port", port, "--state-dir", str(tmp_path), status=1)
     assert f"port {port} is taken" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "current.json").exists()
 
 
 def test_a_broken_artefact_is_one_sentence(up, tmp_path):
@@ -107,11 +104,13 @@ def test_a_broken_artefact_is_one_sentence(up, tmp_path):
         (["up", "--port", "99999"], "--port must be 1 to 65535"),
         (["up", "--port"], "--port wants a value"),
         (["fly"], "unknown verb 'fly'"),
+        (["up", "--nope"], "unrecognized arguments: --nope"),
+        (["recommend", "user_42", "--url", "nope"], "is not a URL"),
     ],
 )
 def test_wrong_words_are_explained(words, says):
     """A verb or a value that does not exist is one sentence."""
-    assert says in verb(*words, status=1).stderr
+    assert says in verb(*words, status=2).stderr
 
 
 def test_no_python_is_one_sentence(tmp_path):

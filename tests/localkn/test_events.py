@@ -95,7 +95,7 @@ def test_dead_letters_are_shown_and_redriven(events: Events) -> None:
     assert "answered 422" in shown
     assert "1 dead letters" in shown
     assert events.trigger("bad")["failed"] == 1
-    assert "Give ids, --trigger NAME, --source URI or --all" in events.platform.run("events", "redrive").stderr
+    assert "by their ids, --trigger NAME, --source URI or --all" in events.platform.run("events", "redrive").stderr
     missed = events.platform.run("events", "redrive", "other", "--json")
     assert (missed.returncode, json.loads(missed.stdout)) == (1, {"redriven": 0, "unknown": ["other"]})
     assert "no dead letter has the id other" in missed.stderr

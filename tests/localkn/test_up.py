@@ -10,7 +10,7 @@ import pytest
 
 from kubeyaml.errors import EditError, KubeyamlError, ManifestError
 from localkn import up
-from localkn.errors import LocalknError, PlatformError, RefusedError
+from localkn.errors import LocalknError, PlatformError, RefusedError, UsageError
 from localkn.platform import Platform
 from localkn.processes import Processes
 from localkn.state import StateDirectory
@@ -84,7 +84,7 @@ async def test_what_cannot_run_is_refused(
     with pytest.raises((LocalknError, KubeyamlError)) as refused:
         compose(old, new, **options)
     assert message in str(refused.value)
-    assert type(refused.value) in {ManifestError, PlatformError, EditError}
+    assert type(refused.value) in {ManifestError, PlatformError, EditError, UsageError}
 
 
 def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,5 +133,5 @@ async def test_the_broker_is_no_service_of_the_manifests(compose: Callable[..., 
     platform = compose("spec: {}\n", "spec: {}\n---\n" + (SAMPLE / "events.yaml").read_text(), direct=True)
     assert [service.name for service in platform.described()] == ["front", "back"]
     assert list(platform.broker_urls()) == ["default/default"]
-    with pytest.raises(RefusedError, match="there is no such Service"):
+    with pytest.raises(RefusedError, match="no such Service"):
         platform.apply(platform.services["broker-ingress"].body)
