@@ -17,6 +17,7 @@ from localkn import control
 from localkn.errors import LocalknError
 from localkn.state import StateDirectory as PlatformState
 from recsys.contracts import events
+from tools.recommend import url as _url
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
