@@ -31,7 +31,7 @@ _REPLIES: Final[Sequence[tuple[int, str, str]]] = (
         "Misdirected Request",
         "%LOCAL_REPLY_BODY%; send the name that `up` prints, or allow this one with `up --host`",
     ),
-    (431, "Request Header Fields Too Large", "at most 100 headers of 32 KiB together are taken"),
+    (431, "Request Header Fields Too Large", "at most 100 headers of 60 KiB together are taken"),
     (502, "Bad Gateway", "%LOCAL_REPLY_BODY%"),
     (503, "Service Unavailable", "%LOCAL_REPLY_BODY%"),
     (504, "Gateway Timeout", "%LOCAL_REPLY_BODY%"),
