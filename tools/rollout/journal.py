@@ -39,7 +39,7 @@ class Journal:
             yield
 
     def unfinished(self) -> dict[str, Any] | None:
-        """Return the Service as it was before a rollout that never ended; None where there is no such rollout."""
+        """Return the Service as it was before a rollout that never ended; None if every rollout ended."""
         try:
             before = json.loads(self._path.read_text("utf-8") or "null")
         except ValueError:  # the rollout was killed while it wrote, so before it changed anything

@@ -1,8 +1,8 @@
 """
-Replay traces of an autoscaler: one JSON object a line on stdin, one a line on stdout.
+Replay traces of an autoscaler: one JSON object per line on stdin, one result per line on stdout.
 
 A trace holds `annotations`, `container_concurrency`, `reachable`, `epoch`, `records` as [t, value] and, for
-each of its `ticks`, `t` and `ready`. Whatever answers it carries are not looked at.
+each of its `ticks`, `t` and `ready`. Recorded decisions in a trace are ignored.
 """
 
 import json
@@ -50,7 +50,7 @@ def _ticks(trace: dict[str, Any], autoscaler: Autoscaler) -> Iterator[dict[str, 
 
 
 def main() -> int:
-    """Replay stdin to stdout; stop at the first line that is no trace, naming it."""
+    """Replay stdin to stdout; stop at the first line that is not a trace, and name it."""
     for number, line in enumerate(sys.stdin, start=1):
         if not line.strip():
             continue

@@ -31,7 +31,7 @@ class Autoscaler:
     Decides how many instances one revision should have. Times are seconds that never fall.
 
     Args:
-        settings: What the revision's annotations resolved to.
+        settings: The revision's resolved annotations.
         reachable: False once no traffic target leads to the revision; may be set later.
     """
 

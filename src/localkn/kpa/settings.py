@@ -1,5 +1,5 @@
 """
-What a revision's `autoscaling.knative.dev` annotations mean.
+The settings of the autoscaler, from a revision's `autoscaling.knative.dev` annotations.
 
 Source: knative/serving pkg/apis/autoscaling/register.go and pkg/reconciler/autoscaling/resources/target.go;
 cluster defaults of config-autoscaler.
@@ -41,7 +41,7 @@ class Settings:
         Resolve a revision's annotations against Knative's defaults.
 
         Args:
-            annotations: Of the revision template; `validation` has found nothing wrong with them.
+            annotations: The valid annotations of the revision template.
             container_concurrency: The hard limit of an instance, 0 for none.
         """
         given = canonical(annotations)
