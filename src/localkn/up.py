@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import resource
 import signal
 import ssl
 from collections.abc import Callable, Sequence
@@ -67,7 +66,6 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    _raise_descriptor_limit()
     with options.state_dir.held():
         _check_port(options.port)
         async with Processes() as processes:
@@ -99,13 +97,6 @@ def check(options: Options) -> None:
 def _check_port(port: int) -> None:
     if not is_free(port):
         raise PlatformError(f"port {port} is taken; choose another with --port")
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the machine does; every process started from here inherits the limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it does not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def compose(options: Options, processes: Processes) -> Platform:
