@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from chassis.batching.grouping import Grouper
+from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
@@ -33,7 +33,7 @@ class Ingest:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._grouper: Grouper[Interaction, bool] = Grouper(self._apply, limits=_LIMITS)
+        self._batcher: AsyncBatcher[Interaction, bool] = AsyncBatcher(self._apply, limits=_LIMITS)
         self.accepted = 0
         self.repeated = 0
         self.rejected = 0
@@ -49,7 +49,7 @@ class Ingest:
                     ("rejected",): self.rejected,
                 },
             ),
-            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._grouper.waiting}),
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._batcher.waiting}),
         ]
 
     async def count(self, interaction: Interaction, *, within_s: float) -> bool:
@@ -59,7 +59,7 @@ class Ingest:
         Raises:
             DependencyError, DeadlineExceededError, OverloadedError: the event may be counted or not; send it again.
         """
-        new = await self._grouper.ask(interaction, within_s=within_s)
+        new = await self._batcher.ask(interaction, within_s=within_s)
         self.accepted += new
         self.repeated += not new
         return new

@@ -5,7 +5,7 @@ from contextlib import aclosing
 import msgspec
 
 from chassis.batching.batcher import Batcher, BatchFacts
-from chassis.batching.feeding import Feeder, Outcome
+from chassis.batching.bulk import BulkSubmitter, ItemOutcome
 from chassis.call import Call, Reply
 from chassis.server.events import EventDoor, Taker, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
@@ -31,7 +31,7 @@ class RankItems:
 
     def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
         self._batcher = batcher
-        self._feeder = Feeder(batcher)
+        self._bulk = BulkSubmitter(batcher)
         self._model = model
         self._events = EventDoor({events.EXTRACTED: Taker(data_as(events.extracted), self._complete)})
 
@@ -59,11 +59,11 @@ class RankItems:
         requests = wire.rank_request.decode_each(wire.rank_batch.decode(call.body).requests)
         queries = [each if isinstance(each, ServingError) else _query(each) for each in requests]
         call.receipt.mark("decode")
-        async with aclosing(self._feeder.rank(queries, deadline=call.deadline.at)) as outcomes:
+        async with aclosing(self._bulk.rank(queries, deadline=call.deadline.at)) as outcomes:
             results = [self._result(each, call) async for each in outcomes]
         return Reply(wire.encode(BatchAnswer(results)))
 
-    def _result(self, outcome: Outcome[Ranking], call: Call) -> msgspec.Raw:
+    def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):
             return wire.error_result(outcome)
         ranking, facts = outcome

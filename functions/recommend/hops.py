@@ -12,7 +12,7 @@ from chassis.batching.queue import BatchLimits
 from chassis.call import Call
 from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, ServingError
-from functions.recommend.coalescing import Coalescer
+from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
 from recsys.features import NOBODY
 
@@ -50,7 +50,7 @@ class Ranked(Struct, frozen=True):
     model: Raw = Raw(b"null")
 
 
-Outcome = Ranked | ServingError
+RankOutcome = Ranked | ServingError
 
 
 class _Results(Struct, frozen=True):
@@ -70,24 +70,23 @@ class FeatureSource:
 
     Args:
         hop: The client for extract_features.
-        coalesce: Limits of the groups in which single requests are sent; None sends each request alone.
+        batch: Limits of the batches in which single requests are sent; None sends each request alone.
     """
 
-    def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
+    def __init__(self, hop: Hop, *, batch: BatchLimits | None = None) -> None:
         self._hop = hop
-        self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
+        self._batcher = CallBatcher(self._post, limits=batch) if batch else None
+        self._send: SendMany[str, Known] = self._batcher or self._post
 
     def waiting(self) -> int:
         """Return the number of requests that wait for a call in flight."""
-        return self._coalescer.waiting if self._coalescer else 0
+        return self._batcher.waiting if self._batcher else 0
 
     async def fetch(self, user_ids: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         """Return the features and the history of each user, in one round trip; raises as `Hop.send`."""
-        if self._coalescer and len(user_ids) == 1:
-            return await self._coalescer.ask(user_ids[0], call=call, within_s=within_s)
         return await self._send(user_ids, call=call, within_s=within_s)
 
-    async def _send(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
+    async def _post(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         asked = {"user_id": queries[0]} if len(queries) == 1 else {"user_ids": queries}
         body = wire.encode(asked)
         return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_known, len(queries)))
@@ -99,22 +98,23 @@ class Ranking:
 
     Args:
         hop: The client for rank_items.
-        coalesce: Limits of the groups in which single requests are sent; None sends each request alone.
+        batch: Limits of the batches in which single requests are sent; None sends each request alone.
     """
 
-    def __init__(self, hop: Hop, *, coalesce: BatchLimits | None = None) -> None:
+    def __init__(self, hop: Hop, *, batch: BatchLimits | None = None) -> None:
         self._hop = hop
-        self._coalescer = Coalescer(self._send, limits=coalesce) if coalesce else None
-        # A group of queries up to this length fits into one request, so no query waits for the parts of another one.
-        self._max_grouped_bytes = (
-            MAX_REQUEST_BYTES // coalesce.max_batch_size - len(_OPENING + _CLOSING) if coalesce else 0
-        )
+        self._batcher: CallBatcher[bytes, RankOutcome] | None = None
+        if batch:
+            # A batch of queries up to this length fits into one request, so no query waits for the parts of another one.
+            longest = MAX_REQUEST_BYTES // batch.max_batch_size - len(_OPENING + _CLOSING)
+            self._batcher = CallBatcher(self._send_parts, limits=batch, fits=lambda query: len(query) <= longest)
+        self._send: SendMany[bytes, RankOutcome] = self._batcher or self._send_parts
 
     def waiting(self) -> int:
         """Return the number of requests that wait for a call in flight."""
-        return self._coalescer.waiting if self._coalescer else 0
+        return self._batcher.waiting if self._batcher else 0
 
-    async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[Outcome]]:
+    async def rank(self, calls: Sequence[RankCall], *, call: Call, within_s: float) -> HopAnswer[list[RankOutcome]]:
         """
         Return the ranked items for each of *calls*, or its error, in one round trip.
 
@@ -127,18 +127,18 @@ class Ranking:
         Cost: encodes each call once.
         """
         queries = [wire.encode(each) for each in calls]
-        if self._coalescer and len(queries) == 1 and len(queries[0]) <= self._max_grouped_bytes:
-            return await self._coalescer.ask(queries[0], call=call, within_s=within_s)
         return await self._send(queries, call=call, within_s=within_s)
 
-    async def _send(self, queries: Sequence[bytes], *, call: Call, within_s: float) -> HopAnswer[list[Outcome]]:
+    async def _send_parts(
+        self, queries: Sequence[bytes], *, call: Call, within_s: float
+    ) -> HopAnswer[list[RankOutcome]]:
         parts = cut(queries, most_bytes=MAX_REQUEST_BYTES)
         if len(parts) == 1:
             return await self._post(queries, call=call, within_s=within_s)
         began = time.monotonic()
         free = asyncio.Semaphore(PARTS_AT_ONCE)
 
-        async def post(part: Sequence[bytes]) -> HopAnswer[list[Outcome]] | ServingError:
+        async def post(part: Sequence[bytes]) -> HopAnswer[list[RankOutcome]] | ServingError:
             async with free:
                 left_s = within_s - (time.monotonic() - began)
                 try:
@@ -150,7 +150,7 @@ class Ranking:
             posted = [group.create_task(post(part)) for part in parts]
         return _join(parts, [each.result() for each in posted], spent_s=time.monotonic() - began)
 
-    async def _post(self, queries: Sequence[bytes], *, call: Call, within_s: float) -> HopAnswer[list[Outcome]]:
+    async def _post(self, queries: Sequence[bytes], *, call: Call, within_s: float) -> HopAnswer[list[RankOutcome]]:
         if within_s <= 0:
             # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
@@ -177,16 +177,16 @@ def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
 
 
 def _join(
-    parts: Sequence[Sequence[bytes]], answers: Sequence[HopAnswer[list[Outcome]] | ServingError], *, spent_s: float
-) -> HopAnswer[list[Outcome]]:
+    parts: Sequence[Sequence[bytes]], answers: Sequence[HopAnswer[list[RankOutcome]] | ServingError], *, spent_s: float
+) -> HopAnswer[list[RankOutcome]]:
     """
     Return the answers to *parts* as one answer, with the receipt of the slowest part.
 
     Raises:
         ServingError: the error of the first part, if all parts failed.
     """
-    outcomes: list[Outcome] = []
-    slowest: HopAnswer[list[Outcome]] | None = None
+    outcomes: list[RankOutcome] = []
+    slowest: HopAnswer[list[RankOutcome]] | None = None
     for part, answer in zip(parts, answers, strict=True):
         if isinstance(answer, ServingError):
             outcomes += [answer] * len(part)

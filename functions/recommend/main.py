@@ -33,11 +33,9 @@ def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the connection pool that both hops share, and refresh the popular list until the handler closes."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
-        ranking = Ranking(
-            make_hop("rank_items", settings.rank_items_url, transport), coalesce=settings.coalesce_ranking
-        )
+        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport), batch=settings.coalesce_ranking)
         extract_features = make_hop("extract_features", settings.extract_features_url, transport)
-        features = FeatureSource(extract_features, coalesce=settings.coalesce_features)
+        features = FeatureSource(extract_features, batch=settings.coalesce_features)
         popular = PopularList(ranking, settings.popular)
         outbox = Outbox(settings.sink, source=SOURCE, transport=transport) if settings.sink else None
         async with popular.kept_fresh(), outbox.sending() if outbox else nullcontext():

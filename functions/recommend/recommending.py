@@ -22,7 +22,7 @@ from chassis.hop.client import HopAnswer
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.problems import DependencyError, ServingError
-from functions.recommend.hops import STRANGER, FeatureSource, Known, Outcome, RankCall, Ranked, Ranking
+from functions.recommend.hops import STRANGER, FeatureSource, Known, RankCall, Ranked, Ranking, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
 from recsys.contracts import wire
@@ -115,7 +115,7 @@ class Recommender:
 
     async def _rank(
         self, requests: Sequence[RecommendRequest], known: Sequence[Known], call: Call, *, strict: bool
-    ) -> Sequence[Outcome]:
+    ) -> Sequence[RankOutcome]:
         calls = [
             RankCall(who.features, who.history, request.top_k, request.exclude)
             for request, who in zip(requests, known, strict=True)
@@ -136,7 +136,7 @@ class Recommender:
         self,
         request: RecommendRequest,
         known: Known,
-        outcome: Outcome,
+        outcome: RankOutcome,
         unknown: ServingError | None,
         *,
         strict: bool,

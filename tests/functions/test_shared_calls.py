@@ -12,7 +12,7 @@ from chassis.hop.client import HopAnswer
 from chassis.receipt import Receipt
 from chassis.telemetry.otel import OtelTracer
 from chassis.telemetry.tracing import NoTracer, Tracer
-from functions.recommend.coalescing import Coalescer
+from functions.recommend.call_batching import CallBatcher
 
 CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 BAGGAGE = (b"baggage", b"a=1")
@@ -30,7 +30,7 @@ class Hop:
 
 
 async def ask_together(hop: Hop, tracer: Tracer, *headers: list[tuple[bytes, bytes]]) -> None:
-    coalescer: Coalescer[str, str] = Coalescer(hop, limits=BatchLimits(10, 0.0, 100, slots=4))
+    coalescer: CallBatcher[str, str] = CallBatcher(hop, limits=BatchLimits(10, 0.0, 100, slots=4))
     calls = [
         Call(b"", each, f"id-{number}", Receipt(0.0), Deadline.after(5), tracer.begin("recommend", each))
         for number, each in enumerate(headers)

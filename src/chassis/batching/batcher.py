@@ -1,8 +1,7 @@
 """
-Micro-batching: concurrent requests of one instance are ranked together.
+Runs a model on batches of the concurrent requests of one instance.
 
-One slot runs one batch at a time (`chassis.batching.queue` decides what goes together); a batch that throws is halved until
-the culprits are single.
+One slot runs one batch at a time; `chassis.batching.queue` decides which requests form a batch.
 """
 
 import asyncio
@@ -27,8 +26,8 @@ R = TypeVar("R")
 
 Clock = Callable[[], float]
 
-# A batch expected to take no longer than this runs on the event loop: handing work to a thread and back costs about
-# 0.1 ms, and blocking the loop delays everybody's I/O by the batch's length.
+# A batch expected to take no longer than this runs on the event loop: a thread costs about 0.1 ms more, and a batch on
+# the loop delays all I/O by its own length.
 INLINE_S = 0.005
 
 log = logging.getLogger("chassis")
@@ -36,15 +35,15 @@ log = logging.getLogger("chassis")
 
 class BatchFacts(Struct, frozen=True):
     """
-    What a request is told about the batch it was in, durations in seconds.
+    The batch of a request, durations in seconds.
 
     Attributes:
         size: Requests in the batch.
-        reason: Why it was cut.
-        slot_wait_s: Waited behind a running batch.
-        fill_wait_s: Waited in front of a free slot.
-        execution_s: The batch's own time.
-        began: When it began, on the batcher's clock.
+        reason: The reason for the cut.
+        slot_wait_s: Time that the request waited for a running batch.
+        fill_wait_s: Time that the request waited for others while the slot was free.
+        execution_s: Time that the model took for the batch.
+        began: The start of the batch, on the batcher's clock.
     """
 
     size: int
@@ -136,16 +135,16 @@ class Batcher(Generic[Q, R]):
 
     @property
     def has_room(self) -> bool:
-        """Whether the queue takes one more as it is, without a look for who has left it."""
+        """Whether the queue has a free place, counting callers that have left as present."""
         return len(self._queue) < self.limits.max_queue_size
 
     def refuse(self) -> OverloadedError:
-        """Count a request that is shed without having been queued, and return what its caller is told."""
+        """Count a request that is shed without being queued, and return its error."""
         self._queue.dropped["shed"] += 1
         return self._overloaded()
 
     def drain(self) -> None:
-        """Run what waits without waiting for more."""
+        """Run the waiting requests without waiting for more."""
         self._queue.drain()
         self._look_soon()
 
@@ -164,7 +163,7 @@ class Batcher(Generic[Q, R]):
         )
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the metrics."""
         return [
             self._size_histogram,
             self._wait_histogram,
@@ -175,8 +174,7 @@ class Batcher(Generic[Q, R]):
         ]
 
     def _look_soon(self) -> None:
-        # Not now: requests that came in with this one are tasks already waiting for their turn on the loop, and
-        # after one turn of it they are in the queue.
+        # At the end of this turn of the event loop: requests that arrived together with this one are in the queue then.
         if self._next_look is None and self._queue.has_slot:
             self._next_look = asyncio.get_running_loop().call_soon(self._look)
 

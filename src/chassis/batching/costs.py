@@ -1,16 +1,16 @@
-"""What a batch is going to cost, learnt from those before it."""
+"""Expected cost of a batch, learnt from earlier batches."""
 
 _MEMORY = 0.8
-# Below this spread of sizes a line through the batches seen says nothing about other sizes.
+# Below this variance of the sizes, a line through the batches predicts nothing for other sizes.
 _LEAST_VARIANCE = 0.25
 
 
 class BatchCosts:
     """
-    Expected seconds of a batch of n: a + b*n, fitted to recent batches, the newest weighing most.
+    Expected seconds of a batch of n items: a + b*n, fitted to recent batches, the newest with the largest weight.
 
-    A fixed part is common (a model that reads the whole catalogue per batch), so the cost of one item out of a full
-    batch says little about a batch of one.
+    The fixed part a is often large, for example if a model reads the whole catalogue for each batch. Dividing the cost
+    of a full batch by its size therefore underestimates a batch of one.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class BatchCosts:
         self._covariance = _MEMORY * (self._covariance + share * size_gap * seconds_gap)
 
     def expect(self, size: int) -> float:
-        """Return the expected seconds of a batch of *size*; 0 before any ran."""
+        """Return the expected seconds of a batch of *size*; 0 before the first batch."""
         if not self._seen:
             return 0.0
         if self._variance < _LEAST_VARIANCE:
             return self._seconds * max(1.0, size / self._size)
-        # A batch gets neither cheaper by one more item, nor dearer per item.
+        # One more item never makes a batch cheaper, and never raises the cost per item.
         slope = min(max(self._covariance / self._variance, 0.0), self._seconds / self._size)
         return self._seconds + slope * (size - self._size)

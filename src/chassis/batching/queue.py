@@ -1,11 +1,11 @@
 """
-Which requests go together, decided without any I/O.
+Decides which requests form a batch, without any I/O.
 
-The slot is taken first and the batch is cut last: while no slot is free the queue grows, and whatever waits when one
-frees goes together, at most `max_batch_size`. A lone request that finds a slot free therefore waits for nothing.
-Only while further requests are known to be arriving may a free slot wait for them, at most `max_wait_s`.
+The slot is taken first and the batch is cut last: while every slot is taken the queue grows, and when a slot becomes
+free the waiting requests form a batch of at most `max_batch_size`. A lone request that finds a free slot therefore
+never waits. A free slot waits for further requests only while some are known to be arriving, and at most `max_wait_s`.
 
-`rank_items` batches the work of its model so, `recommend` its calls to the other functions.
+`Batcher` runs a model on these decisions, `AsyncBatcher` calls to a hop or transactions of a store.
 """
 
 from collections import Counter, deque
@@ -26,10 +26,10 @@ class BatchLimits:
     The bounds of a batching queue.
 
     Attributes:
-        max_batch_size: Items in one batch at most.
-        max_wait_s: How long a free slot waits for requests that are arriving.
-        max_queue_size: Requests waiting at most; further ones are shed.
-        slots: Batches running at once at most.
+        max_batch_size: Most items in one batch.
+        max_wait_s: Longest time that a free slot waits for requests that are arriving.
+        max_queue_size: Most requests waiting; further ones are shed.
+        slots: Most batches running at the same time.
     """
 
     max_batch_size: int = 32
@@ -39,7 +39,7 @@ class BatchLimits:
 
 
 class Entry(Struct, Generic[T], frozen=True):
-    """Something waiting: since when, and until when it is of use (both on the owner's clock)."""
+    """An item in the queue, with its time of arrival and its deadline, both on the owner's clock."""
 
     item: T
     enqueued: float
@@ -47,14 +47,14 @@ class Entry(Struct, Generic[T], frozen=True):
 
 
 class Cut(Struct, Generic[T], frozen=True):
-    """A batch to run now: its entries in order of arrival, and why it was cut."""
+    """A batch to run now: its entries in order of arrival, and the reason for the cut."""
 
     entries: list[Entry[T]]
     reason: CutReason
 
 
 class Decision(Struct, Generic[T], frozen=True):
-    """What to do: answer the *expired*, run *cut* if there is one, else look again at *wake_at* if that is set."""
+    """The next steps: answer the *expired*, run *cut* if it is set, else decide again at *wake_at* if that is set."""
 
     expired: list[Entry[T]] = []
     cut: Cut[T] | None = None
@@ -63,11 +63,11 @@ class Decision(Struct, Generic[T], frozen=True):
 
 class BatchQueue(Generic[T]):
     """
-    The decision core. Not a coroutine in it; time comes in as an argument.
+    The decision core: synchronous, with the time as an argument.
 
     Args:
         limits: The bounds.
-        abandoned: Tells whether nobody waits for an item any more.
+        abandoned: Tells whether the caller of an item has left.
 
     Invariants: first in, first out; at most `max_queue_size` entries wait; no cut while every slot is taken.
     """
@@ -90,15 +90,15 @@ class BatchQueue(Generic[T]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no batch runs and nothing waits."""
+        """Whether no batch runs and no request waits."""
         return not (self._taken or self._waiting)
 
     def take_slot(self) -> None:
-        """Note that something runs that was never in the queue; only while there is a slot."""
+        """Take a slot for work that was never in the queue. Call this only while `has_slot`."""
         self._taken += 1
 
     def put(self, entry: Entry[T]) -> bool:
-        """Take *entry* in, or return False because the queue is full of live entries."""
+        """Queue *entry*, or return False if the queue is full of live entries."""
         if len(self._waiting) >= self._limits.max_queue_size:
             self._drop_abandoned()
         if len(self._waiting) >= self._limits.max_queue_size:
@@ -108,7 +108,7 @@ class BatchQueue(Generic[T]):
         return True
 
     def decide(self, now: float, *, arriving: int) -> Decision[T]:
-        """Return what to do at *now*, with *arriving* requests on their way in; taking the slot if a batch is cut."""
+        """Return the next steps at *now* while *arriving* requests are being read. A cut takes a slot."""
         if not self.has_slot:
             return Decision()
         self._drop_abandoned()
@@ -123,11 +123,11 @@ class BatchQueue(Generic[T]):
         return Decision(expired, Cut([self._waiting.popleft() for _ in range(size)], reason))
 
     def free_slot(self) -> None:
-        """Note that a running batch, or what took a slot, has ended."""
+        """Free the slot of a batch, or of other work, that has ended."""
         self._taken -= 1
 
     def drain(self) -> None:
-        """Wait for nobody any more."""
+        """Stop waiting for further requests."""
         self._draining = True
 
     def _reason(self, now: float, arriving: int) -> CutReason | None:

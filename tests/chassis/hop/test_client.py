@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx
 import pytest
 
-from chassis.batching.grouping import Grouper
+from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.hop.breaker import Breaker, BreakerLimits
@@ -213,7 +213,7 @@ async def test_a_hop_that_hangs_is_left_alone_by_groups_too():
     async def run(queries: Sequence[int], within_s: float) -> list[object]:
         return [(await send(hop, within_s=within_s)).value] * len(queries)
 
-    grouper: Grouper[int, object] = Grouper(run, limits=BatchLimits(4, 0.0, 100, slots=4))
+    grouper: AsyncBatcher[int, object] = AsyncBatcher(run, limits=BatchLimits(4, 0.0, 100, slots=4))
     for callers in (1, 3, 1):
         asked = (grouper.ask(1, within_s=0.12) for _ in range(callers))
         outcomes = await asyncio.gather(*asked, return_exceptions=True)

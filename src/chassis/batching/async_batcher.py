@@ -1,8 +1,8 @@
 """
-Groups single queries, so that several share one request to a hop or one transaction of a store.
+Runs asynchronous work in batches: several queries share one request to a hop or one transaction of a store.
 
-While every slot is taken, further queries wait. When a slot becomes free, the waiting queries form a group
-(`chassis.batching.queue`). Queries of the same turn of the event loop form a group immediately. A query never waits for
+While every slot is taken, further queries wait. When a slot becomes free, the waiting queries form a batch
+(`chassis.batching.queue`). Queries of the same turn of the event loop form a batch immediately. A query never waits for
 later queries: if the previous query was alone, the next one runs in its caller's task, without waiting for the end of
 the turn.
 """
@@ -28,13 +28,13 @@ class _Waiting(Struct, Generic[Q, R], frozen=True):
     result: "asyncio.Future[R]"
 
 
-class Grouper(Generic[Q, R]):
+class AsyncBatcher(Generic[Q, R]):
     """
-    Runs single queries in groups.
+    Runs single queries in batches.
 
     Args:
         run: Takes queries and the seconds left; returns one result for each, in order, or raises one error for all.
-        limits: `max_batch_size` queries in a group, `slots` groups running, `max_queue_size` queries waiting.
+        limits: `max_batch_size` queries in a batch, `slots` batches running, `max_queue_size` queries waiting.
     """
 
     def __init__(self, run: Run[Q, R], *, limits: BatchLimits) -> None:
@@ -53,7 +53,7 @@ class Grouper(Generic[Q, R]):
         """
         Return the result for *query*.
 
-        A group runs until the latest deadline of its queries. It is cancelled when all its callers have left.
+        A batch runs until the latest deadline of its queries. It is cancelled when all its callers have left.
 
         Raises:
             OverloadedError: the queue is full.
@@ -112,17 +112,17 @@ class Grouper(Generic[Q, R]):
             _fail(entry, DeadlineExceededError())
         if decision.cut:
             self._last_was_alone = len(decision.cut.entries) == 1 and not self._running
-            task = asyncio.get_running_loop().create_task(self._run_group(decision.cut))
+            task = asyncio.get_running_loop().create_task(self._run_batch(decision.cut))
             self._running[task] = decision.cut
             task.add_done_callback(self._running.pop)
             self._cut_soon()
 
-    async def _run_group(self, cut: Cut[_Waiting[Q, R]]) -> None:
+    async def _run_batch(self, cut: Cut[_Waiting[Q, R]]) -> None:
         ends = max(entry.deadline for entry in cut.entries)
         try:
             queries = [entry.item.query for entry in cut.entries]
             answered = list(zip(cut.entries, await self._run(queries, ends - time.monotonic()), strict=True))
-        except Exception as error:  # noqa: BLE001 - each caller of the group raises the error
+        except Exception as error:  # noqa: BLE001 - each caller of the batch raises the error
             for entry in cut.entries:
                 _fail(entry, error)
         else:

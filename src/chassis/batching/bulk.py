@@ -1,9 +1,9 @@
 """
-The batch door's way into the queue: large requests bit by bit, so that they do not take everybody else's places.
+The way of a large request into the batcher: item by item, so that other callers keep their places in the queue.
 
-What one batch can hold is queued at once, as as many single requests would be. A larger request has a window of its
-items in the queue and adds to it as they are answered. As many of these as half of the queue has room for are fed at a
-time, in the order they came: the other half is always there for the rest, and the slot never runs dry.
+A request that fits into one batch is queued immediately, like as many single requests. A larger request keeps a window
+of its items in the queue, and adds an item whenever one is answered. At most half of the queue belongs to large
+requests, served in the order of their arrival: the other half is free for small ones, and the slot never runs dry.
 """
 
 import asyncio
@@ -18,36 +18,39 @@ from chassis.wire.problems import OverloadedError, ServingError
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-Outcome = tuple[R, BatchFacts] | ServingError
+ItemOutcome = tuple[R, BatchFacts] | ServingError
 
-# Each holds a body, decoded: without a bound their callers' patience alone would decide how much memory they take.
+# Each waiting request holds its decoded body, so their number bounds the memory.
 MAX_LARGE_WAITING = 16
 
 
-class Feeder(Generic[Q, R]):
+class BulkSubmitter(Generic[Q, R]):
     """
-    Queues what came as one request.
+    Submits the items of one request to a batcher.
 
     Args:
-        batcher: Where to.
+        batcher: The batcher that all requests share.
     """
 
     def __init__(self, batcher: Batcher[Q, R]) -> None:
         limits = batcher.limits
         self._batcher = batcher
-        # Two batches of each: one runs, and the next one is full when the slot frees.
+        # Two batches of items: one runs, and the next one is full when the slot becomes free.
         self._window = max(1, min(2 * limits.max_batch_size, limits.max_queue_size // 4))
         self._turns = asyncio.Semaphore(max(1, limits.max_queue_size // 2 // self._window))
         self._large_waiting = 0
 
-    async def rank(self, queries: Sequence[Q | ServingError], *, deadline: float) -> AsyncGenerator[Outcome[R], None]:
+    async def rank(
+        self, queries: Sequence[Q | ServingError], *, deadline: float
+    ) -> AsyncGenerator[ItemOutcome[R], None]:
         """
-        Yield what became of each query, in order; errors among *queries* are passed on in their places.
+        Yield the outcome of each query, in order. Errors among *queries* are passed on in their places.
 
-        An item is refused only while the queue is full of others', a large request also when too many wait already. To
-        be closed by whoever does not read to the end (`contextlib.aclosing`): what is not answered yet leaves the queue.
+        An item is refused only while the queue is full of other requests' items. A large request is also refused when
+        MAX_LARGE_WAITING others wait. A reader that stops early closes the generator (`contextlib.aclosing`); its
+        unanswered items then leave the queue.
 
-        Cost: for requests no larger than half a window, that of submitting one by one.
+        Cost: for requests up to half a window, the cost of submitting the items one by one.
         """
         large = len(queries) > self._window // 2
         if large and self._large_waiting >= MAX_LARGE_WAITING:
@@ -86,7 +89,7 @@ class Feeder(Generic[Q, R]):
             return error
 
 
-async def _outcome(asked: asyncio.Future[tuple[R, BatchFacts]] | ServingError) -> Outcome[R]:
+async def _outcome(asked: asyncio.Future[tuple[R, BatchFacts]] | ServingError) -> ItemOutcome[R]:
     if isinstance(asked, ServingError):
         return asked
     try:
@@ -96,6 +99,6 @@ async def _outcome(asked: asyncio.Future[tuple[R, BatchFacts]] | ServingError) -
 
 
 def _leave(asked: asyncio.Future[tuple[R, BatchFacts]] | ServingError) -> None:
-    # An error that came meanwhile has to be looked at, or asyncio logs it as one that nobody knows of.
+    # An error that was set before the cancellation must be read, or asyncio logs it as never retrieved.
     if isinstance(asked, asyncio.Future) and not asked.cancel():
         asked.exception()

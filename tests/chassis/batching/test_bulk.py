@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.batching.batcher import Batcher
-from chassis.batching.feeding import MAX_LARGE_WAITING, Feeder
+from chassis.batching.bulk import MAX_LARGE_WAITING, BulkSubmitter
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
@@ -37,7 +37,7 @@ class Held:
         self._answer = answer
         self._let = threading.Semaphore(0)
         self.batcher = Batcher(self._rank, limits=LIMITS, executor=executor, clock=lambda: self.now)
-        self.feeder = Feeder(self.batcher)
+        self.feeder = BulkSubmitter(self.batcher)
 
     def _rank(self, queries: Sequence[str]) -> list[str]:
         self.batches.append(list(queries))
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def outcomes(
-    feeder: Feeder[str, R], queries: Sequence[str | ServingError], deadline: float = NEVER
+    feeder: BulkSubmitter[str, R], queries: Sequence[str | ServingError], deadline: float = NEVER
 ) -> list[R | ServingError]:
     async with aclosing(feeder.rank(queries, deadline=deadline)) as told:
         return [each if isinstance(each, ServingError) else each[0] async for each in told]
@@ -231,7 +231,7 @@ def test_many_get_what_each_would_get_alone(size, room, requests):
         with ThreadPoolExecutor(max_workers=1) as pool:
             limits = BatchLimits(max_batch_size=size, max_queue_size=max(size, room, 8))
             batcher: Batcher[int, int] = Batcher(lambda many: [each * 2 for each in many], limits=limits, executor=pool)
-            feeder = Feeder(batcher)
+            feeder = BulkSubmitter(batcher)
 
             async def ask(count: int) -> list[int | ServingError]:
                 async with aclosing(feeder.rank(range(count), deadline=NEVER)) as told:

@@ -6,12 +6,12 @@ Parsing and framing cost CPU per request, however many users the request holds (
 
 import os
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from chassis.batching.grouping import Grouper
+from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.hop.client import HopAnswer
@@ -37,35 +37,42 @@ class _Asked(Struct, Generic[Q], frozen=True):
     call: Call
 
 
-class Coalescer(Generic[Q, A]):
+class CallBatcher(Generic[Q, A]):
     """
-    Sends single queries in groups.
+    A `SendMany` that joins calls with a single query each; calls with several queries pass through unchanged.
 
     Args:
         send: Sends several queries as one request.
         limits: `max_batch_size` queries in a request, `slots` requests in flight, `max_queue_size` queries waiting.
+        fits: Tells whether a query may share a request.
     """
 
-    def __init__(self, send: SendMany[Q, A], *, limits: BatchLimits) -> None:
+    def __init__(
+        self, send: SendMany[Q, A], *, limits: BatchLimits, fits: Callable[[Q], bool] = lambda _: True
+    ) -> None:
         self._send = send
-        self._grouper: Grouper[_Asked[Q], HopAnswer[list[A]]] = Grouper(self._send_group, limits=limits)
+        self._fits = fits
+        self._batcher: AsyncBatcher[_Asked[Q], HopAnswer[list[A]]] = AsyncBatcher(self._send_batch, limits=limits)
 
     @property
     def waiting(self) -> int:
         """The number of queries that wait for a request in flight."""
-        return self._grouper.waiting
+        return self._batcher.waiting
 
-    async def ask(self, query: Q, *, call: Call, within_s: float) -> HopAnswer[list[A]]:
+    async def __call__(self, queries: Sequence[Q], *, call: Call, within_s: float) -> HopAnswer[list[A]]:
         """
-        Return the answer to *query*, a list of one.
+        Return the answers to *queries*.
 
         Raises:
             OverloadedError: the queue is full.
             DependencyError, DeadlineExceededError: as `Hop.send`.
         """
-        return await self._grouper.ask(_Asked(query, call), within_s=min(within_s, call.deadline.left_s()))
+        if len(queries) != 1 or not self._fits(queries[0]):
+            return await self._send(queries, call=call, within_s=within_s)
+        asked = _Asked(queries[0], call)
+        return await self._batcher.ask(asked, within_s=min(within_s, call.deadline.left_s()))
 
-    async def _send_group(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
+    async def _send_batch(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
         if len(asked) == 1:
             return [await self._send([asked[0].query], call=asked[0].call, within_s=within_s)]
         began = time.monotonic()
@@ -76,9 +83,9 @@ class Coalescer(Generic[Q, A]):
             status = 200
         finally:
             call.span.end(status=status)
-            group: Attributes = {"group.size": len(asked), "group.trace_id": call.span.trace_id or ""}
+            facts: Attributes = {"group.size": len(asked), "group.trace_id": call.span.trace_id or ""}
             for each in asked:
-                each.call.span.record(_SHARED, began=began, ended=time.monotonic(), attributes=group)
+                each.call.span.record(_SHARED, began=began, ended=time.monotonic(), attributes=facts)
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]
 
 

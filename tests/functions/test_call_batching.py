@@ -3,13 +3,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from chassis.batching.grouping import Grouper
+from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.hop.client import HopAnswer
 from chassis.receipt import Receipt
 from chassis.wire.problems import DeadlineExceededError, DependencyError, OverloadedError
-from functions.recommend.coalescing import Coalescer
+from functions.recommend.call_batching import CallBatcher
 
 
 class Hop:
@@ -35,7 +35,7 @@ def limits(slots: int = 1, room: int = 100) -> BatchLimits:
     return BatchLimits(max_batch_size=10, max_wait_s=0.0, max_queue_size=room, slots=slots)
 
 
-def ask(coalescer: Coalescer[str, str], query: str, seconds: float = 5.0) -> "asyncio.Task[HopAnswer[list[str]]]":
+def ask(coalescer: CallBatcher[str, str], query: str, seconds: float = 5.0) -> "asyncio.Task[HopAnswer[list[str]]]":
     call = Call(b"", [], f"id-{query}", Receipt(0.0), Deadline.after(seconds))
     return asyncio.create_task(coalescer.ask(query, call=call, within_s=seconds))
 
@@ -43,14 +43,14 @@ def ask(coalescer: Coalescer[str, str], query: str, seconds: float = 5.0) -> "as
 async def test_a_lone_call_goes_alone():
     """One query is one request, with the hop's own receipt."""
     hop = Hop()
-    answer = await ask(Coalescer(hop, limits=limits()), "a")
+    answer = await ask(CallBatcher(hop, limits=limits()), "a")
     assert answer == HopAnswer(["A"], 0.5, {"total": 0.25}, {"rev": "r"})
     assert hop.requests == [["a"]]
 
 
-async def lonely(hop: Hop, *, slots: int = 1) -> Coalescer[str, str]:
+async def lonely(hop: Hop, *, slots: int = 1) -> CallBatcher[str, str]:
     """Return a coalescer whose last caller met nobody."""
-    coalescer = Coalescer(hop, limits=limits(slots=slots))
+    coalescer = CallBatcher(hop, limits=limits(slots=slots))
     await ask(coalescer, "first")
     hop.requests.clear()
     hop.budgets.clear()
@@ -109,7 +109,7 @@ async def test_a_lone_call_without_time_is_not_sent():
 async def test_calls_of_one_turn_go_together():
     """What is asked at once is one request, and each gets its own answer."""
     hop = Hop()
-    coalescer = Coalescer(hop, limits=limits(slots=16))
+    coalescer = CallBatcher(hop, limits=limits(slots=16))
     answers = await asyncio.gather(*(ask(coalescer, each) for each in "abc"))
     assert [answer.value for answer in answers] == [["A"], ["B"], ["C"]]
     assert hop.requests == [["a", "b", "c"]]
@@ -119,7 +119,7 @@ async def test_while_slots_are_taken_calls_gather(turns):
     """With every slot in flight the queue grows, and goes when one returns."""
     hop = Hop()
     hop.release.clear()
-    coalescer = Coalescer(hop, limits=limits(slots=2))
+    coalescer = CallBatcher(hop, limits=limits(slots=2))
     asked = []
     for each in "abcd":
         asked.append(ask(coalescer, each))
@@ -133,7 +133,7 @@ async def test_while_slots_are_taken_calls_gather(turns):
 async def test_large_crowds_are_split():
     """No request holds more than the limit."""
     hop = Hop()
-    coalescer = Coalescer(hop, limits=limits(slots=3))
+    coalescer = CallBatcher(hop, limits=limits(slots=3))
     await asyncio.gather(*(ask(coalescer, str(number)) for number in range(25)))
     assert [len(request) for request in hop.requests] == [10, 10, 5]
 
@@ -142,7 +142,7 @@ async def test_a_failed_request_fails_those_in_it(turns):
     """An error is everybody's who went together, and nobody else's."""
     hop = Hop()
     hop.error = DependencyError("down")
-    coalescer = Coalescer(hop, limits=limits())
+    coalescer = CallBatcher(hop, limits=limits())
     for answer in await asyncio.gather(ask(coalescer, "a"), ask(coalescer, "b"), return_exceptions=True):
         assert isinstance(answer, DependencyError)
     hop.error = None
@@ -155,7 +155,7 @@ async def test_too_few_results_fail_everybody_at_once():
     async def run(queries: Sequence[str], within_s: float) -> list[str]:
         return list(queries[1:])
 
-    grouper: Grouper[str, str] = Grouper(run, limits=limits())
+    grouper: AsyncBatcher[str, str] = AsyncBatcher(run, limits=limits())
     outcomes = await asyncio.gather(*(grouper.ask(query, within_s=30) for query in "abc"), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
 
@@ -164,7 +164,7 @@ async def test_each_waits_no_longer_than_its_own_budget(turns):
     """The request lives as long as its most patient caller; an impatient one leaves before."""
     hop = Hop()
     hop.release.clear()
-    coalescer = Coalescer(hop, limits=limits())
+    coalescer = CallBatcher(hop, limits=limits())
     hasty, patient = ask(coalescer, "a", 0.02), ask(coalescer, "b", 5.0)
     with pytest.raises(DeadlineExceededError):
         await hasty
@@ -177,7 +177,7 @@ async def test_expired_and_cancelled_calls_are_not_sent(turns):
     """What nobody waits for any more stays at home."""
     hop = Hop()
     hop.release.clear()
-    coalescer = Coalescer(hop, limits=limits())
+    coalescer = CallBatcher(hop, limits=limits())
     first = ask(coalescer, "a")
     await turns()
     hasty, gone, last = ask(coalescer, "b", 0.01), ask(coalescer, "c"), ask(coalescer, "d")
@@ -195,7 +195,7 @@ async def test_a_request_nobody_waits_for_is_given_up(turns):
     """When the last of those in a request has left, the request ends and its slot is free."""
     hop = Hop()
     hop.release.clear()
-    coalescer = Coalescer(hop, limits=limits())
+    coalescer = CallBatcher(hop, limits=limits())
     leaving = [ask(coalescer, each) for each in "ab"]
     await turns()
     leaving[0].cancel()
@@ -214,7 +214,7 @@ async def test_a_spent_budget_is_not_sent():
     """A call whose budget is gone when its turn comes gets the error."""
     hop = Hop()
     with pytest.raises(DeadlineExceededError):
-        await ask(Coalescer(hop, limits=limits()), "a", -1.0)
+        await ask(CallBatcher(hop, limits=limits()), "a", -1.0)
     assert hop.requests == []
 
 
@@ -222,7 +222,7 @@ async def test_a_full_queue_sheds(turns):
     """Beyond its room the queue refuses."""
     hop = Hop()
     hop.release.clear()
-    coalescer = Coalescer(hop, limits=limits(room=1))
+    coalescer = CallBatcher(hop, limits=limits(room=1))
     first = ask(coalescer, "a")
     await turns()
     second = ask(coalescer, "b")
