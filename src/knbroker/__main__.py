@@ -60,7 +60,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
             delivering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await delivering
-            client.close()
+            await client.aclose()
             await queue.close()
 
     hosts = environment.get("ALLOWED_HOSTS", "").split()

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import httpx
 import msgspec
 
 from chassis.wire.cloudevents import Event
@@ -203,11 +204,13 @@ class Broker:
 
     async def _post(self, request: Request, trigger: Trigger) -> Event | Failure | None:
         try:
-            async with asyncio.timeout(trigger.delivery.timeout_s or _LONGEST_S):
-                answer = await self._client.post(request.url, headers=request.headers, body=request.body)
-        except (OSError, TimeoutError, ValueError) as error:
+            timeout_s = trigger.delivery.timeout_s or _LONGEST_S
+            answer = await self._client.post(
+                request.url, headers=request.headers, body=request.body, timeout_s=timeout_s
+            )
+        except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
             return deciding.unanswered(request.url, error)
-        return deciding.judge(request, answer.status, answer.headers, bytes(answer.body))
+        return deciding.judge(request, answer.status, answer.headers, answer.body)
 
     async def _reply(self, reply: Event, stored: Stored, delivery: Delivery) -> Failure | None:
         """Accept a reply in its Broker, and end the delivery that returned it in the same transaction."""

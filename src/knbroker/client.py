@@ -1,64 +1,39 @@
 """Post events over kept-alive connections."""
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Iterable
-from urllib.parse import SplitResult, urlsplit
 
-from chassis.wire.httpclient import Answer, Connection, compose
+import httpx
+
+from chassis.wire.transport import Answer, HttptoolsTransport
+
+_HEAD_BYTES = 64 * 1024
 
 
 class Client:
-    """Post over kept-alive connections; the body of an answer may have *limit_bytes*."""
+    """
+    Post events over kept-alive connections.
+
+    A post whose kept connection breaks is repeated: receivers of events drop the duplicates.
+
+    Args:
+        limit_bytes: The longest body of an answer.
+    """
 
     def __init__(self, *, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._idle: dict[str, list[Connection]] = defaultdict(list)
+        self._transport = HttptoolsTransport(max_answer_bytes=limit_bytes + _HEAD_BYTES, repeats=True)
 
-    async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
+    async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes, timeout_s: float) -> Answer:
         """
-        Post *body*. If a kept connection is broken, repeat the request on another one.
+        Post *body* and return the whole answer.
 
         Raises:
-            OSError: No complete answer arrived. The caller sets the time limit.
+            httpx.TransportError: No complete answer arrived within *timeout_s*.
+            httpx.InvalidURL: *url* is no URL.
         """
-        parts = urlsplit(url)
-        fields = [("host", parts.netloc), ("content-length", str(len(body))), *headers]
-        request = compose("POST", parts._replace(scheme="", netloc="").geturl() or "/", fields) + body
-        idle = self._idle[f"{parts.scheme}://{parts.netloc}"]
-        while True:
-            kept = _usable(idle)
-            connection = kept or await _connect(parts)
-            answer = Answer()
-            try:
-                await connection.exchange(request, answer, limit_bytes=self._limit_bytes)
-            except OSError:
-                # If the answer has begun, the server failed and not the connection, so another connection does not help.
-                if kept is None or answer.status:
-                    raise
-            else:
-                return answer
-            finally:
-                if connection.is_reusable:
-                    idle.append(connection)
+        target = httpx.URL(url)
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return await self._transport.post(target, [(b"host", target.netloc), *fields], body, timeout_s=timeout_s)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the kept connections."""
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.close()
-
-
-def _usable(idle: list[Connection]) -> Connection | None:
-    while idle:
-        connection = idle.pop()
-        if connection.is_reusable:
-            return connection
-    return None
-
-
-async def _connect(url: SplitResult) -> Connection:
-    secure = url.scheme == "https"
-    host, port = url.hostname or "", url.port or (443 if secure else 80)
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port, ssl=secure or None)
-    return connection
+        await self._transport.aclose()

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chassis.wire import httpclient
+import httpx
+
+from chassis.wire.transport import get
 from localkn import xds
 from localkn.environment import inherited
 from localkn.errors import PlatformError
@@ -204,7 +206,7 @@ class EnvoyIngress(Ingress):
         try:
             _, body = await self._ask("/clusters?format=json")
             seen = {status["name"]: dict(_hosts(status)) for status in json.loads(body).get("cluster_statuses", ())}
-        except (OSError, TimeoutError, ValueError):
+        except (httpx.TransportError, ValueError):
             seen = {}
         self._sampler.observe(seen, now=time.monotonic())
         before, self._seen = _health(self._seen), seen
@@ -216,12 +218,13 @@ class EnvoyIngress(Ingress):
     async def _is_live(self) -> bool:
         try:
             return (await self._ask("/ready"))[0] == 200
-        except (OSError, TimeoutError):
+        except httpx.TransportError:
             return False
 
     async def _ask(self, path: str) -> tuple[int, bytes]:
-        async with asyncio.timeout(2.0):
-            return await httpclient.get(path, socket=str(self._state.socket("admin")))
+        url = httpx.URL(f"http://localhost{path}")
+        answer = await get(url, socket=str(self._state.socket("admin")), timeout_s=2.0)
+        return answer.status, answer.body
 
 
 def _connections() -> int:

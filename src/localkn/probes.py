@@ -8,7 +8,9 @@ activator does), so that a start is not stretched to a multiple of the period.
 import asyncio
 from collections.abc import Callable
 
-from chassis.wire import httpclient
+import httpx
+
+from chassis.wire.transport import get
 from kubeyaml.templates import Probe
 
 _FAST_S = 0.05
@@ -17,15 +19,17 @@ _STARTING_S = 0.2
 
 async def passes(probe: Probe, port: int) -> bool:
     """Try once against the instance on *port*."""
+    target = probe.port or port
     try:
+        if probe.path is not None:
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in probe.headers.items()]
+            url = httpx.URL(f"http://127.0.0.1:{target}{probe.path}")
+            return 200 <= (await get(url, headers=headers, timeout_s=probe.timeout_s)).status < 400
         async with asyncio.timeout(probe.timeout_s):
-            if probe.path is not None:
-                status, _ = await httpclient.get(probe.path, port=probe.port or port, headers=probe.headers)
-                return 200 <= status < 400
-            _, writer = await asyncio.open_connection("127.0.0.1", probe.port or port)
+            _, writer = await asyncio.open_connection("127.0.0.1", target)
             writer.close()
             return True
-    except (OSError, TimeoutError):
+    except (httpx.TransportError, httpx.InvalidURL, OSError, TimeoutError):
         return False
 
 

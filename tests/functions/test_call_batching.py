@@ -35,9 +35,9 @@ def limits(slots: int = 1, room: int = 100) -> BatchLimits:
     return BatchLimits(max_batch_size=10, max_wait_s=0.0, max_queue_size=room, slots=slots)
 
 
-def ask(coalescer: CallBatcher[str, str], query: str, seconds: float = 5.0) -> "asyncio.Task[HopAnswer[list[str]]]":
+def ask(batcher: CallBatcher[str, str], query: str, seconds: float = 5.0) -> "asyncio.Task[HopAnswer[list[str]]]":
     call = Call(b"", [], f"id-{query}", Receipt(0.0), Deadline.after(seconds))
-    return asyncio.create_task(coalescer.ask(query, call=call, within_s=seconds))
+    return asyncio.create_task(batcher([query], call=call, within_s=seconds))
 
 
 async def test_a_lone_call_goes_alone():
@@ -49,29 +49,29 @@ async def test_a_lone_call_goes_alone():
 
 
 async def lonely(hop: Hop, *, slots: int = 1) -> CallBatcher[str, str]:
-    """Return a coalescer whose last caller met nobody."""
-    coalescer = CallBatcher(hop, limits=limits(slots=slots))
-    await ask(coalescer, "first")
+    """Return a batcher whose last caller met nobody."""
+    batcher = CallBatcher(hop, limits=limits(slots=slots))
+    await ask(batcher, "first")
     hop.requests.clear()
     hop.budgets.clear()
-    return coalescer
+    return batcher
 
 
 async def test_whoever_follows_a_lone_call_does_not_look_around(turns):
     """It is sent within its caller's own turn; company that comes later is waited for as ever."""
     hop = Hop()
-    coalescer = await lonely(hop)
+    batcher = await lonely(hop)
     hop.release.clear()
-    alone = ask(coalescer, "a")
+    alone = ask(batcher, "a")
     await asyncio.sleep(0)
     assert hop.requests == [["a"]]
-    company = [ask(coalescer, each) for each in "bc"]
+    company = [ask(batcher, each) for each in "bc"]
     await turns()
     assert hop.requests == [["a"]]
     hop.release.set()
     assert [answer.value for answer in await asyncio.gather(alone, *company)] == [["A"], ["B"], ["C"]]
     assert hop.requests == [["a"], ["b", "c"]]
-    await asyncio.gather(*(ask(coalescer, each) for each in "de"))
+    await asyncio.gather(*(ask(batcher, each) for each in "de"))
     assert hop.requests[2:] == [["d", "e"]]
 
 
@@ -79,14 +79,14 @@ async def test_whoever_follows_a_lone_call_does_not_look_around(turns):
 async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
     """Its error is its caller's; the next one is served."""
     hop = Hop()
-    coalescer = await lonely(hop)
+    batcher = await lonely(hop)
     if ending == "failed":
         hop.error = DependencyError("down")
         with pytest.raises(DependencyError):
-            await ask(coalescer, "a")
+            await ask(batcher, "a")
     else:
         hop.release.clear()
-        alone = ask(coalescer, "a", 0.02 if ending == "late" else 5.0)
+        alone = ask(batcher, "a", 0.02 if ending == "late" else 5.0)
         await turns()
         if ending == "cancelled":
             alone.cancel()
@@ -94,23 +94,23 @@ async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
             await alone
     hop.error = None
     hop.release.set()
-    assert (await ask(coalescer, "b")).value == ["B"]
+    assert (await ask(batcher, "b")).value == ["B"]
 
 
 async def test_a_lone_call_without_time_is_not_sent():
     """As one in company is not."""
     hop = Hop()
-    coalescer = await lonely(hop)
+    batcher = await lonely(hop)
     with pytest.raises(DeadlineExceededError):
-        await ask(coalescer, "a", 0.0)
+        await ask(batcher, "a", 0.0)
     assert hop.requests == []
 
 
 async def test_calls_of_one_turn_go_together():
     """What is asked at once is one request, and each gets its own answer."""
     hop = Hop()
-    coalescer = CallBatcher(hop, limits=limits(slots=16))
-    answers = await asyncio.gather(*(ask(coalescer, each) for each in "abc"))
+    batcher = CallBatcher(hop, limits=limits(slots=16))
+    answers = await asyncio.gather(*(ask(batcher, each) for each in "abc"))
     assert [answer.value for answer in answers] == [["A"], ["B"], ["C"]]
     assert hop.requests == [["a", "b", "c"]]
 
@@ -119,10 +119,10 @@ async def test_while_slots_are_taken_calls_gather(turns):
     """With every slot in flight the queue grows, and goes when one returns."""
     hop = Hop()
     hop.release.clear()
-    coalescer = CallBatcher(hop, limits=limits(slots=2))
+    batcher = CallBatcher(hop, limits=limits(slots=2))
     asked = []
     for each in "abcd":
-        asked.append(ask(coalescer, each))
+        asked.append(ask(batcher, each))
         await turns()
     assert hop.requests == [["a"], ["b"]]
     hop.release.set()
@@ -133,8 +133,8 @@ async def test_while_slots_are_taken_calls_gather(turns):
 async def test_large_crowds_are_split():
     """No request holds more than the limit."""
     hop = Hop()
-    coalescer = CallBatcher(hop, limits=limits(slots=3))
-    await asyncio.gather(*(ask(coalescer, str(number)) for number in range(25)))
+    batcher = CallBatcher(hop, limits=limits(slots=3))
+    await asyncio.gather(*(ask(batcher, str(number)) for number in range(25)))
     assert [len(request) for request in hop.requests] == [10, 10, 5]
 
 
@@ -142,11 +142,11 @@ async def test_a_failed_request_fails_those_in_it(turns):
     """An error is everybody's who went together, and nobody else's."""
     hop = Hop()
     hop.error = DependencyError("down")
-    coalescer = CallBatcher(hop, limits=limits())
-    for answer in await asyncio.gather(ask(coalescer, "a"), ask(coalescer, "b"), return_exceptions=True):
+    batcher = CallBatcher(hop, limits=limits())
+    for answer in await asyncio.gather(ask(batcher, "a"), ask(batcher, "b"), return_exceptions=True):
         assert isinstance(answer, DependencyError)
     hop.error = None
-    assert (await ask(coalescer, "c")).value == ["C"]
+    assert (await ask(batcher, "c")).value == ["C"]
 
 
 async def test_too_few_results_fail_everybody_at_once():
@@ -164,8 +164,8 @@ async def test_each_waits_no_longer_than_its_own_budget(turns):
     """The request lives as long as its most patient caller; an impatient one leaves before."""
     hop = Hop()
     hop.release.clear()
-    coalescer = CallBatcher(hop, limits=limits())
-    hasty, patient = ask(coalescer, "a", 0.02), ask(coalescer, "b", 5.0)
+    batcher = CallBatcher(hop, limits=limits())
+    hasty, patient = ask(batcher, "a", 0.02), ask(batcher, "b", 5.0)
     with pytest.raises(DeadlineExceededError):
         await hasty
     assert hop.budgets[0] == pytest.approx(5.0, abs=0.1)
@@ -177,10 +177,10 @@ async def test_expired_and_cancelled_calls_are_not_sent(turns):
     """What nobody waits for any more stays at home."""
     hop = Hop()
     hop.release.clear()
-    coalescer = CallBatcher(hop, limits=limits())
-    first = ask(coalescer, "a")
+    batcher = CallBatcher(hop, limits=limits())
+    first = ask(batcher, "a")
     await turns()
-    hasty, gone, last = ask(coalescer, "b", 0.01), ask(coalescer, "c"), ask(coalescer, "d")
+    hasty, gone, last = ask(batcher, "b", 0.01), ask(batcher, "c"), ask(batcher, "d")
     await turns()
     gone.cancel()
     with pytest.raises(DeadlineExceededError):
@@ -195,12 +195,12 @@ async def test_a_request_nobody_waits_for_is_given_up(turns):
     """When the last of those in a request has left, the request ends and its slot is free."""
     hop = Hop()
     hop.release.clear()
-    coalescer = CallBatcher(hop, limits=limits())
-    leaving = [ask(coalescer, each) for each in "ab"]
+    batcher = CallBatcher(hop, limits=limits())
+    leaving = [ask(batcher, each) for each in "ab"]
     await turns()
     leaving[0].cancel()
     await turns()
-    staying = ask(coalescer, "c")
+    staying = ask(batcher, "c")
     await turns()
     assert hop.requests == [["a", "b"]]
     leaving[1].cancel()
@@ -222,12 +222,12 @@ async def test_a_full_queue_sheds(turns):
     """Beyond its room the queue refuses."""
     hop = Hop()
     hop.release.clear()
-    coalescer = CallBatcher(hop, limits=limits(room=1))
-    first = ask(coalescer, "a")
+    batcher = CallBatcher(hop, limits=limits(room=1))
+    first = ask(batcher, "a")
     await turns()
-    second = ask(coalescer, "b")
+    second = ask(batcher, "b")
     await turns()
     with pytest.raises(OverloadedError):
-        await ask(coalescer, "c")
+        await ask(batcher, "c")
     hop.release.set()
     await asyncio.gather(first, second)

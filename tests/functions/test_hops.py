@@ -47,7 +47,7 @@ def make_call() -> Call:
 async def test_features_asked_for_at_once_are_one_request(limits, requests):
     """Coalescing is what the limits say: with them three calls of a turn are one request, without them three."""
     door = Door({"features": {}, "history": []})
-    source = FeatureSource(door, coalesce=limits)
+    source = FeatureSource(door, batch=limits)
     answers = await asyncio.gather(*(source.fetch([user], call=make_call(), within_s=1) for user in "abc"))
     assert len(door.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
@@ -57,7 +57,7 @@ async def test_features_asked_for_at_once_are_one_request(limits, requests):
 async def test_rankings_asked_for_at_once_are_one_request(limits, requests):
     """The same for rank_items."""
     door = Door({"items": []})
-    ranking = Ranking(door, coalesce=limits)
+    ranking = Ranking(door, batch=limits)
     one = RankCall(msgspec.Raw(b"{}"), msgspec.Raw(b"[]"), 5)
     answers = await asyncio.gather(*(ranking.rank([one], call=make_call(), within_s=1) for _ in "abc"))
     assert len(door.bodies) == requests
@@ -101,7 +101,7 @@ def long_call(name: str, size: int = 1000) -> RankCall:
     return RankCall(msgspec.Raw(b"{}"), msgspec.Raw(msgspec.json.encode([name, "x" * size])), 5)
 
 
-def told(answer: HopAnswer[list[hops.Outcome]]) -> list[str]:
+def told(answer: HopAnswer[list[hops.RankOutcome]]) -> list[str]:
     return [
         each.code if isinstance(each, ServingError) else msgspec.json.decode(each.items)[0] for each in answer.value
     ]
@@ -167,7 +167,7 @@ async def test_without_time_nothing_is_sent():
 async def test_long_calls_do_not_hold_up_short_ones():
     """A call that leaves too little room in a shared request goes alone; the others of its turn still share one."""
     door = RankDoor()
-    ranking = Ranking(door, coalesce=LIMITS)
+    ranking = Ranking(door, batch=LIMITS)
     share = MAX_REQUEST_BYTES // LIMITS.max_batch_size
     calls = [long_call("a"), long_call("b", share), long_call("c"), long_call("d", 2 * MAX_REQUEST_BYTES)]
     answers = await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
@@ -178,7 +178,7 @@ async def test_long_calls_do_not_hold_up_short_ones():
 async def test_as_many_as_may_share_a_request_fit_into_one():
     """However long calls are that share a request, it is one."""
     door = RankDoor()
-    ranking = Ranking(door, coalesce=LIMITS)
+    ranking = Ranking(door, batch=LIMITS)
     size = MAX_REQUEST_BYTES // LIMITS.max_batch_size - 80
     calls = [long_call("a", size) for _ in range(LIMITS.max_batch_size)]
     await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))

@@ -30,12 +30,12 @@ class Hop:
 
 
 async def ask_together(hop: Hop, tracer: Tracer, *headers: list[tuple[bytes, bytes]]) -> None:
-    coalescer: CallBatcher[str, str] = CallBatcher(hop, limits=BatchLimits(10, 0.0, 100, slots=4))
+    batcher: CallBatcher[str, str] = CallBatcher(hop, limits=BatchLimits(10, 0.0, 100, slots=4))
     calls = [
         Call(b"", each, f"id-{number}", Receipt(0.0), Deadline.after(5), tracer.begin("recommend", each))
         for number, each in enumerate(headers)
     ]
-    await asyncio.gather(*(coalescer.ask(call.request_id, call=call, within_s=5.0) for call in calls))
+    await asyncio.gather(*(batcher([call.request_id], call=call, within_s=5.0) for call in calls))
     for call in calls:
         call.span.end(status=200)
 

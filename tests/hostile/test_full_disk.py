@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chassis.wire.cloudevents import Event
-from chassis.wire.httpclient import Answer
+from chassis.wire.transport import Answer
 from knbroker.broker import Broker
 from knbroker.errors import RefusedEventError
 from knbroker.queue import Queue

@@ -68,7 +68,7 @@ async def test_a_trace_goes_through_the_broker(by_header: bool, tmp_path: Path) 
         delivering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await delivering
-        client.close()
+        await client.aclose()
         await queue.close()
         assert stand.tree() == {"recommend/recommend": None, **TREE}
         (root,) = [span for span in stand.exporter.get_finished_spans() if span.name == "recommend"]

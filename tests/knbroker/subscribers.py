@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from chassis.wire.httpclient import Answer
+from chassis.wire.transport import Answer
 from knbroker.client import Client
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
@@ -12,10 +12,9 @@ Post = tuple[str, dict[str, str], bytes]
 
 def answer(status: int = 202, body: bytes = b"", *lines: str) -> Answer:
     """An answer as it would have come over the wire."""
-    made = Answer()
-    head = "\r\n".join([f"HTTP/1.1 {status} X", f"content-length: {len(body)}", *lines, "", ""])
-    made.feed(head.encode() + body)
-    return made
+    fields = [f"content-length: {len(body)}", *lines]
+    headers = [(name.encode(), value.encode()) for name, _, value in (field.partition(": ") for field in fields)]
+    return Answer(status, headers, body)
 
 
 def event_answer(**attributes: str) -> Answer:
@@ -32,7 +31,7 @@ class Subscribers(Client):
         self.script = list(script)
         self.changed = asyncio.Event()
 
-    async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
+    async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes, timeout_s: float) -> Answer:
         """Note the post and answer as told."""
         self.posts.append((url, dict(headers), body))
         self.changed.set()

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from chassis.wire.cloudevents import Event
-from chassis.wire.httpclient import Answer
+from chassis.wire.transport import Answer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.delivery import Delivery, Stored
@@ -182,7 +183,7 @@ async def test_a_disk_that_does_not_write_asks_to_come_later(tmp_path: Path) -> 
 
 async def test_failures_are_repeated_until_it_works(tmp_path: Path) -> None:
     """No answer, an error, a text where an event was expected: as often as the policy says."""
-    subscribers = Subscribers([OSError("refused"), answer(503), answer(200, b"OK")])
+    subscribers = Subscribers([httpx.ConnectError("refused"), answer(503), answer(200, b"OK")])
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT, [])
         await subscribers.until(4)
@@ -220,19 +221,22 @@ async def test_what_goes_wrong_with_one_event_is_that_event_s_failure(
 
 
 async def test_a_subscriber_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    """The policy's timeout is a failure like others."""
+    """The client gets the policy's timeout, and a post that exceeds it is a failure like others."""
+    given: list[float] = []
 
     class Slow(Subscribers):
-        async def post(self, url: str, **rest: Any) -> Answer:
-            taken = await super().post(url, **rest)
+        async def post(self, url: str, *, timeout_s: float, **rest: Any) -> Answer:
+            taken = await super().post(url, timeout_s=timeout_s, **rest)
+            given.append(timeout_s)
             if len(self.posts) == 1:
-                await asyncio.sleep(60)
+                raise httpx.ReadTimeout("no answer in time")
             return taken
 
     hasty = Trigger("ns/a", "ns/b", "http://a", (), Policy(1, timeout_s=0.01))
     async with running(tmp_path, subscribers := Slow(), [hasty]) as broker:
         await broker.accept("ns/b", EVENT, [])
         await subscribers.until(2)
+        assert given == [0.01, 0.01]
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
 
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from chassis.wire import httpclient
+from chassis.wire.transport import get
 from kubeyaml.templates import Probe, Template
 from localkn import probes
 from localkn.errors import PlatformError
@@ -72,7 +73,8 @@ async def test_an_instance_drains_before_it_is_told_to_end(live: Callable[..., L
     """Ready by its probe; when told to go it first loses its requests, then gets SIGTERM; its scratch space goes."""
     lived = live(READY, READY_AFTER_S="0.5")
     await lived.reaches(State.READY)
-    status, body = await httpclient.get("/", port=lived.instance.port)
+    answer = await get(httpx.URL(f"http://127.0.0.1:{lived.instance.port}/"), timeout_s=5.0)
+    status, body = answer.status, answer.body
     assert (status, json.loads(body)["pod"]) == (200, "i")
     lived.instance.stop()
     await lived.reaches(State.DRAINING)

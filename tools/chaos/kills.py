@@ -79,7 +79,7 @@ async def run(pipeline: Pipeline, *, store: str, events: int, users: int, sender
     await asyncio.wait([killing])
     figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
     drained = time.monotonic()
-    sender.close()
+    await sender.aclose()
     expected, found = expected_records(made), await pipeline.records(f"chaos{seed}_")
     trigger = figures["triggers"]["default/interactions"]
     return Outcome(

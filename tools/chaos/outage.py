@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import httpx
+
 from knbroker.client import Client
 from tools.bench.redis_server import RedisServer, redis_running
 from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
@@ -100,20 +102,19 @@ class _Callers:
             body = json.dumps({"user_id": f"user_{number}"}).encode()
             began = time.monotonic()
             try:
-                async with asyncio.timeout(_SLOWEST_ANSWER_S):
-                    answer = await self._client.post(
-                        self._url, headers=[("content-type", "application/json")], body=body
-                    )
+                answer = await self._client.post(
+                    self._url, headers=[("content-type", "application/json")], body=body, timeout_s=_SLOWEST_ANSWER_S
+                )
                 ok, degraded = answer.status == 200, b'"degraded"' in answer.body
-            except (OSError, TimeoutError):
+            except httpx.TransportError:
                 ok, degraded = False, False
             now = time.monotonic()
             self.answers.append(_Answer(now, now - began, ok, degraded))
             await asyncio.sleep(pause_s)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
-        self._client.close()
+        await self._client.aclose()
 
 
 async def run(pipeline: Pipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float) -> Outcome:
@@ -132,8 +133,8 @@ async def run(pipeline: Pipeline, redis: RedisServer, *, mode: str, seconds: flo
         task.cancel()
     await asyncio.wait(asking)
     figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
-    sender.close()
-    callers.close()
+    await sender.aclose()
+    await callers.aclose()
     expected, found = expected_records(made), await pipeline.records(f"outage_{mode}_")
     trigger, answers = figures["triggers"]["default/interactions"], callers.answers
     degraded = [answer for answer in answers if answer.degraded]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from knbroker.client import Client
 from localkn import control
 from localkn.errors import LocalknError
@@ -138,15 +140,16 @@ class Sender:
             for _ in range(senders):
                 group.create_task(work())
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
-        self._client.close()
+        await self._client.aclose()
 
     async def _posted(self, event: Event) -> bool:
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                answer = await self._client.post(self._url, headers=event.headers(), body=event.body())
-        except (OSError, TimeoutError):
+            answer = await self._client.post(
+                self._url, headers=event.headers(), body=event.body(), timeout_s=_TIMEOUT_S
+            )
+        except httpx.TransportError:
             return False
         if 400 <= answer.status < 500:
             raise ValueError(answer.body.decode())

@@ -23,6 +23,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
@@ -114,6 +115,11 @@ class _Connection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether no byte of the current answer has arrived."""
+        return self._came == 0
+
     def close(self) -> None:
         self.reusable = False
         if self._transport is not None:
@@ -131,7 +137,9 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # The answer may be complete already, with other bytes behind it.
+            self.reusable = False
             self._fail(httpx.RemoteProtocolError(f"not an HTTP answer: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,9 +194,19 @@ class _Origin:
     """The connections to one scheme, host and port: the idle ones, newest last, and a limit on all of them."""
 
     def __init__(
-        self, url: httpx.URL, *, limit: int, max_age_s: float, max_answer_bytes: int, tls: ssl.SSLContext | None
+        self,
+        url: httpx.URL,
+        *,
+        limit: int,
+        max_age_s: float,
+        max_answer_bytes: int,
+        tls: ssl.SSLContext | None,
+        socket: str | None,
+        repeats: bool,
     ) -> None:
         self._host = url.host
+        self._socket = socket
+        self._repeats = repeats
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: deque[_Connection] = deque()
@@ -204,12 +222,21 @@ class _Origin:
         else:
             await self._slots.acquire()
         try:
-            connection = self._take() or await self._connect(seconds_for("connect"))
-            answer = await connection.exchange(message, seconds_for("read"))
-            self._give_back(connection)
-            return answer
+            while kept := self._take():
+                try:
+                    return await self._exchange_on(kept, message, seconds_for)
+                except (httpx.ReadError, httpx.RemoteProtocolError):
+                    # The server may have closed the connection while it was idle, before it read the request.
+                    if not (self._repeats and kept.is_silent):
+                        raise
+            return await self._exchange_on(await self._connect(seconds_for("connect")), message, seconds_for)
         finally:
             self._slots.release()
+
+    async def _exchange_on(self, connection: _Connection, message: bytes, seconds_for: SecondsFor) -> Answer:
+        answer = await connection.exchange(message, seconds_for("read"))
+        self._give_back(connection)
+        return answer
 
     def forget(self, connection: _Connection) -> None:
         connection.reusable = False
@@ -244,9 +271,12 @@ class _Origin:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s if timeout_s is not None else _CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=self._tls
-                )
+                if self._socket:
+                    _, connection = await loop.create_unix_connection(lambda: _Connection(self), self._socket)
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: _Connection(self), self._host, self._port, ssl=self._tls
+                    )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"{self._host}:{self._port} did not accept in time") from error
         except OSError as error:
@@ -263,6 +293,9 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         max_age_s: The age from which a connection is not used again.
         max_answer_bytes: The longest answer accepted, its head included.
         tls: The context of https origins; the system's default trust if None.
+        socket: The path of a Unix socket that all connections go to; None for TCP.
+        repeats: Repeat a request on another connection if a kept one breaks before the first byte of the answer. The
+            server may have received the request: set this only where a repeated request does no harm.
     """
 
     def __init__(
@@ -272,7 +305,11 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         max_age_s: float = 300.0,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         tls: ssl.SSLContext | None = None,
+        socket: str | None = None,
+        repeats: bool = False,
     ) -> None:
+        self._socket = socket
+        self._repeats = repeats
         self._max_connections = max_connections
         self._max_age_s = max_age_s
         self._max_answer_bytes = max_answer_bytes
@@ -294,7 +331,18 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
         """Post *body*; see `Poster`."""
-        message = _serialise(b"POST", url, [*headers, (b"content-length", b"%d" % len(body))], body)
+        return await self.send(
+            b"POST", url, [*headers, (b"content-length", b"%d" % len(body))], body, timeout_s=timeout_s
+        )
+
+    async def send(self, method: bytes, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
+        """
+        Send a request with exactly *headers* and return the answer; *timeout_s* as in `Poster`.
+
+        Raises:
+            httpx.TransportError: see the module's table.
+        """
+        message = _serialise(method, url, headers, body)
         ends = time.monotonic() + timeout_s
         return await self._origin(url).exchange(message, lambda _stage: max(0.0, ends - time.monotonic()))
 
@@ -316,6 +364,8 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
                 max_age_s=self._max_age_s,
                 max_answer_bytes=self._max_answer_bytes,
                 tls=self._tls,
+                socket=self._socket,
+                repeats=self._repeats,
             )
             self._origins[key] = origin
         return origin
@@ -336,6 +386,20 @@ class _HttpxPoster:
         finally:
             await response.aclose()
         return Answer(response.status_code, [(name.lower(), value) for name, value in response.headers.raw], content)
+
+
+async def get(url: httpx.URL, *, headers: Headers = (), socket: str | None = None, timeout_s: float) -> Answer:
+    """
+    GET *url* on a connection of its own: TCP, or the Unix socket *socket*.
+
+    Raises:
+        httpx.TransportError: see the module's table.
+    """
+    fields = [*headers, (b"connection", b"close")]
+    if not any(name.lower() == b"host" for name, _ in headers):
+        fields.insert(0, (b"host", url.netloc))
+    async with aclosing(HttptoolsTransport(socket=socket)) as transport:
+        return await transport.send(b"GET", url, fields, b"", timeout_s=timeout_s)
 
 
 def as_poster(transport: httpx.AsyncBaseTransport) -> Poster:
