@@ -10,20 +10,20 @@ from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 
 def pytest_configure() -> None:
-    """In the background a run begins with SIGINT ignored, and so would the processes that tests start and interrupt."""
+    """Restore SIGINT, which a background run ignores, because the processes that tests interrupt inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def anyio_backend():
-    """Asynchronous tests run on the loop that production runs on."""
+    """Run asynchronous tests on uvloop, as production does."""
     return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(autouse=True)
 def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Code of the project that blocks a running event loop fails the test."""
+    """Fail a test in which the project's code blocks a running event loop."""
     if "may_block" in request.keywords:
         yield
         return
@@ -33,14 +33,14 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of the loopback nobody listens on."""
+    """Return a free TCP port on the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 @pytest.fixture
 def turns():
-    """Let everything that is ready on the event loop have its turn, some times over."""
+    """Return a coroutine function that yields to the event loop until everything that is ready has run."""
 
     async def turn(times: int = 20) -> None:
         for _ in range(times):
@@ -51,7 +51,7 @@ def turns():
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A redis-server for all tests that want one; they flush it first."""
+    """Start one redis-server for the session; each test that uses it flushes it first."""
     if PROGRAM is None:
         pytest.skip("redis-server is not installed")
     with redis_running(tmp_path_factory.mktemp("redis")) as server:

@@ -1,4 +1,4 @@
-"""Functions as real processes on real ports, for tests that need them."""
+"""Run functions as real processes on real ports."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool
     port = port or take_port()
     command = stock_command(function, port) if stock else shell_command(function)
     with tempfile.TemporaryFile("w+") as errors:
-        # The framework's own command forks: a group of its own lets the whole family be ended.
+        # The framework's command forks, so it gets its own process group: `end` can then kill all of it.
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -86,7 +86,7 @@ def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Let the process end well, so that it can save what it measured; end its whole group if it does not."""
+    """Terminate the process gracefully so that it can save its coverage data, then kill its process group."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
@@ -99,10 +99,10 @@ def wait_ready(started: Running) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if started.process.poll() is not None:
-            raise AssertionError(f"ended with {started.process.returncode}: {started.log()}")
+            raise AssertionError(f"the process exited with {started.process.returncode}: {started.log()}")
         try:
             if httpx.get(f"{started.url}/readyz", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.02)
-    raise AssertionError("not ready in time")
+    raise AssertionError(f"{started.url}/readyz did not answer 200 within {START_TIMEOUT_S} s")

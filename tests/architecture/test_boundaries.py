@@ -1,4 +1,4 @@
-"""Rules of the structure that no import shows; `./run.sh check` holds the imports to the floors of pyproject.toml."""
+"""Rules of the structure that concern no imports; `./run.sh check` checks the imports with pyproject.toml's layers."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["extract_features", "rank_items", "recommend"])
-def test_a_main_only_joins_parts(name):
-    """A function's main.py is wiring: at most sixty lines."""
+def test_a_main_only_connects_parts(name):
+    """A function's main.py has at most sixty lines."""
     assert len((ROOT / "functions" / name / "main.py").read_text().splitlines()) <= 60
 
 
 @pytest.mark.parametrize("name", ["extract_features", "rank_items", "recommend"])
-def test_a_function_needs_only_its_own_extra(name):
-    """Third-party modules a function reaches are in its lock file, the numeric ones only in rank_items'."""
+def test_a_function_locks_only_its_own_packages(name):
+    """Only the lock file of rank_items contains the numeric packages, and every lock file the framework."""
     numeric = {"numpy", "safetensors", "threadpoolctl", "scipy"}
     locked = {
         line.partition("==")[0] for line in (ROOT / f"requirements/{name.replace('_', '-')}.txt").read_text().split()

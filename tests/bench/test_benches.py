@@ -7,7 +7,7 @@ from tools.bench.__main__ import BENCHES, main
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", BENCHES)
-def test_runs_at_toy_size(name, capsys):
+def test_every_benchmark_runs_at_a_small_size(name, capsys):
     """Every benchmark runs, and its JSON has rows, the environment, and targets with figures."""
     assert main([name, "--quick", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -5,8 +5,8 @@ import pytest
 from chassis.receipt import Receipt, parse_receipt
 
 
-def test_a_receipt_reads_back():
-    """What a function wrote into its receipt its caller reads out of it."""
+def test_a_receipt_can_be_read_back():
+    """A caller reads from a receipt exactly what the function wrote into it."""
     receipt = Receipt(0.0)
     receipt.spend("model", 0.00125)
     receipt.note("batch", "32")
@@ -19,8 +19,8 @@ def test_a_receipt_reads_back():
     assert facts == {"batch": "32", "rev": "rank-items-00003"}
 
 
-def test_marks_share_the_time_out():
-    """Phases marked one after the other sum up to the total, but for what comes after the last."""
+def test_marked_phases_add_up_to_the_total():
+    """Phases marked in sequence add up to the total, except for the time after the last mark."""
     receipt = Receipt(0.0)
     receipt.mark("first")
     receipt.mark("second")
@@ -30,8 +30,8 @@ def test_marks_share_the_time_out():
     assert durations["first"] + durations["second"] == pytest.approx(durations["total"], rel=1e-3)
 
 
-def test_the_rest_is_accounted_for():
-    """What no phase claimed goes to the one that accounts for the rest; a phase entered twice adds up."""
+def test_unclaimed_time_goes_to_one_phase():
+    """Time that no phase claimed goes to the phase that accounts for the rest; a phase entered twice adds up."""
     receipt = Receipt(time.monotonic() - 10)
     receipt.spend("hop", 2.0)
     receipt.spend("hop", 3.0)
@@ -52,5 +52,5 @@ def test_the_rest_is_accounted_for():
     ],
 )
 def test_foreign_receipts_are_read_leniently(value, durations, facts):
-    """Whatever stands in the header: what can be read is, the rest is left out."""
+    """The parser returns the entries it understands and leaves out the rest."""
     assert parse_receipt(value) == (durations, facts)

@@ -18,8 +18,8 @@ from recsys.contracts import wire
         (b"", False),
     ],
 )
-def test_a_batch_is_told_by_its_member(body, batch):
-    """The batch door is chosen by a member of the object, not by text that looks like one."""
+def test_a_batch_is_recognized_by_its_member(body, batch):
+    """Only a member of the top-level object marks a batch, not text that looks like the member."""
     assert wire.is_batch(body, "requests") is batch
 
 
@@ -28,8 +28,8 @@ def tree(root: type[ServingError]) -> list[type[ServingError]]:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in tree(ServingError) if kind not in {Rejected, Unavailable}])
-def test_every_error_makes_a_problem_document(kind):
-    """Each leaf of the tree names itself, its status and whether another try may help."""
+def test_every_error_has_a_problem_document(kind):
+    """Each error states its code, its status, and whether a retry may succeed."""
     problem = kind("a detail").problem()
     assert problem["status"] == kind.status
     assert problem["type"] == f"urn:recsys:problem:{problem['code']}"
@@ -38,18 +38,18 @@ def test_every_error_makes_a_problem_document(kind):
     assert kind.retryable == (kind.status >= 500)
 
 
-def test_faults_are_part_of_the_document():
-    """A 422 lists its faults under `errors`."""
+def test_faults_are_part_of_the_problem_document():
+    """A problem document lists its faults under `errors`."""
     error = InvalidRequestError(faults=[Fault("$.a", "is missing")])
     assert error.problem()["errors"] == [{"path": "$.a", "detail": "is missing"}]
 
 
 def test_codes_are_unique():
-    """No two errors share a code: clients switch on it."""
+    """Every error has a unique code, by which clients distinguish errors."""
     codes = [kind.code for kind in tree(ServingError) if kind not in {Rejected, Unavailable}]
     assert len(codes) == len(set(codes))
 
 
 def test_an_item_of_a_batch_can_fail_alone():
-    """A failed item of a batch answer holds its problem document."""
+    """A failed item of a batch holds its own problem document."""
     assert json.loads(bytes(wire.error_result(OverloadedError())))["error"]["status"] == 503

@@ -1,4 +1,4 @@
-"""A platform as it might be seen, for tests."""
+"""Observations of a platform, for tests."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The dashboard's doors, and who may come in."""
+"""The dashboard's endpoints and their access rules."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,8 +19,8 @@ COUNTED = "# TYPE recsys_requests counter\nrecsys_requests_total 3\n"
 ANSWER = {"recommendations": [{"item_id": "a", "score": 1.0}]}
 
 
-class World:
-    """What the dashboard sees: a status, instances, and a public door; a test may change each."""
+class FakePlatform:
+    """The platform that the dashboard observes: a status, instances and a public URL, each changeable by a test."""
 
     def __init__(self) -> None:
         self.status: dict[str, Any] | None = RUNNING
@@ -48,21 +48,21 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def platform() -> FakePlatform:
+    return FakePlatform()
 
 
 @pytest.fixture
-async def page(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as outside:
-        app = Dashboard(Watcher(world.ask, scraper(outside)), outside).app()
+async def page(platform: FakePlatform) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(platform.answer)) as outside:
+        app = Dashboard(Watcher(platform.ask, scraper(outside)), outside).app()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
             yield client
 
 
-async def test_metrics_are_those_of_all(page: httpx.AsyncClient) -> None:
-    """What can be read is there, and what cannot is said."""
+async def test_metrics_of_all_instances_are_combined(page: httpx.AsyncClient) -> None:
+    """The answer contains the metrics of every readable instance and marks the others as down."""
     answer = await page.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'pod="recommend-00001-1",revision="recommend-00001",service="recommend"} 3.0' in answer.text
@@ -72,23 +72,23 @@ async def test_metrics_are_those_of_all(page: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("said", ["not metrics at all", "a{b 3"])
-async def test_what_is_no_exposition_is_left_out(page: httpx.AsyncClient, world: World, said: str) -> None:
-    """One instance that answers nonsense does not cost the figures of the others."""
-    world.exposed = {20_001: said, 20_002: COUNTED}
+async def test_an_invalid_exposition_is_left_out(page: httpx.AsyncClient, platform: FakePlatform, said: str) -> None:
+    """An instance with an invalid answer does not affect the metrics of the others."""
+    platform.exposed = {20_001: said, 20_002: COUNTED}
     text = (await page.get("/metrics")).text
     assert 'pod="recommend-00001-2",revision="recommend-00001",service="recommend"} 3.0' in text
 
 
-async def test_a_platform_that_is_gone_is_said(page: httpx.AsyncClient, world: World) -> None:
-    """503 and why, on every door that needs it."""
-    world.status = None
+async def test_a_stopped_platform_is_reported(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """Every endpoint that needs the platform answers 503 with the reason."""
+    platform.status = None
     for path in ("/metrics", "/_dashboard/state"):
         answer = await page.get(path)
         assert (answer.status_code, answer.json()) == (503, {"error": "nothing is running in there"})
 
 
-async def test_the_page_needs_little_and_nothing_from_elsewhere(page: httpx.AsyncClient) -> None:
-    """At most 100 KB until it is painted, all of it from here, and no policy lets in more."""
+async def test_the_page_is_small_and_self_contained(page: httpx.AsyncClient) -> None:
+    """The page loads at most 100 KB, all from the dashboard itself, and its policy allows nothing else."""
     first = await page.get("/", follow_redirects=True)
     assert first.url.path == "/_dashboard"
     total = len(first.content)
@@ -111,8 +111,8 @@ async def test_the_page_needs_little_and_nothing_from_elsewhere(page: httpx.Asyn
     [("127.0.0.1:8081", 200), ("localhost:8081", 200), ("localhost", 200), ("evil.example", 400),
      ("127.0.0.1.evil.example:8081", 400), ("10.0.0.5:8081", 400)],
 )  # fmt: skip
-async def test_only_this_machines_names_are_answered(page: httpx.AsyncClient, host: str, status: int) -> None:
-    """A name that somebody pointed at the loopback is refused: no page from there reads anything."""
+async def test_only_local_host_names_are_answered(page: httpx.AsyncClient, host: str, status: int) -> None:
+    """Another host name that resolves to this machine is refused, so a foreign page cannot read anything."""
     for path in ("/_dashboard", "/_dashboard/state", "/metrics"):
         assert (await page.get(path, headers={"host": host})).status_code == status
 
@@ -132,46 +132,46 @@ async def test_only_this_machines_names_are_answered(page: httpx.AsyncClient, ho
         ({"content-type": "application/json", "sec-fetch-site": "same-site"}, 403),
     ],
 )
-async def test_requests_come_from_the_page_itself(
-    page: httpx.AsyncClient, world: World, headers: dict[str, str], status: int
+async def test_requests_must_come_from_the_page(
+    page: httpx.AsyncClient, platform: FakePlatform, headers: dict[str, str], status: int
 ) -> None:
-    """Another site's form or script sends nothing into the pipeline."""
+    """A form or script of another site cannot send a request to the pipeline."""
     answer = await page.post("/_dashboard/request", content=b"{}", headers=headers)
     assert answer.status_code == status
-    assert len(world.asked) == (status == 200)
+    assert len(platform.asked) == (status == 200)
 
 
-async def test_an_answer_comes_with_its_receipt(page: httpx.AsyncClient, world: World) -> None:
-    """The request goes on as it came; status, body and receipt come back."""
+async def test_an_answer_includes_its_receipt(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """The request is passed on unchanged, and its status, body and receipt are returned."""
     answer = await page.post("/_dashboard/request", json={"user_id": "user_42"})
-    (asked,) = world.asked
+    (asked,) = platform.asked
     assert (str(asked.url), asked.content) == ("http://127.0.0.1:2", b'{"user_id":"user_42"}')
     shown = answer.json()
     assert (shown["status"], shown["body"], shown["receipt"]) == (200, ANSWER, "total;dur=1.5")
     assert shown["took_ms"] > 0
 
 
-async def test_whatever_comes_back_is_shown(page: httpx.AsyncClient, world: World) -> None:
-    """A refusal that is no JSON, no answer at all, a body that is too long to be a request."""
-    world.door = httpx.Response(503, text="no revision is ready")
+async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """The page shows a refusal that is not JSON and a missing answer, and refuses a body that is too long."""
+    platform.door = httpx.Response(503, text="no revision is ready")
     shown = (await page.post("/_dashboard/request", json={})).json()
     assert (shown["status"], shown["body"], shown["receipt"]) == (503, "no revision is ready", "")
-    world.door = httpx.Response(599)
+    platform.door = httpx.Response(599)
     assert (await page.post("/_dashboard/request", json={})).json() == {"error": "no answer: ConnectError"}
     assert (await page.post("/_dashboard/request", json={"user_id": "x" * 70_000})).status_code == 413
 
 
-async def test_looks_are_shared(world: World) -> None:
-    """Many readers at once cost one look; rates are over what was seen within the window."""
-    watcher = Watcher(world.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(world.answer))))
+async def test_observations_are_shared(platform: FakePlatform) -> None:
+    """Several readers share one observation, and rates compare two observations from within the window."""
+    watcher = Watcher(platform.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(platform.answer))))
     recent = Recent(watcher)
     first, second = await recent.looks(), await recent.looks()
     assert first == second
     assert first[0] is first[1]
-    assert world.looks == 1
+    assert platform.looks == 1
     recent._looks[0] = type(first[0])(first[0].at - 3, RUNNING)
     before, now = await recent.looks()
-    assert (world.looks, now.at - before.at > 2) == (2, True)
+    assert (platform.looks, now.at - before.at > 2) == (2, True)
     recent._looks[0] = type(first[0])(before.at - 30, RUNNING)
     recent._looks[1] = type(first[0])(now.at - 1, RUNNING)
     before, now = await recent.looks()

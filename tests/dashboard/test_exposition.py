@@ -1,4 +1,4 @@
-"""One exposition for a whole platform."""
+"""The combined metrics of a platform."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,8 +18,8 @@ def samples(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
     return found
 
 
-def test_instances_are_told_apart():
-    """What each says gets the labels a pod would be scraped with, and each family has one heading."""
+def test_instances_are_distinguished_by_labels():
+    """Each instance's metrics get the labels of its pod, and each family has one heading."""
     running = status(rank_items=service(revision("rank-items-00001", "ready", "ready", "starting")))
     text = expose(sight(0, running, {POD: COUNTED % 3 + BUILD, "rank-items-00001-2": COUNTED % 4}))
     found = samples(text)
@@ -32,8 +32,8 @@ def test_instances_are_told_apart():
     assert [value for _, value in found["localkn_instance_up"]] == [1, 1, 0]
 
 
-def test_autoscaling_has_knatives_names():
-    """Every figure of a revision, under the name and the labels that Knative's own autoscaler exposes it with."""
+def test_autoscaling_metrics_have_knatives_names():
+    """Every autoscaling figure has the name and the labels that Knative's autoscaler gives it."""
     states = ("ready", "ready", "starting", "unready", "draining")
     by_rps = revision("front-00002", metric="rps", target=50.0, stable=8.0, panic=9.0)
     found = samples(expose(sight(0, status(front=service(revision("front-00001", *states), by_rps)))))

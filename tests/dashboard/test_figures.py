@@ -1,4 +1,4 @@
-"""Rates and quantiles between two looks."""
+"""Rates and quantiles between two observations."""
 
 import pytest
 from hypothesis import given
@@ -24,8 +24,8 @@ def requests(ok: int, failed: int) -> str:
     return head + f'recsys_requests_total{{status="200"}} {ok}\nrecsys_requests_total{{status="503"}} {failed}\n'
 
 
-def test_counters_grow_over_all_instances():
-    """New instances count from zero, and one that started anew under its name takes nothing back."""
+def test_counters_are_added_over_instances():
+    """A new instance counts from zero, and a restarted one does not reduce the sum."""
     before = sight(0, RUNNING, {POD: requests(100, 2)})
     after = sight(4, RUNNING, {POD: requests(110, 0), OTHER: requests(30, 0)})
     span = Span(before, after)
@@ -34,20 +34,20 @@ def test_counters_grow_over_all_instances():
     assert span.increase("recsys_requests_total", service="recommend") == {}
 
 
-def test_histograms_lose_their_cumulation():
-    """Each bucket holds what fell between its bound and the one before."""
+def test_histogram_buckets_are_separated():
+    """Each bucket holds the values between its bound and the one before."""
     span = Span(sight(0, RUNNING, {POD: batches(1, 1, 1)}), sight(1, RUNNING, {POD: batches(4, 9, 10)}))
     assert span.buckets("recsys_batch_size") == {1.0: 3, 2.0: 5, float("inf"): 1}
 
 
 @pytest.mark.parametrize(("q", "expected"), [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 1.5), (0.9, 1.8), (1.0, 2.0)])
-def test_quantiles_are_even_within_a_bucket(q, expected):
-    """As Prometheus estimates them."""
+def test_quantiles_are_interpolated_within_a_bucket(q, expected):
+    """Quantiles are estimated as in Prometheus."""
     assert quantile({1.0: 5, 2.0: 5, 4.0: 0, float("inf"): 0}, q) == pytest.approx(expected)
 
 
-def test_quantiles_at_the_edges():
-    """Nothing has no quantile; above the last bound it is that bound; empty buckets are stepped over."""
+def test_quantiles_at_the_edges_are_defined():
+    """An empty histogram has no quantile, empty buckets are skipped, and the last bound is the maximum."""
     assert quantile({}, 0.5) is None
     assert quantile({1.0: 0, float("inf"): 0}, 0.5) is None
     assert quantile({1.0: 0, 2.0: 1, float("inf"): 9}, 0.99) == 2.0
@@ -56,8 +56,8 @@ def test_quantiles_at_the_edges():
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
-def test_quantiles_never_fall(counts, one, other):
-    """A higher quantile is no lower value."""
+def test_quantiles_are_monotonic(counts, one, other):
+    """A higher quantile never has a lower value."""
     buckets = {float(bound): float(count) for bound, count in enumerate(counts, 1)}
     if sum(counts):
         low, high = (quantile(buckets, q) for q in sorted((one, other)))
@@ -66,8 +66,8 @@ def test_quantiles_never_fall(counts, one, other):
         assert low <= high + 1e-9
 
 
-def test_the_page_shows_what_happened():
-    """Rates, failures, batches and events come from the instances, scale from the platform."""
+def test_the_page_shows_rates_and_scale():
+    """Rates, failures, batches and events come from the instances, and the scale from the platform."""
     running = status(
         recommend=service(revision("recommend-00001", "ready"), public=True),
         rank_items=service(revision("rank-items-00001", "ready", "starting", panicking=True)),
@@ -98,8 +98,8 @@ def test_the_page_shows_what_happened():
     assert shown["events"] == {"rates": {"accepted": 2.0}, "totals": {"accepted": 9.0}}
 
 
-def test_an_image_without_metrics_is_shown_by_its_platform():
-    """Requests and latencies are then those of the ingress."""
+def test_an_image_without_metrics_uses_the_ingresss_figures():
+    """Without metrics of an instance, the page shows the requests and latencies that the ingress measured."""
     seen = sight(1, status(front=service(revision("front-00001", "ready", p50_ms=3.0, p99_ms=9.0), public=True)))
     front = view(seen, seen)["services"]["front"]
     assert (front["rps"], front["errors"], front["p50_ms"], front["p99_ms"]) == (4.0, None, 3.0, 9.0)

@@ -1,4 +1,4 @@
-"""The dashboard as localkn starts it."""
+"""The dashboard as the process that localkn starts."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
 
 
-async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write(ANSWER)
     await writer.drain()
@@ -32,13 +32,13 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
-    """A platform's control socket, whose public door speaks TLS with a certificate nobody else knows."""
+async def platform(tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
+    """Serve a control socket of a platform whose public URL uses TLS with a private certificate."""
     certificate = trustme.CA().issue_cert("127.0.0.1")
     (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
-    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(answer_once, "127.0.0.1", 0, ssl=context)
     said = status(front=service(revision("front-00001", "ready"), public=True))
     said["url"] = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -58,8 +58,8 @@ def started(tmp_path: Path, *words: str) -> tuple[str, "subprocess.Popen[bytes]"
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_a_request_goes_through_tls(door: dict[str, Any], tmp_path: Path, *, trusted: bool) -> None:
-    """With the certificate localkn serves, and with no other; a stop takes no longer than its last answers."""
+async def test_a_request_is_sent_over_tls(platform: dict[str, Any], tmp_path: Path, *, trusted: bool) -> None:
+    """The dashboard trusts only the certificate that localkn serves, and stops promptly."""
     url, process = started(tmp_path, *(["--trust", str(tmp_path / "cert.pem")] if trusted else []))
     try:
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
@@ -74,8 +74,8 @@ async def test_a_request_goes_through_tls(door: dict[str, Any], tmp_path: Path, 
     assert trusted or "CERTIFICATE_VERIFY_FAILED" in shown["error"]
 
 
-def test_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without its arguments it explains itself."""
+def test_missing_arguments_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    """The program names its required arguments."""
     with pytest.raises(SystemExit):
         main([])
     assert "--state-dir" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`./run.sh acceptance` against a pipeline of this machine: what a cluster is asked, asked here."""
+"""`./run.sh acceptance` on the local platform, with the checks that it makes on a cluster."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,12 @@ from tools.acceptance.checks import FUNCTIONS
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(400)]
 
 
-def test_the_pipeline_is_accepted(tmp_path: Path):
+def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
     """
-    Answers, events, scaling out and in, updates and ended instances under load: all of it holds, nothing fails.
+    Answers, events, scaling, updates and killed instances under load pass every check.
 
-    With two instances of each: a process that ends takes its place in the ingress along, and there is no activator.
+    Each function has two instances, because the local platform has no activator that holds requests while the only
+    instance restarts.
     """
     state = tmp_path / "state"
     verb("up", "--detach", "--simulate-latency", "--port", str(take_port()), "--state-dir", str(state))

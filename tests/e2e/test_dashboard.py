@@ -1,4 +1,4 @@
-"""The dashboard in a browser, over a running pipeline."""
+"""The dashboard in a browser, with a running pipeline."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ SIZES = {"desktop": (1280, 900), "phone": (360, 780)}
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """A pipeline with the tutorial's pretended costs: address of its dashboard, public port."""
+    """Start a pipeline with the tutorial's simulated costs; yield the dashboard's address and the public port."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
     try:
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, up: tuple[str, int]) -> Iterator[Page]:
-    """The page, freshly opened; whatever it complains of fails the test."""
+    """Open the page, and fail the test if it logs an error or a message."""
     complaints: list[str] = []
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.on("console", lambda message: complaints.append(message.text))
@@ -54,11 +54,11 @@ def page(browser: Browser, up: tuple[str, int]) -> Iterator[Page]:
     assert complaints == []
 
 
-def test_a_scale_out_is_seen_live(page: Page, up: tuple[str, int]):
-    """Under load instances appear in the picture, in the table and in what screen readers are told, without a reload."""
+def test_a_scale_out_is_shown_live(page: Page, up: tuple[str, int]):
+    """Under load new instances appear in the picture, the table and the announcements, without a reload."""
     front = page.locator("[data-service=recommend]")
     expect(front).to_have_attribute("data-ready", "1")
-    # Three times what an instance of recommend is meant for; what it sends on together does not change that.
+    # Sixty callers are three times the load of one instance of recommend; coalescing does not change this.
     load = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(up[1]), "--callers", "60", "--seconds", "25"]
     with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE) as running:
         page.wait_for_function(
@@ -76,7 +76,7 @@ def test_a_scale_out_is_seen_live(page: Page, up: tuple[str, int]):
 
 
 def test_a_request_shows_its_receipt(page: Page):
-    """With the keyboard alone: from the skip link to the form, and the answer with where its time went."""
+    """The keyboard alone reaches the form through the skip link, and the answer shows a waterfall of its phases."""
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to trying a request")).to_be_focused()
     page.keyboard.press("Enter")
@@ -91,13 +91,13 @@ def test_a_request_shows_its_receipt(page: Page):
     for phase in ("feature store", "model", "recommend", "network, rank_items"):
         expect(receipt).to_contain_text(phase)
     expect(page.locator("#answer dl")).to_contain_text("rank-items-00001")
-    # Bars follow one another: each begins where the one before ends.
+    # Each bar starts where the one before it ends.
     starts = page.locator("#waterfall .bar").evaluate_all("bars => bars.map((bar) => bar.getBoundingClientRect().x)")
     assert starts == sorted(starts)
 
 
-def test_a_refusal_is_shown_as_it_is(page: Page):
-    """A problem document, as text."""
+def test_a_refusal_is_shown_as_text(page: Page):
+    """The page shows a problem document as text, without interpreting markup."""
     page.get_by_label("User").fill("<b>x</b>")
     page.get_by_label("How many").evaluate("input => input.removeAttribute('max')")
     page.get_by_label("How many").fill("999")
@@ -107,8 +107,8 @@ def test_a_refusal_is_shown_as_it_is(page: Page):
     assert page.locator("#answer b").count() == 0
 
 
-def test_it_paints_from_little(browser: Browser, up: tuple[str, int]):
-    """At most 100 KB, all from one place."""
+def test_the_page_loads_little(browser: Browser, up: tuple[str, int]):
+    """The page loads at most 100 KB, all from the dashboard."""
     received: dict[str, int] = {}
     page = browser.new_page()
     page.on("response", lambda answer: received.update({answer.url: len(answer.body())}))
@@ -121,8 +121,8 @@ def test_it_paints_from_little(browser: Browser, up: tuple[str, int]):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_fits_and_can_be_read(browser: Browser, up: tuple[str, int], tmp_path: Path, size: str, scheme: str):
-    """No sideways scrolling, and contrast of at least 4.5 for every text, on a desktop and on a phone, light and dark."""
+def test_the_page_fits_and_is_readable(browser: Browser, up: tuple[str, int], tmp_path: Path, size: str, scheme: str):
+    """On desktop and phone, light and dark, the page does not scroll sideways and every text has a contrast of 4.5."""
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(f"{up[0]}/_dashboard")
@@ -134,7 +134,7 @@ def test_it_fits_and_can_be_read(browser: Browser, up: tuple[str, int], tmp_path
     page.close()
 
 
-# Texts whose colour is too close to what is behind them. Source: WCAG 2.2, contrast ratio and relative luminance.
+# Returns the texts whose contrast is too low. Source: WCAG 2.2, contrast ratio and relative luminance.
 CONTRAST = """() => {
   const luminance = ([r, g, b]) => {
     const linear = [r, g, b].map((c) => (c /= 255, c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));

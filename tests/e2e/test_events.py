@@ -1,4 +1,4 @@
-"""Events through the whole pipeline on this machine: broker, Triggers, functions, store."""
+"""Events through the whole local pipeline: broker, Triggers, functions, store."""
 
 import asyncio
 import json
@@ -31,19 +31,19 @@ SEEN = {"user_id": "user_7", "kind": "view", "item_id": "item_1"}
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def store(request: pytest.FixtureRequest) -> str:
-    """Which kind of feature store."""
+    """Return the kind of feature store."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def folder(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state directory."""
+    """Return the state directory."""
     return tmp_path_factory.mktemp(f"events-{store}")
 
 
 @pytest.fixture(scope="module")
 def pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
-    """The pipeline on that store, extract_features twice."""
+    """Start the pipeline on that store, with two instances of extract_features."""
     with kills.chaos_pipeline(folder, store) as running:
         yield running
 
@@ -59,7 +59,7 @@ def trigger(pipeline: Pipeline, name: str = "interactions") -> dict[str, Any]:
 def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
+        assert time.monotonic() < deadline, "the condition did not hold within 30 s"
         time.sleep(0.02)
 
 
@@ -69,8 +69,8 @@ def recommend(pipeline: Pipeline, user: str, top_k: int) -> list[str]:
     return [each["item_id"] for each in answer["recommendations"]]
 
 
-def test_an_interaction_shows_in_the_next_recommendation(pipeline: Pipeline, folder: Path) -> None:
-    """As soon as the event is delivered: the item has left the list, and others like it have risen."""
+def test_an_interaction_changes_the_next_recommendation(pipeline: Pipeline, folder: Path) -> None:
+    """After the delivery of a purchase, its item is not recommended and more items of its category are."""
     (model,) = (folder / "models").iterdir()
     category = {item["item_id"]: item["category"] for item in json.loads((model / ITEMS).read_text())}
     before = recommend(pipeline, "user_of_this_test", 20)
@@ -99,10 +99,10 @@ def test_an_interaction_shows_in_the_next_recommendation(pipeline: Pipeline, fol
         ({}, b"x" * 3_000_000, 413, "bytes"),
     ],
 )
-def test_what_is_no_event_is_refused_by_the_broker(
+def test_the_broker_refuses_invalid_events(
     pipeline: Pipeline, headers: dict[str, str], body: bytes, status: int, reason: str
 ) -> None:
-    """4xx with the reason, and the broker keeps nothing of it."""
+    """The broker answers 4xx with the reason and keeps nothing of the event."""
     before = pipeline.events()
     answer = post(pipeline, body, "refused", **headers)
     assert answer.status_code == status
@@ -124,10 +124,8 @@ def test_what_is_no_event_is_refused_by_the_broker(
         ("large", json.dumps(SEEN | {"user_id": "u" * 1_000_000}).encode(), 413, "body-too-large"),
     ],
 )
-def test_data_nobody_can_count_are_a_dead_letter_once(
-    pipeline: Pipeline, name: str, body: bytes, code: int, reason: str
-) -> None:
-    """The broker takes the event, extract_features refuses it with 4xx: one attempt, one letter that says why."""
+def test_invalid_data_becomes_a_dead_letter(pipeline: Pipeline, name: str, body: bytes, code: int, reason: str) -> None:
+    """The broker accepts the event, extract_features refuses it with 4xx, and one attempt leaves one dead letter."""
     before = trigger(pipeline)
     assert post(pipeline, body, f"dead-{name}").status_code == 202
     eventually(lambda: trigger(pipeline)["dead"] == before["dead"] + 1)
@@ -137,8 +135,8 @@ def test_data_nobody_can_count_are_a_dead_letter_once(
     assert reason in letter["failure"]["reason"]
 
 
-def test_the_verbs(pipeline: Pipeline, folder: Path) -> None:
-    """send-event posts one, events shows it, redrive delivers a dead letter again."""
+def test_the_event_verbs_send_list_and_redrive(pipeline: Pipeline, folder: Path) -> None:
+    """`send-event` posts an event, `events` lists dead letters, and `redrive` delivers one again."""
     state = ["--state-dir", str(folder)]
     sent = json.loads(
         verb("send-event", "--user", "user_9", "--kind", "purchase", "--item", "item_9", "--json", *state).stdout
@@ -156,15 +154,19 @@ def test_the_verbs(pipeline: Pipeline, folder: Path) -> None:
     eventually(lambda: trigger(pipeline, "recommendation-requests")["delivered"] == delivered + 1)
 
 
-def test_the_broker_hears_what_was_shown(pipeline: Pipeline) -> None:
-    """With a sink, `recommendation.served.v1` follows every answer; here no Trigger wants it."""
+def test_the_broker_receives_served_events(pipeline: Pipeline) -> None:
+    """With a sink, recommend sends `recommendation.served.v1` after each answer; no Trigger wants it here."""
     before = pipeline.events()["unwanted"]
     recommend(pipeline, "user_1", 5)
     eventually(lambda: pipeline.events()["unwanted"] > before)
 
 
-def test_killed_at_random_nothing_is_lost_and_nothing_counted_twice(pipeline: Pipeline, store: str) -> None:
-    """Every user's record is what the events say, while broker and instances die; full size: tools.chaos.kills."""
+def test_random_kills_lose_and_repeat_no_event(pipeline: Pipeline, store: str) -> None:
+    """
+    Every user's record matches the events although broker and instances are killed.
+
+    tools.chaos.kills runs this at full size.
+    """
     dead = trigger(pipeline)["dead"]
     outcome = asyncio.run(kills.run(pipeline, store=store, events=2000, users=100, senders=16, seed=3))
     assert outcome.kills
@@ -174,8 +176,12 @@ def test_killed_at_random_nothing_is_lost_and_nothing_counted_twice(pipeline: Pi
 
 @needs_redis
 @pytest.mark.parametrize("mode", ["stop", "kill"])
-def test_without_its_store_recommend_answers_and_events_wait(mode: str, tmp_path: Path) -> None:
-    """Degraded answers, no lost event, and everything counted once when Redis is back; full size: tools.chaos.outage."""
+def test_an_outage_of_the_store_loses_no_event(mode: str, tmp_path: Path) -> None:
+    """
+    While Redis is down, recommend gives degraded answers and events wait; each is counted once after the outage.
+
+    tools.chaos.outage runs this at full size.
+    """
     with redis_running(tmp_path) as redis, pipeline_running(tmp_path, redis_url=redis.url) as pipeline:
         outcome = asyncio.run(outage.run(pipeline, redis, mode=mode, seconds=3.0, rate=20.0))
     assert outcome.nothing_lost, outcome

@@ -1,4 +1,4 @@
-"""The verbs that load a pipeline and plan for it, against one with the tutorial's pretended costs."""
+"""The verbs `load` and `plan` on a pipeline with the tutorial's simulated costs."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from tests.running import ROOT, take_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
 
-# What is shown here is not speed: a busy machine may take its time.
+# These tests do not measure speed, so the limits leave room for a busy machine.
 PATIENT = {"MAX_P50_MS": "9000", "MAX_P99_MS": "9000", "MAX_FAIL_RATIO": "0.2", "MAX_DEGRADED_RATIO": "0.5"}
-# Pretended latency dominates, so what is measured depends little on what else the machine does.
+# The simulated latency dominates, so other load on the machine hardly changes the measurement.
 MAX_BATCH_SIZE, INSTANCES, BATCH_MS = 4, 2, 300
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A running pipeline, and the verbs on it."""
+    """A running pipeline, and the verbs applied to it."""
 
     state: Path
     port: int
@@ -51,8 +51,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     started.verb("down")
 
 
-def test_a_spike_scales_out_in_the_report(pipeline, tmp_path):
-    """Under a spike the report's data show the instances of the ranker rise above one, and its pictures are there."""
+def test_a_spike_scales_out(pipeline, tmp_path):
+    """Under a spike the report shows more than one instance of the ranker, and contains its pictures."""
     result, said = pipeline.load(tmp_path, "--shape", "spike", "--users", "60", "--duration", "24", **PATIENT)
     assert said.startswith("PASS: ")
     assert re.search(r"rank-items 1 to [2-5] instances", said)
@@ -68,8 +68,8 @@ def test_a_spike_scales_out_in_the_report(pipeline, tmp_path):
     assert (tmp_path / "report.html").read_text().count("<svg") == 8
 
 
-def test_an_open_loop_sends_what_is_due(pipeline, tmp_path):
-    """Requests come at the rate that was asked for, whatever the answers take."""
+def test_an_open_loop_keeps_its_rate(pipeline, tmp_path):
+    """Requests are sent at the requested rate, independent of the latency of the answers."""
     result, said = pipeline.load(tmp_path, "--rate", "20", "--arrivals", "constant", "--duration", "6", **PATIENT)
     assert said.startswith("PASS: ")
     assert result["summary"]["requests"] == 119
@@ -78,46 +78,46 @@ def test_an_open_loop_sends_what_is_due(pipeline, tmp_path):
 
 
 def test_a_broken_limit_fails(pipeline, tmp_path):
-    """A latency that nobody could keep makes the verb fail, and the verdict names the limit."""
+    """A latency limit that cannot be met makes the verb fail with a verdict that names the limit."""
     result, said = pipeline.load(tmp_path, "--users", "2", "--duration", "3", "--no-events", status=1, MAX_P99_MS="1")
     assert said.startswith("FAIL: MAX_P99_MS ")
     assert not result["run"]["events"]
     assert "FAIL: MAX_P99_MS" in (tmp_path / "report.html").read_text()
 
 
-def test_a_wrong_limit_is_one_sentence(pipeline):
-    """A limit that is no number is refused before anything is sent."""
+def test_an_invalid_limit_is_refused(pipeline):
+    """A limit that is not a number is refused before any request."""
     assert "MAX_P99_MS" in pipeline.verb("load", "--duration", "1", status=2, MAX_P99_MS="fast").stderr
 
 
 @pytest.mark.parametrize("words", [["load", "--duration", "1"], ["plan", "--rps", "10", "--p99-ms", "500"]])
-def test_without_a_pipeline_the_start_is_told(words, tmp_path):
-    """Where nothing answers, one line says so and how to start it."""
+def test_a_missing_pipeline_is_an_error(words, tmp_path):
+    """The verb says that nothing answers and names the command that starts the pipeline."""
     nowhere = Pipeline(tmp_path, take_port())
     told = nowhere.verb(*words, "--port", str(nowhere.port), status=2).stderr.strip()
     assert told.splitlines()[-1].startswith(f"nothing answers at http://127.0.0.1:{nowhere.port}")
     assert "./run.sh up --detach" in told
 
 
-def test_something_else_is_no_pipeline(pipeline):
-    """A door that answers, but is not recommend, is told apart."""
+def test_another_service_is_not_a_pipeline(pipeline):
+    """The verb refuses a URL that answers but is not recommend."""
     status = json.loads(pipeline.verb("status", "--json").stdout)
     url = status["services"]["rank-items"]["url"]
     assert "is not the pipeline" in pipeline.verb("load", "--url", url, "--duration", "1", status=2).stderr
 
 
-def test_a_goal_out_of_reach_is_told(pipeline):
-    """A latency below that of a lone request has no plan; the reason comes with figures."""
+def test_an_unreachable_goal_is_refused(pipeline):
+    """A latency goal below that of a single request has no plan, and the error gives figures."""
     words = ["plan", "--rps", "10", "--p99-ms", "20", "--levels", "1,2", "--step-s", "1"]
     assert "cannot be kept" in pipeline.verb(*words, status=1).stderr
 
 
-def test_the_plan_predicts_what_is_measured(pipeline):
+def test_the_plan_predicts_the_measured_ceiling(pipeline):
     """
-    The ceiling predicted from a few callers is within 20 % of what many callers then get.
+    The ceiling predicted from a few callers is within 20 % of the throughput of many callers.
 
-    The sweep never fills the pipeline, so the prediction comes from the fitted cost of a batch, the largest batch and
-    the number of rankers, not from having seen the ceiling.
+    The sweep never saturates the pipeline, so the prediction uses the fitted cost of a batch, the largest batch and the
+    number of rankers.
     """
     settings: dict[str, dict[str, float]] = {
         "rank-items": {
@@ -144,13 +144,13 @@ def test_the_plan_predicts_what_is_measured(pipeline):
         if abs(predicted / measured - 1) <= 0.2:
             break
     else:
-        raise AssertionError(f"predicted and measured: {compared}")
+        raise AssertionError(f"the predicted rate differs by more than 20 % from the measured rate: {compared}")
     assert set(plan["components"]) == {"recommend", "extract-features", "rank-items"}
     assert plan["predicted"]["p99_ms"] <= 5000
 
 
 def measure(port: int, *, callers: int) -> float:
-    """Return the recommendations a second that so many callers get, by a generator of its own."""
+    """Return the recommendations per second that *callers* callers get, measured by a separate generator."""
     assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_1"}).status_code == 200
     command = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(port), "--callers", str(callers)]
     ended = subprocess.run([*command, "--seconds", "8"], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The commands of the README, as a newcomer types them."""
+"""The commands of the README, typed as a newcomer types them."""
 
 import json
 import socket
@@ -26,15 +26,15 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     assert_none_left(state)
 
 
-def test_it_answers(up):
-    """What was started answers the request of the README."""
+def test_the_pipeline_answers(up):
+    """The running pipeline answers the request of the README."""
     _, port = up
     answer = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_42", "top_k": 5})
     assert len(answer.json()["recommendations"]) == 5
 
 
 def test_recommend_prints_titles(up):
-    """The verb for people shows titles and categories."""
+    """The verb `recommend` prints titles and categories, and one sentence for an invalid argument."""
     state, port = up
     shown = verb("recommend", "user_42", "--top-k", "3", "--port", str(port), "--state-dir", str(state)).stdout
     assert len(shown.splitlines()) == 3
@@ -48,8 +48,8 @@ def test_recommend_prints_titles(up):
     )
 
 
-def test_status_names_the_services(up):
-    """Status for machines has every service with its revisions and instances."""
+def test_status_lists_the_services(up):
+    """The JSON status contains every service with its revisions and instances."""
     state, _ = up
     services = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
     assert set(services) == {"extract-features", "rank-items", "recommend"}
@@ -58,21 +58,21 @@ def test_status_names_the_services(up):
         assert (revision["ready"], revision["desired"], revision["traffic_percent"]) == (1, 1, 100)
 
 
-def test_doctor_finds_nothing(up):
-    """On a healthy pipeline every line of doctor is ok."""
+def test_doctor_finds_no_fault(up):
+    """Every line of doctor is ok for a healthy pipeline."""
     state, port = up
     report = verb("doctor", "--state-dir", str(state), "--port", str(port)).stdout
     assert all(line.startswith("ok") for line in report.splitlines()), report
 
 
-def test_a_second_up_is_told_about_the_first(up):
-    """Starting again on the same state says that it is running."""
+def test_a_second_up_is_refused(up):
+    """A second `up` on the same state directory reports that a platform is running."""
     state, _ = up
     assert "running" in verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(state), status=1).stderr
 
 
-def test_a_taken_port_is_noticed_before_the_training(tmp_path):
-    """A port that is taken ends the start with one line that names it; nothing was trained."""
+def test_a_taken_port_is_an_error_before_the_training(tmp_path):
+    """`up` ends with one line that names the taken port, and trains nothing."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = verb("up", "--detach", "--port", port, "--state-dir", str(tmp_path), status=1)
@@ -81,8 +81,8 @@ def test_a_taken_port_is_noticed_before_the_training(tmp_path):
     assert not (tmp_path / "current.json").exists()
 
 
-def test_a_broken_artefact_is_one_sentence(up, tmp_path):
-    """An artefact that was tampered with is named before anything starts, by up and by doctor."""
+def test_a_damaged_artefact_is_an_error(up, tmp_path):
+    """`up` and doctor name a modified artefact before anything starts."""
     state, _ = up
     current = json.loads((state / "current.json").read_text())
     (tmp_path / "stores").symlink_to(state / "stores")
@@ -108,13 +108,13 @@ def test_a_broken_artefact_is_one_sentence(up, tmp_path):
         (["recommend", "user_42", "--url", "nope"], "is not a URL"),
     ],
 )
-def test_wrong_words_are_explained(words, says):
-    """A verb or a value that does not exist is one sentence."""
+def test_invalid_words_are_explained(words, says):
+    """An unknown verb or an invalid value causes one sentence."""
     assert says in verb(*words, status=2).stderr
 
 
-def test_no_python_is_one_sentence(tmp_path):
-    """Where no Python is new enough, that is what is said."""
+def test_a_missing_python_is_an_error(tmp_path):
+    """The script reports that no Python is new enough."""
     for tool in ("bash", "dirname", "env", "cksum", "cat", "grep"):
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
     copy = tmp_path / "project"
@@ -130,8 +130,8 @@ def test_no_python_is_one_sentence(tmp_path):
     assert ended.stderr.startswith("Python 3.11 or newer is needed")
 
 
-def test_training_on_a_file_serves_its_users(tmp_path):
-    """Train on a file, start, and its users are served what they have not had."""
+def test_users_of_a_file_are_served(tmp_path):
+    """After training on a file, its users are recommended the items that they have not consumed."""
     rows = [f"u{user},i{(user % 4) * 10 + item},1.0,{1_700_000_000 + item}" for user in range(40) for item in range(8)]
     file = tmp_path / "mine.csv"
     file.write_text("user_id,item_id,weight,timestamp\n" + "\n".join(rows) + "\n")
@@ -147,8 +147,8 @@ def test_training_on_a_file_serves_its_users(tmp_path):
         verb("down", "--state-dir", str(state))
 
 
-def test_evaluating_what_is_served(tmp_path):
-    """Train on four fifths, start, ask: not one list differs from the model's own, and a picture is drawn."""
+def test_a_served_model_can_be_evaluated(tmp_path):
+    """After training on four fifths no served list differs from the model's, and the verb draws a picture."""
     state, port = tmp_path / "state", take_port()
     verb("train", "--holdout", "temporal", "--state-dir", str(state))
     verb("up", "--detach", "--tls", "--port", str(port), "--state-dir", str(state))
@@ -162,15 +162,15 @@ def test_evaluating_what_is_served(tmp_path):
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_loop_closes(up):
-    """Events become features, features and histories a new model, and an update of rank_items serves it."""
+def test_events_lead_to_a_new_served_model(up):
+    """Events change features and histories, `train --from-store` makes a model of them, and an update serves it."""
     state, port = up
     place = ("--state-dir", str(state))
     urls = {
         name: verb("kn", "service", "describe", name, "-o", "url", *place).stdout.strip()
         for name in ("extract-features", "rank-items")
     }
-    # Two items no model has heard of, had by the same hundred users.
+    # Two items that are in no model are bought by the same hundred users.
     for number, item in enumerate(f"new_{n % 2}" for n in range(200)):
         headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/e2e"}
         data = {"user_id": f"user_{number // 2 + 1}", "kind": "purchase", "item_id": item}
@@ -190,14 +190,14 @@ def test_the_loop_closes(up):
     assert after["model"]["version"] != before["model"]["version"]
     assert after["model"]["version"] in trained
     assert after["items"][0]["item_id"] == "new_1"
-    # Who had both is offered neither, and everybody is still answered.
+    # A user who bought both is offered neither, and the pipeline still answers.
     shown = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_7", "top_k": 100}).json()["recommendations"]
     assert len(shown) == 100
     assert not {"new_0", "new_1"} & {each["item_id"] for each in shown}
 
 
 def test_a_malformed_file_changes_nothing(up, tmp_path):
-    """A bad line is named with file, line and reason, and what was current stays so."""
+    """The error names file, line and reason, and the current state stays."""
     state, _ = up
     before = sorted(path.name for path in state.rglob("*") if path.suffix == ".db")
     file = tmp_path / "bad.csv"

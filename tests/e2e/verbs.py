@@ -1,4 +1,4 @@
-"""The verbs of run.sh, and what they leave behind."""
+"""The verbs of run.sh, and the processes they start."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def processes_of(state: Path) -> list[psutil.Process]:
-    """Every process that was given this state directory."""
+    """Return every process that has this state directory in its arguments or environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -32,7 +32,7 @@ def processes_of(state: Path) -> list[psutil.Process]:
 
 
 def assert_none_left(state: Path) -> None:
-    """Nothing that was given this state directory lives; what has ended may be seen for a moment longer."""
+    """Assert that no process of this state directory remains; allow a moment for those that just ended."""
     deadline = time.monotonic() + 2
     while left := processes_of(state):
         assert time.monotonic() < deadline, left
@@ -40,13 +40,13 @@ def assert_none_left(state: Path) -> None:
 
 
 def status_of(state: Path) -> dict[str, Any]:
-    """The services of the platform as `status --json` tells."""
+    """Return the services in `status --json`."""
     services: dict[str, Any] = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
     return services
 
 
 def instances_of(state: Path, service: str) -> list[dict[str, Any]]:
-    """The ready instances of the revisions that take traffic."""
+    """Return the ready instances of the revisions with traffic."""
     revisions = status_of(state)[service]["revisions"]
     serving = [revision for revision in revisions if revision["traffic_percent"]]
     return [each for revision in serving for each in revision["instances"] if each["state"] == "ready"]

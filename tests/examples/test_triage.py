@@ -1,4 +1,4 @@
-"""The pipeline of another domain: two models in parallel, then a combiner, on the same chassis and platform."""
+"""A pipeline of another domain on the same chassis and platform: two models in parallel, then a combiner."""
 
 import os
 import signal
@@ -27,20 +27,20 @@ TEXTS = [
 ]
 
 
-def test_a_batch_labels_each_text_as_alone():
-    """The classifier gives a text the same label and probability in a batch as alone."""
+def test_a_batch_equals_single_texts():
+    """The classifier gives a text the same label and probability alone and in a batch."""
     model = train("topic")
     assert model.classify(TEXTS) == [label for text in TEXTS for label in model.classify([text])]
 
 
 def test_the_models_learn_from_the_messages():
-    """Both classifiers label messages that they have not been trained on."""
+    """Both classifiers give new messages the right labels."""
     assert [label.name for label in train("topic").classify(TEXTS[:3])] == ["billing", "delivery", "technical"]
     assert [label.name for label in train("urgency").classify(TEXTS[:3])] == ["high", "low", "high"]
 
 
-def test_a_missing_model_makes_the_answer_poorer():
-    """Without a topic a message goes to the front desk, without an urgency it counts as urgent."""
+def test_a_missing_model_degrades_the_answer():
+    """A message without a topic goes to the front desk, and a message without an urgency counts as urgent."""
     billing, low = Label("billing", 0.9), Label("low", 0.8)
     assert combine(billing, low) == {"team": "accounts", "priority": 2, "topic": billing, "urgency": low}
     assert combine(None, low)["team"] == "front-desk"
@@ -50,7 +50,7 @@ def test_a_missing_model_makes_the_answer_poorer():
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The example, run from its manifests by localkn; its address and state directory."""
+    """Run the example from its manifests with localkn; yield its address and state directory."""
     state, port = tmp_path_factory.mktemp("triage") / "state", free_port()
     manifests = ["--manifests", str(EXAMPLE / "knative/services.yaml")]
     manifests += ["--commands", str(EXAMPLE / "knative/commands.yaml")]
@@ -69,8 +69,8 @@ def ask(url: str, text: str) -> Any:
     return answer.json() | {"status": answer.status_code}
 
 
-def test_it_answers_from_its_manifests(platform):
-    """A message is answered with a team and a priority; a bad one with its faults."""
+def test_the_example_answers_from_its_manifests(platform):
+    """The answer to a message is a team and a priority, and the answer to an invalid message its faults."""
     url, _ = platform
     answer = ask(url, TEXTS[0])
     assert (answer["team"], answer["priority"], answer["status"]) == ("accounts", 1, 200)
@@ -80,7 +80,7 @@ def test_it_answers_from_its_manifests(platform):
 
 
 def test_a_killed_model_is_replaced(platform):
-    """While a killed model is away its answers are degraded; then they are whole again."""
+    """Answers are degraded while a killed model is missing, and complete after its replacement."""
     url, state = platform
     topic = control.call(StateDirectory(state).socket("control"), "status")["services"]["topic"]
     os.kill(topic["revisions"][0]["instances"][0]["pid"], signal.SIGKILL)

@@ -13,7 +13,7 @@ from functions.recommend.call_batching import CallBatcher
 
 
 class Hop:
-    """Upper-cases what it is sent, once *release* is set."""
+    """Return each query in upper case, once *release* is set."""
 
     def __init__(self) -> None:
         self.requests: list[list[str]] = []
@@ -40,16 +40,16 @@ def ask(batcher: CallBatcher[str, str], query: str, seconds: float = 5.0) -> "as
     return asyncio.create_task(batcher([query], call=call, within_s=seconds))
 
 
-async def test_a_lone_call_goes_alone():
-    """One query is one request, with the hop's own receipt."""
+async def test_a_single_call_is_sent_alone():
+    """One query is one request, and its answer carries the hop's own receipt."""
     hop = Hop()
     answer = await ask(CallBatcher(hop, limits=limits()), "a")
     assert answer == HopAnswer(["A"], 0.5, {"total": 0.25}, {"rev": "r"})
     assert hop.requests == [["a"]]
 
 
-async def lonely(hop: Hop, *, slots: int = 1) -> CallBatcher[str, str]:
-    """Return a batcher whose last caller met nobody."""
+async def after_a_single_call(hop: Hop, *, slots: int = 1) -> CallBatcher[str, str]:
+    """Return a batcher whose last call was sent alone."""
     batcher = CallBatcher(hop, limits=limits(slots=slots))
     await ask(batcher, "first")
     hop.requests.clear()
@@ -57,10 +57,10 @@ async def lonely(hop: Hop, *, slots: int = 1) -> CallBatcher[str, str]:
     return batcher
 
 
-async def test_whoever_follows_a_lone_call_does_not_look_around(turns):
-    """It is sent within its caller's own turn; company that comes later is waited for as ever."""
+async def test_a_call_after_a_single_call_is_sent_immediately(turns):
+    """The batcher sends the second call in its caller's turn, and groups the calls that arrive afterwards."""
     hop = Hop()
-    batcher = await lonely(hop)
+    batcher = await after_a_single_call(hop)
     hop.release.clear()
     alone = ask(batcher, "a")
     await asyncio.sleep(0)
@@ -76,10 +76,10 @@ async def test_whoever_follows_a_lone_call_does_not_look_around(turns):
 
 
 @pytest.mark.parametrize("ending", ["failed", "late", "cancelled"])
-async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
-    """Its error is its caller's; the next one is served."""
+async def test_a_failed_single_call_frees_its_slot(turns, ending):
+    """Only the caller of the failed call sees the error, and the next call is served."""
     hop = Hop()
-    batcher = await lonely(hop)
+    batcher = await after_a_single_call(hop)
     if ending == "failed":
         hop.error = DependencyError("down")
         with pytest.raises(DependencyError):
@@ -97,17 +97,17 @@ async def test_a_lone_call_that_ends_badly_leaves_its_slot(turns, ending):
     assert (await ask(batcher, "b")).value == ["B"]
 
 
-async def test_a_lone_call_without_time_is_not_sent():
-    """As one in company is not."""
+async def test_an_expired_single_call_is_not_sent():
+    """The coalescer does not send a single call whose deadline has passed."""
     hop = Hop()
-    batcher = await lonely(hop)
+    batcher = await after_a_single_call(hop)
     with pytest.raises(DeadlineExceededError):
         await ask(batcher, "a", 0.0)
     assert hop.requests == []
 
 
-async def test_calls_of_one_turn_go_together():
-    """What is asked at once is one request, and each gets its own answer."""
+async def test_simultaneous_calls_share_a_request():
+    """Calls of one turn share a request, and each gets its own answer."""
     hop = Hop()
     batcher = CallBatcher(hop, limits=limits(slots=16))
     answers = await asyncio.gather(*(ask(batcher, each) for each in "abc"))
@@ -115,8 +115,8 @@ async def test_calls_of_one_turn_go_together():
     assert hop.requests == [["a", "b", "c"]]
 
 
-async def test_while_slots_are_taken_calls_gather(turns):
-    """With every slot in flight the queue grows, and goes when one returns."""
+async def test_calls_queue_while_all_slots_are_taken(turns):
+    """Calls queue while every slot is in use and are sent when a slot is free."""
     hop = Hop()
     hop.release.clear()
     batcher = CallBatcher(hop, limits=limits(slots=2))
@@ -130,16 +130,16 @@ async def test_while_slots_are_taken_calls_gather(turns):
     assert hop.requests == [["a"], ["b"], ["c", "d"]]
 
 
-async def test_large_crowds_are_split():
-    """No request holds more than the limit."""
+async def test_a_request_holds_no_more_calls_than_the_limit():
+    """The coalescer splits more calls than the limit into several requests."""
     hop = Hop()
     batcher = CallBatcher(hop, limits=limits(slots=3))
     await asyncio.gather(*(ask(batcher, str(number)) for number in range(25)))
     assert [len(request) for request in hop.requests] == [10, 10, 5]
 
 
-async def test_a_failed_request_fails_those_in_it(turns):
-    """An error is everybody's who went together, and nobody else's."""
+async def test_a_failed_request_fails_every_call_in_it(turns):
+    """If a shared request fails, every call in it fails, and calls in other requests do not."""
     hop = Hop()
     hop.error = DependencyError("down")
     batcher = CallBatcher(hop, limits=limits())
@@ -149,8 +149,8 @@ async def test_a_failed_request_fails_those_in_it(turns):
     assert (await ask(batcher, "c")).value == ["C"]
 
 
-async def test_too_few_results_fail_everybody_at_once():
-    """Whoever runs the group has to answer each of it; where it does not, nobody waits for the deadline."""
+async def test_too_few_results_fail_the_whole_group():
+    """A group that returns too few results fails all its calls immediately, not at their deadline."""
 
     async def run(queries: Sequence[str], within_s: float) -> list[str]:
         return list(queries[1:])
@@ -160,8 +160,8 @@ async def test_too_few_results_fail_everybody_at_once():
     assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
 
 
-async def test_each_waits_no_longer_than_its_own_budget(turns):
-    """The request lives as long as its most patient caller; an impatient one leaves before."""
+async def test_each_call_keeps_its_own_deadline(turns):
+    """A shared request runs as long as its most patient caller waits; an impatient caller leaves earlier."""
     hop = Hop()
     hop.release.clear()
     batcher = CallBatcher(hop, limits=limits())
@@ -174,7 +174,7 @@ async def test_each_waits_no_longer_than_its_own_budget(turns):
 
 
 async def test_expired_and_cancelled_calls_are_not_sent(turns):
-    """What nobody waits for any more stays at home."""
+    """A queued call that expires or is cancelled is not sent."""
     hop = Hop()
     hop.release.clear()
     batcher = CallBatcher(hop, limits=limits())
@@ -191,8 +191,8 @@ async def test_expired_and_cancelled_calls_are_not_sent(turns):
     assert hop.requests == [["a"], ["d"]]
 
 
-async def test_a_request_nobody_waits_for_is_given_up(turns):
-    """When the last of those in a request has left, the request ends and its slot is free."""
+async def test_a_request_without_callers_is_cancelled(turns):
+    """When the last caller of a request leaves, the request is cancelled and its slot is free."""
     hop = Hop()
     hop.release.clear()
     batcher = CallBatcher(hop, limits=limits())
@@ -210,16 +210,16 @@ async def test_a_request_nobody_waits_for_is_given_up(turns):
     assert (await staying).value == ["C"]
 
 
-async def test_a_spent_budget_is_not_sent():
-    """A call whose budget is gone when its turn comes gets the error."""
+async def test_an_expired_call_is_not_sent():
+    """A call without time left fails with DeadlineExceededError and is not sent."""
     hop = Hop()
     with pytest.raises(DeadlineExceededError):
         await ask(CallBatcher(hop, limits=limits()), "a", -1.0)
     assert hop.requests == []
 
 
-async def test_a_full_queue_sheds(turns):
-    """Beyond its room the queue refuses."""
+async def test_a_full_queue_refuses_calls(turns):
+    """A call that finds the queue full is refused."""
     hop = Hop()
     hop.release.clear()
     batcher = CallBatcher(hop, limits=limits(room=1))

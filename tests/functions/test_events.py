@@ -1,4 +1,4 @@
-"""The event doors of the three functions."""
+"""The three functions as receivers of events."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def event(data: object, type_: str = events.INTERACTION, **changes: object) -> C
     return CloudEvent(**fields)  # type: ignore[arg-type]
 
 
-def carry(*sent: CloudEvent) -> Call:
+def make_call(*sent: CloudEvent) -> Call:
     if len(sent) == 1:
         headers, body = write_binary(sent[0]), sent[0].data
     else:
@@ -35,7 +35,7 @@ def carry(*sent: CloudEvent) -> Call:
     return Call(body, headers, "id", Receipt(0.0), Deadline.after(5))
 
 
-def replied(reply: Reply) -> CloudEvent:
+def reply_event(reply: Reply) -> CloudEvent:
     (read,) = read_events([(b"content-type", reply.content_type), *reply.headers], reply.body)
     return read
 
@@ -44,7 +44,7 @@ VIEW = {"user_id": "zoe", "kind": "view", "item_id": "item_1", "time": "2026-01-
 
 
 class TestInteraction:
-    """`interaction.v1` into extract_features."""
+    """extract_features receives `interaction.v1`."""
 
     @pytest.fixture
     def store(self) -> MemoryStore:
@@ -54,28 +54,28 @@ class TestInteraction:
     def handler(self, store: MemoryStore) -> ExtractFeatures:
         return ExtractFeatures(store, population=NOBODY, history_limit=10)
 
-    async def test_it_is_counted_and_answered_with_nothing(self, handler):
-        """An accepted event is an empty 202, and its effect is there with the answer."""
-        reply = await handler(carry(event(VIEW)))
+    async def test_an_interaction_is_applied_and_acknowledged(self, handler):
+        """An accepted event gets an empty 202, and its effect is visible as soon as the answer arrives."""
+        reply = await handler(make_call(event(VIEW)))
         assert (reply.status, reply.body) == (202, b"")
         answer = json.loads((await handler(Call(b'{"user_id":"zoe"}', [], "id", Receipt(0.0), Deadline.after(1)))).body)
         assert answer["history"] == ["item_1"]
         assert answer["as_of"] == "2026-01-01T00:00:00Z"
 
-    async def test_a_repeated_one_is_answered_alike(self, handler):
-        """A repeated delivery looks like the first and changes nothing."""
+    async def test_a_repeated_event_is_acknowledged(self, handler):
+        """A repeated delivery gets the same answer as the first and changes nothing."""
         for _ in range(3):
-            assert (await handler(carry(event(VIEW)))).status == 202
+            assert (await handler(make_call(event(VIEW)))).status == 202
         assert (handler.ingest.accepted, handler.ingest.repeated) == (1, 2)
 
     async def test_batches_are_all_or_nothing(self, handler, turns):
-        """One malformed event in a batch, and none of it is counted."""
+        """If one event of a batch is malformed, none is applied."""
         good = [event({**VIEW, "item_id": f"i{n}"}, id=str(n)) for n in range(5)]
-        assert (await handler(carry(*good))).status == 202
+        assert (await handler(make_call(*good))).status == 202
         assert handler.ingest.accepted == 5
         with pytest.raises(InvalidRequestError) as caught:
             await handler(
-                carry(
+                make_call(
                     event(VIEW, id="new"),
                     event(VIEW, type_="other", id="bad"),
                     event({**VIEW, "kind": "stare"}, id="worse"),
@@ -86,8 +86,8 @@ class TestInteraction:
         await turns()
         assert handler.ingest.accepted == 5
 
-    async def test_events_that_come_together_share_a_transaction(self):
-        """What comes while a transaction runs waits for one common next one."""
+    async def test_simultaneous_events_share_a_transaction(self):
+        """Events that arrive while a transaction runs are applied together in the next one."""
         groups: list[int] = []
 
         class Counting(MemoryStore):
@@ -96,11 +96,11 @@ class TestInteraction:
                 return await super().apply(interactions)
 
         handler = ExtractFeatures(Counting(), population=NOBODY, history_limit=10)
-        await handler(carry(*(event(VIEW, id=str(n)) for n in range(40))))
+        await handler(make_call(*(event(VIEW, id=str(n)) for n in range(40))))
         assert groups == [40]
 
-    async def test_a_batch_is_answered_when_all_of_it_has_ended(self):
-        """What goes wrong with one event does not leave others at work behind the answer."""
+    async def test_a_batch_is_answered_after_all_its_events_ended(self):
+        """When one event of a batch fails, the handler still waits for the others before it answers."""
 
         class Half(MemoryStore):
             async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -114,35 +114,35 @@ class TestInteraction:
         handler = ExtractFeatures(Half(), population=NOBODY, history_limit=10)
         requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in ("a", "bad", "b")]
         with pytest.raises(DependencyError):
-            await handler(carry(*requests))
+            await handler(make_call(*requests))
         assert done == ["a", "b"]
 
-    async def test_a_store_that_is_away_is_a_503(self):
-        """What may work later is a retryable error."""
+    async def test_an_unavailable_store_is_a_503(self):
+        """An unavailable store is a retryable error that does not reveal the store's address."""
 
-        class Away(MemoryStore):
+        class Unavailable(MemoryStore):
             async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
                 raise StoreUnavailableError("secret://host")
 
         with pytest.raises(DependencyError) as caught:
-            await ExtractFeatures(Away(), population=NOBODY, history_limit=1)(carry(event(VIEW)))
+            await ExtractFeatures(Unavailable(), population=NOBODY, history_limit=1)(make_call(event(VIEW)))
         assert "secret" not in str(caught.value.problem())
 
-    async def test_a_reply_tells_the_new_features(self, store):
-        """Where it is switched on the answer is an event with the features the interaction led to."""
+    async def test_a_reply_carries_the_new_features(self, store):
+        """With replies enabled, the answer is an event with the features after the interaction."""
         handler = ExtractFeatures(store, population=NOBODY, history_limit=10, reply_to_interactions=True)
-        reply = replied(await handler(carry(event(VIEW, extensions={"traceparent": "00-1"}))))
+        reply = reply_event(await handler(make_call(event(VIEW, extensions={"traceparent": "00-1"}))))
         assert (reply.type, reply.subject) == (events.UPDATED, "zoe")
         assert json.loads(reply.data)["history"] == ["item_1"]
         assert reply.extensions == {"causationid": "1", "correlationid": "1", "traceparent": "00-1"}
-        again = replied(await handler(carry(event(VIEW))))
+        again = reply_event(await handler(make_call(event(VIEW))))
         assert again.id == reply.id
 
     @pytest.mark.parametrize("type_", ["dev.recsys.interaction.v2", "x", events.EXTRACTED])
-    async def test_other_types_are_refused(self, handler, type_):
-        """An event nobody here knows will never work."""
+    async def test_unknown_event_types_are_refused(self, handler, type_):
+        """The handler refuses an event whose type it does not support."""
         with pytest.raises(InvalidRequestError) as caught:
-            await handler(carry(event(VIEW, type_=type_)))
+            await handler(make_call(event(VIEW, type_=type_)))
         assert caught.value.faults[0].path == "type"
 
     @pytest.mark.parametrize(
@@ -160,20 +160,20 @@ class TestInteraction:
             ([], ["$"]),
         ],
     )
-    def test_bad_data_is_refused_with_every_fault(self, data, paths):
-        """Data is checked like every body."""
+    def test_invalid_data_is_refused_with_every_fault(self, data, paths):
+        """The handler checks event data as strictly as a request body and names every fault."""
         with pytest.raises(InvalidRequestError) as caught:
             read_interaction(event(data))
         assert [fault.path for fault in caught.value.faults] == paths
 
-    def test_data_that_is_no_json(self):
-        """An empty or broken payload is told apart."""
+    def test_data_that_is_not_json_is_refused(self):
+        """Empty or malformed data raises NotJsonError."""
         for data in (b"", b"{", b"\xff"):
             with pytest.raises(NotJsonError):
                 read_interaction(event(data))
 
-    def test_times_come_from_the_data_or_the_event(self):
-        """The data's time counts, else the event's, else now; a session's end has no item."""
+    def test_the_time_comes_from_the_data_or_the_event(self):
+        """The time comes from the data, else from the event, else from the clock; the end of a session has no item."""
         told = CloudEvent("1", "/s", events.INTERACTION, data=json.dumps(VIEW).encode())
         assert read_interaction(told).time_us == 1_767_225_600_000_000
         (timed,) = read_events(
@@ -197,21 +197,21 @@ PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     ("found", "carried"),
     [(PARENT, {"traceparent": PARENT.decode()}), (b"00-1", {}), (b"", {}), (b"caf\xe9", {}), (b"a\tb", {})],
 )
-async def test_a_valid_trace_goes_on(found, carried):
+async def test_a_valid_trace_header_is_passed_on(found, carried):
     """A request's valid `traceparent` becomes an attribute of the reply; an invalid one is dropped."""
-    call = carry(event({"user_id": "zoe"}, type_=events.REQUESTED))
+    call = make_call(event({"user_id": "zoe"}, type_=events.REQUESTED))
     call = msgspec.structs.replace(call, span=PassOn([(b"traceparent", found)]))
-    reply = replied(await ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)(call))
+    reply = reply_event(await ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)(call))
     assert reply.extensions == {"causationid": "1", "correlationid": "1", **carried}
 
 
-async def test_the_first_step_of_a_sequence():
-    """`recommendation.requested.v1` into extract_features gives what rank_items needs."""
+async def test_extract_features_answers_a_recommendation_request():
+    """extract_features answers `recommendation.requested.v1` with the event that rank_items needs."""
     store = MemoryStore()
     await store.replace([UserRecord("zoe", "55+")], population=NOBODY)
     handler = ExtractFeatures(store, population=NOBODY, history_limit=10)
     request = event({"user_id": "zoe", "top_k": 3}, type_=events.REQUESTED, extensions={"correlationid": "c"})
-    reply = replied(await handler(carry(request)))
+    reply = reply_event(await handler(make_call(request)))
     assert reply.type == events.EXTRACTED
     assert json.loads(reply.data) == {
         "user_id": "zoe",
@@ -223,10 +223,10 @@ async def test_the_first_step_of_a_sequence():
     assert reply.extensions == {"causationid": "1", "correlationid": "c"}
 
 
-async def test_several_requests_in_a_batch_get_a_batch():
-    """Replies to a batch are a batch."""
+async def test_a_batch_of_requests_gets_a_batch_of_replies():
+    """The replies to a batch of events are one batch."""
     handler = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)
     requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in "ab"]
-    reply = await handler(carry(*requests))
+    reply = await handler(make_call(*requests))
     assert reply.content_type == b"application/cloudevents-batch+json"
     assert [each["subject"] for each in json.loads(reply.body)] == ["a", "b"]

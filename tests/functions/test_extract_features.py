@@ -39,8 +39,8 @@ async def handler() -> ExtractFeatures:
     return ExtractFeatures(store, population=POPULATION, history_limit=10)
 
 
-async def test_a_known_user(handler):
-    """Features come from the counters, history newest first, and the moment of the newest interaction."""
+async def test_a_known_user_gets_computed_features(handler):
+    """The answer holds computed features, the history newest first, and the time of the newest interaction."""
     reply = await handler(call({"user_id": "ann"}))
     assert json.loads(reply.body) == {
         "user_id": "ann",
@@ -55,8 +55,8 @@ async def test_a_known_user(handler):
     }
 
 
-async def test_an_unknown_user_is_no_error(handler):
-    """Nobody knows them: population defaults, no history, and a word that this is a cold start."""
+async def test_an_unknown_user_gets_population_defaults(handler):
+    """An unknown user gets the population defaults, an empty history and the cold-start flag."""
     assert json.loads((await handler(call({"user_id": "who"}))).body) == {
         "user_id": "who",
         "features": json.loads(
@@ -68,8 +68,8 @@ async def test_an_unknown_user_is_no_error(handler):
     }
 
 
-async def test_a_user_who_did_nothing_yet(handler):
-    """A profile without interactions is known, with zero counters."""
+async def test_a_user_without_interactions_is_known(handler):
+    """A user with a profile and no interactions has zero counters and no cold-start flag."""
     answer = json.loads((await handler(call({"user_id": "new"}))).body)
     assert answer["features"]["age_group"] == "55+"
     assert answer["features"]["engagement_score"] == 0.0
@@ -77,15 +77,15 @@ async def test_a_user_who_did_nothing_yet(handler):
     assert "cold_start" not in answer
 
 
-async def test_several_users_at_once(handler):
-    """The batch door answers in the order asked, each as alone."""
+async def test_a_batch_equals_single_requests(handler):
+    """A batch is answered in the order of its users, each as in a single request."""
     results = json.loads((await handler(call({"user_ids": ["who", "ann", "who"]}))).body)["results"]
     singles = [json.loads((await handler(call({"user_id": each}))).body) for each in ("who", "ann", "who")]
     assert results == singles
 
 
-async def test_the_history_is_cut():
-    """No more items go on than the limit says."""
+async def test_the_history_is_limited():
+    """The history holds no more items than the limit."""
     store = MemoryStore()
     await store.replace([ANN], population=NOBODY)
     limited = ExtractFeatures(store, population=NOBODY, history_limit=1)
@@ -96,14 +96,14 @@ async def test_the_history_is_cut():
     "body",
     [{}, {"user_id": ""}, {"user_ids": []}, {"user_ids": ["a", 1]}, {"user_ids": ["a"] * 257}, {"user_ids": "a"}],
 )
-async def test_bad_requests_are_refused(handler, body):
-    """What is not a user id, or a list of 1 to 256 of them, is a fault of the request."""
+async def test_invalid_requests_are_refused(handler, body):
+    """A request must hold one user id or a list of 1 to 256 user ids."""
     with pytest.raises(InvalidRequestError):
         await handler(call(body))
 
 
-async def test_a_store_that_fails_is_a_failed_dependency():
-    """A store that does not answer makes a retryable error without the store's own text."""
+async def test_a_failing_store_is_a_failed_dependency():
+    """A store failure is a retryable error that does not repeat the store's own text."""
 
     class Broken(MemoryStore):
         async def read(self, user_ids, *, history):
@@ -115,7 +115,7 @@ async def test_a_store_that_fails_is_a_failed_dependency():
 
 
 def test_settings_list_every_fault():
-    """All faults of the environment come at once."""
+    """The settings report all faults of the environment together."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(
             {"AUTH": "off", "HISTORY_LIMIT": "0", "PORT": "99999", "REQUEST_TIMEOUT_S": "20", "KEEP_ALIVE_S": "5"}
@@ -124,20 +124,20 @@ def test_settings_list_every_fault():
 
 
 @pytest.mark.parametrize(("window_s", "taken"), [("315360000", True), ("315360001", False), ("1e13", False)])
-def test_events_are_known_for_ten_years_at_most(window_s, taken):
-    """A window that a store's clock cannot be set back by is refused at the start, not at the first event."""
+def test_the_deduplication_window_is_ten_years_at_most(window_s, taken):
+    """A window longer than a store's clock can be set back is refused at startup, not at the first event."""
     with nullcontext() if taken else pytest.raises(SettingsError, match="EVENT_DEDUPLICATION_S"):
         Settings.from_env({"AUTH": "off", "FEATURE_STORE_URL": "memory:", "EVENT_DEDUPLICATION_S": window_s})
 
 
-def test_features_without_sessions():
-    """A user whose data has no sessions has no session length, and counts as having had one."""
+def test_a_user_without_sessions_has_no_session_length():
+    """A user without sessions has a session length of 0, and the engagement score assumes one session."""
     features = compute_features(UserRecord("a", "unknown", views=10))
     assert (features.avg_session_duration, features.engagement_score) == (0.0, 0.5)
 
 
 def test_population_defaults_are_averages():
-    """Unknown users get the mean, and the median of purchases; without anybody, zeros."""
+    """Unknown users get the mean of each feature and the median of purchases; an empty population gives zeros."""
     known = [
         Features(age_group="55+", avg_session_duration=seconds, total_purchases=bought, engagement_score=score)
         for seconds, bought, score in ((10.0, 0, 0.1), (20.0, 1, 0.2), (60.0, 50, 0.6))
@@ -148,8 +148,8 @@ def test_population_defaults_are_averages():
     assert population_defaults([]) == NOBODY
 
 
-def test_ages_fall_into_the_groups():
-    """Every age has exactly one of the named groups."""
+def test_every_age_belongs_to_one_group():
+    """Each age maps to one of the named age groups."""
     groups = [group_age(years) for years in range(120)]
     assert sorted(set(groups), key=groups.index) == list(AGE_GROUPS[:-1])
     assert (group_age(17), group_age(18), group_age(54), group_age(55)) == ("under-18", "18-24", "45-54", "55+")

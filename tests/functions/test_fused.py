@@ -15,8 +15,8 @@ async def send(handler: Handler, *, seconds: float = 1.0) -> HopAnswer[object]:
     return await FusedHop("hop", handler).send(b"[1]", call=call, within_s=0.5, decode=msgspec.json.decode)
 
 
-async def test_the_handler_gets_what_the_function_would_get():
-    """Body, headers, request id and the smaller of both budgets go in; value and receipt come out."""
+async def test_the_handler_gets_the_same_call_as_over_http():
+    """The handler gets the body, headers, request id and smaller budget; the caller gets the value and the receipt."""
 
     async def echo(call: Call) -> Reply:
         assert call.headers == [(b"traceparent", b"x")]
@@ -41,8 +41,8 @@ async def test_the_handler_gets_what_the_function_would_get():
     ],
     ids=str,
 )
-async def test_failures_mean_what_they_mean_over_http(raised, seen):
-    """A refusal is a failed dependency, a timeout a spent deadline."""
+async def test_failures_are_translated_as_over_http(raised, seen):
+    """A refusal becomes a failed dependency, and a timeout a spent deadline."""
 
     async def fail(call: Call) -> Reply:
         raise raised
@@ -51,8 +51,8 @@ async def test_failures_mean_what_they_mean_over_http(raised, seen):
         await send(fail)
 
 
-async def test_time_is_bounded():
-    """A handler that hangs is given up within the budget, and one without budget is not called."""
+async def test_a_handler_is_cancelled_at_its_deadline():
+    """A handler that hangs is cancelled when its budget is spent, and is not called without a budget."""
 
     async def hang(call: Call) -> Reply:
         await asyncio.Event().wait()
@@ -65,7 +65,7 @@ async def test_time_is_bounded():
 
 
 async def test_an_unreadable_answer_is_a_failed_dependency():
-    """What cannot be decoded is not passed on."""
+    """An answer that cannot be decoded raises DependencyError."""
 
     async def garble(call: Call) -> Reply:
         return Reply(b"<html>")

@@ -24,8 +24,8 @@ T = TypeVar("T")
 LIMITS = BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=100, slots=4)
 
 
-class Door:
-    """A hop that answers single and batch requests, and remembers the bodies."""
+class FakeHop:
+    """A hop that answers single and batch requests, and records their bodies."""
 
     def __init__(self, one: dict[str, object]) -> None:
         self.bodies: list[dict[str, list[object]]] = []
@@ -44,29 +44,29 @@ def make_call() -> Call:
 
 
 @pytest.mark.parametrize(("limits", "requests"), [(LIMITS, 1), (None, 3)])
-async def test_features_asked_for_at_once_are_one_request(limits, requests):
-    """Coalescing is what the limits say: with them three calls of a turn are one request, without them three."""
-    door = Door({"features": {}, "history": []})
-    source = FeatureSource(door, batch=limits)
+async def test_simultaneous_feature_calls_share_a_request(limits, requests):
+    """With limits, three simultaneous calls share a request; without limits, they are three requests."""
+    hop = FakeHop({"features": {}, "history": []})
+    source = FeatureSource(hop, batch=limits)
     answers = await asyncio.gather(*(source.fetch([user], call=make_call(), within_s=1) for user in "abc"))
-    assert len(door.bodies) == requests
+    assert len(hop.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("limits", "requests"), [(LIMITS, 1), (None, 3)])
-async def test_rankings_asked_for_at_once_are_one_request(limits, requests):
-    """The same for rank_items."""
-    door = Door({"items": []})
-    ranking = Ranking(door, batch=limits)
+async def test_simultaneous_ranking_calls_share_a_request(limits, requests):
+    """With limits, three simultaneous calls to rank_items share a request; without limits, they are three requests."""
+    hop = FakeHop({"items": []})
+    ranking = Ranking(hop, batch=limits)
     one = RankCall(msgspec.Raw(b"{}"), msgspec.Raw(b"[]"), 5)
     answers = await asyncio.gather(*(ranking.rank([one], call=make_call(), within_s=1) for _ in "abc"))
-    assert len(door.bodies) == requests
+    assert len(hop.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
     assert ranking.waiting() == 0
 
 
-class RankDoor:
-    """rank_items that answers each request with its own history as items, once *release* is set; some bodies fail."""
+class FakeRanking:
+    """A fake rank_items that answers with each request's history once *release* is set, and fails for some bodies."""
 
     def __init__(self, *failing: str) -> None:
         self.sizes: list[int] = []
@@ -101,7 +101,7 @@ def long_call(name: str, size: int = 1000) -> RankCall:
     return RankCall(msgspec.Raw(b"{}"), msgspec.Raw(msgspec.json.encode([name, "x" * size])), 5)
 
 
-def told(answer: HopAnswer[list[hops.RankOutcome]]) -> list[str]:
+def first_items(answer: HopAnswer[list[hops.RankOutcome]]) -> list[str]:
     return [
         each.code if isinstance(each, ServingError) else msgspec.json.decode(each.items)[0] for each in answer.value
     ]
@@ -109,86 +109,86 @@ def told(answer: HopAnswer[list[hops.RankOutcome]]) -> list[str]:
 
 @pytest.fixture
 def short_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three calls of some thousand bytes fit into a request."""
+    """Limit requests to 4,000 bytes, which is room for three calls."""
     monkeypatch.setattr(hops, "MAX_REQUEST_BYTES", 4000)
 
 
 @pytest.mark.usefixtures("short_requests")
-async def test_what_is_too_long_for_one_request_is_several():
-    """Calls stay in order, no request is longer than the limit, and the receipt is that of the slowest."""
-    door = RankDoor()
+async def test_a_long_request_is_split():
+    """The parts keep the order of the calls and the size limit, and the receipt is that of the slowest part."""
+    hop = FakeRanking()
     names = [f"u{number}" for number in range(10)]
-    answer = await Ranking(door).rank([long_call(name) for name in names], call=make_call(), within_s=1)
-    assert told(answer) == names
-    assert sorted(door.counts) == [1, 3, 3, 3]
-    assert max(door.sizes) <= 4000
+    answer = await Ranking(hop).rank([long_call(name) for name in names], call=make_call(), within_s=1)
+    assert first_items(answer) == names
+    assert sorted(hop.counts) == [1, 3, 3, 3]
+    assert max(hop.sizes) <= 4000
     assert answer.durations == {"total": 4.0}
     assert 0 < answer.spent_s < 1
 
 
 @pytest.mark.usefixtures("short_requests")
-async def test_parts_fail_on_their_own():
-    """A request that fails is the error of the calls in it and of no others; where all fail the error is raised."""
+async def test_parts_fail_independently():
+    """When a part fails, only its calls fail; when every part fails, the whole call does."""
     calls = [long_call(f"u{number}") for number in range(7)]
-    answer = await Ranking(RankDoor("u4")).rank(calls, call=make_call(), within_s=1)
-    assert told(answer) == ["u0", "u1", "u2", *["dependency-failed"] * 3, "u6"]
+    answer = await Ranking(FakeRanking("u4")).rank(calls, call=make_call(), within_s=1)
+    assert first_items(answer) == ["u0", "u1", "u2", *["dependency-failed"] * 3, "u6"]
     with pytest.raises(DependencyError):
-        await Ranking(RankDoor("u")).rank(calls, call=make_call(), within_s=1)
+        await Ranking(FakeRanking("u")).rank(calls, call=make_call(), within_s=1)
 
 
 @pytest.mark.usefixtures("short_requests")
-async def test_parts_are_sent_some_at_a_time(turns):
-    """Few are under way at once, each has what is left of the time, and a caller who leaves ends them all."""
-    door = RankDoor()
-    door.release.clear()
-    ranking, calls = Ranking(door), [long_call("a", 3000)] * 20
+async def test_parts_are_sent_with_limited_concurrency(turns):
+    """Few parts are in flight at a time, each gets the time left, and cancelling the call cancels all parts."""
+    hop = FakeRanking()
+    hop.release.clear()
+    ranking, calls = Ranking(hop), [long_call("a", 3000)] * 20
     asked = asyncio.ensure_future(ranking.rank(calls, call=make_call(), within_s=1))
     await turns()
-    assert door.under_way == PARTS_AT_ONCE
+    assert hop.under_way == PARTS_AT_ONCE
     asked.cancel()
     await asyncio.wait([asked])
-    assert door.under_way == 0
-    door.release.set()
+    assert hop.under_way == 0
+    hop.release.set()
     assert len((await ranking.rank(calls, call=make_call(), within_s=1)).value) == 20
-    assert door.most_under_way == PARTS_AT_ONCE
-    assert door.budgets[PARTS_AT_ONCE:] == sorted(door.budgets[PARTS_AT_ONCE:], reverse=True)
+    assert hop.most_under_way == PARTS_AT_ONCE
+    assert hop.budgets[PARTS_AT_ONCE:] == sorted(hop.budgets[PARTS_AT_ONCE:], reverse=True)
 
 
 @pytest.mark.usefixtures("short_requests")
-async def test_without_time_nothing_is_sent():
-    """Parts whose turn comes too late are a spent deadline, not a failure of the hop."""
-    door = RankDoor()
+async def test_expired_parts_are_not_sent():
+    """A part whose turn comes after the deadline is a spent deadline, not a failure of the hop."""
+    hop = FakeRanking()
     for calls in ([long_call("a")], [long_call("a")] * 9):
         with pytest.raises(DeadlineExceededError):
-            await Ranking(door).rank(calls, call=make_call(), within_s=0.0)
-    assert door.sizes == []
+            await Ranking(hop).rank(calls, call=make_call(), within_s=0.0)
+    assert hop.sizes == []
 
 
-async def test_long_calls_do_not_hold_up_short_ones():
-    """A call that leaves too little room in a shared request goes alone; the others of its turn still share one."""
-    door = RankDoor()
-    ranking = Ranking(door, batch=LIMITS)
+async def test_long_calls_do_not_delay_short_ones():
+    """A call too long for a shared request is sent alone; the other calls of its turn still share one."""
+    hop = FakeRanking()
+    ranking = Ranking(hop, batch=LIMITS)
     share = MAX_REQUEST_BYTES // LIMITS.max_batch_size
     calls = [long_call("a"), long_call("b", share), long_call("c"), long_call("d", 2 * MAX_REQUEST_BYTES)]
     answers = await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
-    assert [told(answer) for answer in answers] == [["a"], ["b"], ["c"], ["d"]]
-    assert sorted(door.counts) == [1, 1, 2]
+    assert [first_items(answer) for answer in answers] == [["a"], ["b"], ["c"], ["d"]]
+    assert sorted(hop.counts) == [1, 1, 2]
 
 
-async def test_as_many_as_may_share_a_request_fit_into_one():
-    """However long calls are that share a request, it is one."""
-    door = RankDoor()
-    ranking = Ranking(door, batch=LIMITS)
+async def test_a_full_group_fits_into_one_request():
+    """Calls that may share a request fit into one request, even at their greatest length."""
+    hop = FakeRanking()
+    ranking = Ranking(hop, batch=LIMITS)
     size = MAX_REQUEST_BYTES // LIMITS.max_batch_size - 80
     calls = [long_call("a", size) for _ in range(LIMITS.max_batch_size)]
     await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
-    assert door.counts == [LIMITS.max_batch_size]
-    assert 0.99 * MAX_REQUEST_BYTES < door.sizes[0] <= MAX_REQUEST_BYTES
+    assert hop.counts == [LIMITS.max_batch_size]
+    assert 0.99 * MAX_REQUEST_BYTES < hop.sizes[0] <= MAX_REQUEST_BYTES
 
 
 @given(sizes=st.lists(st.integers(1, 60), max_size=30), most=st.integers(20, 120))
-def test_parts_are_few_and_short_enough(sizes, most):
-    """Nothing is lost or moved; a part is within the limit or one query; no part could have taken the next query too."""
+def test_parts_are_few_and_within_the_limit(sizes, most):
+    """Parts keep every query in order, respect the limit unless they hold one query, and cannot hold the next one."""
 
     def length(part: object) -> int:
         return len(msgspec.json.encode({"requests": part}))
@@ -224,8 +224,8 @@ async def longest_bodies() -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-async def test_what_recommend_sends_is_taken():
-    """The longest requests fit the receivers' limits, those that are cut with room to spare."""
+async def test_the_longest_requests_fit_the_receivers_limits():
+    """The longest requests fit the receivers' body limits, and the split ones fit with room to spare."""
     features_bytes, rank_bytes = await longest_bodies()
     extract_features = ExtractFeaturesSettings.from_env({"AUTH": "off", "FEATURE_STORE_URL": "memory:"}).serving
     rank_items = RankItemsSettings.from_env({"AUTH": "off", "MODEL_PATH": "model"}).serving

@@ -1,4 +1,4 @@
-"""What is assumed of unknown users follows the store."""
+"""The defaults for unknown users follow the store."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ from recsys.stores.port import StoreUnavailableError
 POPULATION = Features(age_group="unknown", avg_session_duration=60.0, total_purchases=1, engagement_score=0.5)
 
 
-class Starting(MemoryStore):
-    """Is away for the first *times* calls."""
+class StartingStore(MemoryStore):
+    """A store that is unavailable for the first *times* calls."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -27,20 +27,20 @@ class Starting(MemoryStore):
         return await super().population()
 
 
-async def test_a_store_that_starts_is_waited_for():
-    """On a fresh cluster the store comes up beside the function, which is no reason to crash."""
-    assert await first_population(Starting(3), again_s=0) == NOBODY
+async def test_a_starting_store_is_waited_for():
+    """The function waits for a store that starts at the same time, as on a fresh cluster."""
+    assert await first_population(StartingStore(3), again_s=0) == NOBODY
 
 
-async def test_a_store_that_stays_away_is_an_error():
-    """An instance that cannot be ready ends, and says why."""
+async def test_an_unavailable_store_is_an_error():
+    """An instance that cannot reach its store in time ends with an error."""
     with pytest.raises(StoreUnavailableError):
-        await first_population(Starting(10**9), within_s=0.01, again_s=0)
+        await first_population(StartingStore(10**9), within_s=0.01, again_s=0)
 
 
-async def test_a_store_that_is_filled_later_is_followed():
-    """Instances that started before the store was filled come to assume what the later ones do, through outages."""
-    store, known = Starting(2), asyncio.Queue[Features]()
+async def test_population_defaults_follow_the_store():
+    """An instance that started before the store was filled adopts the new defaults, also after an outage."""
+    store, known = StartingStore(2), asyncio.Queue[Features]()
     await store.replace([], population=POPULATION)
     async with population_followed(store, known.put_nowait, every_s=0):
         assert await known.get() == POPULATION

@@ -28,7 +28,7 @@ DOWN = DependencyError("down")
 
 
 class FakeHop:
-    """A hop that answers what it is told to, the last answer for ever after, and remembers what it was sent."""
+    """A hop that returns the given answers in order and repeats the last, and records the requests."""
 
     def __init__(self, *answers: object) -> None:
         self._answers = list(answers)
@@ -51,8 +51,8 @@ def make_call(body: object, headers: RawHeaders = (), *, seconds: float = 1.0) -
     return Call(json.dumps(body).encode(), headers, "id", Receipt(deadline.at - seconds), deadline)
 
 
-class Stand:
-    """The handler over two fake hops, with a popular list unless told otherwise."""
+class Harness:
+    """The handler over two fake hops, with a popular list unless *popular* is false."""
 
     def __init__(
         self, features: object = FEATURES, ranking: object = RANKED, *more: object, popular: bool = True
@@ -78,30 +78,30 @@ class Stand:
         return document
 
 
-def test_the_two_hops_in_turn():
-    """Features and history go on to the ranker as they came, with what the caller asked for."""
-    stand = Stand()
-    assert stand.answer({"user_id": "ann", "top_k": 7, "exclude": ["x"]}) == {
+def test_the_hops_are_called_in_sequence():
+    """The ranker receives features and history unchanged, together with the caller's own parameters."""
+    harness = Harness()
+    assert harness.answer({"user_id": "ann", "top_k": 7, "exclude": ["x"]}) == {
         "user_id": "ann",
         "recommendations": [{"item_id": "c", "score": 0.5}],
     }
-    assert stand.features.sent == [{"user_id": "ann"}]
-    assert stand.ranking.sent == [
+    assert harness.features.sent == [{"user_id": "ann"}]
+    assert harness.ranking.sent == [
         {"features": {"age_group": "55+"}, "history": ["a", "b"], "top_k": 7, "exclude": ["x"]}
     ]
 
 
-def test_features_may_not_use_up_the_budget():
-    """Features get a share of what is left, ranking nearly all of the rest."""
-    stand = Stand()
-    stand.answer({"user_id": "ann"})
-    assert stand.features.budgets[0] == pytest.approx(0.4, abs=0.02)
-    assert stand.ranking.budgets[0] == pytest.approx(0.9, abs=0.03)
+def test_features_get_a_share_of_the_budget():
+    """The features hop gets a share of the time left, and the ranking hop nearly all of the rest."""
+    harness = Harness()
+    harness.answer({"user_id": "ann"})
+    assert harness.features.budgets[0] == pytest.approx(0.4, abs=0.02)
+    assert harness.ranking.budgets[0] == pytest.approx(0.9, abs=0.03)
 
 
-def test_the_receipt_accounts_for_everything():
-    """The phases of both hops, the network and our own share add up to the total."""
-    _, call = Stand().reply({"user_id": "ann"})
+def test_the_receipt_accounts_for_the_whole_time():
+    """The receipt lists the phases of both hops, the network time and the function's own time."""
+    _, call = Harness().reply({"user_id": "ann"})
     assert {
         "features",
         "features-network",
@@ -114,21 +114,21 @@ def test_the_receipt_accounts_for_everything():
     assert call.receipt.facts["batch"] == "2"
 
 
-def test_without_features_ranking_goes_on_with_none():
-    """A features hop that fails makes everybody a stranger, and the answer says so."""
-    stand = Stand(features=DOWN)
-    assert stand.answer({"user_id": "ann"}) == {
+def test_a_failed_features_hop_degrades_the_answer():
+    """Without features, the ranker treats the user as unknown, and the answer says that it is degraded."""
+    harness = Harness(features=DOWN)
+    assert harness.answer({"user_id": "ann"}) == {
         "user_id": "ann",
         "recommendations": [{"item_id": "c", "score": 0.5}],
         "degraded": ["features"],
         "degraded_reasons": {"features": "dependency-failed"},
     }
-    assert stand.ranking.sent[0]["history"] == []
+    assert harness.ranking.sent[0]["history"] == []
 
 
-def test_without_ranking_the_popular_list_is_shown():
-    """A ranking hop that fails leaves the popular list, without history and exclusions."""
-    answer = Stand(ranking=DeadlineExceededError()).answer({"user_id": "ann", "top_k": 2, "exclude": ["c"]})
+def test_a_failed_ranking_hop_falls_back_to_the_popular_list():
+    """Without a ranking, the answer is the popular list without the excluded items."""
+    answer = Harness(ranking=DeadlineExceededError()).answer({"user_id": "ann", "top_k": 2, "exclude": ["c"]})
     assert answer == {
         "user_id": "ann",
         "recommendations": [{"item_id": "d", "score": 0.9}, {"item_id": "e", "score": 0.9}],
@@ -137,26 +137,26 @@ def test_without_ranking_the_popular_list_is_shown():
     }
 
 
-def test_without_both_there_is_still_an_answer():
-    """With neither hop the popular list is all there is, and both are named."""
-    answer = Stand(features=DOWN, ranking=DOWN).answer({"user_id": "ann", "top_k": 1})
+def test_an_answer_remains_when_both_hops_fail():
+    """Without both hops, the answer is the popular list and names both as degraded."""
+    answer = Harness(features=DOWN, ranking=DOWN).answer({"user_id": "ann", "top_k": 1})
     assert answer["recommendations"] == [{"item_id": "a", "score": 0.9}]
     assert answer["degraded"] == ["features", "ranking"]
 
 
-def test_without_anything_it_is_an_error():
-    """No ranking and no list: the ranking's error."""
+def test_a_failure_without_a_popular_list_is_an_error():
+    """Without a popular list, the answer is the ranking hop's error."""
     with pytest.raises(DeadlineExceededError):
-        Stand(ranking=DeadlineExceededError(), popular=False).reply({"user_id": "ann"})
+        Harness(ranking=DeadlineExceededError(), popular=False).reply({"user_id": "ann"})
 
 
 @pytest.mark.parametrize("prefer", ["handling=strict", "respond-async, handling=strict", 'Handling="strict"; x=1'])
 @pytest.mark.parametrize("failing", ["features", "ranking"])
-def test_strict_callers_get_the_error(prefer, failing):
-    """Who prefers strict handling gets the failure instead of a degraded answer."""
-    stand = Stand(features=DOWN) if failing == "features" else Stand(ranking=DOWN)
+def test_strict_callers_get_an_error(prefer, failing):
+    """A caller that prefers strict handling gets the error instead of a degraded answer."""
+    harness = Harness(features=DOWN) if failing == "features" else Harness(ranking=DOWN)
     with pytest.raises(DependencyError):
-        stand.reply({"user_id": "ann"}, [(b"prefer", prefer.encode())])
+        harness.reply({"user_id": "ann"}, [(b"prefer", prefer.encode())])
 
 
 @pytest.mark.parametrize(
@@ -169,26 +169,26 @@ def test_strict_callers_get_the_error(prefer, failing):
         (["foo; handling=strict"], False),
     ],
 )
-def test_preferences_may_come_in_several_lines(lines, strict):
-    """Lines are read as one list; the first of equal preferences counts, and a parameter is none."""
-    reply, _ = Stand().reply({"user_id": "ann"}, [(b"prefer", line.encode()) for line in lines])
+def test_preferences_may_span_several_header_lines(lines, strict):
+    """The lines are read as one list; the first of equal preferences counts, and a parameter is not a preference."""
+    reply, _ = Harness().reply({"user_id": "ann"}, [(b"prefer", line.encode()) for line in lines])
     assert bool(reply.headers) is strict
 
 
-def test_strict_is_confirmed():
-    """A strict answer says that the preference was applied."""
-    reply, _ = Stand().reply({"user_id": "ann"}, [(b"prefer", b"handling=strict")])
+def test_strict_handling_is_confirmed():
+    """The answer to a strict request says that the preference was applied."""
+    reply, _ = Harness().reply({"user_id": "ann"}, [(b"prefer", b"handling=strict")])
     assert reply.headers == ((b"preference-applied", b"handling=strict"),)
-    assert Stand().reply({"user_id": "ann"}, [(b"prefer", b"handling=lenient")])[0].headers == ()
+    assert Harness().reply({"user_id": "ann"}, [(b"prefer", b"handling=lenient")])[0].headers == ()
 
 
-def test_the_batch_door_makes_one_round_trip_to_each_hop():
-    """Several requests cost one call to each hop; a bad one gets its own problem document and disturbs nobody."""
-    stand = Stand(
+def test_a_batch_makes_one_call_to_each_hop():
+    """A batch costs one call to each hop, and an invalid request in it fails with its own problem document."""
+    harness = Harness(
         features={"results": [FEATURES, {**FEATURES, "history": []}]},
         ranking={"results": [RANKED, {"error": {"status": 503}}]},
     )
-    results = stand.answer({"requests": [{"user_id": "a"}, {"user_id": 1}, {"user_id": "b", "top_k": 1}]})["results"]
+    results = harness.answer({"requests": [{"user_id": "a"}, {"user_id": 1}, {"user_id": "b", "top_k": 1}]})["results"]
     assert isinstance(results, list)
     assert results[0] == {"user_id": "a", "recommendations": [{"item_id": "c", "score": 0.5}]}
     assert results[1]["error"]["errors"] == [{"path": "$.user_id", "detail": "must be a string, not a number"}]
@@ -198,17 +198,17 @@ def test_the_batch_door_makes_one_round_trip_to_each_hop():
         "degraded": ["ranking"],
         "degraded_reasons": {"ranking": "dependency-failed"},
     }
-    assert stand.features.sent == [{"user_ids": ["a", "b"]}]
-    assert len(stand.ranking.sent) == 1
+    assert harness.features.sent == [{"user_ids": ["a", "b"]}]
+    assert len(harness.ranking.sent) == 1
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_what_cannot_be_ranked_of_a_batch_fails_alone(monkeypatch, strict):
-    """Of requests that went in parts those of the failed part get the popular list, or where strict the error."""
+def test_a_failed_part_of_a_batch_fails_alone(monkeypatch, strict):
+    """The requests of a failed part get the popular list, or the error if the caller is strict."""
     monkeypatch.setattr("functions.recommend.hops.MAX_REQUEST_BYTES", 100)
-    stand = Stand({"results": [FEATURES, FEATURES]}, RANKED, DeadlineExceededError())
+    harness = Harness({"results": [FEATURES, FEATURES]}, RANKED, DeadlineExceededError())
     prefer = [(b"prefer", b"handling=strict")] if strict else []
-    results = stand.answer({"requests": [{"user_id": "a"}, {"user_id": "b", "top_k": 1}]}, prefer)["results"]
+    results = harness.answer({"requests": [{"user_id": "a"}, {"user_id": "b", "top_k": 1}]}, prefer)["results"]
     assert isinstance(results, list)
     assert results[0] == {"user_id": "a", "recommendations": [{"item_id": "c", "score": 0.5}]}
     if strict:
@@ -222,49 +222,51 @@ def test_what_cannot_be_ranked_of_a_batch_fails_alone(monkeypatch, strict):
         }
 
 
-def test_a_strict_batch_has_no_degraded_item():
-    """What rank_items refuses of a batch is an error to a strict caller, and the rest is answered."""
-    stand = Stand(features={"results": [FEATURES, FEATURES]}, ranking={"results": [RANKED, {"error": {"status": 503}}]})
+def test_a_strict_batch_has_no_degraded_items():
+    """A strict caller gets an error for each item that rank_items refuses, and answers for the rest."""
+    harness = Harness(
+        features={"results": [FEATURES, FEATURES]}, ranking={"results": [RANKED, {"error": {"status": 503}}]}
+    )
     body = {"requests": [{"user_id": "a"}, {"user_id": "b"}]}
-    results = stand.answer(body, [(b"prefer", b"handling=strict")])["results"]
+    results = harness.answer(body, [(b"prefer", b"handling=strict")])["results"]
     assert isinstance(results, list)
     assert "degraded" not in results[0]
     assert results[1]["error"]["code"] == "dependency-failed"
 
 
-def test_a_batch_of_bad_requests_costs_no_hop():
-    """When nothing in a batch is valid nothing is asked."""
-    stand = Stand()
-    results = stand.answer({"requests": [{}, {"user_id": ""}]})["results"]
+def test_a_batch_without_valid_requests_calls_no_hop():
+    """A batch in which every request is invalid calls no hop."""
+    harness = Harness()
+    results = harness.answer({"requests": [{}, {"user_id": ""}]})["results"]
     assert isinstance(results, list)
     assert [each["error"]["status"] for each in results] == [422, 422]
-    assert stand.features.sent == []
+    assert harness.features.sent == []
 
 
-def test_a_batch_item_nobody_can_answer_fails_alone():
-    """Without a popular list the item that ranking refused is an error among answers."""
-    stand = Stand(
+def test_an_unanswerable_item_of_a_batch_fails_alone():
+    """Without a popular list, an item that rank_items refuses is an error among the answers."""
+    harness = Harness(
         features={"results": [FEATURES, FEATURES]},
         ranking={"results": [RANKED, {"error": {}}]},
         popular=False,
     )
-    results = stand.answer({"requests": [{"user_id": "a"}, {"user_id": "b"}]})["results"]
+    results = harness.answer({"requests": [{"user_id": "a"}, {"user_id": "b"}]})["results"]
     assert isinstance(results, list)
     assert "recommendations" in results[0]
     assert results[1]["error"]["status"] == 503
 
 
 @pytest.mark.parametrize("body", [{}, {"user_id": "a", "other": 1}, {"requests": []}, {"requests": [{}] * 257}, []])
-def test_bad_requests_are_refused_before_any_hop(body):
-    """What is invalid costs no call."""
-    stand = Stand()
+def test_invalid_requests_are_refused_before_any_hop(body):
+    """An invalid request calls no hop."""
+    harness = Harness()
     with pytest.raises(InvalidRequestError):
-        stand.reply(body)
-    assert stand.features.sent == []
+        harness.reply(body)
+    assert harness.features.sent == []
 
 
-async def test_the_popular_list_comes_in_pages_and_survives(tmp_path):
-    """The list is asked for page by page without what it has, and the next process finds it again."""
+async def test_the_popular_list_is_fetched_in_pages_and_saved(tmp_path):
+    """Each page excludes the items already fetched, and the next process reads the saved list."""
     pages = [[{"item_id": f"{page}-{n}", "score": 0.5} for n in range(100)] for page in range(2)]
     hop = FakeHop({"items": pages[0]}, {"items": pages[1]}, {"items": []})
     path = tmp_path / "popular.json"
@@ -277,8 +279,8 @@ async def test_the_popular_list_comes_in_pages_and_survives(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'[{"item_id":1}]'])
-async def test_a_damaged_list_is_no_list(tmp_path, content, caplog):
-    """What cannot be read is logged and left out."""
+async def test_a_damaged_list_is_ignored(tmp_path, content, caplog):
+    """A list that cannot be read is logged and ignored."""
     path = tmp_path / "popular.json"
     path.write_bytes(content)
     listed = PopularList(Ranking(FakeHop(DOWN)), PopularSettings(path, 60))
@@ -287,16 +289,16 @@ async def test_a_damaged_list_is_no_list(tmp_path, content, caplog):
     assert [record.message for record in caplog.records] == ["popular_list_unreadable"]
 
 
-async def test_a_list_that_cannot_be_kept_is_still_used(caplog):
-    """A file that cannot be written costs a warning, not the list."""
+async def test_a_list_that_cannot_be_saved_is_still_used(caplog):
+    """A file that cannot be written causes a warning, and the list is still used."""
     listed = PopularList(Ranking(FakeHop({"items": POPULAR})), PopularSettings(Path("/nowhere/popular.json"), 60))
     await listed.warm()
     assert listed.pick((), 1) == [RankedItem("a", 0.9)]
     assert [record.message for record in caplog.records] == ["popular_list_not_kept"]
 
 
-async def test_garbage_does_not_replace_the_list():
-    """An answer that is no list leaves the one there is."""
+async def test_an_invalid_answer_does_not_replace_the_list():
+    """An answer that is not a list of items leaves the current list unchanged."""
     listed = PopularList(Ranking(FakeHop({"items": POPULAR}, {"items": 7})), PopularSettings(None, 60))
     await listed.refresh()
     with pytest.raises(DependencyError):
@@ -304,8 +306,8 @@ async def test_garbage_does_not_replace_the_list():
     assert len(listed.pick((), 10)) == 6
 
 
-async def test_the_list_is_kept_fresh(monkeypatch):
-    """Refreshing goes on after failures, also unexpected ones, and after successes, until it is cancelled."""
+async def test_the_list_is_refreshed_periodically(monkeypatch):
+    """Refreshing continues after successes and after failures, also unexpected ones, until it is cancelled."""
     monkeypatch.setattr("functions.recommend.popular._AFTER_FAILURE_S", 0.001)
     hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
     listed = PopularList(Ranking(hop), PopularSettings(None, 0.001))
@@ -315,8 +317,8 @@ async def test_the_list_is_kept_fresh(monkeypatch):
     assert len(listed.pick((), 10)) == 6
 
 
-def test_settings_name_both_hops():
-    """URLs must be there and be URLs."""
+def test_settings_require_both_hop_urls():
+    """The URLs of both hops must be set and valid."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"AUTH": "off", "RANK_ITEMS_URL": "rank-items:80"})
     assert [fault.partition(" ")[0] for fault in caught.value.faults] == ["EXTRACT_FEATURES_URL", "RANK_ITEMS_URL"]

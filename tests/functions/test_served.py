@@ -22,7 +22,7 @@ SINK = SinkSettings("http://broker.test/default", {"tenant": "t1"})
 
 
 class Broker(httpx.AsyncBaseTransport):
-    """Takes events and answers with statuses in turn, the last for ever after."""
+    """A broker that returns the given statuses in order and repeats the last."""
 
     def __init__(self, *answers: int | Exception) -> None:
         self._answers = list(answers)
@@ -47,8 +47,8 @@ def outbox(broker: Broker) -> Outbox:
     return Outbox(SINK, source="/functions/recommend", transport=broker, sleep=no_sleep)
 
 
-def test_the_event_tells_what_was_shown():
-    """Items with position, score and propensity, the model, what was degraded, and whose request it was."""
+def test_the_event_describes_the_answer():
+    """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     event = make_served(SHOWN, request_id="r", source="/s", moment=moment, extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
@@ -71,7 +71,7 @@ def test_the_event_tells_what_was_shown():
 
 
 async def test_events_are_sent_in_the_background():
-    """Each note becomes one well-formed event at the sink, also those of the last moment."""
+    """Each noted answer becomes one well-formed event at the sink, including those noted last."""
     broker = Broker(202)
     box = outbox(broker)
     async with box.sending():
@@ -84,8 +84,8 @@ async def test_events_are_sent_in_the_background():
 
 
 @pytest.mark.parametrize("trouble", [503, 429, httpx.ConnectError("away")])
-async def test_a_sink_in_trouble_is_tried_again(trouble):
-    """What may pass is sent again, as the same event."""
+async def test_transient_sink_failures_are_retried(trouble):
+    """The sender retries a transient failure with the same event."""
     broker = Broker(trouble, trouble, 202)
     box = outbox(broker)
     async with box.sending():
@@ -95,8 +95,8 @@ async def test_a_sink_in_trouble_is_tried_again(trouble):
 
 
 @pytest.mark.parametrize(("answer", "attempts"), [(400, 1), (503, 5)])
-async def test_what_cannot_be_sent_is_lost_and_counted(answer, attempts, caplog):
-    """A refusal is final, trouble after five attempts is; the log says so without the event."""
+async def test_an_undeliverable_event_is_dropped_and_counted(answer, attempts, caplog):
+    """A refusal is final, and so is the fifth failed attempt; the log does not contain the event."""
     broker = Broker(answer)
     box = outbox(broker)
     async with box.sending():
@@ -105,8 +105,8 @@ async def test_what_cannot_be_sent_is_lost_and_counted(answer, attempts, caplog)
     assert "zoe" not in caplog.text
 
 
-async def test_an_answer_nobody_can_read_ends_nothing():
-    """More unreadable answers than there are senders are counted, and the next ones are sent."""
+async def test_an_unreadable_answer_does_not_stop_the_senders():
+    """Unreadable answers, even more than there are senders, are counted, and later ones are sent."""
     broker = Broker(202)
     box = outbox(broker)
     items = Raw(b'[{"item_id":"a","score":null}]')
@@ -117,8 +117,8 @@ async def test_an_answer_nobody_can_read_ends_nothing():
     assert (box.statistics.sent, box.statistics.dropped, box.statistics.failed) == (3, 0, 8)
 
 
-async def test_a_sink_that_cannot_keep_up_costs_events_not_memory(monkeypatch):
-    """Beyond the queue's room events are dropped and counted, and nobody waits for them."""
+async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
+    """Events beyond the queue's capacity are dropped and counted, and no caller waits for them."""
     monkeypatch.setattr(served, "QUEUE_SIZE", 5)
     monkeypatch.setattr(served, "FLUSH_S", 0.01)
     broker = Broker(202)
@@ -131,8 +131,8 @@ async def test_a_sink_that_cannot_keep_up_costs_events_not_memory(monkeypatch):
     assert box.statistics.dropped >= 15
 
 
-def test_the_sink_is_what_knative_says():
-    """K_SINK and K_CE_OVERRIDES are read as a SinkBinding sets them, and checked."""
+def test_the_sink_is_read_from_knatives_variables():
+    """The settings read and check K_SINK and K_CE_OVERRIDES, the variables that a SinkBinding sets."""
 
     def read(**env: str) -> tuple[SinkSettings | None, list[str]]:
         reader = Reader(env)

@@ -19,7 +19,7 @@ BAGGAGE = (b"baggage", b"a=1")
 
 
 class Hop:
-    """Keeps the calls that it is sent."""
+    """A hop that records the calls it receives."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

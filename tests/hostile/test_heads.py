@@ -26,7 +26,7 @@ MANY_LINES = [(b"baggage", b"a%d=1" % number) for number in range(97)]
 
 
 class Caller:
-    """Posts requests to one address."""
+    """A caller that posts requests to one address."""
 
     def __init__(self, url: str, transport: HttptoolsTransport) -> None:
         self._url = httpx.URL(url)

@@ -1,4 +1,6 @@
-"""Feature stores whose disk is full, whose file is taken away, whose clock jumps, whose database another program uses."""
+"""
+Feature stores whose disk is full, whose file is taken away, whose clock jumps, whose database another program uses.
+"""
 
 import asyncio
 import sqlite3
@@ -171,7 +173,9 @@ async def use(store: FeatureStore) -> None:
     ],
 )
 async def test_what_another_program_left_in_redis_is_refused(redis_server: RedisServer, keys, says):
-    """Keys of ours that hold something else are a fault of the database: named with its place, not taken for nothing."""
+    """
+    Keys of ours that hold something else are a fault of the database: named with its place, not taken for nothing.
+    """
     redis_server.flush()
     with Redis(port=redis_server.port) as client:
         for key, value in keys.items():

@@ -1,4 +1,4 @@
-"""Building images: what the builder is told, and what gets into them."""
+"""Image builds: the builder's arguments and the files in the images."""
 
 import json
 import os
@@ -24,7 +24,7 @@ needs_buildah = pytest.mark.skipif(
 
 @pytest.fixture
 def podman(tmp_path, monkeypatch):
-    """A podman that writes down what it is told, and works unless told to build `broken`."""
+    """Install a podman that records its arguments and fails only to build `broken`."""
     told = tmp_path / "told"
     program = tmp_path / "bin/podman"
     program.parent.mkdir()
@@ -35,8 +35,10 @@ def podman(tmp_path, monkeypatch):
     return lambda: told.read_text().splitlines()
 
 
-def test_all_images_are_built_as_the_manifests_name_them(podman, capsys):
-    """Without arguments: what overlays/dev runs, with any base handed in, with what follows -- for the builder."""
+def test_all_images_are_built_under_the_manifests_names(podman, capsys):
+    """
+    By default the tool builds the images of overlays/dev, with the given base and the words after -- for the builder.
+    """
     assert images.main(["--builder", "podman", "--base", "local/base", "--", "--isolation", "chroot"]) == 0
     _, *builds = podman()
     names = ["extract-features", "rank-items", "recommend", "offline", "redis"]
@@ -45,8 +47,8 @@ def test_all_images_are_built_as_the_manifests_name_them(podman, capsys):
     assert capsys.readouterr().out.split() == [f"dev.local/{name}:dev" for name in names]
 
 
-def test_a_model_is_baked_into_an_image_named_after_it(podman, capsys, tmp_path):
-    """On top of the plain one; the artefact's folder is the context."""
+def test_a_model_image_is_named_after_its_model(podman, capsys, tmp_path):
+    """The model image is built on the plain one, with the artefact's folder as its context."""
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "abc"}))
     assert images.main(["rank-items", "--builder", "podman", "--tag", "v1", "--model", str(tmp_path)]) == 0
     assert capsys.readouterr().out.split() == ["dev.local/rank-items:v1", "dev.local/rank-items:v1-abc"]
@@ -55,8 +57,8 @@ def test_a_model_is_baked_into_an_image_named_after_it(podman, capsys, tmp_path)
     assert last.endswith(str(tmp_path))
 
 
-def test_what_cannot_be_built_is_said(podman, capsys, tmp_path):
-    """The builder's failure, a folder without a model, an image there is not, a builder that is not there."""
+def test_build_failures_are_reported(podman, capsys, tmp_path):
+    """A failed build, a folder without a model, an unknown image and a missing builder are errors."""
     assert images.main(["redis", "--builder", "podman", "--tag", "broken"]) == 1
     assert "could not be built with podman" in capsys.readouterr().err
     assert images.main(["redis", "--builder", "podman", "--model", str(tmp_path)]) == 1
@@ -67,8 +69,8 @@ def test_what_cannot_be_built_is_said(podman, capsys, tmp_path):
         find_builder("buildah" if not shutil.which("buildah") else "docker-that-is-not-there-buildah")
 
 
-def test_pip_in_the_build_reaches_what_pip_reaches_here(podman, monkeypatch, tmp_path):
-    """Its settings as a secret, folders of packages as volumes; nothing of either is in an image."""
+def test_pip_in_a_build_uses_the_local_settings(podman, monkeypatch, tmp_path):
+    """The settings are passed as a secret and package folders as volumes, so neither ends up in an image."""
     settings = {"find-links": str(tmp_path), "index-url": "https://packages.example.com/simple"}
     monkeypatch.setattr("tools.images.building.pip_settings", lambda: settings)
     Builder("podman").build(Path("Dockerfile"), context=tmp_path, image="x", arguments={})
@@ -77,8 +79,8 @@ def test_pip_in_the_build_reaches_what_pip_reaches_here(podman, monkeypatch, tmp
     assert list(local_paths({"index-url": f"file://{tmp_path}/nowhere"})) == []
 
 
-def test_a_program_is_gathered_with_all_it_is_linked_with(tmp_path):
-    """Links and all; nothing refers to anything outside; a user, and a place to write."""
+def test_a_program_is_collected_with_its_libraries(tmp_path):
+    """The root contains the program, its libraries, a user and a writable /tmp."""
     root = tmp_path / "root"
     program = Path(shutil.which("env") or "/usr/bin/env")
     found = libraries([program], root=root)
@@ -92,8 +94,8 @@ def test_a_program_is_gathered_with_all_it_is_linked_with(tmp_path):
     assert stat.S_IMODE((root / "tmp").stat().st_mode) == 0o1777
 
 
-def test_pip_is_found_where_there_is_one(monkeypatch):
-    """The base's own, else one made, else none: a base without anything is refused with what to hand in."""
+def test_pip_is_found_if_the_base_has_it(monkeypatch):
+    """The search returns the base's own pip, or none; a base without pip is an error."""
     assert install.find_pip() == [sys.executable, "-m", "pip"]
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
@@ -101,17 +103,17 @@ def test_pip_is_found_where_there_is_one(monkeypatch):
     assert install.main("/nowhere", []) == 1
 
 
-def test_a_proof_that_is_impossible_says_why(monkeypatch, capsys):
-    """Which tool is missing, and how it is had."""
+def test_an_impossible_proof_is_skipped_with_a_reason(monkeypatch, capsys):
+    """The output names the missing tool."""
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "buildah" else tool)
     assert prove.main([]) == 0
     assert "skipped: buildah not installed" in capsys.readouterr().out
 
 
 @needs_buildah
-def test_buildah_builds_what_is_unpacked_again(tmp_path, monkeypatch):
-    """The way from a Dockerfile to files, command, user and labels, with a real builder and an image of one file."""
-    # Needs nothing of the kernel, so it works inside containers too.
+def test_an_image_built_by_buildah_can_be_unpacked(tmp_path, monkeypatch):
+    """A real build of a one-file image keeps its files, command, user and labels."""
+    # This driver needs no kernel support, so it also works inside containers.
     monkeypatch.setenv("STORAGE_DRIVER", "vfs")
     (tmp_path / "Dockerfile").write_text(
         'FROM scratch\nARG VERSION\nCOPY hello /bin/hello\nLABEL org.opencontainers.image.title="tiny:${VERSION}"\n'

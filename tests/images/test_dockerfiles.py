@@ -1,4 +1,4 @@
-"""What the Dockerfiles say, without building them: `./run.sh prove-images` builds and runs them."""
+"""Checks of the Dockerfiles without building them; `./run.sh prove-images` builds and runs the images."""
 
 import fnmatch
 import json
@@ -11,12 +11,12 @@ import pytest
 from tests.knative.objects import OVERLAYS, ROOT, container, overlay, services
 from tools.images.building import IMAGES
 
-# The image a function's code is in; `fused` and the two others serve or run something besides.
+# The images that install the lock file with their name; the others install none or serve something else.
 LOCKS = {"extract-features", "rank-items", "recommend", "offline"}
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """Each instruction with its arguments, continued lines joined, the choice of a lock file made as by default."""
+    """Return each instruction with its arguments, with lines joined and the default lock file filled in."""
     text = re.sub(r"\\\n", "", path.read_text())
     defaults = dict(re.findall(r"^ARG (LOCK)=(\S+)$", text, flags=re.MULTILINE))
     text = text.replace("${LOCK}", defaults.get("LOCK", ""))
@@ -31,7 +31,7 @@ def final_stage(path: Path) -> list[tuple[str, str]]:
 
 
 def sources(path: Path) -> Iterator[str]:
-    """What a Dockerfile copies from the build context."""
+    """Yield the paths that a Dockerfile copies from the build context."""
     for name, rest in instructions(path):
         if name == "COPY" and not rest.startswith("--from"):
             yield from rest.split()[:-1]
@@ -43,7 +43,7 @@ def dockerfile(request: pytest.FixtureRequest) -> tuple[str, Path]:
 
 
 def test_the_base_is_an_argument(dockerfile):
-    """Whoever builds hands in the base; nothing else is pulled."""
+    """The base image is an argument of the build and the only image that is pulled."""
     _, path = dockerfile
     first = instructions(path)[0]
     assert first[0] == "ARG"
@@ -55,8 +55,10 @@ def test_the_base_is_an_argument(dockerfile):
     }
 
 
-def test_the_final_stage_is_empty_but_for_what_was_assembled(dockerfile):
-    """From scratch, one copy, no command run in it; a numeric user that is not root; a program in exec form; labels."""
+def test_the_final_stage_holds_only_the_assembled_files(dockerfile):
+    """
+    The stage copies one root into scratch and runs nothing; it has a numeric user, an exec-form command and labels.
+    """
     name, path = dockerfile
     stage = final_stage(path)
     said = dict(stage)
@@ -72,7 +74,7 @@ def test_the_final_stage_is_empty_but_for_what_was_assembled(dockerfile):
 
 @pytest.mark.parametrize("name", sorted(LOCKS & IMAGES.keys()))
 def test_an_image_installs_its_own_lock_with_hashes(name):
-    """One function's packages and no other's; wheels only, each checked."""
+    """An image installs the packages of one function, wheels only, each checked by its hash."""
     copied = [source for source in sources(ROOT / IMAGES[name]) if source.startswith("requirements/")]
     assert copied == [f"requirements/{name}.txt"]
     (command,) = [rest for each, rest in instructions(ROOT / IMAGES[name]) if each == "RUN" and "install.py" in rest]
@@ -82,8 +84,8 @@ def test_an_image_installs_its_own_lock_with_hashes(name):
     assert "--hash=sha256:" in (ROOT / copied[0]).read_text()
 
 
-def test_what_is_copied_gets_into_the_build(dockerfile):
-    """Each source is there, and .dockerignore lets it in."""
+def test_copied_files_are_in_the_build_context(dockerfile):
+    """Every source exists, and .dockerignore admits it."""
     _, path = dockerfile
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "**"
@@ -98,7 +100,7 @@ def test_what_is_copied_gets_into_the_build(dockerfile):
 
 @pytest.mark.parametrize("name", [each for each in OVERLAYS if each not in {"local", "fused"}])
 def test_every_image_of_an_overlay_has_a_dockerfile(name):
-    """A cluster without a registry can run what was built here, and nothing is missing."""
+    """Every image that an overlay uses can be built from this repository."""
     used = {container(service)["image"] for service in services(overlay(name)).values()}
     for body in overlay(name):
         if body["kind"] in {"Job", "StatefulSet"}:

@@ -12,7 +12,7 @@ from tests.running import Running, running
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Three processes, wired directly."""
+    """Three function processes that call each other directly."""
 
     extract_features: Running
     rank_items: Running
@@ -21,7 +21,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class DemoState:
-    """A state directory with the demo data, and the environment that serves it."""
+    """A state directory with the demo data, and the addresses of its store and model."""
 
     folder: Path
     store_url: str

@@ -1,4 +1,4 @@
-"""Locked doors, between the functions too: who gets in, how tokens are exchanged, and that none is ever logged."""
+"""Authentication of callers and between functions: access, token rotation, and logs without tokens."""
 
 import threading
 import time
@@ -15,12 +15,12 @@ from tests.running import Running, running
 
 pytestmark = pytest.mark.may_block
 
-LOOKED_AGAIN_S = 1.5
+FILE_CHECK_S = 1.5
 
 
 @dataclass(frozen=True)
-class Locked:
-    """The pipeline with tokens everywhere: *callers* for the public door, *services* for the two inner ones."""
+class SecuredPipeline:
+    """The pipeline with tokens everywhere: *callers* for recommend, *services* for the two inner functions."""
 
     callers: Path
     services: Path
@@ -37,7 +37,7 @@ class Locked:
 
 
 @pytest.fixture(scope="module")
-def locked(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+def secured(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredPipeline]:
     folder = tmp_path_factory.mktemp("tokens")
     callers, services, sent = (folder / name for name in ("callers", "services", "sent"))
     callers.write_text("caller-old\nexpired-one 2020-01-01T00:00:00Z\n")
@@ -57,80 +57,80 @@ def locked(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> I
             "RANK_ITEMS_URL": ranking.url,
         }
         recommend = stack.enter_context(running("recommend", env))
-        yield Locked(callers, services, sent, (features, ranking, recommend))
+        yield SecuredPipeline(callers, services, sent, (features, ranking, recommend))
 
 
-def test_the_right_token_opens_every_door(locked):
-    """With a caller's token the whole pipeline answers: recommend has a token of its own for the inner doors."""
-    answer = locked.ask("caller-old")
+def test_a_valid_token_gets_an_answer(secured):
+    """The whole pipeline answers a valid token of a caller, because recommend sends its own to the inner functions."""
+    answer = secured.ask("caller-old")
     assert answer.status_code == 200
     assert "degraded" not in answer.json()
 
 
 @pytest.mark.parametrize("token", [None, "wrong", "expired-one", "service-old"])
-def test_other_callers_get_a_challenge(locked, token):
-    """Missing, wrong, expired, or meant for another door: 401 and how to authenticate."""
-    answer = locked.ask(token)
+def test_other_callers_are_challenged(secured, token):
+    """A missing, wrong, expired or foreign token gets 401 with a challenge."""
+    answer = secured.ask(token)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith('Bearer realm="recsys"')
     assert answer.json()["code"] == "unauthorized"
 
 
-def test_the_inner_doors_are_locked_too(locked):
-    """A caller's token does not open the functions behind."""
-    for function in locked.functions[:2]:
-        assert locked.ask("caller-old", function.url).status_code == 401
+def test_inner_functions_refuse_a_callers_token(secured):
+    """A caller's token is not valid for the inner functions."""
+    for function in secured.functions[:2]:
+        assert secured.ask("caller-old", function.url).status_code == 401
 
 
-def test_probes_stay_open(locked):
-    """Kubernetes has no token."""
-    for function in locked.functions:
+def test_probes_need_no_token(secured):
+    """The probes are open, because Kubernetes sends no token."""
+    for function in secured.functions:
         assert httpx.get(function.url + "/readyz").status_code == 200
         assert httpx.get(function.url + "/livez").status_code == 200
 
 
-def test_exchanging_tokens_loses_no_request(locked):
-    """New tokens in beside the old, callers moved over, old ones out: every request on the way is answered."""
+def test_rotating_tokens_loses_no_request(secured):
+    """New tokens are added, callers change over, and old tokens are removed; every request is answered."""
     token = ["caller-old"]
     outcomes: list[tuple[int, bool]] = []
     stop = threading.Event()
 
-    def call_on_and_on() -> None:
+    def call_repeatedly() -> None:
         with httpx.Client() as client:
             while not stop.is_set():
                 headers = {"authorization": f"Bearer {token[0]}"}
-                answer = client.post(locked.recommend.url, json={"user_id": "user_1"}, headers=headers)
+                answer = client.post(secured.recommend.url, json={"user_id": "user_1"}, headers=headers)
                 outcomes.append((answer.status_code, "degraded" in answer.json()))
 
-    callers = [threading.Thread(target=call_on_and_on) for _ in range(4)]
+    callers = [threading.Thread(target=call_repeatedly) for _ in range(4)]
     for caller in callers:
         caller.start()
     for file, text in (
-        (locked.callers, "caller-old\ncaller-new\n"),
-        (locked.services, "service-old\nservice-new\n"),
-        (locked.sent, "service-new\n"),
-        (locked.services, "service-new\n"),
-        (locked.callers, "caller-new\n"),
+        (secured.callers, "caller-old\ncaller-new\n"),
+        (secured.services, "service-old\nservice-new\n"),
+        (secured.sent, "service-new\n"),
+        (secured.services, "service-new\n"),
+        (secured.callers, "caller-new\n"),
     ):
-        # As kubelet does: the new content appears at once, never half of it.
+        # Replace the file atomically, as the kubelet does.
         draft = file.with_suffix(".new")
         draft.write_text(text)
         draft.replace(file)
-        time.sleep(LOOKED_AGAIN_S)
+        time.sleep(FILE_CHECK_S)
         token[0] = "caller-new"
     stop.set()
     for caller in callers:
         caller.join()
     assert len(outcomes) > 50
     assert set(outcomes) == {(200, False)}
-    assert locked.ask("caller-old").status_code == 401
-    assert locked.ask("caller-new").status_code == 200
+    assert secured.ask("caller-old").status_code == 401
+    assert secured.ask("caller-new").status_code == 200
 
 
-def test_no_token_is_in_any_log(locked):
-    """Whatever was logged so far holds none of the tokens, right or wrong."""
-    locked.ask("caller-secret-wrong")
-    for function in locked.functions:
+def test_no_token_is_in_any_log(secured):
+    """The logs contain none of the tokens, neither valid nor invalid ones."""
+    secured.ask("caller-secret-wrong")
+    for function in secured.functions:
         log = function.log()
         assert log
         for token in ("caller-", "service-old", "service-new", "expired-one", "wrong"):

@@ -1,4 +1,4 @@
-"""Evaluating through real servers: what is served is what was evaluated."""
+"""Evaluation through real servers: the served lists are the evaluated lists."""
 
 import json
 from collections.abc import Iterator
@@ -40,8 +40,8 @@ def evaluate(folder: Path, url: str, *words: str) -> int:
     return main(["--state-dir", str(folder), "--holdout", "temporal", "--via", url, "--json", *words])
 
 
-def test_every_list_is_the_one_of_the_model_in_process(held_out, capsys):
-    """A thousand demo users with ages and sessions: the same items, order and scores through HTTP; no skew at all."""
+def test_served_lists_equal_the_models(held_out, capsys):
+    """A thousand demo users get the same items, order and scores over HTTP as from the model in process."""
     with served(held_out) as pipeline:
         assert evaluate(held_out, pipeline.url) == 0
     report = json.loads(capsys.readouterr().out)
@@ -53,8 +53,8 @@ def test_every_list_is_the_one_of_the_model_in_process(held_out, capsys):
     assert outside["ndcg_10"]["low"] > report["rows"][0]["ndcg_10"]["high"]
 
 
-def test_users_without_a_profile_get_the_same_lists_too(tmp_path, capsys):
-    """A file of users and items alone: no age, no session, no time; weights in between the steps they are kept in."""
+def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
+    """A file of users and items alone, with weights between the stored steps, gives equal lists too."""
     path = tmp_path / "plain.csv"
     rows = [
         f"{user},{(user % 4) * 25 + item},{0.1 + item / 7}" for user in range(80) for item in range(user % 9, 25, 2)
@@ -70,21 +70,21 @@ def test_users_without_a_profile_get_the_same_lists_too(tmp_path, capsys):
     assert report["rows"][-1]["recall_20"]["mean"] > 0.95
 
 
-def test_a_pipeline_that_is_set_up_otherwise_is_noticed(held_out, capsys):
-    """With histories cut shorter than training assumes, lists differ, and the report counts them."""
+def test_a_different_configuration_is_noticed(held_out, capsys):
+    """With histories shorter than in training the lists differ, and the report counts them."""
     with served(held_out, HISTORY_LIMIT="5") as pipeline:
         assert evaluate(held_out, pipeline.url) == 0
     assert json.loads(capsys.readouterr().out)["differing_lists"] > 500
 
 
-def test_a_model_that_may_know_what_is_held_out_is_refused(held_out, capsys):
-    """Another hold-out than the served model was trained for would measure memory; nothing is even asked."""
+def test_a_model_trained_on_the_held_out_part_is_refused(held_out, capsys):
+    """The evaluation refuses a model that was trained for another hold-out before it sends a request."""
     assert evaluate(held_out, "http://127.0.0.1:1", "--holdout", "random") == 1
     assert "was not trained on this training part" in capsys.readouterr().err
 
 
-def test_a_pipeline_that_does_not_answer_is_one_sentence(held_out, capsys):
-    """Nothing there, or something that cannot recommend: said, not measured."""
+def test_an_unavailable_pipeline_is_an_error(held_out, capsys):
+    """The evaluation reports a pipeline that is missing or cannot recommend in one sentence."""
     port = take_port()
     assert evaluate(held_out, f"http://127.0.0.1:{port}") == 1
     assert "nothing answers" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""An event's trace through the broker and all functions: one tree."""
+"""The trace of an event through the broker and all functions."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.queue import Queue
 from kubeyaml.eventing import Routing, Trigger
-from tests.chassis.telemetry.test_tracing import CALLER, TREE, Stand
+from tests.chassis.telemetry.test_tracing import CALLER, TREE, TracedPipeline
 
 REQUESTED = Event(
     {
@@ -28,7 +28,7 @@ REQUESTED = Event(
 
 @contextlib.asynccontextmanager
 async def sink() -> AsyncIterator[tuple[str, asyncio.Queue[dict[str, str]]]]:
-    """A subscriber that hands out the headers of what it is posted."""
+    """Yield the URL of a subscriber and a queue of the headers it receives."""
     received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,16 +47,16 @@ async def sink() -> AsyncIterator[tuple[str, asyncio.Queue[dict[str, str]]]]:
 
 @pytest.mark.may_block
 @pytest.mark.parametrize("by_header", [True, False])
-async def test_a_trace_goes_through_the_broker(by_header: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+async def test_a_trace_continues_through_the_broker(by_header: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
     """
-    From the sender's span to recommend, extract_features and rank_items; the reply goes on from recommend's span.
+    The trace leads from the sender to recommend, extract_features and rank_items, and the reply continues it.
 
-    The context comes with the request, or in the event (the distributed tracing extension).
+    The context arrives with the request, or in the event (the distributed tracing extension).
     """
     context = CALLER[1].decode()
-    async with Stand(0.0).pipeline() as stand, sink() as (url, received):
+    async with TracedPipeline(0.0).pipeline() as traced, sink() as (url, received):
         triggers = [
-            Trigger("d/requests", "d/b", f"http://127.0.0.1:{stand.port}/", [{"suffix": {"type": "requested.v1"}}]),
+            Trigger("d/requests", "d/b", f"http://127.0.0.1:{traced.port}/", [{"suffix": {"type": "requested.v1"}}]),
             Trigger("d/answers", "d/b", url, [{"suffix": {"type": "completed.v1"}}]),
         ]
         queue, client = Queue(tmp_path / "q.db", ["d/requests", "d/answers"]), Client(limit_bytes=100_000)
@@ -70,8 +70,8 @@ async def test_a_trace_goes_through_the_broker(by_header: bool, tmp_path: Path) 
             await delivering
         await client.aclose()
         await queue.close()
-        assert stand.tree() == {"recommend/recommend": None, **TREE}
-        (root,) = [span for span in stand.exporter.get_finished_spans() if span.name == "recommend"]
+        assert traced.tree() == {"recommend/recommend": None, **TREE}
+        (root,) = [span for span in traced.exporter.get_finished_spans() if span.name == "recommend"]
     assert f"{root.context.trace_id:032x}" == context.split("-")[1]
     assert reply["ce-type"] == "dev.recsys.recommendation.completed.v1"
     assert reply["traceparent"] == f"00-{root.context.trace_id:032x}-{root.context.span_id:016x}-01"

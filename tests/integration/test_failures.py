@@ -1,4 +1,4 @@
-"""What breaks in production, done to real processes: the caller gets an answer in time, and soon all is well again."""
+"""Failures of real processes: the caller still gets an answer in time, and the pipeline recovers soon after."""
 
 import contextlib
 import os
@@ -23,15 +23,15 @@ FEATURES = {"age_group": "25-34", "avg_session_duration": 1.0, "total_purchases"
 RANK = {"features": FEATURES, "history": ["item_1"], "top_k": 3}
 BUDGET_S = 0.5
 GRACE_S = 0.05
-WHOLE_AGAIN_S = 2.0
+RECOVERY_S = 2.0
 
 
-class Stand:
-    """A pipeline of its own, whose hops can be exchanged for something broken on the same port."""
+class BreakablePipeline:
+    """A pipeline whose hops can be replaced by something broken on the same port."""
 
     def __init__(self, state: DemoState, folder: Path, stack: ExitStack) -> None:
         self._stack = stack
-        # Made once: a client of its own for each call would cost as much as the grace allows.
+        # One client for all calls: creating one for each call would take as long as the grace allows.
         self._client = stack.enter_context(httpx.Client(timeout=10, limits=httpx.Limits(max_keepalive_connections=0)))
         store = folder / "store.db"
         store.write_bytes(Path(state.store_url.removeprefix("sqlite:///")).read_bytes())
@@ -51,7 +51,7 @@ class Stand:
     def _start(self, name: str, port: int) -> Running:
         return self._stack.enter_context(running(name, self.env[name], port=port))
 
-    def revive(self, name: str) -> None:
+    def restart(self, name: str) -> None:
         self.hops[name] = self._start(name, self.hops[name].port)
 
     def restart_recommend(self) -> None:
@@ -61,11 +61,11 @@ class Stand:
     def kill(self, name: str) -> None:
         self.hops[name].stop(signal.SIGKILL)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         for name, hop in self.hops.items():
             if hop.process.poll() is not None:
-                self.revive(name)
-        self.expect_whole_soon()
+                self.restart(name)
+        self.expect_recovery()
 
     def ask(self, **headers: str) -> tuple[httpx.Response, float]:
         began = time.monotonic()
@@ -77,7 +77,7 @@ class Stand:
         return answer, time.monotonic() - began
 
     def expect_degraded(self, *hops: str, times: int = 12) -> None:
-        """Every answer is there in time, is a list of items, and names the hops that failed."""
+        """Expect every answer in time, with a list of items and the names of the failed hops."""
         for _ in range(times):
             answer, took_s = self.ask()
             assert answer.status_code == 200, answer.text
@@ -85,33 +85,33 @@ class Stand:
             assert len(answer.json()["recommendations"]) == 5
             assert took_s <= BUDGET_S + GRACE_S
 
-    def expect_whole_soon(self) -> None:
-        deadline = time.monotonic() + WHOLE_AGAIN_S
+    def expect_recovery(self) -> None:
+        deadline = time.monotonic() + RECOVERY_S
         while time.monotonic() < deadline:
             answer, _ = self.ask()
             assert answer.status_code == 200
             if "degraded" not in answer.json():
                 return
             time.sleep(0.02)
-        raise AssertionError(f"still degraded: {answer.text}")
+        raise AssertionError(f"answers are still degraded after {RECOVERY_S} s: {answer.text}")
 
 
 @pytest.fixture(scope="module")
-def shared_stand(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def shared_pipeline(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakablePipeline]:
     with ExitStack() as stack:
-        yield Stand(demo_state, tmp_path_factory.mktemp("stand"), stack)
+        yield BreakablePipeline(demo_state, tmp_path_factory.mktemp("pipeline"), stack)
 
 
 @pytest.fixture
-def stand(shared_stand: Stand) -> Stand:
-    """The pipeline, whole, whatever the test before did to it."""
-    shared_stand.mend()
-    return shared_stand
+def pipeline(shared_pipeline: BreakablePipeline) -> BreakablePipeline:
+    """Return the pipeline, repaired after the test before."""
+    shared_pipeline.repair()
+    return shared_pipeline
 
 
 @contextmanager
 def listening(port: int, talk: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Something that is no function listens on *port* and treats each connection as *talk* does."""
+    """Listen on *port* in place of a function and handle each connection with *talk*."""
     deadline = time.monotonic() + 5
     while True:
         try:
@@ -154,17 +154,17 @@ def listening(port: int, talk: Callable[[socket.socket], None]) -> Iterator[None
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def talk_garbage(connection: socket.socket) -> None:
+def send_non_http(connection: socket.socket) -> None:
     connection.recv(65536)
     connection.sendall(b"\x00\x01 certainly not HTTP\r\n\r\n")
 
 
-def talk_nonsense(connection: socket.socket) -> None:
+def send_wrong_body(connection: socket.socket) -> None:
     while connection.recv(65536):
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n<html></html>")
 
 
-def talk_errors(connection: socket.socket) -> None:
+def send_errors(connection: socket.socket) -> None:
     while connection.recv(65536):
         connection.sendall(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n")
 
@@ -177,106 +177,106 @@ HOPS = pytest.mark.parametrize(("function", "hop"), [("extract_features", "featu
 
 
 @HOPS
-def test_killed(stand, function, hop):
-    """A function killed outright: degraded answers in time, whole again when it is back."""
-    stand.kill(function)
-    stand.expect_degraded(hop)
-    stand.revive(function)
-    stand.expect_whole_soon()
+def test_a_killed_function_degrades_the_answers(pipeline, function, hop):
+    """Answers are degraded but in time while a function is dead, and complete after its restart."""
+    pipeline.kill(function)
+    pipeline.expect_degraded(hop)
+    pipeline.restart(function)
+    pipeline.expect_recovery()
 
 
 @HOPS
-def test_hung(stand, function, hop):
-    """A function that takes requests and never answers costs its share of the budget, then nothing."""
-    os.kill(stand.hops[function].process.pid, signal.SIGSTOP)
+def test_a_hung_function_degrades_the_answers(pipeline, function, hop):
+    """A function that never answers costs its share of the budget until the breaker opens."""
+    os.kill(pipeline.hops[function].process.pid, signal.SIGSTOP)
     try:
-        stand.expect_degraded(hop, times=8)
+        pipeline.expect_degraded(hop, times=8)
     finally:
-        os.kill(stand.hops[function].process.pid, signal.SIGCONT)
-    stand.expect_whole_soon()
+        os.kill(pipeline.hops[function].process.pid, signal.SIGCONT)
+    pipeline.expect_recovery()
 
 
 @HOPS
-@pytest.mark.parametrize("talk", [talk_garbage, talk_nonsense, talk_errors, hang_up])
-def test_answering_garbage(stand, function, hop, talk):
-    """Bytes that are no HTTP, HTTP that is no answer, errors and hang-ups are all the same: a hop that failed."""
-    stand.kill(function)
-    with listening(stand.hops[function].port, talk):
-        stand.expect_degraded(hop)
-    stand.revive(function)
-    stand.expect_whole_soon()
+@pytest.mark.parametrize("talk", [send_non_http, send_wrong_body, send_errors, hang_up])
+def test_invalid_answers_degrade_the_answers(pipeline, function, hop, talk):
+    """Bytes that are not HTTP, invalid bodies, errors and closed connections all count as a failed hop."""
+    pipeline.kill(function)
+    with listening(pipeline.hops[function].port, talk):
+        pipeline.expect_degraded(hop)
+    pipeline.restart(function)
+    pipeline.expect_recovery()
 
 
 @HOPS
-def test_answering_slowly(stand, function, hop):
-    """A hop slower than its share is given up; one that is slow within it is waited for."""
-    stand.kill(function)
+def test_a_slow_function_degrades_the_answers(pipeline, function, hop):
+    """A hop that exceeds its share of the budget times out, and the answer is degraded."""
+    pipeline.kill(function)
 
     def slow(connection: socket.socket) -> None:
         connection.recv(65536)
         time.sleep(1.0)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
 
-    with listening(stand.hops[function].port, slow):
-        stand.expect_degraded(hop, times=6)
-    stand.revive(function)
-    stand.expect_whole_soon()
+    with listening(pipeline.hops[function].port, slow):
+        pipeline.expect_degraded(hop, times=6)
+    pipeline.restart(function)
+    pipeline.expect_recovery()
 
 
-def test_both_killed(stand):
-    """Without any hop the last-known-good list is shown, also by a recommend that has just been started."""
-    for function in stand.hops:
-        stand.kill(function)
-    stand.expect_degraded("features", "ranking")
-    stand.restart_recommend()
-    stand.expect_degraded("features", "ranking")
-    for function in stand.hops:
-        stand.revive(function)
-    stand.expect_whole_soon()
+def test_the_popular_list_replaces_both_hops(pipeline):
+    """Without both hops the saved popular list is the answer, also from a recommend that has just started."""
+    for function in pipeline.hops:
+        pipeline.kill(function)
+    pipeline.expect_degraded("features", "ranking")
+    pipeline.restart_recommend()
+    pipeline.expect_degraded("features", "ranking")
+    for function in pipeline.hops:
+        pipeline.restart(function)
+    pipeline.expect_recovery()
 
 
-def test_the_store_locked(stand):
-    """A store somebody holds exclusively: ranking goes on without features."""
-    holder = sqlite3.connect(stand.store, isolation_level=None)
-    stand.hops["extract_features"].stop(signal.SIGKILL)
+def test_a_locked_store_degrades_the_answers(pipeline):
+    """While another process locks the store, ranking continues without features."""
+    holder = sqlite3.connect(pipeline.store, isolation_level=None)
+    pipeline.hops["extract_features"].stop(signal.SIGKILL)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    stand.expect_degraded("features")
+    pipeline.expect_degraded("features")
     holder.execute("COMMIT")
     holder.close()
-    stand.revive("extract_features")
-    stand.expect_whole_soon()
+    pipeline.restart("extract_features")
+    pipeline.expect_recovery()
 
 
-def test_the_artefact_gone(stand, tmp_path):
-    """A ranker that restarts without its artefact never gets ready; answers go on from the popular list."""
-    model = Path(stand.env["rank_items"]["MODEL_PATH"])
-    stand.kill("rank_items")
+def test_a_missing_artefact_degrades_the_answers(pipeline, tmp_path):
+    """A ranker without its artefact does not become ready, and the answers come from the popular list."""
+    model = Path(pipeline.env["rank_items"]["MODEL_PATH"])
+    pipeline.kill("rank_items")
     elsewhere = model.with_name("elsewhere")
     model.rename(elsewhere)
     try:
         with pytest.raises(AssertionError, match="No such file"):
-            stand.revive("rank_items")
-        stand.expect_degraded("ranking")
+            pipeline.restart("rank_items")
+        pipeline.expect_degraded("ranking")
     finally:
         elsewhere.rename(model)
-    stand.revive("rank_items")
-    stand.expect_whole_soon()
+    pipeline.restart("rank_items")
+    pipeline.expect_recovery()
 
 
 @HOPS
-def test_strict_callers_hear_of_it(stand, function, hop):
-    """Who prefers strict handling gets 503 or 504 within the budget."""
-    stand.kill(function)
-    answer, took_s = stand.ask(prefer="handling=strict")
+def test_strict_callers_get_an_error(pipeline, function, hop):
+    """A caller that prefers strict handling gets 503 or 504 within the budget."""
+    pipeline.kill(function)
+    answer, took_s = pipeline.ask(prefer="handling=strict")
     assert answer.status_code in {503, 504}
     assert answer.headers["content-type"] == "application/problem+json"
     assert took_s <= BUDGET_S + GRACE_S
 
 
-def test_a_caller_who_leaves_takes_the_work_along(stand):
-    """When the caller disconnects, the call to the hop is cancelled too."""
-    stand.kill("rank_items")
+def test_a_disconnect_cancels_the_call_to_the_hop(pipeline):
+    """When the caller disconnects, recommend closes its connection to the hop."""
+    pipeline.kill("rank_items")
     begun, ended = threading.Event(), threading.Event()
 
     def watch(connection: socket.socket) -> None:
@@ -285,8 +285,8 @@ def test_a_caller_who_leaves_takes_the_work_along(stand):
         if connection.recv(65536) == b"":
             ended.set()
 
-    with listening(stand.hops["rank_items"].port, watch):
-        with socket.create_connection(("127.0.0.1", stand.recommend.port)) as caller:
+    with listening(pipeline.hops["rank_items"].port, watch):
+        with socket.create_connection(("127.0.0.1", pipeline.recommend.port)) as caller:
             body = b'{"user_id":"user_1"}'
             caller.sendall(
                 b"POST / HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: 9000\r\ncontent-length: %d\r\n\r\n%b"
@@ -297,9 +297,9 @@ def test_a_caller_who_leaves_takes_the_work_along(stand):
         assert ended.wait(1)
 
 
-def test_an_upload_that_stalls_holds_nobody_up(stand):
-    """Nobody's batch waits for it, it is told when its budget is spent, and a drain does not wait for it either."""
-    ranking = stand.hops["rank_items"]
+def test_a_stalled_upload_delays_no_other_request(pipeline):
+    """Neither a batch nor a drain waits for the upload, which gets 504 when its budget is spent."""
+    ranking = pipeline.hops["rank_items"]
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nX-Request-Timeout-Ms: %d\r\n\r\n{"
     with (
         socket.create_connection(("127.0.0.1", ranking.port)) as long,

@@ -1,4 +1,4 @@
-"""What the three functions expose while they serve."""
+"""The metrics of the three functions while they serve."""
 
 import socket
 from pathlib import Path
@@ -24,8 +24,8 @@ def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
     return scraped
 
 
-def test_every_metric_is_there(demo_state: DemoState, tmp_path):
-    """After some traffic each function exposes its metrics on a port of their own, and together all that are defined."""
+def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
+    """After some traffic the functions together expose every defined metric, each on its own metrics port."""
     ports = [take_port() for _ in range(3)]
     env = [{"METRICS_PORT": str(port)} for port in ports]
     store = tmp_path / "store.db"
@@ -71,8 +71,8 @@ def test_every_metric_is_there(demo_state: DemoState, tmp_path):
         assert wanted in exposed, wanted
 
 
-def test_a_taken_metrics_port_is_told():
-    """An instance whose metrics port is taken serves all the same, and its log says what is missing."""
+def test_a_taken_metrics_port_is_logged():
+    """An instance whose metrics port is taken serves without metrics and logs a warning."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = {"FEATURE_STORE_URL": "memory:", "METRICS_PORT": str(taken.getsockname()[1])}
         with running("extract_features", env) as service:

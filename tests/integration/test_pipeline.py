@@ -1,4 +1,4 @@
-"""The three functions as processes over real sockets, on the demo data."""
+"""The three functions as processes over real sockets, with the demo data."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +24,8 @@ def ask(url: str, user_id: str, **more: object) -> list[dict[str, object]]:
     return list(answer.json()["recommendations"])
 
 
-def test_the_answer_has_the_shape_clients_rely_on(pipeline):
-    """Five items by default, best first, scores with three decimals, nothing the user had."""
+def test_the_answer_has_the_documented_shape(pipeline):
+    """The answer has five items by default, best first, with scores of three decimals and none of the history."""
     answer = httpx.post(pipeline.recommend.url, json={"user_id": "user_42"})
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
@@ -38,8 +38,8 @@ def test_the_answer_has_the_shape_clients_rely_on(pipeline):
     assert not {each["item_id"] for each in body["recommendations"]} & HISTORY["user_42"]
 
 
-def test_users_get_their_taste(pipeline):
-    """The planted structure comes out: most of what a user is recommended is of the user's genre."""
+def test_recommendations_match_the_users_taste(pipeline):
+    """Most of a user's recommendations are of the genre that the demo data planted."""
     users = [f"user_{number}" for number in range(1, 101)]
     shares = []
     for user in users:
@@ -49,8 +49,8 @@ def test_users_get_their_taste(pipeline):
     assert sum(share >= 0.6 for share in shares) >= 85
 
 
-def test_nobody_gets_what_they_had_or_excluded(pipeline):
-    """History and exclusions never come back, however many are asked for."""
+def test_consumed_and_excluded_items_are_not_recommended(pipeline):
+    """Items of the history and excluded items do not appear, even in a list of a hundred."""
     first = [str(each["item_id"]) for each in ask(pipeline.recommend.url, "user_7", top_k=100)]
     assert len(set(first)) == 100
     assert not set(first) & HISTORY["user_7"]
@@ -58,8 +58,8 @@ def test_nobody_gets_what_they_had_or_excluded(pipeline):
     assert second == first[50:]
 
 
-def test_a_stranger_gets_the_popular_list(pipeline):
-    """Users nobody knows all get the same list, popular items first."""
+def test_unknown_users_get_the_popular_list(pipeline):
+    """All unknown users get the same list, ordered by popularity."""
     lists = [ask(pipeline.recommend.url, user, top_k=20) for user in ("nobody", "Ω", "user_0")]
     assert lists[0] == lists[1] == lists[2]
     audience = {item: sum(item in history for history in HISTORY.values()) for item in GENRE}
@@ -68,8 +68,8 @@ def test_a_stranger_gets_the_popular_list(pipeline):
     assert shown[0] == max(audience.values())
 
 
-def test_the_same_bytes_every_time_and_everywhere(pipeline, demo_state):
-    """Repeated calls, calls in a crowd and a second pipeline on the same state give equal bytes."""
+def test_answers_are_deterministic(pipeline, demo_state):
+    """Repeated calls, concurrent calls and a second pipeline on the same state give equal bytes."""
     users = [f"user_{number}" for number in range(1, 41)]
 
     def bodies(url: str) -> list[bytes]:
@@ -85,8 +85,8 @@ def test_the_same_bytes_every_time_and_everywhere(pipeline, demo_state):
     assert alone == bodies(pipeline.recommend.url) == crowded == elsewhere
 
 
-def test_the_batch_door_gives_what_singles_give(pipeline):
-    """Each result of a batch is the answer its request gets alone; a bad one fails alone."""
+def test_a_batch_equals_single_requests(pipeline):
+    """Each request of a batch gets the same answer as alone, and an invalid one fails alone."""
     requests = [{"user_id": "user_1"}, {"user_id": "user_2", "top_k": 0}, {"user_id": "nobody", "top_k": 3}]
     results = httpx.post(pipeline.recommend.url, json={"requests": requests}).json()["results"]
     assert results[0]["recommendations"] == ask(pipeline.recommend.url, "user_1")
@@ -94,8 +94,8 @@ def test_the_batch_door_gives_what_singles_give(pipeline):
     assert results[2]["recommendations"] == ask(pipeline.recommend.url, "nobody", top_k=3)
 
 
-def test_large_batches_at_once_are_all_ranked(pipeline):
-    """Several callers of the batch door, each with as many users as it takes, and single ones: none is shed."""
+def test_simultaneous_large_batches_are_all_ranked(pipeline):
+    """Several callers with batches of the maximum size, together with single requests, all get a ranking."""
     batch = {"requests": [{"user_id": f"user_{number}"} for number in range(256)]}
     bodies = [batch, batch, {"user_id": "user_1"}, batch, batch, {"user_id": "user_2"}] * 2
     with ThreadPoolExecutor(len(bodies)) as pool:
@@ -107,8 +107,8 @@ def test_large_batches_at_once_are_all_ranked(pipeline):
     assert [each for each in results if "recommendations" not in each or "degraded" in each] == []
 
 
-def test_long_requests_at_once_are_all_ranked(pipeline):
-    """Callers who exclude as much as a body holds come through together, and so does a short one among them."""
+def test_simultaneous_long_requests_are_all_ranked(pipeline):
+    """Callers with the longest possible exclusions, and a short request among them, all get a ranking."""
     exclude = ["\U0001f600" * 125 + f"{number:03}" for number in range(1000)]
     long = json.dumps({"user_id": "user_1", "exclude": exclude}, ensure_ascii=False).encode()
     bodies = [long, long, b'{"user_id":"user_2"}', long, long] * 8
@@ -122,8 +122,8 @@ def test_long_requests_at_once_are_all_ranked(pipeline):
     assert [each for each in answers if "recommendations" not in each or "degraded" in each] == []
 
 
-def test_the_tutorials_client_works_unchanged(pipeline):
-    """A hundred users by ten workers, each posting JSON and reading two fields of the answer."""
+def test_the_tutorials_client_works(pipeline):
+    """The tutorial's client runs unchanged: ten workers post JSON for a hundred users and read two fields."""
 
     def recommend(number: int) -> bool:
         answer = httpx.post(pipeline.recommend.url, json={"user_id": f"user_{number}", "top_k": 5}, timeout=10)
@@ -134,8 +134,8 @@ def test_the_tutorials_client_works_unchanged(pipeline):
         assert all(pool.map(recommend, range(100)))
 
 
-def test_each_hop_tells_who_answered(pipeline):
-    """Receipts name the revision and the batch."""
+def test_a_receipt_names_the_revision_and_the_batch(pipeline):
+    """The receipt of rank_items contains its phases, the batch size and the revision."""
     answer = pipeline.rank_items.post(RANK)
     durations, facts = parse_receipt(answer.headers["server-timing"])
     assert {"fill", "slot", "model", "total"} <= durations.keys()
@@ -148,7 +148,7 @@ RANK = {"features": FEATURES, "history": ["item_1"]}
 GOOD = {"recommend": {"user_id": "user_1"}, "extract_features": {"user_id": "user_1"}, "rank_items": RANK}
 
 BAD = [
-    # door, body, status, paths of the faults
+    # function, body, status, paths of the faults
     ("recommend", b"", 400, None),
     ("recommend", b"not json", 400, None),
     ("recommend", b"\xff\xfe", 400, None),
@@ -177,8 +177,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("door", "body", "status", "paths"), BAD)
-def test_bad_requests_get_their_status_and_every_fault(pipeline, door, body, status, paths):
-    """Each kind of bad request has its status and a problem document, and the function goes on serving."""
+def test_invalid_requests_get_a_status_and_every_fault(pipeline, door, body, status, paths):
+    """Each kind of invalid request gets its status and a problem document, and the function continues to serve."""
     service = getattr(pipeline, door)
     answer = httpx.post(service.url, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
@@ -192,22 +192,22 @@ def test_bad_requests_get_their_status_and_every_fault(pipeline, door, body, sta
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/", 405), ("DELETE", "/", 405), ("GET", "/x", 404), ("POST", "/x/y", 404)]
 )
-def test_other_doors(pipeline, method, path, status):
-    """Other methods and paths get a problem document too."""
+def test_unknown_methods_and_paths_get_problem_documents(pipeline, method, path, status):
+    """Another method gets 405 and another path 404, each with a problem document."""
     answer = httpx.request(method, pipeline.recommend.url + path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
-def test_a_wrong_content_type(pipeline):
-    """What says it is XML is not read as JSON; what curl -d sends is."""
+def test_the_content_type_is_checked(pipeline):
+    """A body declared as XML is refused, and the default content type of `curl -d` is accepted."""
     body = b'{"user_id":"user_1"}'
     for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
         answer = httpx.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
         assert answer.status_code == status
 
 
-def test_fused_gives_the_same_bytes(pipeline, demo_state):
-    """The three in one process answer byte for byte like the three processes, errors included."""
+def test_the_fused_function_gives_the_same_bytes(pipeline, demo_state):
+    """The three functions in one process give the same bytes as three processes, including errors."""
     env = {"FEATURE_STORE_URL": demo_state.store_url, "MODEL_PATH": str(demo_state.model_path)}
     bodies: list[object] = [{"user_id": f"user_{number}", "top_k": 10} for number in range(1, 30)]
     bodies += [{"user_id": "nobody"}, {"user_id": 1, "x": 2}, []]

@@ -1,11 +1,11 @@
-"""What kn and kubectl understand, as far as the runbook and the rollouts use them."""
+"""The verbs and flags of kn and kubectl that the runbook and the rollouts use."""
 
 import shlex
 from dataclasses import dataclass
 
 _SHOW = {"-o", "--output", "-n", "--namespace"}
 
-# Each verb's flags that want a value, and those that want none. From docs/cmd of knative/client at e411e88 (2026-07-29).
+# For each verb the flags with a value and those without. From docs/cmd of knative/client at e411e88 (2026-07-29).
 KN: dict[str, tuple[set[str], set[str]]] = {
     "service update": (
         {
@@ -47,7 +47,7 @@ KUBECTL: dict[str, tuple[set[str], set[str]]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A command taken apart: its verb, its words, its flags in the order given."""
+    """A parsed command: its verb, its words, and its flags in the given order."""
 
     program: str
     verb: str
@@ -55,7 +55,7 @@ class Line:
     flags: list[tuple[str, str]]
 
     def all(self, *names: str) -> list[str]:
-        """Every value of a flag, by any of its names."""
+        """Return every value of a flag, by any of its names."""
         return [value for name, value in self.flags if name in names]
 
     @property

@@ -1,4 +1,4 @@
-"""The overlays as the objects a cluster would be given."""
+"""The overlays as the objects that a cluster gets."""
 
 import copy
 import functools
@@ -16,7 +16,7 @@ from kubeyaml.kustomize import build as kubeyaml_build
 ROOT = Path(__file__).parents[2]
 KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(path.name for path in (KNATIVE / "overlays").iterdir())
-# `local` and `fused` are for localkn; the others are given to clusters.
+# localkn runs `local` and `fused`; clusters get the others.
 ON_CLUSTERS = [name for name in OVERLAYS if name not in {"local", "fused"}]
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 
@@ -30,7 +30,7 @@ def _built(directory: Path) -> list[Object]:
 
 
 def build(directory: Path) -> list[Object]:
-    """What kustomize makes of *directory*; fresh objects at every call."""
+    """Return the objects that kustomize builds from *directory*, copied at every call."""
     return copy.deepcopy(_built(directory))
 
 
@@ -58,7 +58,7 @@ def container(service: Object) -> Object:
 
 
 def environment(service: Object, objects: list[Object]) -> dict[str, str]:
-    """Every variable the manifests give a container; what comes from a Secret is called `secret`."""
+    """Return every variable that the manifests give a container; the value of a Secret is `secret`."""
     maps = {body["metadata"]["name"]: body.get("data") or {} for body in objects if body["kind"] == "ConfigMap"}
     found: dict[str, str] = {}
     for source in container(service).get("envFrom") or ():
@@ -69,13 +69,13 @@ def environment(service: Object, objects: list[Object]) -> dict[str, str]:
 
 
 def annotations(service: Object) -> dict[str, str]:
-    """The scaling annotations without their group."""
+    """Return the scaling annotations without their group."""
     found = service["spec"]["template"]["metadata"]["annotations"]
     return {key.rpartition("/")[2]: value for key, value in found.items()}
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its path; list positions are left out."""
+    """Yield every value with its path, which leaves out list positions."""
     yield path, node
     if isinstance(node, dict):
         for key, value in node.items():

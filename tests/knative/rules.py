@@ -1,5 +1,5 @@
 """
-What must hold of the manifests, a function for each rule. A rule yields a sentence for each fault.
+The rules for the manifests, one function each; a rule yields a sentence for each fault.
 
 Sources: knative/serving pkg/apis/serving (fieldmask.go, k8s_validation.go), pkg/queue, pkg/reconciler; knative/eventing
 pkg/apis; Kubernetes' Pod Security Standards, profile "restricted".
@@ -18,14 +18,14 @@ from tests.knative.objects import FUNCTIONS, KNATIVE, Object, annotations, conta
 Rule = Callable[[str, list[Object]], Iterator[str]]
 
 QUEUE_PROXY_PORTS = {8008, 8012, 8013, 8022, 8112, 9090, 9091}
-# Queue-proxy ends a pod only after so much quiet; a pod is killed after timeoutSeconds.
+# Queue-proxy ends a pod only after a quiet period of this length, and Kubernetes kills the pod after timeoutSeconds.
 QUIET_S = 30
-# What is behind a flag of Knative's, with that flag.
+# Fields that need a feature flag of Knative, each with its flag.
 FLAGGED = {
     "nodeSelector": "kubernetes.podspec-nodeselector",
     "tolerations": "kubernetes.podspec-tolerations",
 }
-# What is made before an overlay is applied, or by a pod of it.
+# ConfigMaps and Secrets that exist before an overlay is applied, or that one of its pods creates.
 MADE_ELSEWHERE = {
     "dev": {"model"},
     "sequence": {"model"},
@@ -35,7 +35,7 @@ TYPES = {events.INTERACTION, events.REQUESTED, events.COMPLETED, events.SERVED, 
 
 
 def flags_are_switched_on(_: str, objects: list[Object]) -> Iterator[str]:
-    """A field behind a flag of Knative's: the flag stands in cluster/config-features.yaml."""
+    """A field that needs a feature flag has its flag enabled in cluster/config-features.yaml."""
     enabled = yaml.safe_load((KNATIVE / "cluster/config-features.yaml").read_text())["data"]
     for name, service in services(objects).items():
         for field in FLAGGED.keys() & service["spec"]["template"]["spec"].keys():
@@ -44,7 +44,7 @@ def flags_are_switched_on(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def webhook_accepts_services(_: str, objects: list[Object]) -> Iterator[str]:
-    """Fields, types, ranges and annotations are what Knative's webhook accepts."""
+    """Knative's webhook accepts the fields, types, ranges and annotations."""
     for name, service in services(objects).items():
         for field in FLAGGED:
             service["spec"]["template"]["spec"].pop(field, None)
@@ -52,12 +52,12 @@ def webhook_accepts_services(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def no_selector_was_injected(_: str, objects: list[Object]) -> Iterator[str]:
-    """Kustomize's commonLabels puts a selector into every kind `Service`; Knative has no such field."""
+    """No Service has a selector, which kustomize's commonLabels adds and Knative does not know."""
     yield from (name for name, service in services(objects).items() if "selector" in service["spec"])
 
 
 def profile_is_restricted(_: str, objects: list[Object]) -> Iterator[str]:
-    """Every container runs under the restricted profile, its root read-only."""
+    """Every container runs under the restricted profile with a read-only root."""
     for body in objects:
         pod = (body.get("spec") or {}).get("template", {}).get("spec")
         for each in pod["containers"] if pod else ():
@@ -73,7 +73,7 @@ def profile_is_restricted(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def no_token_is_mounted(_: str, objects: list[Object]) -> Iterator[str]:
-    """No pod gets a ServiceAccount token but the one that publishes the model; nobody gets service links."""
+    """Only the pod that publishes the model gets a ServiceAccount token, and no pod gets service links."""
     for body in objects:
         pod = (body.get("spec") or {}).get("template", {}).get("spec")
         if pod and body["metadata"]["name"] != "seed-demo" and pod.get("automountServiceAccountToken") is not False:
@@ -82,8 +82,8 @@ def no_token_is_mounted(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{body['metadata']['name']}: enableServiceLinks is not false"
 
 
-def scratch_is_there(_: str, objects: list[Object]) -> Iterator[str]:
-    """With a read-only root, what a function writes goes to a /tmp of its own that is bounded."""
+def tmp_is_writable_and_limited(_: str, objects: list[Object]) -> Iterator[str]:
+    """Every function has a /tmp of limited size, because its root is read-only."""
     for name in FUNCTIONS:
         service = services(objects)[name]
         volumes = {each["name"]: each for each in service["spec"]["template"]["spec"].get("volumes") or ()}
@@ -92,8 +92,8 @@ def scratch_is_there(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{name}: no emptyDir with a sizeLimit at /tmp"
 
 
-def readiness_is_aggressive(_: str, objects: list[Object]) -> Iterator[str]:
-    """Readiness without periodSeconds is probed every 50 ms by queue-proxy; liveness asks only for the process."""
+def probes_are_set(_: str, objects: list[Object]) -> Iterator[str]:
+    """Readiness has no periodSeconds, so that queue-proxy probes every 50 ms; liveness checks only the process."""
     for name, service in services(objects).items():
         if container(service).get("readinessProbe") != {"httpGet": {"path": "/readyz"}}:
             yield f"{name}: readinessProbe is {container(service).get('readinessProbe')}"
@@ -102,8 +102,8 @@ def readiness_is_aggressive(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{name}: livenessProbe is {liveness}"
 
 
-def scaling_is_decided(_: str, objects: list[Object]) -> Iterator[str]:
-    """Nothing about a function's scaling is left to the cluster's defaults, which differ from cluster to cluster."""
+def scaling_is_explicit(_: str, objects: list[Object]) -> Iterator[str]:
+    """Every scaling setting of a function is set, because the defaults differ between clusters."""
     for name in FUNCTIONS:
         given, spec = annotations(services(objects)[name]), services(objects)[name]["spec"]["template"]["spec"]
         wanted = {"class", "metric", "target", "target-utilization-percentage", "min-scale", "max-scale", "initial-scale",
@@ -113,13 +113,13 @@ def scaling_is_decided(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{name}: scales {given['min-scale']}..{given['max-scale']}, not from at least 1 to 5"
         if int(given["initial-scale"]) < int(given["min-scale"]):
             yield f"{name}: a new revision takes over with {given['initial-scale']}, below its minimum"
-        # A hard limit would starve the batcher, and queue at each pod what another one could take.
+        # A hard limit would starve the batcher and queue requests at a pod while another pod is free.
         if spec["containerConcurrency"] != 0:
             yield f"{name}: containerConcurrency is {spec['containerConcurrency']}"
 
 
-def times_are_nested(_: str, objects: list[Object]) -> Iterator[str]:
-    """The model's time is within rank-items', that within recommend's; each function gives up before its platform."""
+def timeouts_are_nested(_: str, objects: list[Object]) -> Iterator[str]:
+    """The ranker's timeouts are below recommend's, and each function times out before its platform."""
     found, within = services(objects), {}
     for name in FUNCTIONS:
         spec, env = found[name]["spec"]["template"]["spec"], environment(found[name], objects)
@@ -136,7 +136,7 @@ def times_are_nested(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def resources_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
-    """Every container requests CPU and memory and has a memory limit; a CPU limit is whole and known to the program."""
+    """Every container requests CPU and memory and has a memory limit; a CPU limit is whole and equals CPU_LIMIT."""
     for body in objects:
         pod = (body.get("spec") or {}).get("template", {}).get("spec")
         for each in pod["containers"] if pod else ():
@@ -152,23 +152,23 @@ def resources_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def ports_are_free(_: str, objects: list[Object]) -> Iterator[str]:
-    """Queue-proxy has ports of its own in the same pod."""
+    """A function does not use a port of the queue-proxy in its pod."""
     for name, service in services(objects).items():
         taken = {port["containerPort"] for port in container(service)["ports"]}
         taken.add(int(environment(service, objects).get("METRICS_PORT", 0)))
         yield from (f"{name}: port {port} is queue-proxy's" for port in taken & QUEUE_PROXY_PORTS)
 
 
-def one_door_is_public(_: str, objects: list[Object]) -> Iterator[str]:
-    """Only recommend has a name outside the cluster."""
+def only_recommend_is_public(_: str, objects: list[Object]) -> Iterator[str]:
+    """Only recommend is reachable from outside the cluster."""
     for name, service in services(objects).items():
         local = service["metadata"]["labels"].get("networking.knative.dev/visibility") == "cluster-local"
         if local == (name == "recommend"):
             yield f"{name} is {'private' if local else 'public'}"
 
 
-def doors_are_decided(overlay: str, objects: list[Object]) -> Iterator[str]:
-    """Every function is told who may call; in production the public one wants tokens."""
+def authentication_is_set(overlay: str, objects: list[Object]) -> Iterator[str]:
+    """Every function has AUTH set, and recommend requires tokens in production."""
     for name in FUNCTIONS:
         env = environment(services(objects)[name], objects)
         if "AUTH" not in env:
@@ -177,8 +177,8 @@ def doors_are_decided(overlay: str, objects: list[Object]) -> Iterator[str]:
             yield f"recommend is open: AUTH={env.get('AUTH')}"
 
 
-def references_lead_somewhere(overlay: str, objects: list[Object]) -> Iterator[str]:
-    """Every ConfigMap and Secret named exists under that very name, hash and all, or is known to be made elsewhere."""
+def references_exist(overlay: str, objects: list[Object]) -> Iterator[str]:
+    """Every ConfigMap and Secret that is named exists under that name, including its hash, or is created elsewhere."""
     there = {(body["kind"], body["metadata"]["name"]) for body in objects}
     named = {
         "configMapKeyRef.name": "ConfigMap", "configMapRef.name": "ConfigMap", "configMap.name": "ConfigMap",
@@ -192,14 +192,14 @@ def references_lead_somewhere(overlay: str, objects: list[Object]) -> Iterator[s
 
 
 def configuration_is_immutable(_: str, objects: list[Object]) -> Iterator[str]:
-    """A ConfigMap a revision reads is named by its content: a change makes a revision, and rolling back undoes it."""
+    """The name of a ConfigMap contains a hash of its content, so a change makes a revision that can be rolled back."""
     for body in objects:
         if body["kind"] == "ConfigMap" and not re.search(r"-[a-z0-9]{10}$", body["metadata"]["name"]):
             yield body["metadata"]["name"]
 
 
-def images_are_placed(_: str, objects: list[Object]) -> Iterator[str]:
-    """No image keeps its bare name, which would be looked for in a public registry, and none moves under its tag."""
+def images_have_a_registry_and_a_tag(_: str, objects: list[Object]) -> Iterator[str]:
+    """Every image has a fixed tag and a registry, because a bare name is pulled from a public registry."""
     for body in objects:
         for path, value in walk(body):
             if path.endswith("containers.image") and (
@@ -208,8 +208,8 @@ def images_are_placed(_: str, objects: list[Object]) -> Iterator[str]:
                 yield f"{body['metadata']['name']}: {value}"
 
 
-def hops_lead_to_services(_: str, objects: list[Object]) -> Iterator[str]:
-    """URLs of hops name Services of the same build, in their namespace."""
+def hop_urls_name_services(_: str, objects: list[Object]) -> Iterator[str]:
+    """The URL of a hop names a Service of the same build and namespace."""
     hosts = {f"{name}.{body['metadata']['namespace']}.svc.cluster.local" for name, body in services(objects).items()}
     for name, service in services(objects).items():
         for variable, value in environment(service, objects).items():
@@ -218,8 +218,8 @@ def hops_lead_to_services(_: str, objects: list[Object]) -> Iterator[str]:
                 yield f"{name}: {variable}: {value}"
 
 
-def events_lead_somewhere(_: str, objects: list[Object]) -> Iterator[str]:
-    """Whatever Eventing's objects refer to is in the same build, and event types are those of the contracts."""
+def event_references_exist(_: str, objects: list[Object]) -> Iterator[str]:
+    """The references of Eventing's objects are in the same build, and event types are those of the contracts."""
     there = {(body["apiVersion"], body["kind"], body["metadata"]["name"]) for body in objects}
     for body in objects:
         if not re.match(r"(eventing|flows|sources)\.knative\.dev/", body["apiVersion"]):
@@ -237,7 +237,7 @@ def events_lead_somewhere(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def deliveries_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
-    """What cannot be delivered is tried again, with growing pauses, and then kept as a dead letter."""
+    """Deliveries are retried with exponential back-off, and undeliverable events go to a dead-letter sink."""
     found = [
         (body, value)
         for body in objects
@@ -258,8 +258,10 @@ def deliveries_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{body['kind']} {body['metadata']['name']}: {delivery}"
 
 
-def policies_let_knative_in(_: str, objects: list[Object]) -> Iterator[str]:
-    """The gateway and the activator reach queue-proxy's doors, the autoscaler its figures; pods are chosen by label."""
+def network_policy_admits_knative(_: str, objects: list[Object]) -> Iterator[str]:
+    """
+    The gateway and the activator reach queue-proxy, the autoscaler reaches its metrics, and labels match the pods.
+    """
     (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
     allowed = {
         (source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
@@ -277,19 +279,19 @@ def policies_let_knative_in(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 def event_policy_is_opt_in(_: str, objects: list[Object]) -> Iterator[str]:
-    """Without authentication-oidc an EventPolicy never becomes ready, and neither does the Broker it applies to."""
+    """No overlay has an EventPolicy, which without authentication-oidc is never ready and keeps its Broker unready."""
     yield from (body["metadata"]["name"] for body in objects if body["kind"] == "EventPolicy")
 
 
-def drains_can_end(_: str, objects: list[Object]) -> Iterator[str]:
-    """A disruption budget lets a pod go even where a function has only one."""
+def disruption_budgets_allow_drains(_: str, objects: list[Object]) -> Iterator[str]:
+    """A disruption budget allows a drain to evict the only pod of a function."""
     for body in objects:
         if body["kind"] == "PodDisruptionBudget" and body["spec"].get("maxUnavailable") != 1:
             yield body["metadata"]["name"]
 
 
-def everything_is_ours(_: str, objects: list[Object]) -> Iterator[str]:
-    """Every object can be found, and removed, by one label; generated ones go with what refers to them."""
+def every_object_has_our_label(_: str, objects: list[Object]) -> Iterator[str]:
+    """Every object has the label that finds and removes it, except the generated ConfigMaps and Secrets."""
     for body in objects:
         labels = body["metadata"].get("labels") or {}
         if body["kind"] not in {"ConfigMap", "Secret"} and labels.get("app.kubernetes.io/part-of") != "recsys":

@@ -1,9 +1,9 @@
 """
-The fields of every kind the manifests use, as its API has them.
+The fields of every kind in the manifests, as its API defines them.
 
-Written down from the CRDs of knative/serving (config/core/300-resources) and knative/eventing (config/core/resources)
-and from Kubernetes' API reference, as far as the manifests go: a field that is not here is refused, so whoever uses
-another one looks it up first.
+The schemas are transcribed from the CRDs of knative/serving (config/core/300-resources) and knative/eventing
+(config/core/resources) and from the Kubernetes API reference, as far as the manifests need them. A field that is
+missing here is refused, so that its author looks it up first.
 """
 
 from collections.abc import Iterator
@@ -109,12 +109,12 @@ SCHEMAS: dict[tuple[str, str], Any] = {
     },
 }  # fmt: skip
 _METADATA = {"name": str, "namespace": str, "labels": _LABELS, "annotations": _LABELS}
-# Behind flags of Knative's; rules.py holds them against the flags.
+# Fields behind feature flags of Knative; rules.py compares them with the flags.
 _FLAGGED = ("nodeSelector", "tolerations")
 
 
 def faults(body: Object) -> Iterator[str]:
-    """Every field of *body* that its kind does not have, or that is of another type."""
+    """Yield every field of *body* that its kind does not have, or that has another type."""
     place = f"{body['kind']} {body['metadata']['name']}"
     if is_knative(body):
         pod = body["spec"]["template"]["spec"]

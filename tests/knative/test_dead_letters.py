@@ -1,4 +1,4 @@
-"""The sink for what nobody could take, as the process its Service runs."""
+"""The dead-letter sink as the process that its Service runs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ LETTER = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/
 
 @pytest.fixture
 def sink() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Where it listens, and the process; it ends well when it is told to."""
+    """Yield the URL and the process of a sink, which must end with status 0 at SIGTERM."""
     port = take_port()
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM)], env={**os.environ, "PORT": str(port)}, stdout=subprocess.PIPE, text=True
@@ -51,8 +51,8 @@ def line(process: "subprocess.Popen[str]") -> dict[str, object]:
     return json.loads(process.stdout.readline())  # type: ignore[no-any-return]
 
 
-def test_a_letter_is_a_line(sink):
-    """Attributes, who refused it and why, and the data; accepted with nothing in the answer."""
+def test_an_event_becomes_a_line(sink):
+    """The line holds the attributes, the failure and the data; the answer is an empty 202."""
     url, process = sink
     answer = httpx.post(url, json={"user_id": "u"}, headers=LETTER)
     assert (answer.status_code, answer.content) == (202, b"")
@@ -64,8 +64,8 @@ def test_a_letter_is_a_line(sink):
     }  # fmt: skip
 
 
-def test_what_is_no_json_is_kept_all_the_same(sink):
-    """In base64, however it came: with its length, or in chunks; nothing at all is kept as nothing."""
+def test_data_that_is_not_json_is_kept(sink):
+    """Data that is not JSON is kept in base64, with and without chunks, and missing data becomes null."""
     url, process = sink
     httpx.post(url, content=b"\xff", headers=LETTER)
     assert line(process)["data_base64"] == "/w=="
@@ -76,16 +76,16 @@ def test_what_is_no_json_is_kept_all_the_same(sink):
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 2000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nffffff\r\n"])
-def test_what_is_too_long_is_refused(sink, framing):
-    """As soon as that is known."""
+def test_an_oversized_event_is_refused(sink, framing):
+    """The sink answers 413 as soon as the length is known."""
     url, _ = sink
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
         connection.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_its_service_runs_this_program():
-    """The command, the file's place, and the probes it answers."""
+def test_the_service_runs_this_program():
+    """The Service has the command that runs the mounted file, and the ConfigMap contains the file."""
     service = services(overlay("dev"))["dead-letters"]
     found = container(service)
     (mounted,) = found["volumeMounts"]

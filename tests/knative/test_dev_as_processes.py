@@ -1,6 +1,8 @@
 """
-overlays/dev with everything but the cluster: its Redis, its job and its functions as processes, each with the command
-line and the environment that the manifests give it. What no look at YAML shows: that they start and fit together.
+overlays/dev without a cluster: its Redis, its job and its functions as local processes.
+
+Each process gets the command and the environment of its manifest. This shows that they start and work together, which a
+check of the YAML cannot.
 """
 
 import base64
@@ -31,14 +33,14 @@ NAMES = {"extract-features": "extract_features", "rank-items": "rank_items", "re
 
 
 def pod(objects: list[Object], kind: str, name: str) -> Object:
-    """The one container of a workload."""
+    """Return the one container of a workload."""
     (body,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     (found,) = body["spec"]["template"]["spec"]["containers"]
     return found  # type: ignore[no-any-return]
 
 
 def environment(container: Object, objects: list[Object]) -> dict[str, str]:
-    """What the kubelet would set, Secrets included."""
+    """Return the environment that the kubelet would set, including Secrets."""
     named = {(body["kind"], body["metadata"]["name"]): body.get("data") or {} for body in objects}
     found: dict[str, str] = {}
     for source in container.get("envFrom") or ():
@@ -51,7 +53,7 @@ def environment(container: Object, objects: list[Object]) -> dict[str, str]:
 
 
 def mount(folder: Path, data: dict[str, str]) -> Path:
-    """A ConfigMap as the kubelet mounts it: each file a link into a folder that is exchanged as a whole."""
+    """Mount a ConfigMap like the kubelet: every file is a link into a directory that is replaced as a whole."""
     content = folder / "..2026_11_22_12_00_00.1"
     content.mkdir(parents=True)
     (folder / "..data").symlink_to(content.name)
@@ -63,7 +65,7 @@ def mount(folder: Path, data: dict[str, str]) -> Path:
 
 @dataclass
 class Cluster:
-    """What runs."""
+    """The running functions."""
 
     functions: dict[str, Running]
 
@@ -73,7 +75,7 @@ class Cluster:
         return answer.json()  # type: ignore[no-any-return]
 
     def deliver(self, service: str, type_: str, data: object, *, event_id: str) -> httpx.Response:
-        """Send an event as a Broker's trigger does: binary mode, a reply welcome, no token."""
+        """Send an event as a Broker's Trigger does: in binary mode, with a reply wanted and without a token."""
         headers = {
             "ce-specversion": "1.0", "ce-id": event_id, "ce-source": "/test", "ce-type": type_, "prefer": "reply",
             "ce-knativearrivaltime": "2026-08-01T00:00:00Z", "content-type": "application/json",
@@ -83,14 +85,14 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Everything at once and in no good order: the function before its store, the store before it is filled."""
+    """Start everything in an unfavourable order: a function before its store, and the store before it is filled."""
     objects, folder, port = overlay("dev"), tmp_path_factory.mktemp("dev"), take_port()
     found = services(objects)
 
     def told(name: str, **changes: str) -> dict[str, str]:
         given = environment(container(found[name]), objects)
         assert changes.keys() <= given.keys()
-        # One machine: its ports are shared, so is its /tmp.
+        # All processes share the ports and the /tmp of one machine.
         return {**given, "METRICS_PORT": "0", **changes}
 
     store_url = environment(container(found["extract-features"]), objects)["FEATURE_STORE_URL"]
@@ -119,7 +121,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
-    """Run the pod's command, once; return the ConfigMap that it makes, which is the one that rank-items mounts."""
+    """Run the pod's command once and return the ConfigMap that it creates and rank-items mounts."""
     assert job["command"][:3] == ["python", "-m", "offline.seeding"]
     ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
     (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
@@ -130,15 +132,15 @@ def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
         return api.maps[wanted]["binaryData"]  # type: ignore[no-any-return]
 
 
-def test_it_answers(cluster):
-    """Real recommendations, not the fallback."""
+def test_the_pipeline_answers(cluster):
+    """The answer is a ranking, not the fallback."""
     answer = cluster.recommend("user_42")
     assert len(answer["recommendations"]) == 5
     assert not answer.get("degraded")
 
 
-def test_an_interaction_shows_in_the_next_answer(cluster):
-    """Delivered as the Trigger does, answered with an empty 202: what was bought is not recommended again."""
+def test_an_interaction_changes_the_next_answer(cluster):
+    """An event delivered like a Trigger's gets an empty 202, and its item is not recommended again."""
     first = cluster.recommend("user_7")["recommendations"][0]["item_id"]
     data = {"user_id": "user_7", "item_id": first, "kind": "purchase", "time": "2026-08-01T00:00:00Z"}
     answer = cluster.deliver("extract-features", events.INTERACTION, data, event_id="1")
@@ -147,7 +149,7 @@ def test_an_interaction_shows_in_the_next_answer(cluster):
 
 
 def test_a_request_event_gets_a_reply_event(cluster):
-    """As the Broker expects it: 200, ce- headers, a type that no Trigger takes."""
+    """The reply is a 200 with ce- headers and a type that no Trigger matches."""
     answer = cluster.deliver("recommend", events.REQUESTED, {"user_id": "user_8", "top_k": 3}, event_id="2")
     assert (answer.status_code, answer.headers["ce-type"]) == (200, events.COMPLETED)
     assert len(answer.json()["recommendations"]) == 3
@@ -155,8 +157,8 @@ def test_a_request_event_gets_a_reply_event(cluster):
     assert events.COMPLETED not in json.dumps(taken)
 
 
-def test_strangers_get_the_population_s_features(cluster):
-    """Also from an instance that was there before the store was filled."""
+def test_unknown_users_get_the_populations_features(cluster):
+    """An instance that started before the store was filled also returns the population's features."""
     features = cluster.functions["extract-features"]
 
     def purchases() -> int:

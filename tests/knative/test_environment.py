@@ -1,4 +1,4 @@
-"""The functions' configuration and the environment in the manifests are the same set."""
+"""The functions' settings and the environment in the manifests are the same set."""
 
 from types import ModuleType
 
@@ -22,7 +22,7 @@ SETTINGS: dict[str, ModuleType] = {
     "recommend": recommend,
 }
 
-# What stands in no manifest because something else sets it.
+# Variables that are in no manifest because something else sets them.
 SET_BY = {
     "HOST": "the Dockerfiles",
     "PORT": "Knative",
@@ -36,7 +36,7 @@ SET_BY = {
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The names of the variables that settings ask for while the test runs."""
+    """Record the names of the variables that the settings read during the test."""
     names: set[str] = set()
 
     class Recording(Reader):
@@ -51,8 +51,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
-def test_what_is_read_is_what_is_set(asked, name, function):
-    """Every variable a function reads stands in the manifests or is set by something named here, and none besides."""
+def test_variables_read_and_set_are_the_same(asked, name, function):
+    """Every variable that a function reads is set by the manifests or listed above, and every variable set is read."""
     objects = overlay(name)
     given = environment(services(objects)[function], objects)
     settings = SETTINGS[function].Settings.from_env(given)
@@ -62,20 +62,20 @@ def test_what_is_read_is_what_is_set(asked, name, function):
 
 
 @pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
-def test_what_recommend_sends_is_taken(name):
-    """The body limits in the manifests have room for the longest requests between the functions."""
+def test_body_limits_admit_the_longest_requests(name):
+    """The body limits in the manifests leave room for the longest requests between the functions."""
     objects = overlay(name)
     limits = {
         function: int(environment(services(objects)[function], objects)["MAX_BODY_BYTES"])
         for function in ("extract-features", "rank-items")
     }
-    # Four bytes a character in UTF-8 at most; quotes and a comma.
+    # A character takes four bytes in UTF-8 at most; an id adds two quotes and a comma.
     assert limits["extract-features"] >= MAX_BATCH * (4 * MAX_ID_LENGTH + 3) * 1.5
     assert limits["rank-items"] >= MAX_REQUEST_BYTES * 2
 
 
-def test_what_others_set_is_read(asked):
-    """The list of what others set holds nothing that no function reads."""
+def test_variables_set_elsewhere_are_read(asked):
+    """Every variable in the list above is read by a function."""
     for function, module in SETTINGS.items():
         objects = overlay("dev")
         module.Settings.from_env(environment(services(objects)[function], objects))
@@ -83,14 +83,14 @@ def test_what_others_set_is_read(asked):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_image_sets_what_it_should(function):
-    """What the Dockerfiles are said to set is in them."""
+def test_dockerfiles_set_the_host(function):
+    """Each Dockerfile sets HOST, as the list above says."""
     text = (ROOT / "functions" / function.replace("-", "_") / "Dockerfile").read_text()
     assert "HOST=0.0.0.0" in text
 
 
-def test_the_door_for_events_is_recommend_with_another_name():
-    """components/event-door repeats base/recommend.yaml: what a request gets, an event gets."""
+def test_recommend_events_is_configured_like_recommend():
+    """components/event-door repeats the settings of base/recommend.yaml, except for authentication."""
     objects = overlay("prod")
     door, public = (environment(services(objects)[name], objects) for name in ("recommend-events", "recommend"))
     assert {**door, "AUTH": public["AUTH"]} == public

@@ -1,4 +1,4 @@
-"""Every overlay as a cluster would be given it, against the rules in rules.py and the schemas in schemas.py."""
+"""Every overlay as a cluster gets it, checked by rules.py and schemas.py."""
 
 import copy
 import os
@@ -25,22 +25,22 @@ pytestmark = pytest.mark.may_block
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ON_CLUSTERS)
-def test_rule(name, rule):
-    """The overlay keeps the rule; a failure names both, and the objects."""
+def test_an_overlay_follows_the_rule(name, rule):
+    """The overlay follows the rule; a failure names the overlay, the rule and the objects."""
     found = list(RULES[rule](name, overlay(name)))
     assert not found, f"overlay {name}, rule {rule} ({RULES[rule].__doc__}): {found}"
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_object_fits_its_schema(name):
-    """Each object's fields are those of its kind's API, and of their types."""
+    """Each object has only fields of its kind, with the right types."""
     assert [fault for body in overlay(name) for fault in faults(body)] == []
 
 
 @needs_kubectl
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_kubectl_builds_the_same(name):
-    """What all these tests look at is, object for object, what `kubectl apply -k` sends."""
+def test_kubectl_builds_the_same_objects(name):
+    """The objects that these tests check equal those that `kubectl apply -k` sends."""
 
     def key(body: Object) -> tuple[str, str, str]:
         return body["apiVersion"], body["kind"], body["metadata"]["name"]
@@ -50,7 +50,7 @@ def test_kubectl_builds_the_same(name):
 
 @pytest.mark.parametrize("component", ["event-policy", "served-events", "service-tokens", "model-volume"])
 def test_optional_components_fit_production(component, tmp_path):
-    """What is not part of an overlay can be added to production's, and stays valid."""
+    """A component that is not part of an overlay can be added to production, which stays valid."""
     there = os.path.relpath(KNATIVE, tmp_path.resolve())
     (tmp_path / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
@@ -70,8 +70,8 @@ def test_optional_components_fit_production(component, tmp_path):
     ("component", "gateways"),
     [("gateway-istio", {"istio-system"}), ("gateway-contour", {"contour-external", "contour-internal"})],
 )
-def test_other_gateways_are_let_in(component, gateways, tmp_path):
-    """Istio and Contour in Kourier's place: their gateways reach what Kourier's did, nothing else is changed."""
+def test_other_gateways_are_admitted(component, gateways, tmp_path):
+    """With Istio or Contour in place of Kourier, only the gateway's namespaces in the network policy change."""
     there = os.path.relpath(KNATIVE, tmp_path.resolve())
     (tmp_path / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
@@ -90,7 +90,7 @@ def test_other_gateways_are_let_in(component, gateways, tmp_path):
 
 
 def with_change(path: str, value: Any) -> list[Object]:
-    """The dev overlay with one value of rank-items changed."""
+    """Return the dev overlay with one value of rank-items changed."""
     objects = overlay("dev")
     node: Any = services(objects)["rank-items"]
     *parents, last = path.split("/")
@@ -107,27 +107,27 @@ def with_change(path: str, value: Any) -> list[Object]:
         ("no_selector_was_injected", "spec/selector", {"app": "x"}),
         ("profile_is_restricted", "spec/template/spec/containers/0/securityContext", {}),
         ("no_token_is_mounted", "spec/template/spec/automountServiceAccountToken", True),
-        ("scratch_is_there", "spec/template/spec/volumes", []),
-        ("readiness_is_aggressive", "spec/template/spec/containers/0/readinessProbe", {"tcpSocket": {}}),
-        ("scaling_is_decided", "spec/template/spec/containerConcurrency", 3),
-        ("times_are_nested", "spec/template/spec/timeoutSeconds", 10),
-        ("times_are_nested", "spec/template/spec/responseStartTimeoutSeconds", 20),
+        ("tmp_is_writable_and_limited", "spec/template/spec/volumes", []),
+        ("probes_are_set", "spec/template/spec/containers/0/readinessProbe", {"tcpSocket": {}}),
+        ("scaling_is_explicit", "spec/template/spec/containerConcurrency", 3),
+        ("timeouts_are_nested", "spec/template/spec/timeoutSeconds", 10),
+        ("timeouts_are_nested", "spec/template/spec/responseStartTimeoutSeconds", 20),
         ("resources_are_bounded", "spec/template/spec/containers/0/resources", {"limits": {"cpu": "500m"}}),
         ("ports_are_free", "spec/template/spec/containers/0/ports", [{"containerPort": 9090}]),
-        ("one_door_is_public", "metadata/labels", {}),
-        ("images_are_placed", "spec/template/spec/containers/0/image", "rank-items"),
-        ("references_lead_somewhere", "spec/template/spec/volumes", [{"name": "x", "configMap": {"name": "recsys"}}]),
-        ("policies_let_knative_in", "spec/template/metadata/labels", {}),
-        ("everything_is_ours", "metadata/labels", {}),
+        ("only_recommend_is_public", "metadata/labels", {}),
+        ("images_have_a_registry_and_a_tag", "spec/template/spec/containers/0/image", "rank-items"),
+        ("references_exist", "spec/template/spec/volumes", [{"name": "x", "configMap": {"name": "recsys"}}]),
+        ("network_policy_admits_knative", "spec/template/metadata/labels", {}),
+        ("every_object_has_our_label", "metadata/labels", {}),
     ],
 )
-def test_a_rule_finds_what_it_is_for(rule, path, value):
-    """Each rule fails on the fault it is written against."""
+def test_a_rule_finds_its_fault(rule, path, value):
+    """Each rule reports the fault that it is written for."""
     assert list(RULES[rule]("dev", with_change(path, value)))
 
 
-def test_a_schema_finds_an_unknown_field():
-    """A misspelt field and a wrong type are named with their paths."""
+def test_a_schema_finds_unknown_fields_and_wrong_types():
+    """Each fault is reported with its path."""
     (broker,) = [body for body in overlay("dev") if body["kind"] == "Broker"]
     broker["spec"]["delivery"]["retries"] = 3
     broker["spec"]["delivery"]["retry"] = "10"

@@ -1,4 +1,4 @@
-"""Every command in docs/runbook.md, held against the manifests, kn's flags and our own."""
+"""The commands in docs/runbook.md, checked against the manifests, kn's flags and this project's verbs."""
 
 import argparse
 import copy
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.may_block
 
 RUNBOOK = ROOT / "docs/runbook.md"
 OVERLAYS = {"recsys": "prod", "default": "dev"}
-# What Knative's installation brings.
+# Objects that an installation of Knative creates.
 INSTALLED = {
     "knative-serving": {
         "config-network",
@@ -43,7 +43,7 @@ INSTALLED = {
 
 
 def commands() -> Iterator[str]:
-    """Every line of the runbook's shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
+    """Yield every command of a shell block, split at pipes, and every kn or kubectl command in a sentence."""
     text = RUNBOOK.read_text()
     for inline in re.findall(r"(?<!`)`((?:kn|kubectl) [^`]+)`", text):
         yield inline.replace("REVISION", "recommend-00001").replace("NAME", "rank-items")
@@ -64,15 +64,15 @@ def names(objects: list[Object]) -> set[str]:
     return {body["metadata"]["name"] for body in objects}
 
 
-def test_every_line_is_of_a_kind_that_is_checked():
-    """Nothing else stands in a shell block."""
+def test_every_command_is_of_a_checked_program():
+    """Shell blocks contain only commands of programs that a test below checks."""
     known = {"kn", "kubectl", "curl", "./run.sh"}
     assert {shlex.split(command)[0] for command in commands()} == known
 
 
 @pytest.mark.parametrize("command", lines("kn"))
-def test_kn_lines(command):
-    """Verb and flags are kn's; Services, revisions and namespaces are those of the manifests."""
+def test_kn_commands_are_valid(command):
+    """kn knows the verb and the flags, and the manifests contain the Services, revisions and namespaces."""
     line = parse(command)
     there = services(objects_of(line))
     named = [*line.words, *line.all("-s", "--service", "--prune")]
@@ -84,8 +84,8 @@ def updates() -> list[str]:
 
 
 @pytest.mark.parametrize("command", updates())
-def test_updates_lead_to_services_that_knative_takes(command):
-    """Applied to the manifest: known variables, own images, percentages that sum to 100, a Service that is valid."""
+def test_updates_make_valid_services(command):
+    """The updated manifest is valid and has known variables, this project's images and shares that add up to 100 %."""
     line = parse(command)
     (name,) = line.words
     objects = objects_of(line)
@@ -102,7 +102,7 @@ def test_updates_lead_to_services_that_knative_takes(command):
 
 
 def _updated(service: Object, command: str) -> Object:
-    """What localkn's kn, which does as kn, makes of *service*."""
+    """Return *service* as localkn's kn changes it, which works like the real kn."""
     parser = argparse.ArgumentParser()
     add_verbs(parser)
     options, unknown = parser.parse_known_args([w for w in shlex.split(command)[1:] if w != "--namespace"])
@@ -111,7 +111,7 @@ def _updated(service: Object, command: str) -> Object:
     _edit_template(changed, options)
     tag = {"latestRevision": True, "percent": 0, "tag": "candidate"}
     pinned = {"revisionName": "rank-items-00007", "percent": 100}
-    # As it is when the candidate has been made.
+    # The Service after the candidate has been created.
     if "candidate" in command and "--tag" not in options.tag and not options.tag:
         changed["spec"]["traffic"] = [tag, pinned]
     if options.traffic:
@@ -128,7 +128,7 @@ def _image_name(image: str) -> str:
 
 
 def secrets_made(namespace: str) -> set[tuple[str, str]]:
-    """Every Secret that the runbook makes, with its keys."""
+    """Return every Secret that the runbook creates, with its keys."""
     made = set()
     for command in lines("kubectl"):
         line = parse(command)
@@ -138,8 +138,8 @@ def secrets_made(namespace: str) -> set[tuple[str, str]]:
     return made
 
 
-def test_the_secrets_that_production_wants_are_made():
-    """Every Secret that its manifests refer to and do not bring, with the key or file that is read."""
+def test_the_secrets_of_production_are_created():
+    """The runbook creates every Secret that production refers to, with the key or file that is read."""
     objects, wanted = overlay("prod"), set()
     for service in services(objects).values():
         for entry in container(service).get("env") or ():
@@ -156,8 +156,10 @@ def test_the_secrets_that_production_wants_are_made():
 
 
 @pytest.mark.parametrize("command", lines("kubectl"))
-def test_kubectl_lines(command):
-    """Verbs and flags are kubectl's; files and overlays are there; what is named is in the manifests or made by them."""
+def test_kubectl_commands_are_valid(command):
+    """
+    kubectl knows the verb and the flags, files exist, and named objects are in the manifests or created elsewhere.
+    """
     line = parse(command)
     for path in line.all("-k", "-f", "--patch-file"):
         assert path == "-" or (ROOT / path).exists(), path
@@ -178,8 +180,8 @@ def test_kubectl_lines(command):
 
 
 @pytest.mark.parametrize("command", lines("./run.sh"))
-def test_our_own_verbs(command):
-    """The verb is there; its flags are parsed by its own parser, and name what the manifests have."""
+def test_commands_of_run_sh_are_valid(command):
+    """The verb exists, its own parser accepts the flags, and the manifests contain the named Service."""
     _, verb, *words = shlex.split(command)
     assert f"run_{verb}()" in (ROOT / "run.sh").read_text()
     options = {"rollout": rollout_parser, "acceptance": acceptance_parser}[verb]().parse_args(words)
@@ -191,8 +193,8 @@ def test_our_own_verbs(command):
         assert set(FUNCTIONS) <= there.keys()
 
 
-def test_every_alert_has_its_paragraph():
-    """A rule's link leads to a heading of its own name, and no heading is left of a rule that went."""
+def test_every_alert_has_a_section():
+    """Each alert has a heading of its name in the runbook, and each heading has an alert."""
     rules = [
         rule["alert"]
         for path in KNATIVE.glob("monitoring/*rules.yaml")
@@ -203,7 +205,7 @@ def test_every_alert_has_its_paragraph():
     section = RUNBOOK.read_text().partition("## Alerts\n")[2].partition("\n## ")[0]
     headings = re.findall(r"^### (.+)$", section, flags=re.MULTILINE)
     assert len(headings) == len({*headings}) > 0
-    # The rules come with knative/monitoring.
+    # The rules are in knative/monitoring.
     if rules:
         assert sorted(headings) == sorted(rules)
 
@@ -212,7 +214,7 @@ def test_every_alert_has_its_paragraph():
     "command",
     ["kn service roll x", "kn service update x --scale-up 3", "kn service update x --image", "kubectl get --no-wait=1"],
 )
-def test_a_line_that_is_wrong_is_noticed(command):
-    """Unknown verbs and flags, and flags without their value."""
+def test_an_invalid_command_is_noticed(command):
+    """The parser refuses unknown verbs and flags, and flags without their value."""
     with pytest.raises(AssertionError):
         parse(command)

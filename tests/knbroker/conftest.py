@@ -5,5 +5,5 @@ import pytest
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The broker is written for asyncio."""
+    """Run asynchronous tests on asyncio, for which the broker is written."""
     return "asyncio"

@@ -1,4 +1,4 @@
-"""Subscribers in this process: a client that answers by itself and remembers what it was asked to post."""
+"""Subscribers inside the test process: a client that records posts and answers them from a script."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -11,19 +11,19 @@ Post = tuple[str, dict[str, str], bytes]
 
 
 def answer(status: int = 202, body: bytes = b"", *lines: str) -> Answer:
-    """An answer as it would have come over the wire."""
+    """Return an answer as the client returns it."""
     fields = [f"content-length: {len(body)}", *lines]
     headers = [(name.encode(), value.encode()) for name, _, value in (field.partition(": ") for field in fields)]
     return Answer(status, headers, body)
 
 
 def event_answer(**attributes: str) -> Answer:
-    """A reply: an event in binary mode."""
+    """Return an answer that contains an event in binary mode."""
     return answer(200, b"{}", *(f"ce-{name}: {value}" for name, value in (NEEDED | attributes).items()))
 
 
 class Subscribers(Client):
-    """Answers with what *script* makes of each post, in turn; after its end with 202."""
+    """Answer each post with the next step of *script*, and with 202 after its end."""
 
     def __init__(self, script: Sequence[Answer | Exception | Callable[[], Answer]] = ()) -> None:
         super().__init__(limit_bytes=1000)
@@ -32,7 +32,7 @@ class Subscribers(Client):
         self.changed = asyncio.Event()
 
     async def post(self, url: str, *, headers: Iterable[tuple[str, str]], body: bytes, timeout_s: float) -> Answer:
-        """Note the post and answer as told."""
+        """Record the post and return the scripted answer."""
         self.posts.append((url, dict(headers), body))
         self.changed.set()
         said = self.script.pop(0) if self.script else answer()
@@ -41,7 +41,7 @@ class Subscribers(Client):
         return said if isinstance(said, Answer) else said()
 
     async def until(self, count: int) -> list[Post]:
-        """Return the posts once there are so many."""
+        """Return the posts once there are *count* of them."""
         while len(self.posts) < count:
             self.changed.clear()
             await self.changed.wait()

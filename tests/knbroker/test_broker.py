@@ -1,4 +1,4 @@
-"""The broker at work, with subscribers that answer as told."""
+"""The broker with subscribers that follow a script."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def running(
     limit: int = 100,
     at_once: int = 2,
 ) -> AsyncIterator[Broker]:
-    """A broker that delivers until the block ends, which it does at once where the broker fails."""
+    """Run a broker that delivers until the block ends; a failure of the broker ends the block immediately."""
     queue = Queue(path / "q.db", [trigger.name for trigger in triggers])
     broker = Broker(Routing(("ns/b",), triggers), queue, subscribers, limit=limit, at_once=at_once)
     try:
@@ -52,14 +52,14 @@ async def running(
 
 
 async def idle(broker: Broker) -> dict[str, Any]:
-    """The figures once nothing waits."""
+    """Return the figures once no delivery is waiting."""
     while (figures := await broker.figures(letters=10))["waiting"]:
         await asyncio.sleep(0.001)
     return figures
 
 
-async def test_an_event_goes_to_the_triggers_that_want_it(tmp_path: Path) -> None:
-    """Once, with the time of its arrival, and without the Broker's own attribute."""
+async def test_an_event_is_delivered_to_matching_triggers(tmp_path: Path) -> None:
+    """The event is delivered once, with its arrival time and without the broker's own attribute."""
     subscribers = Subscribers()
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT.extended(knativebrokerttl="9"), [(b"traceparent", b"x"), (b"cookie", b"y")])
@@ -73,8 +73,8 @@ async def test_an_event_goes_to_the_triggers_that_want_it(tmp_path: Path) -> Non
     assert figures["brokers"] == {"ns/b": 1}
 
 
-async def test_the_trace_of_an_event_becomes_the_trace_of_its_delivery(tmp_path: Path) -> None:
-    """Where the sender set no header, the extension is one."""
+async def test_the_trace_of_an_event_is_passed_to_its_delivery(tmp_path: Path) -> None:
+    """A delivery gets the traceparent header from the event's extension when the sender sets no header."""
     subscribers = Subscribers()
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT.extended(traceparent=TRACE), [])
@@ -83,8 +83,8 @@ async def test_the_trace_of_an_event_becomes_the_trace_of_its_delivery(tmp_path:
 
 
 @pytest.mark.parametrize("structured", [False, True])
-async def test_what_is_no_trace_is_delivered_all_the_same(structured: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """Over the wire, to the subscriber and then to the sink: as an attribute, which may hold any text."""
+async def test_an_invalid_trace_attribute_does_not_prevent_delivery(structured: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """An invalid traceparent reaches the subscriber and the sink as an attribute, not as a header."""
     heads = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,8 +106,8 @@ async def test_what_is_no_trace_is_delivered_all_the_same(structured: bool, tmp_
     assert [b"\r\nce-traceparent: 00-%E2%82%AC\r\n" in head for head in heads] == [not structured, True]
 
 
-async def test_half_a_trace_gives_way_to_the_event_s_own(tmp_path: Path) -> None:
-    """A tracestate without its traceparent is of another trace than the one the event is in."""
+async def test_a_tracestate_without_a_traceparent_is_replaced(tmp_path: Path) -> None:
+    """A tracestate header without a traceparent is of another trace, so the event's own values are used."""
     queue = Queue(tmp_path / "q.db", ["ns/a"])
     broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=1, at_once=1)
     event = EVENT.extended(traceparent=TRACE, tracestate="y=2")
@@ -117,7 +117,7 @@ async def test_half_a_trace_gives_way_to_the_event_s_own(tmp_path: Path) -> None
 
 
 async def test_headers_that_do_not_fit_are_dropped(tmp_path: Path) -> None:
-    """An event is never lost for the headers that come with it; a delivery has room for some of them."""
+    """The broker drops excess headers instead of the event, because a delivery has room for only some."""
     queue = Queue(tmp_path / "q.db", ["ns/a"])
     broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=10, at_once=1)
     await broker.accept("ns/b", EVENT, [(b"knative-%d" % number, b"x") for number in range(50)])
@@ -127,8 +127,8 @@ async def test_headers_that_do_not_fit_are_dropped(tmp_path: Path) -> None:
     await queue.close()
 
 
-async def test_what_nobody_wants_is_taken_and_counted(tmp_path: Path) -> None:
-    """As on a cluster, where it would be gone as well."""
+async def test_an_unwanted_event_is_accepted_and_counted(tmp_path: Path) -> None:
+    """The broker accepts and counts an event that no Trigger wants, and drops it as a cluster does."""
     async with running(tmp_path, Subscribers()) as broker:
         await broker.accept("ns/b", EVENT.extended(type="c"), [])
         assert (await broker.figures(letters=0))["unwanted"] == 1
@@ -144,8 +144,10 @@ async def test_what_nobody_wants_is_taken_and_counted(tmp_path: Path) -> None:
         ("ns/b", EVENT.extended(knativebrokerttl="0"), 400, "knativebrokerttl is spent"),
     ],
 )
-async def test_what_is_refused(name: str, event: Event, status: int, reason: str, tmp_path: Path) -> None:
-    """Another Broker's events, and those that went round too often; nothing of them is kept."""
+async def test_events_for_other_brokers_and_looping_events_are_refused(
+    name: str, event: Event, status: int, reason: str, tmp_path: Path
+) -> None:
+    """The broker refuses an event for an unknown Broker and one with a spent TTL, and keeps nothing of it."""
     async with running(tmp_path, subscribers := Subscribers()) as broker:
         with pytest.raises(RefusedEventError, match=reason) as caught:
             await broker.accept(name, event, [])
@@ -153,8 +155,8 @@ async def test_what_is_refused(name: str, event: Event, status: int, reason: str
     assert subscribers.posts == []
 
 
-async def test_a_full_queue_asks_to_come_later(tmp_path: Path) -> None:
-    """Senders wait; what was accepted does not get lost."""
+async def test_a_full_queue_refuses_events(tmp_path: Path) -> None:
+    """The broker refuses events with 503 while its queue is full, and delivers every event that it accepted."""
     blocked: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     class Stuck(Subscribers):
@@ -172,8 +174,8 @@ async def test_a_full_queue_asks_to_come_later(tmp_path: Path) -> None:
         await broker.accept("ns/b", EVENT, [])
 
 
-async def test_a_disk_that_does_not_write_asks_to_come_later(tmp_path: Path) -> None:
-    """202 means durable."""
+async def test_a_failed_write_refuses_the_event(tmp_path: Path) -> None:
+    """The broker accepts no event that it cannot write to disk."""
     async with running(tmp_path, Subscribers()) as broker:
         broker._queue._writer.execute("PRAGMA query_only = ON")
         with pytest.raises(RefusedEventError, match="cannot be written") as caught:
@@ -181,8 +183,8 @@ async def test_a_disk_that_does_not_write_asks_to_come_later(tmp_path: Path) -> 
     assert caught.value.status == 503
 
 
-async def test_failures_are_repeated_until_it_works(tmp_path: Path) -> None:
-    """No answer, an error, a text where an event was expected: as often as the policy says."""
+async def test_failed_deliveries_are_retried(tmp_path: Path) -> None:
+    """Connection errors, error statuses and text instead of an event are retried as the policy allows."""
     subscribers = Subscribers([httpx.ConnectError("refused"), answer(503), answer(200, b"OK")])
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT, [])
@@ -195,10 +197,10 @@ async def test_failures_are_repeated_until_it_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["compose", "judge", "reply_of", "post"])
-async def test_what_goes_wrong_with_one_event_is_that_event_s_failure(
+async def test_an_internal_error_affects_one_event_only(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Counted, tried again, in the end a dead letter, with the trace in the log; the next one is delivered."""
+    """The event is retried, becomes a dead letter with its traceback in the log, and the next event is delivered."""
 
     def fail(*_: object, **__: object) -> Any:
         raise RuntimeError("odd")
@@ -220,8 +222,8 @@ async def test_what_goes_wrong_with_one_event_is_that_event_s_failure(
     assert capsys.readouterr().err.count("event 1 cannot be delivered to ns/a:\nTraceback") == 4
 
 
-async def test_a_subscriber_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    """The client gets the policy's timeout, and a post that exceeds it is a failure like others."""
+async def test_a_slow_subscriber_times_out(tmp_path: Path) -> None:
+    """The client gets the policy's timeout, and a post that exceeds it is a failure like any other."""
     given: list[float] = []
 
     class Slow(Subscribers):
@@ -240,8 +242,8 @@ async def test_a_subscriber_that_takes_too_long_is_given_up(tmp_path: Path) -> N
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
 
 
-async def test_a_refused_event_is_a_dead_letter_once(tmp_path: Path) -> None:
-    """One attempt, one letter, with the reason; redriven it is tried again, and gone when it works."""
+async def test_a_refused_event_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """A refused event is tried once and kept as a dead letter with its reason; a successful redrive removes it."""
     subscribers = Subscribers([answer(422, b"no item")])
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT, [])
@@ -256,8 +258,8 @@ async def test_a_refused_event_is_a_dead_letter_once(tmp_path: Path) -> None:
     assert (figures["dead_letters"], figures["triggers"]["ns/a"]["delivered"]) == ([], 1)
 
 
-async def test_the_dead_letter_sink_gets_it(tmp_path: Path) -> None:
-    """With what went wrong; then the broker has forgotten it."""
+async def test_a_dead_letter_is_delivered_to_the_sink(tmp_path: Path) -> None:
+    """The sink gets the event with the error, and the broker keeps no copy."""
     with_sink = Trigger("ns/a", "ns/b", "http://a", (), FAST, dead_letter_sink="http://sink")
     async with running(tmp_path, subscribers := Subscribers([answer(400, b"bad")]), [with_sink]) as broker:
         await broker.accept("ns/b", EVENT, [])
@@ -267,8 +269,8 @@ async def test_the_dead_letter_sink_gets_it(tmp_path: Path) -> None:
     assert figures["dead_letters"] == []
 
 
-async def test_a_reply_goes_back_to_the_broker(tmp_path: Path) -> None:
-    """To whoever wants it, in the same trace; it does not count as another accepted event's failure."""
+async def test_a_reply_is_routed_by_the_broker(tmp_path: Path) -> None:
+    """The reply is delivered to the Triggers that want it, in the same trace."""
     subscribers = Subscribers([event_answer(type="b", id="2")])
     async with running(tmp_path, subscribers) as broker:
         await broker.accept("ns/b", EVENT, [(b"traceparent", b"x")])
@@ -278,8 +280,8 @@ async def test_a_reply_goes_back_to_the_broker(tmp_path: Path) -> None:
     assert [figures["triggers"][name]["delivered"] for name in ("ns/a", "ns/b")] == [1, 1]
 
 
-async def test_a_loop_ends(tmp_path: Path) -> None:
-    """A subscriber that replies with what it takes gets it 255 times, then the reply is refused."""
+async def test_a_loop_of_replies_ends(tmp_path: Path) -> None:
+    """The broker refuses a reply whose TTL is spent, so a subscriber that echoes events does not loop forever."""
 
     class Echo(Subscribers):
         async def post(self, url: str, **rest: Any) -> Answer:
@@ -294,8 +296,8 @@ async def test_a_loop_ends(tmp_path: Path) -> None:
     assert figures["dead_letters"][0]["failure"]["reason"] == "the reply is refused: its knativebrokerttl is spent"
 
 
-async def test_a_reply_without_room_for_the_broker_s_attributes_is_refused(tmp_path: Path) -> None:
-    """It is a failure of the delivery, and the dead letter names the limit."""
+async def test_a_reply_with_too_many_attributes_is_refused(tmp_path: Path) -> None:
+    """The reply must leave room for the broker's attributes; the dead letter names the limit."""
     long = event_answer(type="b", **{f"x{number}": "a" for number in range(55)})
     async with running(tmp_path, Subscribers([long])) as broker:
         await broker.accept("ns/b", EVENT, [])
@@ -303,8 +305,8 @@ async def test_a_reply_without_room_for_the_broker_s_attributes_is_refused(tmp_p
     assert "the reply is refused: an event must have at most 58 attributes" in letter["failure"]["reason"]
 
 
-async def test_replies_wait_when_the_queue_is_full(tmp_path: Path) -> None:
-    """At twice the limit the delivery that brought one is repeated later."""
+async def test_replies_wait_while_the_queue_is_full(tmp_path: Path) -> None:
+    """When the queue holds twice its limit, a delivery that brings a reply is retried later."""
     subscribers = Subscribers()
     async with running(tmp_path, subscribers) as broker:
         broker._size = 200
@@ -318,22 +320,20 @@ async def test_replies_wait_when_the_queue_is_full(tmp_path: Path) -> None:
     assert (figures["triggers"]["ns/a"]["failed"], figures["triggers"]["ns/b"]["delivered"]) == (1, 1)
 
 
-async def test_what_an_earlier_process_left_is_delivered(tmp_path: Path) -> None:
-    """Everything accepted before a crash goes out after it."""
+async def test_events_of_an_earlier_process_are_delivered(tmp_path: Path) -> None:
+    """Every event that was accepted before a crash is delivered after it."""
     queue = Queue(tmp_path / "q.db", ["ns/a", "ns/b"])
     for _ in range(3):
         await queue.add(_stored(), ["ns/a"])
-    # Not closed: a process that was killed closes nothing.
+    # The queue stays open, because a killed process does not close it.
     async with running(tmp_path, subscribers := Subscribers()) as broker:
         await subscribers.until(3)
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 3
     await queue.close()
 
 
-async def test_what_an_earlier_process_left_is_not_held_up_by_its_clock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Due in a moment, it is not due in an hour because the clock was set back by one."""
+async def test_a_clock_set_back_does_not_delay_earlier_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery that was due soon does not wait for an hour because the clock was set back by an hour."""
     monkeypatch.setattr("knbroker.delivery._LONGEST_PAUSE_S", 0.001)
     queue = Queue(tmp_path / "q.db", ["ns/a"])
     (delivery,) = await queue.add(_stored(), ["ns/a"])
@@ -343,8 +343,10 @@ async def test_what_an_earlier_process_left_is_not_held_up_by_its_clock(
         await subscribers.until(1)
 
 
-async def test_a_disk_that_fails_at_the_end_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The subscriber has the event; it is the record that is missing, so that is repeated and not the delivery."""
+async def test_the_record_of_a_delivery_is_written_again_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker repeats the write and not the delivery, because the subscriber already has the event."""
     monkeypatch.setattr("knbroker.broker._DISK_PAUSE_S", 0.001)
     async with running(tmp_path, subscribers := Subscribers()) as broker:
         end, calls = broker._queue.end, []
@@ -385,8 +387,8 @@ async def test_a_redrive_that_cannot_be_written_is_refused(tmp_path: Path) -> No
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
 
 
-async def test_deliveries_go_out_side_by_side_but_not_all_at_once(tmp_path: Path) -> None:
-    """As many of a Trigger as was said; another Trigger's are not held up."""
+async def test_deliveries_run_concurrently_up_to_the_limit(tmp_path: Path) -> None:
+    """The limit applies to each Trigger, so a busy Trigger does not delay another."""
     gate, under_way, most = asyncio.Event(), 0, 0
 
     class Gated(Subscribers):

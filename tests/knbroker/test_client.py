@@ -1,4 +1,4 @@
-"""What posts events: connections that are kept, and what happens to broken ones."""
+"""The client that posts events: connections it keeps, and connections that break."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ UPGRADE = b"HTTP/1.1 101 X\r\ncontent-length: 0\r\nupgrade: websocket\r\nconnect
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """The broker's loop is uvicorn's choice, and the two tell of a broken connection differently."""
+    """Run each test on both loops that uvicorn may choose, because they report a broken connection differently."""
     return "asyncio", {"use_uvloop": request.param}
 
 
 class Server:
-    """Answers each request on each connection with the next of *script*; None closes the connection instead."""
+    """Answer each request with the next step of *script*; None closes the connection instead."""
 
     def __init__(self, script: Sequence[bytes | None]) -> None:
         self.script = list(script)
@@ -65,7 +65,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(*script: bytes | None, context: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Server, Client]]:
-    """A server with a script, and a client."""
+    """Start a server with a script, and return it with a client."""
     server = Server(script)
     listener = await asyncio.start_server(server, "127.0.0.1", 0, ssl=context)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/in?x=1"
@@ -77,8 +77,8 @@ async def serving(*script: bytes | None, context: ssl.SSLContext | None = None) 
         listener.close()
 
 
-async def test_connections_are_kept() -> None:
-    """Two posts, one connection; path, query, headers and body arrive."""
+async def test_connections_are_reused() -> None:
+    """Two posts share a connection, and path, query, headers and body arrive."""
     async with serving(OK, OK) as (server, client):
         for _ in range(2):
             answer = await client.post(server.url, headers=[("ce-id", "1")], body=b"abc", timeout_s=5.0)
@@ -89,37 +89,37 @@ async def test_connections_are_kept() -> None:
         assert server.requests[0].endswith(b"\r\n\r\nabc")
 
 
-async def test_a_header_may_come_several_times() -> None:
-    """Each is sent, in order: a tracestate may be in parts."""
+async def test_a_repeated_header_is_sent_repeatedly() -> None:
+    """The client sends each value in order, because a tracestate may have several parts."""
     async with serving(OK) as (server, client):
         await client.post(server.url, headers=[("tracestate", "a=1"), ("tracestate", "b=2")], body=b"", timeout_s=5.0)
         assert b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n" in server.requests[0]
 
 
-async def test_a_kept_connection_that_broke_is_made_anew() -> None:
-    """The server closed it while it was idle, or as the request came: the post is sent again on a new one."""
+async def test_a_closed_connection_is_replaced() -> None:
+    """If the server closes a kept connection, idle or during the request, the client repeats the post on a new one."""
     async with serving(OK, None, OK, OK) as (server, client):
         await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
         assert (await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)).status == 200
         assert server.connections == 2
         server.writers[1].close()
-        await closed(client)
+        await wait_until_closed(client)
         assert (await client.post(server.url, headers=[], body=b"3", timeout_s=5.0)).status == 200
         assert server.connections == 3
 
 
-async def test_a_kept_connection_that_was_reset_is_made_anew() -> None:
-    """As by a subscriber that was killed, or a proxy that forgot the connection."""
+async def test_a_reset_connection_is_replaced() -> None:
+    """The client replaces a kept connection that a killed subscriber or a proxy has reset."""
     async with serving(OK, OK) as (server, client):
         await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
         reset(server.writers[0])
-        await closed(client)
+        await wait_until_closed(client)
         assert (await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)).status == 200
         assert server.connections == 2
 
 
-async def test_a_connection_that_is_reset_at_once_is_an_error() -> None:
-    """An OSError like any other, whichever loop finds out at whichever step."""
+async def test_a_new_connection_that_is_reset_is_an_error() -> None:
+    """A reset raises OSError on both loops and at every step of the request."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reset(writer)
@@ -133,8 +133,8 @@ async def test_a_connection_that_is_reset_at_once_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("surplus", [OK, TIMED_OUT, b"x", b"\r\n"])
-async def test_what_comes_unasked_is_no_answer(surplus: bytes) -> None:
-    """A second answer, or a server's farewell to an idle connection: it is closed, and the next post has its own."""
+async def test_surplus_bytes_close_an_idle_connection(surplus: bytes) -> None:
+    """The client closes an idle connection that receives bytes, and the next post gets its own answer."""
     async with serving(OK, b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n") as (server, client):
         await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
         server.writers[0].write(surplus)
@@ -145,8 +145,8 @@ async def test_what_comes_unasked_is_no_answer(surplus: bytes) -> None:
 
 
 @pytest.mark.parametrize("surplus", [OK, TIMED_OUT, UPGRADE, b"x"])
-async def test_what_comes_with_an_answer_does_not_change_it(surplus: bytes) -> None:
-    """The first one counts, and the connection is not kept."""
+async def test_surplus_bytes_do_not_change_the_answer(surplus: bytes) -> None:
+    """The first answer counts, and the connection is not kept."""
     async with serving(OK + surplus, OK) as (server, client):
         for _ in range(2):
             answer = await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
@@ -154,8 +154,8 @@ async def test_what_comes_with_an_answer_does_not_change_it(surplus: bytes) -> N
         assert server.connections == 2
 
 
-async def test_without_an_answer_it_is_an_error() -> None:
-    """On a new connection it is not tried again: that is for the back-off."""
+async def test_a_missing_answer_is_an_error() -> None:
+    """The client does not retry on a new connection; the broker's back-off does."""
     async with serving(None) as (server, client):
         with pytest.raises(httpx.RemoteProtocolError, match="without an answer"):
             await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
@@ -180,15 +180,15 @@ async def test_without_an_answer_it_is_an_error() -> None:
         (b"HTTP/1.1 103 Early\r\n\r\n", "without an answer"),
     ],
 )
-async def test_answers_that_are_none(said: bytes, reason: str) -> None:
-    """Too long, not HTTP, an upgrade to something else, or only the promise of one."""
+async def test_invalid_answers_are_errors(said: bytes, reason: str) -> None:
+    """An answer that is too long, not HTTP, an upgrade, or only informational raises ConnectionError."""
     async with serving(said) as (server, client):
         with pytest.raises(httpx.TransportError, match=reason):
             await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
 
 
-async def test_an_answer_that_began_is_not_asked_for_again() -> None:
-    """It would be the same on another connection: that is for the back-off, on a kept connection as well."""
+async def test_an_invalid_answer_is_not_requested_again() -> None:
+    """The client does not repeat a post that was answered, also on a kept connection."""
     async with serving(OK, UPGRADE, OK) as (server, client):
         await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
         with pytest.raises(httpx.RemoteProtocolError, match="not an HTTP answer"):
@@ -196,8 +196,8 @@ async def test_an_answer_that_began_is_not_asked_for_again() -> None:
         assert len(server.requests) == 2
 
 
-async def test_an_answer_may_end_with_its_connection() -> None:
-    """Without a length; the connection is not kept. An informational answer before it is skipped."""
+async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    """The client reads such an answer to the end, skips informational ones, and closes the connection."""
     early = b"HTTP/1.1 103 Early\r\nlink: </style.css>\r\n\r\n"
     async with serving(early + b"HTTP/1.0 202 X\r\n\r\nok", OK) as (server, client):
         answer = await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
@@ -206,8 +206,8 @@ async def test_an_answer_may_end_with_its_connection() -> None:
         assert server.connections == 2
 
 
-async def test_https_is_spoken_where_the_url_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a certificate of somebody this machine trusts."""
+async def test_https_urls_use_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client accepts a certificate from an authority that this machine trusts."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -218,14 +218,14 @@ async def test_https_is_spoken_where_the_url_says_so(tmp_path: Path, monkeypatch
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection without the pleasantries."""
+    """Reset a connection instead of closing it."""
     connected: socket.socket = writer.get_extra_info("socket")
     with socket.socket(fileno=os.dup(connected.fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def closed(client: Client) -> None:
-    """Return once the client knows that no connection it keeps can be used."""
+async def wait_until_closed(client: Client) -> None:
+    """Return once none of the client's kept connections can be used."""
     while any(origin._idle for origin in client._transport._origins.values()):
         await asyncio.sleep(0.001)

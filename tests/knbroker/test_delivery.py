@@ -1,4 +1,4 @@
-"""What becomes of a delivery: Knative's retry table, its back-off, replies and dead letters, as pure decisions."""
+"""The rules for deliveries as pure functions: Knative's retry table, back-off, replies and dead letters."""
 
 import base64
 import datetime as dt
@@ -39,21 +39,21 @@ def judged(status: int, headers: dict[str, str] | None = None, body: bytes = b""
     return judge(REQUEST, status, raw, body)
 
 
-def test_the_retry_table() -> None:
-    """Repeated: no answer, 404, 408, 409, 429 and everything from 500; nothing else, redirections neither."""
+def test_the_retry_table_is_knatives() -> None:
+    """A delivery is retried after no answer, 404, 408, 409, 429 and any status from 500, and after no other status."""
     passing = {status for status in range(300, 600) if Failure("x", status).is_passing}
     assert passing == {404, 408, 409, 429, *range(500, 600)}
     assert unanswered("x", OSError("refused")).is_passing
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_an_empty_success_is_an_end(status: int) -> None:
-    """Acknowledged, without a reply."""
+def test_an_empty_success_ends_the_delivery(status: int) -> None:
+    """An empty success acknowledges the event without a reply."""
     assert judged(status) is None
 
 
 def test_an_event_in_a_success_is_a_reply() -> None:
-    """In binary mode here."""
+    """A success that contains an event, here in binary mode, is a reply."""
     reply = judged(200, {f"ce-{name}": value for name, value in NEEDED.items()}, b"1")
     assert reply == Event(NEEDED, b"1")
 
@@ -66,21 +66,21 @@ def test_an_event_in_a_success_is_a_reply() -> None:
         ({"ce-specversion": "1.0"}, b"", b"the reply is malformed: ce-id is missing"),
     ],
 )
-def test_other_text_in_a_success_is_a_failure(headers: dict[str, str], body: bytes, reason: bytes) -> None:
-    """As on a cluster, where it is repeated: the well-known trap of functions that answer OK."""
+def test_a_success_with_other_content_is_a_failure(headers: dict[str, str], body: bytes, reason: bytes) -> None:
+    """A function that answers `OK` instead of an event is retried, as on a cluster."""
     failure = judged(200, headers, body)
     assert isinstance(failure, Failure)
     assert (failure.code, failure.is_passing) == (502, True)
     assert reason in failure.data
 
 
-def test_a_dead_letter_sink_does_not_reply() -> None:
-    """Whatever it says in a success."""
+def test_an_answer_of_a_dead_letter_sink_is_not_a_reply() -> None:
+    """Any content is accepted in a success of the dead-letter sink."""
     assert judge(Request("x", [], b"", may_reply=False), 200, [], b"thanks") is None
 
 
-def test_failures_are_repeated_after_growing_waits() -> None:
-    """As often as the policy says; then the delivery is dead where there is no sink."""
+def test_failures_are_retried_with_growing_waits() -> None:
+    """The policy sets the number of retries; after the last one a delivery without a sink is dead."""
     delivery, waits = Delivery(7, "ns/t"), []
     while not delivery.is_dead:
         delivery = after(Failure("http://sub/in", 503), delivery, TRIGGER, now=100.0)
@@ -89,8 +89,8 @@ def test_failures_are_repeated_after_growing_waits() -> None:
     assert (delivery.attempts, delivery.failure) == (2, Failure("http://sub/in", 503))
 
 
-def test_what_will_never_work_is_dead_at_once() -> None:
-    """Not one retry."""
+def test_a_permanent_failure_is_not_retried() -> None:
+    """The delivery is dead immediately."""
     dead = after(Failure("http://sub/in", 422, b"no"), Delivery(7, "ns/t"), TRIGGER, now=1.0)
     assert (dead.is_dead, dead.attempts) == (True, 0)
 
@@ -100,15 +100,15 @@ def test_what_will_never_work_is_dead_at_once() -> None:
     [(503, "3", 3.0), (429, "2", 2.0), (500, "3", 0.5), (503, "0", 0.5), (503, "soon", 0.5), (503, "999", 60.0),
      (503, "Mon, 01 Jan 2024 00:00:00 +9999999999999", 0.5), (503, "99 Jan 2024", 0.5)],
 )  # fmt: skip
-def test_who_says_when_to_come_back_is_heard(status: int, said: str, wait_s: float) -> None:
-    """Retry-After of 429 and 503, where it is longer than the back-off, up to a minute."""
+def test_retry_after_is_respected(status: int, said: str, wait_s: float) -> None:
+    """The Retry-After of 429 and 503 applies if it is longer than the back-off, up to one minute."""
     failure = judged(status, {"retry-after": said})
     assert isinstance(failure, Failure)
     assert after(failure, Delivery(7, "ns/t"), TRIGGER, now=0.0).due_at == wait_s
 
 
-def test_a_date_to_come_back_is_heard() -> None:
-    """Retry-After may be a date; one of the past means now."""
+def test_retry_after_can_be_a_date() -> None:
+    """A Retry-After date in the past means no wait."""
     for seconds, low, high in ((10, 8.0, 10.0), (-10, 0.0, 0.0)):
         date = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds), usegmt=True)
         failure = judged(503, {"retry-after": date})
@@ -120,23 +120,23 @@ def test_a_date_to_come_back_is_heard() -> None:
     ("attempts", "due_at", "resumed_at"),
     [(0, 0.0, 0.0), (1, 100.2, 100.2), (1, 160.0, 160.0), (1, 3700.0, 160.0), (10, 3700.0, 356.0), (10, 200.0, 200.0)],
 )
-def test_a_clock_that_was_set_back_holds_nothing_up(attempts: int, due_at: float, resumed_at: float) -> None:
-    """What an earlier process left waits a minute, as a subscriber may ask for, or its back-off, and not an hour."""
+def test_a_clock_set_back_does_not_delay_deliveries(attempts: int, due_at: float, resumed_at: float) -> None:
+    """A delivery of an earlier process waits at most one minute or its back-off, even if it is due in an hour."""
     trigger = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(20, "exponential", 0.5))
     left = Delivery(7, "ns/t", attempts, due_at, Failure("http://sub/in", 503))
     expected = Delivery(7, "ns/t", attempts, resumed_at, left.failure)
     assert resumed(left, trigger, now=100.0) == expected
 
 
-def test_whose_turn_it_is() -> None:
-    """The subscriber's, until it has failed and there is a sink; what cannot be composed is a failure of that one."""
+def test_the_destination_is_the_subscriber_or_the_sink() -> None:
+    """The destination is the subscriber, or the sink, if there is one, after the subscriber has failed."""
     fresh, failed = Delivery(7, "ns/t"), Delivery(7, "ns/t", failure=Failure("http://sub/in", 400))
     for delivery, trigger in itertools.product((fresh, failed), (TRIGGER, WITH_SINK)):
         assert destination(delivery, trigger) == compose(STORED, delivery, trigger).url
 
 
-def test_the_sink_gets_what_could_not_be_delivered() -> None:
-    """After the last attempt the event goes to the dead-letter sink, with what went wrong, and is tried as often."""
+def test_an_undeliverable_event_goes_to_the_sink() -> None:
+    """After the last attempt the event goes to the dead-letter sink with its error, and is retried as often again."""
     bound = after(Failure("http://sub/in", 400, b"bad\n"), Delivery(7, "ns/t", attempts=1), WITH_SINK, now=5.0)
     assert (bound.is_dead, bound.attempts, bound.due_at) == (False, 0, 5.0)
     request = compose(STORED, bound, WITH_SINK)
@@ -149,16 +149,16 @@ def test_the_sink_gets_what_could_not_be_delivered() -> None:
     assert (retried.attempts, retried.failure) == (1, bound.failure)
 
 
-def test_a_sink_that_fails_leaves_a_dead_letter() -> None:
-    """Which says both: why the subscriber, and that the sink did not take it."""
+def test_a_failed_sink_leaves_a_dead_letter() -> None:
+    """The dead letter holds the subscriber's error and the sink's."""
     bound = Delivery(7, "ns/t", failure=Failure("http://sub/in", 400, b"bad"))
     dead = after(Failure("http://sink", 403), bound, WITH_SINK, now=5.0)
     assert dead.is_dead
     assert dead.failure == Failure("http://sub/in", 400, b"bad; the dead-letter sink http://sink answered 403")
 
 
-def test_a_request_asks_for_a_reply_and_carries_what_it_came_with() -> None:
-    """Binary mode unless the policy says otherwise; the trace goes on."""
+def test_a_request_carries_the_trace_and_asks_for_a_reply() -> None:
+    """The request is in binary mode unless the policy says otherwise, and continues the trace."""
     request = compose(STORED, Delivery(7, "ns/t"), TRIGGER)
     headers = dict(request.headers)
     assert (request.url, request.body, headers["prefer"]) == ("http://sub/in", b"{}", "reply")
@@ -177,8 +177,8 @@ def test_a_request_asks_for_a_reply_and_carries_what_it_came_with() -> None:
         ({"tracestate": "y=2"}, [("traceparent", TRACE), ("tracestate", "x=1")]),
     ],
 )
-def test_a_reply_goes_on_in_its_own_trace(carried: dict[str, Any], headers: list[tuple[str, str]]) -> None:
-    """In the span its extension names, else in that of the event that caused it; one hop nearer to its end."""
+def test_a_reply_continues_its_own_trace(carried: dict[str, Any], headers: list[tuple[str, str]]) -> None:
+    """A reply is in the span that its extension names, else in that of its cause, with a TTL lower by one."""
     kept = reply_of(STORED, Event({**NEEDED, **carried}))
     assert (kept.headers, kept.ttl, kept.broker) == (headers, 254, "ns/default")
 
@@ -205,8 +205,8 @@ def test_a_reply_goes_on_in_its_own_trace(carried: dict[str, Any], headers: list
         ("tracestate", " ," * 30 + " " * 50_000 + "!", False),
     ],
 )
-def test_what_is_no_trace_context_is_no_header(name: str, value: str | int, is_one: bool) -> None:  # noqa: FBT001
-    """W3C's syntax decides: an attribute may hold any text, a header may not."""
+def test_an_invalid_trace_attribute_is_not_a_header(name: str, value: str | int, is_one: bool) -> None:  # noqa: FBT001
+    """An attribute may hold any text, but only a value in W3C's syntax becomes a header."""
     found = in_trace_of(Event({**NEEDED, "traceparent": OTHER, name: value}), [("traceparent", TRACE)])
     assert ((name, str(value)) in found) is is_one
     assert (("traceparent", TRACE) in found) is (name == "traceparent" and not is_one)

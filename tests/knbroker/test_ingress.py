@@ -1,4 +1,4 @@
-"""The door of the broker: which answers a sender gets."""
+"""The broker's answers to senders."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ STRUCTURED = {"content-type": "application/cloudevents+json"}
 
 @pytest.fixture
 async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    """An empty one."""
+    """Open an empty queue."""
     queue = Queue(tmp_path / "q.db", ["ns/t"])
     yield queue
     await queue.close()
@@ -26,15 +26,15 @@ async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
 
 @pytest.fixture
 async def door(queue: Queue) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a broker that accepts and never delivers, two events at most."""
+    """Return a client of a broker that accepts up to two events and delivers none."""
     broker = Broker(Routing(("ns/b",), [Trigger("ns/t", "ns/b", "http://x")]), queue, Subscribers(), limit=2, at_once=1)
     transport = httpx.ASGITransport(application(broker, limit_bytes=1000))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
-async def test_an_event_is_accepted_once_it_is_durable(door: httpx.AsyncClient, queue: Queue) -> None:
-    """202, empty, and it is in the file; both modes."""
+async def test_an_event_is_accepted_once_it_is_on_disk(door: httpx.AsyncClient, queue: Queue) -> None:
+    """The broker answers with an empty 202 in both modes, and the queue holds the event."""
     answer = await door.post("/ns/b", headers=HEADERS, content=b"1")
     assert (answer.status_code, answer.content) == (202, b"")
     assert queue.read(1).event.data == b"1"
@@ -56,26 +56,26 @@ async def test_an_event_is_accepted_once_it_is_durable(door: httpx.AsyncClient, 
         (HEADERS, b"x" * 1001, (413, "an event may have at most 1000 bytes")),
     ],
 )
-async def test_what_is_malformed_is_refused_with_the_reason(
+async def test_a_malformed_event_is_refused_with_the_reason(
     door: httpx.AsyncClient, queue: Queue, headers: dict[str, str], body: bytes, refusal: tuple[int, str]
 ) -> None:
-    """4xx, the rule in the body, and nothing is kept."""
+    """The answer is a 4xx with the broken rule in its body, and the queue stays empty."""
     answer = await door.post("/ns/b", headers=headers, content=body)
     assert answer.status_code == refusal[0]
     assert refusal[1] in answer.text
     assert queue.pending() == []
 
 
-async def test_other_doors(door: httpx.AsyncClient) -> None:
-    """A Broker that is not there, another method, and the probe."""
+async def test_unknown_paths_and_methods_are_refused(door: httpx.AsyncClient) -> None:
+    """The broker answers an unknown Broker with 404, another method with 405, and the probe with 200."""
     assert (await door.post("/ns/c", headers=HEADERS)).status_code == 404
     assert (await door.post("/", headers=HEADERS)).status_code == 404
     assert (await door.get("/ns/b")).status_code == 405
     assert (await door.get("/healthz")).status_code == 200
 
 
-async def test_a_full_queue_says_when_to_come_back(door: httpx.AsyncClient) -> None:
-    """503 with Retry-After, which senders repeat."""
+async def test_a_full_queue_answers_with_retry_after(door: httpx.AsyncClient) -> None:
+    """The broker answers 503 with Retry-After, so that senders retry."""
     answers = [await door.post("/ns/b", headers=HEADERS) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 503]
     assert answers[2].headers["retry-after"] == "1"

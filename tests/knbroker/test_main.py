@@ -1,4 +1,4 @@
-"""The broker's process: configured by its environment, asked over its socket, ended by SIGTERM."""
+"""The broker as a process: configured by its environment, controlled over its socket, ended by SIGTERM."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ HEADERS = {f"ce-{name}": value for name, value in NEEDED.items()}
 
 @pytest.fixture
 def port() -> int:
-    """Where the broker listens."""
+    """Return the port on which the broker listens."""
     return free_port()
 
 
 @pytest.fixture
 def broker(tmp_path: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """One whose only Trigger leads to a port nobody listens on."""
+    """Start a broker whose only Trigger leads to a closed port."""
     nowhere = Trigger("ns/t", "ns/b", f"http://127.0.0.1:{free_port()}", delivery=Delivery(0))
     variables = {
         "ROUTING": msgspec.json.encode(Routing(("ns/b",), [nowhere])).decode(),
@@ -44,8 +44,8 @@ def broker(tmp_path: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.mark.may_block
-def test_its_life(broker: "subprocess.Popen[bytes]", port: int, tmp_path: Path) -> None:
-    """It takes an event, keeps the dead letter, delivers it again when asked, and ends when told."""
+def test_the_process_serves_redrives_and_stops(broker: "subprocess.Popen[bytes]", port: int, tmp_path: Path) -> None:
+    """The process accepts an event, keeps the dead letter, redrives it on request, and ends at SIGTERM."""
     url, socket, deadline = f"http://127.0.0.1:{port}", tmp_path / "b.sock", time.monotonic() + 30
     while True:
         try:

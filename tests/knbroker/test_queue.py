@@ -1,4 +1,4 @@
-"""What the broker must not forget."""
+"""The broker's queue on disk."""
 
 import asyncio
 import sqlite3
@@ -20,12 +20,12 @@ def pending(queue: Queue) -> list[tuple[int, str]]:
     return [(delivery.event, delivery.trigger) for delivery in queue.pending()]
 
 
-def named(number: str) -> Stored:
+def with_id(number: str) -> Stored:
     return Stored("ns/b", STORED.event.extended(id=number), 255, [])
 
 
-async def test_what_was_accepted_outlives_the_process(tmp_path: Path) -> None:
-    """Another connection finds event, headers and where each delivery stands, without the first being closed."""
+async def test_accepted_events_survive_the_process(tmp_path: Path) -> None:
+    """A second connection reads the event, its headers and the state of each delivery while the first is still open."""
     queue = Queue(tmp_path / "q.db", ["ns/t", "ns/u"])
     added = await queue.add(STORED, ["ns/t", "ns/u"])
     assert added == [Delivery(1, "ns/t"), Delivery(1, "ns/u")]
@@ -40,8 +40,8 @@ async def test_what_was_accepted_outlives_the_process(tmp_path: Path) -> None:
     await queue.close()
 
 
-async def test_an_event_is_forgotten_with_its_last_delivery(tmp_path: Path) -> None:
-    """Not before."""
+async def test_an_event_is_deleted_with_its_last_delivery(tmp_path: Path) -> None:
+    """An event stays in the queue until its last delivery has ended."""
     queue = Queue(tmp_path / "q.db", ["ns/t", "ns/u"])
     first, second = await queue.add(STORED, ["ns/t", "ns/u"])
     await queue.end(first)
@@ -53,33 +53,33 @@ async def test_an_event_is_forgotten_with_its_last_delivery(tmp_path: Path) -> N
     await queue.close()
 
 
-async def test_a_reply_comes_in_as_its_cause_goes_out(tmp_path: Path) -> None:
-    """In one step, also where nobody wants it."""
+async def test_a_reply_is_stored_as_its_cause_ends(tmp_path: Path) -> None:
+    """One transaction stores the reply and ends its cause, even if no Trigger wants the reply."""
     queue = Queue(tmp_path / "q.db", ["ns/t"])
     (cause,) = await queue.add(STORED, ["ns/t"])
-    (following,) = await queue.add(named("reply"), ["ns/t"], cause=cause)
+    (following,) = await queue.add(with_id("reply"), ["ns/t"], cause=cause)
     assert pending(queue) == [(following.event, following.trigger)]
-    assert await queue.add(named("unwanted"), [], cause=following) == []
+    assert await queue.add(with_id("unwanted"), [], cause=following) == []
     assert queue.pending() == []
     await queue.close()
 
 
-async def test_writes_of_one_moment_are_one_transaction(tmp_path: Path) -> None:
-    """Fifty events at once cost two commits: the first, and all that came while it was made."""
+async def test_simultaneous_writes_share_a_transaction(tmp_path: Path) -> None:
+    """Fifty simultaneous events need two commits: one for the first, and one for those that arrive during it."""
     queue = Queue(tmp_path / "q.db", ["ns/t"])
     commits = []
     queue._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-    await asyncio.gather(*(queue.add(named(str(number)), ["ns/t"]) for number in range(50)))
+    await asyncio.gather(*(queue.add(with_id(str(number)), ["ns/t"]) for number in range(50)))
     assert len(queue.pending()) == 50
     assert len(commits) <= 2
     await queue.close()
 
 
-async def test_a_disk_that_does_not_write_is_told(tmp_path: Path) -> None:
-    """To everybody whose write was lost, and nothing of it is kept; later ones go on."""
+async def test_a_failed_write_is_reported(tmp_path: Path) -> None:
+    """Every lost write raises an error and leaves nothing in the queue, and later writes work."""
     queue = Queue(tmp_path / "q.db", ["ns/t"])
     queue._writer.execute("PRAGMA query_only = ON")
-    lost = await asyncio.gather(*(queue.add(named(str(n)), ["ns/t"]) for n in range(3)), return_exceptions=True)
+    lost = await asyncio.gather(*(queue.add(with_id(str(n)), ["ns/t"]) for n in range(3)), return_exceptions=True)
     assert [type(each) for each in lost] == [sqlite3.OperationalError] * 3
     queue._writer.execute("PRAGMA query_only = OFF")
     (kept,) = await queue.add(STORED, ["ns/t"])
@@ -87,22 +87,22 @@ async def test_a_disk_that_does_not_write_is_told(tmp_path: Path) -> None:
     await queue.close()
 
 
-async def test_deliveries_to_a_trigger_that_is_gone_are_forgotten(tmp_path: Path) -> None:
-    """As with one that was deleted on a cluster."""
+async def test_deliveries_to_a_deleted_trigger_are_dropped(tmp_path: Path) -> None:
+    """The queue drops the deliveries of a Trigger that no longer exists, as a cluster does."""
     queue = Queue(tmp_path / "q.db", ["ns/t", "ns/u"])
     await queue.add(STORED, ["ns/t", "ns/u"])
-    await queue.add(named("2"), ["ns/t"])
+    await queue.add(with_id("2"), ["ns/t"])
     await queue.close()
     queue = Queue(tmp_path / "q.db", ["ns/u"])
     assert pending(queue) == [(1, "ns/u")]
     await queue.close()
 
 
-async def test_dead_letters_wait_to_be_asked_for(tmp_path: Path) -> None:
-    """They are shown, not delivered, and revived by id, by Trigger, or all; each once."""
+async def test_dead_letters_wait_for_a_redrive(tmp_path: Path) -> None:
+    """Dead letters are listed but not delivered; each is redriven once, by id, by Trigger, or with all others."""
     queue = Queue(tmp_path / "q.db", ["ns/t", "ns/u"])
     for number in "123":
-        for delivery in await queue.add(named(number), ["ns/t", "ns/u"]):
+        for delivery in await queue.add(with_id(number), ["ns/t", "ns/u"]):
             await queue.put(Delivery(delivery.event, delivery.trigger, 1, 0.0, FAILURE, is_dead=True))
     assert queue.pending() == []
     figures = await queue.figures(letters=4)
@@ -118,11 +118,11 @@ async def test_dead_letters_wait_to_be_asked_for(tmp_path: Path) -> None:
     await queue.close()
 
 
-async def test_figures(tmp_path: Path) -> None:
-    """Counts of all times, and what waits since when."""
+async def test_the_queue_reports_figures(tmp_path: Path) -> None:
+    """The figures hold lifetime counts and the age of the oldest waiting delivery."""
     queue = Queue(tmp_path / "q.db", ["ns/t"])
     (first,) = await queue.add(STORED, ["ns/t"])
-    (second,) = await queue.add(named("2"), ["ns/t"])
+    (second,) = await queue.add(with_id("2"), ["ns/t"])
     await queue.end(first)
     await queue.put(Delivery(second.event, "ns/t", 1, 0.0))
     figures = await queue.figures(letters=1)

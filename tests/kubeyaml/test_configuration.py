@@ -1,4 +1,4 @@
-"""What ConfigMaps and Secrets give a container."""
+"""The variables and files that ConfigMaps and Secrets give a container."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def template(container: str, pod: str = "{}") -> Template:
 
 
 def test_env_from_and_env_are_resolved_in_order() -> None:
-    """Later definitions win, prefixes apply, references may be optional."""
+    """Later definitions win, prefixes are added, and a missing optional reference is not a fault."""
     made = template(
         """
     envFrom: [{prefix: P_, configMapRef: {name: c}}, {secretRef: {name: s}}, {secretRef: {name: none, optional: true}}]
@@ -44,8 +44,8 @@ def test_env_from_and_env_are_resolved_in_order() -> None:
     assert list(CONFIGURATION.missing(made)) == []
 
 
-def test_what_is_missing_is_named() -> None:
-    """Every object and entry that is needed and not in the manifests."""
+def test_missing_objects_and_entries_are_named() -> None:
+    """The configuration names every object and entry that the template needs and the manifests lack."""
     made = template(
         """
         envFrom: [{configMapRef: {name: absent}}]
@@ -66,7 +66,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_volumes_are_written(tmp_path: Path) -> None:
-    """One directory each; all entries, or those that are listed, under their paths."""
+    """Each volume is a directory with all entries, or with the listed ones under their own paths."""
     made = template(
         "volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: none, mountPath: /tmp}]",
         """
@@ -84,5 +84,5 @@ def test_volumes_are_written(tmp_path: Path) -> None:
 
 
 def test_references_are_expanded_as_kubernetes_does() -> None:
-    """A variable that is not defined stays as it was written."""
+    """A reference to an undefined variable stays as written."""
     assert expand("$(A)$(B)", {"A": "1"}) == "1$(B)"

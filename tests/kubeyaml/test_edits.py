@@ -1,4 +1,4 @@
-"""`kn service update`: what its flags make of a Service, without a platform."""
+"""The changes that the flags of `kn service update` make to a Service, without a platform."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def traffic(
 LATEST = {"latestRevision": True, "percent": 100}
 
 
-def test_env_is_set_in_place_added_and_dropped() -> None:
-    """The order of what stays is kept; a reference gives way to a value."""
+def test_env_is_replaced_added_and_removed() -> None:
+    """The remaining variables keep their order, and a value replaces a reference."""
     entries = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {}}, {"name": "C", "value": "3"}]
     container = {"env": entries}
     body = {"spec": {"template": {"spec": {"containers": [container]}}}}
@@ -41,8 +41,8 @@ def test_env_is_set_in_place_added_and_dropped() -> None:
         edits.set_env(body, ["A"])
 
 
-def test_entries_are_set_and_dropped() -> None:
-    """Annotations and amounts; nothing given makes no empty mapping."""
+def test_entries_are_set_and_removed() -> None:
+    """Annotations are set and removed, and no flags leave no empty mapping."""
     owner: dict[str, Any] = {"annotations": {"a": "1", "b": "2"}}
     edits.set_entries(owner, "annotations", ["a-", "c=3"])
     edits.set_entries(owner, "labels", [])
@@ -71,22 +71,22 @@ def test_entries_are_set_and_dropped() -> None:
         ),
     ],
 )  # fmt: skip
-def test_shares_replace_all_former_ones(
+def test_traffic_flags_replace_all_earlier_shares(
     given: dict[str, Any], shares: list[str], expected: list[dict[str, Any]]
 ) -> None:
-    """What is on the command line is the whole split; the one target left out gets the rest."""
+    """The command line describes the whole split, and a single target that is left out gets the rest."""
     assert traffic(given, *shares) == expected
 
 
-def test_the_rest_of_an_update_goes_to_its_revision() -> None:
-    """In an update that makes a revision, @latest is that one."""
+def test_the_rest_of_the_traffic_goes_to_the_new_revision() -> None:
+    """In an update that makes a revision, the rest of the traffic goes to that revision."""
     given = service({"revisionName": "s-00001", "percent": 100}, live=[{"revisionName": "s-00001"}])
     expected = [{"revisionName": "s-00001", "percent": 80}, {"latestRevision": True, "percent": 20}]
     assert traffic(given, "s-00001=80", mutation=True) == expected
 
 
-def test_tags_are_given_moved_and_taken() -> None:
-    """A tag without traffic stays as a target of 0 %; a second tag on a revision is a target of its own."""
+def test_tags_are_added_moved_and_removed() -> None:
+    """A tag without traffic is a target of 0 %, and a second tag on a revision is a second target."""
     tagged = traffic(service(LATEST), tags=("s-00001=old", "@latest=new"))
     assert tagged == [LATEST | {"tag": "new"}, {"revisionName": "s-00001", "percent": 0, "tag": "old"}]
     assert traffic(service(*tagged), tags=("s-00001=old",)) == tagged
@@ -112,9 +112,9 @@ def test_tags_are_given_moved_and_taken() -> None:
         ([], ("@latest=a", "@latest=b"), (), "repetition of @latest"),
     ],
 )
-def test_what_kn_refuses_is_refused(
+def test_flags_that_kn_refuses_are_refused(
     shares: list[str], tags: tuple[str, ...], untags: tuple[str, ...], message: str
 ) -> None:
-    """With kn's reasons."""
+    """The refusal gives kn's own reason."""
     with pytest.raises(EditError, match=message):
         traffic(service(LATEST | {"tag": "new"}), *shares, tags=tags, untags=untags)

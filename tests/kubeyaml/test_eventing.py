@@ -1,4 +1,4 @@
-"""Brokers, Triggers and SinkBindings: what is accepted, and what they come to."""
+"""Validation of Brokers, Triggers and SinkBindings, and the routing they describe."""
 
 import copy
 from collections.abc import Callable
@@ -58,15 +58,15 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def resources(*changes: Change) -> list[Resource]:
-    """All five objects, changed."""
+    """Return the five objects after the given changes."""
     bodies = {b["kind"] + b["metadata"]["name"]: copy.deepcopy(b) for b in (BROKER, TRIGGER, BINDING, SINK, FRONT)}
     for change in changes:
         change(bodies)
     return [Resource(body, "x.yaml") for body in bodies.values()]
 
 
-def test_nothing_is_wrong_with_the_sample() -> None:
-    """What Knative accepts is accepted, and a kind not known here has no faults."""
+def test_valid_objects_have_no_faults() -> None:
+    """The validation accepts the sample, and ignores an object of a kind that it does not know."""
     assert [fault for resource in resources() for fault in faults(resource)] == []
     assert faults(Resource({"apiVersion": "v1", "kind": "Broker", "metadata": {}, "nonsense": 1}, "x")) == []
 
@@ -100,15 +100,15 @@ def test_nothing_is_wrong_with_the_sample() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_the_webhook_refuses_is_refused(change: Change, message: str) -> None:
-    """Each fault has its object, its path and a reason; CESQL and features that are off by default are named."""
+def test_objects_that_the_webhook_refuses_are_refused(change: Change, message: str) -> None:
+    """A fault names the object, the path and the reason; CESQL and disabled features are named too."""
     (fault,) = [fault for resource in resources(change) for fault in faults(resource)]
     assert message in fault
     assert fault.startswith("x.yaml: ")
 
 
-def test_a_trigger_has_what_its_broker_decides() -> None:
-    """References become the cluster's addresses; delivery and dead-letter sink come from the Broker."""
+def test_a_trigger_is_resolved_with_its_brokers_defaults() -> None:
+    """References become cluster addresses; the delivery policy and the dead-letter sink come from the Broker."""
     assert routing(resources()) == Routing(
         ("default/default",),
         [
@@ -124,8 +124,8 @@ def test_a_trigger_has_what_its_broker_decides() -> None:
     )
 
 
-def test_a_trigger_overrides_its_broker() -> None:
-    """Its delivery replaces the Broker's as a whole, but for a dead-letter sink it does not name."""
+def test_a_trigger_overrides_its_brokers_delivery() -> None:
+    """The Trigger's delivery policy replaces the Broker's, except for a dead-letter sink that it does not name."""
     own = {"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT1S", "format": "json"}
     (trigger,) = routing(resources(lambda b: b["Triggerall"]["spec"].update(delivery=own))).triggers
     assert trigger.delivery == Delivery(retries=1, policy="linear", delay_s=1, structured=True)
@@ -135,8 +135,10 @@ def test_a_trigger_overrides_its_broker() -> None:
     assert trigger.dead_letter_sink == "http://elsewhere.example/x"
 
 
-def test_without_a_word_the_cluster_s_defaults_hold() -> None:
-    """A Broker without a delivery spec: ten retries, exponential, 0.2 s; `brokerRef` and another Broker as subscriber."""
+def test_the_cluster_defaults_apply_without_a_delivery_spec() -> None:
+    """
+    The default is ten retries with exponential back-off from 0.2 s, also with `brokerRef` and a Broker subscriber.
+    """
 
     def change(bodies: dict[str, Any]) -> None:
         del bodies["Brokerdefault"]["spec"]
@@ -149,8 +151,8 @@ def test_without_a_word_the_cluster_s_defaults_hold() -> None:
     assert trigger.subscriber == "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
 
 
-def test_the_old_filter_becomes_new_ones() -> None:
-    """`filter.attributes` is exact, and an empty text means: any value."""
+def test_the_older_filter_field_is_converted() -> None:
+    """`filter.attributes` becomes an exact filter, and an empty value matches any value."""
     old = {"attributes": {"type": "a", "subject": ""}}
     spec = {"broker": "default", "filter": old, "subscriber": {"uri": "http://x.example"}}
     (trigger,) = routing(resources(lambda b: b["Triggerall"].update(spec=spec))).triggers
@@ -173,8 +175,8 @@ def test_the_old_filter_becomes_new_ones() -> None:
         ),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_refused(change: Change, message: str) -> None:
-    """Before anything runs."""
+def test_a_reference_to_a_missing_object_is_refused(change: Change, message: str) -> None:
+    """The reference is refused before anything starts."""
     with pytest.raises(ManifestError, match=".") as caught:
         routing(resources(change))
     assert message in str(caught.value)
@@ -188,13 +190,13 @@ def test_a_reference_that_leads_nowhere_is_refused(change: Change, message: str)
         (Delivery(delay_s=9.0), [0.0, 0.0, 0.0, 0.0]),
     ],
 )
-def test_back_off(delivery: Delivery, waits: list[float]) -> None:
-    """Exponential doubles, linear begins at once, and without a policy nothing is waited for."""
+def test_back_off_follows_the_policy(delivery: Delivery, waits: list[float]) -> None:
+    """Exponential back-off doubles, linear back-off starts with no wait, and no policy means no wait."""
     assert [delivery.backoff_s(retries) for retries in range(4)] == pytest.approx(waits)
 
 
-def test_a_binding_sets_the_sink() -> None:
-    """The subject learns the sink's address and the extensions its events are to have; others do not."""
+def test_a_binding_sets_the_sink_of_its_subject() -> None:
+    """Only the subject gets the address of the sink and the extensions for its events."""
     bound = resources()
     bind_sinks(bound)
     services = {resource.name: container(resource.body) for resource in bound if resource.is_service}
@@ -205,8 +207,8 @@ def test_a_binding_sets_the_sink() -> None:
     assert [variable["name"] for variable in services["sink"]["env"]] == ["A"]
 
 
-def test_a_binding_may_select_by_labels() -> None:
-    """Every Service that has all of them; none is no fault."""
+def test_a_binding_can_select_by_labels() -> None:
+    """A selector binds every Service with all of its labels, and may match none."""
 
     def change(bodies: dict[str, Any]) -> None:
         selector = {"matchLabels": {"app": "x"}}
@@ -228,8 +230,8 @@ def test_a_binding_may_select_by_labels() -> None:
         (lambda b: b["SinkBindingbound"]["spec"]["sink"]["ref"].update(name="gone"), "spec.sink.ref: there is no"),
     ],
 )  # fmt: skip
-def test_a_binding_that_leads_nowhere_is_refused(change: Change, message: str) -> None:
-    """Sink and subject have to be there."""
+def test_a_binding_to_a_missing_object_is_refused(change: Change, message: str) -> None:
+    """Both the sink and the subject of a binding must exist."""
     with pytest.raises(ManifestError, match=".") as caught:
         bind_sinks(resources(change))
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Filters of Triggers: each dialect, and how they combine."""
+"""Every dialect of a Trigger's filters, and their combinations."""
 
 from typing import Any
 
@@ -44,6 +44,6 @@ EVENT: dict[str, Value] = {
         ([{"exact": {"id": "1"}}, {"exact": {"id": "2"}}], False),
     ],
 )
-def test_which_events_pass(filters: list[dict[str, Any]], passes: bool) -> None:  # noqa: FBT001 - a table's column
-    """All filters of a list have to pass; within one, all attributes; a missing attribute never does."""
+def test_filters_select_events(filters: list[dict[str, Any]], passes: bool) -> None:  # noqa: FBT001 - a table's column
+    """Every filter of a list and every attribute of a filter must match; a missing attribute never matches."""
     assert every(filters)(EVENT) is passes

@@ -1,4 +1,4 @@
-"""YAML in, objects out; kustomizations as kustomize builds them."""
+"""Manifests and kustomizations, loaded as kustomize builds them."""
 
 import shutil
 import subprocess
@@ -92,7 +92,7 @@ resources: [inner.yaml]
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
-    """A base and an overlay that use everything that is understood."""
+    """Write a base and an overlay that use every supported feature."""
     for name, content in {
         "base/kustomization.yaml": BASE,
         "base/service.yaml": SERVICE,
@@ -115,7 +115,7 @@ def by_name(bodies: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any
 
 
 def test_an_overlay_is_built(overlay: Path) -> None:
-    """Resources, generators, patches, images, labels and the namespace."""
+    """The result contains resources, generators, patches, images, labels and the namespace."""
     built = by_name([resource.body for resource in load(overlay)])
     rank = built["Service", "rank"]
     assert rank["metadata"] == {
@@ -141,8 +141,8 @@ def test_an_overlay_is_built(overlay: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, the reference, is not installed")
-def test_kubectl_builds_the_same(overlay: Path) -> None:
-    """Object for object what `kubectl kustomize` prints."""
+def test_kubectl_builds_the_same_objects(overlay: Path) -> None:
+    """Every object equals the one that `kubectl kustomize` prints."""
     done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
     assert by_name([r.body for r in load(overlay)]) == by_name(list(yaml.safe_load_all(done.stdout)))
 
@@ -170,16 +170,16 @@ def test_kubectl_builds_the_same(overlay: Path) -> None:
         ("[../base]", "[../base, ../base]", "is defined in"),
     ],
 )  # fmt: skip
-def test_what_is_beyond_the_subset_is_refused_by_name(overlay: Path, old: str, new: str, message: str) -> None:
-    """File and field are named; nothing is skipped in silence."""
+def test_unsupported_fields_are_refused_by_name(overlay: Path, old: str, new: str, message: str) -> None:
+    """The error names the file and the field; nothing is skipped silently."""
     assert old in OVERLAY
     (overlay / "kustomization.yaml").write_text(OVERLAY.replace(old, new, 1))
     with pytest.raises(ManifestError, match=message.replace(".", r"\.")):
         load(overlay)
 
 
-def test_a_directory_of_files_is_read(tmp_path: Path) -> None:
-    """Every YAML file of it; a List is taken apart; dates stay text."""
+def test_a_directory_of_manifests_is_loaded(tmp_path: Path) -> None:
+    """The loader reads every YAML file of a directory, expands a List, and keeps dates as text."""
     (tmp_path / "a.yaml").write_text(SERVICE)
     (tmp_path / "b.yml").write_text("kind: List\nitems: [{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}]")
     (tmp_path / "notes.txt").write_text("{")
@@ -201,14 +201,14 @@ def test_a_directory_of_files_is_read(tmp_path: Path) -> None:
         (SERVICE + "---" + SERVICE, "Service rank is defined in"),
     ],
 )
-def test_files_that_hold_no_objects_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    """With the name of the file."""
+def test_invalid_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    """The error names the file."""
     (tmp_path / "m.yaml").write_text(content)
     with pytest.raises(ManifestError, match=message):
         load(tmp_path / "m.yaml")
 
 
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    """No traceback for a wrong path."""
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """A missing path raises ManifestError with the reason."""
     with pytest.raises(ManifestError, match="No such file or directory"):
         load(tmp_path / "nothing.yaml")

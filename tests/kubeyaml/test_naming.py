@@ -1,4 +1,4 @@
-"""Names by content: kustomize's own hashes, and who is told of them."""
+"""Names with content hashes as kustomize makes them, and the references to them."""
 
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,13 @@ def made(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("data", "expected"), [(None, "6ct58987ht"), ({"one": ""}, "9g67k2htb6"), ({"A": "<&>", "B": "2"}, "2mb845hmm7")]
 )
-def test_hashes_are_kustomize_s(data: dict[str, str] | None, expected: str) -> None:
-    """The first two are vectors of its tests, the last what kubectl makes of characters that Go writes otherwise."""
+def test_hashes_equal_kustomizes(data: dict[str, str] | None, expected: str) -> None:
+    """The first two cases come from kustomize's tests; kubectl made the third, with characters that Go escapes."""
     assert suffix({"kind": "ConfigMap", "data": data}) == expected
 
 
-def test_references_follow_the_names(made: Path) -> None:
-    """In what Kubernetes knows, everywhere; in a Knative Service only where kustomize is told or knows by itself."""
+def test_references_follow_the_hashed_names(made: Path) -> None:
+    """References in built-in kinds are updated; those in a Knative Service only if kustomize knows the field."""
     built: dict[str, dict[str, Any]] = {resource.kind: resource.body for resource in build(made)}
     shared, keys = built["ConfigMap"]["metadata"]["name"], built["Secret"]["metadata"]["name"]
     assert shared == f"shared-{suffix({'kind': 'ConfigMap', 'data': {'A': '<&>', 'B': '2'}})}"
@@ -103,8 +103,10 @@ def test_references_follow_the_names(made: Path) -> None:
         ("under/references.yaml", "nameReference", "varReference", "varReference: is not understood here"),
     ],
 )
-def test_what_does_not_hold_is_refused(made: Path, file: str, old: str, new: str, message: str) -> None:
-    """A tested value that differs, and a configuration beyond what is understood."""
+def test_failed_tests_and_unsupported_configurations_are_refused(
+    made: Path, file: str, old: str, new: str, message: str
+) -> None:
+    """A patch whose test fails and an unsupported configuration field are errors."""
     (made / file).write_text((made / file).read_text().replace(old, new))
     with pytest.raises(ManifestError, match=message):
         build(made)

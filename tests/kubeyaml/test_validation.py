@@ -1,4 +1,4 @@
-"""Services as Knative's webhook sees them: what it lets through, and where it finds a fault."""
+"""Validation of Services by the rules of Knative's webhook."""
 
 import copy
 import re
@@ -70,7 +70,7 @@ NOTES = f"{TEMPLATE}.metadata.annotations"
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The Service with *value* at *path*; keys with dots stand in double brackets."""
+    """Return the Service with *value* at *path*; double brackets enclose a key that contains dots."""
     service: dict[str, Any] = copy.deepcopy(FULL)
     node: Any = service
     *parents, last = re.findall(r"\[\[(.+?)\]\]|\[(\d+)\]|([^.\[\]]+)", path)
@@ -88,8 +88,8 @@ def scaling(name: str, value: str) -> tuple[str, str, str]:
     return f"{NOTES}[[autoscaling.knative.dev/{name}]]", value, f"{NOTES}.autoscaling.knative.dev/{name}"
 
 
-def test_what_knative_accepts_is_accepted() -> None:
-    """A Service that uses every common field has no fault, nor do the samples."""
+def test_valid_services_have_no_faults() -> None:
+    """A Service that uses every common field is accepted, and so are the samples."""
     assert service_faults(FULL) == []
     for document in yaml.safe_load_all((SAMPLE / "services.yaml").read_text()):
         assert document["kind"] != "Service" or service_faults(document) == []
@@ -197,14 +197,14 @@ def test_what_knative_accepts_is_accepted() -> None:
         ("spec.traffic[1].configurationName", "rank", "spec.traffic[1].configurationName"),
     ],
 )  # fmt: skip
-def test_one_change_for_the_worse_is_found_where_it_is(path: str, value: Any, at: str | None) -> None:
-    """Each refusal of the webhook comes with the path of the field; what another field overrules is none."""
+def test_every_fault_is_found_at_its_path(path: str, value: Any, at: str | None) -> None:
+    """A fault that the webhook refuses is reported with the path of its field; an overruled field has no fault."""
     faults = service_faults(changed(path, value))
     assert [fault[0] for fault in faults][:1] == ([at] if at else [])
 
 
-def test_all_faults_are_told_at_once() -> None:
-    """One run is enough to know everything that is wrong."""
+def test_all_faults_are_reported_together() -> None:
+    """One validation reports every fault of a Service."""
     service = changed(f"{POD}.timeoutSeconds", -1)
     service["spec"]["template"]["spec"]["containers"][0]["stdin"] = True
     service["metadata"]["annotations"]["serving.knative.dev/rollout-duration"] = "soon"
@@ -226,8 +226,8 @@ def test_all_faults_are_told_at_once() -> None:
         {"something-new": "1"},
     ],
 )
-def test_scaling_that_knative_lets_through_is_let_through(annotations: dict[str, str]) -> None:
-    """The rules are no stricter than the webhook's."""
+def test_scaling_settings_that_knative_accepts_are_accepted(annotations: dict[str, str]) -> None:
+    """The rules are not stricter than the webhook's."""
     service = copy.deepcopy(FULL)
     given = {f"autoscaling.knative.dev/{name}": value for name, value in annotations.items()}
     service["spec"]["template"]["metadata"]["annotations"] = given

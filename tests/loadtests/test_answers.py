@@ -1,4 +1,4 @@
-"""A load test that cannot tell a wrong answer from a right one measures how fast nonsense is."""
+"""The judgement of answers: a load test must distinguish wrong answers from right ones."""
 
 import json
 
@@ -22,8 +22,8 @@ def problem(status, code, **more):
     return Answer(status, json.dumps({"status": status, "code": code, **more}).encode())
 
 
-def test_a_right_answer_has_no_fault():
-    """In order, for the user, nothing of the history: right, and the batch is known."""
+def test_a_correct_answer_has_no_fault():
+    """The answer is for the user, in order and without items of the history, and the batch size is read."""
     verdict = judged(answered(("a", 0.9), ("b", 0.9), ("c", -0.1)), known={"d"})
     assert (verdict.fault, verdict.wrong, verdict.degraded, verdict.batch) == (None, False, False, 4)
     assert verdict.items == ["a", "b", "c"]
@@ -47,8 +47,8 @@ def test_a_right_answer_has_no_fault():
         (Answer(200, b"OK", RECEIPT), "not the shape of an answer: DecodeError"),
     ],
 )  # fmt: skip
-def test_a_wrong_answer_is_told(answer, fault):
-    """An answer that came and is wrong is named, and counts as wrong, not just as failed."""
+def test_a_wrong_answer_is_recognized(answer, fault):
+    """A wrong answer is named and counts as wrong, not only as failed."""
     verdict = judged(answer, known={"seen"})
     assert (verdict.fault, verdict.wrong) == (fault, True)
 
@@ -61,20 +61,20 @@ def test_a_wrong_answer_is_told(answer, fault):
         (Answer(0, error="ConnectionRefusedError"), "no answer: ConnectionRefusedError"),
     ],
 )
-def test_no_answer_is_a_failure_but_not_wrong(answer, fault):
-    """A refusal or a broken connection fails the request; it tells nothing false."""
+def test_a_missing_answer_is_failed_but_not_wrong(answer, fault):
+    """A refusal or a broken connection fails the request without counting as a wrong answer."""
     assert judged(answer).fault == fault
     assert not judged(answer).wrong
 
 
-def test_an_answer_without_features_may_repeat_the_history():
-    """Degraded for lack of features: nobody could know the history, so that is not held against it."""
+def test_an_answer_without_features_may_contain_the_history():
+    """The pipeline cannot know the history when the features are missing."""
     verdict = judged(answered(("seen", 0.9), degraded=["features"]), known={"seen"})
     assert (verdict.fault, verdict.degraded) == (None, True)
 
 
-def test_the_popular_list_may_not_repeat_the_history():
-    """Degraded for lack of ranking: the history was there, so it counts."""
+def test_the_popular_list_must_not_contain_the_history():
+    """The history is available when only the ranking is missing."""
     assert judged(answered(("seen", 0.9), degraded=["ranking"]), known={"seen"}).wrong
 
 
@@ -87,14 +87,14 @@ def test_the_popular_list_may_not_repeat_the_history():
         (problem(503, "dependency-failed"), "status 503 (dependency-failed)", False),
     ],
 )
-def test_an_event_is_taken_or_not(answer, fault, wrong):
-    """202 without a body, or a reply; text after 202 would be sent again by a broker."""
+def test_an_event_is_judged_by_its_status_and_body(answer, fault, wrong):
+    """An event is accepted with an empty 202 or with a reply; a broker would retry a 202 with text."""
     verdict = judge_event(answer)
     assert (verdict.fault, verdict.wrong) == (fault, wrong)
 
 
 def test_an_expected_refusal_is_a_success():
-    """A bad request that gets its 4xx went as it should."""
+    """An invalid request that gets its 4xx is a success."""
     errors = [{"path": "$.user_id", "detail": "is missing"}]
     assert (
         judge_refusal(problem(422, "invalid-request", errors=errors), status=422, code="invalid-request").fault is None
@@ -115,8 +115,8 @@ def test_an_expected_refusal_is_a_success():
         (problem(422, "invalid-request", errors=[{"path": "$"}]), True),
     ],
 )
-def test_a_bad_request_that_is_not_refused_well_fails(answer, wrong):
-    """Taken as good, refused otherwise, or without saying what is invalid: a failure."""
+def test_an_unexpected_answer_to_an_invalid_request_fails(answer, wrong):
+    """A success, another refusal, and a refusal that names no fault are failures."""
     verdict = judge_refusal(answer, status=422, code="invalid-request")
     assert verdict.fault is not None
     assert verdict.wrong is wrong

@@ -1,4 +1,4 @@
-"""What was recorded, what it is held against, and what the report shows of it."""
+"""The recorded figures, their limits, and the report."""
 
 import io
 import json
@@ -21,15 +21,17 @@ from loadtests.report import notes, render, write_report
 from loadtests.target import look
 
 
-def seen(ready: float, desired: float) -> dict[str, dict[str, float]]:
+def rank_items_scale(ready: float, desired: float) -> dict[str, dict[str, float]]:
     return {"rank-items": {"ready": ready, "desired": desired, "concurrency": 2.5, "memory_mb": 60.0}}
 
 
 def record(*, fault: str | None = None, wrong: bool = False, cpu: float = 30.0) -> Recorder:
-    """Ten seconds with ten answers each of 10 ms; where told so, one of them failed."""
+    """Record ten seconds of ten answers each in 10 ms, and one failure if requested."""
     recorder = Recorder()
     for second in range(10):
-        recorder.samples.append(PlatformSample(second + 0.1, 4, seen(1 + (second > 4), 1 + (second > 2)), cpu, 50.0))
+        recorder.samples.append(
+            PlatformSample(second + 0.1, 4, rank_items_scale(1 + (second > 4), 1 + (second > 2)), cpu, 50.0)
+        )
         for number in range(10):
             recorder.note("returning", Verdict(batch=1 + number % 2), at_s=second + number / 10, latency_s=0.010)
         recorder.note("mistake", Verdict(), at_s=second + 0.5, latency_s=5.0)
@@ -50,8 +52,8 @@ def result_of(recorder: Recorder, limits: Limits | None = None, **run) -> dict[s
     return result
 
 
-def test_seconds_are_kept_apart():
-    """Each second has its own requests and quantiles; the latency of refused requests is nobody's wait."""
+def test_figures_are_kept_per_second():
+    """Each second has its own requests and quantiles, which exclude the latency of refused requests."""
     result = result_of(record())
     assert result["seconds"]["rps"] == [11] * 10
     assert result["seconds"]["p99_ms"] == pytest.approx([10.0] * 10)
@@ -61,8 +63,8 @@ def test_seconds_are_kept_apart():
     assert result["batches"] == {1: 50, 2: 50}
 
 
-def test_a_second_without_answers_is_a_gap():
-    """A second in which nothing came counts zero answers and has no latency, instead of a good one."""
+def test_a_second_without_answers_has_no_latency():
+    """A second without answers counts zero requests and has no latency."""
     recorder = Recorder()
     for second in (0, 2):
         recorder.note("returning", Verdict(), at_s=second, latency_s=0.001)
@@ -71,15 +73,15 @@ def test_a_second_without_answers_is_a_gap():
     assert series["p50_ms"][1] is None
 
 
-def test_instances_are_columns():
-    """The scale-out can be read from the data: ready follows desired."""
+def test_instances_are_recorded_over_time():
+    """The data shows the scale-out: ready instances follow the desired number."""
     columns = result_of(record())["platform"]["services"]["rank-items"]
     assert columns["ready"] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
     assert columns["desired"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
 
 
-def test_all_well_passes_in_one_line():
-    """When every limit holds the verdict is PASS, with the figures and the scale-out."""
+def test_a_successful_run_has_a_one_line_verdict():
+    """If every limit holds, the verdict is PASS with the figures and the scale-out."""
     said = result_of(record())["verdict"]
     assert said.startswith("PASS: 110 requests at 11 a second, p50 10 ms, p99 10 ms, 0 failed")
     assert said.endswith("rank-items 1 to 2 instances")
@@ -95,25 +97,25 @@ def test_all_well_passes_in_one_line():
     ],
 )
 def test_a_broken_limit_is_named(limits, name):
-    """A limit that is broken turns the verdict and is quoted with what was measured."""
+    """The verdict is FAIL with the limit and the measured value."""
     assert f"FAIL: {name}. " in result_of(record(), Limits(**limits))["verdict"]
 
 
-def test_one_wrong_answer_is_too_many():
-    """A wrong answer breaks its own limit even where failures may be many."""
+def test_one_wrong_answer_fails_the_run():
+    """A wrong answer breaks its own limit even when many failures are allowed."""
     result = result_of(record(fault="scores are not in order", wrong=True), Limits(max_fail_ratio=0.5))
     assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS 1 instead of <= 0.")
     assert result["faults"] == [{"kind": "event", "fault": "scores are not in order", "count": 1}]
 
 
 def test_a_run_without_an_answer_fails():
-    """Nothing answered is not nothing failed."""
+    """A run without any answer counts as failed, not as free of failures."""
     assert Recorder().result(duration_s=1)["summary"]["fail_ratio"] == 1.0
     assert not Limits().outcomes(Recorder().result(duration_s=1)["summary"])[0].holds
 
 
 def test_degraded_answers_have_a_limit():
-    """Answers without a hop are answers, but too many of them break a limit."""
+    """A run with too many degraded answers breaks MAX_DEGRADED_RATIO."""
     recorder = Recorder()
     for number in range(10):
         recorder.note("returning", Verdict(degraded=number == 0), at_s=0, latency_s=0.001)
@@ -121,20 +123,20 @@ def test_degraded_answers_have_a_limit():
 
 
 def test_limits_come_from_the_environment():
-    """Every limit can be set under its name; the others keep their defaults."""
+    """Each limit is set by the variable of its name, and the others keep their defaults."""
     limits = Limits.from_env({"MAX_FAIL_RATIO": "0.02", "MAX_P99_MS": "250", "MIN_RPS": "40", "MAX_WRONG_ANSWERS": "1"})
     assert limits == Limits(max_fail_ratio=0.02, max_p99_ms=250.0, min_rps=40.0, max_wrong_answers=1)
 
 
-def test_wrong_limits_are_told_at_once():
-    """A limit that makes no sense is refused, every one of them."""
+def test_invalid_limits_are_reported_together():
+    """The error lists every invalid limit."""
     with pytest.raises(SettingsError) as caught:
         Limits.from_env({"MAX_FAIL_RATIO": "2", "MIN_RPS": "fast"})
     assert len(caught.value.faults) == 2
 
 
 def test_every_limit_is_documented():
-    """The page about load tests names every limit with its default."""
+    """The documentation of load tests names every limit with its default."""
     page = (Path(__file__).parents[2] / "docs/loadtests.md").read_text()
     for name, default in asdict(Limits()).items():
         assert re.search(rf"`{name.upper()}` \| {default:g} \|", page), name
@@ -142,8 +144,8 @@ def test_every_limit_is_documented():
         assert re.search(rf"`{shape}` \| {described.default_s:g} s \|", page), shape
 
 
-def test_the_page_stands_alone(tmp_path):
-    """The report is one file: its pictures are in it, it loads nothing, and its data can be read back."""
+def test_the_report_is_self_contained(tmp_path):
+    """The report is one file with its pictures, loads nothing, and contains its data."""
     result = result_of(record(fault="</script><b>", wrong=True))
     page = write_report(result, tmp_path / "report").read_text()
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
@@ -156,15 +158,15 @@ def test_the_page_stands_alone(tmp_path):
 
 
 def test_pictures_are_well_formed():
-    """Every picture is an SVG of its own, with text one can search."""
+    """Every picture is a valid SVG with searchable text."""
     page = render(result_of(record()))
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         root = ET.fromstring(svg)
         assert [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
 
 
-def test_a_platform_elsewhere_has_no_instances_to_show():
-    """Without the platform's status the report leaves those pictures out and says so."""
+def test_a_remote_platform_has_no_instance_pictures():
+    """Without the platform's status the report leaves out the pictures of instances and says so."""
     recorder = record()
     recorder.samples = [PlatformSample(s.elapsed_s, s.wanted, {}, s.cpu_percent, 50.0) for s in recorder.samples]
     result = result_of(recorder, platform_seen=False, rate=20.0)
@@ -173,21 +175,21 @@ def test_a_platform_elsewhere_has_no_instances_to_show():
     assert any("not on this machine" in note for note in notes(result))
 
 
-def test_a_saturated_generator_is_admitted():
-    """When the generator had no CPU left, the report says that its figures are a lower bound."""
+def test_a_saturated_generator_is_noted():
+    """If the generator had no CPU left, the report says that its figures are a lower bound."""
     assert any("lower bound" in note for note in notes(result_of(record(cpu=97.0))))
     assert not any("lower bound" in note for note in notes(result_of(record(cpu=40.0))))
 
 
-def test_late_requests_of_the_open_loop_are_admitted():
-    """When requests were sent late, the report says so: their wait is in the latency."""
+def test_late_requests_of_an_open_loop_are_noted():
+    """If requests were sent late, the report says that their latency includes the delay."""
     recorder = record()
     recorder.note_late(0.2)
     assert any("after it was due" in note for note in notes(result_of(recorder, rate=10.0)))
 
 
-def test_recent_figures_are_of_the_last_seconds():
-    """The progress display shows the last seconds, not the average of the run."""
+def test_recent_figures_cover_the_last_seconds():
+    """The progress display shows the last seconds instead of the average of the run."""
     recorder = Recorder()
     for second in range(20):
         recorder.note("returning", Verdict(), at_s=second, latency_s=0.001 * (second + 1))
@@ -198,17 +200,19 @@ def test_recent_figures_are_of_the_last_seconds():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_the_run(terminal):
-    """On a terminal or in a log: load, throughput, failures and instances can be read."""
+    """The progress display shows load, throughput, failures and instances, on a terminal and in a log."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
     with Progress(duration_s=10, unit="users", console=console) as progress:
-        progress.show(PlatformSample(1.0, 40, seen(1, 5), 20.0, 50.0), {"rps": 123.0, "p99_ms": 45.0, "faults": 6.0})
+        progress.show(
+            PlatformSample(1.0, 40, rank_items_scale(1, 5), 20.0, 50.0), {"rps": 123.0, "p99_ms": 45.0, "faults": 6.0}
+        )
     shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     for each in ("40", "123", "45 ms", "6", "1 of 5 instances"):
         assert each in shown
 
 
-def test_a_status_is_summed_up_by_service():
-    """Instances of revisions without traffic, and processes that are gone, do not count."""
+def test_a_status_is_summarized_by_service():
+    """Instances of revisions without traffic and processes that have ended do not count."""
     revision = {"ready": 2, "desired": 3, "concurrency": 1.5, "traffic_percent": 100, "instances": [{"pid": 2**22 + 5}]}
     idle = {**revision, "traffic_percent": 0}
     found = look({"services": {"rank-items": {"revisions": [idle, revision]}}})

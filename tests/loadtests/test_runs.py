@@ -1,4 +1,4 @@
-"""Whole runs against a stand-in for the pipeline that misbehaves on demand."""
+"""Complete runs against a stand-in for the pipeline that can misbehave."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from tests.running import ROOT
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
 
-# The stand-in knows one way of answering; the requests it should refuse are not what these runs are about.
+# The stand-in accepts every request, so invalid requests that it should refuse are tolerated here.
 LENIENT = {"MAX_FAIL_RATIO": "1", "MAX_WRONG_ANSWERS": "1000000", "MAX_P50_MS": "60000", "MAX_P99_MS": "60000"}
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers as recommend does. After *sound* answers it gives *then* instead, stalls everybody once, or hangs up."""
+    """A stand-in for recommend that after *sound* answers sends *then* instead, stalls once, or closes connections."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -70,11 +70,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *words: Any) -> None:
-        """Say nothing."""
+        """Suppress the access log."""
 
 
 @contextmanager
-def standing_in(server: StandIn) -> Iterator[str]:
+def serving(server: StandIn) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -97,15 +97,15 @@ def load(url: str, folder: Path, *words: str, status: int = 0, **limits: str) ->
     return result
 
 
-def test_an_open_loop_sees_what_a_closed_loop_omits(tmp_path):
+def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(tmp_path):
     """
-    A server stalls for half of a run: callers that wait for it see one slow answer each, arrivals see what users see.
+    The server stalls for half of the run: a closed loop sees one slow answer per caller, an open loop many.
 
-    Of the requests due during the stall each waits for what is left of it, so half of them are slow.
+    Each request that is due during the stall waits for the rest of it, so half of the requests are slow.
     """
-    with standing_in(StandIn(sound=30, stall_s=2.0)) as url:
+    with serving(StandIn(sound=30, stall_s=2.0)) as url:
         opened = load(url, tmp_path / "open", "--rate", "40", "--arrivals", "constant", "--duration", "4")
-    with standing_in(StandIn(sound=30, stall_s=2.0)) as url:
+    with serving(StandIn(sound=30, stall_s=2.0)) as url:
         closed = load(url, tmp_path / "closed", "--users", "1", "--think-ms", "20", "--duration", "4")
     assert opened["summary"]["p95_ms"] > 1000
     assert closed["summary"]["p95_ms"] < opened["summary"]["p95_ms"] / 2
@@ -122,33 +122,33 @@ def test_an_open_loop_sees_what_a_closed_loop_omits(tmp_path):
     ],
 )  # fmt: skip
 def test_wrong_answers_fail_a_run(then, fault, tmp_path):
-    """A pipeline that begins to answer nonsense fails the run, however fast and however rare that is."""
-    with standing_in(StandIn(sound=20, then=then)) as url:
+    """A run fails if the pipeline starts to send wrong answers, however few."""
+    with serving(StandIn(sound=20, then=then)) as url:
         result = load(url, tmp_path, "--users", "2", "--duration", "2", status=1, MAX_WRONG_ANSWERS="0")
     assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS ")
     assert fault in {each["fault"] for each in result["faults"]}
     assert result["batches"]
 
 
-def test_a_pipeline_that_hangs_up_fails_a_run(tmp_path):
-    """When connections break without an answer, requests fail instead of being left out."""
-    with standing_in(StandIn(sound=20, hang_up=True)) as url:
+def test_closed_connections_fail_a_run(tmp_path):
+    """A connection that closes without an answer counts as a failed request."""
+    with serving(StandIn(sound=20, hang_up=True)) as url:
         result = load(url, tmp_path, "--rate", "20", "--duration", "3", status=1, MAX_FAIL_RATIO="0.01")
     assert result["verdict"].startswith("FAIL: MAX_FAIL_RATIO ")
     assert any(each["fault"].startswith("no answer: ") for each in result["faults"])
     assert result["summary"]["requests"] > 30
 
 
-def test_an_interrupted_run_ends_with_a_sentence(tmp_path):
-    """Ctrl-C ends a run at once, with one line and without a report that looks like a whole one."""
-    with standing_in(StandIn()) as url:
+def test_an_interrupted_run_leaves_no_report(tmp_path):
+    """Ctrl-C ends a run with one line and without a report."""
+    with serving(StandIn()) as url:
         command = [sys.executable, "-m", "loadtests", "--state-dir", str(tmp_path), "--port", "1", "--url", url]
         running = subprocess.Popen(
             [*command, "--report", str(tmp_path / "report"), "--duration", "60", "--users", "2"],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert running.stderr is not None
-        # The first line of progress: the run has begun.
+        # The first line of progress shows that the run has started.
         running.stderr.readline()
         running.send_signal(signal.SIGINT)
         said, told = running.communicate(timeout=60)

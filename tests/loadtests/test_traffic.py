@@ -1,4 +1,4 @@
-"""Who calls, with what, and what the load test remembers of it."""
+"""The callers and their requests, and the load test's record of them."""
 
 import json
 import random
@@ -33,16 +33,16 @@ def answer_with(exchange, *item_ids: str) -> Answer:
     return Answer(200, json.dumps({"user_id": asked["user_id"], "recommendations": items}).encode(), "total;dur=1")
 
 
-def test_popular_users_call_more():
-    """With exponent 1 the first user of 1000 calls twice as often as the second, ten times as often as the tenth."""
+def test_popular_users_call_more_often():
+    """With exponent 1 the first of 1000 users calls twice as often as the second and ten times as often as the 10th."""
     population = Population(size=1000, exponent=1.0, rng=random.Random(0), run="r")
     calls = [count for _, count in Counter(population.returning() for _ in range(40_000)).most_common()]
     assert calls[0] / calls[1] == pytest.approx(2, rel=0.15)
     assert calls[0] / calls[9] == pytest.approx(10, rel=0.25)
 
 
-def test_exponent_zero_makes_all_alike():
-    """Without an exponent everybody calls about as often."""
+def test_exponent_zero_gives_equal_users():
+    """With exponent 0 all users call about equally often."""
     population = Population(size=10, exponent=0.0, rng=random.Random(0), run="r")
     calls = Counter(population.returning() for _ in range(10_000))
     assert len(calls) == 10
@@ -50,15 +50,15 @@ def test_exponent_zero_makes_all_alike():
 
 
 def test_newcomers_are_new():
-    """A newcomer is never a returning user, nor one of another run."""
+    """A newcomer is neither a returning user nor a newcomer of another run."""
     one, other = (Population(size=5, exponent=1, rng=random.Random(0), run=run) for run in ("a", "b"))
     seen = [population.newcomer() for population in (one, other) for _ in range(3)]
     assert len(set(seen)) == 6
     assert not set(seen) & set(one.ids)
 
 
-def test_all_kinds_are_sent_in_their_shares():
-    """Every kind of request is drawn about as often as its share says, once there is something to click on."""
+def test_every_kind_is_sent_in_its_share():
+    """Each kind of request is drawn about as often as its share says, once there are items to click."""
     traffic, ledger = make()
     kinds: Counter[str] = Counter()
     for _ in range(5000):
@@ -70,8 +70,8 @@ def test_all_kinds_are_sent_in_their_shares():
     assert {kind: kinds[kind] / 50 for kind in SHARES} == pytest.approx(dict(SHARES), abs=2)
 
 
-def test_what_is_clicked_is_not_shown_again():
-    """An item that an accepted event named counts as history for the next answer, and not for the one in flight."""
+def test_a_clicked_item_must_not_be_shown_again():
+    """An item of an accepted event belongs to the history that later answers are judged by."""
     traffic, ledger = make()
     asked = traffic.make("newcomer")
     assert asked.judge(answer_with(asked, "item_1")).fault is None
@@ -83,8 +83,8 @@ def test_what_is_clicked_is_not_shown_again():
     assert ledger.known(user_id) == {"item_1"}
 
 
-def test_history_of_the_store_is_held_against_answers():
-    """What the ledger learnt of a user makes an answer with it wrong."""
+def test_stored_histories_are_used_to_judge_answers():
+    """An answer with an item of the user's stored history is wrong."""
     traffic, ledger = make()
     for user in range(1, 21):
         ledger.learn(f"user_{user}", ["item_9", "item_8"])
@@ -94,23 +94,23 @@ def test_history_of_the_store_is_held_against_answers():
 
 
 def test_a_refused_event_changes_nothing():
-    """An event that was not taken in is no history."""
+    """An item of a refused event does not belong to the history."""
     traffic, ledger = make()
     ledger.offer("user_1", ["item_1"])
     assert traffic.make("event").judge(Answer(503)).fault == "status 503"
     assert ledger.known("user_1") == frozenset()
 
 
-def test_without_a_door_for_events_none_are_sent():
-    """Where events cannot go the caller asks instead."""
+def test_without_an_event_url_no_events_are_sent():
+    """Without a URL for events the caller sends a request for recommendations instead."""
     traffic, ledger = make(events_url=None)
     ledger.offer("user_1", ["item_1"])
     assert traffic.make("event").kind == "returning"
     assert not traffic.sends_events
 
 
-def test_events_are_what_the_function_takes():
-    """An event has its own id, and data that extract_features accepts."""
+def test_events_are_valid():
+    """An event has a unique id, and extract_features accepts its data."""
     traffic, ledger = make()
     ids = set()
     for number in range(5):
@@ -122,8 +122,8 @@ def test_events_are_what_the_function_takes():
     assert len(ids) == 5
 
 
-def test_questions_are_what_the_door_takes():
-    """A request that should be answered is valid."""
+def test_requests_are_valid():
+    """A request for recommendations satisfies the contract and carries the token."""
     traffic, _ = make(token="secret")
     asked = traffic.make("returning")
     assert wire.recommend_request.decode(asked.body).user_id.startswith("user_")
@@ -131,16 +131,16 @@ def test_questions_are_what_the_door_takes():
 
 
 @pytest.mark.parametrize("mistake", [each for each in MISTAKES if each.status != 415], ids=lambda each: repr(each.body))
-def test_mistakes_are_what_the_door_refuses(mistake):
-    """A request that should be refused is refused by the contract, for the reason expected."""
+def test_mistakes_are_invalid(mistake):
+    """The contract refuses each deliberate mistake for the expected reason."""
     wanted = {400: NotJsonError, 422: InvalidRequestError}[mistake.status]
     with pytest.raises(wanted):
         wire.recommend_request.decode(mistake.body)
 
 
 @given(st.lists(st.integers(0, 2000), max_size=1500))
-def test_the_ledger_keeps_the_newest(numbers):
-    """However much a user does, what is remembered is the newest, and never more than the pipeline looks at."""
+def test_the_ledger_keeps_the_newest_items(numbers):
+    """The ledger keeps a user's newest items, and no more than the pipeline reads."""
     ledger = Ledger()
     for number in numbers:
         ledger.accept("u", f"item_{number}")
@@ -149,8 +149,8 @@ def test_the_ledger_keeps_the_newest(numbers):
     assert known == frozenset(newest)
 
 
-def test_a_history_is_learnt_newest_first():
-    """Of a history that is too long the oldest items are forgotten."""
+def test_a_long_history_loses_its_oldest_items():
+    """The ledger forgets the oldest items of a history that exceeds its limit."""
     ledger = Ledger()
     ledger.learn("u", [f"item_{number}" for number in range(1000)])
     assert "item_0" in ledger.known("u")
@@ -158,8 +158,8 @@ def test_a_history_is_learnt_newest_first():
     assert ledger.users == 1
 
 
-def test_offers_are_taken_once():
-    """Whoever clicked has to be shown something before clicking again."""
+def test_an_offer_is_used_once():
+    """A user must be shown something before clicking again."""
     ledger, rng = Ledger(), random.Random(0)
     ledger.offer("u", ["a"])
     ledger.offer("v", [])

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of localkn."""
+"""Fixtures of localkn's tests."""
 
 import signal
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from tests.localkn.running import Running
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The platform is written for asyncio."""
+    """Run asynchronous tests on asyncio, for which the platform is written."""
     return "asyncio"
 
 
 @contextmanager
-def _ended(directory: Path) -> Iterator[Running]:
-    """A platform that is not up yet; whatever is left running after `down` is ended, and is a failure."""
+def _platform(directory: Path) -> Iterator[Running]:
+    """Yield a platform that is not started yet; kill every process that outlives `down`, and fail if there was one."""
     running = Running(directory)
     yield running
     running.run("down")
@@ -30,13 +30,13 @@ def _ended(directory: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Running]:
-    """A platform for one test."""
-    with _ended(tmp_path) as running:
+    """Yield a platform for one test."""
+    with _platform(tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A platform for all tests of a module that leave it as it was; not up yet."""
-    with _ended(tmp_path_factory.mktemp("steady")) as running:
+def module_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Yield a platform, not started yet, for all tests of a module that leave it unchanged."""
+    with _platform(tmp_path_factory.mktemp("steady")) as running:
         yield running

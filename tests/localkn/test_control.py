@@ -1,4 +1,4 @@
-"""The channel between a platform and its verbs."""
+"""The control socket between a platform and its verbs."""
 
 import asyncio
 import socket
@@ -14,8 +14,8 @@ from localkn.errors import PlatformError, RefusedError
 pytestmark = pytest.mark.anyio
 
 
-async def test_answers_and_refusals_come_back(tmp_path: Path) -> None:
-    """Arguments go, results come; what is declined is raised again where it was asked for."""
+async def test_results_and_refusals_are_returned(tmp_path: Path) -> None:
+    """A call returns the result of its handler, or raises the handler's refusal."""
 
     async def echo(request: dict[str, Any]) -> Any:
         if request.get("word") is None:
@@ -29,8 +29,8 @@ async def test_answers_and_refusals_come_back(tmp_path: Path) -> None:
             await asyncio.to_thread(control.call, place, "echo")
 
 
-def test_where_nothing_runs_one_is_told(tmp_path: Path) -> None:
-    """No socket, or one that nobody listens on, or one that closes."""
+def test_a_call_without_a_platform_is_an_error(tmp_path: Path) -> None:
+    """A missing socket, one without a listener, and one that closes the connection are errors."""
     place = tmp_path / "c.sock"
     with pytest.raises(PlatformError, match="nothing is running in"):
         control.call(place, "status")

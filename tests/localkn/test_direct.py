@@ -1,4 +1,4 @@
-"""`--direct`: manifests become processes, wired to each other, and nothing is left of them."""
+"""`--direct`: manifests become processes that reach each other, and `down` leaves none of them."""
 
 import json
 import signal
@@ -23,17 +23,17 @@ def answer(port: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def direct(steady: Running) -> Running:
-    """The sample, running with --direct."""
-    done = steady.up("--direct", "--env-override", "front:EXTRA=1=2")
+def direct(module_platform: Running) -> Running:
+    """Start the sample with --direct."""
+    done = module_platform.up("--direct", "--env-override", "front:EXTRA=1=2")
     assert done.returncode == 0, done.stderr
     assert "PodMonitor front: ignored" in done.stdout
-    assert f"front is ready at http://127.0.0.1:{steady.port}" in done.stdout
-    return steady
+    assert f"front is ready at http://127.0.0.1:{module_platform.port}" in done.stdout
+    return module_platform
 
 
-def test_instances_get_what_the_manifest_says(direct: Running) -> None:
-    """Environment, arguments, URLs of other Services and the reserved variables reach the process."""
+def test_instances_get_the_manifests_configuration(direct: Running) -> None:
+    """An instance gets its environment and arguments, the URLs of other Services, and the reserved variables."""
     front = answer(direct.port)["env"]
     assert (front["PORT"], front["K_SERVICE"]) == (str(direct.port), "front")
     assert (front["K_REVISION"], front["K_CONFIGURATION"]) == ("front-00001", "front")
@@ -44,22 +44,22 @@ def test_instances_get_what_the_manifest_says(direct: Running) -> None:
     assert back["argv"] == ["--greeting", "hello"]
 
 
-def test_everything_listens_on_loopback(direct: Running) -> None:
-    """No port of any process can be reached from another machine."""
+def test_every_process_listens_on_loopback(direct: Running) -> None:
+    """No process listens on an address that another machine can reach."""
     listening = {c.laddr.ip for p in direct.processes() for c in p.net_connections("inet")}
     assert listening == {"127.0.0.1"}
 
 
-def test_status_and_logs_tell_of_each_service(direct: Running) -> None:
-    """For machines and for people; logs by Service."""
+def test_status_and_logs_show_each_service(direct: Running) -> None:
+    """The status is available as JSON and as a table, and the logs can be filtered by Service."""
     assert json.loads(direct.run("status", "--json").stdout)["services"]["front"]["ready"]
     assert "front-00001 │   100 % │   1/1 │" in direct.run("status").stdout
     assert "starting back-00001" in direct.run("logs", "back").stdout
     assert "front-00001" not in direct.run("logs", "back").stdout
 
 
-def test_a_running_instance_cannot_be_updated(direct: Running) -> None:
-    """Nothing could take over from it; a Service that is not there cannot be updated either."""
+def test_a_direct_instance_cannot_be_updated(direct: Running) -> None:
+    """An update is refused because no new instance can take over; an update of an unknown Service is refused too."""
     assert "with --direct nothing can take over" in direct.kn("service", "update", "front", "--env", "A=B").stderr
     place = direct.state.socket("control")
     for service, reason in (({}, "no such Service"), ({"metadata": {"name": "front"}}, "spec: is missing")):
@@ -68,15 +68,15 @@ def test_a_running_instance_cannot_be_updated(direct: Running) -> None:
 
 
 def test_a_second_platform_in_a_state_directory_is_refused(direct: Running) -> None:
-    """The running one goes on."""
+    """The second `up` fails, and the running platform is not affected."""
     done = direct.up("--direct")
     assert done.returncode == 1
     assert "already running in" in done.stderr
     assert direct.status()["ready"]
 
 
-def test_logs_can_be_followed_over_a_crash(direct: Running) -> None:
-    """A process that ends is started again, on its port; what it writes is printed as it comes."""
+def test_logs_can_be_followed_across_a_crash(direct: Running) -> None:
+    """A crashed process restarts on its port, and the followed log continues with its output."""
     command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(direct.state.root), "-f", "front"]
     (before,) = direct.instances()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
@@ -92,8 +92,8 @@ def test_logs_can_be_followed_over_a_crash(direct: Running) -> None:
     assert answer(direct.port)["env"]["LOCALKN_POD"] == "front-00001-3"
 
 
-def test_down_leaves_nothing_and_may_be_repeated(direct: Running) -> None:
-    """The last test of this platform: it ends, and then there is none."""
+def test_down_stops_everything_and_can_be_repeated(direct: Running) -> None:
+    """`down` stops every process, and a second `down` finds nothing to stop. This is the last test of its platform."""
     assert direct.run("down").stdout == "stopped\n"
     assert direct.processes() == []
     again = direct.run("down")
@@ -112,10 +112,10 @@ def test_down_leaves_nothing_and_may_be_repeated(direct: Running) -> None:
         ("READY_AFTER_S=60", "1s", "Service back: revision back-00001 failed: not ready within 1 s"),
     ],
 )
-def test_a_service_that_does_not_become_ready_stops_everything(
+def test_a_service_that_does_not_become_ready_stops_the_platform(
     platform: Running, variable: str, deadline: str, message: str
 ) -> None:
-    """`up` says which and why, with the end of its log, and leaves nothing running."""
+    """`up` names the Service and the reason, prints the end of its log, and leaves no process running."""
     limit = f'annotations: {{serving.knative.dev/progress-deadline: {deadline}, autoscaling.knative.dev/min-scale: "1",'
     platform.edit('annotations: {autoscaling.knative.dev/min-scale: "1",', limit)
     done = platform.up("--direct", "--env-override", f"back:{variable}")
@@ -125,8 +125,8 @@ def test_a_service_that_does_not_become_ready_stops_everything(
     assert platform.processes() == []
 
 
-def test_a_taken_port_is_one_sentence(platform: Running) -> None:
-    """Nothing is started when the public port is not free."""
+def test_a_taken_port_is_an_error(platform: Running) -> None:
+    """`up` starts nothing and reports one sentence when the public port is taken or invalid."""
     with socket.create_server(("127.0.0.1", platform.port)):
         done = platform.up("--direct", detach=False)
     assert (done.returncode, done.stderr) == (1, f"port {platform.port} is taken; choose another with --port\n")
@@ -137,8 +137,8 @@ def test_a_taken_port_is_one_sentence(platform: Running) -> None:
     platform.port = 1
 
 
-def test_nothing_outlives_a_killed_supervisor(platform: Running) -> None:
-    """Not the instances, not what they started; the next `up` starts clean."""
+def test_no_process_survives_a_killed_supervisor(platform: Running) -> None:
+    """The instances and their children end too, and the next `up` starts normally."""
     wrapper = platform.directory / "commands.yaml"
     sample = json.dumps(str(platform.commands.parent))
     wrapped = 'command: [/bin/sh, -c, "sleep 600 & exec \\"$0\\" app.py", python]'.replace("python", sys.executable)
@@ -152,8 +152,8 @@ def test_nothing_outlives_a_killed_supervisor(platform: Running) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_foreground_platform_stops_cleanly_when_told(platform: Running, number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end instances and exit with 0."""
+def test_a_foreground_platform_stops_on_a_signal(platform: Running, number: signal.Signals) -> None:
+    """SIGINT and SIGTERM stop the instances, and the platform exits with status 0."""
     command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct"]
     command += ["--manifests", str(platform.manifests), "--commands", str(platform.commands)]
     with subprocess.Popen([*command, "--port", str(platform.port)], stdout=subprocess.PIPE, text=True) as process:
@@ -165,8 +165,8 @@ def test_a_foreground_platform_stops_cleanly_when_told(platform: Running, number
     assert platform.processes() == []
 
 
-def test_a_platform_can_be_told_to_stop_while_it_starts(platform: Running) -> None:
-    """SIGTERM before anything is ready ends it, without an error."""
+def test_a_platform_can_be_stopped_while_it_starts(platform: Running) -> None:
+    """SIGTERM stops a platform that is not ready yet, with exit status 0."""
     given = ["--manifests", str(platform.manifests), "--commands", str(platform.commands), "--port", str(platform.port)]
     command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct", *given]
     with subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"]) as process:
@@ -177,7 +177,7 @@ def test_a_platform_can_be_told_to_stop_while_it_starts(platform: Running) -> No
 
 
 def test_volumes_become_directories(platform: Running) -> None:
-    """ConfigMaps and Secrets are files, and a value that starts with their mountPath points to them."""
+    """ConfigMaps and Secrets become files, and a value that starts with a mountPath is rewritten to their directory."""
     platform.edit(
         "          args: [--greeting",
         "          volumeMounts: [{name: files, mountPath: /etc/files}, {name: tmp, mountPath: /scratch}]\n"

@@ -1,4 +1,4 @@
-"""What an instance is given: variables, files, a command."""
+"""The variables, files and command of an instance."""
 
 import sys
 from pathlib import Path
@@ -25,14 +25,14 @@ from localkn.environment import inherited, localised
         ("see /models", "see /models"),
     ],
 )
-def test_values_are_put_in_terms_of_this_machine(value: str, expected: str) -> None:
-    """URLs of known Services wherever they are, a mountPath at the beginning only."""
+def test_values_are_translated_to_this_machine(value: str, expected: str) -> None:
+    """URLs of known Services are replaced anywhere in a value, and a mountPath only at its start."""
     addresses = {"rank.default": 7, "rank.default.svc.cluster.local": 7}
     assert localised(value, addresses=addresses, places={"/models": Path("/here")}) == expected
 
 
-def test_only_what_a_command_needs_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller's other variables do not leak into instances."""
+def test_only_necessary_variables_are_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other variables of the caller do not reach the instances."""
     monkeypatch.setenv("PYTHONPATH", "x")
     monkeypatch.setenv("LC_ALL", "C")
     monkeypatch.setenv("FEATURE_STORE_URL", "redis://elsewhere")
@@ -42,7 +42,7 @@ def test_only_what_a_command_needs_is_inherited(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Commands:
-    """A mapping with an entry of each kind of name."""
+    """Write a mapping with an entry of each kind of name."""
     (tmp_path / "c.yaml").write_text("""
     root: sub
     images:
@@ -63,21 +63,21 @@ def commands(tmp_path: Path) -> Commands:
         ("rank", sys.executable),
     ],
 )
-def test_images_are_looked_up_from_exact_to_bare(commands: Commands, image: str, command: str) -> None:
-    """As written, then without tag and digest, then by the last part; `python` is this interpreter."""
+def test_images_are_looked_up_from_exact_to_short_names(commands: Commands, image: str, command: str) -> None:
+    """The lookup tries the full name, the name without tag and digest, and its last part, in this order."""
     assert commands.find(image).argv[0] == command
 
 
-def test_a_command_runs_where_the_file_says(commands: Commands, tmp_path: Path) -> None:
-    """`root` is relative to the file; words and values are text."""
+def test_a_command_runs_in_its_root_directory(commands: Commands, tmp_path: Path) -> None:
+    """`root` is relative to the file; arguments and values are converted to text."""
     found = commands.find("rank")
     assert (found.directory, found.argv[1:], found.env) == (tmp_path / "sub", ["-m", "rank", "7"], {"N": "1"})
     (tmp_path / "d.yaml").write_text("images: {x: {command: [y]}}")
     assert Commands(tmp_path / "d.yaml").find("x").directory == Path.cwd()
 
 
-def test_an_image_without_command_is_named(commands: Commands, tmp_path: Path) -> None:
-    """And what there is instead."""
+def test_an_image_without_a_command_is_an_error(commands: Commands, tmp_path: Path) -> None:
+    """The error lists the images that have a command."""
     with pytest.raises(ManifestError, match=r"no command for image other:v1 \(there are: .*rank"):
         commands.find("other:v1")
     (tmp_path / "c.yaml").write_text("images: {x: {command: run}}")

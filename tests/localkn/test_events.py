@@ -1,4 +1,4 @@
-"""Brokers and Triggers of the manifests on this machine, through the verbs a user has."""
+"""Brokers and Triggers of the manifests on this machine, controlled through the command line."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Events:
         return control.call(self.platform.state.socket("control"), verb)
 
     def post(self, type_: str, id_: str, url: str = "", **headers: str) -> int:
-        """Post an event; return the status of the answer."""
+        """Post an event and return the status of the answer."""
         attributes = {"ce-specversion": "1.0", "ce-source": "/s", "ce-type": type_, "ce-id": id_, **headers}
         try:
             with urlopen(Request(url or self.url, b"{}", attributes), timeout=10) as answered:
@@ -46,20 +46,22 @@ class Events:
 
 
 @pytest.fixture(scope="module", params=["--direct", pytest.param("", marks=needs_envoy)])
-def events(request: pytest.FixtureRequest, steady: Running) -> Iterator[Events]:
-    """The sample with a Broker, in both ways to run it."""
-    steady.manifests.write_text((SAMPLE / "services.yaml").read_text() + "---\n" + (SAMPLE / "events.yaml").read_text())
-    done = steady.up("--public", "front", *([request.param] if request.param else []))
+def events(request: pytest.FixtureRequest, module_platform: Running) -> Iterator[Events]:
+    """Start the sample with a Broker, with and without --direct."""
+    module_platform.manifests.write_text(
+        (SAMPLE / "services.yaml").read_text() + "---\n" + (SAMPLE / "events.yaml").read_text()
+    )
+    done = module_platform.up("--public", "front", *([request.param] if request.param else []))
     assert done.returncode == 0, done.stderr
     assert "Broker default/default takes events at http://127.0.0.1:" in done.stdout
-    yield Events(steady)
-    steady.run("down")
-    # What is undelivered would outlive the platform, into the next parameter's.
-    shutil.rmtree(steady.state.events)
+    yield Events(module_platform)
+    module_platform.run("down")
+    # Undelivered events would otherwise carry over to the platform of the next parameter.
+    shutil.rmtree(module_platform.state.events)
 
 
 def test_an_event_is_accepted_and_delivered(events: Events) -> None:
-    """To the Trigger whose filter it passes."""
+    """The broker delivers an event to the Trigger whose filter matches, and refuses invalid ones."""
     assert events.post("good.one", "1") == 202
     eventually(lambda: events.trigger("good")["delivered"] == 1)
     assert events.post("good.one", "") == 400
@@ -68,8 +70,8 @@ def test_an_event_is_accepted_and_delivered(events: Events) -> None:
 
 @needs_envoy
 @pytest.mark.parametrize("events", [""], indirect=True)
-def test_the_broker_has_its_name_of_the_cluster(events: Events) -> None:
-    """By host, at the one port of the ingress; with --direct, which has none, by its own port only."""
+def test_the_broker_answers_to_its_cluster_name(events: Events) -> None:
+    """The ingress routes the broker's cluster host name; with --direct the broker has a separate port instead."""
     url, host = (
         f"http://127.0.0.1:{events.platform.port}/default/default",
         "broker-ingress.knative-eventing.svc.cluster.local",
@@ -79,15 +81,15 @@ def test_the_broker_has_its_name_of_the_cluster(events: Events) -> None:
     eventually(lambda: events.trigger("good")["delivered"] == before + 1)
 
 
-def test_a_binding_names_the_sink_on_this_machine(events: Events) -> None:
-    """Its subject finds the Broker in K_SINK; nobody else does."""
+def test_a_binding_sets_the_local_sink_url(events: Events) -> None:
+    """K_SINK of the subject is the broker's local URL, and other Services have no K_SINK."""
     back = events.ask("status")["services"]["back"]["url"]
     assert answer(int(back.rpartition(":")[2]))["env"]["K_SINK"] == events.url
     assert "K_SINK" not in answer(events.platform.port)["env"]
 
 
-def test_dead_letters_are_shown_and_redriven(events: Events) -> None:
-    """What was refused is told with its reason and stays until it is asked for; then it is tried once more."""
+def test_dead_letters_are_listed_and_redriven(events: Events) -> None:
+    """A refused event is listed with its reason, and each redrive delivers the event once more."""
     events.post("bad", "poison")
     eventually(lambda: events.trigger("bad")["dead"] == 1)
     shown = events.platform.run("events").stdout
@@ -107,8 +109,8 @@ def test_dead_letters_are_shown_and_redriven(events: Events) -> None:
         eventually(lambda: (events.trigger("bad")["failed"], events.trigger("bad")["dead"]) == failed_again)  # noqa: B023
 
 
-def test_a_killed_broker_forgets_nothing(events: Events) -> None:
-    """Accepted events are still there when it has been started again, and are tried again."""
+def test_a_killed_broker_keeps_its_events(events: Events) -> None:
+    """Accepted events are still in the queue after a restart and are retried."""
     for number in range(20):
         assert events.post("later", str(number)) == 202
     pid = events.broker_pid()
@@ -122,8 +124,8 @@ def test_a_killed_broker_forgets_nothing(events: Events) -> None:
     assert "20 waiting" in events.platform.run("events").stdout
 
 
-def test_events_outlive_the_platform(events: Events) -> None:
-    """What nobody has taken yet is there after `down` and `up`."""
+def test_events_survive_the_platform(events: Events) -> None:
+    """Undelivered events are still there after `down` and `up`."""
     direct = ["--direct"] if events.ask("status")["direct"] else []
     events.platform.run("down")
     assert events.platform.up("--public", "front", *direct).returncode == 0

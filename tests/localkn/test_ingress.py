@@ -1,4 +1,4 @@
-"""Behind Envoy: instances come and go with the load, revisions take over, processes die; callers do not notice."""
+"""A platform behind Envoy: callers see no failure while instances scale, revisions change and processes die."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ pytestmark = [needs_envoy, pytest.mark.anyio]
 CHAOS_S = float(os.environ.get("LOCALKN_CHAOS_S", "4"))
 
 
-async def until(condition: Callable[[], Any], *, within_s: float) -> float:
-    """Ask a running platform again and again; returns how long it took."""
+async def wait_until(condition: Callable[[], Any], *, within_s: float) -> float:
+    """Poll a running platform until *condition* holds and return the time that took."""
     started = time.monotonic()
     while not await asyncio.to_thread(condition):
-        assert time.monotonic() - started < within_s, "did not happen in time"
+        assert time.monotonic() - started < within_s, f"the condition did not hold within {within_s} s"
         await asyncio.sleep(0.1)
     return time.monotonic() - started
 
@@ -46,8 +46,8 @@ async def kn(platform: Running, *arguments: str) -> subprocess.CompletedProcess[
     return await asyncio.to_thread(platform.kn, "service", "update", "front", *arguments)
 
 
-class Answering(asyncio.Protocol):
-    """An instance that needs no process: it answers every request alike, after a while."""
+class FixedAnswer(asyncio.Protocol):
+    """An instance without a process that gives every request the same answer after a short time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -58,14 +58,14 @@ class Answering(asyncio.Protocol):
 
 
 @pytest.fixture(scope="module")
-def idle(steady: Running) -> Running:
-    """The sample behind Envoy, without load; `back` does not report its concurrency."""
-    assert steady.up("--env-override", "back:REPORT=0").returncode == 0
-    return steady
+def idle(module_platform: Running) -> Running:
+    """Start the sample behind Envoy without load; `back` does not report its concurrency."""
+    assert module_platform.up("--env-override", "back:REPORT=0").returncode == 0
+    return module_platform
 
 
-async def test_an_idle_platform_costs_next_to_nothing(idle: Running) -> None:
-    """Supervisor, guardian and Envoy need 150 MB and 3 % of a core at most, instances that do not report included."""
+async def test_an_idle_platform_needs_little_cpu_and_memory(idle: Running) -> None:
+    """Supervisor, guardian and Envoy use at most 150 MB and 3 % of a core, also with instances that do not report."""
     instances = {i["pid"] for service in ("front", "back") for i in idle.instances(service)}
     own = [p for p in idle.processes() if p.pid not in instances]
     before = sum(sum(p.cpu_times()[:2]) for p in own)
@@ -75,8 +75,8 @@ async def test_an_idle_platform_costs_next_to_nothing(idle: Running) -> None:
     assert busy <= 0.03, [p.cmdline() for p in own]
 
 
-async def test_hosts_lead_to_services(idle: Running) -> None:
-    """Every Service answers under its names and on a port of its own; loopback names mean the public one."""
+async def test_hosts_are_routed_to_services(idle: Running) -> None:
+    """Every Service answers under its names and on its own port, and loopback names lead to the public Service."""
     for host, service in [
         ("back.default", "back"),
         ("back.default.svc.cluster.local", "back"),
@@ -92,8 +92,8 @@ async def test_hosts_lead_to_services(idle: Running) -> None:
         assert (await caller.get())["env"]["K_SERVICE"] == "back"
 
 
-async def test_a_killed_envoy_comes_back(idle: Running) -> None:
-    """The ingress is started again with what it knew."""
+async def test_a_killed_envoy_restarts(idle: Running) -> None:
+    """The ingress restarts with its earlier configuration."""
     (envoy,) = [p for p in idle.processes() if p.name() == "envoy"]
     envoy.kill()
 
@@ -102,33 +102,34 @@ async def test_a_killed_envoy_comes_back(idle: Running) -> None:
             return bool(answer.status == 200)
         return False
 
-    await until(answers, within_s=5)
+    await wait_until(answers, within_s=5)
 
 
 async def test_instances_follow_the_load(platform: Running) -> None:
     """
-    Forty callers bring five instances, silence brings one, and no request fails: of a Service whose instances report
-    their concurrency, and of one that is sampled at the ingress.
+    Forty callers scale a Service to five instances, silence scales it to one, and no request fails.
+
+    One Service reports its concurrency, and the ingress samples that of the other.
     """
     done = platform.up("--env-override", "SLEEP_MS=50", "--env-override", "back:REPORT=0")
     assert done.returncode == 0, done.stderr
     inner = int(platform.status("back")["url"].rpartition(":")[2])
     names = ("front", "back")
     async with Load(platform.port, 40) as reported, Load(inner, 40) as sampled:
-        await until(lambda: all(len(platform.instances(name)) == 5 for name in names), within_s=15)
+        await wait_until(lambda: all(len(platform.instances(name)) == 5 for name in names), within_s=15)
         await asyncio.sleep(2)
         for name in names:
             shown = platform.revision(f"{name}-00001", name)
             assert shown["desired"] == 5
             assert shown["concurrency"] > 20
             assert shown["rps"] > 50
-    await until(lambda: all(len(platform.instances(name)) == 1 for name in names), within_s=6 + 30)
+    await wait_until(lambda: all(len(platform.instances(name)) == 1 for name in names), within_s=6 + 30)
     assert reported.failures == sampled.failures == []
     assert platform.status()["ready"]
 
 
 async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
-    """Updates, a broken update, a split, a tag and a rollback at 100 requests per second: none fails."""
+    """No request fails during updates, a broken update, a traffic split, a tag and a rollback under load."""
     assert platform.up().returncode == 0
     async with Load(platform.port, 10, rate=100) as results:
         done = await kn(platform, "--env", "GREETING=X")
@@ -161,7 +162,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     assert [platform.revision(f"front-0000{n}")["traffic_percent"] for n in (1, 2, 3)] == [90, 10, 0]
 
     async with Load(platform.port, 8) as split:
-        await until(lambda: sum(split.answers.values()) >= 5000, within_s=30)
+        await wait_until(lambda: sum(split.answers.values()) >= 5000, within_s=30)
     share = split.answers["front-00002"] / sum(split.answers.values())
     assert 0.08 < share < 0.12
     assert split.failures == []
@@ -171,7 +172,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
 
 
 async def test_killed_instances_are_replaced(platform: Running) -> None:
-    """Under load, capacity is back within five seconds of each SIGKILL."""
+    """Under load, capacity returns within five seconds of each SIGKILL."""
     platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
     assert platform.up("--env-override", "SLEEP_MS=10").returncode == 0
     slowest, kills, ends = 0.0, 0, time.monotonic() + CHAOS_S
@@ -180,19 +181,19 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
             victim = random.choice(platform.instances())
             psutil.Process(victim["pid"]).kill()
             kills += 1
-            await until(lambda: victim["pid"] not in [i["pid"] for i in platform.instances()], within_s=2)  # noqa: B023
-            slowest = max(slowest, await until(lambda: ready(platform) >= 3, within_s=5))
+            await wait_until(lambda: victim["pid"] not in [i["pid"] for i in platform.instances()], within_s=2)  # noqa: B023
+            slowest = max(slowest, await wait_until(lambda: ready(platform) >= 3, within_s=5))
             await asyncio.sleep(random.random())
-    # Only what an instance was working on when it was killed can be lost: at most every caller's request.
+    # A kill may lose only the requests in flight on that instance: one per caller at most.
     assert len(results.failures) <= kills * 6, results.failures
     assert sum(results.answers.values()) > 100 * len(results.failures)
     assert slowest < 5
 
 
-async def test_whatever_a_dead_instance_refuses_goes_to_another(tmp_path: Path) -> None:
-    """Of two endpoints nobody listens at one, which thus has the fewest requests: all are answered by the other one."""
+async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -> None:
+    """One of two endpoints is closed and therefore the least loaded; the other one answers every request."""
     state, port, dead = StateDirectory(tmp_path), free_port(), free_port()
-    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(FixedAnswer, "127.0.0.1", 0)
     endpoints = [Endpoint(server.sockets[0].getsockname()[1]), Endpoint(dead)]
     route = Route("front", free_port(), [Target("a", percent=100)], public=True)
     with state.held():
@@ -201,14 +202,14 @@ async def test_whatever_a_dead_instance_refuses_goes_to_another(tmp_path: Path) 
             envoy.publish(Picture([Cluster("a", endpoints)], [route]))
             await envoy.start()
             async with Load(port, 20) as results:
-                await until(lambda: sum(results.answers.values()) > 1000, within_s=30)
+                await wait_until(lambda: sum(results.answers.values()) > 1000, within_s=30)
             await envoy.stop()
     server.close()
     assert results.failures == []
 
 
-async def test_a_hard_limit_queues_before_the_instance(platform: Running) -> None:
-    """With containerConcurrency 2 and one instance no more than two requests are inside; the others wait and count."""
+async def test_a_hard_limit_queues_requests_at_the_ingress(platform: Running) -> None:
+    """With containerConcurrency 2 an instance gets two requests at a time; the waiting ones count as load."""
     platform.edit("      timeoutSeconds: 10\n      containers:\n        - image: registry.example.com/acme/sample:v1",
                   "      containerConcurrency: 2\n      containers:\n        - image: registry.example.com/acme/sample:v1")  # fmt: skip
     platform.edit('autoscaling.knative.dev/max-scale: "5"\n', 'autoscaling.knative.dev/max-scale: "1"\n')
@@ -225,8 +226,8 @@ async def test_a_hard_limit_queues_before_the_instance(platform: Running) -> Non
     assert "Unknown   0 of 1 instances are ready" in listed.stdout
 
 
-async def test_requests_end_at_the_timeout(platform: Running) -> None:
-    """A request that takes longer than timeoutSeconds gets 504."""
+async def test_a_slow_request_times_out(platform: Running) -> None:
+    """A request that exceeds timeoutSeconds gets 504."""
     platform.edit("timeoutSeconds: 10\n      containers:\n        - image: registry.example.com/acme/sample:v1",
                   "timeoutSeconds: 1\n      containers:\n        - image: registry.example.com/acme/sample:v1")  # fmt: skip
     assert platform.up("--env-override", "SLEEP_MS=1500").returncode == 0
@@ -237,8 +238,8 @@ async def test_requests_end_at_the_timeout(platform: Running) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-async def test_the_public_port_can_speak_tls(platform: Running) -> None:
-    """With a certificate the public port ends TLS; a wrong pair of files is refused."""
+async def test_the_public_port_can_serve_tls(platform: Running) -> None:
+    """With a certificate the public port terminates TLS; a certificate and key that do not match are refused."""
     certificate, key = platform.directory / "c.pem", platform.directory / "k.pem"
     subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",

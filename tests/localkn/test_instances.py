@@ -1,4 +1,4 @@
-"""The life of one instance, with real processes and no platform."""
+"""The life of one instance, with real processes and without a platform."""
 
 import asyncio
 import contextlib
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def processes() -> AsyncIterator[Processes]:
-    """Processes that all end with the test."""
+    """Yield a process group that ends with the test."""
     async with Processes() as started:
         yield started
 
 
-class Lived:
-    """An instance of the sample that tells of its states."""
+class RecordedInstance:
+    """An instance of the sample that records its states."""
 
     def __init__(self, directory: Path, processes: Processes, container: dict[str, Any], **env: str) -> None:
         body = {"spec": {"timeoutSeconds": 1, "containers": [{"image": "x", **container}]}}
@@ -53,7 +53,7 @@ class Lived:
     async def _drain(self, _: Instance) -> None:
         await self.drained.wait()
 
-    async def reaches(self, state: State) -> None:
+    async def wait_for(self, state: State) -> None:
         async with asyncio.timeout(15):
             while state not in self.states:
                 self._changed.clear()
@@ -61,60 +61,64 @@ class Lived:
 
 
 @pytest.fixture
-def live(tmp_path: Path, processes: Processes) -> Callable[..., Lived]:
-    """Start an instance with a container's fields and a process environment."""
-    return partial(Lived, tmp_path, processes)
+def start_instance(tmp_path: Path, processes: Processes) -> Callable[..., RecordedInstance]:
+    """Return a function that starts an instance with given container fields and environment."""
+    return partial(RecordedInstance, tmp_path, processes)
 
 
 READY = {"readinessProbe": {"httpGet": {"path": "/readyz"}}}
 
 
-async def test_an_instance_drains_before_it_is_told_to_end(live: Callable[..., Lived], tmp_path: Path) -> None:
-    """Ready by its probe; when told to go it first loses its requests, then gets SIGTERM; its scratch space goes."""
-    lived = live(READY, READY_AFTER_S="0.5")
-    await lived.reaches(State.READY)
-    answer = await get(httpx.URL(f"http://127.0.0.1:{lived.instance.port}/"), timeout_s=5.0)
+async def test_an_instance_drains_before_sigterm(
+    start_instance: Callable[..., RecordedInstance], tmp_path: Path
+) -> None:
+    """A stopped instance first drains its requests, then gets SIGTERM, and its scratch directory is deleted."""
+    recorded = start_instance(READY, READY_AFTER_S="0.5")
+    await recorded.wait_for(State.READY)
+    answer = await get(httpx.URL(f"http://127.0.0.1:{recorded.instance.port}/"), timeout_s=5.0)
     status, body = answer.status, answer.body
     assert (status, json.loads(body)["pod"]) == (200, "i")
-    lived.instance.stop()
-    await lived.reaches(State.DRAINING)
-    assert lived.instance.process is not None
-    assert not lived.instance.process.exited.done()
-    lived.drained.set()
-    await lived.reaches(State.ENDED)
-    assert lived.states == [State.READY, State.DRAINING, State.ENDED]
-    assert lived.instance.exit_reason in {"exit code 0", "killed by SIGTERM"}
+    recorded.instance.stop()
+    await recorded.wait_for(State.DRAINING)
+    assert recorded.instance.process is not None
+    assert not recorded.instance.process.exited.done()
+    recorded.drained.set()
+    await recorded.wait_for(State.ENDED)
+    assert recorded.states == [State.READY, State.DRAINING, State.ENDED]
+    assert recorded.instance.exit_reason in {"exit code 0", "killed by SIGTERM"}
     assert not (tmp_path / "scratch").exists()
 
 
-async def test_one_that_does_not_go_is_killed(live: Callable[..., Lived]) -> None:
-    """Draining and ending are bounded by timeoutSeconds each."""
-    lived = live(READY, IGNORE_SIGTERM="1")
-    await lived.reaches(State.READY)
+async def test_an_instance_that_ignores_sigterm_is_killed(start_instance: Callable[..., RecordedInstance]) -> None:
+    """Draining and ending each take at most timeoutSeconds."""
+    recorded = start_instance(READY, IGNORE_SIGTERM="1")
+    await recorded.wait_for(State.READY)
     started = asyncio.get_running_loop().time()
-    lived.instance.stop()
-    await lived.reaches(State.ENDED)
+    recorded.instance.stop()
+    await recorded.wait_for(State.ENDED)
     assert 1.9 < asyncio.get_running_loop().time() - started < 4
-    assert lived.instance.exit_reason == "killed by SIGKILL"
+    assert recorded.instance.exit_reason == "killed by SIGKILL"
 
 
-async def test_one_that_ends_while_it_drains_is_not_waited_for(live: Callable[..., Lived]) -> None:
-    """Its requests are lost anyway."""
-    lived = live(READY)
-    await lived.reaches(State.READY)
-    lived.instance.stop()
-    await lived.reaches(State.DRAINING)
-    assert lived.instance.process is not None
-    lived.instance.process.signal(signal.SIGKILL)
+async def test_an_instance_that_ends_while_draining_is_not_waited_for(
+    start_instance: Callable[..., RecordedInstance],
+) -> None:
+    """The platform does not wait for the drain of a dead instance, whose requests are lost."""
+    recorded = start_instance(READY)
+    await recorded.wait_for(State.READY)
+    recorded.instance.stop()
+    await recorded.wait_for(State.DRAINING)
+    assert recorded.instance.process is not None
+    recorded.instance.process.signal(signal.SIGKILL)
     async with asyncio.timeout(0.9):
-        await lived.life
+        await recorded.life
 
 
-async def test_a_crash_is_heard_of_at_once(live: Callable[..., Lived]) -> None:
-    """With the code it ended with."""
-    lived = live({}, CRASH="7")
-    await lived.reaches(State.ENDED)
-    assert (lived.instance.exit_reason, lived.instance.ready_at) == ("exit code 7", None)
+async def test_a_crash_is_noticed_immediately(start_instance: Callable[..., RecordedInstance]) -> None:
+    """The reason names the exit code."""
+    recorded = start_instance({}, CRASH="7")
+    await recorded.wait_for(State.ENDED)
+    assert (recorded.instance.exit_reason, recorded.instance.ready_at) == ("exit code 7", None)
 
 
 @pytest.mark.parametrize(
@@ -124,30 +128,32 @@ async def test_a_crash_is_heard_of_at_once(live: Callable[..., Lived]) -> None:
         ({"livenessProbe": {"httpGet": {"path": "/readyz"}, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}}, "liveness probe failed"),
     ],
 )  # fmt: skip
-async def test_failed_probes_end_it(live: Callable[..., Lived], probe: dict[str, Any], reason: str) -> None:
-    """A startup probe out of time, or a liveness probe, kills the process."""
-    lived = live(probe, READY_AFTER_S="60")
-    await lived.reaches(State.ENDED)
-    assert lived.instance.exit_reason == reason
+async def test_failed_probes_kill_the_process(
+    start_instance: Callable[..., RecordedInstance], probe: dict[str, Any], reason: str
+) -> None:
+    """A startup probe that runs out of attempts and a failed liveness probe both kill the process."""
+    recorded = start_instance(probe, READY_AFTER_S="60")
+    await recorded.wait_for(State.ENDED)
+    assert recorded.instance.exit_reason == reason
 
 
-async def test_readiness_can_be_lost_and_found(live: Callable[..., Lived]) -> None:
-    """A startup probe comes first; then readiness follows its probe both ways."""
+async def test_readiness_can_be_lost_and_regained(start_instance: Callable[..., RecordedInstance]) -> None:
+    """After the startup probe, readiness follows its probe in both directions."""
     startup = {"startupProbe": {"httpGet": {"path": "/readyz"}, "periodSeconds": 1}}
-    lived = live(
+    recorded = start_instance(
         {**startup, "readinessProbe": {"httpGet": {"path": "/readyz"}, "periodSeconds": 1, "failureThreshold": 1}}
     )
-    await lived.reaches(State.READY)
-    assert lived.instance.process is not None
-    lived.instance.process.signal(signal.SIGSTOP)
-    await lived.reaches(State.UNREADY)
-    lived.states.clear()
-    lived.instance.process.signal(signal.SIGCONT)
-    await lived.reaches(State.READY)
+    await recorded.wait_for(State.READY)
+    assert recorded.instance.process is not None
+    recorded.instance.process.signal(signal.SIGSTOP)
+    await recorded.wait_for(State.UNREADY)
+    recorded.states.clear()
+    recorded.instance.process.signal(signal.SIGCONT)
+    await recorded.wait_for(State.READY)
 
 
-async def test_what_cannot_be_started_says_so(processes: Processes, tmp_path: Path) -> None:
-    """No such command, or files that cannot be made."""
+async def test_a_failed_start_has_a_reason(processes: Processes, tmp_path: Path) -> None:
+    """The reason of an instance that cannot start is the missing command or the error of its preparation."""
 
     def refused() -> Launch:
         raise PlatformError("no room")
@@ -165,7 +171,7 @@ async def test_what_cannot_be_started_says_so(processes: Processes, tmp_path: Pa
 
 
 async def test_processes_end_with_their_context(tmp_path: Path) -> None:
-    """Whatever still runs is killed, its children too."""
+    """Processes that still run at the end of the block are killed together with their children."""
     log = tmp_path / "log"
     async with Processes() as processes:
         script = "sleep 100 & echo $!; exec sleep 100"
@@ -186,8 +192,8 @@ async def test_processes_end_with_their_context(tmp_path: Path) -> None:
         (b"", False),
     ],
 )
-async def test_a_probe_passes_on_success_alone(answer: bytes, passes: bool) -> None:  # noqa: FBT001
-    """200 to 399; anything that is not HTTP fails, headers are sent."""
+async def test_a_probe_passes_only_on_success(answer: bytes, passes: bool) -> None:  # noqa: FBT001
+    """Statuses 200 to 399 pass, anything that is not HTTP fails, and the probe sends its headers."""
     asked = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""kn's verbs against a platform that is a recording."""
+"""kn's verbs against a recorded platform."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def revision(name: str, problem: str | None) -> dict[str, Any]:
 
 @pytest.fixture
 def kn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Run a verb; returns what was applied."""
+    """Return a function that runs a verb and returns what was applied."""
     applied: list[dict[str, Any]] = []
 
     def call(path: Path, verb: str, **arguments: Any) -> Any:
@@ -69,7 +69,7 @@ Kn = Callable[..., list[dict[str, Any]]]
 
 
 def test_flags_edit_the_template(kn: Kn) -> None:
-    """Every flag lands where kn puts it; the revision's own name goes, and the platform counts again."""
+    """Each flag sets kn's field; the template loses its revision name, so that the platform names the next revision."""
     (applied,) = kn(
         *(
             "service",
@@ -108,8 +108,8 @@ def test_flags_edit_the_template(kn: Kn) -> None:
     assert container["resources"] == {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}
 
 
-def test_scale_may_be_one_number_or_half_a_range(kn: Kn) -> None:
-    """As with kn: 5, 1.. and ..5."""
+def test_scale_can_be_a_number_or_an_open_range(kn: Kn) -> None:
+    """`--scale` accepts 5, 1.. and ..5, as kn does."""
     for scale in ("5", "1..", "..5"):
         kn("service", "update", "front", "--scale", scale)
     notes = [a["service"]["spec"]["template"]["metadata"]["annotations"] for a in kn("service", "list")]
@@ -117,8 +117,8 @@ def test_scale_may_be_one_number_or_half_a_range(kn: Kn) -> None:
     assert ends == [("5", "5"), ("1", None), (None, "5")]
 
 
-def test_traffic_and_a_revision_name(kn: Kn) -> None:
-    """A change of traffic alone leaves the template as it is; --no-wait returns at once."""
+def test_traffic_and_revision_name_flags(kn: Kn) -> None:
+    """A change of traffic alone keeps the template, and --no-wait returns immediately."""
     (first,) = kn("service", "update", "front", "--traffic", "front-v0=100", "--no-wait")
     assert first["service"]["spec"]["traffic"] == [{"revisionName": "front-v0", "percent": 100}]
     assert (first["service"]["spec"]["template"], first["wait_s"]) == (TEMPLATE, 0)
@@ -126,14 +126,14 @@ def test_traffic_and_a_revision_name(kn: Kn) -> None:
     assert applied[-1]["service"]["spec"]["template"]["metadata"]["name"] == "front-v2"
 
 
-def test_nothing_changed_is_nothing_applied(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
-    """Setting what is set makes no revision."""
+def test_an_update_without_a_change_applies_nothing(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Setting a variable to its present value makes no revision."""
     assert kn("service", "update", "front", "--env", "A=1") == []
     assert "No new revision has been created." in capsys.readouterr().out
 
 
-def test_objects_are_shown_as_asked(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
-    """Json and YAML are the Kubernetes objects, name and url one line each."""
+def test_objects_are_printed_in_the_requested_format(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON and YAML print the Kubernetes objects; name and url print one line each."""
 
     def shown(*words: str) -> str:
         kn(*words)
@@ -148,8 +148,8 @@ def test_objects_are_shown_as_asked(kn: Kn, capsys: pytest.CaptureFixture[str]) 
     assert shown("revision", "list", "-s", "other") == "\n"
 
 
-def test_tables_for_people(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
-    """Lists are columns, descriptions lines; a reason is cut to its first line."""
+def test_tables_show_services_and_revisions(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists are tables, descriptions are lines, and a reason is cut to its first line."""
     kn("service", "list")
     kn("revision", "list")
     kn("revision", "describe", "front-v1")
@@ -162,7 +162,7 @@ def test_tables_for_people(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["Reason:", "broken"] in lines
 
 
-def test_what_is_not_there_is_not_found(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the words of the Kubernetes API."""
+def test_an_unknown_object_is_not_found(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error has the words of the Kubernetes API."""
     kn("service", "describe", "other", status=1)
     assert 'services.serving.knative.dev "other" not found' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The autoscaler against the vectors of Knative's own tests (autoscaler_test.go, bucketing_test.go)."""
+"""The autoscaler compared with the vectors of Knative's own tests (autoscaler_test.go, bucketing_test.go)."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from localkn.kpa import Autoscaler, Decision, Settings
 from localkn.kpa.windows import LinearWindow, MaximumWindow, WeightedWindow
 
-# The rates and the threshold of Knative's tests; total is what one instance can bear.
+# The scale rates of Knative's tests; total is the capacity of one instance.
 BASE = Settings(max_scale_up_rate=10.0, max_scale_down_rate=10.0)
 
 
@@ -19,7 +19,7 @@ def settings_for(target: float, *, tbc: float = 0, **changes: float) -> Settings
 
 
 class Measured:
-    """An autoscaler whose two averages are set directly, as Knative's fake metric client does."""
+    """An autoscaler whose two averages are set directly, as by Knative's fake metric client."""
 
     def __init__(self, settings: Settings, *, reachable: bool = True) -> None:
         self.autoscaler = Autoscaler(settings, reachable=reachable)
@@ -53,16 +53,16 @@ class _Fixed(LinearWindow):
         ((1, 1), 10, 10, 0, (1, 0)),
     ],
 )
-def test_a_single_decision(
+def test_a_single_decision_equals_knatives(
     measured: tuple[float, float], target: float, ready: int, tbc: float, want: tuple[int, int]
 ) -> None:
-    """One tick gives the pods and the excess burst capacity of Knative's table."""
+    """One tick gives the number of pods and the excess burst capacity of Knative's table."""
     decision = Measured(settings_for(target, tbc=tbc)).decide(*measured, ready=ready)
     assert (decision.desired, decision.excess_burst_capacity) == want
 
 
 def test_the_stable_window_scales_up_and_down() -> None:
-    """Without panic the stable average alone decides."""
+    """Outside panic mode only the stable average decides."""
     measured = Measured(settings_for(10, tbc=101))
     assert measured.decide(50, 10).desired == 5
     assert measured.decide(100, 10).desired == 10
@@ -70,14 +70,14 @@ def test_the_stable_window_scales_up_and_down() -> None:
     assert [measured.decide(1, 0).desired, measured.decide(0, 0).desired] == [1, 0]
 
 
-def test_activation_scale_applies_only_to_work() -> None:
-    """The first request brings activation-scale pods, no request brings none."""
+def test_activation_scale_applies_only_under_load() -> None:
+    """The first request starts activation-scale pods, and no request starts none."""
     measured = Measured(settings_for(10, activation_scale=2))
     assert [measured.decide(0, 0).desired, measured.decide(1, 0).desired] == [0, 2]
 
 
 def test_panic_holds_for_a_stable_window_after_the_last_threshold() -> None:
-    """Pods do not fall while panicking, and panic ends strictly after a stable window."""
+    """The number of pods does not fall in panic mode, which ends after a full stable window below the threshold."""
     measured = Measured(settings_for(1, tbc=98))
     assert measured.decide(11, 25, ready=10, at=0).desired == 25
     assert measured.decide(30, 41, ready=40, at=30).desired == 41
@@ -87,7 +87,7 @@ def test_panic_holds_for_a_stable_window_after_the_last_threshold() -> None:
 
 
 def test_panic_is_extended_by_a_second_surge() -> None:
-    """Crossing the threshold again moves the end of the panic."""
+    """A second crossing of the threshold moves the end of panic mode."""
     measured = Measured(settings_for(1, tbc=98))
     measured.decide(11, 25, ready=10, at=0)
     assert measured.decide(30, 80, ready=40, at=30).desired == 80
@@ -95,8 +95,8 @@ def test_panic_is_extended_by_a_second_surge() -> None:
     assert not measured.decide(1, 1, ready=80, at=90.1).panicking
 
 
-def test_the_rates_bound_a_tick() -> None:
-    """A tick multiplies or divides the pods by the rate at most, and always by one pod at least."""
+def test_the_scale_rates_limit_a_tick() -> None:
+    """A tick multiplies or divides the number of pods by the rate at most, and may always add or remove one pod."""
     measured = Measured(settings_for(10))
     assert [measured.decide(1000, 1001).desired, measured.decide(1000, 1001, ready=10).desired] == [10, 100]
     assert Measured(settings_for(1, max_scale_up_rate=1.1)).decide(3, 3.1, ready=2).desired == 3
@@ -106,7 +106,7 @@ def test_the_rates_bound_a_tick() -> None:
 
 
 def test_scale_down_waits_for_the_delay() -> None:
-    """Within scale-down-delay the largest decision stands; an unreachable revision does not wait."""
+    """Within scale-down-delay the largest decision applies; an unreachable revision scales down immediately."""
     patient = settings_for(10, scale_down_delay_s=300, panic_threshold=100)
     measured, gone = Measured(patient), Measured(patient, reachable=False)
     timeline = [(2, 40, 4), (300, 0, 4), (302, 0, 0), (540, 40, 4), (600, 30, 4), (660, 0, 4), (840, 0, 3), (900, 0, 0)]
@@ -114,7 +114,7 @@ def test_scale_down_waits_for_the_delay() -> None:
     assert [gone.decide(40, 40, at=2).desired, gone.decide(0, 0, at=4).desired] == [4, 0]
 
 
-def test_no_data_changes_nothing() -> None:
+def test_an_empty_window_decides_nothing() -> None:
     """An empty stable window gives an invalid decision."""
     autoscaler = Autoscaler(settings_for(1))
     assert autoscaler.decide(10, ready=3) == Decision()
@@ -124,7 +124,7 @@ def test_no_data_changes_nothing() -> None:
 
 
 def test_the_linear_window_follows_knatives_buckets() -> None:
-    """Partial windows, a missing tail, expiry and late values, as in bucketing_test.go."""
+    """Partial windows, a missing tail, expiry and late values behave as in bucketing_test.go."""
     window = LinearWindow(5)
     window.record(100, 1)
     assert window.average(100) == 1
@@ -140,7 +140,7 @@ def test_the_linear_window_follows_knatives_buckets() -> None:
 
 
 def test_weights_decay_and_are_not_normalised() -> None:
-    """A six second window weighs the newest bucket 0.78, a long one 0.2."""
+    """The newest bucket weighs 0.78 in a window of six seconds and 0.2 in a long window."""
     window = WeightedWindow(6)
     window.record(10, 1)
     assert window.average(10) == pytest.approx(0.78456, abs=1e-5)
@@ -152,8 +152,8 @@ def test_weights_decay_and_are_not_normalised() -> None:
 
 
 @given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=40))
-def test_the_maximum_window_is_a_maximum(size: int, steps: list[tuple[int, int]]) -> None:
-    """Whatever is recorded, the answer is the largest value of the last *size* indices."""
+def test_the_maximum_window_returns_the_maximum(size: int, steps: list[tuple[int, int]]) -> None:
+    """The result is the largest value of the last *size* indices."""
     window, seen, index = MaximumWindow(size), list[tuple[int, int]](), 0
     for step, value in steps:
         index += step
@@ -163,7 +163,7 @@ def test_the_maximum_window_is_a_maximum(size: int, steps: list[tuple[int, int]]
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 50)), min_size=1, max_size=60), st.integers(0, 8))
 def test_the_linear_window_equals_a_plain_average(steps: list[tuple[int, float]], later: int) -> None:
-    """Incremental totals give what averaging the recorded seconds afresh gives."""
+    """The incremental totals equal an average calculated from the recorded seconds."""
     size, window, buckets, second, first = 6, LinearWindow(6), dict[int, float](), 100, 100
     for step, value in steps:
         if step >= size or not buckets:

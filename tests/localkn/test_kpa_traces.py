@@ -1,4 +1,4 @@
-"""`python -m localkn.kpa` on traces: our own, and Knative's where they are at hand."""
+"""`python -m localkn.kpa` on recorded traces: this project's, and Knative's if LOCALKN_KPA_TRACES names them."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 OURS = Path(__file__).parent / "kpa_traces.jsonl"
-# A file of decisions of Knative's own, where one is at hand.
+# An optional file of decisions by Knative itself.
 REFERENCE = os.environ.get("LOCALKN_KPA_TRACES")
 
 
@@ -26,7 +26,7 @@ def without_answers(trace: dict[str, Any]) -> str:
 
 
 def check(lines: list[str]) -> None:
-    """Every tick of every trace must be decided as recorded."""
+    """Assert that every tick of every trace is decided as recorded."""
     traces = [json.loads(line) for line in lines]
     done = replay([without_answers(trace) for trace in traces])
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def check(lines: list[str]) -> None:
 
 @pytest.mark.parametrize("file", [OURS, *([Path(REFERENCE)] if REFERENCE else [])])
 def test_traces_are_reproduced(file: Path) -> None:
-    """Every tick is decided as recorded: our traces when they were checked against Knative's, and Knative's themselves."""
+    """Every tick is decided as recorded, in this project's traces and, if available, in Knative's."""
     opener = gzip.open if file.suffix == ".gz" else open
     with opener(file, "rt") as traces:
         check(list(traces))
@@ -56,8 +56,8 @@ def test_traces_are_reproduced(file: Path) -> None:
         json.dumps({"name": "x", "annotations": {"autoscaling.knative.dev/target": "x"}, "container_concurrency": 0}),
     ],
 )
-def test_a_line_that_is_no_trace_is_named(line: str) -> None:
-    """A fault stops the replay with the number of the line."""
+def test_an_invalid_line_is_named(line: str) -> None:
+    """An invalid trace stops the replay with the number of its line."""
     done = replay(["", line])
     assert done.returncode == 1
     assert "line 2 is no trace" in done.stderr

@@ -1,4 +1,4 @@
-"""What a revision decides: its number of instances, its readiness and its failure."""
+"""A revision's number of instances, readiness and failure."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from localkn.revisions import Revision
 
 
 async def nothing(_: Instance) -> None:
-    """No request is ever left."""
+    """Report that no request is left."""
 
 
 def revision(**annotations: str) -> Revision:
@@ -26,7 +26,7 @@ def add(to: Revision, state: State = State.READY, *, ready_at: float | None = 0.
     return instance
 
 
-def made_ready(**annotations: str) -> Revision:
+def ready_revision(**annotations: str) -> Revision:
     made = revision(**annotations)
     for _ in range(made.first_scale):
         add(made)
@@ -35,15 +35,15 @@ def made_ready(**annotations: str) -> Revision:
     return made
 
 
-def test_a_new_revision_starts_as_many_as_make_it_ready() -> None:
-    """The larger of min-scale and initial-scale, one at least, even above max-scale."""
+def test_a_new_revision_starts_its_first_instances() -> None:
+    """The number is the larger of min-scale and initial-scale, and at least one, even above max-scale."""
     assert revision().plan(0).start == 1
     assert revision(min_scale="2").plan(0).start == 2
     assert revision(min_scale="2", initial_scale="4", max_scale="3").plan(0).start == 4
 
 
-def test_readiness_needs_all_first_instances() -> None:
-    """Half of the first instances do not make a revision ready."""
+def test_readiness_requires_all_first_instances() -> None:
+    """A revision with half of its first instances is not ready."""
     made = revision(min_scale="2")
     add(made)
     add(made, State.STARTING)
@@ -55,8 +55,8 @@ def test_readiness_needs_all_first_instances() -> None:
 
 
 def test_the_progress_deadline_fails_a_revision() -> None:
-    """Past the deadline it wants no instance; being ready before, it never fails."""
-    late, ready = revision(), made_ready()
+    """A revision that misses the deadline wants no instances; one that was ready before does not fail."""
+    late, ready = revision(), ready_revision()
     add(late, State.STARTING)
     for each in (late, ready):
         each.settle(60.5)
@@ -65,8 +65,8 @@ def test_the_progress_deadline_fails_a_revision() -> None:
     assert ready.failure is None
 
 
-def test_instances_that_end_at_once_fail_a_revision_soon() -> None:
-    """Three in a row are enough; the first replacement starts immediately, each further one later than the one before."""
+def test_repeated_crashes_at_start_fail_a_revision() -> None:
+    """Three crashes in a row fail the revision; the first replacement starts immediately, and each further one later."""
     made, delays = revision(), []
     for now in (10.0, 20.0, 30.0):
         instance = add(made, State.STARTING)
@@ -78,9 +78,9 @@ def test_instances_that_end_at_once_fail_a_revision_soon() -> None:
     assert made.plan(100).start == 0
 
 
-def test_a_crash_after_a_steady_time_is_mended_at_once() -> None:
-    """Only crashes in a row are put off, and never by more than a second once the revision has been ready."""
-    made = made_ready()
+def test_a_crash_after_stable_operation_is_repaired_immediately() -> None:
+    """Only repeated crashes delay a restart, and by at most one second if the revision was ready before."""
+    made = ready_revision()
     made.ended(made.instances[0], now=100.0)
     assert made.plan(100.0).start == 1
     for now in range(200, 210):
@@ -90,26 +90,26 @@ def test_a_crash_after_a_steady_time_is_mended_at_once() -> None:
     assert made.plan(210.1).start == 1
 
 
-def test_an_instance_that_was_told_to_go_is_no_crash() -> None:
-    """Its end puts nothing off."""
-    made = made_ready(min_scale="2")
+def test_a_stopped_instance_is_not_a_crash() -> None:
+    """The end of an instance that was told to stop delays no start."""
+    made = ready_revision(min_scale="2")
     made.instances[0].stop()
     made.ended(made.instances[0], now=5.0)
     assert made.plan(5.0).start == 1
 
 
-def test_the_last_to_be_ready_go_first() -> None:
-    """Not ready ones before all others, as a ReplicaSet does."""
-    made = made_ready()
+def test_the_youngest_instances_stop_first() -> None:
+    """Instances that are not ready stop before all others, as in a ReplicaSet."""
+    made = ready_revision()
     old, new, starting = add(made, ready_at=2.0), add(made, ready_at=9.0), add(made, State.STARTING)
     made.desired = 2
     assert list(made.plan(10.0).stop) == [starting, new]
     assert old not in made.plan(10.0).stop
 
 
-def test_load_is_followed_within_the_bounds() -> None:
-    """Recorded concurrency becomes instances; without traffic the minimum is forgotten, but not at once."""
-    made = made_ready(min_scale="2", max_scale="5", target="3", target_utilization_percentage="100")
+def test_instances_follow_the_load_within_bounds() -> None:
+    """The concurrency determines the instances; without traffic the revision drops below its minimum after a delay."""
+    made = ready_revision(min_scale="2", max_scale="5", target="3", target_utilization_percentage="100")
     for second in range(1, 11):
         made.measure(second, concurrency=40.0, requests=100.0)
         made.decide(second)
@@ -125,25 +125,25 @@ def test_load_is_followed_within_the_bounds() -> None:
     assert made.wanted(151) == 2
 
 
-def test_the_metric_may_be_requests_per_second() -> None:
-    """With metric rps arrivals decide, whatever the concurrency."""
-    made = made_ready(metric="rps", target="10", target_utilization_percentage="100")
+def test_requests_per_second_can_be_the_metric() -> None:
+    """With metric rps the arrivals decide, and the concurrency does not matter."""
+    made = ready_revision(metric="rps", target="10", target_utilization_percentage="100")
     for second in range(1, 4):
         made.measure(second, concurrency=0.5, requests=31.0)
     made.decide(3)
     assert made.wanted(3) == 4
 
 
-def test_without_data_nothing_changes() -> None:
-    """A decision on nothing leaves the number as it was."""
-    made = made_ready(min_scale="3")
+def test_no_data_changes_nothing() -> None:
+    """A decision without data keeps the number of instances."""
+    made = ready_revision(min_scale="3")
     made.decide(50)
     assert made.wanted(50) == 3
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.UNREADY, State.DRAINING])
 def test_only_ready_instances_count(state: State) -> None:
-    """One that starts, fails its probe or drains takes no requests."""
+    """An instance that starts, fails its probe or drains gets no requests."""
     made = revision()
     add(made, state)
     made.settle(1.0)
@@ -151,15 +151,15 @@ def test_only_ready_instances_count(state: State) -> None:
     assert list(made.ready) == []
 
 
-def test_a_superseded_revision_that_never_was_ready_is_given_up() -> None:
-    """Without traffic and never ready it wants nothing."""
+def test_a_superseded_revision_that_was_never_ready_stops() -> None:
+    """A revision without traffic that was never ready wants no instances."""
     made = revision()
     made.reach(reachable=False, now=3.0)
     assert made.wanted(3.0) == 0
 
 
 def test_a_fixed_scale_is_not_scaled() -> None:
-    """With --direct there is one instance, whatever the annotations and the load say."""
+    """With --direct a revision has one instance, and annotations and load do not matter."""
     body = {
         "metadata": {"annotations": {"autoscaling.knative.dev/min-scale": "3"}},
         "spec": {"containers": [{"image": "x"}]},

@@ -1,4 +1,4 @@
-"""Load as instances report it, and as samples of the ingress's counters add up to."""
+"""Load from the instances' reports, and from samples of the ingress's counters."""
 
 import time
 
@@ -7,8 +7,8 @@ import pytest
 from localkn.stats import Report, Reports, Sampler, Seen
 
 
-def test_reports_grow_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest counts; nonsense is dropped; after three seconds of silence there is none."""
+def test_reports_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest report counts, an invalid one is dropped, and a report expires after three seconds."""
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     reports = Reports()
@@ -27,7 +27,7 @@ def test_reports_grow_stale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_samples_are_weighted_by_time() -> None:
-    """Between two looks the mean of both holds; arrivals are the growth of the total."""
+    """The mean of two samples applies to the time between them, and arrivals are the growth of the total."""
     sampler = Sampler()
     for now, active, total in ((0.0, 0, 0), (0.5, 4, 10), (0.75, 4, 20), (1.0, 0, 30)):
         sampler.observe({"r": {1: Seen(healthy=True, active=active, total=total)}}, now=now)
@@ -40,8 +40,8 @@ def test_samples_are_weighted_by_time() -> None:
     assert sampler.take("r", 1, now=2.0) == Report(0.0, 0, 2.0)
 
 
-def test_a_late_look_makes_no_load_of_its_own() -> None:
-    """The average is over the time between samples, however late the caller asks."""
+def test_a_late_reading_does_not_change_the_load() -> None:
+    """The average covers the time between samples, whenever it is read."""
     sampler = Sampler()
     for now in (0.0, 0.1):
         sampler.observe({"r": {1: Seen(healthy=True, active=8)}}, now=now)
@@ -50,8 +50,8 @@ def test_a_late_look_makes_no_load_of_its_own() -> None:
     assert sampler.take("r", 1, now=1.9).concurrency == 8
 
 
-def test_an_ingress_that_starts_again_counts_from_zero() -> None:
-    """Totals that fall are no negative arrivals, and what has gone is forgotten."""
+def test_a_restarted_ingress_counts_from_zero() -> None:
+    """A total that falls is not a negative number of arrivals, and a removed endpoint is forgotten."""
     sampler = Sampler()
     sampler.observe({"r": {1: Seen(healthy=True, total=50)}}, now=0.0)
     sampler.take("r", 1, now=0.0)

@@ -1,4 +1,4 @@
-"""The status as people see it."""
+"""The status as a table."""
 
 import io
 from typing import Any
@@ -28,8 +28,10 @@ STATUS = {
 }
 
 
-def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row a revision; what has failed is told below, and what is history is left out."""
+def test_the_table_shows_active_and_failed_revisions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has a row for each revision, lists failures below, and leaves out former revisions."""
     monkeypatch.setenv("COLUMNS", "140")
     table.show(lambda: STATUS, once=True)
     lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
@@ -39,8 +41,8 @@ def test_a_table_of_what_runs_or_failed(capsys: pytest.CaptureFixture[str], monk
     assert [line[0].strip() for line in lines[-2:]] == ["Broker ns/b takes events at http://y/ns/b", "a note"]
 
 
-def test_a_terminal_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every second, until interrupted."""
+def test_a_terminal_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is refreshed every second until it is interrupted."""
     asked = []
 
     def ask() -> dict[str, Any]:

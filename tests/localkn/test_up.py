@@ -1,4 +1,4 @@
-"""What `up` makes of its options and manifests before anything runs."""
+"""The checks that `up` makes of its options and manifests before it starts anything."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def compose(tmp_path: Path) -> AsyncIterator[Callable[..., Platform]]:
-    """Compose the sample, with options and with one piece of its manifests replaced."""
+    """Return a function that composes the sample with options and one replaced piece of its manifests."""
     async with Processes() as processes:
 
         def make(old: str = "", new: str = "", **options: Any) -> Platform:
@@ -35,10 +35,10 @@ async def compose(tmp_path: Path) -> AsyncIterator[Callable[..., Platform]]:
         yield make
 
 
-async def test_without_envoy_it_runs_directly(
+async def test_without_envoy_the_platform_runs_directly(
     compose: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And says so; what the manifests ask for in vain is said too."""
+    """The notes say that Envoy is missing and name every setting that has no effect."""
     monkeypatch.setattr(up, "executable", lambda: None)
     platform = compose('min-scale: "1"\n', 'min-scale: "0"\n')
     assert platform.direct
@@ -50,7 +50,7 @@ async def test_without_envoy_it_runs_directly(
 
 
 async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) -> None:
-    """For one Service or all, values with any sign, and the other way round."""
+    """An override applies to one Service or to all, sets any value, and can remove a variable."""
     platform = compose(env_override=["front:A=x:y=z", "B=2", "BACK_URL-"], direct=True)
     env = {
         name: {variable["name"]: variable["value"] for variable in service.latest_created.template.env}
@@ -77,18 +77,18 @@ async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) 
         ("name: front", "name: back", {}, "is defined in"),
     ],
 )  # fmt: skip
-async def test_what_cannot_run_is_refused(
+async def test_invalid_manifests_and_options_are_refused(
     compose: Callable[..., Platform], old: str, new: str, options: dict[str, Any], message: str
 ) -> None:
-    """With one line that says where the fault is."""
+    """The error is one line that names the fault and its place."""
     with pytest.raises((LocalknError, KubeyamlError)) as refused:
         compose(old, new, **options)
     assert message in str(refused.value)
     assert type(refused.value) in {ManifestError, PlatformError, EditError, UsageError}
 
 
-def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Unix socket's path has 108 bytes; the place in the temporary directory must be one's own."""
+def test_sockets_of_a_long_path_are_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a Unix socket is limited to 108 bytes; the temporary directory must belong to the same user."""
     shallow, deep = StateDirectory(Path("/s")), StateDirectory(tmp_path / ("d" * 90))
     assert shallow.socket("control") == Path("/s/control.sock")
     place = deep.socket("control")
@@ -101,8 +101,8 @@ def test_sockets_of_a_deep_directory_are_elsewhere(tmp_path: Path, monkeypatch: 
         deep.socket("control")
 
 
-async def test_faults_of_triggers_are_told_before_anything_runs(compose: Callable[..., Platform]) -> None:
-    """What the webhook would refuse, CESQL among it, and references that lead nowhere."""
+async def test_faults_of_triggers_are_reported_before_anything_starts(compose: Callable[..., Platform]) -> None:
+    """`up` refuses a Trigger that the webhook would refuse, and a reference to a missing object."""
     trigger = """
 ---
 apiVersion: eventing.knative.dev/v1
@@ -116,8 +116,8 @@ spec: {broker: default, filters: [{cesql: "type = 'a'"}], subscriber: {uri: "htt
         compose("spec: {}\n", "spec: {}\n" + trigger.replace("cesql: \"type = 'a'\"", "exact: {type: a}"))
 
 
-async def test_without_a_broker_there_are_no_events(compose: Callable[..., Platform]) -> None:
-    """And while it starts again it cannot be asked."""
+async def test_without_a_broker_events_are_refused(compose: Callable[..., Platform]) -> None:
+    """The verb `events` fails without a Broker, and while the broker restarts."""
     platform = compose(direct=True)
     ask = up._handlers(platform, asyncio.Event())["events"]
     assert platform.broker_urls() == {}
@@ -128,8 +128,8 @@ async def test_without_a_broker_there_are_no_events(compose: Callable[..., Platf
         await ask({"verb": "events"})
 
 
-async def test_the_broker_is_no_service_of_the_manifests(compose: Callable[..., Platform]) -> None:
-    """It is not listed, and cannot be updated."""
+async def test_the_broker_is_not_a_service_of_the_manifests(compose: Callable[..., Platform]) -> None:
+    """The broker is not listed and cannot be updated."""
     platform = compose("spec: {}\n", "spec: {}\n---\n" + (SAMPLE / "events.yaml").read_text(), direct=True)
     assert [service.name for service in platform.described()] == ["front", "back"]
     assert list(platform.broker_urls()) == ["default/default"]

@@ -1,4 +1,4 @@
-"""Which metrics a query names, and what is in knative/monitoring."""
+"""The metrics in a query, and the files of knative/monitoring."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _NO_METRICS = re.compile(
 
 
 def metrics_of(query: str) -> set[str]:
-    """Names in *query* that are neither functions nor labels nor keywords."""
+    """Return the names in *query* that are not functions, labels or keywords."""
     bare = _NO_METRICS.sub(" ", query)
     return {
         name for name in re.findall(r"(?<![\w:.])([a-zA-Z_:][\w:]*)(?!\s*\()(?![\w:])", bare) if name not in _KEYWORDS
@@ -35,7 +35,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 def panels() -> Iterator[tuple[str, str]]:
-    """Every query of the dashboard with its panel's title."""
+    """Yield every query of the dashboard with the title of its panel."""
     for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]

@@ -1,4 +1,4 @@
-"""Code, docs, dashboard, rules and monitors name the same things."""
+"""Code, docs, dashboard, rules and monitors use the same names."""
 
 import json
 import re
@@ -17,12 +17,12 @@ from tests.monitoring.promql import MONITORING, ROOT, alerts, metrics_of, panels
 from tools import grafana_dashboard, metrics_page
 
 PROMTOOL = shutil.which("promtool")
-# What prometheus_client exposes of every process.
+# Metrics that prometheus_client exposes for every process.
 PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 
 
 def known() -> set[str]:
-    """Every series that exists: of the functions, of the platform, of a process, and what is recorded."""
+    """Return every series of the functions, the platform and the process, and every recorded one."""
     names = set(PROCESS) | {rule["record"] for rule in rules() if "record" in rule}
     for definition in (*DEFINITIONS, *PLATFORM):
         suffixes = ("_bucket", "_sum", "_count") if definition.kind == "histogram" else ("",)
@@ -40,20 +40,20 @@ def known() -> set[str]:
     ],
 )
 def test_names_are_found_in_queries(query: str, names: set[str]):
-    """Functions, labels, ranges and keywords are no metrics."""
+    """Functions, labels, ranges and keywords are not metrics."""
     assert metrics_of(query) == names
 
 
-def test_every_metric_that_is_named_exists():
-    """In panels, recorded rules and alerts alike."""
+def test_every_named_metric_exists():
+    """Panels, recorded rules and alerts name only existing metrics."""
     named = {(title, name) for title, query in panels() for name in metrics_of(query)}
     named |= {(rule.get("alert") or rule["record"], name) for rule in rules() for name in metrics_of(rule["expr"])}
     assert {(where, name) for where, name in named if name not in known()} == set()
     assert len(named) > 60
 
 
-def test_every_metric_of_the_functions_is_looked_at():
-    """A metric that no panel and no rule names is measured for nobody."""
+def test_every_metric_is_used():
+    """Every metric of the functions is in a panel or a rule."""
     named = {name for _, query in panels() for name in metrics_of(query)}
     named |= {name for rule in rules() for name in metrics_of(rule["expr"])}
     base = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} | named
@@ -61,13 +61,13 @@ def test_every_metric_of_the_functions_is_looked_at():
 
 
 def test_generated_files_are_up_to_date():
-    """The page of metrics and the dashboard are what their definitions say."""
+    """The page of metrics and the dashboard equal what their definitions generate."""
     assert metrics_page.render() == metrics_page.PAGE.read_text("utf-8")
     assert grafana_dashboard.render() == grafana_dashboard.FILE.read_text("utf-8")
 
 
-def test_what_is_generated_can_be_checked_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """--check tells of a stale file; without it the file is written."""
+def test_generated_files_can_be_checked_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`--check` reports a stale file, and the tool without `--check` writes the file."""
     for tool, name in ((metrics_page, "PAGE"), (grafana_dashboard, "FILE")):
         file = tmp_path / name
         file.write_text("old")
@@ -78,7 +78,7 @@ def test_what_is_generated_can_be_checked_and_written(tmp_path: Path, monkeypatc
 
 
 def test_panels_fit_the_grid():
-    """No two panels overlap, none is wider than the dashboard, ids are their own."""
+    """No two panels overlap, none exceeds the width of the dashboard, and ids are unique."""
     shown = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     assert len({panel["id"] for panel in shown}) == len(shown)
     taken: set[tuple[int, int]] = set()
@@ -90,8 +90,8 @@ def test_panels_fit_the_grid():
         taken |= cells
 
 
-def test_the_tutorials_four_are_in_the_docs():
-    """Request counter, processing latency, error counter and queue depth, each beside one of ours."""
+def test_the_tutorials_metrics_are_documented():
+    """The docs list the tutorial's request counter, latency, error counter and queue depth beside the metrics here."""
     rows = re.findall(r"^\| `(ray_serve_\w+)` \| `(\w+)`", metrics_page.PAGE.read_text(), re.MULTILINE)
     assert [theirs.rpartition("deployment_")[2] for theirs, _ in rows] == [
         "request_counter", "processing_latency_ms", "error_counter", "queued_queries"
@@ -100,8 +100,8 @@ def test_the_tutorials_four_are_in_the_docs():
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_an_alert_tells_what_to_do(name: str):
-    """It has a severity, a sentence, and a section in the runbook; and a test of its firing and of its silence."""
+def test_an_alert_is_documented_and_tested(name: str):
+    """Each alert has a severity, a summary, a section in the runbook, and tests of firing and of silence."""
     alert = alerts()[name]
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert alert["annotations"]["summary"]
@@ -116,8 +116,8 @@ def test_an_alert_tells_what_to_do(name: str):
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (package prometheus)")
 @pytest.mark.parametrize("verb", [("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")])
-def test_promtool_agrees(tmp_path: Path, verb: tuple[str, ...]):
-    """The rules can be read, and fire when they should."""
+def test_promtool_accepts_the_rules(tmp_path: Path, verb: tuple[str, ...]):
+    """The rules are valid and pass their tests."""
     body = yaml.safe_load((MONITORING / "rules.yaml").read_text())
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(body["spec"]))
     shutil.copy(MONITORING / "rules_test.yaml", tmp_path)
@@ -131,8 +131,8 @@ def monitors() -> dict[str, dict[str, Any]]:
     return {body["metadata"]["name"]: body["spec"] for body in bodies}
 
 
-def test_monitors_find_the_pods():
-    """By labels that the Services put on their pods; on the ports the functions use and the policy leaves open."""
+def test_monitors_match_the_pods():
+    """The monitors select the Services' pod labels and use ports that the functions open and the policy allows."""
     door = yaml.safe_load((ROOT / "knative/components/event-door/recommend-events.yaml").read_text())
     services = [resource.body for resource in load(ROOT / "knative/base") if resource.is_service] + [door]
     wanted = monitors()["recsys-functions"]["selector"]["matchLabels"]
@@ -152,8 +152,8 @@ def test_monitors_find_the_pods():
     assert all(re.fullmatch(kept[0]["regex"], name) for name in names)
 
 
-def test_the_kustomization_takes_what_is_there():
-    """Every file it names is in the folder."""
+def test_the_kustomization_names_existing_files():
+    """Every file that the kustomization names exists."""
     body = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
     files = [*body["resources"], *(file for each in body["configMapGenerator"] for file in each["files"])]
     assert all((MONITORING / file).is_file() for file in files)

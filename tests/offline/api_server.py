@@ -1,4 +1,4 @@
-"""The part of a cluster's API server that publishing a model wants."""
+"""A fake of the Kubernetes API that publishing a model uses."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ PATH = "/api/v1/namespaces/default/configmaps"
 
 
 class ApiServer(ThreadingHTTPServer):
-    """The part of an API server that knows ConfigMaps."""
+    """A server that stores ConfigMaps."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)

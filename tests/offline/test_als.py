@@ -21,7 +21,7 @@ def interactions(users: int = 80, items: int = 120, seed: int = 0) -> csr_array:
 
 
 def objective(data: csr_array, settings: AlsSettings) -> float:
-    """The sum in the docstring of offline/als.py, at the item factors of *settings* and the users that suit them best."""
+    """Return the sum in the docstring of offline/als.py, for the trained items and the best users for them."""
     model = train_als(data, settings)
     counts = np.diff(csr_array(data.T.tocsr()).indptr).astype(np.int64)
     unobserved = unobserved_weights(counts, settings)
@@ -37,15 +37,15 @@ def objective(data: csr_array, settings: AlsSettings) -> float:
 
 
 def test_every_epoch_lowers_the_objective():
-    """Alternating minimisation goes down, step by step, whatever the exponents."""
+    """Each epoch of alternating minimization lowers the objective."""
     data = interactions()
     values = [objective(data, replace(SMALL, epochs=epochs, unobserved_weight=0.1)) for epochs in (1, 2, 3, 5, 8)]
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.95 * values[0]
 
 
-def test_training_users_are_what_the_fold_in_gives():
-    """There is no train/serve skew: a vector folded in from the same history is the trained one."""
+def test_folded_in_users_equal_the_trained_ones():
+    """A vector folded in from a training history equals the trained vector, so training and serving do not differ."""
     data = interactions()
     model = train_als(data, SMALL)
     fold = FoldIn(model.items, model.gram + np.float32(model.ridge), prior_strength=0.0)
@@ -54,8 +54,8 @@ def test_training_users_are_what_the_fold_in_gives():
     np.testing.assert_allclose(vectors, model.users, atol=1e-5)
 
 
-def test_the_same_data_and_seed_give_the_same_bytes():
-    """Training is deterministic, and independent of the number of workers."""
+def test_training_is_deterministic():
+    """The same data and seed give the same bytes for any number of workers."""
     data = interactions()
     once = train_als(data, SMALL, workers=1)
     again = train_als(data, SMALL, workers=3)
@@ -65,7 +65,7 @@ def test_the_same_data_and_seed_give_the_same_bytes():
 
 
 def test_the_shared_gram_matrix_is_diagonal():
-    """The exported basis is the eigenbasis of the weighted Gram matrix, most energy first."""
+    """The exported basis is the eigenbasis of the weighted Gram matrix, ordered by decreasing eigenvalue."""
     data = interactions()
     settings = replace(SMALL, factors=8)
     model = train_als(data, settings)
@@ -76,7 +76,7 @@ def test_the_shared_gram_matrix_is_diagonal():
 
 
 def test_blocks_of_taste_are_recovered():
-    """Checkerboard: users of one half are recommended the one item of their half they have not had."""
+    """In checkerboard data each user is recommended the one item of their half that they lack."""
     dense = np.zeros((40, 40), np.int64)
     dense[:20, :20] = dense[20:, 20:] = 1
     np.fill_diagonal(dense, 0)
@@ -87,8 +87,8 @@ def test_blocks_of_taste_are_recovered():
     assert (scores.argmax(axis=1) == np.arange(40)).all()
 
 
-def test_items_nobody_touched_have_no_factor():
-    """A cold item scores 0 rather than by accident."""
+def test_items_without_users_have_a_zero_factor():
+    """An item without interactions has a zero vector and therefore scores 0."""
     data = interactions()
     wider = csr_array((data.data, data.indices, data.indptr), shape=(80, 130))
     assert (train_als(wider, replace(SMALL, factors=8)).items[120:] == 0).all()
@@ -102,7 +102,7 @@ def test_equal_weights_give_equal_attention():
 
 
 def test_attention_is_relative_to_the_user():
-    """What a user does most counts most; who does more of everything gets no louder a voice."""
+    """A user's strongest interactions count most, and users with larger weights do not count more than others."""
     data = csr_array(np.array([[1, 10, 100], [1000, 10_000, 100_000]]))
     got = attention(data, 0.42).reshape(2, 3)
     assert (np.diff(got, axis=1) > 0).all()
@@ -110,8 +110,8 @@ def test_attention_is_relative_to_the_user():
     assert got.mean() == pytest.approx(1)
 
 
-def test_suggestions_follow_the_size():
-    """The ridge grows with the noise of the data, and Last.fm 2k gets about what was chosen for it by hand."""
+def test_suggested_settings_follow_the_size():
+    """The ridge grows with the noise of the data, and Last.fm 2k gets nearly its hand-tuned settings."""
     lastfm = suggest_settings(1892, 17_632, 74_294)
     assert lastfm.factors == 128
     assert lastfm.ridge == pytest.approx(3.0, rel=0.15)

@@ -11,8 +11,10 @@ from recsys.stores.port import HistoryItem, UserRecord
 MINUTE_US = 60 * 1_000_000
 
 
-def test_rows_become_records():
-    """Ties are summed with their newest time, sessions measured, and users without rows have a profile only."""
+def test_rows_are_collected_into_records():
+    """
+    Repeated rows add up with their newest time, sessions are measured, and a user without rows has a profile only.
+    """
     rows = [
         Row("b", "x", 1.0, 10 * MINUTE_US),
         Row("a", "x", 2.0, None),
@@ -34,14 +36,14 @@ def test_rows_become_records():
     ]
 
 
-def test_no_rows_are_an_error():
-    """A file without interactions is not an empty catalogue."""
+def test_a_file_without_rows_is_an_error():
+    """A file without interactions raises DataError."""
     with pytest.raises(DataError, match="no interactions"):
         collect_records([], age_groups={"a": "55+"})
 
 
-def test_a_pause_of_half_an_hour_ends_a_session():
-    """Exactly thirty minutes still belong together, more do not."""
+def test_a_pause_over_half_an_hour_ends_a_session():
+    """A pause of exactly thirty minutes does not end a session."""
     assert measure_sessions([]) == (0, 0)
     assert measure_sessions([5]) == (1, 0)
     assert measure_sessions([0, 30 * MINUTE_US]) == (1, 30 * MINUTE_US)
@@ -66,8 +68,8 @@ def test_the_order_of_rows_does_not_matter(rows):
 
 
 @given(st.lists(st.floats(1e-9, 1e6), min_size=1, max_size=30), st.randoms())
-def test_sums_of_weights_are_exact(weights, random):
-    """Any weights, in any order, on top of any others: the same sum to the last bit, and never nothing."""
+def test_weights_are_summed_exactly(weights, random):
+    """Any weights in any order have the same exact sum, and no weight is rounded to zero."""
     rows = [Row("a", "x", weight, None) for weight in weights]
     shuffled = rows.copy()
     random.shuffle(shuffled)
@@ -78,6 +80,6 @@ def test_sums_of_weights_are_exact(weights, random):
 
 
 @pytest.mark.parametrize("weight", [1.0, 5.0, 0.5, 3.25, 352698.0])
-def test_usual_weights_stay_what_they_are(weight):
-    """Counts, stars and halves are multiples already."""
+def test_common_weights_are_not_rounded(weight):
+    """Counts, stars and halves are multiples of the weight step."""
     assert quantise(weight) == weight

@@ -7,14 +7,14 @@ from recsys.features import compute_features
 DEMO = make_demo()
 
 
-def test_it_is_always_the_same():
-    """The data set is a function of its seed, on every machine."""
+def test_the_demo_data_is_deterministic():
+    """The data depends only on its seed."""
     assert fingerprint(make_demo().records) == fingerprint(DEMO.records)
     assert fingerprint(make_demo(seed=8).records) != fingerprint(DEMO.records)
 
 
-def test_it_has_the_promised_size():
-    """A thousand users, a thousand titled items, about fifty thousand interactions with times, sessions, purchases."""
+def test_the_demo_data_has_the_documented_size():
+    """The data has a thousand users, a thousand titled items and about fifty thousand timed interactions."""
     assert {record.user_id for record in DEMO.records} == {f"user_{number}" for number in range(1, 1001)}
     assert [item.item_id for item in DEMO.items] == [f"item_{number}" for number in range(1000)]
     assert len({item.title for item in DEMO.items}) == 1000
@@ -25,7 +25,7 @@ def test_it_has_the_promised_size():
 
 
 def test_tastes_are_planted():
-    """Most of what a user did is in the user's genre, and age tells something about it."""
+    """A user's genre is among the two strongest of their history, and age groups prefer different genres."""
     genre = {item.item_id: item.category for item in DEMO.items}
     for record in DEMO.records:
         weights = Counter[str]()
@@ -39,7 +39,7 @@ def test_tastes_are_planted():
 
 
 def test_features_differ_between_users():
-    """The four features are no constants."""
+    """None of the four features is constant."""
     features = [compute_features(record) for record in DEMO.records]
     assert len({each.age_group for each in features}) == 6
     assert len({each.avg_session_duration for each in features}) > 900

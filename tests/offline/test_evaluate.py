@@ -1,4 +1,4 @@
-"""The verb `evaluate`, in process; through servers in tests/integration/test_evaluation.py."""
+"""The verb `evaluate` in process; tests/integration/test_evaluation.py runs it through servers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def run(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Users of three clusters, each with most of the items of their own."""
+    """Write a file of users in three clusters, each with most of the items of the user's cluster."""
     path = tmp_path_factory.mktemp("data") / "mine.csv"
     rows = [
         f"u{user:02},i{(user % 3) * 30 + item},{1 + item % 3},{1_700_000_000 + 1000 * ((item * 7 + user) % 30)}"
@@ -28,8 +28,8 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_model_and_its_baselines_stand_in_one_table(csv, capsys):
-    """JSON for machines, with intervals; the model finds the planted clusters, popularity does not."""
+def test_the_model_and_its_baselines_are_in_one_report(csv, capsys):
+    """The JSON report has intervals for every row; the model finds the clusters, and popularity does not."""
     assert run("--interactions", csv, "--holdout", "random", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     rows = {row["model"]: row for row in report["rows"]}
@@ -43,8 +43,8 @@ def test_the_model_and_its_baselines_stand_in_one_table(csv, capsys):
     assert (report["holdout"], report["users"], report["items"], report["cut_histories"]) == ("random", 60, 90, 0)
 
 
-def test_it_is_reproducible(csv, capsys):
-    """Two runs give the same figures but for the seconds; another seed holds out other items."""
+def test_an_evaluation_is_reproducible(csv, capsys):
+    """Two runs give the same figures except for durations, and another seed holds out other items."""
 
     def figures(*words: object) -> list[dict[str, object]]:
         assert run("--interactions", csv, "--holdout", "random", "--json", *words) == 0
@@ -55,8 +55,8 @@ def test_it_is_reproducible(csv, capsys):
     assert figures() != figures("--seed", 1)
 
 
-def test_several_splits_and_variants(csv, capsys):
-    """A user's figure is the mean over splits, the deviation over them stands beside; variants follow the model."""
+def test_splits_and_variants_are_evaluated(csv, capsys):
+    """The figures are means over splits with their deviation, and variants of the model follow its row."""
 
     def rows(*words: object) -> dict[str, dict[str, Any]]:
         assert run("--interactions", csv, "--holdout", "random", "--json", *words) == 0
@@ -68,15 +68,15 @@ def test_several_splits_and_variants(csv, capsys):
         assert both[name]["ndcg_10"]["mean"] == pytest.approx(sum(means) / 2)
         assert both[name]["sd_over_splits"]["ndcg"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
     assert {"plain iALS", "without attention weights", "64 factors", "without a prior"} <= set(both)
-    # 64 factors are what data of this size get anyway.
+    # Data of this size gets 64 factors by default.
     assert both["64 factors"]["ndcg_10"] == both["ials"]["ndcg_10"]
     assert both["without popularity-aware negatives"]["ndcg_10"] != both["ials"]["ndcg_10"]
     assert run("--interactions", csv, "--splits", 2) == 1
     assert "one split only" in capsys.readouterr().err
 
 
-def test_data_with_times_are_held_out_by_time(csv, capsys):
-    """Temporal is the default where every row has a time; the table for people names it."""
+def test_data_with_times_is_held_out_by_time(csv, capsys):
+    """A temporal hold-out is the default when every row has a time, and the table names it."""
     assert run("--interactions", csv) == 0
     shown = capsys.readouterr().out
     assert "holdout temporal" in shown
@@ -87,8 +87,8 @@ def test_data_with_times_are_held_out_by_time(csv, capsys):
     assert len({len(line) for line in [header, rule, *rows]}) == 1
 
 
-def test_it_can_search_report_and_draw(csv, tmp_path, capsys):
-    """A report as table and JSON, and a picture that is the same for the same figures."""
+def test_an_evaluation_can_search_report_and_plot(csv, tmp_path, capsys):
+    """The options write a report as a table and as JSON, and a picture that depends only on the figures."""
     words = ["--interactions", csv, "--holdout", "random", "--search", "--report", tmp_path / "r"]
     assert run(*words, "--plot", tmp_path / "a.svg") == 0
     shown = capsys.readouterr().out
@@ -100,8 +100,8 @@ def test_it_can_search_report_and_draw(csv, tmp_path, capsys):
     assert "Date" not in picture
 
 
-def test_what_cannot_work_is_one_sentence(tmp_path, csv, capsys):
-    """Too little data, a file that is not there, a pipeline that was not trained for this."""
+def test_invalid_input_is_an_error(tmp_path, csv, capsys):
+    """Too little data, a missing file and a model trained otherwise are each reported in one sentence."""
     few = tmp_path / "few.csv"
     few.write_text("user_id,item_id\nu,a\nu,b\n")
     assert run("--interactions", few) == 1
@@ -115,10 +115,12 @@ def test_what_cannot_work_is_one_sentence(tmp_path, csv, capsys):
             run("--interactions", csv, *words)
 
 
-if LASTFM := os.environ.get("LASTFM"):  # a user_artists.dat of HetRec 2011, which may not be part of the project
+if LASTFM := os.environ.get(
+    "LASTFM"
+):  # the file user_artists.dat of HetRec 2011, which must not be part of this repository
 
-    def test_lastfm_reaches_what_was_promised(capsys):
-        """On the reference protocol the popularity row is exact, and the model well above the best library model."""
+    def test_lastfm_reaches_the_documented_quality(capsys):
+        """The popularity row of the reference protocol is exact, and the model exceeds the best library model."""
         assert run("--interactions", LASTFM, "--format", "lastfm", "--holdout", "random", "--json") == 0
         report = json.loads(capsys.readouterr().out)
         rows = {row["model"]: row for row in report["rows"]}

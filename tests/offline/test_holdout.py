@@ -12,8 +12,8 @@ def ties(rows: list[Row]) -> set[tuple[str, str]]:
     return {(row.user_id, row.item_id) for row in rows}
 
 
-def test_the_random_order_is_one_key_per_tie():
-    """The reference protocol, written out: a permutation in file order as keys, the last floor(n / 5) by them held out."""
+def test_the_random_holdout_follows_the_reference_protocol():
+    """Keys are a permutation in file order; the last floor(n / 5) of each user's ties by key are held out."""
     rows = [Row(user, f"i{n}", 1.0, None) for user, count in (("a", 12), ("b", 4), ("c", 5)) for n in range(count)]
     keys = np.random.default_rng(3).permutation(21).tolist()
     wanted = {}
@@ -27,8 +27,8 @@ def test_the_random_order_is_one_key_per_tie():
     assert [len(split.held_out.get(user, ())) for user in "abc"] == [2, 0, 1]
 
 
-def test_the_temporal_one_takes_the_newest():
-    """The newest interaction with an item decides, and all rows of a held-out item leave the training part."""
+def test_the_temporal_holdout_takes_the_newest():
+    """The newest interaction with an item decides, and every row of a held-out item leaves the training part."""
     rows = [Row("a", f"i{n}", 1.0, n * 10) for n in range(10)]
     rows += [Row("a", "i0", 1.0, 500), Row("b", "i0", 1.0, 900)]
     split = split_rows(rows, holdout="temporal")
@@ -36,8 +36,8 @@ def test_the_temporal_one_takes_the_newest():
     assert ties(split.training) == {("a", f"i{n}") for n in range(1, 9)} | {("b", "i0")}
 
 
-def test_a_temporal_one_wants_times():
-    """Without times it is refused, naming the tie; and by default such data are split at random."""
+def test_the_temporal_holdout_requires_times():
+    """A row without a time is an error that names it, and such data is split at random by default."""
     rows = [Row("a", "x", 1.0, 5), Row("a", "y", 1.0, None)]
     with pytest.raises(DataError, match="user a, item y"):
         split_rows(rows, holdout="temporal")
@@ -51,8 +51,8 @@ def test_a_temporal_one_wants_times():
     ),
     st.sampled_from(["random", "temporal"]),
 )
-def test_the_parts_are_disjoint_and_whole(rows, holdout):
-    """No tie is in both parts, none is lost, each user gives floor(n / 5); the file's order of rows is kept."""
+def test_the_parts_are_disjoint_and_complete(rows, holdout):
+    """No tie is in both parts or lost, each user gives floor(n / 5), and the rows keep their order."""
     split = split_rows(rows, holdout=holdout, seed=1)
     held = {(user, item) for user, items in split.held_out.items() for item in items}
     assert held.isdisjoint(ties(split.training))
@@ -64,7 +64,7 @@ def test_the_parts_are_disjoint_and_whole(rows, holdout):
 
 
 def test_records_are_split_by_their_histories():
-    """What a store holds is split alike; counters stay."""
+    """Records of a store are split by the same rule, and their counters do not change."""
     history = [HistoryItem(f"i{n}", 1.0, 100 - n) for n in range(10)]
     records = [UserRecord("a", "55+", views=12, history=history), UserRecord("b", "55+", history=history[:4])]
     training, held_out = split_records(records, holdout="temporal")
@@ -72,7 +72,7 @@ def test_records_are_split_by_their_histories():
     assert training == [UserRecord("a", "55+", views=12, history=history[2:]), records[1]]
 
 
-def test_marks_are_by_owner_and_ties_by_position():
-    """Equal keys leave the order of the file to decide."""
+def test_marks_are_set_per_owner():
+    """Equal keys are ordered by their position in the file."""
     owners = np.array([0, 1, 0, 0, 0, 0, 1])
     assert mark_last(owners, np.zeros(7, np.int64)).tolist() == [False, False, False, False, False, True, False]

@@ -6,7 +6,7 @@ from recsys.features import AGE_GROUPS
 from recsys.ranking.prior import encode
 
 
-def people(count: int, seed: int = 0) -> list[Features]:
+def random_features(count: int, seed: int = 0) -> list[Features]:
     rng = np.random.default_rng(seed)
     return [
         Features(AGE_GROUPS[rng.integers(7)], float(rng.gamma(2, 300)), int(rng.poisson(5)), float(rng.random()))
@@ -15,8 +15,8 @@ def people(count: int, seed: int = 0) -> list[Features]:
 
 
 def test_informative_features_move_the_prior():
-    """Vectors planted on the features are predicted for people never seen."""
-    everybody = people(600)
+    """The prior predicts vectors that depend on the features for users outside the fit."""
+    everybody = random_features(600)
     encoded = np.stack([encode(each, fit_knots(everybody)) for each in everybody])
     planted = (encoded @ np.random.default_rng(1).standard_normal((encoded.shape[1], 8))).astype(np.float32)
     prior = fit_prior(everybody[:500], planted[:500], metric=np.ones(8, np.float32))
@@ -25,15 +25,15 @@ def test_informative_features_move_the_prior():
 
 
 def test_uninformative_features_leave_the_mean():
-    """Noise is not learnt: the prior stays near the mean vector for everybody."""
+    """The prior does not learn noise and stays near the mean vector."""
     noise = np.random.default_rng(2).standard_normal((500, 8)).astype(np.float32)
-    prior = fit_prior(people(500), noise, metric=np.ones(8, np.float32))
-    predicted = np.stack([prior.mean(each) for each in people(200, seed=3)])
+    prior = fit_prior(random_features(500), noise, metric=np.ones(8, np.float32))
+    predicted = np.stack([prior.mean(each) for each in random_features(200, seed=3)])
     assert np.abs(predicted - noise.mean(axis=0)).std() < 0.05
 
 
-def test_users_who_are_all_alike_need_no_knots_between():
-    """Features that are the same for everybody give one knot and the mean vector, not a division by zero."""
+def test_identical_users_get_one_knot():
+    """Features without variation give one knot and the mean vector instead of a division by zero."""
     alike = [Features("unknown", 0.0, 0, 0.5)] * 20
     vectors = np.random.default_rng(3).standard_normal((20, 4)).astype(np.float32)
     assert fit_knots(alike) == [(0.0,), (0.0,), (0.5,)]

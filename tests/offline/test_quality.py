@@ -15,24 +15,25 @@ def lists_of(*rows: list[int]) -> np.ndarray:
     return np.array([row + [-1] * (DEPTH - len(row)) for row in rows], np.int64)
 
 
-# Columns: a 0, b 1, c 2, d 3, e 4 and z, which training never saw, 5.
+# Columns: a 0, b 1, c 2, d 3, e 4, and 5 for z, which is not in the training data.
 RECORDS = [record("u", "ab"), record("v", "abc"), record("w", "ade")]
 TASK = make_task(RECORDS, {"u": ["c", "e", "z"], "w": ["b"]})
 
 
-def test_figures_worked_out_by_hand():
-    """Two users: one finds two of three on places 1 and 3, the other the only one on place 2."""
+def test_figures_equal_a_calculation_by_hand():
+    """One user's list holds two of three items, on places 1 and 3; the other's holds its single item on place 2."""
     quality = measure(lists_of([2, 3, 4], [2, 1]), TASK)
     ideal = 1 + 1 / log2(3) + 1 / log2(4)
     assert quality.ndcg.tolist() == pytest.approx([(1 + 1 / log2(4)) / ideal, 1 / log2(3)])
     assert quality.recall.tolist() == pytest.approx([2 / 3, 1.0])
-    # b, c, d, e of five items; popularity 2, 1, 1, 1 and c again; held out: c 1, e 1, z 0, b 2.
+    # The lists hold b, c, d and e of five items, and c twice; b has popularity 2 and the others 1. The held-out items
+    # c, e, z and b have popularity 1, 1, 0 and 2.
     assert quality.coverage == pytest.approx(4 / 5)
     assert quality.popularity_bias == pytest.approx((1 + 1 + 1 + 1 + 2) / 5 / 1.0)
 
 
-def test_perfect_and_hopeless_lists():
-    """All that is held out first: 1; none of it: 0, empty lists included."""
+def test_perfect_lists_score_one_and_worthless_lists_zero():
+    """A list with all held-out items first scores 1, and a list without any, even an empty one, scores 0."""
     best = measure(lists_of([2, 4, 5], [1]), TASK)
     assert np.allclose(best.ndcg, 1)
     assert np.allclose(best.recall, 1)
@@ -42,16 +43,16 @@ def test_perfect_and_hopeless_lists():
     assert measure(lists_of([], []), TASK).popularity_bias == 0
 
 
-def test_places_beyond_ten_count_for_recall_alone():
-    """NDCG looks at ten places, recall at twenty."""
+def test_places_beyond_ten_count_for_recall_only():
+    """NDCG uses ten places and recall twenty."""
     crowd = [record(f"u{n}", chr(65 + n)) for n in range(26)]
     task = make_task(crowd, {"u0": ["Z"]})
     place_11 = measure(lists_of([*range(1, 11), task.columns["Z"]]), task)
     assert (place_11.ndcg.tolist(), place_11.recall.tolist()) == ([0.0], [1.0])
 
 
-def test_users_can_be_drawn():
-    """A task may ask for some of the users only, always the same ones."""
+def test_users_can_be_sampled():
+    """A task with a limit always contains the same sample of users."""
     crowd = [record(f"u{n}", "ab") for n in range(50)]
     held_out = {f"u{n}": ["c"] for n in range(50)}
     first, second = (make_task(crowd, held_out, most=10) for _ in range(2))
@@ -60,8 +61,8 @@ def test_users_can_be_drawn():
     assert make_task(crowd, held_out).users.size == 50
 
 
-def test_an_interval_holds_the_mean_and_shrinks_with_the_users():
-    """About 1.96 standard errors to each side, the same on every call."""
+def test_an_interval_contains_the_mean_and_shrinks_with_more_users():
+    """The interval extends about 1.96 standard errors to each side and is the same on every call."""
     values = np.random.default_rng(0).random(400)
     wide, narrow = bootstrap(values[:100]), bootstrap(values)
     assert wide.low < wide.mean < wide.high

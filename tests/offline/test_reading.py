@@ -1,4 +1,4 @@
-"""Interaction files in their published formats, good and malformed."""
+"""Interaction files in their published formats, valid and malformed."""
 
 import gzip
 from pathlib import Path
@@ -20,10 +20,10 @@ def write(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
 
 
 class TestCsv:
-    """Comma-separated files with a header."""
+    """The reader of comma-separated files with a header."""
 
-    def test_all_columns_in_any_order(self, tmp_path):
-        """Columns are found by name; others are left alone; ids stay text."""
+    def test_columns_are_found_by_name(self, tmp_path):
+        """Columns may be in any order, unknown columns are ignored, and ids stay text."""
         path = write(
             tmp_path,
             "a.csv",
@@ -34,21 +34,21 @@ class TestCsv:
             Row("02", "8", 1.0, 1_704_067_200_000_000),
         ]
 
-    def test_the_least(self, tmp_path):
-        """Two columns are enough: weight 1, no time. Blank lines, a byte order mark and gzip are no matter."""
+    def test_two_columns_are_enough(self, tmp_path):
+        """Weight defaults to 1 and time to none; blank lines, a byte order mark and gzip are accepted."""
         path = write(tmp_path, "a.csv.gz", "\ufeffuser_id,item_id\n\nu,i\n\n")
         assert list(read_csv(path, items=None, users=None).rows) == [Row("u", "i", 1.0, None)]
 
-    def test_optional_columns_may_be_empty(self, tmp_path):
-        """An empty weight or timestamp counts as absent; a time without zone is UTC."""
+    def test_optional_columns_can_be_empty(self, tmp_path):
+        """An empty weight or timestamp counts as absent, and a time without a zone is UTC."""
         path = write(tmp_path, "a.csv", "user_id,item_id,weight,timestamp\nu,i,,\nu,j,,1970-01-01 00:00:01\n")
         assert list(read_csv(path, items=None, users=None).rows) == [
             Row("u", "i", 1.0, None),
             Row("u", "j", 1.0, 1_000_000),
         ]
 
-    def test_items_and_users(self, tmp_path):
-        """Titles and categories, ages and age groups come from files of their own."""
+    def test_items_and_users_have_files_of_their_own(self, tmp_path):
+        """Titles and categories come from the items file, and ages or age groups from the users file."""
         rows = write(tmp_path, "a.csv", "user_id,item_id\nu,i\n")
         items = write(tmp_path, "i.csv", "item_id,title,category\ni,Über,Drama\nj,,\n")
         users = write(tmp_path, "u.csv", "user_id,age,age_group\nu,30,\nv,,55+\nw,,\n")
@@ -79,7 +79,7 @@ class TestCsv:
         ],
     )
     def test_a_malformed_line_is_named(self, tmp_path, text, reason):
-        """The error names file, line and reason."""
+        """The error names the file, the line and the reason."""
         path = write(tmp_path, "a.csv", text)
         with pytest.raises(DataError) as caught:
             list(read_csv(path, items=None, users=None).rows)
@@ -88,17 +88,17 @@ class TestCsv:
 
     @pytest.mark.parametrize("line", ["u,old,", "u,,teen", "u,-3,"])
     def test_a_malformed_user_is_named(self, tmp_path, line):
-        """Ages are whole numbers, age groups the known ones."""
+        """An age must be a whole number and an age group a known one."""
         users = write(tmp_path, "u.csv", f"user_id,age,age_group\n{line}\n")
         with pytest.raises(DataError, match="u.csv:2: "):
             read_csv(tmp_path / "none", items=None, users=users)
 
 
 class TestMovieLens:
-    """Both layouts of MovieLens."""
+    """The reader of both layouts of MovieLens."""
 
-    def test_tabs(self, tmp_path):
-        """u.data, u.item and u.user, in Latin-1."""
+    def test_tab_separated_files_are_read(self, tmp_path):
+        """The reader reads u.data, u.item and u.user, in Latin-1."""
         rows = write(tmp_path, "u.data", "196\t242\t3\t881250949\n186\t302\t4.5\t891717742\n")
         flags = "|".join("1" if genre in (5, 14) else "0" for genre in range(19))
         items = write(tmp_path, "u.item", f"242|Délice (1997)|24-Jan-1997||http://x|{flags}\n", "latin-1")
@@ -111,8 +111,8 @@ class TestMovieLens:
         assert source.items == {"242": Item("242", "Délice (1997)", "Comedy")}
         assert source.age_groups == {"196": "45-54", "186": "under-18"}
 
-    def test_colons(self, tmp_path):
-        """ratings.dat, movies.dat and users.dat."""
+    def test_colon_separated_files_are_read(self, tmp_path):
+        """The reader reads ratings.dat, movies.dat and users.dat."""
         rows = write(tmp_path, "ratings.dat", "1::1193::5::978300760\n")
         items = write(tmp_path, "movies.dat", "1193::One Flew Over (1975)::Drama|War\n5::Untitled\n")
         users = write(tmp_path, "users.dat", "1::F::56::10::48067\n")
@@ -124,17 +124,17 @@ class TestMovieLens:
 
     @pytest.mark.parametrize("text", ["1\t2\t3\n", "1::2::3\n", "1\t2\tx\t4\n", "1\t2\t3\tx\n", "\t2\t3\t4\n"])
     def test_a_malformed_line_is_named(self, tmp_path, text):
-        """The error names file and line."""
+        """The error names the file and the line."""
         rows = write(tmp_path, "u.data", "1\t2\t3\t4\n" + text)
         with pytest.raises(DataError, match="u.data:2: "):
             list(read_movielens(rows, items=None, users=None).rows)
 
 
 class TestLastFm:
-    """HetRec 2011 Last.fm."""
+    """The reader of Last.fm files from HetRec 2011."""
 
-    def test_with_and_without_header(self, tmp_path):
-        """A header line is recognised and left out; listening counts are weights; there are no times."""
+    def test_files_with_and_without_a_header_are_read(self, tmp_path):
+        """A header line is skipped, listening counts become weights, and there are no times."""
         rows = write(tmp_path, "user_artists.dat.gz", "//userID\tartistID\tweight\n2\t51\t13883\n")
         items = write(tmp_path, "artists.dat", "51\tDuran Duran\thttp://x\thttp://y\n")
         source = read_lastfm(rows, items=items, users=None)
@@ -143,26 +143,26 @@ class TestLastFm:
         headed = write(tmp_path, "b.dat", "id\tname\turl\n51\tDuran Duran\n")
         assert list(read_lastfm(rows, items=headed, users=None).items) == ["51"]
 
-    def test_users_are_not_part_of_it(self, tmp_path):
-        """A users file is refused rather than ignored."""
+    def test_a_users_file_is_refused(self, tmp_path):
+        """The format has no users file, so one is an error."""
         with pytest.raises(DataError, match="no users file"):
             read_lastfm(tmp_path / "a", items=None, users=tmp_path / "u")
 
     def test_a_malformed_line_is_named(self, tmp_path):
-        """The error names file and line."""
+        """The error names the file and the line."""
         rows = write(tmp_path, "a.dat", "2\t51\t1\n2\t51\n")
         with pytest.raises(DataError, match="a.dat:2: 3 fields"):
             list(read_lastfm(rows, items=None, users=None).rows)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    """A file that is not there is one sentence."""
+    """A missing file raises DataError with its name."""
     with pytest.raises(DataError, match="none.csv: No such file"):
         list(read_csv(tmp_path / "none.csv", items=None, users=None).rows)
 
 
 def test_a_damaged_archive_is_named(tmp_path):
-    """A file that only claims to be compressed is one sentence."""
+    """A file that is not valid gzip raises DataError with its name."""
     path = tmp_path / "a.csv.gz"
     path.write_bytes(b"user_id,item_id\n")
     with pytest.raises(DataError, match="a.csv.gz: "):
@@ -173,7 +173,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 
 def test_another_encoding_is_named(tmp_path):
-    """A byte that is not UTF-8 is named with its line."""
+    """The error names the line of a byte that is not UTF-8."""
     path = write(tmp_path, "a.csv", "user_id,item_id\nu,é\n", "latin-1")
     with pytest.raises(DataError, match="a.csv:2: not utf-8-sig at byte 3"):
         list(read_csv(path, items=None, users=None).rows)

@@ -11,7 +11,7 @@ from recsys.stores.port import HistoryItem, UserRecord
 
 
 def records(*, timed: bool = True, weighted: bool = True, users: int = 60) -> list[UserRecord]:
-    """Users of two tastes, who moved from the other one on the way: what they had last says most."""
+    """Return users whose taste changed, so that their newest items are the most informative."""
     rng = np.random.default_rng(0)
     found = []
     for user in range(users):
@@ -25,8 +25,8 @@ def records(*, timed: bool = True, weighted: bool = True, users: int = 60) -> li
     return found
 
 
-def test_it_is_deterministic_and_starts_from_the_suggestion():
-    """The same records give the same trials and choice; the first trial is what their size suggests."""
+def test_a_search_is_deterministic_and_starts_from_the_suggestion():
+    """The same records give the same trials and choice, and the first trial uses the suggested settings."""
     first, second = search(records()), search(records())
     assert first == second
     assert first.trials[0].parameter == "suggested"
@@ -34,8 +34,8 @@ def test_it_is_deterministic_and_starts_from_the_suggestion():
     assert [trial.parameter for trial in first.trials].count("half_life") == 4
 
 
-def test_a_better_setting_is_taken(monkeypatch):
-    """A suggestion that shrinks everything away is left for the value that does not, and the gain is recorded."""
+def test_a_better_setting_is_chosen(monkeypatch):
+    """The search replaces a suggestion with an excessive ridge and records the gain."""
     hopeless = ModelSettings(AlsSettings(factors=8, ridge=1e6, unobserved_weight=0.1))
     monkeypatch.setattr(searching, "suggest", lambda _: hopeless)
     monkeypatch.setattr(searching, "FACTORS", {"ridge": (1e-6,)})
@@ -44,20 +44,20 @@ def test_a_better_setting_is_taken(monkeypatch):
     assert found.metrics()["validation_ndcg_10"] > found.metrics()["validation_ndcg_10_suggested"]
 
 
-def test_only_what_the_data_can_tell_is_tried():
-    """Equal weights tell nothing of the weight exponent, and data without times nothing of a half-life."""
+def test_only_informative_parameters_are_searched():
+    """Equal weights exclude the weight exponent from the search, and data without times excludes the half-life."""
     tried = {trial.parameter for trial in search(records(timed=False, weighted=False)).trials}
     assert tried == {"suggested", "ridge", "unobserved_weight", "popularity_exponent", "frequency_exponent"}
 
 
-def test_taste_that_moved_on_is_seen():
-    """Where the newest items tell most, a half-life is chosen; not for items drawn at random from the whole history."""
+def test_a_half_life_is_chosen_when_tastes_change():
+    """The search chooses a half-life when it predicts the newest items, but not when it predicts random ones."""
     assert search(records()).settings.half_life in searching.HALF_LIVES
     assert search(records(), ahead=False).settings.half_life == 0
 
 
-def test_the_outer_hold_out_is_never_looked_at(monkeypatch):
-    """Inner hold-outs are cut out of the records given, so what was held out before cannot be among them."""
+def test_the_outer_holdout_is_not_used(monkeypatch):
+    """The search makes its hold-outs from the given records, so it never sees the items held out before."""
     training, held_out = split_records(records(), holdout="random", seed=7)
     seen: set[tuple[str, str]] = set()
 
@@ -71,8 +71,8 @@ def test_the_outer_hold_out_is_never_looked_at(monkeypatch):
     assert seen == {(each.user_id, item.item_id) for each in training for item in each.history}
 
 
-def test_both_measures_count_relative_to_the_reference():
-    """A gain in one must outweigh the loss in the other; a tie keeps what was there."""
+def test_trials_are_compared_by_relative_gains():
+    """A gain in one measure must exceed the relative loss in the other, and a tie keeps the earlier trial."""
     reference = Trial("suggested", 0, 0.2, 0.4)
     assert Trial("ridge", 1, 0.22, 0.39).beats(reference, reference=reference)
     assert not Trial("ridge", 1, 0.21, 0.36).beats(reference, reference=reference)
@@ -81,8 +81,8 @@ def test_both_measures_count_relative_to_the_reference():
     assert Trial("ridge", 1, 0.1, 0.0).beats(nothing, reference=nothing)
 
 
-def test_too_little_to_hold_out_leaves_the_suggestion():
-    """With fewer than five items a user nothing can be judged."""
+def test_too_little_data_keeps_the_suggestion():
+    """With fewer than five items per user the search makes no trials."""
     few = [
         UserRecord(f"u{n}", "55+", history=[HistoryItem("a", 1.0, 5), HistoryItem(f"b{n}", 1.0, 5)]) for n in range(9)
     ]

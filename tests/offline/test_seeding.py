@@ -1,4 +1,4 @@
-"""Seeding a cluster: the store is filled once, the model goes into a ConfigMap."""
+"""Seeding a cluster: filling the store once and publishing the model in a ConfigMap."""
 
 import asyncio
 import os
@@ -28,8 +28,8 @@ def api() -> Iterator[ApiServer]:
         yield server
 
 
-def test_the_demo_s_model_fits_a_config_map_and_comes_back(api, tmp_path):
-    """What pods mount is, byte for byte, the artefact; publishing once more exchanges it."""
+def test_the_demo_model_is_published_in_a_config_map(api, tmp_path):
+    """The files that pods mount equal the artefact, and publishing again replaces them."""
     demo, folder, mounted = make_demo(), tmp_path / "made", tmp_path / "mounted"
     folder.mkdir()
     mounted.mkdir()
@@ -44,36 +44,36 @@ def test_the_demo_s_model_fits_a_config_map_and_comes_back(api, tmp_path):
     assert api.tokens == {"Bearer token"}
 
 
-def test_what_does_not_fit_is_said_before_it_is_sent(api, tmp_path):
-    """A ConfigMap holds 1 MiB."""
+def test_a_model_that_does_not_fit_is_refused(api, tmp_path):
+    """A model over the 1 MiB of a ConfigMap is an error before anything is sent."""
     (tmp_path / "large").write_bytes(bytes(LIMIT_BYTES))
     with pytest.raises(PublishError, match="do not fit"):
         publish(tmp_path, name="model", cluster=api.cluster)
     assert api.maps == {}
 
 
-def test_a_refusal_is_handed_on(api, tmp_path):
-    """With the status and the words of the API server."""
+def test_an_error_of_the_api_server_is_passed_on(api, tmp_path):
+    """The error contains the status and the message of the API server."""
     api.refuses = True
     (tmp_path / "small").write_bytes(b"x")
     with pytest.raises(PublishError, match=r"403\): said by the server"):
         publish(tmp_path, name="model", cluster=api.cluster)
 
 
-def test_an_api_server_that_is_away_is_one_error(tmp_path, free_port):
-    """Whatever the network says."""
+def test_an_unreachable_api_server_is_an_error(tmp_path, free_port):
+    """A network error becomes PublishError."""
     with pytest.raises(PublishError, match="did not answer"):
         publish(tmp_path, name="model", cluster=Cluster(f"127.0.0.1:{free_port}", "default", "token", None))
 
 
-def test_outside_of_a_pod_there_is_no_token(tmp_path):
-    """The reason names the file that is missing."""
+def test_a_missing_token_is_an_error(tmp_path):
+    """Outside of a pod the error names the missing ServiceAccount token."""
     with pytest.raises(PublishError, match="no ServiceAccount token"):
         Cluster.own(tmp_path)
 
 
-def test_a_pod_trusts_its_cluster_s_authority(tmp_path):
-    """Also one whose certificates lack what Python 3.13 began to insist on."""
+def test_a_pod_trusts_its_clusters_authority(tmp_path):
+    """The certificate is checked, but not as strictly as Python 3.13 does by default."""
 
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
     (tmp_path / "namespace").write_text("recsys\n")
@@ -85,8 +85,8 @@ def test_a_pod_trusts_its_cluster_s_authority(tmp_path):
     assert not own.trust.verify_flags & ssl.VERIFY_X509_STRICT
 
 
-class Away(MemoryStore):
-    """Unavailable at first; opened again and again, as a server's store is."""
+class RestartingStore(MemoryStore):
+    """A store that is unavailable at first and stays usable after it is closed."""
 
     times = 1
 
@@ -100,29 +100,29 @@ class Away(MemoryStore):
         return await super().population()
 
 
-async def test_a_store_is_filled_once_even_if_events_were_quicker(monkeypatch):
-    """Users that events made are no reason to leave the demo out; its own users are one not to bring it again."""
+async def test_a_store_is_filled_once_even_after_events(monkeypatch):
+    """Users created by events do not prevent the import of the demo data; imported users do."""
     monkeypatch.setattr("offline.seeding._RETRY_S", 0)
-    store, demo = Away(), make_demo()
+    store, demo = RestartingStore(), make_demo()
     await store.apply([Interaction("test", "1", "user_1", "view", 1, "item_1")])
     assert await seed(lambda: store, demo, wait_s=10) == "1000 users are in the feature store"
     assert await store.population() is not None
     assert await seed(lambda: store, demo, wait_s=0) == "the feature store is filled already"
 
 
-class Replaced:
-    """A store that is lost with its content, and another one in its place; the first calls find it away."""
+class ReplaceableStore:
+    """A store that can lose its content; its first calls fail because it is restarting."""
 
     def __init__(self) -> None:
-        self.store: MemoryStore = Away()
+        self.store: MemoryStore = RestartingStore()
 
     def lose(self) -> None:
-        self.store = Away()
+        self.store = RestartingStore()
 
 
 async def test_a_store_that_lost_its_users_is_filled_again(capsys):
-    """Whoever stays looks again and again, is not put off by a store that is away, and ends when told."""
-    place = Replaced()
+    """The process checks the store periodically, tolerates an outage, and ends at SIGTERM."""
+    place = ReplaceableStore()
     keeping = asyncio.create_task(keep_filled(lambda: place.store, make_demo(), every_s=0.01))
 
     async def filled() -> bool:
@@ -138,14 +138,14 @@ async def test_a_store_that_lost_its_users_is_filled_again(capsys):
     assert capsys.readouterr().out.count("1000 users are in the feature store") >= 2
 
 
-async def test_a_store_that_stays_away_is_an_error():
-    """The Job is tried again by the cluster."""
+async def test_an_unavailable_store_is_an_error():
+    """Seeding fails, and the cluster retries the Job."""
     with pytest.raises(StoreUnavailableError):
-        await seed(Away, make_demo(), wait_s=0)
+        await seed(RestartingStore, make_demo(), wait_s=0)
 
 
-async def test_every_try_has_a_store_of_its_own(monkeypatch):
-    """A try closes the store that it could not fill, and a store that was closed does not open again."""
+async def test_every_attempt_opens_a_new_store(monkeypatch):
+    """An attempt closes its store, and a closed store does not reopen."""
     monkeypatch.setattr("offline.seeding._RETRY_S", 0)
 
     class Unavailable(MemoryStore):
@@ -156,8 +156,8 @@ async def test_every_try_has_a_store_of_its_own(monkeypatch):
     assert await seed(lambda: next(stores), make_demo(), wait_s=10) == "1000 users are in the feature store"
 
 
-def test_the_command_says_what_is_missing(capsys, tmp_path):
-    """One line, and exit status 1: no store named; no cluster to publish in."""
+def test_the_command_reports_errors(capsys, tmp_path):
+    """A missing store and a missing cluster each print one line and exit with 1."""
     assert main([], env={}) == 1
     assert main(["--config-map", "model"], env={"FEATURE_STORE_URL": f"sqlite:///{tmp_path}/store.db"}) == 1
     said = capsys.readouterr()

@@ -10,7 +10,7 @@ from offline.solving import equal_size_blocks, ridge_solutions, solve_rows, weig
 
 @pytest.mark.parametrize("size", [4, 8, 9, 30, 60])
 def test_both_forms_of_the_normal_equations_agree(size):
-    """Below, at and above the number of factors, and with both solvers, the textbook's solution comes out."""
+    """Both solvers agree with the textbook below, at and above the number of factors."""
     rng = np.random.default_rng(size)
     regressors = rng.standard_normal((5, size, 8)).astype(np.float32)
     confidence = (rng.random((5, size)) + 0.5).astype(np.float32)
@@ -22,8 +22,8 @@ def test_both_forms_of_the_normal_equations_agree(size):
         np.testing.assert_allclose(got[row], wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_solve_rows_is_a_ridge_regression_of_every_row():
-    """Rows of all lengths, an empty one among them, against the textbook's system; no argument is changed."""
+def test_solve_rows_solves_a_ridge_regression_for_each_row():
+    """Rows of any length, also empty ones, agree with the textbook, and no argument changes."""
     rng = np.random.default_rng(0)
     dense = np.where(rng.random((30, 50)) < rng.random((30, 1)), rng.random((30, 50)) + 0.5, 0.0)
     dense[7] = 0.0
@@ -42,8 +42,8 @@ def test_solve_rows_is_a_ridge_regression_of_every_row():
     assert (factors == before).all()
 
 
-def test_blocks_hold_every_row_that_has_entries_once(monkeypatch):
-    """Rows are grouped by length, cut to what a worker may gather, and none is lost."""
+def test_blocks_contain_every_row_once(monkeypatch):
+    """Rows are grouped by length in blocks of limited size, and no row with entries is lost."""
     monkeypatch.setattr(solving, "BLOCK_FLOATS", 40)
     sizes = np.random.default_rng(0).integers(0, 5, 100)
     blocks = list(equal_size_blocks(np.concatenate(([0], np.cumsum(sizes))), 4))
@@ -52,7 +52,7 @@ def test_blocks_hold_every_row_that_has_entries_once(monkeypatch):
 
 
 def test_the_gram_basis_has_fixed_signs():
-    """The decomposition gives the matrix back, and its signs do not depend on LAPACK's mood."""
+    """The decomposition restores the matrix, and its signs do not depend on LAPACK."""
     factors = np.random.default_rng(1).standard_normal((40, 6)).astype(np.float32)
     weights = np.linspace(0.1, 1, 40)
     values, vectors = weighted_gram(factors, weights)
@@ -62,7 +62,7 @@ def test_the_gram_basis_has_fixed_signs():
     assert all(column[np.abs(column).argmax()] > 0 for column in vectors.T)
 
 
-def test_a_system_that_is_not_positive_definite_says_what_to_do():
-    """A ridge that is too small is an error, not a wrong vector."""
+def test_an_indefinite_system_is_an_error():
+    """A ridge that is too small raises an error that says so, instead of returning a wrong vector."""
     with pytest.raises(np.linalg.LinAlgError, match="raise the ridge"):
         solving.solve_symmetric(-np.eye(30, dtype=np.float32)[None], np.ones((1, 30), np.float32))

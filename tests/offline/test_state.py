@@ -28,8 +28,8 @@ def run(*words: object) -> int:
     return train.main([str(word) for word in words])
 
 
-def test_the_pointer_is_exchanged(tmp_path):
-    """What is current is read back, and a new pair replaces it."""
+def test_the_pointer_is_replaced(tmp_path):
+    """The pointer names the current store and model until a new pair replaces them."""
     directory = StateDirectory(tmp_path / "new" / "state")
     assert directory.current() is None
     with directory.locked():
@@ -40,8 +40,8 @@ def test_the_pointer_is_exchanged(tmp_path):
     assert files == ["current.json", "lock"]
 
 
-def test_an_unreadable_pointer_says_what_to_do(tmp_path, capsys):
-    """A damaged pointer is an error that names the file and the way out."""
+def test_an_unreadable_pointer_is_an_error(tmp_path, capsys):
+    """The error for a damaged pointer names the file and the remedy."""
     directory = StateDirectory(tmp_path)
     (tmp_path / "current.json").write_text("{")
     with pytest.raises(StateError, match="train replaces it"):
@@ -50,15 +50,15 @@ def test_an_unreadable_pointer_says_what_to_do(tmp_path, capsys):
     assert "train replaces it" in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path, capsys):
-    """A state directory where a file stands is one sentence."""
+def test_an_unusable_directory_is_an_error(tmp_path, capsys):
+    """A file in place of the state directory is reported in one sentence."""
     (tmp_path / "file").write_text("")
     assert run("--state-dir", tmp_path / "file") == 1
     assert "file: cannot be written: File exists" in capsys.readouterr().err
 
 
-def test_training_makes_store_and_model_current(tmp_path, capsys):
-    """After a training its store holds the users, its model the items, and the environment names both."""
+def test_training_makes_its_store_and_model_current(tmp_path, capsys):
+    """The new store contains the users, the new model the items, and the printed environment names both."""
     assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
     directory = StateDirectory(tmp_path)
     current = directory.current()
@@ -80,7 +80,7 @@ def test_training_makes_store_and_model_current(tmp_path, capsys):
 
 
 def test_equal_training_gives_an_equal_version(tmp_path):
-    """Same data, same seed, same artefact; other data, another one. Nothing of before is touched."""
+    """The same data and seed give the same version, other data gives another one, and earlier files stay."""
     models = []
     for number, users in enumerate((12, 12, 13)):
         assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path, f"{number}.csv", users)) == 0
@@ -93,16 +93,16 @@ def test_equal_training_gives_an_equal_version(tmp_path):
     assert len(list((tmp_path / "stores").glob("*.db"))) == 3
 
 
-def test_if_missing_leaves_what_is_there(tmp_path):
-    """With --if-missing a current model is left alone."""
+def test_if_missing_keeps_the_current_model(tmp_path):
+    """`--if-missing` does not train when there is a current model."""
     assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
     before = (tmp_path / "current.json").read_bytes()
     assert run("--state-dir", tmp_path, "--if-missing") == 0
     assert (tmp_path / "current.json").read_bytes() == before
 
 
-def test_a_malformed_file_leaves_everything_as_it_was(tmp_path, capsys):
-    """A bad line at the end of a file: nothing is imported, nothing is left over."""
+def test_a_malformed_file_changes_nothing(tmp_path, capsys):
+    """A malformed line at the end of a file imports nothing and leaves no files."""
     good = small_csv(tmp_path)
     assert run("--state-dir", tmp_path, "--interactions", good) == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -114,14 +114,14 @@ def test_a_malformed_file_leaves_everything_as_it_was(tmp_path, capsys):
     assert after == before
 
 
-def test_items_without_interactions_file_are_refused(tmp_path):
-    """Titles alone train nothing."""
+def test_an_items_file_alone_is_refused(tmp_path):
+    """An items file without interactions is an error."""
     with pytest.raises(SystemExit):
         run("--state-dir", tmp_path, "--items", "x")
 
 
-def test_a_damaged_model_is_not_served(tmp_path, capsys):
-    """The environment is printed only for an artefact that verifies."""
+def test_a_damaged_model_is_refused(tmp_path, capsys):
+    """The environment is printed only for an artefact that passes its checks."""
     assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
     assert state.main(["--state-dir", str(tmp_path / "elsewhere")]) == 1
     assert "nothing was trained" in capsys.readouterr().err

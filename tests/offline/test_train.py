@@ -1,4 +1,4 @@
-"""The verb `train`: hold-outs, searching, and training on a store; importing is in test_state.py."""
+"""The verb `train`: hold-outs, searches, and training on a store; test_state.py covers the import."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ async def scan(url: str) -> list[UserRecord]:
     return records
 
 
-async def tell(url: str, *told: Interaction) -> None:
+async def apply_events(url: str, *told: Interaction) -> None:
     store = open_store(url)
     assert all(await store.apply(told))
     await store.aclose()
@@ -61,10 +61,10 @@ def csv(tmp_path: Path) -> Path:
 
 
 class TestHoldingOut:
-    """`train --holdout`: what `evaluate --via` wants served."""
+    """`train --holdout` prepares what `evaluate --via` needs."""
 
-    def test_store_and_model_know_four_fifths(self, tmp_path, csv, capsys):
-        """Both are made of the training part alone, and the manifest says of which split."""
+    def test_store_and_model_contain_the_training_part(self, tmp_path, csv, capsys):
+        """The store and the model contain the training part only, and the manifest names the split."""
         assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--holdout", "temporal") == 0
         assert "without a temporal fifth" in capsys.readouterr().out
         records = asyncio.run(scan(store_url(tmp_path / "s")))
@@ -76,40 +76,40 @@ class TestHoldingOut:
         training = current_model(tmp_path / "s").manifest.training
         assert (training["holdout"], training["ties"]) == ("temporal", sum(len(each.history) for each in records))
 
-    def test_weak_rows_can_be_left_out(self, tmp_path, csv):
-        """With --min-weight a weaker row is as if it were not in the file."""
+    def test_weak_rows_can_be_excluded(self, tmp_path, csv):
+        """`--min-weight` ignores rows with a lower weight."""
         assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--min-weight", 2) == 0
         assert {item.weight for each in asyncio.run(scan(store_url(tmp_path / "s"))) for item in each.history} == {2, 3}
         assert current_model(tmp_path / "s").manifest.training["min_weight"] == 2
 
-    def test_if_nothing_is_left_that_is_an_error(self, tmp_path, csv, capsys):
-        """A bound above every weight is one sentence."""
+    def test_excluding_every_row_is_an_error(self, tmp_path, csv, capsys):
+        """A minimum above every weight is reported in one sentence."""
         assert run("--state-dir", tmp_path / "s", "--interactions", csv, "--min-weight", 9) == 1
         assert "no interactions" in capsys.readouterr().err
 
 
 class TestSearching:
-    """`train --search`."""
+    """`train --search` chooses settings for the data."""
 
-    def test_it_is_in_the_manifest_and_reproducible(self, tmp_path, csv):
-        """Trials, choice and validation scores are recorded; the same data give the same artefact."""
+    def test_a_search_is_recorded_and_reproducible(self, tmp_path, csv):
+        """The manifest records trials, choice and validation scores, and the same data gives the same artefact."""
         for folder in ("one", "two"):
             assert run("--state-dir", tmp_path / folder, "--interactions", csv, "--search") == 0
         first, second = (current_model(tmp_path / folder).manifest for folder in ("one", "two"))
         assert first == second
         trials = first.training["search"]["trials"]
         assert [trial["parameter"] for trial in trials[:3]] == ["suggested", "ridge", "ridge"]
-        # The file has times, so a half-life is among what was tried.
+        # The file has times, so the search includes the half-life.
         assert [trial["value"] for trial in trials[-4:]] == [0, 100, 50, 20]
         assert first.metrics["validation_ndcg_10"] >= first.metrics["validation_ndcg_10_suggested"] > 0
         assert set(first.training["als"]) >= {"ridge", "unobserved_weight", "weight_exponent"}
 
 
 class TestFromStore:
-    """`train --from-store`: the loop from events to a model."""
+    """`train --from-store` trains on the events in the store."""
 
-    def test_without_events_it_is_the_same_model(self, tmp_path, capsys):
-        """The store holds what the model was trained on, so training on it gives equal bytes."""
+    def test_training_without_new_events_gives_the_same_model(self, tmp_path, capsys):
+        """The store holds the data of the current model, so training on it gives the same version."""
         assert run("--state-dir", tmp_path) == 0
         before = current_model(tmp_path)
         assert run("--state-dir", tmp_path, "--from-store") == 0
@@ -119,20 +119,20 @@ class TestFromStore:
         assert [item.title for item in after.items] == [item.title for item in before.items]
         assert f"kn service update rank-items --env MODEL_PATH={tmp_path}/models/2-" in capsys.readouterr().out
 
-    def test_events_are_learnt(self, tmp_path, csv):
-        """An item that only events told of is in the next model's catalogue; the store stays where it is."""
+    def test_events_are_trained_on(self, tmp_path, csv):
+        """An item known only from events is in the next model, and the store stays in place."""
         assert run("--state-dir", tmp_path, "--interactions", csv) == 0
         before, url = current_model(tmp_path).manifest.version, store_url(tmp_path)
         new = [Interaction("/s", f"{n}", f"u{n:02}", "purchase", 1_800_000_000_000_000, "brand-new") for n in range(9)]
-        asyncio.run(tell(url, *new))
+        asyncio.run(apply_events(url, *new))
         assert run("--state-dir", tmp_path, "--from-store") == 0
         after = current_model(tmp_path)
         assert after.manifest.version != before
         assert "brand-new" in {item.item_id for item in after.items}
         assert store_url(tmp_path) == url
 
-    def test_another_store_leaves_the_current_pair_alone(self, tmp_path, csv, capsys):
-        """A model of a store elsewhere is made and named, and not paired with a store it does not belong to."""
+    def test_a_foreign_store_does_not_change_the_current_pair(self, tmp_path, csv, capsys):
+        """A model of another store is made and named, but does not become current."""
         assert run("--state-dir", tmp_path, "--interactions", csv) == 0
         before = (tmp_path / "current.json").read_bytes()
 
@@ -151,8 +151,8 @@ class TestFromStore:
         named = Path(capsys.readouterr().out.partition("MODEL_PATH=")[2].split()[0])
         assert {item.item_id for item in read_artefact(named).items} == {"j0", "j1", "j2", "j3"}
 
-    def test_what_cannot_work_is_one_sentence(self, tmp_path, csv, capsys):
-        """No pipeline yet, an empty store, no such store, options that contradict each other."""
+    def test_invalid_input_is_an_error(self, tmp_path, csv, capsys):
+        """A missing pipeline, an empty or unknown store and conflicting options are reported in one sentence."""
         assert run("--state-dir", tmp_path / "none", "--from-store") == 1
         assert "nothing was trained" in capsys.readouterr().err
         assert run("--state-dir", tmp_path, "--interactions", csv) == 0
@@ -170,8 +170,8 @@ class TestFromStore:
             run("--min-weight", 3)
 
 
-def test_the_demo_held_out_is_the_demo_as_rows(tmp_path):
-    """The demo data can be held out too: every user keeps four fifths of what a store would hold."""
+def test_the_demo_data_can_be_held_out(tmp_path):
+    """Every user keeps four fifths of their items in the store."""
     assert run("--state-dir", tmp_path, "--holdout", "random") == 0
     whole = {record.user_id: len(record.history) for record in make_demo().records}
     for record in asyncio.run(scan(store_url(tmp_path))):

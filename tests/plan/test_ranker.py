@@ -1,4 +1,4 @@
-"""The ranker as a queue, against formulas that hold for its special cases."""
+"""The ranker as a queue, compared with the formulas for its special cases."""
 
 import math
 
@@ -11,8 +11,8 @@ from tools.plan.ranker import HEADROOM, Ranker
 
 
 @pytest.mark.parametrize("load", [0.2, 0.5, 0.7])
-def test_without_batching_it_is_m_d_1(load):
-    """With batches of one, the mean latency is Pollaczek and Khinchine's: S + load * S / (2 (1 - load))."""
+def test_a_batch_of_one_is_an_m_d_1_queue(load):
+    """With batches of one the mean latency follows Pollaczek and Khinchine: S + load * S / (2 (1 - load))."""
     service_s = 0.010
     found = Ranker(BatchCost(0.0, service_s), 1).at(load / service_s)
     assert found.mean_s == pytest.approx(service_s * (1 + load / (2 * (1 - load))), rel=0.05)
@@ -20,8 +20,8 @@ def test_without_batching_it_is_m_d_1(load):
 
 
 @pytest.mark.parametrize("rps", [200, 1000, 3000])
-def test_a_busy_slot_gathers_what_arrives_meanwhile(rps):
-    """Where the slot is always busy, a batch holds what came while the one before it ran: n = rate * time(n)."""
+def test_a_busy_slot_collects_arriving_requests(rps):
+    """When the slot is always busy, a batch holds the arrivals during the previous batch: n = rate * time(n)."""
     cost = BatchCost(0.0001, 0.050)
     found = Ranker(cost, 1024).at(rps)
     assert found.batch == pytest.approx(rps * 0.050 / (1 - rps * 0.0001), rel=0.05)
@@ -31,16 +31,16 @@ def test_a_busy_slot_gathers_what_arrives_meanwhile(rps):
     assert found.p99_s == pytest.approx(2 * batch_s, rel=0.08)
 
 
-def test_a_lone_request_waits_for_nothing():
-    """At a low rate latency is the time of a batch of one."""
+def test_a_single_request_does_not_wait():
+    """At a low rate the latency is the time of a batch of one."""
     found = Ranker(BatchCost(0.001, 0.020), 32).at(0.1)
     assert found.mean_s == pytest.approx(0.021, rel=0.01)
     assert found.batch == pytest.approx(1, rel=0.01)
     assert found.large_batch == 1
 
 
-def test_beyond_the_ceiling_there_is_no_end():
-    """More than full batches can carry waits for ever."""
+def test_latency_is_infinite_at_the_ceiling():
+    """At the ceiling and above, the predicted latency is infinite."""
     ranker = Ranker(BatchCost(0.001, 0.020), 4)
     assert math.isinf(ranker.at(ranker.ceiling_rps).p99_s)
 
@@ -49,8 +49,8 @@ def test_beyond_the_ceiling_there_is_no_end():
 @given(
     per_item_s=st.floats(1e-6, 1e-2), fixed_s=st.floats(1e-4, 0.1), size=st.integers(1, 128), goal_s=st.floats(1e-3, 2)
 )
-def test_the_rate_keeps_what_it_promises(per_item_s, fixed_s, size, goal_s):
-    """The rate for a latency keeps that latency and the headroom; it is 0 only where a lone request is too slow."""
+def test_the_rate_keeps_the_latency_goal(per_item_s, fixed_s, size, goal_s):
+    """The rate for a latency goal keeps goal and headroom; it is 0 only if a single request exceeds the goal."""
     ranker = Ranker(BatchCost(per_item_s, fixed_s), size)
     rps = ranker.rate_within(goal_s)
     assert rps <= HEADROOM * ranker.ceiling_rps
@@ -59,8 +59,8 @@ def test_the_rate_keeps_what_it_promises(per_item_s, fixed_s, size, goal_s):
         assert ranker.at(rps).p99_s <= goal_s
 
 
-def test_more_time_allows_more_requests():
-    """A laxer goal never means a lower rate."""
+def test_a_looser_goal_allows_a_higher_rate():
+    """A looser latency goal never lowers the rate."""
     ranker = Ranker(BatchCost(0.0005, 0.050), 32)
     rates = [ranker.rate_within(goal_s) for goal_s in (0.06, 0.1, 0.12, 0.15, 0.3)]
     assert rates == sorted(rates)

@@ -1,4 +1,4 @@
-"""From a sweep with known costs to a plan whose figures can be worked out by hand."""
+"""Plans from a sweep whose costs are known, so that every figure can be calculated by hand."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ from tools.plan.observations import FEATURES, RANKER, RECOMMEND, Configured, Rec
 from tools.plan.ranker import HEADROOM, Ranker
 from tools.plan.recommending import EventLoop, Goal, UnreachableError, fit, predict_ceiling, recommend
 
-# The tutorial's costs: 10 ms for features, 50 ms for a batch, and a little CPU for everything.
+# The tutorial's costs: 10 ms for features, 50 ms for a batch, and some CPU time for each part.
 COST = BatchCost(0.0002, 0.050)
 CPU_S = {RECOMMEND: 0.0004, FEATURES: 0.0002, RANKER: 0.0003, "platform": 0.0004, "callers": 0.0001}
 
@@ -42,30 +42,30 @@ def sweep(*, configured: Configured | None = None, **more) -> Sweep:
     return Sweep(steps, configured or Configured(max_batch_size=8, max_scale=scale, cpus=2))
 
 
-def test_the_costs_are_found():
-    """The fit gives back the costs that the steps were made of."""
+def test_the_costs_are_recovered():
+    """The fit returns the costs that the steps were calculated from."""
     fits = fit(sweep())
     assert fits.batch.per_item_s == pytest.approx(COST.per_item_s, rel=1e-3)
     assert fits.batch.fixed_s == pytest.approx(COST.fixed_s, rel=1e-3)
     assert isinstance(fits.scalability, Scalability)
 
 
-def test_the_present_ceiling_is_that_of_full_batches():
-    """One ranker with batches of 8 in 51.6 ms gives 155 a second; five give five times that, short of the CPUs."""
+def test_full_batches_set_the_present_ceiling():
+    """One ranker with batches of 8 in 51.6 ms serves 155 requests per second, and five serve five times as many."""
     seen = sweep()
     alone = predict_ceiling(seen, fit(seen), ready={RECOMMEND: 1, FEATURES: 1, RANKER: 1})
     assert alone == pytest.approx(8 / 0.0516, rel=1e-3)
     assert predict_ceiling(seen, fit(seen)) == pytest.approx(5 * 8 / 0.0516, rel=1e-3)
 
 
-def test_the_machine_bounds_everything():
-    """Two CPUs and 1.4 ms of them for a recommendation are 1429 a second, however many instances there are."""
+def test_the_cpus_limit_the_ceiling():
+    """Two CPUs at 1.4 ms of CPU time per recommendation allow 1,429 per second, however many instances there are."""
     seen = sweep(configured=Configured(max_batch_size=256, max_scale={RANKER: 50, RECOMMEND: 50, FEATURES: 50}, cpus=2))
     assert predict_ceiling(seen, fit(seen)) == pytest.approx(2 / 0.0014)
 
 
-def test_a_plan_serves_its_goal():
-    """Enough instances, each within its headroom; one more than that at most, and one less at least is no loss."""
+def test_a_plan_meets_its_goal():
+    """The plan meets its rate with each instance within its headroom, with at most one instance to spare."""
     plan = recommend(sweep(), Goal(rps=900, p99_s=0.2))
     for each in plan.components.values():
         assert (each.max_scale - 1) * each.instance_rps >= 900
@@ -77,8 +77,8 @@ def test_a_plan_serves_its_goal():
     assert plan.ceiling_rps == min(each.ceiling_rps * each.max_scale for each in plan.components.values()) >= 900
 
 
-def test_the_target_is_little_s_law():
-    """At the planned rate an instance has target requests in flight, each standing for two users."""
+def test_the_target_follows_littles_law():
+    """The target is the number of requests in flight at the planned rate, divided by two users per request."""
     plan = recommend(sweep(), Goal(rps=900, p99_s=0.2))
     ranker = plan.components[RANKER]
     cost = Ranker(plan.fits.batch, int(ranker.environment["MAX_BATCH_SIZE"]))
@@ -87,8 +87,8 @@ def test_the_target_is_little_s_law():
     assert ranker.target == int(in_flight / 2)
 
 
-def test_a_tight_goal_means_small_batches():
-    """Two full batches fit into the time there is: a stricter goal never allows larger ones."""
+def test_a_strict_goal_means_small_batches():
+    """Two full batches take less time than the goal, so a stricter goal never allows larger batches."""
     sizes = []
     for p99_s in (0.14, 0.15, 0.2):
         plan = recommend(sweep(), Goal(rps=500, p99_s=p99_s))
@@ -98,8 +98,8 @@ def test_a_tight_goal_means_small_batches():
     assert sizes == sorted(sizes)
 
 
-def test_settings_do_not_contradict_each_other():
-    """The queue holds a batch, waiting is shorter than the budget, and coalescing leaves the autoscaler enough to see."""
+def test_settings_are_consistent():
+    """The queue holds a batch, waiting is shorter than the timeout, and coalescing keeps the load visible."""
     plan = recommend(sweep(), Goal(rps=3000, p99_s=0.2))
     ranker, front, features = (plan.components[name] for name in (RANKER, RECOMMEND, FEATURES))
     assert int(ranker.environment["MAX_QUEUE_SIZE"]) >= int(ranker.environment["MAX_BATCH_SIZE"])
@@ -109,21 +109,21 @@ def test_settings_do_not_contradict_each_other():
     assert front.environment["RANKING_COALESCE_IN_FLIGHT"] == "0"
 
 
-def test_what_cannot_be_kept_is_refused():
-    """A goal below what a lone request takes has no plan, and the reason has figures."""
+def test_an_unreachable_goal_is_refused():
+    """A goal below the time of a single request raises an error that names both figures."""
     with pytest.raises(UnreachableError, match="50 ms for a batch of one"):
         recommend(sweep(), Goal(rps=10, p99_s=0.05))
 
 
-def test_a_machine_that_is_too_small_is_told():
-    """A goal beyond this machine's CPUs gets its plan, and a note that it wants others."""
+def test_a_goal_beyond_this_machine_is_noted():
+    """A plan for a goal that exceeds this machine's CPUs notes that it needs other machines."""
     plan = recommend(sweep(), Goal(rps=5000, p99_s=0.2))
     assert any("wants other machines" in note for note in plan.notes)
     assert not any("wants other machines" in note for note in recommend(sweep(), Goal(rps=100, p99_s=0.2)).notes)
 
 
-def test_without_a_look_at_cpus_nothing_beyond_the_measured_is_promised():
-    """Elsewhere CPU cannot be seen: the front is planned for what it reached, the ranker for its batches."""
+def test_a_plan_without_cpu_figures_promises_only_measured_rates():
+    """Without CPU figures the front is planned for the rate it reached and the ranker for its batches."""
     seen = sweep(configured=Configured(), cpu_s={})
     reached = max(each.rps for each in seen.steps)
     plan = recommend(seen, Goal(rps=100, p99_s=0.2))
@@ -132,8 +132,8 @@ def test_without_a_look_at_cpus_nothing_beyond_the_measured_is_promised():
     assert any("not on this machine" in note for note in plan.notes)
 
 
-def test_steps_are_shared_out_over_the_rankers_there_were():
-    """Sixteen callers of four rankers are four callers of one."""
+def test_the_load_of_a_step_is_divided_by_its_rankers():
+    """Sixteen callers of four rankers count as four callers of one ranker."""
     seen = Sweep([step(4), step(16, ready=4)], Configured())
     (_, alone), (callers, each) = seen.per_ranker()
     assert callers == 4
@@ -141,16 +141,16 @@ def test_steps_are_shared_out_over_the_rankers_there_were():
     assert alone > 0
 
 
-def test_one_batch_size_is_admitted():
-    """Where only lone requests were seen the plan says so, and that errors were seen too."""
+def test_a_plan_notes_a_single_batch_size():
+    """The plan notes that only batches of one were measured, and that answers failed."""
     seen = Sweep([dataclasses.replace(step(1, batch=1), errors=3)], Configured(cpus=2))
     notes = recommend(seen, Goal(rps=5, p99_s=1.0)).notes
     assert any("one size" in note for note in notes)
     assert any("3 answers" in note for note in notes)
 
 
-def test_a_plan_is_shown_with_what_to_type():
-    """The plan has a row for each Service with the present setting beside it, the curves, and commands to set it up."""
+def test_a_plan_is_shown_with_its_commands():
+    """The plan shows each Service with its present setting, the fitted curves, and the commands to apply it."""
     seen = sweep(configured=Configured(max_batch_size=8, max_scale={RANKER: 5}, target={RANKER: 3.0}, cpus=2))
     plan = recommend(seen, Goal(rps=900, p99_s=0.2))
     console = Console(file=io.StringIO(), width=140)
@@ -168,8 +168,8 @@ def test_a_plan_is_shown_with_what_to_type():
 
 @settings(max_examples=15, deadline=None)
 @given(rps=st.floats(1, 20_000), p99_s=st.floats(0.15, 3))
-def test_every_goal_that_can_be_kept_has_a_sound_plan(rps, p99_s):
-    """Whatever the goal, the plan keeps it, its settings are positive, and it can be written down as JSON."""
+def test_every_reachable_goal_has_a_valid_plan(rps, p99_s):
+    """The plan for any reachable goal meets the goal, has positive settings and can be written as JSON."""
     seen = sweep()
     plan = recommend(seen, Goal(rps, p99_s))
     assert plan.p99_s <= p99_s * 1.001

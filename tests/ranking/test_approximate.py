@@ -10,7 +10,7 @@ ITEMS = 6000
 
 
 def clustered(rng, count):
-    """Vectors around a hundred centres, as tastes are."""
+    """Return vectors around a hundred centres, like real tastes."""
     centres = np.random.default_rng(9).standard_normal((100, 16))
     return (centres[rng.integers(0, 100, count)] + 0.3 * rng.standard_normal((count, 16))).astype(np.float32)
 
@@ -25,8 +25,8 @@ def users():
     return clustered(np.random.default_rng(1), 40)
 
 
-def test_all_groups_scanned_is_exact(table, users):
-    """With as many probes as groups nothing is missed: ids and scores are the exact kernel's."""
+def test_scanning_every_group_is_exact(table, users):
+    """With as many probes as groups, the ids and scores are those of the exact kernel."""
     rng = np.random.default_rng(2)
     exclude = RowLists.of([rng.integers(0, ITEMS, rng.integers(0, 500)) for _ in users])
     unavailable = rng.integers(0, ITEMS, 300)
@@ -38,14 +38,14 @@ def test_all_groups_scanned_is_exact(table, users):
 
 
 def test_recall_rises_with_the_probes(table, users):
-    """The measured recall is a share, rises with what is scanned, and ends at 1."""
+    """The measured recall is positive, rises with the number of groups scanned, and reaches 1."""
     recalls = [ApproximateIndex(table, probes=probes).measure_recall(users) for probes in (1, 8, ITEMS)]
     assert 0 < recalls[0] < recalls[1] <= recalls[2] == 1.0
     assert recalls[1] > 0.8
 
 
-def test_what_is_found_is_scored_exactly(table, users):
-    """Whatever comes back has its exact score and place, and nothing excluded is among it."""
+def test_found_items_have_exact_scores(table, users):
+    """Every item found has its exact score and order, and none is excluded."""
     exclude = RowLists.of([np.arange(0, ITEMS, 3)] * len(users))
     got = ApproximateIndex(table, probes=4).search(users, limit=20, exclude=exclude)
     exact = score_candidates(users, table, limit=ITEMS, exclude=exclude)
@@ -57,8 +57,8 @@ def test_what_is_found_is_scored_exactly(table, users):
         assert (np.diff(got.scores[user, :kept]) <= 0).all()
 
 
-def test_a_user_alone_gets_the_same_bits(table, users):
-    """Which neighbours are in the batch, and how much they exclude, changes nothing."""
+def test_a_single_user_gets_the_same_bits(table, users):
+    """The other users of a batch and their exclusions do not change a user's result."""
     rng = np.random.default_rng(3)
     lists = [rng.integers(0, ITEMS, size) for size in rng.integers(0, 800, len(users))]
     index = ApproximateIndex(table, probes=5)

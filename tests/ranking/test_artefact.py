@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_what_was_written_is_read(folder):
-    """Arrays, items and facts come back as they went in."""
+def test_a_written_artefact_can_be_read(folder):
+    """Arrays, items and metadata are read as they were written."""
     artefact = read_artefact(folder)
     assert artefact.items == ITEMS_IN
     for name, array in ARRAYS_IN.items():
@@ -46,8 +46,8 @@ def test_what_was_written_is_read(folder):
     assert artefact.manifest.metrics == {"x": 0.5}
 
 
-def test_the_version_is_the_content(folder, tmp_path):
-    """Equal content has an equal version wherever and whenever it is written; other content another one."""
+def test_the_version_is_derived_from_the_content(folder, tmp_path):
+    """Equal content has the same version wherever it is written, and other content has another version."""
     again = write_artefact(
         tmp_path / "again", name="m", arrays=dict(reversed(ARRAYS_IN.items())), items=ITEMS_IN, training={}, metrics={}
     )
@@ -94,22 +94,22 @@ def flip(file: str, place: int) -> Callable[[Path], None]:
         (edit(lambda m: m.update(sha256={})), "SHA-256"),
     ],
 )
-def test_anything_else_is_refused(folder, damage, reason):
-    """Missing, damaged, exchanged, of another schema: one sentence says which."""
+def test_an_invalid_artefact_is_refused(folder, damage, reason):
+    """A missing, damaged or replaced file, or another schema, is refused with one sentence that names it."""
     damage(folder)
     with pytest.raises(ArtefactError, match=reason):
         read_artefact(folder)
 
 
-def test_a_file_is_no_folder(tmp_path):
-    """A path to something else is refused like a missing one."""
+def test_a_file_is_not_an_artefact(tmp_path):
+    """A path to a file is refused like a missing folder."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError, match="no model at .*file;"):
         read_artefact(tmp_path / "file")
 
 
 def test_numbers_must_be_finite(tmp_path):
-    """A model that learnt NaN is refused, whoever vouches for it."""
+    """A model with NaN in an array is refused, although its hashes are right."""
     write_artefact(
         tmp_path, name="m", arrays={"a": np.array([1, np.nan], np.float32)}, items=[], training={}, metrics={}
     )
@@ -117,8 +117,8 @@ def test_numbers_must_be_finite(tmp_path):
         read_artefact(tmp_path)
 
 
-def test_what_only_claims_to_be_arrays_is_refused(folder):
-    """A file with the right hash and the wrong content is refused, and nothing in it is run."""
+def test_a_file_that_is_not_arrays_is_refused(folder):
+    """A file with the right hash and other content is refused, and its content is not executed."""
     content = b"cos\nsystem\n(S'true'\ntR."
 
     def vouch(manifest: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ def histories(rng, sizes):
 
 
 def normal_equations(fold, rows, prior):
-    """The textbook form: D unknowns, weights on the left and on the right, around the faded prior."""
+    """Solve the textbook form: D unknowns, weights on both sides, around the faded prior."""
     start = prior * (fold.prior_strength / (fold.prior_strength + rows.size) if rows.size else 1.0)
     chosen = fold.items[rows].astype(np.float64)
     weights = 0.5 ** (np.arange(rows.size) / fold.half_life) if fold.half_life else np.ones(rows.size)
@@ -32,8 +32,8 @@ def normal_equations(fold, rows, prior):
 
 @pytest.mark.parametrize("half_life", [0.0, 20.0])
 @pytest.mark.parametrize("dims", [8, 64, 128, 192])
-def test_solves_the_normal_equations(dims, half_life):
-    """Both forms, on either side of n = D, agree with the textbook's."""
+def test_the_solution_satisfies_the_normal_equations(dims, half_life):
+    """Both forms of the solution, for n below and above D, agree with the textbook."""
     rng = np.random.default_rng(dims)
     fold = model(dims, half_life=half_life)
     history = histories(rng, SIZES)
@@ -46,8 +46,8 @@ def test_solves_the_normal_equations(dims, half_life):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), dims=st.sampled_from([8, 33, 64, 128]), half_life=st.sampled_from([0.0, 7.0]))
-def test_a_user_alone_gets_the_same_bits(seed, dims, half_life):
-    """Batch size, position, neighbours and memory alignment leave a user's bits alone."""
+def test_a_single_user_gets_the_same_bits(seed, dims, half_life):
+    """Batch size, position, neighbours and memory alignment do not change a user's result by a bit."""
     rng = np.random.default_rng(seed)
     fold = model(dims, half_life=half_life)
     sizes = rng.choice(SIZES, rng.integers(1, 33))
@@ -61,14 +61,14 @@ def test_a_user_alone_gets_the_same_bits(seed, dims, half_life):
     assert len(ballast) == 20
 
 
-def test_no_history_gives_the_prior():
-    """Without a history a user stands where the features put everybody like them."""
+def test_a_user_without_history_gets_the_prior():
+    """A user without a history has the vector that the features predict."""
     prior = np.linspace(-1, 1, 16)
     assert np.array_equal(model(16).users(histories(np.random.default_rng(0), [0]), priors=prior[None])[0], prior)
 
 
 def test_the_prior_fades_with_the_history():
-    """The longer the history, the closer two users of unlike features come to each other."""
+    """Two users with different features and the same history become more similar as the history grows."""
     rng = np.random.default_rng(1)
     fold = model(16, strength=1.0)
     far = np.stack([np.full(16, 0.5), np.full(16, -0.5)])
@@ -81,8 +81,8 @@ def test_the_prior_fades_with_the_history():
     assert gaps[-1] < 0.05 * gaps[0]
 
 
-def test_a_new_interaction_pulls_towards_its_item():
-    """Adding an item to the history raises its own score."""
+def test_a_new_interaction_raises_the_score_of_its_item():
+    """An item that is added to the history scores higher than before."""
     fold = model(32)
     rows = np.random.default_rng(5).permutation(ITEMS)[:21]
     before, after = fold.users(RowLists.of([rows[1:], rows]), priors=np.zeros((2, 32)))
@@ -98,7 +98,7 @@ def test_a_new_interaction_pulls_towards_its_item():
         (RowLists.of([np.array([-1])]), np.zeros((1, 8))),
     ],
 )
-def test_refuses_what_does_not_fit(history, priors):
-    """Priors of other dimensions, other batches, and unknown rows raise."""
+def test_inputs_that_do_not_fit_are_refused(history, priors):
+    """Priors of another dimension or batch size, and unknown rows, raise ShapeMismatchError."""
     with pytest.raises(ShapeMismatchError):
         model(8).users(history, priors=priors)

@@ -25,8 +25,8 @@ def model(artefact):
     return RankingModel(artefact)
 
 
-def test_a_batch_answers_what_its_queries_would(model):
-    """Strangers, newcomers with an age, users with histories of any length: each as alone."""
+def test_a_batch_equals_single_queries(model):
+    """Users with and without features and with histories of any length get the same answer as alone."""
     rng = np.random.default_rng(0)
     queries = [
         Query(
@@ -40,8 +40,8 @@ def test_a_batch_answers_what_its_queries_would(model):
     assert model.rank(queries) == [model.rank([query])[0] for query in queries]
 
 
-def test_history_exclusions_and_the_unavailable_stay_out(model):
-    """Nothing closed to a user is returned, known to the model or not; what opens again comes back."""
+def test_excluded_and_unavailable_items_are_not_returned(model):
+    """Items of the history, excluded items and unavailable items are not returned, until they are available again."""
     history, exclude, gone = ["item_1", "item_2"], ["item_3", "no such item"], ["item_4", "no such item either"]
     for features, had in [(ADULT, history), (NOBODY, history), (NOBODY, [])]:
         query = Query(features, had, top_k=ITEMS, exclude=exclude)
@@ -54,8 +54,8 @@ def test_history_exclusions_and_the_unavailable_stay_out(model):
         assert set(model.rank([query])[0].item_ids) == before
 
 
-def test_a_stranger_gets_the_popular_list(model, artefact):
-    """With no history and no age, the answer is the items by falling popularity."""
+def test_an_unknown_user_gets_the_popular_list(model, artefact):
+    """A user without history and age gets the items by decreasing popularity."""
     popularity = artefact.arrays["item_popularity"]
     ranking = model.rank([Query(NOBODY, [], top_k=10)])[0]
     assert ranking.item_ids == [f"item_{row}" for row in np.lexsort((np.arange(ITEMS), -popularity))[:10]]
@@ -63,7 +63,9 @@ def test_a_stranger_gets_the_popular_list(model, artefact):
 
 
 def test_a_new_interaction_changes_the_next_answer(model):
-    """An item that joins the history leaves the list and draws others towards it, without training."""
+    """
+    An item added to the history is not recommended again, and the other items change their order without training.
+    """
     before = model.rank([Query(ADULT, ["item_7"], top_k=20)])[0]
     after = model.rank([Query(ADULT, [before.item_ids[0], "item_7"], top_k=20)])[0]
     assert before.item_ids[0] not in after.item_ids
@@ -72,7 +74,7 @@ def test_a_new_interaction_changes_the_next_answer(model):
 
 @pytest.mark.parametrize("name", ["item_factors", "fold_in", "prior_weights", "prior_knots_1"])
 def test_a_missing_array_is_named(artefact, name):
-    """An artefact without one of the arrays is refused, and the refusal says which."""
+    """An artefact without one of its arrays is refused with the array's name."""
     arrays = {key: array for key, array in artefact.arrays.items() if key != name}
     with pytest.raises(ArtefactError, match=name):
         RankingModel(Artefact(artefact.manifest, arrays, artefact.items))
@@ -80,14 +82,14 @@ def test_a_missing_array_is_named(artefact, name):
 
 @pytest.mark.parametrize("name", ["item_factors", "item_popularity", "fold_in_diagonal", "prior_base"])
 def test_arrays_that_do_not_fit_are_refused(artefact, name):
-    """An array of another shape is found at the start, not by a user."""
+    """An array of the wrong shape is refused when the model loads, not at a request."""
     arrays = {**artefact.arrays, name: artefact.arrays[name][:-1]}
     with pytest.raises(ArtefactError, match="do not fit"):
         RankingModel(Artefact(artefact.manifest, arrays, artefact.items))
 
 
-def test_an_index_that_finds_everything_changes_nothing(artefact, model):
-    """With all groups looked at, an approximate index answers as the whole catalogue does."""
+def test_an_index_with_every_probe_equals_the_exact_model(artefact, model):
+    """With every group scanned, an approximate index gives the same answers as the exact model."""
     approximate = RankingModel(artefact, probes=ITEMS)
     queries = [Query(ADULT, [f"item_{row}"], top_k=20) for row in range(0, 200, 7)]
     for each in (model, approximate):
@@ -96,8 +98,8 @@ def test_an_index_that_finds_everything_changes_nothing(artefact, model):
     assert approximate.measure_recall() == model.measure_recall() == 1.0
 
 
-def test_an_index_that_misses_too_much_does_not_start(artefact, tmp_path):
-    """Recall is measured at loading and held against the least that is wanted."""
+def test_an_index_with_low_recall_is_refused(artefact, tmp_path):
+    """The recall is measured when the model loads and compared with the required minimum."""
     write_artefact(tmp_path / "model", name="m", arrays=artefact.arrays, items=artefact.items, training={}, metrics={})
     with ThreadPoolExecutor(1) as pool:
         assert load_model(tmp_path / "model", workers=1, pool=pool, probes=1).recall < 1
@@ -105,7 +107,7 @@ def test_an_index_that_misses_too_much_does_not_start(artefact, tmp_path):
             load_model(tmp_path / "model", workers=1, pool=pool, probes=1, min_recall=0.999)
 
 
-def test_items_need_rows(artefact):
-    """As many items as rows, or the artefact is refused."""
+def test_every_item_needs_a_row(artefact):
+    """An artefact with more items than rows is refused."""
     with pytest.raises(ArtefactError, match="items"):
         RankingModel(Artefact(artefact.manifest, artefact.arrays, [*artefact.items, Item("one too many")]))

@@ -16,14 +16,14 @@ KINDS = ("normal", "whole", "mostly zero", "near ties", "cancelling", "rising", 
 
 
 def make(kind, rng, users, items, dims):
-    """Vectors of a *kind* that is hard for some shortcut."""
+    """Return vectors of a *kind* that is difficult for one of the shortcuts."""
     table = rng.standard_normal((items, dims), dtype=np.float32)
     batch = rng.standard_normal((users, dims), dtype=np.float32)
     if kind == "whole":  # many equal scores
         return np.round(batch), np.round(table * 0.6)
     if kind == "mostly zero":
         table[rng.random(items) < 0.9] = 0
-    if kind == "near ties":  # apart by less than the error of a float32 product
+    if kind == "near ties":  # differences below the error of a float32 product
         table = (table[:1] * (1 + rng.integers(-4, 5, (items, 1)) * 2.0**-22)).astype(np.float32)
     if kind == "cancelling" and dims > 1:  # scores far smaller than their error bound
         table[:, 0] = 1e5
@@ -41,7 +41,7 @@ def lists(rng, users, items, most):
 
 
 def full_sort(users, table, *, limit, exclude=None, unavailable=None):
-    """The definition: exact sums, rounded once, sorted stably."""
+    """Score by definition: exact sums, rounded once, sorted stably."""
     grid = round_to_grid(users, grid_bits(users.shape[1]))
     sums = np.einsum("ud,id->ui", grid, table.vectors.astype(np.float64))
     scores = sums.astype(np.float32) + np.float32(0)
@@ -70,7 +70,7 @@ def pool():
 
 @pytest.fixture(params=["small blocks", "as shipped"])
 def blocks(request, monkeypatch):
-    """Small blocks make many bounds, tightenings and worker shares out of few items."""
+    """Run with the shipped block sizes, and with small ones that create many blocks and worker shares."""
     if request.param == "small blocks":
         monkeypatch.setattr(screening, "_BLOCK_SCORES", 2048)
         monkeypatch.setattr(screening, "_LEAST_ROOM", 16)
@@ -88,10 +88,10 @@ def blocks(request, monkeypatch):
     dense=st.booleans(),
     workers=st.integers(1, 3),
 )
-def test_equals_a_full_sort(  # noqa: PLR0917, hypothesis fills them by name
+def test_the_result_equals_a_full_sort(  # noqa: PLR0917, hypothesis fills them by name
     blocks, pool, seed, kind, users, items, dims, limit, dense, workers
 ):
-    """Ids, order, scores and counts are those of a full stable sort, whatever the data and the lists."""
+    """Ids, order, scores and counts are those of a full stable sort for any data and lists."""
     rng = np.random.default_rng(seed)
     batch, vectors = make(kind, rng, users, items, dims)
     table = ItemTable.of(vectors, dense_items=10**9 if dense else 0)
@@ -105,8 +105,8 @@ def test_equals_a_full_sort(  # noqa: PLR0917, hypothesis fills them by name
 
 @pytest.mark.parametrize("dims", [8, 16, 33, 64, 65, 96, 128, 192, 256])
 @pytest.mark.parametrize("items", [100, 1000, 1023, 4096, 4097, 17632])
-def test_a_user_alone_gets_the_same_bits(items, dims):
-    """Every batch size from 1 to 32, every position: the same ids and scores as alone."""
+def test_a_single_user_gets_the_same_bits(items, dims):
+    """A user has the same ids and scores alone and at any position of any batch of 1 to 32."""
     rng = np.random.default_rng(items * dims)
     users = rng.standard_normal((32, dims), dtype=np.float32)
     table = ItemTable.of(rng.standard_normal((items, dims), dtype=np.float32))
@@ -126,8 +126,8 @@ def test_a_user_alone_gets_the_same_bits(items, dims):
 
 
 @pytest.mark.parametrize("items", [1000, 20_001])
-def test_threads_do_not_change_bits(items, pool):
-    """BLAS threads, workers, and the float64 or the screened path: one answer."""
+def test_threads_do_not_change_the_bits(items, pool):
+    """The result does not depend on BLAS threads, workers, or the choice between the float64 and the screened path."""
     rng = np.random.default_rng(7)
     users = rng.standard_normal((32, 64), dtype=np.float32)
     vectors = rng.standard_normal((items, 64), dtype=np.float32)
@@ -142,8 +142,8 @@ def test_threads_do_not_change_bits(items, pool):
 
 
 @pytest.mark.parametrize("dense", [0, 10**9])
-def test_all_excluded(dense):
-    """A user with nothing left gets no items; a neighbour is not affected."""
+def test_a_user_with_every_item_excluded_gets_none(dense):
+    """A user with no items left gets none; the other users of the batch are not affected."""
     rng = np.random.default_rng(1)
     table = ItemTable.of(rng.standard_normal((300, 8), dtype=np.float32), dense_items=dense)
     users = rng.standard_normal((2, 8), dtype=np.float32)
@@ -157,15 +157,15 @@ def test_all_excluded(dense):
 
 
 @pytest.mark.parametrize("dense", [0, 10**9])
-def test_equal_scores_come_in_row_order(dense):
-    """Items that nothing tells apart are ranked by row, also across blocks and workers."""
+def test_equal_scores_are_ranked_by_row(dense):
+    """Items with equal scores are ranked by row, also across blocks and workers."""
     table = ItemTable.of(np.ones((70_000, 4), np.float32), dense_items=dense)
     got = score_candidates(np.ones((3, 4), np.float32), table, limit=50)
     assert np.array_equal(got.ids, np.tile(np.arange(50), (3, 1)))
 
 
-def test_arguments_are_left_alone():
-    """Nothing passed in is written to."""
+def test_arguments_are_not_changed():
+    """The function writes to none of its arguments."""
     rng = np.random.default_rng(3)
     users = rng.standard_normal((4, 8), dtype=np.float32)
     table = ItemTable.of(rng.standard_normal((6000, 8), dtype=np.float32))
@@ -192,8 +192,8 @@ def test_arguments_are_left_alone():
         ({"unavailable": np.array([-1])}, ShapeMismatchError),
     ],
 )
-def test_refuses_what_it_cannot_answer(items, change, error):
-    """Bad input raises before anything is scored, the same on both paths."""
+def test_invalid_input_is_refused(items, change, error):
+    """Invalid input raises before anything is scored, in the same way on both paths."""
     table = ItemTable.of(np.ones((items, 8), np.float32))
     arguments = {"users": np.ones((1, 8), np.float32), "limit": 5} | change
     with pytest.raises(error):
@@ -201,8 +201,8 @@ def test_refuses_what_it_cannot_answer(items, change, error):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scratch_stays_within_32_mib(kind, pool):
-    """Also where ties make every item a candidate, and with long histories."""
+def test_scratch_memory_stays_within_32_mib(kind, pool):
+    """The limit also holds when ties make every item a candidate, and with long histories."""
     rng = np.random.default_rng(4)
     users, vectors = make(kind, rng, 32, 150_000, 64)
     table = ItemTable.of(vectors)

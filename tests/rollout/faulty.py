@@ -1,4 +1,4 @@
-"""rank_items with a fault: every twentieth request fails. What a rollout has to notice; started by test_rollouts.py."""
+"""rank_items with a fault that a rollout must notice: every twentieth request fails. Started by test_rollouts.py."""
 
 import itertools
 import sys

@@ -1,4 +1,4 @@
-"""Sending requests, and what counts as an answer."""
+"""Requests to a function, and the judgement of its answers."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from tools.rollout.comparing import Trial
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as its attributes say, and remembers what it was told."""
+    """Answer as the attributes say, and record the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
-        # Without announcing it, as a server does that is done with an idle connection.
+        # The header is not sent, as by a server that closes an idle connection.
         self.close_connection = self.server.closes
 
     def log_message(self, *_: object) -> None:
@@ -61,13 +61,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
-    """Makes doors, and closes them at the end."""
+    """Return a function that opens doors, and close them at the end."""
     with ExitStack() as stack:
         yield lambda *words, **more: stack.enter_context(closing(Door(*words, **more)))
 
 
-def test_a_good_answer(server, door):
-    """Its ranking, who gave it, how long it took; connections are kept."""
+def test_a_valid_answer_is_read(server, door):
+    """The answer holds the ranking, the revision and the latency, and the connection is reused."""
     opened = door(server.url)
     answer = opened.ask(b"{}")
     assert (answer.fault, answer.ranking, answer.revision) == (None, ("a",), "rank-items-00002")
@@ -85,43 +85,43 @@ def test_a_good_answer(server, door):
         (200, b'{"recommendations": [], "degraded": ["no features"]}', "a degraded answer"),
     ],
 )
-def test_what_is_no_good_answer(server, door, status, body, fault):
-    """Other statuses, other bodies, and answers that say themselves that they are makeshift."""
+def test_an_invalid_answer_is_a_fault(server, door, status, body, fault):
+    """Error statuses, unreadable bodies and answers marked as degraded are faults."""
     server.status, server.body = status, body
     answer = door(server.url).ask(b"{}")
     assert (answer.fault, answer.revision) == (fault, "rank-items-00002")
 
 
-def test_nobody_there(free_port):
-    """A refused connection is a fault of the answer, not of the rollout."""
+def test_a_refused_connection_is_a_fault(free_port):
+    """A refused connection is a fault of the answer, but an error when features are fetched."""
     assert Door(f"http://127.0.0.1:{free_port}").ask(b"{}").fault == "no answer (ConnectionRefusedError)"
     with pytest.raises(ConnectionRefusedError):
         Door(f"http://127.0.0.1:{free_port}").fetch({})
 
 
-def test_a_connection_closed_while_idle_is_nobody_s_fault(server, door):
-    """It is opened again, once."""
+def test_a_connection_closed_while_idle_is_reopened(server, door):
+    """The door opens the connection again, once."""
     server.closes, opened = True, door(server.url)
     assert [opened.ask(b"{}").fault for _ in range(3)] == [None] * 3
     assert server.connections == 3
 
 
-def test_names_inside_a_cluster_are_asked_for_at_its_gateway(server, door):
-    """The connection goes to the gateway, the name into Host, the token along."""
+def test_cluster_names_are_requested_from_the_gateway(server, door):
+    """The door connects to the gateway and sends the cluster name in Host, together with the token."""
     opened = door("http://candidate-rank-items.recsys.svc.cluster.local", gateway=server.url, token="secret")
     assert opened.ask(b"1").fault is None
     assert server.told == [("candidate-rank-items.recsys.svc.cluster.local", "Bearer secret", b"1")]
 
 
-def test_names_below_localhost_are_this_machine(server, door):
-    """As localkn writes tags, whatever the resolver knows."""
+def test_localhost_names_mean_this_machine(server, door):
+    """The door connects to 127.0.0.1 for names below localhost, as localkn writes them, without a resolver."""
     opened = door(f"http://candidate-front.default.localhost:{server.server_port}")
     assert opened.ask(b"1").fault is None
     assert server.told[0][0] == f"candidate-front.default.localhost:{server.server_port}"
 
 
-def test_trials_alternate_and_end_when_told(server, door):
-    """Each request goes to all three doors; who comes first alternates; the end can come early."""
+def test_trials_alternate_and_can_stop_early(server, door):
+    """Each request goes to all three doors in alternating order, and the stop condition ends the trials early."""
     doors = Doors(door(server.url), door(server.url), door(server.url))
     trials = run_trials(doors, [b"1", b"2"], requests=4, least_s=0.0, callers=2, stop=lambda _: False)
     assert len(trials) == 4
@@ -131,8 +131,8 @@ def test_trials_alternate_and_end_when_told(server, door):
     assert len(early) == 2
 
 
-def test_requests_are_made_for_users(server, door):
-    """Each function gets what it understands; the ranker's are made of real features."""
+def test_requests_are_built_for_users(server, door):
+    """Each function gets the request that it understands; those for rank_items contain real features."""
     server.body = json.dumps({"user_id": "u", "features": {"f": 1}, "history": ["a"]}).encode()
     features = door(server.url)
     bodies = {
@@ -149,8 +149,8 @@ def test_requests_are_made_for_users(server, door):
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (200, b"<html>")])
-def test_features_have_to_be_there(server, door, status, body):
-    """Without them nothing was begun yet, so it is an error."""
+def test_missing_features_are_an_error(server, door, status, body):
+    """A features function that fails is an error, because the rollout has not started yet."""
     server.status, server.body = status, body
     with pytest.raises(OSError, match="answer"):
         door(server.url).fetch({})

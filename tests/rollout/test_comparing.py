@@ -1,4 +1,4 @@
-"""What answers amount to."""
+"""The comparison of two revisions' answers."""
 
 import itertools
 
@@ -16,30 +16,30 @@ def trial(current: Answer = GOOD, candidate: Answer = GOOD, live: Answer = GOOD)
     return Trial(current=current, candidate=candidate, live=live)
 
 
-def test_figures():
-    """Faults have no part in the times; p99 is an answer's own time."""
+def test_figures_exclude_faults_from_the_times():
+    """Faults count as requests but not in the times, and p99 is one of the measured times."""
     answers = [Answer(float(ms)) for ms in range(1, 201)] + [Answer(9999.0, fault="status 500")]
     found = figures(answers)
     assert (found.requests, found.faults, found.p50_ms, found.p99_ms) == (201, 1, 100.5, 198.0)
     assert found.error_rate == pytest.approx(1 / 201)
 
 
-def test_nothing_is_no_fault():
-    """A step in which no live request reached the candidate says nothing against it."""
+def test_no_requests_are_no_fault():
+    """A step in which no live request reached the candidate has an error rate of 0."""
     assert figures([]).error_rate == 0
     assert figures([Answer(1.0, fault="status 500")]).p99_ms == 0
 
 
 @given(rankings)
-def test_the_same_ranking_agrees_and_the_reverse_does_not(one):
-    """The ends of both scales."""
+def test_a_ranking_agrees_with_itself_and_not_with_its_reverse(one):
+    """Equal rankings have the highest overlap and correlation, and reversed ones the lowest correlation."""
     assert (overlap(one, one), correlation(one, one)) == (1.0, 1.0)
     assert correlation(one, one[::-1]) == -1.0
 
 
 @given(rankings, rankings)
-def test_correlation_is_kendall_s(one, other):
-    """Pair by pair, over what both rank, in whichever order they are given."""
+def test_correlation_is_kendalls(one, other):
+    """The correlation counts the agreeing pairs of the shared items and is symmetric."""
     shared = {*one} & {*other}
     agreeing = [
         1 if (one.index(a) < one.index(b)) == (other.index(a) < other.index(b)) else -1
@@ -49,8 +49,8 @@ def test_correlation_is_kendall_s(one, other):
     assert correlation(one, other) == correlation(other, one) == expected
 
 
-def test_live_answers_are_told_apart_by_their_receipts():
-    """What the candidate answered is its own; who failed without a name is taken for it while it has traffic."""
+def test_live_answers_are_assigned_by_their_receipts():
+    """A live answer belongs to the revision it names; a nameless fault counts against a candidate with traffic."""
     mine, nameless = Answer(30.0, revision="r-2"), Answer(5.0, fault="status 503")
     trials = [trial(), trial(live=mine), trial(live=nameless)]
     found = compare(trials, share=5, candidate="r-2")
@@ -60,15 +60,15 @@ def test_live_answers_are_told_apart_by_their_receipts():
     assert compare(trials, share=0, candidate="r-2").live.requests == 1
 
 
-def test_faults_are_counted_wherever_they_show():
-    """By name or live, whichever are more."""
+def test_faults_are_counted_from_the_worse_source():
+    """The count is the larger one of the shadow faults and the live faults."""
     bad, mine = Answer(1.0, fault="status 500"), Answer(1.0, fault="status 500", revision="r-2")
     trials = [trial(candidate=bad), trial(live=mine), trial(live=mine), trial(current=bad)]
     assert count_faults(trials, share=5, candidate="r-2") == 2
 
 
-def test_agreement_is_averaged_over_users():
-    """Each trial counts once; one the candidate did not answer has no ranking to hold against the present one's."""
+def test_agreement_is_averaged_over_trials():
+    """Each trial counts once; a trial without both rankings is left out."""
     other = Answer(1.0, ranking=("b", "a", "x"))
     found = compare([trial(), trial(candidate=other)], share=0, candidate="r-2")
     assert found.overlap == pytest.approx((1 + 2 / 3) / 2)
@@ -87,6 +87,6 @@ def test_agreement_is_averaged_over_users():
         ([], None),
     ],
 )
-def test_each_function_s_answer_ranks_something(body, ids):
-    """Items, recommendations, or the history from the newest on."""
+def test_every_functions_answer_has_a_ranking(body, ids):
+    """The ranking is the items, the recommendations, or the history from the newest item."""
     assert ranking(body) == ids

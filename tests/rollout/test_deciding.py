@@ -1,4 +1,4 @@
-"""What a rollout does next."""
+"""The next action of a rollout."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ NONE = Figures(0, 0, 0.0, 0.0, 0.0)
 LIMITS = Limits(max_error_rate=0.01, max_p99_ms=100.0, max_slowdown=1.5, min_overlap=0.8, min_correlation=0.5)
 
 
-def seen(share: int, **changes: object) -> Comparison:
+def comparison(share: int, **changes: object) -> Comparison:
     found = Comparison(share, FINE, FINE, FINE if share else NONE, FINE, overlap=0.9, correlation=0.7, fault=None)
     return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -21,10 +21,10 @@ def failing(faults: int) -> Figures:
     return replace(FINE, faults=faults, error_rate=faults / FINE.requests)
 
 
-def test_a_good_candidate_takes_every_step():
-    """From requests nobody waits for to all of them, and is then the present revision."""
+def test_a_good_candidate_passes_every_step():
+    """The candidate goes from shadow requests to all traffic and is then promoted."""
     rollout = Rollout([5, 25, 100], LIMITS)
-    actions = [rollout.begin()] + [rollout.after(seen(share)) for share in (0, 5, 25, 100)]
+    actions = [rollout.begin()] + [rollout.after(comparison(share)) for share in (0, 5, 25, 100)]
     assert actions == [Shift(0), Shift(5), Shift(25), Shift(100), Promote()]
     assert [each.share for each in rollout.seen] == [0, 5, 25, 100]
 
@@ -43,50 +43,50 @@ def test_a_good_candidate_takes_every_step():
         ({"correlation": 0.2}, "rank correlation is 0.200 (limit 0.5)"),
     ],
 )
-def test_a_broken_limit_ends_it_at_that_step(share, changes, reason):
-    """Whichever limit and whenever: the next action is the way back, and it says why."""
+def test_a_broken_limit_rolls_back_at_that_step(share, changes, reason):
+    """Any broken limit at any step causes a rollback that names the reason."""
     rollout = Rollout([5, 25, 100], LIMITS)
     for before in (each for each in (0, 5, 25, 100) if each < share):
-        assert isinstance(rollout.after(seen(before)), Shift)
-    action = rollout.after(seen(share, **changes))
+        assert isinstance(rollout.after(comparison(before)), Shift)
+    action = rollout.after(comparison(share, **changes))
     assert isinstance(action, RollBack)
     (found,) = action.reasons
     assert found.startswith(reason)
 
 
-def test_at_the_limit_is_within_it():
-    """Limits are what may be reached."""
+def test_a_figure_at_the_limit_is_accepted():
+    """A figure equal to its limit does not break it."""
     within = {"candidate": replace(failing(2), p50_ms=15.0, p99_ms=100.0), "overlap": 0.8, "correlation": 0.5}
-    assert Rollout([100], LIMITS).after(seen(0, **within)) == Shift(100)
+    assert Rollout([100], LIMITS).after(comparison(0, **within)) == Shift(100)
 
 
-def test_what_was_not_asked_for_is_not_held_against_it():
-    """A new model may rank as it likes where nobody gave a limit."""
+def test_figures_without_a_limit_are_ignored():
+    """Without limits, a new model may rank differently and take longer."""
     different = {"overlap": 0.0, "correlation": -1.0, "candidate": replace(FINE, p99_ms=9000.0)}
-    assert Rollout([100], Limits()).after(seen(0, **different)) == Shift(100)
+    assert Rollout([100], Limits()).after(comparison(0, **different)) == Shift(100)
 
 
-def test_load_that_moves_to_the_candidate_is_no_slowness():
-    """With all the traffic it is compared with what the present revision took while it had all of it."""
+def test_load_that_moves_to_the_candidate_is_not_slowness():
+    """A candidate with all the traffic is compared with the present revision's time when it had all the traffic."""
     rollout, busy = Rollout([100], LIMITS), replace(FINE, p50_ms=20.0)
-    rollout.after(seen(0, current=busy))
-    assert rollout.after(seen(100, candidate=busy)) == Promote()
+    rollout.after(comparison(0, current=busy))
+    assert rollout.after(comparison(100, candidate=busy)) == Promote()
 
 
-def test_a_difference_nobody_notices_is_none():
-    """Two milliseconds instead of one are twice as long, and not slower."""
+def test_a_small_difference_is_not_slowness():
+    """A median of 2.5 ms instead of 1 ms breaks no limit, although it is more than twice as long."""
     quick = {"current": replace(FINE, p50_ms=1.0), "candidate": replace(FINE, p50_ms=2.5)}
-    assert Rollout([100], LIMITS).after(seen(0, **quick)) == Shift(100)
+    assert Rollout([100], LIMITS).after(comparison(0, **quick)) == Shift(100)
 
 
-def test_a_step_can_be_lost_before_it_is_over():
-    """As soon as no outcome of the rest could keep the limit."""
+def test_a_step_can_fail_before_it_ends():
+    """A step is hopeless as soon as the remaining requests cannot bring it within the limit."""
     rollout = Rollout([100], LIMITS)
     assert [rollout.hopeless(faults, planned=200) for faults in (0, 2, 3)] == [False, False, True]
 
 
 @pytest.mark.parametrize("steps", [[], [5, 5, 100], [25, 5, 100], [0, 100], [5, 25]])
-def test_steps_rise_to_all(steps):
-    """Anything else is refused before something is touched."""
+def test_steps_must_rise_to_100(steps):
+    """Steps in any other order are refused before anything changes."""
     with pytest.raises(ValueError, match="steps must rise"):
         Rollout(steps, LIMITS)

@@ -1,4 +1,4 @@
-"""Whole rollouts with real processes: the three functions behind localkn's ingress, updated by `./run.sh rollout`."""
+"""Complete rollouts with real processes: three functions behind localkn's ingress, updated by `./run.sh rollout`."""
 
 import json
 import os
@@ -28,20 +28,20 @@ from tools.rollout.asking import Door
 pytestmark = [needs_envoy, pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 SERVICE = "rank-items"
-# Loose enough for a busy machine: what is to be noticed is 5 %, threefold, or another ranking.
+# Loose enough for a busy machine: the faults are 5 % errors, a threefold latency and another ranking.
 WATCH = ["--steps", "5,25,100", "--max-error-rate", "0.1%", "--max-p99-ms", "5000", "--max-slowdown", "2",
          "--min-overlap", "0.5", "--step-duration", "1", "--requests", "40"]  # fmt: skip
 
 
 @dataclass
 class Pipeline:
-    """The pipeline of this module, up."""
+    """The running pipeline that the tests of this module share."""
 
     running: Running
     folder: Path
 
     def rollout(self, *flags: str) -> tuple[int, dict[str, Any], str]:
-        """Roll out; return exit status, the report for programs, and what was said."""
+        """Run a rollout and return its exit status, its report and its output."""
         done = subprocess.run(self.command(*flags), cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode in {0, 1}, done.stderr
         path = Path(done.stdout.rpartition("report: ")[2].strip())
@@ -55,7 +55,7 @@ class Pipeline:
         return [sys.executable, "-m", "tools.rollout", SERVICE, *place, *WATCH, *flags]
 
     def serving(self) -> dict[str, int]:
-        """Which revisions have traffic."""
+        """Return the revisions that have traffic, with their shares."""
         revisions = self.running.status(SERVICE)["revisions"]
         assert not any(each["tags"] for each in revisions)
         return {each["name"]: each["traffic_percent"] for each in revisions if each["traffic_percent"]}
@@ -69,7 +69,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Demo data, a ranker that takes 30 ms a batch, and an image with a fault beside the real ones."""
+    """Start the pipeline with demo data, a ranker that takes 30 ms per batch, and an additional faulty image."""
     folder = tmp_path_factory.mktemp("state")
     assert train_demo(["--state-dir", str(folder)]) == 0
     state = StateDirectory(folder)
@@ -82,7 +82,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     }
     (folder / "commands.yaml").write_text(yaml.safe_dump(commands))
     running = Running(folder)
-    # Where `./run.sh` has it.
+    # Use the folder that `./run.sh` uses.
     running.state = type(running.state)(folder / "platform")
     running.manifests, running.commands = ROOT / "knative/overlays/local", folder / "commands.yaml"
     settings = {
@@ -102,7 +102,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 @contextmanager
 def load(port: int, callers: int = 3) -> Iterator[list[str]]:
-    """People who ask for recommendations all the while; yields what went wrong for them."""
+    """Request recommendations continuously and yield the list of faults."""
     ended, faults, asked = threading.Event(), list[str](), list[int]()
 
     def ask(number: int) -> None:
@@ -126,7 +126,7 @@ def load(port: int, callers: int = 3) -> Iterator[list[str]]:
 
 
 def test_a_good_candidate_takes_over_under_load(pipeline):
-    """In every step, with nobody noticing; the next update finds a Service that follows its latest revision."""
+    """The candidate takes every step without a failed request, and the Service then follows its latest revision."""
     (before,) = pipeline.serving()
     with load(pipeline.running.port) as faults:
         status, report, said = pipeline.rollout("--env", "MAX_QUEUE_SIZE=300")
@@ -137,7 +137,7 @@ def test_a_good_candidate_takes_over_under_load(pipeline):
     assert report["seen"][-1]["live"]["requests"] >= 40
     assert report["current"] == before
     assert pipeline.serving() == {report["candidate"]: 100}
-    # What localkn was told, kn would understand.
+    # The real kn accepts the commands that localkn received.
     assert [parse(command).verb for command in report["commands"]] == ["service update"] * 5
     (spec,) = [s for s in json.loads(pipeline.running.kn("service", "list", "-o", "json").stdout)["items"]
                if s["metadata"]["name"] == SERVICE]  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_good_candidate_takes_over_under_load(pipeline):
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model trained on what other people did: its users like what nobody here does."""
+    """Train a model on mirrored histories, so that it ranks very differently."""
     folder, demo = tmp_path_factory.mktemp("model"), make_demo(seed=8)
     mirrored = [
         replace(
@@ -169,7 +169,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["5 % errors", "three times slower", "ranks differently", "never ready"],
 )
 def test_a_bad_candidate_is_rolled_back_within_one_step(pipeline, other_model, flags, reason):
-    """Whatever is bad about it, it has had no traffic, the one before has all of it, and the report says why."""
+    """A bad candidate gets no traffic, the earlier revision keeps all of it, and the report names the reason."""
     before = pipeline.targets()
     status, report, said = pipeline.rollout(*(flag.format(other_model=other_model) for flag in flags))
     assert (status, report["promoted"]) == (1, False), said
@@ -178,7 +178,7 @@ def test_a_bad_candidate_is_rolled_back_within_one_step(pipeline, other_model, f
     assert pipeline.targets() == before
     assert list(pipeline.serving().values()) == [100]
     assert report["candidate"] not in pipeline.serving()
-    # What serves is also what is described: the next update does not begin where this one failed.
+    # The template is restored too, so the next update does not start from the failed one.
     service = json.loads(pipeline.running.kn("service", "describe", SERVICE, "-o", "json").stdout)
     (container,) = service["spec"]["template"]["spec"]["containers"]
     settings = {each["name"]: each["value"] for each in container["env"]}
@@ -189,7 +189,7 @@ def test_a_bad_candidate_is_rolled_back_within_one_step(pipeline, other_model, f
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda s: s.name)
 def test_an_interrupted_rollout_leaves_the_traffic_as_it_was(pipeline, ending):
     """
-    Ctrl-C (to all processes of the terminal, several times), a stop, a closed terminal: restored, with a report.
+    A rollout that is interrupted, stopped or loses its terminal restores the Service and writes a report.
 
     After SIGKILL the next rollout restores the Service before it begins.
     """
@@ -221,7 +221,7 @@ def test_an_interrupted_rollout_leaves_the_traffic_as_it_was(pipeline, ending):
 
 
 def test_divided_traffic_is_refused(pipeline):
-    """Who serves now has to be known; nothing was begun."""
+    """A rollout refuses a Service whose traffic is divided and changes nothing."""
     pipeline.running.kn("service", "update", SERVICE, "--env", "MAX_QUEUE_SIZE=320")
     names = [each["name"] for each in pipeline.running.status(SERVICE)["revisions"]]
     split = ["--traffic", f"{names[0]}=40", "--traffic", f"{names[-1]}=60"]

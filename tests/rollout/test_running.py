@@ -1,4 +1,4 @@
-"""Carrying a rollout out, against a Service that is a recording."""
+"""A rollout against a Service in memory."""
 
 import copy
 import itertools
@@ -22,11 +22,11 @@ OLD, NEW = "rank-items-00001", "rank-items-00002"
 
 class Recorded(Kn):
     """
-    A Service in memory that is routed as soon as it is told; a template that changes makes a revision at once.
+    A Service in memory that applies every command immediately; a changed template makes a new revision.
 
     Attributes:
-        refuses: A word of a command that is refused.
-        shares: The candidate's share after each update.
+        refuses: The Service refuses a command that contains this word.
+        shares: The candidate's share of the traffic after each update.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -70,8 +70,8 @@ class Recorded(Kn):
         return self.body["spec"].get("traffic") or [dict(target) for target in edits.LATEST]
 
 
-class Told(Door):
-    """Answers what it is told to, depending on how much traffic the candidate has."""
+class ScriptedDoor(Door):
+    """Return answers that depend on the candidate's share of the traffic."""
 
     def __init__(self, url: str, kn: Recorded, answer: Callable[[str, int], Answer]) -> None:
         super().__init__(url)
@@ -96,7 +96,7 @@ def roll_out(kn: Recorded, answer: Callable[[str, int], Answer] = good) -> tuple
         "rank-items",
         kn,
         kn.journal,
-        lambda url: Told(url, kn, answer),
+        lambda url: ScriptedDoor(url, kn, answer),
         [b"1"],
         Pace(requests=8, least_s=0.0),
         said.append,
@@ -104,8 +104,8 @@ def roll_out(kn: Recorded, answer: Callable[[str, int], Answer] = good) -> tuple
     return conductor.run(Rollout([5, 25, 100], Limits(min_overlap=0.9)), ["--image", "rank-items:v2"]), said
 
 
-def test_a_good_candidate_goes_up_the_steps(kn):
-    """No traffic when it is made, then the steps; at the end the Service follows its latest revision without tags."""
+def test_a_good_candidate_is_promoted(kn):
+    """The candidate starts without traffic and takes every step; then the Service follows its latest revision."""
     outcome, said = roll_out(kn)
     assert (outcome.promoted, outcome.current, outcome.candidate) == (True, OLD, NEW)
     assert kn.shares == [0, 0, 5, 25, 100, 100]
@@ -115,8 +115,8 @@ def test_a_good_candidate_goes_up_the_steps(kn):
 
 
 @pytest.mark.parametrize("step", [0, 5, 25, 100])
-def test_one_that_fails_at_a_step_goes_no_further(kn, step):
-    """The template is the former one again, and the traffic follows the latest revision as before, whichever step it is."""
+def test_a_failing_candidate_is_rolled_back(kn, step):
+    """At whichever step it fails, the template is restored and the traffic follows the latest revision as before."""
 
     def failing(url: str, share: int) -> Answer:
         bad = url == "http://candidate" and share == step
@@ -133,8 +133,8 @@ def test_one_that_fails_at_a_step_goes_no_further(kn, step):
     assert said[-1].startswith(f"rolling back to {OLD}")
 
 
-def test_live_requests_that_fail_nameless_count_against_it(kn):
-    """What everybody sees while it has traffic, and only then."""
+def test_live_failures_without_a_revision_count_against_the_candidate(kn):
+    """A live failure that names no revision counts while the candidate has traffic."""
 
     def failing(url: str, share: int) -> Answer:
         return Answer(1.0, fault="no answer") if url == "http://live" and share else good(url, share)
@@ -144,8 +144,8 @@ def test_live_requests_that_fail_nameless_count_against_it(kn):
     assert outcome.seen[-1].share == 5
 
 
-def test_somebody_else_s_update_ends_it(kn):
-    """The tag leads to another revision then, whose figures nobody has seen."""
+def test_an_update_by_another_user_ends_the_rollout(kn):
+    """The rollout rolls back when the tag leads to a revision that it has not measured."""
 
     def meddling(url: str, share: int) -> Answer:
         if kn.latest == 2 and not share:
@@ -158,8 +158,8 @@ def test_somebody_else_s_update_ends_it(kn):
     assert traffic(kn.body) == {OLD: 100}
 
 
-def test_a_candidate_that_cannot_be_made_changes_nothing(kn):
-    """kn says why."""
+def test_a_candidate_that_cannot_be_created_changes_nothing(kn):
+    """The outcome names kn's reason, and the traffic stays as it was."""
     kn.refuses = "--image"
     outcome, _ = roll_out(kn)
     assert outcome.reasons == ["--image is refused"]
@@ -167,8 +167,8 @@ def test_a_candidate_that_cannot_be_made_changes_nothing(kn):
     assert outcome.candidate is None
 
 
-def test_a_way_back_that_is_barred_is_said(kn):
-    """With what to do by hand."""
+def test_a_failed_rollback_is_reported(kn):
+    """The outcome names the command that the operator has to run by hand."""
 
     def failing(url: str, share: int) -> Answer:
         kn.refuses = "--no-wait"
@@ -179,16 +179,16 @@ def test_a_way_back_that_is_barred_is_said(kn):
     assert "rolling back failed" in said[-1]
 
 
-def test_what_an_earlier_rollout_left_is_tidied(kn):
-    """Its tags would be in the way."""
+def test_leftover_tags_are_removed(kn):
+    """A rollout removes the tags of an earlier one, which would be in its way."""
     kn.body["spec"]["traffic"] = [{"latestRevision": True, "percent": 100, "tag": "candidate"}]
     kn._route()
     outcome, _ = roll_out(kn)
     assert outcome.promoted
 
 
-def test_an_update_that_changes_nothing_is_no_rollout(kn):
-    """There is nothing to compare."""
+def test_an_update_without_a_change_is_not_a_rollout(kn):
+    """An update that makes no new revision leaves nothing to compare."""
     kn.body["spec"]["template"]["spec"]["containers"][0]["image"] = "rank-items:v2"
     outcome, _ = roll_out(kn)
     assert outcome.reasons == ["the flags change nothing, so no new revision was made"]

@@ -1,4 +1,4 @@
-"""Changing a template back."""
+"""Commands that restore an earlier template."""
 
 import copy
 from typing import Any
@@ -33,16 +33,16 @@ SERVICE: dict[str, Any] = {
 }
 
 
-def test_nothing_is_undone_by_nothing():
-    """kn's own notes are no change."""
+def test_an_unchanged_template_needs_no_commands():
+    """kn's own annotations do not count as a change."""
     after = copy.deepcopy(SERVICE)
     after["spec"]["template"]["metadata"]["annotations"]["client.knative.dev/updateTimestamp"] = "2"
     assert undo(SERVICE, after) == []
 
 
 @pytest.mark.parametrize("missing", ["env", "resources", None])
-def test_what_was_changed_is_changed_back(missing):
-    """Image, variables, annotations, resources and limit: set to what they were, or dropped where they were not."""
+def test_changes_are_reverted(missing):
+    """Image, variables, annotations, resources and concurrency limit get their earlier values, or are removed."""
     before = copy.deepcopy(SERVICE)
     before["spec"]["template"]["spec"]["containers"][0].pop(missing, None)
     after = copy.deepcopy(before)

@@ -1,4 +1,4 @@
-"""One suite for every feature store: what holds for one holds for all."""
+"""One suite that every feature store passes."""
 
 import asyncio
 import random
@@ -47,11 +47,11 @@ BRACED = UserRecord("a}b{c:%7d*?[x]", "55+", history=[HistoryItem("}", 0.5, 1)])
 Opener = Callable[..., FeatureStore]
 
 
-def seen(*records: UserRecord | None) -> list[KnownUser | None]:
+def as_read(*records: UserRecord | None) -> list[KnownUser | None]:
     return [record.known(history=10) if record else None for record in records]
 
 
-async def everything(store: FeatureStore) -> list[UserRecord]:
+async def scan_all(store: FeatureStore) -> list[UserRecord]:
     return [record async for record in store.scan()]
 
 
@@ -75,13 +75,13 @@ def make_opener(kind: str, request: pytest.FixtureRequest, folder: Path) -> Open
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens an empty store of one kind."""
+    """Return a function that opens an empty store of one kind."""
     return make_opener(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
 def shared_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the same store as often as wanted, as several instances do."""
+    """Return a function that opens the same store repeatedly, as several instances do."""
     return make_opener(request.param, request, tmp_path)
 
 
@@ -93,31 +93,31 @@ async def store(opener: Opener) -> AsyncIterator[FeatureStore]:
     await opened.aclose()
 
 
-async def test_what_was_stored_is_read(store):
-    """A record comes back as it went in, history newest first, ties by item id."""
-    assert await store.read(["ann"], history=10) == seen(ANN)
+async def test_a_stored_record_can_be_read(store):
+    """A read returns the record as stored, with the history newest first and ties by item id."""
+    assert await store.read(["ann"], history=10) == as_read(ANN)
 
 
-async def test_many_are_read_in_the_order_asked(store):
-    """Unknown users are None, repeated ones are repeated."""
-    assert await store.read(["bob", "nobody", "ann", "bob"], history=10) == seen(BOB, None, ANN, BOB)
+async def test_users_are_read_in_the_order_requested(store):
+    """The result has None for an unknown user, and repeats a repeated user."""
+    assert await store.read(["bob", "nobody", "ann", "bob"], history=10) == as_read(BOB, None, ANN, BOB)
 
 
-async def test_ids_are_data(store):
-    """Quotes, other scripts, patterns and SQL in ids mean nothing to a store."""
-    assert await store.read([ODD.user_id, "ann"], history=10) == seen(ODD, ANN)
+async def test_ids_have_no_special_meaning(store):
+    """A store does not interpret quotes, other scripts, patterns or SQL in ids."""
+    assert await store.read([ODD.user_id, "ann"], history=10) == as_read(ODD, ANN)
     await store.replace([ODD, BRACED], population=NOBODY)
-    assert await store.read([BRACED.user_id, ODD.user_id, "ann"], history=10) == seen(BRACED, ODD, None)
-    assert await everything(store) == [BRACED, ODD]
+    assert await store.read([BRACED.user_id, ODD.user_id, "ann"], history=10) == as_read(BRACED, ODD, None)
+    assert await scan_all(store) == [BRACED, ODD]
 
 
-async def test_nobody_is_asked_for(store):
-    """Reading no users gives no records."""
+async def test_reading_no_users_returns_nothing(store):
+    """A read of no users returns an empty list."""
     assert await store.read([], history=10) == []
 
 
-async def test_history_is_cut_to_the_newest(store):
-    """The limit keeps the newest items and leaves the counters alone."""
+async def test_the_history_is_limited_to_the_newest_items(store):
+    """The limit keeps the newest items and does not change the counters."""
     (ann,) = await store.read(["ann"], history=2)
     assert ann.recent == ["c", "a"]
     assert ann.views == 3
@@ -125,21 +125,21 @@ async def test_history_is_cut_to_the_newest(store):
     assert (ann.recent, ann.views) == ([], 3)
 
 
-async def test_population_is_kept(store):
-    """The defaults for unknown users are what the last replacement said."""
+async def test_population_defaults_are_stored(store):
+    """The defaults for unknown users are those of the last replacement."""
     assert await store.population() == POPULATION
 
 
-async def test_replacing_replaces_everything(store):
-    """After a replacement nothing of before is left."""
+async def test_a_replacement_replaces_everything(store):
+    """After a replacement nothing of the earlier content is left."""
     assert await store.replace([BOB], population=NOBODY) == 1
-    assert await store.read(["ann", "bob"], history=10) == seen(None, BOB)
+    assert await store.read(["ann", "bob"], history=10) == as_read(None, BOB)
     assert await store.population() == NOBODY
 
 
 @pytest.mark.parametrize("use", ["read", "apply", "population"])
 async def test_a_store_in_use_can_be_replaced(store, use):
-    """Whatever is asked meanwhile: afterwards the whole new content is there."""
+    """A store that is used during a replacement holds the complete new content afterwards."""
     records = [UserRecord(f"user_{number:04}", "55+", history=[HistoryItem("a", 1.0, 1)]) for number in range(1000)]
     asks: dict[str, Callable[[], Awaitable[object]]] = {
         "read": lambda: store.read(["user_0001"], history=1),
@@ -151,12 +151,12 @@ async def test_a_store_in_use_can_be_replaced(store, use):
         await asks[use]()
         await asyncio.sleep(0.001)
     assert await replacing == 1000
-    assert [record for record in await everything(store) if record.user_id != "somebody_else"] == records
+    assert [record for record in await scan_all(store) if record.user_id != "somebody_else"] == records
     assert await store.population() == POPULATION
 
 
-async def test_a_failing_replacement_changes_nothing(store):
-    """When the source of records fails half-way, the content stays as it was."""
+async def test_a_failed_replacement_changes_nothing(store):
+    """When the source of records fails half-way, the earlier content stays."""
 
     def broken() -> Iterator[UserRecord]:
         yield BOB
@@ -164,17 +164,17 @@ async def test_a_failing_replacement_changes_nothing(store):
 
     with pytest.raises(ConnectionError):
         await store.replace(broken(), population=NOBODY)
-    assert await store.read(["ann", "bob"], history=10) == seen(ANN, BOB)
+    assert await store.read(["ann", "bob"], history=10) == as_read(ANN, BOB)
     assert await store.population() == POPULATION
 
 
 @pytest.mark.parametrize(("counter", "value"), [("views", 2**53 + 1), ("session_ms", 2**63 - 1), ("sessions", -1)])
-async def test_counters_that_cannot_be_added_to_are_not_taken(store, counter, value):
-    """A replacement with such a user is refused and changes nothing; at the bound events still count."""
+async def test_counters_out_of_range_are_refused(store, counter, value):
+    """A replacement with a counter out of range changes nothing; at the upper bound events are still counted."""
     nobody = UserRecord("zoe", "55+")
     with pytest.raises(StoreFormatError, match=counter):
         await store.replace([BOB, msgspec.structs.replace(nobody, **{counter: value})], population=NOBODY)
-    assert await everything(store) == [ANN, BOB, ODD]
+    assert await scan_all(store) == [ANN, BOB, ODD]
     await store.replace([msgspec.structs.replace(nobody, **{counter: 2**53})], population=NOBODY)
     ended = interaction(1, kind="session_end", item_id=None, duration_ms=5)
     assert await store.apply([interaction(2), ended]) == [True, True]
@@ -183,34 +183,34 @@ async def test_counters_that_cannot_be_added_to_are_not_taken(store, counter, va
     assert {name: getattr(zoe, name) for name in counted} == {**counted, counter: 2**53 + counted[counter]}
 
 
-async def test_scanning_yields_everything_by_user_id(store):
-    """A scan gives every record with its whole history, in the order of ids."""
-    assert await everything(store) == [ANN, BOB, ODD]
+async def test_a_scan_returns_every_record_by_user_id(store):
+    """A scan returns every record with its whole history, ordered by user id."""
+    assert await scan_all(store) == [ANN, BOB, ODD]
 
 
 async def test_closing_twice_is_allowed(store):
-    """A store that is closed can be closed again."""
+    """A store that is already closed can be closed again."""
     await store.aclose()
     await store.aclose()
 
 
 async def test_a_closed_store_is_unavailable(store):
-    """Whatever is asked of it, and it does not open again."""
+    """Every call of a closed store fails, and the store does not reopen."""
     await store.aclose()
     asks: list[Callable[[], Awaitable[object]]] = [
         lambda: store.read(["ann"], history=5),
         lambda: store.apply([interaction(1)]),
         store.population,
         lambda: store.replace([BOB], population=NOBODY),
-        lambda: everything(store),
+        lambda: scan_all(store),
     ]
     for ask in asks:
         with pytest.raises(StoreUnavailableError):
             await ask()
 
 
-async def test_a_store_may_be_closed_under_its_calls(opener):
-    """What is under way comes to its end or is unavailable."""
+async def test_a_store_can_be_closed_during_calls(opener):
+    """A call in flight either completes or finds the store unavailable."""
     store = opener()
     await store.replace([BOB], population=NOBODY)
     asks = [store.read(["bob"], history=5), store.population(), *(store.apply([interaction(n)]) for n in range(3))]
@@ -218,7 +218,7 @@ async def test_a_store_may_be_closed_under_its_calls(opener):
     await asyncio.sleep(0)
     await store.aclose()
     read, population, *applied = await asyncio.gather(*calls, return_exceptions=True)
-    assert read == seen(BOB) or isinstance(read, StoreUnavailableError)
+    assert read == as_read(BOB) or isinstance(read, StoreUnavailableError)
     assert population == NOBODY or isinstance(population, StoreUnavailableError)
     assert all(told == [True] or isinstance(told, StoreUnavailableError) for told in applied)
 
@@ -236,22 +236,22 @@ def interaction(number: int, **changes: object) -> Interaction:
     return Interaction(**fields)  # type: ignore[arg-type]
 
 
-async def test_imported_weights_take_exact_sums(store):
-    """A weight in steps of 1/1024, as imports have them, keeps every bit under whatever events add to it."""
+async def test_imported_weights_are_summed_exactly(store):
+    """Weights in steps of 1/1024, as imports have them, are added to without rounding."""
     imported = [HistoryItem(f"item_{n}", (n * 7919 + 1) / 1024, 1) for n in range(50)]
     await store.replace([UserRecord("zoe", "55+", history=imported)], population=POPULATION)
     events = [interaction(n, item_id=f"item_{n % 50}", kind=("view", "click", "purchase")[n % 3]) for n in range(500)]
     random.Random(0).shuffle(events)
     await store.apply(events)
     added = {n: sum((1, 2, 5)[event % 3] for event in range(500) if event % 50 == n) for n in range(50)}
-    (zoe,) = await everything(store)
+    (zoe,) = await scan_all(store)
     assert {item.item_id: item.weight for item in zoe.history} == {
         f"item_{n}": (n * 7919 + 1) / 1024 + added[n] for n in range(50)
     }
 
 
 async def test_interactions_are_counted(store):
-    """Each kind moves its counter; items are tied with the weight of what was done; the newest time stays."""
+    """Each kind of event increments its counter and adds its weight to the item; the newest time is kept."""
     applied = await store.apply(
         [
             interaction(1, item_id="x", time_us=100),
@@ -273,31 +273,31 @@ async def test_interactions_are_counted(store):
         as_of_us=400,
         history=[HistoryItem("x", 6.0, 300), HistoryItem("y", 2.0, 200)],
     )
-    assert await store.read(["zoe"], history=10) == seen(zoe)
-    assert zoe in await everything(store)
+    assert await store.read(["zoe"], history=10) == as_read(zoe)
+    assert zoe in await scan_all(store)
 
 
-async def test_interactions_add_to_what_was_imported(store):
-    """A user known before keeps profile and history."""
+async def test_interactions_add_to_imported_users(store):
+    """Events of an imported user keep the profile and the history."""
     await store.apply([interaction(1, user_id="ann", item_id="a", kind="click", time_us=1_800_000_000_000_000)])
-    ann = (await everything(store))[0]
+    ann = (await scan_all(store))[0]
     assert (ann.age_group, ann.clicks, ann.views) == ("25-34", 3, 3)
     assert ann.history[0] == HistoryItem("a", 4.0, 1_800_000_000_000_000)
     assert ann.as_of_us == 1_800_000_000_000_000
 
 
 async def test_a_repeated_event_changes_nothing(store):
-    """In one call or in several: (source, id) counts once; the same id of another source is another event."""
+    """The pair (source, id) counts once, in one call or several; the same id from another source is another event."""
     first = interaction(1)
     assert await store.apply([first, first]) == [True, False]
-    before = await everything(store)
+    before = await scan_all(store)
     assert await store.apply([first, interaction(1, kind="purchase")]) == [False, False]
-    assert await everything(store) == before
+    assert await scan_all(store) == before
     assert await store.apply([interaction(1, source="//app")]) == [True]
 
 
-async def test_repeats_are_known_for_the_window(opener):
-    """Days later a repeated event still changes nothing; after the window it is a new one."""
+async def test_repeated_events_are_recognized_within_the_window(opener):
+    """A repeated event changes nothing within the window and counts as a new event after it."""
     clock = Clock()
     store = opener(window_s=7 * 86_400.0, clock=clock)
     assert await store.apply([interaction(1)]) == [True]
@@ -308,8 +308,8 @@ async def test_repeats_are_known_for_the_window(opener):
     await store.aclose()
 
 
-async def test_order_and_grouping_do_not_matter(opener):
-    """Shuffled, repeated and split differently, the same events give the same state."""
+async def test_order_and_grouping_of_events_do_not_matter(opener):
+    """The same events, shuffled, repeated and split differently, give the same state."""
     draw = random.Random(5)
     events = [
         interaction(
@@ -329,30 +329,30 @@ async def test_order_and_grouping_do_not_matter(opener):
         shuffled = draw.sample(events * 2, 120)
         told = [await store.apply(shuffled[start : start + size]) for start in range(0, 120, size)]
         assert sum(map(sum, told)) == 60
-        states.append(await everything(store))
+        states.append(await scan_all(store))
         await store.aclose()
     assert states[0] == states[1] == states[2]
     assert len(states[0]) == 3
 
 
-async def test_long_histories_are_whole(store):
-    """Thousands of items are all kept; reading gives the newest, scanning all of them."""
+async def test_long_histories_are_complete(store):
+    """A store keeps thousands of items per user; a read returns the newest, and a scan all of them."""
     long = UserRecord("long", "unknown", history=[HistoryItem(f"i{n:05}", 0.5, 10**15 - n) for n in range(9000)])
     await store.replace([long], population=NOBODY)
-    assert await everything(store) == [long]
+    assert await scan_all(store) == [long]
     (read,) = await store.read(["long"], history=1000)
     assert read == long.known(history=1000)
 
 
-async def test_two_openers_see_each_other(shared_opener):
-    """What one instance counted, another one reads at once, and knows as counted."""
+async def test_two_stores_see_each_others_writes(shared_opener):
+    """An instance immediately reads the events that another one counted and recognizes repeats of them."""
     one, other = shared_opener(), shared_opener()
     assert await one.apply([interaction(1)]) == [True]
     (zoe,) = await other.read(["zoe"], history=10)
     assert zoe.views == 1
     assert await other.apply([interaction(1)]) == [False]
     await one.replace([BOB], population=POPULATION)
-    assert await other.read(["zoe", "bob"], history=10) == seen(None, BOB)
+    assert await other.read(["zoe", "bob"], history=10) == as_read(None, BOB)
     assert await other.population() == POPULATION
     assert await other.apply([interaction(9)]) == [True]
     (again,) = await one.read(["zoe"], history=10)
@@ -361,12 +361,12 @@ async def test_two_openers_see_each_other(shared_opener):
     await other.aclose()
 
 
-async def test_a_replacement_elsewhere_is_noticed_by_all_calls_at_once(shared_opener):
-    """Of the calls under way together none answers from the content before, or counts into it."""
+async def test_every_call_notices_a_replacement_by_another_instance(shared_opener):
+    """No simultaneous call reads or changes the content from before the replacement."""
     async with aclosing(shared_opener()) as one, aclosing(shared_opener()) as other:
         await other.read(["bob"], history=10)
         await one.replace([BOB], population=POPULATION)
-        assert await asyncio.gather(*(other.read(["bob"], history=10) for _ in range(3))) == [seen(BOB)] * 3
+        assert await asyncio.gather(*(other.read(["bob"], history=10) for _ in range(3))) == [as_read(BOB)] * 3
         await one.replace([BOB], population=POPULATION)
         assert await asyncio.gather(*(other.apply([interaction(number)]) for number in range(3))) == [[True]] * 3
         (zoe,) = await one.read(["zoe"], history=10)

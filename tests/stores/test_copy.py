@@ -16,8 +16,8 @@ pytestmark = pytest.mark.may_block
 POPULATION = Features(age_group="unknown", avg_session_duration=1.0, total_purchases=2, engagement_score=0.5)
 
 
-async def test_a_store_survives_the_way_there_and_back(tmp_path, redis_server: RedisServer):
-    """From SQLite to Redis and back every record, weight and time is what it was."""
+async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: RedisServer):
+    """A copy from SQLite to Redis and back preserves every record, weight and time."""
     redis_server.flush()
     records = make_demo().records[:200]
     first, second = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
@@ -31,8 +31,8 @@ async def test_a_store_survives_the_way_there_and_back(tmp_path, redis_server: R
         await opened.aclose()
 
 
-def test_copied_users_are_forgotten_when_told_so(redis_server: RedisServer, tmp_path):
-    """With a time to live for the target, whoever is copied and then does nothing is forgotten."""
+def test_copied_users_get_a_time_to_live(redis_server: RedisServer, tmp_path):
+    """With a time to live for the target, a copied user without further events expires."""
     redis_server.flush()
     url = f"sqlite:///{tmp_path}/one.db"
     asyncio.run(fill(url))
@@ -46,8 +46,8 @@ async def fill(url: str) -> None:
         await opened.replace([UserRecord("ann", "25-34")], population=POPULATION)
 
 
-def test_the_verb_tells_how_many(tmp_path, capsys):
-    """The command copies and counts; what cannot be opened is one sentence."""
+def test_the_command_reports_the_number_of_users(tmp_path, capsys):
+    """The command prints the number of copied users, and one sentence for a store that it cannot open."""
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
     asyncio.run(fill(one))
     assert store.main(["copy", "--from", one, "--to", two]) == 0

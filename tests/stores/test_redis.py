@@ -1,4 +1,4 @@
-"""What is particular to Redis: passwords, TLS, outages, restarts, memory."""
+"""Properties of the Redis store alone: passwords, TLS, outages, restarts, memory."""
 
 import signal
 import subprocess
@@ -34,8 +34,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield started
 
 
-async def test_an_outage_is_unavailable_and_over_when_it_is_over(server):
-    """While Redis is away calls fail at once; when it is back, scripts forgotten, the next call works."""
+async def test_calls_fail_during_an_outage_and_work_after_it(server):
+    """Calls fail immediately while Redis is down and work after its restart, although Redis has lost its scripts."""
     store = RedisStore(server.url)
     await store.replace([ANN], population=NOBODY)
     server.stop()
@@ -52,8 +52,8 @@ async def test_an_outage_is_unavailable_and_over_when_it_is_over(server):
     await store.aclose()
 
 
-async def test_a_hung_server_is_unavailable_in_time(server, monkeypatch):
-    """A server that accepts and does not answer costs the timeout, not the loop."""
+async def test_a_hung_server_is_unavailable_after_the_timeout(server, monkeypatch):
+    """A call to a server that does not answer fails after the timeout without blocking the loop."""
     monkeypatch.setattr("recsys.stores.redis.TIMEOUT_S", 0.05)
     store = RedisStore(server.url)
     await store.read(["ann"], history=5)
@@ -66,16 +66,16 @@ async def test_a_hung_server_is_unavailable_in_time(server, monkeypatch):
     await store.aclose()
 
 
-async def test_nobody_there(free_port):
-    """A store can be made before its server is up; calls say that it is not."""
+async def test_a_store_can_be_opened_before_its_server(free_port):
+    """A store opens without its server, and its calls fail until the server starts."""
     store = open_store(f"redis://127.0.0.1:{free_port}/0")
     with pytest.raises(StoreUnavailableError, match="ConnectionError"):
         await store.population()
     await store.aclose()
 
 
-async def test_a_password_is_wanted(tmp_path):
-    """With the password calls work; without it they fail, and no error repeats it."""
+async def test_a_password_is_required(tmp_path):
+    """Calls with the right password work; with a wrong one they fail, and the error does not repeat it."""
     with redis_running(tmp_path, "--requirepass", "s3cret") as server:
         for url, password in ((server.url, "s3cret"), (server.url.replace("//", "//:s3cret@"), None)):
             store = open_store(url, password=password)
@@ -88,8 +88,8 @@ async def test_a_password_is_wanted(tmp_path):
         await store.aclose()
 
 
-async def test_tls(tmp_path):
-    """rediss:// talks TLS and checks the certificate."""
+async def test_tls_checks_the_certificate(tmp_path):
+    """A rediss:// URL connects with TLS and checks the server's certificate."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -116,8 +116,8 @@ async def test_tls(tmp_path):
         process.kill()
 
 
-async def test_users_without_events_are_forgotten_when_told_so(server):
-    """With a time to live every key of a user has one; events renew it; without, none but the seen events'."""
+async def test_a_time_to_live_applies_to_every_key_of_a_user(server):
+    """With a time to live every key of a user expires, and events renew it; without one only the seen events expire."""
     store = RedisStore(server.url, ttl_s=1000, window_s=500)
     await store.apply([EVENT])
     with Redis(port=server.port) as client:
@@ -136,8 +136,8 @@ async def test_users_without_events_are_forgotten_when_told_so(server):
     await store.aclose()
 
 
-async def test_imported_users_are_forgotten_like_others(server):
-    """With a time to live whoever was imported has it too."""
+async def test_a_time_to_live_applies_to_imported_users(server):
+    """Imported users expire like all others."""
     store = RedisStore(server.url, ttl_s=1000)
     await store.replace([ANN], population=NOBODY)
     with Redis(port=server.port) as client:
@@ -145,8 +145,8 @@ async def test_imported_users_are_forgotten_like_others(server):
     await store.aclose()
 
 
-async def test_scripts_that_may_not_be_loaded(server):
-    """A user of Redis without the right to load scripts is told so, after one try."""
+async def test_a_forbidden_script_load_is_unavailable(server):
+    """A Redis user without the right to load scripts gets an error after one attempt."""
     with Redis(port=server.port) as client:
         client.acl_setuser(
             "poor", enabled=True, passwords=["+x"], keys=["*"], categories=["+@all"], commands=["-script"]
@@ -158,8 +158,8 @@ async def test_scripts_that_may_not_be_loaded(server):
     await store.aclose()
 
 
-async def test_an_event_that_fails_is_not_taken_for_counted(server):
-    """What Redis could not count is counted by the next delivery, once it can."""
+async def test_a_failed_event_is_not_marked_as_counted(server):
+    """An event that Redis could not count is counted by the next delivery."""
     ended = Interaction("//s", "2", "ann", "session_end", 5, duration_ms=1000)
     async with aclosing(RedisStore(server.url)) as store:
         await store.replace([ANN], population=NOBODY)
@@ -175,8 +175,8 @@ async def test_an_event_that_fails_is_not_taken_for_counted(server):
         assert (ann.views, ann.sessions, ann.session_ms) == (1, 1, 1000)
 
 
-async def test_a_user_takes_the_memory_it_is_said_to(server):
-    """Fifty items and twenty recent events take about what the documentation says."""
+async def test_the_memory_of_a_user_is_as_documented(server):
+    """A user with fifty items and their events takes about as much memory as the documentation says."""
     store = RedisStore(server.url)
     events = [Interaction("//s", str(n), "ann", "view", 10**15 + n, f"item_{n % 50}") for n in range(50)]
     await store.apply(events)
@@ -186,8 +186,8 @@ async def test_a_user_takes_the_memory_it_is_said_to(server):
     await store.aclose()
 
 
-async def test_a_replacement_leaves_nothing_behind(server):
-    """After replacements only the newest generation's keys are there, also after one that failed."""
+async def test_replacements_leave_no_old_keys(server):
+    """Only the keys of the newest generation remain, also after a failed replacement."""
     store = RedisStore(server.url)
 
     def broken() -> Iterator[UserRecord]:
@@ -201,7 +201,7 @@ async def test_a_replacement_leaves_nothing_behind(server):
     late = RedisStore(server.url)
     await late.read(["ann"], history=1)
     await store.replace([ANN], population=NOBODY)
-    # It goes to the generation that *late* knows before it goes to the one there is.
+    # The store *late* writes to the generation it knows before it notices the new one.
     await late.apply([EVENT])
     await store.replace([ANN], population=NOBODY)
     with Redis(port=server.port) as client:
@@ -212,7 +212,7 @@ async def test_a_replacement_leaves_nothing_behind(server):
 
 
 async def test_a_replacement_between_the_commands_of_a_call_is_noticed(server, monkeypatch):
-    """A call that begins before a replacement elsewhere and ends after it answers from the new content, and counts there."""
+    """A call during which another instance replaces the content reads and changes the new content."""
     async with aclosing(RedisStore(server.url)) as store, aclosing(RedisStore(server.url)) as other:
         ask, due = store._link.ask, [True, True]
 
@@ -232,8 +232,8 @@ async def test_a_replacement_between_the_commands_of_a_call_is_noticed(server, m
         assert ann.views == 1
 
 
-async def test_a_replacement_that_cannot_delete_what_was_before_is_one(server):
-    """The content is replaced by then; what is left behind goes with the next replacement."""
+async def test_a_replacement_that_cannot_delete_old_keys_succeeds(server):
+    """The new content is in place, and the next replacement deletes the old keys."""
     with Redis(port=server.port) as client:
         client.acl_setuser(
             "keeper", enabled=True, passwords=["+x"], keys=["*"], categories=["+@all"], commands=["-unlink"]

@@ -1,4 +1,4 @@
-"""One connection for all calls at once, against a server whose every byte the test decides."""
+"""One connection for all simultaneous calls, against a server whose every byte the test controls."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ PING = b"*1\r\n$4\r\nPING\r\n"
 
 
 class Server:
-    """Counts connections; *talks* say what happens on each of them, the last one on all further ones."""
+    """Count connections; the n-th of *talks* handles the n-th connection, and the last all later ones."""
 
     def __init__(self, *talks: Talk) -> None:
         self._talks = list(talks)
@@ -39,7 +39,7 @@ class Server:
 
     def link(self, timeout_s: float = 1.0) -> RedisLink:
         def make() -> Connection:
-            # RESP2 without a client name: nothing is said before the first command.
+            # With RESP2 and no client name, the first bytes sent are those of the first command.
             return Connection(host="127.0.0.1", port=self.port, socket_timeout=None, protocol=2, driver_info=None)
 
         return RedisLink(make, timeout_s=timeout_s)
@@ -65,7 +65,7 @@ async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def leave(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Close at once."""
+    """Close the connection immediately."""
 
 
 async def ignore(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -82,8 +82,8 @@ def answer_once_with(answer: bytes) -> Talk:
     return talk
 
 
-async def test_calls_at_once_share_a_connection_and_keep_apart():
-    """Each gets the answers to its own commands, in their order."""
+async def test_simultaneous_calls_share_a_connection():
+    """Each call gets the answers to its own commands, in order."""
     async with serving(count) as server:
         link = server.link()
         calls = [link.ask([("PING",)] * size) for size in (1, 3, 2)]
@@ -92,8 +92,8 @@ async def test_calls_at_once_share_a_connection_and_keep_apart():
         await link.aclose()
 
 
-async def test_calls_of_one_turn_are_one_write():
-    """What is asked in one turn of the event loop arrives together."""
+async def test_calls_of_one_turn_are_sent_in_one_write():
+    """Calls in one turn of the event loop reach the server together."""
     arrived = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,8 +109,8 @@ async def test_calls_of_one_turn_are_one_write():
         await link.aclose()
 
 
-async def test_an_error_is_an_answer():
-    """What Redis refuses is handed back in its place; the connection is as good as before."""
+async def test_an_error_reply_is_an_answer():
+    """An error reply is returned in its place, and the connection stays in use."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readexactly(len(PING)):
@@ -125,8 +125,8 @@ async def test_an_error_is_an_answer():
         await link.aclose()
 
 
-async def test_a_connection_that_was_closed_costs_another_try():
-    """Whoever asks next gets an answer; all who were waiting do, over one new connection."""
+async def test_calls_are_retried_after_the_connection_closes():
+    """Every waiting call is retried over one new connection."""
     async with serving(leave, count) as server:
         link = server.link()
         assert sorted(await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))) == [[n] for n in range(1, 6)]
@@ -135,7 +135,7 @@ async def test_a_connection_that_was_closed_costs_another_try():
 
 
 async def test_a_server_that_keeps_closing_is_an_error():
-    """There is one more try, not one after the other."""
+    """A call is retried once."""
     async with serving(leave) as server:
         link = server.link()
         with pytest.raises(RedisConnectionError):
@@ -144,8 +144,8 @@ async def test_a_server_that_keeps_closing_is_an_error():
         await link.aclose()
 
 
-async def test_no_answer_in_time_is_an_error_and_ends_the_connection():
-    """A late answer could be taken for the next one's."""
+async def test_a_timeout_closes_the_connection():
+    """A call without an answer in time closes its connection, because a late answer could be taken for the next one."""
     async with serving(ignore, count) as server:
         link = server.link(timeout_s=0.1)
         with pytest.raises(RedisTimeoutError):
@@ -155,8 +155,8 @@ async def test_no_answer_in_time_is_an_error_and_ends_the_connection():
         await link.aclose()
 
 
-async def test_only_those_who_waited_too_long_are_told_so():
-    """The connection ends for all; a younger call is asked again over the next one, in what it has left."""
+async def test_only_the_call_that_timed_out_fails():
+    """The connection closes for all calls, and a younger call is retried over a new one in the time it has left."""
     async with serving(ignore, count) as server:
         link = server.link(timeout_s=0.2)
         older = asyncio.create_task(link.ask([("PING",)]))
@@ -169,8 +169,8 @@ async def test_only_those_who_waited_too_long_are_told_so():
         await link.aclose()
 
 
-async def test_whoever_leaves_takes_no_answer_along():
-    """A cancelled call's answer comes and is dropped; the next call gets its own."""
+async def test_a_cancelled_call_does_not_shift_the_answers():
+    """The answer of a cancelled call is dropped, and the next call gets its own."""
     async with serving(count) as server:
         link = server.link()
         await link.ask([("PING",)])
@@ -182,8 +182,8 @@ async def test_whoever_leaves_takes_no_answer_along():
         await link.aclose()
 
 
-async def test_an_answer_nobody_asked_for_ends_the_connection():
-    """Whatever it belongs to, what follows could not be told apart any more."""
+async def test_an_unexpected_answer_closes_the_connection():
+    """The link closes a connection with a surplus answer, because later answers could no longer be assigned."""
     async with serving(answer_once_with(b":1\r\n:2\r\n"), count) as server:
         link = server.link()
         assert await link.ask([("PING",)]) == [1]
@@ -193,8 +193,8 @@ async def test_an_answer_nobody_asked_for_ends_the_connection():
         await link.aclose()
 
 
-async def test_no_protocol_ends_the_connection():
-    """Whoever waits is told; the next call has a connection of its own."""
+async def test_an_answer_that_is_not_redis_closes_the_connection():
+    """The waiting call fails, and the next call gets a new connection."""
     async with serving(answer_once_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"), count) as server:
         link = server.link()
         with pytest.raises(RedisError):
@@ -204,8 +204,8 @@ async def test_no_protocol_ends_the_connection():
         await link.aclose()
 
 
-async def test_a_connection_that_is_reset_costs_another_try():
-    """A server that dies resets its connections; the call is asked again."""
+async def test_a_call_is_retried_after_a_reset():
+    """A call whose connection is reset by a dying server is retried."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(len(PING))
@@ -219,8 +219,8 @@ async def test_a_connection_that_is_reset_costs_another_try():
         await link.aclose()
 
 
-async def test_answers_in_pieces_and_heaps():
-    """However the server's bytes come in, answers are whole, text is text, and errors inside a list stay there."""
+async def test_answers_are_assembled_from_pieces():
+    """Answers that arrive byte by byte are complete, text is decoded, and errors inside a list stay in the list."""
 
     async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(2 * len(PING))
@@ -237,8 +237,8 @@ async def test_answers_in_pieces_and_heaps():
         await link.aclose()
 
 
-async def test_a_connection_that_ends_before_the_write_costs_another_try(monkeypatch):
-    """uvloop has an error of its own for it, which is none of redis-py's; nobody waits for it until the timeout."""
+async def test_a_call_is_retried_when_the_connection_closes_before_the_write(monkeypatch):
+    """The link retries immediately after uvloop's error for a closed connection, which redis-py does not translate."""
     send = Connection.send_packed_command
     due = [RuntimeError("unable to perform operation; the handler is closed")]
 
@@ -255,8 +255,8 @@ async def test_a_connection_that_ends_before_the_write_costs_another_try(monkeyp
         await link.aclose()
 
 
-async def test_a_link_that_was_closed_stays_closed():
-    """Calls under way fail instead of being asked again over a new connection; so do later ones."""
+async def test_a_closed_link_stays_closed():
+    """Calls in flight and later calls fail instead of opening a new connection."""
     async with serving(ignore) as server:
         link = server.link()
         call = asyncio.create_task(link.ask([("PING",)]))
@@ -270,8 +270,8 @@ async def test_a_link_that_was_closed_stays_closed():
         assert server.connections == 1
 
 
-async def test_a_link_may_be_closed_while_it_connects(monkeypatch):
-    """The connection that is being made is closed with it."""
+async def test_a_link_can_be_closed_while_it_connects(monkeypatch):
+    """Closing a link also closes the connection that is being opened."""
     connected, go_on = asyncio.Event(), asyncio.Event()
     connect = Connection.connect
 
@@ -301,8 +301,8 @@ async def test_a_link_may_be_closed_while_it_connects(monkeypatch):
         assert server.connections == 1
 
 
-async def test_nobody_listens(free_port):
-    """A refused connection is an error at once; closing what was never open is nothing."""
+async def test_a_refused_connection_is_an_error(free_port):
+    """A refused connection fails immediately, and a link without a connection can be closed."""
     server = Server(count)
     server.port = free_port
     link = server.link()

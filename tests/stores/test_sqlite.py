@@ -14,16 +14,16 @@ from recsys.stores.sqlite import SqliteStore
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 
 
-async def test_a_file_outlives_its_store(tmp_path):
-    """What one instance stored another one reads, also while the first is open."""
+async def test_data_outlives_the_store_object(tmp_path):
+    """A second store on the same file reads what the first one stored, while both are open."""
     first = SqliteStore(tmp_path / "store.db", create=True)
     await first.replace([ANN], population=NOBODY)
     second = SqliteStore(tmp_path / "store.db", create=True)
     assert await second.read(["ann"], history=5) == [ANN.known(history=5)]
 
 
-async def test_a_turn_of_the_loop_has_one_snapshot(tmp_path):
-    """Reads of one turn agree with each other; those of the next see what was counted meanwhile, by whomever."""
+async def test_reads_of_one_turn_share_a_snapshot(tmp_path):
+    """Reads within one turn of the loop agree with each other; the next turn sees the writes of every process."""
     store, other = SqliteStore(tmp_path / "store.db", create=True), SqliteStore(tmp_path / "store.db", create=True)
     await store.replace([ANN], population=NOBODY)
     elsewhere = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
@@ -44,8 +44,8 @@ async def test_a_turn_of_the_loop_has_one_snapshot(tmp_path):
     assert (await read(store), await read(other)) == (2, 2)
 
 
-async def test_a_store_may_be_closed_within_a_turn(tmp_path):
-    """What is left to do of a read finds nothing to do."""
+async def test_a_store_can_be_closed_during_a_turn(tmp_path):
+    """The end of a read does nothing when the store has been closed."""
     faults: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
     store = SqliteStore(tmp_path / "store.db", create=True)
@@ -57,8 +57,8 @@ async def test_a_store_may_be_closed_within_a_turn(tmp_path):
 
 
 @pytest.mark.may_block
-def test_a_store_outlives_an_event_loop(tmp_path):
-    """A loop that ended in the middle of a turn does not leave its snapshot to the next one."""
+def test_a_store_survives_the_end_of_an_event_loop(tmp_path):
+    """A loop that stops in the middle of a turn does not leave its snapshot to the next loop."""
     store = SqliteStore(tmp_path / "store.db", create=True)
     loop = asyncio.new_event_loop()
 
@@ -74,8 +74,8 @@ def test_a_store_outlives_an_event_loop(tmp_path):
     assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
-async def test_a_locked_store_is_unavailable_at_once(tmp_path):
-    """A store somebody holds exclusively is reported as unavailable instead of blocking the event loop."""
+async def test_a_locked_store_is_unavailable_immediately(tmp_path):
+    """A store that another process has locked is reported as unavailable instead of blocking the event loop."""
     store = SqliteStore(tmp_path / "store.db", create=True)
     holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     await store.aclose()
@@ -87,8 +87,8 @@ async def test_a_locked_store_is_unavailable_at_once(tmp_path):
     assert await store.replace([ANN], population=NOBODY) == 1
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path):
-    """Another program's file, or another database, is refused and left alone."""
+def test_a_file_that_is_not_a_store_is_refused(tmp_path):
+    """The store refuses another program's file or database and does not change it."""
     text = tmp_path / "notes.txt"
     text.write_text("not a database, " * 100)
     with pytest.raises(StoreFormatError, match="not a database"):
@@ -105,14 +105,14 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
         SqliteStore(newer)
 
 
-def test_a_folder_that_does_not_exist_is_unavailable(tmp_path):
-    """A path nothing can be opened at is an error of the port, not of SQLite."""
+def test_a_missing_folder_is_unavailable(tmp_path):
+    """A path that cannot be opened raises StoreUnavailableError, not an error of SQLite."""
     with pytest.raises(StoreUnavailableError, match="unable to open"):
         SqliteStore(tmp_path / "missing" / "store.db", create=True)
 
 
-def test_many_openers_make_one_store(tmp_path):
-    """Instances that start at once against no file end up with the same tables; none is told that it is locked."""
+def test_simultaneous_openers_create_one_store(tmp_path):
+    """Instances that open a new file at the same time create the same tables, and none finds it locked."""
     failures: list[Exception] = []
 
     def open_it(path: Path) -> None:
@@ -121,7 +121,7 @@ def test_many_openers_make_one_store(tmp_path):
         except Exception as error:
             failures.append(error)
 
-    # What one of them is told now and then shows once in fifteen times.
+    # Without the protection, one run in about fifteen shows the failure.
     for number in range(40):
         openers = [threading.Thread(target=open_it, args=[tmp_path / f"{number}.db"]) for _ in range(8)]
         for opener in openers:
@@ -131,15 +131,15 @@ def test_many_openers_make_one_store(tmp_path):
     assert failures == []
 
 
-def test_urls_name_stores(tmp_path):
-    """A URL's scheme chooses the store, its path the file."""
+def test_urls_select_stores(tmp_path):
+    """The scheme of a URL selects the kind of store, and its path the file."""
     assert isinstance(open_store("memory:"), MemoryStore)
     open_store(f"sqlite:///{tmp_path}/a%20store.db", create=True)
     assert Path(tmp_path / "a store.db").exists()
 
 
 @pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "sqlite://host/file", "postgres://x/y", "file.db"])
-def test_other_urls_are_refused(url):
-    """A URL of no known kind is refused with the kinds there are."""
+def test_unsupported_urls_are_refused(url):
+    """A URL of an unknown kind is refused with a list of the supported kinds."""
     with pytest.raises(StoreFormatError, match="feature store"):
         open_store(url)

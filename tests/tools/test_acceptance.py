@@ -1,4 +1,4 @@
-"""Acceptance: what it asks of a cluster, and what it makes of a pipeline that does not do what it should."""
+"""The acceptance checks: their requests to a cluster, and their findings on a pipeline with faults."""
 
 import http.server
 import json
@@ -38,7 +38,7 @@ def pod(name: str, *, ready: str = "True", ending: bool = False) -> dict[str, An
 
 
 def program(path: Path, answers: dict[str, Any]) -> str:
-    """A command that answers by the words it is given, and fails at others; it notes what it was asked."""
+    """Write a command that answers by the words it is given, fails for others, and records its arguments."""
     path.write_text(
         "#!/usr/bin/env python3\nimport json, shlex, sys\n"
         f"line = shlex.join(sys.argv[1:])\nopen({str(path) + '.log'!r}, 'a').write(line + '\\n')\n"
@@ -66,26 +66,30 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 def test_instances_are_ready_pods_of_serving_revisions(cluster, tmp_path):
+    """The instances are the pods that are ready, not ending, and of a revision with traffic."""
     assert cluster.instances("rank-items") == ["a", "d"]
     (asked,) = (tmp_path / "kubectl.log").read_text().splitlines()
     assert "--namespace default" in asked
     assert "revision in (rank-items-00002)" in asked
 
 
-def test_the_lines_for_kn_are_kns(cluster, tmp_path):
+def test_commands_for_kn_are_valid(cluster, tmp_path):
+    """The arguments passed to kn form a command that kn accepts."""
     cluster.kn.update("rank-items", "--annotation-revision", "recsys.dev/accepted-at=1")
     (asked,) = (tmp_path / "kn.log").read_text().splitlines()
     assert parse(f"kn {asked}").verb == "service update"
 
 
-def test_the_broker_is_asked_by_its_name_at_the_address_given(cluster):
+def test_the_broker_is_reached_at_the_given_address(cluster):
+    """Requests to the broker go to the given address under the broker's cluster name."""
     found = cluster.broker()
     assert found == Address(
         "http://127.0.0.1:8082/default/default", "broker-ingress.knative-eventing.svc.cluster.local"
     )
 
 
-def test_what_kubectl_says_is_handed_on(tmp_path):
+def test_kubectl_errors_are_passed_on(tmp_path):
+    """The error contains kubectl's own message, or says that kubectl does not run."""
     refusing = Cluster("default", kubectl=[program(tmp_path / "kubectl", {})], kn=["false"], broker=None)
     with pytest.raises(PlatformError, match="no such thing"):
         refusing.broker()
@@ -93,8 +97,8 @@ def test_what_kubectl_says_is_handed_on(tmp_path):
         Cluster("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
 
 
-class Fake:
-    """A place on which nothing changes: nothing scales and nothing is replaced."""
+class FakePlatform:
+    """A platform that never scales and never replaces an instance."""
 
     def __init__(self, tmp_path: Path, url: str) -> None:
         described = program(tmp_path / "fake-kn", {"describe": json.dumps(SERVICE), "update": ""})
@@ -113,7 +117,7 @@ class Fake:
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """Answers everybody the same."""
+    """Give every request the same answer."""
 
     protocol_version = "HTTP/1.1"
     answer: dict[str, Any]
@@ -132,7 +136,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
-    """Of a pipeline that recommends the same to everybody, whatever happens."""
+    """Yield acceptance checks of a pipeline that always returns the same recommendations."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Answering.answer = {
@@ -142,7 +146,7 @@ def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
     url = f"http://127.0.0.1:{server.server_port}/"
     pace = Pace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
     checks = Acceptance(
-        Fake(tmp_path, url), Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None
+        FakePlatform(tmp_path, url), Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None
     )
     yield checks
     checks.close()
@@ -150,41 +154,48 @@ def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
     server.server_close()
 
 
-def test_a_whole_answer_holds_and_a_degraded_one_does_not(acceptance):
+def test_a_complete_answer_passes_and_a_degraded_one_fails(acceptance):
+    """The check of an answer fails when the answer is degraded."""
     assert acceptance.answer().holds
     Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
     assert not acceptance.answer().holds
 
 
-def test_an_item_that_stays_is_found(acceptance):
+def test_an_interaction_without_effect_is_found(acceptance):
+    """The check fails when the item of an interaction is still recommended."""
     finding = acceptance.interaction()
     assert not finding.holds
     assert "item_0 is still there" in finding.seen
 
 
-def test_an_answer_that_is_no_event_is_found(acceptance):
+def test_a_reply_that_is_not_an_event_is_found(acceptance):
+    """The check of a reply fails when the answer is not an event."""
     assert not acceptance.reply().holds
 
 
-def test_what_does_not_scale_is_found(acceptance):
+def test_a_missing_scale_out_is_found(acceptance):
+    """The check of scaling fails when the number of instances does not change."""
     finding = acceptance.scale()
     assert not finding.holds
     assert finding.seen.startswith("1 after")
     assert " 0 of " in finding.seen
 
 
-def test_what_is_not_replaced_is_found(acceptance):
+def test_a_missing_replacement_is_found(acceptance):
+    """The check of a kill fails when no new instance appears."""
     with pytest.raises(TimeoutError, match="extract-features-1 of extract-features has not been replaced"):
         acceptance.end()
 
 
 def test_degraded_answers_under_load_are_failures(acceptance):
+    """The check of an update counts a degraded answer as a failure."""
     Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
     finding = acceptance.update()
     assert not finding.holds
     assert "the first: 200" in finding.seen
 
 
-def test_where_nothing_runs_it_says_so(tmp_path, capsys):
+def test_a_missing_platform_is_an_error(tmp_path, capsys):
+    """The program exits with 2 and a message when no platform is running."""
     assert main(["--state-dir", str(tmp_path), "--only", "ready"]) == 2
     assert capsys.readouterr().err

@@ -27,12 +27,12 @@ def change(services, name, *, annotation=None, env=None, **spec):
 
 @pytest.fixture
 def fresh():
-    """Manifests to change."""
+    """Load manifests that a test may change."""
     return load(doctor.MANIFESTS)
 
 
-def test_what_is_shipped_agrees(resources, services):
-    """The local manifests and the functions' settings contradict each other nowhere."""
+def test_the_shipped_manifests_have_no_faults(resources, services):
+    """The local manifests and the functions' settings do not contradict each other."""
     assert [fault for service in services for fault in doctor.find_faults(service, resources)] == []
     assert list(doctor.find_hidden_load(services, resources)) == []
 
@@ -47,7 +47,7 @@ def test_what_is_shipped_agrees(resources, services):
     ],
 )
 def test_contradictions_are_found(fresh, name, changes, says):
-    """A setting that cannot be read, or that the platform would defeat, is a fault with its reason."""
+    """A setting that is invalid, or that the platform would defeat, is a fault with its reason."""
     change(fresh, name, **changes)
     faults = [fault for service in fresh if service.is_service for fault in doctor.find_faults(service, fresh)]
     assert len(faults) == 1
@@ -63,8 +63,8 @@ def test_contradictions_are_found(fresh, name, changes, says):
         ({"metric": "rps", "target": "100"}, "16", 0),
     ],
 )
-def test_coalescing_must_not_hide_the_load(fresh, scaling, in_flight, faults):
-    """Ranking calls sent together, beside an autoscaler that counts calls, is a fault."""
+def test_coalescing_that_hides_the_load_is_found(fresh, scaling, in_flight, faults):
+    """Coalesced ranking calls are a fault when the autoscaler counts calls."""
     change(fresh, "rank-items", annotation=scaling)
     change(fresh, "recommend", env={"RANKING_COALESCE_IN_FLIGHT": in_flight})
     services = [resource for resource in fresh if resource.is_service]

@@ -1,4 +1,4 @@
-"""What is asked of kn, and what is made of its answers."""
+"""Commands for kn, and the interpretation of its answers."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from tests.knative.command_lines import parse
 from tools.kn import Kn, KnError, tagged, traffic
 from tools.rollout.__main__ import _command, parser, percentage, steps
 
-# As a cluster shows a Service whose candidate has a tenth of the traffic.
+# A Service on a cluster whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
     "metadata": {"name": "rank-items", "generation": 8},
     "spec": {
@@ -39,7 +39,7 @@ SERVICE: dict[str, Any] = {
 
 @pytest.fixture
 def kn(tmp_path, monkeypatch):
-    """A kn that shows one Service after the other, the last one for ever, and refuses `broken`."""
+    """Install a kn that shows the given Services in order, repeats the last, and refuses `broken`."""
     monkeypatch.setattr("tools.kn._AGAIN_S", 0)
     program = tmp_path / "kn"
     program.write_text(
@@ -57,8 +57,8 @@ def kn(tmp_path, monkeypatch):
     return make
 
 
-def test_traffic_has_moved_when_the_cluster_says_so(kn, tmp_path):
-    """For this generation, and to these shares: until then it is asked again."""
+def test_route_waits_until_the_cluster_reports_the_shares(kn, tmp_path):
+    """The tool asks again until the status shows this generation and the requested shares."""
     stale, moving = copy.deepcopy(SERVICE), copy.deepcopy(SERVICE)
     stale["status"]["observedGeneration"] = 7
     moving["status"]["traffic"][0]["percent"] = 0
@@ -76,7 +76,7 @@ def test_traffic_has_moved_when_the_cluster_says_so(kn, tmp_path):
 
 
 def test_traffic_that_does_not_move_is_an_error(kn, monkeypatch):
-    """In the end."""
+    """The tool raises an error when its time to wait is over."""
     monkeypatch.setattr("tools.kn._SETTLE_S", 0)
     stale = copy.deepcopy(SERVICE)
     stale["status"]["observedGeneration"] = 7
@@ -84,16 +84,16 @@ def test_traffic_that_does_not_move_is_an_error(kn, monkeypatch):
         kn(stale).route("rank-items", {"@latest": 100})
 
 
-def test_what_kn_refuses_is_handed_on(kn, tmp_path):
-    """In its own words; a kn that is not there likewise."""
+def test_errors_of_kn_are_passed_on(kn, tmp_path):
+    """The error contains kn's own message, or says that kn does not run."""
     with pytest.raises(KnError, match="no such service"):
         kn().update("broken")
     with pytest.raises(KnError, match="does not run"):
         Kn([str(tmp_path / "nowhere")]).service("x")
 
 
-def test_a_service_s_traffic():
-    """Shares by revision, a revision with two targets once; tags by name."""
+def test_the_traffic_of_a_service_is_read():
+    """Shares are added up by revision, and tags are listed by name."""
     service = copy.deepcopy(SERVICE)
     service["status"]["traffic"].append({"revisionName": "rank-items-00007", "tag": "current", "url": "http://p"})
     assert traffic(service) == {"rank-items-00008": 10, "rank-items-00007": 90}
@@ -103,8 +103,8 @@ def test_a_service_s_traffic():
     }
 
 
-def test_flags():
-    """Shares as percent or not; steps as numbers; a namespace means the cluster's kn, none the one of this machine."""
+def test_flags_are_parsed():
+    """Shares may be percentages, steps are numbers, and a namespace selects the cluster's kn, not the local one."""
     assert (percentage("0.1%"), percentage("0.05"), steps("5,25%,100")) == (0.001, 0.05, [5, 25, 100])
     with pytest.raises(ValueError, match="is not a share"):
         percentage("5")

@@ -33,7 +33,7 @@ def test_a_habit_is_found(path, content):
     ],
 )
 def test_plain_text_and_code_pass(path, content):
-    """Plain sentences pass, and so does everything that is no prose."""
+    """Plain sentences pass, and so does text that is not prose."""
     assert find_habits(path, content) == []
 
 

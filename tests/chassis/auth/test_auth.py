@@ -35,7 +35,7 @@ class Clock:
 
 
 class TestTokens:
-    """Tokens from a file."""
+    """A token guard admits the tokens listed in a file."""
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
@@ -52,36 +52,36 @@ class TestTokens:
         return TokenFile(file, clock=clock, max_read_s=30)
 
     @pytest.mark.parametrize("token", ["first", "second"])
-    async def test_any_of_them_is_let_in(self, tokens, token):
-        """Several tokens are valid at once, so that they can be rotated."""
+    async def test_every_listed_token_is_admitted(self, tokens, token):
+        """Several tokens are valid at the same time, so that an operator can rotate them."""
         await TokenGuard(tokens).admit(bearer(token), within_s=5.0)
 
     @pytest.mark.parametrize(
         "headers",
         [[], [(b"authorization", b"")], [(b"authorization", b"Basic Zmlyc3Q=")], [(b"authorization", b"Bearer ")]],
     )
-    async def test_a_missing_token_is_asked_for(self, tokens, headers):
-        """Without a bearer token the answer is a challenge."""
+    async def test_a_missing_token_is_challenged(self, tokens, headers):
+        """The guard answers a request without a bearer token with a challenge."""
         with pytest.raises(UnauthorizedError) as caught:
             await TokenGuard(tokens).admit(headers, within_s=5.0)
         assert challenge(caught) == 'Bearer realm="recsys"'
 
     @pytest.mark.parametrize("token", ["wrong", "firs", "firstt", "#", "\xe9"])
     async def test_a_wrong_token_is_refused(self, tokens, token):
-        """A token that is not in the file is invalid, and the refusal does not repeat it."""
+        """The guard refuses a token that is not in the file, and the refusal does not repeat the token."""
         with pytest.raises(UnauthorizedError) as caught:
             await TokenGuard(tokens).admit(bearer(token), within_s=5.0)
         assert 'error="invalid_token"' in challenge(caught)
         assert caught.value.problem()["detail"] == "the token is unknown, expired or revoked"
 
     async def test_an_expired_token_is_refused(self, tokens, clock):
-        """After its time a token is as good as unknown."""
+        """The guard refuses a token after its expiry time."""
         clock.now += 5
         with pytest.raises(UnauthorizedError):
             await TokenGuard(tokens).admit(bearer("second"), within_s=5.0)
 
-    async def test_changes_are_seen_without_a_restart(self, tokens, file, clock):
-        """A token added to the file is let in and a removed one is not, a second later."""
+    async def test_file_changes_take_effect_without_a_restart(self, tokens, file, clock):
+        """One second after the file changes, the guard admits an added token and refuses a removed one."""
         guard = TokenGuard(tokens)
         await guard.admit(bearer("first"), within_s=5.0)
         file.write_text("third\n")
@@ -90,8 +90,8 @@ class TestTokens:
         with pytest.raises(UnauthorizedError):
             await guard.admit(bearer("first"), within_s=5.0)
 
-    async def test_revoking_all_locks_the_door(self, tokens, file, clock):
-        """An empty file lets nobody in."""
+    async def test_an_empty_file_revokes_all_tokens(self, tokens, file, clock):
+        """The guard admits no caller while the token file is empty."""
         guard = TokenGuard(tokens)
         await guard.admit(bearer("first"), within_s=5.0)
         file.write_text("")
@@ -99,8 +99,8 @@ class TestTokens:
         with pytest.raises(UnauthorizedError):
             await guard.admit(bearer("first"), within_s=5.0)
 
-    async def test_a_file_that_cannot_be_read_changes_nothing(self, tokens, file, clock):
-        """While the file is missing the tokens known before go on working."""
+    async def test_a_missing_file_keeps_the_known_tokens(self, tokens, file, clock):
+        """The tokens read last stay valid while the file is missing."""
         guard = TokenGuard(tokens)
         await guard.admit(bearer("first"), within_s=5.0)
         file.unlink()
@@ -108,13 +108,13 @@ class TestTokens:
         await guard.admit(bearer("first"), within_s=5.0)
         await guard.aclose()
 
-    async def test_without_any_file_nobody_can_be_judged(self, tmp_path):
-        """A guard that never saw its file says that it is not ready, not that the caller is wrong."""
+    async def test_a_guard_without_a_token_file_is_not_ready(self, tmp_path):
+        """A guard that has never read its file reports that it is not ready, not that the caller is unauthorized."""
         with pytest.raises(NotReadyError):
             await TokenGuard(TokenFile(tmp_path / "missing", max_read_s=30)).admit(bearer("first"), within_s=5.0)
 
-    async def test_the_first_valid_one_is_sent(self, tokens, file, clock):
-        """A caller of others sends the first token that has not expired."""
+    async def test_the_first_valid_token_is_sent(self, tokens, file, clock):
+        """A client sends the first token of its file that has not expired."""
         assert await tokens.first() == "first"
         file.write_text("old 2020-01-01\nnew\n")
         clock.now += 1
@@ -125,7 +125,7 @@ class TestTokens:
 
 
 class Issuer:
-    """An issuer of signed tokens with keys that can be exchanged, and a transport that publishes them."""
+    """An issuer of signed tokens with replaceable keys, and the transport that publishes the keys."""
 
     def __init__(self) -> None:
         self.keys = {"one": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
@@ -156,12 +156,12 @@ class Issuer:
 
 @pytest.fixture(scope="module")
 def long_lived() -> Issuer:
-    """Making keys takes a while."""
+    """Create the issuer once per module, because generating RSA keys is slow."""
     return Issuer()
 
 
 class TestSigned:
-    """Tokens an issuer signed."""
+    """A signed-token guard admits tokens that a trusted issuer signed."""
 
     SETTINGS = AuthSettings("jwt", Path("-"), "https://issuer", "recsys", "https://issuer/keys", 30.0)
 
@@ -179,8 +179,8 @@ class TestSigned:
     def guard(self, issuer: Issuer, clock: Clock) -> SignedTokenGuard:
         return SignedTokenGuard(self.SETTINGS, transport=httpx.MockTransport(issuer.publish), clock=clock)
 
-    async def test_a_valid_token_is_let_in_and_keys_are_fetched_once(self, guard, issuer):
-        """The issuer is asked for its keys once, not for every request."""
+    async def test_a_valid_token_is_admitted_and_keys_are_fetched_once(self, guard, issuer):
+        """The guard fetches the issuer's keys once, not for every request."""
         for _ in range(3):
             await guard.admit(bearer(issuer.token()), within_s=5.0)
         assert issuer.fetches == 1
@@ -199,26 +199,29 @@ class TestSigned:
         ],
         ids=str,
     )
-    async def test_a_token_that_is_not_valid_here_is_refused(self, guard, issuer, changes):
-        """Expired, early, somebody else's, for somebody else, or signed with an unknown key: 401."""
+    async def test_an_invalid_token_is_refused(self, guard, issuer, changes):
+        """
+        A token that is expired, early, from another issuer, for another audience or signed with an unknown key is
+        refused.
+        """
         with pytest.raises(UnauthorizedError) as caught:
             await guard.admit(bearer(issuer.token(**changes)), within_s=5.0)
         assert 'error="invalid_token"' in challenge(caught)
 
     @pytest.mark.parametrize("token", ["garbage", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."])
-    async def test_what_is_no_token_is_refused(self, guard, token):
-        """Text that is no signed token, one without a signature among them."""
+    async def test_a_malformed_token_is_refused(self, guard, token):
+        """The guard refuses text that is not a signed token, including a token without a signature."""
         with pytest.raises(UnauthorizedError):
             await guard.admit(bearer(token), within_s=5.0)
 
     async def test_a_foreign_signature_is_refused(self, guard, issuer):
-        """A token that names the issuer's key but was signed with another one."""
+        """The guard refuses a token that names the issuer's key but is signed with another key."""
         forger = Issuer()
         with pytest.raises(UnauthorizedError):
             await guard.admit(bearer(forger.token()), within_s=5.0)
 
     async def test_another_algorithm_is_refused(self, guard, issuer):
-        """A public key must not be taken for a shared secret, nor one kind of key for another."""
+        """The guard refuses a signature algorithm that does not match the type of the issuer's key."""
         token = jwt.encode(
             {"iss": "https://issuer", "aud": "recsys", "exp": time.time() + 60},
             ec.generate_private_key(ec.SECP256R1()),
@@ -228,12 +231,12 @@ class TestSigned:
         with pytest.raises(UnauthorizedError):
             await guard.admit(bearer(token), within_s=5.0)
 
-    async def test_clocks_may_differ_a_little(self, guard, issuer):
-        """A token that expired within the leeway passes."""
+    async def test_small_clock_differences_are_tolerated(self, guard, issuer):
+        """The guard admits a token that expired within the leeway."""
         await guard.admit(bearer(issuer.token(exp=timedelta(seconds=-10))), within_s=5.0)
 
     async def test_a_new_key_is_found(self, guard, issuer, clock):
-        """A key that is not known is looked for, but not again and again."""
+        """The guard fetches the keys again when a token names an unknown key, but limits how often it does so."""
         await guard.admit(bearer(issuer.token()), within_s=5.0)
         issuer.keys["two"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         clock.now += 11
@@ -243,16 +246,16 @@ class TestSigned:
                 await guard.admit(bearer(issuer.token(key_id="three")), within_s=5.0)
         assert issuer.fetches == 2
 
-    async def test_known_keys_outlive_an_outage_of_the_issuer(self, guard, issuer, clock):
-        """While the issuer is away the keys known before go on working."""
+    async def test_known_keys_survive_an_outage_of_the_issuer(self, guard, issuer, clock):
+        """The guard keeps using the keys it knows while the issuer is unreachable."""
         await guard.admit(bearer(issuer.token()), within_s=5.0)
         issuer.away = True
         clock.now += 1000
         await guard.admit(bearer(issuer.token()), within_s=5.0)
         assert issuer.fetches == 2
 
-    async def test_without_any_key_nobody_can_be_judged(self, guard, issuer):
-        """When the issuer has never answered the guard is not ready."""
+    async def test_a_guard_without_keys_is_not_ready(self, guard, issuer):
+        """The guard reports that it is not ready when the issuer has never answered."""
         issuer.away = True
         with pytest.raises(NotReadyError):
             await guard.admit(bearer(issuer.token()), within_s=5.0)
@@ -263,15 +266,15 @@ def read(**env: str) -> tuple[AuthSettings, list[str]]:
     return AuthSettings.read(reader), reader.faults
 
 
-def test_a_door_is_open_only_on_purpose():
-    """Without a word about callers the configuration is refused; `off` has to be said."""
+def test_authentication_is_disabled_only_explicitly():
+    """A configuration without AUTH is refused; only AUTH=off disables authentication."""
     assert read()[1] == ["AUTH is not set"]
     assert "must be one of" in read(AUTH="none")[1][0]
     assert isinstance(make_guard(read(AUTH="off")[0]), OpenGuard)
 
 
-def test_each_kind_names_what_it_needs():
-    """Tokens want their file, signed tokens their issuer."""
+def test_each_mode_requires_its_settings():
+    """AUTH=tokens requires a token file, and AUTH=jwt requires an issuer, an audience and a key URL."""
     assert read(AUTH="tokens")[1] == ["AUTH=tokens needs AUTH_TOKENS_FILE"]
     assert len(read(AUTH="jwt", AUTH_JWT_ISSUER="x")[1]) == 1
     complete = {"AUTH_JWT_ISSUER": "i", "AUTH_JWT_AUDIENCE": "a", "AUTH_JWKS_URL": "http://k"}
@@ -281,8 +284,8 @@ def test_each_kind_names_what_it_needs():
     assert isinstance(make_guard(read(AUTH="tokens", AUTH_TOKENS_FILE="/x")[0]), TokenGuard)
 
 
-def test_missing_packages_are_a_fault_of_the_settings(monkeypatch):
-    """An image without the packages for signed tokens says so at start."""
+def test_missing_packages_are_a_settings_error(monkeypatch):
+    """An image without the packages for signed tokens reports this when it starts."""
     monkeypatch.setitem(sys.modules, "jwt", None)
     monkeypatch.delitem(sys.modules, "chassis.auth.signed")
     with pytest.raises(SettingsError, match="jwt"):

@@ -43,7 +43,7 @@ def signed(**claims: object) -> str:
 
 
 class Issuer:
-    """Publishes *body*, unless it was told to hang, and counts how often it was asked."""
+    """An issuer that publishes *body* or hangs, and counts the requests."""
 
     def __init__(self, body: bytes = KEY_SET) -> None:
         self.body = body

@@ -15,7 +15,7 @@ from chassis.wire.problems import DeadlineExceededError, OverloadedError, Servin
 NEVER = math.inf
 
 
-def waiting(queue: BatchQueue[str], *items: str, at: float = 0.0, deadline: float = NEVER) -> None:
+def enqueue(queue: BatchQueue[str], *items: str, at: float = 0.0, deadline: float = NEVER) -> None:
     for item in items:
         assert queue.put(Entry(item, at, deadline))
 
@@ -24,7 +24,7 @@ def queue_of(*items: str, size: int = 4, room: int = 8) -> BatchQueue[str]:
     queue: BatchQueue[str] = BatchQueue(
         BatchLimits(max_batch_size=size, max_wait_s=0.01, max_queue_size=room), abandoned=lambda item: item.islower()
     )
-    waiting(queue, *items)
+    enqueue(queue, *items)
     return queue
 
 
@@ -34,67 +34,67 @@ def cut(queue: BatchQueue[str], now: float = 0.0, arriving: int = 0) -> tuple[st
 
 
 class TestQueue:
-    """The decision core."""
+    """The queue that decides when to cut a batch, without I/O."""
 
-    def test_a_lone_request_goes_at_once(self):
-        """On a free slot with nobody arriving, one request is a batch."""
+    def test_a_single_request_is_cut_immediately(self):
+        """One request is a batch when a slot is free and nothing is arriving."""
         assert cut(queue_of("A")) == ("A", "slot_free")
 
-    def test_nothing_waits_nothing_is_cut(self):
-        """An empty queue asks for nothing, not even to be looked at again."""
+    def test_an_empty_queue_asks_for_no_wake_up(self):
+        """An empty queue cuts nothing and does not ask to be woken."""
         assert queue_of().decide(0.0, arriving=3).wake_at is None
 
     def test_the_batch_grows_while_the_slot_is_taken(self):
-        """What comes in during a batch goes together in the next, in order of arrival."""
+        """Requests that arrive during a batch go together into the next batch, in order of arrival."""
         queue = queue_of("A")
         assert cut(queue) == ("A", "slot_free")
-        waiting(queue, "B", "C")
+        enqueue(queue, "B", "C")
         assert cut(queue) is None
-        waiting(queue, "D")
+        enqueue(queue, "D")
         queue.free_slot()
         assert cut(queue) == ("BCD", "slot_free")
 
-    def test_a_full_batch_leaves_the_rest(self):
-        """No batch is larger than the limit; what is left over is the head of the next."""
+    def test_a_full_batch_leaves_the_remaining_requests(self):
+        """A batch is never larger than the limit; the remaining requests start the next batch."""
         queue = queue_of(*"ABCDEF")
         assert cut(queue, arriving=1) == ("ABCD", "full")
         queue.free_slot()
         assert cut(queue) == ("EF", "slot_free")
 
-    def test_a_free_slot_waits_for_those_arriving_but_not_for_long(self):
-        """While more is being read the oldest waits, at most the window."""
+    def test_a_free_slot_waits_for_arriving_requests_within_the_window(self):
+        """While requests are still being read, the oldest request waits at most for the window."""
         queue = queue_of("A")
         assert cut(queue, 0.004, arriving=1) is None
         assert queue.decide(0.004, arriving=1).wake_at == 0.01
         assert cut(queue, 0.01, arriving=1) == ("A", "window")
 
     def test_several_slots_run_several_batches(self):
-        """With two slots the third batch waits."""
+        """With two slots, the third batch waits."""
         queue: BatchQueue[str] = BatchQueue(BatchLimits(max_batch_size=1, slots=2), abandoned=str.islower)
-        waiting(queue, "A", "B", "C")
+        enqueue(queue, "A", "B", "C")
         assert [cut(queue), cut(queue), cut(queue)] == [("A", "full"), ("B", "full"), None]
         queue.free_slot()
         assert cut(queue) == ("C", "full")
 
-    def test_draining_waits_for_nobody(self):
-        """A draining instance runs what it has."""
+    def test_a_draining_queue_does_not_wait(self):
+        """A draining queue cuts what it holds, even while requests are arriving."""
         queue = queue_of("A")
         queue.drain()
         assert cut(queue, arriving=5) == ("A", "drain")
 
-    def test_the_abandoned_and_the_expired_take_no_place(self):
-        """Before the cut, cancelled entries vanish and late ones are handed back."""
+    def test_cancelled_and_expired_requests_are_not_cut(self):
+        """Before a cut the queue removes cancelled entries and hands back expired ones."""
         queue = queue_of("A", "b")
-        waiting(queue, "C", deadline=1.0)
-        waiting(queue, "D", deadline=2.0)
+        enqueue(queue, "C", deadline=1.0)
+        enqueue(queue, "D", deadline=2.0)
         decision = queue.decide(1.0, arriving=0)
         assert [entry.item for entry in decision.expired] == ["C"]
         assert decision.cut is not None
         assert [entry.item for entry in decision.cut.entries] == ["A", "D"]
         assert queue.dropped == {"cancelled": 1, "expired": 1}
 
-    def test_a_full_queue_sheds(self):
-        """Beyond its room the queue refuses, unless somebody in it has given up."""
+    def test_a_full_queue_refuses_requests(self):
+        """A full queue refuses a request, unless one of its entries has been cancelled."""
         queue = queue_of(*"ABCDEFGH")
         assert not queue.put(Entry("I", 0.0, NEVER))
         assert queue.dropped["shed"] == 1
@@ -103,7 +103,7 @@ class TestQueue:
 
 
 class Batching(RuleBasedStateMachine):
-    """Arrivals, cancellations, deadlines and batches in any order, on a clock of the test's own."""
+    """Arrivals, cancellations, deadlines and batches in any order, on a clock that the test moves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Batching(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(arriving=st.integers(0, 2))
-    def look(self, arriving: int) -> None:
+    def decide(self, arriving: int) -> None:
         oldest = min((n for n in self.accepted if n not in {*self.ran, *self.expired, *self.cancelled}), default=None)
         decision = self.queue.decide(self.now, arriving=arriving)
         for entry in decision.expired:
@@ -170,11 +170,11 @@ class Batching(RuleBasedStateMachine):
         assert len(self.queue) <= self.limits.max_queue_size
 
     def teardown(self) -> None:
-        """Nothing is lost: run dry, and every accepted entry ran, expired or was cancelled."""
+        """Run the queue until it is empty: every accepted entry ran, expired or was cancelled."""
         while len(self.queue) or self.running:
             if self.running:
                 self.finish()
-            self.look(arriving=0)
+            self.decide(arriving=0)
         assert self.accepted.keys() == {*self.ran, *self.expired} | (self.cancelled - {*self.ran, *self.expired})
 
 
@@ -182,7 +182,7 @@ TestBatchingProperties = Batching.TestCase
 
 
 class Ranker:
-    """A model that upper-cases and remembers its batches; *poison* makes any batch with it raise."""
+    """A model that upper-cases queries and records its batches; any batch with the *poison* query raises."""
 
     def __init__(self, poison: str = "") -> None:
         self.batches: list[list[str]] = []
@@ -202,7 +202,7 @@ def executor():
 
 
 async def test_requests_of_one_turn_share_a_batch(executor):
-    """What was submitted before the loop comes round runs together, and each is told of its batch."""
+    """Requests submitted in one turn of the loop share a batch, and each is told about that batch."""
     ranker = Ranker()
     batcher = Batcher(ranker, limits=BatchLimits(), executor=executor)
     answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in "abc"))
@@ -213,8 +213,8 @@ async def test_requests_of_one_turn_share_a_batch(executor):
     assert min(facts.fill_wait_s, facts.slot_wait_s, facts.execution_s) >= 0
 
 
-async def test_large_crowds_are_split(executor):
-    """Forty requests at once are a full batch and the rest, in order."""
+async def test_a_batch_holds_no_more_requests_than_the_limit(executor):
+    """Forty simultaneous requests are a full batch and a batch of the remaining eight, in order."""
     ranker = Ranker()
     batcher = Batcher(ranker, limits=BatchLimits(), executor=executor)
     crowd = [f"q{number}" for number in range(40)]
@@ -230,7 +230,7 @@ async def test_large_crowds_are_split(executor):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("place", [0, -1])
 async def test_a_poisoned_item_fails_alone(executor, size, place, caplog):
-    """Whatever the batch and the place in it: only the item that breaks the model gets the error."""
+    """In a batch of any size, only the item that breaks the model gets the error."""
     items = [f"q{number}" for number in range(size)]
     batcher = Batcher(Ranker(poison=items[place]), limits=BatchLimits(), executor=executor)
     answers = await asyncio.gather(*(batcher.submit(each, deadline=NEVER) for each in items), return_exceptions=True)
@@ -242,8 +242,8 @@ async def test_a_poisoned_item_fails_alone(executor, size, place, caplog):
     assert [record.message for record in caplog.records] == ["item_failed"]
 
 
-async def test_an_error_of_the_tree_stays_itself(executor):
-    """A model may refuse an item with an error that has a status; the caller sees that one."""
+async def test_an_error_with_a_status_is_passed_on(executor):
+    """The caller receives the model's own error when that error has a status."""
 
     def refuse(queries: Sequence[str]) -> list[str]:
         raise UnsupportedMediaTypeError
@@ -253,8 +253,8 @@ async def test_an_error_of_the_tree_stays_itself(executor):
         await batcher.submit("a", deadline=NEVER)
 
 
-async def test_a_model_that_miscounts_fails_its_items(executor):
-    """Too few results are nobody's: each item fails, and the batcher goes on."""
+async def test_a_wrong_number_of_results_fails_the_batch(executor):
+    """If the model returns too few results, every item fails, and the batcher serves the next one."""
     answers: list[list[str]] = [[], [], []]
     batcher = Batcher(
         lambda queries: answers.pop() if answers else list(queries), limits=BatchLimits(), executor=executor
@@ -264,8 +264,8 @@ async def test_a_model_that_miscounts_fails_its_items(executor):
     assert (await batcher.submit("c", deadline=NEVER))[0] == "c"
 
 
-async def test_a_full_queue_sheds_with_a_time_to_come_back(executor):
-    """Beyond the queue's room a request is refused at once."""
+async def test_a_full_batcher_refuses_with_retry_after(executor):
+    """The batcher immediately refuses a request that does not fit into the queue."""
     batcher = Batcher(Ranker(), limits=BatchLimits(max_queue_size=2, max_batch_size=2), executor=executor)
     accepted = [batcher.submit(each, deadline=NEVER) for each in "ab"]
     with pytest.raises(OverloadedError) as caught:
@@ -275,8 +275,8 @@ async def test_a_full_queue_sheds_with_a_time_to_come_back(executor):
     assert batcher.statistics().dropped == {"shed": 1, "cancelled": 0}
 
 
-async def test_the_late_and_the_cancelled_are_not_run(executor):
-    """Expired requests get 504, cancelled ones nothing, and neither reaches the model."""
+async def test_expired_and_cancelled_requests_do_not_run(executor):
+    """An expired request gets DeadlineExceededError, and neither an expired nor a cancelled one reaches the model."""
     now = 0.0
     ranker = Ranker()
     batcher = Batcher(ranker, limits=BatchLimits(), executor=executor, clock=lambda: now)
@@ -289,8 +289,8 @@ async def test_the_late_and_the_cancelled_are_not_run(executor):
     assert ranker.batches == [["v"]]
 
 
-async def test_the_window_is_held_open_only_for_arrivals(executor, turns):
-    """With requests being read the batch waits; when the last of them is in it goes, without waiting for the window."""
+async def test_a_batch_waits_for_arriving_requests_only(executor, turns):
+    """A batch waits while requests are being read and starts when the last has arrived, before the window ends."""
     arriving = 2
     ranker = Ranker()
     batcher = Batcher(ranker, limits=BatchLimits(max_wait_s=30), executor=executor, arriving=lambda: arriving)
@@ -304,23 +304,23 @@ async def test_the_window_is_held_open_only_for_arrivals(executor, turns):
     assert ranker.batches == [["a", "b"]]
 
 
-async def test_the_window_ends(executor):
-    """A request that never finishes arriving holds the others up no longer than the window."""
+async def test_the_window_limits_the_wait(executor):
+    """A request that never finishes arriving delays the others by the window at most."""
     batcher = Batcher(Ranker(), limits=BatchLimits(max_wait_s=0.001), executor=executor, arriving=lambda: 1)
     assert (await batcher.submit("a", deadline=NEVER))[1].reason == "window"
 
 
-async def test_draining_runs_what_waits(executor, turns):
-    """Drained, the batcher stops waiting for arrivals."""
+async def test_draining_runs_the_waiting_requests(executor, turns):
+    """A draining batcher stops waiting for arrivals."""
     batcher = Batcher(Ranker(), limits=BatchLimits(max_wait_s=30), executor=executor, arriving=lambda: 1)
-    waiting_one = batcher.submit("a", deadline=NEVER)
+    waiting = batcher.submit("a", deadline=NEVER)
     await turns()
     batcher.drain()
-    assert (await waiting_one)[1].reason == "drain"
+    assert (await waiting)[1].reason == "drain"
 
 
-async def test_long_batches_leave_the_loop(executor, turns):
-    """Once batches are known to be long they run on the executor: the loop turns, and the next batch grows."""
+async def test_long_batches_run_on_the_executor(executor, turns):
+    """After a long batch the next ones run on the executor, so the loop stays free and the following batch grows."""
     clock = 0.0
     release = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -353,8 +353,8 @@ def double(numbers: Sequence[int]) -> list[int]:
 
 
 @given(crowd=st.lists(st.integers(0, 1000), max_size=100), size=st.integers(1, 40))
-def test_a_batch_is_its_singles(crowd, size):
-    """Whatever the batch size, every request gets what it would get alone."""
+def test_a_batch_equals_single_requests(crowd, size):
+    """With any batch size, every request gets the result that it would get alone."""
 
     async def scenario() -> list[int]:
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -367,8 +367,8 @@ def test_a_batch_is_its_singles(crowd, size):
     assert asyncio.run(scenario()) == [query * 2 for query in crowd]
 
 
-class Story:
-    """Arrivals, patience, poison and cancellations told by hypothesis, against the shell, on a clock of its own."""
+class RandomRun:
+    """A random sequence of arrivals, cancellations and failures, run against the batcher on a fake clock."""
 
     LIMITS = BatchLimits(max_batch_size=3, max_wait_s=0.001, max_queue_size=5)
 
@@ -439,24 +439,24 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 def test_every_request_gets_one_answer(steps):
-    """Whatever comes when: an answer of its own, its own failure, 504 at its deadline, or nothing once cancelled."""
+    """Each request gets its result, its error, DeadlineExceededError at its deadline, or nothing once cancelled."""
 
     async def scenario() -> None:
         with ThreadPoolExecutor(max_workers=1) as pool:
-            story = Story(pool)
+            run = RandomRun(pool)
             for number, (what, amount, also) in enumerate(steps):
                 if what == "arrive":
-                    story.arrive(number, amount, poison=also)
-                elif what == "cancel" and amount in story.answers:
-                    story.answers[int(amount)].cancel()
+                    run.arrive(number, amount, poison=also)
+                elif what == "cancel" and amount in run.answers:
+                    run.answers[int(amount)].cancel()
                 elif what == "pass":
-                    story.now += amount
-                    story.arriving = int(also)
+                    run.now += amount
+                    run.arriving = int(also)
                 else:
                     for _ in range(int(amount)):
                         await asyncio.sleep(0)
-            if story.answers:
-                await story.end()
-            story.check()
+            if run.answers:
+                await run.end()
+            run.check()
 
     asyncio.run(scenario())

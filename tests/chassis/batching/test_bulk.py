@@ -28,8 +28,8 @@ LIMITS = BatchLimits(max_batch_size=4, max_queue_size=32)
 R = TypeVar("R")
 
 
-class Held:
-    """A batcher whose batches take a second of its own clock, on a thread, and end one by one as they are let."""
+class HeldBatcher:
+    """A batcher whose batches take one second of a fake clock and end only when the test releases them."""
 
     def __init__(self, executor: ThreadPoolExecutor, answer: Callable[[str], str] = str.upper) -> None:
         self.now = 0.0
@@ -42,12 +42,12 @@ class Held:
     def _rank(self, queries: Sequence[str]) -> list[str]:
         self.batches.append(list(queries))
         self.now += 1.0
-        # The first batch teaches that batches are too long for the event loop, and runs on it.
+        # The first batch runs on the event loop and teaches the batcher that later ones are too long for it.
         if len(self.batches) > 1:
             self._let.acquire()
         return [self._answer(query) for query in queries]
 
-    def let(self, batches: int = 1) -> None:
+    def release(self, batches: int = 1) -> None:
         self._let.release(batches)
 
     @property
@@ -56,20 +56,20 @@ class Held:
 
 
 @asynccontextmanager
-async def holding() -> AsyncIterator[Held]:
+async def held_batcher() -> AsyncIterator[HeldBatcher]:
     with ThreadPoolExecutor(max_workers=1) as pool:
-        held = Held(pool)
+        held = HeldBatcher(pool)
         await held.batcher.submit("learns", deadline=NEVER)
         occupying = held.batcher.submit("occupies", deadline=NEVER)
-        await until(lambda: len(held.batches) == 2)
+        await wait_until(lambda: len(held.batches) == 2)
         try:
             yield held
         finally:
-            held.let(1000)
+            held.release(1000)
             await asyncio.wait([occupying])
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
@@ -82,128 +82,128 @@ async def outcomes(
         return [each if isinstance(each, ServingError) else each[0] async for each in told]
 
 
-def feed(held: Held, queries: Sequence[str | ServingError]) -> "asyncio.Task[list[str | ServingError]]":
+def feed(held: HeldBatcher, queries: Sequence[str | ServingError]) -> "asyncio.Task[list[str | ServingError]]":
     return asyncio.create_task(outcomes(held.feeder, queries))
 
 
-def crowd(name: str, count: int = 40) -> list[str]:
+def queries_of(name: str, count: int = 40) -> list[str]:
     return [f"{name}{number}" for number in range(count)]
 
 
-async def test_what_one_batch_can_hold_is_queued_at_once(turns):
-    """A small request is as many single ones, however many come."""
-    async with holding() as held:
-        requests = [feed(held, crowd(name, 4)) for name in "abcde"]
+async def test_a_small_request_is_queued_whole(turns):
+    """A request that fits into one batch is queued whole, however many requests are waiting."""
+    async with held_batcher() as held:
+        requests = [feed(held, queries_of(name, 4)) for name in "abcde"]
         await turns()
         assert held.waiting == 20
-        held.let(6)
+        held.release(6)
         assert [len(each) for each in await asyncio.gather(*requests)] == [4] * 5
         assert [len(batch) for batch in held.batches] == [1, 1, 4, 4, 4, 4, 4]
 
 
-async def test_large_requests_leave_room_for_others(turns):
-    """However many large requests come, half of the queue is there for single ones, and batches are full."""
-    async with holding() as held:
-        requests = [feed(held, crowd(name)) for name in "abcd"]
+async def test_large_requests_leave_room_for_single_requests(turns):
+    """Large requests fill at most half of the queue, and their batches are full."""
+    async with held_batcher() as held:
+        requests = [feed(held, queries_of(name)) for name in "abcd"]
         await turns()
         assert held.waiting == LIMITS.max_queue_size // 2
         single = held.batcher.submit("single", deadline=NEVER)
-        held.let(6)
+        held.release(6)
         assert (await single)[0] == "SINGLE"
-        held.let(1000)
+        held.release(1000)
         results = await asyncio.gather(*requests)
-        assert results == [[each.upper() for each in crowd(name)] for name in "abcd"]
+        assert results == [[each.upper() for each in queries_of(name)] for name in "abcd"]
         assert held.batcher.statistics().dropped.get("shed", 0) == 0
         assert {len(batch) for batch in held.batches[2:-1]} == {4}
 
 
-async def test_large_requests_are_served_in_the_order_they_came(turns):
-    """A later one does not hold up the earlier ones."""
+async def test_large_requests_are_served_in_order_of_arrival(turns):
+    """A later large request does not delay the earlier ones."""
     ended: list[str] = []
-    async with holding() as held:
+    async with held_batcher() as held:
 
         async def follow(name: str) -> None:
-            await outcomes(held.feeder, crowd(name))
+            await outcomes(held.feeder, queries_of(name))
             ended.append(name)
 
         requests = [asyncio.create_task(follow(name)) for name in "abcdef"]
         await turns()
-        held.let(1000)
+        held.release(1000)
         await asyncio.gather(*requests)
     assert ended == list("abcdef")
 
 
-async def test_a_queue_full_of_others_refuses_each_item(turns):
-    """Where not one place is left to wait for, every item gets its own 503 at once."""
-    async with holding() as held:
-        others = [held.batcher.submit(each, deadline=NEVER) for each in crowd("o", LIMITS.max_queue_size)]
+async def test_a_full_queue_refuses_each_item(turns):
+    """When the queue has no free place, each item immediately gets its own 503."""
+    async with held_batcher() as held:
+        others = [held.batcher.submit(each, deadline=NEVER) for each in queries_of("o", LIMITS.max_queue_size)]
         for size in (3, 40):
-            refused = await outcomes(held.feeder, crowd("a", size))
+            refused = await outcomes(held.feeder, queries_of("a", size))
             assert [type(each) for each in refused] == [OverloadedError] * size
         assert held.batcher.statistics().dropped["shed"] == 43
-        held.let(1000)
+        held.release(1000)
         await asyncio.gather(*others)
 
 
-async def test_a_full_queue_with_a_place_of_its_own_is_waited_for(turns):
-    """A request that has got one place uses it again and again."""
-    async with holding() as held:
-        others = [held.batcher.submit(each, deadline=NEVER) for each in crowd("o", LIMITS.max_queue_size - 1)]
-        requests = [feed(held, crowd("a", 3)), feed(held, crowd("b", 3))]
+async def test_a_request_with_one_place_in_the_queue_is_served(turns):
+    """A request that gets one place in a full queue reuses that place for all its items."""
+    async with held_batcher() as held:
+        others = [held.batcher.submit(each, deadline=NEVER) for each in queries_of("o", LIMITS.max_queue_size - 1)]
+        requests = [feed(held, queries_of("a", 3)), feed(held, queries_of("b", 3))]
         await turns()
-        held.let(1000)
+        held.release(1000)
         mine, refused = await asyncio.gather(*requests)
         assert mine == ["A0", "A1", "A2"]
         assert [type(each) for each in refused] == [OverloadedError] * 3
         await asyncio.gather(*others)
 
 
-async def test_too_many_large_requests_are_refused(turns):
-    """Only so many wait for their turn; malformed items keep their own error, and small requests pass."""
-    async with holding() as held:
+async def test_excess_large_requests_are_refused(turns):
+    """Excess large requests are refused, their malformed items keep their own errors, and small requests pass."""
+    async with held_batcher() as held:
         turns_at_once = LIMITS.max_queue_size // 2 // (2 * LIMITS.max_batch_size)
-        waiting = [feed(held, crowd("a", 9)) for _ in range(turns_at_once + MAX_LARGE_WAITING)]
+        waiting = [feed(held, queries_of("a", 9)) for _ in range(turns_at_once + MAX_LARGE_WAITING)]
         await turns()
         malformed = InvalidRequestError()
-        refused = await outcomes(held.feeder, [malformed, *crowd("b", 9)])
+        refused = await outcomes(held.feeder, [malformed, *queries_of("b", 9)])
         assert refused[0] is malformed
         assert [type(each) for each in refused[1:]] == [OverloadedError] * 9
-        small = feed(held, crowd("c", 2))
+        small = feed(held, queries_of("c", 2))
         waiting[-1].cancel()
         await turns()
-        again = feed(held, crowd("d", 9))
-        held.let(1000)
+        again = feed(held, queries_of("d", 9))
+        held.release(1000)
         assert await small == ["C0", "C1"]
         assert len(await again) == 9
         await asyncio.gather(*waiting[:-1])
 
 
 @pytest.mark.parametrize("count", [4, 40])
-async def test_who_leaves_takes_the_rest_along(turns, count):
-    """After a cancellation nothing of the request is ranked but the batch that runs, and its turn goes to the next."""
-    async with holding() as held:
-        leaving = feed(held, crowd("a", count))
+async def test_a_cancelled_request_drops_its_queued_items(turns, count):
+    """After a cancellation only the batch that is running is ranked, and the next request takes over."""
+    async with held_batcher() as held:
+        leaving = feed(held, queries_of("a", count))
         await turns()
-        held.let()
-        await until(lambda: len(held.batches) == 3)
+        held.release()
+        await wait_until(lambda: len(held.batches) == 3)
         leaving.cancel()
         await asyncio.wait([leaving])
-        held.let(1000)
-        assert await feed(held, crowd("b")) == [each.upper() for each in crowd("b")]
-    assert [query for batch in held.batches for query in batch if query.startswith("a")] == crowd("a", 4)
+        held.release(1000)
+        assert await feed(held, queries_of("b")) == [each.upper() for each in queries_of("b")]
+    assert [query for batch in held.batches for query in batch if query.startswith("a")] == queries_of("a", 4)
     assert held.batcher.statistics().dropped["cancelled"] == min(count - 4, 4)
 
 
-async def test_errors_nobody_reads_any_more_are_no_news(turns):
-    """Whoever leaves when all of it has expired leaves no error behind for the event loop to complain of."""
+async def test_unread_errors_are_not_reported(turns):
+    """A caller that leaves after all items have expired leaves no unretrieved exception on the event loop."""
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with holding() as held:
-        late = held.feeder.rank(crowd("a", 4), deadline=held.now + 0.5)
+    async with held_batcher() as held:
+        late = held.feeder.rank(queries_of("a", 4), deadline=held.now + 0.5)
         first = asyncio.ensure_future(anext(late))
         await turns()
         held.now += 1.0
-        held.let()
+        held.release()
         assert type(await first) is DeadlineExceededError
         await late.aclose()
     del late, first
@@ -211,12 +211,12 @@ async def test_errors_nobody_reads_any_more_are_no_news(turns):
     assert told == []
 
 
-async def test_a_deadline_that_passes_ends_the_feeding(turns):
-    """What is fed after the deadline is not ranked."""
-    async with holding() as held:
-        request = asyncio.create_task(outcomes(held.feeder, crowd("a", 12), deadline=held.now + 0.5))
+async def test_items_after_the_deadline_are_not_ranked(turns):
+    """Items that are still queued when the deadline passes fail with DeadlineExceededError."""
+    async with held_batcher() as held:
+        request = asyncio.create_task(outcomes(held.feeder, queries_of("a", 12), deadline=held.now + 0.5))
         await turns()
-        held.let(1000)
+        held.release(1000)
         results = await request
     assert results[:4] == ["A0", "A1", "A2", "A3"]
     assert {type(each) for each in results[4:]} == {DeadlineExceededError}
@@ -224,8 +224,8 @@ async def test_a_deadline_that_passes_ends_the_feeding(turns):
 
 
 @given(size=st.integers(1, 40), room=st.integers(1, 100), requests=st.lists(st.integers(1, 90), max_size=6))
-def test_many_get_what_each_would_get_alone(size, room, requests):
-    """Whatever the bounds and whoever else asks: each answer in its place, and none is shed that waits for others' turns."""
+def test_concurrent_requests_get_their_own_results(size, room, requests):
+    """Under any limits and load each request gets its own results in order, and no waiting request is shed."""
 
     async def scenario() -> list[list[int | ServingError]]:
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -242,8 +242,8 @@ def test_many_get_what_each_would_get_alone(size, room, requests):
     assert asyncio.run(scenario()) == [[number * 2 for number in range(count)] for count in requests]
 
 
-async def test_the_batch_door_stops_for_a_caller_who_has_gone(turns):
-    """rank_items' handler, cancelled, leaves nothing in the queue."""
+async def test_a_cancelled_batch_request_leaves_the_queue_empty(turns):
+    """A cancelled rank_items handler leaves nothing in the queue."""
     ranked: list[int] = []
     started, let = threading.Event(), threading.Event()
 
@@ -275,7 +275,7 @@ async def test_the_batch_door_stops_for_a_caller_who_has_gone(turns):
 
         assert len(json.loads((await handler(call(1))).body)["results"]) == 1
         leaving = asyncio.ensure_future(handler(call(40)))
-        await until(started.is_set)
+        await wait_until(started.is_set)
         leaving.cancel()
         await asyncio.wait([leaving])
         let.set()

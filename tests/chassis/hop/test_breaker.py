@@ -24,87 +24,87 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(BreakerLimits(failure_share=0.8, least_calls=5, open_s=0.3), clock=clock)
 
 
-def admitted(breaker: Breaker) -> int:
+def admit(breaker: Breaker) -> int:
     ticket = breaker.admit()
     assert ticket is not None
     return ticket
 
 
-def end(breaker: Breaker, *, success: bool) -> None:
-    breaker.note(admitted(breaker), success=success)
+def complete(breaker: Breaker, *, success: bool) -> None:
+    breaker.note(admit(breaker), success=success)
 
 
-def fail(breaker: Breaker, times: int = 5) -> None:
+def fail_calls(breaker: Breaker, times: int = 5) -> None:
     for _ in range(times):
-        end(breaker, success=False)
+        complete(breaker, success=False)
 
 
-def test_it_opens_when_calls_keep_failing(breaker):
-    """Five failures in a row are enough; fewer say nothing."""
-    fail(breaker, 4)
+def test_the_breaker_opens_when_calls_keep_failing(breaker):
+    """The breaker opens after five failed calls in a row, and not after four."""
+    fail_calls(breaker, 4)
     assert breaker.state == "closed"
-    fail(breaker, 1)
+    fail_calls(breaker, 1)
     assert breaker.state == "open"
     assert breaker.admit() is None
 
 
-def test_half_of_the_calls_failing_leaves_it_closed(breaker):
-    """One dead instance of two must not close the way to the other."""
+def test_the_breaker_stays_closed_while_half_of_the_calls_fail(breaker):
+    """The breaker stays closed when one of two instances is dead, because the other still serves."""
     for success in [True, False] * 50:
-        end(breaker, success=success)
+        complete(breaker, success=success)
     assert breaker.state == "closed"
 
 
 def test_old_failures_are_forgotten(breaker, clock):
-    """What happened more than two seconds ago does not count."""
-    fail(breaker, 4)
+    """Failures older than two seconds do not count."""
+    fail_calls(breaker, 4)
     clock.now += 2.1
-    fail(breaker, 4)
+    fail_calls(breaker, 4)
     assert breaker.state == "closed"
     clock.now += 1.1
-    fail(breaker, 1)
+    fail_calls(breaker, 1)
     assert breaker.state == "open"
 
 
-def test_one_probe_at_a_time(breaker, clock):
-    """After a while one call is let through, and its success closes the breaker."""
-    fail(breaker)
+def test_a_half_open_breaker_admits_one_probe(breaker, clock):
+    """After the open period the breaker admits one call, and the success of that call closes it."""
+    fail_calls(breaker)
     clock.now += 0.3
     assert breaker.state == "half-open"
-    probe = admitted(breaker)
+    probe = admit(breaker)
     assert breaker.admit() is None
     breaker.note(probe, success=True)
     assert breaker.state == "closed"
-    admitted(breaker)
+    admit(breaker)
 
 
-def test_a_failed_probe_opens_it_again(breaker, clock):
-    """A probe that fails costs another pause."""
-    fail(breaker)
+def test_a_failed_probe_reopens_the_breaker(breaker, clock):
+    """A failed probe opens the breaker for another full period."""
+    fail_calls(breaker)
     clock.now += 0.3
-    end(breaker, success=False)
+    complete(breaker, success=False)
     assert breaker.state == "open"
     clock.now += 0.3
-    admitted(breaker)
+    admit(breaker)
 
 
-def test_an_abandoned_probe_makes_room_for_another(breaker, clock):
-    """A probe whose caller went away says nothing."""
-    fail(breaker)
+def test_an_abandoned_probe_admits_another(breaker, clock):
+    """A probe that its caller cancelled decides nothing, so the breaker admits the next call as a probe."""
+    fail_calls(breaker)
     clock.now += 0.3
-    breaker.forget(admitted(breaker))
-    admitted(breaker)
+    breaker.forget(admit(breaker))
+    admit(breaker)
 
 
 @pytest.mark.parametrize("success", [True, False])
-def test_late_news_of_calls_from_before(breaker, clock, success):
-    """Calls admitted before it opened change nothing, however they end: not its state, and not that one probe is out."""
-    early = [admitted(breaker) for _ in range(3)]
-    fail(breaker)
+def test_results_of_earlier_calls_are_ignored(breaker, clock, success):
+    """The result of a call admitted before the breaker opened changes neither its state nor the probe in flight."""
+    early = [admit(breaker) for _ in range(3)]
+    fail_calls(breaker)
     breaker.note(early[0], success=success)
     clock.now += 0.3
     assert breaker.state == "half-open"
-    probe = admitted(breaker)
+    probe = admit(breaker)
     breaker.note(early[1], success=success)
     breaker.forget(early[2])
     assert (breaker.state, breaker.admit()) == ("half-open", None)
@@ -112,8 +112,8 @@ def test_late_news_of_calls_from_before(breaker, clock, success):
     assert breaker.state == "closed"
 
 
-def test_the_budget_is_a_tenth_and_a_reserve():
-    """Over time one request in ten may be tried again, after a reserve for quiet times."""
+def test_the_retry_budget_is_a_tenth_and_a_reserve():
+    """In the long run one request in ten may be retried; a reserve covers quiet periods."""
     budget = RetryBudget(share=0.1, reserve=5)
     assert [budget.spend() for _ in range(7)] == [True] * 5 + [False] * 2
     spent = 0
@@ -123,16 +123,16 @@ def test_the_budget_is_a_tenth_and_a_reserve():
     assert spent == pytest.approx(100, abs=1)
 
 
-def test_the_budget_is_not_saved_beyond_its_bound():
-    """A million good requests do not pay for a storm of retries."""
+def test_the_retry_budget_is_bounded():
+    """A thousand successful requests do not save up for a storm of retries."""
     budget = RetryBudget(share=0.5, reserve=1, most=2)
     for _ in range(1000):
         budget.earn()
     assert [budget.spend() for _ in range(3)] == [True, True, False]
 
 
-def test_pauses_grow_and_end():
-    """Pauses double, and after the last attempt there is none."""
+def test_pauses_double_until_the_last_attempt():
+    """Each pause is twice the one before, and no pause follows the last attempt."""
     policy = RetryPolicy(attempts=3, base_s=0.01)
     assert policy.pause_s(1, left_s=1, draw=lambda: 0.5) == 0.01
     assert policy.pause_s(2, left_s=1, draw=lambda: 0.5) == 0.02
@@ -145,7 +145,7 @@ def test_pauses_grow_and_end():
     after_s=st.none() | st.floats(0, 5),
     drawn=st.floats(0, 1, exclude_max=True),
 )
-def test_a_pause_fits_the_time_left_and_the_servers_wish(attempt, left_s, after_s, drawn):
-    """Whatever is drawn: never beyond the deadline, never before Retry-After."""
+def test_a_pause_respects_the_deadline_and_retry_after(attempt, left_s, after_s, drawn):
+    """A pause never extends past the deadline and never ends before Retry-After."""
     pause_s = RetryPolicy().pause_s(attempt, left_s=left_s, retry_after_s=after_s, draw=lambda: drawn)
     assert pause_s is None or (after_s or 0) <= pause_s < left_s

@@ -23,7 +23,7 @@ Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 class Scripted(httpx.AsyncBaseTransport):
-    """Answers with what it was given, in turn, the last for ever after: a status, an error, or a function."""
+    """Answer with the scripted steps in order and repeat the last one."""
 
     def __init__(self, *script: object) -> None:
         self._script = list(script)
@@ -65,8 +65,10 @@ def decode(body: bytes) -> object:
         raise UnicodeDecodeError("utf-8", body, 0, 1, "garbage") from error
 
 
-async def test_the_request_carries_what_belongs_to_the_caller():
-    """Request id, what is left of the budget, trace context and the service token go along; nothing else does."""
+async def test_the_request_carries_the_callers_context():
+    """
+    The hop gets the request id, the remaining budget, the trace context and the service token, but no other header.
+    """
     transport = Scripted(200)
     parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = [(b"traceparent", parent), (b"cookie", b"secret"), (b"authorization", b"Bearer users")]
@@ -84,8 +86,10 @@ async def test_the_request_carries_what_belongs_to_the_caller():
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-async def test_the_answer_brings_the_hops_receipt(proxied):
-    """Value, time and the hop's own receipt come back, also where a proxy has put its own before it."""
+async def test_the_answer_carries_the_hops_receipt(proxied):
+    """
+    The client returns the value, the time spent and the hop's receipt, even after a Server-Timing header of a proxy.
+    """
     timing = [("server-timing", 'model;dur=2, total;dur=5, rev;desc="hop-1"')]
     if proxied:
         timing.insert(0, ("Server-Timing", "cache"))
@@ -102,8 +106,8 @@ async def test_the_answer_brings_the_hops_receipt(proxied):
     [httpx.ConnectError(""), httpx.ReadError(""), httpx.RemoteProtocolError(""), 502, 503],
     ids=repr,
 )
-async def test_what_may_pass_is_tried_again(failure):
-    """Refused and broken connections, 502 and 503 get another attempt; the caller sees none of it."""
+async def test_transient_failures_are_retried(failure):
+    """The client retries refused and broken connections, 502 and 503, and the caller sees only the success."""
     transport = Scripted(failure, failure, 200)
     hop = client(transport)
     assert (await send(hop)).value == {"n": 3}
@@ -112,8 +116,8 @@ async def test_what_may_pass_is_tried_again(failure):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 500, 501])
-async def test_what_will_not_pass_is_not_tried_again(status):
-    """Other statuses fail at once as a failed dependency."""
+async def test_permanent_failures_are_not_retried(status):
+    """Any other error status fails immediately as a failed dependency."""
     transport = Scripted(status, 200)
     with pytest.raises(DependencyError, match=str(status)):
         await send(client(transport))
@@ -121,8 +125,8 @@ async def test_what_will_not_pass_is_not_tried_again(status):
 
 
 @pytest.mark.parametrize("late", [httpx.ReadTimeout(""), httpx.ConnectTimeout(""), httpx.PoolTimeout(""), 504])
-async def test_time_that_is_spent_is_a_spent_deadline(late):
-    """Timeouts, here or at the hop, are 504 and never tried again: the time is gone."""
+async def test_timeouts_are_not_retried(late):
+    """A timeout at the client or at the hop raises DeadlineExceededError without a retry, because the time is spent."""
     transport = Scripted(late, 200)
     with pytest.raises(DeadlineExceededError):
         await send(client(transport))
@@ -130,7 +134,7 @@ async def test_time_that_is_spent_is_a_spent_deadline(late):
 
 
 async def test_retry_after_is_honoured_when_it_fits():
-    """A 503 that asks for more time than is left is final."""
+    """The client does not retry a 503 whose Retry-After is longer than the time left."""
     busy = httpx.Response(503, headers={"retry-after": "1"})
     transport = Scripted(busy, 200)
     with pytest.raises(DependencyError):
@@ -141,7 +145,7 @@ async def test_retry_after_is_honoured_when_it_fits():
 
 
 async def test_an_exhausted_retry_budget_ends_retries():
-    """With nothing left to spend a failure is final."""
+    """The client does not retry when the retry budget is empty."""
     transport = Scripted(httpx.ConnectError(""))
     hop = client(transport, budget=RetryBudget(share=0.0, reserve=1))
     for _ in range(2):
@@ -151,7 +155,7 @@ async def test_an_exhausted_retry_budget_ends_retries():
 
 
 class OneOfThreeDead(httpx.AsyncBaseTransport):
-    """A gateway that sends every third request, drawn, to an instance that is not there."""
+    """A gateway that sends a random third of the requests to a dead instance."""
 
     def __init__(self) -> None:
         self.dead = False
@@ -163,8 +167,8 @@ class OneOfThreeDead(httpx.AsyncBaseTransport):
         return httpx.Response(502 if self.dead and self._draw() < 1 / 3 else 200, json=1)
 
 
-async def test_one_dead_instance_of_three_is_hardly_noticed():
-    """What was saved up while all was well pays for the seconds until somebody sees that an instance is gone."""
+async def test_retries_hide_one_dead_instance_of_three():
+    """The retry budget saved in healthy times covers the failures until the platform removes the dead instance."""
     transport = OneOfThreeDead()
     hop = client(transport, policy=RetryPolicy(base_s=0.0))
     for _ in range(8000):
@@ -178,8 +182,8 @@ async def test_one_dead_instance_of_three_is_hardly_noticed():
     assert transport.requests < 14_000 * 1.1 + 10
 
 
-async def test_no_budget_no_attempt():
-    """Expired work is not started."""
+async def test_an_expired_call_is_not_sent():
+    """The client sends nothing when the deadline has already passed."""
     transport = Scripted(200)
     with pytest.raises(DeadlineExceededError):
         await send(client(transport), make_call(seconds=-1.0))
@@ -187,8 +191,8 @@ async def test_no_budget_no_attempt():
 
 
 @pytest.mark.parametrize("failing", [500, httpx.ReadTimeout(""), httpx.Response(200, content=b"garbage")], ids=repr)
-async def test_a_hop_that_keeps_failing_is_left_alone(failing):
-    """After some failures, unreadable answers among them, calls fail at once without reaching the hop."""
+async def test_a_failing_hop_is_not_called(failing):
+    """After repeated failures, including unreadable answers, calls fail immediately without reaching the hop."""
     transport = Scripted(failing)
     hop = client(transport, breaker=Breaker(BreakerLimits(least_calls=3, open_s=60)))
     for _ in range(3):
@@ -201,8 +205,8 @@ async def test_a_hop_that_keeps_failing_is_left_alone(failing):
     assert hop.statistics.refused == 1
 
 
-async def test_a_hop_that_hangs_is_left_alone_by_groups_too():
-    """Callers of a group leave at their deadline, with the hop's own: that is no answer in time, not a lack of interest."""
+async def test_timeouts_of_grouped_calls_open_the_breaker():
+    """A group call that ends at its deadline counts as a failure of the hop, although its callers leave too."""
 
     async def hang(request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
@@ -222,8 +226,8 @@ async def test_a_hop_that_hangs_is_left_alone_by_groups_too():
     assert (hop.breaker.state, hop.statistics.failures, hop.statistics.abandoned) == ("open", 4, 0)
 
 
-async def test_a_caller_in_a_hurry_says_nothing_of_the_hop():
-    """Who gives a hop no time to speak of gets no answer, and takes nobody else's away."""
+async def test_a_short_timeout_does_not_open_the_breaker():
+    """A caller that gives the hop too little time gets no answer, and its timeouts do not count against the hop."""
 
     async def hang(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("")
@@ -236,8 +240,8 @@ async def test_a_caller_in_a_hurry_says_nothing_of_the_hop():
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
-async def test_a_request_that_is_refused_says_nothing_of_the_hop(status, caplog):
-    """What the hop finds fault with is of our making: it is logged, and others go on being sent."""
+async def test_a_rejected_request_does_not_open_the_breaker(status, caplog):
+    """A request that the hop rejects is our mistake: the client logs it and keeps sending other requests."""
     hop = client(Scripted(status), breaker=Breaker(BreakerLimits(least_calls=1)))
     with pytest.raises(DependencyError):
         await send(hop)
@@ -245,12 +249,12 @@ async def test_a_request_that_is_refused_says_nothing_of_the_hop(status, caplog)
     assert [record.getMessage() for record in caplog.records] == ["hop_refused_request"]
 
 
-def exposed(instrument: Instrument) -> dict[str, float]:
+def calls_by_outcome(instrument: Instrument) -> dict[str, float]:
     return {sample.labels["outcome"]: sample.value for sample in instrument.collect().samples}
 
 
-async def test_outcomes_are_counted_when_they_are_known():
-    """Counters never fall: a call in flight is in none of them."""
+async def test_calls_are_counted_when_they_end():
+    """A call in flight is in none of the counters, so no counter ever decreases."""
     hold = asyncio.Event()
 
     async def later(request: httpx.Request) -> httpx.Response:
@@ -262,16 +266,16 @@ async def test_outcomes_are_counted_when_they_are_known():
     await send(hop)
     sending = asyncio.create_task(send(hop))
     await asyncio.sleep(0.01)
-    before = exposed(calls)
+    before = calls_by_outcome(calls)
     hold.set()
     with pytest.raises(DependencyError):
         await sending
     assert before == {"ok": 1, "failed": 0, "abandoned": 0, "refused": 0}
-    assert exposed(calls) == {**before, "failed": 1}
+    assert calls_by_outcome(calls) == {**before, "failed": 1}
 
 
-async def test_a_cancelled_call_says_nothing_of_the_hop():
-    """A caller that leaves is no failure of the hop."""
+async def test_a_cancelled_call_does_not_open_the_breaker():
+    """A call that its caller cancels does not count as a failure of the hop."""
 
     async def hang(request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
@@ -286,13 +290,13 @@ async def test_a_cancelled_call_says_nothing_of_the_hop():
     assert (hop.breaker.state, hop.statistics.abandoned, hop.statistics.failures) == ("closed", 1, 0)
 
 
-async def _warm(hop: HopClient) -> None:
+async def warm_up(hop: HopClient) -> None:
     for _ in range(32):
         await send(hop)
 
 
 async def test_a_slow_answer_is_hedged():
-    """Once the usual latency is known, a request that takes longer gets a twin, and the faster answer wins."""
+    """The client sends a second copy of a request that takes longer than usual, and the faster answer wins."""
     hold = asyncio.Event()
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -301,13 +305,13 @@ async def test_a_slow_answer_is_hedged():
 
     transport = Scripted(*[200] * 32, slow, 200)
     hop = client(transport, hedge=True)
-    await _warm(hop)
+    await warm_up(hop)
     assert (await send(hop)).value == {"n": 34}
     assert hop.statistics.hedges == 1
 
 
 async def test_a_hedge_that_fails_first_does_not_decide():
-    """The twin's failure is forgotten while the first may still answer; when both fail the call does."""
+    """A failed hedge is ignored while the first request may still succeed; the call fails only when both fail."""
     hold = asyncio.Event()
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -320,14 +324,14 @@ async def test_a_hedge_that_fails_first_does_not_decide():
 
     transport = Scripted(*[200] * 32, slow, fail)
     hop = client(transport, hedge=True)
-    await _warm(hop)
+    await warm_up(hop)
     assert (await send(hop)).value == "first"
     with pytest.raises(DependencyError):
         await send(hop)
 
 
-async def test_of_two_that_end_together_the_answer_counts():
-    """The request and its twin end in one turn of the loop, one with an answer: that is the call's."""
+async def test_an_answer_wins_over_a_simultaneous_failure():
+    """When a request and its hedge end in the same turn of the loop, the successful answer is the result."""
     for _ in range(40):
         hold = asyncio.Event()
 
@@ -341,18 +345,18 @@ async def test_of_two_that_end_together_the_answer_counts():
             return httpx.Response(200, json="twin")
 
         hop = client(Scripted(*[200] * 32, slow, twin), hedge=True)
-        await _warm(hop)
+        await warm_up(hop)
         assert (await send(hop)).value == "twin"
 
 
-async def test_hedges_come_out_of_the_retry_budget():
-    """Without a retry to spend a slow answer is waited for."""
+async def test_hedges_use_the_retry_budget():
+    """The client does not hedge a slow answer when the retry budget is empty."""
 
     async def slow(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0.02)
         return httpx.Response(200, json="slow")
 
     hop = client(Scripted(*[200] * 32, slow), hedge=True, budget=RetryBudget(share=0.0, reserve=0))
-    await _warm(hop)
+    await warm_up(hop)
     assert (await send(hop)).value == "slow"
     assert hop.statistics.hedges == 0

@@ -8,7 +8,7 @@ from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, Wa
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def watch_immediately(monkeypatch):
     monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.0)
 
 
@@ -17,27 +17,27 @@ async def never() -> object:
     raise AssertionError
 
 
-async def gone() -> object:
+async def disconnect() -> object:
     return {"type": "http.disconnect"}
 
 
-async def test_a_caller_that_stays_changes_nothing():
-    """While the caller is there the block runs to its end, and its errors pass through."""
+async def test_work_completes_while_the_caller_stays():
+    """While the caller stays connected the block runs to its end, and its errors pass through."""
     with CallerWatch(never, within_s=5, starter=WatchStarter()):
         await asyncio.sleep(0.01)
     with pytest.raises(KeyError), CallerWatch(never, within_s=5, starter=WatchStarter()):
         raise KeyError
 
 
-async def test_work_ends_when_the_caller_leaves():
-    """A disconnect cancels the block, which then says that nobody is there."""
-    with pytest.raises(ClientDisconnectedError), CallerWatch(gone, within_s=5, starter=WatchStarter()):
+async def test_work_is_cancelled_when_the_caller_disconnects():
+    """A disconnect cancels the block, which then raises ClientDisconnectedError."""
+    with pytest.raises(ClientDisconnectedError), CallerWatch(disconnect, within_s=5, starter=WatchStarter()):
         await asyncio.Event().wait()
-    await asyncio.sleep(0)  # the cancellation was used up, not left behind
+    await asyncio.sleep(0)  # the cancellation was consumed, not left pending
 
 
-async def test_other_messages_are_not_a_departure():
-    """A stray message is ignored."""
+async def test_other_messages_do_not_count_as_a_disconnect():
+    """The block ignores a message that is not a disconnect."""
 
     async def more() -> object:
         return {"type": "http.request"}
@@ -47,7 +47,7 @@ async def test_other_messages_are_not_a_departure():
 
 
 async def test_other_cancellations_stay_cancellations():
-    """A cancellation from elsewhere is not mistaken for a disconnect."""
+    """A cancellation from elsewhere is not reported as a disconnect."""
 
     async def work() -> None:
         with CallerWatch(never, within_s=5, starter=WatchStarter()):
@@ -60,17 +60,17 @@ async def test_other_cancellations_stay_cancellations():
         await task
 
 
-async def test_work_that_is_over_is_not_cancelled():
-    """A disconnect noticed in the same moment as the end of the work does not undo it."""
-    with CallerWatch(gone, within_s=5, starter=WatchStarter()):
+async def test_finished_work_is_not_cancelled():
+    """A disconnect that is noticed as the block ends does not cancel the block."""
+    with CallerWatch(disconnect, within_s=5, starter=WatchStarter()):
         pass
     await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("watch_after_s", [0.0, 0.02])
 @pytest.mark.parametrize("within_s", [0.04, 0.01, 0.0, -1.0])
-async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
-    """A block that takes longer is cancelled, be its time shorter or longer than the wait for the watcher."""
+async def test_work_is_cancelled_at_its_deadline(monkeypatch, watch_after_s, within_s):
+    """A block that exceeds its time is cancelled, whether the watcher has started by then or not."""
     monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", watch_after_s)
     began = time.monotonic()
     with pytest.raises(TimeoutError), CallerWatch(never, within_s=within_s, starter=WatchStarter()):
@@ -79,11 +79,11 @@ async def test_work_ends_with_its_time(monkeypatch, watch_after_s, within_s):
     await asyncio.sleep(0)
 
 
-async def test_the_first_reason_counts():
-    """Who leaves while the time ends is one of both, and nothing is left to cancel somebody else."""
+async def test_a_block_is_cancelled_for_one_reason_only():
+    """A disconnect at the deadline raises one of the two errors and leaves no further cancellation pending."""
     with (
         pytest.raises((ClientDisconnectedError, TimeoutError)),
-        CallerWatch(gone, within_s=0.0, starter=WatchStarter()),
+        CallerWatch(disconnect, within_s=0.0, starter=WatchStarter()),
     ):
         await asyncio.Event().wait()
     await asyncio.sleep(0.01)
@@ -92,8 +92,8 @@ async def test_the_first_reason_counts():
     assert task.cancelling() == 0
 
 
-async def test_only_blocks_that_last_are_watched(monkeypatch):
-    """WatchStarter watch what is there for a while, in the order it came, and stop when nobody is left."""
+async def test_only_long_blocks_are_watched(monkeypatch):
+    """The starter watches the blocks that outlast the delay, in the order of arrival, and stops when none is left."""
     monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.02)
     starter, watched = WatchStarter(), []
 
@@ -118,21 +118,21 @@ async def test_only_blocks_that_last_are_watched(monkeypatch):
     assert watched == ["again"]
 
 
-def test_rounds_outlive_an_event_loop(monkeypatch):
-    """A loop that ended in the middle of a round does not keep the next one's blocks from being watched."""
+def test_rounds_survive_the_end_of_an_event_loop(monkeypatch):
+    """A loop that ends in the middle of a round does not stop the blocks of the next loop from being watched."""
     starter = WatchStarter()
 
     async def block() -> None:
-        with CallerWatch(gone, within_s=5, starter=starter):
+        with CallerWatch(disconnect, within_s=5, starter=starter):
             await asyncio.Event().wait()
 
-    async def leave_one_behind() -> None:
+    async def leave_a_block_running() -> None:
         behind = asyncio.create_task(block())
         await asyncio.sleep(0)
         assert not behind.done()
 
     monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.01)
     for _ in range(2):
-        asyncio.run(leave_one_behind())
+        asyncio.run(leave_a_block_running())
         with pytest.raises(ClientDisconnectedError):
             asyncio.run(asyncio.wait_for(block(), timeout=2))

@@ -1,4 +1,4 @@
-"""The production entry as a process: starting, draining under load, exit statuses."""
+"""The production server as a process: start, drain under load, exit status."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.may_block
 STORE = {"FEATURE_STORE_URL": "memory:"}
 
 
-def run_to_end(function: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_until_exit(function: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         shell_command(function),
         cwd=ROOT,
@@ -32,7 +32,7 @@ def run_to_end(function: str, env: dict[str, str]) -> subprocess.CompletedProces
 
 
 def test_both_entries_give_the_same_bytes():
-    """The production shell and the framework's own command answer alike, errors included."""
+    """The production server and the stock functions-framework command give the same answers, including errors."""
     with running("extract_features", STORE) as shell, running("extract_features", STORE, stock=True) as stock:
         bodies: list[object] = [{"user_id": "user_1"}, {"user_ids": ["a", "b"]}, {"user_id": 1}, []]
         for body in bodies:
@@ -44,25 +44,25 @@ def test_both_entries_give_the_same_bytes():
 
 
 def test_sigterm_ends_with_status_0():
-    """An idle instance told to stop ends cleanly and at once."""
+    """An idle instance that receives SIGTERM exits with status 0."""
     with running("extract_features", {**STORE, "DRAIN_LINGER_S": "0"}) as service:
         assert service.stop() == 0
 
 
 def test_sigint_ends_with_status_0():
-    """Ctrl-C is as clean an end as SIGTERM."""
+    """An instance that receives SIGINT exits with status 0."""
     with running("extract_features", STORE) as service:
         assert service.stop(signal.SIGINT) == 0
 
 
-def connect_again_and_again(address: tuple[str, int]) -> None:
+def connect_repeatedly(address: tuple[str, int]) -> None:
     while True:
         socket.create_connection(address).close()
 
 
 @pytest.mark.parametrize("keep_alive", [True, False], ids=["pooled", "one connection each"])
 def test_sigterm_under_load_loses_no_request(keep_alive):
-    """Requests whose connection was accepted get a whole answer, however the caller connects."""
+    """Every request whose connection was accepted gets a complete answer, with and without keep-alive."""
     lost: list[str] = []
     answered: list[int] = []
 
@@ -93,14 +93,14 @@ def test_sigterm_under_load_loses_no_request(keep_alive):
     assert set(answered) == {200}
 
 
-def test_a_draining_instance_says_so_and_still_answers():
-    """After SIGTERM an open connection is told not to come back, and gets its answers until then."""
+def test_a_draining_instance_closes_kept_connections_after_an_answer():
+    """After SIGTERM an open connection still gets its answer, which announces that the connection closes."""
     with running("extract_features", {**STORE, "DRAIN_LINGER_S": "10"}) as service:
         address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
         with socket.create_connection(address) as open_before:
             service.process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionError):
-                connect_again_and_again(address)
+                connect_repeatedly(address)
             open_before.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
             with open_before.makefile("rb") as answers:
                 answer = answers.read().lower()
@@ -109,8 +109,8 @@ def test_a_draining_instance_says_so_and_still_answers():
         assert service.process.wait(timeout=5) == 0
 
 
-class Queue:
-    """A listener whose accept queue is what the test says."""
+class AcceptQueue:
+    """A listener whose accept queue holds the given sockets and errors."""
 
     def __init__(self, *found: socket.socket | OSError) -> None:
         self._found = list(found)
@@ -125,16 +125,18 @@ class Queue:
 @pytest.mark.parametrize(
     "end", [BlockingIOError(), OSError(errno.EMFILE, "too many open files")], ids=["empty", "full"]
 )
-def test_whatever_the_queue_holds_the_drain_goes_on(end):
-    """A caller who has gone does not hide those behind it; without descriptors the rest is left to the kernel."""
+def test_draining_continues_past_errors_in_the_accept_queue(end):
+    """The drain accepts the connections after an aborted one, and stops without error when no descriptor is free."""
     with socket.socket() as one, socket.socket() as other:
-        queue = Queue(one, ConnectionAbortedError(), other, end)
+        queue = AcceptQueue(one, ConnectionAbortedError(), other, end)
         assert list(server._accept_all(queue)) == [one, other]  # type: ignore[arg-type]
 
 
-def test_wrong_settings_are_listed_and_end_with_2():
-    """Every fault of the environment is named before anything is opened."""
-    ended = run_to_end("rank_items", {"PORT": "x", "MAX_BATCH_SIZE": "64", "MAX_QUEUE_SIZE": "10", "MODEL_PATH": ""})
+def test_invalid_settings_are_listed_and_exit_with_2():
+    """The server names every invalid setting before it opens anything."""
+    ended = run_until_exit(
+        "rank_items", {"PORT": "x", "MAX_BATCH_SIZE": "64", "MAX_QUEUE_SIZE": "10", "MODEL_PATH": ""}
+    )
     assert ended.returncode == 2
     lines = ended.stderr.splitlines()
     assert len(lines) == 3
@@ -143,17 +145,17 @@ def test_wrong_settings_are_listed_and_end_with_2():
     assert "MAX_QUEUE_SIZE (10) below MAX_BATCH_SIZE (64)" in ended.stderr
 
 
-def test_a_missing_artefact_ends_with_1(tmp_path):
-    """An instance that can never be ready ends, and its log says why."""
-    ended = run_to_end("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
+def test_a_missing_artefact_exits_with_1(tmp_path):
+    """An instance that can never become ready exits, and its log says why."""
+    ended = run_until_exit("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "start_failed" in ended.stderr
     assert "No such file" in ended.stderr
 
 
-def test_a_taken_port_ends_with_1():
-    """A port somebody else has is named in one line."""
+def test_a_taken_port_exits_with_1():
+    """The server names a port that is already in use in one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = run_to_end("extract_features", {**STORE, "PORT": str(taken.getsockname()[1])})
+        ended = run_until_exit("extract_features", {**STORE, "PORT": str(taken.getsockname()[1])})
     assert ended.returncode == 1
     assert "cannot listen on 127.0.0.1" in ended.stderr

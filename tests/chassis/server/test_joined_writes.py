@@ -1,4 +1,4 @@
-"""What is written within one turn of the event loop is sent together, in order, and nothing is kept back."""
+"""The server sends everything written in one turn of the event loop together and in order, and keeps nothing back."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ import pytest
 from chassis.server.joined_writes import JoinedWrites, TurnWrites
 
 
-class Kernel(asyncio.Transport):
-    """Notes what is handed to it."""
+class RecordingTransport(asyncio.Transport):
+    """A transport that records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__({"peername": "caller"})
         self.sent: list[bytes] = []
-        self.gone = False
+        self.closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent.append(bytes(data))
@@ -22,46 +22,46 @@ class Kernel(asyncio.Transport):
         self.sent.append(b"closed")
 
     def is_closing(self) -> bool:
-        return self.gone
+        return self.closing
 
 
-async def test_head_and_body_go_together():
-    """Two writes are one, at once; the next answer is one of its own."""
-    kernel = Kernel()
-    joined = JoinedWrites(kernel)
+async def test_head_and_body_are_sent_in_one_write():
+    """The head and the body of an answer are sent in one write, and the next answer in another."""
+    transport = RecordingTransport()
+    joined = JoinedWrites(transport)
     for _ in range(2):
         joined.write(b"head ")
         joined.write(b"body")
-    assert kernel.sent == [b"head body"] * 2
+    assert transport.sent == [b"head body"] * 2
     await asyncio.sleep(0)
-    assert kernel.sent == [b"head body"] * 2
+    assert transport.sent == [b"head body"] * 2
 
 
-async def test_a_head_alone_is_sent_with_the_turn():
-    """An answer to HEAD has no body to wait for."""
-    kernel = Kernel()
-    JoinedWrites(kernel).write(b"head")
-    assert kernel.sent == []
+async def test_a_head_alone_is_sent_at_the_end_of_the_turn():
+    """An answer without a body, as to HEAD, is sent at the end of the turn."""
+    transport = RecordingTransport()
+    JoinedWrites(transport).write(b"head")
+    assert transport.sent == []
     await asyncio.sleep(0)
-    assert kernel.sent == [b"head"]
+    assert transport.sent == [b"head"]
 
 
-async def test_nothing_is_sent_to_a_caller_who_has_gone():
-    """A connection that was lost within the turn takes no more."""
-    kernel = Kernel()
-    JoinedWrites(kernel).write(b"head")
-    kernel.gone = True
+async def test_nothing_is_sent_after_a_disconnect():
+    """A connection lost within the turn receives no more bytes."""
+    transport = RecordingTransport()
+    JoinedWrites(transport).write(b"head")
+    transport.closing = True
     await asyncio.sleep(0)
-    assert kernel.sent == []
+    assert transport.sent == []
 
 
-async def test_what_was_held_goes_before_the_end():
-    """Closing sends first; everything else is the transport's own."""
-    kernel = Kernel()
-    joined = JoinedWrites(kernel)
+async def test_held_bytes_are_sent_before_close():
+    """Closing sends the held bytes first; every other call goes to the wrapped transport."""
+    transport = RecordingTransport()
+    joined = JoinedWrites(transport)
     joined.write(b"head")
     joined.close()
-    assert kernel.sent == [b"head", b"closed"]
+    assert transport.sent == [b"head", b"closed"]
     assert joined.get_extra_info("peername") == "caller"
 
 
@@ -70,29 +70,29 @@ def turn_writes() -> TurnWrites:
     return TurnWrites()
 
 
-async def test_answers_without_waiting_go_together(turn_writes):
-    """Of three requests that came in one turn the first two wait for the third, which sends all, in their order."""
+async def test_simultaneous_answers_are_sent_together(turn_writes):
+    """Of three requests that arrive in one turn, the last sends all three answers in order."""
     sent: list[str] = []
-    kernels = [Kernel() for _ in range(3)]
-    for _ in kernels:
+    transports = [RecordingTransport() for _ in range(3)]
+    for _ in transports:
         turn_writes.expect()
-    for number, kernel in enumerate(kernels):
-        turn_writes.send(b"%d" % number, JoinedWrites(kernel), begun=turn_writes.begin())
-        sent.append("".join(each.sent[0].decode() for each in kernels if each.sent))
+    for number, transport in enumerate(transports):
+        turn_writes.send(b"%d" % number, JoinedWrites(transport), begun=turn_writes.begin())
+        sent.append("".join(each.sent[0].decode() for each in transports if each.sent))
     assert sent == ["", "", "012"]
 
 
-async def test_a_lone_answer_goes_at_once(turn_writes):
-    """There is nothing to wait for."""
-    kernel = Kernel()
+async def test_a_single_answer_is_sent_immediately(turn_writes):
+    """A single answer does not wait."""
+    transport = RecordingTransport()
     turn_writes.expect()
-    turn_writes.send(b"1", JoinedWrites(kernel), begun=turn_writes.begin())
-    assert kernel.sent == [b"1"]
+    turn_writes.send(b"1", JoinedWrites(transport), begun=turn_writes.begin())
+    assert transport.sent == [b"1"]
 
 
-async def test_an_answer_that_had_to_wait_goes_at_once(turn_writes):
-    """Also while others come in: the caller's next request may be all that they wait for."""
-    slow, quick = Kernel(), Kernel()
+async def test_an_answer_that_waited_is_sent_immediately(turn_writes):
+    """An answer whose handler had to wait is sent immediately, because the next request may depend on it."""
+    slow, quick = RecordingTransport(), RecordingTransport()
     turn_writes.expect()
     begun = turn_writes.begin()
     await asyncio.sleep(0)
@@ -103,28 +103,28 @@ async def test_an_answer_that_had_to_wait_goes_at_once(turn_writes):
     assert quick.sent == [b"quick"]
 
 
-async def test_nobody_waits_longer_than_the_turn(turn_writes):
-    """Where the others that came are not answered at once, or their work was cancelled before it began."""
-    kernel = Kernel()
+async def test_answers_wait_no_longer_than_one_turn(turn_writes):
+    """An answer is sent at the end of the turn even if the other expected answers are not ready."""
+    transport = RecordingTransport()
     turn_writes.expect()
     turn_writes.expect()
-    turn_writes.send(b"1", JoinedWrites(kernel), begun=turn_writes.begin())
-    assert kernel.sent == []
+    turn_writes.send(b"1", JoinedWrites(transport), begun=turn_writes.begin())
+    assert transport.sent == []
     await asyncio.sleep(0)
-    assert kernel.sent == [b"1"]
+    assert transport.sent == [b"1"]
 
 
-async def test_a_connection_that_fails_leaves_the_others_their_answers(turn_writes, caplog):
-    """And is told in the log."""
+async def test_a_failed_connection_does_not_affect_the_others(turn_writes, caplog):
+    """The other connections get their answers, and the failure is logged."""
 
-    class Broken(Kernel):
+    class Broken(RecordingTransport):
         def write(self, data: bytes | bytearray | memoryview) -> None:
             raise RuntimeError("the handler is closed")
 
-    kernel = Kernel()
+    transport = RecordingTransport()
     turn_writes.expect()
     turn_writes.expect()
     turn_writes.send(b"1", JoinedWrites(Broken()), begun=turn_writes.begin())
-    turn_writes.send(b"2", JoinedWrites(kernel), begun=turn_writes.begin())
-    assert kernel.sent == [b"2"]
+    turn_writes.send(b"2", JoinedWrites(transport), begun=turn_writes.begin())
+    assert transport.sent == [b"2"]
     assert "write_failed" in caplog.text

@@ -17,7 +17,7 @@ class Clock:
 
 
 def test_concurrency_is_weighted_by_time():
-    """One request for a quarter of the second and a second one for half of that make 0.375."""
+    """One request for a quarter of a second and a second one for half of that time make a concurrency of 0.375."""
     clock = Clock()
     measured = Load(clock)
     measured.arrive()
@@ -30,8 +30,8 @@ def test_concurrency_is_weighted_by_time():
     assert measured.report() == (0.375, 2)
 
 
-def test_what_is_in_flight_goes_on_counting():
-    """A request that outlives a report counts fully in the next, and arrives only once."""
+def test_requests_in_flight_carry_over_to_the_next_report():
+    """A request that outlives a report counts fully in the next one, but its arrival is counted only once."""
     clock = Clock()
     measured = Load(clock)
     measured.arrive()
@@ -42,14 +42,14 @@ def test_what_is_in_flight_goes_on_counting():
     assert measured.in_flight == 1
 
 
-def test_no_time_means_no_concurrency():
-    """Two reports in the same instant divide nothing by zero."""
+def test_an_empty_period_reports_no_concurrency():
+    """Two reports at the same instant do not divide by zero."""
     measured = Load(Clock())
     assert measured.report() == (0.0, 0)
 
 
 async def test_reports_reach_the_socket(tmp_path, monkeypatch):
-    """A listener gets one datagram per period; a listener that comes late gets the next ones."""
+    """A listener receives one datagram per period, also a listener that binds after the first reports."""
     monkeypatch.setattr(load, "REPORT_PERIOD_S", 0.005)
     path = str(tmp_path / "stats.sock")
     measured = Load()

@@ -1,9 +1,9 @@
 """
-The direct path for plain requests answers as uvicorn's own way does, byte for byte, however the bytes come in.
+The direct path for plain requests and uvicorn's own path answer with the same bytes, however the input is split.
 
-A wire stands for the connection, so that a test decides what one read brings and when the caller goes.
-
-Where both ways are meant to differ from uvicorn (`OURS`), they answer as uvicorn answers what should have counted.
+A `Wire` stands for the connection, so that a test controls the content of each read and the time of a disconnect.
+Requests in `TREATED_DIFFERENTLY` are deliberately read differently from uvicorn: each is compared with uvicorn's answer
+to an equivalent request.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _TIMES = re.compile(rb"dur=[0-9.]+")
 
 
 class Wire(asyncio.Transport):
-    """Notes what is sent; closing it is noticed a turn later, as with a socket."""
+    """A transport that records writes; the protocol learns of a close one turn later, as with a socket."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class Wire(asyncio.Transport):
 
     @property
     def sent(self) -> bytes:
-        """What was sent, without the times in it."""
+        """Everything written, with the durations removed."""
         return _TIMES.sub(b"dur=", b"".join(self.writes))
 
 
-class Side:
-    """A service behind one of the two protocols."""
+class ProtocolServer:
+    """A service behind either of the two protocols."""
 
     def __init__(self, kind: type[HttpToolsProtocol], handler: Handler) -> None:
         @asynccontextmanager
@@ -100,7 +100,7 @@ class Side:
         return wire
 
     async def talk(self, parts: Sequence[bytes]) -> Wire:
-        """Have *parts* come in one by one, with time for the answer in between."""
+        """Feed *parts* to a new connection one by one, leaving time for an answer after each."""
         wire = self.connect()
         for part in parts:
             if not wire.closed:
@@ -129,29 +129,29 @@ def request(body: bytes = b'{"a":1}', *headers: bytes, start: bytes = b"POST / H
 
 CHUNKED = b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 WRONG_CHUNK = b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"
-TALKS = {
+INPUTS = {
     "plain": request(),
     "without a body": request(b""),
-    "two at once": request(b"1") + request(b"2"),
+    "two in one read": request(b"1") + request(b"2"),
     "three, the second not plain": request(b"1") + request(start=b"GET / HTTP/1.1", body=b"") + request(b"3"),
     "three, the first not plain": request(b"", start=b"HEAD /livez HTTP/1.1") + request(b"2") + request(b"3"),
     "in chunks": CHUNKED,
-    "in chunks and again": CHUNKED + request(b"2"),
-    "wants to be told to go on": request(b"1", b"Expect: 100-continue"),
+    "in chunks, then another": CHUNKED + request(b"2"),
+    "expects 100-continue": request(b"1", b"Expect: 100-continue"),
     "closes": request(b"1", b"Connection: close"),
-    "closes, but says more": request(b"1", b"Connection: close") + request(b"2"),
+    "closes, but sends more": request(b"1", b"Connection: close") + request(b"2"),
     "HTTP/1.0": request(b"1", start=b"POST / HTTP/1.0"),
-    "HTTP/1.0 that stays": request(b"1", b"Connection: keep-alive", start=b"POST / HTTP/1.0") * 2,
+    "HTTP/1.0 with keep-alive": request(b"1", b"Connection: keep-alive", start=b"POST / HTTP/1.0") * 2,
     "with a query": request(b"1", start=b"POST /?a=b HTTP/1.1"),
     "another method": request(b"1", start=b"PUT / HTTP/1.1"),
     "a probe": request(b"", start=b"GET /readyz HTTP/1.1"),
     "in several chunks, after another": request(b"1") + CHUNKED,
-    "no JSON type": request(b"1", b"Content-Type: text/html"),
+    "not a JSON type": request(b"1", b"Content-Type: text/html"),
     "too long": request(b"x" * 1025),
     "too long in chunks": b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"200\r\n%b\r\n" % (b"y" * 512) * 3
     + b"0\r\n\r\n",
-    "no HTTP": b"GARBAGE\r\n\r\n",
+    "not HTTP": b"GARBAGE\r\n\r\n",
     "a wrong chunk": WRONG_CHUNK,
     "two lengths": b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "a handler that crashes": request(b"crash") + request(b"after"),
@@ -160,29 +160,29 @@ TALKS = {
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAMAAABk", b"Upgrade: h2c")
 WEBSOCKET = (b"Connection: upgrade", b"Upgrade: websocket")
 TRAILERS = CHUNKED[:-2] + b"X-Request-Id: r9\r\nContent-Type: text/html\r\nExpect: 100-continue\r\n\r\n"
-# What the caller says, and what counts of it, where uvicorn has to hear it in these parts.
-OURS: dict[str, tuple[bytes, bytes | list[bytes]]] = {
-    "no HTTP after a request": (request(b"1") + b"GARBAGE\r\n\r\n", [request(b"1"), b"GARBAGE\r\n\r\n"]),
-    "no HTTP after two": (request(b"1") * 2 + b"GARBAGE\r\n\r\n", [request(b"1") * 2, b"GARBAGE\r\n\r\n"]),
+# Pairs of the bytes that the caller sends and the bytes that they are treated as, in the reads that uvicorn needs.
+TREATED_DIFFERENTLY: dict[str, tuple[bytes, bytes | list[bytes]]] = {
+    "not HTTP, after a request": (request(b"1") + b"GARBAGE\r\n\r\n", [request(b"1"), b"GARBAGE\r\n\r\n"]),
+    "not HTTP, after two requests": (request(b"1") * 2 + b"GARBAGE\r\n\r\n", [request(b"1") * 2, b"GARBAGE\r\n\r\n"]),
     "a wrong chunk after a request": (request(b"1") + WRONG_CHUNK, [request(b"1"), WRONG_CHUNK]),
     "offers to upgrade": (request(b"1", *H2C), request(b"1")),
     "offers to upgrade, without a body": (request(b"", *WEBSOCKET, length=False), request(b"", length=False)),
-    "offers to upgrade, and goes on": (request(b"1", *H2C) + request(b"2"), request(b"1") + request(b"2")),
-    "offers to upgrade again and again": (request(b"1", *H2C) * 3, request(b"1") * 3),
+    "offers to upgrade, then another": (request(b"1", *H2C) + request(b"2"), request(b"1") + request(b"2")),
+    "offers to upgrade three times": (request(b"1", *H2C) * 3, request(b"1") * 3),
     "offers to upgrade after another": (request(b"1") + request(b"2", *WEBSOCKET), request(b"1") + request(b"2")),
     "offers to upgrade a probe": (request(b"", *H2C, start=b"GET /livez HTTP/1.1"), request(start=b"GET /livez HTTP/1.1")),
     "offers to upgrade with a request as its body": (request(request(b"2"), *H2C), request(request(b"2"))),
     "offers to upgrade in chunks": (CHUNKED.replace(b"\r\n", b"\r\nConnection: upgrade\r\nUpgrade: foo\r\n", 1), CHUNKED),
     "offers to upgrade and closes": (
         request(b"1", b"Connection: upgrade, close", b"Upgrade: h2c"), request(b"1", b"Connection: close")),
-    "offers to upgrade, wants to be told to go on": (
+    "offers to upgrade, expects 100-continue": (
         request(b"1", b"Expect: 100-continue", *H2C), request(b"1", b"Expect: 100-continue")),
     "offers to upgrade, two lengths": (
         request(b"ab", b"Content-Length: 1", *H2C), request(b"ab", b"Content-Length: 1")),
     "trailers": (TRAILERS, CHUNKED),
-    "trailers, and goes on": (TRAILERS + request(b"2"), CHUNKED + request(b"2")),
+    "trailers, then another": (TRAILERS + request(b"2"), CHUNKED + request(b"2")),
 }  # fmt: skip
-SAID_AND_MEANT = {name: (talk, talk) for name, talk in TALKS.items()} | OURS
+INPUTS_AND_EQUIVALENTS = {name: (talk, talk) for name, talk in INPUTS.items()} | TREATED_DIFFERENTLY
 
 
 def cut(talk: bytes, cuts: set[int]) -> list[bytes]:
@@ -190,36 +190,42 @@ def cut(talk: bytes, cuts: set[int]) -> list[bytes]:
     return [talk[start:end] for start, end in pairwise(borders)]
 
 
-def parts(meant: bytes | list[bytes]) -> list[bytes]:
-    return [meant] if isinstance(meant, bytes) else meant
+def reads_of(equivalent: bytes | list[bytes]) -> list[bytes]:
+    return [equivalent] if isinstance(equivalent, bytes) else equivalent
 
 
-@pytest.mark.parametrize(("said", "meant"), SAID_AND_MEANT.values(), ids=SAID_AND_MEANT)
-async def test_whole_requests_are_answered_as_by_uvicorn(said, meant):
-    """What one read brings is answered with the same bytes, and the connection ends or stays alike."""
-    ours, theirs = await Side(Protocol, echo).talk([said]), await Side(HttpToolsProtocol, echo).talk(parts(meant))
+@pytest.mark.parametrize(("sent", "equivalent"), INPUTS_AND_EQUIVALENTS.values(), ids=INPUTS_AND_EQUIVALENTS)
+async def test_requests_in_one_read_get_uvicorns_answer(sent, equivalent):
+    """Input that arrives in one read gets the same bytes in reply, and the connection ends in the same state."""
+    ours, theirs = (
+        await ProtocolServer(Protocol, echo).talk([sent]),
+        await ProtocolServer(HttpToolsProtocol, echo).talk(reads_of(equivalent)),
+    )
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
     assert ours.sent
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=st.data(), name=st.sampled_from(sorted(SAID_AND_MEANT)))
-def test_requests_in_pieces_are_answered_as_by_uvicorn(data, name):
-    """So it is wherever the reads cut what the caller says."""
-    said, meant = SAID_AND_MEANT[name]
-    cuts = data.draw(st.sets(st.integers(1, len(said) - 1), max_size=5))
+@given(data=st.data(), name=st.sampled_from(sorted(INPUTS_AND_EQUIVALENTS)))
+def test_requests_in_several_reads_get_uvicorns_answer(data, name):
+    """The answers stay the same wherever the input is split into reads."""
+    sent, equivalent = INPUTS_AND_EQUIVALENTS[name]
+    cuts = data.draw(st.sets(st.integers(1, len(sent) - 1), max_size=5))
 
     async def both() -> list[Wire]:
-        # Where both hear the same, they hear it in the same parts: uvicorn answers some of them while they come.
-        heard = cut(said, cuts) if said == meant else parts(meant)
-        return [await Side(Protocol, echo).talk(cut(said, cuts)), await Side(HttpToolsProtocol, echo).talk(heard)]
+        # Identical input is split identically, because uvicorn answers some requests before they are complete.
+        reads = cut(sent, cuts) if sent == equivalent else reads_of(equivalent)
+        return [
+            await ProtocolServer(Protocol, echo).talk(cut(sent, cuts)),
+            await ProtocolServer(HttpToolsProtocol, echo).talk(reads),
+        ]
 
     ours, theirs = asyncio.run(both())
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
 
 
 async def test_a_plain_request_takes_the_direct_path(monkeypatch):
-    """The comparison above would hold for a direct path that is never taken."""
+    """Plain requests use the direct path and others do not, so that the comparison above proves something."""
     taken = []
     run = Exchange.run
 
@@ -228,7 +234,7 @@ async def test_a_plain_request_takes_the_direct_path(monkeypatch):
         await run(self, answer)
 
     monkeypatch.setattr(Exchange, "run", noting)
-    side = Side(Protocol, echo)
+    side = ProtocolServer(Protocol, echo)
     wire = await side.talk([request(b"1"), request(b"2")])
     assert len(taken) == 2
     assert len(wire.writes) == 2
@@ -241,33 +247,33 @@ async def test_a_plain_request_takes_the_direct_path(monkeypatch):
 
 @pytest.mark.parametrize("target", [b"/", b"x:443", b"http://x/"])
 async def test_a_tunnel_is_refused(target):
-    """After CONNECT comes no HTTP, so nothing of it is read as such."""
+    """The server refuses CONNECT and does not parse the bytes that follow as HTTP."""
     tunnel = request(request(b"2"), start=b"CONNECT %b HTTP/1.1" % target)
-    wire = await Side(Protocol, echo).talk([tunnel])
+    wire = await ProtocolServer(Protocol, echo).talk([tunnel])
     assert wire.sent.startswith(b"HTTP/1.1 405")
     assert wire.sent.count(b"HTTP/1.1") == 1
     assert (b"allow: GET, HEAD, POST\r\n" in wire.sent, wire.closed) == (True, True)
 
 
-def headed(length: int) -> bytes:
-    """Return a request whose head has *length* bytes or up to twenty more."""
+def request_with_head(length: int) -> bytes:
+    """Return a request whose head has *length* to *length* + 20 bytes."""
     return request(b"1", b"X-A: " + b"a" * (length - 80))
 
 
 @pytest.mark.parametrize("length", [10_000, Limits.head_bytes - 200, Limits.head_bytes + 200, 200_000])
 @pytest.mark.parametrize("size", [4096, 100_000, 1_000_000])
-async def test_a_head_has_a_limit(length, size):
-    """Beyond it the connection ends with 431, whether the head comes whole or in parts."""
-    talk = headed(length)
-    wire = await Side(Protocol, echo).talk(cut(talk, set(range(size, len(talk), size))))
+async def test_an_oversized_head_is_refused(length, size):
+    """A head over the limit gets 431 and the connection closes, whether it arrives in one read or in several."""
+    talk = request_with_head(length)
+    wire = await ProtocolServer(Protocol, echo).talk(cut(talk, set(range(size, len(talk), size))))
     long = length > Limits.head_bytes
     assert wire.sent.startswith(b"HTTP/1.1 431" if long else b"HTTP/1.1 200")
     assert (b'"head-too-large"' in wire.sent, wire.sent.count(b"HTTP/1.1"), wire.closed) == (long, 1, long)
 
 
-async def test_what_is_no_head_does_not_count_as_one():
-    """Long bodies, in a piece, in chunks or in parts, and many requests in one read leave the limit alone."""
-    side = Side(Protocol, echo)
+async def test_bodies_do_not_count_toward_the_head_limit():
+    """Long bodies, whole or chunked, and many requests in one read do not trigger the head limit."""
+    side = ProtocolServer(Protocol, echo)
     long = b"x" * 3 * Limits.head_bytes
     chunks = CHUNKED.partition(b"3\r\n")[0] + b"4\r\nabcd\r\n" * 50_000 + b"0\r\n\r\n"
     for talk in (request(long), chunks):
@@ -282,15 +288,15 @@ async def test_what_is_no_head_does_not_count_as_one():
         await settle()
 
 
-async def test_trailers_have_the_same_limit():
-    """They are kept nowhere, but parsed, and the parser keeps one as long as it comes."""
-    wire = await Side(Protocol, echo).talk([CHUNKED[:-2], b"X-A: ", *[b"a" * 30_000] * 3])
+async def test_trailers_count_toward_the_head_limit():
+    """Trailers over the limit get 431, because the parser buffers a trailer of any length."""
+    wire = await ProtocolServer(Protocol, echo).talk([CHUNKED[:-2], b"X-A: ", *[b"a" * 30_000] * 3])
     assert wire.sent.startswith(b"HTTP/1.1 431")
     assert wire.closed
 
 
-async def test_many_chunks_are_put_together_uvicorns_way(monkeypatch):
-    """Joining them one by one would take the square of their number."""
+async def test_several_chunks_take_uvicorns_path(monkeypatch):
+    """A body of several chunks goes through uvicorn, because joining chunks here would take quadratic time."""
     handed_over = []
     on_body = HttpToolsProtocol.on_body
 
@@ -299,16 +305,16 @@ async def test_many_chunks_are_put_together_uvicorns_way(monkeypatch):
         on_body(self, body)
 
     monkeypatch.setattr(HttpToolsProtocol, "on_body", noting)
-    side = Side(Protocol, echo)
+    side = ProtocolServer(Protocol, echo)
     assert (await side.talk([CHUNKED])).sent.endswith(b"\r\n\r\nabcde")
     assert handed_over == [b"abc", b"de"]
     assert (await side.talk([CHUNKED.replace(b"2\r\nde\r\n", b"")])).sent.endswith(b"\r\n\r\nabc")
     assert len(handed_over) == 2
 
 
-async def test_a_stalled_upload_ends_with_its_budget():
-    """The caller is told, and the connection, which may still bring the rest, ends."""
-    side = Side(Protocol, echo)
+async def test_a_stalled_upload_times_out():
+    """A stalled upload gets 504, and its connection closes because the rest may still arrive."""
+    side = ProtocolServer(Protocol, echo)
     wire = await side.talk([request(b"1234", b"X-Request-Timeout-Ms: 20")[:-3]])
     assert (wire.sent, side.service.load.in_flight) == (b"", 1)
     await asyncio.sleep(0.05)
@@ -319,7 +325,7 @@ async def test_a_stalled_upload_ends_with_its_budget():
 
 
 class Slow:
-    """A handler that waits to be let go, and knows whether it was cancelled."""
+    """A handler that waits for a signal and records its cancellation."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -334,25 +340,25 @@ class Slow:
         return Reply(call.body)
 
 
-async def test_a_request_in_flight_holds_the_next_one_back():
-    """Two requests of one connection are answered in their order, one after the other."""
+async def test_requests_of_one_connection_are_answered_in_order():
+    """The second request of a connection waits until the first is answered."""
     slow = Slow()
-    wire = await Side(Protocol, slow).talk([request(b"1"), request(b"2")])
+    wire = await ProtocolServer(Protocol, slow).talk([request(b"1"), request(b"2")])
     assert wire.writes == []
     slow.go.set()
     await settle()
     assert [wire.sent.count(b"HTTP/1.1 200"), wire.sent[-1:]] == [2, b"2"]
 
 
-async def test_requests_that_come_together_are_answered_together():
-    """The answers of ten connections go out once the last of them is there: a reader is woken once."""
+async def test_simultaneous_requests_are_answered_together():
+    """Answers to ten connections are sent once the last is ready, so that a reader wakes up once."""
     sent_before: list[int] = []
 
     async def note(call: Call) -> Reply:
         sent_before.append(sum(len(wire.writes) for wire in wires))
         return Reply(call.body)
 
-    side = Side(Protocol, note)
+    side = ProtocolServer(Protocol, note)
     await side.service.start()
     wires = [side.connect() for _ in range(10)]
     for number, wire in enumerate(wires):
@@ -362,10 +368,10 @@ async def test_requests_that_come_together_are_answered_together():
     assert [wire.sent[-1:] for wire in wires] == [b"%d" % number for number in range(10)]
 
 
-async def test_the_work_ends_when_the_caller_goes():
-    """A caller that hangs up is noticed while the handler works; nothing is sent to nobody."""
+async def test_a_disconnect_cancels_the_handler():
+    """The server notices a disconnect while the handler works, cancels the handler and sends nothing."""
     slow = Slow()
-    side = Side(Protocol, slow)
+    side = ProtocolServer(Protocol, slow)
     wire = await side.talk([request()])
     await asyncio.sleep(0.05)
     wire.hang_up()
@@ -374,10 +380,10 @@ async def test_the_work_ends_when_the_caller_goes():
     assert (wire.writes, side.service.load.in_flight, side.state.tasks) == ([], 0, set())
 
 
-async def test_a_caller_that_goes_before_the_answer_gets_none():
-    """Also where the handler was faster than the watcher."""
+async def test_a_disconnect_before_the_answer_suppresses_it():
+    """A caller that disconnects gets no answer, even if the handler finishes before the disconnect is noticed."""
     slow = Slow()
-    side = Side(Protocol, slow)
+    side = ProtocolServer(Protocol, slow)
     wire = await side.talk([request()])
     wire.hang_up()
     slow.go.set()
@@ -385,10 +391,10 @@ async def test_a_caller_that_goes_before_the_answer_gets_none():
     assert (wire.writes, side.state.tasks) == ([], set())
 
 
-async def test_a_drain_lets_the_request_in_flight_end_its_connection():
-    """The answer under way says that the connection closes; later ones are told so by uvicorn's headers."""
+async def test_draining_closes_a_connection_after_its_answer():
+    """The answer in flight says that the connection closes; later answers carry uvicorn's default header."""
     slow = Slow()
-    side = Side(Protocol, slow)
+    side = ProtocolServer(Protocol, slow)
     wire = await side.talk([request()])
     wire.protocol.shutdown()  # type: ignore[union-attr]
     slow.go.set()
@@ -404,9 +410,9 @@ async def test_a_drain_lets_the_request_in_flight_end_its_connection():
     assert idle.closed
 
 
-async def test_a_drain_that_ends_cuts_work_off_with_an_answer():
-    """A task cancelled by the server is answered with 500, as uvicorn does it, and the connection ends."""
-    side = Side(Protocol, Slow())
+async def test_a_task_cancelled_by_the_server_is_answered():
+    """A task cancelled by the server gets 500, as in uvicorn, and its connection closes."""
+    side = ProtocolServer(Protocol, Slow())
     wire = await side.talk([request()])
     for task in side.state.tasks:
         task.cancel()
@@ -415,9 +421,9 @@ async def test_a_drain_that_ends_cuts_work_off_with_an_answer():
     assert wire.closed
 
 
-async def test_a_full_connection_is_waited_for():
-    """An answer is not piled onto what the caller does not read."""
-    side = Side(Protocol, echo)
+async def test_an_answer_waits_for_a_full_connection():
+    """The server sends no answer while the caller does not read."""
+    side = ProtocolServer(Protocol, echo)
     wire = side.connect()
     wire.protocol.pause_writing()  # type: ignore[union-attr]
     wire.protocol.data_received(request())  # type: ignore[union-attr]
@@ -428,21 +434,21 @@ async def test_a_full_connection_is_waited_for():
     assert wire.sent.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_header_that_would_split_the_answer_is_not_sent(caplog):
-    """What a handler gives as a header cannot become another one."""
+async def test_a_header_with_a_line_break_is_not_sent(caplog):
+    """A handler cannot add a second header through a line break in a header value."""
 
     async def split(_call: Call) -> Reply:
         return Reply(b"", headers=((b"x-a", b"1\r\nset-cookie: a=b"),))
 
-    wire = await Side(Protocol, split).talk([request()])
+    wire = await ProtocolServer(Protocol, split).talk([request()])
     assert wire.sent.startswith(b"HTTP/1.1 500")
     assert b"set-cookie" not in wire.sent
     assert wire.closed
     assert "exchange_failed" in caplog.text
 
 
-async def test_an_idle_connection_is_closed_in_time():
-    """The time counts from the last answer; a connection that is used, or at work, stays."""
+async def test_an_idle_connection_times_out():
+    """The idle time counts from the last answer; a connection that is used or busy stays open."""
     go = asyncio.Event()
 
     async def wait_for_it(call: Call) -> Reply:
@@ -450,7 +456,7 @@ async def test_an_idle_connection_is_closed_in_time():
             await go.wait()
         return Reply(call.body)
 
-    side = Side(Protocol, wait_for_it)
+    side = ProtocolServer(Protocol, wait_for_it)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = await side.talk([request()])
     await asyncio.sleep(0.12)
@@ -478,11 +484,11 @@ async def test_an_idle_connection_is_closed_in_time():
         [request(b"x" * 2000)[:300], b"x"],
         [request(b"1", b"Content-Type: text/html")[:-1], b"1"],
     ],
-    ids=["says nothing", "half a head", "half a next head", "an empty line", "refused early", "and goes on", "and is whole"],
+    ids=["no bytes", "half a head", "half a second head", "an empty line", "refused early", "refused early, then more", "refused early, then complete"],
 )  # fmt: skip
-async def test_a_connection_without_a_request_is_idle(parts):
-    """Whatever it brought: without a whole head, or after the answer, its time runs."""
-    side = Side(Protocol, echo)
+async def test_a_connection_without_a_complete_request_times_out(parts):
+    """The idle timeout applies before a complete head and after the answer, even if further bytes arrived."""
+    side = ProtocolServer(Protocol, echo)
     side.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
     wire = await side.talk(parts)
     await asyncio.sleep(0.05)
@@ -491,9 +497,9 @@ async def test_a_connection_without_a_request_is_idle(parts):
     assert wire.closed
 
 
-async def test_bytes_of_a_head_do_not_buy_time():
-    """The head of a request has to be whole in time, however slowly it comes."""
-    side = Side(Protocol, echo)
+async def test_a_slow_head_times_out():
+    """A head that arrives byte by byte does not extend the idle timeout."""
+    side = ProtocolServer(Protocol, echo)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = side.connect()
     for byte in request():
@@ -505,9 +511,9 @@ async def test_bytes_of_a_head_do_not_buy_time():
     assert wire.sent == b""
 
 
-async def test_a_connection_that_is_gone_leaves_no_timer():
-    """A timer would keep what belongs to it for minutes."""
-    wire = await Side(Protocol, echo).talk([request()])
+async def test_a_closed_connection_cancels_its_timer():
+    """A closed connection cancels its timer, which would otherwise keep its objects in memory for minutes."""
+    wire = await ProtocolServer(Protocol, echo).talk([request()])
     assert isinstance(wire.protocol, Protocol)
     timer = wire.protocol.timeout_keep_alive_task
     assert timer is not None

@@ -20,7 +20,7 @@ async def echo(call: Call) -> Reply:
     return Reply(call.body)
 
 
-def serve(handler: Handler = echo, *, events: list[str] | None = None) -> Service:
+def make_service(handler: Handler = echo, *, events: list[str] | None = None) -> Service:
     log = events if events is not None else []
 
     @asynccontextmanager
@@ -37,7 +37,7 @@ def scope(method: str = "POST", path: str = "/", **headers: str) -> dict[str, ob
     return {"type": "http", "method": method, "path": path, "headers": pairs}
 
 
-def sending(*parts: bytes, gone: bool = False):
+def receive_of(*parts: bytes, gone: bool = False):
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts[:-1]]
     if gone:
         messages.append({"type": "http.disconnect"})
@@ -55,8 +55,8 @@ def header(reply: Reply, name: bytes) -> str:
 
 
 async def test_a_request_reaches_the_handler():
-    """A POST to the door is answered by the handler, with a receipt and a request id."""
-    reply = await serve().answer(scope(x_request_id="abc"), sending(b'{"a"', b":1}"))
+    """The handler answers a POST to `/`, and the reply carries a receipt and a request id."""
+    reply = await make_service().answer(scope(x_request_id="abc"), receive_of(b'{"a"', b":1}"))
     assert (reply.status, reply.body, reply.content_type) == (200, b'{"a":1}', b"application/json")
     assert header(reply, b"x-request-id") == "abc"
     assert "echo;dur=" in header(reply, b"server-timing")
@@ -64,10 +64,10 @@ async def test_a_request_reaches_the_handler():
 
 
 @pytest.mark.parametrize("given", [None, "", "with space", "x" * 129, "caf\xe9"])
-async def test_a_request_id_is_made_where_none_is_usable(given):
-    """A missing or unusable request id is replaced, never echoed."""
+async def test_an_unusable_request_id_is_replaced(given):
+    """The service replaces a missing or unusable request id and never echoes it."""
     headers = {} if given is None else {"x_request_id": given}
-    reply = await serve().answer(scope(**headers), sending(b"{}"))
+    reply = await make_service().answer(scope(**headers), receive_of(b"{}"))
     assert len(header(reply, b"x-request-id")) == 16
 
 
@@ -81,9 +81,9 @@ async def test_a_request_id_is_made_where_none_is_usable(given):
         ("POST", "/other", 404, ""),
     ],
 )
-async def test_other_doors_are_problems(method, path, status, allow):
-    """Unknown paths and methods are told apart, and a 405 names what is allowed."""
-    reply = await serve().answer(scope(method, path), sending(b"{}"))
+async def test_unknown_paths_and_methods_are_problems(method, path, status, allow):
+    """The service answers an unknown path with 404 and an unknown method with 405, which names the allowed methods."""
+    reply = await make_service().answer(scope(method, path), receive_of(b"{}"))
     assert (reply.status, reply.content_type) == (status, b"application/problem+json")
     assert header(reply, b"allow") == allow
 
@@ -91,9 +91,9 @@ async def test_other_doors_are_problems(method, path, status, allow):
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/x-www-form-urlencoded", "", "application/vnd.shop.v1+json", "application/cloudevents+json; charset=UTF-8; x=1", "application/json; charset=utf-8;"]
 )  # fmt: skip
-async def test_json_comes_under_several_names(content_type):
-    """JSON is taken as itself, unnamed, and as what curl -d calls it."""
-    reply = await serve().answer(scope(content_type=content_type), sending(b"{}"))
+async def test_json_is_accepted_under_several_content_types(content_type):
+    """The service accepts JSON under its own content type, under none, and under the type that `curl -d` sends."""
+    reply = await make_service().answer(scope(content_type=content_type), receive_of(b"{}"))
     assert reply.status == 200
 
 
@@ -108,31 +108,31 @@ async def test_json_comes_under_several_names(content_type):
     ],
 )
 async def test_other_media_types_are_refused(content_type):
-    """What says it is something else is not read."""
-    reply = await serve().answer(scope(content_type=content_type), sending(b"{}"))
+    """The service refuses a body whose content type is not JSON."""
+    reply = await make_service().answer(scope(content_type=content_type), receive_of(b"{}"))
     assert reply.status == 415
 
 
 @pytest.mark.parametrize("parts", [[b"x" * 1025], [b"x" * 600, b"x" * 600]])
-async def test_a_body_over_the_limit_is_refused_when_found(parts):
-    """A body that turns out too long is refused as soon as the limit is passed."""
-    assert (await serve().answer(scope(), sending(*parts))).status == 413
+async def test_a_body_over_the_limit_is_refused(parts):
+    """The service refuses a body as soon as it exceeds the limit."""
+    assert (await make_service().answer(scope(), receive_of(*parts))).status == 413
 
 
 async def test_a_body_announced_over_the_limit_is_not_read():
-    """A content length over the limit is enough to refuse."""
+    """The service refuses a content length over the limit without reading the body."""
 
     async def receive() -> dict[str, object]:
         raise AssertionError("must not be read")
 
-    assert (await serve().answer(scope(content_length="1025"), receive)).status == 413
+    assert (await make_service().answer(scope(content_length="1025"), receive)).status == 413
 
 
-async def test_a_caller_that_leaves_while_sending_is_told_nothing():
-    """There is nobody to answer when the connection closes before the body is complete."""
-    service = serve()
+async def test_a_disconnect_during_the_upload_gets_no_answer():
+    """The service sends no answer when the connection closes before the body is complete."""
+    service = make_service()
     with pytest.raises(ClientDisconnectedError):
-        await service.answer(scope(), sending(b"{", gone=True))
+        await service.answer(scope(), receive_of(b"{", gone=True))
     assert service.load.in_flight == 0
     assert service.arriving(within_s=60) == 0
 
@@ -143,9 +143,11 @@ async def stalled() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["nothing came", "a part came"])
-async def test_a_body_that_is_not_whole_in_time_is_not_waited_for(begun):
-    """The budget covers the upload: 504, the connection ends because the rest may still come, and nothing stays behind."""
-    service = serve()
+async def test_an_incomplete_body_times_out(begun):
+    """
+    The budget covers the upload: the service answers 504 and closes the connection, which may still bring the rest.
+    """
+    service = make_service()
     parts = [{"type": "http.request", "body": b"{", "more_body": True}] if begun else []
 
     async def receive() -> dict[str, object]:
@@ -156,9 +158,9 @@ async def test_a_body_that_is_not_whole_in_time_is_not_waited_for(begun):
     assert (service.load.in_flight, service.arriving(within_s=60)) == (0, 0)
 
 
-async def test_only_young_readers_are_arriving():
-    """A body that has been on its way for longer than somebody would wait for it is not counted."""
-    service = serve()
+async def test_only_recent_uploads_count_as_arriving():
+    """A body whose upload has lasted longer than the caller's limit is not counted as arriving."""
+    service = make_service()
     readers = [asyncio.create_task(service.answer(scope(), stalled)) for _ in range(2)]
     await asyncio.sleep(0.05)
     assert (service.arriving(within_s=60), service.arriving(within_s=0.04)) == (2, 0)
@@ -171,33 +173,33 @@ async def test_only_young_readers_are_arriving():
     assert service.arriving(within_s=60) == 0
 
 
-async def test_a_body_that_is_there_is_not_read():
-    """Who has the whole body already hands it over; its limit is the same."""
-    service = serve()
+async def test_a_complete_body_is_not_read_again():
+    """A caller that passes the complete body gets an answer without a read, under the same size limit."""
+    service = make_service()
     assert (await service.answer(scope(), stalled, b"{}")).body == b"{}"
     assert (await service.answer(scope(), stalled, b"")).status == 200
     assert (await service.answer(scope(), stalled, b"x" * 1025)).status == 413
 
 
-async def test_an_error_of_the_tree_keeps_its_status_and_headers():
-    """A shed request gets 503 and the time to come back."""
+async def test_a_serving_error_keeps_its_status_and_headers():
+    """A shed request gets 503 and a Retry-After header."""
 
     async def shed(call: Call) -> Reply:
         raise OverloadedError(retry_after_s=2.4)
 
-    reply = await serve(shed).answer(scope(), sending(b"{}"))
+    reply = await make_service(shed).answer(scope(), receive_of(b"{}"))
     assert reply.status == 503
     assert header(reply, b"retry-after") == "2"
     assert json.loads(reply.body)["code"] == "overloaded"
 
 
-async def test_a_crash_tells_nothing_of_the_inside(caplog):
-    """An unexpected error is a 500 without any of its text, logged once with its trace."""
+async def test_a_crash_reveals_no_internals(caplog):
+    """An unexpected error is a 500 without the error's text, and is logged once with its traceback."""
 
     async def crash(call: Call) -> Reply:
         raise ValueError("secret path /etc/passwd")
 
-    reply = await serve(crash).answer(scope(), sending(b"{}"))
+    reply = await make_service(crash).answer(scope(), receive_of(b"{}"))
     assert reply.status == 500
     assert b"secret" not in reply.body
     assert [record.message for record in caplog.records] == ["request_crashed"]
@@ -207,20 +209,22 @@ async def test_a_crash_tells_nothing_of_the_inside(caplog):
     ("asked", "budget_s"),
     [(None, 1.0), ("250", 0.25), ("999999", 10.0), ("nan", 1.0), ("-5", 1.0), ("soon", 1.0), ("inf", 10.0)],
 )
-async def test_the_budget_comes_with_the_request(asked, budget_s):
-    """The caller's budget counts, capped; an unusable one is the default."""
+async def test_the_budget_comes_from_the_request(asked, budget_s):
+    """The service caps the caller's budget, and uses the default when the header is unusable."""
     left = []
 
     async def note(call: Call) -> Reply:
         left.append(call.deadline.left_s())
         return Reply(b"")
 
-    await serve(note).answer(scope(**({} if asked is None else {"x_request_timeout_ms": asked})), sending(b"{}"))
+    await make_service(note).answer(
+        scope(**({} if asked is None else {"x_request_timeout_ms": asked})), receive_of(b"{}")
+    )
     assert left[0] == pytest.approx(budget_s, abs=0.1)
 
 
-async def test_a_handler_over_the_budget_is_stopped():
-    """When the budget is spent the handler's work is cancelled and the answer is 504."""
+async def test_a_handler_over_the_budget_is_cancelled():
+    """The service cancels the handler when the budget is spent, and answers 504."""
     cancelled = asyncio.Event()
 
     async def hang(call: Call) -> Reply:
@@ -230,39 +234,39 @@ async def test_a_handler_over_the_budget_is_stopped():
             cancelled.set()
         raise AssertionError
 
-    reply = await serve(hang).answer(scope(x_request_timeout_ms="10"), sending(b"{}"))
+    reply = await make_service(hang).answer(scope(x_request_timeout_ms="10"), receive_of(b"{}"))
     assert reply.status == 504
     assert cancelled.is_set()
 
 
-async def test_no_budget_means_no_work():
-    """A request whose budget is spent on arrival is not handed to the handler."""
+async def test_a_spent_budget_skips_the_handler():
+    """The handler does not run for a request whose budget is spent on arrival."""
 
     async def never(call: Call) -> Reply:
         raise AssertionError
 
-    assert (await serve(never).answer(scope(x_request_timeout_ms="0"), sending(b"{}"))).status == 504
+    assert (await make_service(never).answer(scope(x_request_timeout_ms="0"), receive_of(b"{}"))).status == 504
 
 
-async def test_life_from_start_to_stop():
-    """A service opens its parts once, is ready, drains, and closes them."""
+async def test_a_service_starts_drains_and_stops():
+    """A service opens its parts once, becomes ready, drains, and closes them."""
     events: list[str] = []
-    service = serve(events=events)
+    service = make_service(events=events)
     assert service.state is State.NEW
     await asyncio.gather(service.start(), service.start())
-    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 200
+    assert (await service.answer(scope("GET", "/readyz"), receive_of())).status == 200
     service.drain()
-    reply = await service.answer(scope("GET", "/readyz"), sending())
+    reply = await service.answer(scope("GET", "/readyz"), receive_of())
     assert (reply.status, header(reply, b"retry-after")) == (503, "1")
-    assert (await service.answer(scope("HEAD", "/livez"), sending())).status == 200
-    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+    assert (await service.answer(scope("HEAD", "/livez"), receive_of())).status == 200
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 200
     await service.stop()
-    assert (await service.answer(scope(), sending(b"{}"))).status == 503
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 503
     assert events == ["opened", "closed"]
 
 
-async def test_not_ready_while_starting():
-    """While parts are being opened, probes and requests get 503."""
+async def test_a_service_is_not_ready_while_it_starts():
+    """While its parts are being opened, the service answers probes and requests with 503."""
     opening = asyncio.Event()
 
     @asynccontextmanager
@@ -273,16 +277,16 @@ async def test_not_ready_while_starting():
     service = Service("slow", slowly, settings=SETTINGS)
     starting = asyncio.create_task(service.start())
     await asyncio.sleep(0)
-    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 503
-    assert (await service.answer(scope(), sending(b"{}"))).status == 503
+    assert (await service.answer(scope("GET", "/readyz"), receive_of())).status == 503
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 503
     opening.set()
     await starting
-    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 200
 
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_an_instance_told_to_drain_while_it_starts_stays_draining(fails):
-    """However the start ends, nobody is sent to an instance that is about to go."""
+    """The service stays not ready, whether its start succeeds or fails, so that it receives no new traffic."""
     opening = asyncio.Event()
 
     @asynccontextmanager
@@ -299,12 +303,12 @@ async def test_an_instance_told_to_drain_while_it_starts_stays_draining(fails):
     opening.set()
     await asyncio.gather(starting, return_exceptions=True)
     assert service.state is State.DRAINING
-    assert (await service.answer(scope("GET", "/readyz"), sending())).status == 503
-    assert (await service.answer(scope(), sending(b"{}"))).status == (503 if fails else 200)
+    assert (await service.answer(scope("GET", "/readyz"), receive_of())).status == 503
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == (503 if fails else 200)
 
 
-async def test_a_failed_start_can_be_tried_again(caplog):
-    """A request to a service that cannot start gets 503; the next one tries once more."""
+async def test_a_failed_start_is_retried(caplog):
+    """A request to a service that cannot start gets 503, and the next request tries the start again."""
     attempts: list[int] = []
 
     @asynccontextmanager
@@ -315,6 +319,6 @@ async def test_a_failed_start_can_be_tried_again(caplog):
         yield echo
 
     service = Service("flaky", second_time_lucky, settings=SETTINGS)
-    assert (await service.answer(scope(), sending(b"{}"))).status == 503
-    assert (await service.answer(scope(), sending(b"{}"))).status == 200
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 503
+    assert (await service.answer(scope(), receive_of(b"{}"))).status == 200
     assert [record.message for record in caplog.records] == ["start_failed"]

@@ -25,8 +25,8 @@ def scrape(*instruments: Instrument) -> dict[str, float]:
     }
 
 
-def test_counters_count_by_label():
-    """Each combination of labels has its own total."""
+def test_counters_count_per_label():
+    """Each combination of labels has a separate total."""
     counter = Counter(COUNTS)
     counter.add("a")
     counter.add("a", amount=2.5)
@@ -34,8 +34,8 @@ def test_counters_count_by_label():
     assert scrape(counter) == {"x_total|a": 3.5, "x_total|b": 1.0}
 
 
-def test_histograms_cumulate():
-    """A value falls into every bucket at or above it; sum and count go along."""
+def test_histogram_buckets_are_cumulative():
+    """A value is counted in every bucket at or above it, in the sum and in the count."""
     histogram = Histogram(SIZES)
     for value in (0.5, 1, 2, 11):
         histogram.observe(value, "a")
@@ -49,8 +49,8 @@ def test_histograms_cumulate():
     }
 
 
-def test_totals_are_read_when_scraped():
-    """What is counted elsewhere shows its value of the moment."""
+def test_totals_are_read_at_scrape_time():
+    """A total shows the value that its source has when scraped."""
     level = [1.0]
     totals = Totals(LEVEL, lambda: {(): level[0]})
     assert scrape(totals) == {"x_level": 1.0}
@@ -59,8 +59,8 @@ def test_totals_are_read_when_scraped():
     assert scrape(Totals(COUNTS, lambda: {("a",): 7})) == {"x_total|a": 7}
 
 
-def test_names_follow_the_conventions():
-    """Counters end in _total, durations in _seconds, and no name is used twice."""
+def test_metric_names_follow_the_conventions():
+    """Names start with recsys_, only counters end in _total, and no name is used twice."""
     names = [definition.name for definition in DEFINITIONS]
     assert len(names) == len(set(names)) > 20
     for definition in DEFINITIONS:
@@ -73,7 +73,7 @@ def test_names_follow_the_conventions():
 
 
 @pytest.mark.parametrize("buckets", [definitions.LATENCY_BUCKETS, definitions.SIZE_BUCKETS])
-def test_a_bound_belongs_to_its_bucket(buckets):
+def test_a_value_at_a_bound_belongs_to_its_bucket(buckets):
     """A value equal to a bound is counted at that bound."""
     histogram = Histogram(Definition("x", "histogram", "all", "X.", "-", (), tuple(buckets)))
     histogram.observe(buckets[3])

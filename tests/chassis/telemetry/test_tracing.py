@@ -1,4 +1,4 @@
-"""Traces: one tree through all hops, whatever carries the context."""
+"""One trace through all hops, for requests and events."""
 
 import asyncio
 import json
@@ -45,15 +45,15 @@ CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331
 UNSAMPLED = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
 
 
-class Stand:
-    """Three services on real ports in one process, all telling one exporter."""
+class TracedPipeline:
+    """Three services on real ports in one process, with one exporter."""
 
     def __init__(self, ratio: float) -> None:
         self.exporter = InMemorySpanExporter()
         self._ratio = ratio
         self.port = 0
         self.batcher: Batcher[Query, model.Ranking]
-        # Open: batches run. Closed: they wait, so that what comes meanwhile shares the next one.
+        # While the gate is closed batches wait, so that later requests share the next batch.
         self.gate = threading.Event()
         self.gate.set()
         self.batches = 0
@@ -84,7 +84,7 @@ class Stand:
         await serving
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator["Stand"]:
+    async def pipeline(self) -> AsyncIterator["TracedPipeline"]:
         def rank(queries: Sequence[Query]) -> list[model.Ranking]:
             self.batches += 1
             self.gate.wait(5)
@@ -93,7 +93,7 @@ class Stand:
         extract = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=5)
         async with AsyncExitStack() as parts:
             executor = parts.enter_context(ThreadPoolExecutor(1))
-            # Long batches, as far as the batcher knows: they run in their thread, and others gather meanwhile.
+            # The batcher takes batches for long ones: it runs them in a thread, and further requests queue.
             self.batcher = Batcher(rank, limits=BatchLimits(), executor=executor)
             self.batcher._costs.note(1, 1.0)
             handler = RankItems(self.batcher, model=Model("m", "1"))
@@ -119,7 +119,7 @@ class Stand:
         return found, answer
 
     def tree(self) -> dict[str, str | None]:
-        """Each span as service/name, with its parent likewise; None for a parent from outside."""
+        """Return each span as service/name with its parent: "root" without a parent, None for a parent outside."""
         spans = self.exporter.get_finished_spans()
         names = {span.context.span_id: f"{span.resource.attributes['service.name']!s}/{span.name}" for span in spans}
         assert len({span.context.trace_id for span in spans}) <= 1
@@ -139,28 +139,28 @@ TREE = {
 }
 
 
-async def test_a_request_is_one_tree():
-    """From the caller's span through recommend to both functions and into their work, every parent is right."""
-    async with Stand(0.0).pipeline() as stand:
-        await stand.post(b'{"user_id":"zoe"}', CALLER)
-        assert stand.tree() == {"recommend/recommend": None, **TREE}
-        spans = {span.name: span for span in stand.exporter.get_finished_spans()}
+async def test_a_request_is_one_trace():
+    """Every span, from the caller through recommend to both functions and their work, has the right parent."""
+    async with TracedPipeline(0.0).pipeline() as traced:
+        await traced.post(b'{"user_id":"zoe"}', CALLER)
+        assert traced.tree() == {"recommend/recommend": None, **TREE}
+        spans = {span.name: span for span in traced.exporter.get_finished_spans()}
         assert format(spans["recommend"].context.trace_id, "032x") == "0af7651916cd43dd8448eb211c80319c"
         assert spans["model"].attributes == {"batch.size": 1, "batch.cut": "slot_free"}
         assert spans["recommend"].attributes == {"http.response.status_code": 200}
 
 
-async def test_a_shared_batch_is_in_every_tree():
-    """Requests that were ranked together each have the batch's span in a tree of their own, beside their own wait."""
-    async with Stand(1.0).pipeline() as stand:
-        stand.gate.clear()
-        asked = [asyncio.create_task(stand.post(b'{"user_id":"a"}'))]
-        await until(lambda: stand.batches == 1)
-        asked += [asyncio.create_task(stand.post(b'{"user_id":"%d"}' % number)) for number in range(2)]
-        await until(lambda: stand.batcher.statistics().waiting == 2)
-        stand.gate.set()
+async def test_a_shared_batch_is_in_the_trace_of_each_request():
+    """Each request of a batch has a span for the batch in its own trace, beside its own wait."""
+    async with TracedPipeline(1.0).pipeline() as traced:
+        traced.gate.clear()
+        asked = [asyncio.create_task(traced.post(b'{"user_id":"a"}'))]
+        await wait_until(lambda: traced.batches == 1)
+        asked += [asyncio.create_task(traced.post(b'{"user_id":"%d"}' % number)) for number in range(2)]
+        await wait_until(lambda: traced.batcher.statistics().waiting == 2)
+        traced.gate.set()
         await asyncio.gather(*asked)
-        spans = stand.exporter.get_finished_spans()
+        spans = traced.exporter.get_finished_spans()
     by_id = {span.context.span_id: span for span in spans}
     models = [span for span in spans if span.name == "model"]
     assert Counter((span.attributes or {})["batch.size"] for span in models) == {1: 1, 2: 2}
@@ -173,21 +173,21 @@ async def test_a_shared_batch_is_in_every_tree():
         assert {each.context.trace_id for each in ancestors} == {span.context.trace_id}
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
 
 
-async def test_a_trace_begins_here_without_a_caller():
-    """Without a context of the caller's, recommend is the root."""
-    async with Stand(1.0).pipeline() as stand:
-        await stand.post(b'{"user_id":"zoe"}')
-        assert stand.tree() == {"recommend/recommend": "root", **TREE}
+async def test_a_request_without_a_context_starts_a_trace():
+    """recommend is the root of the trace when the caller sends no context."""
+    async with TracedPipeline(1.0).pipeline() as traced:
+        await traced.post(b'{"user_id":"zoe"}')
+        assert traced.tree() == {"recommend/recommend": "root", **TREE}
 
 
-async def test_an_event_goes_on_in_its_trace():
-    """The event's extension is the parent, and the reply's extension leads back to recommend's span."""
+async def test_an_event_continues_its_trace():
+    """The event's traceparent is the parent, and the reply's traceparent names recommend's span."""
     event = [
         (b"ce-id", b"1"),
         (b"ce-source", b"/s"),
@@ -195,29 +195,29 @@ async def test_an_event_goes_on_in_its_trace():
         (b"ce-type", b"dev.recsys.recommendation.requested.v1"),
         (b"ce-traceparent", CALLER[1]),
     ]
-    async with Stand(0.0).pipeline() as stand:
-        headers, body = await stand.post(b'{"user_id":"zoe"}', *event)
-        assert stand.tree() == {"recommend/recommend": None, **TREE}
+    async with TracedPipeline(0.0).pipeline() as traced:
+        headers, body = await traced.post(b'{"user_id":"zoe"}', *event)
+        assert traced.tree() == {"recommend/recommend": None, **TREE}
         (reply,) = read_events(list(headers.items()), body)
-        spans = {span.name: span for span in stand.exporter.get_finished_spans()}
+        spans = {span.name: span for span in traced.exporter.get_finished_spans()}
         ids = spans["recommend"].context
         assert reply.extensions["traceparent"] == f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01"
 
 
-async def test_what_is_not_sampled_is_not_recorded_anywhere():
-    """A trace whose head said no, or whose coin fell so, is recorded by nobody: no tree begins in the middle."""
-    async with Stand(0.0).pipeline() as stand:
-        await stand.post(b'{"user_id":"zoe"}', UNSAMPLED)
-        await stand.post(b'{"user_id":"zoe"}')
-        assert stand.tree() == {}
+async def test_unsampled_traces_are_not_recorded():
+    """No service records a trace whose first service did not sample it."""
+    async with TracedPipeline(0.0).pipeline() as traced:
+        await traced.post(b'{"user_id":"zoe"}', UNSAMPLED)
+        await traced.post(b'{"user_id":"zoe"}')
+        assert traced.tree() == {}
 
 
-async def test_failures_are_marked():
-    """A refused request ends its span with its status."""
-    async with Stand(1.0).pipeline() as stand:
-        _, body = await stand.post(b"{}")
+async def test_failures_are_recorded_in_the_span():
+    """The span of a refused request carries the response status."""
+    async with TracedPipeline(1.0).pipeline() as traced:
+        _, body = await traced.post(b"{}")
         assert json.loads(body)["status"] == 422
-        (span,) = stand.exporter.get_finished_spans()
+        (span,) = traced.exporter.get_finished_spans()
         assert span.attributes == {"http.response.status_code": 422}
 
 
@@ -225,21 +225,21 @@ async def test_failures_are_marked():
     "value",
     [b"", b"00-0-0-01", b"01" + CALLER[1][2:], b"00-" + b"0" * 32 + CALLER[1][35:], CALLER[1].upper(), b"\xff"],
 )
-def test_a_context_that_is_none_is_ignored(value):
-    """Malformed and all-zero ids are no parent."""
+def test_an_invalid_context_is_ignored(value):
+    """A malformed or all-zero context is not a parent."""
     assert read_parent([(b"traceparent", value)]) is None
 
 
-def test_the_head_decides():
-    """Without a parent the ratio decides, with one its flag does."""
+def test_the_parent_decides_about_sampling():
+    """The sampling flag of the parent decides; without a parent the ratio does."""
     assert is_sampled(None, ratio=0.5, draw=lambda: 0.4)
     assert not is_sampled(None, ratio=0.5, draw=lambda: 0.6)
     assert is_sampled(read_parent([CALLER]), ratio=0.0)
     assert not is_sampled(read_parent([UNSAMPLED]), ratio=1.0)
 
 
-def test_the_stand_in_hands_on():
-    """Switched off, the caller's context goes on untouched; unsampled, there always is one that says so."""
+def test_the_context_is_passed_on_without_tracing():
+    """The caller's context is passed on unchanged without tracing; an unsampled request gets an unsampled context."""
     headers = [CALLER, (b"cookie", b"x"), (b"tracestate", b"a=b")]
     span = NoTracer().begin("x", headers)
     assert span.context() == [CALLER, (b"tracestate", b"a=b")]
@@ -252,8 +252,8 @@ def test_the_stand_in_hands_on():
     assert PassOn(()).context() == []
 
 
-def test_tracing_is_configured_by_its_endpoint(monkeypatch):
-    """With an endpoint spans go there; without the packages that is a fault of the settings."""
+def test_tracing_is_enabled_by_its_endpoint(monkeypatch):
+    """An endpoint enables tracing; an endpoint without the packages is a settings error."""
     env = {"AUTH": "off", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318/"}
     settings = ServingSettings.read(Reader(env), name="x", max_body_bytes=1)
     tracer = make_tracer(settings, "x")

@@ -1,4 +1,4 @@
-"""Events on the wire: what is read, what is refused and why, and that nothing changes on the way through."""
+"""Events on the wire: reading, refusals with their reasons, and unchanged round trips."""
 
 import json
 from typing import Any
@@ -15,18 +15,18 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def binary(**attributes: str) -> Headers:
-    """Headers of an event in binary mode; an empty text leaves an attribute out."""
+    """Return the headers of an event in binary mode; an empty text leaves an attribute out."""
     return [(f"ce-{name}".encode(), value.encode()) for name, value in (NEEDED | attributes).items() if value]
 
 
 def structured(**attributes: Any) -> tuple[Headers, bytes]:
-    """An event in structured mode; None leaves an attribute out."""
+    """Return an event in structured mode; None leaves an attribute out."""
     document = {name: value for name, value in (NEEDED | attributes).items() if value is not None}
     return [(b"content-type", b"application/cloudevents+json; charset=utf-8")], json.dumps(document).encode()
 
 
-def test_binary_mode() -> None:
-    """Attributes from headers, the media type from its own, the body untouched."""
+def test_binary_mode_is_read() -> None:
+    """Attributes come from headers and the media type from Content-Type; the body is not changed."""
     media_type = 'text/csv; header="present"'
     headers = [*binary(subject='"caf%C3%A9"', zone="b"), (b"content-type", media_type.encode()), (b"host", b"x")]
     assert read(headers, b"\xff,1") == Event(
@@ -47,15 +47,15 @@ def test_binary_mode() -> None:
         ({}, None),
     ],
 )
-def test_structured_mode(given: dict[str, Any], data: bytes | None) -> None:
+def test_structured_mode_is_read(given: dict[str, Any], data: bytes | None) -> None:
     """Data is JSON, text of another media type, or bytes in base64."""
     event = read(*structured(**given))
     assert event is not None
     assert event.data == data
 
 
-def test_numbers_and_truth_values_are_attributes() -> None:
-    """The type system has them, and null is as good as nothing."""
+def test_numbers_and_booleans_are_attributes() -> None:
+    """Attributes may be integers and booleans, and an attribute that is null is absent."""
     event = read(*structured(count=3, urgent=True))
     assert event is not None
     assert (event.attributes["count"], event.attributes["urgent"]) == (3, True)
@@ -63,8 +63,8 @@ def test_numbers_and_truth_values_are_attributes() -> None:
                 b'"type":"t","subject":null,"data":null}') == Event({**NEEDED, "type": "t"})  # fmt: skip
 
 
-def test_what_does_not_say_that_it_is_an_event_is_none() -> None:
-    """Neither a media type of CloudEvents nor ce-specversion."""
+def test_a_request_without_event_headers_is_not_an_event() -> None:
+    """A request without a CloudEvents media type and without ce-specversion is not an event."""
     assert read([(b"content-type", b"application/json")], b"{}") is None
     assert read([(b"ce-id", b"1")], b"{}") is None
 
@@ -85,8 +85,8 @@ def test_what_does_not_say_that_it_is_an_event_is_none() -> None:
         ({"x_y": "1"}, "ce-x_y an attribute's name must be lower-case letters and digits"),
     ],
 )
-def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: str) -> None:
-    """The attribute and its rule are named."""
+def test_invalid_attributes_are_refused(attributes: dict[str, str], reason: str) -> None:
+    """The error names the invalid attribute and its rule."""
     with pytest.raises(Rejected) as caught:
         read(binary(**attributes), b"")
     assert explain(caught.value).startswith(reason)
@@ -112,8 +112,8 @@ def test_attributes_that_break_their_rule(attributes: dict[str, str], reason: st
         ([*binary(), (b"ce-id", b"2")], b"", "ce-id is given twice"),
     ],
 )
-def test_malformed_events(headers: Headers, body: bytes, reason: str) -> None:
-    """Not JSON, not UTF-8, of the wrong type, several in one request, or more than a request could carry."""
+def test_malformed_events_are_refused(headers: Headers, body: bytes, reason: str) -> None:
+    """An event is refused if it is not JSON, not UTF-8, of a wrong type, a batch, or too long for a request."""
     with pytest.raises(Rejected) as caught:
         read(headers, body)
     assert explain(caught.value).startswith(reason)
@@ -123,8 +123,8 @@ def as_raw(headers: list[tuple[str, str]]) -> Headers:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def test_data_that_is_no_json_is_carried_in_base64() -> None:
-    """In structured mode, whether the media type says so or wrongly says otherwise."""
+def test_data_that_is_not_json_is_sent_in_base64() -> None:
+    """Structured mode uses base64 for data that is not JSON, with and without a matching media type."""
     for event in (Event(NEEDED, b"{"), Event({**NEEDED, "datacontenttype": "text/plain"}, b"x")):
         _, body = write(event, structured=True)
         assert "data_base64" in json.loads(body)
@@ -134,8 +134,8 @@ _texts = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co")), min
 
 
 @given(subject=_texts, extension=_texts, data=st.none() | st.binary(min_size=1), structured_mode=st.booleans())
-def test_an_event_survives_the_way(subject: str, extension: str, data: bytes | None, structured_mode: bool) -> None:  # noqa: FBT001
-    """What is written in either mode is read as it was."""
+def test_a_round_trip_keeps_events(subject: str, extension: str, data: bytes | None, structured_mode: bool) -> None:  # noqa: FBT001
+    """An event written in either mode is read as it was."""
     event = Event({**NEEDED, "subject": subject, "zone": extension}, data)
     headers, body = write(event, structured=structured_mode)
     assert read(as_raw(headers), body) == event
@@ -147,8 +147,8 @@ _any = st.text(max_size=12) | st.sampled_from(
 
 
 @given(attributes=st.dictionaries(st.sampled_from([*NEEDED, "subject", "time", "zone"]), _any, max_size=3))
-def test_what_a_broker_accepts_a_function_reads(attributes: dict[str, str]) -> None:
-    """In either mode, whatever the attributes: both sides have one rule, and see the same values."""
+def test_a_function_reads_every_event_that_a_broker_accepts(attributes: dict[str, str]) -> None:
+    """Both sides apply the same rules to any attributes and read the same values in either mode."""
     document = json.dumps({**NEEDED, **attributes, "data": {}}).encode()
     try:
         accepted = read([(b"content-type", b"application/cloudevents+json")], document)
@@ -161,8 +161,8 @@ def test_what_a_broker_accepts_a_function_reads(attributes: dict[str, str]) -> N
         assert (event.id, event.subject) == (accepted.attributes["id"], accepted.attributes.get("subject"))
 
 
-def test_an_event_is_extended_not_changed() -> None:
-    """Further attributes make another event."""
+def test_extending_an_event_returns_a_new_event() -> None:
+    """Additional attributes make a new event and leave the original unchanged."""
     event = Event(NEEDED, b"1")
     assert event.extended(id="2", count=3) == Event({**NEEDED, "id": "2", "count": 3}, b"1")
     assert event.attributes["id"] == "1"

@@ -22,7 +22,7 @@ def binary(attributes: dict[str, str], body: bytes = b"{}", content_type: str = 
 
 
 def structured(document: object, content_type: str = "application/cloudevents+json") -> CloudEvent:
-    # 1e999 is a number in JSON and none in Python.
+    # Python's json writes Infinity, which is not JSON; 1e999 is JSON and exceeds every float.
     body = document if isinstance(document, bytes) else json.dumps(document).replace("Infinity", "1e999").encode()
     return read_events([(b"content-type", content_type.encode())], body)[0]
 
@@ -36,8 +36,8 @@ FULL = {
 }
 
 
-def test_binary_mode():
-    """Attributes come from ce- headers, the data's type from Content-Type, the data is the body as it is."""
+def test_binary_mode_is_read():
+    """The reader takes attributes from ce- headers, the data's type from Content-Type, and the data from the body."""
     assert binary(FULL, b'{"a": 1}', "application/json; charset=utf-8") == CloudEvent(
         "1",
         "/s",
@@ -50,8 +50,8 @@ def test_binary_mode():
     )
 
 
-def test_structured_mode():
-    """The same event as one document; the data's bytes are those of the document."""
+def test_structured_mode_is_read():
+    """The reader takes the event from one JSON document and keeps the exact bytes of its data."""
     document = {
         **FULL,
         "datacontenttype": "application/json",
@@ -66,8 +66,8 @@ def test_structured_mode():
     assert event.subject == "user_1"
 
 
-def test_batch_mode():
-    """Several events at once, each checked, faults with their index."""
+def test_batch_mode_is_read():
+    """The reader checks each event of a batch and reports faults with the event's index."""
     headers = [(b"content-type", b"application/cloudevents-batch+json")]
     events = read_events(headers, json.dumps([{**REQUIRED, "id": "a"}, {**REQUIRED, "id": "b"}]).encode())
     assert [event.id for event in events] == ["a", "b"]
@@ -83,8 +83,8 @@ def test_batch_mode():
 
 @pytest.mark.parametrize("name", REQUIRED)
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-def test_required_attributes(name, mode):
-    """Without one of them, or with an empty one, the event is refused and the attribute named."""
+def test_required_attributes_must_be_present(name, mode):
+    """The reader refuses an event with a missing or empty required attribute and names the attribute."""
     for attributes in ({k: v for k, v in REQUIRED.items() if k != name}, {**REQUIRED, name: ""}):
         with pytest.raises(InvalidRequestError) as caught:
             binary(attributes) if mode == "binary" else structured(attributes)
@@ -131,15 +131,15 @@ def test_required_attributes(name, mode):
         ("subject", "\U0001ffff"),
     ],
 )
-def test_every_attribute_has_its_rule(name, value):
-    """A value that breaks its attribute's rule is the event's one fault."""
+def test_every_attribute_is_validated(name, value):
+    """An attribute with an invalid value is the only fault that the reader reports."""
     with pytest.raises(InvalidRequestError) as caught:
         structured({**REQUIRED, name: value})
     assert [fault.path for fault in caught.value.faults] == [f"$.{name}"]
 
 
-def test_an_event_fits_into_headers():
-    """A broker delivers what came in a document as headers, so their number and length are bounded in either mode."""
+def test_attributes_are_bounded_to_fit_into_headers():
+    """A broker delivers a document's attributes as headers, so their number and length are limited in either mode."""
     for attributes in ({f"x{n}": "a" for n in range(61)}, {"x": "a" * 32_800}, {"x": "€" * 4000}):
         with pytest.raises(InvalidRequestError) as caught:
             structured({**REQUIRED, **attributes})
@@ -153,25 +153,25 @@ def test_an_event_fits_into_headers():
     assert "65536 bytes besides its data" in caught.value.faults[0].detail
 
 
-def test_data_may_come_in_base64():
-    """A document may carry JSON so; other data are refused by their media type."""
+def test_data_can_be_base64():
+    """A document may carry JSON in base64; other data is refused because of its media type."""
     assert structured({**REQUIRED, "data_base64": "e30="}).data == b"{}"
 
 
-def test_quotes_are_a_quoted_string():
-    """A pair of them around a value is taken off; a single quote is part of the value."""
+def test_surrounding_quotes_are_removed():
+    """The reader removes a pair of quotes around a value, and keeps a single quote as part of the value."""
     for text, subject in (('a"', 'a"'), ('"', '"'), ('"a"', "a"), (r'"a\"b"', 'a"b'), ('""a""', '"a"')):
         assert binary({**REQUIRED, "subject": text}).subject == subject
 
 
-def test_null_is_absent():
-    """An attribute that is null is one that is not there, data_base64 among them."""
+def test_a_null_attribute_is_absent():
+    """The reader treats an attribute that is null as absent, also data_base64."""
     event = structured({**REQUIRED, "subject": None, "data_base64": None, "more": None, "data": {}})
     assert (event.subject, event.extensions, event.data) == (None, {}, b"{}")
 
 
-def test_all_faults_come_at_once():
-    """Everything that is wrong with an event is listed."""
+def test_all_faults_are_reported_together():
+    """The reader lists every fault of an event."""
     with pytest.raises(InvalidRequestError) as caught:
         structured({"specversion": "9", "source": " ", "time": 5, "Bad": 1})
     assert {fault.path for fault in caught.value.faults} == {
@@ -185,27 +185,27 @@ def test_all_faults_come_at_once():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"{'id':1}", b"[" * 100_000])
-def test_what_is_no_json_is_told_apart(body):
-    """A structured event that is not JSON is a 400."""
+def test_an_event_that_is_not_json_is_refused(body):
+    """A structured event that is not JSON raises NotJsonError or InvalidRequestError."""
     with pytest.raises((NotJsonError, InvalidRequestError)):
         structured(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"5", b"null"])
-def test_an_event_is_an_object(body):
-    """Other JSON is no event."""
+def test_an_event_must_be_an_object(body):
+    """The reader refuses JSON that is not an object."""
     with pytest.raises(InvalidRequestError):
         structured(body)
 
 
 def test_other_formats_are_refused():
-    """Events in XML or Avro are not read."""
+    """The reader refuses events in XML."""
     with pytest.raises(UnsupportedMediaTypeError):
         structured(b"", "application/cloudevents+xml")
 
 
 def test_header_values_are_percent_encoded():
-    """What cannot stand in a header comes percent-encoded, quotes around a value are not part of it."""
+    """The reader decodes percent-encoded header values and removes quotes around a value."""
     assert binary({**REQUIRED, "subject": "Euro%20%E2%82%AC%20%F0%9F%98%80"}).subject == "Euro € 😀"
     assert binary({**REQUIRED, "subject": '"quoted"'}).subject == "quoted"
     with pytest.raises(InvalidRequestError) as caught:
@@ -213,23 +213,23 @@ def test_header_values_are_percent_encoded():
     assert [fault.path for fault in caught.value.faults] == ["ce-subject"]
 
 
-def test_a_header_given_twice_is_a_fault():
-    """Which of two ids counts must not be a matter of luck."""
+def test_a_repeated_header_is_a_fault():
+    """The reader refuses an event with two ids."""
     headers = [(b"ce-" + name.encode(), value.encode()) for name, value in REQUIRED.items()]
     with pytest.raises(InvalidRequestError) as caught:
         read_events([*headers, (b"ce-id", b"2")], b"{}")
     assert [fault.detail for fault in caught.value.faults] == ["is given twice"]
 
 
-def test_the_datas_type_is_no_ce_header():
-    """In binary mode it stands in Content-Type alone."""
+def test_the_data_type_is_not_a_ce_header():
+    """In binary mode the data's type is in Content-Type alone."""
     with pytest.raises(InvalidRequestError) as caught:
         binary({**REQUIRED, "datacontenttype": "application/json"})
     assert caught.value.faults[0].path == "ce-datacontenttype"
 
 
-def test_curls_form_type_passes_as_json():
-    """curl -d with ce- headers and nothing else is understood."""
+def test_curls_default_content_type_is_json():
+    """The reader accepts the content type that `curl -d` sends with ce- headers."""
     assert binary(REQUIRED, content_type="application/x-www-form-urlencoded").datacontenttype == "application/json"
 
 
@@ -243,13 +243,13 @@ def test_curls_form_type_passes_as_json():
         ([], False),
     ],
 )
-def test_events_are_told_by_their_headers(headers, expected):
-    """Content type or any ce- header: the same door takes requests and events."""
+def test_events_are_recognized_by_their_headers(headers, expected):
+    """A CloudEvents content type or any ce- header marks a request as an event."""
     assert is_event(headers) is expected
 
 
-def test_times_keep_their_moment():
-    """Offsets, short and long fractions, lower case: the same moment, to the microsecond."""
+def test_times_are_parsed_to_the_microsecond():
+    """The reader accepts offsets, fractions of any length and lower case, and keeps the moment to the microsecond."""
     for text in ("2026-01-01T01:00:00.123456789+01:00", "2026-01-01t00:00:00.123456z"):
         assert parse_time(text) == datetime(2026, 1, 1, 0, 0, 0, 123_456, UTC)
     assert parse_time("2026-01-01T00:00:00.5-02:00") == datetime(
@@ -258,7 +258,7 @@ def test_times_keep_their_moment():
 
 
 def test_derived_ids_are_the_same_for_every_delivery():
-    """The id of a reply is a function of its cause and purpose."""
+    """The id of a reply depends only on the cause and on the purpose."""
     event = CloudEvent("1", "/s", "t")
     assert derive_id(event, "a") == derive_id(CloudEvent("1", "/s", "other"), "a")
     assert len({derive_id(event, "a"), derive_id(event, "b"), derive_id(CloudEvent("1", "/x", "t"), "a")}) == 3
@@ -279,8 +279,8 @@ events = st.builds(
 
 
 @given(events)
-def test_what_we_write_we_read(event):
-    """Both modes bring every event back as it was."""
+def test_written_events_can_be_read(event):
+    """The reader returns every event as it was written, in both modes."""
     assert read_events(write_binary(event), event.data) == [event]
     headers = [(b"content-type", b"application/cloudevents+json")]
     (read,) = read_events(headers, write_structured(event))
@@ -291,8 +291,8 @@ def test_what_we_write_we_read(event):
     )  # fmt: skip
 
 
-def test_what_the_sdk_writes_we_read():
-    """Events the SDK marshals, in both modes, are read with every attribute."""
+def test_events_written_by_the_sdk_can_be_read():
+    """The reader returns every attribute of an event that the SDK writes, in both modes."""
     event = SdkEvent({"type": "t", "source": "/s", "id": "1", "subject": "x", "custom": "y"}, {"a": 1})
     for headers, body in (conversion.to_binary(event), conversion.to_structured(event)):
         (read,) = read_events([(k.lower().encode(), v.encode()) for k, v in headers.items()], bytes(body))
@@ -302,8 +302,8 @@ def test_what_the_sdk_writes_we_read():
         assert read.time is not None
 
 
-def test_what_we_write_the_sdk_reads():
-    """The SDK that functions-framework pins reads our events, in both modes."""
+def test_the_sdk_reads_written_events():
+    """The SDK that functions-framework pins reads the events written here, in both modes."""
     event = CloudEvent("1", "/s", "t", subject="x", data=b'{"a":1}', extensions={"custom": "y"})
     binary_headers = {name.decode(): value.decode() for name, value in write_binary(event)}
     for headers, body in (

@@ -40,8 +40,8 @@ def faults(body: bytes) -> dict[str, str]:
     return {fault.path: fault.detail for fault in caught.value.faults}
 
 
-def test_valid_body_is_decoded():
-    """A body within the rules becomes the type, defaults filled in."""
+def test_a_valid_body_is_decoded():
+    """The decoder returns the type for a valid body and fills in defaults."""
     assert decoder.decode(b'{"name": "abc"}') == Sample("abc")
 
 
@@ -51,14 +51,14 @@ def test_valid_body_is_decoded():
      b"\xef\xbb\xbf{}", b'{"count":NaN}', b'{"count":Infinity}', b"[" * 200_000],
     ids=repr,
 )  # fmt: skip
-def test_what_is_no_json_is_told_apart(body):
-    """Text that is not JSON in UTF-8 is refused as such, whatever else may be wrong with it."""
+def test_a_body_that_is_not_json_is_refused(body):
+    """A body that is not JSON in UTF-8 raises NotJsonError, even if it has further faults."""
     with pytest.raises(NotJsonError):
         decoder.decode(body)
 
 
-def test_all_faults_come_at_once():
-    """Every fault of a body is listed with its JSON path."""
+def test_all_faults_are_reported_together():
+    """The decoder lists every fault of a body with its JSON path."""
     body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null],"on":"yes","other":1}'
     assert faults(body) == {
         "$.name": "is missing",
@@ -86,8 +86,8 @@ def test_all_faults_come_at_once():
         ("{}", "must be an integer, not an object"),
     ],
 )
-def test_integers_are_taken_literally(text, detail):
-    """Nothing but a JSON integer within bounds is an integer."""
+def test_integers_are_read_strictly(text, detail):
+    """Only a JSON integer within the bounds is accepted as an integer."""
     assert faults(f'{{"name":"a","count":{text}}}'.encode()) == {"$.count": detail}
 
 
@@ -109,39 +109,39 @@ def test_integers_are_taken_literally(text, detail):
         ("\U0010ffff", "must not hold noncharacters"),
     ],
 )
-def test_text_is_characters(name, detail):
-    """Strings within the length may hold anything but control characters, unpaired surrogates and noncharacters."""
+def test_strings_are_text(name, detail):
+    """Strings may not contain control characters, unpaired surrogates or noncharacters."""
     assert faults(f'{{"name":"{name}"}}'.encode()) == {"$.name": detail}
 
 
 @pytest.mark.parametrize("name", [r"\ud800", r"x\udfff", r"\uD83D", r"\ud800\ud800"])
 def test_unpaired_surrogates_are_a_fault_of_the_whole_body(name):
-    """The body is JSON, so the answer is 422; the JSON reader cannot say in which text the half pair is."""
+    """An unpaired surrogate is a fault of the whole body, because the JSON reader does not report its place."""
     assert faults(f'{{"name":"{name}"}}'.encode()) == {"$": "must not hold unpaired surrogates"}
 
 
 def test_an_over_long_array_is_one_fault():
-    """The items of an over-long array are not looked at, however wrong they are."""
+    """The decoder does not check the items of an array that is too long."""
     for count in (4, 5000):
         body = json.dumps({"name": "a", "items": [1] * count, "other": 1}).encode()
         assert faults(body) == {"$.items": "must have at most 3 items", "$.other": "is not a known field"}
 
 
 def test_an_over_long_text_is_one_fault():
-    """Its characters are not looked at."""
+    """The decoder does not check the characters of a text that is too long."""
     assert faults(rb'{"name":"\u0000\u0000\u0000\u0000\u0000\u0000"}') == {
         "$.name": "must have at most 5 characters, not 6"
     }
 
 
-def test_escapes_that_mean_something_printable_pass():
-    """An escaped quote or a paired surrogate is an ordinary character."""
+def test_escapes_of_printable_characters_are_accepted():
+    """An escaped quote or surrogate pair is an ordinary character."""
     assert decoder.decode(rb'{"name":"a\"\ud83d\ude00"}').name == 'a"😀'
 
 
 @given(name=st.text(min_size=1, max_size=5))
-def test_ids_are_text_for_events_too(name):
-    """What the doors take as an id may be an attribute of an event, and the other way round."""
+def test_ids_are_valid_event_attributes(name):
+    """The decoder accepts exactly those ids that are allowed as attributes of an event."""
     body = json.dumps({"name": name}, ensure_ascii=False).encode(errors="surrogatepass")
     try:
         assert decoder.decode(body).name == name
@@ -155,38 +155,38 @@ def test_ids_are_text_for_events_too(name):
     ("body", "what"), [(b"[]", "an array"), (b"null", "null"), (b'"x"', "a string"), (b"1", "a number")]
 )
 def test_the_body_must_be_an_object(body, what):
-    """JSON of another kind is valid JSON and no request."""
+    """The decoder refuses JSON that is not an object."""
     assert faults(body) == {"$": f"must be an object, not {what}"}
 
 
 @pytest.mark.parametrize(("count", "last"), [(100, None), (101, "and 1 more"), (990, "and 890 more")])
-def test_a_huge_number_of_faults_is_cut(count, last):
-    """A body with many faults is answered with the first hundred, and the number of the others."""
+def test_the_list_of_faults_is_limited(count, last):
+    """The answer to a body with many faults lists the first hundred and the number of the others."""
     found = faults(json.dumps({"name": "a", **{f"x{n}": n for n in range(count)}}).encode())
     assert len(found) == min(count, 101)
     assert found.get("$") == last
 
 
-def test_counting_faults_ends():
-    """After a thousand faults that are not listed, the answer gives a lower bound."""
+def test_the_count_of_unlisted_faults_is_limited():
+    """After a thousand unlisted faults the answer gives a lower bound."""
     error = InvalidRequestError(faults=(Fault(f"$[{number}]", "is wrong") for number in itertools.count()))
     assert (len(error.faults), error.faults[-1]) == (101, Fault("$", "and at least 1000 more"))
 
 
-def test_of_very_many_unknown_fields_the_first_is_named():
-    """An object with more names than any contract has is not kept in memory."""
+def test_an_object_with_too_many_fields_is_refused_early():
+    """The decoder names the first of many unknown fields, so that it keeps no large object in memory."""
     body = json.dumps({"name": "a", **{f"x`{n}": n for n in range(5000)}}).encode()
     assert faults(body) == {"$.x`0": "is not a known field"}
 
 
-def test_a_field_name_is_made_printable():
-    """A caller's own field name goes into the answer cut and escaped."""
+def test_an_unknown_field_name_is_shortened_and_escaped():
+    """The answer repeats a caller's field name shortened and escaped."""
     body = ('{"name":"a","' + "y" * 1000 + '":1,"\\u0001é":2}').encode()
     assert set(faults(body)) == {"$." + "y" * 64, "$.\x01\\xe9"}
 
 
 def test_the_members_of_a_batch_are_decoded_one_by_one():
-    """Each is a value or an error; after 4 KiB of refused members, the rest are refused unread."""
+    """Each member becomes a value or an error; after 4 KiB of refused members the rest is refused unread."""
     good, bad = msgspec.Raw(b'{"name":"a"}'), msgspec.Raw(json.dumps({"name": "b" * 1500}).encode())
     results = decoder.decode_each([bad, good, bad, bad, good, bad])
     assert [type(each) for each in results] == [InvalidRequestError, Sample, *[InvalidRequestError] * 4]
@@ -209,8 +209,8 @@ known = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", ["a", r"\u0061"], ids=["read once", "read twice"])
-def test_long_integers_are_numbers(name):
-    """Where a float is wanted an integer of any length is one, whatever else is in the body; beyond all floats, none."""
+def test_long_integers_are_accepted_as_floats(name):
+    """A float field accepts an integer of any length, and reports a number that exceeds every float."""
     lengths = Decoder(Lengths)
     for digits in ("1" + "0" * 50, "9" * 308, "-" + "7" * 41):
         assert lengths.decode(f'{{"name":"{name}","length":{digits}}}'.encode()) == Lengths("a", float(digits))
@@ -220,8 +220,8 @@ def test_long_integers_are_numbers(name):
 
 
 @given(body=known | values)
-def test_both_readings_agree(body):
-    """Whatever JSON comes: it is decoded, or refused with at least one fault, and nothing else is raised."""
+def test_decoding_and_fault_listing_agree(body):
+    """Any JSON is either decoded or refused with at least one fault; no other error is raised."""
     encoded = json.dumps(body).encode()
     try:
         request = wire.recommend_request.decode(encoded)
@@ -235,7 +235,7 @@ def test_both_readings_agree(body):
 
 
 @given(body=st.binary(max_size=200))
-def test_any_bytes_get_an_answer(body):
-    """Arbitrary bytes are refused with an error of the tree."""
+def test_arbitrary_bytes_are_refused(body):
+    """Arbitrary bytes raise NotJsonError or InvalidRequestError."""
     with pytest.raises((NotJsonError, InvalidRequestError)):
         wire.features_batch.decode(body)

@@ -1,4 +1,4 @@
-"""The hop transport against a server whose every byte the test decides."""
+"""The hop transport against a server whose every byte the test controls."""
 
 import asyncio
 import time
@@ -69,8 +69,8 @@ async def post(transport: HttptoolsTransport, url: str, body: bytes = b"{}", **t
     return await transport.handle_async_request(request)
 
 
-async def test_a_request_goes_out_whole_and_its_answer_comes_back(transport):
-    """Method, target, headers and body arrive as given; status, headers and body come back."""
+async def test_a_request_and_its_answer_are_transferred_whole(transport):
+    """The server receives method, target, headers and body as given; the caller receives status, headers and body."""
     seen: list[tuple[bytes, bytes]] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,16 +88,16 @@ async def test_a_request_goes_out_whole_and_its_answer_comes_back(transport):
     assert response.request is request
 
 
-async def test_connections_are_kept_and_used_again(transport):
-    """Requests one after the other share a connection."""
+async def test_connections_are_reused(transport):
+    """Consecutive requests share one connection."""
     async with serving(answering(OK)) as server:
         for _ in range(5):
             assert (await post(transport, server.url)).content == b"ok"
     assert server.connections == 1
 
 
-async def test_requests_at_once_get_connections_of_their_own_up_to_the_limit(transport):
-    """No more connections than allowed are opened; further requests wait their turn."""
+async def test_concurrent_requests_open_connections_up_to_the_limit(transport):
+    """The transport opens no more connections than allowed, and further requests wait."""
     async with serving(answering(OK)) as server:
         responses = await asyncio.gather(*(post(transport, server.url) for _ in range(20)))
     assert {response.content for response in responses} == {b"ok"}
@@ -112,8 +112,8 @@ async def test_requests_at_once_get_connections_of_their_own_up_to_the_limit(tra
     ],
     ids=["chunked", "interim"],
 )
-async def test_framings(transport, answer):
-    """Chunks and interim answers are put together."""
+async def test_chunked_and_interim_answers_are_assembled(transport, answer):
+    """The transport joins the chunks of an answer and skips interim answers."""
     async with serving(answering(answer)) as server:
         assert (await post(transport, server.url)).content == b"ok"
         assert (await post(transport, server.url)).content == b"ok"
@@ -129,8 +129,8 @@ async def test_framings(transport, answer):
     ],
     ids=["HTTP/1.0", "empty", "after an interim one"],
 )
-async def test_an_answer_may_end_with_its_connection(transport, answer, body):
-    """With neither a length nor chunks the end of the connection is the end of the answer."""
+async def test_an_answer_without_a_length_ends_with_its_connection(transport, answer, body):
+    """An answer without a length and without chunks ends when the connection closes."""
 
     async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -143,8 +143,8 @@ async def test_an_answer_may_end_with_its_connection(transport, answer, body):
     assert server.connections == 2
 
 
-async def test_an_old_answer_is_not_given_again(transport):
-    """A connection that closes under the second request has no answer to it, however the first one was framed."""
+async def test_an_earlier_answer_is_not_returned_again(transport):
+    """A connection that closes during the second request is an error, even if the first answer had no body."""
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -158,8 +158,8 @@ async def test_an_old_answer_is_not_given_again(transport):
     assert server.connections == 1
 
 
-async def test_trailers_are_no_headers(transport):
-    """What follows the last chunk does not change what the head said."""
+async def test_trailers_are_not_headers(transport):
+    """Trailers after the last chunk do not change the headers of the answer."""
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nRetry-After: 9\r\nX-Late: 1\r\n\r\n"
     async with serving(answering(answer)) as server:
         for _ in range(2):
@@ -170,7 +170,7 @@ async def test_trailers_are_no_headers(transport):
 
 
 async def test_an_answer_that_says_close_ends_its_connection(transport):
-    """Connection: close is obeyed."""
+    """The transport obeys `Connection: close`."""
     close = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(answering(close)) as server:
         for _ in range(3):
@@ -178,8 +178,8 @@ async def test_an_answer_that_says_close_ends_its_connection(transport):
     assert server.connections == 3
 
 
-async def test_a_connection_closed_while_idle_is_not_used(transport):
-    """A server that closes idle connections costs a new connection, not an error."""
+async def test_a_connection_closed_while_idle_is_replaced(transport):
+    """A server that closes an idle connection causes a new connection, not an error."""
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -193,7 +193,7 @@ async def test_a_connection_closed_while_idle_is_not_used(transport):
 
 
 async def test_old_connections_are_retired():
-    """Beyond its age a connection is closed after use, so that names are looked up again."""
+    """A connection older than the maximum age is closed after use, so that its host name is resolved again."""
     transport = HttptoolsTransport(max_age_s=0.0)
     async with serving(answering(OK)) as server:
         for _ in range(2):
@@ -202,20 +202,20 @@ async def test_old_connections_are_retired():
     assert server.connections == 2
 
 
-async def test_nobody_listens(transport, free_port):
-    """A refused connection is a ConnectError: nothing was sent."""
+async def test_a_refused_connection_is_a_connect_error(transport, free_port):
+    """A refused connection raises ConnectError: nothing was sent."""
     with pytest.raises(httpx.ConnectError):
         await post(transport, f"http://127.0.0.1:{free_port}/")
 
 
-async def test_a_name_that_does_not_resolve(transport):
-    """An unknown host is a ConnectError."""
+async def test_an_unknown_host_is_a_connect_error(transport):
+    """A host name that does not resolve raises ConnectError."""
     with pytest.raises(httpx.ConnectError):
         await post(transport, "http://no-such-host.invalid/")
 
 
-async def test_no_answer_in_time(transport):
-    """A silent server is a ReadTimeout, and its connection is not used again."""
+async def test_a_silent_server_is_a_read_timeout(transport):
+    """A server that does not answer in time causes ReadTimeout, and its connection is not reused."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -227,8 +227,8 @@ async def test_no_answer_in_time(transport):
     assert server.connections == 2
 
 
-async def test_no_connection_gets_free_in_time():
-    """A request that finds every connection busy for too long is a PoolTimeout."""
+async def test_a_full_pool_is_a_pool_timeout():
+    """A request that finds every connection busy for too long raises PoolTimeout."""
     release = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -246,8 +246,8 @@ async def test_no_connection_gets_free_in_time():
         assert (await first).content == b"ok"
 
 
-async def test_a_posts_stages_share_its_time():
-    """What a post waited for a connection is gone when it waits for its answer."""
+async def test_the_stages_of_a_post_share_one_timeout():
+    """Time spent waiting for a connection is deducted from the time left for the answer."""
     release = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -270,8 +270,8 @@ async def test_a_posts_stages_share_its_time():
     await transport.aclose()
 
 
-async def test_a_connection_that_is_not_accepted_in_time(transport, monkeypatch):
-    """A connect that hangs is a ConnectTimeout."""
+async def test_a_hanging_connect_is_a_connect_timeout(transport, monkeypatch):
+    """A connection that is not established in time raises ConnectTimeout."""
 
     async def hang(*_args: object, **_kwargs: object) -> None:
         await asyncio.Event().wait()
@@ -292,8 +292,8 @@ async def test_a_connection_that_is_not_accepted_in_time(transport, monkeypatch)
     ],
     ids=["nothing", "half a head", "an interim answer", "half a body", "no last chunk"],
 )
-async def test_a_connection_that_closes_before_the_answer_is_whole(transport, start):
-    """An answer that never becomes whole is a RemoteProtocolError."""
+async def test_an_incomplete_answer_is_a_protocol_error(transport, start):
+    """A connection that closes before the answer is complete raises RemoteProtocolError."""
 
     async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -304,8 +304,8 @@ async def test_a_connection_that_closes_before_the_answer_is_whole(transport, st
             await post(transport, server.url)
 
 
-async def test_a_connection_that_breaks(transport):
-    """A reset is a ReadError."""
+async def test_a_reset_is_a_read_error(transport):
+    """A connection reset during the answer raises ReadError or RemoteProtocolError."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -316,15 +316,15 @@ async def test_a_connection_that_breaks(transport):
             await post(transport, server.url)
 
 
-async def test_an_answer_that_is_not_http(transport):
-    """Garbage is a RemoteProtocolError and ends the connection."""
+async def test_an_answer_that_is_not_http_is_a_protocol_error(transport):
+    """An answer that is not HTTP raises RemoteProtocolError and closes the connection."""
     async with serving(answering(b"SSH-2.0-OpenSSH_9.2\r\n")) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             await post(transport, server.url)
 
 
-async def test_more_than_was_asked_for_ends_the_connection(transport):
-    """Bytes after the answer could be taken for the next one, so their connection is dropped."""
+async def test_surplus_bytes_close_the_connection(transport):
+    """The transport drops a connection with bytes after the answer, which could be taken for the next answer."""
     async with serving(answering(OK + OK)) as server:
         for _ in range(2):
             assert (await post(transport, server.url)).content == b"ok"
@@ -332,8 +332,8 @@ async def test_more_than_was_asked_for_ends_the_connection(transport):
     assert server.connections == 2
 
 
-async def test_a_cancelled_request_takes_its_connection_along(transport):
-    """After a cancellation the half-used connection serves nobody else."""
+async def test_a_cancelled_request_closes_its_connection(transport):
+    """The connection of a cancelled request is not reused."""
     hold = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -352,14 +352,14 @@ async def test_a_cancelled_request_takes_its_connection_along(transport):
     assert server.connections == 2
 
 
-async def test_it_carries_an_ordinary_client():
-    """The transport is a plain httpx transport."""
+async def test_httpx_accepts_the_transport():
+    """An ordinary httpx client works with the transport."""
     async with serving(answering(OK)) as server, httpx.AsyncClient(transport=HttptoolsTransport()) as client:
         assert (await client.post(server.url, json={"a": 1})).text == "ok"
 
 
-async def test_connections_in_use_close_after_the_transport():
-    """Closing ends idle connections at once and busy ones with their answer."""
+async def test_busy_connections_close_after_their_answer():
+    """Closing the transport ends idle connections immediately and busy ones after their answer."""
     hold = asyncio.Event()
     closed = asyncio.Event()
 

@@ -1,8 +1,8 @@
 """
-A small ASGI application that behaves as its environment says, for the tests to run as instances.
+A small ASGI application that the tests run as instances, controlled by its environment.
 
-CRASH=N exits with N at once, READY_AFTER_S delays readiness, SLEEP_MS delays each answer, REPORT=0 keeps quiet
-about concurrency (so that the platform has to measure it), IGNORE_SIGTERM=1 does not go when asked.
+CRASH=N exits immediately with status N. READY_AFTER_S delays readiness. SLEEP_MS delays each answer. REPORT=0 disables
+concurrency reports, so that the platform has to measure. IGNORE_SIGTERM=1 ignores SIGTERM.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ import uvicorn
 
 SLEEP_S = float(os.environ.get("SLEEP_MS", "0")) / 1000
 READY_AT = time.monotonic() + float(os.environ.get("READY_AFTER_S", "0"))
-# What an event posted there is answered with.
+# Status of the answer to an event posted to each path.
 SINKS = {"/accept": 202, "/refuse": 422, "/later": 503}
 POD = os.environ.get("LOCALKN_POD", "")
 
 
 class RequestStats:
-    """Time-weighted concurrency and arrivals between two reports, as Knative's queue-proxy keeps them."""
+    """Time-weighted concurrency and arrivals between two reports, as in Knative's queue-proxy."""
 
     def __init__(self, now: float) -> None:
         self.active = 0
