@@ -43,7 +43,7 @@ def folder(valid: Path, tmp_path: Path) -> Path:
 
 
 def vouch(folder: Path, file: str, content: bytes, **changes: Any) -> None:
-    """Write *content* and let the manifest vouch for it, as somebody with access to the folder can."""
+    """Write *content* and update the manifest's hash, as an attacker with access to the folder can."""
     (folder / file).write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["sha256"][file] = hashlib.sha256(content).hexdigest()
@@ -79,7 +79,7 @@ def load(folder: Path) -> None:
     ],
 )
 def test_items_that_cannot_be_served_are_refused(folder, content, says):
-    """Ids that two rows share, that no request can name, or that are no text: one sentence names file and fault."""
+    """Ids that are duplicate, too long for a request or not text are refused with the file and the fault."""
     vouch(folder, ITEMS, content)
     with pytest.raises(ArtefactError, match=says) as raised:
         read_artefact(folder)
@@ -88,7 +88,7 @@ def test_items_that_cannot_be_served_are_refused(folder, content, says):
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.complex64, np.int64, np.float64, np.uint8])
 def test_arrays_of_any_type_are_refused_or_rank(folder, dtype):
-    """Whatever the type of an array, the model loads or says that it cannot."""
+    """With any type of array, the model either loads or is refused with a reason."""
     for name in read_artefact(folder).arrays:
         arrays = dict(read_artefact(folder).arrays)
         before = (folder / ARRAYS).read_bytes(), (folder / MANIFEST).read_bytes()
@@ -175,7 +175,7 @@ def test_arrays_of_any_shape_are_refused_or_rank(valid, tmp_path_factory, data):
 
 
 def test_an_instance_without_a_model_ends_with_the_reason(tmp_path):
-    """rank_items logs one line without a trace, which says at what path there is no model, and ends with 1."""
+    """rank_items logs one line with the path of the missing model, without a traceback, and exits with 1."""
     env = {
         "AUTH": "off",
         "METRICS_PORT": "0",

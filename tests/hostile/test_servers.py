@@ -20,7 +20,7 @@ FLOODS = 4
 
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of each kind."""
+    """Start one server of each kind."""
     with serving(request.param) as started:
         # The first requests import modules and allocate memory, which the attacks must not be charged with.
         for _ in range(20):
@@ -144,7 +144,7 @@ REFUSED = {
 def test_a_head_that_two_readers_could_understand_differently_is_refused(
     server: Server, header: bytes, status: int
 ) -> None:
-    """Such a request is how one caller's bytes become another caller's request: it is refused, and nothing follows."""
+    """A request that could smuggle another request is refused, and its connection closes."""
     smuggled = b"0\r\n\r\n" + server.get("Connection: close")
     answer = server.ask(server.get()[:-2] + header + b"\r\n\r\n" + smuggled)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -153,7 +153,7 @@ def test_a_head_that_two_readers_could_understand_differently_is_refused(
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/2.0", b"GET /", b"PRI * HTTP/2.0", b"GET / HTTP/1.2", b"GARBAGE"])
 def test_only_http_1_is_spoken(server: Server, line: bytes) -> None:
-    """Another version, or none, gets 400."""
+    """A request with another HTTP version, or with none, gets 400."""
     assert server.ask(line + b"\r\nHost: 127.0.0.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
@@ -166,7 +166,7 @@ def test_requests_before_garbage_are_answered(server: Server) -> None:
 
 @pytest.mark.parametrize("zeros", [1, 5000])
 def test_a_length_may_have_leading_zeros(server: Server, zeros: int) -> None:
-    """The length is that of the digits behind the zeros."""
+    """Leading zeros do not change a content length."""
     request = server.get("Connection: close", f"Content-Length: {'0' * zeros}1") + b"a"
     assert server.ask(request).startswith(b"HTTP/1.1 200 ")
     if server.kind == "function":
@@ -220,7 +220,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_idle_connections_take_no_threads() -> None:
-    """A scraper, or an attacker, that keeps a hundred connections open costs no thread, and others are served."""
+    """A caller that keeps a hundred connections open occupies no thread, and other callers are served."""
     with serving("metrics") as server:
         before = server.process.num_threads()
         connections = [server.connect() for _ in range(100)]

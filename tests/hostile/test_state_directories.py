@@ -38,7 +38,7 @@ def pointer(content: bytes) -> Callable[[Path], object]:
 
 
 def replaced(make: Callable[[Path], object], of: Callable[[Path], Path]) -> Callable[[Path], None]:
-    """Return what removes a file and puts what *make* makes in its place."""
+    """Return a function that replaces a file with the result of *make*."""
 
     def damage(folder: Path) -> None:
         path = of(folder)
@@ -110,7 +110,7 @@ def forget(folder: Path) -> None:
 )
 @pytest.mark.timeout(20)
 def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
-    """One sentence each, no traceback, and reading changes nothing."""
+    """Each verb prints one sentence without a traceback and changes nothing."""
     damage(trained)
     before = sorted(trained.rglob("*"))
     assert state.main(["--state-dir", str(trained)]) == 1
@@ -143,7 +143,7 @@ def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
     ],
 )
 def test_reading_makes_no_state_directory(tmp_path, verb):
-    """A verb that only reads leaves no directory behind where none was."""
+    """A verb that only reads does not create the state directory."""
     write_csv(tmp_path / "a.csv")
     verb(str(tmp_path / "typo"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
@@ -163,7 +163,7 @@ class TestCopying:
     """`store copy`, from sources that are missing or empty."""
 
     def test_a_missing_source_leaves_the_target(self, trained, tmp_path, capsys):
-        """A misspelt source is refused, nothing is made, and the target keeps its content."""
+        """A source that does not exist is refused and not created, and the target keeps its content."""
         before = store_of(trained).read_bytes()
         assert copy("--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{store_of(trained)}") == 1
         assert capsys.readouterr().err.startswith(f"{tmp_path}/typo.db: no such feature store")
@@ -172,7 +172,7 @@ class TestCopying:
         assert store_of(trained).read_bytes() == before
 
     def test_an_empty_source_is_copied_on_request_alone(self, trained, capsys):
-        """A source without users would empty the target: refused, unless --allow-empty insists."""
+        """A source without users is refused without --allow-empty, because it would empty the target."""
         words = ["--from", "memory:", "--to", f"sqlite:///{store_of(trained)}"]
         assert copy(*words) == 1
         assert "holds no users" in capsys.readouterr().err
@@ -181,7 +181,7 @@ class TestCopying:
         assert capsys.readouterr().out.endswith("copied 0 users\n")
 
     def test_wrong_urls_are_wrong_arguments(self, trained, tmp_path, capsys):
-        """A URL of no known kind, and two URLs of one store, end with status 2; no password is repeated."""
+        """A URL of an unknown kind and two URLs of the same store exit with 2, and no message repeats a password."""
         (tmp_path / "link.db").symlink_to(store_of(trained))
         one = f"sqlite:///{store_of(trained)}"
         assert refused(["--from", "foo", "--to", one]) == 2

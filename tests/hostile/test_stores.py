@@ -94,7 +94,7 @@ def test_a_full_disk_acknowledges_only_what_is_stored(tmp_path):
 
 @pytest.mark.parametrize("take", [Path.unlink, lambda path: path.rename(path.with_name("elsewhere.db"))])
 async def test_a_file_that_was_taken_away_takes_no_events(tmp_path, take):
-    """An event would go into a file that the next start does not find: refused, so that it is sent again."""
+    """After the file is deleted, the store refuses events, so that they are delivered again later."""
     store = SqliteStore(tmp_path / "store.db", create=True)
     await store.replace([ANN], population=NOBODY)
     assert await store.apply([view(1)]) == [True]
@@ -191,7 +191,7 @@ async def test_what_another_program_left_in_redis_is_refused(redis_server: Redis
 
 
 async def test_other_keys_in_a_database_are_no_fault(redis_server: RedisServer):
-    """Another program's keys beside ours are neither read nor deleted."""
+    """The store neither reads nor deletes another program's keys."""
     redis_server.flush()
     with Redis(port=redis_server.port) as client:
         client.set("theirs", "1")
@@ -203,7 +203,7 @@ async def test_other_keys_in_a_database_are_no_fault(redis_server: RedisServer):
 
 
 async def test_a_password_is_in_no_message(free_port):
-    """An unreachable Redis is named by its place alone."""
+    """The error for an unreachable Redis names its address without the password."""
     async with aclosing(open_store(f"redis://me:s3cret@127.0.0.1:{free_port}/2")) as store:
         with pytest.raises(StoreUnavailableError, match=f"Redis at 127.0.0.1:{free_port}, database 2") as raised:
             await store.population()
@@ -229,6 +229,6 @@ def test_an_instance_without_its_store_ends_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize("url", ["foo", "sqlite://", "redis://", "redis://127.0.0.1:x/0", "http://["])
 def test_a_wrong_url_is_a_wrong_setting(url):
-    """A URL that names no store is found with the other settings, before anything starts."""
+    """An invalid store URL is reported with the other invalid settings before anything starts."""
     with pytest.raises(SettingsError, match="FEATURE_STORE_URL: .*sqlite:///FILE"):
         Settings.from_env({"AUTH": "off", "FEATURE_STORE_URL": url})

@@ -75,7 +75,7 @@ def test_a_full_disk_at_any_step_leaves_the_former_state(trained):
 
 @pytest.mark.parametrize("limit", [1, 2000, 9000, 30_000])
 def test_files_that_cannot_grow_leave_the_former_state(trained, limit):
-    """Also where a write fails in the middle of a file, the database's among them."""
+    """A write that fails in the middle of a file, also of the database, leaves the earlier pair current."""
     before = (trained / "current.json").read_bytes()
     csv = write_csv(trained.with_name("b.csv"), users=400)
     program = (
@@ -91,7 +91,7 @@ def test_files_that_cannot_grow_leave_the_former_state(trained, limit):
 
 
 def test_trainings_side_by_side_take_turns(trained):
-    """The second one waits for the first, says for which process, and both succeed."""
+    """The second training waits for the first, names the process that it waits for, and both succeed."""
     csv = trained.with_name("a.csv")
     with (trained / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -109,7 +109,7 @@ def test_trainings_side_by_side_take_turns(trained):
 
 
 def test_two_first_starts_train_once(tmp_path):
-    """With --if-missing the second of two starts takes what the first one trained."""
+    """With --if-missing the second of two trainings uses the result of the first."""
     csv = write_csv(tmp_path / "a.csv", users=4)
     both = [start(tmp_path / "state", csv, "--if-missing") for _ in range(2)]
     for each in both:
@@ -126,7 +126,7 @@ def test_a_start_does_not_wait_for_a_training(trained):
 
 
 def test_an_interrupted_training_prints_no_traceback(trained):
-    """Ctrl-C while it waits or trains: one sentence, status 130."""
+    """Ctrl-C during the wait or the training prints one sentence and exits with 130."""
     with StateDirectory(trained).locked():
         waiting = start(trained, trained.with_name("a.csv"))
         assert waiting.stderr is not None
@@ -137,7 +137,7 @@ def test_an_interrupted_training_prints_no_traceback(trained):
 
 
 def test_only_the_owner_may_open_the_directory(tmp_path):
-    """A state directory is made with mode 0700, whatever the umask allows."""
+    """A state directory is created with mode 0700, independent of the umask."""
     before = os.umask(0)
     try:
         with StateDirectory(tmp_path / "new").locked():
@@ -148,7 +148,7 @@ def test_only_the_owner_may_open_the_directory(tmp_path):
 
 
 def test_paths_with_odd_characters_work(tmp_path):
-    """A state directory may be named so that a URL has to quote it."""
+    """A state directory may have a name that a URL must quote."""
     folder = tmp_path / "100% mine? #1 ü"
     assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=4))]) == 0
     assert train.main(["--state-dir", str(folder), "--from-store"]) == 0
