@@ -65,7 +65,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A tmpfs where this user may mount one, else a limit of the database's: it is tested either way."""
+    """Yield a tmpfs if this user may mount one, else a database with a size limit."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(tmp_path)]
     is_mounted = bool(shutil.which("mount")) and subprocess.run(mount, check=False, capture_output=True).returncode == 0
     print("a tmpfs" if is_mounted else "no mount is permitted here: a quota of the database", end=": ")
@@ -75,7 +75,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 class Gated(Subscribers):
-    """Answers nothing until its gate is open."""
+    """Subscribers that answer only after their gate opens."""
 
     def __init__(self, script: Any = ()) -> None:
         super().__init__(script)
@@ -146,8 +146,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("filled_by", ["events", "another program"])
-async def test_what_was_accepted_is_delivered_once_and_recorded(disk: Disk, filled_by: str) -> None:
-    """New events get 507 early; those accepted go out once each; with room, events are accepted again."""
+async def test_accepted_events_are_delivered_once_and_recorded(disk: Disk, filled_by: str) -> None:
+    """A full broker answers 507, delivers each accepted event once, and accepts events again when there is room."""
     async with running(disk, subscribers := Gated()) as broker, asyncio.timeout(60):
         if filled_by == "another program":
             await accept_some(broker)
@@ -182,7 +182,7 @@ async def test_a_full_disk_outlives_a_restart(disk: Disk) -> None:
 
 
 async def test_a_reply_that_finds_no_room_is_a_failed_delivery(disk: Disk) -> None:
-    """It is counted and repeated by the Trigger's policy, so that the event ends as a delivery or a dead letter."""
+    """The failure is counted and retried by the Trigger's policy, so the event becomes a delivery or a dead letter."""
     subscribers = Gated()
     async with running(disk, subscribers) as broker, asyncio.timeout(60):
         await accept_some(broker)
@@ -215,7 +215,7 @@ async def test_other_errors_of_the_disk_stop_nothing(disk: Disk) -> None:
 
 
 def test_a_small_disk_is_full_when_it_says_so(disk: Disk) -> None:
-    """The disk of these tests does refuse writes."""
+    """The disk of these tests refuses writes when it is full."""
     disk.fill()
     if not disk.is_quota:
         with pytest.raises(OSError, match="No space") as caught:

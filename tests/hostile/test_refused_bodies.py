@@ -23,12 +23,12 @@ EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"t"'
 
 
 def array(item: str, *, length_bytes: int) -> str:
-    """A JSON array of equal items."""
+    """Return a JSON array of equal items."""
     return f"[{','.join([item] * (length_bytes // (len(item.encode()) + 1)))}]"
 
 
 def names(count_bytes: int) -> str:
-    """The members of a JSON object, all with different names."""
+    """Return members of a JSON object with different names."""
     return ",".join(f'"{number:05x}":1' for number in range(count_bytes // 10))
 
 
@@ -71,14 +71,14 @@ DOORS: dict[str, tuple[Callable[[bytes], Any], str]] = {
 
 
 def refuse(door: Callable[[bytes], Any], body: bytes) -> ServingError:
-    """The error that *door* refuses *body* with."""
+    """Return the error with which *door* refuses *body*."""
     with pytest.raises(ServingError) as caught:
         door(body)
     return caught.value
 
 
 def count_calls(act: Callable[[], object]) -> int:
-    """The number of calls of Python functions that *act* makes."""
+    """Return the number of Python function calls that *act* makes."""
     calls = 0
 
     def count(_frame: FrameType, event: str, _argument: object) -> None:
@@ -94,7 +94,7 @@ def count_calls(act: Callable[[], object]) -> int:
 
 
 def peak_bytes(act: Callable[[], object]) -> int:
-    """The memory that *act* needs at its worst."""
+    """Return the peak memory of *act* in bytes."""
     tracemalloc.start()
     try:
         act()

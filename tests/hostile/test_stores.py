@@ -172,10 +172,8 @@ async def use(store: FeatureStore) -> None:
         ({"recsys:0:{ann}:u": {"age_group": "55+"}, "recsys:0:{ann}:t": "text"}, "another type|cannot be read"),
     ],
 )
-async def test_what_another_program_left_in_redis_is_refused(redis_server: RedisServer, keys, says):
-    """
-    Keys of ours that hold something else are a fault of the database: named with its place, not taken for nothing.
-    """
+async def test_foreign_content_in_the_stores_keys_is_refused(redis_server: RedisServer, keys, says):
+    """The store refuses a database in which another program uses the store's keys, and names the fault."""
     redis_server.flush()
     with Redis(port=redis_server.port) as client:
         for key, value in keys.items():

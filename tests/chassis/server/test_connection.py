@@ -269,7 +269,7 @@ async def test_the_number_of_headers_has_a_limit(count: int, status: int) -> Non
     ],
     ids=["short chunks", "usual chunks", "chunks of one byte", "extensions", "one long extension"],
 )
-async def test_what_frames_a_body_has_a_limit(chunk: bytes, count: int, statuses: list[int]) -> None:
+async def test_the_framing_of_a_body_has_a_limit(chunk: bytes, count: int, statuses: list[int]) -> None:
     """Chunk sizes and extensions may be as long as the body, and 64 KiB longer."""
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     talk = head + chunk * count + b"0\r\n\r\n"

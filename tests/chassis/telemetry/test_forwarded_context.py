@@ -21,7 +21,7 @@ def test_several_lines_become_one():
     assert tracestate(b"a=1", b"", b" b=2") == b"a=1,b=2"
 
 
-def test_baggage_keeps_what_fits():
+def test_baggage_is_limited():
     """64 members and 8192 bytes are passed on; further members are dropped whole."""
     members = [b"k%d=v" % number for number in range(97)]
     assert baggage(*members) == b",".join(members[:64])
@@ -31,7 +31,7 @@ def test_baggage_keeps_what_fits():
     assert baggage(b"a=1", longest, b"b=2") == b"a=1"
 
 
-def test_tracestate_keeps_what_fits():
+def test_tracestate_is_limited():
     """32 members and 512 characters are passed on; further members are dropped whole."""
     members = [b"k%d=v" % number for number in range(40)]
     assert tracestate(*members) == b",".join(members[:32])
