@@ -105,6 +105,7 @@ async def test_a_killed_envoy_comes_back(idle: Running) -> None:
     await until(answers, within_s=5)
 
 
+@pytest.mark.scenario
 async def test_instances_follow_the_load(platform: Running) -> None:
     """
     Forty callers bring five instances, silence brings one, and no request fails: of a Service whose instances report
@@ -127,6 +128,7 @@ async def test_instances_follow_the_load(platform: Running) -> None:
     assert platform.status()["ready"]
 
 
+@pytest.mark.scenario
 async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     """Updates, a broken update, a split, a tag and a rollback at 100 requests per second: none fails."""
     assert platform.up().returncode == 0
@@ -170,6 +172,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     tagged_host.close()
 
 
+@pytest.mark.scenario
 async def test_killed_instances_are_replaced(platform: Running) -> None:
     """Under load, capacity is back within five seconds of each SIGKILL."""
     platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
@@ -189,6 +192,7 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
     assert slowest < 5
 
 
+@pytest.mark.scenario
 async def test_whatever_a_dead_instance_refuses_goes_to_another(tmp_path: Path) -> None:
     """Of two endpoints nobody listens at one, which thus has the fewest requests: all are answered by the other one."""
     state, port, dead = StateDirectory(tmp_path), free_port(), free_port()
