@@ -257,11 +257,21 @@ run_prove_images() { # [--base IMAGE] [--suite SUITE]: build the images on a deb
   python -m tools.images.prove "$@"
 }
 
-run_test() { # [PYTEST ARGS]: install and run every test, with branch coverage
+run_test() { # [--scenarios] [PYTEST ARGS]: install and run the tests; --scenarios runs the long ones instead
   ensure dev
   ensure_envoy
-  cd "$ROOT" && rm -f .coverage .coverage.*
-  "$VENV/bin/coverage" run -m pytest "$@"
+  local program=("$VENV/bin/python")
+  # CI sets COVERAGE and reports both runs together with `./run.sh coverage`.
+  [ -z "${COVERAGE:-}" ] || program=("$VENV/bin/coverage" run)
+  # Most tests wait for processes and timers, so four workers keep two cores busy. Scenarios need the machine alone.
+  case " $* " in
+    *" --scenarios "* | *" -n"* | *"::"*) "${program[@]}" -m pytest "$@" ;;
+    *) "${program[@]}" -m pytest -n 4 --dist loadfile "$@" ;;
+  esac
+}
+
+run_coverage() { # report the branch coverage of the test runs that COVERAGE=1 recorded
+  ensure dev
   "$VENV/bin/coverage" combine --quiet
   "$VENV/bin/coverage" report
 }

@@ -9,6 +9,22 @@ from blockbuster import blockbuster_ctx
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice between the ordinary tests and the scenarios."""
+    parser.addoption("--scenarios", action="store_true", help="run the long scenarios instead of the ordinary tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the ordinary tests, or with --scenarios the scenarios. A test that is named on the command line always runs."""
+    if any("::" in argument for argument in config.args):
+        return
+    wanted = bool(config.getoption("--scenarios"))
+    kept = [item for item in items if ("scenario" in item.keywords) == wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
 def pytest_configure() -> None:
     """Restore SIGINT, which a background run ignores, because the processes that tests interrupt inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -5,6 +5,7 @@ import pytest
 from tools.bench.__main__ import BENCHES, main
 
 
+@pytest.mark.scenario
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", BENCHES)
 def test_every_benchmark_runs_at_a_small_size(name, capsys):

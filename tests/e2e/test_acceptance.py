@@ -10,7 +10,7 @@ from tests.running import take_port
 from tools.acceptance.__main__ import CHECKS
 from tools.acceptance.checks import FUNCTIONS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
 
 def test_the_local_pipeline_passes_acceptance(tmp_path: Path):

@@ -17,7 +17,7 @@ from tools.bench.redis_server import PROGRAM, redis_running
 from tools.chaos import kills, outage
 from tools.chaos.pipeline import Pipeline, pipeline_running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
 needs_redis = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed")
 INTERACTION = {

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.running import ROOT, take_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 CALLERS, RATE = 20, 200
 

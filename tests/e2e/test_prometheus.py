@@ -22,7 +22,7 @@ from tests.running import ROOT, take_port
 
 PROGRAM = shutil.which("prometheus")
 pytestmark = [
-    pytest.mark.e2e,
+    pytest.mark.scenario,
     pytest.mark.may_block,
     pytest.mark.timeout(400),
     needs_envoy,

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.verbs import assert_none_left, verb
 from tests.running import ROOT, take_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: He
     await count_degraded(pipeline.recommend.url, head)
 
 
-@pytest.mark.e2e
+@pytest.mark.scenario
 @pytest.mark.timeout(300)
 async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int) -> None:
     """Envoy accepts 100 header lines: a head that passes the public port also passes the hop."""

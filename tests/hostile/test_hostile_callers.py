@@ -82,6 +82,7 @@ def test_too_many_and_too_long_headers_are_refused(platform: Running) -> None:
     assert_problem(get(platform.port, f"a: {'x' * 70_000}"), 431)
 
 
+@pytest.mark.scenario
 def test_a_head_that_never_ends_is_given_up(platform: Running) -> None:
     """A caller that sends half a head and waits is answered 408 after ten seconds."""
     answer = asyncio.run(ask(platform.port, b"GET / HTTP/1.1\r\nHost: localhost\r\n"))
@@ -99,6 +100,7 @@ def test_malformed_requests_are_refused(platform: Running) -> None:
         assert asyncio.run(ask(platform.port, request))[0] == 400
 
 
+@pytest.mark.scenario
 def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: Running) -> None:
     """Envoy's 503 is a problem document with Retry-After until the next instance is ready; the seconds are printed."""
     durations = []

@@ -47,6 +47,7 @@ def steps(mode: str, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.scenario
 def test_a_training_killed_at_any_step_leaves_the_former_state(trained):
     """After SIGKILL at each step the former pair is whole and current, and the next training succeeds and tidies up."""
     *killed, finished = steps("kill", trained)
@@ -58,6 +59,7 @@ def test_a_training_killed_at_any_step_leaves_the_former_state(trained):
     assert [each for each in (*killed, finished) if each["again"] or each["drafts"]] == []
 
 
+@pytest.mark.scenario
 def test_a_full_disk_at_any_step_leaves_the_former_state(trained):
     """A write that fails ends the training with one sentence; the former pair is whole and current."""
     *failed, finished = steps("full", trained)

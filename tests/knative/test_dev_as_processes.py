@@ -27,7 +27,7 @@ from tests.offline.api_server import api_server
 from tests.running import Running, running, take_port
 
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
-pytestmark = [needs_redis, pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(120)]
+pytestmark = [needs_redis, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(120)]
 
 NAMES = {"extract-features": "extract_features", "rank-items": "rank_items", "recommend": "recommend"}
 

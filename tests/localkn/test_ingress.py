@@ -105,6 +105,7 @@ async def test_a_killed_envoy_restarts(idle: Running) -> None:
     await wait_until(answers, within_s=5)
 
 
+@pytest.mark.scenario
 async def test_instances_follow_the_load(platform: Running) -> None:
     """
     Forty callers scale a Service to five instances, silence scales it to one, and no request fails.
@@ -128,6 +129,7 @@ async def test_instances_follow_the_load(platform: Running) -> None:
     assert platform.status()["ready"]
 
 
+@pytest.mark.scenario
 async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     """No request fails during updates, a broken update, a traffic split, a tag and a rollback under load."""
     assert platform.up().returncode == 0
@@ -171,6 +173,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     tagged_host.close()
 
 
+@pytest.mark.scenario
 async def test_killed_instances_are_replaced(platform: Running) -> None:
     """Under load, capacity returns within five seconds of each SIGKILL."""
     platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
@@ -190,6 +193,7 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
     assert slowest < 5
 
 
+@pytest.mark.scenario
 async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -> None:
     """One of two endpoints is closed and therefore the least loaded; the other one answers every request."""
     state, port, dead = StateDirectory(tmp_path), free_port(), free_port()

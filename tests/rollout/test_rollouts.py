@@ -25,7 +25,7 @@ from tests.localkn.running import Running, eventually, needs_envoy
 from tests.running import ROOT
 from tools.rollout.asking import Door
 
-pytestmark = [needs_envoy, pytest.mark.e2e, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 SERVICE = "rank-items"
 # Loose enough for a busy machine: the faults are 5 % errors, a threefold latency and another ranking.
