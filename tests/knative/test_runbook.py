@@ -1,4 +1,4 @@
-"""Every command in docs/runbook.md, held against the manifests, kn's flags and our own."""
+"""Every command in the how-to pages for operators, held against the manifests, kn's flags and our own."""
 
 import argparse
 import copy
@@ -25,7 +25,8 @@ from tools.rollout.__main__ import parser as rollout_parser
 
 pytestmark = pytest.mark.may_block
 
-RUNBOOK = ROOT / "docs/runbook.md"
+HOW_TO = ROOT / "docs/how-to"
+RUNBOOK = [HOW_TO / name for name in ("run-on-a-cluster.md", "roll-out.md", "alerts.md")]
 OVERLAYS = {"recsys": "prod", "default": "dev"}
 # What Knative's installation brings.
 INSTALLED = {
@@ -43,8 +44,8 @@ INSTALLED = {
 
 
 def commands() -> Iterator[str]:
-    """Every line of the runbook's shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
-    text = RUNBOOK.read_text()
+    """Every line of these pages' shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
+    text = "\n".join(page.read_text() for page in RUNBOOK)
     for inline in re.findall(r"(?<!`)`((?:kn|kubectl) [^`]+)`", text):
         yield inline.replace("REVISION", "recommend-00001").replace("NAME", "rank-items")
     for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
@@ -200,8 +201,7 @@ def test_every_alert_has_its_paragraph():
         for rule in group["rules"]
         if "alert" in rule
     ]
-    section = RUNBOOK.read_text().partition("## Alerts\n")[2].partition("\n## ")[0]
-    headings = re.findall(r"^### (.+)$", section, flags=re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", (HOW_TO / "alerts.md").read_text(), flags=re.MULTILINE)
     assert len(headings) == len({*headings}) > 0
     # The rules come with knative/monitoring.
     if rules:

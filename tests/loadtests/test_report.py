@@ -135,7 +135,7 @@ def test_wrong_limits_are_told_at_once():
 
 def test_every_limit_is_documented():
     """The page about load tests names every limit with its default."""
-    page = (Path(__file__).parents[2] / "docs/loadtests.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/reference/load-tests.md").read_text()
     for name, default in asdict(Limits()).items():
         assert re.search(rf"`{name.upper()}` \| {default:g} \|", page), name
     for shape, described in SHAPES.items():
