@@ -56,3 +56,15 @@ def test_quoted_manifests_are_those_of_the_project():
     assert quoted
     for page, found in quoted:
         assert _parts(yaml.safe_load(found.code)) <= _parts(yaml.safe_load((ROOT / found.title).read_text())), page
+
+
+_FILE = re.compile(
+    r"`((?:src/)?(?:chassis|recsys|kubeyaml|localkn|knbroker|dashboard|functions|fused|offline|loadtests|tools|tests|examples|knative|docs)/[\w./-]+)`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_named_on_a_page_exists(page: Path):
+    """A path in backticks that begins with a folder of the project is a file or folder there."""
+    named = [path for path in _FILE.findall(page.read_text("utf-8")) if not re.search(r"NAME|[A-Z]{3}", path)]
+    assert [path for path in named if not ((ROOT / path).exists() or (ROOT / "src" / path).exists())] == []
