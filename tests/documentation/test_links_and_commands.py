@@ -10,6 +10,10 @@ import yaml
 from tests.documentation.pages import ROOT, anchors, blocks, links, name, pages
 
 PAGES = pages()
+_FOLDERS = (
+    "chassis|recsys|kubeyaml|localkn|knbroker|dashboard|functions|offline|loadtests|tools|tests|examples|knative|docs"
+)
+_FILE = re.compile(rf"`((?:src/)?(?:{_FOLDERS})/[\w./-]+)`")
 _VERB = re.compile(r"\./run\.sh ([a-z][a-z-]*)")
 
 
@@ -56,11 +60,6 @@ def test_quoted_manifests_are_those_of_the_project():
     assert quoted
     for page, found in quoted:
         assert _parts(yaml.safe_load(found.code)) <= _parts(yaml.safe_load((ROOT / found.title).read_text())), page
-
-
-_FILE = re.compile(
-    r"`((?:src/)?(?:chassis|recsys|kubeyaml|localkn|knbroker|dashboard|functions|fused|offline|loadtests|tools|tests|examples|knative|docs)/[\w./-]+)`"
-)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
