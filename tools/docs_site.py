@@ -3,7 +3,7 @@ Hooks of mkdocs.yml: add the project's pages that lie outside docs/, and make th
 
 A README belongs beside the code that it describes, and CONTRIBUTING.md into the root. Links between these pages and
 docs/ name files of the repository, so that they work on a code host. On the site, the hooks point them at the site's
-pages. A link to a file that is no page, such as a module, becomes plain text.
+pages. A link to a file that is not a page, such as a module, becomes plain text.
 """
 
 import posixpath
