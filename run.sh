@@ -276,7 +276,7 @@ run_coverage() { # report the branch coverage of the test runs that COVERAGE=1 r
   "$VENV/bin/coverage" report
 }
 
-run_check() { # check lint, formatting, types, imports and generated pages
+run_check() { # check lint, formatting, types, imports, generated pages and the documentation site
   ensure dev
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
@@ -284,12 +284,17 @@ run_check() { # check lint, formatting, types, imports and generated pages
   "$VENV/bin/lint-imports" --no-logo
   "$VENV/bin/python" -m tools.metrics_page --check
   "$VENV/bin/python" -m tools.grafana_dashboard --check
+  "$VENV/bin/python" -m tools.reference --check
+  # The variable silences Material's notice about MkDocs 2, which is not a fault of the site.
+  NO_MKDOCS_2_WARNING=1 "$VENV/bin/mkdocs" build --strict
 }
 
-run_docs() { # regenerate docs/metrics.md and the Grafana dashboard
+run_docs() { # regenerate the reference pages and the Grafana dashboard, and build the documentation site in build/site
   ensure dev
   "$VENV/bin/python" -m tools.metrics_page
   "$VENV/bin/python" -m tools.grafana_dashboard
+  "$VENV/bin/python" -m tools.reference
+  NO_MKDOCS_2_WARNING=1 "$VENV/bin/mkdocs" build --strict
 }
 
 run_lock() { # compile requirements/ from pyproject.toml; UPGRADE=1 upgrades versions

@@ -1,4 +1,4 @@
-"""`./run.sh docs`: write docs/metrics.md from the definitions; with --check, fail if it is out of date."""
+"""`./run.sh docs`: write docs/reference/metrics.md from the definitions; with --check, fail if it is out of date."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from chassis.telemetry.definitions import Definition
 from dashboard.definitions import DEFINITIONS as PLATFORM
 from recsys.metrics import DEFINITIONS
 
-PAGE = Path(__file__).parents[1] / "docs/metrics.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/metrics.md"
 
 _HEAD = """# Metrics
 
@@ -50,8 +50,8 @@ decisions under the same names. The metrics `localkn_*` exist on one machine onl
 
 _RECORDED = """
 `knative/monitoring/rules.yaml` records ratios and quantiles of these metrics and alerts on them.
-The [runbook](runbook.md) says what to do about each alert. `knative/monitoring/dashboard.json`
-shows the metrics in Grafana.
+[React to alerts](../how-to/alerts.md) says what to do about each alert.
+`knative/monitoring/dashboard.json` shows the metrics in Grafana.
 """
 
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parser.parse_args(arguments).check:
         if PAGE.read_text("utf-8") == render():
             return 0
-        print("docs/metrics.md is out of date; run ./run.sh docs", file=sys.stderr)
+        print("docs/reference/metrics.md is out of date; run ./run.sh docs", file=sys.stderr)
         return 1
     PAGE.write_text(render(), "utf-8")
     return 0

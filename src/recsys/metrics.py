@@ -1,7 +1,7 @@
 """
 The metrics of recommending, beside those that every function has (`chassis.telemetry.definitions`).
 
-`DEFINITIONS` lists both: docs/metrics.md is generated from it, dashboards and alerts are compared with it by a test.
+`DEFINITIONS` lists both: docs/reference/metrics.md is generated from it, dashboards and alerts are compared with it by a test.
 """
 
 from chassis.telemetry import definitions

@@ -136,8 +136,8 @@ def test_invalid_limits_are_reported_together():
 
 
 def test_every_limit_is_documented():
-    """The documentation of load tests names every limit with its default."""
-    page = (Path(__file__).parents[2] / "docs/loadtests.md").read_text()
+    """The page about load tests names every limit with its default."""
+    page = (Path(__file__).parents[2] / "docs/reference/load-tests.md").read_text()
     for name, default in asdict(Limits()).items():
         assert re.search(rf"`{name.upper()}` \| {default:g} \|", page), name
     for shape, described in SHAPES.items():

@@ -106,7 +106,7 @@ def test_an_alert_is_documented_and_tested(name: str):
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert alert["annotations"]["summary"]
     page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-    headings = re.findall(r"^### (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+    headings = re.findall(r"^## (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
     assert name in headings
     assert anchor == name.lower()
     tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]

@@ -2,7 +2,7 @@
 The metrics that every function has: name, type, labels, meaning, and what to do about each.
 
 A function's own metrics are defined beside its own code (`recsys.metrics`). Names follow Prometheus' conventions: base
-units, `_total` for counters. A test compares the definitions with the code, docs/metrics.md, dashboards and alerts.
+units, `_total` for counters. A test compares the definitions with the code, docs/reference/metrics.md, dashboards and alerts.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 The JSON bodies of the three functions, as types.
 
 Requests refuse unknown fields: a misspelt `topk` is told to the caller instead of being ignored. So a new field is
-understood by the receiver's revision before any sender uses it (docs/architecture.md, "Changing the wire").
+understood by the receiver's revision before any sender uses it (docs/how-to/change-the-wire.md).
 Answers may gain keys; readers of answers ignore what they do not know.
 """
 

@@ -1,0 +1,30 @@
+"""The tutorial "Your own data": its files train a model that recommends what the tutorial says."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.documentation.pages import ROOT, block
+from tests.running import running
+
+TUTORIAL = ROOT / "docs/tutorials/own-data.md"
+
+
+@pytest.mark.may_block
+@pytest.mark.e2e
+def test_the_tutorial_s_data_lead_to_the_recommendation_it_names(tmp_path):
+    """A user with coffee beans gets the grinder first."""
+    for title in ("ratings.csv", "titles.csv", "ages.csv"):
+        (tmp_path / title).write_text(block(TUTORIAL, title), "utf-8")
+    files = ["--interactions", "ratings.csv", "--items", "titles.csv", "--users", "ages.csv"]
+    state = ["--state-dir", str(tmp_path / "state")]
+    subprocess.run([sys.executable, "-m", "offline.train", *state, *files], cwd=tmp_path, check=True, timeout=60)
+    listed = subprocess.run(
+        [sys.executable, "-m", "offline.state", *state], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    settings = dict(line.partition(":")[2].partition("=")[::2] for line in listed.splitlines())
+    features = {"age_group": "45-54", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0.5}
+    with running("rank_items", {"MODEL_PATH": settings["MODEL_PATH"]}) as ranker:
+        answer = ranker.post({"features": features, "history": ["beans"]}).json()
+    assert answer["items"][0]["item_id"] == "grinder"

@@ -1,0 +1,98 @@
+"""The meaning of every environment variable; the rest of its row comes from the code."""
+
+EVERY_FUNCTION = "every function"
+
+MEANINGS = {
+    EVERY_FUNCTION: {
+        "HOST": "address to listen on; the containers set 0.0.0.0",
+        "PORT": "port to listen on; set by Knative",
+        "METRICS_PORT": (
+            "port for [metrics](metrics.md) in Prometheus' format; 0 disables it; localkn replaces it with a free port"
+        ),
+        "K_REVISION": "name of the revision, shown in receipts; set by Knative",
+        "MAX_BODY_BYTES": "longer bodies get 413",
+        "REQUEST_TIMEOUT_S": "budget of a request without `X-Request-Timeout-Ms`; at most `MAX_REQUEST_TIMEOUT_S`",
+        "MAX_REQUEST_TIMEOUT_S": "longest budget granted; 8 for the two inner functions in `knative/`",
+        "KEEP_ALIVE_S": (
+            "time for the head of the next request on a connection, from its start or last answer; Knative's "
+            "queue-proxy pools connections for 90 s"
+        ),
+        "DRAIN_LINGER_S": "after SIGTERM, how long idle connections may still bring a request",
+        "DRAIN_TIMEOUT_S": "after SIGTERM, how long requests in flight may take",
+        "LOCALKN_STATS": "set by localkn: the socket to which the instance reports its concurrency",
+        "LOCALKN_POD": "set by localkn: the instance's name in these reports",
+        "AUTH": (
+            "who may call: `tokens` (a file), `jwt` (an issuer's signatures), `off`; there is no default, so that "
+            "public access is a decision"
+        ),
+        "AUTH_TOKENS_FILE": (
+            "with `tokens`: one token a line (visible ASCII without `#`), optionally followed by its expiry (ISO 8601); a "
+            "`#` at the start of a line or after a space begins a comment. Checked for changes every second. A function "
+            "does not start with an invalid line; later, an invalid line revokes its token and is logged"
+        ),
+        "AUTH_JWT_ISSUER": "with `jwt`: the required claim `iss`",
+        "AUTH_JWT_AUDIENCE": "with `jwt`: the required claim `aud`",
+        "AUTH_JWKS_URL": (
+            "with `jwt`: the http(s) address of the issuer's keys. While the issuer is unavailable or publishes something "
+            "unusable, known keys stay valid; without keys, requests get 503"
+        ),
+        "AUTH_JWT_LEEWAY_S": "with `jwt`: accepted clock difference",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "OTLP collector for spans, over HTTP; without it no span is recorded",
+        "OTEL_TRACES_SAMPLER_ARG": (
+            "share of traces recorded if they start here; other traces follow their caller's decision"
+        ),
+    },
+    "extract_features": {
+        "FEATURE_STORE_URL": (
+            "`sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://HOST:PORT/DB`, `rediss://…` (TLS; "
+            "`?ssl_ca_certs=FILE`), `memory:`"
+        ),
+        "FEATURE_STORE_PASSWORD": "password for Redis, if the URL has none",
+        "EVENT_DEDUPLICATION_S": "how long an event's source and id are remembered, so that a repeated event counts once",
+        "USER_TTL_S": "with Redis: a user without events for this time is deleted; 0: never",
+        "REPLY_TO_INTERACTIONS": (
+            "1: answer an interaction with the event `dev.recsys.features.updated.v1` instead of an empty 202"
+        ),
+        "SIMULATED_LATENCY_S": "added to each request, for demonstrations",
+        "HISTORY_LIMIT": "length of the history in answers, newest items first",
+    },
+    "rank_items": {
+        "MAX_BATCH_SIZE": "most requests in a batch",
+        "BATCH_WAIT_TIMEOUT_S": (
+            "how long a free slot waits for requests whose bodies are being read; below `REQUEST_TIMEOUT_S`"
+        ),
+        "MAX_QUEUE_SIZE": "requests that may wait; further requests get 503; at least `MAX_BATCH_SIZE`",
+        "INDEX": "`exact` scores the whole catalogue; `ivf` scores the groups of items nearest to the user",
+        "INDEX_PROBES": "with `ivf`: groups scored for each user",
+        "UNAVAILABLE_ITEMS_PATH": (
+            "a file of item ids, one a line, that are not recommended; a change takes effect within a second"
+        ),
+        "MODEL_PATH": "folder of the artefact",
+        "INDEX_MIN_RECALL": (
+            "with `ivf`: share of the exact answer that the index must find, measured at start; below it the instance "
+            "does not start"
+        ),
+        "SIMULATED_LATENCY_S": "added to each batch, for demonstrations",
+        "CPU_LIMIT": "CPUs of this instance: the number of threads that score a large catalogue",
+    },
+    "recommend": {
+        "EXTRACT_FEATURES_URL": "address of extract_features",
+        "RANK_ITEMS_URL": "address of rank_items",
+        "HOP_MAX_CONNECTIONS": "most connections to each of them",
+        "SERVICE_TOKEN_FILE": (
+            "tokens to send to them; the first valid line is sent; checked for changes every second"
+        ),
+        "HOP_HEDGING": "1: if a call exceeds the observed p95, send a second one and use the first answer",
+        "FEATURES_COALESCE_IN_FLIGHT": (
+            "calls to extract_features in flight before further calls wait and are combined "
+            "([ADR 8](../adr/0008-coalescing.md)); 0: never combine"
+        ),
+        "RANKING_COALESCE_IN_FLIGHT": (
+            "the same for rank_items; 0 in `knative/`, because the autoscaler counts a combined call as one request"
+        ),
+        "POPULAR_LIST_PATH": "file that keeps the popular list over a restart",
+        "POPULAR_LIST_REFRESH_S": "how often the popular list is fetched",
+        "K_SINK": "set by Knative: where events about answers go",
+        "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
+    },
+}
