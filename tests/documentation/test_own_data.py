@@ -12,7 +12,7 @@ TUTORIAL = ROOT / "docs/tutorials/own-data.md"
 
 
 @pytest.mark.may_block
-@pytest.mark.e2e
+@pytest.mark.scenario
 def test_the_tutorial_s_data_lead_to_the_recommendation_it_names(tmp_path):
     """A user with coffee beans gets the grinder first."""
     for title in ("ratings.csv", "titles.csv", "ages.csv"):

@@ -43,7 +43,7 @@ def _requests() -> list[str]:
     return re.findall(r"^curl -d '(.+)' http", TUTORIAL.read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.e2e
+@pytest.mark.scenario
 @pytest.mark.parametrize(("number", "title", "status"), [(0, "answer", 200), (1, "refusal", 422)])
 def test_the_pipeline_of_the_tutorial_answers_as_printed(url, number, title, status):
     """The tutorial's requests get the answers that the tutorial prints."""
@@ -51,7 +51,7 @@ def test_the_pipeline_of_the_tutorial_answers_as_printed(url, number, title, sta
     assert (answer.status_code, answer.json()) == (status, json.loads(block(TUTORIAL, title)))
 
 
-@pytest.mark.e2e
+@pytest.mark.scenario
 def test_the_stage_reports_every_faulty_variable():
     """Without its variables the stage does not start, and names all of them."""
     code = block(TUTORIAL, STAGE)

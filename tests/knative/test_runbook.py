@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The commands in docs/runbook.md, checked against the manifests, kn's flags and this project's verbs."""
-=======
 """Every command in the how-to pages for operators, held against the manifests, kn's flags and our own."""
->>>>>>> site
 
 import argparse
 import copy
@@ -48,13 +44,8 @@ INSTALLED = {
 
 
 def commands() -> Iterator[str]:
-<<<<<<< HEAD
     """Yield every command of a shell block, split at pipes, and every kn or kubectl command in a sentence."""
-    text = RUNBOOK.read_text()
-=======
-    """Every line of these pages' shell blocks, where a pipeline is several, and every kn or kubectl in its sentences."""
     text = "\n".join(page.read_text() for page in RUNBOOK)
->>>>>>> site
     for inline in re.findall(r"(?<!`)`((?:kn|kubectl) [^`]+)`", text):
         yield inline.replace("REVISION", "recommend-00001").replace("NAME", "rank-items")
     for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
