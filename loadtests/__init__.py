@@ -1,1 +1,1 @@
-"""Load: what drives the pipeline, and what it is compared with."""
+"""Load tests: generate load, check every answer, and report."""

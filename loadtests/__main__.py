@@ -2,7 +2,7 @@
 
 import sys
 
-# First of all: it makes the standard library's sockets cooperative, which has to happen before anybody imports them.
+# locust replaces the standard library's sockets by cooperative ones, so it has to be imported before any other module.
 import locust  # noqa: F401
 
 from loadtests.cli import main

@@ -1,4 +1,4 @@
-"""What a right answer is. Each judge reads one answer and says what is wrong with it, if anything."""
+"""Rules for a correct answer. Each `judge_*` function checks one answer and names the first fault."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,15 @@ from chassis.receipt import parse_receipt
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer: status (0 where none came, then *error* says why), Server-Timing, body."""
+class LoadAnswer:
+    """
+    An HTTP answer.
+
+    Attributes:
+        status: Status code; 0 if no answer arrived.
+        receipt: The Server-Timing header.
+        error: Why no answer arrived.
+    """
 
     status: int
     body: bytes = b""
@@ -22,14 +29,14 @@ class Answer:
 @dataclass(frozen=True)
 class Verdict:
     """
-    What became of a request.
+    The result of checking one answer.
 
     Attributes:
-        fault: What is wrong, in words that are the same for every request with the same fault; None when nothing is.
-        wrong: An answer came and is wrong, which is worse than none.
-        degraded: Answered without a hop.
-        batch: Requests ranked together with it, where the receipt says so.
-        items: What was recommended, best first.
+        fault: Description of the fault, equal for all requests with the same fault; None if the answer is correct.
+        wrong: Whether an incorrect answer arrived; that is worse than no answer.
+        degraded: Whether a hop failed and the answer was made without it.
+        batch: Size of the batch that the request was ranked in, if the receipt has it.
+        items: Ids of the recommended items, best first.
     """
 
     fault: str | None = None
@@ -39,8 +46,12 @@ class Verdict:
     items: Sequence[str] = ()
 
 
-def judge_recommendations(answer: Answer, *, user_id: str, top_k: int, known: Collection[str]) -> Verdict:
-    """Judge an answer of recommend to a user who has surely had the items *known*."""
+def judge_recommendations(answer: LoadAnswer, *, user_id: str, top_k: int, known: Collection[str]) -> Verdict:
+    """
+    Check an answer of recommend.
+
+    *known* are items that are certainly in the user's history, so the answer must not contain them.
+    """
     if answer.status != 200:
         return Verdict(_unexpected(answer))
     try:
@@ -48,8 +59,8 @@ def judge_recommendations(answer: Answer, *, user_id: str, top_k: int, known: Co
         items = [(str(each["item_id"]), float(each["score"])) for each in body["recommendations"]]
         asked, degraded = body["user_id"], tuple(body.get("degraded", ()))
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return Verdict(f"not the shape of an answer: {type(error).__name__}", wrong=True)
-    # A hop that failed may have been the one that knows the history.
+        return Verdict(f"malformed answer: {type(error).__name__}", wrong=True)
+    # Without extract_features, recommend does not know the history.
     seen = () if "features" in degraded else known
     fault = _fault(asked == user_id, items, top_k=top_k, known=seen)
     durations, facts = parse_receipt(answer.receipt)
@@ -68,19 +79,19 @@ def judge_recommendations(answer: Answer, *, user_id: str, top_k: int, known: Co
 def _fault(same_user: bool, items: Sequence[tuple[str, float]], *, top_k: int, known: Collection[str]) -> str | None:  # noqa: FBT001
     ids, scores = [item_id for item_id, _ in items], [score for _, score in items]
     rules = {
-        "answers for another user": same_user,
+        "answer for another user": same_user,
         "no recommendations": bool(items),
-        "more items than asked for": len(items) <= top_k,
+        "more items than requested": len(items) <= top_k,
         "an item without id": all(ids),
         "the same item twice": len(set(ids)) == len(ids),
-        "scores are not in order": scores == sorted(scores, reverse=True),
+        "scores not in descending order": scores == sorted(scores, reverse=True),
         "an item of the user's history": not set(ids) & set(known),
     }
     return next((fault for fault, holds in rules.items() if not holds), None)
 
 
-def judge_event(answer: Answer) -> Verdict:
-    """Judge the answer to an interaction event: an empty 202, or the features it led to where that is switched on."""
+def judge_event(answer: LoadAnswer) -> Verdict:
+    """Check the answer to an interaction event: an empty 202, or a 200 with features if replies are enabled."""
     if answer.status == 202 and not answer.body:
         return Verdict()
     if answer.status == 200:
@@ -88,10 +99,10 @@ def judge_event(answer: Answer) -> Verdict:
     return Verdict(_unexpected(answer), wrong=answer.status == 202)
 
 
-def judge_refusal(answer: Answer, *, status: int, code: str) -> Verdict:
-    """Judge the answer to a bad request: a problem document with this *status* and *code*, and a fault with its place."""
+def judge_refusal(answer: LoadAnswer, *, status: int, code: str) -> Verdict:
+    """Check the answer to an invalid request: a problem document with *status* and *code* that locates the fault."""
     if answer.status != status:
-        # Taken as good, or called a fault of the server: both are wrong.
+        # Accepting the request is wrong, and so is blaming the server or another fault.
         wrong = answer.status in {200, 500} or 400 <= answer.status < 500
         return Verdict(f"{_unexpected(answer)} instead of {status}", wrong=wrong)
     try:
@@ -99,13 +110,13 @@ def judge_refusal(answer: Answer, *, status: int, code: str) -> Verdict:
     except msgspec.DecodeError:
         return Verdict("not a problem document", wrong=True)
     if (problem.get("status"), problem.get("code")) != (status, code):
-        return Verdict(f"a problem document of another kind: {problem.get('code')}", wrong=True)
+        return Verdict(f"unexpected problem code: {problem.get('code')}", wrong=True)
     if status == 422 and not all(each.get("path") and each.get("detail") for each in problem.get("errors") or [{}]):
         return Verdict("does not say what is invalid", wrong=True)
     return Verdict()
 
 
-def _unexpected(answer: Answer) -> str:
+def _unexpected(answer: LoadAnswer) -> str:
     if answer.status == 0:
         return f"no answer: {answer.error}"
     try:

@@ -1,8 +1,10 @@
 """
-When the requests of an open loop are due, whatever becomes of those before them.
+Times at which the requests of an open loop are due, independent of earlier answers.
 
-A closed loop sends the next request when the last one is answered, so a slow server is asked less often and most of
-its slowness is never measured (coordinated omission). Here the moments are fixed beforehand, and latency counts from them.
+In a closed loop, each user sends the next request after the last answer. A slow server then receives fewer requests,
+and most of its slowness is never measured (coordinated omission). In the open loop, send times are fixed in advance
+and latency counts from them.
+
 Source: Tene, "How NOT to Measure Latency" (2013).
 """
 
@@ -22,14 +24,15 @@ def due_times(
     Yield the seconds since the start at which requests are due, ascending, all below *duration_s*.
 
     Args:
-        phases: The shape; its level scales the rate.
+        phases: The phases of the shape; a phase's level scales the rate.
         rate: Requests a second at level 1.
         duration_s: Length of the run.
-        pattern: `poisson`: independent callers, exponential gaps; `constant`: evenly spaced.
+        pattern: `poisson` for independent callers (exponential gaps), `constant` for even spacing.
         rng: Draws the gaps of `poisson`.
 
-    Arrivals of unit rate are stretched by the inverse of the cumulative rate, so a phase's arrivals are Poisson at its
-    own rate (time rescaling; Daley & Vere-Jones, An Introduction to the Theory of Point Processes, 7.4).
+    The function draws arrivals at unit rate and maps them through the inverse of the cumulative rate. Each phase's
+    arrivals are then Poisson at the rate of that phase (time rescaling; Daley & Vere-Jones, An Introduction to the
+    Theory of Point Processes, 7.4).
     """
     gap: Callable[[], float] = (lambda: rng.expovariate(1.0)) if pattern == "poisson" else (lambda: 1.0)
     began_s = began_count = 0.0

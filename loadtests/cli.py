@@ -14,11 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from chassis.environment import SettingsError
-from loadtests.limits import Limits, verdict
+from loadtests.limits import RunLimits, verdict
 from loadtests.phases import SHAPES
 from loadtests.progress import Progress
 from loadtests.report import notes, write_report
-from loadtests.running import Run, execute
+from loadtests.run import Run, execute
 from loadtests.target import TargetError, find_target
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     logging.getLogger("locust").setLevel(logging.WARNING)
     try:
-        limits = Limits.from_env(os.environ)
+        limits = RunLimits.from_env(os.environ)
         target = find_target(
             state_dir=options.state_dir,
             url=options.url,

@@ -1,4 +1,4 @@
-"""The pictures of a report, each an SVG that needs nothing else."""
+"""The charts of a report, each a self-contained SVG."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette: told apart with every kind of colour vision. Lines differ in style as well.
+# Okabe and Ito's palette is distinguishable with every kind of colour vision. Lines differ in style as well.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#777777"
 _CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _STYLES = ("-", "--", "-.", ":")
@@ -19,27 +19,27 @@ Draw = Callable[[Axes, Mapping[str, Any]], None]
 
 
 def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return the pictures that the result has data for: caption to SVG."""
+    """Return a mapping of caption to SVG, with the charts that the result has data for."""
     platform = result["platform"]["services"]
     wanted: list[tuple[str, Draw, bool]] = [
         ("Latency of recommendations over time", _latency, True),
-        ("Throughput, and the load that was wanted", _throughput, True),
+        ("Throughput and target load", _throughput, True),
         ("Failed and degraded answers", _faults, True),
         ("Instances, ready (filled) and desired (dotted)", _instances, bool(platform)),
         ("Requests in flight by Service, as the autoscaler sees them", _concurrency, bool(platform)),
-        ("Requests ranked together", _batches, bool(result["batches"])),
+        ("Batch sizes", _batches, bool(result["batches"])),
         ("Memory by Service", _memory, bool(platform)),
-        ("CPU of the load generator, and of the whole machine", _generator, True),
+        ("CPU of the load generator and of the whole machine", _generator, True),
     ]
-    return {caption: _svg(draw, result) for caption, draw, there in wanted if there}
+    return {caption: _svg(draw, result) for caption, draw, has_data in wanted if has_data}
 
 
 def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
-    # Text stays text: it can be searched and read aloud, and the file is smaller than with glyphs as paths.
+    # Text stays text: readers can search it, screen readers can read it, and the file is smaller than with glyph paths.
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=_SIZE_IN)
         axes = figure.add_subplot()
-        # Fixed, so that the time axes of all pictures are as long and can be compared.
+        # Fixed margins give the time axes of all charts the same length.
         figure.subplots_adjust(left=0.08, right=0.93, top=0.9, bottom=0.15)
         draw(axes, result)
         axes.spines[["top", "right"]].set_visible(False)
@@ -49,7 +49,7 @@ def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
             axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, frameon=False, borderaxespad=0.1)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    # Within a page the XML prologue has no place.
+    # An SVG inside an HTML page must not have an XML prologue.
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
@@ -79,7 +79,7 @@ def _throughput(axes: Axes, result: Mapping[str, Any]) -> None:
         beside.set_ylim(bottom=0)
         beside.spines["top"].set_visible(False)
     else:
-        axes.step(platform["elapsed_s"], platform["wanted"], "--", where="post", color=GREY, label="wanted")
+        axes.step(platform["elapsed_s"], platform["wanted"], "--", where="post", color=GREY, label="target")
         _over_time(axes, "requests a second", result)
 
 
@@ -97,7 +97,7 @@ def _faults(axes: Axes, result: Mapping[str, Any]) -> None:
 def _instances(axes: Axes, result: Mapping[str, Any]) -> None:
     platform = result["platform"]
     for number, (name, columns) in enumerate(platform["services"].items()):
-        # Side by side where they coincide: lines of the same height would hide each other.
+        # A small shift keeps lines of equal height from hiding each other.
         shift = (number - (len(platform["services"]) - 1) / 2) * 0.06
         ready, desired = (_shifted(columns[column], shift) for column in ("ready", "desired"))
         colour = _CYCLE[number % len(_CYCLE)]
@@ -136,7 +136,7 @@ def _batches(axes: Axes, result: Mapping[str, Any]) -> None:
     mean = sum(size * count for size, count in counts.items()) / total
     axes.axvline(mean, linestyle="--", color=GREY, linewidth=1, label=f"mean {mean:.1f}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("size of the batch a request was in")
+    axes.set_xlabel("size of the batch that ranked the request")
     axes.set_ylabel("% of requests")
     axes.set_xlim(0.4, max(counts) + 0.6)
 

@@ -1,4 +1,4 @@
-"""Who calls: users of the demo data drawn by popularity, and users nobody has seen."""
+"""User ids for the load: users of the demo data, drawn by popularity, and unknown users."""
 
 import itertools
 import random
@@ -11,11 +11,11 @@ class Population:
 
     Args:
         size: Returning users are `user_1` to `user_SIZE`.
-        exponent: User of rank r calls in proportion to r ** -exponent; 0 makes all alike.
-        rng: The source of chance.
-        run: Tells the newcomers of this run from those of others.
+        exponent: The user of rank r calls in proportion to r ** -exponent; with 0, all users call equally often.
+        rng: Draws the ids.
+        run: Part of the ids of unknown users, so that they differ between runs.
 
-    Which user has which rank is shuffled, so popularity is not the order of the ids.
+    Ranks are shuffled over the users, so popularity does not follow the order of the ids.
     """
 
     def __init__(self, *, size: int, exponent: float, rng: random.Random, run: str) -> None:
@@ -31,5 +31,5 @@ class Population:
         return self._ranked[bisect_left(self._cumulative, self._rng.random() * self._cumulative[-1])]
 
     def newcomer(self) -> str:
-        """Return a user that was never there before."""
+        """Return the id of a user that the pipeline has not seen before."""
         return f"new_{self._run}_{next(self._newcomers)}"

@@ -1,4 +1,4 @@
-"""How a run is going, on the terminal."""
+"""Progress of a run, on the terminal or in a log."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -9,25 +9,25 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from loadtests.recording import PlatformSample
+from loadtests.recorder import PlatformSample
 
-# Where nobody watches, one line in so many seconds.
+# Interval of the lines that are printed if the output is not a terminal.
 _LOG_EVERY_S = 5
 
 
 class Progress:
     """
-    Shows every look at a run: on a terminal a table that renews itself, elsewhere a line every five seconds.
+    Shows samples of a run: in a terminal as a live table, otherwise as one line every five seconds.
 
     Args:
-        duration_s: How long the run takes.
-        unit: Of the load that is wanted.
-        console: Where to; standard error, so that standard output stays the verdict's.
+        duration_s: Duration of the run.
+        unit: Label of the target load.
+        console: Output. Use standard error, because standard output is for the verdict.
     """
 
     def __init__(self, *, duration_s: float, unit: str, console: Console) -> None:
         self._duration_s, self._unit, self._console = duration_s, unit, console
-        # Renewed by hand: a thread of its own would compete with the load.
+        # Refreshed by `show`: a refresh thread would compete with the load for CPU.
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown_s = -float(_LOG_EVERY_S)
 
@@ -42,7 +42,7 @@ class Progress:
         self._live.stop()
 
     def show(self, sample: PlatformSample, recent: Mapping[str, float]) -> None:
-        """Show a look."""
+        """Show a sample and the figures of the last seconds."""
         facts = {
             self._unit: f"{sample.wanted:.0f}",
             "rps": f"{recent['rps']:.0f}",
@@ -54,8 +54,8 @@ class Progress:
             self._live.update(self._table(sample.elapsed_s, facts), refresh=True)
         elif sample.elapsed_s - self._shown_s >= _LOG_EVERY_S:
             self._shown_s = sample.elapsed_s
-            said = ", ".join(f"{name} {value}" for name, value in facts.items())
-            self._console.print(f"{sample.elapsed_s:4.0f} s of {self._duration_s:.0f}: {said}", soft_wrap=True)
+            text = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self._console.print(f"{sample.elapsed_s:4.0f} s of {self._duration_s:.0f}: {text}", soft_wrap=True)
 
     def _table(self, elapsed_s: float, facts: Mapping[str, str]) -> Table:
         grid = Table.grid(padding=(0, 2))

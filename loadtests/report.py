@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, and the same figures as JSON."""
+"""The report of a run: one self-contained HTML file, and the same figures as JSON."""
 
 import html
 import json
@@ -8,11 +8,11 @@ from string import Template
 from typing import Any
 
 from loadtests.plots import plot_all
-from loadtests.recording import SATURATED_PERCENT
+from loadtests.recorder import SATURATED_PERCENT
 
 _TEMPLATE = Template((Path(__file__).parent / "report.html").read_text())
 
-# A generator short of CPU in more of the seconds than this did not show what the pipeline can do.
+# If CPU is saturated in a larger share of the seconds, the figures do not show the pipeline's capacity.
 _SATURATED_SHARE = 0.1
 _LATE_MS = 20.0
 
@@ -27,10 +27,10 @@ def write_report(result: Mapping[str, Any], folder: Path) -> Path:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Return the page."""
+    """Return the report as an HTML page."""
     passed = all(each["holds"] for each in result["limits"])
-    pictures = "".join(
-        f"<figure><figcaption>{html.escape(caption)}</figcaption>{_named(svg, caption)}</figure>"
+    charts = "".join(
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>{_labelled(svg, caption)}</figure>"
         for caption, svg in plot_all(result).items()
     )
     kinds = [
@@ -55,63 +55,61 @@ def render(result: Mapping[str, Any]) -> str:
     return _TEMPLATE.substitute(
         status="pass" if passed else "fail",
         verdict=html.escape(result["verdict"]),
-        what=html.escape(describe(result)),
+        description=html.escape(describe(result)),
         notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in notes(result)),
-        limits=_table(("limit", "measured", "wanted", ""), limits),
-        kinds=_table(("requests", "sent", "failed", "p50 ms", "p95 ms", "p99 ms"), kinds),
-        faults=_table(("requests", "what was wrong", "times"), faults) if faults else "<p>None.</p>",
-        pictures=pictures,
-        # `</script` in a string would end the element.
+        limits=_table(("limit", "measured", "required", ""), limits),
+        kinds=_table(("kind", "sent", "failed", "p50 ms", "p95 ms", "p99 ms"), kinds),
+        faults=_table(("kind", "fault", "count"), faults) if faults else "<p>None.</p>",
+        charts=charts,
+        # A `</script` in a string would end the script element.
         data=json.dumps(result).replace("<", "\\u003c"),
     )
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """Return what was run, in one line."""
+    """Describe the run in one line: shape, load, duration, URL, start."""
     run = result["run"]
-    load = f"{run['users']} users" if run["rate"] is None else f"{run['rate']:g} requests a second"
+    load = f"{run['users']} users" if run["rate"] is None else f"{run['rate']:g} requests per second"
     return f"{run['shape']}, {load}, {run['loop']} loop, {run['duration_s']:g} s, {run['url']}, {run['began']}"
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """Return what one has to know to read the figures right."""
+    """Return notes on how to interpret the figures; the first one describes the loop."""
     summary, run = result["summary"], result["run"]
-    said = []
     if run["rate"] is None:
-        said.append(
-            "Closed loop: a user waits for the answer before asking again, so a slow pipeline is asked less. "
-            "Latencies are those of patient users; --rate R measures what arrivals that wait for nobody see."
+        loop = (
+            "Closed loop: each user waits for an answer before the next request, so a slow pipeline receives fewer "
+            "requests and the latencies understate its slowness. --rate R runs an open loop."
         )
     else:
-        said.append(
-            "Open loop: latency counts from the moment a request was due, whether or not it could be sent then."
-        )
+        loop = "Open loop: latency counts from the time a request was due, even if it was sent later."
+    found = [loop]
     if summary["generator_saturated_share"] > _SATURATED_SHARE:
-        said.append(
+        found.append(
             f"The load generator used more than {SATURATED_PERCENT:.0f} % of a CPU in "
-            f"{100 * summary['generator_saturated_share']:.0f} % of the seconds: throughput is a lower bound, and part of "
-            "the latency is its own."
+            f"{100 * summary['generator_saturated_share']:.0f} % of the seconds: throughput is a lower bound, and the "
+            "generator causes part of the latency."
         )
     if summary["machine_saturated_share"] > _SATURATED_SHARE:
-        said.append(
-            f"This machine's CPUs were busy in {100 * summary['machine_saturated_share']:.0f} % of the seconds: the generator "
-            "and what else runs here took from what a pipeline on this machine could have used."
+        found.append(
+            f"This machine's CPUs were busy in {100 * summary['machine_saturated_share']:.0f} % of the seconds: a "
+            "pipeline on this machine competed for CPU with the generator and other processes."
         )
     if (summary["late_p99_ms"] or 0.0) > _LATE_MS:
-        said.append(
-            f"One request in a hundred was sent {summary['late_p99_ms']:.0f} ms or more after it was due: the generator "
-            "lacked CPU, or more requests were in flight than it allows. Latencies include it."
+        found.append(
+            f"1 % of the requests were sent {summary['late_p99_ms']:.0f} ms or more after they were due: the generator "
+            "was short of CPU or at its limit of requests in flight. Latencies include this delay."
         )
     if not run["histories_known"]:
-        said.append("extract_features could not be asked: answers were held only against what was shown and clicked.")
+        found.append("No address of extract_features is known: histories contain only items clicked in this run.")
     if not run["events"]:
-        said.append("No interaction events were sent.")
+        found.append("The run sent no interaction events.")
     if not run["platform_seen"]:
-        said.append("The platform is not on this machine: instances, concurrency and memory are not shown.")
-    return said
+        found.append("The platform is not on this machine: the report has no instances, concurrency or memory.")
+    return found
 
 
-def _named(svg: str, caption: str) -> str:
+def _labelled(svg: str, caption: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
 
 

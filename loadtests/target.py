@@ -1,4 +1,4 @@
-"""The pipeline under load: where its doors are, what is known of its users, and how to look at its instances."""
+"""The pipeline under load: its URLs, its users' histories, and the state of its instances."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -9,30 +9,30 @@ from typing import Any
 import httpx
 import psutil
 
-from loadtests.answers import Answer, judge_recommendations
+from loadtests.answers import LoadAnswer, judge_recommendations
 from loadtests.ledger import Ledger
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.state import StateDirectory
 
-_USERS_AT_ONCE = 256
+_USERS_PER_REQUEST = 256
 
 
 class TargetError(Exception):
-    """No pipeline answers where the load should go."""
+    """The target of the load test is not a working pipeline."""
 
 
 @dataclass(frozen=True)
-class Target:
+class LoadTarget:
     """
     A running pipeline.
 
     Attributes:
-        url: The public door.
-        features_url: extract_features' own door; None where there is none from here.
-        control: Socket of the local platform that runs it; None where it runs elsewhere.
-        authority: CA certificate to trust besides the system's; None for none.
-        token: Sent with every request; empty for none.
+        url: Public URL, that of recommend.
+        features_url: URL of extract_features; None if this machine cannot reach it.
+        control: Control socket of the local platform that runs the pipeline; None if it runs elsewhere.
+        authority: File with a CA certificate to trust instead of the system's; None for the system's.
+        token: Bearer token for every request; empty for none.
     """
 
     url: str
@@ -43,15 +43,15 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """Headers to send with every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def trust(self) -> ssl.SSLContext:
-        """Return what its certificate is checked against."""
+        """Return the TLS context that verifies the pipeline's certificate."""
         return ssl.create_default_context(cafile=self.authority)
 
     def status(self) -> dict[str, Any] | None:
-        """Return the status of the local platform; None where there is none, or it does not answer now."""
+        """Return the status of the local platform; None if there is no local platform or it does not answer."""
         if self.control is None:
             return None
         try:
@@ -61,75 +61,76 @@ class Target:
         return status
 
 
-def find_target(*, state_dir: Path, url: str | None, port: int, features_url: str | None, token: str) -> Target:
+def find_target(*, state_dir: Path, url: str | None, port: int, features_url: str | None, token: str) -> LoadTarget:
     """
-    Find the pipeline: of *state_dir*, unless *url* names another one.
+    Find the pipeline: the one of *state_dir*, or the one at *url*.
 
     Raises:
-        TargetError: nothing that answers like the pipeline is there.
+        TargetError: No pipeline answers.
     """
-    place = StateDirectory((state_dir / "platform").absolute()).socket("control")
-    status = Target("", control=place).status()
+    socket = StateDirectory((state_dir / "platform").absolute()).socket("control")
+    status = LoadTarget("", control=socket).status()
     running = status["url"] if status else None
     found = url or running or f"http://127.0.0.1:{port}"
-    if status and _same_place(found, str(running)):
+    if status and _same_address(found, str(running)):
         own = status["services"].get("extract-features", {}).get("url")
         authority = state_dir / "tls/ca.pem"
-        target = Target(found, features_url or own, place, authority if authority.exists() else None, token)
+        target = LoadTarget(found, features_url or own, socket, authority if authority.exists() else None, token)
     else:
-        target = Target(found, features_url, token=token)
-    _ask_once(target)
+        target = LoadTarget(found, features_url, token=token)
+    _check_answer(target)
     return target
 
 
-def _same_place(url: str, other: str) -> bool:
+def _same_address(url: str, other: str) -> bool:
     return httpx.URL(url).netloc == httpx.URL(other.replace("localhost", "127.0.0.1")).netloc
 
 
-def _ask_once(target: Target) -> None:
-    start = "start the pipeline with ./run.sh up --detach, or name one with --url"
+def _check_answer(target: LoadTarget) -> None:
+    start = "start the pipeline with ./run.sh up --detach, or pass --url"
     try:
         answer = httpx.post(
             target.url, json={"user_id": "user_1"}, headers=target.headers, timeout=10, verify=target.trust()
         )
     except httpx.HTTPError as error:
-        raise TargetError(f"nothing answers at {target.url} ({type(error).__name__}); {start}") from error
-    found = Answer(answer.status_code, answer.content, answer.headers.get("server-timing", ""))
+        raise TargetError(f"{target.url} does not answer ({type(error).__name__}); {start}") from error
+    found = LoadAnswer(answer.status_code, answer.content, answer.headers.get("server-timing", ""))
     if found.status in {401, 403}:
-        raise TargetError(f"{target.url} wants a token ({found.status}); set LOAD_TOKEN")
+        raise TargetError(f"{target.url} requires a token ({found.status}); set LOAD_TOKEN")
     verdict = judge_recommendations(found, user_id="user_1", top_k=5, known=())
     if verdict.fault:
-        raise TargetError(f"what answers at {target.url} is not the pipeline ({verdict.fault}); {start}")
+        raise TargetError(f"the server at {target.url} is not the pipeline ({verdict.fault}); {start}")
 
 
-def learn_histories(target: Target, ledger: Ledger, user_ids: Sequence[str]) -> None:
+def learn_histories(target: LoadTarget, ledger: Ledger, user_ids: Sequence[str]) -> None:
     """
-    Ask extract_features what *user_ids* have had; where it cannot be reached, nothing is learnt.
+    Read the histories of *user_ids* from extract_features into *ledger*; do nothing without a features URL.
 
     Raises:
-        TargetError: it is there and does not answer as it should.
+        TargetError: extract_features does not answer, or its answer is malformed.
     """
     if target.features_url is None:
         return
     with httpx.Client(timeout=10, verify=target.trust(), headers=target.headers) as client:
-        for first in range(0, len(user_ids), _USERS_AT_ONCE):
-            asked = user_ids[first : first + _USERS_AT_ONCE]
+        for first in range(0, len(user_ids), _USERS_PER_REQUEST):
+            body = {"user_ids": user_ids[first : first + _USERS_PER_REQUEST]}
             try:
-                results = (
-                    client.post(target.features_url, json={"user_ids": asked}).raise_for_status().json()["results"]
-                )
+                results = client.post(target.features_url, json=body).raise_for_status().json()["results"]
             except (httpx.HTTPError, KeyError, ValueError) as error:
-                raise TargetError(f"extract_features at {target.features_url} does not answer: {error}") from error
+                raise TargetError(
+                    f"cannot read histories from extract_features at {target.features_url}: {error}; check --features-url"
+                ) from error
             for each in results:
                 ledger.learn(each["user_id"], each["history"])
 
 
-def look(status: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
-    """Sum up a platform's status by Service: instances ready and desired, concurrency, memory in MiB."""
-    return {name: _look(service["revisions"]) for name, service in (status or {"services": {}})["services"].items()}
+def service_figures(status: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
+    """Add up a platform's status by Service: instances ready and desired, concurrency, memory in MiB."""
+    services = status["services"] if status else {}
+    return {name: _revision_figures(service["revisions"]) for name, service in services.items()}
 
 
-def _look(revisions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _revision_figures(revisions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     serving = [revision for revision in revisions if revision["traffic_percent"]]
     pids = [instance["pid"] for revision in serving for instance in revision["instances"] if instance["pid"]]
     return {

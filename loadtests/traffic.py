@@ -1,4 +1,4 @@
-"""What is sent, and who judges what comes back. No I/O: the users of `loadtests.users` carry it out."""
+"""Creates requests, each with a function that checks its answer. No I/O; `loadtests.users` sends the requests."""
 
 import datetime as dt
 import itertools
@@ -9,17 +9,17 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.answers import Answer, Verdict, judge_event, judge_recommendations, judge_refusal
+from loadtests.answers import LoadAnswer, Verdict, judge_event, judge_recommendations, judge_refusal
 from loadtests.ledger import Ledger
 from loadtests.population import Population
 from recsys.contracts.events import INTERACTION
 
 Kind = Literal["returning", "newcomer", "event", "mistake"]
 
-# Of a hundred requests: most by somebody who was there before; some click on what they were shown; a few know no API.
+# Percentages: known users, unknown users, interactions with an item shown before, invalid requests.
 SHARES: Mapping[Kind, int] = {"returning": 80, "newcomer": 6, "event": 10, "mistake": 4}
-# Kinds whose latency is what a user waits for.
-ASKING: frozenset[Kind] = frozenset({"returning", "newcomer"})
+# The latency figures of a run cover these kinds only.
+RECOMMENDATION_KINDS: frozenset[Kind] = frozenset({"returning", "newcomer"})
 
 _JSON = {"Content-Type": "application/json"}
 _TOP_K = (5, 5, 5, 10, 20)
@@ -27,7 +27,7 @@ _TOP_K = (5, 5, 5, 10, 20)
 
 @dataclass(frozen=True)
 class Mistake:
-    """A request that has to be refused, and how."""
+    """An invalid request, and the status and problem code of the expected refusal."""
 
     body: bytes
     status: int
@@ -47,28 +47,28 @@ MISTAKES = (
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A request to send, and the judge of its answer."""
+class JudgedRequest:
+    """A request to send, and the function that checks its answer."""
 
     kind: Kind
     url: str
     body: bytes
     headers: Mapping[str, str]
-    judge: Callable[[Answer], Verdict]
+    judge: Callable[[LoadAnswer], Verdict]
 
 
 class Traffic:
     """
-    Makes the requests of a run.
+    Creates the requests of a run.
 
     Args:
-        url: The public door.
-        events_url: Where interaction events go; None sends none.
-        population: Who calls.
-        ledger: What is known of them; learns from what is accepted.
-        rng: The source of chance.
-        run: Names this run; events are known by it, so two runs must not share one.
-        token: Sent with every request where there is one.
+        url: URL of recommend.
+        events_url: URL that takes interaction events; None sends none.
+        population: Draws the users.
+        ledger: Known histories; accepted events extend them.
+        rng: Draws everything else.
+        run: Unique name of this run. It is the events' source, by which the pipeline recognises duplicates.
+        token: Bearer token for every request; empty for none.
     """
 
     def __init__(
@@ -90,36 +90,36 @@ class Traffic:
 
     @property
     def sends_events(self) -> bool:
-        """Whether interaction events have somewhere to go."""
+        """Whether the run sends interaction events."""
         return self._events_url is not None
 
-    def draw(self) -> Exchange:
-        """Make the next request, of a kind drawn by `SHARES`."""
+    def draw(self) -> JudgedRequest:
+        """Create the next request, of a kind drawn by `SHARES`."""
         (kind,) = self._rng.choices(list(SHARES), list(SHARES.values()))
         return self.make(kind)
 
-    def make(self, kind: Kind) -> Exchange:
-        """Make a request of *kind*; an event becomes a question where nobody has been shown anything to click on."""
+    def make(self, kind: Kind) -> JudgedRequest:
+        """Create a request of *kind*. Without an item to click on, an event becomes a request for recommendations."""
         if kind == "mistake":
-            return self._err()
+            return self._mistake()
         if kind == "newcomer":
-            return self._ask(kind, self._population.newcomer())
+            return self._recommendation(kind, self._population.newcomer())
         offer = self._ledger.take_offer(self._rng) if kind == "event" and self._events_url else None
-        return self._tell(*offer) if offer else self._ask("returning", self._population.returning())
+        return self._event(*offer) if offer else self._recommendation("returning", self._population.returning())
 
-    def _ask(self, kind: Kind, user_id: str) -> Exchange:
+    def _recommendation(self, kind: Kind, user_id: str) -> JudgedRequest:
         top_k, known = self._rng.choice(_TOP_K), self._ledger.known(user_id)
 
-        def judge(answer: Answer) -> Verdict:
+        def judge(answer: LoadAnswer) -> Verdict:
             verdict = judge_recommendations(answer, user_id=user_id, top_k=top_k, known=known)
             if verdict.fault is None:
                 self._ledger.offer(user_id, verdict.items)
             return verdict
 
         body = msgspec.json.encode({"user_id": user_id, "top_k": top_k})
-        return Exchange(kind, self._url, body, _JSON | self._authorization, judge)
+        return JudgedRequest(kind, self._url, body, _JSON | self._authorization, judge)
 
-    def _tell(self, user_id: str, item_id: str) -> Exchange:
+    def _event(self, user_id: str, item_id: str) -> JudgedRequest:
         kind = self._rng.choices(("view", "click", "purchase"), (70, 25, 5))[0]
         moment = dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
         body = msgspec.json.encode({"user_id": user_id, "kind": kind, "item_id": item_id, "time": moment})
@@ -130,17 +130,17 @@ class Traffic:
             "ce-id": str(next(self._numbers)),
         }
 
-        def judge(answer: Answer) -> Verdict:
+        def judge(answer: LoadAnswer) -> Verdict:
             verdict = judge_event(answer)
             if verdict.fault is None:
                 self._ledger.accept(user_id, item_id)
             return verdict
 
-        return Exchange("event", self._events_url or "", body, _JSON | attributes | self._authorization, judge)
+        return JudgedRequest("event", self._events_url or "", body, _JSON | attributes | self._authorization, judge)
 
-    def _err(self) -> Exchange:
+    def _mistake(self) -> JudgedRequest:
         mistake = self._rng.choice(MISTAKES)
-        return Exchange(
+        return JudgedRequest(
             "mistake",
             self._url,
             mistake.body,

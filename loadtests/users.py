@@ -1,4 +1,4 @@
-"""Locust users: they carry out what `loadtests.traffic` makes and tell the recorder what came of it."""
+"""Locust users: they send the requests of `loadtests.traffic` and record the checked answers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,26 +10,26 @@ from locust import FastHttpUser, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.answers import Answer, Verdict
-from loadtests.recording import Recorder
-from loadtests.traffic import Exchange, Traffic
+from loadtests.answers import LoadAnswer, Verdict
+from loadtests.recorder import Recorder
+from loadtests.traffic import JudgedRequest, Traffic
 
-# So many requests of the open loop may be in flight; those beyond wait, and their waiting counts.
+# Limit of the open loop. Further requests wait, and latency includes this wait.
 MAX_IN_FLIGHT = 1000
 _TIMEOUT_S = 10.0
-_UNANSWERED = Verdict("no answer: the run is over")
+_UNANSWERED = Verdict("no answer: the run ended")
 
 
 class LoadEnvironment(Environment):
     """
-    Locust's environment, with what our users need.
+    Locust's environment, extended by the objects that the users share.
 
     Attributes:
-        traffic: Makes requests.
-        recorder: Is told of answers.
+        traffic: Creates requests.
+        recorder: Records answers.
         began: Start of the run on `time.perf_counter`.
-        due_times: Of the open loop: seconds since the start.
-        think_s: Of the closed loop: draws the pause before a user's next request.
+        due_times: Open loop: due times of the requests, in seconds since the start.
+        think_s: Closed loop: draws the pause before a user's next request.
     """
 
     traffic: Traffic
@@ -39,8 +39,8 @@ class LoadEnvironment(Environment):
     think_s: Callable[[], float]
 
 
-class Visitor(FastHttpUser):
-    """Sends requests and has each answer judged."""
+class LoadUser(FastHttpUser):
+    """Sends requests, checks each answer and records the result."""
 
     abstract = True
     network_timeout = connection_timeout = _TIMEOUT_S
@@ -48,38 +48,40 @@ class Visitor(FastHttpUser):
 
     @property
     def load(self) -> LoadEnvironment:
-        """The environment, as what it is."""
+        """The environment with its actual type."""
         return cast("LoadEnvironment", self.environment)
 
-    def send(self, exchange: Exchange, *, due: float) -> None:
-        """Send a request that was *due* then (on `time.perf_counter`); its latency counts from there."""
+    def send(self, request: JudgedRequest, *, due: float) -> None:
+        """Send a request. Its latency counts from *due*, a time of `time.perf_counter`."""
         with self.client.post(
-            exchange.url,
-            # Bytes go out as they are; only the annotation knows nothing of them.
-            data=cast("str", exchange.body),
-            headers=dict(exchange.headers),
-            name=exchange.kind,
+            request.url,
+            # The client sends bytes unchanged; its annotation allows only str.
+            data=cast("str", request.body),
+            headers=dict(request.headers),
+            name=request.kind,
             catch_response=True,
         ) as response:
             now = time.perf_counter()
             response.request_meta["response_time"] = (now - due) * 1000
             error = getattr(response, "error", None)
             receipt = (response.headers or {}).get("server-timing") or ""
-            verdict = exchange.judge(
-                Answer(response.status_code, response.content or b"", receipt, type(error).__name__ if error else "")
+            verdict = request.judge(
+                LoadAnswer(
+                    response.status_code, response.content or b"", receipt, type(error).__name__ if error else ""
+                )
             )
-            self.load.recorder.note(exchange.kind, verdict, at_s=now - self.load.began, latency_s=now - due)
+            self.load.recorder.note(request.kind, verdict, at_s=now - self.load.began, latency_s=now - due)
             if verdict.fault is None:
                 response.success()
             else:
                 response.failure(verdict.fault)
 
 
-class Caller(Visitor):
-    """Of the closed loop: waits for each answer, thinks, and asks again."""
+class ClosedLoopUser(LoadUser):
+    """A user of the closed loop: sends a request, waits for the answer, pauses, and repeats."""
 
     def wait_time(self) -> float:
-        """Return the pause before the next request, seconds."""
+        """Return the pause before the next request, in seconds."""
         return self.load.think_s()
 
     @task
@@ -88,14 +90,14 @@ class Caller(Visitor):
         self.send(self.load.traffic.draw(), due=time.perf_counter())
 
 
-class Arrivals(Visitor):
-    """Of the open loop: everybody there is. Sends each request when it is due, whatever became of the others."""
+class OpenLoopUser(LoadUser):
+    """The single user of the open loop: sends each request when it is due, without waiting for earlier answers."""
 
     concurrency = MAX_IN_FLIGHT
 
     @task
     def arrive(self) -> None:
-        """Send all requests of the run, then wait for the last answers; those that never came are failures."""
+        """Send all requests of the run, then wait for the last answers. Requests without an answer count as failed."""
         pool = Pool(MAX_IN_FLIGHT)
         for due_s in self.load.due_times:
             due = self.load.began + due_s

@@ -1,7 +1,8 @@
 """
-`./run.sh demo`: the pipeline with the tutorial's pretended costs, scaling out under load and in after it.
+`./run.sh demo`: run the pipeline with simulated latencies, and show how it scales out under load and in after it.
 
-Ranking pretends 50 ms a batch and aims at 3 requests in flight for each instance; 40 callers ask at once.
+rank_items simulates 50 ms per batch and has a target of 3 requests in flight per instance. 40 callers load the
+pipeline at the same time.
 """
 
 import argparse
@@ -20,12 +21,12 @@ from rich.table import Table
 
 from localkn import control
 from localkn.state import StateDirectory as PlatformState
-from tools.bench.closed_loop import Outcome, run_callers
+from tools.bench.closed_loop import LoopOutcome, run_callers
 from tools.recommend import running_url
 
 ROOT = Path(__file__).parents[1]
 CALLERS, LOAD_S = 40, 20.0
-# In production scaling in takes the default minute of quiet; here somebody is watching.
+# The default window of a minute would make the viewer wait.
 WINDOW = "10s"
 _SCALE_IN_TIMEOUT_S = 60.0
 
@@ -46,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = running_url(options.state_dir) or ""
         _say("One request")
         _show_request(url)
-        _say(f"{CALLERS} callers at once for {LOAD_S:.0f} s: ranking scales out")
+        _say(f"{CALLERS} concurrent callers for {LOAD_S:.0f} s: rank_items scales out")
         highest, outcome = asyncio.run(_load(options.port, options.state_dir))
         console.print(
-            f"{outcome.requests} requests, {outcome.rps:.0f} a second, p50 {outcome.p50_ms:.0f} ms, "
+            f"{outcome.requests} requests, {outcome.rps:.0f} per second, p50 {outcome.p50_ms:.0f} ms, "
             f"p99 {outcome.p99_ms:.0f} ms, {outcome.errors} errors; up to {highest} instances of rank-items"
         )
-        _say("The load is gone: ranking scales in")
+        _say("The load has ended: rank_items scales in")
         took_s = _await_scale_in(options.state_dir)
         console.print(f"back to one instance after {took_s:.0f} s")
     finally:
@@ -75,7 +76,7 @@ def _show_request(url: str) -> None:
     console.print(answer.headers["server-timing"].replace(", ", "\n"), style="dim")
 
 
-async def _load(port: int, state_dir: Path) -> tuple[int, Outcome]:
+async def _load(port: int, state_dir: Path) -> tuple[int, LoopOutcome]:
     running = asyncio.create_task(run_callers(port, callers=CALLERS, seconds=LOAD_S, users=1000))
     highest = 0
     with Live(console=console, refresh_per_second=2) as live:

@@ -1,7 +1,7 @@
 """
-`./run.sh docs`: write Grafana's dashboard from the list of panels below, or with --check tell whether it is up to date.
+`./run.sh docs`: write the Grafana dashboard from the list of panels below; with --check, fail if it is out of date.
 
-A dashboard's JSON is a thousand lines of layout around forty queries; the queries are what is reviewed, here.
+The dashboard's JSON has a thousand lines of layout around forty queries. Reviewers read the queries here.
 """
 
 import argparse
@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[1] / "knative/monitoring/dashboard.json"
 
 _WIDTH = 24
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
-# What every query of an instance's metrics, and of a revision's, is limited to by the dashboard's variables.
+# Label filters with the dashboard's variables: for metrics of instances (_POD, _OURS) and of revisions (_KN).
 _POD = 'namespace=~"$namespace",service=~"$service"'
 _OURS = 'namespace=~"$namespace"'
 _KN = 'k8s_namespace_name=~"$namespace",kn_service_name=~"$service"'
@@ -64,10 +64,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         _stat("Degraded", f"namespace:recsys_degraded:ratio_rate5m{{{_OURS}}}", "percentunit"),
         _stat("p99", f"service:recsys_request_duration_seconds:p99_5m{{{_FRONT}}}", "s"),
         _stat("Ready instances", f"sum(recsys_ready{{{_OURS}}})", "short"),
-        _stat("Age of the model", f"max(recsys_model_age_seconds{{{_OURS}}})", "s"),
+        _stat("Model age", f"max(recsys_model_age_seconds{{{_OURS}}})", "s"),
         Panel("Requests", _rate("recsys_requests_total", "service", _OURS), "reqps"),
         Panel("Latency of recommend", _quantiles("recsys_request_duration_seconds", _FRONT), "s"),
-        Panel("Answers degraded, by what was missing", _rate("recsys_degraded_total", "hop", _OURS), "reqps"),
+        Panel("Answers degraded, by missing hop", _rate("recsys_degraded_total", "hop", _OURS), "reqps"),
     ),
     "Components": (
         Panel("Requests by status", _rate("recsys_requests_total", "service, status"), "reqps"),
@@ -177,7 +177,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((f'sum(recsys_queue_depth{{{_OURS},queue="ingest"}})', "waiting"),),
         ),
     ),
-    "What runs": (
+    "Versions": (
         Panel(
             "Revisions",
             ((f"count by (service, revision) (recsys_build_info{{{_POD}}})", "{{revision}}"),),
@@ -196,7 +196,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
 
 
 def render() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard as JSON for Grafana's import."""
     dashboard = {
         "title": "Recommendation pipeline",
         "uid": "recsys-pipeline",

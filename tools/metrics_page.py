@@ -24,21 +24,21 @@ localkn's dashboard collects all metrics at one `/metrics`. In both cases sample
 
 Ray Serve's tutorial names four metrics. These are the counterparts:
 
-| Ray Serve | here |
+| Ray Serve | this project |
 |---|---|
 | `ray_serve_deployment_request_counter` | `recsys_requests_total` |
 | `ray_serve_deployment_processing_latency_ms` | `recsys_request_duration_seconds` |
 | `ray_serve_deployment_error_counter` | `recsys_errors_total` |
 | `ray_serve_deployment_queued_queries` | `recsys_queue_depth`, `recsys_requests_in_flight` |
 
-## Of the functions
+## Metrics of the functions
 
 | metric | kind | functions | labels | meaning | what to do |
 |---|---|---|---|---|---|
 """
 
 _PLATFORM = """
-## Of the platform
+## Metrics of the platform
 
 Knative's autoscaler exposes these metrics for each revision. The names are those of its
 OpenTelemetry metrics (Serving 1.19 and later) as Prometheus stores them. localkn exposes its own

@@ -1,4 +1,4 @@
-"""`./run.sh up --tls`: a throw-away certificate authority for this machine, and a certificate of it."""
+"""`./run.sh up --tls`: create a temporary certificate authority for this machine, and a certificate signed by it."""
 
 import argparse
 import sys
@@ -14,18 +14,18 @@ _RENEW = timedelta(days=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make what is missing or about to expire, and say how to trust it."""
+    """Create the certificate if it is missing or expires soon, and print how to trust it."""
     parser = argparse.ArgumentParser(prog="tools.tls", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     folder = parser.parse_args(arguments).state_dir / "tls"
-    if not _lasts(folder / "cert.pem"):
-        _make(folder)
+    if not _is_valid(folder / "cert.pem"):
+        _create(folder)
     print(f"HTTPS with a certificate of this machine's own; trust it with --cacert {folder / 'ca.pem'},")
     print(f"in Python with ssl.create_default_context(cafile={str(folder / 'ca.pem')!r})")
     return 0
 
 
-def _lasts(path: Path) -> bool:
+def _is_valid(path: Path) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
@@ -33,7 +33,7 @@ def _lasts(path: Path) -> bool:
     return certificate.not_valid_after_utc > datetime.now(UTC) + _RENEW
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     authority = trustme.CA(organization_name="recsys on this machine")

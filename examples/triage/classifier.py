@@ -1,7 +1,7 @@
 """
 A stage of the pipeline: one model, which classifies the concurrent requests of an instance in batches.
 
-The same file serves both models: the environment variable `COLUMN` says which label it learns.
+Both models run this file: the environment variable `COLUMN` selects the label to learn.
 """
 
 import os
@@ -29,7 +29,7 @@ environment.finish()
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Train the model, then answer."""
+    """Train the model; yield the handler."""
     with ThreadPoolExecutor(1) as executor:
         batcher: Batcher[str, Label] = Batcher(train(column).classify, limits=BatchLimits(), executor=executor)
         service.exposition.add(batcher.instruments())

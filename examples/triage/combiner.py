@@ -1,5 +1,5 @@
 """
-The public stage: asks both models at the same time, and decides where a message goes.
+The public stage: calls both models at the same time, and chooses the team for a message.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from examples.triage.messages import message
 from examples.triage.teams import combine
 from examples.triage.words import Label
 
-# The share of the caller's time that the models get; the rest is for the answer.
+# Share of the request's remaining time that the models get; the combiner needs the rest.
 MODELS_SHARE = 0.8
 
 environment = Reader(os.environ)
@@ -33,13 +33,13 @@ label = msgspec.json.Decoder(Label).decode
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Open the connections to both models, then answer."""
+    """Create the clients of both models; yield the handler."""
     async with aclosing(HttptoolsTransport()) as transport:
         hops = {name: HopClient(name, url, transport=transport) for name, url in urls.items()}
         for hop in hops.values():
             service.exposition.add(hop.instruments())
 
-        async def ask(name: str, call: Call) -> Label | None:
+        async def classify(name: str, call: Call) -> Label | None:
             within_s = call.deadline.left_s() * MODELS_SHARE
             try:
                 return (await hops[name].send(call.body, call=call, within_s=within_s, decode=label)).value
@@ -48,7 +48,7 @@ async def open_handler() -> AsyncIterator[Handler]:
 
         async def triage(call: Call) -> Reply:
             message.decode(call.body)
-            topic, urgency = await asyncio.gather(ask("topic", call), ask("urgency", call))
+            topic, urgency = await asyncio.gather(classify("topic", call), classify("urgency", call))
             return Reply(msgspec.json.encode(combine(topic, urgency)))
 
         yield triage

@@ -1,4 +1,4 @@
-"""What the pipeline takes: a customer's message."""
+"""The body of a request: a customer's message."""
 
 from typing import Annotated
 

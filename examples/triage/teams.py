@@ -1,8 +1,8 @@
 """
-Where a message goes.
+Chooses the team and the priority for a message.
 
-A model that does not answer makes the answer poorer, not absent: without a topic the message goes to the front desk,
-without an urgency it counts as urgent.
+If a model does not answer, the pipeline still does: a message without a topic goes to the front desk, and a message
+without an urgency counts as urgent.
 """
 
 from typing import Any

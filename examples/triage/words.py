@@ -1,5 +1,5 @@
 """
-A text classifier small enough to read: multinomial naive Bayes over words.
+A small text classifier: multinomial naive Bayes over words.
 
 Source: Manning, Raghavan & Schütze 2008, "Introduction to Information Retrieval", section 13.2.
 """
@@ -39,18 +39,18 @@ class WordClassifier:
         self._labels = sorted(set(labels))
         self._vocabulary = {word: n for n, word in enumerate(sorted({word for text in texts for word in _words(text)}))}
         membership = np.array([[label == name for name in self._labels] for label in labels], dtype=float)
-        # Add-one smoothing: a word that a label has never had does not rule the label out.
+        # Add-one smoothing: a word without examples of a label does not rule the label out.
         totals = membership.T @ self._count(texts) + 1
         self._word_weights = np.log(totals / totals.sum(axis=1, keepdims=True))
         self._label_weights = np.log(membership.mean(axis=0))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:
         """
-        Return the likeliest label of each text.
+        Return the most likely label of each text.
 
-        Row for row the answer equals the answer for that text alone. Cost: O(texts * vocabulary * labels).
+        Each label equals that of a call with this text alone. Cost: O(texts * vocabulary * labels).
         """
-        # One product a row: a row's result does not depend on the rows beside it.
+        # One product per row: a matrix product may round a row differently, depending on the other rows.
         scores = np.stack([self._word_weights @ counts for counts in self._count(texts)]) + self._label_weights
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares = odds / odds.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ from recsys.ranking.artefact import ITEMS
 from tests.e2e.verbs import verb
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.chaos import kills, outage
-from tools.chaos.pipeline import Pipeline, pipeline_running
+from tools.chaos.pipeline import ChaosPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
@@ -42,17 +42,17 @@ def folder(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
+def pipeline(folder: Path, store: str) -> Iterator[ChaosPipeline]:
     """Start the pipeline on that store, with two instances of extract_features."""
     with kills.chaos_pipeline(folder, store) as running:
         yield running
 
 
-def post(pipeline: Pipeline, content: bytes, id_: str, **headers: str) -> httpx.Response:
+def post(pipeline: ChaosPipeline, content: bytes, id_: str, **headers: str) -> httpx.Response:
     return httpx.post(pipeline.broker_url, content=content, headers={**INTERACTION, "ce-id": id_, **headers})
 
 
-def trigger(pipeline: Pipeline, name: str = "interactions") -> dict[str, Any]:
+def trigger(pipeline: ChaosPipeline, name: str = "interactions") -> dict[str, Any]:
     return pipeline.events()["triggers"][f"default/{name}"]  # type: ignore[no-any-return]
 
 
@@ -63,13 +63,13 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def recommend(pipeline: Pipeline, user: str, top_k: int) -> list[str]:
+def recommend(pipeline: ChaosPipeline, user: str, top_k: int) -> list[str]:
     answer = httpx.post(f"http://127.0.0.1:{pipeline.port}", json={"user_id": user, "top_k": top_k}, timeout=10).json()
     assert "degraded" not in answer
     return [each["item_id"] for each in answer["recommendations"]]
 
 
-def test_an_interaction_changes_the_next_recommendation(pipeline: Pipeline, folder: Path) -> None:
+def test_an_interaction_changes_the_next_recommendation(pipeline: ChaosPipeline, folder: Path) -> None:
     """After the delivery of a purchase, its item is not recommended and more items of its category are."""
     (model,) = (folder / "models").iterdir()
     category = {item["item_id"]: item["category"] for item in json.loads((model / ITEMS).read_text())}
@@ -100,7 +100,7 @@ def test_an_interaction_changes_the_next_recommendation(pipeline: Pipeline, fold
     ],
 )
 def test_the_broker_refuses_invalid_events(
-    pipeline: Pipeline, headers: dict[str, str], body: bytes, status: int, reason: str
+    pipeline: ChaosPipeline, headers: dict[str, str], body: bytes, status: int, reason: str
 ) -> None:
     """The broker answers 4xx with the reason and keeps nothing of the event."""
     before = pipeline.events()
@@ -124,7 +124,9 @@ def test_the_broker_refuses_invalid_events(
         ("large", json.dumps(SEEN | {"user_id": "u" * 1_000_000}).encode(), 413, "body-too-large"),
     ],
 )
-def test_invalid_data_becomes_a_dead_letter(pipeline: Pipeline, name: str, body: bytes, code: int, reason: str) -> None:
+def test_invalid_data_becomes_a_dead_letter(
+    pipeline: ChaosPipeline, name: str, body: bytes, code: int, reason: str
+) -> None:
     """The broker accepts the event, extract_features refuses it with 4xx, and one attempt leaves one dead letter."""
     before = trigger(pipeline)
     assert post(pipeline, body, f"dead-{name}").status_code == 202
@@ -135,7 +137,7 @@ def test_invalid_data_becomes_a_dead_letter(pipeline: Pipeline, name: str, body:
     assert reason in letter["failure"]["reason"]
 
 
-def test_the_event_verbs_send_list_and_redrive(pipeline: Pipeline, folder: Path) -> None:
+def test_the_event_verbs_send_list_and_redrive(pipeline: ChaosPipeline, folder: Path) -> None:
     """`send-event` posts an event, `events` lists dead letters, and `redrive` delivers one again."""
     state = ["--state-dir", str(folder)]
     sent = json.loads(
@@ -154,14 +156,14 @@ def test_the_event_verbs_send_list_and_redrive(pipeline: Pipeline, folder: Path)
     eventually(lambda: trigger(pipeline, "recommendation-requests")["delivered"] == delivered + 1)
 
 
-def test_the_broker_receives_served_events(pipeline: Pipeline) -> None:
+def test_the_broker_receives_served_events(pipeline: ChaosPipeline) -> None:
     """With a sink, recommend sends `recommendation.served.v1` after each answer; no Trigger wants it here."""
     before = pipeline.events()["unwanted"]
     recommend(pipeline, "user_1", 5)
     eventually(lambda: pipeline.events()["unwanted"] > before)
 
 
-def test_random_kills_lose_and_repeat_no_event(pipeline: Pipeline, store: str) -> None:
+def test_random_kills_lose_and_repeat_no_event(pipeline: ChaosPipeline, store: str) -> None:
     """
     Every user's record matches the events although broker and instances are killed.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.knative.objects import OVERLAYS, ROOT, container, overlay, services
-from tools.images.building import IMAGES
+from tools.images.builder import IMAGES
 
 # The images that install the lock file with their name; the others install none or serve something else.
 LOCKS = {"extract-features", "rank-items", "recommend", "offline"}

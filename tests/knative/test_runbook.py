@@ -20,7 +20,7 @@ from tests.knative.objects import KNATIVE, ROOT, Object, container, environment,
 from tests.knative.rules import MADE_ELSEWHERE
 from tools.acceptance.__main__ import parser as acceptance_parser
 from tools.acceptance.checks import FUNCTIONS
-from tools.images.building import IMAGES
+from tools.images.builder import IMAGES
 from tools.rollout.__main__ import parser as rollout_parser
 
 pytestmark = pytest.mark.may_block

@@ -4,22 +4,22 @@ import json
 
 import pytest
 
-from loadtests.answers import Answer, judge_event, judge_recommendations, judge_refusal
+from loadtests.answers import LoadAnswer, judge_event, judge_recommendations, judge_refusal
 
 RECEIPT = 'model;dur=0.210, total;dur=3.102, batch;desc="4", rev;desc="recommend-00001"'
 
 
-def answered(*items: tuple[str, float], user="u", receipt=RECEIPT, **more) -> Answer:
+def answered(*items: tuple[str, float], user="u", receipt=RECEIPT, **more) -> LoadAnswer:
     body = {"user_id": user, "recommendations": [{"item_id": name, "score": score} for name, score in items], **more}
-    return Answer(200, json.dumps(body).encode(), receipt)
+    return LoadAnswer(200, json.dumps(body).encode(), receipt)
 
 
-def judged(answer: Answer, *, known=()):
+def judged(answer: LoadAnswer, *, known=()):
     return judge_recommendations(answer, user_id="u", top_k=3, known=known)
 
 
 def problem(status, code, **more):
-    return Answer(status, json.dumps({"status": status, "code": code, **more}).encode())
+    return LoadAnswer(status, json.dumps({"status": status, "code": code, **more}).encode())
 
 
 def test_a_correct_answer_has_no_fault():
@@ -32,19 +32,19 @@ def test_a_correct_answer_has_no_fault():
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (answered(("a", 0.1), ("b", 0.9)), "scores are not in order"),
+        (answered(("a", 0.1), ("b", 0.9)), "scores not in descending order"),
         (answered(("a", 0.9), ("seen", 0.8)), "an item of the user's history"),
         (answered(("a", 0.9), ("a", 0.8)), "the same item twice"),
-        (answered(("a", 0.9), user="v"), "answers for another user"),
+        (answered(("a", 0.9), user="v"), "answer for another user"),
         (answered(), "no recommendations"),
-        (answered(*((f"i{n}", 1 - n / 10) for n in range(4))), "more items than asked for"),
+        (answered(*((f"i{n}", 1 - n / 10) for n in range(4))), "more items than requested"),
         (answered(("", 0.9)), "an item without id"),
         (answered(("a", 0.9), receipt=""), "no receipt (Server-Timing)"),
-        (Answer(200, b'{"user_id":"u"}', RECEIPT), "not the shape of an answer: KeyError"),
-        (Answer(200, b'{"user_id":"u","recommendations":[{"item_id":"a"}]}', RECEIPT), "not the shape of an answer: KeyError"),
-        (Answer(200, b'{"user_id":"u","recommendations":7}', RECEIPT), "not the shape of an answer: TypeError"),
-        (Answer(200, b"[]", RECEIPT), "not the shape of an answer: TypeError"),
-        (Answer(200, b"OK", RECEIPT), "not the shape of an answer: DecodeError"),
+        (LoadAnswer(200, b'{"user_id":"u"}', RECEIPT), "malformed answer: KeyError"),
+        (LoadAnswer(200, b'{"user_id":"u","recommendations":[{"item_id":"a"}]}', RECEIPT), "malformed answer: KeyError"),
+        (LoadAnswer(200, b'{"user_id":"u","recommendations":7}', RECEIPT), "malformed answer: TypeError"),
+        (LoadAnswer(200, b"[]", RECEIPT), "malformed answer: TypeError"),
+        (LoadAnswer(200, b"OK", RECEIPT), "malformed answer: DecodeError"),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_is_recognized(answer, fault):
@@ -57,8 +57,8 @@ def test_a_wrong_answer_is_recognized(answer, fault):
     ("answer", "fault"),
     [
         (problem(503, "overloaded"), "status 503 (overloaded)"),
-        (Answer(502, b"upstream"), "status 502"),
-        (Answer(0, error="ConnectionRefusedError"), "no answer: ConnectionRefusedError"),
+        (LoadAnswer(502, b"upstream"), "status 502"),
+        (LoadAnswer(0, error="ConnectionRefusedError"), "no answer: ConnectionRefusedError"),
     ],
 )
 def test_a_missing_answer_is_failed_but_not_wrong(answer, fault):
@@ -81,9 +81,9 @@ def test_the_popular_list_must_not_contain_the_history():
 @pytest.mark.parametrize(
     ("answer", "fault", "wrong"),
     [
-        (Answer(202), None, False),
-        (Answer(200, b'{"features":{}}'), None, False),
-        (Answer(202, b"OK"), "status 202", True),
+        (LoadAnswer(202), None, False),
+        (LoadAnswer(200, b'{"features":{}}'), None, False),
+        (LoadAnswer(202, b"OK"), "status 202", True),
         (problem(503, "dependency-failed"), "status 503 (dependency-failed)", False),
     ],
 )
@@ -109,7 +109,7 @@ def test_an_expected_refusal_is_a_success():
         (problem(500, "internal"), True),
         (problem(400, "not-json"), True),
         (problem(503, "overloaded"), False),
-        (Answer(422, b"<html>"), True),
+        (LoadAnswer(422, b"<html>"), True),
         (problem(422, "not-json"), True),
         (problem(422, "invalid-request"), True),
         (problem(422, "invalid-request", errors=[{"path": "$"}]), True),

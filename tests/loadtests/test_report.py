@@ -13,12 +13,12 @@ from rich.console import Console
 
 from chassis.environment import SettingsError
 from loadtests.answers import Verdict
-from loadtests.limits import Limits, verdict
+from loadtests.limits import RunLimits, verdict
 from loadtests.phases import SHAPES
 from loadtests.progress import Progress
-from loadtests.recording import PlatformSample, Recorder
+from loadtests.recorder import PlatformSample, Recorder
 from loadtests.report import notes, render, write_report
-from loadtests.target import look
+from loadtests.target import service_figures
 
 
 def rank_items_scale(ready: float, desired: float) -> dict[str, dict[str, float]]:
@@ -40,13 +40,13 @@ def record(*, fault: str | None = None, wrong: bool = False, cpu: float = 30.0) 
     return recorder
 
 
-def result_of(recorder: Recorder, limits: Limits | None = None, **run) -> dict[str, Any]:
+def result_of(recorder: Recorder, limits: RunLimits | None = None, **run) -> dict[str, Any]:
     result = recorder.result(duration_s=10)
     result["run"] = {
         "shape": "spike", "loop": "closed", "users": 4, "rate": None, "think_s": 0, "duration_s": 10.0, "began": "today",
         "url": "http://127.0.0.1:8080", "histories_known": 1000, "events": True, "platform_seen": True, **run,
     }  # fmt: skip
-    outcomes = (limits or Limits()).outcomes(result["summary"])
+    outcomes = (limits or RunLimits()).outcomes(result["summary"])
     result["limits"] = [asdict(each) | {"holds": each.holds} for each in outcomes]
     result["verdict"] = verdict(result)
     return result
@@ -98,20 +98,20 @@ def test_a_successful_run_has_a_one_line_verdict():
 )
 def test_a_broken_limit_is_named(limits, name):
     """The verdict is FAIL with the limit and the measured value."""
-    assert f"FAIL: {name}. " in result_of(record(), Limits(**limits))["verdict"]
+    assert f"FAIL: {name}. " in result_of(record(), RunLimits(**limits))["verdict"]
 
 
 def test_one_wrong_answer_fails_the_run():
     """A wrong answer breaks its own limit even when many failures are allowed."""
-    result = result_of(record(fault="scores are not in order", wrong=True), Limits(max_fail_ratio=0.5))
+    result = result_of(record(fault="scores not in descending order", wrong=True), RunLimits(max_fail_ratio=0.5))
     assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS 1 instead of <= 0.")
-    assert result["faults"] == [{"kind": "event", "fault": "scores are not in order", "count": 1}]
+    assert result["faults"] == [{"kind": "event", "fault": "scores not in descending order", "count": 1}]
 
 
 def test_a_run_without_an_answer_fails():
     """A run without any answer counts as failed, not as free of failures."""
     assert Recorder().result(duration_s=1)["summary"]["fail_ratio"] == 1.0
-    assert not Limits().outcomes(Recorder().result(duration_s=1)["summary"])[0].holds
+    assert not RunLimits().outcomes(Recorder().result(duration_s=1)["summary"])[0].holds
 
 
 def test_degraded_answers_have_a_limit():
@@ -124,21 +124,23 @@ def test_degraded_answers_have_a_limit():
 
 def test_limits_come_from_the_environment():
     """Each limit is set by the variable of its name, and the others keep their defaults."""
-    limits = Limits.from_env({"MAX_FAIL_RATIO": "0.02", "MAX_P99_MS": "250", "MIN_RPS": "40", "MAX_WRONG_ANSWERS": "1"})
-    assert limits == Limits(max_fail_ratio=0.02, max_p99_ms=250.0, min_rps=40.0, max_wrong_answers=1)
+    limits = RunLimits.from_env(
+        {"MAX_FAIL_RATIO": "0.02", "MAX_P99_MS": "250", "MIN_RPS": "40", "MAX_WRONG_ANSWERS": "1"}
+    )
+    assert limits == RunLimits(max_fail_ratio=0.02, max_p99_ms=250.0, min_rps=40.0, max_wrong_answers=1)
 
 
 def test_invalid_limits_are_reported_together():
     """The error lists every invalid limit."""
     with pytest.raises(SettingsError) as caught:
-        Limits.from_env({"MAX_FAIL_RATIO": "2", "MIN_RPS": "fast"})
+        RunLimits.from_env({"MAX_FAIL_RATIO": "2", "MIN_RPS": "fast"})
     assert len(caught.value.faults) == 2
 
 
 def test_every_limit_is_documented():
     """The page about load tests names every limit with its default."""
     page = (Path(__file__).parents[2] / "docs/reference/load-tests.md").read_text()
-    for name, default in asdict(Limits()).items():
+    for name, default in asdict(RunLimits()).items():
         assert re.search(rf"`{name.upper()}` \| {default:g} \|", page), name
     for shape, described in SHAPES.items():
         assert re.search(rf"`{shape}` \| {described.default_s:g} s \|", page), shape
@@ -185,7 +187,7 @@ def test_late_requests_of_an_open_loop_are_noted():
     """If requests were sent late, the report says that their latency includes the delay."""
     recorder = record()
     recorder.note_late(0.2)
-    assert any("after it was due" in note for note in notes(result_of(recorder, rate=10.0)))
+    assert any("after they were due" in note for note in notes(result_of(recorder, rate=10.0)))
 
 
 def test_recent_figures_cover_the_last_seconds():
@@ -215,6 +217,6 @@ def test_a_status_is_summarized_by_service():
     """Instances of revisions without traffic and processes that have ended do not count."""
     revision = {"ready": 2, "desired": 3, "concurrency": 1.5, "traffic_percent": 100, "instances": [{"pid": 2**22 + 5}]}
     idle = {**revision, "traffic_percent": 0}
-    found = look({"services": {"rank-items": {"revisions": [idle, revision]}}})
+    found = service_figures({"services": {"rank-items": {"revisions": [idle, revision]}}})
     assert found == {"rank-items": {"ready": 2, "desired": 3, "concurrency": 1.5, "memory_mb": 0.0}}
-    assert look(None) == {}
+    assert service_figures(None) == {}

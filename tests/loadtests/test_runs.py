@@ -116,9 +116,9 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(tmp_path):
     ("then", "fault"),
     [
         (b'{"user_id":"USER","recommendations":[{"item_id":"a","score":0.1},{"item_id":"b","score":0.2}]}',
-         "scores are not in order"),
-        (b'{"user_id":"somebody","recommendations":[{"item_id":"a","score":0.1}]}', "answers for another user"),
-        (b'{"user_id":"USER"}', "not the shape of an answer: KeyError"),
+         "scores not in descending order"),
+        (b'{"user_id":"somebody","recommendations":[{"item_id":"a","score":0.1}]}', "answer for another user"),
+        (b'{"user_id":"USER"}', "malformed answer: KeyError"),
     ],
 )  # fmt: skip
 def test_wrong_answers_fail_a_run(then, fault, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.wire.problems import InvalidRequestError, NotJsonError
-from loadtests.answers import Answer
+from loadtests.answers import LoadAnswer
 from loadtests.ledger import Ledger
 from loadtests.population import Population
 from loadtests.traffic import MISTAKES, SHARES, Traffic
@@ -27,10 +27,10 @@ def make(*, events_url: str | None = EVENTS_URL, token: str = "") -> tuple[Traff
     ), ledger
 
 
-def answer_with(exchange, *item_ids: str) -> Answer:
+def answer_with(exchange, *item_ids: str) -> LoadAnswer:
     asked = json.loads(exchange.body)
     items = [{"item_id": item_id, "score": 1.0} for item_id in item_ids]
-    return Answer(200, json.dumps({"user_id": asked["user_id"], "recommendations": items}).encode(), "total;dur=1")
+    return LoadAnswer(200, json.dumps({"user_id": asked["user_id"], "recommendations": items}).encode(), "total;dur=1")
 
 
 def test_popular_users_call_more_often():
@@ -78,7 +78,7 @@ def test_a_clicked_item_must_not_be_shown_again():
     user_id = json.loads(asked.body)["user_id"]
     click = traffic.make("event")
     known_before = ledger.known(user_id)
-    assert click.judge(Answer(202)).fault is None
+    assert click.judge(LoadAnswer(202)).fault is None
     assert known_before == frozenset()
     assert ledger.known(user_id) == {"item_1"}
 
@@ -97,7 +97,7 @@ def test_a_refused_event_changes_nothing():
     """An item of a refused event does not belong to the history."""
     traffic, ledger = make()
     ledger.offer("user_1", ["item_1"])
-    assert traffic.make("event").judge(Answer(503)).fault == "status 503"
+    assert traffic.make("event").judge(LoadAnswer(503)).fault == "status 503"
     assert ledger.known("user_1") == frozenset()
 
 

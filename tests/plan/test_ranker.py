@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.plan.fitting import BatchCost
+from tools.plan.curves import BatchCost
 from tools.plan.ranker import HEADROOM, Ranker
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.knative.command_lines import parse
 from tools.acceptance.__main__ import main
-from tools.acceptance.checks import Acceptance, Pace
-from tools.acceptance.platforms import Address, Cluster, PlatformError
+from tools.acceptance.checks import Acceptance, LoadPace
+from tools.acceptance.deployments import Address, ClusterDeployment, DeploymentError
 
 pytestmark = pytest.mark.may_block
 
@@ -50,14 +50,14 @@ def program(path: Path, answers: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
+def cluster(tmp_path: Path) -> ClusterDeployment:
     pods = {"items": [pod("a"), pod("b", ready="False"), pod("c", ending=True), pod("d")]}
     kubectl = {
         "get pods": json.dumps(pods),
         "delete pod": "deleted",
         "get broker": "http://broker-ingress.knative-eventing.svc.cluster.local/default/default",
     }
-    return Cluster(
+    return ClusterDeployment(
         "default",
         kubectl=[program(tmp_path / "kubectl", kubectl)],
         kn=[program(tmp_path / "kn", {"describe": json.dumps(SERVICE), "update": ""})],
@@ -90,11 +90,11 @@ def test_the_broker_is_reached_at_the_given_address(cluster):
 
 def test_kubectl_errors_are_passed_on(tmp_path):
     """The error contains kubectl's own message, or says that kubectl does not run."""
-    refusing = Cluster("default", kubectl=[program(tmp_path / "kubectl", {})], kn=["false"], broker=None)
-    with pytest.raises(PlatformError, match="no such thing"):
+    refusing = ClusterDeployment("default", kubectl=[program(tmp_path / "kubectl", {})], kn=["false"], broker=None)
+    with pytest.raises(DeploymentError, match="no such thing"):
         refusing.broker()
-    with pytest.raises(PlatformError, match="does not run"):
-        Cluster("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
+    with pytest.raises(DeploymentError, match="cannot run /nowhere/kubectl"):
+        ClusterDeployment("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
 
 
 class FakePlatform:
@@ -102,14 +102,14 @@ class FakePlatform:
 
     def __init__(self, tmp_path: Path, url: str) -> None:
         described = program(tmp_path / "fake-kn", {"describe": json.dumps(SERVICE), "update": ""})
-        self.kn = Cluster("default", kubectl=["false"], kn=[described], broker=None).kn
+        self.kn = ClusterDeployment("default", kubectl=["false"], kn=[described], broker=None).kn
         self.url = url
         self.ended: list[str] = []
 
     def instances(self, service: str) -> list[str]:
         return [f"{service}-1"]
 
-    def end(self, instance: str) -> None:
+    def terminate(self, instance: str) -> None:
         self.ended.append(instance)
 
     def broker(self) -> Address:
@@ -144,7 +144,7 @@ def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
         "recommendations": [{"item_id": f"item_{n}", "score": 1} for n in range(5)],
     }
     url = f"http://127.0.0.1:{server.server_port}/"
-    pace = Pace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
+    pace = LoadPace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
     checks = Acceptance(
         FakePlatform(tmp_path, url), Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None
     )
@@ -165,7 +165,7 @@ def test_an_interaction_without_effect_is_found(acceptance):
     """The check fails when the item of an interaction is still recommended."""
     finding = acceptance.interaction()
     assert not finding.holds
-    assert "item_0 is still there" in finding.seen
+    assert "item_0 is still recommended" in finding.seen
 
 
 def test_a_reply_that_is_not_an_event_is_found(acceptance):
@@ -177,13 +177,13 @@ def test_a_missing_scale_out_is_found(acceptance):
     """The check of scaling fails when the number of instances does not change."""
     finding = acceptance.scale()
     assert not finding.holds
-    assert finding.seen.startswith("1 after")
+    assert finding.seen.startswith("instances: 1 after")
     assert " 0 of " in finding.seen
 
 
 def test_a_missing_replacement_is_found(acceptance):
     """The check of a kill fails when no new instance appears."""
-    with pytest.raises(TimeoutError, match="extract-features-1 of extract-features has not been replaced"):
+    with pytest.raises(TimeoutError, match="extract-features-1 of extract-features was not replaced"):
         acceptance.end()
 
 
@@ -192,7 +192,7 @@ def test_degraded_answers_under_load_are_failures(acceptance):
     Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
     finding = acceptance.update()
     assert not finding.holds
-    assert "the first: 200" in finding.seen
+    assert "first failure: 200" in finding.seen
 
 
 def test_a_missing_platform_is_an_error(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""Whether a deployment does what it should, found out by doing it."""
+"""Acceptance test of a deployment: use it, load it and disturb it, and check the result."""

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tools.acceptance.checks import Acceptance, Finding, Pace
-from tools.acceptance.platforms import Address, Cluster, Local, Platform, PlatformError
+from tools.acceptance.checks import Acceptance, CheckResult, LoadPace
+from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, DeploymentError, LocalDeployment
 from tools.kn import KnError
 
 CHECKS = ("ready", "answer", "interaction", "reply", "scale", "update", "end")
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
             _door(options, platform),
             token=options.token_file.read_text().split()[0] if options.token_file else None,
             trust=ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None,
-            pace=Pace(callers=options.callers, load_s=options.seconds),
+            pace=LoadPace(callers=options.callers, load_s=options.seconds),
             users=options.users,
             tell=tell,
         )
@@ -55,28 +55,28 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if all(finding.holds for finding in findings) else 1
 
 
-def _found(name: str, acceptance: Acceptance) -> Finding:
-    """Return what check *name* finds; where the pipeline cannot even be asked, that."""
+def _found(name: str, acceptance: Acceptance) -> CheckResult:
+    """Run check *name*; an error of the deployment is a failed check."""
     try:
         return acceptance.checks[name]()
-    except (PlatformError, KnError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
-        return Finding(name, holds=False, seen=f"{type(error).__name__}: {error}")
+    except (DeploymentError, KnError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
+        return CheckResult(name, holds=False, seen=f"{type(error).__name__}: {error}")
 
 
-def _platform(options: argparse.Namespace) -> Platform:
+def _platform(options: argparse.Namespace) -> Deployment:
     if not options.namespace:
-        return Local(options.state_dir)
+        return LocalDeployment(options.state_dir)
     kubectl, kn = shlex.split(options.kubectl), shlex.split(options.kn)
-    return Cluster(options.namespace, kubectl=kubectl, kn=kn, broker=options.broker)
+    return ClusterDeployment(options.namespace, kubectl=kubectl, kn=kn, broker=options.broker)
 
 
-def _door(options: argparse.Namespace, platform: Platform) -> Address:
-    """Return where recommend is asked: at its own URL, or at the gateway by that name."""
+def _door(options: argparse.Namespace, platform: Deployment) -> Address:
+    """Return the address of recommend: its own URL, or the gateway with recommend's host name."""
     parts = urlsplit(platform.kn.service("recommend")["status"]["url"])
     host = options.host or parts.netloc
     if options.gateway:
         return Address(options.gateway, host)
-    # A name below localhost is this machine (RFC 6761), whatever the resolver says.
+    # Names below localhost are this machine (RFC 6761); not every resolver knows that.
     local = (parts.hostname or "").endswith("localhost")
     return Address(f"{parts.scheme}://127.0.0.1:{parts.port or 80}" if local else parts.geturl(), host)
 

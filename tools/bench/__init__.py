@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured in one run, in alternating rounds, medians quoted."""
+"""Benchmarks. Each compares systems in alternating rounds of one run and reports medians and ratios."""

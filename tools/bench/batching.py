@@ -1,10 +1,11 @@
 """
-What batching is worth: rank_items' batcher and model in one process, called by closed loops of more and more callers.
+Benchmark of batching: rank_items' batcher and model in one process, under closed loops of 1 to 256 callers.
 
-    batched     as shipped, at most 32 requests a batch, at most 64 waiting
-    unbatched   the same with batches of one
+    batched     as shipped: at most 32 requests per batch, at most 64 waiting
+    unbatched   the same with batches of one request
 
-A caller that is shed comes back after some 0.1 s, sooner than Retry-After asks. The lone caller is held against the bare model.
+A shed caller retries after about 0.1 s, which is sooner than Retry-After asks. The latency of a lone caller is compared
+with a direct call of the model.
 """
 
 import asyncio
@@ -28,17 +29,17 @@ from offline.training import ModelSettings, make_arrays
 from recsys.features import NOBODY
 from recsys.ranking.artefact import Artefact, Item, Manifest
 from recsys.ranking.model import Query, Ranking, RankingModel
-from tools.bench.report import Report, Row, Target
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 _QUEUE = 64
-_AWAY_S = 0.1
+_RETRY_S = 0.1
 _HISTORY = 30
 _DIMS = 64
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Latencies of what was answered, in seconds, and how often a caller was shed, in *seconds*."""
+class BatchingOutcome:
+    """Latencies of the answered calls, in seconds, and the number of shed calls in a run of *seconds*."""
 
     latencies: list[float]
     shed: int
@@ -46,11 +47,11 @@ class Outcome:
 
     @property
     def rps(self) -> float:
-        """Answers per second."""
+        """Answered calls per second."""
         return len(self.latencies) / self.seconds
 
 
-def measure(*, quick: bool) -> Report:
+def measure(*, quick: bool) -> BenchReport:
     """Measure a catalogue of 100,000 items at 1 to 256 callers."""
     items = 2000 if quick else 100_000
     levels = (1, 32, 256) if quick else (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -60,11 +61,11 @@ def measure(*, quick: bool) -> Report:
         queries = make_queries(model.item_ids, 512)
         rows, lone_ms = uvloop.run(_measure(model, queries, executor, levels=levels, rounds=rounds, seconds=seconds))
         full_ms = _time_full_batches(model, queries, rounds=3 if quick else 31)
-    return Report("batching", rows, _targets(rows, lone_ms=lone_ms, full_ms=full_ms))
+    return BenchReport("batching", rows, _targets(rows, lone_ms=lone_ms, full_ms=full_ms))
 
 
 def make_artefact(*, items: int, dims: int) -> Artefact:
-    """Return a model of random vectors in memory: as large as wanted, and good for nothing but being timed."""
+    """Return an in-memory model of random vectors, for timing only."""
     rng = np.random.default_rng(0)
     factors = (rng.standard_normal((items, dims)) * 0.1).astype(np.float32)
     gram = np.einsum("id,id->d", factors, factors).astype(np.float32)
@@ -77,7 +78,7 @@ def make_artefact(*, items: int, dims: int) -> Artefact:
 
 
 def make_queries(item_ids: Sequence[str], count: int) -> list[Query]:
-    """Return queries of random histories."""
+    """Return queries with random histories."""
     rng = np.random.default_rng(1)
     histories = rng.integers(0, len(item_ids), (count, _HISTORY))
     return [Query(NOBODY, [item_ids[row] for row in history], top_k=10) for history in histories]
@@ -93,7 +94,7 @@ async def _measure(
     seconds: float,
 ) -> tuple[list[Row], float]:
     limits = {"batched": BatchLimits(max_queue_size=_QUEUE), "unbatched": BatchLimits(1, max_queue_size=_QUEUE)}
-    outcomes: dict[tuple[str, int], list[Outcome]] = {}
+    outcomes: dict[tuple[str, int], list[BatchingOutcome]] = {}
     for _ in range(rounds):
         for callers in levels:
             for system, limit in limits.items():
@@ -106,7 +107,7 @@ async def _measure(
 
 async def _drive(
     batcher: Batcher[Query, Ranking], queries: Sequence[Query], *, callers: int, seconds: float
-) -> Outcome:
+) -> BatchingOutcome:
     latencies: list[float] = []
     shed = 0
     draw = random.Random(callers)
@@ -120,21 +121,21 @@ async def _drive(
                 await batcher.submit(queries[number % len(queries)], deadline=end + 60)
             except OverloadedError:
                 shed += 1
-                # Not all for the same time: they would come back together, to a queue that ran empty meanwhile.
-                await asyncio.sleep(_AWAY_S * draw.uniform(0.5, 1.5))
+                # With equal waits, all shed callers would return at the same time and find an empty queue.
+                await asyncio.sleep(_RETRY_S * draw.uniform(0.5, 1.5))
             else:
-                # What comes after the end is not counted, nor is the time until those who are away have come back.
+                # Answers after the end do not count, because some callers still wait to retry then.
                 if (now := time.monotonic()) < end:
                     latencies.append(now - began)
 
     await asyncio.gather(*(call(number) for number in range(callers)))
-    return Outcome(latencies, shed, seconds)
+    return BatchingOutcome(latencies, shed, seconds)
 
 
 async def _time_lone_caller(
     model: RankingModel, queries: Sequence[Query], executor: ThreadPoolExecutor, *, rounds: int
 ) -> float:
-    """Return the median milliseconds a lone caller pays over calling the model, in turns."""
+    """Return the median milliseconds that the batcher adds to a lone call of the model."""
     batcher = Batcher(model.rank, limits=BatchLimits(), executor=executor)
     bare, batched = [], []
     for number in range(rounds):
@@ -157,7 +158,7 @@ def _time_full_batches(model: RankingModel, queries: Sequence[Query], *, rounds:
     return statistics.median(times) * 1e3
 
 
-def _summarise(system: str, callers: int, outcomes: list[Outcome]) -> Row:
+def _summarise(system: str, callers: int, outcomes: list[BatchingOutcome]) -> Row:
     latencies = sorted(latency for outcome in outcomes for latency in outcome.latencies)
     return {
         "system": system,
@@ -169,15 +170,15 @@ def _summarise(system: str, callers: int, outcomes: list[Outcome]) -> Row:
     }
 
 
-def _targets(rows: Sequence[Row], *, lone_ms: float, full_ms: float) -> list[Target]:
+def _targets(rows: Sequence[Row], *, lone_ms: float, full_ms: float) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
     batched = [row for row in rows if row["system"] == "batched"]
-    fall = min(row["rps"] / max(other["rps"] for other in batched[: place + 1]) for place, row in enumerate(batched))
-    # A request accepted last waits for the batch that runs and for a full queue of full batches.
+    drop = min(row["rps"] / max(other["rps"] for other in batched[: place + 1]) for place, row in enumerate(batched))
+    # The last accepted request waits for the running batch and for a full queue.
     worst_ms = (_QUEUE // 32 + 1) * full_ms
     return [
-        Target("batched / unbatched, rps at 32 callers", found["batched", 32]["rps"] / found["unbatched", 32]["rps"], ">=", 3),
-        Target("lone caller over the bare model, ms", lone_ms, "<=", 0.3),
-        Target("least rps / best with fewer callers", fall, ">=", 0.85),
-        Target("p99 at 256 callers / three full batches", found["batched", 256]["p99_ms"] / worst_ms, "<=", 2),
+        BenchTarget("batched / unbatched, rps at 32 callers", found["batched", 32]["rps"] / found["unbatched", 32]["rps"], ">=", 3),
+        BenchTarget("time added to a lone call of the model, ms", lone_ms, "<=", 0.3),
+        BenchTarget("lowest rps / best rps with fewer callers", drop, ">=", 0.85),
+        BenchTarget("p99 at 256 callers / three full batches", found["batched", 256]["p99_ms"] / worst_ms, "<=", 2),
     ]  # fmt: skip

@@ -1,8 +1,8 @@
 """
-A closed loop of callers: each sends its next request when the last is answered, after a pause where told so.
+A closed loop of callers: each caller sends its next request after the last answer and an optional pause.
 
-Written on a bare asyncio protocol, because on a small machine the generator runs beside what it measures: it costs
-some 30 us of CPU a request, an ordinary client ten times that. Every answer is checked.
+The generator uses a plain asyncio protocol, because it often shares a small machine with the measured server. It costs
+about 30 us of CPU per request; a usual HTTP client costs ten times as much. Every answer is checked.
 """
 
 import argparse
@@ -27,11 +27,11 @@ Check = Callable[[int, bytes], bool]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoopOutcome:
     """
-    What a run showed: callers, requests per second, latency quantiles in milliseconds, errors.
+    The result of a run: callers, requests per second, latency quantiles in milliseconds, errors.
 
-    `first_error` is the first answer that was wrong: its status and how its body begins.
+    `first_error` describes the first wrong answer: its status and the beginning of its body.
     """
 
     callers: int
@@ -45,15 +45,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What callers send, and what answer is right (given its status and body)."""
+    """Creates requests, and decides by status and body whether an answer is correct."""
 
     request: MakeRequest
-    is_right: Check
+    is_correct: Check
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where callers connect to, with TLS where there is a context for it."""
+class ServerAddress:
+    """The address that callers connect to; with TLS if *trust* is set."""
 
     host: str = "127.0.0.1"
     port: int = 80
@@ -90,9 +90,9 @@ class _Caller(asyncio.Protocol):
     def on_message_complete(self) -> None:
         took_s = time.perf_counter() - self._began
         status, body = self._parser.get_status_code(), self._body
-        self._note(took_s, "" if self._work.is_right(status, body) else f"{status} {body[:300]!r}")
+        self._note(took_s, "" if self._work.is_correct(status, body) else f"{status} {body[:300]!r}")
         if self._pause_s:
-            # Never all alike: callers that pause in step would arrive in step, and measure each other.
+            # Random pauses: with equal ones, all callers would send at the same time and queue behind each other.
             asyncio.get_running_loop().call_later(self._pause_s * random.uniform(0.5, 1.5), self._send)
         else:
             self._send()
@@ -105,7 +105,7 @@ class _Caller(asyncio.Protocol):
 
 
 class _ReadingCaller(_Caller):
-    """Hands on every receipt. A class of its own, because a look at each header costs time."""
+    """Passes on the receipt of every answer. A separate class, because handling headers costs time."""
 
     def __init__(
         self, work: Work, note: Callable[[float, str], None], *, pause_s: float, read: Callable[[bytes], None]
@@ -119,7 +119,7 @@ class _ReadingCaller(_Caller):
 
 
 async def run_callers(
-    door: int | Door,
+    address: int | ServerAddress,
     *,
     callers: int,
     seconds: float,
@@ -128,57 +128,68 @@ async def run_callers(
     pause_s: float = 0.0,
     receipts: list[bytes] | None = None,
     warm_up_share: float = _WARM_UP_SHARE,
-) -> Outcome:
+) -> LoopOutcome:
     """
-    Drive the server at *door*, or on that port of the loopback, for *seconds*; a share of them at first is not counted.
+    Drive the server at *address* for *seconds*. An integer is a port of the loopback interface.
 
-    Without other *work* callers ask recommend for random ones of *users*. The Server-Timing of every answer that counts
-    goes to *receipts*.
+    The first part of the run, *warm_up_share*, is not counted. Without *work*, callers request recommendations for
+    random users out of *users*. The Server-Timing header of every counted answer is appended to *receipts*.
     """
-    work = work or ask_recommend(users)
-    at = Door(port=door) if isinstance(door, int) else door
-    latencies = array("d")
-    wrong: list[str] = []
-    counting = False
+    work = work or request_recommendations(users)
+    at = ServerAddress(port=address) if isinstance(address, int) else address
+    tally = _Tally(receipts)
 
-    def note(seconds: float, what_was_wrong: str) -> None:
-        if counting:
-            latencies.append(seconds)
-            if what_was_wrong:
-                wrong.append(what_was_wrong)
-
-    def read(receipt: bytes) -> None:
-        if counting and receipts is not None:
-            receipts.append(receipt)
-
-    def caller() -> _Caller:
+    def make_caller() -> _Caller:
         if receipts is None:
-            return _Caller(work, note, pause_s=pause_s)
-        return _ReadingCaller(work, note, pause_s=pause_s, read=read)
+            return _Caller(work, tally.note, pause_s=pause_s)
+        return _ReadingCaller(work, tally.note, pause_s=pause_s, read=tally.read)
 
     loop = asyncio.get_running_loop()
-    clients = [(await loop.create_connection(caller, at.host, at.port, ssl=at.trust))[1] for _ in range(callers)]
+    clients = [(await loop.create_connection(make_caller, at.host, at.port, ssl=at.trust))[1] for _ in range(callers)]
     await asyncio.sleep(seconds * warm_up_share)
-    counting, began = True, time.perf_counter()
+    tally.counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - warm_up_share))
-    counting, elapsed = False, time.perf_counter() - began
+    tally.counting, elapsed_s = False, time.perf_counter() - began
     for client in clients:
         client.stopping = True
     await asyncio.gather(*(client.stopped for client in clients))
-    ordered = sorted(latencies)
-    return Outcome(
-        callers,
-        rps=len(ordered) / elapsed,
-        p50_ms=ordered[len(ordered) // 2] * 1000,
-        p99_ms=ordered[int(len(ordered) * 0.99)] * 1000,
-        requests=len(ordered),
-        errors=len(wrong),
-        first_error=wrong[0] if wrong else "",
-    )
+    return tally.outcome(callers, elapsed_s)
+
+
+class _Tally:
+    """Counts latencies and errors while `counting` is set."""
+
+    def __init__(self, receipts: list[bytes] | None) -> None:
+        self.counting = False
+        self._receipts = receipts
+        self._latencies = array("d")
+        self._errors: list[str] = []
+
+    def note(self, seconds: float, error: str) -> None:
+        if self.counting:
+            self._latencies.append(seconds)
+            if error:
+                self._errors.append(error)
+
+    def read(self, receipt: bytes) -> None:
+        if self.counting and self._receipts is not None:
+            self._receipts.append(receipt)
+
+    def outcome(self, callers: int, elapsed_s: float) -> LoopOutcome:
+        ordered = sorted(self._latencies)
+        return LoopOutcome(
+            callers,
+            rps=len(ordered) / elapsed_s,
+            p50_ms=ordered[len(ordered) // 2] * 1000,
+            p99_ms=ordered[int(len(ordered) * 0.99)] * 1000,
+            requests=len(ordered),
+            errors=len(self._errors),
+            first_error=self._errors[0] if self._errors else "",
+        )
 
 
 def post(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
-    """Return a POST of JSON as it goes over the wire."""
+    """Return the bytes of a POST request with a JSON body."""
     lines = [
         b"POST / HTTP/1.1",
         b"host: " + host,
@@ -189,8 +200,10 @@ def post(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def ask_recommend(users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()) -> Work:
-    """Ask for the recommendations of random users; an answer is right when it has some, and is not degraded."""
+def request_recommendations(
+    users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()
+) -> Work:
+    """Request recommendations for random users. An answer is correct if it has items and is not degraded."""
     draw = random.Random(seed)
     return Work(
         lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users), *headers, host=host),
@@ -198,8 +211,8 @@ def ask_recommend(users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", head
     )
 
 
-def ask_features(users: int, *, seed: int = 0) -> Work:
-    """Ask for the features of random users; an answer is right when it knows the user."""
+def request_features(users: int, *, seed: int = 0) -> Work:
+    """Request features of random users. An answer is correct if the user is known."""
     draw = random.Random(seed)
     return Work(
         lambda: post(b'{"user_id":"user_%d"}' % draw.randint(1, users)),
@@ -208,7 +221,7 @@ def ask_features(users: int, *, seed: int = 0) -> Work:
 
 
 def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
-    """Send an interaction event of its own each time; right is an empty 202."""
+    """Send interaction events, each with its own id. The correct answer is an empty 202."""
     draw = random.Random(seed)
     count = 0
 
@@ -229,14 +242,14 @@ def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
 
 
 WORK: dict[str, Callable[[int], Work]] = {
-    "recommend": ask_recommend,
-    "features": ask_features,
+    "recommend": request_recommendations,
+    "features": request_features,
     "interactions": lambda users: send_interactions(users, 1000),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run once and print the outcome as JSON: a process of its own, so that nothing else shares its time."""
+    """Run once and print the outcome as JSON. As a separate process, the loop does not compete with other work."""
     parser = argparse.ArgumentParser(prog="tools.bench.closed_loop", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--callers", type=int, default=1)

@@ -1,11 +1,11 @@
 """
-Calls that are due together sent as one request, behind Envoy: on the local platform, one instance of each function.
+Benchmark of coalescing: the pipeline on the local platform behind Envoy, with one instance of each function.
 
-    together   calls of both hops, at most 16 of each in flight
-    features   as shipped: calls of extract_features only
-    apart      every call alone
+    together   coalesces the calls of both hops, with at most 16 requests of each in flight
+    features   as shipped: coalesces the calls of extract_features only
+    apart      sends every call as its own request
 
-WatchStarter take turns. CPU is that of the whole platform: Envoy, the functions, the supervisor.
+Rounds alternate between the three. CPU covers the whole platform: Envoy, the functions, the supervisor.
 """
 
 import subprocess
@@ -17,17 +17,17 @@ from pathlib import Path
 import psutil
 
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Outcome, Server, drive, free_port, in_turns, summarise
-from tools.bench.report import Report, Row, Target
+from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, summarise
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 _ROOT = Path(__file__).parents[2]
 _SYSTEMS = {"together": ("16", "16"), "features": ("16", "0"), "apart": ("0", "0")}
 
 
-def measure(*, quick: bool) -> Report:
-    """Measure all three at 1 and 32 callers."""
+def measure(*, quick: bool) -> BenchReport:
+    """Measure the three configurations at 1 and 32 callers."""
     rounds, seconds = (1, 0.4) if quick else (9, 2.0)
-    samples: dict[tuple[str, int], list[Outcome]] = {}
+    samples: dict[tuple[str, int], list[LoopFigures]] = {}
     with ExitStack() as stack:
         servers = [stack.enter_context(_platform(name, *limits)) for name, limits in _SYSTEMS.items()]
         for number in range(rounds):
@@ -36,11 +36,11 @@ def measure(*, quick: bool) -> Report:
                     outcome = drive(server, callers=callers, seconds=seconds)
                     samples.setdefault((server.name, callers), []).append(outcome)
     rows = [summarise(system, callers, taken) for (system, callers), taken in samples.items()]
-    return Report("coalescing", rows, _targets(rows))
+    return BenchReport("coalescing", rows, _targets(rows))
 
 
 @contextmanager
-def _platform(name: str, features: str, ranking: str) -> Iterator[Server]:
+def _platform(name: str, features: str, ranking: str) -> Iterator[MeasuredServer]:
     """Run the pipeline on localkn, with one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
         train_demo(Path(folder))
@@ -52,7 +52,7 @@ def _platform(name: str, features: str, ranking: str) -> Iterator[Server]:
             limits = [f"FEATURES_COALESCE_IN_FLIGHT={features}", f"RANKING_COALESCE_IN_FLIGHT={ranking}"]
             env = [word for limit in limits for word in ("--env", limit)]
             _run("kn", "service", "update", "recommend", "--scale", "1..1", *env, "--state-dir", folder)
-            yield Server(name, port, tuple(_processes(folder)))
+            yield MeasuredServer(name, port, tuple(_processes(folder)))
         finally:
             _run("down", "--state-dir", folder)
 
@@ -62,7 +62,7 @@ def _run(*words: str) -> None:
 
 
 def _processes(folder: str) -> Iterator[psutil.Process]:
-    """Yield the supervisor on *folder* and what it started, without the instances about to be retired."""
+    """Yield the supervisor of *folder* and its child processes, except instances of the replaced first revisions."""
     for process in psutil.process_iter(["cmdline"]):
         if any(word.startswith(folder) for word in process.info["cmdline"] or ()):
             yield process
@@ -72,12 +72,12 @@ def _processes(folder: str) -> Iterator[psutil.Process]:
             return
 
 
-def _targets(rows: list[Row]) -> list[Target]:
+def _targets(rows: list[Row]) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
     many = found["together", 32]["rps"] / found["apart", 32]["rps"]
     lone = found["together", 1]["p50_ms"] / found["apart", 1]["p50_ms"]
     return [
-        Target("together / apart, rps at 32 callers", many, ">=", 1.5),
-        Target("together / apart, p50 at 1 caller", lone, "<=", 1.05),
-        Target("errors", sum(row["errors"] for row in rows), "<=", 0),
+        BenchTarget("together / apart, rps at 32 callers", many, ">=", 1.5),
+        BenchTarget("together / apart, p50 at 1 caller", lone, "<=", 1.05),
+        BenchTarget("errors", sum(row["errors"] for row in rows), "<=", 0),
     ]

@@ -1,9 +1,9 @@
 """
-From a command to the first answer: what a new instance costs.
+Benchmark of a cold start: from the command to the first answer of a new instance.
 
-    ready    until /readyz answers 200: interpreter, imports, store opened, model loaded, verified and warm
-    first    the first request after that
-    import   of that, interpreter and imports alone
+    ready    time until /readyz answers 200: start Python, import, open the store, load, verify and warm up the model
+    import   the part of `ready` that Python and the imports take
+    first    time of the first request after that
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import psutil
 
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import free_port, started
-from tools.bench.report import Report, Row
+from tools.bench.report import BenchReport, Row
 
 _TIMEOUT_S = 60.0
 _REQUESTS = {
@@ -41,8 +41,8 @@ _REQUESTS = {
 }
 
 
-def measure(*, quick: bool) -> Report:
-    """Start every function several times, one after the other."""
+def measure(*, quick: bool) -> BenchReport:
+    """Start every function several times, in turns."""
     rounds = 1 if quick else 7
     names = ("rank_items",) if quick else tuple(_REQUESTS)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -52,11 +52,11 @@ def measure(*, quick: bool) -> Report:
         for _ in range(rounds):
             for name in names:
                 samples[name].append(_start(name, env))
-        return Report("coldstart", [_summarise(name, taken) for name, taken in samples.items()])
+        return BenchReport("coldstart", [_summarise(name, taken) for name, taken in samples.items()])
 
 
 def _start_hops(stack: ExitStack, env: Mapping[str, str]) -> dict[str, str]:
-    """Start what recommend calls, and return where it is."""
+    """Start the functions that recommend calls; return the environment variables with their URLs."""
     urls = {}
     for name in ("extract_features", "rank_items"):
         port = free_port()
@@ -82,7 +82,7 @@ def _start(name: str, env: Mapping[str, str]) -> Row:
 
 
 def _time(command: Sequence[str], env: Mapping[str, str], *, name: str) -> tuple[float, float, int]:
-    """Return the seconds until it is ready, those of the first request, and the bytes of memory then."""
+    """Return the seconds until the instance is ready, the seconds of its first request, and its memory in bytes."""
     port = free_port()
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **env, "PORT": str(port)}, stderr=subprocess.DEVNULL)
@@ -103,7 +103,7 @@ def _await_ready(client: httpx.Client, *, until: float) -> None:
             if client.get("/readyz").status_code == 200:
                 return
         time.sleep(0.005)
-    raise RuntimeError("a server does not answer")
+    raise RuntimeError(f"{client.base_url} is not ready after {_TIMEOUT_S:g} s")
 
 
 def _summarise(name: str, samples: list[Row]) -> Row:

@@ -1,13 +1,13 @@
 """
-Interactions in, features out: one extract_features on SQLite and on Redis.
+Benchmark of one extract_features on SQLite and on Redis: event ingestion and feature requests.
 
-    ingest    16 senders post interaction events, each its next when the last is accepted
-    bare      16 loops call the same store directly: no HTTP, no events, no grouping of several into a transaction
-    read      10 callers ask for features, each its next when the last is answered
-    hello     the same 10 callers at a uvicorn that reads nothing and always answers the same: what the machine can do
-    paced     callers of features with 10 ms between an answer and the next question: latency without a queue
+    ingest    16 senders post interaction events in a closed loop
+    bare      16 loops call the same store directly: no HTTP, no events, one interaction per transaction
+    read      10 callers request features in a closed loop
+    hello     the same 10 callers at a uvicorn app with a constant answer: the upper bound on this machine
+    paced     10 callers request features, each 10 ms after its last answer: latency without queueing
 
-Each round takes turns. Redis keeps an append-only file, synced every second; SQLite a write-ahead log.
+Rounds alternate between the stores. Redis writes an append-only file, synced every second; SQLite a write-ahead log.
 """
 
 import asyncio
@@ -24,18 +24,17 @@ import uvloop
 from recsys.stores.opening import open_store
 from recsys.stores.port import Interaction
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Server, drive, free_port, started
-from tools.bench.redis_server import PROGRAM, redis_running
-from tools.bench.report import Report, Row, Target
-from tools.store import copy_store
+from tools.bench.processes import MeasuredServer, drive, free_port, started
+from tools.bench.redis_server import PROGRAM, copy_into_redis, redis_running
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 _SENDERS, _READERS = 16, 10
 _PAUSE_MS = 10.0
-_WANTED = {"sqlite": 1500, "redis": 2000}
+_REQUIRED_EPS = {"sqlite": 1500, "redis": 2000}
 
 
-def measure(*, quick: bool) -> Report:
-    """Measure SQLite, and Redis where redis-server is installed."""
+def measure(*, quick: bool) -> BenchReport:
+    """Measure SQLite, and Redis if redis-server is installed."""
     rounds, seconds = (1, 0.4) if quick else (5, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         urls = _fill(Path(folder), stack)
@@ -46,41 +45,34 @@ def measure(*, quick: bool) -> Report:
             for name, url in urls.items():
                 samples[name].append(_sample(servers[name], hello, url, seconds=seconds))
     rows = [_summarise(name, taken) for name, taken in samples.items()]
-    return Report("events", rows, [target for row in rows for target in _targets(row)])
+    return BenchReport("events", rows, [target for row in rows for target in _targets(row)])
 
 
 def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
-    """Return the stores' URLs, all filled with the demo data."""
+    """Fill each store with the demo data; return the stores' URLs by name."""
     urls = {"sqlite": train_demo(folder)["FEATURE_STORE_URL"]}
     if PROGRAM is not None:
         server = stack.enter_context(redis_running(folder, "--appendfsync", "everysec"))
         urls["redis"] = server.url
-        asyncio.run(_copy(urls["sqlite"], urls["redis"]))
+        asyncio.run(copy_into_redis(urls["sqlite"], server.url))
     return urls
 
 
-async def _copy(source_url: str, target_url: str) -> None:
-    source, target = open_store(source_url), open_store(target_url, create=True)
-    await copy_store(source, target)
-    await source.aclose()
-    await target.aclose()
-
-
-def _start(stack: ExitStack, url: str) -> Server:
+def _start(stack: ExitStack, url: str) -> MeasuredServer:
     port = free_port()
     env = {"AUTH": "off", "FEATURE_STORE_URL": url, "PORT": str(port), "METRICS_PORT": "0"}
     command = ["chassis.server", "--source", "functions/extract_features/main.py"]
-    return Server("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
+    return MeasuredServer("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
 
 
-def _start_hello(stack: ExitStack) -> Server:
+def _start_hello(stack: ExitStack) -> MeasuredServer:
     port = free_port()
-    command = ["uvicorn", "tools.bench.compared.bare:app", "--port", str(port), "--lifespan", "off"]
+    command = ["uvicorn", "tools.bench.baselines.bare:app", "--port", str(port), "--lifespan", "off"]
     command += ["--no-access-log", "--no-server-header", "--no-date-header", "--no-proxy-headers"]
-    return Server("hello", port, (stack.enter_context(started(command, {}, port=port)),))
+    return MeasuredServer("hello", port, (stack.enter_context(started(command, {}, port=port)),))
 
 
-def _sample(server: Server, hello: Server, url: str, *, seconds: float) -> Row:
+def _sample(server: MeasuredServer, hello: MeasuredServer, url: str, *, seconds: float) -> Row:
     ingest = drive(server, callers=_SENDERS, seconds=seconds, work="interactions")
     bare = uvloop.run(_apply_bare(url, seconds=seconds))
     read = drive(server, callers=_READERS, seconds=seconds, work="features")
@@ -99,7 +91,7 @@ def _sample(server: Server, hello: Server, url: str, *, seconds: float) -> Row:
 
 
 async def _apply_bare(url: str, *, seconds: float) -> float:
-    """Return the events a second that the store takes one by one, called by 16 loops in this process."""
+    """Return the events per second that the store takes one by one from 16 loops in this process."""
     store = open_store(url)
     numbers = itertools.count()
     end = time.monotonic() + seconds
@@ -129,13 +121,13 @@ def _summarise(store: str, samples: list[Row]) -> Row:
     return {"store": store, **median, "errors": sum(sample["errors"] for sample in samples)}
 
 
-def _targets(row: Row) -> list[Target]:
+def _targets(row: Row) -> list[BenchTarget]:
     name = row["store"]
     return [
-        Target(f"{name}: events a second from {_SENDERS} senders", row["ingest_eps"], ">=", _WANTED[name]),
-        Target(f"{name}: events a second / bare store", row["ingest_eps"] / row["bare_eps"], ">=", 0),
-        Target(f"{name}: features p50 of {_READERS} paced callers, ms", row["paced_p50_ms"], "<=", 1),
-        Target(f"{name}: features p50 of {_READERS} callers, ms", row["read_p50_ms"], "<=", 1),
-        Target(f"{name}: features p50 / hello's", row["read_p50_ms"] / row["hello_p50_ms"], ">=", 0),
-        Target(f"{name}: errors", row["errors"], "<=", 0),
+        BenchTarget(f"{name}: events per second, {_SENDERS} senders", row["ingest_eps"], ">=", _REQUIRED_EPS[name]),
+        BenchTarget(f"{name}: events per second / bare store", row["ingest_eps"] / row["bare_eps"], ">=", 0),
+        BenchTarget(f"{name}: features p50 of {_READERS} paced callers, ms", row["paced_p50_ms"], "<=", 1),
+        BenchTarget(f"{name}: features p50 of {_READERS} callers, ms", row["read_p50_ms"], "<=", 1),
+        BenchTarget(f"{name}: features p50 / hello p50", row["read_p50_ms"] / row["hello_p50_ms"], ">=", 0),
+        BenchTarget(f"{name}: errors", row["errors"], "<=", 0),
     ]

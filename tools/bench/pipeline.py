@@ -1,12 +1,12 @@
 """
-The whole pipeline in a closed loop, beside the same work served the usual way.
+Benchmark of the whole pipeline in a closed loop, compared with FastAPI services that do the same work.
 
-    direct        our three functions, wired directly
+    direct        our three functions, connected without a platform
     fused         the same three handlers in one process
     monolith      one FastAPI process, no hops
     composition   three FastAPI services with httpx's default client between them
 
-All run at the same time on the same data; rounds alternate between them; medians over rounds.
+All systems run on the same data. Rounds alternate between them, and the report has the medians.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from chassis.receipt import Receipt
 from chassis.wire.transport import HttptoolsTransport
 from offline import train
 from offline.state import StateDirectory
-from tools.bench.processes import Outcome, Server, drive, free_port, in_turns, started, summarise
-from tools.bench.report import Report, Row, Target
+from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, started, summarise
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 _HOP_CALLERS = 10
 
 
-def measure(*, quick: bool) -> Report:
-    """Measure all four at 1, 10, 32 and 64 callers, and the CPU of one hop call."""
+def measure(*, quick: bool) -> BenchReport:
+    """Measure the four systems at 1, 10, 32 and 64 callers, and the CPU time of one hop call."""
     levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 8, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
@@ -43,22 +43,22 @@ def measure(*, quick: bool) -> Report:
         servers = [
             _start_direct(stack, env, hop),
             _start(stack, env, "fused"),
-            _start_compared(stack, env, "monolith", "monolith:app"),
+            _start_baseline(stack, env, "monolith", "monolith:app"),
             _start_composition(stack, env),
         ]
         rows = [row for callers in levels for row in _compare(servers, callers=callers, rounds=rounds, seconds=seconds)]
         hop_us = uvloop.run(_measure_hop(hop.port, calls=200 if quick else 5000))
-    return Report("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
+    return BenchReport("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
 
 
 def train_demo(folder: Path) -> dict[str, str]:
-    """Train on the demo data in *folder*; return the environment that serves it."""
+    """Train on the demo data in *folder*; return the environment variables for serving the result."""
     with contextlib.redirect_stdout(io.StringIO()):
         train.main(["--state-dir", str(folder)])
     state = StateDirectory(folder)
     current = state.current()
     if current is None:
-        raise RuntimeError("training on the demo data failed")
+        raise RuntimeError(f"training on the demo data left no model in {folder}")
     return {
         "AUTH": "off",
         "FEATURE_STORE_URL": state.store_url(current),
@@ -67,40 +67,42 @@ def train_demo(folder: Path) -> dict[str, str]:
     }
 
 
-def _start(stack: ExitStack, env: Mapping[str, str], name: str) -> Server:
+def _start(stack: ExitStack, env: Mapping[str, str], name: str) -> MeasuredServer:
     port = free_port()
     source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
     command = ["chassis.server", "--source", source]
     process = stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
-    return Server(name, port, (process,))
+    return MeasuredServer(name, port, (process,))
 
 
-def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: Server) -> Server:
+def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: MeasuredServer) -> MeasuredServer:
     rank_items = _start(stack, env, "rank_items")
     urls = {
         "EXTRACT_FEATURES_URL": f"http://127.0.0.1:{extract_features.port}",
         "RANK_ITEMS_URL": f"http://127.0.0.1:{rank_items.port}",
     }
     recommend = _start(stack, {**env, **urls}, "recommend")
-    return Server("direct", recommend.port, recommend.processes + extract_features.processes + rank_items.processes)
+    return MeasuredServer(
+        "direct", recommend.port, recommend.processes + extract_features.processes + rank_items.processes
+    )
 
 
-def _start_compared(stack: ExitStack, env: Mapping[str, str], name: str, app: str) -> Server:
+def _start_baseline(stack: ExitStack, env: Mapping[str, str], name: str, app: str) -> MeasuredServer:
     port = free_port()
-    command = ["uvicorn", "--log-level", "warning", "--port", str(port), f"tools.bench.compared.{app}"]
-    return Server(name, port, (stack.enter_context(started(command, env, port=port)),))
+    command = ["uvicorn", "--log-level", "warning", "--port", str(port), f"tools.bench.baselines.{app}"]
+    return MeasuredServer(name, port, (stack.enter_context(started(command, env, port=port)),))
 
 
-def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> Server:
-    hops = [_start_compared(stack, env, name, f"composition:{name}") for name in ("extract_features", "rank_items")]
+def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> MeasuredServer:
+    hops = [_start_baseline(stack, env, name, f"composition:{name}") for name in ("extract_features", "rank_items")]
     urls = [f"http://127.0.0.1:{hop.port}/" for hop in hops]
     named = {"EXTRACT_FEATURES_URL": urls[0], "RANK_ITEMS_URL": urls[1]}
-    front = _start_compared(stack, {**env, **named}, "recommend", "composition:recommend")
-    return Server("composition", front.port, front.processes + hops[0].processes + hops[1].processes)
+    front = _start_baseline(stack, {**env, **named}, "recommend", "composition:recommend")
+    return MeasuredServer("composition", front.port, front.processes + hops[0].processes + hops[1].processes)
 
 
-def _compare(servers: list[Server], *, callers: int, rounds: int, seconds: float) -> list[Row]:
-    outcomes: dict[str, list[Outcome]] = {server.name: [] for server in servers}
+def _compare(servers: list[MeasuredServer], *, callers: int, rounds: int, seconds: float) -> list[Row]:
+    outcomes: dict[str, list[LoopFigures]] = {server.name: [] for server in servers}
     for number in range(rounds):
         for server in in_turns(servers, number):
             outcomes[server.name].append(drive(server, callers=callers, seconds=seconds))
@@ -108,7 +110,7 @@ def _compare(servers: list[Server], *, callers: int, rounds: int, seconds: float
 
 
 async def _measure_hop(port: int, *, calls: int) -> float:
-    """Return the CPU microseconds of this process for one call of a hop, with ten callers at once."""
+    """Return this process's CPU microseconds per call of a hop, with ten concurrent callers."""
     transport = HttptoolsTransport()
     client = HopClient("extract_features", f"http://127.0.0.1:{port}", transport=transport)
 
@@ -125,7 +127,7 @@ async def _measure_hop(port: int, *, calls: int) -> float:
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / calls * 1e6
 
 
-def _targets(rows: list[Row], hop_us: float, *, busy: int) -> list[Target]:
+def _targets(rows: list[Row], hop_us: float, *, busy: int) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
 
     def ratio(figure: str, system: str, other: str, callers: int) -> float:
@@ -133,10 +135,12 @@ def _targets(rows: list[Row], hop_us: float, *, busy: int) -> list[Target]:
 
     ours = sum(row["errors"] for row in rows if row["system"] in {"direct", "fused"})
     return [
-        Target(f"direct / monolith, rps at {busy} callers", ratio("rps", "direct", "monolith", busy), ">=", 0.9),
-        Target(f"direct / composition, rps at {busy} callers", ratio("rps", "direct", "composition", busy), ">=", 12),
-        Target(f"fused / monolith, rps at {busy} callers", ratio("rps", "fused", "monolith", busy), ">=", 1.5),
-        Target("direct / monolith, p50 at 1 caller", ratio("p50_ms", "direct", "monolith", 1), "<=", 2.5),
-        Target("errors of direct and fused", ours, "<=", 0),
-        Target("CPU of one hop call at 10 callers, us", hop_us, "<=", 200),
+        BenchTarget(f"direct / monolith, rps at {busy} callers", ratio("rps", "direct", "monolith", busy), ">=", 0.9),
+        BenchTarget(
+            f"direct / composition, rps at {busy} callers", ratio("rps", "direct", "composition", busy), ">=", 12
+        ),
+        BenchTarget(f"fused / monolith, rps at {busy} callers", ratio("rps", "fused", "monolith", busy), ">=", 1.5),
+        BenchTarget("direct / monolith, p50 at 1 caller", ratio("p50_ms", "direct", "monolith", 1), "<=", 2.5),
+        BenchTarget("errors of direct and fused", ours, "<=", 0),
+        BenchTarget("CPU of one hop call at 10 callers, us", hop_us, "<=", 200),
     ]

@@ -1,4 +1,4 @@
-"""Servers to measure, each a process on a free port of the loopback, with the CPU time each of them spends."""
+"""Server processes on free loopback ports, their CPU time, and closed loops against them."""
 
 import json
 import os
@@ -19,37 +19,37 @@ from tools.bench.report import Row
 
 START_TIMEOUT_S = 60.0
 
-Outcome = Mapping[str, float]
+LoopFigures = Mapping[str, float]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server that answers on *port*; *processes* are what its requests cost CPU in."""
+class MeasuredServer:
+    """A server on *port*. Its CPU time is that of *processes*."""
 
     name: str
     port: int
     processes: tuple[psutil.Process, ...]
 
     def cpu_s(self) -> float:
-        """Return the CPU seconds its processes have used."""
+        """Return the CPU seconds of its processes so far."""
         return sum(_cpu_s(process) for process in self.processes)
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """Return the CPU seconds of *process*, on Linux from its own clock: what psutil reads there are ticks of 10 ms."""
+    """Return the CPU seconds of *process*. On Linux, read its CPU clock, because psutil's figures have steps of 10 ms."""
     if sys.platform != "linux":
         return sum(process.cpu_times()[:2])
-    # Source: clock_getcpuclockid(3), which Python does not offer for other processes.
+    # The clock id as clock_getcpuclockid(3) computes it; Python has no such function for other processes.
     return time.clock_gettime((~process.pid << 3) | 2)
 
 
 @contextmanager
 def started(command: Sequence[str], env: Mapping[str, str], *, port: int) -> Iterator[psutil.Process]:
-    """Run *command* until the block ends; wait until something listens on *port*."""
+    """Run *command* until the block ends; wait until the server on *port* is ready."""
     process = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **env}, stderr=subprocess.DEVNULL)
     try:
-        _wait(process, port, command)
+        _await_ready(process, port, command)
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -60,47 +60,53 @@ def started(command: Sequence[str], env: Mapping[str, str], *, port: int) -> Ite
             process.wait()
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int, command: Sequence[str]) -> None:
+def _await_ready(process: "subprocess.Popen[bytes]", port: int, command: Sequence[str]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+            raise RuntimeError(f"{' '.join(command)} exited with status {process.returncode} before it was ready")
         try:
-            # 404 and 405 are as good as 200: something is there. 503 is an instance that warms up.
+            # Baselines have no /readyz and answer 404 or 405. An instance answers 503 while it warms up.
             if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code != 503:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
-    raise RuntimeError(f"{' '.join(command)} does not answer")
+    raise RuntimeError(f"{' '.join(command)} is not ready after {START_TIMEOUT_S:g} s")
 
 
 def free_port() -> int:
-    """Return a port of the loopback nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def in_turns(compared: Sequence[T], number: int) -> list[T]:
-    """Return *compared* for round *number*, another one first in each: who comes after another load is the slower for it."""
+    """
+    Rotate *compared* by *number*, so that each round begins with another system.
+
+    A system measured right after another load is slower.
+    """
     first = number % len(compared)
     return [*compared[first:], *compared[:first]]
 
 
-def drive(server: Server, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0) -> Outcome:
-    """Run a closed loop of *callers* against *server* and return its outcome, with CPU microseconds a request."""
+def drive(
+    server: MeasuredServer, *, callers: int, seconds: float, work: str = "recommend", pause_ms: float = 0.0
+) -> LoopFigures:
+    """Run a closed loop of *callers* against *server*; return its figures, and the CPU microseconds per request."""
     command = ["tools.bench.closed_loop", "--port", str(server.port), "--callers", str(callers), "--work", work]
     command += ["--seconds", str(seconds), "--pause-ms", str(pause_ms)]
     before_s, began = server.cpu_s(), time.monotonic()
     ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
     outcome: dict[str, float] = json.loads(ended.stdout)
-    # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
+    # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
     run_s = min(seconds, time.monotonic() - began)
     outcome["cpu_us"] = (server.cpu_s() - before_s) / (outcome["rps"] * run_s) * 1e6
     return outcome
 
 
-def summarise(system: str, callers: int, outcomes: Sequence[Outcome]) -> Row:
-    """Return the medians over rounds, and all the errors."""
+def summarise(system: str, callers: int, outcomes: Sequence[LoopFigures]) -> Row:
+    """Return the medians over the rounds, and the sum of the errors."""
 
     def median(figure: str) -> float:
         return statistics.median(outcome[figure] for outcome in outcomes)

@@ -1,25 +1,27 @@
-"""A real redis-server on a free port of the loopback, for tests and benchmarks."""
+"""A real redis-server on a free loopback port, for tests and benchmarks."""
 
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
+from recsys.stores.opening import open_store
 from tools.bench.processes import free_port
+from tools.store import copy_store
 
 PROGRAM = shutil.which("redis-server")
 
 
 @dataclass
 class RedisServer:
-    """A server that can be stopped and started again on its port, with its data."""
+    """A server that can be stopped and restarted on the same port with the same data."""
 
     folder: Path
     port: int
@@ -28,18 +30,18 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """URL for clients."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """
-        Start it, and wait until it answers.
+        Start the server and wait until it answers.
 
         Raises:
-            RuntimeError: it is not installed, or does not answer.
+            RuntimeError: redis-server is not installed or does not answer.
         """
         if PROGRAM is None:
-            raise RuntimeError("redis-server is not installed")
+            raise RuntimeError("redis-server is not installed; install it (on Debian: apt-get install redis-server)")
         self.process = subprocess.Popen(
             [PROGRAM, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder),
              "--save", "", "--appendonly", "yes", "--appendfsync", "no", *self.options],
@@ -56,31 +58,37 @@ class RedisServer:
                 time.sleep(0.01)
             else:
                 return
-        raise RuntimeError("redis-server does not answer")
+        raise RuntimeError(f"redis-server on port {self.port} does not answer after 10 s")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send *number* and wait for the end."""
+        """Send the signal *number* and wait until the process exits."""
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(timeout=10)
 
     def signal(self, number: signal.Signals) -> None:
-        """Hold it with SIGSTOP, let it go on with SIGCONT."""
+        """Send the signal *number*: SIGSTOP pauses the server, SIGCONT continues it."""
         if self.process is not None:
             self.process.send_signal(number)
 
     def flush(self) -> None:
-        """Empty it."""
+        """Delete all data."""
         with Redis(port=self.port) as client:
             client.flushall()
 
 
 @contextmanager
 def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
-    """Run one until the block ends, with *options* of its configuration."""
+    """Run a redis-server until the block ends, with *options* on its command line."""
     server = RedisServer(folder, free_port(), options)
     server.start()
     try:
         yield server
     finally:
         server.stop(signal.SIGKILL)
+
+
+async def copy_into_redis(source_url: str, redis_url: str) -> None:
+    """Replace the content of the feature store at *redis_url* by that of the one at *source_url*."""
+    async with aclosing(open_store(source_url)) as source, aclosing(open_store(redis_url, create=True)) as target:
+        await copy_store(source, target)

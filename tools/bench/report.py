@@ -1,4 +1,4 @@
-"""What every benchmark reports, and how it is shown."""
+"""The report of a benchmark, as tables and as JSON."""
 
 import json
 import os
@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A figure that has to be on one side of a bound."""
+class BenchTarget:
+    """A figure and its required bound."""
 
     name: str
     value: float
@@ -27,17 +27,17 @@ class Target:
 
     @property
     def holds(self) -> bool:
-        """Whether the figure is where it has to be."""
+        """Whether the figure is within the bound."""
         return self.value >= self.bound if self.op == ">=" else self.value <= self.bound
 
 
 @dataclass(frozen=True)
-class Report:
-    """The outcome of one benchmark: rows of one shape, and the targets they are held against."""
+class BenchReport:
+    """The result of one benchmark: rows with equal keys, and targets."""
 
     bench: str
     rows: list[Row]
-    targets: list[Target] = field(default_factory=list)
+    targets: list[BenchTarget] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
@@ -66,7 +66,7 @@ class Report:
             {
                 "target": t.name,
                 "value": f"{t.value:.3g}",
-                "wanted": f"{t.op} {t.bound:g}",
+                "required": f"{t.op} {t.bound:g}",
                 "holds": "yes" if t.holds else "NO",
             }
             for t in self.targets
@@ -77,7 +77,7 @@ class Report:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what the figures depend on besides the code."""
+    """Return the properties of this machine that the figures depend on."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -1,11 +1,12 @@
 """
-`python -m tools.bench.switched --source FILE`: a function whose metrics and traces are switched while it serves.
+`python -m tools.bench.switched --source FILE`: serve a function whose telemetry can be switched while it runs.
 
-On SIGUSR1 it reads the name of a state from the file SWITCH names. Two processes of the same code differ by more than
-telemetry costs, in where their memory lies and what they share a core with; one process compared with itself does not.
+On SIGUSR1 the process reads the name of a state from the file at the path in SWITCH, and enters that state. The
+benchmark compares the states of one process: two processes with the same code differ by more than telemetry costs,
+for instance in memory layout and in the load on their cores.
 
-What would have to be taken out of a dozen modules is made to do nothing: what is left of it is some calls of empty
-methods, 0.1 us each.
+Switching off replaces methods by empty ones instead of removing their calls from a dozen modules. An empty call costs
+0.1 us.
 """
 
 import os
@@ -24,8 +25,8 @@ from chassis.telemetry.tracing import Attributes, NoTracer, Span, Tracer
 SHIPPED, NO_METRICS, NO_SPANS, TRACED = STATES = ("shipped", "without metrics", "without spans", "traced")
 
 
-class Nothing:
-    """A span that is not even a stand-in: it does not hand on the caller's context."""
+class NullSpan:
+    """A span without any work; it does not even pass on the caller's context."""
 
     trace_id = None
 
@@ -49,11 +50,11 @@ class Nothing:
 
 
 _NO_CONTEXT: list[tuple[bytes, bytes]] = []
-_NOTHING = Nothing()
+_NULL_SPAN = NullSpan()
 
 
-def _begin_nothing(*_: Any) -> Span:
-    return _NOTHING
+def _begin_null_span(*_: Any) -> Span:
+    return _NULL_SPAN
 
 
 def _ignore(*_: Any, **__: Any) -> None:
@@ -61,7 +62,7 @@ def _ignore(*_: Any, **__: Any) -> None:
 
 
 class Switch:
-    """The tracer of the process, and what its instruments do, by state."""
+    """The tracer of the process. `turn` replaces the methods of tracer and instruments."""
 
     def __init__(self, traced: Tracer) -> None:
         self._traced = traced
@@ -69,25 +70,25 @@ class Switch:
         self.begin: Any = NoTracer().begin
 
     def turn(self, state: str) -> None:
-        """Be in *state* from the next request on."""
-        begins = {NO_SPANS: _begin_nothing, TRACED: self._traced.begin}
+        """Enter *state*; it applies from the next request on."""
+        begins = {NO_SPANS: _begin_null_span, TRACED: self._traced.begin}
         self.begin = begins.get(state, NoTracer().begin)
         for (owner, name), method in self._instruments.items():
             setattr(owner, name, _ignore if state == NO_METRICS else method)
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send the remaining spans."""
         self._traced.close()
 
 
 def main() -> int:
-    """Serve, and turn when told."""
-    told = Path(os.environ["SWITCH"])
+    """Serve, and change the state on SIGUSR1."""
+    state_file = Path(os.environ["SWITCH"])
     make_tracer = service.make_tracer
 
     def make_switch(settings: ServingSettings, name: str) -> Tracer:
         switch = Switch(make_tracer(settings, name))
-        signal.signal(signal.SIGUSR1, lambda *_: switch.turn(told.read_text()))
+        signal.signal(signal.SIGUSR1, lambda *_: switch.turn(state_file.read_text()))
         return switch
 
     service.make_tracer = make_switch

@@ -1,16 +1,18 @@
 """
-What it costs to measure and to trace: one pipeline, switched between four states while it serves.
+Benchmark of metrics and traces: one pipeline, switched between four states while it serves.
 
     shipped            metrics on, tracing off: the default
-    without metrics    instruments that do nothing
-    without spans      as shipped, with spans taken out of the code's way
+    without metrics    instruments do nothing
+    without spans      as shipped, and spans do nothing
     traced             metrics on, one trace in a hundred recorded and sent by OTLP
 
-Sixteen callers in a closed loop; slices of a third of a second, in turns. Ratios are taken within a round, which has one
-slice of each state, and stand with their standard error: what neighbours on the machine do in a second is many times what
-telemetry costs, so many rounds are needed. Metrics are scraped every fifteen seconds, as in production.
+Sixteen callers run in a closed loop. A round has one slice of a third of a second in each state, and each ratio compares
+two slices of the same round. The report has the mean ratio and its standard error. Load from other processes varies by
+much more than telemetry costs, so the benchmark takes many rounds. Metrics are scraped every 15 seconds, as in
+production.
 
-By itself what a request does for telemetry is also done in a loop, and its time held against the CPU of a request.
+A second measurement runs the telemetry calls of one request in a loop, and compares their time with the CPU time of a
+request.
 """
 
 import http.server
@@ -33,30 +35,30 @@ from chassis.telemetry.tracing import NoTracer
 from recsys import metrics
 from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import Server, free_port, in_turns, started
-from tools.bench.report import Report, Row, Target
+from tools.bench.processes import MeasuredServer, free_port, in_turns, started
+from tools.bench.report import BenchReport, BenchTarget, Row
 from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 
 Round = Mapping[str, Mapping[str, float]]
 
 _CALLERS = 16
 _SCRAPE_EVERY_S = 15.0
-# How long a process may take to hear of its new state.
+# Time for a process to enter a new state.
 _TURN_S = 0.01
 
 
 class Switched:
-    """A pipeline that is switched; its metrics are scraped now and then."""
+    """A pipeline whose telemetry can be switched. Its metrics are scraped every 15 seconds."""
 
-    def __init__(self, server: Server, metrics_ports: Sequence[int], told: Path) -> None:
+    def __init__(self, server: MeasuredServer, metrics_ports: Sequence[int], state_file: Path) -> None:
         self._server = server
         self._metrics_ports = metrics_ports
-        self._told = told
+        self._state_file = state_file
         self._scrape_at = time.monotonic() + _SCRAPE_EVERY_S
 
     def run(self, state: str, *, seconds: float) -> Mapping[str, float]:
-        """Serve the callers in *state*; return requests a second, latency in ms, CPU us of a request, errors."""
-        self._told.write_text(state)
+        """Load the pipeline in *state*; return requests per second, latency in ms, CPU us per request, errors."""
+        self._state_file.write_text(state)
         for process in self._server.processes:
             process.send_signal(signal.SIGUSR1)
         time.sleep(_TURN_S)
@@ -65,7 +67,7 @@ class Switched:
             threading.Thread(target=self._scrape).start()
         before_s = self._server.cpu_s()
         outcome = uvloop.run(run_callers(self._server.port, callers=_CALLERS, seconds=seconds))
-        # The CPU time includes the warm-up, so it is shared out over the requests of the whole run.
+        # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
         cpu_us = (self._server.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
         return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
 
@@ -75,28 +77,28 @@ class Switched:
                 answer.read()
 
 
-def measure(*, quick: bool) -> Report:
-    """Measure all four."""
+def measure(*, quick: bool) -> BenchReport:
+    """Measure the four states."""
     rounds, seconds = (2, 0.3) if quick else (160, 0.33)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         pipeline = _start(stack, Path(folder))
-        taken: list[Round] = [
+        measured: list[Round] = [
             {state: pipeline.run(state, seconds=seconds) for state in in_turns(STATES, number)}
             for number in range(rounds)
         ]
-    rows = [_summarise(state, taken) for state in STATES]
-    errors = Target("errors", sum(row["errors"] for row in rows), "<=", 0)
-    return Report("telemetry", rows, [*_targets(taken), *_share_targets(taken), errors])
+    rows = [_summarise(state, measured) for state in STATES]
+    errors = BenchTarget("errors", sum(row["errors"] for row in rows), "<=", 0)
+    return BenchReport("telemetry", rows, [*_targets(measured), *_share_targets(measured), errors])
 
 
 def _start(stack: ExitStack, folder: Path) -> Switched:
-    told = folder / "state"
-    told.write_text(SHIPPED)
+    state_file = folder / "state"
+    state_file.write_text(SHIPPED)
     env = {
         **train_demo(folder),
-        # A budget that a busy machine's pauses do not use up: an answer given up on is none of telemetry's cost.
+        # A long budget: on a busy machine, timeouts would distort the comparison.
         "REQUEST_TIMEOUT_S": "8",
-        "SWITCH": str(told),
+        "SWITCH": str(state_file),
         "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(_collecting()),
         "OTEL_TRACES_SAMPLER_ARG": "0.01",
     }
@@ -108,12 +110,12 @@ def _start(stack: ExitStack, folder: Path) -> Switched:
         given = {**env, "PORT": str(port), "METRICS_PORT": str(metrics_port)}
         words = ["tools.bench.switched", "--source", f"functions/{name}/main.py"]
         processes.append(stack.enter_context(started(words, given, port=port)))
-    return Switched(Server("switched", ports[2], tuple(processes)), metrics_ports, told)
+    return Switched(MeasuredServer("switched", ports[2], tuple(processes)), metrics_ports, state_file)
 
 
 @contextmanager
 def _collecting() -> Iterator[str]:
-    """Take in what is sent by OTLP and throw it away; yields where."""
+    """Run an OTLP collector that discards everything; yield its URL."""
 
     class Collector(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -130,10 +132,10 @@ def _collecting() -> Iterator[str]:
         server.shutdown()
 
 
-def _summarise(state: str, taken: Sequence[Round]) -> Row:
-    slices = [each[state] for each in taken]
+def _summarise(state: str, measured: Sequence[Round]) -> Row:
+    slices = [each[state] for each in measured]
     figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
-    ratio, error = _mean_ratio(taken, "cpu_us", state, SHIPPED)
+    ratio, error = _mean_ratio(measured, "cpu_us", state, SHIPPED)
     return {
         "state": state,
         **{key: round(value, 3) for key, value in figures.items()},
@@ -142,38 +144,38 @@ def _summarise(state: str, taken: Sequence[Round]) -> Row:
     }
 
 
-def _targets(taken: Sequence[Round]) -> Iterator[Target]:
+def _targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:
     for text, state, other, share in (
         ("metrics on / off", SHIPPED, NO_METRICS, 0.03),
         ("tracing off / without spans", SHIPPED, NO_SPANS, 0.01),
         ("tracing one in a hundred / off", TRACED, SHIPPED, 0.05),
     ):
-        ratio, error = _mean_ratio(taken, "rps", state, other)
-        yield Target(f"{text}, requests a second, +- {error:.3f}", ratio, ">=", 1 - share)
+        ratio, error = _mean_ratio(measured, "rps", state, other)
+        yield BenchTarget(f"{text}, requests per second, +- {error:.3f}", ratio, ">=", 1 - share)
 
 
-def _mean_ratio(taken: Sequence[Round], figure: str, state: str, other: str) -> tuple[float, float]:
-    """Return the mean ratio within a round, the outermost tenths left out on both sides, and its standard error."""
-    ratios = sorted(each[state][figure] / each[other][figure] for each in taken)
+def _mean_ratio(measured: Sequence[Round], figure: str, state: str, other: str) -> tuple[float, float]:
+    """Return the mean of the ratios within rounds and its standard error, without the lowest and highest tenth."""
+    ratios = sorted(each[state][figure] / each[other][figure] for each in measured)
     kept = ratios[len(ratios) // 10 : len(ratios) - len(ratios) // 10]
     return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
 
 
-def _share_targets(taken: Sequence[Round]) -> Iterator[Target]:
-    request_us = statistics.median(each[SHIPPED]["cpu_us"] for each in taken)
+def _share_targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:
+    request_us = statistics.median(each[SHIPPED]["cpu_us"] for each in measured)
     for text, work, share in (
-        ("what a request does for metrics", _count_request(), 0.03),
-        ("what a request does for tracing that is off", _pass_on_request(), 0.01),
+        ("metrics calls of one request", _metrics_work(), 0.03),
+        ("tracing calls of one request, tracing off", _tracing_work(), 0.01),
     ):
-        yield Target(f"{text}, us", _least_us(work), "<=", share * request_us)
+        yield BenchTarget(f"{text}, us", _least_us(work), "<=", share * request_us)
 
 
 def _least_us(work: Callable[[], None], *, calls: int = 2000) -> float:
     return min(timeit.repeat(work, number=calls, repeat=25)) / calls * 1e6
 
 
-def _count_request() -> Callable[[], None]:
-    """What the instruments of all three functions are moved by for one request, ranked alone."""
+def _metrics_work() -> Callable[[], None]:
+    """Return a function that updates the instruments as all three functions do for one request, in a batch of one."""
     counters = [Counter(definitions.REQUESTS) for _ in range(3)]
     histograms = [Histogram(each) for each in [definitions.REQUEST_DURATION] * 3 + [definitions.HOP_DURATION] * 2]
     histograms += [Histogram(each) for each in (metrics.STORE_DURATION, definitions.BATCH_SIZE)]
@@ -188,8 +190,8 @@ def _count_request() -> Callable[[], None]:
     return count
 
 
-def _pass_on_request() -> Callable[[], None]:
-    """What the spans of all three functions are asked for one request, while nothing is recorded."""
+def _tracing_work() -> Callable[[], None]:
+    """Return a function that makes the span calls of all three functions for one request that is not traced."""
     tracer = NoTracer()
     headers = [(b"name-%d" % number, b"value") for number in range(9)]
 

@@ -1,14 +1,15 @@
 """
-The scoring kernel beside a bare matrix product and FAISS, on the same data, in alternating rounds.
+Benchmark of the scoring kernel, compared with a plain matrix product and FAISS on the same data.
 
-    wide     users @ items.T, block by block into one buffer, on two BLAS threads; nothing is looked at
-    tall     items @ users.T, the faster layout, the better of two BLAS threads and two Python threads
-    faiss    IndexFlatIP, two threads
-    kernel   ours, two Python threads, BLAS limited to one
-    excluding  ours, with 2,000 items a user may not get
+    wide       users @ items.T, block by block into one buffer, on two BLAS threads; without a selection
+    tall       items @ users.T, the faster layout; the better of two BLAS threads and two Python threads
+    faiss      IndexFlatIP, two threads
+    kernel     ours, two Python threads, BLAS limited to one
+    excluding  ours, with 2,000 excluded items per user
 
-The kernel's answer is compared with a full stable sort, bit for bit. Besides: the fold-in of a batch of users, and what
-the approximate index finds, and in what time, on vectors that lie in groups as those of catalogues do.
+Rounds alternate between them. The kernel's result is compared bit for bit with a full stable sort. The benchmark also
+times the fold-in of a batch of users, and measures recall and time of the approximate index on clustered vectors, which
+resemble those of real catalogues.
 """
 
 import statistics
@@ -26,7 +27,7 @@ from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, ItemTable, grid_bits, round_to_grid
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates
-from tools.bench.report import Report, Row, Target
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 Call = Callable[[], object]
 
@@ -37,8 +38,8 @@ _HISTORY = 100
 
 
 @dataclass(frozen=True)
-class Case:
-    """One comparison: a catalogue, a batch of users, how many items each, and the vectors' dimensions."""
+class TopkCase:
+    """One comparison: sizes of the catalogue and the batch, items per user, and dimensions of the vectors."""
 
     items: int
     users: int = 32
@@ -48,40 +49,40 @@ class Case:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to time, with the BLAS threads it runs under."""
+    """A function to time, and its number of BLAS threads."""
 
     call: Call
     blas_threads: int
 
 
-def measure(*, quick: bool) -> Report:
-    """Measure catalogues of 1,000 to 1,000,000 items, for a lone user and a batch, and the fold-in."""
+def measure(*, quick: bool) -> BenchReport:
+    """Measure catalogues of 1,000 to 1,000,000 items, for one user and a batch of 32, and the fold-in."""
     sizes = (1000, 5000) if quick else (1000, 17_632, 100_000, 1_000_000)
-    cases = [Case(items, users) for items in sizes for users in (1, 32)]
+    cases = [TopkCase(items, users) for items in sizes for users in (1, 32)]
     faiss.omp_set_num_threads(THREADS)
     with ThreadPoolExecutor(THREADS) as pool:
         rows = [_compare(case, pool, rounds=2 if quick else 101, budget_s=0.5 if quick else 12.0) for case in cases]
-        approximate = [_try_index(items, pool, rounds=2 if quick else 21) for items in sizes[-1:]]
+        index_targets = _measure_index(sizes[-1], pool, rounds=2 if quick else 21)
     fold_ms = {dims: _time_fold_in(dims, rounds=3 if quick else 101) for dims in (64, 128)}
-    return Report("topk", rows, [*_targets(rows, fold_ms), *(target for tried in approximate for target in tried)])
+    return BenchReport("topk", rows, [*_targets(rows, fold_ms), *index_targets])
 
 
-def _targets(rows: list[Row], fold_ms: dict[int, float]) -> list[Target]:
+def _targets(rows: list[Row], fold_ms: dict[int, float]) -> list[BenchTarget]:
     found = {(row["items"], row["users"]): row for row in rows}
     bounds = [("wide", 1_000_000, 1.5), ("faiss", 1_000_000, 0.6), ("wide", 100_000, 2.0), ("faiss", 100_000, 0.9)]
     bounds.append(("faiss", 1000, 1.3))
     ratios = [
-        Target(f"kernel / {other}, {items:,} items", row["kernel_ms"] / row[f"{other}_ms"], "<=", bound)
+        BenchTarget(f"kernel / {other}, {items:,} items", row["kernel_ms"] / row[f"{other}_ms"], "<=", bound)
         for other, items, bound in bounds
         if (row := found.get((items, 32)))
     ]
     unequal = sum(not row["equals_full_sort"] for row in rows)
-    folds = [Target(f"fold-in of 32 users x {_HISTORY} items, {d} factors, ms", ms, "<=", 5 if d == 64 else 20)
+    folds = [BenchTarget(f"fold-in of 32 users x {_HISTORY} items, {d} factors, ms", ms, "<=", 5 if d == 64 else 20)
              for d, ms in fold_ms.items()]  # fmt: skip
-    return [*ratios, Target("answers that differ from a full sort", unequal, "<=", 0), *folds]
+    return [*ratios, BenchTarget("answers that differ from a full sort", unequal, "<=", 0), *folds]
 
 
-def _compare(case: Case, pool: Executor, *, rounds: int, budget_s: float) -> Row:
+def _compare(case: TopkCase, pool: Executor, *, rounds: int, budget_s: float) -> Row:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((case.items, case.dims), dtype=np.float32)
     users = rng.standard_normal((case.users, case.dims), dtype=np.float32)
@@ -100,11 +101,11 @@ def _compare(case: Case, pool: Executor, *, rounds: int, budget_s: float) -> Row
     }
 
 
-def _contestants(case: Case, users: F32, table: ItemTable, pool: Executor) -> dict[str, Contestant]:
+def _contestants(case: TopkCase, users: F32, table: ItemTable, pool: Executor) -> dict[str, Contestant]:
     index = faiss.IndexFlatIP(case.dims)
     index.add(table.vectors)
     rng = np.random.default_rng(1)
-    closed = RowLists.of([rng.choice(case.items, min(2000, case.items // 2), replace=False) for _ in users])
+    excluded = RowLists.of([rng.choice(case.items, min(2000, case.items // 2), replace=False) for _ in users])
 
     def kernel(exclude: RowLists | None = None) -> object:
         return score_candidates(users, table, limit=case.limit, exclude=exclude, workers=THREADS, pool=pool)
@@ -115,7 +116,7 @@ def _contestants(case: Case, users: F32, table: ItemTable, pool: Executor) -> di
         "tall, Python": Contestant(_tall_product(users, table.vectors, pool, THREADS), 1),
         "faiss": Contestant(lambda: index.search(users, case.limit), THREADS),
         "kernel": Contestant(kernel, 1),
-        "excluding": Contestant(lambda: kernel(closed), 1),
+        "excluding": Contestant(lambda: kernel(excluded), 1),
     }
 
 
@@ -133,12 +134,12 @@ def _wide_product(users: F32, items: F32) -> Call:
 def _tall_product(users: F32, items: F32, pool: Executor, workers: int) -> Call:
     rows = min(_BLOCK_ROWS, -(-len(items) // workers))
     out = np.empty((workers, rows, len(users)), np.float32)
-    turned = np.ascontiguousarray(users.T)
+    transposed = np.ascontiguousarray(users.T)
 
     def share(worker: int) -> None:
         for start in range(worker * rows, len(items), workers * rows):
             block = items[start : start + rows]
-            np.matmul(block, turned, out=out[worker, : len(block)])
+            np.matmul(block, transposed, out=out[worker, : len(block)])
 
     return (lambda: list(pool.map(share, range(workers)))) if workers > 1 else (lambda: share(0))
 
@@ -158,7 +159,7 @@ def _take_turns(entries: dict[str, Contestant], *, rounds: int, budget_s: float)
 
 
 def _timed(call: Call) -> float:
-    """Return seconds per call: one to warm up, then as many as fill two milliseconds."""
+    """Return seconds per call: after one call to warm up, the mean over two milliseconds of calls."""
     start = time.perf_counter()
     call()
     repeats = max(1, int(_BURST_S / (time.perf_counter() - start)))
@@ -181,14 +182,14 @@ def _equals_full_sort(users: F32, table: ItemTable, limit: int) -> bool:
     return True
 
 
-def _try_index(items: int, pool: Executor, *, rounds: int) -> list[Target]:
+def _measure_index(items: int, pool: Executor, *, rounds: int) -> list[BenchTarget]:
     rng = np.random.default_rng(3)
     centres = rng.standard_normal((1000, 64))
 
-    def gathered(count: int) -> F32:
+    def clustered(count: int) -> F32:
         return (centres[rng.integers(0, 1000, count)] + rng.standard_normal((count, 64))).astype(np.float32)
 
-    table, users = ItemTable.of(gathered(items)), gathered(32)
+    table, users = ItemTable.of(clustered(items)), clustered(32)
     index = ApproximateIndex(table, probes=32)
     calls = {
         "exact": Contestant(lambda: score_candidates(users, table, limit=100, workers=THREADS, pool=pool), 1),
@@ -197,9 +198,9 @@ def _try_index(items: int, pool: Executor, *, rounds: int) -> list[Target]:
     samples = _take_turns(calls, rounds=rounds, budget_s=10)
     ratio = statistics.median(samples["index"]) / statistics.median(samples["exact"])
     return [
-        Target(f"approximate / exact, {items:,} items in groups", ratio, "<=", 0.5),
-        Target(
-            f"recall@100 of the approximate index, {items:,} items in groups", index.measure_recall(users), ">=", 0.9
+        BenchTarget(f"approximate / exact, {items:,} clustered items", ratio, "<=", 0.5),
+        BenchTarget(
+            f"recall@100 of the approximate index, {items:,} clustered items", index.measure_recall(users), ">=", 0.9
         ),
     ]
 

@@ -1,11 +1,11 @@
 """
-Training, beside the same half-epochs written as the textbook has them.
+Benchmark of training, compared with a textbook implementation of the same half-epochs.
 
-    ours       rows of equal length stacked, the smaller of two systems for each (offline/solving.py)
-    textbook   a D x D system for every row, one after the other: Hu, Koren & Volinsky 2008, eq. 4
+    ours       stacks rows of equal length and solves the smaller of two systems for each (offline/solving.py)
+    textbook   solves a D x D system for every row in turn: Hu, Koren & Volinsky 2008, eq. 4
 
-Both share the work out to two threads with one BLAS thread each, start from the same vectors, and have to agree.
-*training_s* is the whole way from records to an artefact on disk.
+Both use two threads with one BLAS thread each, start from the same vectors, and have to agree. *training_s* is the time
+from records to an artefact on disk.
 """
 
 import statistics
@@ -29,56 +29,56 @@ from offline.solving import solve_rows
 from offline.training import ModelSettings, train
 from recsys.ranking.item_table import F32
 from recsys.stores.port import HistoryItem, UserRecord
-from tools.bench.report import Report, Row, Target
+from tools.bench.report import BenchReport, BenchTarget, Row
 
 THREADS = 2
 LASTFM_SIZED = "as Last.fm 2k"
 
 
 @dataclass(frozen=True)
-class Case:
-    """A data set: what it is called and what a store would hold."""
+class TrainingCase:
+    """A data set: its name, and its records as a feature store returns them."""
 
     name: str
     records: Sequence[UserRecord]
 
 
-def measure(*, quick: bool, interactions: Path | None = None, format_: str = "csv") -> Report:
-    """Measure synthetic data of three sizes, and the file *interactions* where there is one."""
+def measure(*, quick: bool, interactions: Path | None = None, format_: str = "csv") -> BenchReport:
+    """Measure synthetic data of three sizes and, if given, the file *interactions*."""
     rows = [_measure(case, rounds=2 if quick else 5) for case in _cases(interactions, format_, quick=quick)]
-    return Report("train", rows, _targets(rows))
+    return BenchReport("train", rows, _targets(rows))
 
 
-def _cases(interactions: Path | None, format_: str, *, quick: bool) -> Iterator[Case]:
+def _cases(interactions: Path | None, format_: str, *, quick: bool) -> Iterator[TrainingCase]:
     if quick:
-        yield Case("toy", make_records(60, 80, 900))
+        yield TrainingCase("toy", make_records(60, 80, 900))
     else:
-        yield Case("as the demo", make_records(1000, 1000, 39_000))
-        yield Case(LASTFM_SIZED, make_records(1892, 17_632, 92_834))
-        yield Case("as MovieLens 1M", make_records(6040, 3706, 1_000_000))
+        yield TrainingCase("as the demo", make_records(1000, 1000, 39_000))
+        yield TrainingCase(LASTFM_SIZED, make_records(1892, 17_632, 92_834))
+        yield TrainingCase("as MovieLens 1M", make_records(6040, 3706, 1_000_000))
     if interactions:
         source = FORMATS[format_](interactions, items=None, users=None)
-        yield Case(interactions.name, collect_records(source.rows, age_groups={}))
+        yield TrainingCase(interactions.name, collect_records(source.rows, age_groups={}))
 
 
 def make_records(users: int, items: int, ties: int) -> list[UserRecord]:
-    """Return synthetic users: some items far better known than others, some users far busier; about *ties* in all."""
+    """Return synthetic users with about *ties* interactions; item popularity and user activity are skewed."""
     random = np.random.default_rng(0)
-    known = 1 / (np.arange(items) + 10)
-    known /= known.sum()
-    busy = random.gamma(2, 1, users)
-    wanted = np.clip(busy / busy.sum() * ties, 1, items // 2).astype(int)
+    popularity = 1 / (np.arange(items) + 10)
+    popularity /= popularity.sum()
+    activity = random.gamma(2, 1, users)
+    counts = np.clip(activity / activity.sum() * ties, 1, items // 2).astype(int)
     records = []
-    for user, count in enumerate(wanted.tolist()):
-        # Exponential races: the *count* smallest are a draw without replacement by how well known the items are.
-        rows = np.argpartition(random.exponential(1, items) / known, count)[:count]
+    for user, count in enumerate(counts.tolist()):
+        # The *count* smallest exponential variates are a draw by popularity without replacement.
+        rows = np.argpartition(random.exponential(1, items) / popularity, count)[:count]
         weights = 1 + random.integers(0, 50, count)
         history = [HistoryItem(f"i{row}", float(each), 0) for row, each in zip(rows, weights, strict=True)]
         records.append(UserRecord(f"u{user}", "unknown", views=count, history=history))
     return records
 
 
-def _measure(case: Case, *, rounds: int) -> Row:
+def _measure(case: TrainingCase, *, rounds: int) -> Row:
     ratings = make_ratings(case.records)
     users, items = ratings.weights.shape
     settings = suggest_settings(users, items, ratings.weights.nnz)
@@ -110,7 +110,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 class _Epoch:
-    """Both halves of an epoch on fixed starting vectors, either way."""
+    """One epoch on fixed initial vectors, in either implementation."""
 
     def __init__(self, ratings: Ratings, factors: int, pool: ThreadPoolExecutor) -> None:
         weights = ratings.weights
@@ -121,12 +121,12 @@ class _Epoch:
         self._pool = pool
 
     def ours(self) -> F32:
-        """Return the item vectors after an epoch."""
+        """Return the item vectors after an epoch of our implementation."""
         return self._half(self._by_item, self._half(self._by_user, self._start))
 
     def textbook(self) -> F32:
-        """Return the same, the long way."""
-        return self._long_half(self._by_item, self._long_half(self._by_user, self._start))
+        """Return the item vectors after an epoch of the textbook implementation."""
+        return self._textbook_half(self._by_item, self._textbook_half(self._by_user, self._start))
 
     def _half(self, ratings: csr_array, vectors: F32) -> F32:
         rows, columns = ratings.shape
@@ -139,7 +139,7 @@ class _Epoch:
             pool=self._pool,
         )
 
-    def _long_half(self, ratings: csr_array, vectors: F32) -> F32:
+    def _textbook_half(self, ratings: csr_array, vectors: F32) -> F32:
         shared = 0.02 * vectors.T @ vectors + 3.0 * np.eye(vectors.shape[1], dtype=np.float32)
         out = np.zeros((ratings.shape[0], vectors.shape[1]), np.float32)
 
@@ -154,16 +154,16 @@ class _Epoch:
 
 
 def _alternate(epoch: _Epoch, rounds: int) -> tuple[float, float, float]:
-    """Return the median seconds of ours and of the textbook, and their largest difference over the largest entry."""
+    """Return the median seconds of both implementations, and their largest difference relative to the largest entry."""
     seconds: dict[Callable[[], F32], list[float]] = {epoch.ours: [], epoch.textbook: []}
     results = {}
     for _ in range(rounds):
-        for call, taken in seconds.items():
+        for call, times in seconds.items():
             began = time.perf_counter()
             results[call] = call()
-            taken.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began)
     ours, textbook = results[epoch.ours], results[epoch.textbook]
-    medians = [statistics.median(taken) for taken in seconds.values()]
+    medians = [statistics.median(times) for times in seconds.values()]
     return medians[0], medians[1], float(np.abs(ours - textbook).max() / np.abs(textbook).max())
 
 
@@ -174,14 +174,16 @@ def _train(records: Sequence[UserRecord], settings: ModelSettings) -> tuple[floa
         return time.perf_counter() - began, sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
-def _targets(rows: list[Row]) -> list[Target]:
+def _targets(rows: list[Row]) -> list[BenchTarget]:
     named = {row["data"]: row for row in rows}
     targets = [
-        Target("largest difference from the textbook", max(row["difference"] for row in rows), "<=", 1e-3),
-        Target("data whose bytes depend on the threads", sum(not row["same_bytes"] for row in rows), "<=", 0),
-        Target("largest artefact, MB", max(row["artefact_mb"] for row in rows), "<=", 30),
+        BenchTarget("largest difference from the textbook", max(row["difference"] for row in rows), "<=", 1e-3),
+        BenchTarget(
+            "data sets with different bytes by thread count", sum(not row["same_bytes"] for row in rows), "<=", 0
+        ),
+        BenchTarget("largest artefact, MB", max(row["artefact_mb"] for row in rows), "<=", 30),
     ]
     if row := named.get(LASTFM_SIZED):
-        targets.append(Target(f"training {LASTFM_SIZED}, s", row["training_s"], "<=", 60))
-        targets.append(Target(f"textbook / ours {LASTFM_SIZED}", row["textbook_s"] / row["epoch_s"], ">=", 5))
+        targets.append(BenchTarget(f"training {LASTFM_SIZED}, s", row["training_s"], "<=", 60))
+        targets.append(BenchTarget(f"textbook / ours {LASTFM_SIZED}", row["textbook_s"] / row["epoch_s"], ">=", 5))
     return targets

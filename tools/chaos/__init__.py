@@ -1,1 +1,1 @@
-"""Events under bad conditions: processes killed at random (`kills`), the store away for a while (`outage`)."""
+"""Tests of event delivery under faults: random kills of processes (`kills`), an unavailable store (`outage`)."""

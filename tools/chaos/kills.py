@@ -1,8 +1,8 @@
 """
-Events while processes die: nothing lost, nothing counted twice.
+Kill processes while events are delivered, and check that no event is lost or counted twice.
 
-Senders post interaction events, some of them twice, in random order, while instances of extract_features and the
-broker are killed (SIGKILL) one after the other. Afterwards the store must hold exactly what the events say.
+Senders post interaction events in random order, some of them twice. At the same time, instances of extract_features and
+the broker are killed with SIGKILL, one after the other. At the end, the store must match the events exactly.
 
     python -m tools.chaos.kills [--store sqlite|redis] [--events 20000] [--users 500] [--senders 16]
 """
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.bench.redis_server import redis_running
-from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
+from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
 from tools.chaos.traffic import expected_records, make_events, repeat_some
 
 _REPEATED = 0.2
@@ -32,21 +32,22 @@ _DRAIN_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class KillsOutcome:
     """
-    What a run showed.
+    The result of a run.
 
     Attributes:
         store: `sqlite` or `redis`.
-        events: Different ones.
-        posts: Accepted by the broker, repeated ones included.
-        sent_again: Posts the broker did not take at first.
-        kills: By what was killed.
-        sending_s: From the first post to the last acceptance.
-        draining_s: From then until nothing waited.
-        failed_attempts: Deliveries that had to be repeated.
-        waiting: Deliveries left; likewise dead letters.
-        wrong_users: Users whose record is not what the events say.
+        events: Number of distinct events.
+        posts: Posts that the broker accepted, including repeated events.
+        sent_again: Posts that the broker did not accept; the sender retried them.
+        kills: Number of kills by victim.
+        sending_s: Time from the first post to the last acceptance.
+        draining_s: Time from then until no delivery was pending.
+        failed_attempts: Deliveries that the broker retried.
+        waiting: Deliveries still pending at the end.
+        dead_letters: Deliveries that the broker gave up.
+        wrong_users: Users whose record differs from the events.
     """
 
     store: str
@@ -63,12 +64,12 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost and nothing counted twice, although something was killed."""
+        """Whether processes were killed and no event was lost or counted twice."""
         return bool(self.kills) and not (self.waiting or self.dead_letters or self.wrong_users)
 
 
-async def run(pipeline: Pipeline, *, store: str, events: int, users: int, senders: int, seed: int) -> Outcome:
-    """Send, kill, wait, compare."""
+async def run(pipeline: ChaosPipeline, *, store: str, events: int, users: int, senders: int, seed: int) -> KillsOutcome:
+    """Send events while killing processes, wait for the deliveries, and compare the store with the events."""
     made = make_events(events, users=users, prefix=f"chaos{seed}", seed=seed)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
     killing = asyncio.create_task(_kill(pipeline, kills, random.Random(seed)))
@@ -82,7 +83,7 @@ async def run(pipeline: Pipeline, *, store: str, events: int, users: int, sender
     await sender.aclose()
     expected, found = expected_records(made), await pipeline.records(f"chaos{seed}_")
     trigger = figures["triggers"]["default/interactions"]
-    return Outcome(
+    return KillsOutcome(
         store=store,
         events=events,
         posts=sender.accepted,
@@ -97,7 +98,8 @@ async def run(pipeline: Pipeline, *, store: str, events: int, users: int, sender
     )
 
 
-async def _kill(pipeline: Pipeline, kills: Counter[str], draw: random.Random) -> None:
+async def _kill(pipeline: ChaosPipeline, kills: Counter[str], draw: random.Random) -> None:
+    """Kill a random instance every few hundred milliseconds until cancelled, and count the kills in *kills*."""
     wait_s = _KILL_AFTER_S[0]
     while True:
         await asyncio.sleep(wait_s)
@@ -120,8 +122,8 @@ async def _kill(pipeline: Pipeline, kills: Counter[str], draw: random.Random) ->
 
 
 @contextmanager
-def chaos_pipeline(folder: Path, store: str) -> Iterator[Pipeline]:
-    """Have a pipeline on a *store* of the kind named, two instances of extract_features to begin with."""
+def chaos_pipeline(folder: Path, store: str) -> Iterator[ChaosPipeline]:
+    """Run a pipeline on a *store* of `sqlite` or `redis`, with at least two instances of extract_features."""
     if store == "sqlite":
         with pipeline_running(folder, min_scale=2) as pipeline:
             yield pipeline

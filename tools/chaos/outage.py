@@ -1,8 +1,8 @@
 """
-The feature store away for a while, under load: recommend answers throughout, events wait, nothing is lost.
+Make the feature store unavailable under load, and check that recommend keeps answering and no event is lost.
 
-Callers ask for recommendations and senders post events; Redis is stopped (SIGSTOP: it hangs; or SIGKILL: it is gone,
-and started again on what its append-only file holds) and comes back after some seconds.
+Callers request recommendations and senders post events. Redis is paused (SIGSTOP) or killed (SIGKILL). After some
+seconds it continues, or restarts from its append-only file.
 
     python -m tools.chaos.outage [--mode stop|kill] [--seconds 10]
 """
@@ -23,8 +23,8 @@ import httpx
 
 from knbroker.client import Client
 from tools.bench.redis_server import RedisServer, redis_running
-from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
-from tools.chaos.traffic import Event, expected_records, make_events
+from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
+from tools.chaos.traffic import InteractionEvent, expected_records, make_events
 
 _BEFORE_S, _AFTER_S = 2.0, 6.0
 _DRAIN_TIMEOUT_S = 60.0
@@ -34,21 +34,25 @@ _SLOWEST_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OutageOutcome:
     """
-    What a run showed. Times are counted from when Redis was back.
+    The result of a run. Times count from the moment Redis was available again.
 
     Attributes:
         mode: `stop` or `kill`.
-        answers: Of recommend, with those that were no 200 and those that said `degraded`.
-        slowest_ms: The slowest answer.
-        recovery_s: When the last degraded answer was given; below 0 where all of them were given before.
-        events: Posted; the broker took all of them.
-        failed_attempts: Deliveries that had to be repeated.
-        backlog: Deliveries that waited when Redis came back.
-        backlog_gone_s: When none of them was left.
-        waiting: Deliveries left at the end; likewise dead letters.
-        wrong_users: Users whose record is not what the events say.
+        seconds: Duration of the outage.
+        answers: Answers of recommend.
+        not_200: Answers with another status than 200, and timeouts.
+        degraded: Answers marked as degraded.
+        slowest_ms: Latency of the slowest answer.
+        recovery_s: Time of the last degraded answer; negative if all came before the end of the outage.
+        events: Events that the broker accepted.
+        failed_attempts: Deliveries that the broker retried.
+        backlog: Pending deliveries when Redis was available again.
+        backlog_drained_s: Time at which the backlog was empty.
+        waiting: Deliveries still pending at the end.
+        dead_letters: Deliveries that the broker gave up.
+        wrong_users: Users whose record differs from the events.
     """
 
     mode: str
@@ -61,25 +65,25 @@ class Outcome:
     events: int
     failed_attempts: int
     backlog: int
-    backlog_gone_s: float
+    backlog_drained_s: float
     waiting: int
     dead_letters: int
     wrong_users: int
 
     @property
     def nothing_lost(self) -> bool:
-        """Whether every caller got an answer and every event was counted once."""
+        """Whether every request was answered and every event was counted once, despite degraded answers."""
         return bool(self.degraded) and not (self.not_200 or self.waiting or self.dead_letters or self.wrong_users)
 
     @property
     def holds(self) -> bool:
-        """Whether it was also over soon."""
-        return self.nothing_lost and self.recovery_s <= _RECOVERY_S and self.backlog_gone_s <= _RECOVERY_S
+        """Whether nothing was lost and the pipeline recovered within the time limit."""
+        return self.nothing_lost and self.recovery_s <= _RECOVERY_S and self.backlog_drained_s <= _RECOVERY_S
 
 
 @dataclass
-class _Answer:
-    """One of recommend's: when it was given, how long it took, and what it was."""
+class _TimedAnswer:
+    """An answer of recommend, with the time it arrived and its latency."""
 
     at: float
     took_s: float
@@ -88,15 +92,15 @@ class _Answer:
 
 
 class _Callers:
-    """Ask for recommendations, one request after the other each, and write down every answer."""
+    """Callers that request recommendations in a closed loop and record every answer."""
 
     def __init__(self, url: str, *, users: int) -> None:
         self._url, self._users = url, users
         self._client = Client(limit_bytes=2**20)
-        self.answers: list[_Answer] = []
+        self.answers: list[_TimedAnswer] = []
 
     async def run(self, number: int, *, pause_s: float) -> None:
-        """Ask until cancelled."""
+        """Send requests until cancelled."""
         while True:
             number = (number + 7) % self._users
             body = json.dumps({"user_id": f"user_{number}"}).encode()
@@ -109,7 +113,7 @@ class _Callers:
             except httpx.TransportError:
                 ok, degraded = False, False
             now = time.monotonic()
-            self.answers.append(_Answer(now, now - began, ok, degraded))
+            self.answers.append(_TimedAnswer(now, now - began, ok, degraded))
             await asyncio.sleep(pause_s)
 
     async def aclose(self) -> None:
@@ -117,47 +121,47 @@ class _Callers:
         await self._client.aclose()
 
 
-async def run(pipeline: Pipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float) -> Outcome:
-    """Load, stop Redis, have it back, wait, compare."""
+async def run(pipeline: ChaosPipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float) -> OutageOutcome:
+    """Apply load, make Redis unavailable for *seconds*, wait for the deliveries, and compare the store with the events."""
     made = make_events(round(rate * (_BEFORE_S + seconds + _AFTER_S)), users=100, prefix=f"outage_{mode}", seed=1)
     sender, callers = Sender(pipeline.broker_url), _Callers(f"http://127.0.0.1:{pipeline.port}", users=500)
     before = (await asyncio.to_thread(pipeline.events))["triggers"]["default/interactions"]
-    asking = [asyncio.create_task(callers.run(number * 50, pause_s=0.02)) for number in range(4)]
+    requesting = [asyncio.create_task(callers.run(number * 50, pause_s=0.02)) for number in range(4)]
     sending = asyncio.create_task(_send(sender, made, rate=rate))
     await asyncio.sleep(_BEFORE_S)
-    await _away(redis, mode=mode, seconds=seconds)
-    back_at = time.monotonic()
-    backlog, gone_s = await _watch_backlog(pipeline)
+    await _interrupt(redis, mode=mode, seconds=seconds)
+    available_at = time.monotonic()
+    backlog, drained_s = await _watch_backlog(pipeline)
     await sending
-    for task in asking:
+    for task in requesting:
         task.cancel()
-    await asyncio.wait(asking)
+    await asyncio.wait(requesting)
     figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
     await sender.aclose()
     await callers.aclose()
     expected, found = expected_records(made), await pipeline.records(f"outage_{mode}_")
     trigger, answers = figures["triggers"]["default/interactions"], callers.answers
     degraded = [answer for answer in answers if answer.degraded]
-    return Outcome(
+    return OutageOutcome(
         mode=mode,
         seconds=seconds,
         answers=len(answers),
         not_200=sum(not answer.ok for answer in answers),
         degraded=len(degraded),
         slowest_ms=round(max(answer.took_s for answer in answers) * 1000, 1),
-        recovery_s=round(max((answer.at - back_at for answer in degraded), default=0.0), 2),
+        recovery_s=round(max((answer.at - available_at for answer in degraded), default=0.0), 2),
         events=sender.accepted,
         failed_attempts=trigger["failed"] - before["failed"],
         backlog=backlog,
-        backlog_gone_s=round(gone_s, 2),
+        backlog_drained_s=round(drained_s, 2),
         waiting=figures["waiting"],
         dead_letters=trigger["dead"] - before["dead"],
         wrong_users=sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys()),
     )
 
 
-async def _send(sender: Sender, events: Sequence[Event], *, rate: float) -> None:
-    """Post *events* at a *rate*, whatever becomes of them."""
+async def _send(sender: Sender, events: Sequence[InteractionEvent], *, rate: float) -> None:
+    """Post *events* at a constant *rate*, without waiting for earlier posts."""
     began, posts = time.monotonic(), set[asyncio.Task[None]]()
     for number, event in enumerate(events):
         await asyncio.sleep(began + number / rate - time.monotonic())
@@ -167,7 +171,8 @@ async def _send(sender: Sender, events: Sequence[Event], *, rate: float) -> None
     await asyncio.gather(*posts)
 
 
-async def _away(redis: RedisServer, *, mode: str, seconds: float) -> None:
+async def _interrupt(redis: RedisServer, *, mode: str, seconds: float) -> None:
+    """Kill or pause *redis*; after *seconds*, restart or continue it."""
     if mode == "kill":
         await asyncio.to_thread(redis.stop, signal.SIGKILL)
         await asyncio.sleep(seconds)
@@ -180,8 +185,8 @@ async def _away(redis: RedisServer, *, mode: str, seconds: float) -> None:
             redis.signal(signal.SIGCONT)
 
 
-async def _watch_backlog(pipeline: Pipeline) -> tuple[int, float]:
-    """Return how many deliveries wait after a failure, and after how long none does."""
+async def _watch_backlog(pipeline: ChaosPipeline) -> tuple[int, float]:
+    """Return the largest number of deliveries that wait for a retry, and the seconds until none does."""
     began, backlog = time.monotonic(), 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""The pipeline on this machine, as `./run.sh up` has it, on a feature store of the caller's choice."""
+"""Runs the pipeline as `./run.sh up` does, on a given feature store, and sends events to its broker."""
 
 import asyncio
 import subprocess
@@ -18,8 +18,8 @@ from localkn.state import StateDirectory as PlatformState
 from offline.state import StateDirectory
 from recsys.stores.opening import open_store
 from recsys.stores.port import UserRecord
-from tools.chaos.traffic import Event
-from tools.store import copy_store
+from tools.bench.redis_server import copy_into_redis
+from tools.chaos.traffic import InteractionEvent
 
 _ROOT = Path(__file__).parents[2]
 _LOCAL = _ROOT / "knative/overlays/local"
@@ -27,8 +27,8 @@ _TIMEOUT_S = 10.0
 _PAUSE_S = 0.05
 
 
-class Pipeline:
-    """One that runs, on the feature store *store_url*."""
+class ChaosPipeline:
+    """A running pipeline with the feature store *store_url*."""
 
     def __init__(self, folder: Path, port: int, store_url: str) -> None:
         self._control = PlatformState(folder.absolute() / "platform").socket("control")
@@ -36,21 +36,21 @@ class Pipeline:
         self.broker_url: str = self.status()["brokers"]["default/default"]
 
     def status(self) -> dict[str, Any]:
-        """Return what `status --json` shows."""
+        """Return the data of `./run.sh status --json`."""
         found: dict[str, Any] = control.call(self._control, "status")
         return found
 
     def events(self) -> dict[str, Any]:
-        """Return what `events --json` shows."""
+        """Return the data of `./run.sh events --json`."""
         found: dict[str, Any] = control.call(self._control, "events")
         return found
 
     async def until_delivered(self, *, within_s: float) -> dict[str, Any]:
-        """Return the broker's figures once nothing waits; after *within_s*, as they are then."""
+        """Wait until no delivery is pending, at most *within_s*; return the broker's figures."""
         for _ in range(int(within_s / _PAUSE_S)):
             try:
                 figures = await asyncio.to_thread(self.events)
-            except LocalknError:  # it was killed a moment ago
+            except LocalknError:  # the broker was killed a moment ago
                 figures = {"waiting": -1}
             if figures["waiting"] == 0:
                 return figures
@@ -58,7 +58,7 @@ class Pipeline:
         return await asyncio.to_thread(self.events)
 
     async def records(self, prefix: str) -> dict[str, UserRecord]:
-        """Return what the store holds of users whose ids begin with *prefix*."""
+        """Return the store's records of users whose ids begin with *prefix*."""
         store = open_store(self.store_url)
         try:
             return {record.user_id: record async for record in store.scan() if record.user_id.startswith(prefix)}
@@ -70,25 +70,25 @@ _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/defa
 
 
 @contextmanager
-def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: int = 1) -> Iterator[Pipeline]:
+def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: int = 1) -> Iterator[ChaosPipeline]:
     """
-    Train where *folder* holds no model yet, and serve until the block ends.
+    Train if *folder* holds no model, and serve the pipeline until the block ends.
 
     Args:
         folder: The state directory.
-        redis_url: A Redis that gets the trained store's content and serves; None for SQLite.
-        min_scale: So many instances of extract_features at least.
+        redis_url: A Redis to copy the trained store into and to serve from; None serves from SQLite.
+        min_scale: Minimum number of instances of extract_features.
     """
     state = ["--state-dir", str(folder)]
     _run("offline.train", *state, "--if-missing")
     settings = _run("offline.state", *state).split()
     current = StateDirectory(folder)
-    store_url = current.store_url(current.current())  # type: ignore[arg-type]  # it was trained just now
+    store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
     if redis_url is not None:
-        asyncio.run(_copy(store_url, redis_url))
+        asyncio.run(copy_into_redis(store_url, redis_url))
         store_url = redis_url
         settings.append(f"extract-features:FEATURE_STORE_URL={redis_url}")
-    # As components/served-events has it.
+    # The same sink as in knative/components/served-events.
     settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
@@ -97,18 +97,18 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
     try:
         if min_scale > 1:
             _run("localkn", "kn", *platform, "service", "update", "extract-features", "--scale-min", str(min_scale))
-        yield Pipeline(folder, port, store_url)
+        yield ChaosPipeline(folder, port, store_url)
     finally:
         _run("localkn", "down", *platform)
 
 
 class Sender:
     """
-    Posts events to the broker until it has taken them.
+    Posts events to the broker, and retries until the broker accepts them.
 
     Attributes:
-        accepted: So many times an event was.
-        refused: So many times one had to be sent again.
+        accepted: Number of accepted posts.
+        refused: Number of failed posts, each of which was retried.
     """
 
     def __init__(self, url: str) -> None:
@@ -116,20 +116,20 @@ class Sender:
         self._client = Client(limit_bytes=2**20)
         self.accepted = self.refused = 0
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: InteractionEvent) -> None:
         """
-        Post *event* until the broker has it.
+        Post *event*, and retry until the broker accepts it.
 
         Raises:
-            ValueError: the broker says that it is malformed.
+            ValueError: The broker rejects the event as malformed.
         """
         while not await self._posted(event):
             self.refused += 1
             await asyncio.sleep(_PAUSE_S)
         self.accepted += 1
 
-    async def send_all(self, events: Sequence[Event], *, senders: int) -> None:
-        """Post *events*, so many at a time."""
+    async def send_all(self, events: Sequence[InteractionEvent], *, senders: int) -> None:
+        """Post *events* with *senders* concurrent posts."""
         left = iter(events)
 
         async def work() -> None:
@@ -144,7 +144,7 @@ class Sender:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _posted(self, event: Event) -> bool:
+    async def _posted(self, event: InteractionEvent) -> bool:
         try:
             answer = await self._client.post(
                 self._url, headers=event.headers(), body=event.body(), timeout_s=_TIMEOUT_S
@@ -156,19 +156,10 @@ class Sender:
         return answer.status == 202
 
 
-async def _copy(source_url: str, target_url: str) -> None:
-    source, target = open_store(source_url), open_store(target_url, create=True)
-    try:
-        await copy_store(source, target)
-    finally:
-        await source.aclose()
-        await target.aclose()
-
-
 def _run(module: str, *words: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-m", module, *words], cwd=_ROOT, check=False, capture_output=True, text=True
     )
     if ended.returncode:
-        raise RuntimeError(f"{module} {' '.join(words[:1])}: {ended.stderr.strip()}")
+        raise RuntimeError(f"python -m {module} {' '.join(words[:1])} failed: {ended.stderr.strip()}")
     return ended.stdout

@@ -1,4 +1,4 @@
-"""Interaction events at random, and what a store holds after each of them was counted once."""
+"""Random interaction events, and the records that a store must hold after counting each of them once."""
 
 import json
 import random
@@ -18,8 +18,8 @@ _SHARES = (6, 2, 1, 1)
 
 
 @dataclass(frozen=True)
-class Event:
-    """An interaction event: its id, and what it tells."""
+class InteractionEvent:
+    """An interaction event. Events of the kind `session_end` have a duration, all others have an item."""
 
     id: str
     user_id: str
@@ -29,26 +29,26 @@ class Event:
     duration_ms: int
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return its attributes, in binary mode."""
+        """Return the event's attributes as headers of a CloudEvent in binary mode."""
         attributes = {"specversion": "1.0", "type": "dev.recsys.interaction.v1", "source": SOURCE, "id": self.id}
         return [("content-type", "application/json"), *((f"ce-{name}", value) for name, value in attributes.items())]
 
     def body(self) -> bytes:
-        """Return its data."""
+        """Return the event's data as JSON."""
         data: dict[str, object] = {"user_id": self.user_id, "kind": self.kind, "time": self.time.isoformat()}
         about = {"item_id": self.item_id} if self.item_id else {"duration_s": self.duration_ms / 1000}
         return json.dumps(data | about).encode()
 
 
-def make_events(count: int, *, users: int, prefix: str, seed: int) -> list[Event]:
-    """Return *count* events of so many users, in no order of time; users and ids begin with *prefix*."""
+def make_events(count: int, *, users: int, prefix: str, seed: int) -> list[InteractionEvent]:
+    """Return *count* events of *users* users with random times. User ids and event ids begin with *prefix*."""
     draw = random.Random(seed)
     made = []
     for number in range(count):
         (kind,) = draw.choices(_KINDS, _SHARES)
         ended = kind == "session_end"
         made.append(
-            Event(
+            InteractionEvent(
                 id=f"{prefix}-{number}",
                 user_id=f"{prefix}_{draw.randrange(users)}",
                 kind=kind,
@@ -60,25 +60,25 @@ def make_events(count: int, *, users: int, prefix: str, seed: int) -> list[Event
     return made
 
 
-def repeat_some(events: Sequence[Event], *, share: float, seed: int) -> list[Event]:
-    """Return *events* and a *share* of them once more, shuffled."""
+def repeat_some(events: Sequence[InteractionEvent], *, share: float, seed: int) -> list[InteractionEvent]:
+    """Return *events* and a second copy of a *share* of them, shuffled."""
     draw = random.Random(seed)
     posts = [*events, *draw.sample(events, round(share * len(events)))]
     draw.shuffle(posts)
     return posts
 
 
-def expected_records(events: Iterable[Event]) -> dict[str, UserRecord]:
-    """Return the record of each user, from *events* alone: counted here, not by the code that is tested."""
-    of_user: dict[str, list[Event]] = defaultdict(list)
+def expected_records(events: Iterable[InteractionEvent]) -> dict[str, UserRecord]:
+    """Return the record of each user after *events*. The count does not use the code under test."""
+    of_user: dict[str, list[InteractionEvent]] = defaultdict(list)
     for event in events:
         of_user[event.user_id].append(event)
     return {user: _record(user, own) for user, own in of_user.items()}
 
 
-def _record(user: str, events: Sequence[Event]) -> UserRecord:
+def _record(user: str, events: Sequence[InteractionEvent]) -> UserRecord:
     kinds = [event.kind for event in events]
-    ties: dict[str, list[Event]] = defaultdict(list)
+    ties: dict[str, list[InteractionEvent]] = defaultdict(list)
     for event in events:
         if event.item_id is not None:
             ties[event.item_id].append(event)
@@ -99,5 +99,5 @@ def _record(user: str, events: Sequence[Event]) -> UserRecord:
     )
 
 
-def _time_us(event: Event) -> int:
+def _time_us(event: InteractionEvent) -> int:
     return (event.time - _EPOCH) // timedelta(microseconds=1)

@@ -1,1 +1,1 @@
-"""Container images of the functions: building them, and showing what they hold."""
+"""Container images of the functions: builds them and checks their content."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.images.building import IMAGES, ROOT, Builder, BuildError, find_builder, revision
+from tools.images.builder import IMAGES, ROOT, Builder, BuildError, find_builder, revision
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def build(builder: Builder, options: argparse.Namespace) -> None:
-    """Build what was asked for, and say how it is called."""
+    """Build the requested images and print their names."""
     arguments = {"VERSION": options.tag, "REVISION": revision()} | ({"BASE": options.base} if options.base else {})
     built = []
     for name in options.names or IMAGES:
@@ -49,11 +49,11 @@ def build(builder: Builder, options: argparse.Namespace) -> None:
 
 
 def build_with_model(builder: Builder, model: Path, *, image: str) -> str:
-    """Build rank-items with the artefact in *model*; return the image, whose tag names the artefact's version."""
+    """Build rank-items with the artefact in *model*; return the image name, whose tag ends in the artefact's version."""
     try:
         version = json.loads((model / "manifest.json").read_text())["version"]
     except (OSError, ValueError, KeyError) as error:
-        raise BuildError(f"{model} holds no model artefact: {error!r}") from error
+        raise BuildError(f"{model} holds no model artefact ({error!r}); run ./run.sh train first") from error
     with_model = f"{image}-{version}"
     arguments = {"IMAGE": image, "MODEL_VERSION": version}
     dockerfile = ROOT / "functions/rank_items/Dockerfile.model"

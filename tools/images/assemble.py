@@ -1,11 +1,11 @@
 """
-Runs inside a build: gathers what one Python program needs, and nothing else, into a root file system.
+Runs inside an image build: copies a Python program and its dependencies into an otherwise empty root file system.
 
-The interpreter, its standard library without what only developers want, the program's packages, and the shared
-libraries all of those are linked with. No shell, no package manager, no pip, no compiler: what is not there cannot be
-called by whoever gets in. Standard library only; works on any Linux whose `ldd` names libraries by path.
+The root contains the interpreter, the standard library without developer tools, the program's packages, and the shared
+libraries that these are linked with. It has no shell, package manager, pip or compiler that an intruder could use. This
+script needs only the standard library, and works on any Linux whose `ldd` prints paths.
 
-    python3 assemble.py ROOT PATH...    PATHs (the program and its packages) go to the same place under ROOT
+    python3 assemble.py ROOT PATH...    copies each PATH (the program and its packages) to the same path under ROOT
 """
 
 import compileall
@@ -18,7 +18,7 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-# Of the standard library: tests, editors, GUI toolkits, installers, and headers for compiling against.
+# Parts of the standard library to leave out: tests, editors, GUI toolkits and installers.
 UNWANTED = [
     "test",
     "idlelib",
@@ -34,20 +34,20 @@ UNWANTED = [
     "dist-packages",
     "__pycache__",
 ]
-# Loaded by name at run time, so that nothing is linked with them.
+# Programs load these libraries by name at run time, so `ldd` does not list them.
 BY_NAME = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 NOBODY = 65532
 
 
 def main(root: Path, paths: Iterable[Path]) -> None:
-    """Fill *root*."""
+    """Copy the interpreter, *paths* and all their libraries into *root*."""
     interpreter = Path(sys.executable)
     library = Path(sysconfig.get_path("stdlib"))
     _copy_tree(library, root, unwanted={*UNWANTED, *(each.name for each in library.glob("config-*"))})
     for path in paths:
         _copy_tree(path, root, unwanted={"__pycache__", "*.pyi", "tests"})
-    # Scripts that pip makes for packages; nobody could run them here.
+    # The packages' command-line scripts are not used.
     shutil.rmtree(root / "app/lib/bin", ignore_errors=True)
     place(interpreter, root)
     for name in ("python", "python3"):
@@ -64,27 +64,27 @@ def main(root: Path, paths: Iterable[Path]) -> None:
 
 
 def place(path: Path, root: Path) -> None:
-    """Copy the file *path* to the same place under *root*, with the symbolic links that lead to it."""
-    parts, seen = list(path.parts[1:]), Path("/")
+    """Copy the file *path* to the same path under *root*, with the symbolic links on the way to it."""
+    parts, resolved = list(path.parts[1:]), Path("/")
     while parts:
-        step = seen / parts.pop(0)
+        step = resolved / parts.pop(0)
         if step.is_symlink():
             link = root / step.relative_to("/")
             link.parent.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(link):
                 link.symlink_to(step.readlink())
-            parts = [*Path(os.path.normpath(seen / step.readlink())).parts[1:], *parts]
-            seen = Path("/")
+            parts = [*Path(os.path.normpath(resolved / step.readlink())).parts[1:], *parts]
+            resolved = Path("/")
         else:
-            seen = step
-    target = root / seen.relative_to("/")
+            resolved = step
+    target = root / resolved.relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        shutil.copy2(seen, target)
+        shutil.copy2(resolved, target)
 
 
 def libraries(binaries: Iterable[Path], *, root: Path) -> set[Path]:
-    """Return the shared libraries outside *root* that *binaries* are linked with, the loader among them."""
+    """Return the shared libraries outside *root* that *binaries* are linked with, including the loader."""
     found = set()
     for binary in binaries:
         listed = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False).stdout  # noqa: S607
@@ -107,7 +107,7 @@ def _copy_tree(path: Path, root: Path, *, unwanted: set[str]) -> None:
 
 
 def configure(root: Path) -> None:
-    """Write the few files that libc and OpenSSL look for."""
+    """Write the configuration files that libc and OpenSSL read."""
     etc = root / "etc"
     etc.mkdir(exist_ok=True)
     (etc / "passwd").write_text(f"root:x:0:0:root:/:/nologin\nnonroot:x:{NOBODY}:{NOBODY}:nonroot:/tmp:/nologin\n")
@@ -116,7 +116,7 @@ def configure(root: Path) -> None:
     if Path(CERTIFICATES).exists():
         place(Path(CERTIFICATES), root)
     if Path("/etc/ld.so.conf").exists() and shutil.which("ldconfig"):
-        # Libraries outside the loader's own folders, such as an interpreter's in /usr/local/lib.
+        # The loader does not search /usr/local/lib by default; some interpreters have libraries there.
         (etc / "ld.so.conf").write_text("/usr/local/lib\n")
         subprocess.run(["ldconfig", "-r", str(root)], check=False)  # noqa: S607
     (root / "tmp").mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def configure(root: Path) -> None:
 
 
 def _compile(root: Path) -> None:
-    """Compile everything beforehand, never looking at sources again: the root is read-only at run time."""
+    """Compile all modules. The bytecode is not checked against sources, because the root is read-only at run time."""
     compileall.compile_dir(
         str(root),
         quiet=2,

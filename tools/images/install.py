@@ -1,9 +1,9 @@
 """
-Runs inside a build: installs a lock file's packages into a folder, from wheels, hashes checked.
+Runs inside an image build: installs the packages of lock files into a folder, from wheels, and checks their hashes.
 
     python3 install.py FOLDER REQUIREMENTS...
 
-pip comes from the base where that has one, else from its ensurepip, else from its package manager.
+The script uses the base image's pip; or installs pip with ensurepip; or with the package manager.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ def main(folder: str, requirements: Sequence[str]) -> int:
     pip = find_pip()
     if pip is None:
         print(
-            "the base image has no pip, no ensurepip and no apt-get: hand in one with pip as BUILD_BASE",
+            "the base image has no pip, ensurepip or apt-get; set BUILD_BASE to an image with pip",
             file=sys.stderr,
         )
         return 1
@@ -30,7 +30,7 @@ def main(folder: str, requirements: Sequence[str]) -> int:
 
 
 def find_pip() -> list[str] | None:
-    """Return the words that start pip, after installing it in this stage where it is missing."""
+    """Return the command that runs pip, after installing pip if it is missing; None if that is impossible."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("ensurepip") and _runs([sys.executable, "-m", "venv", "/pip"]):

@@ -1,9 +1,10 @@
 """
-`./run.sh prove-images`: show that the images are what they claim to be.
+`./run.sh prove-images`: build the images, check their content, and run them.
 
-Makes a base with debootstrap, builds the images on it with buildah, looks for what must not be in them, runs each with
-its root read-only and not as root, and sends recommend a request that goes through all three. Prints a table; exit
-status 1 where a claim does not hold, 0 with the reason where a tool or root is missing.
+The command creates a base image with debootstrap, builds the images on it with buildah, and searches them for files
+that must be absent. It runs each image with a read-only root and without root privileges, and sends recommend a request
+that passes through all three functions. It prints a table. The exit status is 1 if a check fails. If a required tool or
+root privileges are missing, the command prints the reason and exits with 0.
 """
 
 import argparse
@@ -19,23 +20,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.images.building import IMAGES, ROOT, Builder, BuildError
-from tools.images.running import Image, post, running, unpacked
+from tools.images.builder import IMAGES, ROOT, Builder, BuildError
+from tools.images.sandbox import Image, buildah, post, running, unpacked
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 TOOLS = ("buildah", "debootstrap", "unshare", "setpriv")
 _BASE = "localhost/recsys-base:debootstrap"
 _PREFIX = "localhost/recsys"
 
-# What whoever gets in would like to find.
+# Programs that would help an intruder.
 SHELLS = {"sh", "bash", "dash", "ash", "zsh", "busybox"}
 INSTALLERS = {"pip", "pip3", "apt", "apt-get", "dpkg", "ensurepip"}
 COMPILERS = {"gcc", "cc", "g++", "clang", "ld", "as", "make", "cpp"}
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What an image turned out to be."""
+class ImageFinding:
+    """Size, start times and unwanted content of an image."""
 
     name: str
     megabytes: float
@@ -63,14 +64,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def missing() -> str | None:
-    """Say why nothing can be proved here; None where it can."""
+    """Return the reason why the checks cannot run on this machine; None if they can."""
     if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
         return f"{', '.join(absent)} not installed (on Debian: apt-get install buildah debootstrap)"
-    return None if os.geteuid() == 0 else "only root may mount and change roots"
+    return None if os.geteuid() == 0 else "mounting and chroot require root; run the command as root"
 
 
 def make_base(suite: str) -> str:
-    """Return an image of Debian's smallest system with Python and what building a virtual environment takes."""
+    """Build a minimal Debian image with Python and the packages for a virtual environment; return its name."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         wanted = "--include=python3,python3-venv,ca-certificates"
         done = subprocess.run(
@@ -79,19 +80,20 @@ def make_base(suite: str) -> str:
             stdout=subprocess.DEVNULL,
         )
         if done.returncode:
-            raise BuildError("debootstrap made no base; the lines above say why")
-        container = _buildah("from", "scratch")
-        _buildah("add", "--quiet", container, f"{folder}/root", "/")
-        _buildah("commit", "--quiet", "--rm", container, _BASE)
+            raise BuildError("debootstrap failed; the lines above give the reason")
+        container = buildah("from", "scratch")
+        buildah("add", "--quiet", container, f"{folder}/root", "/")
+        buildah("commit", "--quiet", "--rm", container, _BASE)
     return _BASE
 
 
-def prove(base: str, *, model: Path) -> list[Finding]:
+def prove(base: str, *, model: Path) -> list[ImageFinding]:
     """
-    Build every function's image on *base* and look at it.
+    Build every function's image on *base*, check it, and run the pipeline from the images.
 
     Raises:
-        BuildError, RuntimeError: an image cannot be built, or its program does not run.
+        BuildError: An image cannot be built.
+        RuntimeError: A program does not start, or the pipeline's answer is wrong.
     """
     builder = Builder("buildah", ("--isolation", "chroot"))
     with ExitStack() as stack:
@@ -101,27 +103,27 @@ def prove(base: str, *, model: Path) -> list[Finding]:
             builder.build(ROOT / IMAGES[name], context=ROOT, image=tag, arguments={"BASE": base})
             images[name] = stack.enter_context(unpacked(tag))
         shutil.copytree(model, images["rank-items"].root / "models")
-        findings = [look_at(name, image) for name, image in images.items()]
+        findings = [examine(name, image) for name, image in images.items()]
         with pipeline(images) as port:
             answer = post(port, {"user_id": "user_42", "top_k": 3})
         if len(answer["recommendations"]) != 3 or answer.get("degraded"):
-            raise RuntimeError(f"the pipeline answered {answer}")
-        print(f"answered, non-root on read-only roots: {answer}")
+            raise RuntimeError(f"recommend gave a wrong answer: {answer}")
+        print(f"answer of the pipeline, non-root on read-only roots: {answer}")
     return findings
 
 
-def look_at(name: str, image: Image) -> Finding:
-    """Measure one image."""
+def examine(name: str, image: Image) -> ImageFinding:
+    """Measure size and start times of one image, and list its unwanted content."""
     starts = [_start_s(name, image, {}) for _ in range(5)]
-    # Where no bytecode is found, every module is compiled at the start.
-    without = [_start_s(name, image, {"PYTHONPYCACHEPREFIX": "/tmp/none"}) for _ in range(3)]  # noqa: S108
-    return Finding(
-        name, image.size_bytes() / 1e6, statistics.median(starts), statistics.median(without), unwanted(image)
+    # This folder has no bytecode, so Python compiles every module at the start.
+    uncompiled = [_start_s(name, image, {"PYTHONPYCACHEPREFIX": "/tmp/none"}) for _ in range(3)]  # noqa: S108
+    return ImageFinding(
+        name, image.size_bytes() / 1e6, statistics.median(starts), statistics.median(uncompiled), unwanted(image)
     )
 
 
 def unwanted(image: Image) -> list[str]:
-    """Return what is in the image and should not be, and what its configuration lacks."""
+    """Return the paths that must not be in the image, and the faults of its configuration."""
     found = [
         str(path.relative_to(image.root))
         for path in image.files()
@@ -129,15 +131,15 @@ def unwanted(image: Image) -> list[str]:
     ]
     found += [str(path.relative_to(image.root)) for path in image.root.glob("**/pip/__init__.py")]
     if image.user.partition(":")[0] in {"", "0", "root"}:
-        found.append("it runs as root")
+        found.append("runs as root")
     if not image.labels.get("org.opencontainers.image.title"):
-        found.append("it has no OCI labels")
+        found.append("has no OCI labels")
     return found
 
 
 @contextmanager
 def pipeline(images: Mapping[str, Image]) -> Iterator[int]:
-    """Run all three, wired to each other; yield the public one's port."""
+    """Run the three functions, connected to each other; yield the port of recommend."""
     ports = {name: _free_port() for name in images}
     with ExitStack() as stack:
         for name in FUNCTIONS:
@@ -145,14 +147,14 @@ def pipeline(images: Mapping[str, Image]) -> Iterator[int]:
         yield ports["recommend"]
 
 
-def report(findings: Sequence[Finding]) -> int:
-    """Print what was found; return the exit status."""
+def report(findings: Sequence[ImageFinding]) -> int:
+    """Print the findings as a table; return the exit status."""
     print(
         f"{'image':<18}{'MB':>6}{'ready after s':>15}{'without .pyc':>14}   no shell, pip, compiler; non-root; labelled"
     )
     for each in findings:
-        told = "holds" if not each.unwanted else "NOT: " + ", ".join(each.unwanted)
-        print(f"{each.name:<18}{each.megabytes:>6.0f}{each.start_s:>15.2f}{each.uncompiled_start_s:>14.2f}   {told}")
+        result = "holds" if not each.unwanted else "FAILS: " + ", ".join(each.unwanted)
+        print(f"{each.name:<18}{each.megabytes:>6.0f}{each.start_s:>15.2f}{each.uncompiled_start_s:>14.2f}   {result}")
     return 1 if any(each.unwanted for each in findings) else 0
 
 
@@ -176,17 +178,13 @@ def _env(name: str, ports: Mapping[str, int]) -> dict[str, str]:
 def _model(state_dir: Path) -> Path:
     models = sorted((state_dir / "models").glob("*/manifest.json"))
     if not models:
-        raise BuildError(f"{state_dir} holds no model; train one with ./run.sh train")
+        raise BuildError(f"{state_dir} holds no model; run ./run.sh train first")
     return models[-1].parent
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-def _buildah(*words: str) -> str:
-    return subprocess.run(["buildah", *words], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S607
 
 
 if __name__ == "__main__":

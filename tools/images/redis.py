@@ -1,9 +1,9 @@
 """
-Runs inside a build: gathers Redis' server and client, and the libraries they are linked with, into a root file system.
+Runs inside an image build: copies redis-server, redis-cli and their shared libraries into a root file system.
 
     python3 -m tools.images.redis ROOT
 
-They come from the base where it has them, else from its package manager.
+If the base image does not have the programs, its package manager installs them.
 """
 
 import shutil
@@ -17,11 +17,9 @@ PROGRAMS = ("redis-server", "redis-cli")
 
 
 def main(root: Path) -> int:
-    """Fill *root*; return the exit status."""
-    if not all(map(shutil.which, PROGRAMS)) and not _installed():
-        print(
-            "the base image has neither redis-server nor apt-get to get it with: hand in another BASE", file=sys.stderr
-        )
+    """Copy the programs and their libraries into *root*; return the exit status."""
+    if not all(map(shutil.which, PROGRAMS)) and not _install():
+        print("the base image has neither redis-server nor apt-get; set BASE to another image", file=sys.stderr)
         return 1
     programs = [Path(path) for path in map(shutil.which, PROGRAMS) if path]
     for path in (*programs, *libraries(programs, root=root)):
@@ -30,8 +28,8 @@ def main(root: Path) -> int:
     return 0
 
 
-def _installed() -> bool:
-    """Install the packages in this stage; tell whether that worked."""
+def _install() -> bool:
+    """Install the packages in this build stage; return whether that worked."""
     update, install = ["update"], ["install", "-y", "--no-install-recommends", "redis-server", "redis-tools"]
     return bool(shutil.which("apt-get")) and all(
         subprocess.run(["apt-get", "-qq", *words], stdout=subprocess.DEVNULL, check=False).returncode == 0  # noqa: S607

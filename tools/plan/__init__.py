@@ -1,10 +1,11 @@
 """
-How much the pipeline can take, and how to set it up for what it has to.
+Capacity planning: measures the capacity of the running pipeline and recommends settings for a target load.
 
-    measuring      a short sweep over the running pipeline: what was observed at each number of callers
-    fitting        curves through it: the time of a batch, throughput over concurrency
-    ranker         what follows for an instance that ranks in batches
-    recommending   settings for a goal, and the predicted ceiling
+    sweep          loads the running pipeline with rising numbers of callers
+    observations   the measurements of a sweep
+    curves         fits the time of a batch, and throughput over concurrency
+    ranker         a queueing model of an instance that ranks in batches
+    planner        settings for a goal, and the predicted ceiling
 
-All but `measuring` is computation on plain data.
+Only `sweep` does I/O; the other modules compute on plain data.
 """

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.target import TargetError, find_target
-from tools.plan.fitting import TooFewError
-from tools.plan.measuring import measure
-from tools.plan.observations import Configured, Sweep
-from tools.plan.recommending import Goal, Plan, UnreachableError, recommend
+from tools.plan.curves import TooFewError
+from tools.plan.observations import ObservedSettings, Sweep
+from tools.plan.planner import CapacityPlan, Goal, UnreachableError, make_plan
+from tools.plan.sweep import measure
 
 _LEVELS = "1,2,4,8,16,32,64"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan; return 0 when there is a plan, 1 when no setting reaches the goal, 2 when nothing could be measured."""
+    """CapacityPlan; return 0 when there is a plan, 1 when no setting reaches the goal, 2 when nothing could be measured."""
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             users=options.population,
             tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
         )
-        plan = recommend(sweep, Goal(options.rps, options.p99_ms / 1000))
+        plan = make_plan(sweep, Goal(options.rps, options.p99_ms / 1000))
     except UnreachableError as error:
         print(error, file=sys.stderr)
         return 1
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def describe(plan: Plan, sweep: Sweep) -> dict[str, Any]:
-    """Return the plan and the steps it rests on, as plain data."""
+def describe(plan: CapacityPlan, sweep: Sweep) -> dict[str, Any]:
+    """Return the plan and the measured steps as plain data."""
     law = plan.fits.scalability
     return {
         "components": {name: asdict(component) for name, component in plan.components.items()},
@@ -81,28 +81,32 @@ def describe(plan: Plan, sweep: Sweep) -> dict[str, Any]:
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    # JSON has no infinity; what has no limit has none.
+    # JSON has no infinity; an absent limit is null.
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
-def show(plan: Plan, configured: Configured, console: Console, *, kn: str) -> None:
-    """Print the plan: settings by Service beside the present ones, the curves, the ceilings, commands of *kn* to set it up."""
-    table = Table("Service", "target", "min-scale", "max-scale", "rps an instance", "its ceiling")
+def show(plan: CapacityPlan, configured: ObservedSettings, console: Console, *, kn: str) -> None:
+    """
+    Print the plan: settings of each Service, with the current ones, the curves, the ceilings, and commands to apply it.
+
+    *kn* is a format string for a command line of kn.
+    """
+    table = Table("Service", "target", "min-scale", "max-scale", "rps per instance", "ceiling per instance")
     for name, each in plan.components.items():
-        target, largest = (known.get(name) for known in (configured.target, configured.max_scale))
-        scale = (_beside(each.target, target), str(each.min_scale), _beside(each.max_scale, largest))
+        target, largest = (current.get(name) for current in (configured.target, configured.max_scale))
+        scale = (_with_current(each.target, target), str(each.min_scale), _with_current(each.max_scale, largest))
         table.add_row(name, *scale, f"{each.instance_rps:.0f}", f"{each.ceiling_rps:.0f}")
     console.print(table)
     batch, law = plan.fits.batch, plan.fits.scalability
     lines = [f"a batch of n takes {batch.per_item_s * 1000:.3g} ms * n + {batch.fixed_s * 1000:.3g} ms"]
     if law is not None:
-        knee = "none in sight" if law.knee == float("inf") else f"{law.knee:.0f} callers, {law.limit_rps:.0f} rps"
+        knee = "not reached" if law.knee == float("inf") else f"{law.knee:.0f} callers, {law.limit_rps:.0f} rps"
         lines.append(f"knee of one ranker: {knee}")
-    machine = "" if plan.machine_rps is None else f"; this machine's CPUs {plan.machine_rps:.0f} rps"
+    machine = "" if plan.machine_rps is None else f"; limit of this machine's CPUs {plan.machine_rps:.0f} rps"
     lines += [
         f"predicted: p99 {plan.p99_s * 1000:.0f} ms, batches of {plan.batch_size:.1f}",
         f"ceiling: {plan.ceiling_rps:.0f} rps at max-scale ({plan.bottleneck})",
-        f"as set up now: {plan.ready_rps:.0f} rps, {plan.now_rps:.0f} rps at max-scale{machine}",
+        f"with the current settings: {plan.ready_rps:.0f} rps, {plan.now_rps:.0f} rps at max-scale{machine}",
         *plan.notes,
         "",
         *(kn.format(_update(name, plan)) for name in plan.components),
@@ -111,7 +115,7 @@ def show(plan: Plan, configured: Configured, console: Console, *, kn: str) -> No
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _beside(value: int, now: float | None) -> str:
+def _with_current(value: int, now: float | None) -> str:
     return str(value) if now is None or now == value else f"{value} (now {now:g})"
 
 
@@ -119,7 +123,7 @@ def _kn(state_dir: Path) -> str:
     return "./run.sh kn {}" if state_dir == Path(".recsys") else f"./run.sh kn {{}} --state-dir {state_dir}"
 
 
-def _update(name: str, plan: Plan) -> str:
+def _update(name: str, plan: CapacityPlan) -> str:
     each = plan.components[name]
     settings = " ".join(f"--env {key}={value}" for key, value in each.environment.items())
     scale = f"--scale {each.min_scale}..{each.max_scale} --scale-target {each.target}"

@@ -1,4 +1,4 @@
-"""What a sweep over a running pipeline saw."""
+"""The measurements of a sweep over a running pipeline."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 RECOMMEND, FEATURES, RANKER = "recommend", "extract-features", "rank-items"
 SERVICES = (RECOMMEND, FEATURES, RANKER)
 
-# A 99th percentile of fewer samples is the slowest of them.
+# With fewer samples, the 99th percentile is just the slowest sample.
 _ENOUGH = 100
 
 
 @dataclass(frozen=True)
 class Receipts:
     """
-    What the answers of a step told of themselves (Server-Timing), seconds.
+    Figures from the receipts (Server-Timing) of a step's answers, in seconds.
 
     Attributes:
-        batches: Size and time of the batch each request was in.
-        elsewhere_s: Each request's time without waiting for and being ranked in its batch.
-        features_s: Each request's time in extract_features.
+        batches: For each request, size and time of its batch.
+        elsewhere_s: For each request, the total time without waiting for its batch and ranking.
+        features_s: For each request, the time in extract_features.
     """
 
     batches: Sequence[tuple[int, float]]
@@ -30,17 +30,18 @@ class Receipts:
 @dataclass(frozen=True)
 class Step:
     """
-    A number of callers, each of which asks again as soon as it is answered.
+    Measurements of a closed loop with a fixed number of callers.
 
     Attributes:
-        callers: How many.
-        rps: Recommendations a second.
-        p50_ms, p99_ms: Their latency.
-        errors: Answers that were none.
-        receipts: What they told.
-        ready: Instances by Service, the same before and after; empty where the platform cannot be seen.
-        cpu_s: CPU seconds for one recommendation, by Service; `platform` is the ingress and the supervisor, `callers` this process.
-        users_per_request: Recommendations that one HTTP request to a Service stands for (coalescing).
+        callers: Number of callers.
+        rps: Recommendations per second.
+        p50_ms: Median latency.
+        p99_ms: 99th percentile of latency.
+        errors: Failed, wrong and degraded answers.
+        receipts: Figures from the answers' receipts.
+        ready: Ready instances by Service; empty if the platform's status is unavailable.
+        cpu_s: CPU seconds per recommendation, by Service; `platform` is Envoy and the supervisor, `callers` this process.
+        users_per_request: Mean number of recommendations that share one HTTP request to a Service (coalescing).
     """
 
     callers: int
@@ -55,15 +56,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Configured:
+class ObservedSettings:
     """
-    How the pipeline is set up now, as far as it can be seen.
+    Current settings of the pipeline. The defaults are for a pipeline that runs elsewhere.
 
     Attributes:
-        max_batch_size: Of rank_items.
-        max_scale: By Service; none where it cannot be seen.
-        target: By Service: requests in flight for each instance; none where it cannot be seen.
-        cpus: Of this machine; None where the pipeline runs elsewhere.
+        max_batch_size: MAX_BATCH_SIZE of rank_items.
+        max_scale: Maximum number of instances by Service.
+        target: Target requests in flight per instance, by Service.
+        cpus: Number of this machine's CPUs; None if the pipeline runs elsewhere.
     """
 
     max_batch_size: int = 32
@@ -74,41 +75,41 @@ class Configured:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Steps by rising number of callers, and the configuration they ran on."""
+    """Steps with rising numbers of callers, and the settings during them."""
 
     steps: Sequence[Step]
-    configured: Configured
+    configured: ObservedSettings
 
     def batches(self) -> list[tuple[int, float]]:
-        """Return the batches of all steps."""
+        """Return size and time of the batches of all steps."""
         return [batch for step in self.steps for batch in step.receipts.batches]
 
     def elsewhere_s(self, share: float) -> float:
-        """Return a quantile of the time besides ranking, of the step where least was in its way."""
-        return _least([step.receipts.elsewhere_s for step in self.steps], share)
+        """Return a quantile of the time outside ranking, from the step with the lowest one."""
+        return _lowest_quantile([step.receipts.elsewhere_s for step in self.steps], share)
 
     def features_s(self) -> float:
-        """Return the median time in extract_features, of the step where least was in its way."""
-        return _least([step.receipts.features_s for step in self.steps], 0.5)
+        """Return the median time in extract_features, from the step with the lowest one."""
+        return _lowest_quantile([step.receipts.features_s for step in self.steps], 0.5)
 
     def cpu_s(self, service: str) -> float:
-        """Return the CPU seconds a recommendation costs a Service when it is busy; 0 where that cannot be seen."""
-        # At the most callers: coalescing and batching are part of the price at capacity.
+        """Return the CPU seconds of *service* per recommendation under the highest load; 0 if unknown."""
+        # Coalescing and batching lower the cost under load, so the step with the most callers shows the cost at capacity.
         return self.steps[-1].cpu_s.get(service, 0.0)
 
     def users_per_request(self, service: str, *, rps: float) -> float:
-        """Return how many recommendations a request to *service* stands for near *rps*; 1 where it cannot be seen."""
+        """Return the mean number of recommendations that share a request to *service* near *rps*; 1 if unknown."""
         nearest = min(self.steps, key=lambda step: abs(step.rps - rps))
         return max(1.0, nearest.users_per_request.get(service, 1.0))
 
     def per_ranker(self) -> list[tuple[float, float]]:
-        """Return callers and recommendations a second of each step, shared out over the rankers there were."""
+        """Return callers and recommendations per second of each step, divided by the number of its rankers."""
         counts = [max(1, step.ready.get(RANKER, 1)) for step in self.steps]
         return [(s.callers / count, s.rps / count) for s, count in zip(self.steps, counts, strict=True)]
 
 
-def _least(measured: Sequence[Sequence[float]], share: float) -> float:
-    """Return the least of the quantiles, where there is a choice of those with samples enough to have one."""
+def _lowest_quantile(measured: Sequence[Sequence[float]], share: float) -> float:
+    """Return the lowest quantile; ignore steps with too few samples, unless all steps have too few."""
     enough = [values for values in measured if len(values) >= _ENOUGH]
     return min(_quantile(values, share) for values in enough or measured)
 

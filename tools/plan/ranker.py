@@ -1,8 +1,8 @@
 """
-An instance that ranks in batches, as a queue: one slot, and everything that waits goes into the next batch.
+A queueing model of an instance that ranks in batches: one slot, and all waiting requests form the next batch.
 
-Textbooks have no formula for its latency where the time of a batch depends on its size, so the queue is run on a clock
-of its own. Chance is always drawn alike: two rates differ by the rate alone, and a plan is the same every time.
+The time of a batch depends on its size, and no closed formula gives the latency. So the model simulates the queue. All
+simulations use the same random arrivals: results differ by the rate only, and a plan is reproducible.
 """
 
 import math
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from tools.plan.fitting import BatchCost
+from tools.plan.curves import BatchCost
 
-# Utilisation beyond this leaves nothing for the seconds until further instances are ready.
+# Highest planned utilisation. The rest absorbs growing load until additional instances are ready.
 HEADROOM = 0.8
 _REQUESTS = 20_000
 _HALVINGS = 24
@@ -23,13 +23,13 @@ _HALVINGS = 24
 @dataclass(frozen=True)
 class QueueFigures:
     """
-    An instance at some rate.
+    Latency and batch sizes of an instance at a given rate.
 
     Attributes:
-        mean_s: Mean of waiting and ranking.
-        p99_s: Their 99th percentile.
-        batch: Mean size of a batch.
-        large_batch: The size one batch in a hundred exceeds.
+        mean_s: Mean time of waiting and ranking.
+        p99_s: 99th percentile of that time.
+        batch: Mean batch size.
+        large_batch: 99th percentile of the batch size.
     """
 
     mean_s: float
@@ -40,18 +40,18 @@ class QueueFigures:
 
 @dataclass(frozen=True)
 class Ranker:
-    """One instance with its batch cost and the size its batches may reach."""
+    """An instance with its batch cost and maximum batch size."""
 
     cost: BatchCost
     max_batch_size: int
 
     @property
     def ceiling_rps(self) -> float:
-        """Requests a second when every batch is full."""
+        """Requests per second if every batch is full."""
         return self.cost.ceiling_rps(self.max_batch_size)
 
     def at(self, rps: float) -> QueueFigures:
-        """Return what independent callers who send *rps* see; at and beyond the ceiling the queue has no end."""
+        """Simulate independent callers that send *rps* in total. From the ceiling on, latencies are infinite."""
         if rps >= self.ceiling_rps:
             return QueueFigures(math.inf, math.inf, float(self.max_batch_size), self.max_batch_size)
         latencies: list[float] = []
@@ -76,7 +76,7 @@ class Ranker:
         )
 
     def rate_within(self, p99_s: float) -> float:
-        """Return the highest rate that keeps *p99_s* and the headroom; 0 where not even a lone request is so fast."""
+        """Return the highest rate that keeps *p99_s* and the headroom; 0 if even a lone request is slower."""
         low, high = 0.0, HEADROOM * self.ceiling_rps
         if self.cost.time_s(1) > p99_s:
             return low
@@ -90,5 +90,5 @@ class Ranker:
 
 @lru_cache(maxsize=1)
 def _unit_arrivals() -> tuple[float, ...]:
-    rng = random.Random(0)  # noqa: S311 - no secret is made of it
+    rng = random.Random(0)  # noqa: S311 - a simulation, not a secret
     return tuple(accumulate(rng.expovariate(1.0) for _ in range(_REQUESTS)))

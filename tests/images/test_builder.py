@@ -14,8 +14,8 @@ from tests.knative.objects import ROOT
 from tools.images import __main__ as images
 from tools.images import install, prove
 from tools.images.assemble import configure, libraries, place
-from tools.images.building import Builder, BuildError, find_builder, local_paths
-from tools.images.running import unpacked
+from tools.images.builder import Builder, BuildError, find_builder, local_paths
+from tools.images.sandbox import unpacked
 
 needs_buildah = pytest.mark.skipif(
     not shutil.which("buildah") or os.geteuid() != 0, reason="buildah is not installed, or this is not root"
@@ -31,7 +31,7 @@ def podman(tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\necho "$@" >>{told}\ncase "$*" in *broken*) exit 1;; esac\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    monkeypatch.setattr("tools.images.building.pip_settings", dict)
+    monkeypatch.setattr("tools.images.builder.pip_settings", dict)
     return lambda: told.read_text().splitlines()
 
 
@@ -60,19 +60,19 @@ def test_a_model_image_is_named_after_its_model(podman, capsys, tmp_path):
 def test_build_failures_are_reported(podman, capsys, tmp_path):
     """A failed build, a folder without a model, an unknown image and a missing builder are errors."""
     assert images.main(["redis", "--builder", "podman", "--tag", "broken"]) == 1
-    assert "could not be built with podman" in capsys.readouterr().err
+    assert "podman cannot build dev.local/redis:broken" in capsys.readouterr().err
     assert images.main(["redis", "--builder", "podman", "--model", str(tmp_path)]) == 1
     assert "holds no model artefact" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         images.main(["nothing"])
-    with pytest.raises(BuildError, match="buildah is needed"):
+    with pytest.raises(BuildError, match="install and start .*buildah"):
         find_builder("buildah" if not shutil.which("buildah") else "docker-that-is-not-there-buildah")
 
 
 def test_pip_in_a_build_uses_the_local_settings(podman, monkeypatch, tmp_path):
     """The settings are passed as a secret and package folders as volumes, so neither ends up in an image."""
     settings = {"find-links": str(tmp_path), "index-url": "https://packages.example.com/simple"}
-    monkeypatch.setattr("tools.images.building.pip_settings", lambda: settings)
+    monkeypatch.setattr("tools.images.builder.pip_settings", lambda: settings)
     Builder("podman").build(Path("Dockerfile"), context=tmp_path, image="x", arguments={})
     assert "--secret id=pip,src=" in podman()[-1]
     assert f"--volume {tmp_path}:{tmp_path}:ro" in podman()[-1]

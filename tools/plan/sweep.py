@@ -1,4 +1,4 @@
-"""The sweep: rising numbers of callers against a running pipeline, a few seconds each."""
+"""Runs a sweep: loads a running pipeline with rising numbers of callers, a few seconds each."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,30 +10,30 @@ import psutil
 import uvloop
 
 from chassis.receipt import parse_receipt
-from loadtests.target import Target
+from loadtests.target import LoadTarget
 from localkn import control
 from localkn.errors import LocalknError
-from tools.bench.closed_loop import Door, Outcome, ask_recommend, run_callers
-from tools.plan.observations import RANKER, SERVICES, Configured, Receipts, Step, Sweep
+from tools.bench.closed_loop import LoopOutcome, ServerAddress, request_recommendations, run_callers
+from tools.plan.observations import RANKER, SERVICES, ObservedSettings, Receipts, Step, Sweep
 
-# A step during which instances came or went says nothing about either number of them.
+# A step is repeated if the number of instances changed during it.
 _ATTEMPTS = 4
 _SCALING = "autoscaling.knative.dev/"
 
-Told = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class _Look:
-    """Instances ready, CPU seconds used, and requests a second arriving, by Service."""
+class _PlatformState:
+    """Ready instances, CPU seconds used so far, and incoming requests per second, by Service."""
 
     ready: Mapping[str, int]
     cpu_s: Mapping[str, float]
     rps: Mapping[str, float]
 
 
-def measure(target: Target, *, levels: Sequence[int], step_s: float, users: int, tell: Told) -> Sweep:
-    """Run one step for each of *levels* callers."""
+def measure(
+    target: LoadTarget, *, levels: Sequence[int], step_s: float, users: int, tell: Callable[[str], None]
+) -> Sweep:
+    """Run a step for each number of callers in *levels*; pass a line of progress for each step to *tell*."""
     steps = []
     for callers in levels:
         step = run_step(target, callers=callers, seconds=step_s, users=users)
@@ -45,28 +45,30 @@ def measure(target: Target, *, levels: Sequence[int], step_s: float, users: int,
     return Sweep(steps, read_configuration(target))
 
 
-def run_step(target: Target, *, callers: int, seconds: float, users: int) -> Step:
-    """Run *callers* for so many *seconds*, again where instances came or went meanwhile."""
+def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) -> Step:
+    """Run *callers* for *seconds*; repeat the step if the number of instances changed during it."""
     for attempt in range(1, _ATTEMPTS + 1):
-        before, receipts = _look(target), list[bytes]()
+        before, receipts = _read_state(target), list[bytes]()
         outcome = uvloop.run(_drive(target, callers=callers, seconds=seconds, users=users, receipts=receipts))
-        after = _look(target)
+        after = _read_state(target)
         if before.ready == after.ready or attempt == _ATTEMPTS:
             break
     return _step(outcome, receipts, before, after, seconds=seconds)
 
 
-async def _drive(target: Target, *, callers: int, seconds: float, users: int, receipts: list[bytes]) -> Outcome:
+async def _drive(target: LoadTarget, *, callers: int, seconds: float, users: int, receipts: list[bytes]) -> LoopOutcome:
     url = httpx.URL(target.url)
     secure = url.scheme == "https"
-    door = Door(url.host, url.port or (443 if secure else 80), target.trust() if secure else None)
+    address = ServerAddress(url.host, url.port or (443 if secure else 80), target.trust() if secure else None)
     headers = [f"{name}: {value}".encode() for name, value in target.headers.items()]
-    work = ask_recommend(users, host=url.netloc, headers=headers)
-    return await run_callers(door, callers=callers, seconds=seconds, work=work, receipts=receipts)
+    work = request_recommendations(users, host=url.netloc, headers=headers)
+    return await run_callers(address, callers=callers, seconds=seconds, work=work, receipts=receipts)
 
 
-def _step(outcome: Outcome, receipts: Sequence[bytes], before: _Look, after: _Look, *, seconds: float) -> Step:
-    # CPU was used in the warm-up too, so it is shared out over the requests of the whole step.
+def _step(
+    outcome: LoopOutcome, receipts: Sequence[bytes], before: _PlatformState, after: _PlatformState, *, seconds: float
+) -> Step:
+    # The CPU time includes the warm-up, so it is divided by the requests of the whole step.
     requests = max(1.0, outcome.rps * seconds)
     cpu_s = {name: max(0.0, used - before.cpu_s.get(name, used)) / requests for name, used in after.cpu_s.items()}
     return Step(
@@ -95,7 +97,7 @@ def _read(receipts: Sequence[bytes]) -> Receipts:
     return Receipts(batches, elsewhere_s, features_s)
 
 
-def _look(target: Target) -> _Look:
+def _read_state(target: LoadTarget) -> _PlatformState:
     services: dict[str, Any] = (target.status() or {"services": {}})["services"]
     ready, cpu_s, rps, supervisor = {}, {}, {}, None
     for name in SERVICES:
@@ -108,10 +110,10 @@ def _look(target: Target) -> _Look:
         cpu_s[name] = sum(_cpu_s(pid) for pid in pids)
         supervisor = _parent(pids[0]) if pids else supervisor
     if supervisor is not None:
-        family = [supervisor, *supervisor.children(recursive=True)]
-        cpu_s["platform"] = sum(_cpu_s(each.pid) for each in family) - sum(cpu_s.values())
+        processes = [supervisor, *supervisor.children(recursive=True)]
+        cpu_s["platform"] = sum(_cpu_s(each.pid) for each in processes) - sum(cpu_s.values())
         cpu_s["callers"] = _cpu_s(os.getpid())
-    return _Look(ready, cpu_s, rps)
+    return _PlatformState(ready, cpu_s, rps)
 
 
 def _cpu_s(pid: int) -> float:
@@ -129,17 +131,17 @@ def _parent(pid: int) -> psutil.Process | None:
         return None
 
 
-def read_configuration(target: Target) -> Configured:
-    """Return how the local platform's Services are set up; the defaults where there is none."""
+def read_configuration(target: LoadTarget) -> ObservedSettings:
+    """Return the settings of the local platform's Services; defaults if there is no local platform."""
     if target.control is None:
-        return Configured()
+        return ObservedSettings()
     try:
         services = control.call(target.control, "services")
     except LocalknError:
-        return Configured()
+        return ObservedSettings()
     templates = {service["metadata"]["name"]: service["spec"]["template"] for service in services}
     annotations = {name: (body.get("metadata") or {}).get("annotations") or {} for name, body in templates.items()}
-    return Configured(
+    return ObservedSettings(
         max_batch_size=int(_environment(templates.get(RANKER, {})).get("MAX_BATCH_SIZE", 32)),
         max_scale={name: int(each.get(f"{_SCALING}max-scale", 0)) for name, each in annotations.items()},
         target={name: float(each.get(f"{_SCALING}target", 100)) for name, each in annotations.items()},

@@ -1,4 +1,4 @@
-"""The work itself, without any serving: what both compared systems call."""
+"""The work of the pipeline without serving code; both baselines call it."""
 
 import os
 from functools import cache
@@ -29,14 +29,14 @@ def model() -> RankingModel:
 
 async def extract(user_id: str) -> tuple[dict[str, Any], list[str]]:
     """Return a user's features and history."""
-    (known,) = await store().read([user_id], history=1000)
-    if known is None:
+    (record,) = await store().read([user_id], history=1000)
+    if record is None:
         return msgspec.to_builtins(await store().population()), []
-    return msgspec.to_builtins(compute_features(known)), known.recent
+    return msgspec.to_builtins(compute_features(record)), record.recent
 
 
 def rank(features: dict[str, Any], history: list[str], top_k: int) -> list[dict[str, Any]]:
-    """Return the best items as the wire shows them."""
+    """Return the best items in the format of the API."""
     (ranking,) = model().rank([Query(Features(**features), history, top_k)])
     pairs = zip(ranking.item_ids, ranking.scores, strict=True)
     return [{"item_id": item_id, "score": round(score, 3) + 0.0} for item_id, score in pairs]

@@ -1,4 +1,4 @@
-"""Curves through what was measured."""
+"""Curves fitted to measurements: the time of a batch, and throughput over concurrency."""
 
 import math
 from collections import defaultdict
@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 
 
 class TooFewError(Exception):
-    """The measurements do not determine the curve."""
+    """There are too few measurements to fit a curve."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class BatchCost:
     The time of a batch of n: `per_item_s * n + fixed_s`.
 
     Attributes:
-        per_item_s: What each further request adds.
-        fixed_s: What a batch costs however small it is: the reason to batch at all.
-        sizes: How many different sizes the fit has seen; with one, nothing tells the two apart.
+        per_item_s: Time that each request adds.
+        fixed_s: Time that a batch of any size takes; batching shares it.
+        sizes: Number of different batch sizes in the data. A single size does not separate the two costs.
     """
 
     per_item_s: float
@@ -33,35 +33,35 @@ class BatchCost:
         return self.per_item_s * size + self.fixed_s
 
     def ceiling_rps(self, max_batch_size: int) -> float:
-        """Return how many requests a second one slot ranks when every batch is full."""
+        """Return the requests per second that one slot ranks if every batch is full."""
         return max_batch_size / self.time_s(max_batch_size)
 
 
 def fit_batch_cost(batches: Sequence[tuple[int, float]]) -> BatchCost:
     """
-    Fit `a * n + b` with a, b >= 0 to batches seen by their requests: (size, seconds), one entry for each request.
+    Fit `a * n + b` with a, b >= 0 to *batches*: pairs (size, seconds), one pair for each request of a batch.
 
-    A size counts by its median, because on a shared machine single batches take as long as they like, weighted by how
-    many batches of it there were. With batches of one size only, all of their time is taken as the items': no gain by
-    batching is promised that was not seen.
+    The fit uses the median of each size, because single batches can take very long on a shared machine. The weight of a
+    size is its number of batches. If all batches have the same size, the fit assigns their whole time to the items, so
+    it never predicts a gain by batching that was not measured.
 
     Raises:
-        TooFewError: no batch was seen.
+        TooFewError: *batches* is empty.
     """
-    seen: dict[int, list[float]] = defaultdict(list)
+    by_size: dict[int, list[float]] = defaultdict(list)
     for size, seconds in batches:
-        seen[size].append(seconds)
-    if not seen:
-        raise TooFewError("no answer told of its batch (Server-Timing: batch, model)")
-    sizes = np.array(sorted(seen), dtype=float)
-    medians = np.array([np.median(seen[int(size)]) for size in sizes])
-    if len(seen) == 1:
+        by_size[size].append(seconds)
+    if not by_size:
+        raise TooFewError("no answer has the batch's size and time in its receipt (Server-Timing: batch, model)")
+    sizes = np.array(sorted(by_size), dtype=float)
+    medians = np.array([np.median(by_size[int(size)]) for size in sizes])
+    if len(by_size) == 1:
         return BatchCost(float(medians[0] / sizes[0]), 0.0, sizes=1)
-    # Each batch was seen once by each of its requests. Deviations count relative to the time, as noise does.
-    weights = np.sqrt([len(seen[int(size)]) / size for size in sizes]) / medians
+    # Each batch appears once per request, so divide by its size. Residuals are relative, because noise grows with time.
+    weights = np.sqrt([len(by_size[int(size)]) / size for size in sizes]) / medians
     design = np.column_stack([sizes, np.ones_like(sizes)])
     (per_item_s, fixed_s), _ = nnls(design * weights[:, None], medians * weights)
-    return BatchCost(float(per_item_s), float(fixed_s), sizes=len(seen))
+    return BatchCost(float(per_item_s), float(fixed_s), sizes=len(by_size))
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Scalability:
 
     Attributes:
         rate_rps: Throughput of a single caller.
-        contention: Share of the work that waits for other work; its inverse bounds the speed-up.
-        crosstalk: What each pair of callers costs; above zero, throughput falls again after a peak.
+        contention: Share of the work that is serialised; its inverse bounds the speed-up.
+        crosstalk: Cost of each pair of callers. If it is positive, throughput falls after a peak.
 
     Source: Gunther, Guerrilla Capacity Planning (2007), chapter 4.
     """
@@ -89,7 +89,7 @@ class Scalability:
 
     @property
     def limit_rps(self) -> float:
-        """The most it gives, at any number of callers; infinite where nothing bounds it."""
+        """The maximum throughput over all numbers of callers; infinite if throughput has no bound."""
         if self.crosstalk:
             return self.rps(max(1.0, math.sqrt(max(0.0, 1 - self.contention) / self.crosstalk)))
         return self.rate_rps / self.contention if self.contention else math.inf
@@ -97,9 +97,9 @@ class Scalability:
     @property
     def knee(self) -> float:
         """
-        The number of callers from which on waiting grows faster than throughput; infinite where nothing bounds it.
+        The number of callers beyond which waiting grows faster than throughput; infinite if throughput has no bound.
 
-        That is where the line of a system without waiting (N times one caller's rate) meets the limit.
+        At the knee, the line of a system without waiting (N times one caller's rate) meets the limit.
         """
         return self.limit_rps / self.rate_rps
 
@@ -108,18 +108,18 @@ def fit_scalability(points: Sequence[tuple[float, float]]) -> Scalability:
     """
     Fit the law to (callers, requests a second) by least squares on relative deviations.
 
-    N/X is linear in the unknowns, so the best fit with none of them negative is unique and needs no start value.
+    N/X is linear in the unknowns. So the best non-negative fit is unique and needs no initial value.
 
     Raises:
-        TooFewError: fewer than three numbers of callers.
+        TooFewError: *points* has fewer than three different numbers of callers.
     """
     if len({callers for callers, _ in points}) < 3:
-        raise TooFewError("three numbers of callers at least make a curve")
+        raise TooFewError("a curve needs at least three different numbers of callers; add levels")
     callers, rps = (np.array(column, dtype=float) for column in zip(*points, strict=True))
     design = np.column_stack([np.ones_like(callers), callers - 1, callers * (callers - 1)])
     scale = rps / callers
     (seconds, waits, pairs), _ = nnls(design * scale[:, None], np.ones_like(callers))
     if seconds <= 0:
-        # All of it looks like waiting: one server that is busy from the first caller on.
+        # The fit explains the data by waiting alone: one server that a single caller keeps busy.
         seconds = float(callers[0] / rps[0])
     return Scalability(1 / float(seconds), float(waits / seconds), float(pairs / seconds))

@@ -1,4 +1,4 @@
-"""What acceptance wants of the place that a pipeline runs on: a cluster, or the platform of this machine."""
+"""Access to a deployed pipeline: on a Knative cluster, or on the local platform."""
 
 import json
 import os
@@ -22,50 +22,50 @@ _TIMEOUT_S = 60.0
 _STAMP = "recsys.dev/accepted-at"
 
 
-class PlatformError(Exception):
-    """The platform cannot be asked, or refuses; the message is what it said."""
+class DeploymentError(Exception):
+    """The deployment does not answer or refuses a command; the message contains its output."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect, and the name that is asked for there."""
+    """The URL to connect to, and the value of the Host header."""
 
     url: str
     host: str
 
 
-class Platform(Protocol):
-    """Where the pipeline runs. Every method raises PlatformError or KnError where it cannot be asked."""
+class Deployment(Protocol):
+    """A deployed pipeline. Every method raises DeploymentError or KnError if the deployment does not answer."""
 
     kn: Kn
 
     def instances(self, service: str) -> list[str]:
-        """Return the instances of *service* that are ready, of revisions with traffic, and not told to end."""
+        """Return the ready instances of *service* in revisions with traffic, without terminating ones."""
         ...
 
-    def end(self, instance: str) -> None:
-        """Tell *instance* to end, as a drained node would."""
+    def terminate(self, instance: str) -> None:
+        """Send SIGTERM to *instance*, as draining a node does."""
         ...
 
     def broker(self) -> Address:
-        """Return where the Broker takes events."""
+        """Return the address at which the Broker accepts events."""
         ...
 
 
-def renew(platform: Platform, service: str) -> None:
-    """Make a revision of *service* that differs in nothing but an annotation, and wait until it serves."""
-    platform.kn.update(service, "--annotation-revision", f"{_STAMP}={time.time_ns()}")
+def create_revision(deployment: Deployment, service: str) -> None:
+    """Create a revision of *service* that differs only in an annotation, and wait until it serves."""
+    deployment.kn.update(service, "--annotation-revision", f"{_STAMP}={time.time_ns()}")
 
 
-class Cluster:
+class ClusterDeployment:
     """
-    A cluster with Knative.
+    A pipeline on a cluster with Knative.
 
     Args:
-        namespace: Of the pipeline.
-        kubectl: The words that start it.
-        kn: The words that start kn.
-        broker: Connect here for the Broker: a port-forward. None for its own address, known inside only.
+        namespace: Namespace of the pipeline.
+        kubectl: Command that runs kubectl.
+        kn: Command that runs kn.
+        broker: URL of a port-forward to the Broker. None for the Broker's own address, which works inside the cluster.
     """
 
     def __init__(self, namespace: str, *, kubectl: Sequence[str], kn: Sequence[str], broker: str | None) -> None:
@@ -74,18 +74,18 @@ class Cluster:
         self._broker = broker
 
     def instances(self, service: str) -> list[str]:
-        """See `Platform`."""
+        """See `Deployment`."""
         revisions = ",".join(traffic(self.kn.service(service)))
-        chosen = f"serving.knative.dev/revision in ({revisions})"
-        pods = json.loads(self._run("get", "pods", "--selector", chosen, "--output", "json"))
+        selector = f"serving.knative.dev/revision in ({revisions})"
+        pods = json.loads(self._run("get", "pods", "--selector", selector, "--output", "json"))
         return [pod["metadata"]["name"] for pod in pods["items"] if _is_ready(pod)]
 
-    def end(self, instance: str) -> None:
+    def terminate(self, instance: str) -> None:
         """Delete the pod."""
         self._run("delete", "pod", instance, "--wait=false")
 
     def broker(self) -> Address:
-        """See `Platform`."""
+        """See `Deployment`."""
         url = self._run("get", "broker", "default", "--output", "jsonpath={.status.address.url}").strip()
         scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
@@ -96,9 +96,9 @@ class Cluster:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise PlatformError(f"{command[0]} does not run: {error}") from error
+            raise DeploymentError(f"cannot run {command[0]}: {error}") from error
         if done.returncode:
-            raise PlatformError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
+            raise DeploymentError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
 
@@ -107,38 +107,37 @@ def _is_ready(pod: dict[str, Any]) -> bool:
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
-class Local:
+class LocalDeployment:
     """
-    The platform of this machine.
+    A pipeline on the local platform.
 
     Args:
-        state_dir: Of the pipeline.
+        state_dir: State directory of the pipeline.
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         folder = (state_dir / "platform").absolute()
         self._control = StateDirectory(folder).socket("control")
-        # `kn` of localkn takes the state directory among its own flags.
         self.kn = Kn([sys.executable, "-m", "localkn", "kn", "--state-dir", str(folder)])
 
     def instances(self, service: str) -> list[str]:
-        """See `Platform`; an instance's name is its process id."""
+        """See `Deployment`; an instance's name is its process id."""
         try:
             revisions = control.call(self._control, "status")["services"][service]["revisions"]
         except LocalknError as error:
-            raise PlatformError(str(error)) from error
-        serving = [instance for one in revisions if one["traffic_percent"] for instance in one["instances"]]
+            raise DeploymentError(str(error)) from error
+        serving = [instance for each in revisions if each["traffic_percent"] for instance in each["instances"]]
         return [str(instance["pid"]) for instance in serving if instance["state"] == "ready"]
 
-    def end(self, instance: str) -> None:
-        """Send SIGTERM."""
+    def terminate(self, instance: str) -> None:
+        """Send SIGTERM to the process."""
         os.kill(int(instance), signal.SIGTERM)
 
     def broker(self) -> Address:
-        """See `Platform`."""
+        """See `Deployment`."""
         try:
             url = broker_url(self._state_dir, "default")
         except LocalknError as error:
-            raise PlatformError(str(error)) from error
+            raise DeploymentError(str(error)) from error
         return Address(url, url.partition("://")[2].partition("/")[0])

@@ -1,4 +1,4 @@
-"""A run: locust's runner driven along a shape, a look at the platform once a second, progress on the terminal."""
+"""Executes a run: drives locust along a shape, samples the platform once a second, and shows progress."""
 
 import random
 import signal
@@ -16,14 +16,14 @@ from loadtests.arrivals import Pattern, due_times
 from loadtests.ledger import Ledger
 from loadtests.phases import Shape, level_at, users_at
 from loadtests.population import Population
-from loadtests.recording import PlatformSample, Recorder
-from loadtests.target import Target, learn_histories, look
+from loadtests.recorder import PlatformSample, Recorder
+from loadtests.target import LoadTarget, learn_histories, service_figures
 from loadtests.traffic import Traffic
-from loadtests.users import Arrivals, Caller, LoadEnvironment, Visitor
+from loadtests.users import ClosedLoopUser, LoadEnvironment, LoadUser, OpenLoopUser
 
-# Users come at once at a step of the shape: a ramp would blur what the step shows. Locust warns above 100 a second.
+# Users start quickly at each step of a shape, because a ramp would blur the step. Locust warns above 100 per second.
 _SPAWN_RATE = 100
-# Longer than the requests' own timeout, so that each ends as an answer or as a failure.
+# Longer than the timeout of a request, so that every request ends as an answer or a failure.
 _STOP_TIMEOUT_S = 15.0
 
 Show = Callable[[PlatformSample, dict[str, float]], None]
@@ -32,19 +32,19 @@ Show = Callable[[PlatformSample, dict[str, float]], None]
 @dataclass(frozen=True)
 class Run:
     """
-    What to run.
+    The parameters of a run.
 
     Attributes:
         shape: The load over time.
-        duration_s: Of the whole.
-        users: Of the closed loop, at level 1.
-        rate: Of the open loop: requests a second at level 1; None runs the closed loop.
-        pattern: How the open loop's requests are spaced.
-        think_s: Mean pause of a user of the closed loop between an answer and the next request.
-        population: Returning users there are.
-        zipf: How much more the popular ones call.
+        duration_s: Duration of the run.
+        users: Closed loop: number of users at level 1.
+        rate: Open loop: requests per second at level 1. None selects the closed loop.
+        pattern: Open loop: spacing of the requests.
+        think_s: Closed loop: mean pause between an answer and the user's next request.
+        population: Number of known users.
+        zipf: Exponent of the users' popularity.
         events: Send interaction events; they stay in the pipeline's feature store.
-        seed: Of everything drawn by chance.
+        seed: Seed of all random choices.
     """
 
     shape: Shape
@@ -59,49 +59,43 @@ class Run:
     seed: int = 0
 
     def wanted(self, elapsed_s: float) -> float:
-        """Return how much load there should be: users, or requests a second."""
+        """Return the target load at *elapsed_s*: users, or requests per second."""
         if self.rate is None:
             return users_at(self.shape.phases, elapsed_s, duration_s=self.duration_s, users=self.users) or 0
         return self.rate * (level_at(self.shape.phases, elapsed_s, duration_s=self.duration_s) or 0.0)
 
 
 class _Phases(LoadTestShape):
-    """Tells locust how many users there should be."""
+    """Tells locust the number of users."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # locust leaves it without types
+        super().__init__()  # type: ignore[no-untyped-call]  # locust has no annotations here
         self._run = run
 
     def tick(self) -> tuple[int, float] | None:
         run, elapsed_s = self._run, time.perf_counter() - self.start_time
         if run.rate is not None:
-            # One that sends for all; the shape is in the moments its requests are due.
+            # A single user sends all requests; their due times follow the shape.
             return (1, 1) if elapsed_s < run.duration_s else None
         users = users_at(run.shape.phases, elapsed_s, duration_s=run.duration_s, users=run.users)
         return None if users is None else (users, _SPAWN_RATE)
 
 
-def execute(run: Run, target: Target, *, show: Show) -> dict[str, Any]:
+def execute(run: Run, target: LoadTarget, *, show: Show) -> dict[str, Any]:
     """
-    Run the load and return `Recorder.result`, with what was run and against what.
+    Run the load and return `Recorder.result` with the key `run` added, which describes the run.
 
     Raises:
-        TargetError: the features door does not answer.
+        TargetError: extract_features does not answer.
     """
     rng = random.Random(run.seed)
-    # Newcomers and events differ from run to run, or the second run with a seed would find its newcomers known.
+    # The name differs between runs with the same seed. Otherwise the pipeline would know the second run's new users.
     name = f"{time.time_ns():x}"
     population = Population(size=run.population, exponent=run.zipf, rng=rng, run=name)
     ledger = Ledger()
     learn_histories(target, ledger, population.ids)
     known = ledger.users
-    recorder = Recorder()
-    visitor: type[Visitor] = Caller if run.rate is None else Arrivals
-    visitor.ssl_context_factory = staticmethod(target.trust)
-    environment = LoadEnvironment(
-        user_classes=[visitor], shape_class=_Phases(run), host=target.url, stop_timeout=_STOP_TIMEOUT_S
-    )
-    environment.traffic = Traffic(
+    traffic = Traffic(
         url=target.url,
         events_url=target.features_url if run.events else None,
         population=population,
@@ -110,10 +104,9 @@ def execute(run: Run, target: Target, *, show: Show) -> dict[str, Any]:
         run=name,
         token=target.token,
     )
-    environment.recorder = recorder
-    environment.think_s = lambda: rng.expovariate(1 / run.think_s) if run.think_s else 0.0
+    environment = _make_environment(run, target, traffic, rng)
     _drive(environment, run, target, show)
-    return recorder.result(duration_s=run.duration_s) | {
+    return environment.recorder.result(duration_s=run.duration_s) | {
         "run": {
             "loop": "closed" if run.rate is None else f"open, {run.pattern}",
             "users": run.users if run.rate is None else None,
@@ -122,13 +115,25 @@ def execute(run: Run, target: Target, *, show: Show) -> dict[str, Any]:
             "duration_s": run.duration_s,
             "url": target.url,
             "histories_known": known,
-            "events": environment.traffic.sends_events,
+            "events": traffic.sends_events,
             "platform_seen": target.control is not None,
         }
     }
 
 
-def _drive(environment: LoadEnvironment, run: Run, target: Target, show: Show) -> None:
+def _make_environment(run: Run, target: LoadTarget, traffic: Traffic, rng: random.Random) -> LoadEnvironment:
+    user_class: type[LoadUser] = ClosedLoopUser if run.rate is None else OpenLoopUser
+    user_class.ssl_context_factory = staticmethod(target.trust)
+    environment = LoadEnvironment(
+        user_classes=[user_class], shape_class=_Phases(run), host=target.url, stop_timeout=_STOP_TIMEOUT_S
+    )
+    environment.traffic = traffic
+    environment.recorder = Recorder()
+    environment.think_s = lambda: rng.expovariate(1 / run.think_s) if run.think_s else 0.0
+    return environment
+
+
+def _drive(environment: LoadEnvironment, run: Run, target: LoadTarget, show: Show) -> None:
     runner = environment.create_local_runner()
     process = psutil.Process()
     process.cpu_percent()
@@ -143,24 +148,28 @@ def _drive(environment: LoadEnvironment, run: Run, target: Target, show: Show) -
         )
     environment.began = time.perf_counter()
     runner.start_shape()
-    # Locust starts in `ready` and ends in `stopped`; in between it comes by itself.
-    shaping = cast("gevent.Greenlet[..., Any]", runner.shape_greenlet)
-    # Ctrl-C would otherwise end whichever user happens to run.
+    # The greenlet ends when the shape ends.
+    shape_greenlet = cast("gevent.Greenlet[..., Any]", runner.shape_greenlet)
+    # Without this handler, Ctrl-C would raise KeyboardInterrupt in the greenlet that happens to run.
     interrupted = Event()
-    watch = gevent.signal_handler(signal.SIGINT, interrupted.set)
-    next_look = 0.0
+    handler = gevent.signal_handler(signal.SIGINT, interrupted.set)
+    next_sample_s = 0.0
     try:
-        while not shaping.ready():
+        while not shape_greenlet.ready():
             elapsed_s = time.perf_counter() - environment.began
-            if elapsed_s >= next_look:
-                next_look += 1.0
+            if elapsed_s >= next_sample_s:
+                next_sample_s += 1.0
                 sample = PlatformSample(
-                    elapsed_s, run.wanted(elapsed_s), look(target.status()), process.cpu_percent(), psutil.cpu_percent()
+                    elapsed_s,
+                    run.wanted(elapsed_s),
+                    service_figures(target.status()),
+                    process.cpu_percent(),
+                    psutil.cpu_percent(),
                 )
                 environment.recorder.samples.append(sample)
                 show(sample, environment.recorder.recent(elapsed_s))
-            if interrupted.wait(timeout=min(0.2, max(0.01, next_look - elapsed_s))):
+            if interrupted.wait(timeout=min(0.2, max(0.01, next_sample_s - elapsed_s))):
                 raise KeyboardInterrupt
     finally:
-        watch.cancel()
+        handler.cancel()
         runner.quit()

@@ -1,8 +1,8 @@
-"""The least that uvicorn can be asked for: `uvicorn tools.bench.compared.bare:app --lifespan off`."""
+"""A minimal ASGI app with a constant answer. Run it with `uvicorn tools.bench.baselines.bare:app --lifespan off`."""
 
 from typing import Any
 
-# As long as what extract_features says of a user with 50 items.
+# As long as an answer of extract_features for a user with 50 items.
 ANSWER = b'{"items":[%b]}' % b",".join(b'"item_%d"' % number for number in range(100, 150))
 _START = {
     "type": "http.response.start",
@@ -12,7 +12,7 @@ _START = {
 
 
 async def app(_scope: Any, receive: Any, send: Any) -> None:
-    """Read the request, whatever it is, and give the answer that never changes."""
+    """Read any request and send the constant answer."""
     await receive()
     await send(_START)
     await send({"type": "http.response.body", "body": ANSWER})

@@ -1,6 +1,8 @@
 """
-Running an image's program as a cluster would, without a container engine: its root read-only, its user not root, no
-privileges to be had, an empty /tmp. Needs root, for the mounts; nothing of them outlives the process.
+Runs an image's program as a cluster does, without a container engine.
+
+The program has a read-only root, an empty /tmp and an unprivileged user, and cannot gain privileges. The caller must be
+root, to create mounts; the mounts end with the process.
 """
 
 import contextlib
@@ -33,15 +35,15 @@ exec setpriv --no-new-privs "$CHROOT" --userspec="$user" "$root" "$@"
 @dataclass(frozen=True)
 class Image:
     """
-    An image unpacked.
+    An unpacked image.
 
     Attributes:
-        root: Its files.
-        command: What it runs.
-        env: What it sets.
-        user: Who it runs as, `UID:GID`.
-        folder: Where it runs.
-        labels: What it says of itself.
+        root: Folder with the image's files.
+        command: Command that a container runs.
+        env: Environment variables.
+        user: User and group, as `UID:GID`.
+        folder: Working directory.
+        labels: OCI labels.
     """
 
     root: Path
@@ -52,23 +54,23 @@ class Image:
     labels: Mapping[str, str]
 
     def files(self) -> Iterator[Path]:
-        """Yield every file and link."""
+        """Yield every file and symbolic link."""
         for folder, _, names in os.walk(self.root):
             yield from (Path(folder) / name for name in names)
 
     def size_bytes(self) -> int:
-        """Return what its files take."""
+        """Return the total size of the files."""
         return sum(path.lstat().st_size for path in self.files())
 
 
 @contextmanager
 def unpacked(image: str) -> Iterator[Image]:
     """Unpack *image* with buildah until the block ends."""
-    container = _buildah("from", image)
+    container = buildah("from", image)
     try:
-        config = json.loads(_buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
+        config = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
         yield Image(
-            Path(_buildah("mount", container)),
+            Path(buildah("mount", container)),
             config["Cmd"],
             dict(entry.split("=", 1) for entry in config["Env"]),
             config["User"],
@@ -76,26 +78,27 @@ def unpacked(image: str) -> Iterator[Image]:
             config["Labels"],
         )
     finally:
-        _buildah("rm", container)
+        buildah("rm", container)
 
 
 @contextmanager
 def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float = 60.0) -> Iterator[float]:
     """
-    Run *image*'s program until the block ends; yield how many seconds it took to be ready.
+    Run *image*'s program until the block ends; yield the seconds until it was ready.
 
     Raises:
-        RuntimeError: it ended, or was not ready in time.
+        RuntimeError: The program exited, or was not ready within *within_s*.
     """
     namespaces = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _SCRIPT, "run"]
-    # chroot begins in /, where the container would begin in its folder: Python changes there itself.
+    # chroot starts in /, a container in its working directory. So Python changes the directory and executes the program.
     program, *rest = image.command
-    start = f"import os, sys; os.chdir({image.folder!r}); os.execv({_found(image, program)!r}, sys.argv[1:])"
-    words = [*namespaces, str(image.root), image.user, _found(image, program), "-S", "-c", start, program, *rest]
-    told = {**image.env, **env, "PORT": str(port), "CHROOT": shutil.which("chroot") or "chroot"}
+    path = _find_program(image, program)
+    start = f"import os, sys; os.chdir({image.folder!r}); os.execv({path!r}, sys.argv[1:])"
+    command = [*namespaces, str(image.root), image.user, path, "-S", "-c", start, program, *rest]
+    variables = {**image.env, **env, "PORT": str(port), "CHROOT": shutil.which("chroot") or "chroot"}
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(words, env=told, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             while not _is_ready(port):
                 if process.poll() is not None or time.monotonic() > began + within_s:
@@ -104,15 +107,14 @@ def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float 
                 time.sleep(0.005)
             yield time.monotonic() - began
         finally:
-            # The whole group: the program has another user than who started it, which makes Linux forget to kill it
-            # with its parent.
+            # Kill the whole group: after the change of user, the program would survive the death of its parent.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def post(port: int, body: object) -> Any:
-    """Send *body* to the function on *port*; return its answer."""
+    """Send *body* as JSON to the function on *port*; return the decoded answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection):
         connection.request("POST", "/", json.dumps(body))
@@ -127,13 +129,14 @@ def _is_ready(port: int) -> bool:
     return False
 
 
-def _found(image: Image, program: str) -> str:
-    """Return where *program* is on the image's PATH: our own shell would look on ours."""
+def _find_program(image: Image, program: str) -> str:
+    """Return the path of *program* on the image's PATH, because the shell outside would search its own PATH."""
     for folder in image.env["PATH"].split(":"):
         if os.path.lexists(image.root / folder.lstrip("/") / program):
             return f"{folder}/{program}"
     return program
 
 
-def _buildah(*words: str) -> str:
+def buildah(*words: str) -> str:
+    """Run buildah; return its output."""
     return subprocess.run(["buildah", *words], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S607

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.plan.fitting import BatchCost, Scalability, TooFewError, fit_batch_cost, fit_scalability
+from tools.plan.curves import BatchCost, Scalability, TooFewError, fit_batch_cost, fit_scalability
 
 
 @given(

@@ -1,4 +1,4 @@
-"""What happened, second by second, and its summary."""
+"""Records the answers of a run by second, and summarises them."""
 
 from array import array
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.answers import Verdict
-from loadtests.traffic import ASKING, Kind
+from loadtests.traffic import RECOMMENDATION_KINDS, Kind
 
 Series = dict[str, list[Any]]
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -17,7 +17,7 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 @dataclass
 class _Second:
-    asked: "array[float]" = field(default_factory=lambda: array("d"))
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
     answers: int = 0
     faults: int = 0
     wrong: int = 0
@@ -27,14 +27,14 @@ class _Second:
 @dataclass(frozen=True)
 class PlatformSample:
     """
-    One look at the platform and at the generator itself.
+    One sample of the platform and of the load generator.
 
     Attributes:
-        elapsed_s: Since the start of the run.
-        wanted: Users (closed loop) or requests a second (open loop) there should be.
-        services: By Service: ready, desired, concurrency, memory_mb; empty where the platform cannot be seen.
-        cpu_percent: Of one CPU, used by the generator since the last look.
-        machine_percent: Of all CPUs of this machine, used by anything.
+        elapsed_s: Time since the start of the run.
+        wanted: Target load: users (closed loop) or requests per second (open loop).
+        services: For each Service: ready, desired, concurrency, memory_mb. Empty if the platform's status is unavailable.
+        cpu_percent: CPU time of the generator since the last sample, in percent of one CPU.
+        machine_percent: Use of all CPUs of this machine, by all processes.
     """
 
     elapsed_s: float
@@ -46,9 +46,9 @@ class PlatformSample:
 
 class Recorder:
     """
-    Takes in every answer.
+    Records every answer and every platform sample.
 
-    Durations are seconds. An answer counts for the second of the run in which it came.
+    Durations are seconds. An answer counts for the second of the run in which it arrived.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Recorder:
         self.samples: list[PlatformSample] = []
 
     def note(self, kind: Kind, verdict: Verdict, *, at_s: float, latency_s: float) -> None:
-        """Enter an answer that came *at_s* into the run."""
+        """Record an answer that arrived *at_s* seconds after the start."""
         second = self._seconds.setdefault(int(at_s), _Second())
         second.answers += 1
         second.degraded += verdict.degraded
@@ -69,28 +69,28 @@ class Recorder:
             second.faults += 1
             second.wrong += verdict.wrong
             self._faults[kind, verdict.fault] += 1
-        if kind in ASKING:
-            second.asked.append(latency_s)
+        if kind in RECOMMENDATION_KINDS:
+            second.latencies.append(latency_s)
         if verdict.batch:
             self._batches[verdict.batch] += 1
 
     def note_late(self, seconds: float) -> None:
-        """Enter how long after it was due a request of the open loop was sent."""
+        """Record the delay between the due time of an open-loop request and its sending."""
         self._late.append(seconds)
 
     def recent(self, now_s: float, *, window_s: int = 5) -> dict[str, float]:
-        """Return requests a second, p99 (ms) and faults of the last whole seconds, for a progress display."""
+        """Return requests per second and p99 (ms) of the last *window_s* whole seconds, and all faults so far."""
         last = int(now_s)
-        seen = [self._seconds[second] for second in range(max(0, last - window_s), last) if second in self._seconds]
-        asked = array("d", (latency for second in seen for latency in second.asked))
+        window = [self._seconds[second] for second in range(max(0, last - window_s), last) if second in self._seconds]
+        latencies = array("d", (latency for second in window for latency in second.latencies))
         return {
-            "rps": sum(second.answers for second in seen) / max(1, min(window_s, last)),
-            "p99_ms": _quantiles(asked)["p99_ms"],
+            "rps": sum(second.answers for second in window) / max(1, min(window_s, last)),
+            "p99_ms": _quantiles(latencies)["p99_ms"],
             "faults": float(sum(second.faults for second in self._seconds.values())),
         }
 
     def result(self, *, duration_s: float) -> dict[str, Any]:
-        """Return everything as plain data: `summary`, `kinds`, `faults`, `seconds`, `batches`, `platform`."""
+        """Return all figures as plain data: `summary`, `kinds`, `faults`, `seconds`, `batches`, `platform`."""
         return {
             "summary": self._summary(duration_s),
             "kinds": [self._kind(kind, latencies) for kind, latencies in sorted(self._latencies.items())],
@@ -105,9 +105,9 @@ class Recorder:
     def _summary(self, duration_s: float) -> dict[str, Any]:
         seconds = self._seconds.values()
         requests = sum(second.answers for second in seconds)
-        asked = array("d", (latency for second in seconds for latency in second.asked))
+        latencies = array("d", (latency for second in seconds for latency in second.latencies))
         faults, wrong = sum(second.faults for second in seconds), sum(second.wrong for second in seconds)
-        # The first sample's figure is from before the load.
+        # The first sample covers the time before the load.
         cpu = [sample.cpu_percent for sample in self.samples[1:]]
         machine = [sample.machine_percent for sample in self.samples[1:]]
         return {
@@ -116,8 +116,8 @@ class Recorder:
             "failed": faults,
             "fail_ratio": faults / requests if requests else 1.0,
             "wrong": wrong,
-            "degraded_ratio": sum(second.degraded for second in seconds) / max(1, len(asked)),
-            **_quantiles(asked),
+            "degraded_ratio": sum(second.degraded for second in seconds) / max(1, len(latencies)),
+            **_quantiles(latencies),
             "late_p99_ms": _quantiles(self._late)["p99_ms"] if self._late else None,
             "generator_cpu_percent": round(float(np.median(cpu)), 1) if cpu else 0.0,
             "generator_saturated_share": _share_saturated(cpu),
@@ -131,7 +131,7 @@ class Recorder:
     def _series(self) -> Series:
         last = max(self._seconds, default=-1)
         seconds = [self._seconds.get(number, _Second()) for number in range(last + 1)]
-        quantiles = [_quantiles(second.asked) if second.asked else {} for second in seconds]
+        quantiles = [_quantiles(second.latencies) if second.latencies else {} for second in seconds]
         return {
             "rps": [second.answers for second in seconds],
             "failed": [second.faults for second in seconds],
@@ -140,12 +140,12 @@ class Recorder:
         }
 
 
-# From here on a processor is the bottleneck; the generator has one thread, so it has one processor.
+# Above this use, CPU is the bottleneck. The generator has one thread and can use one CPU.
 SATURATED_PERCENT = 90.0
 
 
 def platform_series(samples: Sequence[PlatformSample]) -> dict[str, Any]:
-    """Turn samples into columns: `elapsed_s`, `wanted`, `cpu_percent`, `machine_percent`, and for each Service its own."""
+    """Turn samples into columns: `elapsed_s`, `wanted`, `cpu_percent`, `machine_percent`, and columns for each Service."""
     names = sorted({name for sample in samples for name in sample.services})
     columns = ("ready", "desired", "concurrency", "memory_mb")
     return {

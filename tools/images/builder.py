@@ -1,4 +1,4 @@
-"""Building the images with whatever builder a machine has."""
+"""Builds images with docker, podman or buildah."""
 
 import ast
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# Each image and its Dockerfile. `offline` seeds the demo on a cluster and trains; `redis` is the demo's feature store.
+# Each image and its Dockerfile. On a cluster, `offline` loads the demo data and trains; `redis` is its feature store.
 IMAGES: Mapping[str, str] = {
     "extract-features": "functions/extract_features/Dockerfile",
     "rank-items": "functions/rank_items/Dockerfile",
@@ -38,7 +38,7 @@ class Builder:
 
     Attributes:
         name: docker, podman or buildah.
-        flags: Further ones for every build.
+        flags: Additional flags for every build.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Builder:
         Build *image*.
 
         Raises:
-            BuildError: it did not work; the builder has said why.
+            BuildError: The build failed; the builder printed the reason.
         """
         given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         with self._pip_flags() as pip:
             command = [*_BUILDERS[self.name], "--file", str(dockerfile), "--tag", image, *given, *pip, *self.flags]
             print("+", *command, str(context), file=sys.stderr, flush=True)
             if subprocess.run([*command, str(context)], check=False).returncode:
-                raise BuildError(f"{image} could not be built with {self.name}; the lines above say why")
+                raise BuildError(f"{self.name} cannot build {image}; the lines above give the reason")
 
     @contextmanager
     def _pip_flags(self) -> Iterator[list[str]]:
-        """Let pip in the build reach what pip reaches here: its settings as a secret, folders it names as volumes."""
+        """Yield flags that give pip in the build this machine's settings, as a secret, and its package folders."""
         settings = pip_settings()
         if not settings:
             yield []
@@ -68,7 +68,7 @@ class Builder:
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
             file.flush()
-            # docker build mounts nothing: folders of packages are for the other two.
+            # `docker build` cannot mount folders.
             folders = [] if self.name == "docker" else sorted(local_paths(settings))
             volumes = [word for path in folders for word in ("--volume", f"{path}:{path}:ro")]
             yield ["--secret", f"id=pip,src={file.name}", *volumes]
@@ -76,20 +76,20 @@ class Builder:
 
 def find_builder(wanted: str | None, flags: Sequence[str] = ()) -> Builder:
     """
-    Return the builder *wanted*, or the first that works.
+    Return the builder *wanted*, or the first one that works.
 
     Raises:
-        BuildError: there is none.
+        BuildError: No builder works.
     """
     for name in [wanted] if wanted else _BUILDERS:
-        # docker's client answers even where no engine runs.
+        # The docker client can be installed without a running engine; `info` fails then.
         if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
             return Builder(name, flags)
-    raise BuildError(f"{wanted or 'docker, podman or buildah'} is needed to build images and none works here")
+    raise BuildError(f"cannot build images: install and start {wanted or 'docker, podman or buildah'}")
 
 
 def pip_settings() -> dict[str, str]:
-    """Return what pip is told here by files and environment, the environment last as pip does."""
+    """Return pip's settings on this machine. The environment overrides configuration files, as in pip."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -103,22 +103,22 @@ def pip_settings() -> dict[str, str]:
 
 
 def local_paths(settings: Mapping[str, str]) -> Iterator[str]:
-    """Yield the files and folders of this machine that *settings* name."""
+    """Yield the existing files and folders that *settings* refer to."""
     for word in " ".join(settings.values()).split():
         path = Path(word.removeprefix("file://"))
-        # An index refers to files beside it.
+        # The pages of an index link to package files next to its folder.
         path = path.parent if path.name == "simple" else path
         if path.is_absolute() and path.exists():
             yield str(path)
 
 
 def revision() -> str:
-    """Return the commit that is built, with a mark where the tree has changes."""
-    told = subprocess.run(
+    """Return the current commit, marked as dirty if the tree has changes; `unknown` without git."""
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 - the caller's git
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"
