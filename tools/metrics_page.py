@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chassis.telemetry.definitions import Definition
-from dashboard.definitions import DEFINITIONS as PLATFORM
+from kndashboard.definitions import DEFINITIONS as PLATFORM
 from recsys.metrics import DEFINITIONS
 
 PAGE = Path(__file__).parents[1] / "docs/reference/metrics.md"
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs/reference/metrics.md"
 _HEAD = """# Metrics
 
 `./run.sh docs` generates this page from `src/chassis/telemetry/definitions.py`,
-`src/recsys/metrics.py` and `src/dashboard/definitions.py`.
+`src/recsys/metrics.py` and `src/kndashboard/definitions.py`.
 
 Each function exposes its metrics in Prometheus' format on a separate port (`METRICS_PORT`, default
 9464), never on the public port. The process metrics `process_*` and `python_*` are exposed as well.

@@ -11,14 +11,14 @@ from localkn.environment import inherited
 from localkn.processes import Process, Processes, is_free
 from localkn.state import StateDirectory
 
-_MODULE = "dashboard"
+_MODULE = "kndashboard"
 _RESTART_S = 1.0
 _END_S = 2.0
 
 
 class Companion:
     """
-    `python -m dashboard` on a loopback port.
+    `python -m kndashboard` on a loopback port.
 
     Args:
         port: The port; a free one is taken instead of 0 and of a port in use.

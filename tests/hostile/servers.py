@@ -118,7 +118,7 @@ def serving(kind: str, *, descriptors: tuple[int, int] | None = None) -> Iterato
         if kind == "dashboard":
             listener = socket.create_server(("127.0.0.1", port))
             command: Sequence[str] = [
-                sys.executable, "-m", "dashboard", "--state-dir", name, "--fd", str(listener.fileno())
+                sys.executable, "-m", "kndashboard", "--state-dir", name, "--fd", str(listener.fileno())
             ]  # fmt: skip
             inherited = (listener.fileno(),)
         elif kind == "metrics":

@@ -22,10 +22,10 @@ def test_the_dashboard_shows_the_platform_and_restarts(platform: Running) -> Non
     labels = 'k8s_namespace_name="default",kn_configuration_name="front",kn_revision_name="front-00001",kn_service_name="front"'
     assert f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
 
-    (process,) = [p for p in platform.processes() if p.cmdline()[1:3] == ["-m", "dashboard"]]
+    (process,) = [p for p in platform.processes() if p.cmdline()[1:3] == ["-m", "kndashboard"]]
     process.kill()
     process.wait(5)
-    eventually(lambda: any(p.cmdline()[1:3] == ["-m", "dashboard"] for p in platform.processes()))
+    eventually(lambda: any(p.cmdline()[1:3] == ["-m", "kndashboard"] for p in platform.processes()))
     assert f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
 
     env = json.loads(read(f"http://127.0.0.1:{platform.port}/"))["env"]

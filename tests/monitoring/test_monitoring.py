@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dashboard.definitions import DEFINITIONS as PLATFORM
+from kndashboard.definitions import DEFINITIONS as PLATFORM
 from kubeyaml.manifests import load
 from recsys.metrics import DEFINITIONS
 from tests.monitoring.promql import MONITORING, ROOT, alerts, metrics_of, panels, rules

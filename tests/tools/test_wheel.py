@@ -12,7 +12,7 @@ from recsys import __version__
 pytestmark = pytest.mark.may_block
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("chassis", "recsys", "kubeyaml", "localkn", "knbroker", "dashboard")
+PACKAGES = ("chassis", "recsys", "kubeyaml", "localkn", "knbroker", "kndashboard")
 
 
 def test_the_wheel_installs_typed_packages_of_this_version(tmp_path):

@@ -9,8 +9,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from chassis.telemetry.definitions import Definition
-from dashboard import definitions
-from dashboard.sights import Sight
+from kndashboard import definitions
+from kndashboard.sights import Sight
 
 # What of a revision's status is which figure; None where a revision has no such figure.
 _Read = Callable[[Mapping[str, Any]], float | None]

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from dashboard.sights import Sight, Watcher
+from kndashboard.sights import Sight, Watcher
 
 _FRESH_S = 0.5
 _WINDOW_S = 10.0

@@ -1,4 +1,4 @@
-"""`python -m dashboard --state-dir DIR --fd N`: started by localkn, beside the platform it shows."""
+"""`python -m kndashboard --state-dir DIR --fd N`: started by localkn, beside the platform it shows."""
 
 import argparse
 import asyncio
@@ -13,15 +13,15 @@ import httpx
 import uvicorn
 
 from chassis.server.config import configure
-from dashboard.app import Dashboard
-from dashboard.sights import Watcher, scraper
+from kndashboard.app import Dashboard
+from kndashboard.sights import Watcher, scraper
 from localkn import control
 from localkn.state import StateDirectory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kndashboard", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True, help="of the platform to show")
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")

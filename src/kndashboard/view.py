@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from chassis.telemetry import definitions
-from dashboard.figures import Span, quantile
-from dashboard.sights import Sight
+from kndashboard.figures import Span, quantile
+from kndashboard.sights import Sight
 from recsys import metrics
 
 # Who calls whom: a caller's hop, and the Service it leads to.

@@ -2,9 +2,9 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from dashboard import definitions
-from dashboard.exposition import expose
-from tests.dashboard.seen import POD, revision, service, sight, status
+from kndashboard import definitions
+from kndashboard.exposition import expose
+from tests.kndashboard.seen import POD, revision, service, sight, status
 
 BUILD = '# TYPE recsys_build_info gauge\nrecsys_build_info{function="rank-items",revision="own"} 1\n'
 COUNTED = "# HELP recsys_requests_total Answered.\n# TYPE recsys_requests_total counter\nrecsys_requests_total %d\n"

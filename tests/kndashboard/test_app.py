@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from dashboard.app import STATIC, Dashboard
-from dashboard.recent import Recent
-from dashboard.sights import Watcher, scraper
+from kndashboard.app import STATIC, Dashboard
+from kndashboard.recent import Recent
+from kndashboard.sights import Watcher, scraper
 from localkn.errors import PlatformError
-from tests.dashboard.seen import revision, service, status
+from tests.kndashboard.seen import revision, service, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from dashboard.sights import Sight
+from kndashboard.sights import Sight
 
 POD = "rank-items-00001-1"
 

@@ -23,10 +23,10 @@ from starlette.routing import Route
 from chassis.server.body import read_body
 from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.problems import BodyTooLargeError
-from dashboard.exposition import expose
-from dashboard.recent import Recent
-from dashboard.sights import Sight, Watcher
-from dashboard.view import view
+from kndashboard.exposition import expose
+from kndashboard.recent import Recent
+from kndashboard.sights import Sight, Watcher
+from kndashboard.view import view
 from localkn.errors import LocalknError
 
 STATIC = Path(__file__).with_name("static")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.figures import Span, quantile
-from dashboard.view import view
-from tests.dashboard.seen import POD, revision, service, sight, status
+from kndashboard.figures import Span, quantile
+from kndashboard.view import view
+from tests.kndashboard.seen import POD, revision, service, sight, status
 
 RUNNING = status(rank_items=service(revision("rank-items-00001", "ready", "ready")))
 OTHER = "rank-items-00001-2"

@@ -13,11 +13,11 @@ import httpx
 import pytest
 import trustme
 
-from dashboard.__main__ import main
+from kndashboard.__main__ import main
 from localkn import control
 from localkn.processes import free_port
 from localkn.state import StateDirectory
-from tests.dashboard.seen import revision, service, status
+from tests.kndashboard.seen import revision, service, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 
@@ -52,7 +52,7 @@ async def platform(tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
 def started(tmp_path: Path, *words: str) -> tuple[str, "subprocess.Popen[bytes]"]:
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         fd = listener.fileno()
-        command = [sys.executable, "-m", "dashboard", "--state-dir", str(tmp_path), "--fd", str(fd), *words]
+        command = [sys.executable, "-m", "kndashboard", "--state-dir", str(tmp_path), "--fd", str(fd), *words]
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         return url, subprocess.Popen(command, pass_fds=[fd])
 

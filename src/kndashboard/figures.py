@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 
-from dashboard.sights import Sight
+from kndashboard.sights import Sight
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
