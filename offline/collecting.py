@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from offline.reading.lines import DataError, Row
 from recsys.features import UNKNOWN_AGE
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 

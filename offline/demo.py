@@ -14,7 +14,7 @@ from random import Random
 
 from recsys.features import AGE_GROUPS, CLICK_POINTS, PURCHASE_POINTS, VIEW_POINTS
 from recsys.ranking.artefact import Item
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 USERS, ITEMS = 1000, 1000
 

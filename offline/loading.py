@@ -10,7 +10,7 @@ from offline.reading.csv_files import read_csv
 from offline.reading.lastfm import read_lastfm
 from offline.reading.lines import Row, Source
 from offline.reading.movielens import read_movielens
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 FORMATS: Mapping[str, Callable[..., Source]] = {
     "csv": read_csv,

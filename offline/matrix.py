@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from offline.matrix import Ratings, make_ratings
 from offline.training import ModelSettings, suggest, train
 from recsys.ranking.artefact import Artefact, read_artefact
 from recsys.ranking.model import RankingModel
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 # Times the suggestion, then absolute; tried in this order.
 FACTORS = {"ridge": (0.67, 1.5), "unobserved_weight": (0.67, 1.5)}

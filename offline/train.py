@@ -27,8 +27,9 @@ from offline.state import Current, StateDirectory, StateError
 from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
+from recsys.records import UserRecord
 from recsys.stores.opening import open_store
-from recsys.stores.port import StoreError, StoreUnavailableError, UserRecord
+from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 
 _CURRENT = "current"

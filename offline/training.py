@@ -14,7 +14,7 @@ from offline.prior import fit_prior
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
 from recsys.ranking.prior import FeaturePrior
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 MODEL_NAME = "ials"
 

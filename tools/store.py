@@ -3,26 +3,17 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 
 from tqdm import tqdm
 
-from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.stores.content import read_content, write_content
 from recsys.stores.opening import check_store_url, open_store, same_place
-from recsys.stores.port import FeatureStore, StoreError, StoreMissingError, UserRecord
+from recsys.stores.port import StoreError, StoreMissingError
 
 _INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything that a copy takes over."""
-
-    records: Sequence[UserRecord]
-    population: Features
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,47 +73,14 @@ def _store_url(text: str) -> str:
 
 async def _copy(options: argparse.Namespace) -> int:
     async with aclosing(open_store(options.source)) as source:
-        content = await read_content(source, allow_empty=options.allow_empty)
+        try:
+            content = await read_content(source, allow_empty=options.allow_empty)
+        except StoreMissingError as error:
+            raise StoreMissingError(f"{error}; check --from, or insist with --allow-empty") from error
+    shown = replace(content, records=tqdm(content.records, desc="copying", unit="user", disable=None))
     # Opened second, so that a source that cannot be read makes no target.
     async with aclosing(open_store(options.target, create=True, ttl_s=options.user_ttl_s)) as target:
-        return await write_content(target, content)
-
-
-async def copy_store(source: FeatureStore, target: FeatureStore) -> int:
-    """
-    Make *target* hold what *source* holds; return the number of users.
-
-    Events seen are not copied: pause the senders, or an event delivered to both stores counts twice.
-
-    Raises:
-        StoreMissingError: *source* holds no users.
-    """
-    return await write_content(target, await read_content(source))
-
-
-async def read_content(source: FeatureStore, *, allow_empty: bool = False) -> Content:
-    """
-    Return everything that *source* holds.
-
-    Raises:
-        StoreMissingError: it holds no users, and *allow_empty* is off.
-    """
-    # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough to be held in memory.
-    records = [record async for record in source.scan()]
-    if not records and not allow_empty:
-        raise StoreMissingError(
-            "the source holds no users, so a copy would empty the target; check --from, or insist with --allow-empty"
-        )
-    return Content(records, await source.population() or NOBODY)
-
-
-async def write_content(target: FeatureStore, content: Content) -> int:
-    """Replace what *target* holds by *content*; return the number of users."""
-    return await target.replace(_counted(content.records), population=content.population)
-
-
-def _counted(records: Sequence[UserRecord]) -> Iterator[UserRecord]:
-    yield from tqdm(records, desc="copying", unit="user", disable=None)
+        return await write_content(target, shown)
 
 
 if __name__ == "__main__":

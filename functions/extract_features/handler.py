@@ -13,7 +13,8 @@ from functions.extract_features.ingesting import Ingest, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
-from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError
+from recsys.records import Interaction, KnownUser
+from recsys.stores.port import FeatureStore, StoreError
 
 SOURCE = "/functions/extract-features"
 

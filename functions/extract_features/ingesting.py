@@ -13,7 +13,8 @@ from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
 from recsys import metrics
 from recsys.contracts import events
-from recsys.stores.port import FeatureStore, Interaction, StoreError
+from recsys.records import Interaction
+from recsys.stores.port import FeatureStore, StoreError
 
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)

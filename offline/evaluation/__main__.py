@@ -25,7 +25,7 @@ from offline.searching import search
 from offline.state import StateDirectory, StateError
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 _PICTURES = (".png", ".svg", ".pdf")
 

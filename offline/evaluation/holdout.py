@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from offline.reading.lines import DataError, Row
 from recsys.ranking.item_table import I64
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 Holdout = Literal["random", "temporal"]
 HOLDOUTS: tuple[Holdout, ...] = ("random", "temporal")

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from offline.matrix import Ratings, make_ratings
 from recsys.ranking.item_table import F64, I64
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 DEPTH, NDCG_DEPTH = 20, 10
 DRAWS, LEVEL = 2000, 0.95

@@ -8,7 +8,7 @@ apart. Everything is a function of stored counters: same state, same features, o
 from statistics import fmean, median_low
 
 from recsys.contracts.wire import Features
-from recsys.stores.port import Profile
+from recsys.records import Profile
 
 AGE_GROUPS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55+", "unknown")
 UNKNOWN_AGE = AGE_GROUPS[-1]

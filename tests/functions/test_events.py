@@ -16,8 +16,9 @@ from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingesting import read_interaction
 from recsys.contracts import events
 from recsys.features import NOBODY
+from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Interaction, KnownUser, StoreUnavailableError, UserRecord
+from recsys.stores.port import StoreUnavailableError
 
 
 def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:

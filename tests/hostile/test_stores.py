@@ -15,16 +15,10 @@ from redis import Redis
 from chassis.environment import SettingsError
 from functions.extract_features.settings import Settings
 from recsys.features import NOBODY
+from recsys.records import Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.opening import open_store
-from recsys.stores.port import (
-    FeatureStore,
-    Interaction,
-    StoreFormatError,
-    StoreMissingError,
-    StoreUnavailableError,
-    UserRecord,
-)
+from recsys.stores.port import FeatureStore, StoreFormatError, StoreMissingError, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from tests.running import ROOT, shell_command, take_port
@@ -37,7 +31,8 @@ ANN = UserRecord("ann", "25-34")
 INGEST = """
 import asyncio, resource, sys
 from pathlib import Path
-from recsys.stores.port import Interaction, StoreUnavailableError
+from recsys.records import Interaction
+from recsys.stores.port import StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 
 async def ingest(path, limit):

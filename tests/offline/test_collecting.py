@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from offline.collecting import WEIGHT_STEPS, collect_records, measure_sessions, quantise
 from offline.reading.lines import DataError, Row
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 MINUTE_US = 60 * 1_000_000
 

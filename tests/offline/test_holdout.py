@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from offline.evaluation.holdout import default_holdout, mark_last, split_records, split_rows
 from offline.reading.lines import DataError, Row
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 
 def ties(rows: list[Row]) -> set[tuple[str, str]]:

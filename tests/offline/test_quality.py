@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from offline.evaluation.quality import DEPTH, bootstrap, make_task, measure
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 
 def record(user_id: str, items: str) -> UserRecord:

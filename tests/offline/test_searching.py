@@ -7,7 +7,7 @@ from offline.evaluation.holdout import split_records
 from offline.matrix import make_ratings
 from offline.searching import Trial, search
 from offline.training import ModelSettings, suggest
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 
 def records(*, timed: bool = True, weighted: bool = True, users: int = 60) -> list[UserRecord]:

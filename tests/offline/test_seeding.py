@@ -17,8 +17,9 @@ from offline.publishing import LIMIT_BYTES, Cluster, PublishError, publish
 from offline.seeding import keep_filled, main, seed
 from offline.training import train
 from recsys.ranking.artefact import read_artefact
+from recsys.records import Interaction
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Interaction, StoreUnavailableError
+from recsys.stores.port import StoreUnavailableError
 from tests.offline.api_server import ApiServer, api_server
 
 

@@ -11,8 +11,8 @@ from offline.demo import make_demo
 from offline.state import StateDirectory
 from recsys.contracts.wire import Features
 from recsys.ranking.artefact import Artefact, read_artefact
+from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.opening import open_store
-from recsys.stores.port import HistoryItem, Interaction, UserRecord
 from recsys.stores.sqlite import SqliteStore
 
 

@@ -11,16 +11,9 @@ import pytest
 
 from recsys.contracts.wire import Features
 from recsys.features import NOBODY
+from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import (
-    FeatureStore,
-    HistoryItem,
-    Interaction,
-    KnownUser,
-    StoreFormatError,
-    StoreUnavailableError,
-    UserRecord,
-)
+from recsys.stores.port import FeatureStore, StoreFormatError, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from tools.bench.redis_server import RedisServer

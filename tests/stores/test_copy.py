@@ -6,8 +6,9 @@ from redis import Redis
 
 from offline.demo import make_demo
 from recsys.contracts.wire import Features
+from recsys.records import UserRecord
+from recsys.stores.content import copy_store
 from recsys.stores.opening import open_store
-from recsys.stores.port import UserRecord
 from tools import store
 from tools.bench.redis_server import RedisServer
 
@@ -23,8 +24,8 @@ async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: Redi
     first, second = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
     source, middle, target = (open_store(url, create=True) for url in (first, redis_server.url, second))
     await source.replace(records, population=POPULATION)
-    assert await store.copy_store(source, middle) == 200
-    assert await store.copy_store(middle, target) == 200
+    assert await copy_store(source, middle) == 200
+    assert await copy_store(middle, target) == 200
     assert [record async for record in target.scan()] == records
     assert await target.population() == POPULATION
     for opened in (source, middle, target):

@@ -12,8 +12,9 @@ import trustme
 from redis import Redis
 
 from recsys.features import NOBODY
+from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.opening import open_store
-from recsys.stores.port import HistoryItem, Interaction, StoreUnavailableError, UserRecord
+from recsys.stores.port import StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.redis_link import Command
 from tests.running import take_port

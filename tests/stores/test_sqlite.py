@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from recsys.features import NOBODY
+from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.opening import open_store
-from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, StoreUnavailableError, UserRecord
+from recsys.stores.port import StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])

@@ -12,9 +12,9 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
+from recsys.stores.content import copy_store
 from recsys.stores.opening import open_store
 from tools.bench.processes import free_port
-from tools.store import copy_store
 
 PROGRAM = shutil.which("redis-server")
 

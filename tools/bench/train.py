@@ -28,7 +28,7 @@ from offline.matrix import Ratings, make_ratings
 from offline.solving import solve_rows
 from offline.training import ModelSettings, train
 from recsys.ranking.item_table import F32
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 from tools.bench.report import BenchReport, BenchTarget, Row
 
 THREADS = 2

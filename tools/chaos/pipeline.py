@@ -16,8 +16,8 @@ from localkn.errors import LocalknError
 from localkn.processes import free_port
 from localkn.state import StateDirectory as PlatformState
 from offline.state import StateDirectory
+from recsys.records import UserRecord
 from recsys.stores.opening import open_store
-from recsys.stores.port import UserRecord
 from tools.bench.redis_server import copy_into_redis
 from tools.chaos.traffic import InteractionEvent
 

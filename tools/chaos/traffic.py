@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 SOURCE = "/tools/chaos"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

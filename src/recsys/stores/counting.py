@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
-from recsys.stores.port import HistoryItem, Interaction, StoreFormatError, UserRecord
+from recsys.records import HistoryItem, Interaction, UserRecord
+from recsys.stores.port import StoreFormatError
 
 DEDUPLICATION_WINDOW_S = 7 * 86_400.0
 # Largest counter that a store takes over. Stores count in signed 64 bits, which no number of events reaches from here.

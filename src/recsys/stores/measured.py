@@ -7,7 +7,8 @@ from typing import TypeVar
 from chassis.telemetry.instruments import Counter, Histogram, Instrument
 from recsys import metrics
 from recsys.contracts.wire import Features
-from recsys.stores.port import FeatureStore, Interaction, KnownUser, StoreError, UserRecord
+from recsys.records import Interaction, KnownUser, UserRecord
+from recsys.stores.port import FeatureStore, StoreError
 
 Result = TypeVar("Result")
 

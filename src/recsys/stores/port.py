@@ -8,9 +8,8 @@ For each user a store holds a profile, counters, and the items of the user's int
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
-from msgspec import Struct
-
 from recsys.contracts.wire import Features
+from recsys.records import Interaction, KnownUser, UserRecord
 
 
 class StoreError(Exception):
@@ -31,93 +30,6 @@ class StoreMissingError(StoreError):
 
 class StoreFormatError(StoreError):
     """The store exists and holds data that this version cannot read."""
-
-
-class HistoryItem(Struct, frozen=True):
-    """
-    The connection between a user and one item.
-
-    Attributes:
-        item_id: The item.
-        weight: Sum of the weights of all interactions with the item, above 0.
-        time_us: Time of the newest interaction with the item, microseconds since the epoch.
-    """
-
-    item_id: str
-    weight: float
-    time_us: int
-
-
-class Profile(Struct, frozen=True):
-    """
-    A user's age group and counters.
-
-    Attributes:
-        user_id: The user.
-        age_group: One of `recsys.features.AGE_GROUPS`.
-        views: All views. `clicks`, `purchases` and `sessions` count in the same way.
-        session_ms: Total length of all sessions, milliseconds.
-        as_of_us: Time of the newest interaction, microseconds since the epoch; None without interactions.
-    """
-
-    user_id: str
-    age_group: str
-    views: int = 0
-    clicks: int = 0
-    purchases: int = 0
-    sessions: int = 0
-    session_ms: int = 0
-    as_of_us: int | None = None
-
-
-class KnownUser(Profile, frozen=True):
-    """
-    The part of a record that a request needs.
-
-    Attributes:
-        recent: Ids of the newest items, newest first, ties by item id.
-    """
-
-    recent: list[str] = []
-
-
-class UserRecord(Profile, frozen=True):
-    """
-    The whole record of a user.
-
-    Attributes:
-        history: Distinct items, newest first, ties by item id.
-    """
-
-    history: list[HistoryItem] = []
-
-    def known(self, *, history: int) -> KnownUser:
-        """Return the part that a request needs, with at most *history* items."""
-        profile = (getattr(self, name) for name in Profile.__struct_fields__)
-        return KnownUser(*(*profile, [item.item_id for item in self.history[:history]]))
-
-
-class Interaction(Struct, frozen=True):
-    """
-    One action of a user, taken from an event.
-
-    Attributes:
-        source: Source of the event.
-        event_id: Id of the event. Source and id together identify the event.
-        user_id: The user who acted.
-        kind: `view`, `click`, `purchase` or `session_end`.
-        time_us: Time of the action, microseconds since the epoch.
-        item_id: The item acted on; None for `session_end`.
-        duration_ms: Length of the session that ended; 0 for other kinds.
-    """
-
-    source: str
-    event_id: str
-    user_id: str
-    kind: str
-    time_us: int
-    item_id: str | None = None
-    duration_ms: int = 0
 
 
 class FeatureStore(Protocol):

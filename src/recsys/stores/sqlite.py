@@ -24,17 +24,9 @@ import msgspec
 
 from recsys.contracts.wire import Features
 from recsys.features import TIE_WEIGHTS
+from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
-from recsys.stores.port import (
-    HistoryItem,
-    Interaction,
-    KnownUser,
-    StoreError,
-    StoreFormatError,
-    StoreMissingError,
-    StoreUnavailableError,
-    UserRecord,
-)
+from recsys.stores.port import StoreError, StoreFormatError, StoreMissingError, StoreUnavailableError
 
 SCHEMA_VERSION = 1
 _LOCK_TIMEOUT_MS = 5000
