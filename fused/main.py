@@ -16,9 +16,9 @@ from chassis.server.settings import ServingSettings
 from functions.extract_features.main import open_handler as open_extract_features
 from functions.rank_items.main import open_handler as open_rank_items
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
-from functions.recommend.recommending import Recommender
+from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
 
@@ -32,8 +32,8 @@ reader.finish()
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the two inner functions and put the outer one before them."""
     async with open_extract_features() as extract_features, open_rank_items() as rank_items:
-        ranking = Ranking(FusedHop("rank_items", rank_items))
-        features = FeatureSource(FusedHop("extract_features", extract_features))
+        ranking = RankingClient(FusedHop("rank_items", rank_items))
+        features = FeaturesClient(FusedHop("extract_features", extract_features))
         popular = PopularList(ranking, popular_settings)
         async with popular.kept_fresh():
             yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))

@@ -13,7 +13,7 @@ from loadtests.answers import LoadAnswer, judge_recommendations
 from loadtests.ledger import Ledger
 from localkn import control
 from localkn.errors import LocalknError
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 _USERS_PER_REQUEST = 256
 
@@ -68,7 +68,7 @@ def find_target(*, state_dir: Path, url: str | None, port: int, features_url: st
     Raises:
         TargetError: No pipeline answers.
     """
-    socket = StateDirectory((state_dir / "platform").absolute()).socket("control")
+    socket = PlatformDirectory((state_dir / "platform").absolute()).socket("control")
     status = LoadTarget("", control=socket).status()
     running = status["url"] if status else None
     found = url or running or f"http://127.0.0.1:{port}"

@@ -21,8 +21,8 @@ from offline.demo import Demo, make_demo
 from offline.publishing import Cluster, PublishError, publish
 from offline.training import train
 from recsys.features import compute_features, population_defaults
-from recsys.stores.opening import open_store
 from recsys.stores.port import FeatureStore, StoreError, StoreMissingError, StoreUnavailableError
+from recsys.stores.urls import open_store
 
 _RETRY_S = 1.0
 _FILLED = "the feature store is filled already"

@@ -28,9 +28,9 @@ from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.records import UserRecord
-from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import open_store
 
 _CURRENT = "current"
 _MODEL_DRAFT = "model"

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 
 from localkn import control
-from localkn.state import StateDirectory as PlatformState
+from localkn.state import PlatformDirectory as PlatformState
 from tools.bench.closed_loop import LoopOutcome, run_callers
 from tools.recommend import running_url
 

@@ -12,7 +12,7 @@ import msgspec
 
 from localkn import control
 from localkn.errors import LocalknError
-from localkn.state import StateDirectory as PlatformState
+from localkn.state import PlatformDirectory as PlatformState
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ITEMS, Item
 

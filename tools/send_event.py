@@ -15,7 +15,7 @@ from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from localkn import control
 from localkn.errors import LocalknError
-from localkn.state import StateDirectory as PlatformState
+from localkn.state import PlatformDirectory as PlatformState
 from recsys.contracts import events
 from tools.recommend import url as _url
 

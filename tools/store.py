@@ -10,8 +10,8 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from recsys.stores.content import read_content, write_content
-from recsys.stores.opening import check_store_url, open_store, same_place
 from recsys.stores.port import StoreError, StoreMissingError
+from recsys.stores.urls import check_store_url, open_store, same_place
 
 _INTERRUPTED = 130
 

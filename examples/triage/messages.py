@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from chassis.wire.decoding import Decoder
+from chassis.wire.decoder import Decoder
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):

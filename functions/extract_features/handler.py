@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from chassis.call import Call, Reply
-from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import DependencyError, Rejected
-from functions.extract_features.ingesting import Ingest, read_interaction
+from functions.extract_features.ingest import Ingest, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
@@ -40,10 +40,10 @@ class ExtractFeatures:
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
         self.ingest = Ingest(store)
-        self._events = EventDoor(
+        self._events = EventRouter(
             {
-                events.INTERACTION: Taker(read_interaction, self._count),
-                events.REQUESTED: Taker(data_as(events.requested), self._extract),
+                events.INTERACTION: EventRoute(read_interaction, self._count),
+                events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             }
         )
 

@@ -12,8 +12,8 @@ from functions.extract_features.population import first_population, population_f
 from functions.extract_features.settings import Settings
 from recsys.simulation import slow_handler
 from recsys.stores.measured import MeasuredStore
-from recsys.stores.opening import open_store
 from recsys.stores.port import StoreError
+from recsys.stores.urls import open_store
 
 settings = Settings.from_env(os.environ)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
 log = logging.getLogger("recsys.extract_features")
@@ -41,7 +41,7 @@ def _known(population: Features | None) -> Features:
     """Return *population*, or what to assume without one: a store that is never filled knows events alone."""
     if population is None:
         log.warning("store_never_filled", extra={"consequence": "every user is unknown until the store is filled"})
-    return population or NOBODY
+    return population or UNKNOWN_FEATURES
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def population_followed(
         while True:
             await asyncio.sleep(every_s)
             with contextlib.suppress(StoreError):
-                assume(await store.population() or NOBODY)
+                assume(await store.population() or UNKNOWN_FEATURES)
 
     task = asyncio.create_task(follow())
     try:

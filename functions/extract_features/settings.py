@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S
-from recsys.stores.opening import check_store_url
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S
 from recsys.stores.port import StoreFormatError
+from recsys.stores.urls import check_store_url
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
 

@@ -7,7 +7,7 @@ import msgspec
 from chassis.batching.batcher import Batcher, BatchFacts
 from chassis.batching.bulk import BulkSubmitter, ItemOutcome
 from chassis.call import Call, Reply
-from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import ServingError
@@ -33,7 +33,7 @@ class RankItems:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
         self._model = model
-        self._events = EventDoor({events.EXTRACTED: Taker(data_as(events.extracted), self._complete)})
+        self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
         """Rank for one request, or for each of several; or for an event."""

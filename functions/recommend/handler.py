@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 
 from chassis.call import Call, Reply
-from chassis.server.events import EventDoor, Taker, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import ServingError
-from functions.recommend.recommending import Answer, Recommended, Recommender
-from functions.recommend.served import Outbox
+from functions.recommend.outbox import Outbox
+from functions.recommend.recommender import RecommendAnswer, Recommended, Recommender
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
 
@@ -30,7 +30,7 @@ class Recommend:
     def __init__(self, recommender: Recommender, *, outbox: Outbox | None = None) -> None:
         self._recommender = recommender
         self._outbox = outbox
-        self._events = EventDoor({events.REQUESTED: Taker(data_as(events.requested), self._complete)})
+        self._events = EventRouter({events.REQUESTED: EventRoute(data_as(events.requested), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
         """Answer a single request, a batch request, or an event."""
@@ -50,7 +50,7 @@ class Recommend:
         data = wire.encode(await self._recommend_one(request, call, strict=False))
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
-    async def _recommend_one(self, request: RecommendRequest, call: Call, *, strict: bool) -> Answer:
+    async def _recommend_one(self, request: RecommendRequest, call: Call, *, strict: bool) -> RecommendAnswer:
         (result,) = await self._recommender.recommend([request], call=call, strict=strict)
         if isinstance(result, ServingError):
             raise result
@@ -65,13 +65,13 @@ class Recommend:
             [each if isinstance(each, ServingError) else self._report(each, call) for each in results]
         )
 
-    def _report(self, recommended: Recommended, call: Call) -> Answer:
+    def _report(self, recommended: Recommended, call: Call) -> RecommendAnswer:
         if self._outbox:
             self._outbox.note(recommended, request_id=call.request_id)
         return recommended.answer
 
 
-def _encode_results(results: Sequence[Answer | ServingError]) -> bytes:
+def _encode_results(results: Sequence[RecommendAnswer | ServingError]) -> bytes:
     return wire.encode(
         BatchAnswer(
             [

@@ -14,7 +14,7 @@ from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
 
@@ -57,14 +57,14 @@ class _Results(Struct, frozen=True):
     results: list[Raw]
 
 
-STRANGER = Known(Raw(wire.encode(NOBODY)), Raw(b"[]"))
+UNKNOWN_USER = Known(Raw(wire.encode(UNKNOWN_FEATURES)), Raw(b"[]"))
 
 _known = msgspec.json.Decoder(Known).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
 _results = msgspec.json.Decoder(_Results)
 
 
-class FeatureSource:
+class FeaturesClient:
     """
     Fetches features from extract_features.
 
@@ -92,7 +92,7 @@ class FeatureSource:
         return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_known, len(queries)))
 
 
-class Ranking:
+class RankingClient:
     """
     Has items ranked by rank_items.
 

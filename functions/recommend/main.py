@@ -11,10 +11,10 @@ from chassis.server.asgi import as_function
 from chassis.server.service import Service
 from chassis.wire.transport import HttptoolsTransport
 from functions.recommend.handler import SOURCE, Recommend
-from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.hops import FeaturesClient, RankingClient
+from functions.recommend.outbox import Outbox
 from functions.recommend.popular import PopularList
-from functions.recommend.recommending import Recommender
-from functions.recommend.served import Outbox
+from functions.recommend.recommender import Recommender
 from functions.recommend.settings import Settings
 
 settings = Settings.from_env(os.environ)
@@ -33,9 +33,11 @@ def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
 async def open_handler() -> AsyncIterator[Handler]:
     """Open the connection pool that both hops share, and refresh the popular list until the handler closes."""
     async with aclosing(HttptoolsTransport(max_connections=settings.max_connections)) as transport:
-        ranking = Ranking(make_hop("rank_items", settings.rank_items_url, transport), batch=settings.coalesce_ranking)
+        ranking = RankingClient(
+            make_hop("rank_items", settings.rank_items_url, transport), batch=settings.coalesce_ranking
+        )
         extract_features = make_hop("extract_features", settings.extract_features_url, transport)
-        features = FeatureSource(extract_features, batch=settings.coalesce_features)
+        features = FeaturesClient(extract_features, batch=settings.coalesce_features)
         popular = PopularList(ranking, settings.popular)
         outbox = Outbox(settings.sink, source=SOURCE, transport=transport) if settings.sink else None
         async with popular.kept_fresh(), outbox.sending() if outbox else nullcontext():

@@ -18,7 +18,7 @@ import msgspec
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from chassis.wire.problems import DependencyError, ServingError
-from functions.recommend.hops import STRANGER, RankCall, Ranking
+from functions.recommend.hops import UNKNOWN_USER, RankCall, RankingClient
 from functions.recommend.settings import PopularSettings
 from recsys.contracts.wire import MAX_TOP_K, RankedItem
 
@@ -42,7 +42,7 @@ class PopularList:
         settings: The file that keeps the list, and the time between refreshes.
     """
 
-    def __init__(self, ranking: Ranking, settings: PopularSettings) -> None:
+    def __init__(self, ranking: RankingClient, settings: PopularSettings) -> None:
         self._ranking = ranking
         self._path = settings.path
         self._refresh_s = settings.refresh_s
@@ -103,7 +103,7 @@ class PopularList:
 
     async def _page(self, exclude: list[str]) -> list[RankedItem]:
         call = Call(b"", [], "popular-list", Receipt(time.monotonic()), Deadline.after(_TIMEOUT_S))
-        request = RankCall(STRANGER.features, STRANGER.history, MAX_TOP_K, exclude)
+        request = RankCall(UNKNOWN_USER.features, UNKNOWN_USER.history, MAX_TOP_K, exclude)
         (outcome,) = (await self._ranking.rank([request], call=call, within_s=_TIMEOUT_S)).value
         if isinstance(outcome, ServingError):
             raise outcome

@@ -9,7 +9,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from chassis.wire.decoding import NOT_TEXT
+from chassis.wire.decoder import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.ranking.artefact import Item
 

@@ -18,7 +18,7 @@ from chassis.wire.event_rules import MAX_ATTRIBUTES, MAX_HEADER_BYTES, fits_into
 from chassis.wire.headers import RawHeaders
 from knbroker import delivery as deciding
 from knbroker.client import Client
-from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, Failure, Request, Stored
+from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
 from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, NoRoomError, Queue
 from kubeyaml.eventing import Routing, Trigger
@@ -202,7 +202,7 @@ class Broker:
             return deciding.unanswered(deciding.destination(delivery, trigger), error)
         return outcome
 
-    async def _post(self, request: Request, trigger: Trigger) -> Event | Failure | None:
+    async def _post(self, request: DeliveryRequest, trigger: Trigger) -> Event | Failure | None:
         try:
             timeout_s = trigger.delivery.timeout_s or _LONGEST_S
             answer = await self._client.post(

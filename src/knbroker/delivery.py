@@ -85,7 +85,7 @@ class Delivery(Struct, frozen=True):
     is_dead: bool = False
 
 
-class Request(Struct, frozen=True):
+class DeliveryRequest(Struct, frozen=True):
     """A request to send, and whether its answer may contain a reply."""
 
     url: str
@@ -94,13 +94,13 @@ class Request(Struct, frozen=True):
     may_reply: bool = True
 
 
-def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> Request:
+def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> DeliveryRequest:
     """Return the request to the subscriber, or to the dead-letter sink with the failure as attributes."""
     headers = [*stored.headers, ("kn-namespace", trigger.name.partition("/")[0])]
     failure = delivery.failure
     if failure is None or trigger.dead_letter_sink is None:
         fields, body = write(stored.event, structured=trigger.delivery.structured)
-        return Request(trigger.subscriber, [*headers, ("prefer", "reply"), *fields], body)
+        return DeliveryRequest(trigger.subscriber, [*headers, ("prefer", "reply"), *fields], body)
     event = stored.event.extended(
         knativebrokerttl=stored.ttl,
         knativeerrordest=failure.destination,
@@ -108,10 +108,10 @@ def compose(stored: Stored, delivery: Delivery, trigger: Trigger) -> Request:
         knativeerrordata=base64.b64encode(failure.data).decode(),
     )
     fields, body = write(event, structured=False)
-    return Request(trigger.dead_letter_sink, [*headers, *fields], body, may_reply=False)
+    return DeliveryRequest(trigger.dead_letter_sink, [*headers, *fields], body, may_reply=False)
 
 
-def judge(request: Request, status: int, headers: RawHeaders, body: bytes) -> Event | Failure | None:
+def judge(request: DeliveryRequest, status: int, headers: RawHeaders, body: bytes) -> Event | Failure | None:
     """Return the reply or the failure in an answer, or None if the subscriber accepted the event without a reply."""
     if not 200 <= status <= 299:
         return Failure(request.url, status, body[:_ERROR_BYTES], _retry_after_s(headers) if status in _PUTS_OFF else 0)

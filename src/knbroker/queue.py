@@ -100,7 +100,7 @@ class Choice(Struct, frozen=True):
         return [self.trigger, json.encode(self.ids).decode() if self.ids is not None else None, self.source]
 
 
-class Figures(Struct, frozen=True):
+class BrokerFigures(Struct, frozen=True):
     """
     The content of the file in numbers.
 
@@ -221,7 +221,7 @@ class Queue:
         """Turn the chosen dead letters into deliveries, and return these."""
         return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
 
-    async def figures(self, *, letters: int) -> "Figures":
+    async def figures(self, *, letters: int) -> "BrokerFigures":
         """Count deliveries, and describe up to *letters* of the newest dead letters."""
         counts = {(what, who): value for what, who, value in await self._query("SELECT * FROM counts")}
         queued = {name: tuple(rest) for name, *rest in await self._query(_TRIGGERS)}
@@ -229,7 +229,7 @@ class Queue:
             {"trigger": trigger, "at": at, "event": json.decode(attributes), "failure": _shown(failure)}
             for trigger, at, attributes, failure in await self._query(_DEAD, [letters])
         ]
-        return Figures(counts, queued, dead_letters)
+        return BrokerFigures(counts, queued, dead_letters)
 
     async def close(self) -> None:
         """Finish the writes in progress, and close the file."""

@@ -14,9 +14,9 @@ import uvicorn
 
 from chassis.server.config import configure
 from kndashboard.app import Dashboard
-from kndashboard.sights import Watcher, scraper
+from kndashboard.snapshots import Watcher, scraper
 from localkn import control
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")
     options = parser.parse_args(argv)
-    asyncio.run(_serve(StateDirectory(options.state_dir), fd=options.fd, trust=options.trust))
+    asyncio.run(_serve(PlatformDirectory(options.state_dir), fd=options.fd, trust=options.trust))
     return 0
 
 
-async def _serve(state: StateDirectory, *, fd: int, trust: Path | None) -> None:
+async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> None:
     # The environment's proxies lead elsewhere.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
         watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(client))

@@ -24,8 +24,8 @@ from chassis.server.body import read_body
 from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.problems import BodyTooLargeError
 from kndashboard.exposition import expose
-from kndashboard.recent import Recent
-from kndashboard.sights import Sight, Watcher
+from kndashboard.history import History
+from kndashboard.snapshots import Snapshot, Watcher
 from kndashboard.view import view
 from localkn.errors import LocalknError
 
@@ -54,7 +54,7 @@ class Dashboard:
 
     def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
         self._watcher, self._client = watcher, client
-        self._recent = Recent(watcher)
+        self._recent = History(watcher)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -92,7 +92,7 @@ class Dashboard:
         _, now = await self._recent.looks()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)
 
-    async def _send(self, now: Sight, body: bytes) -> dict[str, Any]:
+    async def _send(self, now: Snapshot, body: bytes) -> dict[str, Any]:
         headers = {"content-type": "application/json"}
         began = time.monotonic()
         try:

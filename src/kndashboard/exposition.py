@@ -10,13 +10,13 @@ from prometheus_client.samples import Sample
 
 from chassis.telemetry.definitions import Definition
 from kndashboard import definitions
-from kndashboard.sights import Sight
+from kndashboard.snapshots import Snapshot
 
 # What of a revision's status is which figure; None where a revision has no such figure.
 _Read = Callable[[Mapping[str, Any]], float | None]
 
 
-def expose(sight: Sight) -> bytes:
+def expose(sight: Snapshot) -> bytes:
     """Return the exposition of everything in *sight*; what an instance says gets the labels of a pod."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families([*_platform(sight), *_merged(sight)]))
@@ -31,7 +31,7 @@ class _Families(Collector):
         return self._families
 
 
-def _platform(sight: Sight) -> Iterator[Metric]:
+def _platform(sight: Snapshot) -> Iterator[Metric]:
     revisions = [
         ((service["namespace"], name, name, revision["name"]), revision)
         for name, service in sight.services.items()
@@ -51,7 +51,7 @@ def _family(definition: Definition, values: Iterable[tuple[tuple[str, ...], floa
     return family
 
 
-def _merged(sight: Sight) -> Iterable[Metric]:
+def _merged(sight: Snapshot) -> Iterable[Metric]:
     """One family a name: Prometheus wants the samples of all instances beneath one heading."""
     merged: dict[str, Metric] = {}
     for labels, _ in sight.instances():

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from chassis.telemetry import definitions
-from kndashboard.figures import Span, quantile
-from kndashboard.sights import Sight
+from kndashboard.interval import SnapshotInterval, quantile
+from kndashboard.snapshots import Snapshot
 from recsys import metrics
 
 # Who calls whom: a caller's hop, and the Service it leads to.
@@ -14,9 +14,9 @@ _CALLS = (("recommend", "extract_features", "extract-features"), ("recommend", "
 _SHOWN = ("name", "ready", "desired", "traffic_percent", "tags", "failure", "concurrency", "target", "metric", "rps")
 
 
-def view(before: Sight, now: Sight) -> dict[str, Any]:
+def view(before: Snapshot, now: Snapshot) -> dict[str, Any]:
     """Describe *now*, with rates and quantiles since *before*."""
-    span = Span(before, now)
+    span = SnapshotInterval(before, now)
     return {
         "url": now.status["url"],
         "services": {name: _service(span, name, service) for name, service in now.services.items()},
@@ -39,7 +39,7 @@ def view(before: Sight, now: Sight) -> dict[str, Any]:
     }
 
 
-def _service(span: Span, name: str, service: Mapping[str, Any]) -> dict[str, Any]:
+def _service(span: SnapshotInterval, name: str, service: Mapping[str, Any]) -> dict[str, Any]:
     shown = [revision for revision in service["revisions"] if revision["instances"] or revision["traffic_percent"]]
     return {
         "public": service["public"],
@@ -50,7 +50,7 @@ def _service(span: Span, name: str, service: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _traffic(span: Span, name: str, revisions: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _traffic(span: SnapshotInterval, name: str, revisions: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Requests, failures and latencies; of an image that exposes no such metrics, what the platform sees of it."""
     statuses = span.rates(definitions.REQUESTS.name, by="status", service=name)
     if not statuses and not span.value(definitions.IN_FLIGHT.name, service=name):
@@ -67,7 +67,7 @@ def _revision(revision: Mapping[str, Any]) -> dict[str, Any]:
     return {key: revision[key] for key in _SHOWN} | {"panicking": revision["panicking"], "instances": instances}
 
 
-def _call(span: Span, hop: str, caller: str) -> dict[str, float]:
+def _call(span: SnapshotInterval, hop: str, caller: str) -> dict[str, float]:
     breakers = span.value(definitions.BREAKER.name, by="hop", service=caller, over=max)
     calls = span.rates(definitions.HOP_CALLS.name, by="hop", service=caller)
     return {"rps": calls.get(hop, 0.0), "breaker": breakers.get(hop, 0.0)}

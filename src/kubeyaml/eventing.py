@@ -29,7 +29,7 @@ _DEFAULT_DELIVERY: Final[Mapping[str, Any]] = {"retry": 10, "backoffPolicy": "ex
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliverySpec:
     """Number and spacing of the attempts at a delivery; without a policy they follow each other immediately."""
 
     retries: int = 0
@@ -57,7 +57,7 @@ class Trigger:
     broker: str
     subscriber: str
     filters: Sequence[Mapping[str, Any]] = ()
-    delivery: Delivery = Delivery()
+    delivery: DeliverySpec = DeliverySpec()
     dead_letter_sink: str | None = None
 
 
@@ -165,7 +165,7 @@ def _trigger(trigger: Resource, broker: Resource, addresses: _Addresses) -> Trig
         broker=f"{broker.namespace}/{broker.name}",
         subscriber=addresses.find(trigger, "spec.subscriber", spec["subscriber"]),
         filters=spec.get("filters") or _legacy(spec.get("filter") or {}),
-        delivery=Delivery(
+        delivery=DeliverySpec(
             retries=delivery.get("retry") or 0,
             # Without either of the two nothing is waited for.
             policy=delivery.get("backoffPolicy") or "",

@@ -22,7 +22,7 @@ import yaml
 from kubeyaml.annotations import canonical
 from kubeyaml.quantities import parse_duration_ns, parse_period_s, parse_quantity
 
-Fault = tuple[str, str]
+FieldFault = tuple[str, str]
 
 
 def shapes(name: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def shapes(name: str) -> dict[str, Any]:
     return loaded
 
 
-def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[Fault]:
+def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[FieldFault]:
     """Yield the faults of *value* against *shape*; null counts as absent."""
     if value is None or shape == "any":
         return
@@ -50,7 +50,7 @@ def field_faults(value: Any, shape: Any, *, path: str = "") -> Iterator[Fault]:
         yield path, f"{value!r} {reason}"
 
 
-def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path: str) -> Iterator[Fault]:
+def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path: str) -> Iterator[FieldFault]:
     prefix = f"{path}." if path else ""
     if "annotations" in path:
         value = canonical(value)

@@ -7,8 +7,8 @@ Source: knative/eventing pkg/eventfilter/subscriptionsapi and pkg/eventfilter/at
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-Value = str | int | bool
-Filter = Callable[[Mapping[str, Value]], bool]
+FilterValue = str | int | bool
+Filter = Callable[[Mapping[str, FilterValue]], bool]
 
 _COMPARISONS: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "exact": str.__eq__,
@@ -19,7 +19,7 @@ _COMPARISONS: Final[Mapping[str, Callable[[str, str], bool]]] = {
 }
 
 
-def text(value: Value) -> str:
+def text(value: FilterValue) -> str:
     """Return the canonical text of an attribute's value, which is what filters compare."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

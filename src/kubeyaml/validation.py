@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from kubeyaml.annotations import SCALING, canonical
 from kubeyaml.eventing import is_eventing
-from kubeyaml.fields import Fault, field_faults, shapes
+from kubeyaml.fields import FieldFault, field_faults, shapes
 from kubeyaml.quantities import parse_quantity
 from kubeyaml.resources import Resource
 
@@ -46,7 +46,7 @@ def faults(resource: Resource, *, features: Collection[str] = ()) -> list[str]:
     return [resource.fault(path, message) for path, message in found]
 
 
-def service_faults(service: Mapping[str, Any], *, features: Collection[str] = ()) -> list[Fault]:
+def service_faults(service: Mapping[str, Any], *, features: Collection[str] = ()) -> list[FieldFault]:
     """List every fault of a Knative Service as (path, message); empty where Knative would accept it."""
     return list(field_faults(service, _SERVICE)) or list(_service_rule_faults(service, features))
 
@@ -57,7 +57,7 @@ def enabled_features(resources: Iterable[Resource]) -> set[str]:
     return {name for each in data for name, value in each.items() if value == "enabled"}
 
 
-def _service_rule_faults(service: Mapping[str, Any], features: Collection[str]) -> Iterator[Fault]:
+def _service_rule_faults(service: Mapping[str, Any], features: Collection[str]) -> Iterator[FieldFault]:
     name, template, pod = service["metadata"]["name"], service["spec"]["template"], service["spec"]["template"]["spec"]
     about = template.get("metadata") or {}
     if about.get("name") and not about["name"].startswith(f"{name}-"):
@@ -76,7 +76,7 @@ def _service_rule_faults(service: Mapping[str, Any], features: Collection[str]) 
         yield f"spec.traffic{path}", message
 
 
-def _scaling(annotations: Mapping[str, str]) -> Iterator[Fault]:
+def _scaling(annotations: Mapping[str, str]) -> Iterator[FieldFault]:
     def given(name: str, default: str = "0") -> str:
         return annotations.get(f"{SCALING}/{name}", default)
 
@@ -98,7 +98,7 @@ def _scaling(annotations: Mapping[str, str]) -> Iterator[Fault]:
         yield "metric-aggregation-algorithm", f"{algorithm!r} is neither linear nor weighted-exponential"
 
 
-def _container(container: Mapping[str, Any]) -> Iterator[Fault]:
+def _container(container: Mapping[str, Any]) -> Iterator[FieldFault]:
     for index, variable in enumerate(container.get("env") or ()):
         if variable.get("value") and variable.get("valueFrom"):
             yield f"env[{index}].valueFrom", "may not be given beside value"
@@ -114,7 +114,7 @@ def _container(container: Mapping[str, Any]) -> Iterator[Fault]:
             yield f"resources.requests.{name}", f"{requests[name]} is more than the limit {limits[name]}"
 
 
-def _probe_ports(container: Mapping[str, Any]) -> Iterator[Fault]:
+def _probe_ports(container: Mapping[str, Any]) -> Iterator[FieldFault]:
     name = ((container.get("ports") or [{}])[0]).get("name") or "http"
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         for handler in ("httpGet", "tcpSocket"):
@@ -124,7 +124,7 @@ def _probe_ports(container: Mapping[str, Any]) -> Iterator[Fault]:
                 yield f"{probe}.{handler}.port", f"{port!r} is neither a port nor {name!r}, the container port's name"
 
 
-def _mounts(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+def _mounts(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> Iterator[FieldFault]:
     names = Counter(volume["name"] for volume in volumes)
     for name, times in names.items():
         if times > 1 or name not in {mount["name"] for mount in mounts}:
@@ -138,7 +138,7 @@ def _mounts(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, 
             yield f"containers[0].volumeMounts[{index}].mountPath", f"{path!r} is relative, reserved, or there twice"
 
 
-def _traffic(targets: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+def _traffic(targets: Sequence[Mapping[str, Any]]) -> Iterator[FieldFault]:
     tags = Counter(target["tag"] for target in targets if target.get("tag"))
     for index, target in enumerate(targets):
         latest = target.get("latestRevision")
@@ -151,7 +151,7 @@ def _traffic(targets: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
         yield "", f"Traffic targets sum to {total}, want 100"
 
 
-def _eventing_rule_faults(resource: Resource) -> Iterator[Fault]:
+def _eventing_rule_faults(resource: Resource) -> Iterator[FieldFault]:
     spec = resource.body.get("spec") or {}
     delivery = spec.get("delivery") or {}
     destinations = {"subscriber": spec.get("subscriber"), "sink": spec.get("sink")}
@@ -179,7 +179,7 @@ def _misdirected(destination: Mapping[str, Any]) -> str | None:
     return "an absolute uri may not stand beside a ref" if uri.scheme else None
 
 
-def _filter_faults(given: Mapping[str, Any], path: str) -> Iterator[Fault]:
+def _filter_faults(given: Mapping[str, Any], path: str) -> Iterator[FieldFault]:
     dialects = [dialect for dialect in _DIALECTS if given.get(dialect)]
     if len(dialects) > 1:
         yield path, f"a filter has one dialect, not {' and '.join(dialects)}"
@@ -197,6 +197,6 @@ def _filter_faults(given: Mapping[str, Any], path: str) -> Iterator[Fault]:
                     yield f"{at}.{name}", "must not be empty"
 
 
-def _name_faults(name: str, path: str) -> Iterator[Fault]:
+def _name_faults(name: str, path: str) -> Iterator[FieldFault]:
     if not re.fullmatch("[a-z][a-z0-9]*", name):
         yield f"{path}.{name}", "is no attribute's name: lower-case letters and digits, a letter first"

@@ -16,7 +16,7 @@ from pathlib import Path
 from kubeyaml.errors import KubeyamlError
 from localkn import control, events, kn, up
 from localkn.errors import LocalknError, PlatformError, UsageError
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 _READY_FD = "LOCALKN_READY_FD"
 """Variable that holds the descriptor on which a detached platform announces to its parent that it is ready."""
@@ -58,7 +58,7 @@ def _announce(text: str) -> None:
             parent.write(text)
 
 
-def _detached(state: StateDirectory) -> int:
+def _detached(state: PlatformDirectory) -> int:
     """Run `up` in a new session and wait until it announces that it is ready, or ends."""
     state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
@@ -190,8 +190,8 @@ def _port(text: str) -> int:
     return number
 
 
-def _state(path: str) -> StateDirectory:
-    return StateDirectory(Path(path).absolute())
+def _state(path: str) -> PlatformDirectory:
+    return PlatformDirectory(Path(path).absolute())
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from kubeyaml.edits import container, set_env
 from kubeyaml.eventing import Routing
 from kubeyaml.resources import Resource, read_file
 from localkn.commands import Command
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 
-def broker_service(routing: Routing, state: StateDirectory) -> tuple[Resource, dict[str, Command]]:
+def broker_service(routing: Routing, state: PlatformDirectory) -> tuple[Resource, dict[str, Command]]:
     """Return the Service that serves all Brokers of *routing*, and the command of its image."""
     (service,) = read_file(Path(__file__).with_name("broker.yaml"))
     image = container(service.body)["image"]

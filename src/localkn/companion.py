@@ -9,7 +9,7 @@ from pathlib import Path
 
 from localkn.environment import inherited
 from localkn.processes import Process, Processes, is_free
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 _MODULE = "kndashboard"
 _RESTART_S = 1.0
@@ -26,7 +26,7 @@ class Companion:
         trusted: Certificate of the public port, if that speaks TLS.
     """
 
-    def __init__(self, port: int, state: StateDirectory, trusted: Path | None) -> None:
+    def __init__(self, port: int, state: PlatformDirectory, trusted: Path | None) -> None:
         self._port, self._state, self._trusted = port, state, trusted
 
     @contextlib.asynccontextmanager

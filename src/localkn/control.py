@@ -15,13 +15,13 @@ from typing import Any
 from kubeyaml.errors import KubeyamlError
 from localkn.errors import LocalknError, PlatformError, RefusedError
 
-Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+VerbHandler = Callable[[dict[str, Any]], Awaitable[Any]]
 _LINE_LIMIT = 2**24
 _TIMEOUT_S = 60.0
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
+async def serving(path: Path, handlers: Mapping[str, VerbHandler]) -> AsyncIterator[None]:
     """Answer requests on *path* while the block runs."""
 
     async def answer(line: bytes) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from localkn.environment import inherited
 from localkn.errors import PlatformError
 from localkn.ingress import Endpoint, Ingress, Picture
 from localkn.processes import Process, Processes
-from localkn.state import StateDirectory
-from localkn.stats import Report, Sampler, Seen
+from localkn.state import PlatformDirectory
+from localkn.stats import LoadReport, Sampler, Seen
 
 _START_S = 20.0
 _RESTART_S = 0.5
@@ -55,7 +55,7 @@ class EnvoyIngress(Ingress):
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: PlatformDirectory,
         processes: Processes,
         *,
         port: int,
@@ -111,7 +111,7 @@ class EnvoyIngress(Ingress):
         """Return the endpoints of a revision as Envoy last reported them."""
         return self._seen.get(cluster, {})
 
-    def load(self, cluster: str, port: int) -> Report:
+    def load(self, cluster: str, port: int) -> LoadReport:
         """Return concurrency and arrivals at an endpoint since the last call; the call keeps the sampling going."""
         self._asked_at = time.monotonic()
         if not self._sampling:

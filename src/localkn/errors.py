@@ -2,10 +2,10 @@
 The errors of localkn as one tree; faults of manifests are in `kubeyaml.errors`.
 
     LocalknError
-    ├── PlatformError    the platform cannot start or cannot be reached
-    ├── NotReadyError    a Service is not ready in time; the message holds the end of its log
-    ├── RefusedError     a running platform declines a request
-    └── UsageError       the arguments of a verb are wrong; exit status 2
+    ├── PlatformError         the platform cannot start or cannot be reached
+    ├── ServiceNotReadyError  a Service is not ready in time; the message holds the end of its log
+    ├── RefusedError          a running platform declines a request
+    └── UsageError            the arguments of a verb are wrong; exit status 2
 """
 
 
@@ -17,7 +17,7 @@ class PlatformError(LocalknError):
     """The platform cannot start or cannot be reached."""
 
 
-class NotReadyError(LocalknError):
+class ServiceNotReadyError(LocalknError):
     """A Service is not ready in time."""
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from localkn.services import Target
-from localkn.stats import Report, Seen
+from localkn.services import TrafficTarget
+from localkn.stats import LoadReport, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Route:
 
     host: str
     port: int
-    targets: Sequence[Target] = ()
+    targets: Sequence[TrafficTarget] = ()
     timeout_s: int = 300
     idle_timeout_s: int = 0
     public: bool = False
@@ -72,9 +72,9 @@ class Ingress:
         ]
         return {endpoint.port: Seen(healthy=not endpoint.draining) for endpoint in endpoints}
 
-    def load(self, cluster: str, port: int) -> Report:
+    def load(self, cluster: str, port: int) -> LoadReport:
         """Return concurrency and arrivals at an endpoint since the last call."""
-        return Report()
+        return LoadReport()
 
     async def drained(self, cluster: str, port: int) -> None:
         """Return once an endpoint published as draining has no request in flight."""

@@ -18,7 +18,7 @@ from localkn.errors import LocalknError
 from localkn.processes import Process, Processes
 
 
-class State(enum.StrEnum):
+class InstanceState(enum.StrEnum):
     """The phase of an instance's life."""
 
     STARTING = "starting"
@@ -52,7 +52,7 @@ class Instance:
     template: Template
     changed: Callable[[], None]
     drained: Callable[["Instance"], Coroutine[Any, Any, None]]
-    state: State = State.STARTING
+    state: InstanceState = InstanceState.STARTING
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
     exit_reason: str | None = None
@@ -84,13 +84,13 @@ class Instance:
             await self._live(self.process)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        self._enter(State.ENDED)
+        self._enter(InstanceState.ENDED)
 
     async def _live(self, process: Process) -> None:
         probing = asyncio.create_task(self._probe(process))
         await _either(self._stop.wait(), process)
         if not process.exited.done():
-            self._enter(State.DRAINING)
+            self._enter(InstanceState.DRAINING)
             await _either(self.drained(self), process, within_s=self.template.timeout_s)
             await process.end(grace_s=self.template.timeout_s)
         probing.cancel()
@@ -115,12 +115,12 @@ class Instance:
                 watches.create_task(probes.watch(liveness, self.port, passing=True, changed=lambda _: failed()))
 
     def _readiness(self, passing: bool) -> None:  # noqa: FBT001 - a probe's verdict
-        if self.state in {State.STARTING, State.READY, State.UNREADY}:
+        if self.state in {InstanceState.STARTING, InstanceState.READY, InstanceState.UNREADY}:
             if passing and self.ready_at is None:
                 self.ready_at = time.monotonic()
-            self._enter(State.READY if passing else State.UNREADY)
+            self._enter(InstanceState.READY if passing else InstanceState.UNREADY)
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: InstanceState) -> None:
         self.state = state
         self.changed()
 

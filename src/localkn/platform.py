@@ -20,12 +20,12 @@ from localkn.commands import Commands
 from localkn.environment import inherited, localised
 from localkn.errors import RefusedError
 from localkn.ingress import Cluster, Endpoint, Ingress, Picture, Route
-from localkn.instances import Instance, Launch, State
+from localkn.instances import Instance, InstanceState, Launch
 from localkn.kpa.autoscaler import TICK_S
 from localkn.processes import Processes, free_port
 from localkn.revisions import Revision
-from localkn.services import Service
-from localkn.state import StateDirectory
+from localkn.services import KnativeService
+from localkn.state import PlatformDirectory
 from localkn.stats import Reports
 
 _END_S = 10.0
@@ -52,7 +52,7 @@ class Platform:
 
     configuration: Configuration
     commands: Commands
-    state: StateDirectory
+    state: PlatformDirectory
     processes: Processes
     public: str
     url: str
@@ -61,7 +61,7 @@ class Platform:
     dashboard: str | None = None
     ingress: Ingress = field(default_factory=Ingress)
     reports: Reports = field(default_factory=Reports)
-    services: dict[str, Service] = field(default_factory=dict)
+    services: dict[str, KnativeService] = field(default_factory=dict)
     brokers: Sequence[str] = ()
     features: Collection[str] = ()
     _own_ports: dict[str, int] = field(default_factory=dict)
@@ -88,10 +88,10 @@ class Platform:
         is_direct = self.direct and name == self.public
         self._own_ports[name] = int(self.url.rpartition(":")[2]) if is_direct else free_port()
         fixed_scale = 1 if self.direct or built_in else None
-        self.services[name] = Service(name, namespace, fixed_scale=fixed_scale, built_in=built_in)
+        self.services[name] = KnativeService(name, namespace, fixed_scale=fixed_scale, built_in=built_in)
         self.apply(body)
 
-    def apply(self, body: Mapping[str, Any]) -> tuple[Service, bool]:
+    def apply(self, body: Mapping[str, Any]) -> tuple[KnativeService, bool]:
         """
         Apply a Service's new description; `until` waits for its effect.
 
@@ -140,15 +140,15 @@ class Platform:
             self._waiting.append((condition, held))
             await held
 
-    def revisions(self) -> Iterator[tuple[Service, Revision]]:
+    def revisions(self) -> Iterator[tuple[KnativeService, Revision]]:
         """Yield every revision with its Service."""
         return ((service, revision) for service in self.services.values() for revision in service.revisions.values())
 
-    def described(self) -> list[Service]:
+    def described(self) -> list[KnativeService]:
         """Return the Services of the manifests."""
         return [service for service in self.services.values() if not service.built_in]
 
-    def url_of(self, service: Service, *, tag: str = "") -> str:
+    def url_of(self, service: KnativeService, *, tag: str = "") -> str:
         """Return the URL of a Service on this machine, or of one of its tags."""
         if tag:
             return self.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
@@ -165,7 +165,7 @@ class Platform:
         served = [revision for _, revision in self.revisions() if revision.instances or revision.name in routed]
         return Picture([_cluster(r) for r in served], [self._route(service) for service in self.services.values()])
 
-    def _route(self, service: Service) -> Route:
+    def _route(self, service: KnativeService) -> Route:
         # Traffic shares its limits: a split cannot cut requests to one revision shorter than to another.
         templates = [service.revisions[target.revision].template for target in service.routed]
         return Route(
@@ -225,7 +225,7 @@ class Platform:
     def _is_serving(self, revision: str) -> bool:
         return any(seen.healthy for seen in self.ingress.seen(revision).values())
 
-    def _start(self, service: Service, revision: Revision) -> None:
+    def _start(self, service: KnativeService, revision: Revision) -> None:
         self._started += 1
         instance = Instance(
             f"{revision.name}-{self._started}",
@@ -239,7 +239,7 @@ class Platform:
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
 
-    async def _live(self, instance: Instance, service: Service, revision: Revision) -> None:
+    async def _live(self, instance: Instance, service: KnativeService, revision: Revision) -> None:
         await instance.run(partial(self._launch, instance, service, revision), self.processes)
         if not instance.stopping:
             print(f"{instance.name} ended: {instance.exit_reason}", file=sys.stderr, flush=True)
@@ -248,7 +248,7 @@ class Platform:
         asyncio.get_running_loop().call_at(revision.retry_at, self.changed)
         self.changed()
 
-    def _launch(self, instance: Instance, service: Service, revision: Revision) -> Launch:
+    def _launch(self, instance: Instance, service: KnativeService, revision: Revision) -> Launch:
         command, template = self.commands.find(revision.template.image), revision.template
         scratch = self.state.scratch / instance.name
         hosts = {
@@ -285,7 +285,7 @@ def _cluster(revision: Revision) -> Cluster:
     limit, settings = revision.template.container_concurrency, revision.settings
     # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
     queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
-    draining = [instance for instance in revision.instances if instance.state is State.DRAINING]
+    draining = [instance for instance in revision.instances if instance.state is InstanceState.DRAINING]
     return Cluster(
         revision.name,
         [Endpoint(i.port) for i in revision.ready] + [Endpoint(i.port, draining=True) for i in draining],

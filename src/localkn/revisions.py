@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeyaml.templates import Template
-from localkn.instances import Instance, State
-from localkn.kpa import Autoscaler, Decision, Settings
+from localkn.instances import Instance, InstanceState
+from localkn.kpa import Autoscaler, ScaleDecision, Settings
 from localkn.kpa.windows import LinearWindow
 
 _PROGRESS_DEADLINE_S = 60
@@ -23,7 +23,7 @@ _GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InstancePlan:
     """Instances to start and to stop now."""
 
     start: int = 0
@@ -48,7 +48,7 @@ class Revision:
     instances: list[Instance] = field(default_factory=list)
     was_ready: bool = False
     failure: str | None = None
-    decision: Decision = field(default_factory=Decision)
+    decision: ScaleDecision = field(default_factory=ScaleDecision)
     desired: int = 1
     retry_at: float = 0.0
     _failed_starts: int = 0
@@ -70,7 +70,9 @@ class Revision:
     @property
     def ready(self) -> Sequence[Instance]:
         """The instances that take requests."""
-        return [instance for instance in self.instances if instance.state is State.READY and not instance.stopping]
+        return [
+            instance for instance in self.instances if instance.state is InstanceState.READY and not instance.stopping
+        ]
 
     @property
     def pending(self) -> bool:
@@ -119,14 +121,14 @@ class Revision:
         retention_s = self.settings.stable_window_s + _GRACE_S
         return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
-    def plan(self, now: float) -> Plan:
+    def plan(self, now: float) -> InstancePlan:
         """Return what to start or stop; unready instances stop first, then those that became ready last."""
         staying = [instance for instance in self.instances if not instance.stopping]
         surplus = len(staying) - self.wanted(now)
         if surplus < 0:
-            return Plan(start=-surplus if now >= self.retry_at else 0)
+            return InstancePlan(start=-surplus if now >= self.retry_at else 0)
         staying.sort(key=lambda instance: (instance.ready_at is not None, -(instance.ready_at or 0.0)))
-        return Plan(stop=staying[:surplus])
+        return InstancePlan(stop=staying[:surplus])
 
     def ended(self, instance: Instance, now: float) -> None:
         """

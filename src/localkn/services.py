@@ -15,7 +15,7 @@ from localkn.revisions import Revision
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TrafficTarget:
     """A share of the traffic, a tag, or both, that lead to a revision."""
 
     revision: str
@@ -25,7 +25,7 @@ class Target:
 
 
 @dataclass(eq=False)
-class Service:
+class KnativeService:
     """
     One Service with all its revisions. `routed` holds the targets that the ingress has.
 
@@ -40,7 +40,7 @@ class Service:
     built_in: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     revisions: dict[str, Revision] = field(default_factory=dict)
-    routed: Sequence[Target] = ()
+    routed: Sequence[TrafficTarget] = ()
 
     @property
     def host(self) -> str:
@@ -86,13 +86,13 @@ class Service:
         self.revisions[name] = revision
         return revision
 
-    def targets(self) -> Sequence[Target]:
+    def targets(self) -> Sequence[TrafficTarget]:
         """Resolve `spec.traffic`; nothing while no revision has been ready."""
         latest = self.latest_ready
         if latest is None:
             return ()
         return [
-            Target(
+            TrafficTarget(
                 revision=entry.get("revisionName") or latest.name,
                 percent=entry.get("percent") or 0,
                 tag=entry.get("tag") or "",

@@ -15,7 +15,7 @@ from localkn.errors import PlatformError
 _SOCKET_DIRECTORY_LIMIT = 85
 
 
-class StateDirectory:
+class PlatformDirectory:
     """
     The directory of one platform; the next `up` clears everything in it except undelivered events.
 

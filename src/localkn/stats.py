@@ -18,7 +18,7 @@ _MOST_PODS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LoadReport:
     """Time-weighted average of an instance's concurrency over a second, and the requests that arrived in it."""
 
     concurrency: float = 0.0
@@ -39,7 +39,7 @@ class Reports(asyncio.DatagramProtocol):
     """The newest report of each instance. One datagram is `{"pod": NAME, "concurrency": N, "requests": N}`."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, Report] = {}
+        self._newest: dict[str, LoadReport] = {}
 
     async def listen(self, path: Path) -> None:
         """Receive on the Unix datagram socket *path* from now on."""
@@ -56,9 +56,9 @@ class Reports(asyncio.DatagramProtocol):
             return
         is_plausible = all(math.isfinite(number) and 0 <= number <= _MOST for number in (concurrency, requests))
         if is_plausible and (pod in self._newest or len(self._newest) < _MOST_PODS):
-            self._newest[pod] = Report(concurrency, requests, time.monotonic())
+            self._newest[pod] = LoadReport(concurrency, requests, time.monotonic())
 
-    def newest(self, pod: str) -> Report | None:
+    def newest(self, pod: str) -> LoadReport | None:
         """Return the newest report of an instance; None if that is old."""
         report = self._newest.get(pod)
         return report if report is not None and time.monotonic() - report.at < _FRESH_S else None
@@ -90,11 +90,11 @@ class Sampler:
         self._seen, self._seen_at, self._area = seen, now, area
         self._taken = {key: taken for key, taken in self._taken.items() if key in area}
 
-    def take(self, cluster: str, port: int, *, now: float) -> Report:
+    def take(self, cluster: str, port: int, *, now: float) -> LoadReport:
         """Average concurrency of an endpoint and requests it got, both over the samples since the last call for it."""
         key = cluster, port
         total = self._seen.get(cluster, {}).get(port, Seen(healthy=False)).total
         since, before = self._taken.get(key, (self._seen_at, total))
         area, sampled_s = self._area.pop(key, 0.0), self._seen_at - since
         self._taken[key] = self._seen_at, total
-        return Report(area / sampled_s if sampled_s > 0 else 0.0, max(0, total - before), now)
+        return LoadReport(area / sampled_s if sampled_s > 0 else 0.0, max(0, total - before), now)

@@ -22,11 +22,11 @@ from localkn.broker import broker_service
 from localkn.commands import Commands
 from localkn.companion import Companion
 from localkn.envoy import EnvoyIngress, executable
-from localkn.errors import NotReadyError, PlatformError, RefusedError, UsageError
+from localkn.errors import PlatformError, RefusedError, ServiceNotReadyError, UsageError
 from localkn.platform import Platform
 from localkn.processes import Processes, is_free
-from localkn.services import Service
-from localkn.state import StateDirectory
+from localkn.services import KnativeService
+from localkn.state import PlatformDirectory
 
 # Kinds that localkn uses, or that have no effect on the loopback.
 _USED = {"ConfigMap", "Secret", "Namespace", "EventType", "NetworkPolicy"}
@@ -40,7 +40,7 @@ class Options:
 
     manifests: Path
     commands: Path
-    state_dir: StateDirectory
+    state_dir: PlatformDirectory
     port: int
     direct: bool = False
     public: str | None = None
@@ -157,7 +157,7 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
         await asyncio.wait([running, told, settled], return_when=asyncio.FIRST_COMPLETED)
         if settled.done():
             if failed := [service for service in platform.services.values() if service.problem()]:
-                raise NotReadyError("\n".join(_explained(platform, service) for service in failed))
+                raise ServiceNotReadyError("\n".join(_explained(platform, service) for service in failed))
             shown = [f"dashboard at {platform.dashboard}/_dashboard"] if platform.dashboard else []
             events = [f"Broker {name} takes events at {url}" for name, url in platform.broker_urls().items()]
             ready("\n".join([*platform.notes, *events, *shown, f"{platform.public} is ready at {platform.url}"]))
@@ -169,7 +169,7 @@ async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[st
             await running
 
 
-def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Handler]:
+def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.VerbHandler]:
     async def status(_: dict[str, Any]) -> Any:
         return await views.status(platform)
 
@@ -200,7 +200,7 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Hand
     return {**served, "events": pass_on, "redrive": pass_on}
 
 
-async def _settled(platform: Platform, service: Service, *, within_s: float, traffic_only: bool) -> None:
+async def _settled(platform: Platform, service: KnativeService, *, within_s: float, traffic_only: bool) -> None:
     try:
         async with asyncio.timeout(within_s):
             await platform.until(lambda: service.is_settled(traffic_only=traffic_only))
@@ -210,7 +210,7 @@ async def _settled(platform: Platform, service: Service, *, within_s: float, tra
         raise RefusedError(f"RevisionFailed: {_explained(platform, service)}")
 
 
-def _explained(platform: Platform, service: Service) -> str:
+def _explained(platform: Platform, service: KnativeService) -> str:
     """Say why a Service is not as described, and add the end of its newest log."""
     logs = sorted(platform.state.logs.glob(f"{service.latest_created.name}-*.log"), key=lambda log: log.stat().st_mtime)
     tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []

@@ -6,7 +6,7 @@ from typing import Any
 
 from localkn.platform import Platform
 from localkn.revisions import Revision
-from localkn.services import Service
+from localkn.services import KnativeService
 
 
 async def status(platform: Platform) -> dict[str, Any]:
@@ -33,7 +33,7 @@ async def status(platform: Platform) -> dict[str, Any]:
     return {**about, "services": shown, "brokers": platform.broker_urls(), "built_in": built_in}
 
 
-def _revision(revision: Revision, service: Service) -> dict[str, Any]:
+def _revision(revision: Revision, service: KnativeService) -> dict[str, Any]:
     now, decision = time.monotonic(), revision.decision
     return {
         "name": revision.name,
@@ -64,7 +64,7 @@ def _revision(revision: Revision, service: Service) -> dict[str, Any]:
     }
 
 
-def service_object(platform: Platform, service: Service) -> dict[str, Any]:
+def service_object(platform: Platform, service: KnativeService) -> dict[str, Any]:
     """The Service as it was described, and its status."""
     first, latest_ready = next(iter(service.revisions.values())), service.latest_ready
     generation = {"namespace": service.namespace, "generation": service.latest_created.generation}
@@ -81,10 +81,10 @@ def service_object(platform: Platform, service: Service) -> dict[str, Any]:
         ],
     }
     metadata = service.body["metadata"] | generation | _created(first)
-    return _object("Service", metadata, service.body["spec"], shown)
+    return _object("KnativeService", metadata, service.body["spec"], shown)
 
 
-def revision_object(service: Service, revision: Revision) -> dict[str, Any]:
+def revision_object(service: KnativeService, revision: Revision) -> dict[str, Any]:
     """A revision with the labels kn looks at, and its scale."""
     described = revision.body.get("metadata") or {}
     labels = {

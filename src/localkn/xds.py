@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from localkn.ingress import Cluster, Picture, Route
-from localkn.services import Target
+from localkn.services import TrafficTarget
 
 _SKELETONS: Final = yaml.safe_load(Path(__file__).with_name("envoy.yaml").read_text("utf-8"))
 _PUBLIC: Final = "public"
@@ -132,7 +132,7 @@ def _named_hosts(route: Route, allowed: Sequence[str]) -> list[dict[str, Any]]:
     for target in route.targets:
         if target.tag:
             name = f"{target.tag}-{route.host}"
-            hosts.append(_host(name, _names(name), route, [Target(target.revision, percent=100)]))
+            hosts.append(_host(name, _names(name), route, [TrafficTarget(target.revision, percent=100)]))
     return hosts
 
 
@@ -141,7 +141,7 @@ def _names(host: str) -> list[str]:
     return [host, f"{host}.svc", f"{host}.svc.cluster.local", f"{host}.localhost"]
 
 
-def _host(name: str, domains: Sequence[str], route: Route, targets: Sequence[Target]) -> dict[str, Any]:
+def _host(name: str, domains: Sequence[str], route: Route, targets: Sequence[TrafficTarget]) -> dict[str, Any]:
     clusters = [{"name": target.revision, "weight": target.percent} for target in targets if target.percent]
     if not clusters:
         return _filled("unready_host", name=name, domains=domains)

@@ -20,7 +20,7 @@ HALF_ENGAGED_POINTS = 10
 # How strongly an action ties its user to its item.
 TIE_WEIGHTS = {"view": VIEW_POINTS, "click": CLICK_POINTS, "purchase": PURCHASE_POINTS}
 
-NOBODY = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchases=0, engagement_score=0.0)
+UNKNOWN_FEATURES = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchases=0, engagement_score=0.0)
 
 _UPPER_AGES = ((17, "under-18"), (24, "18-24"), (34, "25-34"), (44, "35-44"), (54, "45-54"))
 
@@ -45,7 +45,7 @@ def compute_features(profile: Profile) -> Features:
 def population_defaults(features: list[Features]) -> Features:
     """Return what to assume of a user nobody knows: the mean, for purchases the median, of everybody's *features*."""
     if not features:
-        return NOBODY
+        return UNKNOWN_FEATURES
     return Features(
         age_group=UNKNOWN_AGE,
         avg_session_duration=round(fmean(each.avg_session_duration for each in features), 3),

@@ -16,7 +16,7 @@ from examples.triage.words import Label, train
 from localkn import control
 from localkn.envoy import executable
 from localkn.processes import free_port
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 EXAMPLE = Path(__file__).parents[2] / "examples/triage"
 TEXTS = [
@@ -82,7 +82,7 @@ def test_the_example_answers_from_its_manifests(platform):
 def test_a_killed_model_is_replaced(platform):
     """Answers are degraded while a killed model is missing, and complete after its replacement."""
     url, state = platform
-    topic = control.call(StateDirectory(state).socket("control"), "status")["services"]["topic"]
+    topic = control.call(PlatformDirectory(state).socket("control"), "status")["services"]["topic"]
     os.kill(topic["revisions"][0]["instances"][0]["pid"], signal.SIGKILL)
     answer = ask(url, TEXTS[0])
     while "degraded" in answer:

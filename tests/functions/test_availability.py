@@ -5,7 +5,7 @@ import pytest
 
 from chassis import watched_file as watching
 from functions.rank_items.availability import kept_available, parse_item_ids
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
 
@@ -18,7 +18,7 @@ def model():
 
 
 def recommended(model: RankingModel) -> set[str]:
-    return set(model.rank([Query(NOBODY, [], top_k=50)])[0].item_ids)
+    return set(model.rank([Query(UNKNOWN_FEATURES, [], top_k=50)])[0].item_ids)
 
 
 async def wait_until(condition):

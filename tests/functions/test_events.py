@@ -13,9 +13,9 @@ from chassis.telemetry.tracing import PassOn
 from chassis.wire.cloudevents import CloudEvent, read_events, write_binary, write_structured
 from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonError
 from functions.extract_features.handler import ExtractFeatures
-from functions.extract_features.ingesting import read_interaction
+from functions.extract_features.ingest import read_interaction
 from recsys.contracts import events
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import StoreUnavailableError
@@ -53,7 +53,7 @@ class TestInteraction:
 
     @pytest.fixture
     def handler(self, store: MemoryStore) -> ExtractFeatures:
-        return ExtractFeatures(store, population=NOBODY, history_limit=10)
+        return ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=10)
 
     async def test_an_interaction_is_applied_and_acknowledged(self, handler):
         """An accepted event gets an empty 202, and its effect is visible as soon as the answer arrives."""
@@ -96,7 +96,7 @@ class TestInteraction:
                 groups.append(len(interactions))
                 return await super().apply(interactions)
 
-        handler = ExtractFeatures(Counting(), population=NOBODY, history_limit=10)
+        handler = ExtractFeatures(Counting(), population=UNKNOWN_FEATURES, history_limit=10)
         await handler(make_call(*(event(VIEW, id=str(n)) for n in range(40))))
         assert groups == [40]
 
@@ -112,7 +112,7 @@ class TestInteraction:
                 return await super().read(user_ids, history=history)
 
         done: list[str] = []
-        handler = ExtractFeatures(Half(), population=NOBODY, history_limit=10)
+        handler = ExtractFeatures(Half(), population=UNKNOWN_FEATURES, history_limit=10)
         requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in ("a", "bad", "b")]
         with pytest.raises(DependencyError):
             await handler(make_call(*requests))
@@ -126,12 +126,12 @@ class TestInteraction:
                 raise StoreUnavailableError("secret://host")
 
         with pytest.raises(DependencyError) as caught:
-            await ExtractFeatures(Unavailable(), population=NOBODY, history_limit=1)(make_call(event(VIEW)))
+            await ExtractFeatures(Unavailable(), population=UNKNOWN_FEATURES, history_limit=1)(make_call(event(VIEW)))
         assert "secret" not in str(caught.value.problem())
 
     async def test_a_reply_carries_the_new_features(self, store):
         """With replies enabled, the answer is an event with the features after the interaction."""
-        handler = ExtractFeatures(store, population=NOBODY, history_limit=10, reply_to_interactions=True)
+        handler = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=10, reply_to_interactions=True)
         reply = reply_event(await handler(make_call(event(VIEW, extensions={"traceparent": "00-1"}))))
         assert (reply.type, reply.subject) == (events.UPDATED, "zoe")
         assert json.loads(reply.data)["history"] == ["item_1"]
@@ -202,15 +202,15 @@ async def test_a_valid_trace_header_is_passed_on(found, carried):
     """A request's valid `traceparent` becomes an attribute of the reply; an invalid one is dropped."""
     call = make_call(event({"user_id": "zoe"}, type_=events.REQUESTED))
     call = msgspec.structs.replace(call, span=PassOn([(b"traceparent", found)]))
-    reply = reply_event(await ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)(call))
+    reply = reply_event(await ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=10)(call))
     assert reply.extensions == {"causationid": "1", "correlationid": "1", **carried}
 
 
 async def test_extract_features_answers_a_recommendation_request():
     """extract_features answers `recommendation.requested.v1` with the event that rank_items needs."""
     store = MemoryStore()
-    await store.replace([UserRecord("zoe", "55+")], population=NOBODY)
-    handler = ExtractFeatures(store, population=NOBODY, history_limit=10)
+    await store.replace([UserRecord("zoe", "55+")], population=UNKNOWN_FEATURES)
+    handler = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=10)
     request = event({"user_id": "zoe", "top_k": 3}, type_=events.REQUESTED, extensions={"correlationid": "c"})
     reply = reply_event(await handler(make_call(request)))
     assert reply.type == events.EXTRACTED
@@ -226,7 +226,7 @@ async def test_extract_features_answers_a_recommendation_request():
 
 async def test_a_batch_of_requests_gets_a_batch_of_replies():
     """The replies to a batch of events are one batch."""
-    handler = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=10)
+    handler = ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=10)
     requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in "ab"]
     reply = await handler(make_call(*requests))
     assert reply.content_type == b"application/cloudevents-batch+json"

@@ -10,7 +10,7 @@ from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import Settings
 from recsys.contracts.wire import Features
-from recsys.features import AGE_GROUPS, NOBODY, compute_features, group_age, population_defaults
+from recsys.features import AGE_GROUPS, UNKNOWN_FEATURES, compute_features, group_age, population_defaults
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import StoreUnavailableError
@@ -88,8 +88,8 @@ async def test_a_batch_equals_single_requests(handler):
 async def test_the_history_is_limited():
     """The history holds no more items than the limit."""
     store = MemoryStore()
-    await store.replace([ANN], population=NOBODY)
-    limited = ExtractFeatures(store, population=NOBODY, history_limit=1)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
+    limited = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=1)
     assert json.loads((await limited(call({"user_id": "ann"}))).body)["history"] == ["b"]
 
 
@@ -111,7 +111,7 @@ async def test_a_failing_store_is_a_failed_dependency():
             raise StoreUnavailableError("/secret/path is locked")
 
     with pytest.raises(DependencyError) as caught:
-        await ExtractFeatures(Broken(), population=NOBODY, history_limit=1)(call({"user_id": "a"}))
+        await ExtractFeatures(Broken(), population=UNKNOWN_FEATURES, history_limit=1)(call({"user_id": "a"}))
     assert "secret" not in str(caught.value.problem())
 
 
@@ -146,7 +146,7 @@ def test_population_defaults_are_averages():
     assert population_defaults(known) == Features(
         age_group="unknown", avg_session_duration=30.0, total_purchases=1, engagement_score=0.3
     )
-    assert population_defaults([]) == NOBODY
+    assert population_defaults([]) == UNKNOWN_FEATURES
 
 
 def test_every_age_belongs_to_one_group():

@@ -16,7 +16,7 @@ from chassis.wire.problems import DeadlineExceededError, DependencyError, Servin
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend import hops
-from functions.recommend.hops import MAX_REQUEST_BYTES, PARTS_AT_ONCE, FeatureSource, RankCall, Ranking, cut
+from functions.recommend.hops import MAX_REQUEST_BYTES, PARTS_AT_ONCE, FeaturesClient, RankCall, RankingClient, cut
 from recsys.contracts.wire import MAX_BATCH, MAX_EXCLUDE, MAX_HISTORY, MAX_ID_LENGTH
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def make_call() -> Call:
 async def test_simultaneous_feature_calls_share_a_request(limits, requests):
     """With limits, three simultaneous calls share a request; without limits, they are three requests."""
     hop = FakeHop({"features": {}, "history": []})
-    source = FeatureSource(hop, batch=limits)
+    source = FeaturesClient(hop, batch=limits)
     answers = await asyncio.gather(*(source.fetch([user], call=make_call(), within_s=1) for user in "abc"))
     assert len(hop.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
@@ -57,7 +57,7 @@ async def test_simultaneous_feature_calls_share_a_request(limits, requests):
 async def test_simultaneous_ranking_calls_share_a_request(limits, requests):
     """With limits, three simultaneous calls to rank_items share a request; without limits, they are three requests."""
     hop = FakeHop({"items": []})
-    ranking = Ranking(hop, batch=limits)
+    ranking = RankingClient(hop, batch=limits)
     one = RankCall(msgspec.Raw(b"{}"), msgspec.Raw(b"[]"), 5)
     answers = await asyncio.gather(*(ranking.rank([one], call=make_call(), within_s=1) for _ in "abc"))
     assert len(hop.bodies) == requests
@@ -118,7 +118,7 @@ async def test_a_long_request_is_split():
     """The parts keep the order of the calls and the size limit, and the receipt is that of the slowest part."""
     hop = FakeRanking()
     names = [f"u{number}" for number in range(10)]
-    answer = await Ranking(hop).rank([long_call(name) for name in names], call=make_call(), within_s=1)
+    answer = await RankingClient(hop).rank([long_call(name) for name in names], call=make_call(), within_s=1)
     assert first_items(answer) == names
     assert sorted(hop.counts) == [1, 3, 3, 3]
     assert max(hop.sizes) <= 4000
@@ -130,10 +130,10 @@ async def test_a_long_request_is_split():
 async def test_parts_fail_independently():
     """When a part fails, only its calls fail; when every part fails, the whole call does."""
     calls = [long_call(f"u{number}") for number in range(7)]
-    answer = await Ranking(FakeRanking("u4")).rank(calls, call=make_call(), within_s=1)
+    answer = await RankingClient(FakeRanking("u4")).rank(calls, call=make_call(), within_s=1)
     assert first_items(answer) == ["u0", "u1", "u2", *["dependency-failed"] * 3, "u6"]
     with pytest.raises(DependencyError):
-        await Ranking(FakeRanking("u")).rank(calls, call=make_call(), within_s=1)
+        await RankingClient(FakeRanking("u")).rank(calls, call=make_call(), within_s=1)
 
 
 @pytest.mark.usefixtures("short_requests")
@@ -141,7 +141,7 @@ async def test_parts_are_sent_with_limited_concurrency(turns):
     """Few parts are in flight at a time, each gets the time left, and cancelling the call cancels all parts."""
     hop = FakeRanking()
     hop.release.clear()
-    ranking, calls = Ranking(hop), [long_call("a", 3000)] * 20
+    ranking, calls = RankingClient(hop), [long_call("a", 3000)] * 20
     asked = asyncio.ensure_future(ranking.rank(calls, call=make_call(), within_s=1))
     await turns()
     assert hop.under_way == PARTS_AT_ONCE
@@ -160,14 +160,14 @@ async def test_expired_parts_are_not_sent():
     hop = FakeRanking()
     for calls in ([long_call("a")], [long_call("a")] * 9):
         with pytest.raises(DeadlineExceededError):
-            await Ranking(hop).rank(calls, call=make_call(), within_s=0.0)
+            await RankingClient(hop).rank(calls, call=make_call(), within_s=0.0)
     assert hop.sizes == []
 
 
 async def test_long_calls_do_not_delay_short_ones():
     """A call too long for a shared request is sent alone; the other calls of its turn still share one."""
     hop = FakeRanking()
-    ranking = Ranking(hop, batch=LIMITS)
+    ranking = RankingClient(hop, batch=LIMITS)
     share = MAX_REQUEST_BYTES // LIMITS.max_batch_size
     calls = [long_call("a"), long_call("b", share), long_call("c"), long_call("d", 2 * MAX_REQUEST_BYTES)]
     answers = await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
@@ -178,7 +178,7 @@ async def test_long_calls_do_not_delay_short_ones():
 async def test_a_full_group_fits_into_one_request():
     """Calls that may share a request fit into one request, even at their greatest length."""
     hop = FakeRanking()
-    ranking = Ranking(hop, batch=LIMITS)
+    ranking = RankingClient(hop, batch=LIMITS)
     size = MAX_REQUEST_BYTES // LIMITS.max_batch_size - 80
     calls = [long_call("a", size) for _ in range(LIMITS.max_batch_size)]
     await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
@@ -218,9 +218,9 @@ async def longest_bodies() -> tuple[int, int]:
     history = msgspec.json.encode([LONGEST_ID] * MAX_HISTORY)
     one = RankCall(msgspec.Raw(features), msgspec.Raw(history), 100, [LONGEST_ID] * MAX_EXCLUDE)
     with pytest.raises(DependencyError):
-        await FeatureSource(Scales()).fetch([LONGEST_ID] * MAX_BATCH, call=make_call(), within_s=1)
+        await FeaturesClient(Scales()).fetch([LONGEST_ID] * MAX_BATCH, call=make_call(), within_s=1)
     with pytest.raises(DependencyError):
-        await Ranking(Scales()).rank([one], call=make_call(), within_s=1)
+        await RankingClient(Scales()).rank([one], call=make_call(), within_s=1)
     return sizes[0], sizes[1]
 
 

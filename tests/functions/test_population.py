@@ -6,7 +6,7 @@ import pytest
 
 from functions.extract_features.population import first_population, population_followed
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import StoreUnavailableError
 
@@ -29,7 +29,7 @@ class StartingStore(MemoryStore):
 
 async def test_a_starting_store_is_waited_for():
     """The function waits for a store that starts at the same time, as on a fresh cluster."""
-    assert await first_population(StartingStore(3), again_s=0) == NOBODY
+    assert await first_population(StartingStore(3), again_s=0) == UNKNOWN_FEATURES
 
 
 async def test_an_unavailable_store_is_an_error():

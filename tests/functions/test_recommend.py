@@ -13,9 +13,9 @@ from chassis.receipt import Receipt
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import DeadlineExceededError, DependencyError, InvalidRequestError
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
-from functions.recommend.recommending import Recommender
+from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts.wire import RankedItem
 
@@ -58,11 +58,11 @@ class Harness:
         self, features: object = FEATURES, ranking: object = RANKED, *more: object, popular: bool = True
     ) -> None:
         self.features, self.ranking = FakeHop(features), FakeHop(ranking, *more)
-        listed = PopularList(Ranking(FakeHop({"items": POPULAR})), PopularSettings(None, 60))
+        listed = PopularList(RankingClient(FakeHop({"items": POPULAR})), PopularSettings(None, 60))
         if popular:
             asyncio.run(listed.refresh())
         self.handler = Recommend(
-            Recommender(features=FeatureSource(self.features), ranking=Ranking(self.ranking), popular=listed)
+            Recommender(features=FeaturesClient(self.features), ranking=RankingClient(self.ranking), popular=listed)
         )
 
     def reply(self, body: object, headers: RawHeaders = (), *, seconds: float = 1.0) -> tuple[Reply, Call]:
@@ -270,9 +270,9 @@ async def test_the_popular_list_is_fetched_in_pages_and_saved(tmp_path):
     pages = [[{"item_id": f"{page}-{n}", "score": 0.5} for n in range(100)] for page in range(2)]
     hop = FakeHop({"items": pages[0]}, {"items": pages[1]}, {"items": []})
     path = tmp_path / "popular.json"
-    await PopularList(Ranking(hop), PopularSettings(path, 60)).warm()
+    await PopularList(RankingClient(hop), PopularSettings(path, 60)).warm()
     assert [len(sent["exclude"]) for sent in hop.sent] == [0, 100, 200]  # type: ignore[arg-type]
-    revived = PopularList(Ranking(FakeHop(DOWN)), PopularSettings(path, 60))
+    revived = PopularList(RankingClient(FakeHop(DOWN)), PopularSettings(path, 60))
     await revived.warm()
     assert [item.item_id for item in revived.pick(["0-0"], 2)] == ["0-1", "0-2"]
     assert len(revived.pick((), 1000)) == 200
@@ -283,7 +283,7 @@ async def test_a_damaged_list_is_ignored(tmp_path, content, caplog):
     """A list that cannot be read is logged and ignored."""
     path = tmp_path / "popular.json"
     path.write_bytes(content)
-    listed = PopularList(Ranking(FakeHop(DOWN)), PopularSettings(path, 60))
+    listed = PopularList(RankingClient(FakeHop(DOWN)), PopularSettings(path, 60))
     await listed.warm()
     assert listed.pick((), 5) == []
     assert [record.message for record in caplog.records] == ["popular_list_unreadable"]
@@ -291,7 +291,7 @@ async def test_a_damaged_list_is_ignored(tmp_path, content, caplog):
 
 async def test_a_list_that_cannot_be_saved_is_still_used(caplog):
     """A file that cannot be written causes a warning, and the list is still used."""
-    listed = PopularList(Ranking(FakeHop({"items": POPULAR})), PopularSettings(Path("/nowhere/popular.json"), 60))
+    listed = PopularList(RankingClient(FakeHop({"items": POPULAR})), PopularSettings(Path("/nowhere/popular.json"), 60))
     await listed.warm()
     assert listed.pick((), 1) == [RankedItem("a", 0.9)]
     assert [record.message for record in caplog.records] == ["popular_list_not_kept"]
@@ -299,7 +299,7 @@ async def test_a_list_that_cannot_be_saved_is_still_used(caplog):
 
 async def test_an_invalid_answer_does_not_replace_the_list():
     """An answer that is not a list of items leaves the current list unchanged."""
-    listed = PopularList(Ranking(FakeHop({"items": POPULAR}, {"items": 7})), PopularSettings(None, 60))
+    listed = PopularList(RankingClient(FakeHop({"items": POPULAR}, {"items": 7})), PopularSettings(None, 60))
     await listed.refresh()
     with pytest.raises(DependencyError):
         await listed.refresh()
@@ -310,7 +310,7 @@ async def test_the_list_is_refreshed_periodically(monkeypatch):
     """Refreshing continues after successes and after failures, also unexpected ones, until it is cancelled."""
     monkeypatch.setattr("functions.recommend.popular._AFTER_FAILURE_S", 0.001)
     hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
-    listed = PopularList(Ranking(hop), PopularSettings(None, 0.001))
+    listed = PopularList(RankingClient(hop), PopularSettings(None, 0.001))
     async with listed.kept_fresh():
         while len(hop.sent) < 6:
             await asyncio.sleep(0.001)

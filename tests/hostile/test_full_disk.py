@@ -17,7 +17,7 @@ from chassis.wire.transport import Answer
 from knbroker.broker import Broker
 from knbroker.errors import RefusedEventError
 from knbroker.queue import Queue
-from kubeyaml.eventing import Delivery as Policy
+from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 

@@ -14,13 +14,13 @@ from redis import Redis
 
 from chassis.environment import SettingsError
 from functions.extract_features.settings import Settings
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.opening import open_store
 from recsys.stores.port import FeatureStore, StoreFormatError, StoreMissingError, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import open_store
 from tests.running import ROOT, shell_command, take_port
 from tools.bench.redis_server import RedisServer
 
@@ -66,7 +66,7 @@ def test_a_full_disk_acknowledges_only_what_is_stored(tmp_path):
 
     async def fill() -> None:
         async with aclosing(SqliteStore(path, create=True)) as store:
-            await store.replace([ANN], population=NOBODY)
+            await store.replace([ANN], population=UNKNOWN_FEATURES)
 
     asyncio.run(fill())
     command = [sys.executable, "-c", INGEST, str(path), "200000"]
@@ -91,7 +91,7 @@ def test_a_full_disk_acknowledges_only_what_is_stored(tmp_path):
 async def test_a_file_that_was_taken_away_takes_no_events(tmp_path, take):
     """After the file is deleted, the store refuses events, so that they are delivered again later."""
     store = SqliteStore(tmp_path / "store.db", create=True)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     assert await store.apply([view(1)]) == [True]
     take(tmp_path / "store.db")
     with pytest.raises(StoreUnavailableError, match="removed or replaced while in use; restart"):
@@ -118,7 +118,7 @@ async def test_a_foreign_database_is_left_as_it_is(tmp_path):
 async def test_a_store_of_another_journal_mode_is_taken(tmp_path):
     """A backup made with VACUUM INTO has no write-ahead log; opening it as a store gives it one."""
     store = SqliteStore(tmp_path / "store.db", create=True)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     store._writer.execute(f"VACUUM INTO '{tmp_path}/backup.db'")
     await store.aclose()
     async with aclosing(SqliteStore(tmp_path / "backup.db")) as backup:
@@ -190,8 +190,8 @@ async def test_other_keys_in_a_database_are_no_fault(redis_server: RedisServer):
         client.set("theirs", "1")
         async with aclosing(open_store(redis_server.url)) as store:
             assert await store.population() is None
-            await store.replace([ANN], population=NOBODY)
-            assert await store.population() == NOBODY
+            await store.replace([ANN], population=UNKNOWN_FEATURES)
+            assert await store.population() == UNKNOWN_FEATURES
         assert client.get("theirs") == b"1"
 
 

@@ -18,7 +18,7 @@ from knbroker.client import Client
 from knbroker.delivery import Delivery, Stored
 from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, Queue
-from kubeyaml.eventing import Delivery as Policy
+from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
 from localkn.errors import RefusedError
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer

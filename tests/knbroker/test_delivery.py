@@ -11,8 +11,8 @@ import pytest
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import (
     Delivery,
+    DeliveryRequest,
     Failure,
-    Request,
     Stored,
     after,
     compose,
@@ -23,7 +23,7 @@ from knbroker.delivery import (
     resumed,
     unanswered,
 )
-from kubeyaml.eventing import Delivery as Policy
+from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Trigger
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
@@ -31,7 +31,7 @@ TRACE, OTHER = f"00-{10:032x}-{11:016x}-01", f"00-{10:032x}-{12:016x}-01"
 STORED = Stored("ns/default", Event(NEEDED, b"{}"), 255, [("traceparent", TRACE), ("tracestate", "x=1")])
 TRIGGER = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(2, "exponential", 0.5))
 WITH_SINK = Trigger("ns/t", "ns/default", "http://sub/in", delivery=Policy(2), dead_letter_sink="http://sink")
-REQUEST = Request("http://sub/in", [], b"")
+REQUEST = DeliveryRequest("http://sub/in", [], b"")
 
 
 def judged(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Event | Failure | None:
@@ -76,7 +76,7 @@ def test_a_success_with_other_content_is_a_failure(headers: dict[str, str], body
 
 def test_an_answer_of_a_dead_letter_sink_is_not_a_reply() -> None:
     """Any content is accepted in a success of the dead-letter sink."""
-    assert judge(Request("x", [], b"", may_reply=False), 200, [], b"thanks") is None
+    assert judge(DeliveryRequest("x", [], b"", may_reply=False), 200, [], b"thanks") is None
 
 
 def test_failures_are_retried_with_growing_waits() -> None:

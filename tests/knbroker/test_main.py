@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from kubeyaml.eventing import Delivery, Routing, Trigger
+from kubeyaml.eventing import DeliverySpec, Routing, Trigger
 from localkn import control
 from localkn.errors import PlatformError
 from localkn.processes import free_port
@@ -30,7 +30,7 @@ def port() -> int:
 @pytest.fixture
 def broker(tmp_path: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a broker whose only Trigger leads to a closed port."""
-    nowhere = Trigger("ns/t", "ns/b", f"http://127.0.0.1:{free_port()}", delivery=Delivery(0))
+    nowhere = Trigger("ns/t", "ns/b", f"http://127.0.0.1:{free_port()}", delivery=DeliverySpec(0))
     variables = {
         "ROUTING": msgspec.json.encode(Routing(("ns/b",), [nowhere])).decode(),
         "QUEUE": str(tmp_path / "q.db"),

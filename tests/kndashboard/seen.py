@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kndashboard.sights import Sight
+from kndashboard.snapshots import Snapshot
 
 POD = "rank-items-00001-1"
 
@@ -33,5 +33,5 @@ def status(**services: dict[str, Any]) -> dict[str, Any]:
     return {"url": "http://127.0.0.1:2", "dashboard": None, "direct": False, "notes": [], "services": named}
 
 
-def sight(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Sight:
-    return Sight(at, said, {pod: list(text_string_to_metric_families(text)) for pod, text in exposed.items()})
+def sight(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Snapshot:
+    return Snapshot(at, said, {pod: list(text_string_to_metric_families(text)) for pod, text in exposed.items()})

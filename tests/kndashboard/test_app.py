@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from kndashboard.app import STATIC, Dashboard
-from kndashboard.recent import Recent
-from kndashboard.sights import Watcher, scraper
+from kndashboard.history import History
+from kndashboard.snapshots import Watcher, scraper
 from localkn.errors import PlatformError
 from tests.kndashboard.seen import revision, service, status
 
@@ -164,7 +164,7 @@ async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: 
 async def test_observations_are_shared(platform: FakePlatform) -> None:
     """Several readers share one observation, and rates compare two observations from within the window."""
     watcher = Watcher(platform.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(platform.answer))))
-    recent = Recent(watcher)
+    recent = History(watcher)
     first, second = await recent.looks(), await recent.looks()
     assert first == second
     assert first[0] is first[1]

@@ -16,7 +16,7 @@ import trustme
 from kndashboard.__main__ import main
 from localkn import control
 from localkn.processes import free_port
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 from tests.kndashboard.seen import revision, service, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
@@ -45,7 +45,7 @@ async def platform(tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
     async def tell(_: dict[str, Any]) -> Any:
         return said
 
-    async with server, control.serving(StateDirectory(tmp_path).socket("control"), {"status": tell}):
+    async with server, control.serving(PlatformDirectory(tmp_path).socket("control"), {"status": tell}):
         yield said
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from kubeyaml.edits import container
 from kubeyaml.errors import ManifestError
-from kubeyaml.eventing import Delivery, Routing, Trigger, bind_sinks, routing
+from kubeyaml.eventing import DeliverySpec, Routing, Trigger, bind_sinks, routing
 from kubeyaml.resources import Resource
 from kubeyaml.validation import faults
 
@@ -117,7 +117,7 @@ def test_a_trigger_is_resolved_with_its_brokers_defaults() -> None:
                 broker="default/default",
                 subscriber="http://front.default.svc.cluster.local/in",
                 filters=TRIGGER["spec"]["filters"],
-                delivery=Delivery(retries=3, policy="exponential", delay_s=0.2, timeout_s=10),
+                delivery=DeliverySpec(retries=3, policy="exponential", delay_s=0.2, timeout_s=10),
                 dead_letter_sink="http://sink.default.svc.cluster.local",
             )
         ],
@@ -128,7 +128,7 @@ def test_a_trigger_overrides_its_brokers_delivery() -> None:
     """The Trigger's delivery policy replaces the Broker's, except for a dead-letter sink that it does not name."""
     own = {"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT1S", "format": "json"}
     (trigger,) = routing(resources(lambda b: b["Triggerall"]["spec"].update(delivery=own))).triggers
-    assert trigger.delivery == Delivery(retries=1, policy="linear", delay_s=1, structured=True)
+    assert trigger.delivery == DeliverySpec(retries=1, policy="linear", delay_s=1, structured=True)
     assert trigger.dead_letter_sink == "http://sink.default.svc.cluster.local"
     own["deadLetterSink"] = {"uri": "http://elsewhere.example/x"}
     (trigger,) = routing(resources(lambda b: b["Triggerall"]["spec"].update(delivery=own))).triggers
@@ -146,7 +146,7 @@ def test_the_cluster_defaults_apply_without_a_delivery_spec() -> None:
         bodies["Triggerall"]["spec"] = {"brokerRef": reference, "subscriber": {"ref": reference}}
 
     (trigger,) = routing(resources(change)).triggers
-    assert (trigger.delivery, trigger.filters) == (Delivery(retries=10, policy="exponential", delay_s=0.2), [])
+    assert (trigger.delivery, trigger.filters) == (DeliverySpec(retries=10, policy="exponential", delay_s=0.2), [])
     assert trigger.dead_letter_sink is None
     assert trigger.subscriber == "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
 
@@ -185,12 +185,12 @@ def test_a_reference_to_a_missing_object_is_refused(change: Change, message: str
 @pytest.mark.parametrize(
     ("delivery", "waits"),
     [
-        (Delivery(policy="exponential", delay_s=0.2), [0.2, 0.4, 0.8, 1.6]),
-        (Delivery(policy="linear", delay_s=0.2), [0.0, 0.2, 0.4, 0.6]),
-        (Delivery(delay_s=9.0), [0.0, 0.0, 0.0, 0.0]),
+        (DeliverySpec(policy="exponential", delay_s=0.2), [0.2, 0.4, 0.8, 1.6]),
+        (DeliverySpec(policy="linear", delay_s=0.2), [0.0, 0.2, 0.4, 0.6]),
+        (DeliverySpec(delay_s=9.0), [0.0, 0.0, 0.0, 0.0]),
     ],
 )
-def test_back_off_follows_the_policy(delivery: Delivery, waits: list[float]) -> None:
+def test_back_off_follows_the_policy(delivery: DeliverySpec, waits: list[float]) -> None:
     """Exponential back-off doubles, linear back-off starts with no wait, and no policy means no wait."""
     assert [delivery.backoff_s(retries) for retries in range(4)] == pytest.approx(waits)
 

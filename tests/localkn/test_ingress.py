@@ -19,8 +19,8 @@ import pytest
 from localkn.envoy import EnvoyIngress
 from localkn.ingress import Cluster, Endpoint, Picture, Route
 from localkn.processes import Processes, free_port
-from localkn.services import Target
-from localkn.state import StateDirectory
+from localkn.services import TrafficTarget
+from localkn.state import PlatformDirectory
 from tests.localkn.load import Caller, Load
 from tests.localkn.running import Running, needs_envoy
 
@@ -196,10 +196,10 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
 @pytest.mark.scenario
 async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -> None:
     """One of two endpoints is closed and therefore the least loaded; the other one answers every request."""
-    state, port, dead = StateDirectory(tmp_path), free_port(), free_port()
+    state, port, dead = PlatformDirectory(tmp_path), free_port(), free_port()
     server = await asyncio.get_running_loop().create_server(FixedAnswer, "127.0.0.1", 0)
     endpoints = [Endpoint(server.sockets[0].getsockname()[1]), Endpoint(dead)]
-    route = Route("front", free_port(), [Target("a", percent=100)], public=True)
+    route = Route("front", free_port(), [TrafficTarget("a", percent=100)], public=True)
     with state.held():
         async with Processes() as processes:
             envoy = EnvoyIngress(state, processes, port=port, certificate=None, changed=lambda: None)

@@ -18,7 +18,7 @@ from chassis.wire.transport import get
 from kubeyaml.templates import Probe, Template
 from localkn import probes
 from localkn.errors import PlatformError
-from localkn.instances import Instance, Launch, State
+from localkn.instances import Instance, InstanceState, Launch
 from localkn.processes import Processes, free_port
 from tests.localkn.running import SAMPLE, eventually
 
@@ -37,7 +37,7 @@ class RecordedInstance:
 
     def __init__(self, directory: Path, processes: Processes, container: dict[str, Any], **env: str) -> None:
         body = {"spec": {"timeoutSeconds": 1, "containers": [{"image": "x", **container}]}}
-        self.states: list[State] = []
+        self.states: list[InstanceState] = []
         self._changed = asyncio.Event()
         self.drained = asyncio.Event()
         self.instance = Instance("i", free_port(), Template.from_body(body), self._note, self._drain)
@@ -53,7 +53,7 @@ class RecordedInstance:
     async def _drain(self, _: Instance) -> None:
         await self.drained.wait()
 
-    async def wait_for(self, state: State) -> None:
+    async def wait_for(self, state: InstanceState) -> None:
         async with asyncio.timeout(15):
             while state not in self.states:
                 self._changed.clear()
@@ -74,17 +74,17 @@ async def test_an_instance_drains_before_sigterm(
 ) -> None:
     """A stopped instance first drains its requests, then gets SIGTERM, and its scratch directory is deleted."""
     recorded = start_instance(READY, READY_AFTER_S="0.5")
-    await recorded.wait_for(State.READY)
+    await recorded.wait_for(InstanceState.READY)
     answer = await get(httpx.URL(f"http://127.0.0.1:{recorded.instance.port}/"), timeout_s=5.0)
     status, body = answer.status, answer.body
     assert (status, json.loads(body)["pod"]) == (200, "i")
     recorded.instance.stop()
-    await recorded.wait_for(State.DRAINING)
+    await recorded.wait_for(InstanceState.DRAINING)
     assert recorded.instance.process is not None
     assert not recorded.instance.process.exited.done()
     recorded.drained.set()
-    await recorded.wait_for(State.ENDED)
-    assert recorded.states == [State.READY, State.DRAINING, State.ENDED]
+    await recorded.wait_for(InstanceState.ENDED)
+    assert recorded.states == [InstanceState.READY, InstanceState.DRAINING, InstanceState.ENDED]
     assert recorded.instance.exit_reason in {"exit code 0", "killed by SIGTERM"}
     assert not (tmp_path / "scratch").exists()
 
@@ -92,10 +92,10 @@ async def test_an_instance_drains_before_sigterm(
 async def test_an_instance_that_ignores_sigterm_is_killed(start_instance: Callable[..., RecordedInstance]) -> None:
     """Draining and ending each take at most timeoutSeconds."""
     recorded = start_instance(READY, IGNORE_SIGTERM="1")
-    await recorded.wait_for(State.READY)
+    await recorded.wait_for(InstanceState.READY)
     started = asyncio.get_running_loop().time()
     recorded.instance.stop()
-    await recorded.wait_for(State.ENDED)
+    await recorded.wait_for(InstanceState.ENDED)
     assert 1.9 < asyncio.get_running_loop().time() - started < 4
     assert recorded.instance.exit_reason == "killed by SIGKILL"
 
@@ -105,9 +105,9 @@ async def test_an_instance_that_ends_while_draining_is_not_waited_for(
 ) -> None:
     """The platform does not wait for the drain of a dead instance, whose requests are lost."""
     recorded = start_instance(READY)
-    await recorded.wait_for(State.READY)
+    await recorded.wait_for(InstanceState.READY)
     recorded.instance.stop()
-    await recorded.wait_for(State.DRAINING)
+    await recorded.wait_for(InstanceState.DRAINING)
     assert recorded.instance.process is not None
     recorded.instance.process.signal(signal.SIGKILL)
     async with asyncio.timeout(0.9):
@@ -117,7 +117,7 @@ async def test_an_instance_that_ends_while_draining_is_not_waited_for(
 async def test_a_crash_is_noticed_immediately(start_instance: Callable[..., RecordedInstance]) -> None:
     """The reason names the exit code."""
     recorded = start_instance({}, CRASH="7")
-    await recorded.wait_for(State.ENDED)
+    await recorded.wait_for(InstanceState.ENDED)
     assert (recorded.instance.exit_reason, recorded.instance.ready_at) == ("exit code 7", None)
 
 
@@ -133,7 +133,7 @@ async def test_failed_probes_kill_the_process(
 ) -> None:
     """A startup probe that runs out of attempts and a failed liveness probe both kill the process."""
     recorded = start_instance(probe, READY_AFTER_S="60")
-    await recorded.wait_for(State.ENDED)
+    await recorded.wait_for(InstanceState.ENDED)
     assert recorded.instance.exit_reason == reason
 
 
@@ -143,13 +143,13 @@ async def test_readiness_can_be_lost_and_regained(start_instance: Callable[..., 
     recorded = start_instance(
         {**startup, "readinessProbe": {"httpGet": {"path": "/readyz"}, "periodSeconds": 1, "failureThreshold": 1}}
     )
-    await recorded.wait_for(State.READY)
+    await recorded.wait_for(InstanceState.READY)
     assert recorded.instance.process is not None
     recorded.instance.process.signal(signal.SIGSTOP)
-    await recorded.wait_for(State.UNREADY)
+    await recorded.wait_for(InstanceState.UNREADY)
     recorded.states.clear()
     recorded.instance.process.signal(signal.SIGCONT)
-    await recorded.wait_for(State.READY)
+    await recorded.wait_for(InstanceState.READY)
 
 
 async def test_a_failed_start_has_a_reason(processes: Processes, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_a_failed_start_has_a_reason(processes: Processes, tmp_path: Path)
             "i", 1, Template.from_body({"spec": {"containers": [{"image": "x"}]}}), lambda: None, nothing
         )
         await instance.run(launch, processes)
-        assert instance.state is State.ENDED
+        assert instance.state is InstanceState.ENDED
         assert reason in str(instance.exit_reason)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localkn.kpa import Autoscaler, Decision, Settings
+from localkn.kpa import Autoscaler, ScaleDecision, Settings
 from localkn.kpa.windows import LinearWindow, MaximumWindow, WeightedWindow
 
 # The scale rates of Knative's tests; total is the capacity of one instance.
@@ -24,7 +24,7 @@ class Measured:
     def __init__(self, settings: Settings, *, reachable: bool = True) -> None:
         self.autoscaler = Autoscaler(settings, reachable=reachable)
 
-    def decide(self, stable: float, panic: float, *, ready: int = 1, at: float = 0) -> Decision:
+    def decide(self, stable: float, panic: float, *, ready: int = 1, at: float = 0) -> ScaleDecision:
         self.autoscaler._stable = _Fixed(stable)
         self.autoscaler._panic = _Fixed(panic)
         return self.autoscaler.decide(at, ready=ready)
@@ -81,7 +81,7 @@ def test_panic_holds_for_a_stable_window_after_the_last_threshold() -> None:
     measured = Measured(settings_for(1, tbc=98))
     assert measured.decide(11, 25, ready=10, at=0).desired == 25
     assert measured.decide(30, 41, ready=40, at=30).desired == 41
-    assert measured.decide(50, 56, ready=55, at=62) == Decision(
+    assert measured.decide(50, 56, ready=55, at=62) == ScaleDecision(
         valid=True, stable=50, panic=56, desired=50, excess_burst_capacity=math.floor(55 / 0.75 - 98 - 56)
     )
 
@@ -117,7 +117,7 @@ def test_scale_down_waits_for_the_delay() -> None:
 def test_an_empty_window_decides_nothing() -> None:
     """An empty stable window gives an invalid decision."""
     autoscaler = Autoscaler(settings_for(1))
-    assert autoscaler.decide(10, ready=3) == Decision()
+    assert autoscaler.decide(10, ready=3) == ScaleDecision()
     autoscaler.record(10, 5)
     assert autoscaler.decide(70, ready=3).valid
     assert not autoscaler.decide(71, ready=3).valid

@@ -3,7 +3,7 @@
 import pytest
 
 from kubeyaml.templates import Template
-from localkn.instances import Instance, State
+from localkn.instances import Instance, InstanceState
 from localkn.revisions import Revision
 
 
@@ -17,11 +17,11 @@ def revision(**annotations: str) -> Revision:
     return Revision("r-00001", 1, body, Template.from_body(body), created_at=0.0)
 
 
-def add(to: Revision, state: State = State.READY, *, ready_at: float | None = 0.0) -> Instance:
+def add(to: Revision, state: InstanceState = InstanceState.READY, *, ready_at: float | None = 0.0) -> Instance:
     """Give a revision an instance without a process."""
     number = len(to.instances)
     instance = Instance(f"i{number}", 8000 + number, to.template, changed=lambda: None, drained=nothing)
-    instance.state, instance.ready_at = state, ready_at if state is State.READY else None
+    instance.state, instance.ready_at = state, ready_at if state is InstanceState.READY else None
     to.instances.append(instance)
     return instance
 
@@ -46,10 +46,10 @@ def test_readiness_requires_all_first_instances() -> None:
     """A revision with half of its first instances is not ready."""
     made = revision(min_scale="2")
     add(made)
-    add(made, State.STARTING)
+    add(made, InstanceState.STARTING)
     made.settle(1.0)
     pending = [made.pending]
-    made.instances[1].state = State.READY
+    made.instances[1].state = InstanceState.READY
     made.settle(2.0)
     assert [*pending, made.pending, made.failure] == [True, False, None]
 
@@ -57,7 +57,7 @@ def test_readiness_requires_all_first_instances() -> None:
 def test_the_progress_deadline_fails_a_revision() -> None:
     """A revision that misses the deadline wants no instances; one that was ready before does not fail."""
     late, ready = revision(), ready_revision()
-    add(late, State.STARTING)
+    add(late, InstanceState.STARTING)
     for each in (late, ready):
         each.settle(60.5)
     assert late.failure == "not ready within 60 s"
@@ -69,7 +69,7 @@ def test_repeated_crashes_at_start_fail_a_revision() -> None:
     """Three crashes in a row fail the revision; the first replacement starts immediately, and each further one later."""
     made, delays = revision(), []
     for now in (10.0, 20.0, 30.0):
-        instance = add(made, State.STARTING)
+        instance = add(made, InstanceState.STARTING)
         instance.exit_reason = "exit code 1"
         made.ended(instance, now)
         delays.append(made.retry_at - now)
@@ -101,7 +101,7 @@ def test_a_stopped_instance_is_not_a_crash() -> None:
 def test_the_youngest_instances_stop_first() -> None:
     """Instances that are not ready stop before all others, as in a ReplicaSet."""
     made = ready_revision()
-    old, new, starting = add(made, ready_at=2.0), add(made, ready_at=9.0), add(made, State.STARTING)
+    old, new, starting = add(made, ready_at=2.0), add(made, ready_at=9.0), add(made, InstanceState.STARTING)
     made.desired = 2
     assert list(made.plan(10.0).stop) == [starting, new]
     assert old not in made.plan(10.0).stop
@@ -141,8 +141,8 @@ def test_no_data_changes_nothing() -> None:
     assert made.wanted(50) == 3
 
 
-@pytest.mark.parametrize("state", [State.STARTING, State.UNREADY, State.DRAINING])
-def test_only_ready_instances_count(state: State) -> None:
+@pytest.mark.parametrize("state", [InstanceState.STARTING, InstanceState.UNREADY, InstanceState.DRAINING])
+def test_only_ready_instances_count(state: InstanceState) -> None:
     """An instance that starts, fails its probe or drains gets no requests."""
     made = revision()
     add(made, state)

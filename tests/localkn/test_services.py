@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from localkn.errors import RefusedError
-from localkn.services import Service, Target
+from localkn.services import KnativeService, TrafficTarget
 from tests.localkn.test_revisions import add
 
 
@@ -16,15 +16,15 @@ def body(image: str, *traffic: dict[str, Any], name: str | None = None) -> dict[
     return {"metadata": {"name": "s"}, "spec": {"template": template, "traffic": list(traffic)}}
 
 
-def step(service: Service, now: float = 0.0, *, serving: set[str] | None = None) -> None:
+def step(service: KnativeService, now: float = 0.0, *, serving: set[str] | None = None) -> None:
     """Step the Service; by default the ingress serves every revision that has a ready instance."""
     served = {name for name, r in service.revisions.items() if r.ready} if serving is None else serving
     service.step(now, serving=lambda name: name in served)
 
 
-def updated_service(*images: str) -> Service:
+def updated_service(*images: str) -> KnativeService:
     """Return a Service that was updated to each image in turn, with every revision ready."""
-    service = Service("s", "default")
+    service = KnativeService("s", "default")
     for image in images:
         made = service.apply(body(image), now=0.0)
         assert made is not None
@@ -34,7 +34,7 @@ def updated_service(*images: str) -> Service:
     return service
 
 
-def routed(service: Service) -> list[tuple[str, int]]:
+def routed(service: KnativeService) -> list[tuple[str, int]]:
     return [(target.revision, target.percent) for target in service.routed]
 
 
@@ -97,7 +97,10 @@ def test_traffic_can_be_pinned_split_and_tagged() -> None:
     latest = {"latestRevision": True, "percent": 10, "tag": "next"}
     service.apply(body("b", {"revisionName": "s-00001", "percent": 90}, latest), now=1.0)
     step(service)
-    assert service.routed == [Target("s-00001", percent=90), Target("s-00002", percent=10, tag="next", latest=True)]
+    assert service.routed == [
+        TrafficTarget("s-00001", percent=90),
+        TrafficTarget("s-00002", percent=10, tag="next", latest=True),
+    ]
 
 
 def test_a_tag_keeps_a_revision_without_traffic() -> None:
@@ -148,5 +151,5 @@ def test_applying_does_not_change_the_description() -> None:
     """The description that was applied can be applied again."""
     described = body("a")
     kept = copy.deepcopy(described)
-    Service("s", "default").apply(described, now=0.0)
+    KnativeService("s", "default").apply(described, now=0.0)
     assert described == kept

@@ -13,7 +13,7 @@ from localkn import up
 from localkn.errors import LocalknError, PlatformError, RefusedError, UsageError
 from localkn.platform import Platform
 from localkn.processes import Processes
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 from tests.localkn.running import SAMPLE
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ async def compose(tmp_path: Path) -> AsyncIterator[Callable[..., Platform]]:
             text = (SAMPLE / "services.yaml").read_text()
             assert old in text
             (tmp_path / "m.yaml").write_text(text.replace(old, new))
-            state = StateDirectory(tmp_path / "state")
+            state = PlatformDirectory(tmp_path / "state")
             given = up.Options(tmp_path / "m.yaml", SAMPLE / "commands.yaml", state, port=1, **options)
             return up.compose(given, processes)
 
@@ -89,10 +89,10 @@ async def test_invalid_manifests_and_options_are_refused(
 
 def test_sockets_of_a_long_path_are_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a Unix socket is limited to 108 bytes; the temporary directory must belong to the same user."""
-    shallow, deep = StateDirectory(Path("/s")), StateDirectory(tmp_path / ("d" * 90))
+    shallow, deep = PlatformDirectory(Path("/s")), PlatformDirectory(tmp_path / ("d" * 90))
     assert shallow.socket("control") == Path("/s/control.sock")
     place = deep.socket("control")
-    assert place == StateDirectory(deep.root).socket("control")
+    assert place == PlatformDirectory(deep.root).socket("control")
     assert len(str(place)) < 108
     assert place.parent.stat().st_mode & 0o777 == 0o700
     owner = os.getuid()

@@ -7,7 +7,7 @@ import pytest
 from offline import state, train
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import read_artefact
-from recsys.stores.opening import open_store
+from recsys.stores.urls import open_store
 
 
 def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:

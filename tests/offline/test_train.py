@@ -12,8 +12,8 @@ from offline.state import StateDirectory
 from recsys.contracts.wire import Features
 from recsys.ranking.artefact import Artefact, read_artefact
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.opening import open_store
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import open_store
 
 
 def run(*words: object) -> int:

@@ -6,7 +6,7 @@ import pytest
 from chassis.server.service import StartError
 from functions.rank_items.loading import load_model
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError, Item, write_artefact
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
@@ -30,7 +30,7 @@ def test_a_batch_equals_single_queries(model):
     rng = np.random.default_rng(0)
     queries = [
         Query(
-            NOBODY if number % 3 else ADULT,
+            UNKNOWN_FEATURES if number % 3 else ADULT,
             [f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 40)],
             top_k=int(rng.integers(1, 101)),
             exclude=[f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 7)],
@@ -43,7 +43,7 @@ def test_a_batch_equals_single_queries(model):
 def test_excluded_and_unavailable_items_are_not_returned(model):
     """Items of the history, excluded items and unavailable items are not returned, until they are available again."""
     history, exclude, gone = ["item_1", "item_2"], ["item_3", "no such item"], ["item_4", "no such item either"]
-    for features, had in [(ADULT, history), (NOBODY, history), (NOBODY, [])]:
+    for features, had in [(ADULT, history), (UNKNOWN_FEATURES, history), (UNKNOWN_FEATURES, [])]:
         query = Query(features, had, top_k=ITEMS, exclude=exclude)
         before = set(model.rank([query])[0].item_ids)
         model.make_unavailable(gone)
@@ -57,7 +57,7 @@ def test_excluded_and_unavailable_items_are_not_returned(model):
 def test_an_unknown_user_gets_the_popular_list(model, artefact):
     """A user without history and age gets the items by decreasing popularity."""
     popularity = artefact.arrays["item_popularity"]
-    ranking = model.rank([Query(NOBODY, [], top_k=10)])[0]
+    ranking = model.rank([Query(UNKNOWN_FEATURES, [], top_k=10)])[0]
     assert ranking.item_ids == [f"item_{row}" for row in np.lexsort((np.arange(ITEMS), -popularity))[:10]]
     assert ranking.scores == np.sort(popularity)[::-1][:10].tolist()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from kubeyaml import edits
-from tests.rollout.test_running import NEW, OLD, Recorded, good, kn, roll_out
+from tests.rollout.test_conductor import NEW, OLD, Recorded, good, kn, roll_out
 from tests.running import ROOT
 from tools.kn import KnError, traffic
-from tools.rollout.comparing import Answer
+from tools.rollout.comparison import TrialAnswer
 from tools.rollout.journal import Journal
 
 __all__ = ["kn"]
@@ -28,18 +28,18 @@ BEFORE: dict[str, list[dict[str, Any]] | None] = {
     "pinned": [{"revisionName": OLD, "percent": 100}],
     "pinned with a tag": [{"revisionName": OLD, "percent": 100, "tag": "stable"}],
 }
-Ask = Callable[[str, int], Answer]
+Ask = Callable[[str, int], TrialAnswer]
 
 
 def failing(_: Recorded) -> Ask:
     """The candidate answers with errors once it has a quarter of the traffic."""
-    return lambda url, share: Answer(1.0, fault="status 500", revision=NEW) if share == 25 else good(url, share)
+    return lambda url, share: TrialAnswer(1.0, fault="status 500", revision=NEW) if share == 25 else good(url, share)
 
 
 def interrupted(_: Recorded) -> Ask:
     """Ctrl-C, SIGTERM or a closed terminal in the middle of a step."""
 
-    def ask(url: str, share: int) -> Answer:
+    def ask(url: str, share: int) -> TrialAnswer:
         if share == 5:
             raise KeyboardInterrupt
         return good(url, share)
@@ -50,7 +50,7 @@ def interrupted(_: Recorded) -> Ask:
 def broken(_: Recorded) -> Ask:
     """A fault of the program itself."""
 
-    def ask(url: str, share: int) -> Answer:
+    def ask(url: str, share: int) -> TrialAnswer:
         if share == 5:
             raise ZeroDivisionError("a fault")
         return good(url, share)
@@ -123,7 +123,7 @@ def test_a_killed_rollout_is_undone_by_the_next(kn, wanted):
     class Killed(BaseException):
         """As if the process ended here."""
 
-    def ask(url: str, share: int) -> Answer:
+    def ask(url: str, share: int) -> TrialAnswer:
         if share == 25:
             raise Killed
         return good(url, share)
@@ -161,7 +161,7 @@ def test_a_foreign_revision_gets_no_traffic(kn):
     """If another update made a revision, the former revision keeps the traffic and the report says how to go on."""
     described(kn, None)
 
-    def meddling(url: str, share: int) -> Answer:
+    def meddling(url: str, share: int) -> TrialAnswer:
         if share == 5 and kn.latest == 2:
             edits.container(kn.body)["image"] = "rank-items:v3"
             kn.latest = 3

@@ -23,7 +23,7 @@ from offline.training import train
 from tests.knative.command_lines import parse
 from tests.localkn.running import Running, eventually, needs_envoy
 from tests.running import ROOT
-from tools.rollout.asking import Door
+from tools.rollout.trials import TrialClient
 
 pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -106,9 +106,9 @@ def load(port: int, callers: int = 3) -> Iterator[list[str]]:
     ended, faults, asked = threading.Event(), list[str](), list[int]()
 
     def ask(number: int) -> None:
-        with closing(Door(f"http://127.0.0.1:{port}")) as door:
+        with closing(TrialClient(f"http://127.0.0.1:{port}")) as client:
             while not ended.wait(0.01):
-                answer = door.ask(json.dumps({"user_id": f"user_{len(asked) % 900 + 1}", "top_k": 5}).encode())
+                answer = client.ask(json.dumps({"user_id": f"user_{len(asked) % 900 + 1}", "top_k": 5}).encode())
                 asked.append(number)
                 if answer.fault:
                     faults.append(answer.fault)

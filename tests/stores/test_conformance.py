@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import FeatureStore, StoreFormatError, StoreUnavailableError
@@ -99,7 +99,7 @@ async def test_users_are_read_in_the_order_requested(store):
 async def test_ids_have_no_special_meaning(store):
     """A store does not interpret quotes, other scripts, patterns or SQL in ids."""
     assert await store.read([ODD.user_id, "ann"], history=10) == as_read(ODD, ANN)
-    await store.replace([ODD, BRACED], population=NOBODY)
+    await store.replace([ODD, BRACED], population=UNKNOWN_FEATURES)
     assert await store.read([BRACED.user_id, ODD.user_id, "ann"], history=10) == as_read(BRACED, ODD, None)
     assert await scan_all(store) == [BRACED, ODD]
 
@@ -125,9 +125,9 @@ async def test_population_defaults_are_stored(store):
 
 async def test_a_replacement_replaces_everything(store):
     """After a replacement nothing of the earlier content is left."""
-    assert await store.replace([BOB], population=NOBODY) == 1
+    assert await store.replace([BOB], population=UNKNOWN_FEATURES) == 1
     assert await store.read(["ann", "bob"], history=10) == as_read(None, BOB)
-    assert await store.population() == NOBODY
+    assert await store.population() == UNKNOWN_FEATURES
 
 
 @pytest.mark.parametrize("use", ["read", "apply", "population"])
@@ -156,7 +156,7 @@ async def test_a_failed_replacement_changes_nothing(store):
         raise ConnectionError("the source went away")
 
     with pytest.raises(ConnectionError):
-        await store.replace(broken(), population=NOBODY)
+        await store.replace(broken(), population=UNKNOWN_FEATURES)
     assert await store.read(["ann", "bob"], history=10) == as_read(ANN, BOB)
     assert await store.population() == POPULATION
 
@@ -166,9 +166,9 @@ async def test_counters_out_of_range_are_refused(store, counter, value):
     """A replacement with a counter out of range changes nothing; at the upper bound events are still counted."""
     nobody = UserRecord("zoe", "55+")
     with pytest.raises(StoreFormatError, match=counter):
-        await store.replace([BOB, msgspec.structs.replace(nobody, **{counter: value})], population=NOBODY)
+        await store.replace([BOB, msgspec.structs.replace(nobody, **{counter: value})], population=UNKNOWN_FEATURES)
     assert await scan_all(store) == [ANN, BOB, ODD]
-    await store.replace([msgspec.structs.replace(nobody, **{counter: 2**53})], population=NOBODY)
+    await store.replace([msgspec.structs.replace(nobody, **{counter: 2**53})], population=UNKNOWN_FEATURES)
     ended = interaction(1, kind="session_end", item_id=None, duration_ms=5)
     assert await store.apply([interaction(2), ended]) == [True, True]
     (zoe,) = await store.read(["zoe"], history=1)
@@ -194,7 +194,7 @@ async def test_a_closed_store_is_unavailable(store):
         lambda: store.read(["ann"], history=5),
         lambda: store.apply([interaction(1)]),
         store.population,
-        lambda: store.replace([BOB], population=NOBODY),
+        lambda: store.replace([BOB], population=UNKNOWN_FEATURES),
         lambda: scan_all(store),
     ]
     for ask in asks:
@@ -205,14 +205,14 @@ async def test_a_closed_store_is_unavailable(store):
 async def test_a_store_can_be_closed_during_calls(opener):
     """A call in flight either completes or finds the store unavailable."""
     store = opener()
-    await store.replace([BOB], population=NOBODY)
+    await store.replace([BOB], population=UNKNOWN_FEATURES)
     asks = [store.read(["bob"], history=5), store.population(), *(store.apply([interaction(n)]) for n in range(3))]
     calls = [asyncio.ensure_future(ask) for ask in asks]
     await asyncio.sleep(0)
     await store.aclose()
     read, population, *applied = await asyncio.gather(*calls, return_exceptions=True)
     assert read == as_read(BOB) or isinstance(read, StoreUnavailableError)
-    assert population == NOBODY or isinstance(population, StoreUnavailableError)
+    assert population == UNKNOWN_FEATURES or isinstance(population, StoreUnavailableError)
     assert all(told == [True] or isinstance(told, StoreUnavailableError) for told in applied)
 
 
@@ -318,7 +318,7 @@ async def test_order_and_grouping_of_events_do_not_matter(opener):
     states = []
     for size in (1, 7, 200):
         store = opener()
-        await store.replace([], population=NOBODY)
+        await store.replace([], population=UNKNOWN_FEATURES)
         shuffled = draw.sample(events * 2, 120)
         told = [await store.apply(shuffled[start : start + size]) for start in range(0, 120, size)]
         assert sum(map(sum, told)) == 60
@@ -331,7 +331,7 @@ async def test_order_and_grouping_of_events_do_not_matter(opener):
 async def test_long_histories_are_complete(store):
     """A store keeps thousands of items per user; a read returns the newest, and a scan all of them."""
     long = UserRecord("long", "unknown", history=[HistoryItem(f"i{n:05}", 0.5, 10**15 - n) for n in range(9000)])
-    await store.replace([long], population=NOBODY)
+    await store.replace([long], population=UNKNOWN_FEATURES)
     assert await scan_all(store) == [long]
     (read,) = await store.read(["long"], history=1000)
     assert read == long.known(history=1000)

@@ -8,7 +8,7 @@ from offline.demo import make_demo
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
 from recsys.stores.content import copy_store
-from recsys.stores.opening import open_store
+from recsys.stores.urls import open_store
 from tools import store
 from tools.bench.redis_server import RedisServer
 

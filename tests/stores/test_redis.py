@@ -11,12 +11,12 @@ import pytest
 import trustme
 from redis import Redis
 
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.opening import open_store
 from recsys.stores.port import StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.redis_link import Command
+from recsys.stores.urls import open_store
 from tests.running import take_port
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 async def test_calls_fail_during_an_outage_and_work_after_it(server):
     """Calls fail immediately while Redis is down and work after its restart, although Redis has lost its scripts."""
     store = RedisStore(server.url)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     server.stop()
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
@@ -140,7 +140,7 @@ async def test_a_time_to_live_applies_to_every_key_of_a_user(server):
 async def test_a_time_to_live_applies_to_imported_users(server):
     """Imported users expire like all others."""
     store = RedisStore(server.url, ttl_s=1000)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     with Redis(port=server.port) as client:
         assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=2)] * 3
     await store.aclose()
@@ -163,7 +163,7 @@ async def test_a_failed_event_is_not_marked_as_counted(server):
     """An event that Redis could not count is counted by the next delivery."""
     ended = Interaction("//s", "2", "ann", "session_end", 5, duration_ms=1000)
     async with aclosing(RedisStore(server.url)) as store:
-        await store.replace([ANN], population=NOBODY)
+        await store.replace([ANN], population=UNKNOWN_FEATURES)
         with Redis(port=server.port) as client:
             for event, counter in ((EVENT, "views"), (ended, "session_ms")):
                 client.hset("recsys:1:{ann}:u", counter, 2**63 - 1)
@@ -195,16 +195,16 @@ async def test_replacements_leave_no_old_keys(server):
         yield ANN
         raise KeyError("no more")
 
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     with pytest.raises(KeyError):
-        await store.replace(broken(), population=NOBODY)
+        await store.replace(broken(), population=UNKNOWN_FEATURES)
     assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
     late = RedisStore(server.url)
     await late.read(["ann"], history=1)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     # The store *late* writes to the generation it knows before it notices the new one.
     await late.apply([EVENT])
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     with Redis(port=server.port) as client:
         generations = {key.split(b":")[1] for key in client.keys("recsys:*")} - {b"generation"}
         assert generations == {client.get("recsys:generation")}
@@ -221,10 +221,10 @@ async def test_a_replacement_between_the_commands_of_a_call_is_noticed(server, m
             begun = await ask(commands[:1])
             if due:
                 due.pop()
-                await other.replace([ANN], population=NOBODY)
+                await other.replace([ANN], population=UNKNOWN_FEATURES)
             return [*begun, *await ask(commands[1:])]
 
-        await store.replace([ANN], population=NOBODY)
+        await store.replace([ANN], population=UNKNOWN_FEATURES)
         monkeypatch.setattr(store._link, "ask", torn)
         assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
         await store.apply([EVENT])
@@ -241,9 +241,9 @@ async def test_a_replacement_that_cannot_delete_old_keys_succeeds(server):
         )
         async with aclosing(RedisStore(f"redis://keeper:x@127.0.0.1:{server.port}/0")) as store:
             assert await store.apply([EVENT]) == [True]
-            assert await store.replace([ANN], population=NOBODY) == 1
+            assert await store.replace([ANN], population=UNKNOWN_FEATURES) == 1
             assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
             assert client.keys("recsys:0:*") != []
             client.execute_command("ACL", "SETUSER", "keeper", "+unlink")
-            assert await store.replace([ANN], population=NOBODY) == 1
+            assert await store.replace([ANN], population=UNKNOWN_FEATURES) == 1
             assert {key.split(b":")[1] for key in client.keys("recsys:*:*")} == {b"2"}

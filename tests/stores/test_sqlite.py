@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.opening import open_store
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import open_store
 
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 
@@ -18,7 +18,7 @@ ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 async def test_data_outlives_the_store_object(tmp_path):
     """A second store on the same file reads what the first one stored, while both are open."""
     first = SqliteStore(tmp_path / "store.db", create=True)
-    await first.replace([ANN], population=NOBODY)
+    await first.replace([ANN], population=UNKNOWN_FEATURES)
     second = SqliteStore(tmp_path / "store.db", create=True)
     assert await second.read(["ann"], history=5) == [ANN.known(history=5)]
 
@@ -26,7 +26,7 @@ async def test_data_outlives_the_store_object(tmp_path):
 async def test_reads_of_one_turn_share_a_snapshot(tmp_path):
     """Reads within one turn of the loop agree with each other; the next turn sees the writes of every process."""
     store, other = SqliteStore(tmp_path / "store.db", create=True), SqliteStore(tmp_path / "store.db", create=True)
-    await store.replace([ANN], population=NOBODY)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
     elsewhere = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
 
     async def read(store: SqliteStore) -> int:
@@ -71,7 +71,7 @@ def test_a_store_survives_the_end_of_an_event_loop(tmp_path):
     loop.run_forever()
     assert reading.done()
     loop.close()
-    SqliteStore(tmp_path / "store.db", create=True)._replace([ANN], NOBODY)
+    SqliteStore(tmp_path / "store.db", create=True)._replace([ANN], UNKNOWN_FEATURES)
     assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
@@ -83,9 +83,9 @@ async def test_a_locked_store_is_unavailable_immediately(tmp_path):
     store = SqliteStore(tmp_path / "store.db", create=True)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):
-        await store.replace([ANN], population=NOBODY)
+        await store.replace([ANN], population=UNKNOWN_FEATURES)
     holder.execute("ROLLBACK")
-    assert await store.replace([ANN], population=NOBODY) == 1
+    assert await store.replace([ANN], population=UNKNOWN_FEATURES) == 1
 
 
 def test_a_file_that_is_not_a_store_is_refused(tmp_path):

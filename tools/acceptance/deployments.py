@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from localkn import control
 from localkn.errors import LocalknError
-from localkn.state import StateDirectory
+from localkn.state import PlatformDirectory
 from tools.kn import Kn, traffic
 from tools.send_event import broker_url
 
@@ -118,7 +118,7 @@ class LocalDeployment:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         folder = (state_dir / "platform").absolute()
-        self._control = StateDirectory(folder).socket("control")
+        self._control = PlatformDirectory(folder).socket("control")
         self.kn = Kn([sys.executable, "-m", "localkn", "kn", "--state-dir", str(folder)])
 
     def instances(self, service: str) -> list[str]:

@@ -26,7 +26,7 @@ from chassis.wire.problems import OverloadedError
 from offline.als import AlsModel, suggest_settings
 from offline.prior import fit_prior
 from offline.training import ModelSettings, make_arrays
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, Item, Manifest
 from recsys.ranking.model import Query, Ranking, RankingModel
 from tools.bench.report import BenchReport, BenchTarget, Row
@@ -71,7 +71,7 @@ def make_artefact(*, items: int, dims: int) -> Artefact:
     gram = np.einsum("id,id->d", factors, factors).astype(np.float32)
     users = factors[:200]
     model = AlsModel(items=factors, gram=gram, ridge=1.0, users=users, counts=rng.integers(1, 1000, items))
-    prior = fit_prior([NOBODY] * len(users), users, metric=gram + 1.0)
+    prior = fit_prior([UNKNOWN_FEATURES] * len(users), users, metric=gram + 1.0)
     settings = ModelSettings(suggest_settings(1000, items, 100_000))
     manifest = Manifest("bench", "0", 1, {}, {}, {}, {})
     return Artefact(manifest, make_arrays(model, prior, settings), [Item(f"item_{row}") for row in range(items)])
@@ -81,7 +81,7 @@ def make_queries(item_ids: Sequence[str], count: int) -> list[Query]:
     """Return queries with random histories."""
     rng = np.random.default_rng(1)
     histories = rng.integers(0, len(item_ids), (count, _HISTORY))
-    return [Query(NOBODY, [item_ids[row] for row in history], top_k=10) for history in histories]
+    return [Query(UNKNOWN_FEATURES, [item_ids[row] for row in history], top_k=10) for history in histories]
 
 
 async def _measure(

@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from recsys.records import Interaction
-from recsys.stores.opening import open_store
+from recsys.stores.urls import open_store
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, drive, free_port, started
 from tools.bench.redis_server import PROGRAM, copy_into_redis, redis_running

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from recsys.stores.content import copy_store
-from recsys.stores.opening import open_store
+from recsys.stores.urls import open_store
 from tools.bench.processes import free_port
 
 PROGRAM = shutil.which("redis-server")

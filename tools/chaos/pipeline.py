@@ -14,10 +14,10 @@ from knbroker.client import Client
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.processes import free_port
-from localkn.state import StateDirectory as PlatformState
+from localkn.state import PlatformDirectory as PlatformState
 from offline.state import StateDirectory
 from recsys.records import UserRecord
-from recsys.stores.opening import open_store
+from recsys.stores.urls import open_store
 from tools.bench.redis_server import copy_into_redis
 from tools.chaos.traffic import InteractionEvent
 

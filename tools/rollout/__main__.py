@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tools.kn import Kn, KnError
-from tools.rollout.asking import Door, make_bodies
-from tools.rollout.deciding import Limits, Rollout
+from tools.rollout.conductor import Conductor, RolloutPace
+from tools.rollout.decisions import CandidateLimits, Rollout
 from tools.rollout.journal import Journal
 from tools.rollout.report import write_report
-from tools.rollout.running import Conductor, Pace
+from tools.rollout.trials import TrialClient, make_bodies
 
 # Flags that are passed to `kn service update` unchanged.
 _CHANGES = ("--image", "--env", "--scale", "--scale-init", "--scale-target", "--concurrency-limit", "--annotation-revision",
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
         0 for promoted, 1 for rolled back or nothing begun, 2 for wrong arguments, 130 for interrupted.
     """
     options = parser().parse_args(words)
-    limits = Limits(
+    limits = CandidateLimits(
         max_error_rate=options.max_error_rate,
         max_p99_ms=options.max_p99_ms,
         max_slowdown=options.max_slowdown,
@@ -61,14 +61,14 @@ def main(words: Sequence[str] | None = None) -> int:
 def _roll_out(options: argparse.Namespace, rollout: Rollout) -> int:
     changes = [word for flag in _CHANGES for value in _values(options, flag) for word in (flag, value)]
     folder = options.report or options.state_dir / "rollouts"
-    kn, door = Kn(_command(options), options.namespace), _doors(options)
+    kn, make_client = Kn(_command(options), options.namespace), _clients(options)
     conductor = Conductor(
         options.service,
         kn,
         Journal(folder / f".{options.service}.unfinished.json"),
-        door,
-        _bodies(options, kn, door),
-        Pace(options.requests, options.step_duration, options.callers),
+        make_client,
+        _bodies(options, kn, make_client),
+        RolloutPace(options.requests, options.step_duration, options.callers),
         tell=_tell,
     )
     outcome = conductor.run(rollout, changes)
@@ -163,20 +163,20 @@ def _command(options: argparse.Namespace) -> list[str]:
     return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(options.state_dir / "platform")]
 
 
-def _doors(options: argparse.Namespace) -> Callable[[str], Door]:
+def _clients(options: argparse.Namespace) -> Callable[[str], TrialClient]:
     token = options.token_file.read_text().split()[0] if options.token_file else None
     trust = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None
-    return lambda url: Door(url, gateway=options.gateway, token=token, trust=trust)
+    return lambda url: TrialClient(url, gateway=options.gateway, token=token, trust=trust)
 
 
-def _bodies(options: argparse.Namespace, kn: Kn, door: Callable[[str], Door]) -> list[bytes]:
+def _bodies(options: argparse.Namespace, kn: Kn, make_client: Callable[[str], TrialClient]) -> list[bytes]:
     """Return the requests to try with."""
     if options.body_file:
         found = [line.encode() for line in options.body_file.read_text().splitlines() if line.strip()]
     else:
         users = options.users.read_text().split() if options.users else [f"user_{n}" for n in range(1, 201)]
         wanted = options.service.startswith("rank-items")
-        features = door(kn.service("extract-features")["status"]["url"]) if wanted else None
+        features = make_client(kn.service("extract-features")["status"]["url"]) if wanted else None
         found = list(make_bodies(options.service, users, top_k=options.top_k, features=features))
         if features:
             features.close()

@@ -5,15 +5,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tools.rollout.comparing import Comparison
-from tools.rollout.deciding import Limits
-from tools.rollout.running import Outcome
+from tools.rollout.comparison import Comparison
+from tools.rollout.conductor import RolloutOutcome
+from tools.rollout.decisions import CandidateLimits
 
 _COLUMNS = ("step", "requests", "failed", "p50 ms", "p99 ms", "present p50", "present p99", "live", "live failed",
             "live p99 ms", "overlap", "correlation")  # fmt: skip
 
 
-def write_report(folder: Path, outcome: Outcome, limits: Limits) -> Path:
+def write_report(folder: Path, outcome: RolloutOutcome, limits: CandidateLimits) -> Path:
     """Write the Markdown and the JSON below *folder*; return the path of the Markdown."""
     now = dt.datetime.now(dt.UTC)
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def write_report(folder: Path, outcome: Outcome, limits: Limits) -> Path:
     return path
 
 
-def as_markdown(outcome: Outcome, limits: Limits, *, now: dt.datetime) -> str:
+def as_markdown(outcome: RolloutOutcome, limits: CandidateLimits, *, now: dt.datetime) -> str:
     """Return the report."""
     verdict = "promoted" if outcome.promoted else "rolled back"
     reasons = "".join(f"- {reason}\n" for reason in outcome.reasons) or "- every limit was kept at every step\n"
@@ -43,7 +43,7 @@ def as_markdown(outcome: Outcome, limits: Limits, *, now: dt.datetime) -> str:
     )
 
 
-def _limits(limits: Limits) -> str:
+def _limits(limits: CandidateLimits) -> str:
     told = [f"error rate at most {limits.max_error_rate:.2%}", f"median at most {limits.max_slowdown:g} times as long"]
     if limits.max_p99_ms is not None:
         told.append(f"p99 at most {limits.max_p99_ms:g} ms")

@@ -46,7 +46,7 @@ def make_guard(settings: AuthSettings) -> Guard:
         return OpenGuard()
     if settings.mode == "jwt":
         try:
-            from chassis.auth.signed import SignedTokenGuard  # noqa: PLC0415 - an image may lack the packages
+            from chassis.auth.signed_tokens import SignedTokenGuard  # noqa: PLC0415 - an image may lack the packages
         except ImportError as error:
             raise SettingsError([f"AUTH=jwt needs the package {error.name}, which is not installed"]) from error
         return SignedTokenGuard(settings)

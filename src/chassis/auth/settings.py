@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from chassis.environment import Reader
 
-Mode = Literal["off", "tokens", "jwt"]
+AuthMode = Literal["off", "tokens", "jwt"]
 _MODES = ("off", "tokens", "jwt")
 
 
@@ -26,7 +26,7 @@ class AuthSettings:
         leeway_s: With `jwt`: the largest accepted difference between clocks.
     """
 
-    mode: Mode
+    mode: AuthMode
     tokens_file: Path
     issuer: str
     audience: str
@@ -39,7 +39,7 @@ class AuthSettings:
         mode = env.text("AUTH")
         env.require(mode in {*_MODES, ""}, f"AUTH must be one of {', '.join(_MODES)}, not {mode!r}")
         settings = cls(
-            mode=cast("Mode", mode),
+            mode=cast("AuthMode", mode),
             tokens_file=Path(env.text("AUTH_TOKENS_FILE", "-")),
             issuer=env.text("AUTH_JWT_ISSUER", "-"),
             audience=env.text("AUTH_JWT_AUDIENCE", "-"),

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chassis.auth.bearer import bearer_token, refuse
-from chassis.auth.refreshing import SharedRefresh
+from chassis.auth.shared_refresh import SharedRefresh
 from chassis.environment import SettingsError
 from chassis.watched_file import WatchedFile
 from chassis.wire.headers import RawHeaders

@@ -13,9 +13,9 @@ from functions_framework.aio import create_asgi_app
 from chassis.environment import SettingsError
 from chassis.server.asgi import Shell, service_of
 from chassis.server.config import configure
-from chassis.server.draining import Server, listen
-from chassis.server.limits import Limits
-from chassis.server.protocol import Protocol
+from chassis.server.drain import DrainingServer, listen
+from chassis.server.limits import ServerLimits
+from chassis.server.protocol import FunctionConnection
 from chassis.telemetry.logs import configure_logs
 
 
@@ -41,15 +41,15 @@ def main() -> int:
     settings = service.settings
     config = configure(
         shell,
-        connection=Protocol,
-        limits=Limits(body_s=max(Limits.body_s, settings.max_timeout_s)),
+        connection=FunctionConnection,
+        limits=ServerLimits(body_s=max(ServerLimits.body_s, settings.max_timeout_s)),
         keep_alive_s=settings.keep_alive_s,
         loop="uvloop",
         lifespan="on",
         log_config=None,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    server = Server(config, service, listener)
+    server = DrainingServer(config, service, listener)
     server.run(sockets=[listener])
     return server.exit_status
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import uvicorn
 
-from chassis.server.connection import Connection
-from chassis.server.limits import Limits, Refusals, raise_descriptor_limit
+from chassis.server.connection import ServerConnection
+from chassis.server.limits import Refusals, ServerLimits, raise_descriptor_limit
 
 KEEP_ALIVE_S = 120
 
@@ -14,8 +14,8 @@ KEEP_ALIVE_S = 120
 def configure(
     app: Any,
     *,
-    connection: type[Connection] = Connection,
-    limits: Limits | None = None,
+    connection: type[ServerConnection] = ServerConnection,
+    limits: ServerLimits | None = None,
     keep_alive_s: int = KEEP_ALIVE_S,
     **options: Any,
 ) -> uvicorn.Config:
@@ -31,7 +31,7 @@ def configure(
         keep_alive_s: How long an idle connection is kept.
         options: Further options of uvicorn.
     """
-    fitting = (limits or Limits()).fit(raise_descriptor_limit())
+    fitting = (limits or ServerLimits()).fit(raise_descriptor_limit())
     serve: Any = partial(connection, limits=fitting, refusals=Refusals())
     return uvicorn.Config(
         app,

@@ -30,7 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, 
 
 from chassis.call import Reply, headers_of, problem_reply
 from chassis.server.joined_writes import JoinedWrites
-from chassis.server.limits import Limits, Refusals
+from chassis.server.limits import Refusals, ServerLimits
 from chassis.wire.problems import (
     HeadTooLargeError,
     MethodNotAllowedError,
@@ -62,7 +62,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class Connection(HttpToolsProtocol):
+class ServerConnection(HttpToolsProtocol):
     """
     One connection.
 
@@ -74,10 +74,10 @@ class Connection(HttpToolsProtocol):
     """
 
     def __init__(
-        self, *arguments: Any, limits: Limits | None = None, refusals: Refusals | None = None, **keywords: Any
+        self, *arguments: Any, limits: ServerLimits | None = None, refusals: Refusals | None = None, **keywords: Any
     ) -> None:
         super().__init__(*arguments, **keywords)
-        self._limits, self._refusals = limits or Limits(), refusals or Refusals()
+        self._limits, self._refusals = limits or ServerLimits(), refusals or Refusals()
         self.answering: Any = None
         # The request whose body arrives.
         self._arriving: RequestResponseCycle | None = None

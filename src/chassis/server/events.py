@@ -16,7 +16,7 @@ import msgspec
 from chassis.call import Call, Reply
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.decoding import MAX_REFUSED_BYTES, NOT_READ, Decoder
+from chassis.wire.decoder import MAX_REFUSED_BYTES, NOT_READ, Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _CARRIED = ("traceparent", "tracestate", "correlationid", "partitionkey")
 
 
 @dataclass(frozen=True)
-class Taker(Generic[T]):
+class EventRoute(Generic[T]):
     """
     What is done with the events of one type.
 
@@ -45,7 +45,7 @@ def data_as(decoder: Decoder[T]) -> Callable[[CloudEvent], T]:
     return lambda event: decoder.decode(event.data)
 
 
-class EventDoor:
+class EventRouter:
     """
     Hands events to those who take their types.
 
@@ -53,7 +53,7 @@ class EventDoor:
         takers: By event type.
     """
 
-    def __init__(self, takers: Mapping[str, Taker[Any]]) -> None:
+    def __init__(self, takers: Mapping[str, EventRoute[Any]]) -> None:
         self._takers = takers
 
     async def __call__(self, call: Call) -> Reply:

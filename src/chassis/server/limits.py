@@ -12,7 +12,7 @@ log = logging.getLogger("chassis")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """
     The resources that callers may use.
 
@@ -34,7 +34,7 @@ class Limits:
     send_s: float = 30.0
     waiting_bytes: int = 64 * 1024
 
-    def fit(self, descriptors: int) -> "Limits":
+    def fit(self, descriptors: int) -> "ServerLimits":
         """
         Return these limits with at most one connection for two *descriptors*, and log if those are fewer.
 

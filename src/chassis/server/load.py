@@ -11,8 +11,6 @@ import socket
 import time
 from collections.abc import Callable
 
-Clock = Callable[[], float]
-
 REPORT_PERIOD_S = 1.0
 
 
@@ -24,7 +22,7 @@ class Load:
     Source: knative.dev/networking, pkg/http/stats/request.go (the same integral).
     """
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since = self._last = clock()
         self._integral = 0.0

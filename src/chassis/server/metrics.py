@@ -12,12 +12,12 @@ from uvicorn.server import ServerState
 
 from chassis.server.caller_watch import Receive, Send
 from chassis.server.config import configure
-from chassis.server.limits import Limits
+from chassis.server.limits import ServerLimits
 from chassis.telemetry.exposition import Exposition
 from chassis.wire.headers import find_header
 
 # Few scrapers share this port, and each of them keeps its connection.
-_LIMITS = Limits(connections=256)
+_LIMITS = ServerLimits(connections=256)
 
 log = logging.getLogger("chassis")
 

@@ -16,17 +16,17 @@ from typing import Any, cast
 from chassis.call import Reply, problem_reply
 from chassis.server.asgi import Shell
 from chassis.server.caller_watch import ClientDisconnectedError, Receive
-from chassis.server.connection import Connection, reply_bytes
+from chassis.server.connection import ServerConnection, reply_bytes
 from chassis.server.service import Scope
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import ServingError
 
-Answer = Callable[[Scope, Receive, bytes], Awaitable[Reply]]
+AnswerRequest = Callable[[Scope, Receive, bytes], Awaitable[Reply]]
 
 log = logging.getLogger("chassis")
 
 
-class Protocol(Connection):
+class FunctionConnection(ServerConnection):
     """One connection to a function."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -68,7 +68,7 @@ class Protocol(Connection):
             return
         self.end_arrival()
         self.turn_writes.expect()
-        exchange = Exchange(self, self._head, self._plain)
+        exchange = PlainExchange(self, self._head, self._plain)
         self._plain = None
         self.cycle = self.answering = cast("Any", exchange)
         task = self.loop.create_task(exchange.run(self._service.answer))
@@ -90,7 +90,7 @@ class Protocol(Connection):
         self.on_response_complete()
 
 
-class Exchange:
+class PlainExchange:
     """
     A plain request and its answer.
 
@@ -109,7 +109,7 @@ class Exchange:
     # HttpToolsProtocol reads and sets these attributes on the request in flight.
     __slots__ = ("_body", "_headers", "_protocol", "disconnected", "keep_alive", "message_event", "response_complete")
 
-    def __init__(self, protocol: Protocol, headers: RawHeaders, body: bytes) -> None:
+    def __init__(self, protocol: FunctionConnection, headers: RawHeaders, body: bytes) -> None:
         self._protocol = protocol
         self._headers = headers
         self._body = body
@@ -118,7 +118,7 @@ class Exchange:
         self.message_event = asyncio.Event()
         self.response_complete = False
 
-    async def run(self, answer: Answer) -> None:
+    async def run(self, answer: AnswerRequest) -> None:
         """Answer the request, unless the caller disconnects."""
         begun = self._protocol.turn_writes.begin()
         try:

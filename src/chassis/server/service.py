@@ -60,7 +60,7 @@ def log_failed_start(error: Exception) -> None:
         log.error("start_failed", exc_info=error)
 
 
-class State(Enum):
+class ServiceState(Enum):
     """The state of a service."""
 
     NEW = "new"
@@ -93,7 +93,7 @@ class Service:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.state = State.NEW
+        self.state = ServiceState.NEW
         self.load = Load()
         # Start time of each body read, keyed by reader, oldest first.
         self._reading: dict[object, float] = {}
@@ -114,31 +114,31 @@ class Service:
     async def start(self, *, before_ready: Callable[[], None] | None = None) -> None:
         """Open and warm the handler, then call *before_ready*; do nothing if the service has been started."""
         async with self._starting:
-            if self.state is not State.NEW:
+            if self.state is not ServiceState.NEW:
                 return
-            self.state = State.STARTING
+            self.state = ServiceState.STARTING
             try:
                 self._handler = await self._parts.enter_async_context(self._open_handler())
             except BaseException:
-                self._end_start(State.NEW)
+                self._end_start(ServiceState.NEW)
                 raise
             if before_ready is not None:
                 before_ready()
-            self._end_start(State.READY)
+            self._end_start(ServiceState.READY)
             self._started_s = seconds_since_start()
 
-    def _end_start(self, state: State) -> None:
+    def _end_start(self, state: ServiceState) -> None:
         # Keep DRAINING or STOPPED if it was set during the start.
-        if self.state is State.STARTING:
+        if self.state is ServiceState.STARTING:
             self.state = state
 
     def drain(self) -> None:
         """Stop being ready: requests are still answered, and the readiness probe fails."""
-        self.state = State.DRAINING
+        self.state = ServiceState.DRAINING
 
     async def stop(self) -> None:
         """Close what `start` opened."""
-        self.state = State.STOPPED
+        self.state = ServiceState.STOPPED
         self._handler = None
         await self._parts.aclose()
         await self._guard.aclose()
@@ -184,7 +184,7 @@ class Service:
             raise MethodNotAllowedError(headers=[("allow", "GET, HEAD")])
         if path == "/readyz":
             await self._ensure_started()
-            if self.state is not State.READY:
+            if self.state is not ServiceState.READY:
                 raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
         return Reply(b'{"status":"ok"}')
 
@@ -279,14 +279,14 @@ class Service:
             self._durations,
             self._errors,
             Totals(definitions.IN_FLIGHT, lambda: {(): self.load.in_flight}),
-            Totals(definitions.READY, lambda: {(): self.state is State.READY}),
+            Totals(definitions.READY, lambda: {(): self.state is ServiceState.READY}),
             Totals(definitions.START_DURATION, lambda: {(): self._started_s}),
             Totals(definitions.BUILD, lambda: {identity: 1.0}),
         ]
 
     async def _ensure_started(self) -> None:
         # functions-framework's own command starts nothing before the first request.
-        if self.state is State.NEW:
+        if self.state is ServiceState.NEW:
             try:
                 await self.start()
             except Exception as error:

@@ -8,7 +8,7 @@ units, `_total` for counters. A test compares the definitions with the code, doc
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 
 # From well under a millisecond to the longest budget.
 LATENCY_BUCKETS = (
@@ -33,7 +33,7 @@ class Definition:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     functions: str
     meaning: str
     advice: str

@@ -16,12 +16,12 @@ from chassis.telemetry.tracing import (
     Attributes,
     Parent,
     PassOn,
-    RawHeaders,
     Span,
     is_sampled,
     read_parent,
     unsampled_context,
 )
+from chassis.wire.headers import RawHeaders
 
 # Spans are stamped with the wall clock; the project measures on the monotonic one.
 _WALL_NS = time.time_ns() - time.monotonic_ns()

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from chassis.wire.headers import RawHeaders
+
 Attributes = Mapping[str, str | int | float | bool]
 
 TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"

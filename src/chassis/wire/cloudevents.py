@@ -21,8 +21,8 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Raw, Struct
 
-from chassis.wire.decoding import MAX_REFUSED_BYTES, NOT_READ, explain_syntax, first_items
-from chassis.wire.event_rules import SPECVERSION, Value, find_attribute_faults, header_text, parse_time
+from chassis.wire.decoder import MAX_REFUSED_BYTES, NOT_READ, explain_syntax, first_items
+from chassis.wire.event_rules import SPECVERSION, AttributeValue, find_attribute_faults, header_text, parse_time
 from chassis.wire.headers import RawHeaders, find_header
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected, UnsupportedMediaTypeError
 
@@ -63,10 +63,10 @@ class Event(Struct, frozen=True):
         data: The payload's bytes; None without one.
     """
 
-    attributes: Mapping[str, Value]
+    attributes: Mapping[str, AttributeValue]
     data: bytes | None = None
 
-    def extended(self, **attributes: Value) -> "Event":
+    def extended(self, **attributes: AttributeValue) -> "Event":
         """Return the event with further attributes, or other values of them."""
         return Event({**self.attributes, **attributes}, self.data)
 
@@ -95,7 +95,7 @@ class CloudEvent(Struct, frozen=True):
     data: bytes = b""
     datacontenttype: str = JSON
     dataschema: str | None = None
-    extensions: Mapping[str, Value] = {}
+    extensions: Mapping[str, AttributeValue] = {}
 
 
 def is_event(headers: RawHeaders) -> bool:
@@ -194,7 +194,7 @@ def _kind(headers: RawHeaders) -> str:
     return (find_header(headers, b"content-type") or "").partition(";")[0].strip().lower()
 
 
-def _is_json(media_type: Value | None) -> bool:
+def _is_json(media_type: AttributeValue | None) -> bool:
     kind = str(media_type or JSON).partition(";")[0].strip().lower()
     return kind.endswith(("/json", "+json"))
 
@@ -266,7 +266,7 @@ def _read_value(raw: bytes) -> Any:
     return _value(raw) if raw[:1] in b'"tf' or _INTEGER.fullmatch(raw) else raw
 
 
-def _read_data(data: bytes, encoded: bytes, media_type: Value | None, path: str) -> bytes | None:
+def _read_data(data: bytes, encoded: bytes, media_type: AttributeValue | None, path: str) -> bytes | None:
     if encoded != b"null":
         try:
             return msgspec.json.decode(encoded, type=bytes)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from chassis.wire.decoding import NOT_TEXT
+from chassis.wire.decoder import NOT_TEXT
 from chassis.wire.problems import Fault
 
 SPECVERSION = "1.0"
@@ -19,7 +19,7 @@ MAX_ID_BYTES = 1024
 MAX_ATTRIBUTES = 64
 MAX_HEADER_BYTES = 32 * 1024
 
-Value = str | int | bool
+AttributeValue = str | int | bool
 
 # RFC 3986: what a URI reference may contain; section 3: a scheme makes it absolute.
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
@@ -34,7 +34,7 @@ _NOT_TEXT = "must not hold control characters, unpaired surrogates or noncharact
 _HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
-def header_text(value: Value) -> str:
+def header_text(value: AttributeValue) -> str:
     """Return the text of an attribute as a header carries it."""
     return quote(str(value).lower() if isinstance(value, bool) else str(value), safe=_HEADER_SAFE)
 
@@ -70,7 +70,7 @@ def _find_broken(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, reason
 
 
-def fits_into_headers(attributes: Mapping[str, Value], limit_bytes: int) -> bool:
+def fits_into_headers(attributes: Mapping[str, AttributeValue], limit_bytes: int) -> bool:
     """Tell whether the names and values are at most *limit_bytes* long as headers."""
     # A character is at most four bytes of UTF-8, and each of these three characters of percent-encoding.
     if 12 * sum(len(name) + len(str(value)) for name, value in attributes.items()) <= limit_bytes:

@@ -5,7 +5,7 @@ Knative's pod autoscaler (KPA) as a pure module: no clock, no I/O.
 decides. `python -m localkn.kpa < traces.jsonl` replays recorded traces through the same three.
 """
 
-from localkn.kpa.autoscaler import Autoscaler, Decision
+from localkn.kpa.autoscaler import Autoscaler, ScaleDecision
 from localkn.kpa.settings import Settings
 
-__all__ = ["Autoscaler", "Decision", "Settings"]
+__all__ = ["Autoscaler", "ScaleDecision", "Settings"]

@@ -15,7 +15,7 @@ TICK_S = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ScaleDecision:
     """One answer of the autoscaler. Not *valid*: the stable window held no data, so nothing changes."""
 
     valid: bool = False
@@ -52,11 +52,11 @@ class Autoscaler:
         self._stable.record(second, value)
         self._panic.record(second, value)
 
-    def decide(self, now: float, *, ready: int) -> Decision:
+    def decide(self, now: float, *, ready: int) -> ScaleDecision:
         """Say how many instances there should be at *now*, *ready* of them being ready."""
         second = math.floor(now)
         if self._stable.is_empty(second):
-            return Decision(panicking=self._panic_since is not None)
+            return ScaleDecision(panicking=self._panic_since is not None)
         stable, panic = self._stable.average(second), self._panic.average(second)
         pods = max(1, ready)
         stable_need, panic_need = math.ceil(stable / self.settings.target), math.ceil(panic / self.settings.target)
@@ -68,7 +68,7 @@ class Autoscaler:
             desired = self._panic_pods
         if self.reachable and self._delayed is not None:
             desired = self._delayed.record(second // TICK_S, desired)
-        return Decision(
+        return ScaleDecision(
             valid=True,
             stable=stable,
             panic=panic,

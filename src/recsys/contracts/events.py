@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from chassis.wire.decoding import Decoder
+from chassis.wire.decoder import Decoder
 from recsys.contracts.wire import DEFAULT_TOP_K, Exclude, Features, History, ItemId, TopK, UserId
 
 INTERACTION = "dev.recsys.interaction.v1"
@@ -23,7 +23,7 @@ UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
 
-Kind = Literal["view", "click", "purchase", "session_end"]
+InteractionKind = Literal["view", "click", "purchase", "session_end"]
 
 _LONGEST_SESSION_S = 7 * 86_400.0
 
@@ -41,7 +41,7 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     user_id: UserId
-    kind: Kind
+    kind: InteractionKind
     item_id: ItemId | None = None
     duration_s: Annotated[float, Meta(ge=0, le=_LONGEST_SESSION_S)] | None = None
     time: Annotated[str, Meta(max_length=64)] | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from chassis.wire.decoding import Decoder
+from chassis.wire.decoder import Decoder
 from chassis.wire.problems import ServingError
 
 MAX_ID_LENGTH = 128

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from recsys.contracts.wire import Features, Model
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
 from recsys.ranking.candidates import RankedBatch
 from recsys.ranking.folding import FoldIn
@@ -99,7 +99,7 @@ class RankingModel:
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model: something to warm up with."""
-        return Query(NOBODY, self.item_ids[:50], top_k=10)
+        return Query(UNKNOWN_FEATURES, self.item_ids[:50], top_k=10)
 
     def measure_recall(self) -> float:
         """
@@ -115,7 +115,7 @@ class RankingModel:
         histories = RowLists.of(
             [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
         )
-        priors = np.tile(self._prior.mean(NOBODY), (_MEASURED_USERS, 1))
+        priors = np.tile(self._prior.mean(UNKNOWN_FEATURES), (_MEASURED_USERS, 1))
         users = self._fold_in.users(histories, priors=priors).astype(np.float32)
         return self._index.measure_recall(users)
 

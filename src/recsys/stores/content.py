@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
 from recsys.stores.port import FeatureStore, StoreMissingError
 
@@ -46,7 +46,7 @@ async def read_content(source: FeatureStore, *, allow_empty: bool = False) -> St
     records = [record async for record in source.scan()]
     if not records and not allow_empty:
         raise StoreMissingError("the source holds no users, so a copy would empty the target")
-    return StoreContent(records, await source.population() or NOBODY)
+    return StoreContent(records, await source.population() or UNKNOWN_FEATURES)
 
 
 async def write_content(target: FeatureStore, content: StoreContent) -> int:

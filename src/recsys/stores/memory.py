@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
 from recsys.records import Interaction, KnownUser, UserRecord
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
 from recsys.stores.port import StoreUnavailableError
 
 

@@ -70,7 +70,7 @@ class FeatureStore(Protocol):
         Replace the whole content by *records*, all or nothing; return their number.
 
         If iterating over *records* raises, the content stays as it was. The same holds for `StoreFormatError`, raised
-        for a counter below 0 or above `recsys.stores.counting.MOST`. Replacements must not overlap.
+        for a counter below 0 or above `recsys.stores.counters.MOST`. Replacements must not overlap.
         """
         ...
 

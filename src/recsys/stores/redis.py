@@ -33,7 +33,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from recsys.contracts.wire import Features
 from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
 from recsys.stores.redis_link import Command, RedisLink
 

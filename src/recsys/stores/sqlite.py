@@ -25,7 +25,7 @@ import msgspec
 from recsys.contracts.wire import Features
 from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S, countable, new_record
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import StoreError, StoreFormatError, StoreMissingError, StoreUnavailableError
 
 SCHEMA_VERSION = 1

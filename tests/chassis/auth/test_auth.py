@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from chassis.auth.guard import OpenGuard, make_guard
 from chassis.auth.settings import AuthSettings
-from chassis.auth.signed import SignedTokenGuard
+from chassis.auth.signed_tokens import SignedTokenGuard
 from chassis.auth.tokens import TokenFile, TokenGuard
 from chassis.environment import Reader, SettingsError
 from chassis.wire.problems import NotReadyError, UnauthorizedError
@@ -287,6 +287,6 @@ def test_each_mode_requires_its_settings():
 def test_missing_packages_are_a_settings_error(monkeypatch):
     """An image without the packages for signed tokens reports this when it starts."""
     monkeypatch.setitem(sys.modules, "jwt", None)
-    monkeypatch.delitem(sys.modules, "chassis.auth.signed")
+    monkeypatch.delitem(sys.modules, "chassis.auth.signed_tokens")
     with pytest.raises(SettingsError, match="jwt"):
         make_guard(TestSigned.SETTINGS)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from chassis.auth.guard import make_guard
 from chassis.auth.settings import AuthSettings
-from chassis.auth.signed import SignedTokenGuard
+from chassis.auth.signed_tokens import SignedTokenGuard
 from chassis.auth.tokens import TokenFile, TokenGuard, parse_tokens
 from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader, SettingsError

@@ -9,8 +9,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from chassis.server.caller_watch import Receive, Send
-from chassis.server.connection import Connection
-from chassis.server.limits import Limits, Refusals
+from chassis.server.connection import ServerConnection
+from chassis.server.limits import Refusals, ServerLimits
 
 
 class Wire(asyncio.Transport):
@@ -79,17 +79,17 @@ class Server:
         self.config = uvicorn.Config(self.app, ws="none", lifespan="off", log_config=None, timeout_keep_alive=120)
         self.config.load()
         self.state = ServerState()
-        self.limits, self.refusals = Limits(**limits), Refusals()
+        self.limits, self.refusals = ServerLimits(**limits), Refusals()
 
-    def connect(self) -> tuple[Wire, Connection]:
+    def connect(self) -> tuple[Wire, ServerConnection]:
         wire = Wire()
-        connection = Connection(
+        connection = ServerConnection(
             config=self.config, server_state=self.state, app_state={}, limits=self.limits, refusals=self.refusals
         )
         connection.connection_made(wire)
         return wire, connection
 
-    async def talk(self, *parts: bytes) -> tuple[Wire, Connection]:
+    async def talk(self, *parts: bytes) -> tuple[Wire, ServerConnection]:
         wire, connection = self.connect()
         for part in parts:
             connection.data_received(part)
@@ -237,9 +237,9 @@ async def test_connections_have_a_limit(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_few_descriptors_mean_few_connections(caplog: pytest.LogCaptureFixture) -> None:
     """Half of the descriptors are left for other uses, and the log says how many connections there may be."""
-    assert Limits().fit(100_000) == Limits()
-    assert Limits().fit(1024) == Limits(connections=512)
-    assert Limits().fit(10).connections == 5
+    assert ServerLimits().fit(100_000) == ServerLimits()
+    assert ServerLimits().fit(1024) == ServerLimits(connections=512)
+    assert ServerLimits().fit(10).connections == 5
     assert [record.message for record in caplog.records] == ["few_descriptors"] * 2
 
 

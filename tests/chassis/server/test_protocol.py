@@ -23,8 +23,8 @@ from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
 from chassis.server import protocol as protocol_module
 from chassis.server.asgi import Shell
-from chassis.server.limits import Limits
-from chassis.server.protocol import Exchange, Protocol
+from chassis.server.limits import ServerLimits
+from chassis.server.protocol import FunctionConnection, PlainExchange
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 
@@ -198,7 +198,7 @@ def reads_of(equivalent: bytes | list[bytes]) -> list[bytes]:
 async def test_requests_in_one_read_get_uvicorns_answer(sent, equivalent):
     """Input that arrives in one read gets the same bytes in reply, and the connection ends in the same state."""
     ours, theirs = (
-        await ProtocolServer(Protocol, echo).talk([sent]),
+        await ProtocolServer(FunctionConnection, echo).talk([sent]),
         await ProtocolServer(HttpToolsProtocol, echo).talk(reads_of(equivalent)),
     )
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
@@ -216,7 +216,7 @@ def test_requests_in_several_reads_get_uvicorns_answer(data, name):
         # Identical input is split identically, because uvicorn answers some requests before they are complete.
         reads = cut(sent, cuts) if sent == equivalent else reads_of(equivalent)
         return [
-            await ProtocolServer(Protocol, echo).talk(cut(sent, cuts)),
+            await ProtocolServer(FunctionConnection, echo).talk(cut(sent, cuts)),
             await ProtocolServer(HttpToolsProtocol, echo).talk(reads),
         ]
 
@@ -227,14 +227,14 @@ def test_requests_in_several_reads_get_uvicorns_answer(data, name):
 async def test_a_plain_request_takes_the_direct_path(monkeypatch):
     """Plain requests use the direct path and others do not, so that the comparison above proves something."""
     taken = []
-    run = Exchange.run
+    run = PlainExchange.run
 
-    async def noting(self: Exchange, answer: protocol_module.Answer) -> None:
+    async def noting(self: PlainExchange, answer: protocol_module.AnswerRequest) -> None:
         taken.append(self)
         await run(self, answer)
 
-    monkeypatch.setattr(Exchange, "run", noting)
-    side = ProtocolServer(Protocol, echo)
+    monkeypatch.setattr(PlainExchange, "run", noting)
+    side = ProtocolServer(FunctionConnection, echo)
     wire = await side.talk([request(b"1"), request(b"2")])
     assert len(taken) == 2
     assert len(wire.writes) == 2
@@ -249,7 +249,7 @@ async def test_a_plain_request_takes_the_direct_path(monkeypatch):
 async def test_a_tunnel_is_refused(target):
     """The server refuses CONNECT and does not parse the bytes that follow as HTTP."""
     tunnel = request(request(b"2"), start=b"CONNECT %b HTTP/1.1" % target)
-    wire = await ProtocolServer(Protocol, echo).talk([tunnel])
+    wire = await ProtocolServer(FunctionConnection, echo).talk([tunnel])
     assert wire.sent.startswith(b"HTTP/1.1 405")
     assert wire.sent.count(b"HTTP/1.1") == 1
     assert (b"allow: GET, HEAD, POST\r\n" in wire.sent, wire.closed) == (True, True)
@@ -260,21 +260,21 @@ def request_with_head(length: int) -> bytes:
     return request(b"1", b"X-A: " + b"a" * (length - 80))
 
 
-@pytest.mark.parametrize("length", [10_000, Limits.head_bytes - 200, Limits.head_bytes + 200, 200_000])
+@pytest.mark.parametrize("length", [10_000, ServerLimits.head_bytes - 200, ServerLimits.head_bytes + 200, 200_000])
 @pytest.mark.parametrize("size", [4096, 100_000, 1_000_000])
 async def test_an_oversized_head_is_refused(length, size):
     """A head over the limit gets 431 and the connection closes, whether it arrives in one read or in several."""
     talk = request_with_head(length)
-    wire = await ProtocolServer(Protocol, echo).talk(cut(talk, set(range(size, len(talk), size))))
-    long = length > Limits.head_bytes
+    wire = await ProtocolServer(FunctionConnection, echo).talk(cut(talk, set(range(size, len(talk), size))))
+    long = length > ServerLimits.head_bytes
     assert wire.sent.startswith(b"HTTP/1.1 431" if long else b"HTTP/1.1 200")
     assert (b'"head-too-large"' in wire.sent, wire.sent.count(b"HTTP/1.1"), wire.closed) == (long, 1, long)
 
 
 async def test_bodies_do_not_count_toward_the_head_limit():
     """Long bodies, whole or chunked, and many requests in one read do not trigger the head limit."""
-    side = ProtocolServer(Protocol, echo)
-    long = b"x" * 3 * Limits.head_bytes
+    side = ProtocolServer(FunctionConnection, echo)
+    long = b"x" * 3 * ServerLimits.head_bytes
     chunks = CHUNKED.partition(b"3\r\n")[0] + b"4\r\nabcd\r\n" * 50_000 + b"0\r\n\r\n"
     for talk in (request(long), chunks):
         refused = await side.talk(cut(talk, set(range(20_000, len(talk), 20_000))))
@@ -290,7 +290,7 @@ async def test_bodies_do_not_count_toward_the_head_limit():
 
 async def test_trailers_count_toward_the_head_limit():
     """Trailers over the limit get 431, because the parser buffers a trailer of any length."""
-    wire = await ProtocolServer(Protocol, echo).talk([CHUNKED[:-2], b"X-A: ", *[b"a" * 30_000] * 3])
+    wire = await ProtocolServer(FunctionConnection, echo).talk([CHUNKED[:-2], b"X-A: ", *[b"a" * 30_000] * 3])
     assert wire.sent.startswith(b"HTTP/1.1 431")
     assert wire.closed
 
@@ -305,7 +305,7 @@ async def test_several_chunks_take_uvicorns_path(monkeypatch):
         on_body(self, body)
 
     monkeypatch.setattr(HttpToolsProtocol, "on_body", noting)
-    side = ProtocolServer(Protocol, echo)
+    side = ProtocolServer(FunctionConnection, echo)
     assert (await side.talk([CHUNKED])).sent.endswith(b"\r\n\r\nabcde")
     assert handed_over == [b"abc", b"de"]
     assert (await side.talk([CHUNKED.replace(b"2\r\nde\r\n", b"")])).sent.endswith(b"\r\n\r\nabc")
@@ -314,7 +314,7 @@ async def test_several_chunks_take_uvicorns_path(monkeypatch):
 
 async def test_a_stalled_upload_times_out():
     """A stalled upload gets 504, and its connection closes because the rest may still arrive."""
-    side = ProtocolServer(Protocol, echo)
+    side = ProtocolServer(FunctionConnection, echo)
     wire = await side.talk([request(b"1234", b"X-Request-Timeout-Ms: 20")[:-3]])
     assert (wire.sent, side.service.load.in_flight) == (b"", 1)
     await asyncio.sleep(0.05)
@@ -343,7 +343,7 @@ class Slow:
 async def test_requests_of_one_connection_are_answered_in_order():
     """The second request of a connection waits until the first is answered."""
     slow = Slow()
-    wire = await ProtocolServer(Protocol, slow).talk([request(b"1"), request(b"2")])
+    wire = await ProtocolServer(FunctionConnection, slow).talk([request(b"1"), request(b"2")])
     assert wire.writes == []
     slow.go.set()
     await settle()
@@ -358,7 +358,7 @@ async def test_simultaneous_requests_are_answered_together():
         sent_before.append(sum(len(wire.writes) for wire in wires))
         return Reply(call.body)
 
-    side = ProtocolServer(Protocol, note)
+    side = ProtocolServer(FunctionConnection, note)
     await side.service.start()
     wires = [side.connect() for _ in range(10)]
     for number, wire in enumerate(wires):
@@ -371,7 +371,7 @@ async def test_simultaneous_requests_are_answered_together():
 async def test_a_disconnect_cancels_the_handler():
     """The server notices a disconnect while the handler works, cancels the handler and sends nothing."""
     slow = Slow()
-    side = ProtocolServer(Protocol, slow)
+    side = ProtocolServer(FunctionConnection, slow)
     wire = await side.talk([request()])
     await asyncio.sleep(0.05)
     wire.hang_up()
@@ -383,7 +383,7 @@ async def test_a_disconnect_cancels_the_handler():
 async def test_a_disconnect_before_the_answer_suppresses_it():
     """A caller that disconnects gets no answer, even if the handler finishes before the disconnect is noticed."""
     slow = Slow()
-    side = ProtocolServer(Protocol, slow)
+    side = ProtocolServer(FunctionConnection, slow)
     wire = await side.talk([request()])
     wire.hang_up()
     slow.go.set()
@@ -394,7 +394,7 @@ async def test_a_disconnect_before_the_answer_suppresses_it():
 async def test_draining_closes_a_connection_after_its_answer():
     """The answer in flight says that the connection closes; later answers carry uvicorn's default header."""
     slow = Slow()
-    side = ProtocolServer(Protocol, slow)
+    side = ProtocolServer(FunctionConnection, slow)
     wire = await side.talk([request()])
     wire.protocol.shutdown()  # type: ignore[union-attr]
     slow.go.set()
@@ -412,7 +412,7 @@ async def test_draining_closes_a_connection_after_its_answer():
 
 async def test_a_task_cancelled_by_the_server_is_answered():
     """A task cancelled by the server gets 500, as in uvicorn, and its connection closes."""
-    side = ProtocolServer(Protocol, Slow())
+    side = ProtocolServer(FunctionConnection, Slow())
     wire = await side.talk([request()])
     for task in side.state.tasks:
         task.cancel()
@@ -423,7 +423,7 @@ async def test_a_task_cancelled_by_the_server_is_answered():
 
 async def test_an_answer_waits_for_a_full_connection():
     """The server sends no answer while the caller does not read."""
-    side = ProtocolServer(Protocol, echo)
+    side = ProtocolServer(FunctionConnection, echo)
     wire = side.connect()
     wire.protocol.pause_writing()  # type: ignore[union-attr]
     wire.protocol.data_received(request())  # type: ignore[union-attr]
@@ -440,7 +440,7 @@ async def test_a_header_with_a_line_break_is_not_sent(caplog):
     async def split(_call: Call) -> Reply:
         return Reply(b"", headers=((b"x-a", b"1\r\nset-cookie: a=b"),))
 
-    wire = await ProtocolServer(Protocol, split).talk([request()])
+    wire = await ProtocolServer(FunctionConnection, split).talk([request()])
     assert wire.sent.startswith(b"HTTP/1.1 500")
     assert b"set-cookie" not in wire.sent
     assert wire.closed
@@ -456,7 +456,7 @@ async def test_an_idle_connection_times_out():
             await go.wait()
         return Reply(call.body)
 
-    side = ProtocolServer(Protocol, wait_for_it)
+    side = ProtocolServer(FunctionConnection, wait_for_it)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = await side.talk([request()])
     await asyncio.sleep(0.12)
@@ -488,7 +488,7 @@ async def test_an_idle_connection_times_out():
 )  # fmt: skip
 async def test_a_connection_without_a_complete_request_times_out(parts):
     """The idle timeout applies before a complete head and after the answer, even if further bytes arrived."""
-    side = ProtocolServer(Protocol, echo)
+    side = ProtocolServer(FunctionConnection, echo)
     side.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
     wire = await side.talk(parts)
     await asyncio.sleep(0.05)
@@ -499,7 +499,7 @@ async def test_a_connection_without_a_complete_request_times_out(parts):
 
 async def test_a_slow_head_times_out():
     """A head that arrives byte by byte does not extend the idle timeout."""
-    side = ProtocolServer(Protocol, echo)
+    side = ProtocolServer(FunctionConnection, echo)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = side.connect()
     for byte in request():
@@ -513,8 +513,8 @@ async def test_a_slow_head_times_out():
 
 async def test_a_closed_connection_cancels_its_timer():
     """A closed connection cancels its timer, which would otherwise keep its objects in memory for minutes."""
-    wire = await ProtocolServer(Protocol, echo).talk([request()])
-    assert isinstance(wire.protocol, Protocol)
+    wire = await ProtocolServer(FunctionConnection, echo).talk([request()])
+    assert isinstance(wire.protocol, FunctionConnection)
     timer = wire.protocol.timeout_keep_alive_task
     assert timer is not None
     wire.hang_up()

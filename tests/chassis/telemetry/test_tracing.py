@@ -31,12 +31,12 @@ from chassis.wire.transport import HttptoolsTransport
 from functions.extract_features.handler import ExtractFeatures
 from functions.rank_items.handler import RankItems
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeatureSource, Ranking
+from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
-from functions.recommend.recommending import Recommender
+from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from recsys.contracts.wire import Model
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking import model
 from recsys.ranking.model import Query
 from recsys.stores.memory import MemoryStore
@@ -90,7 +90,7 @@ class TracedPipeline:
             self.gate.wait(5)
             return [model.Ranking(["a"], [1.0]) for _ in queries]
 
-        extract = ExtractFeatures(MemoryStore(), population=NOBODY, history_limit=5)
+        extract = ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=5)
         async with AsyncExitStack() as parts:
             executor = parts.enter_context(ThreadPoolExecutor(1))
             # The batcher takes batches for long ones: it runs them in a thread, and further requests queue.
@@ -100,10 +100,10 @@ class TracedPipeline:
             features_port = await parts.enter_async_context(self.listening("extract-features", extract))
             ranking_port = await parts.enter_async_context(self.listening("rank-items", handler))
             transport = HttptoolsTransport()
-            ranking = Ranking(HopClient("rank_items", f"http://127.0.0.1:{ranking_port}/", transport=transport))
+            ranking = RankingClient(HopClient("rank_items", f"http://127.0.0.1:{ranking_port}/", transport=transport))
             hop = HopClient("extract_features", f"http://127.0.0.1:{features_port}/", transport=transport)
             popular = PopularList(ranking, PopularSettings(None, 60))
-            recommender = Recommender(features=FeatureSource(hop), ranking=ranking, popular=popular)
+            recommender = Recommender(features=FeaturesClient(hop), ranking=ranking, popular=popular)
             async with self.listening("recommend", Recommend(recommender)) as self.port:
                 yield self
             await transport.aclose()

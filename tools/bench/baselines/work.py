@@ -11,8 +11,8 @@ from recsys.contracts.wire import Features
 from recsys.features import compute_features
 from recsys.ranking.artefact import read_artefact
 from recsys.ranking.model import Query, RankingModel
-from recsys.stores.opening import open_store
 from recsys.stores.port import FeatureStore
+from recsys.stores.urls import open_store
 
 
 @cache

@@ -16,8 +16,8 @@ import httpx
 import jwt
 
 from chassis.auth.bearer import bearer_token, refuse
-from chassis.auth.refreshing import SharedRefresh
 from chassis.auth.settings import AuthSettings
+from chassis.auth.shared_refresh import SharedRefresh
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import NotReadyError
 from chassis.wire.transport import HttptoolsTransport

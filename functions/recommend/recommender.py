@@ -22,7 +22,7 @@ from chassis.hop.client import HopAnswer
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.problems import DependencyError, ServingError
-from functions.recommend.hops import STRANGER, FeatureSource, Known, RankCall, Ranked, Ranking, RankOutcome
+from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
 from recsys.contracts import wire
@@ -37,7 +37,7 @@ ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 _history = msgspec.json.Decoder(list[str])
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
+class RecommendAnswer(Struct, frozen=True, omit_defaults=True):
     """
     An answer of recommend.
 
@@ -57,7 +57,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 class Recommended(Struct, frozen=True):
     """An answer, and the model that ranked it (JSON; null if no model did)."""
 
-    answer: Answer
+    answer: RecommendAnswer
     model: Raw
 
 
@@ -71,7 +71,7 @@ class Recommender:
         popular: The list to answer with if ranking fails.
     """
 
-    def __init__(self, *, features: FeatureSource, ranking: Ranking, popular: PopularList) -> None:
+    def __init__(self, *, features: FeaturesClient, ranking: RankingClient, popular: PopularList) -> None:
         self._features = features
         self._ranking = ranking
         self._popular = popular
@@ -109,7 +109,7 @@ class Recommender:
             answer = await self._features.fetch(user_ids, call=call, within_s=call.deadline.left_s() * FEATURES_SHARE)
         except ServingError as error:
             call.receipt.spend("features-failed", call.receipt.elapsed_s() - began_s)
-            return [STRANGER] * len(requests), error
+            return [UNKNOWN_USER] * len(requests), error
         _add_receipt("features", answer, call)
         return answer.value, None
 
@@ -157,7 +157,7 @@ class Recommender:
             items, model = Raw(wire.encode(popular)), Ranked().model
         for hop in reasons:
             self._degraded.add(hop)
-        return Recommended(Answer(request.user_id, items, tuple(reasons), reasons), model)
+        return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         return self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)

@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 
-from kndashboard.sights import Sight, Watcher
+from kndashboard.snapshots import Snapshot, Watcher
 
 _FRESH_S = 0.5
 _WINDOW_S = 10.0
 
 
-class Recent:
+class History:
     """
     The looks of the last ten seconds; nobody looks while nobody asks.
 
@@ -19,10 +19,10 @@ class Recent:
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._looks: deque[Sight] = deque()
+        self._looks: deque[Snapshot] = deque()
         self._turn = asyncio.Lock()
 
-    async def looks(self) -> tuple[Sight, Sight]:
+    async def looks(self) -> tuple[Snapshot, Snapshot]:
         """
         Return the oldest look of the window, which may be the newest, and one from just now.
 

@@ -10,14 +10,14 @@ import httpx
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-Labels = Mapping[str, str]
+PodLabels = Mapping[str, str]
 Scrape = Callable[[int], Awaitable[str]]
 
 _SCRAPE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """
     A platform at one moment.
 
@@ -36,7 +36,7 @@ class Sight:
         """The Services of the manifests and those the platform brings along, by name."""
         return {**self.status["services"], **self.status.get("built_in", {})}
 
-    def instances(self) -> Iterator[tuple[Labels, Mapping[str, Any]]]:
+    def instances(self) -> Iterator[tuple[PodLabels, Mapping[str, Any]]]:
         """Yield every instance with the labels that a pod would be scraped with."""
         for name, service in self.services.items():
             for revision in service["revisions"]:
@@ -57,18 +57,18 @@ class Watcher:
     def __init__(self, ask: Callable[[], dict[str, Any]], scrape: Scrape) -> None:
         self._ask, self._scrape = ask, scrape
 
-    async def look(self) -> Sight:
+    async def look(self) -> Snapshot:
         """
         Look now, at all instances at once.
 
         Raises:
             LocalknError: No platform runs.
         """
-        bare = Sight(time.monotonic(), await asyncio.to_thread(self._ask))
+        bare = Snapshot(time.monotonic(), await asyncio.to_thread(self._ask))
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
         read = await asyncio.gather(*(self._read(port) for port in ports.values()))
         scraped = {pod: families for pod, families in zip(ports, read, strict=True) if families is not None}
-        return Sight(bare.at, bare.status, scraped)
+        return Snapshot(bare.at, bare.status, scraped)
 
     async def _read(self, port: int) -> list[Metric] | None:
         try:

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from chassis.server import draining as server
+from chassis.server import drain as server
 from tests.running import ROOT, Running, running, shell_command, take_port
 
 pytestmark = pytest.mark.may_block

@@ -6,19 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.rollout.comparing import Answer, Trial, compare, correlation, count_faults, figures, overlap, ranking
+from tools.rollout.comparison import (
+    RolloutTrial,
+    TrialAnswer,
+    compare,
+    correlation,
+    count_faults,
+    figures,
+    overlap,
+    ranking,
+)
 
-GOOD = Answer(10.0, ranking=("a", "b", "c"), revision="r-1")
+GOOD = TrialAnswer(10.0, ranking=("a", "b", "c"), revision="r-1")
 rankings = st.lists(st.integers(0, 30).map(str), unique=True, min_size=2, max_size=12)
 
 
-def trial(current: Answer = GOOD, candidate: Answer = GOOD, live: Answer = GOOD) -> Trial:
-    return Trial(current=current, candidate=candidate, live=live)
+def trial(current: TrialAnswer = GOOD, candidate: TrialAnswer = GOOD, live: TrialAnswer = GOOD) -> RolloutTrial:
+    return RolloutTrial(current=current, candidate=candidate, live=live)
 
 
 def test_figures_exclude_faults_from_the_times():
     """Faults count as requests but not in the times, and p99 is one of the measured times."""
-    answers = [Answer(float(ms)) for ms in range(1, 201)] + [Answer(9999.0, fault="status 500")]
+    answers = [TrialAnswer(float(ms)) for ms in range(1, 201)] + [TrialAnswer(9999.0, fault="status 500")]
     found = figures(answers)
     assert (found.requests, found.faults, found.p50_ms, found.p99_ms) == (201, 1, 100.5, 198.0)
     assert found.error_rate == pytest.approx(1 / 201)
@@ -27,7 +36,7 @@ def test_figures_exclude_faults_from_the_times():
 def test_no_requests_are_no_fault():
     """A step in which no live request reached the candidate has an error rate of 0."""
     assert figures([]).error_rate == 0
-    assert figures([Answer(1.0, fault="status 500")]).p99_ms == 0
+    assert figures([TrialAnswer(1.0, fault="status 500")]).p99_ms == 0
 
 
 @given(rankings)
@@ -51,7 +60,7 @@ def test_correlation_is_kendalls(one, other):
 
 def test_live_answers_are_assigned_by_their_receipts():
     """A live answer belongs to the revision it names; a nameless fault counts against a candidate with traffic."""
-    mine, nameless = Answer(30.0, revision="r-2"), Answer(5.0, fault="status 503")
+    mine, nameless = TrialAnswer(30.0, revision="r-2"), TrialAnswer(5.0, fault="status 503")
     trials = [trial(), trial(live=mine), trial(live=nameless)]
     found = compare(trials, share=5, candidate="r-2")
     assert (found.live.requests, found.live.faults, found.live_current.requests) == (2, 1, 1)
@@ -62,18 +71,18 @@ def test_live_answers_are_assigned_by_their_receipts():
 
 def test_faults_are_counted_from_the_worse_source():
     """The count is the larger one of the shadow faults and the live faults."""
-    bad, mine = Answer(1.0, fault="status 500"), Answer(1.0, fault="status 500", revision="r-2")
+    bad, mine = TrialAnswer(1.0, fault="status 500"), TrialAnswer(1.0, fault="status 500", revision="r-2")
     trials = [trial(candidate=bad), trial(live=mine), trial(live=mine), trial(current=bad)]
     assert count_faults(trials, share=5, candidate="r-2") == 2
 
 
 def test_agreement_is_averaged_over_trials():
     """Each trial counts once; a trial without both rankings is left out."""
-    other = Answer(1.0, ranking=("b", "a", "x"))
+    other = TrialAnswer(1.0, ranking=("b", "a", "x"))
     found = compare([trial(), trial(candidate=other)], share=0, candidate="r-2")
     assert found.overlap == pytest.approx((1 + 2 / 3) / 2)
     assert found.correlation == 0.0
-    nothing = compare([trial(current=Answer(1.0, fault="no answer"))], share=0, candidate="r-2")
+    nothing = compare([trial(current=TrialAnswer(1.0, fault="no answer"))], share=0, candidate="r-2")
     assert (nothing.overlap, nothing.correlation) == (None, None)
 
 

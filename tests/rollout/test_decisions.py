@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tools.rollout.comparing import Comparison, Figures
-from tools.rollout.deciding import Limits, Promote, RollBack, Rollout, Shift
+from tools.rollout.comparison import AnswerFigures, Comparison
+from tools.rollout.decisions import CandidateLimits, Promote, RollBack, Rollout, Shift
 
-FINE = Figures(requests=200, faults=0, error_rate=0.0, p50_ms=10.0, p99_ms=30.0)
-NONE = Figures(0, 0, 0.0, 0.0, 0.0)
-LIMITS = Limits(max_error_rate=0.01, max_p99_ms=100.0, max_slowdown=1.5, min_overlap=0.8, min_correlation=0.5)
+FINE = AnswerFigures(requests=200, faults=0, error_rate=0.0, p50_ms=10.0, p99_ms=30.0)
+NONE = AnswerFigures(0, 0, 0.0, 0.0, 0.0)
+LIMITS = CandidateLimits(max_error_rate=0.01, max_p99_ms=100.0, max_slowdown=1.5, min_overlap=0.8, min_correlation=0.5)
 
 
 def comparison(share: int, **changes: object) -> Comparison:
@@ -17,7 +17,7 @@ def comparison(share: int, **changes: object) -> Comparison:
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
-def failing(faults: int) -> Figures:
+def failing(faults: int) -> AnswerFigures:
     return replace(FINE, faults=faults, error_rate=faults / FINE.requests)
 
 
@@ -63,7 +63,7 @@ def test_a_figure_at_the_limit_is_accepted():
 def test_figures_without_a_limit_are_ignored():
     """Without limits, a new model may rank differently and take longer."""
     different = {"overlap": 0.0, "correlation": -1.0, "candidate": replace(FINE, p99_ms=9000.0)}
-    assert Rollout([100], Limits()).after(comparison(0, **different)) == Shift(100)
+    assert Rollout([100], CandidateLimits()).after(comparison(0, **different)) == Shift(100)
 
 
 def test_load_that_moves_to_the_candidate_is_not_slowness():

@@ -22,7 +22,7 @@ from msgspec import Raw
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from functions.recommend.recommending import Answer, Recommended
+from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import SinkSettings
 from recsys import metrics
 from recsys.contracts import events
@@ -172,7 +172,7 @@ def make_served(
     recommended: Recommended, *, request_id: str, source: str, moment: datetime, extensions: dict[str, str]
 ) -> CloudEvent:
     """Return the event about *recommended*."""
-    answer: Answer = recommended.answer
+    answer: RecommendAnswer = recommended.answer
     items = [
         Shown(item.item_id, item.score, position)
         for position, item in enumerate(_items.decode(answer.recommendations), 1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from chassis.wire.decoding import NOT_READ, NOT_TEXT, Decoder
+from chassis.wire.decoder import NOT_READ, NOT_TEXT, Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError
 from recsys.contracts import wire
 

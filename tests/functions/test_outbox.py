@@ -9,13 +9,15 @@ from msgspec import Raw
 
 from chassis.environment import Reader
 from chassis.wire.cloudevents import read_events
-from functions.recommend import served
-from functions.recommend.recommending import Answer, Recommended
-from functions.recommend.served import Outbox, make_served
+from functions.recommend import outbox as outbox_module
+from functions.recommend.outbox import Outbox, make_served
+from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import SinkSettings
 
 SHOWN = Recommended(
-    Answer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'), ("features",), {"features": "x"}),
+    RecommendAnswer(
+        "zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'), ("features",), {"features": "x"}
+    ),
     Raw(b'{"name":"ials","version":"abc"}'),
 )
 SINK = SinkSettings("http://broker.test/default", {"tenant": "t1"})
@@ -119,8 +121,8 @@ async def test_an_unreadable_answer_does_not_stop_the_senders():
 
 async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
     """Events beyond the queue's capacity are dropped and counted, and no caller waits for them."""
-    monkeypatch.setattr(served, "QUEUE_SIZE", 5)
-    monkeypatch.setattr(served, "FLUSH_S", 0.01)
+    monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 5)
+    monkeypatch.setattr(outbox_module, "FLUSH_S", 0.01)
     broker = Broker(202)
     broker.open.clear()
     box = outbox(broker)

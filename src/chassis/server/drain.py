@@ -16,7 +16,7 @@ from chassis.server.settings import ServingSettings
 _POLL_S = 0.02
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """
     A uvicorn server that drains on SIGTERM.
 

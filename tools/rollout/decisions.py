@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tools.rollout.comparing import Comparison
+from tools.rollout.comparison import Comparison
 
 # A smaller difference does not count: the ratio of two small numbers says little.
 NOTICEABLE_MS = 2.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class CandidateLimits:
     """
     The limits of a candidate.
 
@@ -65,7 +65,7 @@ class Rollout:
     """
 
     steps: Sequence[int]
-    limits: Limits
+    limits: CandidateLimits
     seen: list[Comparison] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.kn import Kn, KnError, tagged, traffic
-from tools.rollout.asking import Door, Doors, run_trials
-from tools.rollout.comparing import Comparison, compare, count_faults
-from tools.rollout.deciding import Action, RollBack, Rollout, Shift
+from tools.rollout.comparison import Comparison, compare, count_faults
+from tools.rollout.decisions import Action, RollBack, Rollout, Shift
 from tools.rollout.journal import Journal
-from tools.rollout.undoing import undo
+from tools.rollout.trials import TrialClient, TrialClients, run_trials
+from tools.rollout.undo import undo
 
 CURRENT, CANDIDATE = "current", "candidate"
 _LATEST = "@latest"
@@ -19,7 +19,7 @@ _WARM_UP = 20
 
 
 @dataclass(frozen=True)
-class Pace:
+class RolloutPace:
     """
     The number and speed of trials at each step.
 
@@ -35,7 +35,7 @@ class Pace:
 
 
 @dataclass
-class Outcome:
+class RolloutOutcome:
     """
     How a rollout ended.
 
@@ -71,7 +71,7 @@ class Conductor:
         service: Name of the Service.
         kn: Changes the Service.
         journal: Keeps the Service as it was before, until the rollout has ended.
-        door: Makes a connection to a URL.
+        make_client: Returns a client for a URL.
         bodies: The requests to try with, in turn.
         pace: How many requests, and how fast.
         tell: Called with a line for each thing that happens; must not raise.
@@ -80,12 +80,12 @@ class Conductor:
     service: str
     kn: Kn
     journal: Journal
-    door: Callable[[str], Door]
+    make_client: Callable[[str], TrialClient]
     bodies: Sequence[bytes]
-    pace: Pace
+    pace: RolloutPace
     tell: Callable[[str], None]
 
-    def run(self, rollout: Rollout, changes: Sequence[str]) -> Outcome:
+    def run(self, rollout: Rollout, changes: Sequence[str]) -> RolloutOutcome:
         """
         Make the candidate by *changes* (flags of `kn service update`) and carry *rollout* out.
 
@@ -100,7 +100,7 @@ class Conductor:
             self.undo_killed()
             before = self._undivided()
             (current,) = traffic(before)
-            outcome = Outcome(self.service, current)
+            outcome = RolloutOutcome(self.service, current)
             self.journal.begin(before)
             try:
                 outcome.reasons = self._carry_out(rollout, changes, outcome, before)
@@ -155,7 +155,7 @@ class Conductor:
         return service
 
     def _carry_out(
-        self, rollout: Rollout, changes: Sequence[str], outcome: Outcome, before: Mapping[str, Any]
+        self, rollout: Rollout, changes: Sequence[str], outcome: RolloutOutcome, before: Mapping[str, Any]
     ) -> Sequence[str]:
         """Go from action to action; return why the candidate is not promoted, nothing if it is."""
         self.tell(f"{self.service}: {outcome.current} serves; making the candidate")
@@ -165,12 +165,12 @@ class Conductor:
             "--tag", f"{outcome.current}={CURRENT}", "--tag", f"@latest={CANDIDATE}",
         )  # fmt: skip
         self.kn.settle(self.service)
-        with closing(self._doors(outcome)) as doors:
+        with closing(self._clients(outcome)) as clients:
             for body in self.bodies[:_WARM_UP]:
-                doors.candidate.ask(body)
+                clients.candidate.ask(body)
             action: Action = rollout.begin()
             while isinstance(action, Shift):
-                action = rollout.after(self._step(rollout, action.share, doors, outcome))
+                action = rollout.after(self._step(rollout, action.share, clients, outcome))
         if isinstance(action, RollBack):
             return action.reasons
         heir = _LATEST if follows_latest(before) else outcome.candidate or _LATEST
@@ -178,25 +178,25 @@ class Conductor:
         self.tell(f"promoted {outcome.candidate}")
         return ()
 
-    def _doors(self, outcome: Outcome) -> Doors:
+    def _clients(self, outcome: RolloutOutcome) -> TrialClients:
         service = self.kn.service(self.service)
         found = tagged(service)
         outcome.candidate = str(found[CANDIDATE]["revisionName"])
         if outcome.candidate == outcome.current:
             raise KnError("the flags change nothing, so no new revision was made")
-        return Doors(
-            current=self.door(found[CURRENT]["url"]),
-            candidate=self.door(found[CANDIDATE]["url"]),
-            live=self.door(service["status"]["url"]),
+        return TrialClients(
+            current=self.make_client(found[CURRENT]["url"]),
+            candidate=self.make_client(found[CANDIDATE]["url"]),
+            live=self.make_client(service["status"]["url"]),
         )
 
-    def _step(self, rollout: Rollout, share: int, doors: Doors, outcome: Outcome) -> Comparison:
+    def _step(self, rollout: Rollout, share: int, clients: TrialClients, outcome: RolloutOutcome) -> Comparison:
         candidate = outcome.candidate or ""
         if share:
             self._watch_out(candidate)
             self.kn.route(self.service, {CANDIDATE: share, CURRENT: 100 - share})
         trials = run_trials(
-            doors,
+            clients,
             self.bodies,
             requests=self.pace.requests,
             least_s=self.pace.least_s,

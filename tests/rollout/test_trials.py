@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tools.rollout.asking import Door, Doors, make_bodies, run_trials
-from tools.rollout.comparing import Trial
+from tools.rollout.comparison import RolloutTrial
+from tools.rollout.trials import TrialClient, TrialClients, make_bodies, run_trials
 
 
 class Server(ThreadingHTTPServer):
@@ -60,15 +60,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+def client(request: pytest.FixtureRequest) -> Iterator[Callable[..., TrialClient]]:
     """Return a function that opens doors, and close them at the end."""
     with ExitStack() as stack:
-        yield lambda *words, **more: stack.enter_context(closing(Door(*words, **more)))
+        yield lambda *words, **more: stack.enter_context(closing(TrialClient(*words, **more)))
 
 
-def test_a_valid_answer_is_read(server, door):
+def test_a_valid_answer_is_read(server, client):
     """The answer holds the ranking, the revision and the latency, and the connection is reused."""
-    opened = door(server.url)
+    opened = client(server.url)
     answer = opened.ask(b"{}")
     assert (answer.fault, answer.ranking, answer.revision) == (None, ("a",), "rank-items-00002")
     assert answer.milliseconds > 0
@@ -85,56 +85,56 @@ def test_a_valid_answer_is_read(server, door):
         (200, b'{"recommendations": [], "degraded": ["no features"]}', "a degraded answer"),
     ],
 )
-def test_an_invalid_answer_is_a_fault(server, door, status, body, fault):
+def test_an_invalid_answer_is_a_fault(server, client, status, body, fault):
     """Error statuses, unreadable bodies and answers marked as degraded are faults."""
     server.status, server.body = status, body
-    answer = door(server.url).ask(b"{}")
+    answer = client(server.url).ask(b"{}")
     assert (answer.fault, answer.revision) == (fault, "rank-items-00002")
 
 
 def test_a_refused_connection_is_a_fault(free_port):
     """A refused connection is a fault of the answer, but an error when features are fetched."""
-    assert Door(f"http://127.0.0.1:{free_port}").ask(b"{}").fault == "no answer (ConnectionRefusedError)"
+    assert TrialClient(f"http://127.0.0.1:{free_port}").ask(b"{}").fault == "no answer (ConnectionRefusedError)"
     with pytest.raises(ConnectionRefusedError):
-        Door(f"http://127.0.0.1:{free_port}").fetch({})
+        TrialClient(f"http://127.0.0.1:{free_port}").fetch({})
 
 
-def test_a_connection_closed_while_idle_is_reopened(server, door):
+def test_a_connection_closed_while_idle_is_reopened(server, client):
     """The door opens the connection again, once."""
-    server.closes, opened = True, door(server.url)
+    server.closes, opened = True, client(server.url)
     assert [opened.ask(b"{}").fault for _ in range(3)] == [None] * 3
     assert server.connections == 3
 
 
-def test_cluster_names_are_requested_from_the_gateway(server, door):
+def test_cluster_names_are_requested_from_the_gateway(server, client):
     """The door connects to the gateway and sends the cluster name in Host, together with the token."""
-    opened = door("http://candidate-rank-items.recsys.svc.cluster.local", gateway=server.url, token="secret")
+    opened = client("http://candidate-rank-items.recsys.svc.cluster.local", gateway=server.url, token="secret")
     assert opened.ask(b"1").fault is None
     assert server.told == [("candidate-rank-items.recsys.svc.cluster.local", "Bearer secret", b"1")]
 
 
-def test_localhost_names_mean_this_machine(server, door):
+def test_localhost_names_mean_this_machine(server, client):
     """The door connects to 127.0.0.1 for names below localhost, as localkn writes them, without a resolver."""
-    opened = door(f"http://candidate-front.default.localhost:{server.server_port}")
+    opened = client(f"http://candidate-front.default.localhost:{server.server_port}")
     assert opened.ask(b"1").fault is None
     assert server.told[0][0] == f"candidate-front.default.localhost:{server.server_port}"
 
 
-def test_trials_alternate_and_can_stop_early(server, door):
+def test_trials_alternate_and_can_stop_early(server, client):
     """Each request goes to all three doors in alternating order, and the stop condition ends the trials early."""
-    doors = Doors(door(server.url), door(server.url), door(server.url))
-    trials = run_trials(doors, [b"1", b"2"], requests=4, least_s=0.0, callers=2, stop=lambda _: False)
+    clients = TrialClients(client(server.url), client(server.url), client(server.url))
+    trials = run_trials(clients, [b"1", b"2"], requests=4, least_s=0.0, callers=2, stop=lambda _: False)
     assert len(trials) == 4
-    assert all(isinstance(trial, Trial) for trial in trials)
+    assert all(isinstance(trial, RolloutTrial) for trial in trials)
     assert sorted(body for _, _, body in server.told) == [b"1"] * 6 + [b"2"] * 6
-    early = run_trials(doors, [b"1"], requests=100, least_s=60.0, callers=2, stop=lambda trials: len(trials) >= 2)
+    early = run_trials(clients, [b"1"], requests=100, least_s=60.0, callers=2, stop=lambda trials: len(trials) >= 2)
     assert len(early) == 2
 
 
-def test_requests_are_built_for_users(server, door):
+def test_requests_are_built_for_users(server, client):
     """Each function gets the request that it understands; those for rank_items contain real features."""
     server.body = json.dumps({"user_id": "u", "features": {"f": 1}, "history": ["a"]}).encode()
-    features = door(server.url)
+    features = client(server.url)
     bodies = {
         service: [json.loads(body) for body in make_bodies(service, ["u"], top_k=3, features=features)]
         for service in ("extract-features", "rank-items", "recommend")
@@ -149,8 +149,8 @@ def test_requests_are_built_for_users(server, door):
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (200, b"<html>")])
-def test_missing_features_are_an_error(server, door, status, body):
+def test_missing_features_are_an_error(server, client, status, body):
     """A features function that fails is an error, because the rollout has not started yet."""
     server.status, server.body = status, body
     with pytest.raises(OSError, match="answer"):
-        door(server.url).fetch({})
+        client(server.url).fetch({})

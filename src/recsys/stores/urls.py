@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from recsys.stores.counting import DEDUPLICATION_WINDOW_S
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import FeatureStore, StoreFormatError
 from recsys.stores.sqlite import SqliteStore

@@ -1,4 +1,4 @@
-"""Sends the same request to several addresses, and turns each response into an `Answer`."""
+"""Sends the same request to several addresses, and turns each response into an `TrialAnswer`."""
 
 import http.client
 import itertools
@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chassis.receipt import parse_receipt
-from tools.rollout.comparing import Answer, Trial, ranking
+from tools.rollout.comparison import RolloutTrial, TrialAnswer, ranking
 
 TIMEOUT_S = 10.0
 
 
 @dataclass
-class Door:
+class TrialClient:
     """
     An address for requests, with a kept connection for each thread.
 
@@ -42,7 +42,7 @@ class Door:
         for connection in self._opened:
             connection.close()
 
-    def ask(self, body: bytes) -> Answer:
+    def ask(self, body: bytes) -> TrialAnswer:
         """Post *body*; any failure becomes the fault of the answer."""
         began = time.monotonic()
 
@@ -52,18 +52,18 @@ class Door:
         try:
             status, headers, content = self._post(body)
         except (OSError, http.client.HTTPException) as error:
-            return Answer(took(), fault=f"no answer ({type(error).__name__})")
+            return TrialAnswer(took(), fault=f"no answer ({type(error).__name__})")
         milliseconds = took()
         revision = parse_receipt(headers.get("Server-Timing", ""))[1].get("rev")
         if status != http.client.OK:
-            return Answer(milliseconds, fault=f"status {status}", revision=revision)
+            return TrialAnswer(milliseconds, fault=f"status {status}", revision=revision)
         try:
             decoded = json.loads(content)
             ranked = ranking(decoded)
         except (ValueError, LookupError, TypeError):
-            return Answer(milliseconds, fault="an unreadable body", revision=revision)
+            return TrialAnswer(milliseconds, fault="an unreadable body", revision=revision)
         fault = "a degraded answer" if isinstance(decoded, dict) and decoded.get("degraded") else None
-        return Answer(milliseconds, fault=fault, ranking=ranked, revision=revision)
+        return TrialAnswer(milliseconds, fault=fault, ranking=ranked, revision=revision)
 
     def fetch(self, body: object) -> Any:
         """
@@ -119,41 +119,41 @@ class Door:
 
 
 @dataclass(frozen=True)
-class Doors:
+class TrialClients:
     """The three addresses of a Service during a rollout."""
 
-    current: Door
-    candidate: Door
-    live: Door
+    current: TrialClient
+    candidate: TrialClient
+    live: TrialClient
 
     def close(self) -> None:
         """Close all connections."""
-        for door in (self.current, self.candidate, self.live):
-            door.close()
+        for client in (self.current, self.candidate, self.live):
+            client.close()
 
-    def try_once(self, body: bytes, *, candidate_first: bool) -> Trial:
+    def try_once(self, body: bytes, *, candidate_first: bool) -> RolloutTrial:
         """Send one request to all three; the callers alternate the order, because the first finds colder caches."""
         first, second = (self.candidate, self.current) if candidate_first else (self.current, self.candidate)
         one, other = first.ask(body), second.ask(body)
         current, candidate = (other, one) if candidate_first else (one, other)
-        return Trial(current=current, candidate=candidate, live=self.live.ask(body))
+        return RolloutTrial(current=current, candidate=candidate, live=self.live.ask(body))
 
 
 def run_trials(
-    doors: Doors,
+    clients: TrialClients,
     bodies: Sequence[bytes],
     *,
     requests: int,
     least_s: float,
     callers: int,
-    stop: Callable[[Sequence[Trial]], bool],
-) -> list[Trial]:
+    stop: Callable[[Sequence[RolloutTrial]], bool],
+) -> list[RolloutTrial]:
     """
     Make at least *requests* trials in at least *least_s* seconds, *callers* of them at a time.
 
     The trials end early when *stop* returns true after a round of *callers*.
     """
-    trials: list[Trial] = []
+    trials: list[RolloutTrial] = []
     wanted = itertools.cycle(bodies)
     until = time.monotonic() + least_s
     with ThreadPoolExecutor(callers, thread_name_prefix="caller") as pool:
@@ -161,8 +161,8 @@ def run_trials(
             number = len(trials)
             # Spread the trials over the step, so that a long step does not flood the Service.
             pause = (until - time.monotonic()) / max(1, (requests - number) / callers)
-            futures: list[Future[Trial]] = [
-                pool.submit(doors.try_once, next(wanted), candidate_first=bool((number + offset) % 2))
+            futures: list[Future[RolloutTrial]] = [
+                pool.submit(clients.try_once, next(wanted), candidate_first=bool((number + offset) % 2))
                 for offset in range(callers)
             ]
             began = time.monotonic()
@@ -171,7 +171,7 @@ def run_trials(
     return trials
 
 
-def make_bodies(service: str, users: Sequence[str], *, top_k: int, features: Door | None) -> Iterator[bytes]:
+def make_bodies(service: str, users: Sequence[str], *, top_k: int, features: TrialClient | None) -> Iterator[bytes]:
     """
     Yield a request of *service* for each of *users*.
 

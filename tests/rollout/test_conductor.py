@@ -11,11 +11,11 @@ import pytest
 
 from kubeyaml import edits
 from tools.kn import Kn, KnError, traffic
-from tools.rollout.asking import Door
-from tools.rollout.comparing import Answer
-from tools.rollout.deciding import Limits, Rollout
+from tools.rollout.comparison import TrialAnswer
+from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
+from tools.rollout.decisions import CandidateLimits, Rollout
 from tools.rollout.journal import Journal
-from tools.rollout.running import Conductor, Outcome, Pace
+from tools.rollout.trials import TrialClient
 
 OLD, NEW = "rank-items-00001", "rank-items-00002"
 
@@ -70,19 +70,19 @@ class Recorded(Kn):
         return self.body["spec"].get("traffic") or [dict(target) for target in edits.LATEST]
 
 
-class ScriptedDoor(Door):
+class ScriptedDoor(TrialClient):
     """Return answers that depend on the candidate's share of the traffic."""
 
-    def __init__(self, url: str, kn: Recorded, answer: Callable[[str, int], Answer]) -> None:
+    def __init__(self, url: str, kn: Recorded, answer: Callable[[str, int], TrialAnswer]) -> None:
         super().__init__(url)
         self._kn, self._answer = kn, answer
 
-    def ask(self, body: bytes) -> Answer:
+    def ask(self, body: bytes) -> TrialAnswer:
         return self._answer(self.url, traffic(self._kn.body).get(NEW, 0))
 
 
-def good(url: str, share: int) -> Answer:
-    return Answer(5.0, ranking=("a", "b"), revision=NEW if url == "http://candidate" or share == 100 else OLD)
+def good(url: str, share: int) -> TrialAnswer:
+    return TrialAnswer(5.0, ranking=("a", "b"), revision=NEW if url == "http://candidate" or share == 100 else OLD)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def kn(tmp_path: Path) -> Recorded:
     return Recorded(Journal(tmp_path / "rollouts/.rank-items.json"))
 
 
-def roll_out(kn: Recorded, answer: Callable[[str, int], Answer] = good) -> tuple[Outcome, list[str]]:
+def roll_out(kn: Recorded, answer: Callable[[str, int], TrialAnswer] = good) -> tuple[RolloutOutcome, list[str]]:
     said: list[str] = []
     conductor = Conductor(
         "rank-items",
@@ -98,10 +98,10 @@ def roll_out(kn: Recorded, answer: Callable[[str, int], Answer] = good) -> tuple
         kn.journal,
         lambda url: ScriptedDoor(url, kn, answer),
         [b"1"],
-        Pace(requests=8, least_s=0.0),
+        RolloutPace(requests=8, least_s=0.0),
         said.append,
     )
-    return conductor.run(Rollout([5, 25, 100], Limits(min_overlap=0.9)), ["--image", "rank-items:v2"]), said
+    return conductor.run(Rollout([5, 25, 100], CandidateLimits(min_overlap=0.9)), ["--image", "rank-items:v2"]), said
 
 
 def test_a_good_candidate_is_promoted(kn):
@@ -118,9 +118,9 @@ def test_a_good_candidate_is_promoted(kn):
 def test_a_failing_candidate_is_rolled_back(kn, step):
     """At whichever step it fails, the template is restored and the traffic follows the latest revision as before."""
 
-    def failing(url: str, share: int) -> Answer:
+    def failing(url: str, share: int) -> TrialAnswer:
         bad = url == "http://candidate" and share == step
-        return Answer(5.0, fault="status 500", revision=NEW) if bad else good(url, share)
+        return TrialAnswer(5.0, fault="status 500", revision=NEW) if bad else good(url, share)
 
     outcome, said = roll_out(kn, failing)
     assert not outcome.promoted
@@ -136,8 +136,8 @@ def test_a_failing_candidate_is_rolled_back(kn, step):
 def test_live_failures_without_a_revision_count_against_the_candidate(kn):
     """A live failure that names no revision counts while the candidate has traffic."""
 
-    def failing(url: str, share: int) -> Answer:
-        return Answer(1.0, fault="no answer") if url == "http://live" and share else good(url, share)
+    def failing(url: str, share: int) -> TrialAnswer:
+        return TrialAnswer(1.0, fault="no answer") if url == "http://live" and share else good(url, share)
 
     outcome, _ = roll_out(kn, failing)
     assert "live requests failed" in outcome.reasons[0]
@@ -147,7 +147,7 @@ def test_live_failures_without_a_revision_count_against_the_candidate(kn):
 def test_an_update_by_another_user_ends_the_rollout(kn):
     """The rollout rolls back when the tag leads to a revision that it has not measured."""
 
-    def meddling(url: str, share: int) -> Answer:
+    def meddling(url: str, share: int) -> TrialAnswer:
         if kn.latest == 2 and not share:
             kn.latest = 3
             kn._route()
@@ -170,9 +170,9 @@ def test_a_candidate_that_cannot_be_created_changes_nothing(kn):
 def test_a_failed_rollback_is_reported(kn):
     """The outcome names the command that the operator has to run by hand."""
 
-    def failing(url: str, share: int) -> Answer:
+    def failing(url: str, share: int) -> TrialAnswer:
         kn.refuses = "--no-wait"
-        return Answer(1.0, fault="status 500") if url == "http://candidate" else good(url, share)
+        return TrialAnswer(1.0, fault="status 500") if url == "http://candidate" else good(url, share)
 
     outcome, said = roll_out(kn, failing)
     assert outcome.reasons[-1].endswith(f"by hand: kn service update rank-items --traffic {OLD}=100")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kndashboard.figures import Span, quantile
+from kndashboard.interval import SnapshotInterval, quantile
 from kndashboard.view import view
 from tests.kndashboard.seen import POD, revision, service, sight, status
 
@@ -28,7 +28,7 @@ def test_counters_are_added_over_instances():
     """A new instance counts from zero, and a restarted one does not reduce the sum."""
     before = sight(0, RUNNING, {POD: requests(100, 2)})
     after = sight(4, RUNNING, {POD: requests(110, 0), OTHER: requests(30, 0)})
-    span = Span(before, after)
+    span = SnapshotInterval(before, after)
     assert span.increase("recsys_requests_total", by="status", service="rank-items") == {"200": 40, "503": 0}
     assert span.rates("recsys_requests_total") == {"": 10}
     assert span.increase("recsys_requests_total", service="recommend") == {}
@@ -36,7 +36,7 @@ def test_counters_are_added_over_instances():
 
 def test_histogram_buckets_are_separated():
     """Each bucket holds the values between its bound and the one before."""
-    span = Span(sight(0, RUNNING, {POD: batches(1, 1, 1)}), sight(1, RUNNING, {POD: batches(4, 9, 10)}))
+    span = SnapshotInterval(sight(0, RUNNING, {POD: batches(1, 1, 1)}), sight(1, RUNNING, {POD: batches(4, 9, 10)}))
     assert span.buckets("recsys_batch_size") == {1.0: 3, 2.0: 5, float("inf"): 1}
 
 

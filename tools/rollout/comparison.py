@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class TrialAnswer:
     """
     One answer, or the lack of one.
 
@@ -27,16 +27,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Trial:
+class RolloutTrial:
     """The answers to one request: from both revisions by tag, and from the Service."""
 
-    current: Answer
-    candidate: Answer
-    live: Answer
+    current: TrialAnswer
+    candidate: TrialAnswer
+    live: TrialAnswer
 
 
 @dataclass(frozen=True)
-class Figures:
+class AnswerFigures:
     """
     Summary of a number of answers.
 
@@ -72,16 +72,16 @@ class Comparison:
     """
 
     share: int
-    current: Figures
-    candidate: Figures
-    live: Figures
-    live_current: Figures
+    current: AnswerFigures
+    candidate: AnswerFigures
+    live: AnswerFigures
+    live_current: AnswerFigures
     overlap: float | None
     correlation: float | None
     fault: str | None
 
 
-def compare(trials: Sequence[Trial], *, share: int, candidate: str) -> Comparison:
+def compare(trials: Sequence[RolloutTrial], *, share: int, candidate: str) -> Comparison:
     """Compare over *trials*."""
     live = [t.live for t in trials if is_its(t.live, share=share, candidate=candidate)]
     others = [t.live for t in trials if not is_its(t.live, share=share, candidate=candidate)]
@@ -100,7 +100,7 @@ def compare(trials: Sequence[Trial], *, share: int, candidate: str) -> Compariso
     )
 
 
-def is_its(answer: Answer, *, share: int, candidate: str) -> bool:
+def is_its(answer: TrialAnswer, *, share: int, candidate: str) -> bool:
     """
     Tell whether a live *answer* counts as the candidate's.
 
@@ -109,18 +109,18 @@ def is_its(answer: Answer, *, share: int, candidate: str) -> bool:
     return answer.revision == candidate or (answer.revision is None and share > 0)
 
 
-def count_faults(trials: Sequence[Trial], *, share: int, candidate: str) -> int:
+def count_faults(trials: Sequence[RolloutTrial], *, share: int, candidate: str) -> int:
     """Return the number of the candidate's faults: by tag or live, the larger one."""
     by_name = sum(t.candidate.fault is not None for t in trials)
     live = sum(t.live.fault is not None and is_its(t.live, share=share, candidate=candidate) for t in trials)
     return max(by_name, live)
 
 
-def figures(answers: Sequence[Answer]) -> Figures:
+def figures(answers: Sequence[TrialAnswer]) -> AnswerFigures:
     """Summarise *answers*."""
     good = sorted(answer.milliseconds for answer in answers if answer.fault is None)
     faults = len(answers) - len(good)
-    return Figures(
+    return AnswerFigures(
         requests=len(answers),
         faults=faults,
         error_rate=faults / len(answers) if answers else 0.0,

@@ -8,12 +8,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 
-from kndashboard.sights import Sight
+from kndashboard.snapshots import Snapshot
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
-class Span:
+class SnapshotInterval:
     """
     The time from one look to a later one.
 
@@ -22,7 +22,7 @@ class Span:
         after: The later one.
     """
 
-    def __init__(self, before: Sight, after: Sight) -> None:
+    def __init__(self, before: Snapshot, after: Snapshot) -> None:
         self.seconds = after.at - before.at
         self._before, self._after = dict(_samples(before)), dict(_samples(after))
         self._service_of = {labels["pod"]: labels["service"] for labels, _ in after.instances()}
@@ -84,7 +84,7 @@ def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     return low + (high - low) * (wanted - cumulated[at - 1]) / (cumulated[at] - cumulated[at - 1])
 
 
-def _samples(sight: Sight) -> Iterator[tuple[_Key, float]]:
+def _samples(sight: Snapshot) -> Iterator[tuple[_Key, float]]:
     for pod, families in sight.scraped.items():
         for family in families:
             for sample in family.samples:
