@@ -10,12 +10,14 @@ filter_handler.go), specs/eventing/data-plane.md; W3C Trace Context, sections 3.
 import base64
 import datetime as dt
 import re
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from chassis.transitions import advance
 from chassis.wire.cloudevents import Event, explain, read, write
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import Rejected
@@ -64,6 +66,20 @@ class Failure(Struct, frozen=True):
         return self.code >= 500 or self.code in _RETRIED
 
 
+DeliveryState = Literal["to subscriber", "to sink", "dead"]
+DeliveryEvent = Literal["retry", "fall back", "give up", "redrive"]
+
+TRANSITIONS: Final[Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState]] = {
+    ("to subscriber", "retry"): "to subscriber",
+    ("to subscriber", "fall back"): "to sink",
+    ("to subscriber", "give up"): "dead",
+    ("to sink", "retry"): "to sink",
+    ("to sink", "give up"): "dead",
+    ("dead", "redrive"): "to subscriber",
+}
+"""A delivery falls back to the dead-letter sink at most once. `Queue.revive` redrives dead letters."""
+
+
 class Delivery(Struct, frozen=True):
     """
     The state of an event's delivery to one Trigger.
@@ -83,6 +99,11 @@ class Delivery(Struct, frozen=True):
     due_at: float = 0.0
     failure: Failure | None = None
     is_dead: bool = False
+
+    @property
+    def state(self) -> DeliveryState:
+        """The destination of the next attempt, or "dead"."""
+        return "dead" if self.is_dead else "to sink" if self.failure else "to subscriber"
 
 
 class DeliveryRequest(Struct, frozen=True):
@@ -168,16 +189,29 @@ def refused_reply(stored: Stored, code: int, reason: str) -> Failure:
 
 
 def after(failure: Failure, delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:
-    """Return the delivery after a failure: a retry, a delivery to the dead-letter sink, or a dead letter."""
-    if failure.is_passing and delivery.attempts < trigger.delivery.retries:
+    """
+    Return the delivery after a failure: a retry, a delivery to the dead-letter sink, or a dead letter.
+
+    Raises:
+        IllegalTransitionError: the delivery is a dead letter, which the broker does not try.
+    """
+    event = _next_event(failure, delivery, trigger)
+    state = advance(TRANSITIONS, delivery.state, event)
+    if event == "retry":
         due_at = now + max(trigger.delivery.backoff_s(delivery.attempts), failure.retry_after_s)
         return Delivery(delivery.event, delivery.trigger, delivery.attempts + 1, due_at, delivery.failure)
-    if delivery.failure is None and trigger.dead_letter_sink is not None:
+    if state == "to sink":
         return Delivery(delivery.event, delivery.trigger, 0, now, failure)
     if (first := delivery.failure) is not None:
         also = f"; the dead-letter sink {failure.destination} answered {failure.code}".encode()
         failure = Failure(first.destination, first.code, first.data + also)
     return Delivery(delivery.event, delivery.trigger, delivery.attempts, now, failure, is_dead=True)
+
+
+def _next_event(failure: Failure, delivery: Delivery, trigger: Trigger) -> DeliveryEvent:
+    if failure.is_passing and delivery.attempts < trigger.delivery.retries:
+        return "retry"
+    return "fall back" if delivery.state == "to subscriber" and trigger.dead_letter_sink is not None else "give up"
 
 
 def resumed(delivery: Delivery, trigger: Trigger, *, now: float) -> Delivery:

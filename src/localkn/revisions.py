@@ -6,8 +6,10 @@ Decisions only; the platform carries them out. Times are seconds of one clock th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, Final
 
+from chassis.transitions import advance
 from kubeyaml.templates import Template
 from localkn.instances import Instance, InstanceState
 from localkn.kpa import Autoscaler, ScaleDecision, Settings
@@ -20,6 +22,30 @@ _FAILED_STARTS = 3
 _STEADY_S = 10.0
 _GRACE_S = 30.0
 """Knative's scale-to-zero-grace-period: how long the last instance stays after a stable window without traffic."""
+
+
+class RevisionState(StrEnum):
+    """The state of a revision."""
+
+    PENDING = "pending"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class RevisionEvent(StrEnum):
+    """An event that changes the state of a revision."""
+
+    SCALED = "enough instances are ready"
+    LATE = "the progress deadline is over"
+    CRASHED = "too many instances ended before they were ready"
+
+
+TRANSITIONS: Final[Mapping[tuple[RevisionState, RevisionEvent], RevisionState]] = {
+    (RevisionState.PENDING, RevisionEvent.SCALED): RevisionState.READY,
+    (RevisionState.PENDING, RevisionEvent.LATE): RevisionState.FAILED,
+    (RevisionState.PENDING, RevisionEvent.CRASHED): RevisionState.FAILED,
+}
+"""A revision that was ready once, or has failed, stays in that state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +72,7 @@ class Revision:
     created_at: float
     fixed_scale: int | None = None
     instances: list[Instance] = field(default_factory=list)
-    was_ready: bool = False
+    state: RevisionState = RevisionState.PENDING
     failure: str | None = None
     decision: ScaleDecision = field(default_factory=ScaleDecision)
     desired: int = 1
@@ -77,7 +103,12 @@ class Revision:
     @property
     def pending(self) -> bool:
         """Whether it may still become ready for the first time."""
-        return not self.was_ready and self.failure is None
+        return self.state is RevisionState.PENDING
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether enough instances have been ready at the same time; traffic may move to the revision."""
+        return self.state is RevisionState.READY
 
     def reach(self, *, reachable: bool, now: float) -> None:
         """Record whether any traffic target leads to this revision."""
@@ -105,13 +136,14 @@ class Revision:
             return
         deadline_s = self.template.progress_deadline_s or _PROGRESS_DEADLINE_S
         if len(self.ready) >= self.first_scale:
-            self.was_ready = True
+            self._note(RevisionEvent.SCALED)
         elif now - self.created_at > deadline_s:
+            self._note(RevisionEvent.LATE)
             self.failure = f"not ready within {deadline_s} s"
 
     def wanted(self, now: float) -> int:
         """Number of instances there should be at *now*."""
-        if self.failure is not None:
+        if self.state is RevisionState.FAILED:
             return 0
         if self._unreachable_since is None:
             lasting = max(1, self.settings.bounded(self.desired, reachable=True))
@@ -146,4 +178,8 @@ class Revision:
         longest_s = 30.0 if self.pending else 1.0
         self.retry_at = now + (min(0.25 * 2 ** (self._failed_starts - 2), longest_s) if self._failed_starts > 1 else 0)
         if self.pending and self._failed_starts >= _FAILED_STARTS:
+            self._note(RevisionEvent.CRASHED)
             self.failure = f"its instances end before they are ready: {instance.exit_reason}"
+
+    def _note(self, event: RevisionEvent) -> None:
+        self.state = advance(TRANSITIONS, self.state, event)

@@ -35,7 +35,7 @@ from chassis.wire.transport import Answer, as_poster
 T = TypeVar("T")
 
 _RETRYABLE_STATUS = frozenset({502, 503})
-_BREAKER_STATES = ("closed", "half-open", "open")
+_BREAKER_VALUES = {"closed": 0, "half-open": 1, "probing": 1, "open": 2}
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 # A call that waited less than this says nothing about the hop. For a slow hop the wait is longer, up to the second value.
 _FAIR_S, _LONGEST_FAIR_S = 0.1, 0.25
@@ -174,7 +174,7 @@ class HopClient:
             Totals(definitions.HOP_CALLS, outcomes),
             Totals(definitions.HOP_RETRIES, lambda: {(name,): totals.retries}),
             Totals(definitions.HOP_HEDGES, lambda: {(name,): totals.hedges}),
-            Totals(definitions.BREAKER, lambda: {(name,): _BREAKER_STATES.index(self.breaker.state)}),
+            Totals(definitions.BREAKER, lambda: {(name,): _BREAKER_VALUES[self.breaker.state]}),
         ]
 
     async def send(self, body: bytes, *, call: Call, within_s: float, decode: Callable[[bytes], T]) -> HopAnswer[T]:

@@ -1,8 +1,7 @@
 """
 Serve one function: lifecycle, admission and limits around a handler that knows none of them.
 
-States: new -> starting -> ready -> draining -> stopped. A ready service is warm: the handler's parts are open and have
-worked once. A start that fails leaves the service new, so that it can be retried.
+A ready service is warm: the handler's parts are open and have worked once. `lifecycle` has the states.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from enum import Enum
 from itertools import takewhile
 from typing import Any
 
@@ -22,6 +20,7 @@ from chassis.environment import SettingsError
 from chassis.receipt import Receipt
 from chassis.server.body import body_too_large, read_body
 from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, Receive, WatchStarter
+from chassis.server.lifecycle import LIFECYCLE, ServiceEvent, ServiceState
 from chassis.server.load import Load
 from chassis.server.settings import ServingSettings
 from chassis.telemetry import definitions
@@ -29,6 +28,7 @@ from chassis.telemetry.exposition import Exposition
 from chassis.telemetry.instruments import Counter, Histogram, Instrument, Totals
 from chassis.telemetry.process import seconds_since_start
 from chassis.telemetry.tracing import NoTracer, Span, Tracer
+from chassis.transitions import advance
 from chassis.wire.headers import REQUEST_ID, REQUEST_TIMEOUT_MS, RawHeaders, find_header
 from chassis.wire.problems import (
     DeadlineExceededError,
@@ -58,16 +58,6 @@ def log_failed_start(error: Exception) -> None:
         log.error("start_failed", extra={"reason": str(error)})
     else:
         log.error("start_failed", exc_info=error)
-
-
-class ServiceState(Enum):
-    """The state of a service."""
-
-    NEW = "new"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPED = "stopped"
 
 
 class Service:
@@ -116,29 +106,27 @@ class Service:
         async with self._starting:
             if self.state is not ServiceState.NEW:
                 return
-            self.state = ServiceState.STARTING
+            self._note(ServiceEvent.START)
             try:
                 self._handler = await self._parts.enter_async_context(self._open_handler())
             except BaseException:
-                self._end_start(ServiceState.NEW)
+                self._note(ServiceEvent.FAILED)
                 raise
             if before_ready is not None:
                 before_ready()
-            self._end_start(ServiceState.READY)
+            self._note(ServiceEvent.OPENED)
             self._started_s = seconds_since_start()
 
-    def _end_start(self, state: ServiceState) -> None:
-        # Keep DRAINING or STOPPED if it was set during the start.
-        if self.state is ServiceState.STARTING:
-            self.state = state
+    def _note(self, event: ServiceEvent) -> None:
+        self.state = advance(LIFECYCLE, self.state, event)
 
     def drain(self) -> None:
         """Stop being ready: requests are still answered, and the readiness probe fails."""
-        self.state = ServiceState.DRAINING
+        self._note(ServiceEvent.DRAIN)
 
     async def stop(self) -> None:
         """Close what `start` opened."""
-        self.state = ServiceState.STOPPED
+        self._note(ServiceEvent.STOP)
         self._handler = None
         await self._parts.aclose()
         await self._guard.aclose()

@@ -107,7 +107,7 @@ def test_results_of_earlier_calls_are_ignored(breaker, clock, success):
     probe = admit(breaker)
     breaker.note(early[1], success=success)
     breaker.forget(early[2])
-    assert (breaker.state, breaker.admit()) == ("half-open", None)
+    assert (breaker.state, breaker.admit()) == ("probing", None)
     breaker.note(probe, success=True)
     assert breaker.state == "closed"
 

@@ -8,7 +8,8 @@ import pytest
 from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
 from chassis.server.caller_watch import ClientDisconnectedError
-from chassis.server.service import Service, ServiceState
+from chassis.server.lifecycle import ServiceState
+from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 from chassis.wire.problems import OverloadedError
 
