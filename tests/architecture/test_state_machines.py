@@ -1,6 +1,7 @@
-"""The tables of the state machines: the service's lifecycle, the breaker, a broker's delivery, a revision."""
+"""The tables of the state machines: a service, a breaker, a broker's delivery, a revision, a rollout."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from chassis.transitions import IllegalTransitionError, advance
 from knbroker import delivery
 from kubeyaml.eventing import Trigger
 from localkn import revisions
+from tools.rollout.comparison import AnswerFigures, Comparison
+from tools.rollout.decisions import CandidateLimits, Rollout
 
 Table = Mapping[tuple[Any, Any], Any]
 
@@ -106,3 +109,16 @@ def test_a_dead_letter_is_not_tried():
     trigger = Trigger("ns/t", "ns/default", "http://s/")
     with pytest.raises(IllegalTransitionError, match="give up cannot happen in the state dead"):
         delivery.after(delivery.Failure("http://s/", 400), dead, trigger, now=0.0)
+
+
+def test_a_rollout_takes_its_steps_in_order():
+    """A rollout refuses the outcome of a step that is not due, and any outcome after its end."""
+    fine = AnswerFigures(requests=100, faults=0, error_rate=0.0, p50_ms=10.0, p99_ms=30.0)
+    kept = Comparison(0, fine, fine, fine, fine, overlap=None, correlation=None, fault=None)
+    rollout = Rollout([5, 100], CandidateLimits())
+    with pytest.raises(IllegalTransitionError, match="a step with 5 % cannot follow"):
+        rollout.after(replace(kept, share=5))
+    for share in (0, 5, 100):
+        rollout.after(replace(kept, share=share))
+    with pytest.raises(IllegalTransitionError, match=r"Promote\(\) is due"):
+        rollout.after(replace(kept, share=100))

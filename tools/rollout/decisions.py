@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from chassis.transitions import IllegalTransitionError
 from tools.rollout.comparison import Comparison
 
 # A smaller difference does not count: the ratio of two small numbers says little.
@@ -77,19 +79,28 @@ class Rollout:
         """
         if list(self.steps) != sorted({*self.steps}) or not self.steps or self.steps[0] < 1 or self.steps[-1] != 100:
             raise ValueError(f"steps must rise from at least 1 to 100, not {','.join(map(str, self.steps))}")
+        # The next action by the share with which the candidate kept its limits; a broken limit always rolls back.
+        self._following: dict[int, Action] = {share: Shift(step) for share, step in pairwise([0, *self.steps])}
+        self._following[100] = Promote()
+        self._due: Action = Shift(0)
 
     def begin(self) -> Action:
         """Return the first action: compare while the candidate has no traffic."""
-        return Shift(0)
+        return self._due
 
     def after(self, comparison: Comparison) -> Action:
-        """Record the outcome of a step and return the next action."""
+        """
+        Record the outcome of the step that is due, and return the next action.
+
+        Raises:
+            IllegalTransitionError: another step is due, or the rollout has ended.
+        """
+        if self._due != Shift(comparison.share):
+            raise IllegalTransitionError(f"a step with {comparison.share} % cannot follow: {self._due} is due")
         self.seen.append(comparison)
-        if reasons := self.broken(comparison):
-            return RollBack(reasons)
-        if comparison.share == 100:
-            return Promote()
-        return Shift(next(step for step in self.steps if step > comparison.share))
+        reasons = self.broken(comparison)
+        self._due = RollBack(reasons) if reasons else self._following[comparison.share]
+        return self._due
 
     def hopeless(self, faults: int, *, planned: int) -> bool:
         """Tell whether *faults* exceed the limit of a step of *planned* requests even if no more follow."""
