@@ -1,5 +1,5 @@
 """
-The chassis of an HTTP function: all that a function needs besides its own subject.
+The chassis of an HTTP function: everything that a function needs apart from its own logic.
 
     wire       headers, JSON decoding, problem documents, CloudEvents, HTTP connections
     telemetry  metrics, traces, logs

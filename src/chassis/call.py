@@ -95,7 +95,7 @@ def headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
 
 
 def problem_reply(error: ServingError) -> Reply:
-    """Return *error* as an RFC 9457 problem document with the headers its kind asks for."""
+    """Return *error* as an RFC 9457 problem document, with the headers that belong to the error."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))

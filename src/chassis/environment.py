@@ -1,8 +1,8 @@
 """
-Configuration from environment variables: read once, checked whole, refused with every fault at once.
+Read configuration from environment variables, and report all faults together.
 
-Each function declares a frozen `Settings` with a `from_env(mapping)`; it reads through a `Reader`, which collects
-faults instead of stopping at the first.
+Each function declares a frozen `Settings` with a `from_env(mapping)`. `from_env` uses a `Reader`, which collects faults
+instead of stopping at the first.
 """
 
 import math
@@ -13,7 +13,7 @@ T = TypeVar("T", int, float)
 
 
 class SettingsError(Exception):
-    """The configuration is wrong; `faults` says, variable by variable, how."""
+    """The configuration is wrong; `faults` has one message for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -22,9 +22,11 @@ class SettingsError(Exception):
 
 class Reader:
     """
-    Reads typed variables out of a mapping and remembers what was wrong with them.
+    Reads typed variables from a mapping, and collects their faults.
 
-    `names` are the variables asked for: a test holds them against the manifests.
+    Attributes:
+        faults: One message for each fault so far.
+        names: The variables read so far. A test compares them with the manifests.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
@@ -33,7 +35,7 @@ class Reader:
         self.names: list[str] = []
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Return the variable; without *default* it must be set and not be empty."""
+        """Return the variable, or *default* if it is unset or empty. Without *default*, that is a fault."""
         self.names.append(name)
         value = self._env.get(name) or default
         if value is None:
@@ -42,20 +44,20 @@ class Reader:
         return value
 
     def secret(self, name: str) -> str | None:
-        """Return the variable, None where it is absent; faults never repeat it."""
+        """Return the variable, or None if it is unset or empty. No message contains its value."""
         self.names.append(name)
         return self._env.get(name) or None
 
     def integer(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
-        """Return the variable as an integer within [least, most]."""
+        """Return the variable as an integer from *least* to *most*."""
         return self._number(name, default, int, least, most)
 
     def number(self, name: str, default: float, *, least: float = 0.0, most: float = math.inf) -> float:
-        """Return the variable as a finite number within [least, most]."""
+        """Return the variable as a finite number from *least* to *most*."""
         return self._number(name, default, float, least, most)
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """Return the variable as a switch: 1/true/on or 0/false/off."""
+        """Return the variable as a boolean: 1, true and on, or 0, false and off."""
         self.names.append(name)
         value = self._env.get(name, "").lower()
         if value not in {"", "1", "true", "on", "0", "false", "off"}:
@@ -63,13 +65,13 @@ class Reader:
         return value in {"1", "true", "on"} if value else default
 
     def require(self, condition: bool, fault: str) -> None:  # noqa: FBT001 - reads as a sentence at the call
-        """Note *fault* unless *condition* holds: for rules between variables."""
+        """Add *fault* unless *condition* holds, for rules that concern several variables."""
         if not condition:
             self.faults.append(fault)
 
     def finish(self) -> None:
         """
-        Raise what was collected.
+        Raise an error if any fault was found.
 
         Raises:
             SettingsError: at least one variable is wrong.

@@ -1,5 +1,5 @@
 """
-The receipt of a request, carried by the Server-Timing header: where the time went, and who answered.
+The receipt of a request, in the Server-Timing header: how long each phase took, and which revision answered.
 
     Server-Timing: store;dur=0.081, total;dur=0.212, rev;desc="extract-features-00001"
 
@@ -17,14 +17,14 @@ _PARAMETER = re.compile(r';\s*([a-z]+)=(?:"([^"]*)"|([^;,"]*))')
 
 class Receipt:
     """
-    Collects the phases of one request while it is worked on.
+    Collects the durations of the phases of one request.
 
     Args:
-        start: When the work began, seconds on the monotonic clock.
+        start: Time at which the work began, seconds on the monotonic clock.
 
     Attributes:
         durations: Seconds by phase.
-        facts: What is no duration, by name.
+        facts: Entries other than durations, by name.
     """
 
     def __init__(self, start: float) -> None:
@@ -34,21 +34,21 @@ class Receipt:
         self.facts: dict[str, str] = {}
 
     def mark(self, phase: str) -> None:
-        """End *phase*: it gets the time since the last mark."""
+        """End *phase*, which lasted since the previous mark."""
         now = time.monotonic()
         self.spend(phase, now - self._last)
         self._last = now
 
     def spend(self, phase: str, seconds: float) -> None:
-        """Enter *seconds* for *phase*, measured elsewhere."""
+        """Add *seconds* to *phase*, for a duration measured elsewhere."""
         self.durations[phase] = self.durations.get(phase, 0.0) + seconds
 
     def account(self, phase: str) -> None:
-        """Enter for *phase* all the time since the start that no other phase accounts for."""
+        """Add to *phase* the time since the start that belongs to no other phase."""
         self.spend(phase, max(0.0, self.elapsed_s() - sum(self.durations.values())))
 
     def note(self, name: str, text: str) -> None:
-        """Enter a fact that is no duration."""
+        """Add an entry other than a duration."""
         self.facts[name] = text
 
     def elapsed_s(self) -> float:
@@ -56,7 +56,7 @@ class Receipt:
         return time.monotonic() - self._start
 
     def close(self, *, revision: str) -> None:
-        """Enter the total and the *revision* that answered."""
+        """Add the total, and the *revision* that answered."""
         self.durations["total"] = self.elapsed_s()
         self.facts["rev"] = revision
 
@@ -68,7 +68,7 @@ class Receipt:
 
 
 def parse_receipt(value: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the durations (seconds) and the facts of a Server-Timing value; what is malformed is left out."""
+    """Return the durations (seconds) and the facts of a Server-Timing value, without its malformed entries."""
     durations: dict[str, float] = {}
     facts: dict[str, str] = {}
     for name, parameters in _ENTRY.findall(value):

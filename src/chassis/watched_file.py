@@ -1,4 +1,4 @@
-"""Files that may change while a process runs, such as what Kubernetes mounts of a Secret or a ConfigMap."""
+"""Read files that may change while the process runs, such as a mounted Secret or ConfigMap."""
 
 import logging
 import time
@@ -15,19 +15,19 @@ log = logging.getLogger("chassis.watched_file")
 
 class WatchedFile(Generic[T]):
     """
-    What a file says, looked at again at most once a second.
+    The parsed content of a file, checked for changes at most once a second.
 
-    A file that cannot be read leaves what was known: one that is being exchanged must not take anything away.
+    While the file cannot be read, the last content stays, because the file may be in the middle of a replacement.
 
     Args:
-        path: May not exist yet.
-        parse: Makes of the text what is wanted; ValueError where the text is unusable.
-        unread: What holds until the file could be read once.
-        clock: Seconds, rising.
+        path: The file, which may not exist yet.
+        parse: Turns the text into the content; raises ValueError if the text is unusable.
+        unread: The content until the file has been read.
+        clock: Seconds of a clock that never falls.
 
     Attributes:
-        was_read: Whether the file could be read at least once.
-        content: What it said when it was last read.
+        was_read: Whether the file has been read at least once.
+        content: The content when the file was last read.
     """
 
     def __init__(
@@ -43,14 +43,12 @@ class WatchedFile(Generic[T]):
 
     @property
     def due(self) -> bool:
-        """Whether it is time to look again."""
+        """Whether the file should be checked now."""
         return not self._looked <= self._clock() < self._looked + LOOK_AGAIN_S
 
     def look(self) -> bool:
         """
-        Read the file if it is another one than before; return whether it was.
-
-        Blocks for as long as the file system does.
+        Read the file if it has changed, and tell whether it was read. May block.
         """
         self._looked = self._clock()
         try:

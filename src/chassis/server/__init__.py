@@ -1,1 +1,1 @@
-"""The serving shell: what every function needs around its handler, and nothing of what a handler does."""
+"""The server of a function: everything around its handler."""

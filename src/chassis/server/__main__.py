@@ -20,7 +20,7 @@ from chassis.telemetry.logs import configure_logs
 
 
 def main() -> int:
-    """Serve one function until told to stop."""
+    """Serve one function until a signal stops it."""
     parser = argparse.ArgumentParser(prog="chassis.server", description="Serve one function.")
     parser.add_argument("--source", required=True, help="the function's main.py")
     parser.add_argument("--target", default="handle", help="the function's name in it")

@@ -116,7 +116,7 @@ class Shell:
     async def _start(self) -> None:
         try:
             await self.service.start(before_ready=settle_memory)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the instance
+        except Exception as error:  # noqa: BLE001 - any error is logged and ends the instance
             log_failed_start(error)
             self._on_failed_start()
         else:

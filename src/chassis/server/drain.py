@@ -1,4 +1,4 @@
-"""A uvicorn server that drains on SIGTERM without losing a request, and then exits with status 0."""
+"""A uvicorn server that drains on SIGTERM without losing a request, and exits with status 0."""
 
 import asyncio
 import contextlib

@@ -1,9 +1,9 @@
 """
-The door for CloudEvents, beside the one for JSON.
+Route CloudEvents to the code that handles their types.
 
-An accepted event is answered with an empty 202, or with 200 and an event when its handler replies: a broker takes
-anything else in a 2xx for a failed delivery and sends the event again. What will never work is a 4xx that no broker
-repeats, what may work later a 503.
+An accepted event is answered with an empty 202, or with 200 and an event if its handler replies. A broker takes any
+other answer with a 2xx for a failed delivery, and sends the event again. An event that can never be accepted gets a 4xx
+that no broker retries. An event that may be accepted later gets a 503.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _CARRIED = ("traceparent", "tracestate", "correlationid", "partitionkey")
 @dataclass(frozen=True)
 class EventRoute(Generic[T]):
     """
-    What is done with the events of one type.
+    The handling of one type of event.
 
     Attributes:
-        read: Returns what an event tells, or refuses it.
-        act: Does what has to be done about it; returns the reply, None for none.
+        read: Returns the content of an event; raises `Rejected` if the event is malformed.
+        act: Handles the content of an event; returns the reply, or None for no reply.
     """
 
     read: Callable[[CloudEvent], T]
@@ -41,32 +41,33 @@ class EventRoute(Generic[T]):
 
 
 def data_as(decoder: Decoder[T]) -> Callable[[CloudEvent], T]:
-    """Return what reads an event of which only the data matter."""
+    """Return a function that reads the data of an event and ignores its attributes."""
     return lambda event: decoder.decode(event.data)
 
 
 class EventRouter:
     """
-    Hands events to those who take their types.
+    Handles each event by the route of its type.
 
     Args:
-        takers: By event type.
+        routes: The routes, by event type.
     """
 
-    def __init__(self, takers: Mapping[str, EventRoute[Any]]) -> None:
-        self._takers = takers
+    def __init__(self, routes: Mapping[str, EventRoute[Any]]) -> None:
+        self._routes = routes
 
     async def __call__(self, call: Call) -> Reply:
         """
-        Take the events of a request: all of them, or none when one is malformed.
+        Handle the events of a request. If one event is malformed, handle none of them.
 
         Raises:
-            ServingError: for malformed events or some of other types, all faults at once; or what a taker raises, when
-                all of them have ended.
+            ServingError: events are malformed or have an unknown type (lists all faults); or a route raised, once all
+                routes have ended.
         """
         events = cloudevents.read_events(call.headers, call.body)
-        told = [self._read(events[0])] if len(events) == 1 else self._read_all(events)
-        acts = (self._takers[event.type].act(what, event, call) for what, event in zip(told, events, strict=True))
+        contents = [self._read(events[0])] if len(events) == 1 else self._read_all(events)
+        pairs = zip(contents, events, strict=True)
+        acts = (self._routes[event.type].act(content, event, call) for content, event in pairs)
         replies = await asyncio.gather(*acts, return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
@@ -74,26 +75,26 @@ class EventRouter:
         return _write([reply for reply in replies if isinstance(reply, CloudEvent)])
 
     def _read(self, event: CloudEvent) -> Any:
-        taker = self._takers.get(event.type)
-        if taker is None:
-            wanted = f"must be one of {', '.join(self._takers)}, not {event.type[:128]!r}"
+        route = self._routes.get(event.type)
+        if route is None:
+            wanted = f"must be one of {', '.join(self._routes)}, not {event.type[:128]!r}"
             raise InvalidRequestError("no such event is taken here", faults=[Fault("type", wanted)])
-        return taker.read(event)
+        return route.read(event)
 
     def _read_all(self, events: list[CloudEvent]) -> list[Any]:
-        told, faults, refused_bytes = [], [], 0
+        contents, faults, refused_bytes = [], [], 0
         for index, event in enumerate(events):
             if refused_bytes > MAX_REFUSED_BYTES:
                 faults.append(Fault(f"$[{index}]", NOT_READ))
                 break
             try:
-                told.append(self._read(event))
+                contents.append(self._read(event))
             except Rejected as refusal:
                 faults += _placed(refusal, f"$[{index}]")
                 refused_bytes += len(event.data)
         if faults:
             raise InvalidRequestError("no event of the batch was taken", faults=faults)
-        return told
+        return contents
 
 
 def _placed(refusal: Rejected, event: str) -> list[Fault]:
@@ -110,14 +111,15 @@ def _placed(refusal: Rejected, event: str) -> list[Fault]:
 
 def make_reply(cause: CloudEvent, call: Call, *, type_: str, source: str, subject: str, data: bytes) -> CloudEvent:
     """
-    Return the event that answers *cause*, which came with *call*.
+    Return the reply to *cause*, an event of the request *call*.
 
-    Its id derives from the cause's, so it is one event however often it is sent. It goes on in the trace of *call*.
-    `correlationid` stays the same through a chain of replies: its first event's, or that event's id where it has none.
+    The reply's id derives from the cause's id, so that each delivery of the cause leads to the same id. The reply
+    continues the trace of *call*. All replies of a chain have the same `correlationid`: that of the first event, or the
+    first event's id if it has none.
     """
     carried = {name: cause.extensions[name] for name in _CARRIED if name in cause.extensions}
     context = {name.decode(): value.decode("latin-1") for name, value in call.span.context() if name != b"baggage"}
-    # A request may bring anything under these names; an attribute is text.
+    # A request's headers may contain any bytes; an attribute is text.
     carried |= {name: value for name, value in context.items() if value.isascii() and value.isprintable() and value}
     return CloudEvent(
         id=cloudevents.derive_id(cause, type_),

@@ -9,25 +9,25 @@ from chassis.environment import Reader
 @dataclass(frozen=True)
 class ServingSettings:
     """
-    Limits and times of one instance.
+    The limits and times of one instance.
 
     Attributes:
-        host: Address to listen on. Loopback unless a container says otherwise.
+        host: Address to listen on: loopback, unless a container sets another one.
         port: Port to listen on; Knative sets it.
-        metrics_port: Port to be scraped on; 0 for none. Never the public one.
+        metrics_port: Port of the metrics; 0 for none. It differs from *port*, which is public.
         revision: Name of the revision, shown in receipts; Knative sets it.
-        max_body_bytes: Longest body accepted; a longer one gets 413.
-        default_timeout_s: Time budget of a request that brings none.
-        max_timeout_s: Longest budget that a caller may ask for.
-        keep_alive_s: How long an idle connection is kept. Above 90 s, because Knative's queue-proxy pools
-            connections that long and would otherwise send a request into a closing one.
+        max_body_bytes: Length of the longest accepted body; a longer body gets 413.
+        default_timeout_s: Time budget of a request that does not set one.
+        max_timeout_s: Longest budget that a request may set.
+        keep_alive_s: How long an idle connection stays open. It exceeds 90 s, because Knative's queue-proxy reuses
+            connections for that time, and would otherwise send a request into a closing connection.
         drain_linger_s: After SIGTERM, how long idle connections may still bring a request.
         drain_timeout_s: After SIGTERM, how long requests in flight may take.
-        stats_socket: Unix datagram socket that wants this instance's concurrency once a second; empty for none.
-        pod: Name of this instance in those reports.
-        auth: Who may call.
-        trace_endpoint: OTLP collector that spans are sent to, over HTTP; empty for none.
-        trace_ratio: Fraction of the traces begun here that are recorded.
+        stats_socket: Unix datagram socket that receives the concurrency of the instance each second; empty for none.
+        pod: Name of the instance in these reports.
+        auth: How callers authenticate.
+        trace_endpoint: OTLP collector that receives spans over HTTP; empty for none.
+        trace_ratio: Share of recorded traces among those that begin here.
     """
 
     host: str
@@ -48,7 +48,7 @@ class ServingSettings:
 
     @classmethod
     def read(cls, env: Reader, *, name: str, max_body_bytes: int) -> "ServingSettings":
-        """Read the settings of the function *name*; faults stay with *env*."""
+        """Read the settings of the function *name*, and add their faults to *env*."""
         settings = cls(
             host=env.text("HOST", "127.0.0.1"),
             port=env.integer("PORT", 8080, least=1, most=65535),

@@ -1,1 +1,1 @@
-"""What the functions tell about themselves."""
+"""Metrics, traces and logs of the functions."""

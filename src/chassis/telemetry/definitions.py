@@ -1,7 +1,7 @@
 """
-The metrics that every function has: name, type, labels, meaning, and what to do about each.
+The metrics that every function has: name, type, labels, meaning, and advice for unusual values.
 
-A function's own metrics are defined beside its own code (`recsys.metrics`). Names follow Prometheus' conventions: base
+`recsys.metrics` defines the metrics of single functions. Names follow Prometheus' conventions: base
 units, `_total` for counters. A test compares the definitions with the code, docs/reference/metrics.md, dashboards and alerts.
 """
 

@@ -9,7 +9,7 @@ from chassis.telemetry.instruments import Instrument
 
 
 class Exposition(Collector):
-    """The instruments of an instance; parts add theirs when they are opened."""
+    """The instruments of an instance. A part adds its instruments when it opens."""
 
     def __init__(self) -> None:
         self._instruments: list[Instrument] = []

@@ -1,9 +1,9 @@
 """
-Counters, gauges and histograms that cost next to nothing to move.
+Counters, gauges and histograms that cost little to update.
 
-prometheus_client's own instruments take a lock and a label look-up at each step, 1 to 4 us; at a dozen steps a
-request that is several per cent of it. Here everything moves on the event loop, so a step is an addition (0.1 to
-0.5 us), and prometheus_client reads the totals when it is scraped.
+prometheus_client's own instruments take a lock and look up labels at each update, which costs 1 to 4 us. A request
+makes a dozen updates. These instruments are updated on the event loop alone, so an update is an addition (0.1 to
+0.5 us). prometheus_client reads the totals at each scrape.
 """
 
 from bisect import bisect_left
@@ -19,12 +19,12 @@ Labels = tuple[str, ...]
 
 
 class Instrument(Protocol):
-    """Something that can be scraped."""
+    """A source of one metric."""
 
     definition: Definition
 
     def collect(self) -> Metric:
-        """Return what there is to scrape."""
+        """Return the current values."""
         ...
 
 
@@ -33,8 +33,8 @@ class Counter:
     Counts, by labels.
 
     Args:
-        definition: What it counts.
-        known: Labels that are there from the start with 0: what first appears with its first count has no rate.
+        definition: The metric.
+        known: Labels that start with 0. Prometheus computes no rate for the first value of a series.
     """
 
     def __init__(self, definition: Definition, *, known: Iterable[Labels] = ()) -> None:
@@ -42,7 +42,7 @@ class Counter:
         self._totals: defaultdict[Labels, float] = defaultdict(float, dict.fromkeys(known, 0.0))
 
     def add(self, *labels: str, amount: float = 1.0) -> None:
-        """Count *amount* more for *labels*."""
+        """Add *amount* to the total of *labels*."""
         self._totals[labels] += amount
 
     def collect(self) -> Metric:
@@ -55,7 +55,7 @@ class Counter:
 
 class Totals:
     """
-    A counter or gauge kept elsewhere: *read* returns its values by labels at each scrape.
+    A counter or gauge whose values are stored elsewhere: *read* returns them by labels at each scrape.
 
     A value without labels has the empty tuple as its key.
     """
@@ -65,7 +65,7 @@ class Totals:
         self._read = read
 
     def collect(self) -> Metric:
-        """Return what *read* returns now."""
+        """Return the current values."""
         family_type = CounterMetricFamily if self.definition.kind == "counter" else GaugeMetricFamily
         family = family_type(self.definition.name, self.definition.meaning, labels=self.definition.labels)
         for labels, value in self._read().items():
@@ -74,7 +74,7 @@ class Totals:
 
 
 class Histogram:
-    """Distributes values over the definition's buckets, by labels."""
+    """Counts values in the buckets of the definition, by labels."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -91,7 +91,7 @@ class Histogram:
         self._sums[labels] += value
 
     def collect(self) -> Metric:
-        """Return the cumulated buckets and sums."""
+        """Return the cumulative buckets and the sums."""
         family = HistogramMetricFamily(self.definition.name, self.definition.meaning, labels=self.definition.labels)
         for labels, counts in dict(self._counts).items():
             family.add_metric(labels, list(self._cumulated(counts)), self._sums[labels])

@@ -1,7 +1,7 @@
 """
-Logs as JSON lines on standard error: a constant event name, fields beside it.
+Logs as JSON lines on standard error: a constant event name, and fields.
 
-Code logs `log.info("event_name", extra={"field": value})`. No payloads, no ids of users.
+Code logs `log.info("event_name", extra={"field": value})`. Logs contain no payloads and no user ids.
 """
 
 import json
@@ -16,7 +16,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time, level, event, the record's extra fields and, for errors with one, the trace."""
+        """Return time, level, event, the record's extra fields and, if it has one, the stack trace."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Send every logger's records to standard error as JSON lines; the server's own chatter stays out."""
+    """Send all log records to standard error as JSON lines, except uvicorn's below a warning."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

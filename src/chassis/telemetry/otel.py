@@ -1,4 +1,4 @@
-"""Spans recorded with OpenTelemetry and sent by OTLP. Imported only where tracing is configured."""
+"""Record spans with OpenTelemetry and send them by OTLP. The module is imported only if tracing is configured."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from chassis.telemetry.tracing import (
 )
 from chassis.wire.headers import RawHeaders
 
-# Spans are stamped with the wall clock; the project measures on the monotonic one.
+# OpenTelemetry's timestamps are wall-clock times; the project measures with the monotonic clock.
 _WALL_NS = time.time_ns() - time.monotonic_ns()
 
 
@@ -32,10 +32,10 @@ class OtelTracer:
     Records the sampled share of requests.
 
     Args:
-        exporter: Takes finished spans, in the background.
-        ratio: Of the traces that begin here, how many are recorded; those begun elsewhere follow their head.
-        resource: What every span says about this instance.
-        processor: Another way from span to exporter, for tests.
+        exporter: Sends finished spans in the background.
+        ratio: Share of recorded traces among those that begin here. Other traces follow their parent's decision.
+        resource: Attributes of this instance, for every span.
+        processor: Passes spans to the exporter; tests use another one.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer("recsys")
 
     def begin(self, name: str, headers: RawHeaders) -> Span:
-        """Return a recording span, or the stand-in for a request that is not sampled."""
+        """Return a recorded span, or a `PassOn` if the request is not sampled."""
         parent = read_parent(headers)
         if not is_sampled(parent, ratio=self._ratio):
             return PassOn(unsampled_context(headers))
@@ -55,12 +55,12 @@ class OtelTracer:
         return RecordedSpan(self._tracer, self._tracer.start_span(name, context, SpanKind.SERVER))
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send the spans that have not been sent."""
         self._provider.shutdown()
 
 
 class RecordedSpan:
-    """A span of OpenTelemetry's behind the project's interface."""
+    """A span of OpenTelemetry with the interface `Span`."""
 
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer = tracer
@@ -72,12 +72,12 @@ class RecordedSpan:
         return format(self._span.get_span_context().trace_id, "032x")
 
     def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
-        """Begin a span for a call to somebody else."""
+        """Begin a span for a call to another process."""
         started = self._tracer.start_span(name, self._context(), SpanKind.CLIENT, attributes)
         return RecordedSpan(self._tracer, started)
 
     def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
-        """Add a span for something that is over."""
+        """Add a span for work that has ended."""
         span = self._tracer.start_span(name, self._context(), SpanKind.INTERNAL, attributes, start_time=_wall_ns(began))
         span.end(_wall_ns(ended))
 
@@ -93,7 +93,7 @@ class RecordedSpan:
         return self._span.get_span_context()
 
     def context(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that make somebody else's work part of this span."""
+        """Return the headers that make another process's work part of this span."""
         ids = self._span.get_span_context()
         return [(TRACEPARENT, b"00-%032x-%016x-%02x" % (ids.trace_id, ids.span_id, ids.trace_flags))]
 
