@@ -1,8 +1,8 @@
 """
-The four user features, computed from what a user did. Formulas and units: functions/extract_features/README.md.
+Compute the four features of a user from the user's counters. functions/extract_features/README.md has the formulas.
 
-Both sides use this one module, serving for a request and training for the feature prior, so the two cannot drift
-apart. Everything is a function of stored counters: same state, same features, on every instance.
+Serving and training both use this module, so their features cannot differ. Features depend on the stored counters alone:
+the same state leads to the same features on every instance.
 """
 
 from statistics import fmean, median_low
@@ -13,11 +13,11 @@ from recsys.records import Profile
 AGE_GROUPS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55+", "unknown")
 UNKNOWN_AGE = AGE_GROUPS[-1]
 
-# How much of an engagement an action shows, and at what a session counts as half engaged.
+# The points of an action, and the points per session that give half of the largest engagement score.
 VIEW_POINTS, CLICK_POINTS, PURCHASE_POINTS = 1, 2, 5
 HALF_ENGAGED_POINTS = 10
 
-# How strongly an action ties its user to its item.
+# The weight that an action adds to the tie between its user and its item.
 TIE_WEIGHTS = {"view": VIEW_POINTS, "click": CLICK_POINTS, "purchase": PURCHASE_POINTS}
 
 UNKNOWN_FEATURES = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchases=0, engagement_score=0.0)
@@ -43,7 +43,7 @@ def compute_features(profile: Profile) -> Features:
 
 
 def population_defaults(features: list[Features]) -> Features:
-    """Return what to assume of a user nobody knows: the mean, for purchases the median, of everybody's *features*."""
+    """Return the features of an unknown user: the mean of all users' *features*, and the median of their purchases."""
     if not features:
         return UNKNOWN_FEATURES
     return Features(

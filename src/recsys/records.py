@@ -1,4 +1,4 @@
-"""What a feature store knows of a user, and the interactions that it counts."""
+"""The records of a feature store, and the interactions that it counts."""
 
 from msgspec import Struct
 

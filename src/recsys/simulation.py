@@ -1,7 +1,7 @@
 """
-Pretended cost, for showing how the pipeline scales with a model that is slower than the demo's.
+Simulate a slower model than the demo's, to show how the pipeline scales.
 
-Switched on by configuration only (`SIMULATED_LATENCY_S`); the answers stay what they are.
+The setting `SIMULATED_LATENCY_S` switches the delay on. The answers do not change.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def slow_handler(handler: Handler, seconds: float) -> Handler:
-    """Return *handler*, each call of which takes *seconds* longer; itself for none."""
+    """Return *handler* with a delay of *seconds* in each call; *handler* itself if *seconds* is 0."""
     if not seconds:
         return handler
 
@@ -28,7 +28,7 @@ def slow_handler(handler: Handler, seconds: float) -> Handler:
 
 
 def slow_batches(rank: Callable[[Sequence[Q]], list[R]], seconds: float) -> Callable[[Sequence[Q]], list[R]]:
-    """Return *rank*, each batch of which takes *seconds* longer; itself for none."""
+    """Return *rank* with a delay of *seconds* in each batch; *rank* itself if *seconds* is 0."""
     if not seconds:
         return rank
 

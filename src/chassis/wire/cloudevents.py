@@ -1,12 +1,14 @@
 """
-CloudEvents 1.0 over HTTP: the one codec, for brokers and for functions.
+Read and write CloudEvents 1.0 over HTTP, for brokers and for functions.
 
 An `Event` has any attributes and any data, as a broker carries it. A `CloudEvent` is an event with JSON data and typed
-attributes, as a function reads it. Binary mode (attributes in ce- headers, data in the body), structured mode (one JSON
-document) and batch mode (an array of them) are read. Every attribute is checked against its rule (`event_rules`), and
-the faults of an event are reported together. The SDK that functions-framework pins reads and writes the same events
-(tests hold the two together); it is not used here, because it checks less, stops at the first fault, leaves
-percent-encoding to the caller, and costs several times as much (docs/adr/0009-cloudevents.md).
+attributes, as a function reads it. The codec reads binary mode (attributes in ce- headers, data in the body), structured
+mode (one JSON document) and batch mode (an array of documents). It checks every attribute against its rule
+(`event_rules`), and reports the faults of an event together.
+
+The SDK that functions-framework pins reads and writes the same events, as tests show. The codec replaces it, because
+the SDK checks less, stops at the first fault, leaves percent-encoding to the caller, and is several times slower
+(docs/adr/0009-cloudevents.md).
 
 Sources: CloudEvents 1.0.2; HTTP Protocol Binding 1.0.2, section 3; JSON Event Format 1.0.2.
 """
@@ -31,11 +33,11 @@ BATCH = "application/cloudevents-batch+json"
 JSON = "application/json"
 
 MAX_EVENTS = 256
-# The JSON text of the attributes of one event. They are read whole; data are not.
+# Limit of the JSON text of one event's attributes, which are decoded. Data are not decoded.
 _MAX_DOCUMENT_BYTES = 64 * 1024
 
 _PREFIX = b"ce-"
-# curl -d sends this type when it is given none; the body is JSON regardless.
+# curl -d sends this type by default, although the body is JSON.
 _FORM = "application/x-www-form-urlencoded"
 _NAMESPACE = uuid.UUID("6f0cd1f2-5c2b-5b0e-9a52-0b5a1f3a9c11")
 _INTEGER = re.compile(rb"-?\d{1,40}")
@@ -56,18 +58,18 @@ _payload = msgspec.json.Decoder(_Payload).decode
 
 class Event(Struct, frozen=True):
     """
-    One event, with its attributes as they came.
+    One event, with its attributes as received.
 
     Attributes:
-        attributes: All context attributes; the media type of the data is `datacontenttype` in either mode.
-        data: The payload's bytes; None without one.
+        attributes: All context attributes. In each mode, `datacontenttype` is the media type of the data.
+        data: The payload; None without a payload.
     """
 
     attributes: Mapping[str, AttributeValue]
     data: bytes | None = None
 
     def extended(self, **attributes: AttributeValue) -> "Event":
-        """Return the event with further attributes, or other values of them."""
+        """Return the event with *attributes* added or replaced."""
         return Event({**self.attributes, **attributes}, self.data)
 
 
@@ -77,13 +79,13 @@ class CloudEvent(Struct, frozen=True):
 
     Attributes:
         id: Unique within its source.
-        source: URI reference of where it came from.
-        type: The kind of event, reverse-DNS.
-        subject: The thing it is about; None if absent.
-        time: When it happened; None if absent.
-        data: The payload's bytes, JSON; empty without one.
+        source: URI reference of the event's origin.
+        type: The type of the event, a reverse-DNS name.
+        subject: The subject of the event within its source; None if absent.
+        time: Time of the occurrence; None if absent.
+        data: The payload, as JSON; empty without a payload.
         datacontenttype: Media type of *data*.
-        dataschema: URI of the schema *data* adheres to.
+        dataschema: URI of the schema of *data*.
         extensions: Further attributes.
     """
 
@@ -99,23 +101,23 @@ class CloudEvent(Struct, frozen=True):
 
 
 def is_event(headers: RawHeaders) -> bool:
-    """Tell whether a request with *headers* carries events: the content type says so, or a ce- header does."""
+    """Tell whether a request with *headers* carries events, by its content type or a ce- header."""
     return _kind(headers).startswith("application/cloudevents") or any(name.startswith(_PREFIX) for name, _ in headers)
 
 
 def derive_id(event: CloudEvent, purpose: str) -> str:
-    """Return the id of an event caused by *event*: the same for every delivery of it, so that it is counted once."""
+    """Return the id of an event caused by *event*. Each delivery of *event* leads to the same id."""
     return str(uuid.uuid5(_NAMESPACE, f"{event.source}\n{event.id}\n{purpose}"))
 
 
 def read(headers: RawHeaders, body: bytes) -> Event | None:
     """
-    Return the event of a request or an answer, in binary or structured mode; None without an event.
+    Return the event of a request or an answer, in binary or structured mode; None if there is no event.
 
     Raises:
         NotJsonError: the document is not JSON.
         InvalidRequestError: an attribute breaks its rule; the faults name headers as `ce-NAME`.
-        UnsupportedMediaTypeError: another event format, or several events (batch mode).
+        UnsupportedMediaTypeError: the event format is not JSON, or there are several events (batch mode).
     """
     kind = _kind(headers)
     if kind == STRUCTURED:
@@ -132,7 +134,7 @@ def read_events(headers: RawHeaders, body: bytes) -> list[CloudEvent]:
     Raises:
         NotJsonError: the document or the batch is not JSON.
         InvalidRequestError: an attribute breaks its rule, or data are not JSON; the faults name headers as `ce-NAME`.
-        UnsupportedMediaTypeError: an event format other than JSON.
+        UnsupportedMediaTypeError: the event format is not JSON.
     """
     kind = _kind(headers)
     if kind == STRUCTURED:
@@ -145,7 +147,7 @@ def read_events(headers: RawHeaders, body: bytes) -> list[CloudEvent]:
 
 
 def write(event: Event, *, structured: bool) -> tuple[list[tuple[str, str]], bytes]:
-    """Return headers and body that carry *event* in structured or in binary mode."""
+    """Return the headers and the body of a message with *event*, in structured or in binary mode."""
     if structured:
         return [("content-type", f"{STRUCTURED}; charset=UTF-8")], _document(event)
     attributes = dict(event.attributes)
@@ -155,7 +157,7 @@ def write(event: Event, *, structured: bool) -> tuple[list[tuple[str, str]], byt
 
 
 def write_binary(event: CloudEvent) -> list[tuple[bytes, bytes]]:
-    """Return the headers that carry *event* in binary mode, the content type first; its data is the body."""
+    """Return the headers of a message with *event* in binary mode, content type first. The body is the event's data."""
     headers, _ = write(Event(_attributes(event)), structured=False)
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     return [(b"content-type", event.datacontenttype.encode("latin-1")), *(p for p in pairs if p[0] != b"content-type")]
@@ -170,7 +172,7 @@ def write_structured(event: CloudEvent) -> bytes:
 
 
 def find_extension_faults(extensions: Mapping[str, Any], path: str) -> list[Fault]:
-    """List which of *extensions* break the rules of names or of text; *path* stands before each name."""
+    """Return the faults of *extensions*, with *path* before each name."""
     event: dict[str, Any] = {"specversion": SPECVERSION, "id": "1", "source": "/", "type": "t"}
     return list(find_attribute_faults(event | dict(extensions), path))
 
@@ -230,7 +232,7 @@ def _read_batch(body: bytes) -> list[CloudEvent]:
 
 
 def _read_each(documents: Iterable[bytes], events: list[CloudEvent]) -> Iterator[Fault]:
-    """Append the events of *documents* to *events*; yield the faults of the others."""
+    """Append the valid events of *documents* to *events*, and yield the faults of the other documents."""
     refused_bytes = 0
     for index, document in enumerate(documents):
         if refused_bytes > MAX_REFUSED_BYTES:
@@ -262,7 +264,7 @@ def _read_document(body: bytes, path: str) -> Event:
 
 
 def _read_value(raw: bytes) -> Any:
-    """Return an attribute's value; other JSON stays raw, and the rule of the attribute refuses it."""
+    """Return an attribute's value. JSON that cannot be a value stays raw, so that the attribute's rule refuses it."""
     return _value(raw) if raw[:1] in b'"tf' or _INTEGER.fullmatch(raw) else raw
 
 
@@ -301,7 +303,7 @@ def _read_binary(headers: RawHeaders, body: bytes) -> Event:
 
 
 def _unquote(text: str) -> str:
-    """Return the attribute in a header: percent-encoded, and perhaps a quoted string (HTTP binding 3.1.3.2)."""
+    """Decode an attribute in a header: a percent-encoded and possibly quoted string (HTTP binding 3.1.3.2)."""
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = re.sub(r"\\(.)", r"\1", text[1:-1])
     return unquote(text, errors="strict")
@@ -318,14 +320,14 @@ def _refuse(attributes: Mapping[str, Any], path: str, faults: Iterable[Fault] = 
 def _document(event: Event) -> bytes:
     document: dict[str, Any] = dict(event.attributes)
     if event.data is not None:
-        # A reader takes null for no data.
+        # Readers take null for missing data.
         plain = _is_json(document.get("datacontenttype")) and event.data.strip() != b"null" and _is_one(event.data)
         document |= {"data": Raw(event.data)} if plain else {"data_base64": event.data}
     return msgspec.json.encode(document)
 
 
 def _is_one(data: bytes) -> bool:
-    """Tell whether *data* is one JSON text in UTF-8."""
+    """Tell whether *data* is a single JSON text in UTF-8."""
     try:
         msgspec.json.decode(data)
     except _NOT_DECODED:
@@ -334,6 +336,6 @@ def _is_one(data: bytes) -> bool:
 
 
 def explain(error: Rejected) -> str:
-    """Return why an event was refused, in one line: every fault with its place."""
+    """Return the reasons for refusing an event as one line: each fault with its path."""
     listed = "; ".join(f"{fault.path} {fault.detail}" for fault in error.faults)
     return listed or (f"{error.title}: {error.detail}" if error.detail else error.title)

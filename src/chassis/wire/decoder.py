@@ -1,13 +1,13 @@
 """
-JSON in, typed values out, with the faults of a bad request reported together.
+Decode JSON into typed values, and report all faults of an invalid body together.
 
-msgspec decodes and validates in one pass and stops at the first fault. That pass is the fast path. A body it refuses is
-read a second time, by a walk over the same type information that lists the faults. The struct annotations stay the
-single statement of the rules.
+The fast path is msgspec, which decodes and validates in one pass and stops at the first fault. If it refuses a body, a
+second pass walks the body with the same type information and lists the faults. The annotations of the structs thus state
+the rules once for both passes.
 
-Refusing a body costs little more than receiving it. The walk reads pieces of raw JSON and makes Python values of
-short strings and numbers alone; it stops at an array's or a text's length fault; a long body is walked before it is
-decoded, because the fast path reads an over-long array to its end.
+Refusing a body costs little more than receiving it, for three reasons. The second pass reads pieces of raw JSON, and
+makes Python values only of short strings and of numbers. It stops at an array or a text that is too long. A long body
+goes through the second pass first, because the fast path reads an over-long array to its end.
 """
 
 import math
@@ -30,11 +30,11 @@ _FORBIDDEN = {
     "control characters": re.compile(f"[{_CONTROLS}]"),
     "noncharacters": re.compile(f"[{_NONCHARACTERS}]"),
 }
-# Characters that no text may contain. An id becomes an attribute of an event, and CloudEvents forbids these characters
-# there (CloudEvents 1.0.2, "Type System", String).
+# Characters that no text may contain. An id becomes an attribute of an event, where CloudEvents forbids these characters
+# (CloudEvents 1.0.2, "Type System", String).
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}{_NONCHARACTERS}]")
-# The forms in which a body can contain them: an escape, or these bytes of UTF-8. A few other characters end in the same
-# bytes; the second reading finds no fault in these.
+# A body contains these characters as escapes or as these bytes of UTF-8. A few allowed characters end in the same bytes;
+# the second pass accepts them.
 _ESCAPE, _DELETE = b"\\", b"\x7f"
 _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _INTEGER = re.compile(rb"-?\d{1,40}")
@@ -54,7 +54,7 @@ class Decoder(Generic[T]):
     """
     Decodes request bodies into *type_*.
 
-    Cost: about 0.3 us for a small body; a refused body costs a second, slower reading.
+    Cost: about 0.3 us for a small body; a refused body costs a second, slower pass.
     """
 
     def __init__(self, type_: type[T]) -> None:
@@ -66,8 +66,8 @@ class Decoder(Generic[T]):
         Return *body* as the decoder's type.
 
         Raises:
-            NotJsonError: not UTF-8, or not one JSON text.
-            InvalidRequestError: JSON with faults; up to 100 of them are listed.
+            NotJsonError: *body* is not UTF-8, or not a single JSON text.
+            InvalidRequestError: the JSON has faults; lists up to 100 of them.
         """
         if len(body) > _LONG_BYTES:
             self._check(body)
@@ -82,9 +82,10 @@ class Decoder(Generic[T]):
 
     def decode_each(self, bodies: Sequence[Raw]) -> list[T | ServingError]:
         """
-        Return each of *bodies*, the members of a batch, as the decoder's type or as the error it is refused with.
+        Return each of *bodies*, the members of a batch, as the decoder's type or as an error.
 
-        After 4 KiB of refused members the rest are refused unread: listing faults takes longer than decoding.
+        After 4 KiB of refused members, the other members are refused unread, because listing faults takes longer than
+        decoding.
         """
         results: list[T | ServingError] = []
         refused_bytes = 0
@@ -106,14 +107,14 @@ class Decoder(Generic[T]):
 
 def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     """
-    Yield what keeps *body* from being of the type *info* describes.
+    Yield the faults of *body* as a value of the type *info*.
 
-    Covers the types the wire contracts use: structs, lists with a limit, strings, numbers, booleans, null, unions of
+    The types are those of the wire contracts: structs, lists with a limit, strings, numbers, booleans, null, unions of
     one type with null, raw JSON.
 
     Raises:
         NotJsonError: *body* is not a JSON text in UTF-8.
-        TypeError: *info* is of a kind no contract uses.
+        TypeError: *info* is of another kind.
     """
     _check_encoding(body)
     text = body.strip(b" \t\r\n")
@@ -126,12 +127,12 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
 
 
 def explain_syntax(body: bytes, error: Exception) -> ServingError:
-    """Return what is wrong with *body* after reading it as JSON raised *error*."""
+    """Return the error for *body*, which the JSON decoder refused with *error*."""
     _check_encoding(body)
     if isinstance(error, RecursionError):
         return NotJsonError("nested too deeply")
-    # msgspec takes half a surrogate pair for a syntax error. With other escapes in place of surrogates it reads the
-    # rest.
+    # msgspec takes half a surrogate pair for a syntax error. Other escapes in place of the surrogates show whether the
+    # body has no other error.
     if _is_json(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0")):
         return InvalidRequestError(faults=[Fault("$", "must not hold unpaired surrogates")])
     return NotJsonError(str(error))
@@ -154,7 +155,7 @@ def _is_json(body: bytes) -> bool:
 
 def first_items(array: bytes, most: int) -> list[bytes]:
     """
-    Return the items of a JSON array, at most *most* and one more. The rest of the array is checked and not kept.
+    Return the first *most* items of a JSON array, and one more if it has more. The rest is checked and not kept.
 
     Raises:
         msgspec.DecodeError: *array* is not a JSON array.
@@ -184,7 +185,7 @@ def _find_nothing(_value: bytes, _info: inspect.Type, _path: str) -> Iterator[Fa
 
 
 def _find_in_integer(value: bytes, info: inspect.IntType, path: str) -> Iterator[Fault]:
-    # Python refuses to make an integer of thousands of digits, and takes the square of their number for fewer.
+    # Python refuses integers of thousands of digits, and needs time in the square of the number of digits for others.
     if _INTEGER.fullmatch(value):
         yield from _find_outside(int(value), info, path)
     else:
@@ -231,7 +232,7 @@ def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterat
 
 
 def _members(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
-    """Return the known fields that are there, and the names of others; if there may be very many, the first alone."""
+    """Return the known fields of an object, and the names of unknown ones; of very many fields, only the first unknown."""
     if value.count(b":") <= _MOST_NAMES:
         members = _object(value)
         return members, [name for name in members if name not in _names(info.cls)]
@@ -254,7 +255,7 @@ def _names(struct: type[Struct]) -> Sequence[str]:
 
 @cache
 def _known_fields(struct: type[Struct], *, is_closed: bool) -> msgspec.json.Decoder[Any]:
-    """Return what reads the fields of *struct* as raw JSON, and refuses others if *is_closed*."""
+    """Return a decoder of the fields of *struct* as raw JSON, which refuses other fields if *is_closed*."""
     fields = [(name, Raw, Raw()) for name in _names(struct)]
     return msgspec.json.Decoder(msgspec.defstruct("KnownFields", fields, forbid_unknown_fields=is_closed))
 
@@ -311,7 +312,7 @@ def _find_outside(value: float, info: inspect.IntType | inspect.FloatType, path:
 
 
 def shown(name: str) -> str:
-    """Return a caller's own name, cut to 64 characters and made printable: the problem document contains it."""
+    """Return a caller's *name* for a message: cut to 64 characters, in printable ASCII."""
     return name[:64].encode("ascii", "backslashreplace").decode()
 
 
@@ -320,5 +321,5 @@ _KINDS = {b'"': _STRING, b"[": _ARRAY, b"{": _OBJECT, b"t": _BOOLEAN, b"f": _BOO
 
 
 def _kind(value: bytes) -> str:
-    """Return the kind of a JSON value. Its first byte tells."""
+    """Return the kind of a JSON value, by its first byte."""
     return _KINDS.get(value[:1], _NUMBER)

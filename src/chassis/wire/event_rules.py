@@ -1,8 +1,8 @@
 """
-The rules for the attributes of an event, the same for a broker and for a function.
+The rules for the attributes of an event, shared by brokers and functions.
 
-Source: CloudEvents 1.0.2, "Context Attributes" and "Type System". The limits are this project's: an event that a broker
-accepts in a document must fit into the headers of its delivery.
+Source: CloudEvents 1.0.2, "Context Attributes" and "Type System". This project sets the limits, because an
+event that a broker accepts in a document must fit into the headers of its delivery.
 """
 
 import re
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from chassis.wire.decoder import NOT_TEXT
+from chassis.wire.decoder import NOT_TEXT, shown
 from chassis.wire.problems import Fault
 
 SPECVERSION = "1.0"
@@ -21,12 +21,12 @@ MAX_HEADER_BYTES = 32 * 1024
 
 AttributeValue = str | int | bool
 
-# RFC 3986: what a URI reference may contain; section 3: a scheme makes it absolute.
+# RFC 3986: the characters of a URI reference; section 3: a scheme makes it absolute.
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 # RFC 3339, section 5.6.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-# RFC 2045, section 5.1; ASCII throughout, because it becomes a header as it is.
+# RFC 2045, section 5.1; ASCII only, because it becomes a header without encoding.
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[ -~]*)?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+")
 _NOT_TEXT = "must not hold control characters, unpaired surrogates or noncharacters (CloudEvents: String)"
@@ -35,16 +35,16 @@ _HEADER_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def header_text(value: AttributeValue) -> str:
-    """Return the text of an attribute as a header carries it."""
+    """Return the text of an attribute in a header."""
     return quote(str(value).lower() if isinstance(value, bool) else str(value), safe=_HEADER_SAFE)
 
 
 def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[Fault]:
     """
-    Yield what is wrong with the attributes of an event.
+    Yield the faults of an event's attributes.
 
     Args:
-        attributes: By name; a value of another type than str, int or bool is a fault.
+        attributes: The values by name. A value of another type than str, int or bool is a fault.
         path: Prefix of an attribute's name in a fault.
     """
     if len(attributes) > MAX_ATTRIBUTES:
@@ -52,7 +52,7 @@ def find_attribute_faults(attributes: Mapping[str, Any], path: str) -> Iterator[
         return
     for name in (name for name in _REQUIRED if name not in attributes):
         yield Fault(f"{path}{name}", "is missing (CloudEvents: REQUIRED)")
-    found = [Fault(f"{path}{_shown(name)}", reason) for name, reason in _find_broken(attributes)]
+    found = [Fault(f"{path}{shown(name)}", reason) for name, reason in _find_broken(attributes)]
     yield from found
     if not found and not fits_into_headers(attributes, MAX_HEADER_BYTES):
         yield Fault(path.rstrip(".-"), f"the attributes must fit into headers of {MAX_HEADER_BYTES} bytes")
@@ -72,14 +72,10 @@ def _find_broken(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def fits_into_headers(attributes: Mapping[str, AttributeValue], limit_bytes: int) -> bool:
     """Tell whether the names and values are at most *limit_bytes* long as headers."""
-    # A character is at most four bytes of UTF-8, and each of these three characters of percent-encoding.
+    # A character has at most four bytes in UTF-8, and each byte has three characters in percent-encoding.
     if 12 * sum(len(name) + len(str(value)) for name, value in attributes.items()) <= limit_bytes:
         return True
     return sum(len(name) + len(header_text(value)) for name, value in attributes.items()) <= limit_bytes
-
-
-def _shown(name: str) -> str:
-    return name[:64].encode("ascii", "backslashreplace").decode()
 
 
 def _check_value(value: Any) -> str | None:
@@ -134,10 +130,10 @@ def _check_time(value: Any) -> str | None:
 
 def parse_time(text: str) -> datetime:
     """
-    Return an RFC 3339 timestamp as a moment; digits beyond microseconds are cut.
+    Return the time of an RFC 3339 timestamp, cut to microseconds.
 
     Raises:
-        ValueError: *text* is not a timestamp, or the moment does not exist.
+        ValueError: *text* is not a timestamp, or names a time that does not exist.
     """
     if not _TIMESTAMP.fullmatch(text):
         raise ValueError("must be a timestamp (CloudEvents: time, RFC 3339)")

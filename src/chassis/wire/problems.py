@@ -1,25 +1,25 @@
 """
-Every way a request can fail, as one tree.
+The errors of a request, as one tree.
 
     ServingError
-     ├─ Rejected                 the caller's fault: sending it again changes nothing
+     ├─ Rejected                 the caller's fault: a retry fails in the same way
      │   ├─ NotJsonError              400  the body is not JSON text
-     │   ├─ UnauthorizedError         401  no credentials, or ones that are not accepted
+     │   ├─ UnauthorizedError         401  credentials are missing or not accepted
      │   ├─ NotFoundError             404
      │   ├─ MethodNotAllowedError     405
      │   ├─ RequestTimeoutError       408  the head or the body arrived too slowly
      │   ├─ BodyTooLargeError         413
      │   ├─ UnsupportedMediaTypeError 415
-     │   ├─ InvalidRequestError       422  JSON of another shape; lists the faults
+     │   ├─ InvalidRequestError       422  valid JSON that violates the contract; lists the faults
      │   └─ HeadTooLargeError         431  the headers are over the limit
-     └─ Unavailable              the same request may succeed later
-         ├─ OverloadedError           503  shed; says when to come back
+     └─ Unavailable              a retry may succeed
+         ├─ OverloadedError           503  shed; says when to retry
          ├─ NotReadyError             503  starting or draining
-         ├─ DependencyError           503  a store or a hop did not do its part
+         ├─ DependencyError           503  a store or a hop failed
          └─ DeadlineExceededError     504  the caller's budget is spent
 
-The status of an error is written here and nowhere else. A problem document (RFC 9457) is made of an error's
-fields alone, so no internal text, path or trace can reach a body.
+Only this module sets the status of an error. A problem document (RFC 9457) contains nothing but the fields of an error,
+so that no internal text, path or trace can reach a body.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ import msgspec
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing wrong with a request: where (a JSON path) and what."""
+    """One fault of a request: its place (a JSON path) and a description."""
 
     path: str
     detail: str
@@ -41,7 +41,7 @@ _MAX_COUNTED = 1000
 
 
 def _list_faults(faults: Iterable[Fault]) -> list[Fault]:
-    """Return the first 100 of *faults*, and where there are more a last one that says how many, counting up to 1000."""
+    """Return the first 100 of *faults*; if there are more, add one that gives their number, counted up to 1000."""
     found = iter(faults)
     listed, more = list(islice(found, MAX_FAULTS)), sum(1 for _ in islice(found, _MAX_COUNTED))
     if not more:
@@ -50,7 +50,7 @@ def _list_faults(faults: Iterable[Fault]) -> list[Fault]:
 
 
 class ServingError(Exception):
-    """Root of the tree. Subclasses fix `status`, `code` and `title`; instances add what is particular."""
+    """Root of the tree. Subclasses define `status`, `code` and `title`; instances add details."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -65,7 +65,7 @@ class ServingError(Exception):
         retry_after_s: float | None = None,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """*detail* is shown to the caller: a sentence about the request, never about our insides."""
+        """*detail* goes to the caller: a sentence about the request, without internal information."""
         super().__init__(detail or self.title)
         self.detail = detail
         self.faults = tuple(_list_faults(faults))
@@ -88,7 +88,7 @@ class ServingError(Exception):
 
 
 class Rejected(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
-    """The request will never work as it is."""
+    """The request is at fault; a retry fails in the same way."""
 
 
 class NotJsonError(Rejected):
@@ -110,7 +110,7 @@ class NotFoundError(Rejected):
 
 
 class MethodNotAllowedError(Rejected):
-    """405: the path exists and does not take this method; `headers` must carry Allow."""
+    """405: the path does not accept this method; `headers` must contain Allow."""
 
     status, code, title = 405, "method-not-allowed", "This path does not take this method"
 
@@ -122,7 +122,7 @@ class RequestTimeoutError(Rejected):
 
 
 class BodyTooLargeError(Rejected):
-    """413: the body is longer than the door's limit."""
+    """413: the body is longer than the limit."""
 
     status, code, title = 413, "body-too-large", "The body is over the limit"
 
@@ -134,7 +134,7 @@ class UnsupportedMediaTypeError(Rejected):
 
 
 class InvalidRequestError(Rejected):
-    """422: valid JSON of another shape; `faults` lists up to 100 faults."""
+    """422: valid JSON that violates the contract; `faults` has up to 100 faults."""
 
     status, code, title = 422, "invalid-request", "The request is not valid"
 
@@ -146,13 +146,13 @@ class HeadTooLargeError(Rejected):
 
 
 class Unavailable(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
-    """The same request may succeed later."""
+    """A retry may succeed."""
 
     retryable = True
 
 
 class OverloadedError(Unavailable):
-    """503: shed because more is waiting than can be served in time."""
+    """503: shed, because more requests wait than can be served in time."""
 
     status, code, title = 503, "overloaded", "Too much is waiting already"
 
@@ -164,7 +164,7 @@ class NotReadyError(Unavailable):
 
 
 class DependencyError(Unavailable):
-    """503: something the answer needs did not do its part."""
+    """503: a store or a hop that the answer needs failed."""
 
     status, code, title = 503, "dependency-failed", "Something this answer needs is not available"
 

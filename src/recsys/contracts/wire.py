@@ -1,9 +1,9 @@
 """
 The JSON bodies of the three functions, as types.
 
-Requests refuse unknown fields: a misspelt `topk` is told to the caller instead of being ignored. So a new field is
-understood by the receiver's revision before any sender uses it (docs/how-to/change-the-wire.md).
-Answers may gain keys; readers of answers ignore what they do not know.
+Requests refuse unknown fields, so that a caller notices a misspelt `topk`. Deploy a new field to the receiver before any
+sender uses it (docs/how-to/change-the-wire.md).
+Answers may gain fields, because readers of answers ignore unknown fields.
 """
 
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`, batch: up to 256 requests, each answered or refused on its own."""
+    """`recommend`, batch: up to 256 requests, each with its own answer or error."""
 
     requests: Many
 
@@ -60,10 +60,10 @@ class Features(Struct, frozen=True):
     The features of a user; the history is separate.
 
     Attributes:
-        age_group: One of `recsys.features.AGE_GROUPS`; anything else counts as "unknown".
-        avg_session_duration: Seconds, mean over the user's sessions; 0 without sessions.
-        total_purchases: Purchases ever.
-        engagement_score: 0..1, how much the user does in a session.
+        age_group: One of `recsys.features.AGE_GROUPS`; any other value counts as "unknown".
+        avg_session_duration: Mean length of the user's sessions, seconds; 0 without sessions.
+        total_purchases: All purchases of the user.
+        engagement_score: The user's activity in a session, from 0 to 1.
     """
 
     age_group: Annotated[str, Meta(max_length=32)]
@@ -92,7 +92,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`, batch: up to 256 requests, each answered or refused on its own."""
+    """`rank_items`, batch: up to 256 requests, each with its own answer or error."""
 
     requests: Many
 
@@ -119,7 +119,7 @@ class RankAnswer(Struct, frozen=True):
 
 
 class BatchAnswer(Struct, frozen=True):
-    """The answer to a batch: one result per request in the order asked, an answer or `{"error": problem document}`."""
+    """The answer to a batch: for each request, in their order, an answer or `{"error": problem document}`."""
 
     results: list[msgspec.Raw]
 
