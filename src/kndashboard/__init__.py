@@ -1,1 +1,1 @@
-"""What a platform of localkn does, on a page and as metrics."""
+"""A web page and one `/metrics` for a platform of localkn."""

@@ -1,4 +1,4 @@
-"""`python -m kndashboard --state-dir DIR --fd N`: started by localkn, beside the platform it shows."""
+"""`python -m kndashboard --state-dir DIR --fd N`: show a platform. localkn starts this program beside the platform."""
 
 import argparse
 import asyncio
@@ -20,9 +20,9 @@ from localkn.state import PlatformDirectory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal stops the program."""
     parser = argparse.ArgumentParser(prog="python -m kndashboard", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True, help="of the platform to show")
+    parser.add_argument("--state-dir", type=Path, required=True, help="the state directory of the platform")
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")
     options = parser.parse_args(argv)
@@ -31,18 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> None:
-    # The environment's proxies lead elsewhere.
+    # Proxies of the environment do not lead to this machine.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
         watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(client))
         app = Dashboard(watcher, client).app()
-        # Pages that poll keep their connections: nobody has to wait for them.
+        # Open pages keep their connections, so the server does not wait for them when it stops.
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:
             await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def _trusting(certificate: Path | None) -> ssl.SSLContext:
-    """Trust this one certificate, whoever signed it, and nobody else."""
+    """Return a TLS context that trusts *certificate* alone, regardless of its issuer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if certificate is not None:
         context.load_verify_locations(certificate)

@@ -1,8 +1,8 @@
 """
-The page, what it asks for, and `/metrics`.
+The HTTP server of the dashboard: the page, its data, and `/metrics`.
 
-Whoever can make this machine's browser send requests must not be able to use them: only loopback names are answered
-(against DNS rebinding), and a request to try is taken from the page itself alone (against forged ones).
+Another site can make a browser on this machine send requests. Two rules stop it from using them. The server answers only
+to loopback names, against DNS rebinding. It accepts a request to try only from its own page, against forged requests.
 """
 
 import asyncio
@@ -38,18 +38,18 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_FILES = ("style.css", "page.js", "dom.js", "picture.js", "trying.js")
+_FILES = ("style.css", "page.js", "dom.js", "picture.js", "request.js")
 _TRY_S = 15.0
 _TRY_BYTES = 65_536
 
 
 class Dashboard:
     """
-    Answers for one platform.
+    The dashboard of one platform.
 
     Args:
-        watcher: What looks at it.
-        client: What sends requests that are tried.
+        watcher: Takes snapshots of the platform.
+        client: Sends the requests that a user tries.
     """
 
     def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
@@ -73,11 +73,11 @@ class Dashboard:
         )
 
     async def _metrics(self, _: Request) -> Response:
-        text = await asyncio.to_thread(expose, await self._watcher.look())
+        text = await asyncio.to_thread(expose, await self._watcher.snapshot())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _state(self, _: Request) -> Response:
-        before, now = await self._recent.looks()
+        before, now = await self._recent.window()
         return JSONResponse(await asyncio.to_thread(view, before, now), headers=_HEADERS)
 
     async def _try(self, request: Request) -> Response:
@@ -88,8 +88,8 @@ class Dashboard:
         except BodyTooLargeError as error:
             return JSONResponse({"error": str(error)}, 413)
         except ClientDisconnectedError:
-            return Response(status_code=499)  # It reaches nobody.
-        _, now = await self._recent.looks()
+            return Response(status_code=499)  # The caller has disconnected and does not get this answer.
+        _, now = await self._recent.window()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)
 
     async def _send(self, now: Snapshot, body: bytes) -> dict[str, Any]:
@@ -120,7 +120,7 @@ async def _not_running(_: Request, error: Exception) -> Response:
 
 
 def _is_foreign(request: Request) -> bool:
-    """Whether another site's page may have sent this: such a page cannot send JSON without asking first."""
+    """Tell whether another site's page may have sent *request*. A browser asks the server before it sends JSON for one."""
     host, origin = request.headers["host"], request.headers.get("origin")
     return (
         request.headers.get("content-type", "").partition(";")[0] != "application/json"

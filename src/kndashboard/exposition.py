@@ -1,4 +1,4 @@
-"""Every instance's metrics and the platform's own as one text in Prometheus' format."""
+"""Combine the metrics of all instances and of the platform into one text in Prometheus' format."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -12,14 +12,14 @@ from chassis.telemetry.definitions import Definition
 from kndashboard import definitions
 from kndashboard.snapshots import Snapshot
 
-# What of a revision's status is which figure; None where a revision has no such figure.
+# Reads a metric from the status of a revision; None if the revision has no such metric.
 _Read = Callable[[Mapping[str, Any]], float | None]
 
 
-def expose(sight: Snapshot) -> bytes:
-    """Return the exposition of everything in *sight*; what an instance says gets the labels of a pod."""
+def expose(snapshot: Snapshot) -> bytes:
+    """Return the metrics in *snapshot*. The metrics of an instance get the labels of a pod."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_platform(sight), *_merged(sight)]))
+    registry.register(_Families([*_platform(snapshot), *_merged(snapshot)]))
     return generate_latest(registry)
 
 
@@ -31,15 +31,15 @@ class _Families(Collector):
         return self._families
 
 
-def _platform(sight: Snapshot) -> Iterator[Metric]:
+def _platform(snapshot: Snapshot) -> Iterator[Metric]:
     revisions = [
         ((service["namespace"], name, name, revision["name"]), revision)
-        for name, service in sight.services.items()
+        for name, service in snapshot.services.items()
         for revision in service["revisions"]
     ]
     for definition, read in _OF_REVISIONS.items():
         yield _family(definition, ((labels, read(revision)) for labels, revision in revisions))
-    scraped = ((tuple(labels.values()), labels["pod"] in sight.scraped) for labels, _ in sight.instances())
+    scraped = ((tuple(labels.values()), labels["pod"] in snapshot.scraped) for labels, _ in snapshot.instances())
     yield _family(definitions.SCRAPED, scraped)
 
 
@@ -51,13 +51,13 @@ def _family(definition: Definition, values: Iterable[tuple[tuple[str, ...], floa
     return family
 
 
-def _merged(sight: Snapshot) -> Iterable[Metric]:
-    """One family a name: Prometheus wants the samples of all instances beneath one heading."""
+def _merged(snapshot: Snapshot) -> Iterable[Metric]:
+    """Return one family for each metric, because Prometheus expects the samples of all instances in one family."""
     merged: dict[str, Metric] = {}
-    for labels, _ in sight.instances():
-        for family in sight.scraped.get(labels["pod"], ()):
+    for labels, _ in snapshot.instances():
+        for family in snapshot.scraped.get(labels["pod"], ()):
             whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            # A label of the instance's own wins, as with a monitor's honorLabels.
+            # A label that the instance sets takes precedence, as with a monitor's honorLabels.
             whole.samples.extend(Sample(s.name, {**labels, **s.labels}, s.value) for s in family.samples)
     return merged.values()
 

@@ -1,4 +1,4 @@
-"""Looks at a platform that several readers share."""
+"""The latest snapshots of a platform, shared by all readers."""
 
 import asyncio
 from collections import deque
@@ -11,28 +11,28 @@ _WINDOW_S = 10.0
 
 class History:
     """
-    The looks of the last ten seconds; nobody looks while nobody asks.
+    The snapshots of the last ten seconds. A new snapshot is taken only when a reader asks.
 
     Args:
-        watcher: What looks.
+        watcher: Takes the snapshots.
     """
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._looks: deque[Snapshot] = deque()
+        self._snapshots: deque[Snapshot] = deque()
         self._turn = asyncio.Lock()
 
-    async def looks(self) -> tuple[Snapshot, Snapshot]:
+    async def window(self) -> tuple[Snapshot, Snapshot]:
         """
-        Return the oldest look of the window, which may be the newest, and one from just now.
+        Return the oldest snapshot of the last ten seconds and a current one. They may be the same.
 
         Raises:
-            LocalknError: No platform runs.
+            LocalknError: no platform runs.
         """
         async with self._turn:
             now = asyncio.get_running_loop().time()
-            if not self._looks or now - self._looks[-1].at > _FRESH_S:
-                self._looks.append(await self._watcher.look())
-            while self._looks[-1].at - self._looks[0].at > _WINDOW_S:
-                self._looks.popleft()
-            return self._looks[0], self._looks[-1]
+            if not self._snapshots or now - self._snapshots[-1].at > _FRESH_S:
+                self._snapshots.append(await self._watcher.snapshot())
+            while self._snapshots[-1].at - self._snapshots[0].at > _WINDOW_S:
+                self._snapshots.popleft()
+            return self._snapshots[0], self._snapshots[-1]

@@ -1,7 +1,7 @@
 """
-What happened between two looks at a platform: increases of counters, quantiles of histograms.
+Compute from two snapshots of a platform the increases of counters and the quantiles of histograms.
 
-An instance that is new has counted from zero since the first look; one that has ended takes its last counts along.
+A new instance has counted from zero since the first snapshot. The last counts of an instance that has ended are lost.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,11 +15,11 @@ _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 class SnapshotInterval:
     """
-    The time from one look to a later one.
+    The time between two snapshots.
 
     Args:
-        before: The earlier look.
-        after: The later one.
+        before: The earlier snapshot.
+        after: The later snapshot.
     """
 
     def __init__(self, before: Snapshot, after: Snapshot) -> None:
@@ -28,12 +28,12 @@ class SnapshotInterval:
         self._service_of = {labels["pod"]: labels["service"] for labels, _ in after.instances()}
 
     def increase(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
-        """Return how much the counter *name* grew, by the values of the label *by*; at one *service* or at all."""
+        """Return the increase of the counter *name* by the values of the label *by*, of one *service* or of all."""
         grown = ((key, max(0.0, value - self._before.get(key, 0.0))) for key, value in self._of(name, service))
         return _grouped(grown, by, sum)
 
     def rates(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
-        """Return the same for each second."""
+        """Return the increase per second; see `increase`."""
         grown = self.increase(name, by=by, service=service)
         return {key: value / self.seconds if self.seconds else 0.0 for key, value in grown.items()}
 
@@ -45,11 +45,11 @@ class SnapshotInterval:
         service: str | None = None,
         over: Callable[[Iterable[float]], float] = sum,
     ) -> dict[str, float]:
-        """Return what *name* is now, *over* instances."""
+        """Return the latest value of *name*, with *over* applied to the values of the instances."""
         return _grouped(self._of(name, service), by, over)
 
     def buckets(self, name: str, *, service: str | None = None) -> dict[float, float]:
-        """Return how many values of the histogram *name* were within each bound and above the one before."""
+        """Return the number of new values in each bucket of the histogram *name*, by upper bound."""
         counted = self.increase(f"{name}_bucket", by="le", service=service)
         cumulated = sorted((float(bound), count) for bound, count in counted.items())
         return {bound: count - below for (_, below), (bound, count) in pairwise([(0.0, 0.0), *cumulated])}
@@ -62,30 +62,29 @@ class SnapshotInterval:
 
 def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     """
-    Estimate a quantile as Prometheus' histogram_quantile does: evenly within its bucket.
+    Estimate a quantile as Prometheus' histogram_quantile does: values lie evenly within their bucket.
 
     Args:
-        buckets: Values counted within each upper bound, bounds rising.
-        q: Which quantile, 0 to 1.
+        buckets: Number of values by the upper bound of their bucket, bounds rising.
+        q: The quantile, 0 to 1.
 
     Returns:
-        The estimate; the last finite bound where it lies above that, None of nothing.
+        The estimate. If it lies above the last finite bound, that bound. None without values.
     """
     bounds, cumulated = [0.0, *buckets], list(accumulate(buckets.values(), initial=0.0))
     wanted = q * cumulated[-1]
     if not cumulated[-1]:
         return None
-    at = bisect_left(cumulated, wanted) or bisect_right(
-        cumulated, 0.0
-    )  # the lowest is in the first bucket that is not empty
+    # The quantile 0 lies in the first bucket that is not empty.
+    at = bisect_left(cumulated, wanted) or bisect_right(cumulated, 0.0)
     low, high = bounds[at - 1], bounds[at]
     if high == float("inf"):
         return low
     return low + (high - low) * (wanted - cumulated[at - 1]) / (cumulated[at] - cumulated[at - 1])
 
 
-def _samples(sight: Snapshot) -> Iterator[tuple[_Key, float]]:
-    for pod, families in sight.scraped.items():
+def _samples(snapshot: Snapshot) -> Iterator[tuple[_Key, float]]:
+    for pod, families in snapshot.scraped.items():
         for family in families:
             for sample in family.samples:
                 yield (pod, sample.name, tuple(sorted(sample.labels.items()))), sample.value

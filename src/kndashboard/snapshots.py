@@ -1,4 +1,4 @@
-"""Looking at a platform: its status, and what each of its instances exposes."""
+"""Take snapshots of a platform: its status, and the metrics of its instances."""
 
 import asyncio
 import time
@@ -22,9 +22,9 @@ class Snapshot:
     A platform at one moment.
 
     Attributes:
-        at: When, in seconds on the monotonic clock.
-        status: What `localkn status --json` prints.
-        scraped: What each instance exposed, by its name; one that could not be read is missing.
+        at: Time of the snapshot, seconds on the monotonic clock.
+        status: The output of `localkn status --json`.
+        scraped: The metrics by instance, without instances whose metrics could not be read.
     """
 
     at: float
@@ -33,11 +33,11 @@ class Snapshot:
 
     @property
     def services(self) -> Mapping[str, Any]:
-        """The Services of the manifests and those the platform brings along, by name."""
+        """The Services of the manifests and of the platform, by name."""
         return {**self.status["services"], **self.status.get("built_in", {})}
 
     def instances(self) -> Iterator[tuple[PodLabels, Mapping[str, Any]]]:
-        """Yield every instance with the labels that a pod would be scraped with."""
+        """Yield each instance with the labels that Prometheus would set for its pod."""
         for name, service in self.services.items():
             for revision in service["revisions"]:
                 for instance in revision["instances"]:
@@ -47,22 +47,22 @@ class Snapshot:
 
 class Watcher:
     """
-    Looks at one platform.
+    Takes snapshots of one platform.
 
     Args:
-        ask: Returns its status; may block, and raises LocalknError where none runs.
-        scrape: Returns what is exposed on a loopback port; raises httpx.HTTPError where nothing is.
+        ask: Returns the status; may block, and raises LocalknError if no platform runs.
+        scrape: Returns the metrics on a loopback port; raises httpx.HTTPError if there are none.
     """
 
     def __init__(self, ask: Callable[[], dict[str, Any]], scrape: Scrape) -> None:
         self._ask, self._scrape = ask, scrape
 
-    async def look(self) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
         """
-        Look now, at all instances at once.
+        Take a snapshot, and read all instances concurrently.
 
         Raises:
-            LocalknError: No platform runs.
+            LocalknError: no platform runs.
         """
         bare = Snapshot(time.monotonic(), await asyncio.to_thread(self._ask))
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
@@ -78,7 +78,7 @@ class Watcher:
 
 
 def scraper(client: httpx.AsyncClient) -> Scrape:
-    """Return what reads instances through *client*."""
+    """Return a function that reads metrics with *client*."""
 
     async def scrape(port: int) -> str:
         answer = await client.get(f"http://127.0.0.1:{port}/metrics", timeout=_SCRAPE_S)

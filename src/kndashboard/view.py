@@ -1,4 +1,4 @@
-"""What the page shows, as plain data."""
+"""The data of the page."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from kndashboard.interval import SnapshotInterval, quantile
 from kndashboard.snapshots import Snapshot
 from recsys import metrics
 
-# Who calls whom: a caller's hop, and the Service it leads to.
+# Calls between the functions: the caller, its hop, and the called Service.
 _CALLS = (("recommend", "extract_features", "extract-features"), ("recommend", "rank_items", "rank-items"))
 _SHOWN = ("name", "ready", "desired", "traffic_percent", "tags", "failure", "concurrency", "target", "metric", "rps")
 
 
 def view(before: Snapshot, now: Snapshot) -> dict[str, Any]:
-    """Describe *now*, with rates and quantiles since *before*."""
+    """Return the data of the page: *now*, with rates and quantiles since *before*."""
     span = SnapshotInterval(before, now)
     return {
         "url": now.status["url"],
@@ -51,7 +51,7 @@ def _service(span: SnapshotInterval, name: str, service: Mapping[str, Any]) -> d
 
 
 def _traffic(span: SnapshotInterval, name: str, revisions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Requests, failures and latencies; of an image that exposes no such metrics, what the platform sees of it."""
+    """Return requests, failures and latencies; for an image without these metrics, the platform's measurements."""
     statuses = span.rates(definitions.REQUESTS.name, by="status", service=name)
     if not statuses and not span.value(definitions.IN_FLIGHT.name, service=name):
         seen = {key: revisions[-1].get(key) for key in ("p50_ms", "p99_ms")} if revisions else {}

@@ -33,5 +33,5 @@ def status(**services: dict[str, Any]) -> dict[str, Any]:
     return {"url": "http://127.0.0.1:2", "dashboard": None, "direct": False, "notes": [], "services": named}
 
 
-def sight(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Snapshot:
+def snapshot(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Snapshot:
     return Snapshot(at, said, {pod: list(text_string_to_metric_families(text)) for pod, text in exposed.items()})

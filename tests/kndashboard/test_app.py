@@ -165,14 +165,14 @@ async def test_observations_are_shared(platform: FakePlatform) -> None:
     """Several readers share one observation, and rates compare two observations from within the window."""
     watcher = Watcher(platform.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(platform.answer))))
     recent = History(watcher)
-    first, second = await recent.looks(), await recent.looks()
+    first, second = await recent.window(), await recent.window()
     assert first == second
     assert first[0] is first[1]
     assert platform.looks == 1
-    recent._looks[0] = type(first[0])(first[0].at - 3, RUNNING)
-    before, now = await recent.looks()
+    recent._snapshots[0] = type(first[0])(first[0].at - 3, RUNNING)
+    before, now = await recent.window()
     assert (platform.looks, now.at - before.at > 2) == (2, True)
-    recent._looks[0] = type(first[0])(before.at - 30, RUNNING)
-    recent._looks[1] = type(first[0])(now.at - 1, RUNNING)
-    before, now = await recent.looks()
+    recent._snapshots[0] = type(first[0])(before.at - 30, RUNNING)
+    recent._snapshots[1] = type(first[0])(now.at - 1, RUNNING)
+    before, now = await recent.window()
     assert now.at - before.at < 10

@@ -4,7 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kndashboard import definitions
 from kndashboard.exposition import expose
-from tests.kndashboard.seen import POD, revision, service, sight, status
+from tests.kndashboard.seen import POD, revision, service, snapshot, status
 
 BUILD = '# TYPE recsys_build_info gauge\nrecsys_build_info{function="rank-items",revision="own"} 1\n'
 COUNTED = "# HELP recsys_requests_total Answered.\n# TYPE recsys_requests_total counter\nrecsys_requests_total %d\n"
@@ -21,7 +21,7 @@ def samples(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
 def test_instances_are_distinguished_by_labels():
     """Each instance's metrics get the labels of its pod, and each family has one heading."""
     running = status(rank_items=service(revision("rank-items-00001", "ready", "ready", "starting")))
-    text = expose(sight(0, running, {POD: COUNTED % 3 + BUILD, "rank-items-00001-2": COUNTED % 4}))
+    text = expose(snapshot(0, running, {POD: COUNTED % 3 + BUILD, "rank-items-00001-2": COUNTED % 4}))
     found = samples(text)
     of = {"namespace": "default", "service": "rank-items", "revision": "rank-items-00001"}
     assert found["recsys_requests_total"] == [
@@ -36,7 +36,7 @@ def test_autoscaling_metrics_have_knatives_names():
     """Every autoscaling figure has the name and the labels that Knative's autoscaler gives it."""
     states = ("ready", "ready", "starting", "unready", "draining")
     by_rps = revision("front-00002", metric="rps", target=50.0, stable=8.0, panic=9.0)
-    found = samples(expose(sight(0, status(front=service(revision("front-00001", *states), by_rps)))))
+    found = samples(expose(snapshot(0, status(front=service(revision("front-00001", *states), by_rps)))))
     labels = {
         "k8s_namespace_name": "default", "kn_service_name": "front", "kn_configuration_name": "front",
         "kn_revision_name": "front-00001",

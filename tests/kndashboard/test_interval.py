@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kndashboard.interval import SnapshotInterval, quantile
 from kndashboard.view import view
-from tests.kndashboard.seen import POD, revision, service, sight, status
+from tests.kndashboard.seen import POD, revision, service, snapshot, status
 
 RUNNING = status(rank_items=service(revision("rank-items-00001", "ready", "ready")))
 OTHER = "rank-items-00001-2"
@@ -26,8 +26,8 @@ def requests(ok: int, failed: int) -> str:
 
 def test_counters_are_added_over_instances():
     """A new instance counts from zero, and a restarted one does not reduce the sum."""
-    before = sight(0, RUNNING, {POD: requests(100, 2)})
-    after = sight(4, RUNNING, {POD: requests(110, 0), OTHER: requests(30, 0)})
+    before = snapshot(0, RUNNING, {POD: requests(100, 2)})
+    after = snapshot(4, RUNNING, {POD: requests(110, 0), OTHER: requests(30, 0)})
     span = SnapshotInterval(before, after)
     assert span.increase("recsys_requests_total", by="status", service="rank-items") == {"200": 40, "503": 0}
     assert span.rates("recsys_requests_total") == {"": 10}
@@ -36,7 +36,9 @@ def test_counters_are_added_over_instances():
 
 def test_histogram_buckets_are_separated():
     """Each bucket holds the values between its bound and the one before."""
-    span = SnapshotInterval(sight(0, RUNNING, {POD: batches(1, 1, 1)}), sight(1, RUNNING, {POD: batches(4, 9, 10)}))
+    span = SnapshotInterval(
+        snapshot(0, RUNNING, {POD: batches(1, 1, 1)}), snapshot(1, RUNNING, {POD: batches(4, 9, 10)})
+    )
     assert span.buckets("recsys_batch_size") == {1.0: 3, 2.0: 5, float("inf"): 1}
 
 
@@ -83,7 +85,7 @@ def test_the_page_shows_rates_and_scale():
     front, extract = "recommend-00001-1", "extract-features-00001-1"
     before = {POD: requests(0, 0) + batches(0, 0, 0), front: hops % 0, extract: events % 5}
     after = {POD: requests(16, 4) + batches(2, 3, 3), front: hops % 20, extract: events % 9}
-    shown = view(sight(0, running, before), sight(2, running, after))
+    shown = view(snapshot(0, running, before), snapshot(2, running, after))
     ranking = shown["services"]["rank-items"]
     assert (ranking["rps"], ranking["errors"]) == (10, 2)
     assert [each["state"] for each in ranking["revisions"][0]["instances"]] == ["ready", "starting"]
@@ -100,7 +102,7 @@ def test_the_page_shows_rates_and_scale():
 
 def test_an_image_without_metrics_uses_the_ingresss_figures():
     """Without metrics of an instance, the page shows the requests and latencies that the ingress measured."""
-    seen = sight(1, status(front=service(revision("front-00001", "ready", p50_ms=3.0, p99_ms=9.0), public=True)))
+    seen = snapshot(1, status(front=service(revision("front-00001", "ready", p50_ms=3.0, p99_ms=9.0), public=True)))
     front = view(seen, seen)["services"]["front"]
     assert (front["rps"], front["errors"], front["p50_ms"], front["p99_ms"]) == (4.0, None, 3.0, 9.0)
     assert view(seen, seen)["calls"] == []

@@ -1,4 +1,4 @@
-// Elements without markup in strings: what a server says is text, never HTML.
+// Makes elements without markup in strings, so that text from a server is never taken for HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -13,7 +13,7 @@ function fill(node, attributes, children) {
 export const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-/** Replace what is in a node, unless it already is just that: a reader's place and selection stay. */
+/** Replace the content of a node, unless it is the same already, to keep the reader's scroll position and selection. */
 export function show(node, ...children) {
   const fresh = node.cloneNode(false);
   fresh.append(...children);

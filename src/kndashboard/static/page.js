@@ -1,8 +1,8 @@
-// Asks for the state once a second, while somebody looks, and shows it.
+// Fetches the state once a second while the page is visible, and shows it.
 
 import { html, number, show, svg } from "./dom.js";
 import { picture } from "./picture.js";
-import { listen } from "./trying.js";
+import { listen } from "./request.js";
 
 const PERIOD_MS = 1000;
 const HISTORY = 120;
@@ -44,7 +44,7 @@ function remember(state) {
     if (ready[name] !== undefined && ready[name] !== now) news.push(`${name}: ${now} of ${desired} instances are ready`);
     ready[name] = now;
   }
-  // Said aloud by screen readers, so only what changed.
+  // Screen readers read this text aloud, so it contains only changes.
   if (news.length) part("news").textContent = news.join(", ");
 }
 

@@ -1,4 +1,4 @@
-// The pipeline as a picture: who calls whom, how many instances, how busy.
+// Draws the pipeline: the calls, the instances, and their load.
 
 import { number, svg } from "./dom.js";
 
@@ -7,7 +7,7 @@ const WIDE = { caller: 90, first: 190, second: 640, gap: 30 };
 const NARROW = { indent: 30, gap: 46, top: 44 };
 const STATES = { starting: "starting", ready: "ready", unready: "not ready", draining: "draining" };
 
-/** Return the picture of a state, laid out for the width there is. */
+/** Return the picture of a state, laid out for the available width. */
 export function picture(state, narrow) {
   const places = narrow ? stacked(state) : sideBySide(state);
   const wires = state.calls.map((call) => wire(places[call.from], places[call.to], call, narrow));
@@ -87,7 +87,7 @@ function wire(from, to, call, narrow) {
   const path = narrow
     ? `M 16 ${from.y + BOX.height} V ${to.y + BOX.height / 2} H ${to.x - 8}`
     : curve(from.x + BOX.width, from.y + BOX.height / 2, to.x - 8, to.y + BOX.height / 2);
-  // Beside the wire, on the side it does not come from.
+  // The label stands beside the wire, on the side away from the caller.
   const beside = to.y > from.y ? 24 : -14;
   const [x, y] = narrow ? [to.x + 4, to.y - 10] : [to.x - 14, to.y + BOX.height / 2 + beside];
   const open = call.breaker > 1;

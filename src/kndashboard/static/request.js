@@ -2,18 +2,18 @@
 
 import { html, number, show } from "./dom.js";
 
-// Phases of the receipt: what they are called, and whose time they are.
+// Phases of the receipt: their labels, and the colours of their owners.
 const PHASES = {
   store: ["feature store", "features"],
   features: ["extract_features", "features"],
   "features-network": ["network, extract_features", "wire"],
-  "features-failed": ["extract_features, in vain", "features"],
+  "features-failed": ["extract_features, failed", "features"],
   fill: ["waiting for the batch to fill", "ranking"],
   slot: ["waiting behind another batch", "ranking"],
   model: ["model", "ranking"],
   ranking: ["rank_items", "ranking"],
   "ranking-network": ["network, rank_items", "wire"],
-  "ranking-failed": ["rank_items, in vain", "ranking"],
+  "ranking-failed": ["rank_items, failed", "ranking"],
   app: ["recommend", "own"],
 };
 const FACTS = {
