@@ -1,1 +1,1 @@
-"""The three functions. None imports another."""
+"""The three functions. No function imports another one."""

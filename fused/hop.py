@@ -1,4 +1,4 @@
-"""A hop that is a call: the other function's handler in this process."""
+"""A hop without HTTP: it calls the handler of the other function, which runs in the same process."""
 
 import asyncio
 import time
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 class FusedHop:
     """
-    Calls *handler* as `HopClient` would call its function: the same bytes, budgets and errors, no HTTP between.
+    Calls *handler* with the same bytes, budgets and errors as `HopClient` would call its function over HTTP.
 
     Args:
-        name: Of the function, for messages.
-        handler: Its handler.
+        name: The name of the function, for messages.
+        handler: The handler of the function.
     """
 
     def __init__(self, name: str, handler: Handler) -> None:
@@ -29,7 +29,7 @@ class FusedHop:
         self._handler = handler
 
     async def send(self, body: bytes, *, call: Call, within_s: float, decode: Callable[[bytes], T]) -> HopAnswer[T]:
-        """Hand *body* to the handler on behalf of *call*; see `Hop`."""
+        """Pass *body* to the handler on behalf of *call*; see `Hop`."""
         began = time.monotonic()
         deadline = Deadline(min(call.deadline.at, began + within_s))
         deadline.check()

@@ -1,7 +1,7 @@
 """
 The whole pipeline in one process: `python -m chassis.server --source fused/main.py`.
 
-For tests and for deployments too small for three Services. The answers are byte for byte those of the three.
+For tests and small deployments. The answers have the same bytes as those of the three functions.
 """
 
 import os
@@ -30,7 +30,7 @@ reader.finish()
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Open the two inner functions and put the outer one before them."""
+    """Open extract_features and rank_items, and yield the handler of recommend, which calls both."""
     async with open_extract_features() as extract_features, open_rank_items() as rank_items:
         ranking = RankingClient(FusedHop("rank_items", rank_items))
         features = FeaturesClient(FusedHop("extract_features", extract_features))

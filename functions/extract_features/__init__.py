@@ -1,1 +1,1 @@
-"""User id in; features and recent history out."""
+"""extract_features: returns the features and the recent history of a user."""

@@ -1,4 +1,4 @@
-"""Decode, read, compute, encode."""
+"""The handler: decodes a request, reads users from the store, computes their features, and encodes the answer."""
 
 import time
 from datetime import datetime, timedelta
@@ -18,17 +18,17 @@ from recsys.stores.port import FeatureStore, StoreError
 
 SOURCE = "/functions/extract-features"
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; a zone would show in the text
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; a time zone would appear in the text
 
 
 class ExtractFeatures:
     """
-    Answers who a user is: four features and the recent history, newest first.
+    Answers with a user's four features and recent history, newest first.
 
     Args:
         store: The feature store.
         population: The defaults for unknown users.
-        history_limit: Most items of a history in an answer, the newest.
+        history_limit: The largest number of items of a history in an answer; the newest are kept.
         reply_to_interactions: Answer an interaction event with the user's new features.
     """
 
@@ -48,11 +48,11 @@ class ExtractFeatures:
         )
 
     def assume(self, population: Features) -> None:
-        """Use *population* for unknown users from now on."""
+        """Use *population* as the defaults for unknown users."""
         self._population = population
 
     async def __call__(self, call: Call) -> Reply:
-        """Answer for one user, or for several with one round trip to the store; or take events in."""
+        """Answer for one user, or for several with one round trip to the store; or accept events."""
         if is_event(call.headers):
             return await self._take(call)
         batch = wire.is_batch(call.body, "user_ids")
@@ -71,7 +71,7 @@ class ExtractFeatures:
             raise
 
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
-        """`interaction.v1`: count it; reply with the features it led to where that is switched on."""
+        """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""
         await self.ingest.count(interaction, within_s=call.deadline.left_s())
         if not self._reply_to_interactions:
             return None
@@ -79,7 +79,7 @@ class ExtractFeatures:
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
 
     async def _extract(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
-        """`recommendation.requested.v1`, first step of a Sequence: reply with what rank_items needs."""
+        """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""
         (known,) = await self._read([asked.user_id])
         who = describe(asked.user_id, known, population=self._population)
         data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))

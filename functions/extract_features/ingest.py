@@ -1,4 +1,4 @@
-"""Interaction events: checked, counted once, in as few transactions as their traffic allows."""
+"""Check interaction events and count each once. Events that arrive together share a transaction."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Ingest:
 
     Attributes:
         accepted: Events counted since the start.
-        repeated: Events that had been counted before.
+        repeated: Events that were counted before.
         rejected: Events that were malformed.
     """
 
@@ -40,7 +40,7 @@ class Ingest:
         self.rejected = 0
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the metrics of the events."""
         return [
             Totals(
                 metrics.EVENTS,
@@ -58,7 +58,7 @@ class Ingest:
         Count *interaction*; return whether it was new. After this returns, the event survives the end of the process.
 
         Raises:
-            DependencyError, DeadlineExceededError, OverloadedError: the event may be counted or not; send it again.
+            DependencyError, DeadlineExceededError, OverloadedError: the event may or may not be counted; send it again.
         """
         new = await self._batcher.ask(interaction, within_s=within_s)
         self.accepted += new
@@ -77,7 +77,7 @@ def read_interaction(event: CloudEvent) -> Interaction:
     Return the interaction that *event* reports.
 
     Raises:
-        NotJsonError, InvalidRequestError: the data are not those of an interaction.
+        NotJsonError, InvalidRequestError: the data are not a valid interaction.
     """
     data = events.interaction.decode(event.data)
     faults = []

@@ -1,4 +1,4 @@
-"""extract_features: configuration -> store -> handler."""
+"""The entry point of extract_features: joins configuration, store and handler."""
 
 import os
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ settings = Settings.from_env(os.environ)
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """
-    Open the store, read from it once, yield the handler.
+    Open the store, read from it once, and yield the handler.
 
     Raises:
         StartError: the store does not exist, does not answer, or cannot be read.

@@ -38,7 +38,7 @@ async def first_population(
 
 
 def _known(population: Features | None) -> Features:
-    """Return *population*, or what to assume without one: a store that is never filled knows events alone."""
+    """Return *population*, or the features of an unknown user if the store was never filled."""
     if population is None:
         log.warning("store_never_filled", extra={"consequence": "every user is unknown until the store is filled"})
     return population or UNKNOWN_FEATURES

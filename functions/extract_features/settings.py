@@ -24,7 +24,7 @@ class Settings:
         user_ttl_s: For Redis: seconds without events after which a user is deleted; 0 for never.
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay added to each request; 0 for none.
-        history_limit: Most items of a history in an answer, newest first.
+        history_limit: The largest number of items of a history in an answer; the newest are kept.
     """
 
     serving: ServingSettings

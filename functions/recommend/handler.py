@@ -1,4 +1,4 @@
-"""The handler: decodes a request, has it answered, and encodes the answer."""
+"""The handler: decodes a request, passes it to the recommender, and encodes the answer."""
 
 from collections.abc import Sequence
 

@@ -94,7 +94,7 @@ class FeaturesClient:
 
 class RankingClient:
     """
-    Has items ranked by rank_items.
+    Fetches ranked items from rank_items.
 
     Args:
         hop: The client for rank_items.

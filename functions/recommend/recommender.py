@@ -1,5 +1,5 @@
 """
-The orchestration: fetches features, has items ranked, and degrades the answer if one of the two fails.
+The orchestration: fetches features, fetches ranked items, and degrades the answer if one of the two fails.
 
 If a hop fails, the caller still gets recommendations within the budget, and the answer names the hop:
 

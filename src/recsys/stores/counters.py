@@ -1,4 +1,4 @@
-"""Count an interaction in a record. SQLite and Redis implement the same rules in SQL and Lua."""
+"""Count interactions in a record. SQLite and Redis implement the same rules in SQL and Lua."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,11 @@ from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.port import StoreFormatError
 
 DEDUPLICATION_WINDOW_S = 7 * 86_400.0
-# Largest counter that a store takes over. Stores count in signed 64 bits, which no number of events reaches from here.
+# The largest counter that `replace` accepts. Stores count in signed 64 bits, so that further events cannot overflow it.
 MOST = 2**53
 
-_COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
+# The counter of each kind of interaction.
+COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
 
 
 def new_record(user_id: str) -> UserRecord:
@@ -28,7 +29,7 @@ def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
         StoreFormatError: a counter is below 0 or above `MOST`. An event for this user would fail its whole transaction.
     """
     for record in records:
-        for name in (*_COUNTERS.values(), "session_ms"):
+        for name in (*COUNTERS.values(), "session_ms"):
             if not 0 <= getattr(record, name) <= MOST:
                 raise StoreFormatError(
                     f"a user's {name} is {getattr(record, name)}, not within 0 and {MOST}; correct the source"
@@ -38,7 +39,7 @@ def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
 
 def count_interaction(record: UserRecord, interaction: Interaction) -> UserRecord:
     """Return *record* with *interaction* counted. Sums and maxima make the order of interactions irrelevant."""
-    counter = _COUNTERS[interaction.kind]
+    counter = COUNTERS[interaction.kind]
     return msgspec.structs.replace(
         record,
         **{counter: getattr(record, counter) + 1},

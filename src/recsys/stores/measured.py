@@ -26,7 +26,7 @@ class MeasuredStore:
         return [self._durations, self._errors]
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*."""
+        """Return each of *user_ids*."""
         return await self._measured("read", self._store.read(user_ids, history=history))
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
@@ -38,7 +38,7 @@ class MeasuredStore:
         return await self._store.population()
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
-        """Make *records* the whole content."""
+        """Replace the whole content by *records*."""
         return await self._store.replace(records, population=population)
 
     def scan(self) -> AsyncIterator[UserRecord]:

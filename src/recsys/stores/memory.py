@@ -27,7 +27,7 @@ class MemoryStore:
         self._closed = False
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*."""
+        """Return each of *user_ids*."""
         self._check_open()
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record.known(history=history) if record else None for record in found]
@@ -52,7 +52,7 @@ class MemoryStore:
         return self._population
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
-        """Make *records* the whole content."""
+        """Replace the whole content by *records*."""
         self._check_open()
         self._records = {record.user_id: record for record in countable(records)}
         self._seen.clear()

@@ -75,7 +75,7 @@ class FeatureStore(Protocol):
         ...
 
     def scan(self) -> AsyncIterator[UserRecord]:
-        """Yield every record with its whole history, ordered by user id. Training and copying use it, serving does not."""
+        """Yield every record with its whole history, ordered by user id. Training and copying use it."""
         ...
 
     async def aclose(self) -> None:

@@ -33,7 +33,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from recsys.contracts.wire import Features
 from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record
+from recsys.stores.counters import COUNTERS, DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
 from recsys.stores.redis_link import Command, RedisLink
 
@@ -43,7 +43,6 @@ TIMEOUT_S = 0.5
 _CHUNK = 200
 _POINTER = "recsys:generation"
 _COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
-_FIELDS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
 
 _SCAN = """
 local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
@@ -133,7 +132,7 @@ class RedisStore:
         self._generation = "0"
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*."""
+        """Return each of *user_ids*."""
 
         def commands(generation: str) -> list[Command]:
             keys = (_keys(generation, user_id) for user_id in user_ids)
@@ -158,7 +157,7 @@ class RedisStore:
                 now_us,
                 self._window_us,
                 new_record(each.user_id).age_group,
-                _FIELDS[each.kind],
+                COUNTERS[each.kind],
                 each.duration_ms,
                 each.time_us,
                 each.item_id or "",

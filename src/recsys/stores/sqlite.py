@@ -3,7 +3,7 @@ A feature store in one SQLite file, the default on one machine.
 
 Write-ahead logging lets several processes read while another writes. Reads run on the event loop, because a look-up
 takes tens of microseconds, less than a hand-over to a thread. A read never waits for a lock: it raises
-`StoreUnavailableError` immediately. Writes wait for other writers, so they use a thread and a connection of their own.
+`StoreUnavailableError` immediately. Writes wait for other writers, so they use a separate thread and connection.
 Checkpoints, which copy the log into the file, wait for the disk. They use another thread and connection, so that events
 do not wait for them.
 """
@@ -139,7 +139,7 @@ class SqliteStore:
             opened.pop_all()
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
-        """Return *user_ids*; some tens of microseconds for a user with 50 items (docs/adr/0002-feature-store.md)."""
+        """Return each of *user_ids*; some tens of microseconds for a user with 50 items (docs/adr/0002-feature-store.md)."""
         with self._translated:
             self._share_snapshot()
             return [self._read(user_id, history) for user_id in user_ids]
@@ -313,7 +313,7 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at *path* from another one that takes its place; None without a file."""
+    """Return the identity of the file at *path*, which a file that replaces it does not have; None without a file."""
     try:
         found = path.stat()
     except OSError:
@@ -322,7 +322,7 @@ def _identify(path: Path) -> tuple[int, int] | None:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
-    """Make the tables if they are missing and wanted, and check them. A file that is not ours stays as it is."""
+    """Make the tables if they are missing and wanted, and check them. A foreign file is not changed."""
     if not (create and _is_blank(connection)):
         _check_schema(connection, path)
     _use_write_ahead_log(connection)

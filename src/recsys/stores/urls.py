@@ -39,18 +39,18 @@ def open_store(
     ttl_s: int = 0,
 ) -> FeatureStore:
     """
-    Return the store *url* names.
+    Return the store that *url* names.
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://HOST:PORT/DB`, `rediss://…` or `memory:`.
-        create: Make a SQLite store that does not exist. Readers leave it off, so that reading makes nothing.
-        password: For Redis, where it is not in the URL.
+        create: Make a SQLite store that does not exist. Readers leave it off, so that reading creates no file.
+        password: For Redis, if the URL has none.
         window_s: Seconds during which a repeated event is recognised.
         ttl_s: For Redis: seconds without events after which a user is deleted; 0 for never.
 
     Raises:
         StoreMissingError: the SQLite file does not exist, and *create* is off.
-        StoreFormatError: the URL is of no known kind, or the file is not a feature store.
+        StoreFormatError: the URL is of an unknown kind, or the file is not a feature store.
         StoreUnavailableError: the store cannot be opened now.
     """
     parts = _split(url)
