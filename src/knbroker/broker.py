@@ -171,7 +171,7 @@ class Broker:
                 self._plan(following)
 
     async def _attempt(self, delivery: Delivery) -> Delivery | None:
-        """Try to deliver once; return the delivery to try next, or None if there is none."""
+        """Try to deliver once; return the next delivery, or None if the event is delivered or dead."""
         trigger = self._triggers[delivery.trigger]
         try:
             outcome = await self._deliver(delivery, trigger)

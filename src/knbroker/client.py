@@ -28,7 +28,7 @@ class Client:
 
         Raises:
             httpx.TransportError: No complete answer arrived within *timeout_s*.
-            httpx.InvalidURL: *url* is no URL.
+            httpx.InvalidURL: *url* is not a URL.
         """
         target = httpx.URL(url)
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

@@ -51,7 +51,7 @@ class Watcher:
 
     Args:
         ask: Returns the status; may block, and raises LocalknError if no platform runs.
-        scrape: Returns the metrics on a loopback port; raises httpx.HTTPError if there are none.
+        scrape: Returns the metrics on a loopback port; raises httpx.HTTPError if the port does not answer.
     """
 
     def __init__(self, ask: Callable[[], dict[str, Any]], scrape: Scrape) -> None:

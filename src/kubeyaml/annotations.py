@@ -1,4 +1,4 @@
-"""The autoscaling annotations of a revision template, however they are spelled."""
+"""The autoscaling annotations of a revision template, in their former and present spellings."""
 
 import re
 from collections.abc import Mapping
@@ -18,6 +18,6 @@ _FORMER: Final = {
 
 
 def canonical(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Put former spellings into today's; where both are given, today's wins."""
+    """Return *annotations* in the present spelling. If both spellings are given, the present one takes precedence."""
     former = {new: annotations[old] for old, new in _FORMER.items() if old in annotations}
     return former | {key: value for key, value in annotations.items() if key not in _FORMER}

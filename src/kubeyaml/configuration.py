@@ -29,7 +29,7 @@ class Configuration:
         return self._data.get((kind, name), {})
 
     def missing(self, template: Template) -> Iterator[str]:
-        """Name each object or entry that *template* needs and the manifests do not hold."""
+        """Return the name of each object or entry that *template* needs and the manifests lack."""
         for kind, reference, key in _references(template):
             name, entries = reference.get("name", ""), self._data.get((kind, reference.get("name", "")))
             if reference.get("optional"):
@@ -81,7 +81,7 @@ class Configuration:
 
 
 def _mounted(volume: Path, sub_path: str) -> Path:
-    """Return the place of *sub_path* in a volume; as the kubelet does, make a directory where nothing is there."""
+    """Return the place of *sub_path* in a volume; like the kubelet, make a directory if it does not exist."""
     place = _below(volume, sub_path)
     if not place.exists():
         place.mkdir(parents=True)
@@ -103,7 +103,7 @@ def unfilled_volumes(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by a variable already defined; `$$` is a dollar, an unknown name stays."""
+    """Replace each `$(NAME)` by the variable defined before it; `$$` is a dollar, and an unknown name stays."""
     return _REFERENCE.sub(lambda m: "$" if m[1] is None else variables.get(m[1], m[0]), text)
 
 

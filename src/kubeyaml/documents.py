@@ -1,7 +1,7 @@
 """
-YAML documents, read as Kubernetes reads them: plain JSON values, each key once, keys as text, dates as text.
+Read YAML documents as Kubernetes does: plain JSON values, unique keys, keys and dates as text.
 
-A file may come from an attacker, so its size with all aliases written out is bounded before anything is built.
+A file may come from an attacker, so the reader limits its size, with all aliases written out, before it builds values.
 """
 
 import math
@@ -53,7 +53,7 @@ def parse_documents(text: str) -> list[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds JSON values only, after a look at what they would amount to."""
+    """Builds JSON values only, and checks their size first."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute, replaced rather than shared
         first: [(tag, regexp) for tag, regexp in resolvers if tag != f"{_PREFIX}timestamp"]
@@ -92,7 +92,7 @@ def _count_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
     Return how many nodes *node* has when each alias is written out.
 
     Args:
-        node: Composed, so an alias is the very node that it stands for.
+        node: A composed node, in which an alias is the same object as the node that it stands for.
         counted: The nodes counted so far, by identity; 0 for those that hold the present one.
 
     Raises:

@@ -36,7 +36,7 @@ def change_template(
 
     Args:
         body: The Service.
-        image: In place of the present one.
+        image: Replaces the present image.
         env: `NAME=VALUE` and `NAME-`.
         annotations: `KEY=VALUE` and `KEY-`.
         fields: Numbers of the template's spec; None leaves one as it is.
@@ -59,11 +59,11 @@ def change_template(
 
 def override(services: Sequence[Resource], change: str) -> None:
     """
-    Set a variable as if the manifests said so: `[SERVICE:]NAME=VALUE` or `[SERVICE:]NAME-`.
+    Set a variable as if the manifests set it: `[SERVICE:]NAME=VALUE` or `[SERVICE:]NAME-`.
 
     Raises:
         ManifestError: The Service does not exist.
-        EditError: It is neither.
+        EditError: *change* has neither form.
     """
     name, _, _ = change.partition("=")[0].rpartition(":")
     chosen = [service for service in services if name in {"", service.name}]
@@ -94,10 +94,10 @@ def set_entries(owner: dict[str, Any], field: str, changes: Iterable[str]) -> No
 
 def assignments(changes: Iterable[str]) -> list[tuple[str, str | None]]:
     """
-    Take `NAME=VALUE` and `NAME-` apart.
+    Parse `NAME=VALUE` and `NAME-`.
 
     Raises:
-        EditError: One is neither.
+        EditError: A change has neither form.
     """
     result: list[tuple[str, str | None]] = []
     for change in changes:
@@ -120,13 +120,13 @@ def traffic(
     Args:
         service: The Service with its status.
         tags: `REVISION=TAG`; REVISION may be @latest.
-        untags: Tags to take away.
+        untags: Tags to remove.
         shares: `REF=PERCENT`, REF a revision, a tag or @latest; where they miss 100, the one target left out
             gets the rest.
         mutation: Whether the same update makes a new revision.
 
     Raises:
-        EditError: As kn would.
+        EditError: kn would refuse the change.
     """
     targets = [dict(target) for target in service["spec"].get("traffic") or LATEST]
     for tag in untags:

@@ -24,7 +24,7 @@ _GROUPS: Final = {
     "Trigger": "eventing.knative.dev",
     "SinkBinding": "sources.knative.dev",
 }
-# The cluster's config-br-defaults: what a Broker that has no delivery spec delivers by.
+# The cluster's config-br-defaults: the delivery spec of a Broker that has none.
 _DEFAULT_DELIVERY: Final[Mapping[str, Any]] = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
 
 
@@ -47,10 +47,10 @@ class DeliverySpec:
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """
-    A Trigger with what its Broker decides for it.
+    A Trigger, with the defaults of its Broker.
 
     `name` and `broker` are `NAMESPACE/NAME`; `subscriber` and `dead_letter_sink` are URLs as the cluster has them;
-    `filters` are all to hold.
+    an event must pass all `filters`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Routing:
 
 
 def is_eventing(resource: Resource) -> bool:
-    """Whether an object is of a kind that is understood here."""
+    """Tell whether an object is a Broker, a Trigger or a SinkBinding."""
     return _GROUPS.get(resource.kind) == resource.api_group
 
 
@@ -82,7 +82,7 @@ def routing(resources: Sequence[Resource]) -> Routing:
         resources: All objects of the manifests; `validation.faults` has found nothing wrong with them.
 
     Raises:
-        ManifestError: A reference leads nowhere, or to something that is neither a Knative Service nor a Broker.
+        ManifestError: A reference names no object, or one that is neither a Knative Service nor a Broker.
     """
     addresses, triggers = _Addresses(resources), []
     brokers = {f"{broker.namespace}/{broker.name}": broker for broker in _of_kind(resources, "Broker")}
@@ -101,7 +101,7 @@ def routing(resources: Sequence[Resource]) -> Routing:
 
 def bind_sinks(resources: Sequence[Resource]) -> None:
     """
-    Do what SinkBindings ask for: set `K_SINK` and `K_CE_OVERRIDES` in the Knative Services that are their subjects.
+    Carry out SinkBindings: set `K_SINK` and `K_CE_OVERRIDES` in the Knative Services that are their subjects.
 
     Raises:
         ManifestError: A sink or a subject is not among *resources*.
@@ -121,7 +121,7 @@ def bind_sinks(resources: Sequence[Resource]) -> None:
 
 
 class _Addresses:
-    """Turns destinations into URLs of the cluster, and collects those that lead nowhere."""
+    """Turns destinations into URLs of the cluster, and collects those that do not exist."""
 
     def __init__(self, resources: Sequence[Resource]) -> None:
         self.faults: list[str] = []
@@ -134,7 +134,7 @@ class _Addresses:
         }
 
     def find(self, owner: Resource, path: str, destination: Mapping[str, Any]) -> str:
-        """Return the URL of a `ref`, a `uri`, or a `uri` relative to a `ref`; empty if it leads nowhere."""
+        """Return the URL of a `ref`, a `uri`, or a `uri` relative to a `ref`; empty if the destination does not exist."""
         ref, uri = destination.get("ref"), destination.get("uri") or ""
         if ref is None:
             return str(uri)
@@ -156,7 +156,7 @@ def _of_kind(resources: Sequence[Resource], kind: str) -> Iterator[Resource]:
 def _trigger(trigger: Resource, broker: Resource, addresses: _Addresses) -> Trigger:
     spec = trigger.body["spec"]
     owners = [(trigger, spec.get("delivery")), (broker, (broker.body.get("spec") or {}).get("delivery"))]
-    # The Trigger's spec replaces the Broker's as a whole, but for the dead-letter sink.
+    # The Trigger's spec replaces the Broker's spec as a whole, except for the dead-letter sink.
     delivery: Mapping[str, Any] = next((given for _, given in owners if given is not None), _DEFAULT_DELIVERY)
     sinks = [(owner, given["deadLetterSink"]) for owner, given in owners if given and given.get("deadLetterSink")]
     timeout = delivery.get("timeout")
@@ -167,7 +167,7 @@ def _trigger(trigger: Resource, broker: Resource, addresses: _Addresses) -> Trig
         filters=spec.get("filters") or _legacy(spec.get("filter") or {}),
         delivery=DeliverySpec(
             retries=delivery.get("retry") or 0,
-            # Without either of the two nothing is waited for.
+            # Without both settings, retries follow immediately.
             policy=delivery.get("backoffPolicy") or "",
             delay_s=parse_period_s(delivery.get("backoffDelay") or "P0"),
             timeout_s=parse_period_s(timeout) if timeout else None,

@@ -113,10 +113,10 @@ def _within_32_bits(number: int) -> int:
 
 
 def _relative_path(text: str, *, hidden: bool) -> str:
-    """Return *text* where it leads to a place below the directory it is relative to."""
+    """Return *text* if it is a relative path that stays below its directory."""
     if not text or text.startswith("/") or ".." in text.split("/") or "\0" in text:
         raise ValueError
-    if text.startswith("..") and not hidden:  # names that the kubelet keeps for itself
+    if text.startswith("..") and not hidden:  # names that the kubelet reserves
         raise ValueError
     return text
 

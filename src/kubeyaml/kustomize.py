@@ -1,7 +1,7 @@
 """
-The part of kustomize that manifests of Knative Services need, so that nothing has to be installed.
+The part of kustomize that manifests of Knative Services need, so that a user need not install kustomize.
 
-Any field that is not in `_KNOWN` is refused by name rather than skipped; `kubectl kustomize DIR > FILE` gives a
+Any field that is not in `_KNOWN` is refused by name, not skipped; `kubectl kustomize DIR > FILE` gives a
 file that can be run instead.
 """
 
@@ -75,7 +75,7 @@ class _Resources(list[Resource]):
         self.references = set(KNOWN_OF_SERVICES)
 
     def take(self, other: "_Resources") -> None:
-        """Add what another kustomization made."""
+        """Add the objects of another kustomization."""
         self += [Resource(copy.deepcopy(resource.body), resource.source) for resource in other]
         self.hashed |= other.hashed
         self.references |= other.references
@@ -83,13 +83,13 @@ class _Resources(list[Resource]):
 
 def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], count: Iterator[int]) -> None:
     """
-    Do to *resources* what the kustomization or component in *directory* says.
+    Apply the kustomization or component in *directory* to *resources*.
 
     Args:
-        directory: Of the kustomization.
+        directory: The directory of the kustomization.
         resources: The objects built so far.
         within: The kustomizations that led here.
-        count: Ends where a build has too many kustomizations.
+        count: Counts the kustomizations of the build, and ends if there are too many.
     """
     file = kustomization(directory)
     if file is None:
@@ -117,7 +117,7 @@ def _mapping(file: Path) -> dict[str, Any]:
 
 
 def _unknown(content: Any, known: Any, *, path: str) -> Iterator[str]:
-    """Yield the fields of *content* that are not *known*, and those that are no list or mapping where one is due."""
+    """Yield the fields of *content* that are not *known*, and those that must be a list or a mapping and are not."""
     if known is None or content is None:
         return
     if isinstance(known, list) and isinstance(content, list):
@@ -257,7 +257,7 @@ def _transform(body: dict[str, Any], content: Mapping[str, Any]) -> None:
 
 
 def _rename_images(node: Any, entry: Mapping[str, str]) -> None:
-    """Walk every list of containers, wherever it is, as kustomize's legacy image filter does."""
+    """Rename images in every list of containers at any place, as kustomize's legacy image filter does."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if key in {"containers", "initContainers"}:
             for container in value:

@@ -13,7 +13,7 @@ def load(path: Path) -> list[Resource]:
     Read every object under *path*.
 
     Args:
-        path: A YAML file, a directory with a kustomization (built as kustomize would), or one of YAML files.
+        path: A YAML file, a directory with a kustomization (built as kustomize does), or a directory of YAML files.
 
     Raises:
         ManifestError: The path holds no objects or invalid YAML, or an object is defined twice.

@@ -22,7 +22,7 @@ _REFERENCES: Final = {
 KNOWN_OF_SERVICES: Final = frozenset({("Secret", "spec/template/spec/containers/env/valueFrom/secretKeyRef/name")})
 """Kind and path of what kustomize knows of a Knative Service by itself; `configurations` tells it of more."""
 
-# Digits that could spell words become letters that cannot.
+# kustomize replaces these characters, so that a hash spells no word.
 _LETTERS: Final = str.maketrans("013ae", "ghkmt")
 
 
@@ -33,9 +33,9 @@ def name_by_content(
     Rename the objects in *hashed* in place, and update the references to them.
 
     Args:
-        resources: All of a build.
-        hashed: Kind and name of what is named by its content.
-        references: Kind, and path in a Knative Service, of where such names stand.
+        resources: All objects of a build.
+        hashed: Kind and name of the objects that are named by their content.
+        references: Kind, and path in a Knative Service, of the fields that hold such names.
     """
     resources = list(resources)
     names = {}
@@ -48,7 +48,7 @@ def name_by_content(
 
 
 def suffix(body: Mapping[str, Any]) -> str:
-    """Return the ten characters that a ConfigMap's or Secret's content comes to; its name has no part in them."""
+    """Return the hash of the content of a ConfigMap or Secret, without its name: ten characters."""
     fields = {"kind": body["kind"], "name": "", "data": body.get("data") or ""}
     fields |= {"type": body["type"]} if body["kind"] == "Secret" else {}
     # As Go writes JSON: sorted, without spaces, and so that HTML could hold it.

@@ -34,7 +34,7 @@ def parse_duration_ns(text: str) -> int:
     Read a Go duration (`90s`, `1h30m`, `1.5s`) as whole nanoseconds.
 
     Raises:
-        ValueError: *text* is none.
+        ValueError: *text* has another form.
     """
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 60s or 1m30s")
@@ -50,7 +50,7 @@ def parse_period_s(text: str) -> float:
     and `PT0.05S` is 0 s.
 
     Raises:
-        ValueError: *text* is none.
+        ValueError: *text* has another form.
     """
     match = _PERIOD.fullmatch("PT0S" if text == "P0" else text)
     if match is None or not any(match.groups()):
@@ -68,7 +68,7 @@ def parse_quantity(text: str) -> Decimal:
     Read a Kubernetes quantity (`500m`, `2`, `512Mi`, `1e3`) as a number.
 
     Raises:
-        ValueError: *text* is none.
+        ValueError: *text* has another form.
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:

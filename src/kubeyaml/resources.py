@@ -21,7 +21,7 @@ class Resource:
     @classmethod
     def read(cls, document: Any, source: str) -> Self:
         """
-        Take *document* as an object.
+        Return *document* as an object.
 
         Raises:
             ManifestError: *document* has no apiVersion, no kind or no metadata.
@@ -39,7 +39,7 @@ class Resource:
 
 def read_file(path: Path) -> list[Resource]:
     """
-    Read the objects of one file; a `List` is taken apart.
+    Read the objects of one file, and the items of a `List`.
 
     Raises:
         ManifestError: The file cannot be read, or a document in it is not an object.

@@ -9,7 +9,7 @@ from kubeyaml.quantities import parse_duration_ns, parse_quantity
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe of a container: HTTP where there is a path, a TCP connection otherwise."""
+    """A probe of a container: HTTP if it has a path, else a TCP connection. A port of None means the container's port."""
 
     path: str | None = None
     port: int | None = None
@@ -23,7 +23,7 @@ class Probe:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], *, container_port: Mapping[str, Any]) -> "Probe":
         """
-        Read a probe; exec, gRPC and HTTPS probes become TCP probes: what they need exists in the image only.
+        Read a probe; exec, gRPC and HTTPS probes become TCP probes, because only the image has what they need.
 
         Args:
             spec: The probe of the manifest.
@@ -59,7 +59,7 @@ class Template:
     """
     A validated `spec.template`, defaults filled in. Environment, volumes and annotations stay as they were written.
 
-    `port` of a probe is None for the container's port; `progress_deadline_s` is None without an annotation.
+    `progress_deadline_s` is None without an annotation.
     """
 
     image: str

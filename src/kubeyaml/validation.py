@@ -28,13 +28,13 @@ _RESERVED_PATHS: Final = {"/", "/dev", "/dev/log"}
 
 def faults(resource: Resource, *, features: Collection[str] = ()) -> list[str]:
     """
-    List every fault of an object, one line each; none in a kind that is not known here.
+    Return every fault of an object, one line each; none for an unknown kind.
 
     Args:
         resource: The object.
         features: The features of Knative that are enabled beyond its defaults.
     """
-    # The rules rely on every field being known and of its kind.
+    # The rules need fields that are known and have the right type.
     if resource.is_service:
         found = service_faults(resource.body, features=features)
     elif not resource.api_group and resource.kind in _CONFIGURATION:
@@ -47,7 +47,7 @@ def faults(resource: Resource, *, features: Collection[str] = ()) -> list[str]:
 
 
 def service_faults(service: Mapping[str, Any], *, features: Collection[str] = ()) -> list[FieldFault]:
-    """List every fault of a Knative Service as (path, message); empty where Knative would accept it."""
+    """List every fault of a Knative Service as (path, message); empty if Knative would accept it."""
     return list(field_faults(service, _SERVICE)) or list(_service_rule_faults(service, features))
 
 
@@ -92,7 +92,7 @@ def _scaling(annotations: Mapping[str, str]) -> Iterator[FieldFault]:
         yield "class", f"{scaling_class!r} is neither {kpa} nor hpa.{SCALING}"
     if scaling_class == kpa and given("metric", "rps") not in {"concurrency", "rps"}:
         yield "metric", f"{given('metric')!r} is neither concurrency nor rps"
-    # As in Knative, looked at only where the class is spelled out.
+    # As in Knative, checked only if the class is given.
     algorithm = given("metric-aggregation-algorithm", "")
     if given("class", "") == kpa and algorithm not in {"", "linear", "weighted-exponential", "weightedExponential"}:
         yield "metric-aggregation-algorithm", f"{algorithm!r} is neither linear nor weighted-exponential"

@@ -1,4 +1,4 @@
-"""The local command of each container image, which the manifests do not say."""
+"""The local command of each container image. The manifests name only the image."""
 
 import re
 import sys

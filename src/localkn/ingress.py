@@ -28,7 +28,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A Service: its host name, the port it has to itself, and where its requests go."""
+    """A Service: its host name, its separate port, and the destinations of its requests."""
 
     host: str
     port: int
@@ -59,7 +59,7 @@ class Ingress:
         """Keep endpoints and load up to date until cancelled."""
 
     async def stop(self) -> None:
-        """End."""
+        """Stop serving."""
 
     def publish(self, picture: Picture) -> None:
         """Apply a changed configuration, asynchronously."""

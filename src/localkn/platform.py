@@ -72,7 +72,7 @@ class Platform:
 
     def add(self, body: Mapping[str, Any], *, namespace: str, built_in: bool = False) -> None:
         """
-        Take in a Service before the platform runs.
+        Add a Service before the platform runs.
 
         Args:
             body: The Service.
@@ -267,7 +267,7 @@ class Platform:
             "LOCALKN_POD": instance.name,
             "LOCALKN_STATS": str(self.state.socket("stats")),
         }
-        if variables.get("METRICS_PORT", "0") != "0":  # a pod has its ports to itself, instances share the machine's
+        if variables.get("METRICS_PORT", "0") != "0":  # a pod has its own ports, instances share the machine's ports
             instance.metrics_port = free_port()
             reserved["METRICS_PORT"] = str(instance.metrics_port)
         limits = {"CPU_LIMIT": template.cpu_limit} if template.cpu_limit is not None else {}

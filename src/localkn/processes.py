@@ -1,4 +1,4 @@
-"""Processes of the platform: start them, learn of their end immediately, leave none behind."""
+"""Processes of the platform: start them, notice their end immediately, and leave none running."""
 
 import asyncio
 import contextlib

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localkn.errors import PlatformError
 
-# sockaddr_un holds 108 bytes on Linux, 104 on macOS, a final zero and the longest of our names among them.
+# sockaddr_un holds 108 bytes on Linux and 104 on macOS, including a final zero and the longest of our names.
 _SOCKET_DIRECTORY_LIMIT = 85
 
 
@@ -30,7 +30,7 @@ class PlatformDirectory:
         self.supervisor_log = root / "localkn.log"
 
     def socket(self, name: str) -> Path:
-        """Path of a Unix socket; in the temporary directory where the state directory's path is too long for one."""
+        """Return the path of a Unix socket: in the temporary directory if the path of the state directory is too long."""
         place = self.root
         if len(os.fsencode(place)) > _SOCKET_DIRECTORY_LIMIT:
             digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
@@ -62,7 +62,7 @@ class PlatformDirectory:
 
     def check(self) -> None:
         """
-        Look whether the directory could be held now.
+        Check that the directory could be held now.
 
         Raises:
             PlatformError: Another platform runs in the directory, or it cannot be written.

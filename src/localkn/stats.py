@@ -42,7 +42,7 @@ class Reports(asyncio.DatagramProtocol):
         self._newest: dict[str, LoadReport] = {}
 
     async def listen(self, path: Path) -> None:
-        """Receive on the Unix datagram socket *path* from now on."""
+        """Start to receive on the Unix datagram socket *path*."""
         await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: self, local_addr=str(path), family=socket.AF_UNIX
         )
@@ -64,7 +64,7 @@ class Reports(asyncio.DatagramProtocol):
         return report if report is not None and time.monotonic() - report.at < _FRESH_S else None
 
     def forget(self, pod: str) -> None:
-        """Drop what an instance reported."""
+        """Drop the reports of an instance."""
         self._newest.pop(pod, None)
 
 

@@ -83,7 +83,7 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
 
 def check(options: Options) -> None:
     """
-    Look at everything that can be known before anything is trained, built or started.
+    Check everything that can be checked before anything is trained, built or started.
 
     Raises:
         UsageError: Flags contradict each other.
@@ -188,7 +188,7 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Verb
         stop.set()
 
     async def pass_on(request: dict[str, Any]) -> Any:
-        """Ask the broker."""
+        """Pass a request on to the broker."""
         if not platform.brokers:
             raise RefusedError("the manifests hold no Broker")
         try:
@@ -211,7 +211,7 @@ async def _settled(platform: Platform, service: KnativeService, *, within_s: flo
 
 
 def _explained(platform: Platform, service: KnativeService) -> str:
-    """Say why a Service is not as described, and add the end of its newest log."""
+    """Explain why a Service is not as described, and add the end of its newest log."""
     logs = sorted(platform.state.logs.glob(f"{service.latest_created.name}-*.log"), key=lambda log: log.stat().st_mtime)
     tail = logs[-1].read_text(errors="replace").splitlines()[-_TAIL_LINES:] if logs else []
     return "\n".join([f"Service {service.name}: {service.problem()}", *(f"    {line}" for line in tail)])

@@ -1,4 +1,4 @@
-"""A running platform as plain data: its status, and the Kubernetes objects that `kn` would be shown."""
+"""A running platform as plain data: its status, and the Kubernetes objects for `kn`."""
 
 import datetime as dt
 import time
@@ -65,7 +65,7 @@ def _revision(revision: Revision, service: KnativeService) -> dict[str, Any]:
 
 
 def service_object(platform: Platform, service: KnativeService) -> dict[str, Any]:
-    """The Service as it was described, and its status."""
+    """Return the Service as it was described, with its status."""
     first, latest_ready = next(iter(service.revisions.values())), service.latest_ready
     generation = {"namespace": service.namespace, "generation": service.latest_created.generation}
     shown = {
@@ -85,7 +85,7 @@ def service_object(platform: Platform, service: KnativeService) -> dict[str, Any
 
 
 def revision_object(service: KnativeService, revision: Revision) -> dict[str, Any]:
-    """A revision with the labels kn looks at, and its scale."""
+    """Return a revision with the labels that kn reads, and its scale."""
     described = revision.body.get("metadata") or {}
     labels = {
         "serving.knative.dev/service": service.name,

@@ -72,7 +72,7 @@ def resources(
 
     Args:
         directory: Holds the files.
-        picture: All that Envoy has to know.
+        picture: The configuration of the ingress.
         certificate: Chain and key of the public port.
         hosts: Further hosts that mean the public Service.
     """

@@ -11,7 +11,7 @@ from typing import Any
 @dataclass(frozen=True)
 class TrialAnswer:
     """
-    One answer, or the lack of one.
+    One answer, or the fault of a missing answer.
 
     Attributes:
         milliseconds: From sending to the end of the body.

@@ -1,4 +1,4 @@
-"""One rollout from its first command to its last: carries out what `deciding` decides."""
+"""One rollout from its first command to its last: carries out what `decisions` decides."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ class Conductor:
         make_client: Returns a client for a URL.
         bodies: The requests to try with, in turn.
         pace: How many requests, and how fast.
-        tell: Called with a line for each thing that happens; must not raise.
+        tell: Called with a line for each event; must not raise.
     """
 
     service: str
@@ -157,7 +157,7 @@ class Conductor:
     def _carry_out(
         self, rollout: Rollout, changes: Sequence[str], outcome: RolloutOutcome, before: Mapping[str, Any]
     ) -> Sequence[str]:
-        """Go from action to action; return why the candidate is not promoted, nothing if it is."""
+        """Carry out action after action; return the reasons for a rollback, none after a promotion."""
         self.tell(f"{self.service}: {outcome.current} serves; making the candidate")
         # One command, so that the new revision gets no traffic at any moment.
         self.kn.update(
@@ -248,7 +248,7 @@ class Conductor:
 
 
 def follows_latest(service: Mapping[str, Any]) -> bool:
-    """Tell whether the traffic of *service* goes to whichever revision is the latest."""
+    """Tell whether the traffic of *service* follows the latest revision."""
     targets = service["spec"].get("traffic") or [{"latestRevision": True, "percent": 100}]
     return any(target.get("percent") and not target.get("revisionName") for target in targets)
 

@@ -45,7 +45,7 @@ class Promote:
 
 @dataclass(frozen=True)
 class RollBack:
-    """Take all traffic from the candidate, for these reasons."""
+    """Take all traffic from the candidate, for *reasons*."""
 
     reasons: Sequence[str]
 

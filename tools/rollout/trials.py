@@ -1,4 +1,4 @@
-"""Sends the same request to several addresses, and turns each response into an `TrialAnswer`."""
+"""Sends the same request to several addresses, and turns each response into a `TrialAnswer`."""
 
 import http.client
 import itertools
@@ -21,7 +21,7 @@ TIMEOUT_S = 10.0
 @dataclass
 class TrialClient:
     """
-    An address for requests, with a kept connection for each thread.
+    A client of one address, with a kept connection for each thread.
 
     Args:
         url: The address; a name below `localhost` is this machine (RFC 6761).
@@ -120,7 +120,7 @@ class TrialClient:
 
 @dataclass(frozen=True)
 class TrialClients:
-    """The three addresses of a Service during a rollout."""
+    """Clients of the three addresses of a Service during a rollout."""
 
     current: TrialClient
     candidate: TrialClient

@@ -47,13 +47,13 @@ class Autoscaler:
         self._panic_pods = 0
 
     def record(self, now: float, value: float) -> None:
-        """Take in the concurrency (or requests per second) of all instances during the second of *now*."""
+        """Record the concurrency (or requests per second) of all instances during the second of *now*."""
         second = math.floor(now)
         self._stable.record(second, value)
         self._panic.record(second, value)
 
     def decide(self, now: float, *, ready: int) -> ScaleDecision:
-        """Say how many instances there should be at *now*, *ready* of them being ready."""
+        """Return the number of instances that there should be at *now*, given that *ready* are ready."""
         second = math.floor(now)
         if self._stable.is_empty(second):
             return ScaleDecision(panicking=self._panic_since is not None)

@@ -15,7 +15,7 @@ _WEIGHT_PRECISION = 0.9999
 
 class LinearWindow:
     """
-    One bucket a second over a window of whole seconds; the average weighs every bucket alike.
+    One bucket a second over a window of whole seconds; the average gives every bucket the same weight.
 
     Until a window has been filled, and after data stopped coming, the average is over the part that has data.
     A gap between two writes counts as zeros.
@@ -44,7 +44,7 @@ class LinearWindow:
         return second - self._last > len(self._buckets)
 
     def average(self, second: int) -> float:
-        """Average at *second*, rounded to six digits; 0 where the window holds nothing."""
+        """Average at *second*, rounded to six digits; 0 if the window holds nothing."""
         size = len(self._buckets)
         behind = max(0, second - self._last)
         if behind >= size:
