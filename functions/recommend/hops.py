@@ -53,7 +53,7 @@ class Ranked(Struct, frozen=True):
 RankOutcome = Ranked | ServingError
 
 
-class _Results(Struct, frozen=True):
+class _BatchResults(Struct, frozen=True):
     results: list[Raw]
 
 
@@ -61,7 +61,7 @@ UNKNOWN_USER = Known(Raw(wire.encode(UNKNOWN_FEATURES)), Raw(b"[]"))
 
 _known = msgspec.json.Decoder(Known).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
-_results = msgspec.json.Decoder(_Results)
+_results = msgspec.json.Decoder(_BatchResults)
 
 
 class FeaturesClient:

@@ -24,7 +24,7 @@ from chassis.server.body import read_body
 from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.problems import BodyTooLargeError
 from kndashboard.exposition import expose
-from kndashboard.history import History
+from kndashboard.history import SnapshotHistory
 from kndashboard.snapshots import Snapshot, Watcher
 from kndashboard.view import view
 from localkn.errors import LocalknError
@@ -54,7 +54,7 @@ class Dashboard:
 
     def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
         self._watcher, self._client = watcher, client
-        self._recent = History(watcher)
+        self._recent = SnapshotHistory(watcher)
 
     def app(self) -> Starlette:
         """Return the application."""

@@ -9,7 +9,7 @@ _FRESH_S = 0.5
 _WINDOW_S = 10.0
 
 
-class History:
+class SnapshotHistory:
     """
     The snapshots of the last ten seconds. A new snapshot is taken only when a reader asks.
 

@@ -16,7 +16,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class IngressCluster:
     """A revision as the ingress sees it."""
 
     name: str
@@ -42,7 +42,7 @@ class Route:
 class Picture:
     """The whole configuration of an ingress."""
 
-    clusters: Sequence[Cluster] = ()
+    clusters: Sequence[IngressCluster] = ()
     routes: Sequence[Route] = ()
 
 

@@ -19,7 +19,7 @@ from kubeyaml.validation import service_faults
 from localkn.commands import Commands
 from localkn.environment import inherited, localised
 from localkn.errors import RefusedError
-from localkn.ingress import Cluster, Endpoint, Ingress, Picture, Route
+from localkn.ingress import Endpoint, Ingress, IngressCluster, Picture, Route
 from localkn.instances import Instance, InstanceState, Launch
 from localkn.kpa.autoscaler import TICK_S
 from localkn.processes import Processes, free_port
@@ -281,12 +281,12 @@ class Platform:
         )
 
 
-def _cluster(revision: Revision) -> Cluster:
+def _cluster(revision: Revision) -> IngressCluster:
     limit, settings = revision.template.container_concurrency, revision.settings
     # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
     queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
     draining = [instance for instance in revision.instances if instance.state is InstanceState.DRAINING]
-    return Cluster(
+    return IngressCluster(
         revision.name,
         [Endpoint(i.port) for i in revision.ready] + [Endpoint(i.port, draining=True) for i in draining],
         container_concurrency=limit,

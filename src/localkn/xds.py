@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from localkn.ingress import Cluster, Picture, Route
+from localkn.ingress import IngressCluster, Picture, Route
 from localkn.services import TrafficTarget
 
 _SKELETONS: Final = yaml.safe_load(Path(__file__).with_name("envoy.yaml").read_text("utf-8"))
@@ -106,7 +106,7 @@ def _reply(status: int, title: str, detail: str) -> dict[str, Any]:
     return _filled("reply", status=status, problem=_filled("titled", title=title, detail=detail), headers=headers)
 
 
-def _cluster(cluster: Cluster, directory: Path) -> dict[str, Any]:
+def _cluster(cluster: IngressCluster, directory: Path) -> dict[str, Any]:
     return _filled(
         "cluster",
         name=cluster.name,
@@ -117,7 +117,7 @@ def _cluster(cluster: Cluster, directory: Path) -> dict[str, Any]:
     )
 
 
-def _endpoints(cluster: Cluster) -> dict[str, Any]:
+def _endpoints(cluster: IngressCluster) -> dict[str, Any]:
     endpoints = [
         _filled("endpoint", health="DRAINING" if endpoint.draining else "HEALTHY", address=_address(endpoint.port))
         for endpoint in cluster.endpoints

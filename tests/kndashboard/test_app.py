@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from kndashboard.app import STATIC, Dashboard
-from kndashboard.history import History
+from kndashboard.history import SnapshotHistory
 from kndashboard.snapshots import Watcher, scraper
 from localkn.errors import PlatformError
 from tests.kndashboard.seen import revision, service, status
@@ -164,7 +164,7 @@ async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: 
 async def test_observations_are_shared(platform: FakePlatform) -> None:
     """Several readers share one observation, and rates compare two observations from within the window."""
     watcher = Watcher(platform.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(platform.answer))))
-    recent = History(watcher)
+    recent = SnapshotHistory(watcher)
     first, second = await recent.window(), await recent.window()
     assert first == second
     assert first[0] is first[1]

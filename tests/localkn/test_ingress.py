@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from localkn.envoy import EnvoyIngress
-from localkn.ingress import Cluster, Endpoint, Picture, Route
+from localkn.ingress import Endpoint, IngressCluster, Picture, Route
 from localkn.processes import Processes, free_port
 from localkn.services import TrafficTarget
 from localkn.state import PlatformDirectory
@@ -203,7 +203,7 @@ async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -
     with state.held():
         async with Processes() as processes:
             envoy = EnvoyIngress(state, processes, port=port, certificate=None, changed=lambda: None)
-            envoy.publish(Picture([Cluster("a", endpoints)], [route]))
+            envoy.publish(Picture([IngressCluster("a", endpoints)], [route]))
             await envoy.start()
             async with Load(port, 20) as results:
                 await wait_until(lambda: sum(results.answers.values()) > 1000, within_s=30)

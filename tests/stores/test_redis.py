@@ -15,7 +15,7 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.port import StoreUnavailableError
 from recsys.stores.redis import RedisStore
-from recsys.stores.redis_link import Command
+from recsys.stores.redis_link import RedisCommand
 from recsys.stores.urls import open_store
 from tests.running import take_port
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
@@ -217,7 +217,7 @@ async def test_a_replacement_between_the_commands_of_a_call_is_noticed(server, m
     async with aclosing(RedisStore(server.url)) as store, aclosing(RedisStore(server.url)) as other:
         ask, due = store._link.ask, [True, True]
 
-        async def torn(commands: Sequence[Command]) -> list[Any]:
+        async def torn(commands: Sequence[RedisCommand]) -> list[Any]:
             begun = await ask(commands[:1])
             if due:
                 due.pop()

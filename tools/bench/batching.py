@@ -29,7 +29,7 @@ from offline.training import ModelSettings, make_arrays
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, Item, Manifest
 from recsys.ranking.model import Query, Ranking, RankingModel
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _QUEUE = 64
 _RETRY_S = 0.1
@@ -92,7 +92,7 @@ async def _measure(
     levels: Sequence[int],
     rounds: int,
     seconds: float,
-) -> tuple[list[Row], float]:
+) -> tuple[list[ReportRow], float]:
     limits = {"batched": BatchLimits(max_queue_size=_QUEUE), "unbatched": BatchLimits(1, max_queue_size=_QUEUE)}
     outcomes: dict[tuple[str, int], list[BatchingOutcome]] = {}
     for _ in range(rounds):
@@ -158,7 +158,7 @@ def _time_full_batches(model: RankingModel, queries: Sequence[Query], *, rounds:
     return statistics.median(times) * 1e3
 
 
-def _summarise(system: str, callers: int, outcomes: list[BatchingOutcome]) -> Row:
+def _summarise(system: str, callers: int, outcomes: list[BatchingOutcome]) -> ReportRow:
     latencies = sorted(latency for outcome in outcomes for latency in outcome.latencies)
     return {
         "system": system,
@@ -170,7 +170,7 @@ def _summarise(system: str, callers: int, outcomes: list[BatchingOutcome]) -> Ro
     }
 
 
-def _targets(rows: Sequence[Row], *, lone_ms: float, full_ms: float) -> list[BenchTarget]:
+def _targets(rows: Sequence[ReportRow], *, lone_ms: float, full_ms: float) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
     batched = [row for row in rows if row["system"] == "batched"]
     drop = min(row["rps"] / max(other["rps"] for other in batched[: place + 1]) for place, row in enumerate(batched))

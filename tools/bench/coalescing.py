@@ -18,7 +18,7 @@ import psutil
 
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, summarise
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _ROOT = Path(__file__).parents[2]
 _SYSTEMS = {"together": ("16", "16"), "features": ("16", "0"), "apart": ("0", "0")}
@@ -72,7 +72,7 @@ def _processes(folder: str) -> Iterator[psutil.Process]:
             return
 
 
-def _targets(rows: list[Row]) -> list[BenchTarget]:
+def _targets(rows: list[ReportRow]) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
     many = found["together", 32]["rps"] / found["apart", 32]["rps"]
     lone = found["together", 1]["p50_ms"] / found["apart", 1]["p50_ms"]

@@ -22,7 +22,7 @@ import psutil
 
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import free_port, started
-from tools.bench.report import BenchReport, Row
+from tools.bench.report import BenchReport, ReportRow
 
 _TIMEOUT_S = 60.0
 _REQUESTS = {
@@ -48,7 +48,7 @@ def measure(*, quick: bool) -> BenchReport:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
         env |= {"METRICS_PORT": "0", **_start_hops(stack, env)}
-        samples: dict[str, list[Row]] = {name: [] for name in names}
+        samples: dict[str, list[ReportRow]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
                 samples[name].append(_start(name, env))
@@ -66,7 +66,7 @@ def _start_hops(stack: ExitStack, env: Mapping[str, str]) -> dict[str, str]:
     return urls
 
 
-def _start(name: str, env: Mapping[str, str]) -> Row:
+def _start(name: str, env: Mapping[str, str]) -> ReportRow:
     source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
     imported = [sys.executable, "-c", f"import {source.removesuffix('.py').replace('/', '.')}"]
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def _await_ready(client: httpx.Client, *, until: float) -> None:
     raise RuntimeError(f"{client.base_url} is not ready after {_TIMEOUT_S:g} s")
 
 
-def _summarise(name: str, samples: list[Row]) -> Row:
+def _summarise(name: str, samples: list[ReportRow]) -> ReportRow:
     return {
         "function": name,
         **{figure: round(statistics.median(sample[figure] for sample in samples), 1) for figure in samples[0]},

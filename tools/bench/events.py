@@ -26,7 +26,7 @@ from recsys.stores.urls import open_store
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, drive, free_port, started
 from tools.bench.redis_server import PROGRAM, copy_into_redis, redis_running
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _SENDERS, _READERS = 16, 10
 _PAUSE_MS = 10.0
@@ -40,7 +40,7 @@ def measure(*, quick: bool) -> BenchReport:
         urls = _fill(Path(folder), stack)
         servers = {name: _start(stack, url) for name, url in urls.items()}
         hello = _start_hello(stack)
-        samples: dict[str, list[Row]] = {name: [] for name in urls}
+        samples: dict[str, list[ReportRow]] = {name: [] for name in urls}
         for _ in range(rounds):
             for name, url in urls.items():
                 samples[name].append(_sample(servers[name], hello, url, seconds=seconds))
@@ -72,7 +72,7 @@ def _start_hello(stack: ExitStack) -> MeasuredServer:
     return MeasuredServer("hello", port, (stack.enter_context(started(command, {}, port=port)),))
 
 
-def _sample(server: MeasuredServer, hello: MeasuredServer, url: str, *, seconds: float) -> Row:
+def _sample(server: MeasuredServer, hello: MeasuredServer, url: str, *, seconds: float) -> ReportRow:
     ingest = drive(server, callers=_SENDERS, seconds=seconds, work="interactions")
     bare = uvloop.run(_apply_bare(url, seconds=seconds))
     read = drive(server, callers=_READERS, seconds=seconds, work="features")
@@ -116,12 +116,12 @@ async def _apply_bare(url: str, *, seconds: float) -> float:
     return sent / took_s
 
 
-def _summarise(store: str, samples: list[Row]) -> Row:
+def _summarise(store: str, samples: list[ReportRow]) -> ReportRow:
     median = {figure: round(statistics.median(sample[figure] for sample in samples), 3) for figure in samples[0]}
     return {"store": store, **median, "errors": sum(sample["errors"] for sample in samples)}
 
 
-def _targets(row: Row) -> list[BenchTarget]:
+def _targets(row: ReportRow) -> list[BenchTarget]:
     name = row["store"]
     return [
         BenchTarget(f"{name}: events per second, {_SENDERS} senders", row["ingest_eps"], ">=", _REQUIRED_EPS[name]),

@@ -29,7 +29,7 @@ from chassis.wire.transport import HttptoolsTransport
 from offline import train
 from offline.state import StateDirectory
 from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, started, summarise
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _HOP_CALLERS = 10
 
@@ -101,7 +101,7 @@ def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> MeasuredServ
     return MeasuredServer("composition", front.port, front.processes + hops[0].processes + hops[1].processes)
 
 
-def _compare(servers: list[MeasuredServer], *, callers: int, rounds: int, seconds: float) -> list[Row]:
+def _compare(servers: list[MeasuredServer], *, callers: int, rounds: int, seconds: float) -> list[ReportRow]:
     outcomes: dict[str, list[LoopFigures]] = {server.name: [] for server in servers}
     for number in range(rounds):
         for server in in_turns(servers, number):
@@ -127,7 +127,7 @@ async def _measure_hop(port: int, *, calls: int) -> float:
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / calls * 1e6
 
 
-def _targets(rows: list[Row], hop_us: float, *, busy: int) -> list[BenchTarget]:
+def _targets(rows: list[ReportRow], hop_us: float, *, busy: int) -> list[BenchTarget]:
     found = {(row["system"], row["callers"]): row for row in rows}
 
     def ratio(figure: str, system: str, other: str, callers: int) -> float:

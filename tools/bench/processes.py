@@ -15,7 +15,7 @@ from typing import TypeVar
 import httpx
 import psutil
 
-from tools.bench.report import Row
+from tools.bench.report import ReportRow
 
 START_TIMEOUT_S = 60.0
 
@@ -105,7 +105,7 @@ def drive(
     return outcome
 
 
-def summarise(system: str, callers: int, outcomes: Sequence[LoopFigures]) -> Row:
+def summarise(system: str, callers: int, outcomes: Sequence[LoopFigures]) -> ReportRow:
     """Return the medians over the rounds, and the sum of the errors."""
 
     def median(figure: str) -> float:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 Op = Literal[">=", "<="]
-Row = dict[str, Any]
+ReportRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BenchReport:
     """The result of one benchmark: rows with equal keys, and targets."""
 
     bench: str
-    rows: list[Row]
+    rows: list[ReportRow]
     targets: list[BenchTarget] = field(default_factory=list)
 
     @property
@@ -86,7 +86,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
+def _table(title: str, rows: Sequence[ReportRow]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")

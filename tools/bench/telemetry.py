@@ -36,7 +36,7 @@ from recsys import metrics
 from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, free_port, in_turns, started
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 
 Round = Mapping[str, Mapping[str, float]]
@@ -132,7 +132,7 @@ def _collecting() -> Iterator[str]:
         server.shutdown()
 
 
-def _summarise(state: str, measured: Sequence[Round]) -> Row:
+def _summarise(state: str, measured: Sequence[Round]) -> ReportRow:
     slices = [each[state] for each in measured]
     figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
     ratio, error = _mean_ratio(measured, "cpu_us", state, SHIPPED)

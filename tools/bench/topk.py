@@ -27,9 +27,9 @@ from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, ItemTable, grid_bits, round_to_grid
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
-Call = Callable[[], object]
+TimedCall = Callable[[], object]
 
 THREADS = 2
 _BLOCK_ROWS = 8192
@@ -51,7 +51,7 @@ class TopkCase:
 class Contestant:
     """A function to time, and its number of BLAS threads."""
 
-    call: Call
+    call: TimedCall
     blas_threads: int
 
 
@@ -67,7 +67,7 @@ def measure(*, quick: bool) -> BenchReport:
     return BenchReport("topk", rows, [*_targets(rows, fold_ms), *index_targets])
 
 
-def _targets(rows: list[Row], fold_ms: dict[int, float]) -> list[BenchTarget]:
+def _targets(rows: list[ReportRow], fold_ms: dict[int, float]) -> list[BenchTarget]:
     found = {(row["items"], row["users"]): row for row in rows}
     bounds = [("wide", 1_000_000, 1.5), ("faiss", 1_000_000, 0.6), ("wide", 100_000, 2.0), ("faiss", 100_000, 0.9)]
     bounds.append(("faiss", 1000, 1.3))
@@ -82,7 +82,7 @@ def _targets(rows: list[Row], fold_ms: dict[int, float]) -> list[BenchTarget]:
     return [*ratios, BenchTarget("answers that differ from a full sort", unequal, "<=", 0), *folds]
 
 
-def _compare(case: TopkCase, pool: Executor, *, rounds: int, budget_s: float) -> Row:
+def _compare(case: TopkCase, pool: Executor, *, rounds: int, budget_s: float) -> ReportRow:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((case.items, case.dims), dtype=np.float32)
     users = rng.standard_normal((case.users, case.dims), dtype=np.float32)
@@ -120,7 +120,7 @@ def _contestants(case: TopkCase, users: F32, table: ItemTable, pool: Executor) -
     }
 
 
-def _wide_product(users: F32, items: F32) -> Call:
+def _wide_product(users: F32, items: F32) -> TimedCall:
     out = np.empty((len(users), min(_BLOCK_ROWS, len(items))), np.float32)
 
     def run() -> None:
@@ -131,7 +131,7 @@ def _wide_product(users: F32, items: F32) -> Call:
     return run
 
 
-def _tall_product(users: F32, items: F32, pool: Executor, workers: int) -> Call:
+def _tall_product(users: F32, items: F32, pool: Executor, workers: int) -> TimedCall:
     rows = min(_BLOCK_ROWS, -(-len(items) // workers))
     out = np.empty((workers, rows, len(users)), np.float32)
     transposed = np.ascontiguousarray(users.T)
@@ -158,7 +158,7 @@ def _take_turns(entries: dict[str, Contestant], *, rounds: int, budget_s: float)
     return samples
 
 
-def _timed(call: Call) -> float:
+def _timed(call: TimedCall) -> float:
     """Return seconds per call: after one call to warm up, the mean over two milliseconds of calls."""
     start = time.perf_counter()
     call()

@@ -29,7 +29,7 @@ from offline.solving import solve_rows
 from offline.training import ModelSettings, train
 from recsys.ranking.item_table import F32
 from recsys.records import HistoryItem, UserRecord
-from tools.bench.report import BenchReport, BenchTarget, Row
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 THREADS = 2
 LASTFM_SIZED = "as Last.fm 2k"
@@ -78,7 +78,7 @@ def make_records(users: int, items: int, ties: int) -> list[UserRecord]:
     return records
 
 
-def _measure(case: TrainingCase, *, rounds: int) -> Row:
+def _measure(case: TrainingCase, *, rounds: int) -> ReportRow:
     ratings = make_ratings(case.records)
     users, items = ratings.weights.shape
     settings = suggest_settings(users, items, ratings.weights.nnz)
@@ -174,7 +174,7 @@ def _train(records: Sequence[UserRecord], settings: ModelSettings) -> tuple[floa
         return time.perf_counter() - began, sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
-def _targets(rows: list[Row]) -> list[BenchTarget]:
+def _targets(rows: list[ReportRow]) -> list[BenchTarget]:
     named = {row["data"]: row for row in rows}
     targets = [
         BenchTarget("largest difference from the textbook", max(row["difference"] for row in rows), "<=", 1e-3),

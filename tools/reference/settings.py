@@ -44,7 +44,7 @@ class Variable:
     values: str
 
 
-class Recorder(Reader):
+class SettingsRecorder(Reader):
     """Reads like a `Reader`, and records the variables into `read`."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ def _plain(number: float) -> str:
 
 def variables(function: str) -> dict[str, Variable]:
     """Return the variables that *function* reads, in the order in which it reads them."""
-    recorder = Recorder(_ENVIRONMENT)
+    recorder = SettingsRecorder(_ENVIRONMENT)
     with patch.object(_MODULES[function], "Reader", lambda _: recorder):
         _MODULES[function].Settings.from_env(_ENVIRONMENT)
     return recorder.read
@@ -100,7 +100,7 @@ def tables() -> dict[str, str]:
         ValueError: a variable has no meaning in `MEANINGS`, or the other way around.
     """
     read = {function: variables(function) for function in _MODULES}
-    recorder = Recorder(_ENVIRONMENT)
+    recorder = SettingsRecorder(_ENVIRONMENT)
     ServingSettings.read(recorder, name="", max_body_bytes=2**20)
     shared = {name: _shared(name, read) for name in recorder.read}
     own = {function: {n: v for n, v in found.items() if n not in shared} for function, found in read.items()}

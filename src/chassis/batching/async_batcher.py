@@ -14,13 +14,13 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from chassis.batching.queue import BatchLimits, BatchQueue, Cut, Entry
+from chassis.batching.queue import BatchLimits, BatchQueue, Cut, QueueEntry
 from chassis.wire.problems import DeadlineExceededError, OverloadedError
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-Run = Callable[[Sequence[Q], float], Awaitable[Sequence[R]]]
+RunBatch = Callable[[Sequence[Q], float], Awaitable[Sequence[R]]]
 
 
 class _Waiting(Struct, Generic[Q, R], frozen=True):
@@ -37,7 +37,7 @@ class AsyncBatcher(Generic[Q, R]):
         limits: `max_batch_size` queries in a batch, `slots` batches running, `max_queue_size` queries waiting.
     """
 
-    def __init__(self, run: Run[Q, R], *, limits: BatchLimits) -> None:
+    def __init__(self, run: RunBatch[Q, R], *, limits: BatchLimits) -> None:
         self._run = run
         self._queue: BatchQueue[_Waiting[Q, R]] = BatchQueue(limits, abandoned=lambda waiting: waiting.result.done())
         self._cut_due = False
@@ -65,7 +65,7 @@ class AsyncBatcher(Generic[Q, R]):
         self._last_was_alone = False
         waiting: _Waiting[Q, R] = _Waiting(query, asyncio.get_running_loop().create_future())
         now = time.monotonic()
-        if not self._queue.put(Entry(waiting, now, now + within_s)):
+        if not self._queue.put(QueueEntry(waiting, now, now + within_s)):
             raise OverloadedError(retry_after_s=1.0)
         self._cut_soon()
         try:
@@ -133,6 +133,6 @@ class AsyncBatcher(Generic[Q, R]):
             self._free_slot()
 
 
-def _fail(entry: Entry[_Waiting[Q, R]], error: Exception) -> None:
+def _fail(entry: QueueEntry[_Waiting[Q, R]], error: Exception) -> None:
     if not entry.item.result.done():
         entry.item.result.set_exception(error)

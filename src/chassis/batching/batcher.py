@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from chassis.batching.costs import BatchCosts
-from chassis.batching.queue import BatchLimits, BatchQueue, Cut, CutReason, Entry
+from chassis.batching.queue import BatchLimits, BatchQueue, Cut, CutReason, QueueEntry
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Histogram, Instrument, Totals
 from chassis.wire.problems import DeadlineExceededError, OverloadedError, ServingError
@@ -128,7 +128,7 @@ class Batcher(Generic[Q, R]):
             OverloadedError: the queue is full.
         """
         job = _Job(query, asyncio.get_running_loop().create_future())
-        if not self._queue.put(Entry(job, self._clock(), deadline)):
+        if not self._queue.put(QueueEntry(job, self._clock(), deadline)):
             raise self._overloaded()
         self._look_soon()
         return job.answer

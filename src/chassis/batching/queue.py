@@ -38,7 +38,7 @@ class BatchLimits:
     slots: int = 1
 
 
-class Entry(Struct, Generic[T], frozen=True):
+class QueueEntry(Struct, Generic[T], frozen=True):
     """An item in the queue, with its time of arrival and its deadline, both on the owner's clock."""
 
     item: T
@@ -49,14 +49,14 @@ class Entry(Struct, Generic[T], frozen=True):
 class Cut(Struct, Generic[T], frozen=True):
     """A batch to run now: its entries in order of arrival, and the reason for the cut."""
 
-    entries: list[Entry[T]]
+    entries: list[QueueEntry[T]]
     reason: CutReason
 
 
 class Decision(Struct, Generic[T], frozen=True):
     """The next steps: answer the *expired*, run *cut* if it is set, else decide again at *wake_at* if that is set."""
 
-    expired: list[Entry[T]] = []
+    expired: list[QueueEntry[T]] = []
     cut: Cut[T] | None = None
     wake_at: float | None = None
 
@@ -75,7 +75,7 @@ class BatchQueue(Generic[T]):
     def __init__(self, limits: BatchLimits, *, abandoned: Callable[[T], bool]) -> None:
         self._limits = limits
         self._abandoned = abandoned
-        self._waiting: deque[Entry[T]] = deque()
+        self._waiting: deque[QueueEntry[T]] = deque()
         self._draining = False
         self._taken = 0
         self.dropped: Counter[str] = Counter()
@@ -97,7 +97,7 @@ class BatchQueue(Generic[T]):
         """Take a slot for work that was never in the queue. Call this only while `has_slot`."""
         self._taken += 1
 
-    def put(self, entry: Entry[T]) -> bool:
+    def put(self, entry: QueueEntry[T]) -> bool:
         """Queue *entry*, or return False if the queue is full of live entries."""
         if len(self._waiting) >= self._limits.max_queue_size:
             self._drop_abandoned()
@@ -146,7 +146,7 @@ class BatchQueue(Generic[T]):
         self.dropped["cancelled"] += len(self._waiting) - len(kept)
         self._waiting = kept
 
-    def _take_expired(self, now: float) -> list[Entry[T]]:
+    def _take_expired(self, now: float) -> list[QueueEntry[T]]:
         expired = [entry for entry in self._waiting if entry.deadline <= now]
         if expired:
             self._waiting = deque(entry for entry in self._waiting if entry.deadline > now)

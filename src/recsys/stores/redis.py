@@ -35,7 +35,7 @@ from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.counters import COUNTERS, DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
-from recsys.stores.redis_link import Command, RedisLink
+from recsys.stores.redis_link import RedisCommand, RedisLink
 
 Read = TypeVar("Read")
 
@@ -119,7 +119,7 @@ class RedisStore:
             **credentials,
         )
         pool = self._redis.connection_pool
-        self._translated = _Translated(_place(pool.connection_kwargs))
+        self._translated = _TranslatedRedisErrors(_place(pool.connection_kwargs))
         self._link = RedisLink(
             # The link has a timeout for each call, and its reader waits without one. In protocol 2 the server sends
             # nothing but answers.
@@ -134,7 +134,7 @@ class RedisStore:
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return each of *user_ids*."""
 
-        def commands(generation: str) -> list[Command]:
+        def commands(generation: str) -> list[RedisCommand]:
             keys = (_keys(generation, user_id) for user_id in user_ids)
             return [command for user, times, _, _ in keys for command in _read(user, times, history=history)]
 
@@ -147,7 +147,7 @@ class RedisStore:
         """Count each of *interactions* with one script."""
         now_us = int(self._clock() * 1_000_000)
 
-        def command(generation: str, each: Interaction) -> Command:
+        def command(generation: str, each: Interaction) -> RedisCommand:
             return (
                 "EVALSHA",
                 _APPLY_SHA,
@@ -215,7 +215,7 @@ class RedisStore:
         (found,) = await self._send([("GET", _POINTER)])
         return self._translated.generation(found)
 
-    async def _run(self, commands: Callable[[str], Sequence[Command]]) -> list[Any]:
+    async def _run(self, commands: Callable[[str], Sequence[RedisCommand]]) -> list[Any]:
         """
         Send the *commands* for the generation known here, and return the answers.
 
@@ -231,7 +231,7 @@ class RedisStore:
                     return answers
                 self._generation = self._translated.generation(found)
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, commands: Sequence[RedisCommand]) -> list[Any]:
         answers = await self._link.ask(commands)
         failures = _failures(answers)
         if failures and all(isinstance(failure, NoScriptError) for failure in failures):
@@ -302,12 +302,12 @@ def _digest(interaction: Interaction) -> bytes:
     return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
-def _scan(generation: str, *, user_ids: Sequence[str]) -> list[Command]:
+def _scan(generation: str, *, user_ids: Sequence[str]) -> list[RedisCommand]:
     keys = (_keys(generation, user_id)[:3] for user_id in user_ids)
     return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
 
 
-def _read(user: str, times: str, *, history: int) -> list[Command]:
+def _read(user: str, times: str, *, history: int) -> list[RedisCommand]:
     """
     Return the commands that read one consistent state of a user.
 
@@ -356,7 +356,7 @@ def _place(connection: Mapping[str, Any]) -> str:
     return f"Redis at {host or 'localhost'}:{port or 6379}, database {database or 0}"
 
 
-class _Translated:
+class _TranslatedRedisErrors:
     """
     Turns Redis' errors into the port's. Messages hold no user id and no credentials.
 

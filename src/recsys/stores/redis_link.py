@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _READ_BYTES = 1 << 16
 
-Command = tuple[Any, ...]
+RedisCommand = tuple[Any, ...]
 
 
 class RedisLink:
@@ -42,7 +42,7 @@ class RedisLink:
         self._open: _Open | None = None
         self._closed = False
 
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """
         Send *commands* together and return their answers, bytes as text; an error that Redis answers is one of them.
 

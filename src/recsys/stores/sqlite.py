@@ -126,7 +126,7 @@ class SqliteStore:
         self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-checkpoint")
         self._next_checkpoint = float("-inf")
         self._snapshot_of: asyncio.AbstractEventLoop | None = None
-        self._translated = _Translated(path)
+        self._translated = _TranslatedSqliteErrors(path)
         _check_file(path, create=create)
         with self._translated, contextlib.ExitStack() as opened:
             self._writer, self._checkpointer, self._reader = (
@@ -405,7 +405,7 @@ def _row(record: UserRecord) -> tuple[str | int | None, ...]:
     )
 
 
-class _Translated:
+class _TranslatedSqliteErrors:
     """Turn SQLite's errors into `StoreError`s. A class, because `contextmanager` would cost each read 1 us."""
 
     def __init__(self, path: Path) -> None:

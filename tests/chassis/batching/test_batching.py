@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chassis.batching.batcher import Batcher, BatchFacts
-from chassis.batching.queue import BatchLimits, BatchQueue, Entry
+from chassis.batching.queue import BatchLimits, BatchQueue, QueueEntry
 from chassis.wire.problems import DeadlineExceededError, OverloadedError, ServingError, UnsupportedMediaTypeError
 
 NEVER = math.inf
@@ -17,7 +17,7 @@ NEVER = math.inf
 
 def enqueue(queue: BatchQueue[str], *items: str, at: float = 0.0, deadline: float = NEVER) -> None:
     for item in items:
-        assert queue.put(Entry(item, at, deadline))
+        assert queue.put(QueueEntry(item, at, deadline))
 
 
 def queue_of(*items: str, size: int = 4, room: int = 8) -> BatchQueue[str]:
@@ -96,10 +96,10 @@ class TestQueue:
     def test_a_full_queue_refuses_requests(self):
         """A full queue refuses a request, unless one of its entries has been cancelled."""
         queue = queue_of(*"ABCDEFGH")
-        assert not queue.put(Entry("I", 0.0, NEVER))
+        assert not queue.put(QueueEntry("I", 0.0, NEVER))
         assert queue.dropped["shed"] == 1
         queue = queue_of(*"ABCdEFGH")
-        assert queue.put(Entry("I", 0.0, NEVER))
+        assert queue.put(QueueEntry("I", 0.0, NEVER))
 
 
 class Batching(RuleBasedStateMachine):
@@ -120,7 +120,7 @@ class Batching(RuleBasedStateMachine):
     @rule(patience=st.sampled_from([0.0, 0.005, 0.02, NEVER]))
     def arrive(self, patience: float) -> None:
         number = len(self.accepted) + len(self.shed)
-        if self.queue.put(Entry(number, self.now, self.now + patience)):
+        if self.queue.put(QueueEntry(number, self.now, self.now + patience)):
             self.accepted[number] = self.now + patience
         else:
             live = self.accepted.keys() - self.cancelled - {*self.ran, *self.expired}
