@@ -59,7 +59,7 @@ class Template:
     """
     A validated `spec.template`, defaults filled in. Environment, volumes and annotations stay as they were written.
 
-    `progress_deadline_s` is None without an annotation.
+    Without its annotation, `progress_deadline_s` has no value (None).
     """
 
     image: str

@@ -78,11 +78,11 @@ def test_a_command_runs_in_its_root_directory(commands: Commands, tmp_path: Path
 
 def test_an_image_without_a_command_is_an_error(commands: Commands, tmp_path: Path) -> None:
     """The error lists the images that have a command."""
-    with pytest.raises(ManifestError, match=r"no command for image other:v1 \(there are: .*rank"):
+    with pytest.raises(ManifestError, match=r"no command for image other:v1 \(the file has: .*rank"):
         commands.find("other:v1")
     (tmp_path / "c.yaml").write_text("images: {x: {command: run}}")
     with pytest.raises(ManifestError, match=r"images.x.command: must be a list"):
         Commands(tmp_path / "c.yaml")
     (tmp_path / "c.yaml").write_text("")
-    with pytest.raises(ManifestError, match="there are: none"):
+    with pytest.raises(ManifestError, match="the file has: none"):
         Commands(tmp_path / "c.yaml").find("x")

@@ -252,7 +252,7 @@ async def test_the_public_port_can_serve_tls(platform: Running) -> None:
     )  # fmt: skip
     refused = platform.up("--tls-cert", str(certificate), "--tls-key", str(certificate), detach=False)
     assert refused.returncode == 1
-    assert "no certificate and its key" in refused.stderr
+    assert "are not a certificate and its key" in refused.stderr
     assert "belong together" in platform.up("--tls-cert", str(certificate), detach=False).stderr
     done = platform.up("--tls-cert", str(certificate), "--tls-key", str(key))
     assert done.returncode == 0, done.stderr

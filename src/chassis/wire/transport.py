@@ -14,7 +14,7 @@ The errors are httpx's, so callers need not know which transport they use:
     PoolTimeout                    every connection stayed busy
     ReadTimeout                    the request was sent, the answer was not complete in time
     ReadError                      the request was sent, the connection broke
-    RemoteProtocolError            the server closed the connection without an answer, or its answer is no HTTP or
+    RemoteProtocolError            the server closed the connection without an answer, or its answer is not HTTP or
                                    longer than `max_answer_bytes`
 """
 
@@ -390,7 +390,7 @@ class _HttpxPoster:
 
 async def get(url: httpx.URL, *, headers: Headers = (), socket: str | None = None, timeout_s: float) -> Answer:
     """
-    GET *url* on a connection of its own: TCP, or the Unix socket *socket*.
+    GET *url* on a separate connection: TCP, or the Unix socket *socket*.
 
     Raises:
         httpx.TransportError: see the module's table.

@@ -150,7 +150,7 @@ def test_a_missing_artefact_exits_with_1(tmp_path):
     ended = run_until_exit("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "start_failed" in ended.stderr
-    assert "No such file" in ended.stderr
+    assert "set MODEL_PATH to a trained model" in ended.stderr
 
 
 def test_a_taken_port_exits_with_1():
