@@ -12,10 +12,12 @@ import psutil
 from loadtests.answers import LoadAnswer, judge_recommendations
 from loadtests.ledger import Ledger
 from localkn import control
+from localkn.address import chosen_url
 from localkn.errors import LocalknError
 from localkn.state import PlatformDirectory
 
 _USERS_PER_REQUEST = 256
+_PORT = 8080
 
 
 class TargetError(Exception):
@@ -61,7 +63,9 @@ class LoadTarget:
         return status
 
 
-def find_target(*, state_dir: Path, url: str | None, port: int, features_url: str | None, token: str) -> LoadTarget:
+def find_target(
+    *, state_dir: Path, url: str | None, port: int | None, features_url: str | None, token: str
+) -> LoadTarget:
     """
     Find the pipeline: the one of *state_dir*, or the one at *url*.
 
@@ -71,7 +75,7 @@ def find_target(*, state_dir: Path, url: str | None, port: int, features_url: st
     socket = PlatformDirectory((state_dir / "platform").absolute()).socket("control")
     status = LoadTarget("", control=socket).status()
     running = status["url"] if status else None
-    found = url or running or f"http://127.0.0.1:{port}"
+    found = chosen_url(state_dir / "platform", url=url, port=port, default_port=_PORT)
     if status and _same_address(found, str(running)):
         own = status["services"].get("extract-features", {}).get("url")
         authority = state_dir / "tls/ca.pem"

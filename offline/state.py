@@ -12,7 +12,6 @@ next. A reader therefore finds the former pair or the new one, and a training th
 A running pipeline keeps the files it has open; the next start takes the new pair.
 """
 
-import argparse
 import asyncio
 import contextlib
 import fcntl
@@ -20,7 +19,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -28,8 +27,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.stores.port import StoreError
+from recsys.ranking.artefact import read_artefact
 from recsys.stores.sqlite import SqliteStore
 
 _POINTER, _PARTS, _DRAFTS = "current.json", ("stores", "models"), "drafts"
@@ -151,6 +149,26 @@ class StateDirectory:
 
         asyncio.run(verify())
 
+    def environment(self, *, fused: bool = False) -> list[str]:
+        """
+        Verify the current pair and return the settings `SERVICE:NAME=VALUE` that make the functions serve it.
+
+        With *fused*, they are for the single Service that holds all functions.
+
+        Raises:
+            StateError, ArtefactError, StoreError: nothing was trained yet, or the pair cannot be served.
+        """
+        current = self.require_current()
+        read_artefact(self.model_path(current))
+        self.verify_store(current)
+        services = ["recommend"] * 3 if fused else ["extract-features", "rank-items", "recommend"]
+        settings = [
+            f"FEATURE_STORE_URL={self.store_url(current)}",
+            f"MODEL_PATH={self.model_path(current)}",
+            f"POPULAR_LIST_PATH={self.folder / 'popular.json'}",
+        ]
+        return [f"{service}:{setting}" for service, setting in zip(services, settings, strict=True)]
+
     def _new_path(self, part: str, name: str) -> str:
         taken = [each.name.partition("-")[0] for each in (self.folder / part).iterdir()]
         numbers = [int(number) for number in taken if number.isascii() and number.isdecimal()]
@@ -194,31 +212,3 @@ def _sync_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m offline.state`: verify the current pair and print the environment that makes functions serve it."""
-    parser = argparse.ArgumentParser(prog="offline.state", description=main.__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--fused", action="store_true", help="for the one Service that holds all functions")
-    options = parser.parse_args(arguments)
-    state = StateDirectory(options.state_dir)
-    try:
-        current = state.require_current()
-        read_artefact(state.model_path(current))
-        state.verify_store(current)
-    except (StateError, ArtefactError, StoreError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    services = ["recommend"] * 3 if options.fused else ["extract-features", "rank-items", "recommend"]
-    settings = [
-        f"FEATURE_STORE_URL={state.store_url(current)}",
-        f"MODEL_PATH={state.model_path(current)}",
-        f"POPULAR_LIST_PATH={state.folder / 'popular.json'}",
-    ]
-    print(*(f"{service}:{setting}" for service, setting in zip(services, settings, strict=True)), sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,12 +5,10 @@ rank_items simulates 50 ms per batch and has a target of 3 requests in flight pe
 pipeline at the same time.
 """
 
-import argparse
 import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ from rich.live import Live
 from rich.table import Table
 
 from localkn import control
+from localkn.address import running_url
 from localkn.state import PlatformDirectory as PlatformState
 from tools.bench.closed_loop import LoopOutcome, run_callers
-from tools.recommend import running_url
 
 ROOT = Path(__file__).parents[1]
 CALLERS, LOAD_S = 40, 20.0
@@ -33,28 +31,24 @@ _SCALE_IN_TIMEOUT_S = 60.0
 console = Console()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def demo(*, port: int, state_dir: Path) -> int:
     """Run the demonstration; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh demo", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
-    parser.add_argument("--port", type=int, default=8080)
-    options = parser.parse_args(arguments)
-    state = ["--state-dir", str(options.state_dir)]
+    state = ["--state-dir", str(state_dir)]
     _say("Starting: recommend -> extract_features (10 ms) + rank_items (50 ms a batch)")
-    _run("up", "--detach", "--simulate-latency", "--port", str(options.port), *state)
+    _run("up", "--detach", "--simulate-latency", "--port", str(port), *state)
     try:
         _run("kn", "service", "update", "rank-items", "--scale-window", WINDOW, *state, quiet=True)
-        url = running_url(options.state_dir) or ""
+        url = running_url(state_dir / "platform") or ""
         _say("One request")
         _show_request(url)
         _say(f"{CALLERS} concurrent callers for {LOAD_S:.0f} s: rank_items scales out")
-        highest, outcome = asyncio.run(_load(options.port, options.state_dir))
+        highest, outcome = asyncio.run(_load(port, state_dir))
         console.print(
             f"{outcome.requests} requests, {outcome.rps:.0f} per second, p50 {outcome.p50_ms:.0f} ms, "
             f"p99 {outcome.p99_ms:.0f} ms, {outcome.errors} errors; up to {highest} instances of rank-items"
         )
         _say("The load has ended: rank_items scales in")
-        took_s = _await_scale_in(options.state_dir)
+        took_s = _await_scale_in(state_dir)
         console.print(f"back to one instance after {took_s:.0f} s")
     finally:
         _say("Stopping")
@@ -63,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(*words: str, quiet: bool = False) -> None:
-    subprocess.run([str(ROOT / "run.sh"), *words], check=True, stdout=subprocess.DEVNULL if quiet else None)
+    command = [sys.executable, "-m", "tools.cli", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL if quiet else None)
 
 
 def _say(text: str) -> None:
@@ -123,7 +118,3 @@ def _table(services: dict[str, Any]) -> Table:
                     f"{revision['target']:g}",
                 )
     return table
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,11 +4,9 @@
 One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
-import argparse
 import platform
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,12 +21,12 @@ from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
+from localkn.address import running_url
 from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.stores.port import StoreError
-from tools.recommend import running_url
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
 
@@ -44,16 +42,12 @@ class DoctorFinding(Exception):  # noqa: N818 - a finding
     """A check failed; the message says why and what to do."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def diagnose(*, port: int, state_dir: Path) -> int:
     """Print the report; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh doctor", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
-    parser.add_argument("--port", type=int, default=8080)
-    options = parser.parse_args(arguments)
-    state = StateDirectory(options.state_dir)
+    state = StateDirectory(state_dir)
     checks: list[Callable[[], Iterator[str]]] = [
         check_versions,
-        lambda: check_port(options.port, options.state_dir),
+        lambda: check_port(port, state_dir),
         lambda: check_state(state),
         lambda: check_model(state),
         lambda: check_store(state),
@@ -86,7 +80,7 @@ def check_versions() -> Iterator[str]:
 
 def check_port(port: int, state_dir: Path) -> Iterator[str]:
     """Check that the port is free, or used by the pipeline of this state directory."""
-    url = running_url(state_dir)
+    url = running_url(state_dir / "platform")
     if url:
         yield f"a pipeline is running at {url}"
         return
@@ -209,7 +203,3 @@ def find_contradictions(settings: object, template: Template) -> Iterator[str]:
         limit, size = template.container_concurrency, settings.batch.max_batch_size
         if 0 < limit < size:
             yield f"containerConcurrency {limit} is below MAX_BATCH_SIZE {size}: no batch could ever fill"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

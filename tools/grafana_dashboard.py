@@ -4,10 +4,9 @@
 The dashboard's JSON has a thousand lines of layout around forty queries. Reviewers read the queries here.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -268,18 +267,11 @@ def _panel(number: int, panel: Panel, *, x: int, y: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the file; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh docs", description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args(arguments).check:
-        if FILE.read_text("utf-8") == render():
-            return 0
+def write(*, check: bool = False) -> int:
+    """Write the file, or check that it is up to date; return the exit status."""
+    if not check:
+        FILE.write_text(render(), "utf-8")
+    elif FILE.read_text("utf-8") != render():
         print(f"{FILE.name} is out of date; run ./run.sh docs", file=sys.stderr)
         return 1
-    FILE.write_text(render(), "utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,5 @@
 """`./run.sh docs`: write docs/reference/metrics.md from the definitions; with --check, fail if it is out of date."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,18 +67,11 @@ def _rows(definitions: Sequence[Definition]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the page; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh docs", description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args(arguments).check:
-        if PAGE.read_text("utf-8") == render():
-            return 0
+def write(*, check: bool = False) -> int:
+    """Write the file, or check that it is up to date; return the exit status."""
+    if not check:
+        PAGE.write_text(render(), "utf-8")
+    elif PAGE.read_text("utf-8") != render():
         print("docs/reference/metrics.md is out of date; run ./run.sh docs", file=sys.stderr)
         return 1
-    PAGE.write_text(render(), "utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,5 @@
 """`./run.sh up --tls`: create a temporary certificate authority for this machine, and a certificate signed by it."""
 
-import argparse
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,16 +10,14 @@ _LIFE = timedelta(days=30)
 _RENEW = timedelta(days=1)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Create the certificate if it is missing or expires soon, and print how to trust it."""
-    parser = argparse.ArgumentParser(prog="tools.tls", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True)
-    folder = parser.parse_args(arguments).state_dir / "tls"
+def ensure_certificate(state_dir: Path) -> Path:
+    """Make a certificate unless a valid one exists, say how to trust it, and return its path; its key is beside it."""
+    folder = state_dir / "tls"
     if not _is_valid(folder / "cert.pem"):
         _create(folder)
-    print(f"HTTPS with a certificate of this machine's own; trust it with --cacert {folder / 'ca.pem'},")
+    print(f"HTTPS with a certificate made for this machine; trust it with --cacert {folder / 'ca.pem'},")
     print(f"in Python with ssl.create_default_context(cafile={str(folder / 'ca.pem')!r})")
-    return 0
+    return folder / "cert.pem"
 
 
 def _is_valid(path: Path) -> bool:
@@ -41,7 +36,3 @@ def _create(folder: Path) -> None:
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
     (folder / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from kubeyaml.errors import KubeyamlError
-from localkn import control, events, kn, up
+from localkn import control, events, kn, logs, up
 from localkn.errors import LocalknError, PlatformError, UsageError
 from localkn.state import PlatformDirectory
 
@@ -22,9 +21,17 @@ _READY_FD = "LOCALKN_READY_FD"
 """Variable that holds the descriptor on which a detached platform announces to its parent that it is ready."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; a failure is one message on stderr and exit status 1, wrong arguments are exit status 2."""
-    arguments = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, *, announce: Callable[[str], None] = print) -> int:
+    """
+    Run one verb; a failure is one message on stderr and exit status 1, wrong arguments are exit status 2.
+
+    Args:
+        argv: The arguments; those of this process by default.
+        announce: Called by `up` with a text for the user when every Service is ready.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args(words)
+    arguments.words, arguments.announce = words, announce
     try:
         return int(arguments.verb(arguments) or 0)
     except UsageError as error:
@@ -46,26 +53,28 @@ def _up(arguments: argparse.Namespace) -> int | None:
     if arguments.check:
         return None
     if arguments.detach and _READY_FD not in os.environ:
-        return _detached(arguments.state_dir)
-    asyncio.run(up.run(options, ready=_announce))
+        return _detached(arguments)
+    asyncio.run(up.run(options, ready=partial(_announce, arguments)))
     return None
 
 
-def _announce(text: str) -> None:
-    print(text, flush=True)
+def _announce(arguments: argparse.Namespace, text: str) -> None:
+    arguments.announce(text)
+    sys.stdout.flush()
     if _READY_FD in os.environ:
         with os.fdopen(int(os.environ[_READY_FD]), "w") as parent:
             parent.write(text)
 
 
-def _detached(state: PlatformDirectory) -> int:
+def _detached(arguments: argparse.Namespace) -> int:
     """Run `up` in a new session and wait until it announces that it is ready, or ends."""
+    state: PlatformDirectory = arguments.state_dir
     state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
     with state.supervisor_log.open("ab") as log:
         earlier = log.tell()
         child = subprocess.Popen(
-            [sys.executable, *sys.orig_argv[1:]],
+            [sys.executable, "-m", "localkn", *arguments.words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -82,7 +91,7 @@ def _detached(state: PlatformDirectory) -> int:
         child.wait()
         raise
     if announced:
-        print(announced)
+        arguments.announce(announced)
         return 0
     child.wait()
     print(state.supervisor_log.read_bytes()[earlier:].decode(errors="replace").rstrip(), file=sys.stderr)
@@ -110,33 +119,8 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _logs(arguments: argparse.Namespace) -> None:
-    """
-    Print the logs of instances, the name of the instance before each line; with -f, follow them.
-
-    Raises:
-        PlatformError: No log has that name.
-    """
-    read: dict[Path, int] = {}
-    if not _log_files(arguments.state_dir.logs, arguments.name):
-        known = ", ".join(file.stem for file in _log_files(arguments.state_dir.logs, "")) or "none; `up` makes them"
-        raise PlatformError(f"{arguments.name or arguments.state_dir.logs}: no log has that name; these exist: {known}")
-    while True:
-        for file in _log_files(arguments.state_dir.logs, arguments.name):
-            with file.open("rb") as log:
-                log.seek(read.get(file, 0))
-                while line := log.readline():
-                    if arguments.follow and not line.endswith(b"\n"):
-                        break
-                    read[file] = log.tell()
-                    print(f"{file.stem} | {line.decode(errors='replace').rstrip()}", flush=arguments.follow)
-        if not arguments.follow:
-            return
-        time.sleep(0.2)
-
-
-def _log_files(folder: Path, name: str) -> list[Path]:
-    """Return the logs of an instance, a revision, a Service or a part of the platform; all of them without a name."""
-    return [file for file in sorted(folder.glob("*.log")) if not name or f"{file.stem}-".startswith(f"{name}-")]
+    for line in logs.merged(arguments.state_dir.logs, arguments.name, follow=arguments.follow):
+        print(line, flush=arguments.follow)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,10 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for machines")
     status.add_argument("--once", action="store_true", help="print once and exit")
     status.set_defaults(verb=_status)
-    logs = verbs.add_parser("logs", parents=[common], help="what instances printed")
-    logs.add_argument("name", nargs="?", default="", help="Service, revision or instance")
-    logs.add_argument("-f", "--follow", action="store_true", help="follow")
-    logs.set_defaults(verb=_logs)
+    printed = verbs.add_parser("logs", parents=[common], help="what instances printed, merged by time")
+    printed.add_argument("name", nargs="?", default="", help="Service, revision or instance")
+    printed.add_argument("-f", "--follow", action="store_true", help="follow")
+    printed.set_defaults(verb=_logs)
     events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
     kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
     return parser

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-_COLUMNS = ("revision", "traffic", "ready", "concurrency", "rps", "p50/p99 ms", "")
+_COLUMNS = ("revision", "traffic", "ready", "in flight", "rps", "p50/p99 ms", "state")
 
 
 def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
@@ -28,10 +29,19 @@ def _table(status: Mapping[str, Any]) -> Table:
     failures = [f"{revision['name']} failed: {revision['failure']}" for revision in revisions if revision["failure"]]
     brokers = [f"Broker {name} takes events at {url}" for name, url in status["brokers"].items()]
     caption = "\n".join([*failures, *brokers, *status["notes"]])
-    table = Table(title=status["url"], caption=caption, caption_justify="left")
-    for column in _COLUMNS:
-        left = column in {"revision", ""}
-        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    # Without frames, 80 columns hold every heading; a tag that does not fit moves to the next line.
+    table = Table(
+        title=status["url"],
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    longest = max((len(revision["name"]) for revision in revisions), default=0)
+    table.add_column(_COLUMNS[0], min_width=longest)
+    for column in _COLUMNS[1:]:
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for revision in revisions:
         if revision["instances"] or revision["traffic_percent"]:
             table.add_row(*_row(revision))
@@ -47,5 +57,5 @@ def _row(revision: Mapping[str, Any]) -> list[str]:
         f"{revision['concurrency']:.1f} of {revision['target']:g}",
         f"{revision['rps']:.1f}",
         "/".join(times),
-        "panicking" if revision["panicking"] else "",
+        "panic" if revision["panicking"] else "",
     ]

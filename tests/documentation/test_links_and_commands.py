@@ -1,13 +1,14 @@
 """The pages name files, headings and commands that exist."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+import typer.main
 import yaml
 
 from tests.documentation.pages import ROOT, anchors, blocks, links, name, pages
+from tools.cli.verbs import app
 
 PAGES = pages()
 _FOLDERS = (
@@ -15,12 +16,6 @@ _FOLDERS = (
 )
 _FILE = re.compile(rf"`((?:src/)?(?:{_FOLDERS})/[\w./-]+)`")
 _VERB = re.compile(r"\./run\.sh ([a-z][a-z-]*)")
-
-
-def verbs() -> set[str]:
-    """Return the verbs that `./run.sh help` lists."""
-    listed = subprocess.run(["./run.sh", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return set(_VERB.findall(listed)) | {"help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -39,10 +34,11 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path):
 
 @pytest.mark.may_block
 def test_every_verb_on_a_page_exists():
-    """`./run.sh VERB` in prose and code names a verb that `./run.sh help` lists."""
+    """`./run.sh VERB` in prose and code names a verb of the command line."""
+    verbs = {*typer.main.get_group(app).commands, "help"}
     named = {verb: name(page) for page in PAGES for verb in _VERB.findall(page.read_text("utf-8"))}
     assert len(named) > 15
-    assert {verb: page for verb, page in named.items() if verb not in verbs()} == {}
+    assert {verb: page for verb, page in named.items() if verb not in verbs} == {}
 
 
 def _parts(found: object) -> set[str]:

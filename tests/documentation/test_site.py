@@ -9,8 +9,8 @@ import pytest
 
 from tests.documentation.pages import ROOT
 from tools.docs_site import PAGES, rewrite_links
-from tools.reference import __main__ as reference
 from tools.reference import http_api, settings
+from tools.reference import pages as reference
 from tools.reference.meanings import MEANINGS
 
 _LOADED = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=\"?([^\">\s]+)")
@@ -63,7 +63,7 @@ def test_links_between_files_become_links_between_pages(page, link, wanted):
 
 def test_generated_tables_are_up_to_date():
     """The tables in the pages are those that the code gives."""
-    assert reference.main(["--check"]) == 0
+    assert reference.write(check=True) == 0
 
 
 def test_tables_and_markers_must_agree():

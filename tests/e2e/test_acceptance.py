@@ -7,8 +7,8 @@ import pytest
 
 from tests.e2e.verbs import assert_none_left, verb
 from tests.running import take_port
-from tools.acceptance.__main__ import CHECKS
 from tools.acceptance.checks import FUNCTIONS
+from tools.cli.releases import Check
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
@@ -28,6 +28,6 @@ def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
         found = json.loads(verb("acceptance", "--json", "--seconds", "20", "--state-dir", str(state)).stdout)
     finally:
         verb("down", "--state-dir", str(state))
-    assert [finding["check"] for finding in found] == list(CHECKS)
+    assert [finding["check"] for finding in found] == list(Check)
     assert [finding for finding in found if not finding["holds"]] == []
     assert_none_left(state)

@@ -101,10 +101,10 @@ def test_a_damaged_artefact_is_an_error(up, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["up", "--port", "99999"], "--port must be 1 to 65535"),
-        (["up", "--port"], "--port wants a value"),
-        (["fly"], "unknown verb 'fly'"),
-        (["up", "--nope"], "unrecognized arguments: --nope"),
+        (["up", "--port", "99999"], "'--port': must be 1 to 65535, not '99999'"),
+        (["up", "--port"], "'--port' requires an argument"),
+        (["fly"], "No such command 'fly'"),
+        (["up", "--nope"], "No such option: --nope"),
         (["recommend", "user_42", "--url", "nope"], "is not a URL"),
     ],
 )

@@ -2,15 +2,17 @@
 
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from offline import state, train
-from offline.evaluation import __main__ as evaluation
-from tools import doctor, recommend, store
+from localkn.processes import free_port
+from offline import train
+from offline.state import StateDirectory
+from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
@@ -113,11 +115,12 @@ def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
     """Each verb prints one sentence without a traceback and changes nothing."""
     damage(trained)
     before = sorted(trained.rglob("*"))
-    assert state.main(["--state-dir", str(trained)]) == 1
+    assert main(["up", "--state-dir", str(trained), "--port", str(free_port())]) == 1
     start = capfd.readouterr()
     assert (start.out, len(start.err.splitlines())) == ("", 1)
     assert re.search(says, start.err), start.err
-    assert doctor.main(["--state-dir", str(trained), "--port", "1"]) == 1
+    shutil.rmtree(trained / "platform")
+    assert main(["doctor", "--state-dir", str(trained), "--port", "1"]) == 1
     faults = [line for line in capfd.readouterr().out.splitlines() if line.startswith("fault") and "port 1" not in line]
     assert faults == [f"fault  {start.err.strip()}"]
     assert sorted(trained.rglob("*")) == before
@@ -126,37 +129,26 @@ def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
 @pytest.mark.parametrize(
     "verb",
     [
-        lambda folder: state.main(["--state-dir", folder]),
-        lambda folder: train.main(["--state-dir", folder, "--from-store"]),
-        lambda folder: doctor.main(["--state-dir", folder]),
-        lambda folder: recommend.main(["u1", "--state-dir", folder, "--url", "http://127.0.0.1:1"]),
-        lambda folder: evaluation.main(
-            [
-                "--state-dir",
-                folder,
-                "--interactions",
-                str(Path(folder).with_name("a.csv")),
-                "--via",
-                "http://127.0.0.1:1",
-            ]
-        ),
+        ["status"],
+        ["train", "--from-store"],
+        ["doctor"],
+        ["recommend", "u1", "--url", "http://127.0.0.1:1"],
+        ["evaluate", "--interactions", "FOLDER/a.csv", "--via", "http://127.0.0.1:1"],
     ],
 )
 def test_reading_makes_no_state_directory(tmp_path, verb):
     """A verb that only reads does not create the state directory."""
     write_csv(tmp_path / "a.csv")
-    verb(str(tmp_path / "typo"))
+    main([*(word.replace("FOLDER", str(tmp_path)) for word in verb), "--state-dir", str(tmp_path / "typo")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def copy(*words: str) -> int:
-    return store.main(["copy", *words])
+    return main(["store", "copy", *words])
 
 
 def refused(words: Sequence[str]) -> int:
-    with pytest.raises(SystemExit) as ended:
-        copy(*words)
-    return int(str(ended.value.code))
+    return copy(*words)
 
 
 class TestCopying:
@@ -176,7 +168,7 @@ class TestCopying:
         words = ["--from", "memory:", "--to", f"sqlite:///{store_of(trained)}"]
         assert copy(*words) == 1
         assert "holds no users" in capsys.readouterr().err
-        assert state.main(["--state-dir", str(trained)]) == 0
+        assert StateDirectory(trained).environment()
         assert copy(*words, "--allow-empty") == 0
         assert capsys.readouterr().out.endswith("copied 0 users\n")
 
@@ -185,7 +177,7 @@ class TestCopying:
         (tmp_path / "link.db").symlink_to(store_of(trained))
         one = f"sqlite:///{store_of(trained)}"
         assert refused(["--from", "foo", "--to", one]) == 2
-        assert "argument --from: 'foo' names no feature store; use sqlite:///FILE" in capsys.readouterr().err
+        assert "'--from': 'foo' names no feature store; use sqlite:///FILE" in capsys.readouterr().err
         assert refused(["--from", "postgres://me:s3cret@db/x", "--to", one]) == 2
         assert "s3cret" not in capsys.readouterr().err
         for other in (f"sqlite:///{tmp_path}/link.db", f"sqlite:///{tmp_path}/./state/stores/{store_of(trained).name}"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from offline import state, train
+from offline import train
 from offline.state import StateDirectory
 from recsys.ranking.artefact import read_artefact
 
@@ -89,7 +89,7 @@ def test_files_that_cannot_grow_leave_the_former_state(trained, limit):
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
     assert "Traceback" not in ended.stderr
     assert (trained / "current.json").read_bytes() == before
-    assert state.main(["--state-dir", str(trained)]) == 0
+    assert StateDirectory(trained).environment()
 
 
 def test_trainings_side_by_side_take_turns(trained):
@@ -124,7 +124,7 @@ def test_a_start_does_not_wait_for_a_training(trained):
     """While a training holds the directory, --if-missing finds the current pair, and it can be verified."""
     with StateDirectory(trained).locked():
         assert train.main(["--state-dir", str(trained), "--if-missing"]) == 0
-        assert state.main(["--state-dir", str(trained)]) == 0
+        assert StateDirectory(trained).environment()
 
 
 def test_an_interrupted_training_prints_no_traceback(trained):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
 from kubeyaml import edits
@@ -18,10 +19,9 @@ from localkn.kn import _edit_template, add_verbs
 from tests.knative.command_lines import Line, parse
 from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, overlay, services
 from tests.knative.rules import MADE_ELSEWHERE
-from tools.acceptance.__main__ import parser as acceptance_parser
 from tools.acceptance.checks import FUNCTIONS
+from tools.cli.verbs import app
 from tools.images.builder import IMAGES
-from tools.rollout.__main__ import parser as rollout_parser
 
 pytestmark = pytest.mark.may_block
 
@@ -184,12 +184,11 @@ def test_kubectl_commands_are_valid(command):
 def test_commands_of_run_sh_are_valid(command):
     """The verb exists, its own parser accepts the flags, and the manifests contain the named Service."""
     _, verb, *words = shlex.split(command)
-    assert f"run_{verb}()" in (ROOT / "run.sh").read_text()
-    options = {"rollout": rollout_parser, "acceptance": acceptance_parser}[verb]().parse_args(words)
-    there = services(overlay(OVERLAYS[options.namespace]))
+    options = typer.main.get_group(app).commands[verb].make_context(verb, words).params
+    there = services(overlay(OVERLAYS[options["namespace"]]))
     if verb == "rollout":
-        assert options.service in there
-        assert {_image_name(image) for image in options.image} <= IMAGES.keys()
+        assert options["service"] in there
+        assert {_image_name(image) for image in options["image"] or ()} <= IMAGES.keys()
     else:
         assert set(FUNCTIONS) <= there.keys()
 

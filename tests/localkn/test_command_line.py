@@ -128,9 +128,9 @@ def test_a_platform_outlives_what_it_does_not_understand(platform: Running) -> N
 
 def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
     """Not even while a verb is still being imported; its status is 130."""
-    (tmp_path / "slow.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n")
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n")
     done = subprocess.run(
-        [sys.executable, "-m", "tools.verb", "slow", "--flag"],
+        [sys.executable, "-m", "tools.cli", "down"],
         capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path)}, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "")

@@ -1,6 +1,7 @@
 """The status as a table."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -34,11 +35,25 @@ def test_the_table_shows_active_and_failed_revisions(
     """The table has a row for each revision, lists failures below, and leaves out former revisions."""
     monkeypatch.setenv("COLUMNS", "140")
     table.show(lambda: STATUS, once=True)
-    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
-    rows = [[cell.strip() for cell in line] for line in lines if line[0].startswith("rank")]
-    assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panicking"]
+    lines = [re.split(" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    rows = [line for line in lines if line[0].startswith("rank")]
+    assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panic"]
     assert rows[1:] == [["rank-00002 failed: exit code 1"]]
     assert [line[0].strip() for line in lines[-2:]] == ["Broker ns/b takes events at http://y/ns/b", "a note"]
+
+
+def test_eighty_columns_hold_every_heading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long name, a tag and large figures leave no heading and no figure out."""
+    monkeypatch.setenv("COLUMNS", "80")
+    busy = {"name": "extract-features-00012", "tags": ["candidate"], "concurrency": 12.3, "target": 20, "rps": 1234.5}
+    slow = {"traffic_percent": 100, "p50_ms": 123.0, "p99_ms": 1234.0}
+    table.show(lambda: STATUS | {"services": {"x": {"revisions": [REVISION | busy | slow]}}}, once=True)
+    shown = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    headings = ["revision", "traffic", "ready", "in flight", "rps", "p50/p99 ms", "state"]
+    figures = ["extract-features-00012", "100 %", "2/5", "12.3 of 20", "1234.5", "123/1234", "panic", "#candidate"]
+    for word in headings + figures:
+        assert word in shown
 
 
 def test_a_terminal_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:

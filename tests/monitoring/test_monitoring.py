@@ -72,9 +72,9 @@ def test_generated_files_can_be_checked_and_written(tmp_path: Path, monkeypatch:
         file = tmp_path / name
         file.write_text("old")
         monkeypatch.setattr(tool, name, file)
-        assert tool.main(["--check"]) == 1
-        assert tool.main([]) == 0
-        assert tool.main(["--check"]) == 0
+        assert tool.write(check=True) == 1
+        assert tool.write() == 0
+        assert tool.write(check=True) == 0
 
 
 def test_panels_fit_the_grid():

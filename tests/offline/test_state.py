@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from offline import state, train
+from offline import train
 from offline.state import Current, StateDirectory, StateError
-from recsys.ranking.artefact import read_artefact
+from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.urls import open_store
 
 
@@ -40,14 +40,12 @@ def test_the_pointer_is_replaced(tmp_path):
     assert files == ["current.json", "lock"]
 
 
-def test_an_unreadable_pointer_is_an_error(tmp_path, capsys):
+def test_an_unreadable_pointer_is_an_error(tmp_path):
     """The error for a damaged pointer names the file and the remedy."""
     directory = StateDirectory(tmp_path)
     (tmp_path / "current.json").write_text("{")
     with pytest.raises(StateError, match="train replaces it"):
         directory.current()
-    assert state.main(["--state-dir", str(tmp_path)]) == 1
-    assert "train replaces it" in capsys.readouterr().err
 
 
 def test_an_unusable_directory_is_an_error(tmp_path, capsys):
@@ -57,7 +55,7 @@ def test_an_unusable_directory_is_an_error(tmp_path, capsys):
     assert "file: cannot be written: File exists" in capsys.readouterr().err
 
 
-def test_training_makes_its_store_and_model_current(tmp_path, capsys):
+def test_training_makes_its_store_and_model_current(tmp_path):
     """The new store contains the users, the new model the items, and the printed environment names both."""
     assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
     directory = StateDirectory(tmp_path)
@@ -67,16 +65,12 @@ def test_training_makes_its_store_and_model_current(tmp_path, capsys):
     artefact = read_artefact(directory.model_path(current))
     assert [item.item_id for item in artefact.items] == sorted((f"i{n}" for n in range(15)), key=lambda i: (len(i), i))
     assert len(asyncio.run(user_ids(directory.store_url(current)))) == 12
-    capsys.readouterr()
-    assert state.main(["--state-dir", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
+    assert directory.environment() == [
         f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
         f"rank-items:MODEL_PATH={directory.model_path(current)}",
         f"recommend:POPULAR_LIST_PATH={tmp_path / 'popular.json'}",
     ]
-    assert state.main(["--state-dir", str(tmp_path), "--fused"]) == 0
-    assert {line.partition(":")[0] for line in capsys.readouterr().out.splitlines()} == {"recommend"}
+    assert {setting.partition(":")[0] for setting in directory.environment(fused=True)} == {"recommend"}
 
 
 def test_equal_training_gives_an_equal_version(tmp_path):
@@ -120,12 +114,12 @@ def test_an_items_file_alone_is_refused(tmp_path):
         run("--state-dir", tmp_path, "--items", "x")
 
 
-def test_a_damaged_model_is_refused(tmp_path, capsys):
+def test_a_damaged_model_is_refused(tmp_path):
     """The environment is printed only for an artefact that passes its checks."""
     assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
-    assert state.main(["--state-dir", str(tmp_path / "elsewhere")]) == 1
-    assert "nothing was trained" in capsys.readouterr().err
+    with pytest.raises(StateError, match="nothing was trained"):
+        StateDirectory(tmp_path / "elsewhere").environment()
     current = json.loads((tmp_path / "current.json").read_text())
     (tmp_path / current["model"] / "items.json").write_text("[]")
-    assert state.main(["--state-dir", str(tmp_path)]) == 1
-    assert "SHA-256" in capsys.readouterr().err
+    with pytest.raises(ArtefactError, match="SHA-256"):
+        StateDirectory(tmp_path).environment()

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tools.plan.__main__ import describe, show
 from tools.plan.curves import BatchCost, Scalability
 from tools.plan.observations import FEATURES, RANKER, RECOMMEND, ObservedSettings, Receipts, Step, Sweep
 from tools.plan.planner import EventLoop, Goal, UnreachableError, fit, make_plan, predict_ceiling
 from tools.plan.ranker import HEADROOM, Ranker
+from tools.plan.verb import describe, show
 
 # The tutorial's costs: 10 ms for features, 50 ms for a batch, and some CPU time for each part.
 COST = BatchCost(0.0002, 0.050)

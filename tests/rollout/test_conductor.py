@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubeyaml import edits
-from tools.kn import Kn, KnError, traffic
+from tools.deployment.kn import Kn, KnError, traffic
 from tools.rollout.comparison import TrialAnswer
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout

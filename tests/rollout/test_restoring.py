@@ -12,7 +12,7 @@ import pytest
 from kubeyaml import edits
 from tests.rollout.test_conductor import NEW, OLD, Recorded, good, kn, roll_out
 from tests.running import ROOT
-from tools.kn import KnError, traffic
+from tools.deployment.kn import KnError, traffic
 from tools.rollout.comparison import TrialAnswer
 from tools.rollout.journal import Journal
 

@@ -52,7 +52,7 @@ class Pipeline:
 
     def command(self, *flags: str) -> list[str]:
         place = ["--state-dir", str(self.folder)]
-        return [sys.executable, "-m", "tools.rollout", SERVICE, *place, *WATCH, *flags]
+        return [sys.executable, "-m", "tools.cli", "rollout", SERVICE, *place, *WATCH, *flags]
 
     def serving(self) -> dict[str, int]:
         """Return the revisions that have traffic, with their shares."""

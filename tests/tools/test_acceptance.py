@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.knative.command_lines import parse
-from tools.acceptance.__main__ import main
 from tools.acceptance.checks import Acceptance, LoadPace
 from tools.acceptance.deployments import Address, ClusterDeployment, DeploymentError
+from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
@@ -196,6 +196,6 @@ def test_degraded_answers_under_load_are_failures(acceptance):
 
 
 def test_a_missing_platform_is_an_error(tmp_path, capsys):
-    """The program exits with 2 and a message when no platform is running."""
-    assert main(["--state-dir", str(tmp_path), "--only", "ready"]) == 2
+    """The program exits with 1 and a message when no platform is running."""
+    assert main(["acceptance", "--state-dir", str(tmp_path), "--only", "ready"]) == 1
     assert capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from localkn.processes import free_port
-from tools.recommend import main
+from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
@@ -45,16 +45,16 @@ def server() -> Iterator[Answers]:
 
 def test_a_port_that_is_named_is_asked(server, tmp_path, monkeypatch, capsys):
     """Not the platform of the state directory: what is said explicitly wins."""
-    monkeypatch.setattr("tools.recommend.running_url", lambda _: f"http://127.0.0.1:{free_port()}")
-    assert main(["u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 0
+    monkeypatch.setattr("localkn.address.running_url", lambda _: f"http://127.0.0.1:{free_port()}")
+    assert main(["recommend", "u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 0
     assert "1.000" in capsys.readouterr().out
-    assert main(["u", "--state-dir", str(tmp_path)]) == 1
+    assert main(["recommend", "u", "--state-dir", str(tmp_path)]) == 1
 
 
 def test_without_a_port_the_running_pipeline_is_asked(server, tmp_path, monkeypatch):
     """Wherever the platform of the state directory listens."""
-    monkeypatch.setattr("tools.recommend.running_url", lambda _: f"http://127.0.0.1:{server.server_port}")
-    assert main(["u", "--state-dir", str(tmp_path)]) == 0
+    monkeypatch.setattr("localkn.address.running_url", lambda _: f"http://127.0.0.1:{server.server_port}")
+    assert main(["recommend", "u", "--state-dir", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"errors": 5}', b"\xff"])
@@ -62,7 +62,7 @@ def test_without_a_port_the_running_pipeline_is_asked(server, tmp_path, monkeypa
 def test_what_is_no_pipeline_is_said_to_be_none(server, tmp_path: Path, capsys, body, status):
     """Another program on that port, or a proxy's page."""
     server.status, server.body = status, body
-    assert main(["u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 1
+    assert main(["recommend", "u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -71,6 +71,4 @@ def test_what_is_no_pipeline_is_said_to_be_none(server, tmp_path: Path, capsys, 
 )
 def test_wrong_arguments_are_exit_status_2(words):
     """A URL that is none, and two places at a time."""
-    with pytest.raises(SystemExit) as end:
-        main(["u", *words])
-    assert end.value.code == 2
+    assert main(["recommend", "u", *words]) == 2

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from localkn import control
+from localkn.address import broker_url
 from localkn.errors import LocalknError
 from localkn.state import PlatformDirectory
-from tools.kn import Kn, traffic
-from tools.send_event import broker_url
+from tools.deployment.kn import Kn, traffic
 
 _TIMEOUT_S = 60.0
 _STAMP = "recsys.dev/accepted-at"
@@ -137,7 +137,7 @@ class LocalDeployment:
     def broker(self) -> Address:
         """See `Deployment`."""
         try:
-            url = broker_url(self._state_dir, "default")
+            url = broker_url(self._state_dir / "platform", "default")
         except LocalknError as error:
             raise DeploymentError(str(error)) from error
         return Address(url, url.partition("://")[2].partition("/")[0])

@@ -7,7 +7,6 @@ that passes through all three functions. It prints a table. The exit status is 1
 root privileges are missing, the command prints the reason and exits with 0.
 """
 
-import argparse
 import os
 import shutil
 import socket
@@ -45,18 +44,13 @@ class ImageFinding:
     unwanted: Sequence[str]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def prove_images(*, base: str | None = None, suite: str, state_dir: Path) -> int:
     """Prove it; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh prove-images", description=__doc__)
-    parser.add_argument("--base", help="image to build on, instead of one made with debootstrap")
-    parser.add_argument("--suite", default="stable", help="Debian's suite for debootstrap (%(default)s)")
-    parser.add_argument("--state-dir", type=Path, default=ROOT / ".recsys", help="whose model rank-items gets")
-    options = parser.parse_args(words)
     if reason := missing():
         print(f"skipped: {reason}")
         return 0
     try:
-        findings = prove(options.base or make_base(options.suite), model=_model(options.state_dir))
+        findings = prove(base or make_base(suite), model=_model(state_dir))
     except (BuildError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -185,7 +179,3 @@ def _model(state_dir: Path) -> Path:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

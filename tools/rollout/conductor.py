@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.kn import Kn, KnError, tagged, traffic
+from tools.deployment.kn import Kn, KnError, tagged, traffic
 from tools.rollout.comparison import Comparison, compare, count_faults
 from tools.rollout.decisions import Action, RollBack, Rollout, Shift
 from tools.rollout.journal import Journal

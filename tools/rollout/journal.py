@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tools.kn import KnError
+from tools.deployment.kn import KnError
 
 
 class Journal:

@@ -3,13 +3,16 @@
 import copy
 import json
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from tests.knative.command_lines import parse
-from tools.kn import Kn, KnError, tagged, traffic
-from tools.rollout.__main__ import _command, parser, percentage, steps
+from tools.cli.options import counts, share
+from tools.deployment.kn import Kn, KnError, tagged, traffic
+from tools.rollout.verb import _command
 
 # A Service on a cluster whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
@@ -40,7 +43,7 @@ SERVICE: dict[str, Any] = {
 @pytest.fixture
 def kn(tmp_path, monkeypatch):
     """Install a kn that shows the given Services in order, repeats the last, and refuses `broken`."""
-    monkeypatch.setattr("tools.kn._AGAIN_S", 0)
+    monkeypatch.setattr("tools.deployment.kn._AGAIN_S", 0)
     program = tmp_path / "kn"
     program.write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/told\n'
@@ -77,7 +80,7 @@ def test_route_waits_until_the_cluster_reports_the_shares(kn, tmp_path):
 
 def test_traffic_that_does_not_move_is_an_error(kn, monkeypatch):
     """The tool raises an error when its time to wait is over."""
-    monkeypatch.setattr("tools.kn._SETTLE_S", 0)
+    monkeypatch.setattr("tools.deployment.kn._SETTLE_S", 0)
     stale = copy.deepcopy(SERVICE)
     stale["status"]["observedGeneration"] = 7
     with pytest.raises(KnError, match="has not moved within"):
@@ -105,10 +108,9 @@ def test_the_traffic_of_a_service_is_read():
 
 def test_flags_are_parsed():
     """Shares may be percentages, steps are numbers, and a namespace selects the cluster's kn, not the local one."""
-    assert (percentage("0.1%"), percentage("0.05"), steps("5,25%,100")) == (0.001, 0.05, [5, 25, 100])
-    with pytest.raises(ValueError, match="is not a share"):
-        percentage("5")
-    on_cluster = parser().parse_args(["rank-items", "--namespace", "recsys", "--kn", "kn --context prod"])
-    assert _command(on_cluster) == ["kn", "--context", "prod"]
-    here = parser().parse_args(["rank-items", "--state-dir", "/tmp/x"])
-    assert _command(here)[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]
+    assert (share("0.1%"), share("0.05"), counts("5,25%,100")) == (0.001, 0.05, "5,25,100")
+    for text in ("5", "-1%", "x", "nan"):
+        with pytest.raises(typer.BadParameter, match="is not a share"):
+            share(text)
+    assert _command("kn --context prod", "recsys", Path("x")) == ["kn", "--context", "prod"]
+    assert _command("kn", None, Path("/tmp/x"))[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]

@@ -1,9 +1,8 @@
-"""`./run.sh docs`: write the generated tables of the reference pages; with --check, fail if one is out of date."""
+"""The generated tables of the reference pages, written by `./run.sh docs`."""
 
-import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tools.reference import decisions, http_api, manifests, settings
@@ -37,11 +36,8 @@ def fill(page: str, tables: dict[str, str]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the pages; return the exit status."""
-    parser = argparse.ArgumentParser(prog="./run.sh docs", description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args(arguments).check
+def write(*, check: bool = False) -> int:
+    """Write the tables, or check that they are up to date; return the exit status."""
     status = 0
     for name, tables in PAGES.items():
         page = ROOT / name
@@ -53,7 +49,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name} is out of date; run ./run.sh docs", file=sys.stderr)
             status = 1
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

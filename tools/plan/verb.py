@@ -1,10 +1,8 @@
-"""`./run.sh plan`: measure what the running pipeline can take, and say how to set it up for a goal."""
+"""`./run.sh plan`: measure the capacity of the running pipeline, and recommend settings for a target load."""
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,41 +16,46 @@ from tools.plan.observations import ObservedSettings, Sweep
 from tools.plan.planner import CapacityPlan, Goal, UnreachableError, make_plan
 from tools.plan.sweep import measure
 
-_LEVELS = "1,2,4,8,16,32,64"
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """CapacityPlan; return 0 when there is a plan, 1 when no setting reaches the goal, 2 when nothing could be measured."""
-    options = _parser().parse_args(arguments)
+def plan(
+    *,
+    rps: float,
+    p99_ms: float,
+    url: str | None = None,
+    levels: str,
+    step_s: float,
+    population: int,
+    as_json: bool = False,
+    port: int | None = None,
+    state_dir: Path,
+) -> int:
+    """Plan; return 0 if there is a plan, 1 if no setting reaches the goal or nothing could be measured."""
     console = Console(stderr=True)
     try:
         target = find_target(
-            state_dir=options.state_dir,
-            url=options.url,
-            port=options.port,
+            state_dir=state_dir,
+            url=url,
+            port=port,
             features_url=None,
             token=os.environ.get("LOAD_TOKEN", ""),
         )
-        console.print(f"sweeping {target.url}, {options.step_s:g} s a step", soft_wrap=True)
+        console.print(f"sweeping {target.url}, {step_s:g} s a step", soft_wrap=True)
         sweep = measure(
             target,
-            levels=options.levels,
-            step_s=options.step_s,
-            users=options.population,
+            levels=sorted({int(level) for level in levels.split(",")}),
+            step_s=step_s,
+            users=population,
             tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
         )
-        plan = make_plan(sweep, Goal(options.rps, options.p99_ms / 1000))
-    except UnreachableError as error:
+        found = make_plan(sweep, Goal(rps, p99_ms / 1000))
+    except (UnreachableError, TargetError, TooFewError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    except (TargetError, TooFewError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(describe(plan, sweep)))
+    if as_json:
+        print(json.dumps(describe(found, sweep)))
     else:
-        kn = _kn(options.state_dir) if target.control else "kn {}"
-        show(plan, sweep.configured, Console(width=None if sys.stdout.isatty() else 140), kn=kn)
+        kn = _kn(state_dir) if target.control else "kn {}"
+        show(found, sweep.configured, Console(width=None if sys.stdout.isatty() else 140), kn=kn)
     return 0
 
 
@@ -128,38 +131,3 @@ def _update(name: str, plan: CapacityPlan) -> str:
     settings = " ".join(f"--env {key}={value}" for key, value in each.environment.items())
     scale = f"--scale {each.min_scale}..{each.max_scale} --scale-target {each.target}"
     return f"service update {name} {scale} {settings}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="./run.sh plan", description=__doc__)
-    parser.add_argument("--rps", type=_positive, required=True, help="recommendations a second to plan for")
-    parser.add_argument("--p99-ms", type=_positive, required=True, help="99th percentile of their latency to keep")
-    parser.add_argument("--url", help="of a pipeline elsewhere")
-    parser.add_argument("--levels", type=_levels, default=_LEVELS, help=f"numbers of callers; {_LEVELS}")
-    parser.add_argument("--step-s", type=_positive, default=6.0, help="length of a step; below 6 coalescing is blurred")
-    parser.add_argument("--population", type=int, default=1000, help="users to ask for: user_1 to user_N")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
-    parser.add_argument("--port", type=int, default=8080)
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return value
-
-
-def _levels(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.isdigit() and int(word) for word in words):
-        raise argparse.ArgumentTypeError(f"must be numbers of callers like {_LEVELS}, not {text!r}")
-    return sorted({int(word) for word in words})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

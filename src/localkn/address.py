@@ -1,0 +1,46 @@
+"""The URLs at which a running platform answers."""
+
+from pathlib import Path
+from typing import Any
+
+from localkn import control
+from localkn.errors import LocalknError
+from localkn.state import PlatformDirectory
+
+
+def running_url(folder: Path) -> str | None:
+    """Return the public URL of the platform whose files are in *folder*; None if it is not running."""
+    try:
+        return str(_status(folder)["url"])
+    except LocalknError:
+        return None
+
+
+def broker_url(folder: Path, broker: str) -> str:
+    """
+    Return the URL at which a Broker (`[NAMESPACE/]NAME`) of the platform in *folder* accepts events.
+
+    Raises:
+        LocalknError: The platform is not running, or it has no such Broker.
+    """
+    brokers = _status(folder)["brokers"]
+    name = broker if "/" in broker else f"default/{broker}"
+    if name not in brokers:
+        raise LocalknError(f"no Broker {name} is running; running: {', '.join(brokers) or 'none'}")
+    return str(brokers[name])
+
+
+def chosen_url(folder: Path, *, url: str | None, port: int | None, default_port: int) -> str:
+    """Return the first that is known: *url*, *port* on this machine, the platform in *folder*, the default port."""
+    if url:
+        return url
+    running = running_url(folder)
+    if port is None:
+        return running or f"http://127.0.0.1:{default_port}"
+    # The port alone does not say whether it speaks TLS; the platform may.
+    return running if running and running.endswith(f":{port}") else f"http://127.0.0.1:{port}"
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    status: dict[str, Any] = control.call(PlatformDirectory(folder.absolute()).socket("control"), "status")
+    return status

@@ -1,0 +1,23 @@
+"""`./run.sh bench NAME`: run a benchmark, print its figures, and check its targets."""
+
+import importlib
+from pathlib import Path
+
+
+def bench(
+    *,
+    name: str,
+    as_json: bool = False,
+    check: bool = False,
+    quick: bool = False,
+    interactions: Path | None = None,
+    format_: str = "csv",
+) -> int:
+    """Run one benchmark; return the exit status."""
+    data = {"interactions": interactions, "format_": format_} if interactions else {}
+    report = importlib.import_module(f"tools.bench.{name}").measure(quick=quick, **data)
+    if as_json:
+        print(report.to_json())
+    else:
+        report.show()
+    return 0 if report.holds or not check else 1

@@ -1,0 +1,1 @@
+"""The command line: every verb of `./run.sh` with its options, in a module for each group of the help."""

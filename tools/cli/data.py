@@ -1,0 +1,89 @@
+"""The verbs that bring data in."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from tools.cli.app import verb
+from tools.cli.options import (
+    STATE_DIR,
+    Format,
+    Holdout,
+    Interactions,
+    Items,
+    MinWeight,
+    Seed,
+    StateDir,
+    Users,
+    check_data,
+    store_url,
+)
+
+_GROUP = "Your data"
+
+
+@verb(
+    _GROUP,
+    "tools.model:train",
+    "--interactions ratings.csv --items titles.csv",
+    "--interactions u.data --format movielens --min-weight 4",
+    "--from-store",
+)
+def train(
+    store: Annotated[
+        str | None, typer.Argument(metavar="[URL]", show_default="the current store", help="Store of --from-store.")
+    ] = None,
+    *,
+    interactions: Interactions = None,
+    items: Items = None,
+    users: Users = None,
+    format_: Format = "csv",
+    min_weight: MinWeight = 0.0,
+    holdout: Holdout = None,
+    seed: Seed = 0,
+    search: Annotated[bool, typer.Option("--search", help="Search hyper-parameters first.")] = False,
+    from_store: Annotated[
+        bool, typer.Option("--from-store", help="Train on a feature store, events included.")
+    ] = False,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing if a model exists already.")] = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Train a model on the demo data, a file or a feature store; the next `up` serves it."""
+    check_data(interactions, items, users, min_weight)
+    if store and not from_store:
+        raise typer.BadParameter(f"{store!r} is a word too many; a store goes with --from-store")
+    if from_store and (interactions or holdout or if_missing):
+        raise typer.BadParameter("--from-store trains on a store: no --interactions, --holdout or --if-missing")
+
+
+@verb(_GROUP, "tools.store:copy", "copy --from sqlite:///.recsys/stores/1-demo.db --to redis://127.0.0.1:6379/0")
+def store(
+    action: Annotated[Literal["copy"], typer.Argument(help="What to do.")],
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            parser=store_url,
+            metavar="URL",
+            help="sqlite:///FILE or redis://HOST:PORT/DB; the store must exist and hold users.",
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to", parser=store_url, metavar="URL", help="A store of the same kinds; its content is replaced."
+        ),
+    ],
+    user_ttl_s: Annotated[
+        int, typer.Option(metavar="SECONDS", min=0, help="For Redis: the USER_TTL_S of its extract_features.")
+    ] = 0,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Empty the target if the source holds no users.")
+    ] = False,
+) -> None:
+    """Copy one feature store into another."""
+    from recsys.stores.urls import same_place
+
+    if same_place(source, target):
+        raise typer.BadParameter("--from and --to name the same store")

@@ -1,0 +1,53 @@
+"""The verbs for people who change the project."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from tools.cli.app import WORDS, verb
+
+_GROUP = "Develop"
+
+
+@verb(_GROUP, "tools.development:test", "", "tests/ranking -k ties -x", "--scenarios", context_settings=WORDS)
+def test(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[PYTEST ARGUMENTS]...", help="Passed to pytest.")
+    ] = None,
+    *,
+    scenarios: Annotated[bool, typer.Option("--scenarios", help="Run the long scenarios instead.")] = False,
+) -> None:
+    """Run the tests."""
+
+
+@verb(_GROUP, "tools.development:coverage", "")
+def coverage() -> None:
+    """Report the branch coverage of the test runs that COVERAGE=1 recorded."""
+
+
+@verb(_GROUP, "tools.development:check", "")
+def check() -> None:
+    """Check lint, formatting, types, imports, generated pages and the documentation site."""
+
+
+@verb(_GROUP, "tools.development:docs", "")
+def docs() -> None:
+    """Regenerate the reference pages and the Grafana dashboard, and build the site in build/site."""
+
+
+@verb(_GROUP, "tools.development:lock", "", "--upgrade")
+def lock(
+    *, upgrade: Annotated[bool, typer.Option("--upgrade", envvar="UPGRADE", help="Take the newest versions.")] = False
+) -> None:
+    """Compile requirements/ from pyproject.toml."""
+
+
+@verb(_GROUP, "tools.cli.completion:completion", "bash")
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")],
+) -> None:
+    """
+    Print a completion script for a shell.
+
+    For bash: `eval "$(./run.sh completion bash)"`.
+    """

@@ -1,0 +1,155 @@
+"""The verbs that measure the model and the pipeline."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tools.cli.app import verb
+from tools.cli.options import (
+    STATE_DIR,
+    Format,
+    Holdout,
+    Interactions,
+    Items,
+    Json,
+    MinWeight,
+    RunningPort,
+    Seed,
+    StateDir,
+    Url,
+    Users,
+    above_zero,
+    check_data,
+    counts,
+    duration,
+    not_negative,
+    url,
+)
+
+_GROUP = "Measure"
+_PICTURES = (".png", ".svg", ".pdf")
+
+Bench = Literal["batching", "coalescing", "coldstart", "events", "pipeline", "telemetry", "topk", "train"]
+Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N.")]
+
+
+@verb(
+    _GROUP,
+    "tools.model:evaluate",
+    "",
+    "--interactions ratings.csv --holdout random --splits 5 --ablate",
+    "--holdout temporal --via http://127.0.0.1:8080",
+)
+def evaluate(
+    *,
+    interactions: Interactions = None,
+    items: Items = None,
+    users: Users = None,
+    format_: Format = "csv",
+    min_weight: MinWeight = 0.0,
+    holdout: Holdout = None,
+    seed: Seed = 0,
+    splits: Annotated[int, typer.Option(metavar="N", min=1, help="Number of random hold-outs.")] = 1,
+    search: Annotated[
+        bool, typer.Option("--search", help="Search hyper-parameters in the training part first.")
+    ] = False,
+    ablate: Annotated[bool, typer.Option("--ablate", help="Also train the model without each of its parts.")] = False,
+    via: Annotated[
+        str | None,
+        typer.Option(parser=url, metavar="URL", help="Also ask a running pipeline, and compare list by list."),
+    ] = None,
+    as_json: Json = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write evaluation.md and evaluation.json there.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a png, svg or pdf.")] = None,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Measure the model's quality: hold out a fifth of each user's items, train on the rest, and count what it finds."""
+    check_data(interactions, items, users, min_weight)
+    if via and (search or ablate or splits > 1):
+        raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
+    if plot and plot.suffix not in _PICTURES:
+        raise typer.BadParameter(f"--plot draws {', '.join(_PICTURES)}")
+
+
+@verb(_GROUP, "loadtests.verb:load", "", "--shape spike --users 60", "--rate 200 --duration 2m")
+def load(
+    *,
+    shape: Annotated[Literal["steady", "step", "spike", "soak"], typer.Option(help="Load over time.")] = "steady",
+    users: Annotated[int, typer.Option(metavar="N", min=1, help="Closed loop: users at the height of the shape.")] = 50,
+    rate: Annotated[
+        float | None,
+        typer.Option(parser=above_zero, metavar="R", help="Open loop: requests a second at the height of the shape."),
+    ] = None,
+    arrivals: Annotated[
+        Literal["poisson", "constant"], typer.Option(help="Open loop: how requests arrive.")
+    ] = "poisson",
+    think_ms: Annotated[
+        float, typer.Option(parser=not_negative, metavar="MS", help="Closed loop: mean pause after an answer.")
+    ] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", show_default="of the shape", help="Such as 90, 90s, 5m or 1h."),
+    ] = None,
+    url: Url = None,
+    features_url: Annotated[
+        str | None, typer.Option(parser=url, metavar="URL", help="extract_features of that pipeline, for events.")
+    ] = None,
+    population: Population = 1000,
+    zipf: Annotated[
+        float,
+        typer.Option(parser=not_negative, metavar="S", help="Exponent of the users' popularity; 0 makes all alike."),
+    ] = 1.0,
+    no_events: Annotated[bool, typer.Option("--no-events", help="Send no events, which the store would keep.")] = False,
+    seed: Seed = 0,
+    report: Annotated[Path, typer.Option(metavar="DIR", help="Folder of report.html and report.json.")] = Path(
+        "load-report"
+    ),
+    port: RunningPort = None,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """
+    Run a load test and write a report; fail if a limit is broken.
+
+    Environment variables set the limits, such as MAX_P99_MS.
+    """
+
+
+@verb(_GROUP, "tools.plan.verb:plan", "--rps 500 --p99-ms 150")
+def plan(
+    *,
+    rps: Annotated[float, typer.Option(parser=above_zero, metavar="R", help="Requests a second to plan for.")],
+    p99_ms: Annotated[float, typer.Option(parser=above_zero, metavar="MS", help="99th percentile of latency to keep.")],
+    url: Url = None,
+    levels: Annotated[
+        str, typer.Option(parser=counts, metavar="N,N,…", help="Numbers of callers.")
+    ] = "1,2,4,8,16,32,64",
+    step_s: Annotated[
+        float,
+        typer.Option(
+            parser=above_zero, metavar="SECONDS", help="Length of a step; below 6 the effect of coalescing is unclear."
+        ),
+    ] = 6.0,
+    population: Population = 1000,
+    as_json: Json = False,
+    port: RunningPort = None,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Measure the running pipeline and recommend settings for a target load."""
+
+
+@verb(_GROUP, "tools.bench.verb:bench", "pipeline", "topk --json --check", "train --interactions ratings.csv")
+def bench(
+    name: Annotated[Bench, typer.Argument(help="The benchmark.")],
+    *,
+    as_json: Json = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Toy size, which shows that it runs, not how fast.")] = False,
+    interactions: Interactions = None,
+    format_: Format = "csv",
+) -> None:
+    """Run a benchmark."""
+    if interactions and name != "train":
+        raise typer.BadParameter("--interactions goes with train")

@@ -1,0 +1,139 @@
+"""The options that several verbs share, and the values that options take."""
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import typer
+
+STATE_DIR = Path(".recsys")
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def url(text: str) -> str:
+    """Return *text* if it is an absolute URL."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise typer.BadParameter(f"{text!r} is not a URL such as http://127.0.0.1:8080")
+    return text
+
+
+def store_url(text: str) -> str:
+    """Return *text* if it is the URL of a feature store."""
+    from recsys.stores.port import StoreError
+    from recsys.stores.urls import check_store_url
+
+    try:
+        check_store_url(text)
+    except StoreError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `90`, `90s`, `5m` or `1h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90, 90s, 5m or 1h")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def port(text: str) -> int:
+    """Return the number of a port."""
+    number = _number(text)
+    if not 1 <= number <= 65535 or number != int(number):
+        raise typer.BadParameter(f"must be 1 to 65535, not {text!r}")
+    return int(number)
+
+
+def share(text: str | float) -> float:
+    """Return `0.1%`, `0.001` or a default as a number from 0 to 1."""
+    number = str(text)
+    value = _number(number[:-1]) / 100 if number.endswith("%") else _number(number)
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a share such as 0.1% or 0.001")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """Return *text* as a finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Return *text* as a finite number of at least 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"must be a number of at least 0, not {text!r}")
+    return value
+
+
+def counts(text: str) -> str:
+    """Check numbers above 0 with commas between them, such as `1,2,4`, and return them without percent signs."""
+    words = [word.strip().removesuffix("%") for word in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", word) and int(word) for word in words):
+        raise typer.BadParameter(f"must be numbers above 0 such as 1,2,4, not {text!r}")
+    return ",".join(words)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+StateDir = Annotated[
+    Path, typer.Option("--state-dir", metavar="DIR", help="Directory of the stores, the models and the local platform.")
+]
+Port = Annotated[int, typer.Option(parser=port, metavar="N", help="Port on 127.0.0.1.")]
+RunningPort = Annotated[
+    int | None,
+    typer.Option(parser=port, metavar="N", show_default="the running pipeline's, else 8080", help="Port on 127.0.0.1."),
+]
+Url = Annotated[str | None, typer.Option(parser=url, metavar="URL", help="A pipeline elsewhere.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Interactions = Annotated[
+    Path | None,
+    typer.Option(
+        "--interactions", metavar="FILE", show_default="the demo data", help="Who did what with which item, and when."
+    ),
+]
+Items = Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Titles and categories.")]
+Users = Annotated[Path | None, typer.Option("--users", metavar="FILE", help="Ages.")]
+Format = Annotated[Literal["csv", "lastfm", "movielens"], typer.Option("--format", help="Format of these files.")]
+MinWeight = Annotated[
+    float, typer.Option("--min-weight", metavar="W", help="Leave out rows of less weight, such as ratings below 4.")
+]
+Holdout = Annotated[
+    Literal["random", "temporal"] | None, typer.Option("--holdout", help="How to choose the fifth that is held out.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random choices.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default="the platform of --state-dir", help="Namespace on the cluster."),
+]
+Gateway = Annotated[
+    str | None,
+    typer.Option(parser=url, metavar="URL", help="Connect here instead: the gateway, or a port-forward of it."),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Bearer token to send.")
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Certificate authority to trust for HTTPS."),
+]
+Kn = Annotated[str, typer.Option(metavar="COMMAND", help="The kn command.")]
+
+
+def check_data(interactions: Path | None, *others: object) -> None:
+    """Refuse options that describe a file without the file."""
+    if interactions is None and any(others):
+        raise typer.BadParameter("--items, --users and --min-weight go with --interactions")

