@@ -3,12 +3,13 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from knbroker.client import Client
 from localkn import control
@@ -45,6 +46,29 @@ class ChaosPipeline:
         found: dict[str, Any] = control.call(self._control, "events")
         return found
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return the processes of the platform by name: localkn, Envoy, the dashboard, and each instance."""
+        status = self.status()
+        instances = {
+            instance["pid"]: instance["name"]
+            for service in (status["services"] | status["built_in"]).values()
+            for revision in service["revisions"]
+            for instance in revision["instances"]
+            if instance["pid"]
+        }
+        platform = psutil.Process(min(instances)).parent()
+        if platform is None:
+            raise RuntimeError("the platform ended")
+        named = {_name(process, instances): process for process in platform.children()}
+        return {"localkn": platform, **named}
+
+    def port_of(self, service: str) -> int:
+        """Return the own port of the first ready instance of *service*."""
+        status = self.status()
+        revisions = (status["services"] | status["built_in"])[service]["revisions"]
+        ready = (each for revision in revisions for each in revision["instances"] if each["state"] == "ready")
+        return int(next(ready)["port"])
+
     async def until_delivered(self, *, within_s: float) -> dict[str, Any]:
         """Wait until no delivery is pending, at most *within_s*; return the broker's figures."""
         for _ in range(int(within_s / _PAUSE_S)):
@@ -64,6 +88,10 @@ class ChaosPipeline:
             return {record.user_id: record async for record in store.scan() if record.user_id.startswith(prefix)}
         finally:
             await store.aclose()
+
+
+def _name(process: psutil.Process, instances: Mapping[int, str]) -> str:
+    return instances.get(process.pid) or ("dashboard" if "dashboard" in process.cmdline() else process.name())
 
 
 _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
@@ -93,6 +121,7 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
     given = ["--manifests", str(_LOCAL), "--commands", str(_LOCAL / "commands.yaml"), "--port", str(port), "--detach"]
+    given += ["--dashboard-port", str(free_port())]
     _run("localkn", "up", *platform, *given, *overrides)
     try:
         if min_scale > 1:
