@@ -1,6 +1,8 @@
 """Runs the pipeline as `./run.sh up` does, on a given feature store, and sends events to its broker."""
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +100,9 @@ _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/defa
 
 
 @contextmanager
-def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: int = 1) -> Iterator[ChaosPipeline]:
+def pipeline_running(
+    folder: Path, *, redis_url: str | None = None, min_scale: int = 1, max_scale: int | None = None
+) -> Iterator[ChaosPipeline]:
     """
     Train if *folder* holds no model, and serve the pipeline until the block ends.
 
@@ -106,6 +110,7 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
         folder: The state directory.
         redis_url: A Redis to copy the trained store into and to serve from; None serves from SQLite.
         min_scale: Minimum number of instances of extract_features.
+        max_scale: Maximum number of instances of each function; None keeps the manifests'.
     """
     state = ["--state-dir", str(folder)]
     _run("offline.train", *state, "--if-missing")
@@ -120,7 +125,16 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
     settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
-    given = ["--manifests", str(_LOCAL), "--commands", str(_LOCAL / "commands.yaml"), "--port", str(port), "--detach"]
+    manifests = _LOCAL if max_scale is None else _write_overlay(folder / "manifests", max_scale)
+    given = [
+        "--manifests",
+        str(manifests),
+        "--commands",
+        str(_LOCAL / "commands.yaml"),
+        "--port",
+        str(port),
+        "--detach",
+    ]
     given += ["--dashboard-port", str(free_port())]
     _run("localkn", "up", *platform, *given, *overrides)
     try:
@@ -183,6 +197,32 @@ class Sender:
         if 400 <= answer.status < 500:
             raise ValueError(answer.body.decode())
         return answer.status == 202
+
+
+def _write_overlay(folder: Path, max_scale: int) -> Path:
+    """Write a kustomization of the local overlay with another largest number of instances; return its folder."""
+    annotations = "/spec/template/metadata/annotations"
+    patch = {"op": "replace", "path": f"{annotations}/autoscaling.knative.dev~1max-scale", "value": str(max_scale)}
+    target = {"group": "serving.knative.dev", "kind": "Service"}
+    folder.mkdir()
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(_LOCAL, folder)],
+        "patches": [{"target": target, "patch": json.dumps([patch])}],
+    }
+    # JSON is YAML.
+    (folder / "kustomization.yaml").write_text(json.dumps(overlay), "utf-8")
+    return folder
+
+
+async def _copy(source_url: str, target_url: str) -> None:
+    source, target = open_store(source_url), open_store(target_url, create=True)
+    try:
+        await copy_store(source, target)
+    finally:
+        await source.aclose()
+        await target.aclose()
 
 
 def _run(module: str, *words: str) -> str:
