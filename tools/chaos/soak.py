@@ -108,12 +108,14 @@ class Soak:
         self.faults.dead_letters = figures["triggers"]["default/interactions"]["dead"]
 
     async def _connect(self, count: int) -> None:
-        """Open *count* connections, as many at a time as in the warm-up, and send one request over each."""
+        """Open *count* connections, keep as many open as the warm-up did, and send one request over each."""
         doors = await asyncio.to_thread(self._doors)
+        # Envoy keeps a connection for each request that was in flight, which would look like a leak.
+        turn = asyncio.Semaphore(_CALLERS)
         for first in range(0, count, self._open_connections):
             numbers = range(first, min(count, first + self._open_connections))
             all_answered = asyncio.Barrier(len(numbers))
-            visits = (self._visit(*doors[number % len(doors)], all_answered) for number in numbers)
+            visits = (self._visit(*doors[number % len(doors)], turn, all_answered) for number in numbers)
             self.faults.connections += (await asyncio.gather(*visits)).count(False)
 
     def _doors(self) -> list[tuple[int, bytes]]:
@@ -125,11 +127,11 @@ class Soak:
         return [*ports, (broker, b"/healthz"), (dashboard, b"/_dashboard")]
 
     @staticmethod
-    async def _visit(port: int, path: bytes, all_answered: asyncio.Barrier) -> bool:
+    async def _visit(port: int, path: bytes, turn: asyncio.Semaphore, all_answered: asyncio.Barrier) -> bool:
         """Return whether *path* is answered with 200; keep the connection until all others are answered, too."""
         is_right, writer = False, None
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            async with turn, asyncio.timeout(_ANSWER_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (path, port))
                 is_right = (await reader.readline()).startswith(b"HTTP/1.1 200 ")
