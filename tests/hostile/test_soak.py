@@ -7,7 +7,7 @@ import pytest
 
 from tests.hostile.conftest import Figure
 from tools.chaos.pipeline import pipeline_running
-from tools.chaos.soak import Faults, Load, Usage, compare, run
+from tools.chaos.soak import ProcessUsage, SoakFaults, SoakLoad, compare, run
 
 pytestmark = pytest.mark.may_block
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.may_block
 def test_a_load_leaves_memory_and_descriptors_as_they_were(tmp_path: Path, figure: Figure) -> None:
     """Every answer is right, every event is counted once, and no process grows by more than a tenth."""
     with pipeline_running(tmp_path, max_scale=1) as pipeline:
-        report = asyncio.run(run(pipeline, Load(requests=3000, events=1000, connections=600)))
+        report = asyncio.run(run(pipeline, SoakLoad(requests=3000, events=1000, connections=600)))
     assert {row["process"].rpartition("-0")[0] or row["process"] for row in report.rows} >= {
         *("localkn", "dashboard", "extract-features", "rank-items", "recommend", "broker-ingress")
     }
@@ -26,20 +26,26 @@ def test_a_load_leaves_memory_and_descriptors_as_they_were(tmp_path: Path, figur
     assert report.holds, [target for target in report.targets if not target.holds]
 
 
-BEFORE = {"a": Usage(1, 50.0, 20), "b": Usage(2, 50.0, 200)}
+BEFORE = {"a": ProcessUsage(1, 50.0, 20), "b": ProcessUsage(2, 50.0, 200)}
 
 
 @pytest.mark.parametrize(
     ("after", "faults", "missed"),
     [
-        ({"a": Usage(1, 54.9, 24), "b": Usage(2, 45.0, 220)}, Faults(), set()),
-        ({"a": Usage(1, 55.1, 20), "b": BEFORE["b"]}, Faults(), {"a: memory, %"}),
-        ({"a": Usage(1, 50.0, 25), "b": Usage(2, 50.0, 221)}, Faults(), {"a: descriptors", "b: descriptors"}),
-        ({"a": Usage(9, 50.0, 20), "b": BEFORE["b"]}, Faults(), {"processes that ended"}),
-        (BEFORE, Faults(answers=1, dead_letters=1), {"wrong answers", "dead letters"}),
+        ({"a": ProcessUsage(1, 54.9, 24), "b": ProcessUsage(2, 45.0, 220)}, SoakFaults(), set()),
+        ({"a": ProcessUsage(1, 55.1, 20), "b": BEFORE["b"]}, SoakFaults(), {"a: memory, %"}),
+        (
+            {"a": ProcessUsage(1, 50.0, 25), "b": ProcessUsage(2, 50.0, 221)},
+            SoakFaults(),
+            {"a: descriptors", "b: descriptors"},
+        ),
+        ({"a": ProcessUsage(9, 50.0, 20), "b": BEFORE["b"]}, SoakFaults(), {"processes that ended"}),
+        (BEFORE, SoakFaults(answers=1, dead_letters=1), {"wrong answers", "dead letters"}),
     ],
 )
-def test_growth_and_wrong_answers_are_reported(after: dict[str, Usage], faults: Faults, missed: set[str]) -> None:
+def test_growth_and_wrong_answers_are_reported(
+    after: dict[str, ProcessUsage], faults: SoakFaults, missed: set[str]
+) -> None:
     """More than a tenth of memory or descriptors, a process that ended, or any wrong answer fails the report."""
     report = compare(BEFORE, after, faults)
     assert {target.name for target in report.targets if not target.holds} == missed

@@ -216,15 +216,6 @@ def _write_overlay(folder: Path, max_scale: int) -> Path:
     return folder
 
 
-async def _copy(source_url: str, target_url: str) -> None:
-    source, target = open_store(source_url), open_store(target_url, create=True)
-    try:
-        await copy_store(source, target)
-    finally:
-        await source.aclose()
-        await target.aclose()
-
-
 def _run(module: str, *words: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-m", module, *words], cwd=_ROOT, check=False, capture_output=True, text=True

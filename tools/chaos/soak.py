@@ -20,8 +20,8 @@ from typing import Any
 
 from chassis.server.limits import raise_descriptor_limit
 from tools.bench.closed_loop import run_callers
-from tools.bench.report import Report, Row, Target
-from tools.chaos.pipeline import Pipeline, Sender, pipeline_running
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
 from tools.chaos.traffic import expected_records, make_events
 
 _WARM_UP = 0.1
@@ -36,20 +36,20 @@ _FEW_DESCRIPTORS = 4
 
 
 @dataclass(frozen=True)
-class Load:
+class SoakLoad:
     """What the pipeline has to do: numbers of requests, events and connections."""
 
     requests: int
     events: int
     connections: int
 
-    def share(self, share: float) -> "Load":
+    def share(self, share: float) -> "SoakLoad":
         """Return a part of this load."""
-        return Load(*(round(share * number) for number in dataclasses.astuple(self)))
+        return SoakLoad(*(round(share * number) for number in dataclasses.astuple(self)))
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProcessUsage:
     """Resident memory and open descriptors of a process."""
 
     pid: int
@@ -58,7 +58,7 @@ class Usage:
 
 
 @dataclass
-class Faults:
+class SoakFaults:
     """
     What the load found wrong.
 
@@ -78,12 +78,12 @@ class Faults:
 class Soak:
     """Loads a pipeline and notes what is wrong."""
 
-    def __init__(self, pipeline: Pipeline, *, open_connections: int) -> None:
+    def __init__(self, pipeline: ChaosPipeline, *, open_connections: int) -> None:
         self._pipeline = pipeline
         self._open_connections = open_connections
-        self.faults = Faults()
+        self.faults = SoakFaults()
 
-    async def apply(self, load: Load, *, name: str) -> None:
+    async def apply(self, load: SoakLoad, *, name: str) -> None:
         """Apply *load*; *name* tells its events from others."""
         await self._ask(load.requests)
         await self._send(load.events, name=name)
@@ -144,9 +144,9 @@ class Soak:
         return is_right
 
 
-async def measure_idle(pipeline: Pipeline) -> dict[str, Usage]:
+async def measure_idle(pipeline: ChaosPipeline) -> dict[str, ProcessUsage]:
     """Return the usage of each process once the numbers of descriptors have not changed for some seconds."""
-    seen: list[dict[str, Usage]] = []
+    seen: list[dict[str, ProcessUsage]] = []
     for _ in range(_QUIET_TIMEOUT_S):
         seen.append(await asyncio.to_thread(_measure, pipeline))
         last = [{name: usage.descriptors for name, usage in each.items()} for each in seen[-_QUIET_S:]]
@@ -156,14 +156,14 @@ async def measure_idle(pipeline: Pipeline) -> dict[str, Usage]:
     return seen[-1]
 
 
-def _measure(pipeline: Pipeline) -> dict[str, Usage]:
+def _measure(pipeline: ChaosPipeline) -> dict[str, ProcessUsage]:
     return {
-        name: Usage(process.pid, process.memory_info().rss / 1e6, process.num_fds())
+        name: ProcessUsage(process.pid, process.memory_info().rss / 1e6, process.num_fds())
         for name, process in pipeline.processes().items()
     }
 
 
-async def run(pipeline: Pipeline, load: Load) -> Report:
+async def run(pipeline: ChaosPipeline, load: SoakLoad) -> BenchReport:
     """Warm up, measure, apply the rest of *load*, measure again and compare."""
     first = load.share(_WARM_UP)
     soak = Soak(pipeline, open_connections=max(1, first.connections))
@@ -174,7 +174,7 @@ async def run(pipeline: Pipeline, load: Load) -> Report:
     return compare(before, after, soak.faults)
 
 
-def compare(before: dict[str, Usage], after: dict[str, Usage], faults: Faults) -> Report:
+def compare(before: dict[str, ProcessUsage], after: dict[str, ProcessUsage], faults: SoakFaults) -> BenchReport:
     """Return a row for each process, and the targets: nothing wrong, no process replaced, none grown by over 10 %."""
     kept = [name for name in before if name in after and after[name].pid == before[name].pid]
     rows = [_row(name, before[name], after[name]) for name in kept]
@@ -186,14 +186,17 @@ def compare(before: dict[str, Usage], after: dict[str, Usage], faults: Faults) -
         "dead letters": faults.dead_letters,
     }
     targets = [
-        *(Target(name, number, "<=", 0) for name, number in wrong.items()),
-        *(Target(f"{row['process']}: memory, %", row["rss_growth_%"], "<=", _MOST_GROWTH_PERCENT) for row in rows),
-        *(Target(f"{row['process']}: descriptors", row["fds_after"], "<=", _most_descriptors(row)) for row in rows),
+        *(BenchTarget(name, number, "<=", 0) for name, number in wrong.items()),
+        *(BenchTarget(f"{row['process']}: memory, %", row["rss_growth_%"], "<=", _MOST_GROWTH_PERCENT) for row in rows),
+        *(
+            BenchTarget(f"{row['process']}: descriptors", row["fds_after"], "<=", _most_descriptors(row))
+            for row in rows
+        ),
     ]
-    return Report("soak", rows, targets)
+    return BenchReport("soak", rows, targets)
 
 
-def _row(name: str, before: Usage, after: Usage) -> Row:
+def _row(name: str, before: ProcessUsage, after: ProcessUsage) -> ReportRow:
     return {
         "process": name,
         "rss_before_mb": round(before.rss_mb, 1),
@@ -204,7 +207,7 @@ def _row(name: str, before: Usage, after: Usage) -> Row:
     }
 
 
-def _most_descriptors(row: Row) -> float:
+def _most_descriptors(row: ReportRow) -> float:
     before: int = row["fds_before"]
     return max(before * (1 + _MOST_GROWTH_PERCENT / 100), before + _FEW_DESCRIPTORS)
 
@@ -218,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options: Any = parser.parse_args(arguments)
     raise_descriptor_limit()
-    load = Load(options.requests, options.events, options.connections)
+    load = SoakLoad(options.requests, options.events, options.connections)
     # One instance of each function: a process that scales in cannot be compared.
     with tempfile.TemporaryDirectory() as folder, pipeline_running(Path(folder), max_scale=1) as pipeline:
         report = asyncio.run(run(pipeline, load))

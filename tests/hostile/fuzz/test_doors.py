@@ -15,7 +15,7 @@ from tests.hostile.conftest import Figure
 from tests.hostile.fuzz.doors import DOORS, Answer, Door, assert_fair, send
 from tests.hostile.fuzz.mutations import Request, every_fragment, requests
 from tests.hostile.fuzz.rounds import MUTATIONS, make_rounds
-from tools.chaos.pipeline import Pipeline, pipeline_running
+from tools.chaos.pipeline import ChaosPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(600)]
 
@@ -55,13 +55,13 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosPipeline]:
     """The whole pipeline, as `./run.sh up` runs it."""
     with pipeline_running(tmp_path_factory.mktemp("fuzz")) as running:
         yield running
 
 
-def port_of(platform: Pipeline, door: Door) -> int:
+def port_of(platform: ChaosPipeline, door: Door) -> int:
     if door.name == "public port":
         return platform.port
     if door.name == "dashboard":
@@ -69,13 +69,13 @@ def port_of(platform: Pipeline, door: Door) -> int:
     return platform.port_of(door.name)
 
 
-def memory_mb(platform: Pipeline) -> dict[str, float]:
+def memory_mb(platform: ChaosPipeline) -> dict[str, float]:
     return {name: process.memory_info().rss / 1e6 for name, process in platform.processes().items()}
 
 
 @pytest.mark.parametrize("door", DOORS, ids=[door.name for door in DOORS])
 def test_mutations_are_answered_and_leave_nothing_behind(
-    platform: Pipeline, door: Door, request: pytest.FixtureRequest, figure: Figure
+    platform: ChaosPipeline, door: Door, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
     """
     Each mutation gets a success, a short refusal, or 503 or 504 with a reason; a valid request gets its right answer.
