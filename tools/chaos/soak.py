@@ -37,7 +37,7 @@ _FEW_DESCRIPTORS = 4
 
 @dataclass(frozen=True)
 class SoakLoad:
-    """What the pipeline has to do: numbers of requests, events and connections."""
+    """The load on the pipeline: numbers of requests, events and connections."""
 
     requests: int
     events: int
@@ -60,7 +60,7 @@ class ProcessUsage:
 @dataclass
 class SoakFaults:
     """
-    What the load found wrong.
+    The faults that the load found.
 
     Attributes:
         answers: Answers that were no recommendations.
