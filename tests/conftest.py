@@ -10,8 +10,10 @@ from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice between the ordinary tests and the scenarios."""
+    """Add the choice between the ordinary tests and the scenarios, and the options of tests/hostile/fuzz."""
     parser.addoption("--scenarios", action="store_true", help="run the long scenarios instead of the ordinary tests")
+    parser.addoption("--fuzz-seconds", type=float, default=20.0, help="duration of tests/hostile/fuzz")
+    parser.addoption("--fuzz-seed", type=int, help="repeat the round of tests/hostile/fuzz with this seed")
 
 
 @pytest.hookimpl(tryfirst=True)

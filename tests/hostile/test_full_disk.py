@@ -19,6 +19,7 @@ from knbroker.errors import RefusedEventError
 from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
+from tests.hostile.conftest import Figure
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
 pytestmark = pytest.mark.may_block
@@ -146,7 +147,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("filled_by", ["events", "another program"])
-async def test_accepted_events_are_delivered_once_and_recorded(disk: Disk, filled_by: str) -> None:
+async def test_accepted_events_are_delivered_once_and_recorded(disk: Disk, filled_by: str, figure: Figure) -> None:
     """A full broker answers 507, delivers each accepted event once, and accepts events again when there is room."""
     async with running(disk, subscribers := Gated()) as broker, asyncio.timeout(60):
         if filled_by == "another program":
@@ -164,7 +165,7 @@ async def test_accepted_events_are_delivered_once_and_recorded(disk: Disk, fille
         await accepted_again(broker)
         await until(lambda found: found["triggers"]["ns/a"]["delivered"] == accepted + 1, broker)
         assert (await broker.figures(letters=0))["has_room"]
-    print(f"filled by {filled_by}: {accepted} accepted, then 507; {accepted} delivered once and recorded; recovered")
+    figure(f"disk filled by {filled_by}: events accepted before 507, each delivered once", accepted, "events")
 
 
 async def test_a_full_disk_outlives_a_restart(disk: Disk) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from chassis.wire.transport import Answer, Headers, HttptoolsTransport
 from tests.e2e.verbs import verb
+from tests.hostile.conftest import Figure
 from tests.integration.conftest import Pipeline
 
 pytestmark = pytest.mark.may_block
@@ -56,8 +58,12 @@ def summarise(answers: list[Answer]) -> Counter[str]:
     )
 
 
-async def count_degraded(url: str, head: Headers) -> None:
-    """Send requests with *head* and requests without it at the same time; none of the answers may be degraded."""
+async def count_degraded(url: str, head: Headers, report: Callable[[float], None]) -> None:
+    """
+    Send requests with *head* and requests without it at the same time; none of the answers may be degraded.
+
+    The number of other callers' answers that are not complete goes to *report*.
+    """
     transport = HttptoolsTransport(max_connections=200)
     caller = Caller(url, transport)
     hostile, innocent = await asyncio.gather(
@@ -66,23 +72,28 @@ async def count_degraded(url: str, head: Headers) -> None:
     )
     await transport.aclose()
     print(f"answers to hostile requests: {dict(summarise(hostile))}, to others: {dict(summarise(innocent))}")
+    report(len(innocent) - summarise(innocent)["200"])
     assert summarise(innocent) == {"200": INNOCENT_A_SECOND * SECONDS}
     assert summarise(hostile) == {"200": HOSTILE_A_SECOND * SECONDS}
 
 
 @pytest.mark.parametrize("head", [NEARLY_TOO_LONG, MANY_LINES], ids=["nearly-too-long", "many-lines"])
-async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers) -> None:
+async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers, figure: Figure) -> None:
     """100 requests a second with a head at the limit are answered in full, and so is every other request."""
-    await count_degraded(pipeline.recommend.url, head)
+    name = f"innocents degraded of {INNOCENT_A_SECOND * SECONDS}, beside heads of {len(head)} headers at the limit"
+    await count_degraded(pipeline.recommend.url, head, lambda number: figure(name, number, "answers"))
 
 
 @pytest.mark.scenario
 @pytest.mark.timeout(300)
-async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int) -> None:
+async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int, figure: Figure) -> None:
     """Envoy accepts 100 header lines: a head that passes the public port also passes the hop."""
     options = ("--state-dir", str(tmp_path))
     await asyncio.to_thread(verb, "up", "--detach", "--port", str(free_port), *options)
     try:
-        await count_degraded(f"http://127.0.0.1:{free_port}", MANY_LINES)
+        name = f"innocents degraded of {INNOCENT_A_SECOND * SECONDS}, behind Envoy, beside heads of 97 headers"
+        await count_degraded(
+            f"http://127.0.0.1:{free_port}", MANY_LINES, lambda number: figure(name, number, "answers")
+        )
     finally:
         await asyncio.to_thread(verb, "down", *options)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from localkn.processes import is_free
+from tests.hostile.conftest import Figure
 from tests.localkn.running import Running, eventually, needs_envoy
 
 pytestmark = [needs_envoy, pytest.mark.may_block]
@@ -101,8 +102,8 @@ def test_malformed_requests_are_refused(platform: Running) -> None:
 
 
 @pytest.mark.scenario
-def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: Running) -> None:
-    """Envoy's 503 is a problem document with Retry-After until the next instance is ready; the seconds are printed."""
+def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: Running, figure: Figure) -> None:
+    """Envoy's 503 is a problem document with Retry-After until the next instance is ready."""
     durations = []
     for _ in range(3):
         eventually(lambda: get(platform.port)[0] == 200)
@@ -122,7 +123,7 @@ def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: R
                 break
         durations.append(last - began)
         assert seen <= {200, 502, 503}
-    print(f"seconds of 503 when the only instance died: {', '.join(f'{d:.2f}' for d in durations)}")
+    figure("503 when the only instance dies, the longest of three times", max(durations), "s")
 
 
 def test_connections_beyond_the_limit_leave_the_others_alone(platform: Running) -> None:

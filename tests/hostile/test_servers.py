@@ -1,7 +1,7 @@
 """
 One hostile caller harms no other caller, at any HTTP server of the project.
 
-Each test prints its figure; `pytest tests/hostile -s` shows them.
+The figures of these tests end the run.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.hostile.conftest import Figure
 from tests.hostile.servers import KINDS, Server, read_to_end, serving
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(120)]
@@ -55,22 +56,17 @@ def flood(server: Server, data: bytes, *, most: int) -> tuple[float, list[int]]:
     return peak_mb / FLOODS, taken
 
 
-def report(server: Server, figure: str) -> None:
-    print(f"\n{server.kind}: {figure}")
-
-
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_pipelined_requests_wait_outside(server: Server, method: str) -> None:
+def test_pipelined_requests_wait_outside(server: Server, method: str, figure: Figure) -> None:
     """Reading pauses while requests wait: a flood of pipelined requests costs at most 2 MB a connection."""
     request = server.get().replace(b"GET", method.encode())
     mb, taken = flood(server, request * (64_000 // len(request)), most=6_300_000)
-    report(
-        server, f"{mb:.2f} MB a connection that pipelines {method} and reads nothing ({max(taken) / 1e6:.1f} MB taken)"
-    )
+    figure(f"{server.kind}: memory for a connection that pipelines {method} and reads nothing", mb, "MB")
+    figure(f"{server.kind}: {method} requests taken from it", max(taken) / 1e6, "MB")
     assert mb <= MOST_MB
 
 
-def test_pipelined_requests_are_all_answered(server: Server) -> None:
+def test_pipelined_requests_are_all_answered(server: Server, figure: Figure) -> None:
     """A caller that pipelines and reads gets every answer, and the server keeps few requests for it."""
     request = server.get()
     count = 500 if server.kind in {"metrics", "dashboard"} else 5000
@@ -94,16 +90,18 @@ def test_pipelined_requests_are_all_answered(server: Server) -> None:
                 received = data[-16:]
 
     mb = server.peak_mb(attack)
-    report(server, f"{mb:.2f} MB for {answered} pipelined requests that are answered")
+    figure(f"{server.kind}: memory for {count} pipelined requests that are answered", mb, "MB")
     assert answered == count
     assert mb <= MOST_MB
 
 
-@pytest.mark.parametrize(
-    "part", [b"a" * 64_000, b"A: b\r\n" * 10_000, b"\r\n" * 32_000], ids=["one header", "many headers", "empty lines"]
-)
-def test_an_endless_head_is_refused(server: Server, part: bytes) -> None:
+ENDLESS = {"one header": b"a" * 64_000, "many headers": b"A: b\r\n" * 10_000, "empty lines": b"\r\n" * 32_000}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_endless_head_is_refused(server: Server, kind: str, figure: Figure) -> None:
     """A head without an end gets 431 and loses its connection; it costs at most 2 MB a connection."""
+    part = ENDLESS[kind]
     start = b"" if part.startswith(b"\r\n") else b"GET / HTTP/1.1\r\nX-A: "
     connections = [server.connect() for _ in range(FLOODS)]
 
@@ -115,7 +113,7 @@ def test_an_endless_head_is_refused(server: Server, part: bytes) -> None:
         assert server.is_serving()
 
     mb = server.peak_mb(attack) / FLOODS
-    report(server, f"{mb:.2f} MB a connection that sends a head without an end")
+    figure(f"{server.kind}: memory for a connection with a head without an end ({kind})", mb, "MB")
     for connection in connections:
         connection.close()
     assert mb <= MOST_MB
@@ -175,13 +173,13 @@ def test_a_length_may_have_leading_zeros(server: Server, zeros: int) -> None:
         assert b'"not-json"' in posted
 
 
-def test_a_body_is_not_all_frames(server: Server) -> None:
+def test_a_body_is_not_all_frames(server: Server, figure: Figure) -> None:
     """Chunk extensions beyond the limit of a head end the connection, also in many chunks."""
     start = server.get()[:-2].replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\n"
     with server.connect() as connection:
         connection.sendall(start)
         sent = send_until_full(connection, b"1;a=" + b"b" * 30_000 + b"\r\nx\r\n", most=40_000_000)
-        report(server, f"{sent / 1e6:.1f} MB of chunk extensions taken before the connection ends")
+        figure(f"{server.kind}: chunk extensions taken before the connection ends", sent / 1e6, "MB")
         assert sent < 40_000_000
 
 
@@ -197,7 +195,7 @@ def test_the_soft_limit_of_descriptors_is_raised(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["function", "broker", "dashboard"])
-def test_too_many_connections_are_told(kind: str) -> None:
+def test_too_many_connections_are_told(kind: str, figure: Figure) -> None:
     """Connections beyond the limit get 503 and the log says so; those open before are served, as are later ones."""
     with serving(kind, descriptors=(200, 200)) as server:
         connections = [server.connect() for _ in range(150)]
@@ -207,7 +205,7 @@ def test_too_many_connections_are_told(kind: str) -> None:
         refused = [read_to_end(connection)[:12] for connection in connections[110:]]
         for connection in connections:
             connection.close()
-        report(server, f"{len(served)} of 150 connections served, {len(refused)} told that there are too many")
+        figure(f"{kind}: connections of 150 that get 503 where 100 are allowed", len(refused), "connections")
         assert set(served) == {b"HTTP/1.1 200"}
         assert set(refused) == {b"HTTP/1.1 503"}
         assert "too_many_connections" in server.log()
@@ -219,14 +217,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
         pass
 
 
-def test_idle_connections_take_no_threads() -> None:
+def test_idle_connections_take_no_threads(figure: Figure) -> None:
     """A caller that keeps a hundred connections open occupies no thread, and other callers are served."""
     with serving("metrics") as server:
         before = server.process.num_threads()
         connections = [server.connect() for _ in range(100)]
         assert server.is_serving()
         after = server.process.num_threads()
-        report(server, f"{after - before} more threads with 100 idle connections")
+        figure("metrics: further threads with 100 idle connections", after - before, "threads")
         for connection in connections:
             connection.close()
         assert after <= before + 1

@@ -1,1 +1,1 @@
-"""Tests of event delivery under faults: random kills of processes (`kills`), an unavailable store (`outage`)."""
+"""The pipeline under random kills of processes (`kills`), an unavailable store (`outage`) and a long load (`soak`)."""

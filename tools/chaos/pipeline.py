@@ -1,14 +1,17 @@
 """Runs the pipeline as `./run.sh up` does, on a given feature store, and sends events to its broker."""
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from knbroker.client import Client
 from localkn import control
@@ -45,6 +48,29 @@ class ChaosPipeline:
         found: dict[str, Any] = control.call(self._control, "events")
         return found
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return the processes of the platform by name: localkn, Envoy, the dashboard, and each instance."""
+        status = self.status()
+        instances = {
+            instance["pid"]: instance["name"]
+            for service in (status["services"] | status["built_in"]).values()
+            for revision in service["revisions"]
+            for instance in revision["instances"]
+            if instance["pid"]
+        }
+        platform = psutil.Process(min(instances)).parent()
+        if platform is None:
+            raise RuntimeError("the platform ended")
+        named = {_name(process, instances): process for process in platform.children()}
+        return {"localkn": platform, **named}
+
+    def port_of(self, service: str) -> int:
+        """Return the own port of the first ready instance of *service*."""
+        status = self.status()
+        revisions = (status["services"] | status["built_in"])[service]["revisions"]
+        ready = (each for revision in revisions for each in revision["instances"] if each["state"] == "ready")
+        return int(next(ready)["port"])
+
     async def until_delivered(self, *, within_s: float) -> dict[str, Any]:
         """Wait until no delivery is pending, at most *within_s*; return the broker's figures."""
         for _ in range(int(within_s / _PAUSE_S)):
@@ -66,11 +92,17 @@ class ChaosPipeline:
             await store.aclose()
 
 
+def _name(process: psutil.Process, instances: Mapping[int, str]) -> str:
+    return instances.get(process.pid) or ("dashboard" if "dashboard" in process.cmdline() else process.name())
+
+
 _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
 
 
 @contextmanager
-def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: int = 1) -> Iterator[ChaosPipeline]:
+def pipeline_running(
+    folder: Path, *, redis_url: str | None = None, min_scale: int = 1, max_scale: int | None = None
+) -> Iterator[ChaosPipeline]:
     """
     Train if *folder* holds no model, and serve the pipeline until the block ends.
 
@@ -78,6 +110,7 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
         folder: The state directory.
         redis_url: A Redis to copy the trained store into and to serve from; None serves from SQLite.
         min_scale: Minimum number of instances of extract_features.
+        max_scale: Maximum number of instances of each function; None keeps the manifests'.
     """
     state = ["--state-dir", str(folder)]
     _run("offline.train", *state, "--if-missing")
@@ -92,7 +125,17 @@ def pipeline_running(folder: Path, *, redis_url: str | None = None, min_scale: i
     settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
-    given = ["--manifests", str(_LOCAL), "--commands", str(_LOCAL / "commands.yaml"), "--port", str(port), "--detach"]
+    manifests = _LOCAL if max_scale is None else _write_overlay(folder / "manifests", max_scale)
+    given = [
+        "--manifests",
+        str(manifests),
+        "--commands",
+        str(_LOCAL / "commands.yaml"),
+        "--port",
+        str(port),
+        "--detach",
+    ]
+    given += ["--dashboard-port", str(free_port())]
     _run("localkn", "up", *platform, *given, *overrides)
     try:
         if min_scale > 1:
@@ -154,6 +197,23 @@ class Sender:
         if 400 <= answer.status < 500:
             raise ValueError(answer.body.decode())
         return answer.status == 202
+
+
+def _write_overlay(folder: Path, max_scale: int) -> Path:
+    """Write a kustomization of the local overlay with another largest number of instances; return its folder."""
+    annotations = "/spec/template/metadata/annotations"
+    patch = {"op": "replace", "path": f"{annotations}/autoscaling.knative.dev~1max-scale", "value": str(max_scale)}
+    target = {"group": "serving.knative.dev", "kind": "Service"}
+    folder.mkdir()
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(_LOCAL, folder)],
+        "patches": [{"target": target, "patch": json.dumps([patch])}],
+    }
+    # JSON is YAML.
+    (folder / "kustomization.yaml").write_text(json.dumps(overlay), "utf-8")
+    return folder
 
 
 def _run(module: str, *words: str) -> str:

@@ -21,6 +21,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
 
 # By code, the cause of each error.
 CAUSES = {
+    "not-http": "not HTTP/1.1, or two readers could understand the request differently; closes the connection",
     "not-json": "the body is not JSON, or not UTF-8",
     "unauthorized": "credentials are missing or not accepted; sent with `WWW-Authenticate`",
     "not-found": "another path",

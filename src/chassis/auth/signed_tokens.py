@@ -26,8 +26,9 @@ log = logging.getLogger("chassis")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 KEYS_AGE_S, UNKNOWN_KEY_PAUSE_S, NO_KEYS_PAUSE_S = 300.0, 10.0, 1.0
-# The longest key set that is read, and the longest time that a fetch may take.
+# The longest key set that is read, and the longest time that a fetch may take. Reading keys takes the event loop's time.
 MAX_KEY_SET_BYTES = 1024 * 1024
+MAX_KEYS = 100
 FETCH_TIMEOUT_S = 2.0
 # A request whose key is known waits this long for newer keys, so that a revoked key is refused after a pause in traffic.
 NEWER_KEYS_WAIT_S = 0.1
@@ -120,12 +121,14 @@ def read_keys(body: bytes) -> Keys:
     Return the usable keys of a key set (RFC 7517) by their ids; keys that cannot verify signatures are left out.
 
     Raises:
-        ValueError: *body* is not JSON, or contains no usable key.
+        ValueError: *body* is not JSON, or contains no usable key or more than MAX_KEYS.
         RecursionError: *body* is nested too deeply.
     """
     document = json.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
-    found = map(_read_key, entries) if isinstance(entries, list) else ()
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise ValueError(f"no key set with at most {MAX_KEYS} keys")
+    found = map(_read_key, entries)
     keys = {key.key_id: key for key in found if key is not None}
     if not keys:
         raise ValueError("no key set with a usable key")

@@ -34,13 +34,12 @@ from chassis.server.limits import Refusals, ServerLimits
 from chassis.wire.problems import (
     HeadTooLargeError,
     MethodNotAllowedError,
+    NotHttpError,
     OverloadedError,
     RequestTimeoutError,
     ServingError,
 )
 
-# uvicorn's own text.
-_NOT_HTTP = "Invalid HTTP request received."
 # The parser cannot stop between two requests, so it is fed in pieces: this many bytes and the rest of a head. A piece
 # holds at most 57 of the shortest requests.
 _PIECE_BYTES = 1024
@@ -336,13 +335,12 @@ class ServerConnection(HttpToolsProtocol):
             self._end_with(error)
 
     def _end_with(self, error: BaseException | None) -> None:
-        """Answer with the problem *error*, or with uvicorn's 400 if it is not a problem, and end the connection."""
-        if isinstance(error, ServingError):
-            self.out.write_now(reply_bytes(problem_reply(error), keep_alive=False))
-            self.out.close()
-        else:
-            self.logger.warning(_NOT_HTTP)
-            self.send_400_response(_NOT_HTTP)
+        """Answer with the problem *error*, or with 400 if it is another error, and end the connection."""
+        if not isinstance(error, ServingError):
+            error = NotHttpError()
+            self.logger.warning(error.title)
+        self.out.write_now(reply_bytes(problem_reply(error), keep_alive=False))
+        self.out.close()
 
     # Time.
 

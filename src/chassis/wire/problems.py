@@ -3,6 +3,7 @@ The errors of a request, as one tree.
 
     ServingError
      ├─ Rejected                 the caller's fault: a retry fails in the same way
+     │   ├─ NotHttpError              400  the bytes are not HTTP/1.1, or could be read in two ways
      │   ├─ NotJsonError              400  the body is not JSON text
      │   ├─ UnauthorizedError         401  credentials are missing or not accepted
      │   ├─ NotFoundError             404
@@ -89,6 +90,12 @@ class ServingError(Exception):
 
 class Rejected(ServingError):  # noqa: N818 - a branch of the tree, never raised itself
     """The request is at fault; a retry fails in the same way."""
+
+
+class NotHttpError(Rejected):
+    """400: the bytes are not a request of HTTP/1.1, or two readers could understand them differently."""
+
+    status, code, title = 400, "not-http", "The request is not valid HTTP"
 
 
 class NotJsonError(Rejected):

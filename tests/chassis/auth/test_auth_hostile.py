@@ -95,6 +95,7 @@ MALFORMED = {
     "a list as id": json.dumps({"keys": [{**PUBLIC, "kid": ["one"]}]}).encode(),
     "an object as id": json.dumps({"keys": [{**PUBLIC, "kid": {}}]}).encode(),
     "a number as modulus": json.dumps({"keys": [{**PUBLIC, "n": 5}]}).encode(),
+    "too many keys": json.dumps({"keys": [PUBLIC] * 101}).encode(),
     "a list as type": json.dumps({"keys": [{**PUBLIC, "kty": []}]}).encode(),
     "a list as algorithm": json.dumps({"keys": [{**PUBLIC, "alg": ["RS256"]}]}).encode(),
     "for encryption": json.dumps({"keys": [{**PUBLIC, "use": "enc"}]}).encode(),

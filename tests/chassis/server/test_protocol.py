@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from chassis.call import Call, Handler, Reply
+from chassis.call import Call, Handler, Reply, problem_reply
 from chassis.environment import Reader
 from chassis.server import protocol as protocol_module
 from chassis.server.asgi import Shell
+from chassis.server.connection import reply_bytes
 from chassis.server.limits import ServerLimits
 from chassis.server.protocol import FunctionConnection, PlainExchange
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
+from chassis.wire.problems import NotHttpError
 
 SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
 _TIMES = re.compile(rb"dur=[0-9.]+")
@@ -68,6 +70,14 @@ class Wire(asyncio.Transport):
     def sent(self) -> bytes:
         """Everything written, with the durations removed."""
         return _TIMES.sub(b"dur=", b"".join(self.writes))
+
+
+class Uvicorns(HttpToolsProtocol):
+    """uvicorn's protocol, except that its 400 is this project's problem document."""
+
+    def send_400_response(self, _msg: str) -> None:
+        self.transport.write(reply_bytes(problem_reply(NotHttpError()), keep_alive=False))
+        self.transport.close()
 
 
 class ProtocolServer:
@@ -199,7 +209,7 @@ async def test_requests_in_one_read_get_uvicorns_answer(sent, equivalent):
     """Input that arrives in one read gets the same bytes in reply, and the connection ends in the same state."""
     ours, theirs = (
         await ProtocolServer(FunctionConnection, echo).talk([sent]),
-        await ProtocolServer(HttpToolsProtocol, echo).talk(reads_of(equivalent)),
+        await ProtocolServer(Uvicorns, echo).talk(reads_of(equivalent)),
     )
     assert (ours.sent, ours.closed, ours.reading) == (theirs.sent, theirs.closed, theirs.reading)
     assert ours.sent
@@ -217,7 +227,7 @@ def test_requests_in_several_reads_get_uvicorns_answer(data, name):
         reads = cut(sent, cuts) if sent == equivalent else reads_of(equivalent)
         return [
             await ProtocolServer(FunctionConnection, echo).talk(cut(sent, cuts)),
-            await ProtocolServer(HttpToolsProtocol, echo).talk(reads),
+            await ProtocolServer(Uvicorns, echo).talk(reads),
         ]
 
     ours, theirs = asyncio.run(both())
