@@ -19,7 +19,7 @@ _COMPILE = (
     "--no-emit-index-url", "--no-header", "--no-annotate",
 )  # fmt: skip
 _FUNCTIONS = ("extract-features", "rank-items", "recommend")
-# The extras of each lock besides dev.
+# Extras of each lock; dev has all of them.
 _LOCKS = {
     **{name: (name, "tracing") for name in _FUNCTIONS},
     "rank-items-approximate": ("rank-items", "rank-items-approximate", "tracing"),

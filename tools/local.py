@@ -1,71 +1,9 @@
-"""The verbs of `./run.sh` that localkn serves: up, down, status, logs, kn, events."""
+"""The verbs of `./run.sh` for a local pipeline that runs: down, status, logs, kn, events."""
 
-import asyncio
-import json
-import shlex
-import sys
 from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
 
 from localkn.__main__ import main as run_localkn
-from offline.state import Current, StateDirectory, StateError
-from recsys.ranking.artefact import ArtefactError
-from recsys.stores.port import StoreError
-from recsys.stores.sqlite import SqliteStore
-from tools.tls import ensure_certificate
-
-_MANIFESTS = Path(__file__).parents[1] / "knative/overlays"
-# The simulated costs of Ray Serve's tutorial: 10 ms for features, 50 ms for a batch of the model.
-_SIMULATED = ("extract-features:SIMULATED_LATENCY_S=0.010", "rank-items:SIMULATED_LATENCY_S=0.050")
-
-
-def up(
-    *,
-    port: int,
-    detach: bool = False,
-    direct: bool = False,
-    fused: bool = False,
-    tls: bool = False,
-    simulate_latency: bool = False,
-    dashboard_port: int | None = None,
-    env_override: Sequence[str] | None = None,
-    host: Sequence[str] | None = None,
-    state_dir: Path,
-) -> int:
-    """Train if nothing was trained yet, check what will be served, and start the platform."""
-    overlay = "fused" if fused else "local"
-    words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]
-    words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1)]
-    words += ["--detach"] * detach + ["--direct"] * direct + [word for name in host or () for word in ("--host", name)]
-    # Notice a taken port and wrong flags before training.
-    if status := _localkn(state_dir, *words, "--check"):
-        return status
-    try:
-        state, current = _trained(state_dir)
-        changes = [
-            *(_SIMULATED if simulate_latency else ()),
-            *(env_override or ()),
-            *state.environment(fused=fused),
-        ]
-        user = asyncio.run(_some_user(state, current))
-    except (StateError, ArtefactError, StoreError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    words += [word for change in changes for word in ("--env-override", change)]
-    if tls:
-        words += ["--tls-cert", str(ensure_certificate(state_dir)), "--tls-key", str(state_dir / "tls/key.pem")]
-    _tell(f"{current.model} and {current.store} are complete")
-    _tell(f"starting Envoy, the Broker and the Services of knative/overlays/{overlay}")
-
-    def announce(text: str) -> None:
-        print(text)
-        if "is ready at" in text:
-            trust = f"--cacert {shlex.quote(str(state_dir / 'tls/ca.pem'))} " if tls else ""
-            body = shlex.quote(json.dumps({"user_id": user, "top_k": 5}, separators=(",", ":")))
-            print(f"try: curl {trust}-d {body} {text.rsplit(maxsplit=1)[-1]}")
-
-    return run_localkn([*words, "--state-dir", str(state_dir / "platform")], announce=announce)
 
 
 def down(*, state_dir: Path) -> int:
@@ -108,26 +46,3 @@ def events(
 
 def _localkn(state_dir: Path, verb: str, *words: str) -> int:
     return run_localkn([verb, "--state-dir", str(state_dir / "platform"), *words])
-
-
-def _trained(state_dir: Path) -> tuple[StateDirectory, Current]:
-    """Return the current pair, after training on the demo data if there is none."""
-    state = StateDirectory(state_dir)
-    if state.current() is None:
-        _tell(f"{state_dir}: no model yet; training on the demo data")
-        # scipy takes a second to import.
-        from offline.train import main as train  # noqa: PLC0415
-
-        if train(["--state-dir", str(state_dir), "--if-missing"]):
-            raise StateError(f"{state_dir}: the training failed; the line above gives the reason")
-    return state, state.require_current()
-
-
-async def _some_user(state: StateDirectory, current: Current) -> str:
-    """Return a user that the store holds; for an empty store, a user that it does not."""
-    async with aclosing(SqliteStore(state.folder / current.store)) as store:
-        return await anext((record.user_id async for record in store.scan() if record.history), "user_42")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

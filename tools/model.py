@@ -1,7 +1,7 @@
 """
 The verbs of `./run.sh` that `offline` serves: train and evaluate.
 
-Containers and tests start both programs as modules, so their parsers stay in `offline`.
+Both are programs that work without `tools`, so the verbs hand them the options as words.
 """
 
 from typing import Any

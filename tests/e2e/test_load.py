@@ -94,7 +94,7 @@ def test_an_invalid_limit_is_refused(pipeline):
 def test_a_missing_pipeline_is_an_error(words, tmp_path):
     """The verb says that nothing answers and names the command that starts the pipeline."""
     nowhere = Pipeline(tmp_path, take_port())
-    told = nowhere.verb(*words, "--port", str(nowhere.port), status=2).stderr.strip()
+    told = nowhere.verb(*words, "--port", str(nowhere.port), status=1).stderr.strip()
     assert told.splitlines()[-1].startswith(f"nothing answers at http://127.0.0.1:{nowhere.port}")
     assert "./run.sh up --detach" in told
 
@@ -103,7 +103,7 @@ def test_another_service_is_not_a_pipeline(pipeline):
     """The verb refuses a URL that answers but is not recommend."""
     status = json.loads(pipeline.verb("status", "--json").stdout)
     url = status["services"]["rank-items"]["url"]
-    assert "is not the pipeline" in pipeline.verb("load", "--url", url, "--duration", "1", status=2).stderr
+    assert "is not the pipeline" in pipeline.verb("load", "--url", url, "--duration", "1", status=1).stderr
 
 
 def test_an_unreachable_goal_is_refused(pipeline):

@@ -192,13 +192,13 @@ def test_a_journal_that_was_being_written_is_empty(tmp_path: Path):
     ("words", "status"),
     [
         (["rank-items", "--steps", "50,20"], 2), (["rank-items", "--steps", "x"], 2), ([], 2),
-        (["rank-items", "--body-file", "/nowhere"], 1), (["rank-items", "--image", "x"], 1),
+        (["rank-items", "--body-file", "/nowhere"], 2), (["rank-items", "--image", "x"], 1),
     ],
 )  # fmt: skip
 def test_wrong_words_are_told_from_failures(words, status, tmp_path):
     """Exit status 2 means wrong arguments, 1 any other failure."""
     done = subprocess.run(
-        [sys.executable, "-m", "tools.rollout", *words, "--state-dir", str(tmp_path)],
+        [sys.executable, "-m", "tools.cli", "rollout", *words, "--state-dir", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr

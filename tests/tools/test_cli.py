@@ -59,7 +59,7 @@ def test_every_verb_has_help_and_examples(verb, capsys):
 
 def test_the_verbs_and_their_work_agree():
     """The function that does the work of a verb takes the parameters of the verb by name, and returns a status."""
-    # In a process of its own, because Locust replaces the standard library's sockets.
+    # A separate process, because Locust replaces the standard library's sockets.
     program = """
 import importlib, inspect, json, sys, tools.cli.verbs
 from tools.cli.app import WORK
@@ -140,7 +140,7 @@ def test_the_reference_is_up_to_date():
 
 
 class TestCompletion:
-    """What the shell asks, and where it asks."""
+    """The completion script, and the words that it completes."""
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_the_script_asks_this_python(self, shell, capsys):

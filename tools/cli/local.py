@@ -11,7 +11,7 @@ from tools.cli.options import port as port_number
 _GROUP = "Run it"
 
 
-@verb(_GROUP, "tools.local:up", "", "--detach --port 9000", "--simulate-latency --tls")
+@verb(_GROUP, "tools.up:up", "", "--detach --port 9000", "--simulate-latency --tls")
 def up(
     *,
     port: Port = 8080,

@@ -100,7 +100,9 @@ def load(
     population: Population = 1000,
     zipf: Annotated[
         float,
-        typer.Option(parser=not_negative, metavar="S", help="Exponent of the users' popularity; 0 makes all alike."),
+        typer.Option(
+            parser=not_negative, metavar="S", help="Exponent of the users' popularity; 0 for equal popularity."
+        ),
     ] = 1.0,
     no_events: Annotated[bool, typer.Option("--no-events", help="Send no events, which the store would keep.")] = False,
     seed: Seed = 0,

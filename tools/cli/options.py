@@ -102,7 +102,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Interactions = Annotated[
     Path | None,
     typer.Option(
-        "--interactions", metavar="FILE", show_default="the demo data", help="Who did what with which item, and when."
+        "--interactions",
+        metavar="FILE",
+        show_default="the demo data",
+        help="Interactions: user, item, weight and time.",
     ),
 ]
 Items = Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Titles and categories.")]

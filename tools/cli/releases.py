@@ -41,7 +41,9 @@ def images(
     ] = None,
     *,
     tag: Annotated[str, typer.Option(metavar="TAG", help="Tag of the images.")] = "dev",
-    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="What stands before each name.")] = "dev.local",
+    prefix: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Prefix of the names, such as a registry.")
+    ] = "dev.local",
     base: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Image whose Python, 3.11 or newer, the images take.")
     ] = None,
