@@ -53,7 +53,13 @@ def coverage() -> int:
 
 def check() -> int:
     """Run the checks up to the first that fails; return its exit status."""
-    status = _run(("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports", "--no-logo"))
+    status = _run(
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("lint-imports", "--no-logo"),
+        ("codespell",),
+    )
     return status or max([write(check=True) for write in _PAGES]) or _run(_SITE)
 
 

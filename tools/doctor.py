@@ -127,7 +127,7 @@ def check_store(state: StateDirectory) -> Iterator[str]:
 
 
 def _current(state: StateDirectory) -> Current | None:
-    """Return the current pair; None if `check_state` reports why there is none."""
+    """Return the current pair; None if `check_state` reports why it is missing."""
     try:
         return state.current()
     except StateError:

@@ -111,7 +111,7 @@ def test_a_platform_that_hangs_is_reported(
 
 
 def test_a_platform_outlives_what_it_does_not_understand(platform: Running) -> None:
-    """Requests on the control socket that are none get an error, and the platform goes on."""
+    """A malformed request on the control socket gets an error, and the platform continues."""
     assert platform.up().returncode == 0
     for request in (b"\xff\n", b"5\n", b"{}\n", b'{"verb": "nope"}\n', b'{"verb": "apply"}\n', b"[" * 100_000 + b"\n",
                     b'{"verb": "apply", "service": {"metadata": []}, "wait_s": 0}\n'):  # fmt: skip

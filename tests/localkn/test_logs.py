@@ -22,7 +22,7 @@ def stamped(second: int, text: str) -> str:
 
 
 def test_lines_are_merged_by_time(tmp_path: Path) -> None:
-    """Whatever form a time has; a line without a time stays below the line before it."""
+    """Lines are merged by time in each form of a time; a line without a time stays below the line before it."""
     write(tmp_path, "a-1", "before any time", stamped(2, "second"), "Traceback", "  of a-1", stamped(4, "fourth"))
     write(tmp_path, "b-2", "[2026-01-02 03:04:01.500][7][warning] first", "2026-01-02 03:04:03,5 third")
     lines = list(logs.merged(tmp_path, "", follow=False))

@@ -1,4 +1,4 @@
-"""Which pipeline `./run.sh recommend` asks, and what it says of answers that are none."""
+"""The pipeline that `./run.sh recommend` asks, and its messages about answers without recommendations."""
 
 import threading
 from collections.abc import Iterator
@@ -70,5 +70,5 @@ def test_what_is_no_pipeline_is_said_to_be_none(server, tmp_path: Path, capsys, 
     "words", [["--url", "nope"], ["--url", "http://"], ["--url", "http://a", "--port", "1"], ["--port", "x"]]
 )
 def test_wrong_arguments_are_exit_status_2(words):
-    """A URL that is none, and two places at a time."""
+    """A malformed URL, a malformed port, and a URL together with a port end with exit status 2."""
     assert main(["recommend", "u", *words]) == 2
