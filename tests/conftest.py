@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests.virtual_time import VirtualClock, virtual_clock
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 
@@ -54,6 +55,12 @@ def free_port() -> int:
     """Return a free TCP port on the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """Return the clock that the test moves; the test is marked with on_virtual_time."""
+    return virtual_clock(asyncio.get_running_loop(), monkeypatch)
 
 
 @pytest.fixture

@@ -111,25 +111,28 @@ async def _drive(
     latencies: list[float] = []
     shed = 0
     draw = random.Random(callers)
-    end = time.monotonic() + seconds
+    start = last = time.monotonic()
+    end = start + seconds
 
     async def call(number: int) -> None:
-        nonlocal shed
-        while (began := time.monotonic()) < end:
+        nonlocal shed, last
+        while (began := time.monotonic()) < end or not latencies:
             number += callers
             try:
-                await batcher.submit(queries[number % len(queries)], deadline=end + 60)
+                await batcher.submit(queries[number % len(queries)], deadline=began + 60 + seconds)
             except OverloadedError:
                 shed += 1
                 # With equal waits, all shed callers would return at the same time and find an empty queue.
                 await asyncio.sleep(_RETRY_S * draw.uniform(0.5, 1.5))
             else:
-                # Answers after the end do not count, because some callers still wait to retry then.
-                if (now := time.monotonic()) < end:
+                # Answers after the end do not count, because some callers still wait to retry then. The first answer
+                # always counts, so that every outcome has a latency.
+                if (now := time.monotonic()) < end or not latencies:
                     latencies.append(now - began)
+                    last = now
 
     await asyncio.gather(*(call(number) for number in range(callers)))
-    return BatchingOutcome(latencies, shed, seconds)
+    return BatchingOutcome(latencies, shed, max(seconds, last - start))
 
 
 async def _time_lone_caller(

@@ -128,12 +128,14 @@ async def run_callers(
     pause_s: float = 0.0,
     receipts: list[bytes] | None = None,
     warm_up_share: float = _WARM_UP_SHARE,
+    may_end: Callable[[], bool] = lambda: True,
 ) -> LoopOutcome:
     """
     Drive the server at *address* for *seconds*. An integer is a port of the loopback interface.
 
-    The first part of the run, *warm_up_share*, is not counted. Without *work*, callers request recommendations for
-    random users out of *users*. The Server-Timing header of every counted answer is appended to *receipts*.
+    The first part of the run, *warm_up_share*, is not counted. The run lasts longer than *seconds* until an answer is
+    counted and *may_end* returns true. Without *work*, callers request recommendations for random users out of *users*.
+    The Server-Timing header of every counted answer is appended to *receipts*.
     """
     work = work or request_recommendations(users)
     at = ServerAddress(port=address) if isinstance(address, int) else address
@@ -149,6 +151,8 @@ async def run_callers(
     await asyncio.sleep(seconds * warm_up_share)
     tally.counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - warm_up_share))
+    while not (tally.latencies and may_end()):  # noqa: ASYNC110 - may_end can depend on another thread
+        await asyncio.sleep(0.01)
     tally.counting, elapsed_s = False, time.perf_counter() - began
     for client in clients:
         client.stopping = True

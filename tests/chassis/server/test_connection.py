@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from chassis.server.caller_watch import Receive, Send
 from chassis.server.connection import ServerConnection
 from chassis.server.limits import Refusals, ServerLimits
+from tests.virtual_time import VirtualClock, on_virtual_time
 
 
 class Wire(asyncio.Transport):
@@ -116,24 +117,24 @@ async def test_reading_pauses_while_many_requests_wait() -> None:
     """A few requests are parsed ahead, 64 KiB and one read of others are kept, and the rest stays with the kernel."""
     server = Server()
     server.app.go.clear()
-    wire, connection = await server.talk(GET * 10_000)
+    wire, connection = await server.talk(GET * 4_000)
     assert (wire.reading, server.app.started, wire.sent) == (False, 1, b"")
     assert len(connection.pipeline) < 60
     server.app.go.set()
-    await until(lambda: len(wire.statuses) == 10_000)
+    await until(lambda: len(wire.statuses) == 4_000)
     assert wire.reading
 
 
 async def test_an_answer_does_not_let_more_in() -> None:
     """While more than enough waits, neither an answer nor an application that reads its request resumes reading."""
     server = Server()
-    wire, connection = await server.talk(GET * 10_000)
+    wire, connection = await server.talk(GET * 4_000)
     waiting = len(connection._rest)
     while waiting > server.limits.waiting_bytes:
         assert not wire.reading
         await asyncio.sleep(0)
         waiting = len(connection._rest)
-    await until(lambda: len(wire.statuses) == 10_000)
+    await until(lambda: len(wire.statuses) == 4_000)
 
 
 async def test_a_caller_that_leaves_is_noticed_behind_pipelined_requests() -> None:
@@ -173,12 +174,13 @@ async def test_a_late_request_is_refused(parts: list[bytes]) -> None:
     assert wire.statuses == [204] * sum(part.startswith(GET) for part in parts) + [408]
 
 
-async def test_a_head_in_time_is_no_excuse_for_the_next() -> None:
+@on_virtual_time
+async def test_a_head_in_time_is_no_excuse_for_the_next(clock: VirtualClock) -> None:
     """Each request has its own time, also where reads end in the middle of one after the other."""
     server = Server(head_s=0.3)
     wire, connection = await server.talk(GET[:5])
     for _ in range(8):
-        await asyncio.sleep(0.1)
+        await clock.advance(0.1)
         connection.data_received(GET[5:] + GET[:5])
         await settle()
     assert not wire.closed
@@ -186,12 +188,13 @@ async def test_a_head_in_time_is_no_excuse_for_the_next() -> None:
     await until(lambda: wire.closed)
 
 
-async def test_a_slow_answer_does_not_make_the_next_request_late() -> None:
+@on_virtual_time
+async def test_a_slow_answer_does_not_make_the_next_request_late(clock: VirtualClock) -> None:
     """The time of a request that waits for the one before it does not run."""
     server = Server(head_s=0.05, body_s=0.05)
     server.app.go.clear()
     wire, connection = await server.talk(GET + POST + b"he")
-    await asyncio.sleep(0.2)
+    await clock.advance(0.2)
     assert not wire.closed
     server.app.go.set()
     connection.data_received(b"llo")
@@ -199,13 +202,14 @@ async def test_a_slow_answer_does_not_make_the_next_request_late() -> None:
     assert wire.statuses == [204, 204]
 
 
-async def test_an_answer_that_is_not_read_ends_the_connection() -> None:
+@on_virtual_time
+async def test_an_answer_that_is_not_read_ends_the_connection(clock: VirtualClock) -> None:
     """A caller that does not read loses its connection after a time; one that reads in time keeps it."""
     server = Server(send_s=0.05)
     wire, connection = await server.talk(GET)
     connection.pause_writing()
     connection.resume_writing()
-    await asyncio.sleep(0.1)
+    await clock.advance(0.1)
     assert not wire.aborted
     connection.pause_writing()
     await until(lambda: wire.aborted)

@@ -29,6 +29,7 @@ from chassis.server.protocol import FunctionConnection, PlainExchange
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 from chassis.wire.problems import NotHttpError
+from tests.virtual_time import on_virtual_time
 
 SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
 _TIMES = re.compile(rb"dur=[0-9.]+")
@@ -322,12 +323,13 @@ async def test_several_chunks_take_uvicorns_path(monkeypatch):
     assert len(handed_over) == 2
 
 
-async def test_a_stalled_upload_times_out():
+@on_virtual_time
+async def test_a_stalled_upload_times_out(clock):
     """A stalled upload gets 504, and its connection closes because the rest may still arrive."""
     side = ProtocolServer(FunctionConnection, echo)
     wire = await side.talk([request(b"1234", b"X-Request-Timeout-Ms: 20")[:-3]])
     assert (wire.sent, side.service.load.in_flight) == (b"", 1)
-    await asyncio.sleep(0.05)
+    await clock.advance(0.05)
     assert wire.sent.startswith(b"HTTP/1.1 504")
     assert (b"connection: close\r\n" in wire.sent, wire.closed, side.service.load.in_flight) == (True, True, 0)
     await settle()
@@ -378,14 +380,15 @@ async def test_simultaneous_requests_are_answered_together():
     assert [wire.sent[-1:] for wire in wires] == [b"%d" % number for number in range(10)]
 
 
-async def test_a_disconnect_cancels_the_handler():
+@on_virtual_time
+async def test_a_disconnect_cancels_the_handler(clock):
     """The server notices a disconnect while the handler works, cancels the handler and sends nothing."""
     slow = Slow()
     side = ProtocolServer(FunctionConnection, slow)
     wire = await side.talk([request()])
-    await asyncio.sleep(0.05)
+    await clock.advance(0.05)
     wire.hang_up()
-    await asyncio.sleep(0.05)
+    await clock.advance(0.05)
     assert slow.cancelled
     assert (wire.writes, side.service.load.in_flight, side.state.tasks) == ([], 0, set())
 
@@ -457,7 +460,8 @@ async def test_a_header_with_a_line_break_is_not_sent(caplog):
     assert "exchange_failed" in caplog.text
 
 
-async def test_an_idle_connection_times_out():
+@on_virtual_time
+async def test_an_idle_connection_times_out(clock):
     """The idle time counts from the last answer; a connection that is used or busy stays open."""
     go = asyncio.Event()
 
@@ -469,20 +473,21 @@ async def test_an_idle_connection_times_out():
     side = ProtocolServer(FunctionConnection, wait_for_it)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = await side.talk([request()])
-    await asyncio.sleep(0.12)
+    await clock.advance(0.12)
     wire.protocol.data_received(request())  # type: ignore[union-attr]
-    await asyncio.sleep(0.12)
+    await clock.advance(0.12)
     assert not wire.closed
     wire.protocol.data_received(request() + request(b"slow"))  # type: ignore[union-attr]
-    await asyncio.sleep(0.5)
+    await clock.advance(0.5)
     assert not wire.closed
     go.set()
-    await asyncio.sleep(0.12)
+    await clock.advance(0.12)
     assert not wire.closed
-    await asyncio.sleep(0.2)
+    await clock.advance(0.2)
     assert wire.closed
 
 
+@on_virtual_time
 @pytest.mark.parametrize(
     "parts",
     [
@@ -496,18 +501,19 @@ async def test_an_idle_connection_times_out():
     ],
     ids=["no bytes", "half a head", "half a second head", "an empty line", "refused early", "refused early, then more", "refused early, then complete"],
 )  # fmt: skip
-async def test_a_connection_without_a_complete_request_times_out(parts):
+async def test_a_connection_without_a_complete_request_times_out(parts, clock):
     """The idle timeout applies before a complete head and after the answer, even if further bytes arrived."""
     side = ProtocolServer(FunctionConnection, echo)
     side.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
     wire = await side.talk(parts)
-    await asyncio.sleep(0.05)
+    await clock.advance(0.05)
     assert not wire.closed
-    await asyncio.sleep(0.1)
+    await clock.advance(0.1)
     assert wire.closed
 
 
-async def test_a_slow_head_times_out():
+@on_virtual_time
+async def test_a_slow_head_times_out(clock):
     """A head that arrives byte by byte does not extend the idle timeout."""
     side = ProtocolServer(FunctionConnection, echo)
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
@@ -516,7 +522,7 @@ async def test_a_slow_head_times_out():
         if wire.closed:
             break
         wire.protocol.data_received(bytes([byte]))  # type: ignore[union-attr]
-        await asyncio.sleep(0.02)
+        await clock.advance(0.02)
     assert wire.closed
     assert wire.sent == b""
 
