@@ -5,9 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from tests.virtual_time import VirtualClock, virtual_clock
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
+
+# Hypothesis's limit of 200 ms for an example fails on a busy machine.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

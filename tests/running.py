@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import IO
 
 import httpx
 
+from tests.waiting import eventually
+
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Running:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=120)
 
 
 def take_port() -> int:
@@ -89,20 +89,19 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """Terminate the process gracefully so that it can save its coverage data, then kill its process group."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def wait_ready(started: Running) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def ready() -> bool:
         if started.process.poll() is not None:
             raise AssertionError(f"the process exited with {started.process.returncode}: {started.log()}")
-        try:
-            if httpx.get(f"{started.url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.02)
-    raise AssertionError(f"{started.url}/readyz did not answer 200 within {START_TIMEOUT_S} s")
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{started.url}/readyz", timeout=60).status_code == 200
+        return False
+
+    eventually(ready)

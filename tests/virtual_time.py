@@ -10,14 +10,16 @@ import pytest
 
 # Time passes in each turn of the loop, as on a real clock: a timer that is rescheduled by a rounding error ends.
 _TURN_S = 1e-6
+# A peer on a socket of the same loop has this long before the clock jumps. Its bytes are there immediately as a rule.
+_PEER_S = 0.001
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
     An event loop whose clock jumps to the next timer whenever nothing else is ready.
 
-    Use this loop only for code that waits for timers and tasks. The clock also jumps while the code waits for a thread
-    or for a peer on a socket, so timeouts of such waits expire immediately.
+    Use this loop only for code that waits for timers, tasks and sockets of this loop. The clock also jumps while the
+    code waits for a thread or for another process, so timeouts of such waits expire immediately.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         """Wait if no timer is due, else return what is ready or jump to the timer."""
         if timeout is None:
             return super().select(None)
-        ready = super().select(0)
+        ready = super().select(min(timeout, _PEER_S))
         self._jump(_TURN_S if ready else timeout + _TURN_S)
         return ready
 

@@ -34,6 +34,11 @@ class Client:
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return await self._transport.post(target, [(b"host", target.netloc), *fields], body, timeout_s=timeout_s)
 
+    @property
+    def idle_connections(self) -> int:
+        """The number of open connections that wait for an event."""
+        return self._transport.idle
+
     async def aclose(self) -> None:
         """Close the kept connections."""
         await self._transport.aclose()

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from recsys.ranking.artefact import ITEMS
 from tests.e2e.verbs import verb
+from tests.waiting import eventually
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.chaos import kills, outage
 from tools.chaos.pipeline import ChaosPipeline, pipeline_running
@@ -54,13 +54,6 @@ def post(pipeline: ChaosPipeline, content: bytes, id_: str, **headers: str) -> h
 
 def trigger(pipeline: ChaosPipeline, name: str = "interactions") -> dict[str, Any]:
     return pipeline.events()["triggers"][f"default/{name}"]  # type: ignore[no-any-return]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold within 30 s"
-        time.sleep(0.02)
 
 
 def recommend(pipeline: ChaosPipeline, user: str, top_k: int) -> list[str]:

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from tests.e2e.verbs import assert_none_left, verb
-from tests.localkn.running import eventually, needs_envoy
+from tests.localkn.running import needs_envoy
 from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
 from tests.running import ROOT, take_port
+from tests.waiting import eventually
 
 PROGRAM = shutil.which("prometheus")
 pytestmark = [
@@ -85,7 +86,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         status = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
         server = Prometheus(tmp_path_factory.mktemp("prometheus"), status["dashboard"].removeprefix("http://"))
         stack.callback(server.end)
-        eventually(server.is_ready, within_s=30)
+        eventually(server.is_ready)
         features = int(status["services"]["extract-features"]["url"].rpartition(":")[2])
         loads = [
             stack.enter_context(subprocess.Popen([*LOAD, *words], cwd=ROOT, stdout=subprocess.PIPE))

@@ -1,4 +1,3 @@
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ from chassis import watched_file as watching
 from functions.rank_items.availability import kept_available, parse_item_ids
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.model import Query, RankingModel
+from tests.waiting import until
 from tools.bench.batching import make_artefact
 
 pytestmark = pytest.mark.may_block
@@ -21,18 +21,12 @@ def recommended(model: RankingModel) -> set[str]:
     return set(model.rank([Query(UNKNOWN_FEATURES, [], top_k=50)])[0].item_ids)
 
 
-async def wait_until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 def test_the_file_lists_one_id_per_line():
     """The parser skips blank lines and comments."""
     assert parse_item_ids("item_1\n\n  item 2 \n# sold out\n#item_3") == ["item_1", "item 2"]
 
 
-async def test_file_changes_take_effect_without_a_restart(model, tmp_path: Path, monkeypatch):
+async def test_file_changes_take_effect_without_a_restart(model, tmp_path: Path, monkeypatch, caplog):
     """The model never shows a listed item, follows changes of the file, and ignores a file that is not text."""
     monkeypatch.setattr("functions.rank_items.availability.LOOK_AGAIN_S", 0.01)
     file = tmp_path / "unavailable"
@@ -41,13 +35,13 @@ async def test_file_changes_take_effect_without_a_restart(model, tmp_path: Path,
         assert "item_1" not in recommended(model)
         assert "item_2" in recommended(model)
         file.write_text("item_2\nitem_3\n")
-        await wait_until(lambda: not {"item_2", "item_3"} & recommended(model))
+        await until(lambda: not {"item_2", "item_3"} & recommended(model))
         assert "item_1" in recommended(model)
         file.write_bytes(b"\xff\xfe")
-        await asyncio.sleep(0.05)
+        await until(lambda: "file_unreadable" in [record.msg for record in caplog.records])
         assert not {"item_2", "item_3"} & recommended(model)
         file.write_text("")
-        await wait_until(lambda: "item_2" in recommended(model))
+        await until(lambda: "item_2" in recommended(model))
 
 
 async def test_a_missing_file_makes_nothing_unavailable(model, tmp_path, caplog):

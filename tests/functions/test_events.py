@@ -107,7 +107,8 @@ class TestInteraction:
             async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
                 if user_ids == ["bad"]:
                     raise StoreUnavailableError
-                await asyncio.sleep(0.01)
+                for _ in range(10):
+                    await asyncio.sleep(0)
                 done.extend(user_ids)
                 return await super().read(user_ids, history=history)
 

@@ -18,6 +18,7 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts.wire import RankedItem
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -312,8 +313,7 @@ async def test_the_list_is_refreshed_periodically(monkeypatch):
     hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
     listed = PopularList(RankingClient(hop), PopularSettings(None, 0.001))
     async with listed.kept_fresh():
-        while len(hop.sent) < 6:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(hop.sent) >= 6)
     assert len(listed.pick((), 10)) == 6
 
 

@@ -1,5 +1,6 @@
 """Each kind of HTTP server in the project, started as a real process, with what a test needs to attack it."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -7,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ import psutil
 
 from kubeyaml.eventing import Routing, Trigger
 from tests.running import ROOT, shell_command, take_port
-
-START_TIMEOUT_S = 30.0
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,11 @@ def _limit(descriptors: tuple[int, int]) -> None:
 
 
 def _wait(server: Server, popen: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+    def serving() -> bool:
         if popen.poll() is not None:
             raise AssertionError(f"{server.kind} ended with {popen.returncode}: {server.log()}")
-        try:
-            if server.is_serving():
-                return
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-    raise AssertionError(f"{server.kind} is not ready in time: {server.log()}")
+        with contextlib.suppress(ConnectionRefusedError):
+            return server.is_serving()
+        return False
+
+    eventually(serving)

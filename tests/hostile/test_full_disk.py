@@ -121,7 +121,7 @@ async def accept_until_full(broker: Broker) -> int:
 async def until(condition: Callable[[dict[str, Any]], bool], broker: Broker) -> dict[str, Any]:
     """Return the figures once *condition* holds for them."""
     while not condition(figures := await broker.figures(letters=10)):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
     return figures
 
 
@@ -130,7 +130,7 @@ async def accepted_again(broker: Broker) -> None:
     while True:
         with contextlib.suppress(RefusedEventError):
             return await broker.accept("ns/b", EVENT.extended(id="later"), [])
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from localkn.processes import is_free
 from tests.hostile.conftest import Figure
-from tests.localkn.running import Running, eventually, needs_envoy
+from tests.localkn.running import Running, needs_envoy
+from tests.waiting import eventually
 
 pytestmark = [needs_envoy, pytest.mark.may_block]
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.knative.objects import KNATIVE, container, overlay, services
-from tests.localkn.running import eventually
 from tests.running import take_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
 

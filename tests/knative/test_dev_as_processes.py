@@ -22,9 +22,9 @@ import pytest
 from offline.seeding import main as seed
 from recsys.contracts import events
 from tests.knative.objects import Object, container, overlay, services
-from tests.localkn.running import eventually
 from tests.offline.api_server import api_server
 from tests.running import Running, running, take_port
+from tests.waiting import eventually
 
 needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 pytestmark = [needs_redis, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(120)]
@@ -166,4 +166,4 @@ def test_unknown_users_get_the_populations_features(cluster):
         assert answer["cold_start"]
         return int(answer["features"]["total_purchases"])
 
-    eventually(lambda: purchases() > 0, within_s=30)
+    eventually(lambda: purchases() > 0)

@@ -54,7 +54,7 @@ async def running(
 async def idle(broker: Broker) -> dict[str, Any]:
     """Return the figures once no delivery is waiting."""
     while (figures := await broker.figures(letters=10))["waiting"]:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     return figures
 
 

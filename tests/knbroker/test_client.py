@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from knbroker.client import Client
+from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 TIMED_OUT = b"HTTP/1.1 408 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -227,5 +228,4 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 async def wait_until_closed(client: Client) -> None:
     """Return once none of the client's kept connections can be used."""
-    while any(origin._idle for origin in client._transport._origins.values()):
-        await asyncio.sleep(0.001)
+    await until(lambda: client.idle_connections == 0)

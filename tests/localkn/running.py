@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +69,3 @@ def _words(process: psutil.Process) -> str:
         return " ".join([*process.cmdline(), *process.environ().values()])
     except psutil.Error:
         return ""
-
-
-def eventually(condition: Callable[[], Any], *, within_s: float = 10.0) -> None:
-    """Poll until *condition* holds in another process, which cannot signal an event here."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {within_s} s"
-        time.sleep(0.05)

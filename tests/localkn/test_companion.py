@@ -4,7 +4,8 @@ import json
 import socket
 import urllib.request
 
-from tests.localkn.running import Running, eventually, needs_envoy
+from tests.localkn.running import Running, needs_envoy
+from tests.waiting import eventually
 
 pytestmark = needs_envoy
 

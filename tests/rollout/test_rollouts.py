@@ -21,8 +21,9 @@ from offline.state import StateDirectory
 from offline.train import main as train_demo
 from offline.training import train
 from tests.knative.command_lines import parse
-from tests.localkn.running import Running, eventually, needs_envoy
+from tests.localkn.running import Running, needs_envoy
 from tests.running import ROOT
+from tests.waiting import eventually
 from tools.rollout.trials import TrialClient
 
 pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -200,7 +201,7 @@ def test_an_interrupted_rollout_leaves_the_traffic_as_it_was(pipeline, ending):
     )  # fmt: skip
     assert process.stdout
     assert "making the candidate" in process.stdout.readline()
-    eventually(lambda: any(revision["tags"] for revision in pipeline.running.status(SERVICE)["revisions"]), within_s=60)
+    eventually(lambda: any(revision["tags"] for revision in pipeline.running.status(SERVICE)["revisions"]))
     os.killpg(process.pid, ending)
     if ending is not signal.SIGKILL:
         os.killpg(process.pid, ending)

@@ -142,7 +142,7 @@ async def test_a_store_in_use_can_be_replaced(store, use):
     replacing = asyncio.create_task(store.replace(records, population=POPULATION))
     while not replacing.done():
         await asks[use]()
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     assert await replacing == 1000
     assert [record for record in await scan_all(store) if record.user_id != "somebody_else"] == records
     assert await store.population() == POPULATION

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from recsys.stores.redis_link import RedisLink
+from tests.virtual_time import on_virtual_time
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -37,7 +38,7 @@ class Server:
         finally:
             writer.close()
 
-    def link(self, timeout_s: float = 1.0) -> RedisLink:
+    def link(self, timeout_s: float = 60.0) -> RedisLink:
         def make() -> Connection:
             # With RESP2 and no client name, the first bytes sent are those of the first command.
             return Connection(host="127.0.0.1", port=self.port, socket_timeout=None, protocol=2, driver_info=None)
@@ -155,12 +156,13 @@ async def test_a_timeout_closes_the_connection():
         await link.aclose()
 
 
-async def test_only_the_call_that_timed_out_fails():
+@on_virtual_time
+async def test_only_the_call_that_timed_out_fails(clock):
     """The connection closes for all calls, and a younger call is retried over a new one in the time it has left."""
     async with serving(ignore, count) as server:
         link = server.link(timeout_s=0.2)
         older = asyncio.create_task(link.ask([("PING",)]))
-        await asyncio.sleep(0.1)
+        await clock.advance(0.1)
         younger = asyncio.create_task(link.ask([("PING",)]))
         with pytest.raises(RedisTimeoutError):
             await older
@@ -182,12 +184,12 @@ async def test_a_cancelled_call_does_not_shift_the_answers():
         await link.aclose()
 
 
-async def test_an_unexpected_answer_closes_the_connection():
+async def test_an_unexpected_answer_closes_the_connection(turns):
     """The link closes a connection with a surplus answer, because later answers could no longer be assigned."""
     async with serving(answer_once_with(b":1\r\n:2\r\n"), count) as server:
         link = server.link()
         assert await link.ask([("PING",)]) == [1]
-        await asyncio.sleep(0.05)
+        await turns()
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
         await link.aclose()

@@ -151,7 +151,7 @@ async def run_callers(
     await asyncio.sleep(seconds * warm_up_share)
     tally.counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - warm_up_share))
-    while not (tally.latencies and may_end()):  # noqa: ASYNC110 - may_end can depend on another thread
+    while not (tally.has_counted and may_end()):  # noqa: ASYNC110 - may_end can depend on another thread
         await asyncio.sleep(0.01)
     tally.counting, elapsed_s = False, time.perf_counter() - began
     for client in clients:
@@ -168,6 +168,10 @@ class _Tally:
         self._receipts = receipts
         self._latencies = array("d")
         self._errors: list[str] = []
+
+    @property
+    def has_counted(self) -> bool:
+        return bool(self._latencies)
 
     def note(self, seconds: float, error: str) -> None:
         if self.counting:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from itertools import takewhile
 from typing import Any
 
-from chassis.auth.guard import make_guard
+from chassis.auth.guard import Guard, make_guard
 from chassis.call import Call, Deadline, Handler, Reply, problem_reply
 from chassis.environment import SettingsError
 from chassis.receipt import Receipt
@@ -68,6 +68,8 @@ class Service:
         name: The function's name, for logs.
         open_handler: Opens the parts the handler needs, warms them, yields the handler and closes them after.
         settings: Limits and times.
+        guard: Admits callers; the settings decide if None.
+        tracer: Records traces; the settings decide if None.
 
     Attributes:
         load: Requests in flight.
@@ -80,6 +82,8 @@ class Service:
         open_handler: Callable[[], AbstractAsyncContextManager[Handler]],
         *,
         settings: ServingSettings,
+        guard: Guard | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -92,12 +96,12 @@ class Service:
         self._parts = AsyncExitStack()
         self._watch_starter = WatchStarter()
         self._starting = asyncio.Lock()
-        self._guard = make_guard(settings.auth)
+        self._guard = guard or make_guard(settings.auth)
         self._started_s = 0.0
         self._requests = Counter(definitions.REQUESTS)
         self._durations = Histogram(definitions.REQUEST_DURATION)
         self._errors = Counter(definitions.ERRORS, known=[("internal",), ("overloaded",)])
-        self._tracer = make_tracer(settings, name)
+        self._tracer = tracer or make_tracer(settings, name)
         self.exposition = Exposition()
         self.exposition.add(self._instruments())
 

@@ -209,7 +209,7 @@ class _Origin:
         self._repeats = repeats
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
-        self._idle: deque[_Connection] = deque()
+        self.idle: deque[_Connection] = deque()
         self._slots = asyncio.Semaphore(limit)
         self._max_age_s = max_age_s
         self.max_answer_bytes = max_answer_bytes
@@ -240,23 +240,23 @@ class _Origin:
 
     def forget(self, connection: _Connection) -> None:
         connection.reusable = False
-        if connection in self._idle:
-            self._idle.remove(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
 
     def close(self) -> None:
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        while self.idle:
+            self.idle.pop().close()
 
     def _take(self) -> _Connection | None:
         # The newest connection is used first, so that the server closes those that are no longer needed.
-        return self._idle.pop() if self._idle else None
+        return self.idle.pop() if self.idle else None
 
     def _give_back(self, connection: _Connection) -> None:
         # Connections of bounded age make the client look up the name again and find a service that has moved.
         old = time.monotonic() - connection.born > self._max_age_s
         if connection.reusable and not old and not self._closed:
-            self._idle.append(connection)
+            self.idle.append(connection)
         else:
             connection.close()
 
@@ -315,6 +315,11 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         self._max_answer_bytes = max_answer_bytes
         self._tls = tls
         self._origins: dict[tuple[str, str, int | None], _Origin] = {}
+
+    @property
+    def idle(self) -> int:
+        """The number of open connections that wait for a request."""
+        return sum(len(origin.idle) for origin in self._origins.values())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """

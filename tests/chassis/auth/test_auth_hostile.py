@@ -182,8 +182,9 @@ async def test_a_hanging_issuer_does_not_hold_a_request_past_its_budget(issuer):
     async def open_handler() -> AsyncIterator[Handler]:
         yield handle
 
-    service = Service("x", open_handler, settings=ServingSettings.read(Reader(env), name="x", max_body_bytes=1000))
-    service._guard = SignedTokenGuard(SETTINGS, transport=httpx.MockTransport(issuer.publish))
+    guard = SignedTokenGuard(SETTINGS, transport=httpx.MockTransport(issuer.publish))
+    settings = ServingSettings.read(Reader(env), name="x", max_body_bytes=1000)
+    service = Service("x", open_handler, settings=settings, guard=guard)
     receive: Callable[[], Awaitable[dict[str, object]]] = asyncio.Event().wait  # type: ignore[assignment]
 
     async def post(budget_ms: bytes) -> Reply:
@@ -285,8 +286,9 @@ async def test_a_file_system_that_hangs_leaves_the_known_tokens(tmp_path, monkey
     """While a read of the file does not end, requests go on with the known tokens, and no second read begins."""
     clock, path, release, reads = Clock(), tmp_path / "tokens", threading.Event(), []
     path.write_text("first\n")
-    file = TokenFile(path, clock=clock, max_read_s=30)
-    assert await file.first() == "first"
+    file = TokenFile(path, clock=clock, max_read_s=0.01)
+    while await file.first() != "first":
+        pass
 
     def hang(_: Path) -> None:
         reads.append(1)
@@ -294,12 +296,11 @@ async def test_a_file_system_that_hangs_leaves_the_known_tokens(tmp_path, monkey
         raise OSError
 
     monkeypatch.setattr(Path, "stat", hang)
-    file._max_read_s = 0.01
     clock.now += 1
     guard = TokenGuard(file)
     await asyncio.gather(*(guard.admit(bearer("first"), within_s=5) for _ in range(20)))
     release.set()
-    await file._reading.wait(within_s=30)
+    await file.aclose()
     assert len(reads) == 1
 
 

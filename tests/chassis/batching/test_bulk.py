@@ -21,6 +21,7 @@ from chassis.wire.problems import DeadlineExceededError, InvalidRequestError, Ov
 from functions.rank_items.handler import RankItems
 from recsys.contracts.wire import Model
 from recsys.ranking.model import Query, Ranking
+from tests.waiting import until
 
 NEVER = math.inf
 LIMITS = BatchLimits(max_batch_size=4, max_queue_size=32)
@@ -61,18 +62,12 @@ async def held_batcher() -> AsyncIterator[HeldBatcher]:
         held = HeldBatcher(pool)
         await held.batcher.submit("learns", deadline=NEVER)
         occupying = held.batcher.submit("occupies", deadline=NEVER)
-        await wait_until(lambda: len(held.batches) == 2)
+        await until(lambda: len(held.batches) == 2)
         try:
             yield held
         finally:
             held.release(1000)
             await asyncio.wait([occupying])
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def outcomes(
@@ -185,7 +180,7 @@ async def test_a_cancelled_request_drops_its_queued_items(turns, count):
         leaving = feed(held, queries_of("a", count))
         await turns()
         held.release()
-        await wait_until(lambda: len(held.batches) == 3)
+        await until(lambda: len(held.batches) == 3)
         leaving.cancel()
         await asyncio.wait([leaving])
         held.release(1000)
@@ -275,7 +270,7 @@ async def test_a_cancelled_batch_request_leaves_the_queue_empty(turns):
 
         assert len(json.loads((await handler(call(1))).body)["results"]) == 1
         leaving = asyncio.ensure_future(handler(call(40)))
-        await wait_until(started.is_set)
+        await until(started.is_set)
         leaving.cancel()
         await asyncio.wait([leaving])
         let.set()

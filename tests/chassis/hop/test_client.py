@@ -18,8 +18,14 @@ from chassis.telemetry.instruments import Instrument
 from chassis.telemetry.tracing import PassOn
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
+from tests.virtual_time import VirtualClock, on_virtual_time
 
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+@pytest.fixture(autouse=True)
+async def on_clock(clock: VirtualClock) -> None:
+    """Let deadlines follow the virtual clock in every test."""
 
 
 class Scripted(httpx.AsyncBaseTransport):
@@ -65,6 +71,7 @@ def decode(body: bytes) -> object:
         raise UnicodeDecodeError("utf-8", body, 0, 1, "garbage") from error
 
 
+@on_virtual_time
 async def test_the_request_carries_the_callers_context():
     """
     The hop gets the request id, the remaining budget, the trace context and the service token, but no other header.
@@ -85,6 +92,7 @@ async def test_the_request_carries_the_callers_context():
     assert "cookie" not in sent
 
 
+@on_virtual_time
 @pytest.mark.parametrize("proxied", [False, True])
 async def test_the_answer_carries_the_hops_receipt(proxied):
     """
@@ -101,6 +109,7 @@ async def test_the_answer_carries_the_hops_receipt(proxied):
     assert answer.spent_s > 0
 
 
+@on_virtual_time
 @pytest.mark.parametrize(
     "failure",
     [httpx.ConnectError(""), httpx.ReadError(""), httpx.RemoteProtocolError(""), 502, 503],
@@ -115,6 +124,7 @@ async def test_transient_failures_are_retried(failure):
     assert hop.breaker.state == "closed"
 
 
+@on_virtual_time
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 500, 501])
 async def test_permanent_failures_are_not_retried(status):
     """Any other error status fails immediately as a failed dependency."""
@@ -124,6 +134,7 @@ async def test_permanent_failures_are_not_retried(status):
     assert len(transport.requests) == 1
 
 
+@on_virtual_time
 @pytest.mark.parametrize("late", [httpx.ReadTimeout(""), httpx.ConnectTimeout(""), httpx.PoolTimeout(""), 504])
 async def test_timeouts_are_not_retried(late):
     """A timeout at the client or at the hop raises DeadlineExceededError without a retry, because the time is spent."""
@@ -133,6 +144,7 @@ async def test_timeouts_are_not_retried(late):
     assert len(transport.requests) == 1
 
 
+@on_virtual_time
 async def test_retry_after_is_honoured_when_it_fits():
     """The client does not retry a 503 whose Retry-After is longer than the time left."""
     busy = httpx.Response(503, headers={"retry-after": "1"})
@@ -144,6 +156,7 @@ async def test_retry_after_is_honoured_when_it_fits():
     assert (await send(client(transport))).value == {"n": 2}
 
 
+@on_virtual_time
 async def test_an_exhausted_retry_budget_ends_retries():
     """The client does not retry when the retry budget is empty."""
     transport = Scripted(httpx.ConnectError(""))
@@ -167,6 +180,7 @@ class OneOfThreeDead(httpx.AsyncBaseTransport):
         return httpx.Response(502 if self.dead and self._draw() < 1 / 3 else 200, json=1)
 
 
+@on_virtual_time
 async def test_retries_hide_one_dead_instance_of_three():
     """The retry budget saved in healthy times covers the failures until the platform removes the dead instance."""
     transport = OneOfThreeDead()
@@ -182,6 +196,7 @@ async def test_retries_hide_one_dead_instance_of_three():
     assert transport.requests < 14_000 * 1.1 + 10
 
 
+@on_virtual_time
 async def test_an_expired_call_is_not_sent():
     """The client sends nothing when the deadline has already passed."""
     transport = Scripted(200)
@@ -190,6 +205,7 @@ async def test_an_expired_call_is_not_sent():
     assert transport.requests == []
 
 
+@on_virtual_time
 @pytest.mark.parametrize("failing", [500, httpx.ReadTimeout(""), httpx.Response(200, content=b"garbage")], ids=repr)
 async def test_a_failing_hop_is_not_called(failing):
     """After repeated failures, including unreadable answers, calls fail immediately without reaching the hop."""
@@ -205,6 +221,7 @@ async def test_a_failing_hop_is_not_called(failing):
     assert hop.statistics.refused == 1
 
 
+@on_virtual_time
 async def test_timeouts_of_grouped_calls_open_the_breaker():
     """A group call that ends at its deadline counts as a failure of the hop, although its callers leave too."""
 
@@ -226,6 +243,7 @@ async def test_timeouts_of_grouped_calls_open_the_breaker():
     assert (hop.breaker.state, hop.statistics.failures, hop.statistics.abandoned) == ("open", 4, 0)
 
 
+@on_virtual_time
 async def test_a_short_timeout_does_not_open_the_breaker():
     """A caller that gives the hop too little time gets no answer, and its timeouts do not count against the hop."""
 
@@ -239,6 +257,7 @@ async def test_a_short_timeout_does_not_open_the_breaker():
     assert (hop.breaker.state, hop.statistics.failures) == ("closed", 10)
 
 
+@on_virtual_time
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_a_rejected_request_does_not_open_the_breaker(status, caplog):
     """A request that the hop rejects is our mistake: the client logs it and keeps sending other requests."""
@@ -253,7 +272,8 @@ def calls_by_outcome(instrument: Instrument) -> dict[str, float]:
     return {sample.labels["outcome"]: sample.value for sample in instrument.collect().samples}
 
 
-async def test_calls_are_counted_when_they_end():
+@on_virtual_time
+async def test_calls_are_counted_when_they_end(clock):
     """A call in flight is in none of the counters, so no counter ever decreases."""
     hold = asyncio.Event()
 
@@ -265,7 +285,7 @@ async def test_calls_are_counted_when_they_end():
     calls = next(each for each in hop.instruments() if each.definition is definitions.HOP_CALLS)
     await send(hop)
     sending = asyncio.create_task(send(hop))
-    await asyncio.sleep(0.01)
+    await clock.advance(0.01)
     before = calls_by_outcome(calls)
     hold.set()
     with pytest.raises(DependencyError):
@@ -274,7 +294,8 @@ async def test_calls_are_counted_when_they_end():
     assert calls_by_outcome(calls) == {**before, "failed": 1}
 
 
-async def test_a_cancelled_call_does_not_open_the_breaker():
+@on_virtual_time
+async def test_a_cancelled_call_does_not_open_the_breaker(clock):
     """A call that its caller cancels does not count as a failure of the hop."""
 
     async def hang(request: httpx.Request) -> httpx.Response:
@@ -283,7 +304,7 @@ async def test_a_cancelled_call_does_not_open_the_breaker():
 
     hop = client(Scripted(hang), breaker=Breaker(BreakerLimits(least_calls=1)))
     sending = asyncio.create_task(send(hop))
-    await asyncio.sleep(0.01)
+    await clock.advance(0.01)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
@@ -295,6 +316,7 @@ async def warm_up(hop: HopClient) -> None:
         await send(hop)
 
 
+@on_virtual_time
 async def test_a_slow_answer_is_hedged():
     """The client sends a second copy of a request that takes longer than usual, and the faster answer wins."""
     hold = asyncio.Event()
@@ -310,6 +332,7 @@ async def test_a_slow_answer_is_hedged():
     assert hop.statistics.hedges == 1
 
 
+@on_virtual_time
 async def test_a_hedge_that_fails_first_does_not_decide():
     """A failed hedge is ignored while the first request may still succeed; the call fails only when both fail."""
     hold = asyncio.Event()
@@ -330,6 +353,7 @@ async def test_a_hedge_that_fails_first_does_not_decide():
         await send(hop)
 
 
+@on_virtual_time
 async def test_an_answer_wins_over_a_simultaneous_failure():
     """When a request and its hedge end in the same turn of the loop, the successful answer is the result."""
     for _ in range(40):
@@ -349,11 +373,12 @@ async def test_an_answer_wins_over_a_simultaneous_failure():
         assert (await send(hop)).value == "twin"
 
 
-async def test_hedges_use_the_retry_budget():
+@on_virtual_time
+async def test_hedges_use_the_retry_budget(clock):
     """The client does not hedge a slow answer when the retry budget is empty."""
 
     async def slow(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(0.02)
+        await clock.advance(0.02)
         return httpx.Response(200, json="slow")
 
     hop = client(Scripted(*[200] * 32, slow), hedge=True, budget=RetryBudget(share=0.0, reserve=0))

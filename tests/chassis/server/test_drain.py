@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 
 import httpx
 import pytest
 
 from chassis.server import drain as server
 from tests.running import ROOT, Running, running, shell_command, take_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
 
@@ -82,9 +82,7 @@ def test_sigterm_under_load_loses_no_request(keep_alive):
         callers = [threading.Thread(target=call_until_refused, args=(service,)) for _ in range(8)]
         for caller in callers:
             caller.start()
-        deadline = time.monotonic() + 10
-        while len(answered) < 100 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: len(answered) >= 100 or lost)
         assert service.stop() == 0
         for caller in callers:
             caller.join()
@@ -150,7 +148,11 @@ def test_a_missing_artefact_exits_with_1(tmp_path):
     ended = run_until_exit("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "start_failed" in ended.stderr
+<<<<<<< HEAD:tests/chassis/server/test_drain.py
     assert "set MODEL_PATH to a trained model" in ended.stderr
+=======
+    assert "no model at" in ended.stderr
+>>>>>>> 8ff4a22 (Replace sleeps and asserted durations in tests by conditions):tests/chassis/server/test_draining.py
 
 
 def test_a_taken_port_exits_with_1():

@@ -6,6 +6,7 @@ import pytest
 
 from chassis.server import load
 from chassis.server.load import Load, report_load
+from tests.waiting import until
 
 
 class Clock:
@@ -48,14 +49,24 @@ def test_an_empty_period_reports_no_concurrency():
     assert measured.report() == (0.0, 0)
 
 
+class CountedLoad(Load):
+    """A load that counts its reports."""
+
+    reports = 0
+
+    def report(self) -> tuple[float, int]:
+        self.reports += 1
+        return super().report()
+
+
 async def test_reports_reach_the_socket(tmp_path, monkeypatch):
     """A listener receives one datagram per period, also a listener that binds after the first reports."""
     monkeypatch.setattr(load, "REPORT_PERIOD_S", 0.005)
     path = str(tmp_path / "stats.sock")
-    measured = Load()
+    measured = CountedLoad()
     measured.arrive()
     reporting = asyncio.create_task(report_load(measured, path=path, pod="pod-1"))
-    await asyncio.sleep(0.02)
+    await until(lambda: measured.reports >= 2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.setblocking(False)

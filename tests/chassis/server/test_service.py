@@ -12,6 +12,7 @@ from chassis.server.lifecycle import ServiceState
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 from chassis.wire.problems import OverloadedError
+from tests.virtual_time import on_virtual_time
 
 SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
 
@@ -159,11 +160,12 @@ async def test_an_incomplete_body_times_out(begun):
     assert (service.load.in_flight, service.arriving(within_s=60)) == (0, 0)
 
 
-async def test_only_recent_uploads_count_as_arriving():
+@on_virtual_time
+async def test_only_recent_uploads_count_as_arriving(clock):
     """A body whose upload has lasted longer than the caller's limit is not counted as arriving."""
     service = make_service()
     readers = [asyncio.create_task(service.answer(scope(), stalled)) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await clock.advance(0.05)
     assert (service.arriving(within_s=60), service.arriving(within_s=0.04)) == (2, 0)
     readers.append(asyncio.create_task(service.answer(scope(), stalled)))
     await asyncio.sleep(0)

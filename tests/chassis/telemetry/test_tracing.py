@@ -5,7 +5,7 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -40,6 +40,7 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking import model
 from recsys.ranking.model import Query
 from recsys.stores.memory import MemoryStore
+from tests.waiting import until
 
 CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 UNSAMPLED = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
@@ -65,11 +66,10 @@ class TracedPipeline:
         async def open_handler() -> AsyncIterator[Handler]:
             yield handler
 
-        service = Service(name, open_handler, settings=settings)
-        service._tracer = OtelTracer(
+        tracer = OtelTracer(
             self.exporter, ratio=self._ratio, resource={"service.name": name}, processor=SimpleSpanProcessor
         )
-        return service
+        return Service(name, open_handler, settings=settings, tracer=tracer)
 
     @asynccontextmanager
     async def listening(self, name: str, handler: Handler) -> AsyncIterator[int]:
@@ -77,8 +77,7 @@ class TracedPipeline:
         shell = Shell(Starlette(), service, on_failed_start=lambda: None)
         server = uvicorn.Server(uvicorn.Config(shell, port=0, lifespan="on", log_level="warning", ws="none"))
         serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         yield server.servers[0].sockets[0].getsockname()[1]
         server.should_exit = True
         await serving
@@ -155,9 +154,9 @@ async def test_a_shared_batch_is_in_the_trace_of_each_request():
     async with TracedPipeline(1.0).pipeline() as traced:
         traced.gate.clear()
         asked = [asyncio.create_task(traced.post(b'{"user_id":"a"}'))]
-        await wait_until(lambda: traced.batches == 1)
+        await until(lambda: traced.batches == 1)
         asked += [asyncio.create_task(traced.post(b'{"user_id":"%d"}' % number)) for number in range(2)]
-        await wait_until(lambda: traced.batcher.statistics().waiting == 2)
+        await until(lambda: traced.batcher.statistics().waiting == 2)
         traced.gate.set()
         await asyncio.gather(*asked)
         spans = traced.exporter.get_finished_spans()
@@ -171,12 +170,6 @@ async def test_a_shared_batch_is_in_the_trace_of_each_request():
             ancestors.append(by_id[ancestors[-1].parent.span_id])
         assert [each.name for each in ancestors] == ["model", "rank-items", "rank_items", "recommend"]
         assert {each.context.trace_id for each in ancestors} == {span.context.trace_id}
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_request_without_a_context_starts_a_trace():

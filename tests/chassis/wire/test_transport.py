@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from chassis.wire.transport import HttptoolsTransport
+from tests.waiting import until
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -188,17 +189,16 @@ async def test_a_connection_closed_while_idle_is_replaced(transport):
     async with serving(once) as server:
         for _ in range(3):
             assert (await post(transport, server.url)).content == b"ok"
-            await asyncio.sleep(0.01)
+            await until(lambda: transport.idle == 0)
     assert server.connections == 3
 
 
 async def test_old_connections_are_retired():
     """A connection older than the maximum age is closed after use, so that its host name is resolved again."""
-    transport = HttptoolsTransport(max_age_s=0.0)
+    transport = HttptoolsTransport(max_age_s=-1.0)
     async with serving(answering(OK)) as server:
         for _ in range(2):
             await post(transport, server.url)
-            await asyncio.sleep(0.001)
     assert server.connections == 2
 
 
@@ -229,29 +229,31 @@ async def test_a_silent_server_is_a_read_timeout(transport):
 
 async def test_a_full_pool_is_a_pool_timeout():
     """A request that finds every connection busy for too long raises PoolTimeout."""
-    release = asyncio.Event()
+    arrived, release = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
+        arrived.set()
         await release.wait()
         writer.write(OK)
 
     transport = HttptoolsTransport(max_connections=1)
     async with serving(slow) as server:
         first = asyncio.create_task(post(transport, server.url))
-        await asyncio.sleep(0.01)
+        await arrived.wait()
         with pytest.raises(httpx.PoolTimeout):
             await post(transport, server.url, pool=0.02)
         release.set()
         assert (await first).content == b"ok"
 
 
-async def test_the_stages_of_a_post_share_one_timeout():
+async def test_the_stages_of_a_post_share_one_timeout(turns, monkeypatch):
     """Time spent waiting for a connection is deducted from the time left for the answer."""
-    release = asyncio.Event()
+    arrived, release = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
+        arrived.set()
         await release.wait()
         writer.write(OK)
         await read_request(reader)
@@ -259,13 +261,16 @@ async def test_the_stages_of_a_post_share_one_timeout():
 
     transport = HttptoolsTransport(max_connections=1)
     async with serving(slow) as server:
-        url, began = httpx.URL(server.url), time.monotonic()
-        first = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=5))
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().call_later(0.3, release.set)
+        url = httpx.URL(server.url)
+        first = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=60))
+        await arrived.wait()
+        second = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=100))
+        await turns()
+        late = time.monotonic() + 101
+        monkeypatch.setattr(time, "monotonic", lambda: late)
+        release.set()
         with pytest.raises(httpx.ReadTimeout):
-            await transport.post(url, [], b"{}", timeout_s=0.5)
-        assert time.monotonic() - began < 0.7
+            await asyncio.wait_for(second, 60)
         assert (await first).status == 200
     await transport.aclose()
 
@@ -328,22 +333,23 @@ async def test_surplus_bytes_close_the_connection(transport):
     async with serving(answering(OK + OK)) as server:
         for _ in range(2):
             assert (await post(transport, server.url)).content == b"ok"
-            await asyncio.sleep(0.01)
+            await until(lambda: transport.idle == 0)
     assert server.connections == 2
 
 
 async def test_a_cancelled_request_closes_its_connection(transport):
     """The connection of a cancelled request is not reused."""
-    hold = asyncio.Event()
+    arrived, hold = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
+        arrived.set()
         await hold.wait()
         writer.write(OK)
 
     async with serving(slow) as server:
         request = asyncio.create_task(post(transport, server.url))
-        await asyncio.sleep(0.01)
+        await arrived.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
@@ -360,11 +366,12 @@ async def test_httpx_accepts_the_transport():
 
 async def test_busy_connections_close_after_their_answer():
     """Closing the transport ends idle connections immediately and busy ones after their answer."""
-    hold = asyncio.Event()
+    arrived, hold = asyncio.Event(), asyncio.Event()
     closed = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
+        arrived.set()
         await hold.wait()
         writer.write(OK)
         await reader.read()
@@ -373,8 +380,8 @@ async def test_busy_connections_close_after_their_answer():
     transport = HttptoolsTransport()
     async with serving(slow) as server:
         request = asyncio.create_task(post(transport, server.url))
-        await asyncio.sleep(0.01)
+        await arrived.wait()
         await transport.aclose()
         hold.set()
         assert (await request).content == b"ok"
-        await asyncio.wait_for(closed.wait(), 5)
+        await closed.wait()
