@@ -33,19 +33,19 @@ from offline.pairs import Pairs, View, count_pairs
 from offline.training import Arrays, BlendSettings, ModelSettings, fit_arrays, make_blend_arrays, suggest
 from offline.weighing import fit_weights, scaled
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.features import NOBODY, compute_features
+from recsys.features import UNKNOWN_FEATURES, compute_features
 from recsys.ranking.artefact import Artefact, Item, Manifest
 from recsys.ranking.blending import blend
 from recsys.ranking.candidates import rank_candidates
 from recsys.ranking.item_table import F32, F64, I64
 from recsys.ranking.model import Query, RankingModel
-from recsys.stores.port import UserRecord
+from recsys.records import UserRecord
 
 LEAST_GAIN = 0.01
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
 FREQUENCY_EXPONENTS = (0.8, 0.0)
-# What follows the newest item; what goes with the last few; what goes with the whole history.
-ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0), View(1.0, 0.5, 0.5, 20.0))
+# What follows the newest item, and what goes with the last few.
+ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 _NEAR = 0.01
 
@@ -340,7 +340,7 @@ class _Newcomers:
             return None
         item_ids = [[item.item_id for item in record.history] for record in able]
         queries = [
-            Query(msgspec.structs.replace(NOBODY, age_group=record.age_group), ids[len(ids) - known :], DEPTH)
+            Query(msgspec.structs.replace(UNKNOWN_FEATURES, age_group=record.age_group), ids[len(ids) - known :], DEPTH)
             for record, ids in zip(able, item_ids, strict=True)
         ]
         held = [ids[max(0, len(ids) - known - DEPTH) : len(ids) - known] for ids in item_ids]

@@ -32,7 +32,7 @@ _MOST_UNORDERED = 200
 _BLOCK_PAIRS = 4_000_000
 
 # Neighbours kept of each item, and of the whole catalogue together.
-_MOST_NEIGHBOURS, _MOST_ENTRIES = 100, 20_000_000
+_MOST_NEIGHBOURS, _MOST_ENTRIES = 64, 20_000_000
 
 
 @dataclass(frozen=True)

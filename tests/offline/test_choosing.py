@@ -3,7 +3,7 @@ import numpy as np
 from offline.choosing import LEAST_GAIN, LENGTHS, choose
 from offline.matrix import make_ratings
 from offline.training import suggest
-from recsys.stores.port import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserRecord
 
 USERS = 120
 

@@ -6,7 +6,7 @@ import pytest
 from offline.pairs import View, count_pairs
 from offline.training import BlendSettings, make_blend_arrays
 from recsys.contracts.wire import Features
-from recsys.features import NOBODY
+from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
@@ -35,7 +35,7 @@ def make_queries(count: int) -> list[Query]:
     rng = np.random.default_rng(0)
     return [
         Query(
-            NOBODY if number % 3 else ADULT,
+            UNKNOWN_FEATURES if number % 3 else ADULT,
             [f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 40)],
             top_k=int(rng.integers(1, 101)),
             exclude=[f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 7)],
@@ -72,10 +72,10 @@ def test_with_all_weight_on_the_factors_they_rank_alone():
 def test_the_weights_of_the_length_of_the_history_count():
     """Histories of the same length get the same row of weights; popularity alone gives the popular list."""
     model = RankingModel(make_blended(((1.0, 1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.01, 1.0, 0.0))))
-    popular = model.rank([Query(NOBODY, [], top_k=30)])[0].item_ids
-    short = Query(NOBODY, ["item_1"], top_k=20)
+    popular = model.rank([Query(UNKNOWN_FEATURES, [], top_k=30)])[0].item_ids
+    short = Query(UNKNOWN_FEATURES, ["item_1"], top_k=20)
     assert model.rank([short])[0].item_ids == [each for each in popular if each != "item_1"][:20]
-    long = Query(NOBODY, [f"item_{row}" for row in range(5)], top_k=20)
+    long = Query(UNKNOWN_FEATURES, [f"item_{row}" for row in range(5)], top_k=20)
     assert model.rank([long])[0].item_ids != [each for each in popular if each not in long.history][:20]
 
 
@@ -86,7 +86,7 @@ def test_what_follows_the_newest_item_comes_first():
     blend = BlendSettings(ordered=True, views=VIEWS[1:], lengths=(0,), weights=((0.1, 0.0, 1.0),))
     base = make_artefact(items=ITEMS, dims=16)
     model = RankingModel(Artefact(base.manifest, {**base.arrays, **make_blend_arrays(pairs, blend)}, base.items))
-    assert model.rank([Query(NOBODY, ["item_7"], top_k=1)])[0].item_ids == ["item_8"]
+    assert model.rank([Query(UNKNOWN_FEATURES, ["item_7"], top_k=1)])[0].item_ids == ["item_8"]
 
 
 def test_candidates_are_for_models_with_a_blend(artefact):

@@ -21,7 +21,10 @@ from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_rows
 
 # Items that each source proposes for a user; more where more are asked for.
-PROPOSALS = 150
+PROPOSALS = 100
+
+# Popularity proposes fewer: its items are mostly among the others'.
+_POPULAR = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,10 @@ class Asked:
     depths: I64
 
     def closed(self, items: int) -> I64:
-        """Return the cells, user * items + row, that may not be returned."""
+        """Return the cells, user * items + row, that may not be returned, rising."""
         users = self.depths.size
         everybody = np.repeat(np.arange(users) * items, self.unavailable.size) + np.tile(self.unavailable, users)
-        return np.concatenate([self.exclude.owners() * items + self.exclude.rows, everybody])
+        return np.sort(np.concatenate([self.exclude.owners() * items + self.exclude.rows, everybody]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,12 @@ class Mixer:
         """Return the union of all proposals: rows (N,) grouped by user, counts (U,), each source's scores (N,)."""
         users, items = asked.depths.size, len(self.popularity)
         closed = asked.closed(items)
-        scored = [source.score(asked.history).without(closed) for source in self.neighbours]
+        scored = [source.score(asked.history, closed=closed) for source in self.neighbours]
         deepest = int(asked.depths.max())
         bests = [each.best(users=users, items=items, limit=deepest) for each in scored]
         proposed = [_cells(each, asked.depths, items) for each in (found, *bests)]
         proposed.append(self._popular_cells(asked, closed))
-        cells = np.unique(np.concatenate(proposed))
+        cells = _distinct(np.concatenate(proposed))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
         return (
@@ -117,8 +120,10 @@ class Mixer:
     def _popular_cells(self, asked: Asked, closed: I64) -> I64:
         """Return the most popular items as cells, each user's closed ones left out."""
         users, items = asked.depths.size, len(self.popularity)
-        cells = (np.arange(users)[:, None] * items + self.popular[: PROPOSALS // 3]).reshape(-1)
-        return cells[~np.isin(cells, closed)]
+        cells = (np.arange(users)[:, None] * items + self.popular[:_POPULAR]).reshape(-1)
+        if not closed.size:
+            return cells
+        return cells[closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)] != cells]
 
 
 def _cells(proposed: RankedBatch, depths: I64, items: int) -> I64:
@@ -126,3 +131,9 @@ def _cells(proposed: RankedBatch, depths: I64, items: int) -> I64:
     ids = proposed.ids
     kept = (np.arange(ids.shape[1]) < depths[:, None]) & (ids >= 0)
     return np.asarray((ids + np.arange(depths.size)[:, None] * items)[kept], np.int64)
+
+
+def _distinct(cells: I64) -> I64:
+    """Return *cells* rising, each once; several times as fast as `np.unique`, which hashes."""
+    ordered = np.sort(cells)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if ordered.size else ordered

@@ -133,6 +133,10 @@ def score_rows(users: F32, items: ItemTable, rows: I64, *, counts: I64) -> F32:
     Cost: O(N*D).
     """
     batch = _checked(users, items, limit=1, exclude=None, unavailable=None)
+    if items.exact is not None:
+        sums = (batch.users @ items.exact).reshape(-1)
+        starts = np.arange(counts.size) * len(items.vectors)
+        return sums.take(np.repeat(starts, counts) + rows).astype(np.float32)
     return _exact_sums(batch, rows, counts).astype(np.float32)
 
 
