@@ -31,8 +31,8 @@ _MOST_PAIRS = 60_000_000
 _MOST_UNORDERED = 200
 _BLOCK_PAIRS = 4_000_000
 
-# Neighbours kept of each item, and of the whole catalogue together.
-_MOST_NEIGHBOURS, _MOST_ENTRIES = 64, 20_000_000
+# Neighbours kept of each item: fewer in a large catalogue, where memory and the time of a request bound them.
+_MOST_NEIGHBOURS, _LEAST_NEIGHBOURS, _MOST_ENTRIES = 200, 16, 6_000_000
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _joined(parts: Sequence[Entries]) -> Entries:
 
 def _strongest(sources: I64, targets: NDArray[np.int32], weights: F32, *, items: int) -> I64:
     """Return positions of each source's strongest entries, ties by lower target, grouped by source."""
-    most = max(1, min(_MOST_NEIGHBOURS, _MOST_ENTRIES // items))
+    most = min(_MOST_NEIGHBOURS, max(_LEAST_NEIGHBOURS, _MOST_ENTRIES // items))
     order = np.lexsort((targets, -weights, sources))
     sizes = np.bincount(sources, minlength=items)
     place = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
