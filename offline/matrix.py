@@ -46,6 +46,12 @@ def make_ratings(records: Sequence[UserRecord]) -> Ratings:
     return Ratings([record.user_id for record in records], item_ids, matrix)
 
 
+def list_columns(records: Sequence[UserRecord], ratings: Ratings) -> list[NDArray[np.int32]]:
+    """Return every record's history as columns of *ratings*, oldest first."""
+    columns = {item_id: column for column, item_id in enumerate(ratings.item_ids)}
+    return [np.array([columns[item.item_id] for item in reversed(record.history)], np.int32) for record in records]
+
+
 def fingerprint(records: Sequence[UserRecord]) -> str:
     """Return a SHA-256 over the content of *records*: equal data, equal fingerprint."""
     digest = hashlib.sha256()

@@ -1,10 +1,9 @@
 """
-A small search for hyper-parameters: one at a time, around what the size of the data suggests.
+Search the hyper-parameters of the factors, one at a time, around what the size of the data suggests.
 
 Each value is judged on inner hold-outs of the training data, never on what an evaluation holds out, by NDCG@10 and
 Recall@20 together, each relative to the suggestion's. A joint random search of 32 draws did worse than the suggestion
-alone (docs/adr/0030-model.md), so the search stays close to it. The half-life of a history is tried only where
-interactions have times and what is to come counts, and judged on each user's newest items.
+alone (docs/adr/0030-model.md), so the search stays close to it. `offline/choosing.py` chooses everything else.
 """
 
 import tempfile
@@ -13,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -34,7 +32,6 @@ VALUES = {
     "weight_exponent": (0.0, 0.2, 0.42),
     "frequency_exponent": (0.4, 0.8),
 }
-HALF_LIVES = (100.0, 50.0, 20.0)
 
 _SEEDS = (100, 101)
 _MOST_USERS = 2000
@@ -74,9 +71,8 @@ class Search:
 
     Attributes:
         settings: The best.
-        trials: In the order they were made; the first is the suggestion, those of the half-life come last.
-        best: The best of them but for those of the half-life, which are judged on another hold-out; None where too
-            little is known of every user to hold anything out.
+        trials: In the order they were made; the first is the suggestion.
+        best: The best of them; None where too little is known of every user to hold anything out.
     """
 
     settings: ModelSettings
@@ -99,16 +95,11 @@ class Search:
         }
 
 
-def search(records: Sequence[UserRecord], *, ahead: bool = True) -> Search:
+def search(records: Sequence[UserRecord]) -> Search:
     """
     Search around the suggestion for *records*; equal records give equal settings, on machines of one kind.
 
-    Args:
-        records: What to train on.
-        ahead: The model is for what comes next, as in service and with a temporal hold-out. Items drawn at random
-            from a history do not come next, and a half-life would only hide part of it.
-
-    Cost: up to 10 trainings on four fifths of the data for each of two inner hold-outs, and one for the half-life.
+    Cost: up to 10 trainings on four fifths of the data for each of two inner hold-outs.
     """
     ratings = make_ratings(records)
     settings = suggest(ratings)
@@ -127,13 +118,6 @@ def search(records: Sequence[UserRecord], *, ahead: bool = True) -> Search:
                 bar.update()
                 if trials[-1].beats(best, reference=reference):
                     settings, best = candidate, trials[-1]
-    if ahead and all(item.time_us for record in records for item in record.history):
-        half_lives = _try_half_lives(settings, records)
-        chosen = half_lives[0]
-        for trial in half_lives[1:]:
-            chosen = trial if trial.beats(chosen, reference=half_lives[0]) else chosen
-        settings = replace(settings, half_life=chosen.value)
-        trials += half_lives
     return Search(settings, trials, best)
 
 
@@ -159,18 +143,6 @@ def _inner_task(records: Sequence[UserRecord], *, seed: int) -> Task:
 
 def _try(settings: ModelSettings, tasks: Sequence[Task], *, name: str, value: float) -> Trial:
     return _judge([(RankingModel(_fit(settings, task)), task) for task in tasks], name=name, value=value)
-
-
-def _try_half_lives(settings: ModelSettings, records: Sequence[UserRecord]) -> list[Trial]:
-    """Return the trials of half-lives, none first: they concern the fold-in alone, so one training serves all."""
-    task = make_task(*split_records(records, holdout="temporal"), most=_MOST_USERS)
-    artefact = _fit(settings, task)
-    trials = []
-    for half_life in tqdm((0.0, *HALF_LIVES), desc="half-life", unit="trial", disable=None):
-        arrays = {**artefact.arrays, "fold_in": np.array([settings.prior_strength, half_life], np.float32)}
-        model = RankingModel(msgspec.structs.replace(artefact, arrays=arrays))
-        trials.append(_judge([(model, task)], name="half_life", value=half_life))
-    return trials
 
 
 def _fit(settings: ModelSettings, task: Task) -> Artefact:

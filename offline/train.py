@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from offline.choosing import choose
 from offline.collecting import collect_records
 from offline.evaluation.holdout import HOLDOUTS, split_rows
 from offline.loading import add_data_options, check_data_options, load_data
@@ -153,15 +154,22 @@ def _load(options: argparse.Namespace) -> _Material:
 
 
 def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace) -> Manifest:
-    """Write the draft of a model."""
-    searched = search(material.records, ahead=options.holdout != "random") if options.search else None
+    """Choose the sources and their weights, then write the draft of a model."""
+    searched = search(material.records) if options.search else None
+    chosen = choose(
+        material.records,
+        als=searched.settings.als if searched else None,
+        ahead=options.holdout != "random",
+    )
+    for line in chosen.describe():
+        print(line)
     return train(
         material.records,
         items=material.items,
         folder=state.draft(_MODEL_DRAFT),
         dataset=material.dataset,
-        settings=searched.settings if searched else None,
-        facts={**material.facts, **({"search": searched.facts()} if searched else {})},
+        settings=chosen.settings,
+        facts={**material.facts, "choice": chosen.facts(), **({"search": searched.facts()} if searched else {})},
         metrics=searched.metrics() if searched else None,
         progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
     )

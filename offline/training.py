@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
-from offline.matrix import Ratings, fingerprint, make_ratings
+from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
+from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
@@ -17,6 +18,26 @@ from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
 
 MODEL_NAME = "ials"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """
+    The sources beside the factors, and what each source weighs.
+
+    Attributes:
+        ordered: The order of a history tells which item came first.
+        views: One neighbour source each.
+        lengths: Rising from 0; row l of the weights serves histories of lengths[l] items and more.
+        weights: Per length: the factors' weight, popularity's, each view's.
+    """
+
+    ordered: bool
+    views: tuple[View, ...]
+    lengths: tuple[int, ...]
+    weights: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -28,11 +49,13 @@ class ModelSettings:
         als: Of the factorisation.
         prior_strength: Items of history at which the features' prior counts half; 0.3 to 1 differ by noise.
         half_life: Items back in the history at which an item counts half; 0 counts all alike.
+        blend: Further sources; None where the factors rank alone.
     """
 
     als: AlsSettings
     prior_strength: float = 0.5
     half_life: float = 0.0
+    blend: BlendSettings | None = None
 
 
 def suggest(ratings: Ratings) -> ModelSettings:
@@ -69,12 +92,10 @@ def train(
     """
     ratings = make_ratings(records)
     settings = settings or suggest(ratings)
-    model = train_als(ratings.weights, settings.als, progress=progress)
-    prior = fit_prior([compute_features(record) for record in records], model.users, metric=model.gram + model.ridge)
     return write_artefact(
         folder,
         name=MODEL_NAME,
-        arrays=make_arrays(model, prior, settings),
+        arrays=fit_arrays(records, ratings, settings, progress=progress),
         items=[items.get(item_id, Item(item_id)) for item_id in ratings.item_ids],
         training={
             "dataset": dataset,
@@ -89,7 +110,25 @@ def train(
     )
 
 
-def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> dict[str, NDArray[np.float32]]:
+def fit_arrays(
+    records: Sequence[UserRecord],
+    ratings: Ratings,
+    settings: ModelSettings,
+    *,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> Arrays:
+    """Fit every source to *records* and return the artefact's arrays; *ratings* is their matrix."""
+    model = train_als(ratings.weights, settings.als, progress=progress)
+    prior = fit_prior([compute_features(record) for record in records], model.users, metric=model.gram + model.ridge)
+    arrays = make_arrays(model, prior, settings)
+    if settings.blend is not None:
+        histories = list_columns(records, ratings)
+        pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered)
+        arrays |= make_blend_arrays(pairs, settings.blend)
+    return arrays
+
+
+def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> Arrays:
     """Return what of a trained model goes into an artefact, and what `RankingModel` reads of it."""
     users = max(int(model.counts.max()), 1)
     return {
@@ -101,3 +140,17 @@ def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -
         "prior_base": prior.base,
         **{f"prior_knots_{axis}": np.array(knots, np.float32) for axis, knots in enumerate(prior.knots)},
     }
+
+
+def make_blend_arrays(pairs: Pairs, settings: BlendSettings, *, only: NDArray[np.bool_] | None = None) -> Arrays:
+    """Return the arrays of the neighbour sources and of the blend; *only* as in `Pairs.neighbours`."""
+    arrays: Arrays = {
+        "blend_lengths": np.array(settings.lengths, np.int64),
+        "blend_weights": np.array(settings.weights, np.float32),
+        "neighbours_half_lives": np.array([view.half_life for view in settings.views], np.float64),
+    }
+    for source, view in enumerate(settings.views):
+        found = pairs.neighbours(view, only=only)
+        for part, array in (("ends", found.ends), ("items", found.items), ("weights", found.weights)):
+            arrays[f"neighbours_{source}_{part}"] = array
+    return arrays

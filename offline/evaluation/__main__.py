@@ -118,8 +118,9 @@ def _describe(task: Task) -> dict[str, Any]:
 def _compare(options: argparse.Namespace, task: Task, holdout: Holdout) -> tuple[list[Outcome], dict[str, Any]]:
     if options.via:
         return _ask_served(options, task)
-    searched = search(task.records, ahead=holdout == "temporal").settings if options.search else None
-    outcomes = train_and_compare(task, searched=searched, ablate=options.ablate)
+    ahead = holdout == "temporal"
+    searched = search(task.records).settings.als if options.search else None
+    outcomes = train_and_compare(task, ahead=ahead, searched=searched, ablate=options.ablate)
     return outcomes, {"model": outcomes[0].version}
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from offline.als import AlsSettings
+from offline.choosing import choose
 from offline.evaluation.ablations import vary
 from offline.evaluation.baselines import BASELINES
 from offline.evaluation.contenders import list_answers, list_by_scores, load_model, rank_by_model
 from offline.evaluation.quality import Quality, Task, measure
 from offline.evaluation.report import Entry, Spread
-from offline.training import MODEL_NAME, ModelSettings, suggest, train
+from offline.training import MODEL_NAME, ModelSettings, train
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,21 @@ def compare_baselines(task: Task) -> list[Outcome]:
     return outcomes
 
 
-def train_and_compare(task: Task, *, searched: ModelSettings | None, ablate: bool) -> list[Outcome]:
+def train_and_compare(task: Task, *, ahead: bool, searched: AlsSettings | None, ablate: bool) -> list[Outcome]:
     """
     Return how the model does that is trained on the task's training part.
 
     Args:
         task: The split.
-        searched: Settings to train with besides the suggested ones.
+        ahead: What is held out is what comes next, not a random part.
+        searched: Settings of the factors to train with besides the suggested ones.
         ablate: Train the variants of the best known settings, too.
     """
-    contenders = {MODEL_NAME: suggest(task.ratings)}
+    contenders = {MODEL_NAME: choose(task.records, ahead=ahead).settings}
     if searched:
-        contenders[f"{MODEL_NAME}, searched"] = searched
+        contenders[f"{MODEL_NAME}, searched"] = choose(task.records, als=searched, ahead=ahead).settings
     if ablate:
-        variants = vary(searched or contenders[MODEL_NAME])
+        variants = vary(list(contenders.values())[-1])
         contenders |= {f"  {name}": settings for name, settings in variants.items()}
     return [_train_and_ask(task, settings, name=name) for name, settings in contenders.items()]
 

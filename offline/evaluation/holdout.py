@@ -70,14 +70,12 @@ def split_records(
     """
     Split what a store holds, for choosing hyper-parameters.
 
-    Only histories are cut: a record's counters are sums that nothing can be taken out of.
+    Only histories are cut: a record's counters are sums that nothing can be taken out of. A history is ordered, so of
+    items with equal times the one that stands first is the newest.
     """
-    ties = [(record.user_id, item) for record in records for item in record.history]
-    chosen = iter(
-        _choose(
-            [(user_id, item.item_id) for user_id, item in ties], [item.time_us for _, item in ties], holdout, seed
-        ).tolist()
-    )
+    ties = [(record.user_id, item.item_id) for record in records for item in record.history]
+    places = [-place for record in records for place in range(len(record.history))]
+    chosen = iter(_choose(ties, places, holdout, seed).tolist())
     training, held_out = [], {}
     for record in records:
         marks = [(item, next(chosen)) for item in record.history]
@@ -87,12 +85,12 @@ def split_records(
     return training, held_out
 
 
-def _choose(ties: Sequence[tuple[str, str]], times_us: Sequence[int], holdout: Holdout, seed: int) -> NDArray[np.bool_]:
+def _choose(ties: Sequence[tuple[str, str]], times: Sequence[int], holdout: Holdout, seed: int) -> NDArray[np.bool_]:
     users: dict[str, int] = {}
     owners = np.fromiter((users.setdefault(user_id, len(users)) for user_id, _ in ties), np.int64, len(ties))
     if holdout == "random":
         return mark_last(owners, np.random.default_rng(seed).permutation(len(ties)))
-    return mark_last(owners, np.array(times_us, np.int64))
+    return mark_last(owners, np.array(times, np.int64))
 
 
 def mark_last(owners: I64, keys: I64) -> NDArray[np.bool_]:

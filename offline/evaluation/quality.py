@@ -56,12 +56,16 @@ def make_task(records: Sequence[UserRecord], held_out: Mapping[str, Sequence[str
     users = np.array([row for row, user_id in enumerate(ratings.user_ids) if held_out.get(user_id)], np.int64)
     if most is not None and users.size > most:
         users = np.sort(np.random.default_rng(0).permutation(users)[:most])
-    wanted = [[columns[item_id] for item_id in held_out[ratings.user_ids[row]]] for row in users]
-    ends = np.concatenate(([0], np.cumsum([len(each) for each in wanted], dtype=np.int64)))
-    indices = np.array([column for each in wanted for column in each], np.int64)
-    held = csr_array((np.ones(indices.size), indices, ends), shape=(users.size, len(columns)))
+    held = hold([held_out[ratings.user_ids[row]] for row in users], columns)
     popularity = np.bincount(ratings.weights.indices, minlength=len(columns)).astype(np.int64)
     return Task(ratings, records, users, held, columns, popularity)
+
+
+def hold(wanted: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_array:
+    """Return held-out items as a matrix, a row for each list of *wanted*; *columns* knows all of them."""
+    ends = np.concatenate(([0], np.cumsum([len(each) for each in wanted], dtype=np.int64)))
+    indices = np.array([columns[item_id] for each in wanted for item_id in each], np.int64)
+    return csr_array((np.ones(indices.size), indices, ends), shape=(len(wanted), len(columns)))
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,22 @@ def measure(lists: I64, task: Task) -> Quality:
 
     Cost: O(N DEPTH log) and N * DEPTH * 8 bytes of scratch.
     """
-    sizes = np.diff(task.held.indptr)
-    hits = _hits(lists, task.held)
     listed = lists[lists >= 0]
+    ndcg, recall = score_lists(lists, task.held)
     return Quality(
-        ndcg=hits[:, :NDCG_DEPTH] @ _DISCOUNT / _IDEAL[np.minimum(sizes, NDCG_DEPTH) - 1],
-        recall=hits.sum(axis=1) / sizes,
+        ndcg=ndcg,
+        recall=recall,
         coverage=np.unique(listed).size / len(task.ratings.item_ids),
         popularity_bias=_ratio(task.popularity[listed], task.popularity[task.held.indices]),
     )
+
+
+def score_lists(lists: I64, held: csr_array) -> tuple[F64, F64]:
+    """Return NDCG@10 and Recall@20 of every list of *lists* (N, DEPTH), judged by *held* (N, W)."""
+    sizes = np.diff(held.indptr)
+    hits = _hits(lists, held)
+    ndcg = hits[:, :NDCG_DEPTH] @ _DISCOUNT / _IDEAL[np.minimum(sizes, NDCG_DEPTH) - 1]
+    return ndcg, hits.sum(axis=1) / sizes
 
 
 @dataclass(frozen=True)

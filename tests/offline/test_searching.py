@@ -31,7 +31,6 @@ def test_a_search_is_deterministic_and_starts_from_the_suggestion():
     assert first == second
     assert first.trials[0].parameter == "suggested"
     assert first.trials[0].ndcg_10 > 0
-    assert [trial.parameter for trial in first.trials].count("half_life") == 4
 
 
 def test_a_better_setting_is_chosen(monkeypatch):
@@ -48,12 +47,6 @@ def test_only_informative_parameters_are_searched():
     """Equal weights exclude the weight exponent from the search, and data without times excludes the half-life."""
     tried = {trial.parameter for trial in search(records(timed=False, weighted=False)).trials}
     assert tried == {"suggested", "ridge", "unobserved_weight", "popularity_exponent", "frequency_exponent"}
-
-
-def test_a_half_life_is_chosen_when_tastes_change():
-    """The search chooses a half-life when it predicts the newest items, but not when it predicts random ones."""
-    assert search(records()).settings.half_life in searching.HALF_LIVES
-    assert search(records(), ahead=False).settings.half_life == 0
 
 
 def test_the_outer_holdout_is_not_used(monkeypatch):

@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_arrays
 
 from recsys.contracts.wire import MAX_ID_LENGTH
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
 
 _REMEDY = "train it again, or restore the folder"

@@ -1,9 +1,11 @@
 """
-Ranking with a trained artefact: score[u, i] = x_u . y_i.
+Ranking with a trained artefact.
 
-x_u is not looked up but folded in from the history that comes with the request (`folding`), so a new interaction
-counts at once and nobody needs retraining to be served. Of whom nothing is known, neither a history nor an age, gets
-the popular list.
+Several sources score a user's history: factors (`folding`, `scoring`), popularity, neighbours (`neighbours`); the
+blend of their scores ranks the items (`mixing`). An artefact without a blend ranks by its factors alone:
+score[u, i] = x_u . y_i. Nothing is looked up by user: all sources take the history of the request, so a new
+interaction counts in the next answer, and a user unknown to training is served like any other. A user with neither a
+history nor an age gets the popular list.
 """
 
 from collections.abc import Sequence
@@ -16,9 +18,12 @@ from msgspec import Struct
 from recsys.contracts.wire import Features, Model
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.blending import Blend
 from recsys.ranking.candidates import RankedBatch
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import F32, I64, ItemTable
+from recsys.ranking.item_table import F32, F64, I64, ItemTable
+from recsys.ranking.mixing import PROPOSALS, Asked, Mixer
+from recsys.ranking.neighbours import Neighbours
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates
@@ -89,13 +94,32 @@ class RankingModel:
                 f"{len(self.item_ids)} items, factors {factors.shape}, popularity {self._popularity.shape}"
             )
         strength, half_life = (float(number) for number in arrays["fold_in"])
-        self._fold_in = FoldIn(factors, arrays["fold_in_diagonal"], strength, half_life)
+        self._table = ItemTable.of(factors)
+        # The fold-in reads the rounded vectors, so that the artefact's own copy can be freed.
+        self._fold_in = FoldIn(self._table.vectors, arrays["fold_in_diagonal"], strength, half_life)
         session, purchases, engagement = (tuple(arrays[f"prior_knots_{n}"].tolist()) for n in range(3))
         self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
-        self._table = ItemTable.of(factors)
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
+        self._mixer = self._read_mixer(artefact) if "blend_weights" in arrays else None
         # Whatever does not fit shows when it is used once.
         self.rank([self.typical_query()])
+
+    def _read_mixer(self, artefact: Artefact) -> Mixer:
+        arrays = artefact.arrays
+        neighbours = [
+            Neighbours(
+                arrays[f"neighbours_{source}_ends"],
+                arrays[f"neighbours_{source}_items"],
+                arrays[f"neighbours_{source}_weights"],
+                half_life,
+            )
+            for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
+        ]
+        for each in neighbours:
+            each.check(items=len(self.item_ids))
+        blend = Blend(arrays["blend_lengths"], arrays["blend_weights"])
+        blend.check(sources=2 + len(neighbours))
+        return Mixer(self._table, self._popularity, self._popular, neighbours, blend)
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model: something to warm up with."""
@@ -144,26 +168,55 @@ class RankingModel:
     def _rank_known(
         self, queries: Sequence[Query], histories: Sequence[Sequence[int]], users: Sequence[int]
     ) -> list[Ranking]:
-        priors = np.stack([self._prior.mean(queries[user].features) for user in users])
-        history = RowLists.of([np.array(histories[user], np.int64) for user in users])
-        unwanted = [{*histories[user], *self._known(queries[user].exclude)} for user in users]
-        vectors = self._fold_in.users(history, priors=priors).astype(np.float32)
-        exclude = RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted])
-        limit = min(max(queries[user].top_k for user in users), len(self.item_ids))
-        ranked = self._score(vectors, limit=limit, exclude=exclude)
-        cuts = [min(queries[user].top_k, int(count)) for user, count in zip(users, ranked.counts, strict=True)]
+        wanted = [queries[user].top_k for user in users]
+        asked = self._ask([queries[user] for user in users], [histories[user] for user in users])
+        limit = min(max(wanted), len(self.item_ids))
+        if self._mixer is None:
+            ranked = self._score(asked, limit=limit)
+        else:
+            ranked = self._mixer.rank(asked, self._score(asked, limit=int(asked.depths.max())), limit=limit)
+        cuts = [min(top_k, int(count)) for top_k, count in zip(wanted, ranked.counts, strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
         return [Ranking([self.item_ids[row] for row in ids[:cut]], scores[:cut]) for ids, scores, cut in rows]
 
-    def _score(self, users: F32, *, limit: int, exclude: RowLists) -> RankedBatch:
+    def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
+        """
+        Return the candidates of every query: rows (N,) grouped by query, counts (U,), each source's scores (N,).
+
+        Training chooses the weights of the blend on them.
+
+        Raises:
+            ValueError: the artefact has no blend.
+        """
+        if self._mixer is None:
+            raise ValueError("the artefact has no blend, so its factors are its only source")
+        asked = self._ask(queries, [self._known(query.history) for query in queries])
+        return self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+
+    def _ask(self, queries: Sequence[Query], histories: Sequence[Sequence[int]]) -> Asked:
+        priors = np.stack([self._prior.mean(query.features) for query in queries])
+        history = RowLists.of([np.array(rows, np.int64) for rows in histories])
+        unwanted = [{*rows, *self._known(query.exclude)} for query, rows in zip(queries, histories, strict=True)]
+        unavailable = self._unavailable
+        return Asked(
+            vectors=self._fold_in.users(history, priors=priors).astype(np.float32),
+            history=history,
+            exclude=RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted]),
+            unavailable=np.empty(0, np.int64) if unavailable is None else unavailable,
+            # A user's depth depends on that user's request alone, so the candidates do not depend on the batch.
+            depths=np.minimum([max(query.top_k, PROPOSALS) for query in queries], len(self.item_ids)),
+        )
+
+    def _score(self, asked: Asked, *, limit: int) -> RankedBatch:
+        unavailable = asked.unavailable if asked.unavailable.size else None
         if self._index is not None:
-            return self._index.search(users, limit=limit, exclude=exclude, unavailable=self._unavailable)
+            return self._index.search(asked.vectors, limit=limit, exclude=asked.exclude, unavailable=unavailable)
         return score_candidates(
-            users,
+            asked.vectors,
             self._table,
             limit=limit,
-            exclude=exclude,
-            unavailable=self._unavailable,
+            exclude=asked.exclude,
+            unavailable=unavailable,
             workers=self._workers,
             pool=self._pool,
         )

@@ -37,6 +37,14 @@ class RowLists:
         """One user's rows."""
         return self.rows[self.ends[user] : self.ends[user + 1]]
 
+    def newest(self, most: int) -> "RowLists":
+        """Return the first *most* rows of every user."""
+        sizes = np.diff(self.ends)
+        if not sizes.size or sizes.max() <= most:
+            return self
+        place = np.arange(self.rows.size) - np.repeat(self.ends[:-1], sizes)
+        return RowLists(self.rows[place < most], np.concatenate(([0], np.cumsum(np.minimum(sizes, most)))))
+
     def check(self, *, users: int, items: int) -> None:
         """
         Refuse lists that do not fit a batch of *users* and a catalogue of *items*.

@@ -114,6 +114,32 @@ def score_found(
     return _score_cells(batch, cells)
 
 
+def score_rows(users: F32, items: ItemTable, rows: I64, *, counts: I64) -> F32:
+    """
+    Score chosen items exactly; the scores `score_candidates` gives them.
+
+    Args:
+        users: (U, D) float32, U >= 1.
+        items: The catalogue.
+        rows: (N,) int64 rows of it, grouped by user.
+        counts: (U,) int64, rows of each user, adding up to N.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ShapeMismatchError, NotFiniteError: as `score_candidates`.
+
+    Cost: O(N*D).
+    """
+    batch = _checked(users, items, limit=1, exclude=None, unavailable=None)
+    if items.exact is not None:
+        sums = (batch.users @ items.exact).reshape(-1)
+        starts = np.arange(counts.size) * len(items.vectors)
+        return sums.take(np.repeat(starts, counts) + rows).astype(np.float32)
+    return _exact_sums(batch, rows, counts).astype(np.float32)
+
+
 def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | None, unavailable: I64 | None) -> Batch:
     rows, dims = items.vectors.shape
     if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:

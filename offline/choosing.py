@@ -1,0 +1,377 @@
+"""
+Choose the sources and their weights by validation inside the training data.
+
+Two hold-outs are made of the data:
+
+    ahead       a fifth of each user's items: the newest ones, or random ones where times say nothing
+    newcomers   some users altogether: their first 0, 1, 2, 5 or 10 items are known, the next 20 are to be found
+
+1. Factors: the half-life of the history, then the exponent of the item ridge, by NDCG@10 and Recall@20 together, each
+   relative to the first trial.
+2. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
+3. The weights for each shorter history: learned on users of that length and, where they are few, on newcomers.
+
+Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
+
+from offline.als import AlsSettings
+from offline.evaluation.contenders import list_by_model
+from offline.evaluation.holdout import Holdout, split_records
+from offline.evaluation.quality import DEPTH, Task, hold, make_task, score_lists
+from offline.matrix import Ratings, list_columns, make_ratings
+from offline.pairs import Pairs, View, count_pairs
+from offline.training import Arrays, BlendSettings, ModelSettings, fit_arrays, make_blend_arrays, suggest
+from offline.weighing import fit_weights, scaled
+from recsys.contracts.wire import MAX_HISTORY
+from recsys.features import UNKNOWN_FEATURES, compute_features
+from recsys.ranking.artefact import Artefact, Item, Manifest
+from recsys.ranking.blending import blend
+from recsys.ranking.candidates import rank_candidates
+from recsys.ranking.item_table import F32, F64, I64
+from recsys.ranking.model import Query, RankingModel
+from recsys.records import UserRecord
+
+LEAST_GAIN = 0.01
+HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
+FREQUENCY_EXPONENTS = (0.8, 0.0)
+# What follows the newest item, and what goes with the last few.
+ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
+UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
+_NEAR = 0.01
+
+# Lengths of history with weights of their own, and the number of items at which newcomers are judged for each.
+LENGTHS = {0: 0, 1: 1, 2: 2, 4: 5, 8: 10}
+_LONG = 16
+_FEWEST_USERS, _MOST_USERS = 50, 1000
+_ENOUGH_USERS = 300
+_NEWCOMERS = 0.2
+_SEED = 100
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried, and its NDCG@10 and Recall@20 on the inner hold-out."""
+
+    what: str
+    ndcg_10: float
+    recall_20: float
+
+    def relative_to(self, reference: "Trial") -> float:
+        """Return the mean of both measures, each as a multiple of *reference*'s."""
+        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
+        return sum(value / base if base else 1.0 + value for value, base in pairs) / 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    What was chosen, and why.
+
+    Attributes:
+        settings: To train with.
+        trials: The best of every step, in the order of the steps; empty where the data are too few to judge.
+    """
+
+    settings: ModelSettings
+    trials: list[Trial]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the trials for a manifest."""
+        return [{"what": trial.what, "ndcg_10": trial.ndcg_10, "recall_20": trial.recall_20} for trial in self.trials]
+
+    def describe(self) -> Iterator[str]:
+        """Yield one line per step for the log."""
+        for trial in self.trials:
+            yield f"{trial.what}: NDCG@10 {trial.ndcg_10:.4f}, Recall@20 {trial.recall_20:.4f}"
+
+
+def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahead: bool = True) -> Choice:
+    """
+    Choose settings for *records*; equal records give equal settings, on machines of one kind.
+
+    Args:
+        records: What to train on.
+        als: Of the factorisation, where they were searched before; else suggested, and two exponents are tried.
+        ahead: The model is for what comes next, as in service; else for items drawn at random from a history.
+
+    Cost: three trainings on a part of the data, then some hundred rankings of at most 1000 users.
+    """
+    ordered = ahead and all(item.time_us for record in records for item in record.history)
+    holdout: Holdout = "temporal" if ordered else "random"
+    task = make_task(*split_records(records, holdout=holdout, seed=_SEED), most=_MOST_USERS)
+    suggested = ModelSettings(als) if als else suggest(make_ratings(records))
+    if task.users.size < _FEWEST_USERS:
+        return Choice(suggested, [])
+    settings = suggested if als else suggest(task.ratings)
+    exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
+    settings, arrays, best = _choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
+    # What the size of the data suggests is suggested by all of it, for the last training.
+    exponent, half_life = settings.als.frequency_exponent, settings.half_life
+    settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
+    fitted = _Fitted(arrays, _count(task.records, task.ratings, ordered=ordered), task.ratings.item_ids)
+    views = ORDERED_VIEWS if ordered else UNORDERED_VIEWS
+    pool = _task_pool(fitted, task, views)
+    weights = _fit([pool], np.zeros(2 + len(views)), range(2 + len(views)))
+    table, trials = _choose_by_length(records, settings, pool, weights, ordered=ordered)
+    trials = [best, *trials]
+    if not any(row[1:].any() for row in table):
+        return Choice(settings, trials)
+    used = [source for source in range(2, 2 + len(views)) if any(row[source] for row in table)]
+    rows = tuple(tuple(float(row[source]) for source in (0, 1, *used)) for row in table)
+    blended = BlendSettings(ordered, tuple(views[source - 2] for source in used), (*LENGTHS, _LONG), rows)
+    return Choice(replace(settings, blend=blended), trials)
+
+
+def _choose_factors(
+    task: Task, settings: ModelSettings, exponents: Sequence[float], half_lives: Sequence[float]
+) -> tuple[ModelSettings, Arrays, Trial]:
+    tried: list[tuple[ModelSettings, Arrays, Trial]] = []
+    for exponent in exponents:
+        each = replace(settings, als=replace(settings.als, frequency_exponent=exponent))
+        fitted = fit_arrays(task.records, task.ratings, each)
+        # The half-life that suits one exponent suits the other.
+        for half_life in [_best_of(tried)[0].half_life] if tried else half_lives:
+            arrays = {**fitted, "fold_in": np.array([each.prior_strength, half_life], np.float32)}
+            lists = list_by_model(RankingModel(_artefact(arrays, task.ratings.item_ids)), task)
+            name = f"factors, frequency exponent {exponent:g}, half-life {half_life:g}"
+            tried.append((replace(each, half_life=half_life), arrays, _judge(name, lists, task.held)))
+    return _best_of(tried)
+
+
+def _best_of(tried: Sequence[tuple[ModelSettings, Arrays, Trial]]) -> tuple[ModelSettings, Arrays, Trial]:
+    """Return the best trial relative to the first."""
+    return max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Sources fitted to a part of the data."""
+
+    arrays: Arrays
+    pairs: Pairs
+    item_ids: Sequence[str]
+
+    @classmethod
+    def to(
+        cls, records: Sequence[UserRecord], ratings: Ratings, settings: ModelSettings, *, ordered: bool
+    ) -> "_Fitted":
+        """Fit the factors to *records* and count their pairs."""
+        arrays = fit_arrays(records, ratings, replace(settings, blend=None))
+        return cls(arrays, _count(records, ratings, ordered=ordered), ratings.item_ids)
+
+    def blended(self, views: Sequence[View], records: Sequence[UserRecord]) -> RankingModel:
+        """Return a model with a neighbour source for each of *views*; only items of *records* have neighbours."""
+        columns = {item_id: column for column, item_id in enumerate(self.item_ids)}
+        voting = np.zeros(len(columns), np.bool_)
+        voting[[columns[item.item_id] for each in records for item in each.history if item.item_id in columns]] = True
+        everything = BlendSettings(ordered=True, views=tuple(views), lengths=(0,), weights=((1.0,) * (2 + len(views)),))
+        arrays = {**self.arrays, **make_blend_arrays(self.pairs, everything, only=voting)}
+        return RankingModel(_artefact(arrays, self.item_ids))
+
+
+def _count(records: Sequence[UserRecord], ratings: Ratings, *, ordered: bool) -> Pairs:
+    return count_pairs(list_columns(records, ratings), items=len(ratings.item_ids), ordered=ordered)
+
+
+def _task_pool(fitted: _Fitted, task: Task, views: Sequence[View]) -> "_Pool":
+    names = {column: item_id for item_id, column in task.columns.items()}
+    records = [task.records[row] for row in task.users]
+    queries = [
+        Query(compute_features(record), [item.item_id for item in record.history[:MAX_HISTORY]], DEPTH)
+        for record in records
+    ]
+    ends = task.held.indptr
+    held = [[names[column] for column in task.held.indices[ends[n] : ends[n + 1]]] for n in range(len(records))]
+    return _Pool.of(fitted.blended(views, records), queries, held, views)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Candidates of some users with every source's score; sources are the factors (0), popularity (1), the views."""
+
+    rows: I64
+    counts: I64
+    columns: list[F64]
+    held: csr_array
+    sizes: I64
+    views: Sequence[View]
+
+    @classmethod
+    def of(
+        cls, model: RankingModel, queries: Sequence[Query], held: Sequence[Sequence[str]], views: Sequence[View]
+    ) -> "_Pool":
+        """
+        Collect the candidates of *queries*.
+
+        Args:
+            model: Has a neighbour source for each of *views*.
+            queries: Whom to collect for.
+            held: Item ids to be found, one list for each query.
+            views: The neighbour sources.
+        """
+        with threadpool_limits(limits=1):
+            parts = [model.candidates(queries[start : start + _BATCH]) for start in range(0, len(queries), _BATCH)]
+        columns = {item_id: column for column, item_id in enumerate(model.item_ids)}
+        for item_id in (item_id for each in held for item_id in each):
+            columns.setdefault(item_id, len(columns))
+        return cls(
+            np.concatenate([part[0] for part in parts]),
+            np.concatenate([part[1] for part in parts]),
+            [np.concatenate(column) for column in zip(*(part[2] for part in parts), strict=True)],
+            hold(held, columns),
+            np.array([len(query.history) for query in queries], np.int64),
+            views,
+        )
+
+    def among(self, least: int, below: int) -> "_Pool":
+        """Return the part of the users whose histories have *least* items and more, but fewer than *below*."""
+        users = (self.sizes >= least) & (self.sizes < below)
+        kept = np.repeat(users, self.counts)
+        return replace(
+            self,
+            rows=self.rows[kept],
+            counts=self.counts[users],
+            columns=[column[kept] for column in self.columns],
+            held=self.held[users.nonzero()[0]],
+            sizes=self.sizes[users],
+        )
+
+    def found(self) -> NDArray[np.bool_]:
+        """Return which candidates are held out for their user."""
+        width = self.held.shape[1]
+        cells = np.repeat(np.arange(self.counts.size), self.counts) * width + self.rows
+        wanted = np.repeat(np.arange(self.counts.size), np.diff(self.held.indptr)) * width + self.held.indices
+        return np.isin(cells, wanted)
+
+    def judge(self, weights: F64, *, what: str) -> Trial:
+        """Return the quality of the blend with *weights*."""
+        sources = weights.nonzero()[0]
+        table: F32 = np.tile(weights[sources].astype(np.float32), (self.counts.size, 1))
+        scores = blend([self.columns[source] for source in sources], table, self.counts)
+        lists = rank_candidates(self.rows, scores, counts=self.counts, limit=DEPTH).ids
+        return _judge(f"{what}: {_name(weights, self.views)}", lists, self.held)
+
+
+def _fit(pools: Sequence[_Pool], start: F64, sources: Sequence[int]) -> F64:
+    """Return weights of *sources* learned on all *pools*, near to *start*; the other sources keep 0."""
+    weights = np.zeros(len(start))
+    chosen = list(sources)
+    weights[chosen] = fit_weights(
+        [np.concatenate([pool.columns[source] for pool in pools]) for source in chosen],
+        np.concatenate([pool.counts for pool in pools]),
+        np.concatenate([pool.found() for pool in pools]),
+        start=start[chosen],
+        strength=_NEAR,
+    )
+    return weights
+
+
+def _choose_by_length(
+    records: Sequence[UserRecord], settings: ModelSettings, pool: _Pool, weights: F64, *, ordered: bool
+) -> tuple[list[F64], list[Trial]]:
+    """Return the weights of every length and of long histories; trials in pairs, before (factors alone) and after."""
+    newcomers = _Newcomers.of(records, settings, pool.views, ordered=ordered)
+    table, trials = [], []
+    for least, below in zip(LENGTHS, [*list(LENGTHS)[1:], _LONG], strict=True):
+        pools = [pool.among(least, below)]
+        if pools[0].counts.size < _ENOUGH_USERS and (known := newcomers.pool(LENGTHS[least])):
+            pools.append(known)
+        # Without a history, neighbours have no voters.
+        row = _fit(pools, weights, range(len(weights) if least else 2))
+        chosen, tried = _accept(pools[-1], _complete(scaled(row)), what=f"{least} to {below - 1} items")
+        table.append(chosen)
+        trials += tried
+    chosen, tried = _accept(pool, _complete(scaled(weights)), what="all hold-out users")
+    return [*table, chosen], [*trials, *tried]
+
+
+def _accept(pool: _Pool, weights: F64, *, what: str) -> tuple[F64, list[Trial]]:
+    """Return *weights* if they gain on the factors alone, else the factors alone; and both trials."""
+    alone = np.eye(weights.size)[0]
+    if not pool.counts.size:
+        return weights, []
+    before, after = pool.judge(alone, what=what), pool.judge(weights, what=what)
+    return (weights if after.relative_to(before) >= 1 + LEAST_GAIN else alone), [before, after]
+
+
+def _complete(weights: F64) -> F64:
+    """Return the weights with a source that scores every item among them, so that every list can be filled."""
+    if weights[:2].any():
+        return weights
+    return np.where(np.arange(weights.size) == 1, 0.01, weights)
+
+
+@dataclass(frozen=True)
+class _Newcomers:
+    """A model of sources fitted without some users, and those users."""
+
+    model: RankingModel
+    views: Sequence[View]
+    strangers: Sequence[UserRecord]
+
+    @classmethod
+    def of(
+        cls, records: Sequence[UserRecord], settings: ModelSettings, views: Sequence[View], *, ordered: bool
+    ) -> "_Newcomers":
+        """Hold out a fifth of the users, at most 1000, and fit the sources to the others."""
+        rng = np.random.default_rng(_SEED)
+        able = [row for row, record in enumerate(records) if len(record.history) > 1]
+        out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _NEWCOMERS))].tolist())
+        training = [record for row, record in enumerate(records) if row not in out]
+        strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
+        fitted = _Fitted.to(training, make_ratings(training), settings, ordered=ordered)
+        return cls(fitted.blended(views, strangers), views, strangers)
+
+    def pool(self, known: int) -> _Pool | None:
+        """Return the candidates of strangers of whom the oldest *known* items are known; None without strangers."""
+        able = [record for record in self.strangers if len(record.history) > known]
+        if not able:
+            return None
+        item_ids = [[item.item_id for item in record.history] for record in able]
+        queries = [
+            Query(msgspec.structs.replace(UNKNOWN_FEATURES, age_group=record.age_group), ids[len(ids) - known :], DEPTH)
+            for record, ids in zip(able, item_ids, strict=True)
+        ]
+        held = [ids[max(0, len(ids) - known - DEPTH) : len(ids) - known] for ids in item_ids]
+        return _Pool.of(self.model, queries, held, self.views)
+
+
+def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
+    """Return the record, its history in random order where times do not order it."""
+    if ordered:
+        return record
+    places = rng.permutation(len(record.history))
+    return msgspec.structs.replace(record, history=[record.history[place] for place in places])
+
+
+def _artefact(arrays: Arrays, item_ids: Sequence[str]) -> Artefact:
+    manifest = Manifest("inner", "0", 0, {}, {}, {}, {})
+    return Artefact(manifest, dict(arrays), [Item(item_id) for item_id in item_ids])
+
+
+def _judge(what: str, lists: I64, held: csr_array) -> Trial:
+    ndcg, recall = score_lists(lists, held)
+    return Trial(what, float(ndcg.mean()), float(recall.mean()))
+
+
+def _name(weights: F64, views: Sequence[View]) -> str:
+    names = ["factors", "popularity", *(_name_view(view) for view in views)]
+    return " + ".join(f"{weight:.3g} {name}" for weight, name in zip(weights, names, strict=True) if weight)
+
+
+def _name_view(view: View) -> str:
+    return (
+        f"neighbours(backward {view.backward:g}, exponents {view.source_exponent:g} {view.target_exponent:g}, "
+        f"half-life {view.half_life:g})"
+    )

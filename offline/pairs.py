@@ -1,0 +1,163 @@
+"""
+Count which items follow which, and make neighbours of the counts.
+
+With times, a pair (a, b) counts distance**-0.5 for every user who had b up to some items after a. Without times, it
+counts 1 for every user who had both. A view of the counts then sets how much the reverse order counts and how far
+well-known items are discounted:
+
+    weight[a, b] = (pairs[a, b] + backward * pairs[b, a]) / users[a]**source_exponent / users[b]**target_exponent
+
+Only each item's strongest neighbours are kept.
+
+Sources: Ludewig & Jannach 2018 (sequential rules, decay by distance); Deshpande & Karypis 2004 (item-to-item scores,
+discount by popularity).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from recsys.ranking.item_table import F32, I64
+from recsys.ranking.neighbours import Neighbours
+
+# Items after an item that count as following it; fewer where the data would make more pairs than memory holds.
+_REACH, _SHORTEST_REACH = 20, 5
+_DECAY = 0.5
+_MOST_PAIRS = 60_000_000
+# Items of one history that make pairs without times: every pair of them counts, so the number grows by its square.
+_MOST_UNORDERED = 200
+_BLOCK_PAIRS = 4_000_000
+
+# Neighbours kept of each item: fewer in a large catalogue, where memory and the time of a request bound them.
+_MOST_NEIGHBOURS, _LEAST_NEIGHBOURS, _MOST_ENTRIES = 200, 16, 6_000_000
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    How counts of pairs become neighbours.
+
+    Attributes:
+        backward: What a pair in the other order counts, 0 to 1.
+        source_exponent: Discount of well-known items of the history.
+        target_exponent: Discount of well-known neighbours.
+        half_life: Places back in the history at which a vote counts half; 0 counts all alike.
+    """
+
+    backward: float
+    source_exponent: float
+    target_exponent: float
+    half_life: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """
+    Counted pairs.
+
+    Attributes:
+        counts: (I, I) sparse float32; row the earlier item, column the later one.
+        users: (I,) users per item.
+    """
+
+    counts: csr_array
+    users: I64
+
+    def neighbours(self, view: View, *, only: NDArray[np.bool_] | None = None) -> Neighbours:
+        """
+        Return the neighbours that *view* makes of the counts.
+
+        Args:
+            view: How.
+            only: (I,) items that get neighbours; None for all.
+
+        Cost: a sort of the pairs of these items.
+        """
+        matrix = self.counts
+        if view.backward:
+            matrix = csr_array(matrix + view.backward * matrix.T)
+        items = matrix.shape[0]
+        sources, targets, counts = np.repeat(np.arange(items), np.diff(matrix.indptr)), matrix.indices, matrix.data
+        if only is not None:
+            wanted = only[sources]
+            sources, targets, counts = sources[wanted], targets[wanted], counts[wanted]
+        known = np.maximum(self.users, 1).astype(np.float64)
+        weights = (counts * known[sources] ** -view.source_exponent * known[targets] ** -view.target_exponent).astype(
+            np.float32
+        )
+        kept = _strongest(sources, targets, weights, items=items)
+        ends = np.concatenate(([0], np.cumsum(np.bincount(sources[kept], minlength=items))))
+        return Neighbours(ends, targets[kept].astype(np.int32), weights[kept], view.half_life)
+
+
+def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: bool) -> Pairs:
+    """
+    Count pairs of items in *histories*.
+
+    Args:
+        histories: Item columns per user, distinct, oldest first where *ordered*.
+        items: Number of columns.
+        ordered: The order of a history tells which item came first.
+
+    Cost: some 20 pairs per entry of a history where ordered, else its length squared.
+    """
+    entries = sum(len(each) for each in histories)
+    reach = int(np.clip(_MOST_PAIRS // max(entries, 1), _SHORTEST_REACH, _REACH))
+    total: csr_array = csr_array(coo_array((items, items), dtype=np.float32))
+    for sources, targets, weights in _blocks(histories, reach if ordered else None):
+        total = csr_array(total + coo_array((weights, (sources, targets)), shape=(items, items)).tocsr())
+    users = np.bincount(np.concatenate(histories), minlength=items).astype(np.int64)
+    return Pairs(total, users)
+
+
+Entries = tuple[NDArray[np.int32], NDArray[np.int32], F32]
+
+
+def _blocks(histories: Sequence[NDArray[np.int32]], reach: int | None) -> Iterator[Entries]:
+    parts: list[Entries] = []
+    held = 0
+    for history in histories:
+        for entries in _ordered(history, reach) if reach else _unordered(history):
+            parts.append(entries)
+            held += entries[0].size
+        if held > _BLOCK_PAIRS:
+            yield _joined(parts)
+            parts, held = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def _ordered(history: NDArray[np.int32], reach: int) -> Iterator[Entries]:
+    for distance in range(1, min(reach, len(history) - 1) + 1):
+        yield history[:-distance], history[distance:], _constant(len(history) - distance, distance**-_DECAY)
+
+
+def _unordered(history: NDArray[np.int32]) -> Iterator[Entries]:
+    # A spread over the whole history: without times, its order is that of the ids.
+    chosen = history[:: -(-len(history) // _MOST_UNORDERED)] if len(history) else history
+    size = len(chosen)
+    if size > 1:
+        sources, targets = np.repeat(chosen, size), np.tile(chosen, size)
+        apart = sources != targets
+        yield sources[apart], targets[apart], _constant(size * (size - 1), 1.0)
+
+
+def _constant(size: int, value: float) -> F32:
+    return np.full(size, value, np.float32)
+
+
+def _joined(parts: Sequence[Entries]) -> Entries:
+    sources, targets, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return sources, targets, weights
+
+
+def _strongest(sources: I64, targets: NDArray[np.int32], weights: F32, *, items: int) -> I64:
+    """Return positions of each source's strongest entries, ties by lower target, grouped by source."""
+    most = min(_MOST_NEIGHBOURS, max(_LEAST_NEIGHBOURS, _MOST_ENTRIES // items))
+    order = np.lexsort((targets, -weights, sources))
+    sizes = np.bincount(sources, minlength=items)
+    place = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[place < most]

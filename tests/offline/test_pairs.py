@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from offline import pairs
+from offline.pairs import View, count_pairs
+
+PLAIN = View(0.0, 0.0, 0.0, 1.0)
+
+
+def histories(*lists: list[int]) -> list[np.ndarray]:
+    return [np.array(each, np.int32) for each in lists]
+
+
+def test_an_ordered_pair_counts_by_its_distance():
+    """The next item counts 1, the one after it 1 / sqrt 2, and the reverse order nothing."""
+    counted = count_pairs(histories([0, 1, 2], [1, 2], []), items=3, ordered=True)
+    assert counted.counts.toarray() == pytest.approx(np.array([[0, 1, 2**-0.5], [0, 0, 2], [0, 0, 0]]))
+    assert counted.users.tolist() == [1, 2, 2]
+
+
+def test_without_an_order_every_pair_counts_alike():
+    """The matrix is symmetric, with nothing on its diagonal."""
+    counted = count_pairs(histories([0, 1, 2], [2, 1]), items=3, ordered=False)
+    assert counted.counts.toarray().tolist() == [[0, 1, 1], [1, 0, 2], [1, 2, 0]]
+
+
+def test_a_view_discounts_what_is_well_known_and_may_look_back():
+    """Both exponents and the share of the reverse order, written out for one pair."""
+    counted = count_pairs(histories([0, 1], [0, 1], [1, 0], [1]), items=2, ordered=True)
+    found = counted.neighbours(View(0.5, 0.5, 0.25, 2.0))
+    # 2 users had 0 before 1, one the other way round; item 0 has 3 users, item 1 has 4.
+    assert found.items.tolist() == [1, 0]
+    assert found.weights == pytest.approx([2.5 / 3**0.5 / 4**0.25, 2.0 / 4**0.5 / 3**0.25])
+    assert found.half_life == 2.0
+
+
+def test_only_the_strongest_neighbours_are_kept(monkeypatch):
+    """Each item keeps its best, ties by lower item."""
+    monkeypatch.setattr(pairs, "_MOST_NEIGHBOURS", 2)
+    counted = count_pairs(histories([0, 3], [0, 2], [0, 1], [0, 3]), items=4, ordered=True)
+    found = counted.neighbours(PLAIN)
+    assert found.items.tolist() == [3, 1]
+    assert found.ends.tolist() == [0, 2, 2, 2, 2]
+    found.check(items=4)
+
+
+def test_neighbours_can_be_made_for_some_items_only():
+    """The others have none."""
+    counted = count_pairs(histories([0, 1, 2]), items=3, ordered=True)
+    assert counted.neighbours(PLAIN, only=np.array([False, True, False])).ends.tolist() == [0, 0, 1, 1]
+
+
+def test_blocks_add_up_and_memory_bounds_the_reach(monkeypatch):
+    """How many pairs are held at a time changes nothing; beyond a number of pairs only near ones are counted."""
+    rng = np.random.default_rng(0)
+    many = [rng.permutation(40)[:30].astype(np.int32) for _ in range(20)]
+    whole = count_pairs(many, items=40, ordered=True).counts.toarray()
+    monkeypatch.setattr(pairs, "_BLOCK_PAIRS", 100)
+    assert count_pairs(many, items=40, ordered=True).counts.toarray() == pytest.approx(whole)
+    monkeypatch.setattr(pairs, "_MOST_PAIRS", 600 * 7)
+    assert 0 < count_pairs(many, items=40, ordered=True).counts.sum() < whole.sum()
+
+
+def test_long_unordered_histories_are_thinned(monkeypatch):
+    """Their pairs grow by the square, so a spread of the items stands for all."""
+    monkeypatch.setattr(pairs, "_MOST_UNORDERED", 10)
+    counted = count_pairs([np.arange(100, dtype=np.int32)], items=100, ordered=False)
+    assert np.unique(counted.counts.indices).tolist() == list(range(0, 100, 10))

@@ -1,0 +1,124 @@
+"""The blend of several sources, through the model that serves it."""
+
+import numpy as np
+import pytest
+
+from offline.pairs import View, count_pairs
+from offline.training import BlendSettings, make_blend_arrays
+from recsys.contracts.wire import Features
+from recsys.features import UNKNOWN_FEATURES
+from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.model import Query, RankingModel
+from tools.bench.batching import make_artefact
+
+ITEMS = 500
+ADULT = Features(age_group="25-34", avg_session_duration=300.0, total_purchases=3, engagement_score=0.5)
+VIEWS = (View(0.5, 0.5, 0.2, 1.0), View(0.0, 0.0, 0.0, 3.0))
+WEIGHTS = ((0.5, 1.0, 0.0, 0.0), (0.25, 0.5, 1.0, 0.5), (1.0, 0.0, 1.0, 0.5))
+
+
+def make_blended(weights: tuple[tuple[float, ...], ...] = WEIGHTS) -> Artefact:
+    rng = np.random.default_rng(3)
+    histories = [rng.choice(ITEMS, 30, replace=False).astype(np.int32) for _ in range(300)]
+    pairs = count_pairs(histories, items=ITEMS, ordered=True)
+    blend = BlendSettings(ordered=True, views=VIEWS, lengths=(0, 1, 5)[: len(weights)], weights=weights)
+    base = make_artefact(items=ITEMS, dims=16)
+    return Artefact(base.manifest, {**base.arrays, **make_blend_arrays(pairs, blend)}, base.items)
+
+
+@pytest.fixture(scope="module")
+def artefact() -> Artefact:
+    return make_blended()
+
+
+def make_queries(count: int) -> list[Query]:
+    rng = np.random.default_rng(0)
+    return [
+        Query(
+            UNKNOWN_FEATURES if number % 3 else ADULT,
+            [f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 40)],
+            top_k=int(rng.integers(1, 101)),
+            exclude=[f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 7)],
+        )
+        for number in range(count)
+    ]
+
+
+def test_a_batch_answers_what_its_queries_would(artefact):
+    """Bit for bit: users of any length of history, some who want more than a source proposes otherwise."""
+    model = RankingModel(artefact)
+    queries = [*make_queries(80), Query(ADULT, ["item_1"], top_k=ITEMS)]
+    assert model.rank(queries) == [model.rank([query])[0] for query in queries]
+    assert model.rank(queries[::-1]) == model.rank(queries)[::-1]
+
+
+def test_history_exclusions_and_the_unavailable_stay_out(artefact):
+    """No source proposes what is closed to a user, and a list is as long as what is left allows."""
+    model = RankingModel(artefact)
+    model.make_unavailable(["item_4", "item_5"])
+    query = Query(ADULT, ["item_1", "item_2"], top_k=ITEMS, exclude=["item_3"])
+    assert set(model.rank([query])[0].item_ids) == {f"item_{row}" for row in range(ITEMS) if not 1 <= row <= 5}
+
+
+def test_with_all_weight_on_the_factors_they_rank_alone():
+    """A blend of one source puts the items in the order of that source."""
+    blended = RankingModel(make_blended(((1.0, 0.0, 0.0, 0.0),)))
+    alone = RankingModel(make_artefact(items=ITEMS, dims=16))
+    queries = [query for query in make_queries(60) if query.history]
+    for one, other in zip(blended.rank(queries), alone.rank(queries), strict=True):
+        assert one.item_ids == other.item_ids
+
+
+def test_the_weights_of_the_length_of_the_history_count():
+    """Histories of the same length get the same row of weights; popularity alone gives the popular list."""
+    model = RankingModel(make_blended(((1.0, 1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.01, 1.0, 0.0))))
+    popular = model.rank([Query(UNKNOWN_FEATURES, [], top_k=30)])[0].item_ids
+    short = Query(UNKNOWN_FEATURES, ["item_1"], top_k=20)
+    assert model.rank([short])[0].item_ids == [each for each in popular if each != "item_1"][:20]
+    long = Query(UNKNOWN_FEATURES, [f"item_{row}" for row in range(5)], top_k=20)
+    assert model.rank([long])[0].item_ids != [each for each in popular if each not in long.history][:20]
+
+
+def test_what_follows_the_newest_item_comes_first():
+    """Users always took item b after item a: after a, b is first."""
+    histories = [np.array([number, 7, 8], np.int32) for number in range(20, 120)]
+    pairs = count_pairs(histories, items=ITEMS, ordered=True)
+    blend = BlendSettings(ordered=True, views=VIEWS[1:], lengths=(0,), weights=((0.1, 0.0, 1.0),))
+    base = make_artefact(items=ITEMS, dims=16)
+    model = RankingModel(Artefact(base.manifest, {**base.arrays, **make_blend_arrays(pairs, blend)}, base.items))
+    assert model.rank([Query(UNKNOWN_FEATURES, ["item_7"], top_k=1)])[0].item_ids == ["item_8"]
+
+
+def test_candidates_are_for_models_with_a_blend(artefact):
+    """Their scores come per source, each at most 1; factors alone have no candidates."""
+    rows, counts, columns = RankingModel(artefact).candidates(make_queries(10))
+    assert counts.sum() == rows.size
+    assert [column.size for column in columns] == [rows.size] * 4
+    assert all(column.max() == 1 for column in columns)
+    with pytest.raises(ValueError, match="no blend"):
+        RankingModel(make_artefact(items=ITEMS, dims=16)).candidates(make_queries(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("blend_weights", np.zeros((3, 4), np.float32)),
+        ("blend_weights", -np.ones((3, 4), np.float32)),
+        ("blend_weights", np.ones((3, 3), np.float32)),
+        ("blend_lengths", np.array([0, 5, 5])),
+        ("blend_lengths", np.array([1, 5, 6])),
+        ("blend_lengths", np.empty(0, np.int64)),
+        ("neighbours_0_items", np.zeros(3, np.int32)),
+    ],
+)
+def test_a_blend_that_does_not_fit_is_refused(artefact, name, array):
+    """It is found when the model is read, not by a user."""
+    with pytest.raises(ArtefactError, match="do not fit"):
+        RankingModel(Artefact(artefact.manifest, {**artefact.arrays, name: array}, artefact.items))
+
+
+def test_a_missing_array_is_named(artefact):
+    """The refusal says which."""
+    arrays = {key: array for key, array in artefact.arrays.items() if key != "neighbours_1_weights"}
+    with pytest.raises(ArtefactError, match="neighbours_1_weights"):
+        RankingModel(Artefact(artefact.manifest, arrays, artefact.items))
