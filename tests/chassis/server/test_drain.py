@@ -148,11 +148,7 @@ def test_a_missing_artefact_exits_with_1(tmp_path):
     ended = run_until_exit("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "start_failed" in ended.stderr
-<<<<<<< HEAD:tests/chassis/server/test_drain.py
     assert "set MODEL_PATH to a trained model" in ended.stderr
-=======
-    assert "no model at" in ended.stderr
->>>>>>> 8ff4a22 (Replace sleeps and asserted durations in tests by conditions):tests/chassis/server/test_draining.py
 
 
 def test_a_taken_port_exits_with_1():
