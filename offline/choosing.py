@@ -44,12 +44,12 @@ from recsys.records import UserRecord
 LEAST_GAIN = 0.01
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
 FREQUENCY_EXPONENTS = (0.8, 0.0)
-# What follows the newest item, and what goes with the last few.
+# Items that follow the newest item, and items that go with the last few.
 ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 _NEAR = 0.01
 
-# Lengths of history with weights of their own, and the number of items at which newcomers are judged for each.
+# Each length of history with its own weights, and the number of known items at which newcomers are judged for it.
 LENGTHS = {0: 0, 1: 1, 2: 2, 4: 5, 8: 10}
 _LONG = 16
 _FEWEST_USERS, _MOST_USERS = 50, 1000
@@ -61,7 +61,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, and its NDCG@10 and Recall@20 on the inner hold-out."""
+    """A setting, and its NDCG@10 and Recall@20 on the inner hold-out."""
 
     what: str
     ndcg_10: float
@@ -76,7 +76,7 @@ class Trial:
 @dataclass(frozen=True)
 class Choice:
     """
-    What was chosen, and why.
+    The chosen settings and the trials behind them.
 
     Attributes:
         settings: To train with.
@@ -101,8 +101,8 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
     Choose settings for *records*; equal records give equal settings, on machines of one kind.
 
     Args:
-        records: What to train on.
-        als: Of the factorisation, where they were searched before; else suggested, and two exponents are tried.
+        records: The training data.
+        als: Settings of the factors after a search; None suggests them and tries two exponents.
         ahead: The model is for what comes next, as in service; else for items drawn at random from a history.
 
     Cost: three trainings on a part of the data, then some hundred rankings of at most 1000 users.
@@ -116,7 +116,7 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
     settings = suggested if als else suggest(task.ratings)
     exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
     settings, arrays, best = _choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
-    # What the size of the data suggests is suggested by all of it, for the last training.
+    # The last training takes its suggestion from the size of all the data, not of the inner training part.
     exponent, half_life = settings.als.frequency_exponent, settings.half_life
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
     fitted = _Fitted(arrays, _count(task.records, task.ratings, ordered=ordered), task.ratings.item_ids)
@@ -216,7 +216,7 @@ class _Pool:
 
         Args:
             model: Has a neighbour source for each of *views*.
-            queries: Whom to collect for.
+            queries: One per user.
             held: Item ids to be found, one list for each query.
             views: The neighbour sources.
         """
@@ -334,7 +334,7 @@ class _Newcomers:
         return cls(fitted.blended(views, strangers), views, strangers)
 
     def pool(self, known: int) -> _Pool | None:
-        """Return the candidates of strangers of whom the oldest *known* items are known; None without strangers."""
+        """Return the candidates of all strangers when their oldest *known* items are known; None without strangers."""
         able = [record for record in self.strangers if len(record.history) > known]
         if not able:
             return None

@@ -41,10 +41,10 @@ class View:
     How counts of pairs become neighbours.
 
     Attributes:
-        backward: What a pair in the other order counts, 0 to 1.
+        backward: The count of a pair in the other order, 0 to 1.
         source_exponent: Discount of well-known items of the history.
         target_exponent: Discount of well-known neighbours.
-        half_life: Places back in the history at which a vote counts half; 0 counts all alike.
+        half_life: Places back in the history at which a vote counts half; with 0, all votes count the same.
     """
 
     backward: float

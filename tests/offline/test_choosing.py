@@ -23,7 +23,7 @@ def records(*, chained: bool, timed: bool = True) -> list[UserRecord]:
 
 
 def test_what_follows_what_is_found():
-    """Where the next item follows from the newest one, neighbours of the newest item join, directed and short-lived."""
+    """If the next item follows from the newest one, the directed neighbours of the newest item join the blend."""
     choice = choose(records(chained=True))
     blend = choice.settings.blend
     assert blend is not None

@@ -36,7 +36,7 @@ def test_votes_add_up_by_their_place_in_the_history():
 
 @pytest.mark.parametrize("half_life", [0.0, 1.0, 3.0, 20.0])
 def test_a_batch_scores_what_its_users_alone_would(half_life):
-    """Bit for bit, for histories of any length, whatever stands beside them."""
+    """A user's scores have the same bits alone and in a batch, for histories of any length."""
     source, history = make_neighbours(half_life=half_life), make_history(40)
     together = source.score(history, closed=OPEN)
     for user in range(40):
@@ -84,7 +84,7 @@ def test_scores_are_looked_up_by_cell():
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(broken):
-    """Of another length, outside the catalogue, or with a weight that is none."""
+    """Arrays of another length, rows outside the catalogue and weights of 0 raise an error."""
     good: dict[str, Any] = {
         "ends": np.array([0, 1, 2]),
         "items": np.array([1, 0], np.int32),

@@ -36,7 +36,7 @@ class Asked:
         vectors: (U, D) float32, users in the space of the factors.
         history: Rows per user, distinct, newest first.
         exclude: Rows never returned to that user.
-        unavailable: (N,) int64 rows returned to nobody.
+        unavailable: (N,) int64 rows that no user may get.
         depths: (U,) int64, items each source proposes to each user.
     """
 
@@ -80,7 +80,7 @@ class Mixer:
 
         Args:
             asked: The batch.
-            found: What the factors propose, the largest of *asked.depths* per user.
+            found: The proposals of the factors, as many per user as the largest of *asked.depths*.
             limit: At most the smallest of *asked.depths*.
 
         Cost: per user the neighbours of the items that vote, and D multiply-adds for each candidate.
@@ -123,11 +123,12 @@ class Mixer:
         cells = (np.arange(users)[:, None] * items + self.popular[:_POPULAR]).reshape(-1)
         if not closed.size:
             return cells
-        return cells[closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)] != cells]
+        nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]
+        return np.asarray(cells[nearest != cells], np.int64)
 
 
 def _cells(proposed: RankedBatch, depths: I64, items: int) -> I64:
-    """Return what stands in each user's first *depths* places as cells."""
+    """Return the items in each user's first *depths* places, as cells."""
     ids = proposed.ids
     kept = (np.arange(ids.shape[1]) < depths[:, None]) & (ids >= 0)
     return np.asarray((ids + np.arange(depths.size)[:, None] * items)[kept], np.int64)

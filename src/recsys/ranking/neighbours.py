@@ -63,7 +63,7 @@ class Neighbours:
         ends: (I + 1,) int64; item i owns the entries ends[i] to ends[i + 1].
         items: (N,) int32, the neighbours.
         weights: (N,) float32, their weights, above 0.
-        half_life: Places back in the history at which a vote counts half; 0 counts all alike.
+        half_life: Places back in the history at which a vote counts half; with 0, all votes count the same.
     """
 
     ends: I64
