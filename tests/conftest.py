@@ -83,6 +83,6 @@ def turns():
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Start one redis-server for the session; each test that uses it flushes it first."""
     if PROGRAM is None:
-        pytest.skip("redis-server is not installed")
+        pytest.skip("redis-server is not installed; install it, for example with: apt-get install redis-server")
     with redis_running(tmp_path_factory.mktemp("redis")) as server:
         yield server

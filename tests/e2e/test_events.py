@@ -19,7 +19,9 @@ from tools.chaos.pipeline import ChaosPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
-needs_redis = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed")
+needs_redis = pytest.mark.skipif(
+    PROGRAM is None, reason="redis-server is not installed; install it, for example with: apt-get install redis-server"
+)
 INTERACTION = {
     "ce-specversion": "1.0",
     "ce-type": "dev.recsys.interaction.v1",

@@ -26,7 +26,10 @@ from tests.offline.api_server import api_server
 from tests.running import Running, running, take_port
 from tests.waiting import eventually
 
-needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+needs_redis = pytest.mark.skipif(
+    not shutil.which("redis-server"),
+    reason="redis-server is not installed; install it, for example with: apt-get install redis-server",
+)
 pytestmark = [needs_redis, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(120)]
 
 NAMES = {"extract-features": "extract_features", "rank-items": "rank_items", "recommend": "recommend"}

@@ -22,7 +22,10 @@ from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 pytestmark = [
     pytest.mark.may_block,
-    pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed"),
+    pytest.mark.skipif(
+        PROGRAM is None,
+        reason="redis-server is not installed; install it, for example with: apt-get install redis-server",
+    ),
 ]
 
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
