@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from offline.state import StateDirectory
 from tests.documentation.pages import ROOT, block
 from tests.running import running
 
@@ -20,10 +21,8 @@ def test_the_tutorial_s_data_lead_to_the_recommendation_it_names(tmp_path):
     files = ["--interactions", "ratings.csv", "--items", "titles.csv", "--users", "ages.csv"]
     state = ["--state-dir", str(tmp_path / "state")]
     subprocess.run([sys.executable, "-m", "offline.train", *state, *files], cwd=tmp_path, check=True, timeout=60)
-    listed = subprocess.run(
-        [sys.executable, "-m", "offline.state", *state], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    settings = dict(line.partition(":")[2].partition("=")[::2] for line in listed.splitlines())
+    changes = StateDirectory(tmp_path / "state").environment()
+    settings = dict(change.partition(":")[2].partition("=")[::2] for change in changes)
     features = {"age_group": "45-54", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0.5}
     with running("rank_items", {"MODEL_PATH": settings["MODEL_PATH"]}) as ranker:
         answer = ranker.post({"features": features, "history": ["beans"]}).json()

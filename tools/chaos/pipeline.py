@@ -93,7 +93,7 @@ class ChaosPipeline:
 
 
 def _name(process: psutil.Process, instances: Mapping[int, str]) -> str:
-    return instances.get(process.pid) or ("dashboard" if "dashboard" in process.cmdline() else process.name())
+    return instances.get(process.pid) or ("dashboard" if "kndashboard" in process.cmdline() else process.name())
 
 
 _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/default"
@@ -114,8 +114,8 @@ def pipeline_running(
     """
     state = ["--state-dir", str(folder)]
     _run("offline.train", *state, "--if-missing")
-    settings = _run("offline.state", *state).split()
     current = StateDirectory(folder)
+    settings = current.environment()
     store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
     if redis_url is not None:
         asyncio.run(copy_into_redis(store_url, redis_url))
