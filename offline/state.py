@@ -61,7 +61,7 @@ class StateDirectory:
         path = self.folder / _POINTER
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise StateError(f"{path}: is no regular file; remove it and run ./run.sh train")
+                raise StateError(f"{path}: is not a regular file; remove it and run ./run.sh train")
             return msgspec.json.decode(path.read_bytes(), type=Current)
         except FileNotFoundError:
             return None
