@@ -2,8 +2,8 @@
 Search the hyper-parameters of the factors, one at a time, around the settings suggested for the size of the data.
 
 Each value is judged on inner hold-outs of the training data, never on the items that an evaluation holds out. The
-measure is the sum of NDCG@10 and Recall@20, each relative to that of the suggestion. A joint random search of 32 draws
-was worse than the suggestion alone (docs/adr/0030-model.md), so the search stays close to the suggestion.
+measure is the sum of NDCG@10 and Recall@20, each relative to that of the suggestion. A joint random search was worse
+than the suggestion alone (docs/adr/0035-hyper-parameters.md), so the search stays close to the suggestion.
 `offline/choosing.py` chooses all other settings.
 """
 
