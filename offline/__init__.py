@@ -1,1 +1,1 @@
-"""Data in, trained artefact out. No function imports it."""
+"""Training: it reads interactions and writes a model artefact. No serving function imports this package."""

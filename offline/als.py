@@ -1,15 +1,16 @@
 """
-Train item factors by implicit alternating least squares, for users who are folded in at request time.
+Train item factors by implicit alternating least squares. Requests fold users into these factors.
 
     minimise  sum over observed (u,i)  c_ui (1 - x_u.y_i)^2
             + sum over all (u,i)       v_i (x_u.y_i)^2
             + ridge sum_u |x_u|^2 + sum_i ridge_i |y_i|^2
 
-c_ui    how much of the user's attention the item had, relative to the user's other items (mean 1)
-v_i     weight of "not observed": grows with the item's popularity, since not touching a well-known item says more
-ridge_i grows with the item's frequency, scaled so that its mean over the catalogue is *ridge*
+c_ui    share of the user's attention that the item got, relative to the user's other items (mean 1)
+v_i     weight of a missing interaction; it grows with the popularity of the item, because ignoring a well-known
+        item is more informative
+ridge_i grows with the frequency of the item; its mean over the catalogue is *ridge*
 
-Users need no such scaling: their vectors are recomputed from the history whenever they are asked for (see
+The ridge of users is not scaled, because each request computes the user vector from the history (see
 recsys/ranking/folding.py).
 
 Sources: Hu, Koren & Volinsky 2008 (model); He et al. 2016 (popularity-aware v_i); Rendle et al. 2022,
@@ -27,25 +28,27 @@ from threadpoolctl import threadpool_limits
 from offline.solving import solve_rows, weighted_gram
 from recsys.ranking.item_table import F32, F64, I64
 
-# Beyond these catalogues more factors cost more than they bring: measured on Last.fm, and the product at serving.
+# Outside this range of catalogue sizes, more factors cost more than they gain. The lower limit was measured on Last.fm;
+# the upper one bounds the cost of scoring a request.
 _SMALL_CATALOGUE, _HUGE_CATALOGUE = 4096, 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class AlsSettings:
     """
-    Hyper-parameters; the defaults were chosen on validation splits of Last.fm 2k.
+    The hyper-parameters of the factors. The defaults were chosen on validation splits of Last.fm 2k.
 
     Attributes:
         factors: Dimension D of the vectors.
-        epochs: Passes over users and items; 5 to 12 differ by less than the noise of the seed.
-        ridge: Shrinkage, in units of observed interactions. The parameter worth searching first.
-        unobserved_weight: Mean of v_i. Search second.
+        epochs: Passes over users and items; the results of 5 to 12 differ by less than those of two seeds.
+        ridge: Shrinkage, in units of observed interactions; the first parameter to search.
+        unobserved_weight: Mean of v_i; the second parameter to search.
         popularity_exponent: v_i is proportional to count_i to this power; 0 is plain iALS.
         frequency_exponent: ridge_i is proportional to (count_i + unobserved_weight * users) to this power.
-        weight_exponent: c_ui = exp(this * z), z the user's standardised log1p(weight); 0 ignores weights.
-        init_scale: Standard deviation of the first item vectors' norm.
-        seed: Of the first item vectors.
+        weight_exponent: c_ui = exp(weight_exponent * z), where z is the user's standardised log1p(weight); 0 ignores
+            weights.
+        init_scale: Root mean square length of the initial item vectors.
+        seed: Seed of the initial item vectors.
     """
 
     factors: int = 128
@@ -61,11 +64,11 @@ class AlsSettings:
 
 def suggest_settings(users: int, items: int, interactions: int) -> AlsSettings:
     """
-    Return a starting point for data of this size; search around it by factors of 1.5.
+    Return initial settings for data of this size; a search varies them by factors of 1.5.
 
-    The ridge has to cut what noise alone would produce: the largest singular value of a random matrix of the same
-    density, sqrt(density) (sqrt(users) + sqrt(items)). 0.4 of it came within 1.5 % of the searched
-    optimum on Last.fm 2k and on two readings of MovieLens 100k.
+    The ridge must suppress the noise. A random matrix of the same density has the largest singular value
+    sqrt(density) (sqrt(users) + sqrt(items)). A ridge of 0.4 times this value reached the searched optimum within
+    1.5 % on Last.fm 2k and on two variants of MovieLens 100k.
     """
     density = interactions / (users * items)
     noise = np.sqrt(density) * (np.sqrt(users) + np.sqrt(items))
@@ -79,13 +82,13 @@ def suggest_settings(users: int, items: int, interactions: int) -> AlsSettings:
 @dataclass(frozen=True, slots=True)
 class AlsModel:
     """
-    Item factors, rotated so that the part of the normal equations shared by all users is diagonal.
+    Item factors, rotated so that the part of the normal equations that all users share is diagonal.
 
     Attributes:
-        items: (I, D) float32; directions of most energy first.
+        items: (I, D) float32; columns by falling eigenvalue.
         gram: (D,) float32; diagonal of sum_i v_i y_i y_i^T.
-        ridge: Of the user's side.
-        users: (U, D) float32; the training users, folded in with equal weights as a request would be.
+        ridge: Ridge of the users.
+        users: (U, D) float32; the training users, folded in with equal weights, as in a request.
         counts: (I,) int64; users per item.
     """
 
@@ -106,17 +109,17 @@ def train_als(
     """
     Fit item factors to *interactions*.
 
-    The same interactions and settings give the same bytes on one machine, whatever *workers* is: blocks of rows
-    are independent and BLAS runs single-threaded inside.
+    The same interactions and settings give the same bytes on one machine for any number of *workers*, because blocks
+    of rows are independent and BLAS runs with one thread.
 
     Args:
         interactions: (U, I) with positive weights (counts, seconds, ratings), sorted indices, no duplicates.
         settings: Hyper-parameters.
-        workers: Threads over blocks of rows.
-        progress: Is given the epochs and walks through them.
+        workers: Threads that solve blocks of rows.
+        progress: Iterates over the epochs, for example with a progress bar.
 
-    Cost: per epoch, over rows with n entries, sum of min(n^2 D, n D^2) + min(n, D)^3 / 3 multiply-adds
-        for each side; memory 2 (U + I) D floats beside the interactions.
+    Cost: per epoch and side, the sum over rows with n entries of min(n^2 D, n D^2) + min(n, D)^3 / 3 multiply-adds;
+        2 (U + I) D floats of memory in addition to the interactions.
     """
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         return _train(interactions, settings, pool, progress)
@@ -153,9 +156,10 @@ def _train(
 
 def attention(interactions: csr_array, exponent: float) -> F32:
     """
-    Confidence of each stored interaction: exp(exponent * z), z standardised per user over log1p(weight); mean 1.
+    Return the confidence of each stored interaction, (nnz,) float32 in the order of *interactions*, with mean 1.
 
-    A user whose weights are all equal gets equal confidences. Returns (nnz,) float32 in the order of *interactions*.
+    It is exp(exponent * z), where z is log1p(weight), standardised per user. A user with equal weights gets equal
+    confidences.
     """
     sizes = np.diff(interactions.indptr)
     user = np.repeat(np.arange(len(sizes)), sizes)
@@ -168,13 +172,13 @@ def attention(interactions: csr_array, exponent: float) -> F32:
 
 
 def unobserved_weights(counts: I64, settings: AlsSettings) -> F64:
-    """v_i, (I,) float64 with mean *unobserved_weight*; an item nobody touched counts as half a user."""
+    """Return v_i, (I,) float64 with mean *unobserved_weight*; an item without interactions counts as half a user."""
     raised = np.maximum(counts, 0.5) ** settings.popularity_exponent
     return np.asarray(settings.unobserved_weight * raised / raised.mean(), np.float64)
 
 
 def item_ridges(counts: I64, users: int, settings: AlsSettings) -> F64:
-    """ridge_i, (I,) float64 with mean *ridge*."""
+    """Return ridge_i, (I,) float64 with mean *ridge*."""
     raised = (counts + settings.unobserved_weight * users) ** settings.frequency_exponent
     return np.asarray(settings.ridge * raised / raised.mean(), np.float64)
 

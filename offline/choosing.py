@@ -1,15 +1,16 @@
 """
 Choose the sources and their weights by validation inside the training data.
 
-Two hold-outs are made of the data:
+Two hold-outs validate the choices:
 
-    ahead       a fifth of each user's items: the newest ones, or random ones where times say nothing
-    newcomers   some users altogether: their first 0, 1, 2, 5 or 10 items are known, the next 20 are to be found
+    ahead       a fifth of each user's items: the newest ones, or random ones if times are missing
+    newcomers   some users completely: their first 0, 1, 2, 5 or 10 items are known, and the next 20 are to be found
 
-1. Factors: the half-life of the history, then the exponent of the item ridge, by NDCG@10 and Recall@20 together, each
-   relative to the first trial.
+1. The settings of the factors: the half-life of the history, then the exponent of the item ridge. The measure is the
+   mean of NDCG@10 and Recall@20, each relative to the first trial.
 2. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
-3. The weights for each shorter history: learned on users of that length and, where they are few, on newcomers.
+3. The weights for each length of short histories, learned on users with histories of that length. If such users are
+   few, the weights are also learned and judged on newcomers.
 
 Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
 """
@@ -44,12 +45,12 @@ from recsys.records import UserRecord
 LEAST_GAIN = 0.01
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
 FREQUENCY_EXPONENTS = (0.8, 0.0)
-# Items that follow the newest item, and items that go with the last few.
+# The first view finds items that follow the newest item, the second one items that go with the last few.
 ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 _NEAR = 0.01
 
-# Each length of history with its own weights, and the number of known items at which newcomers are judged for it.
+# Least length of each group of short histories, and the number of known items of the newcomers that represent it.
 LENGTHS = {0: 0, 1: 1, 2: 2, 4: 5, 8: 10}
 _LONG = 16
 _FEWEST_USERS, _MOST_USERS = 50, 1000
@@ -61,7 +62,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting, and its NDCG@10 and Recall@20 on the inner hold-out."""
+    """A tried setting, and its NDCG@10 and Recall@20 on the inner hold-out."""
 
     what: str
     ndcg_10: float
@@ -79,8 +80,8 @@ class Choice:
     The chosen settings and the trials behind them.
 
     Attributes:
-        settings: To train with.
-        trials: The best of every step, in the order of the steps; empty where the data are too few to judge.
+        settings: The settings to train with.
+        trials: Trials of the steps, in order; empty if the data has too few users to judge.
     """
 
     settings: ModelSettings
@@ -91,21 +92,21 @@ class Choice:
         return [{"what": trial.what, "ndcg_10": trial.ndcg_10, "recall_20": trial.recall_20} for trial in self.trials]
 
     def describe(self) -> Iterator[str]:
-        """Yield one line per step for the log."""
+        """Yield one line per trial for the log."""
         for trial in self.trials:
             yield f"{trial.what}: NDCG@10 {trial.ndcg_10:.4f}, Recall@20 {trial.recall_20:.4f}"
 
 
 def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahead: bool = True) -> Choice:
     """
-    Choose settings for *records*; equal records give equal settings, on machines of one kind.
+    Choose settings for *records*. Equal records give equal settings on machines of the same kind.
 
     Args:
         records: The training data.
         als: Settings of the factors after a search; None suggests them and tries two exponents.
-        ahead: The model is for what comes next, as in service; else for items drawn at random from a history.
+        ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
 
-    Cost: three trainings on a part of the data, then some hundred rankings of at most 1000 users.
+    Cost: three trainings on parts of the data, then about a hundred rankings for at most 1000 users.
     """
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
@@ -116,7 +117,7 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
     settings = suggested if als else suggest(task.ratings)
     exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
     settings, arrays, best = _choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
-    # The last training takes its suggestion from the size of all the data, not of the inner training part.
+    # The final training uses the settings suggested for the size of all data, not of the inner training part.
     exponent, half_life = settings.als.frequency_exponent, settings.half_life
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
     fitted = _Fitted(arrays, _count(task.records, task.ratings, ordered=ordered), task.ratings.item_ids)
@@ -140,7 +141,7 @@ def _choose_factors(
     for exponent in exponents:
         each = replace(settings, als=replace(settings.als, frequency_exponent=exponent))
         fitted = fit_arrays(task.records, task.ratings, each)
-        # The half-life that suits one exponent suits the other.
+        # The best half-life does not depend on the exponent, so later exponents use that of the best trial.
         for half_life in [_best_of(tried)[0].half_life] if tried else half_lives:
             arrays = {**fitted, "fold_in": np.array([each.prior_strength, half_life], np.float32)}
             lists = list_by_model(RankingModel(_artefact(arrays, task.ratings.item_ids)), task)
@@ -150,13 +151,13 @@ def _choose_factors(
 
 
 def _best_of(tried: Sequence[tuple[ModelSettings, Arrays, Trial]]) -> tuple[ModelSettings, Arrays, Trial]:
-    """Return the best trial relative to the first."""
+    """Return the trial with the best measures relative to the first trial."""
     return max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Sources fitted to a part of the data."""
+    """The sources, fitted to a part of the data."""
 
     arrays: Arrays
     pairs: Pairs
@@ -198,7 +199,7 @@ def _task_pool(fitted: _Fitted, task: Task, views: Sequence[View]) -> "_Pool":
 
 @dataclass(frozen=True)
 class _Pool:
-    """Candidates of some users with every source's score; sources are the factors (0), popularity (1), the views."""
+    """Candidates of some users with scores from each source: the factors (0), popularity (1), then the views."""
 
     rows: I64
     counts: I64
@@ -215,9 +216,9 @@ class _Pool:
         Collect the candidates of *queries*.
 
         Args:
-            model: Has a neighbour source for each of *views*.
-            queries: One per user.
-            held: Item ids to be found, one list for each query.
+            model: A model with a neighbour source for each of *views*.
+            queries: One query per user.
+            held: Item ids to be found, one list per query.
             views: The neighbour sources.
         """
         with threadpool_limits(limits=1):
@@ -235,7 +236,7 @@ class _Pool:
         )
 
     def among(self, least: int, below: int) -> "_Pool":
-        """Return the part of the users whose histories have *least* items and more, but fewer than *below*."""
+        """Return the users whose histories have at least *least* and fewer than *below* items."""
         users = (self.sizes >= least) & (self.sizes < below)
         kept = np.repeat(users, self.counts)
         return replace(
@@ -248,7 +249,7 @@ class _Pool:
         )
 
     def found(self) -> NDArray[np.bool_]:
-        """Return which candidates are held out for their user."""
+        """Return, for each candidate, whether it is held out for its user."""
         width = self.held.shape[1]
         cells = np.repeat(np.arange(self.counts.size), self.counts) * width + self.rows
         wanted = np.repeat(np.arange(self.counts.size), np.diff(self.held.indptr)) * width + self.held.indices
@@ -264,7 +265,7 @@ class _Pool:
 
 
 def _fit(pools: Sequence[_Pool], start: F64, sources: Sequence[int]) -> F64:
-    """Return weights of *sources* learned on all *pools*, near to *start*; the other sources keep 0."""
+    """Learn the weights of *sources* on all *pools*, near to *start*; other sources get 0."""
     weights = np.zeros(len(start))
     chosen = list(sources)
     weights[chosen] = fit_weights(
@@ -280,14 +281,14 @@ def _fit(pools: Sequence[_Pool], start: F64, sources: Sequence[int]) -> F64:
 def _choose_by_length(
     records: Sequence[UserRecord], settings: ModelSettings, pool: _Pool, weights: F64, *, ordered: bool
 ) -> tuple[list[F64], list[Trial]]:
-    """Return the weights of every length and of long histories; trials in pairs, before (factors alone) and after."""
+    """Return the weights for every length and for long histories, and pairs of trials: factors alone, then blend."""
     newcomers = _Newcomers.of(records, settings, pool.views, ordered=ordered)
     table, trials = [], []
     for least, below in zip(LENGTHS, [*list(LENGTHS)[1:], _LONG], strict=True):
         pools = [pool.among(least, below)]
         if pools[0].counts.size < _ENOUGH_USERS and (known := newcomers.pool(LENGTHS[least])):
             pools.append(known)
-        # Without a history, neighbours have no voters.
+        # Without a history, no item votes for neighbours.
         row = _fit(pools, weights, range(len(weights) if least else 2))
         chosen, tried = _accept(pools[-1], _complete(scaled(row)), what=f"{least} to {below - 1} items")
         table.append(chosen)
@@ -297,7 +298,7 @@ def _choose_by_length(
 
 
 def _accept(pool: _Pool, weights: F64, *, what: str) -> tuple[F64, list[Trial]]:
-    """Return *weights* if they gain on the factors alone, else the factors alone; and both trials."""
+    """Return *weights* if they gain enough over the factors alone, else those of the factors alone; and both trials."""
     alone = np.eye(weights.size)[0]
     if not pool.counts.size:
         return weights, []
@@ -306,7 +307,7 @@ def _accept(pool: _Pool, weights: F64, *, what: str) -> tuple[F64, list[Trial]]:
 
 
 def _complete(weights: F64) -> F64:
-    """Return the weights with a source that scores every item among them, so that every list can be filled."""
+    """Give popularity a weight if neither it nor the factors has one, so that every list can be filled."""
     if weights[:2].any():
         return weights
     return np.where(np.arange(weights.size) == 1, 0.01, weights)
@@ -314,7 +315,7 @@ def _complete(weights: F64) -> F64:
 
 @dataclass(frozen=True)
 class _Newcomers:
-    """A model of sources fitted without some users, and those users."""
+    """Users held out completely (strangers), and a model that was fitted without them."""
 
     model: RankingModel
     views: Sequence[View]
@@ -324,7 +325,7 @@ class _Newcomers:
     def of(
         cls, records: Sequence[UserRecord], settings: ModelSettings, views: Sequence[View], *, ordered: bool
     ) -> "_Newcomers":
-        """Hold out a fifth of the users, at most 1000, and fit the sources to the others."""
+        """Hold out a fifth of the users, at most 1000, and fit the sources to the other users."""
         rng = np.random.default_rng(_SEED)
         able = [row for row, record in enumerate(records) if len(record.history) > 1]
         out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _NEWCOMERS))].tolist())
@@ -334,7 +335,7 @@ class _Newcomers:
         return cls(fitted.blended(views, strangers), views, strangers)
 
     def pool(self, known: int) -> _Pool | None:
-        """Return the candidates of all strangers when their oldest *known* items are known; None without strangers."""
+        """Return the candidates of all strangers, given their oldest *known* items; None without strangers."""
         able = [record for record in self.strangers if len(record.history) > known]
         if not able:
             return None
@@ -348,7 +349,7 @@ class _Newcomers:
 
 
 def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
-    """Return the record, its history in random order where times do not order it."""
+    """Return *record*; if it is not *ordered* by time, its history gets a random order."""
     if ordered:
         return record
     places = rng.permutation(len(record.history))

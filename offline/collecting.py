@@ -1,4 +1,4 @@
-"""From rows of a file to what a feature store holds of each user."""
+"""Collect the rows of a file into one record per user, as a feature store holds it."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,8 @@ from recsys.records import HistoryItem, UserRecord
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 
-# Weights are whole multiples of 1 / this. Their sums, and the sums a store goes on to make of them and of what events
-# add, are then exact in binary floating point (SQLite's REAL, Redis's HINCRBYFLOAT): in any order the same bits.
+# Weights are multiples of 1 / WEIGHT_STEPS. Binary floating point (SQLite's REAL, Redis's HINCRBYFLOAT) then adds them
+# exactly, here and when a store adds the weights of later events. The order of the additions changes no bit.
 WEIGHT_STEPS = 1024
 
 
@@ -34,13 +34,13 @@ def collect_records(rows: Iterable[Row], *, age_groups: Mapping[str, str]) -> li
     """
     Return one record per user, ordered by user id; each row counts as a view.
 
-    Where rows carry times, a pause of more than 30 minutes ends a session, and a session lasts from its first row to
-    its last. Users of *age_groups* without rows have an empty history.
+    If rows have times, a pause of more than 30 minutes ends a session, and a session lasts from its first row to its
+    last. Users of *age_groups* without rows have an empty history.
 
     Raises:
-        DataError: there is no row at all, or *rows* raises it.
+        DataError: *rows* is empty or raises this error.
 
-    Cost: some 100 bytes of memory a distinct user and item pair.
+    Cost: about 100 bytes of memory per distinct pair of user and item.
     """
     gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
     for row in rows:
@@ -68,12 +68,12 @@ def _record(user_id: str, user: _Gathered, age_group: str) -> UserRecord:
 
 
 def quantise(weight: float) -> float:
-    """Return the multiple of 1 / WEIGHT_STEPS next to *weight*, above 0 as a weight has to be."""
+    """Return the multiple of 1 / WEIGHT_STEPS nearest to *weight*, but never 0, because weights are above 0."""
     return max(1, round(weight * WEIGHT_STEPS)) / WEIGHT_STEPS
 
 
 def measure_sessions(times_us: Iterable[int]) -> tuple[int, int]:
-    """Return how many sessions *times_us* make, and their length together in microseconds."""
+    """Return the number of sessions in *times_us* and their total length in microseconds."""
     ordered = sorted(times_us)
     pauses = [after - before for before, after in pairwise(ordered)]
     sessions = sum(pause > SESSION_GAP_US for pause in pauses) + bool(ordered)

@@ -1,9 +1,9 @@
 """
-The demo data set: 1000 users, 1000 films, about 50,000 interactions, and a structure planted in them.
+The demo data set: 1000 users, 1000 films, about 50,000 interactions, and a known structure.
 
-Every user has a first and a second taste among ten genres; the first depends on the age group. Three actions in four
-go to films of the first taste, so a model that has learnt anything recommends those: the known answer of the tests.
-Drawn from `random.Random`, whose `random()` is the same on every platform and version.
+Every user has a first and a second taste among ten genres; the first depends on the age group. Three of four actions
+concern films of the first taste, so a trained model recommends these films. The tests use this as their known answer.
+All draws use `random()` of `random.Random`, which gives the same numbers on every platform and Python version.
 """
 
 from bisect import bisect
@@ -73,12 +73,12 @@ _CLICK, _PURCHASE = 0.25, 0.07
 @dataclass(frozen=True)
 class Demo:
     """
-    The data set and its planted structure.
+    The data set and its known structure.
 
     Attributes:
-        records: One per user, `user_1` first, ordered by user id.
-        items: `item_0` … `item_999`; genre g holds the hundred rows from 100 g on.
-        tastes: Each user's first genre.
+        records: One record per user, `user_1` first, ordered by user id.
+        items: `item_0` … `item_999`; genre g has the hundred rows that begin at 100 g.
+        tastes: First genre of each user.
     """
 
     records: list[UserRecord]
@@ -87,7 +87,7 @@ class Demo:
 
 
 def make_demo(seed: int = 7) -> Demo:
-    """Return the data set; equal for equal *seed*."""
+    """Return the data set for *seed*; the same seed gives the same data."""
     random = Random(seed)  # noqa: S311 - data, not secrets
     tastes: dict[str, str] = {}
     records = []
@@ -109,13 +109,13 @@ def _make_items() -> list[Item]:
 
 
 class _User:
-    """One simulated user: draws a profile, then lives through sessions."""
+    """A simulated user, who draws a profile and then acts in sessions."""
 
     def __init__(self, user_id: str, random: Random) -> None:
         self.user_id = user_id
         self._random = random
         age = _draw(random, _AGE_SHARES)
-        # Each age group leans towards three genres of its own, so age tells something about taste.
+        # Each age group prefers three genres, so the age group is informative about the taste.
         leaning = [(age * len(GENRES) // 6 + step) % len(GENRES) for step in range(3)]
         first = leaning[int(random.random() * 3)] if random.random() < 0.7 else int(random.random() * len(GENRES))
         second = (first + 1 + int(random.random() * (len(GENRES) - 1))) % len(GENRES)
@@ -127,7 +127,7 @@ class _User:
         self._newest_us = 0
 
     def live(self) -> UserRecord:
-        """Go through all sessions and return what a store would hold afterwards."""
+        """Simulate all sessions and return the record that a store would hold afterwards."""
         sessions = 5 + int(self._random.random() * 11 * self._eagerness)
         session_ms = sum(self._spend_session() for _ in range(sessions))
         history = [HistoryItem(item_id, weight, time_us) for item_id, (weight, time_us) in self._ties.items()]
@@ -142,7 +142,7 @@ class _User:
         )
 
     def _spend_session(self) -> int:
-        """Act a few times; return the session's milliseconds."""
+        """Simulate the actions of a session and return its length in milliseconds."""
         moment_s = _START_S + int(self._random.random() * _DAYS * 86_400)
         began_s = moment_s
         for _ in range(2 + int(self._random.random() * 7 * self._eagerness)):
@@ -165,7 +165,7 @@ class _User:
         self._newest_us = max(self._newest_us, time_us)
 
     def _choose(self) -> int:
-        """Return an item's row: a genre by taste, then a film by its popularity in the genre."""
+        """Draw a genre by taste, then a film by its popularity in that genre; return its row."""
         chance = self._random.random()
         if chance < _NO_TASTE:
             genre = int(self._random.random() * len(GENRES))

@@ -1,4 +1,4 @@
-"""The interactions a command is told to use: a file in one of the formats, or the demo data."""
+"""Load the interactions that a command's options name: a file in one of the formats, or the demo data."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +22,12 @@ FORMATS: Mapping[str, Callable[..., Source]] = {
 @dataclass(frozen=True)
 class DataSet:
     """
-    What was asked for.
+    The data that the options name.
 
     Attributes:
-        name: For manifests and reports.
-        source: Rows, titles, age groups.
-        records: What a store would hold of it where that is more than rows tell (the demo's clicks and purchases).
+        name: Name of the data in manifests and reports.
+        source: Rows, titles and age groups.
+        records: User records of the demo, which also count clicks and purchases; None for data from a file.
     """
 
     name: str
@@ -36,25 +36,23 @@ class DataSet:
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which data."""
-    parser.add_argument("--interactions", type=Path, metavar="FILE", help="who did what; the demo data where absent")
+    """Add the options that name the data."""
+    parser.add_argument("--interactions", type=Path, metavar="FILE", help="interactions; default: the demo data")
     parser.add_argument("--items", type=Path, metavar="FILE", help="titles and categories")
     parser.add_argument("--users", type=Path, metavar="FILE", help="ages")
     parser.add_argument("--format", choices=sorted(FORMATS), default="csv")
-    parser.add_argument(
-        "--min-weight", type=float, default=0.0, metavar="W", help="leave weaker rows out, as ratings below 4"
-    )
+    parser.add_argument("--min-weight", type=float, default=0.0, metavar="W", help="ignore rows of lower weight")
 
 
 def check_data_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program where options make no sense together."""
+    """End the program with an error if the options contradict each other."""
     if not options.interactions and (options.items or options.users or options.min_weight):
         parser.error("--items, --users and --min-weight go with --interactions")
 
 
 def load_data(options: argparse.Namespace) -> DataSet:
     """
-    Return the data *options* name; rows of a file are read as they are asked for.
+    Return the data that *options* name; the rows of a file are read on demand.
 
     Raises:
         DataError: a file cannot be used.
@@ -73,7 +71,7 @@ def load_data(options: argparse.Namespace) -> DataSet:
 
 
 def _demo_rows(records: list[UserRecord]) -> Iterator[Row]:
-    """Yield the demo's ties as if a file told them: one row each, with the time of its newest interaction."""
+    """Yield one row per pair of user and item, as from a file, with the time of the newest interaction."""
     for record in records:
         for item in record.history:
             yield Row(record.user_id, item.item_id, item.weight, item.time_us)

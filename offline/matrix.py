@@ -1,4 +1,4 @@
-"""User records as the matrix a model is trained on."""
+"""Convert user records into the matrix that a model is trained on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from recsys.records import UserRecord
 @dataclass(frozen=True)
 class Ratings:
     """
-    Who is tied to what, and how strongly.
+    The weights of all pairs of a user and an item of the user's history.
 
     Attributes:
         user_ids: (U,) row names.
-        item_ids: (I,) column names, shorter ids first, so item_2 stands before item_10.
-        weights: (U, I) sparse float32; only ties that exist are stored, all above 0.
+        item_ids: (I,) column names, shorter ids first, so item_2 precedes item_10.
+        weights: (U, I) sparse float32; only pairs with interactions are stored, and their weights are above 0.
     """
 
     user_ids: list[str]
@@ -29,7 +29,7 @@ class Ratings:
 
 
 def make_ratings(records: Sequence[UserRecord]) -> Ratings:
-    """Return the ties in *records*, in the order of the records."""
+    """Return the matrix of *records*; its rows have the order of the records."""
     item_ids = sorted({item.item_id for record in records for item in record.history}, key=lambda id_: (len(id_), id_))
     columns = {item_id: column for column, item_id in enumerate(item_ids)}
     lengths = [len(record.history) for record in records]
@@ -53,7 +53,7 @@ def list_columns(records: Sequence[UserRecord], ratings: Ratings) -> list[NDArra
 
 
 def fingerprint(records: Sequence[UserRecord]) -> str:
-    """Return a SHA-256 over the content of *records*: equal data, equal fingerprint."""
+    """Return a SHA-256 over the content of *records*. Equal data has an equal fingerprint."""
     digest = hashlib.sha256()
     encoder = msgspec.json.Encoder()
     for record in records:

@@ -1,9 +1,9 @@
 """
-Count which items follow which, and make neighbours of the counts.
+Count pairs of items in histories, and derive each item's neighbours from the counts.
 
-With times, a pair (a, b) counts distance**-0.5 for every user who had b up to some items after a. Without times, it
-counts 1 for every user who had both. A view of the counts then sets how much the reverse order counts and how far
-well-known items are discounted:
+With times, a pair (a, b) counts distance**-0.5 for every user whose history has b within 20 items after a, or fewer
+for large data. Without times, a pair counts 1 for every user with both items. A view of the counts sets the weight of
+the reverse order and the discount of well-known items:
 
     weight[a, b] = (pairs[a, b] + backward * pairs[b, a]) / users[a]**source_exponent / users[b]**target_exponent
 
@@ -23,25 +23,25 @@ from scipy.sparse import coo_array, csr_array
 from recsys.ranking.item_table import F32, I64
 from recsys.ranking.neighbours import Neighbours
 
-# Items after an item that count as following it; fewer where the data would make more pairs than memory holds.
+# Largest distance between the items of a pair; smaller if the pairs would not fit into memory.
 _REACH, _SHORTEST_REACH = 20, 5
 _DECAY = 0.5
 _MOST_PAIRS = 60_000_000
-# Items of one history that make pairs without times: every pair of them counts, so the number grows by its square.
+# Without times, at most this number of items of a history form pairs, because the number of pairs grows by the square.
 _MOST_UNORDERED = 200
 _BLOCK_PAIRS = 4_000_000
 
-# Neighbours kept of each item: fewer in a large catalogue, where memory and the time of a request bound them.
+# Neighbours kept per item; fewer in a large catalogue, to limit memory and the time of a request.
 _MOST_NEIGHBOURS, _LEAST_NEIGHBOURS, _MOST_ENTRIES = 200, 16, 6_000_000
 
 
 @dataclass(frozen=True)
 class View:
     """
-    How counts of pairs become neighbours.
+    A rule that derives neighbours from counted pairs.
 
     Attributes:
-        backward: The count of a pair in the other order, 0 to 1.
+        backward: Weight of a pair in the reverse order, 0 to 1.
         source_exponent: Discount of well-known items of the history.
         target_exponent: Discount of well-known neighbours.
         half_life: Places back in the history at which a vote counts half; with 0, all votes count the same.
@@ -59,8 +59,8 @@ class Pairs:
     Counted pairs.
 
     Attributes:
-        counts: (I, I) sparse float32; row the earlier item, column the later one.
-        users: (I,) users per item.
+        counts: (I, I) sparse float32; the row is the earlier item, the column the later one.
+        users: (I,) int64, users per item.
     """
 
     counts: csr_array
@@ -68,11 +68,11 @@ class Pairs:
 
     def neighbours(self, view: View, *, only: NDArray[np.bool_] | None = None) -> Neighbours:
         """
-        Return the neighbours that *view* makes of the counts.
+        Return the neighbours that *view* derives from the counts.
 
         Args:
-            view: How.
-            only: (I,) items that get neighbours; None for all.
+            view: The rule.
+            only: (I,) bool, items that get neighbours; None for all items.
 
         Cost: a sort of the pairs of these items.
         """
@@ -98,11 +98,11 @@ def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: 
     Count pairs of items in *histories*.
 
     Args:
-        histories: Item columns per user, distinct, oldest first where *ordered*.
+        histories: Item columns per user, distinct; oldest first if *ordered*.
         items: Number of columns.
-        ordered: The order of a history tells which item came first.
+        ordered: Whether histories are in the order of time.
 
-    Cost: some 20 pairs per entry of a history where ordered, else its length squared.
+    Cost: about 20 pairs per item of a history if *ordered*, else the square of the length of each history.
     """
     entries = sum(len(each) for each in histories)
     reach = int(np.clip(_MOST_PAIRS // max(entries, 1), _SHORTEST_REACH, _REACH))
@@ -136,7 +136,7 @@ def _ordered(history: NDArray[np.int32], reach: int) -> Iterator[Entries]:
 
 
 def _unordered(history: NDArray[np.int32]) -> Iterator[Entries]:
-    # A spread over the whole history: without times, its order is that of the ids.
+    # Items are taken from the whole history at equal distances: without times, the history is in the order of the ids.
     chosen = history[:: -(-len(history) // _MOST_UNORDERED)] if len(history) else history
     size = len(chosen)
     if size > 1:

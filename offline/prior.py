@@ -1,8 +1,8 @@
 """
-Fitting the feature prior: what the four user features say about a user's vector.
+Fit the feature prior: a regression that predicts the user vector from the four user features.
 
-The strength of the regression is chosen by leave-one-out error in the metric of the catalogue, with "the features say
-nothing" among the choices: where they do not help, everybody starts from the mean user.
+The strength of the regression is the one with the least leave-one-out error in the metric of the catalogue. If no
+strength is better than the mean user vector, the weights are 0 and every user starts from the mean.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def fit_prior(features: Sequence[Features], vectors: F32, *, metric: F32) -> Fea
     Regress trained *vectors* on *features*.
 
     Args:
-        features: One per user.
-        vectors: (U, D) float32; trained, without a prior.
+        features: Features of each user.
+        vectors: (U, D) float32; user vectors trained without a prior.
         metric: (D,) float32; weight of an error in each direction, the diagonal of the shared normal equations.
 
     Cost: U F^2 + U F D multiply-adds for each of seven strengths, F at most 21.
@@ -42,12 +42,12 @@ def fit_prior(features: Sequence[Features], vectors: F32, *, metric: F32) -> Fea
 def fit_knots(features: Sequence[Features]) -> list[tuple[float, ...]]:
     """Return distinct quantiles of the three numeric features, each rising."""
     columns = np.array([numbers(each) for each in features]).T
-    # Rounded as the artefact stores them, so that training and serving encode alike.
+    # The artefact stores float32, so rounding here makes training and serving encode features identically.
     return [tuple(np.unique(np.quantile(column, QUANTILES).astype(np.float32)).tolist()) for column in columns]
 
 
 def _best_ridge(encoded: F64, targets: F64, metric: F32) -> F64:
-    """Return W (F, D) of the strength with the least leave-one-out error; zeros if none beats the mean."""
+    """Return W (F, D) for the strength with the least leave-one-out error; zeros if no strength beats the mean."""
     users, width = encoded.shape
     best = np.zeros((width, targets.shape[1]))
     error = float((targets**2 @ metric).sum()) * (users / max(users - 1, 1)) ** 2

@@ -61,7 +61,7 @@ class Cluster:
         Send a request; return its status and answer.
 
         Raises:
-            PublishError: there was no answer.
+            PublishError: the API server gave no valid answer.
         """
         connection = (
             http.client.HTTPSConnection(self.address, timeout=_TIMEOUT_S, context=self.trust)
@@ -84,7 +84,7 @@ def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
     Create the ConfigMap *name* with the files of *folder*, or replace its content.
 
     Raises:
-        PublishError: they do not fit, or the API server refuses.
+        PublishError: the files do not fit into a ConfigMap, or the API server refuses.
     """
     data = {file.name: b64encode(file.read_bytes()).decode() for file in sorted(folder.iterdir())}
     if (size := sum(map(len, data.values()))) > LIMIT_BYTES:

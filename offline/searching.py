@@ -1,9 +1,10 @@
 """
-Search the hyper-parameters of the factors, one at a time, around what the size of the data suggests.
+Search the hyper-parameters of the factors, one at a time, around the settings suggested for the size of the data.
 
-Each value is judged on inner hold-outs of the training data, never on what an evaluation holds out, by NDCG@10 and
-Recall@20 together, each relative to the suggestion's. A joint random search of 32 draws did worse than the suggestion
-alone (docs/adr/0030-model.md), so the search stays close to it. `offline/choosing.py` chooses everything else.
+Each value is judged on inner hold-outs of the training data, never on the items that an evaluation holds out. The
+measure is the sum of NDCG@10 and Recall@20, each relative to that of the suggestion. A joint random search was worse
+than the suggestion alone (docs/adr/0035-hyper-parameters.md), so the search stays close to the suggestion.
+`offline/choosing.py` chooses all other settings.
 """
 
 import tempfile
@@ -25,7 +26,7 @@ from recsys.ranking.artefact import Artefact, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
 
-# Times the suggestion, then absolute; tried in this order.
+# The values to try, in this order: first multiples of the suggestion, then absolute values.
 FACTORS = {"ridge": (0.67, 1.5), "unobserved_weight": (0.67, 1.5)}
 VALUES = {
     "popularity_exponent": (0.15, 0.28, 0.4),
@@ -40,13 +41,13 @@ _MOST_USERS = 2000
 @dataclass(frozen=True)
 class Trial:
     """
-    One setting, and how it did on the inner hold-outs.
+    A trial of a value, and its result on the inner hold-outs.
 
     Attributes:
-        parameter: What was changed from the best so far; "suggested" for nothing.
-        value: To what.
-        ndcg_10: Mean over users and hold-outs.
-        recall_20: Likewise.
+        parameter: Parameter changed from the best settings so far; "suggested" for the first trial.
+        value: New value of the parameter.
+        ndcg_10: Mean NDCG@10 over users and hold-outs.
+        recall_20: Mean Recall@20 over users and hold-outs.
     """
 
     parameter: str
@@ -55,7 +56,7 @@ class Trial:
     recall_20: float
 
     def beats(self, other: "Trial", *, reference: "Trial") -> bool:
-        """Tell whether this is better than *other*, both measures counting alike, relative to *reference*."""
+        """Return whether the sum of both measures, relative to *reference*, exceeds that of *other*."""
         return self.relative_to(reference) > other.relative_to(reference)
 
     def relative_to(self, reference: "Trial") -> float:
@@ -67,12 +68,12 @@ class Trial:
 @dataclass(frozen=True)
 class Search:
     """
-    What was tried, and what came out.
+    The trials of a search and the settings found.
 
     Attributes:
-        settings: The best.
-        trials: In the order they were made; the first is the suggestion.
-        best: The best of them; None where too little is known of every user to hold anything out.
+        settings: The best settings.
+        trials: All trials in order; the first is the suggestion. Empty if the data has too few items to hold out.
+        best: The best trial; None without trials.
     """
 
     settings: ModelSettings
@@ -80,11 +81,11 @@ class Search:
     best: Trial | None
 
     def facts(self) -> dict[str, Any]:
-        """Return the search for a manifest."""
+        """Return the facts of the search for a manifest."""
         return {"seeds": list(_SEEDS), "trials": [asdict(trial) for trial in self.trials]}
 
     def metrics(self) -> dict[str, float]:
-        """Return what the suggestion and the best of the trials reached on the inner hold-outs."""
+        """Return the measures of the suggestion and of the best trial on the inner hold-outs."""
         if self.best is None:
             return {}
         return {
@@ -97,7 +98,7 @@ class Search:
 
 def search(records: Sequence[UserRecord]) -> Search:
     """
-    Search around the suggestion for *records*; equal records give equal settings, on machines of one kind.
+    Search around the suggestion for *records*. Equal records give equal settings on machines of the same kind.
 
     Cost: up to 10 trainings on four fifths of the data for each of two inner hold-outs.
     """
@@ -122,11 +123,11 @@ def search(records: Sequence[UserRecord]) -> Search:
 
 
 def _steps(suggested: AlsSettings, ratings: Ratings) -> Mapping[str, list[float]]:
-    """Return the values to try of each parameter, besides the suggested one."""
+    """Return the values to try for each parameter, without the suggested value."""
     steps = {name: [getattr(suggested, name) * factor for factor in factors] for name, factors in FACTORS.items()}
     for name, values in VALUES.items():
         steps[name] = [value for value in values if value != getattr(suggested, name)]
-    # Equal weights tell nothing.
+    # With equal weights the exponent has no effect.
     if np.unique(ratings.weights.data).size < 2:
         del steps["weight_exponent"]
     return steps

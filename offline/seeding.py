@@ -1,8 +1,8 @@
 """
 `python -m offline.seeding`: put the demo data on a cluster. Fill the feature store, train, publish the model.
 
-It may run again: a store that was filled stays as it is, and an equal model is published again. With `--every` it keeps
-running and refills a store that lost its users, for example because its disk ended with its pod.
+The command may run again: it does not change a filled store, and it publishes an equal model. With `--every` it keeps
+running, and refills a store that lost its users, for example because its disk was deleted with its pod.
 """
 
 import argparse
@@ -29,9 +29,9 @@ _FILLED = "the feature store is filled already"
 
 
 def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
-    """Seed what FEATURE_STORE_URL names; return the exit status."""
+    """Seed the store that FEATURE_STORE_URL names; return the exit status."""
     parser = argparse.ArgumentParser(prog="offline.seeding", description=__doc__)
-    parser.add_argument("--config-map", metavar="NAME", help="publish the model in it")
+    parser.add_argument("--config-map", metavar="NAME", help="publish the model in this ConfigMap")
     parser.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait this long for a store that does not answer"
     )

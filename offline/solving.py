@@ -1,4 +1,4 @@
-"""Ridge regressions of many rows at once: the half of an ALS epoch."""
+"""Solve the ridge regressions of many rows together, which is half of an ALS epoch."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +10,15 @@ from scipy.sparse import csr_array
 
 from recsys.ranking.item_table import F32, F64, I64
 
-BLOCK_FLOATS = 2_000_000  # regressors gathered at once: 8 MB a worker, stays in the last-level cache
-SMALL_SYSTEM = 24  # below this order one batched call beats one LAPACK call per system
+BLOCK_FLOATS = 2_000_000  # regressors per block: 8 MB per worker, which stay in the last-level cache
+SMALL_SYSTEM = 24  # up to this order, a batched call is faster than a LAPACK call per system
 
 
 def weighted_gram(factors: F32, weights: F64 | F32) -> tuple[F32, F32]:
     """
-    Eigenvalues (D,) descending and eigenvectors (D, D) of sum_k weights_k f_k f_k^T.
+    Return the falling eigenvalues (D,) and the eigenvectors (D, D) of sum_k weights_k f_k f_k^T.
 
-    Signs are fixed (largest component positive), so that the basis depends on the subspace alone.
+    The largest component of each eigenvector is positive, so that its sign does not depend on LAPACK.
     """
     gram = (factors * weights[:, None].astype(np.float32)).T @ factors
     values, vectors = np.linalg.eigh(gram.astype(np.float64))
@@ -31,10 +31,10 @@ def solve_rows(
     ratings: csr_array, factors: F32, *, column_weights: F64 | F32, row_scale: F64, ridge: F64, pool: ThreadPoolExecutor
 ) -> F32:
     """
-    One half of an epoch: the ridge regression of every row of *ratings* on *factors*.
+    Solve the ridge regression of every row of *ratings* on *factors*, which is half of an epoch.
 
-    Row r solves (row_scale_r G + ridge_r I + sum_k c_rk f_k f_k^T) x = sum_k c_rk f_k with G the Gram matrix of
-    *factors* under *column_weights*. Rows without entries get zeros.
+    Row r solves (row_scale_r G + ridge_r I + sum_k c_rk f_k f_k^T) x = sum_k c_rk f_k, where G is the Gram matrix of
+    *factors*, weighted by *column_weights*. Rows without entries get zeros.
 
     Args:
         ratings: (R, K) confidences c > 0.
@@ -60,7 +60,11 @@ def solve_rows(
 
 
 def equal_size_blocks(indptr: NDArray[np.integer], width: int) -> Iterator[tuple[I64, int]]:
-    """Rows of equal length, cut to BLOCK_FLOATS regressors: no padding, so a row's arithmetic is its own."""
+    """
+    Yield rows of equal length in blocks of at most BLOCK_FLOATS regressors.
+
+    Blocks need no padding, so the arithmetic of a row does not depend on other rows.
+    """
     sizes = np.diff(indptr)
     order = np.argsort(sizes, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(sizes[order])) + 1):
@@ -74,12 +78,12 @@ def ridge_solutions(regressors: F32, confidence: F32, diagonal: F32) -> F32:
     """
     Solve (diag(a) + H^T C H) x = H^T C 1 for a stack of rows of equal length n.
 
-    With n <= D through the n x n system (C^-1 + H A^-1 H^T) q = 1, x = A^-1 H^T q; else the D x D one.
+    If n <= D, solve the n x n system (C^-1 + H A^-1 H^T) q = 1, x = A^-1 H^T q instead of the D x D system above.
 
     Args:
-        regressors: (B, n, D) H.
-        confidence: (B, n) C > 0.
-        diagonal: (B, D) a > 0.
+        regressors: (B, n, D), H.
+        confidence: (B, n), C, all above 0.
+        diagonal: (B, D), a, all above 0.
 
     Returns:
         (B, D) float32.
@@ -98,14 +102,18 @@ def ridge_solutions(regressors: F32, confidence: F32, diagonal: F32) -> F32:
 
 
 def solve_symmetric(systems: F32, targets: F32) -> F32:
-    """Solutions (B, n) of positive definite *systems* (B, n, n): batched LU when small, Cholesky one by one beyond."""
+    """
+    Return the solutions (B, n) of positive definite *systems* (B, n, n).
+
+    Small systems are solved together by LU, larger ones separately by Cholesky.
+    """
     if systems.shape[1] <= SMALL_SYSTEM:
         return np.asarray(np.linalg.solve(systems, targets[..., None])[..., 0], np.float32)
     return np.stack([_cholesky_solve(*pair) for pair in zip(systems, targets, strict=True)])
 
 
 def _cholesky_solve(system: F32, target: F32) -> F32:
-    # The transpose is Fortran-ordered and symmetric: no copy is made.
+    # The transpose is Fortran-ordered and equal to the symmetric system, so LAPACK needs no copy.
     _, solution, info = lapack.sposv(system.T, target, overwrite_a=True)
     if info:
         msg = f"normal equations are not positive definite (LAPACK info {info}); raise the ridge"

@@ -1,15 +1,15 @@
 """
-The state directory of a local pipeline: feature stores, models, and which of them are current.
+The state directory of a local pipeline: feature stores, models, and a pointer to the current pair.
 
     current.json            {"store": "stores/1-demo.db", "model": "models/1-3f2a…", "dataset": "demo"}
     stores/N-NAME.db        one per import
     models/N-VERSION/       one per training
-    drafts/                 what the training in progress writes; the next training empties it
-    lock                    held by the training in progress, whose process id it names
+    drafts/                 files that the training in progress writes; the next training deletes them
+    lock                    locked by the training in progress; contains its process id
 
-A training writes drafts, renames them into place, and replaces `current.json` last, each step durable before the
-next. A reader therefore finds the former pair or the new one, and a training that is killed leaves the former.
-A running pipeline keeps the files it has open; the next start takes the new pair.
+A training writes drafts, renames them into place, and replaces `current.json` last. Each step is on disk before the
+next begins, so a reader finds the former pair or the new one, and a killed training leaves the former pair. A running
+pipeline keeps the files it has open; the next start uses the new pair.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Current(Struct, frozen=True):
 
 
 class StateDirectory:
-    """One state directory. Reading makes nothing; `locked` makes what a writer needs."""
+    """A state directory. Reading creates no files; `locked` creates the folders that a writer needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -61,7 +61,7 @@ class StateDirectory:
         path = self.folder / _POINTER
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise StateError(f"{path}: is no regular file; remove it and run ./run.sh train")
+                raise StateError(f"{path}: is not a regular file; remove it and run ./run.sh train")
             return msgspec.json.decode(path.read_bytes(), type=Current)
         except FileNotFoundError:
             return None
@@ -75,7 +75,7 @@ class StateDirectory:
         Return the current pair.
 
         Raises:
-            StateError: there is none, or the pointer is unreadable.
+            StateError: no training has finished yet, or the pointer is unreadable.
         """
         current = self.current()
         if current is None:
@@ -85,12 +85,12 @@ class StateDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """
-        Be the only writer while the block runs: make the directory, wait for another writer, drop its drafts.
+        Lock the directory for the only writer: create it, wait for another writer to end, and delete old drafts.
 
-        The lock ends with its process, however that ends.
+        The operating system releases the lock when the process ends, even if it is killed.
 
         Raises:
-            StateError: the directory cannot be made or written.
+            StateError: the directory cannot be created or written.
         """
         with _explained(self.folder), contextlib.ExitStack() as held:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,14 +104,14 @@ class StateDirectory:
             yield
 
     def draft(self, name: str) -> Path:
-        """Return the path of a draft; only for the holder of the lock."""
+        """Return the path of a draft. The caller must hold the lock."""
         return self.folder / _DRAFTS / name
 
     def publish(self, draft: Path, part: str, name: str) -> str:
         """
-        Make *draft* durable and rename it to a new name under *part*; return its path relative to the directory.
+        Write *draft* to disk and rename it to a new name under *part*; return its path relative to the directory.
 
-        It is complete but not current. Only for the holder of the lock.
+        The result is complete but not current. The caller must hold the lock.
         """
         _sync(draft)
         path = self._new_path(part, name)
@@ -120,7 +120,7 @@ class StateDirectory:
         return path
 
     def advance(self, current: Current) -> None:
-        """Make *current* the pair that the next start serves; only for the holder of the lock."""
+        """Make *current* the pair that the next start serves. The caller must hold the lock."""
         draft = self.draft(_POINTER)
         draft.write_bytes(msgspec.json.encode(current))
         _sync(draft)
@@ -137,10 +137,10 @@ class StateDirectory:
 
     def verify_store(self, current: Current) -> None:
         """
-        Read the current store whole.
+        Read the whole current store to verify it.
 
         Raises:
-            StoreError: it does not exist, is damaged, or was never filled.
+            StoreError: the store does not exist, is damaged, or was never filled.
         """
 
         async def verify() -> None:
@@ -151,9 +151,9 @@ class StateDirectory:
 
     def environment(self, *, fused: bool = False) -> list[str]:
         """
-        Verify the current pair and return the settings `SERVICE:NAME=VALUE` that make the functions serve it.
+        Verify the current pair and return the settings `SERVICE:NAME=VALUE` with which the functions serve it.
 
-        With *fused*, they are for the single Service that holds all functions.
+        With *fused*, the settings are for the single Service that contains all functions.
 
         Raises:
             StateError, ArtefactError, StoreError: nothing was trained yet, or the pair cannot be served.
@@ -177,7 +177,7 @@ class StateDirectory:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turn the operating system's errors inside the block into `StateError`."""
+    """Raise `StateError` for an error of the operating system in the block."""
     try:
         yield
     except OSError as error:
@@ -188,7 +188,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _wait_for(descriptor: int, folder: Path) -> None:
-    """Lock the file of *descriptor*, and write this process into it; say so if another process has to end first."""
+    """Lock the file of *descriptor* and write this process's id into it; print a line if another process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -200,7 +200,7 @@ def _wait_for(descriptor: int, folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Write *path*, a file or a folder of files, to the disk."""
+    """Write *path*, a file or a folder of files, to disk."""
     for file in path.iterdir() if path.is_dir() else ():
         _sync_entry(file)
     _sync_entry(path)

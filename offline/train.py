@@ -1,8 +1,8 @@
 """
-`./run.sh train`: import interactions into a new feature store, train on them, make both current.
+`./run.sh train`: import interactions into a new feature store, train a model on them, and make both current.
 
-Without a file, the demo data; with --from-store, what a feature store holds by now, events included. Nothing becomes
-current before everything has worked.
+Without a file, the demo data is used. With --from-store, the model is trained on the present content of a feature
+store, including events. The store and the model become current only after all steps have succeeded.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _DEFAULT_STATE = Path(".recsys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as told; return the exit status."""
+    """Run the training that *arguments* describe; return the exit status."""
     options = _parse(arguments)
     state = StateDirectory(options.state_dir)
     try:
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--holdout", choices=HOLDOUTS, help="import and train on four fifths, for ./run.sh evaluate --via"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a random hold-out")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a random hold-out")
     parser.add_argument("--search", action="store_true", help="search hyper-parameters first")
     parser.add_argument(
         "--from-store",
@@ -73,7 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="URL",
         help="train on a feature store; the current one without URL",
     )
-    parser.add_argument("--if-missing", action="store_true", help="do nothing where a model is current already")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing if there is a current model")
     options = parser.parse_args(arguments)
     check_data_options(parser, options)
     if options.from_store and (options.interactions or options.holdout or options.if_missing):
@@ -83,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class _Material:
-    """What to train on, and what the manifest is to say of it."""
+    """The data to train on, and the facts about it for the manifest."""
 
     records: Sequence[UserRecord]
     items: Mapping[str, Item]
@@ -95,7 +95,7 @@ def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
     began = time.monotonic()
     material = _load(options)
     with state.locked():
-        # The training that this one waited for may have been what --if-missing asks for.
+        # Another training may have made a model while this one waited for the lock.
         if options.if_missing and state.current():
             return
         draft = state.draft("store.db")
@@ -107,9 +107,9 @@ def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
 
 
 def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> None:
-    """Train on a store; if it is the current store, the model becomes current beside it."""
+    """Train on a store. If it is the current store, the model becomes current too."""
     began = time.monotonic()
-    # Before the lock, which would make a directory where nothing was trained yet.
+    # This check precedes the lock, because locking would create the state directory.
     state.require_current()
     with state.locked():
         manifest, model = _train_on_store(state, options)
@@ -125,7 +125,7 @@ def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple
     records = asyncio.run(_scan(url))
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
-    # Titles are nowhere but in the model that is current.
+    # Only the current model contains the titles.
     items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
     material = _Material(records, items, f"{current.dataset}-store" if own else "store")
     manifest = _train_into(state, material, options)
@@ -154,7 +154,7 @@ def _load(options: argparse.Namespace) -> _Material:
 
 
 def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace) -> Manifest:
-    """Choose the sources and their weights, then write the draft of a model."""
+    """Choose the sources and their weights, then train and write the draft of a model."""
     searched = search(material.records) if options.search else None
     chosen = choose(
         material.records,

@@ -1,4 +1,4 @@
-"""From user records to a model artefact."""
+"""Train a model on user records and write its artefact."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,13 +25,13 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class BlendSettings:
     """
-    The sources beside the factors, and what each source weighs.
+    The sources in addition to the factors, and the weights of all sources.
 
     Attributes:
-        ordered: The order of a history tells which item came first.
-        views: One neighbour source each.
-        lengths: Rising from 0; row l of the weights serves histories of lengths[l] items and more.
-        weights: Per length: the factors' weight, popularity's, each view's.
+        ordered: Whether histories are in the order of time.
+        views: One neighbour source per view.
+        lengths: Rising from 0; row l of *weights* serves histories of at least lengths[l] items, up to the next length.
+        weights: For each length, the weights of the factors, of popularity and of each view.
     """
 
     ordered: bool
@@ -43,13 +43,14 @@ class BlendSettings:
 @dataclass(frozen=True)
 class ModelSettings:
     """
-    Everything a training can be told.
+    All settings of a training.
 
     Attributes:
-        als: Of the factorisation.
-        prior_strength: Items of history at which the features' prior counts half; 0.3 to 1 differ by noise.
-        half_life: Items back in the history at which an item counts half; 0 counts all alike.
-        blend: Further sources; None where the factors rank alone.
+        als: Settings of the factors.
+        prior_strength: Length of history at which the features' prior counts half. The results of 0.3 to 1 differ only
+            by noise.
+        half_life: Places back in the history at which an item counts half; with 0, all items count the same.
+        blend: Further sources; None if the factors rank alone.
     """
 
     als: AlsSettings
@@ -78,17 +79,17 @@ def train(
     """
     Train on *records* and write the artefact to *folder*.
 
-    Deterministic: equal records and settings give an artefact with an equal version, on machines of one kind.
+    Equal records and settings give an artefact with an equal version on machines of the same kind.
 
     Args:
         records: Users with their histories.
-        items: Titles and categories, where known.
-        folder: New or empty.
-        dataset: Its name, for the manifest.
-        settings: Suggested from the size of the data where absent.
-        facts: Further facts of the training, for the manifest.
-        metrics: Measured before, for the manifest.
-        progress: Is given the epochs and walks through them.
+        items: Known titles and categories, by item id.
+        folder: New or empty folder.
+        dataset: Name of the data, for the manifest.
+        settings: Settings; None suggests them from the size of the data.
+        facts: Further facts about the training, for the manifest.
+        metrics: Metrics measured before the training, for the manifest.
+        progress: Iterates over the epochs, for example with a progress bar.
     """
     ratings = make_ratings(records)
     settings = settings or suggest(ratings)
@@ -129,7 +130,7 @@ def fit_arrays(
 
 
 def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> Arrays:
-    """Return what of a trained model goes into an artefact, and what `RankingModel` reads of it."""
+    """Return the arrays of a trained model for the artefact; `RankingModel` reads them."""
     users = max(int(model.counts.max()), 1)
     return {
         "item_factors": model.items,

@@ -1,13 +1,13 @@
 """
-Learn how much each source counts: a linear listwise ranker.
+Learn the weights of the sources with a linear listwise ranker.
 
-A user's candidates get probabilities by the softmax of their blended scores, and the weights maximise the likelihood
-of the held-out items, every user counting once:
+The softmax of the blended scores gives each of a user's candidates a probability. The weights maximise the likelihood
+of the held-out items; every user counts the same:
 
     minimise  - mean over users of mean over found items of log softmax(columns @ w)[item]  +  strength / 2 |w - start|^2
 
-with no weight below 0. The objective is smooth and convex, so a few hundred users are enough and no grid is searched;
-ranking measures alone, tried on a grid, picked other sources from the noise of every sample (docs/adr/0032-blend.md).
+with no weight below 0. The objective is smooth and convex, so a few hundred users are enough, without a grid search. A
+grid search by ranking measures chose different sources for every sample, because of noise (docs/adr/0036-blend.md).
 
 Source: Cao et al. 2007, "Learning to rank: from pairwise approach to listwise approach" (ListNet, top one).
 """
@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from recsys.ranking.item_table import F64, I64
 
-# Weights below this share of the largest bring less than they cost at serving.
+# Weights below this share of the largest gain less than the source costs at serving.
 _LEAST_SHARE = 0.03
 
 
@@ -31,11 +31,11 @@ def fit_weights(
     Return one weight per source, in the units of the softmax; see `scaled`.
 
     Args:
-        columns: Per source the normalised scores (N,) of all candidates, grouped by user.
-        counts: (U,) candidates of each user.
-        found: (N,) whether a candidate is held out for its user.
-        start: (S,) weights to stay near to, in the units of the softmax.
-        strength: How strongly.
+        columns: Normalised scores (N,) of all candidates for each source, grouped by user.
+        counts: (U,) number of candidates of each user.
+        found: (N,) bool; True if the candidate is held out for its user.
+        start: (S,) weights that the result is pulled towards, in the units of the softmax.
+        strength: Strength of this pull.
     """
     owners = np.repeat(np.arange(counts.size), counts)
     hits = np.bincount(owners, found, counts.size)
@@ -66,6 +66,6 @@ def fit_weights(
 
 
 def scaled(weights: F64) -> F64:
-    """Return *weights* with the largest 1, to three decimals, and what is below 3 % of it 0."""
+    """Scale *weights* so that the largest is 1, round to three decimals, and set weights below 3 % to 0."""
     relative = weights / max(float(weights.max()), 1e-12)
     return np.where(relative < _LEAST_SHARE, 0.0, np.round(relative, 3))

@@ -1,1 +1,1 @@
-"""Features and history in; the best items out."""
+"""The ranking function: it takes features and history, and returns the best items."""

@@ -1,4 +1,4 @@
-"""What may be shown to nobody just now: sold out, withdrawn, not licensed."""
+"""Items that no user may get for now, because they are sold out, withdrawn or not licensed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,14 @@ from recsys.ranking.model import RankingModel
 
 
 def parse_item_ids(text: str) -> list[str]:
-    """Return the item ids of a list of one a line; empty lines and those that begin with `#` are none."""
+    """Return the item ids in *text*, one per line. Empty lines and lines that begin with `#` are ignored."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
 @asynccontextmanager
 async def kept_available(model: RankingModel, path: Path | None) -> AsyncIterator[None]:
-    """Keep the items listed in the file at *path* from being returned, as the file changes, until the block ends."""
+    """Exclude the items listed in the file at *path* until the block ends; changes of the file take effect."""
     if path is None:
         yield
         return

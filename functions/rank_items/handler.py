@@ -1,4 +1,4 @@
-"""Decode, batch, encode."""
+"""Decode requests, rank them in batches, and encode the answers."""
 
 from contextlib import aclosing
 
@@ -22,11 +22,11 @@ RankBatcher = Batcher[Query, Ranking]
 
 class RankItems:
     """
-    Answers which items suit a user best.
+    The handler of rank_items: it answers which items suit a user best.
 
     Args:
-        batcher: Ranks, several requests at a time.
-        model: The identity of the artefact behind it.
+        batcher: Ranks several requests at a time.
+        model: Identity of the artefact that the batcher ranks with.
     """
 
     def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
@@ -36,7 +36,7 @@ class RankItems:
         self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
-        """Rank for one request, or for each of several; or for an event."""
+        """Rank for a single request, a batch request or an event."""
         if is_event(call.headers):
             return await self._events(call)
         if wire.is_batch(call.body, "requests"):
@@ -48,7 +48,7 @@ class RankItems:
         return Reply(self._encode(ranking))
 
     async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
-        """`features.extracted.v1`, second step of a Sequence: reply with the recommendations."""
+        """Reply to `features.extracted.v1` with the recommendations, as the second step of a Sequence."""
         query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)
@@ -85,7 +85,7 @@ def decode_query(body: bytes) -> Query:
     Return the query in *body*.
 
     Raises:
-        NotJsonError, InvalidRequestError: as every door.
+        NotJsonError, InvalidRequestError: *body* is not JSON, or not a valid request.
     """
     return _query(wire.rank_request.decode(body))
 
@@ -95,7 +95,7 @@ def _query(request: wire.RankRequest) -> Query:
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:
-    """Enter what the request waited for; of several batches of one request, the last one's."""
+    """Record the waits and the batch of a request in its receipt. The last batch of a batch request is recorded."""
     call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
     call.receipt.note("batch", str(facts.size))
     call.receipt.note("cut", facts.reason)

@@ -1,4 +1,4 @@
-"""The artefact on disk becomes a model that ranks."""
+"""Load the model from the artefact on disk."""
 
 import time
 from concurrent.futures import Executor
@@ -15,13 +15,13 @@ from recsys.ranking.model import RankingModel
 @dataclass(frozen=True)
 class LoadedModel:
     """
-    A model and what is to be known of its loading.
+    A model and the facts about its loading.
 
     Attributes:
-        model: Ranks.
+        model: The model, ready to rank.
         load_s: Seconds that reading and verifying took.
-        written: When the artefact was written, seconds since the epoch.
-        recall: Which share of the exact answer its index finds; 1 where everything is looked at.
+        written: Time at which the artefact was written, in seconds since the epoch.
+        recall: Share of the exact answer that the index finds; 1 without an index.
     """
 
     model: RankingModel
@@ -30,7 +30,7 @@ class LoadedModel:
     recall: float
 
     def instruments(self) -> list[Instrument]:
-        """Return what there is to scrape."""
+        """Return the metrics of the model."""
         identity = (self.model.identity.name, self.model.identity.version)
         return [
             Totals(metrics.MODEL, lambda: {identity: 1.0}),
@@ -45,14 +45,14 @@ def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, m
     Read and verify the artefact in *folder*.
 
     Args:
-        folder: Of the artefact.
+        folder: Folder of the artefact.
         workers: Threads that share a large catalogue.
-        pool: Where they run; not where the model is called from.
-        probes: Groups of an approximate index looked at per user; 0 for no index.
-        min_recall: What the index has to find of the exact answer.
+        pool: Runs these threads; the model must be called from another pool.
+        probes: Groups of an approximate index to scan per user; 0 for no index.
+        min_recall: Least share of the exact answer that the index must find.
 
     Raises:
-        StartError: it cannot be served; the message says why.
+        StartError: the artefact cannot be served; the message says why.
     """
     began = time.monotonic()
     try:

@@ -25,10 +25,10 @@ settings = Settings.from_env(os.environ)
 
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
-    """Load and verify the model, then score once: what is ready is warm."""
+    """Load and verify the model, and rank once, so that a ready instance is warm."""
     workers = max(1, round(settings.cpu_limit))
     with (
-        # The kernel shares work out itself: BLAS's own threads wait for each other in every product.
+        # The ranking code distributes work over `pool`. BLAS's own threads would wait for each other in every product.
         threadpool_limits(limits=1),
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,

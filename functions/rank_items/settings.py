@@ -10,17 +10,18 @@ from chassis.server.settings import ServingSettings
 @dataclass(frozen=True)
 class Settings:
     """
-    What rank_items reads from its environment.
+    The settings that rank_items reads from its environment.
 
     Attributes:
-        serving: The shell's settings.
+        serving: Settings of the server.
         model_path: Folder of the artefact to serve.
-        unavailable_path: File of items to return to nobody, re-read when it changes; None for no such file.
-        probes: Groups of an approximate index looked at per user; 0 looks at the whole catalogue.
-        min_recall: What an approximate index has to find of the exact answer, else the instance does not start.
-        batch: The batcher's bounds.
-        simulated_latency_s: Pretended cost of each batch; 0 for none.
-        cpu_limit: CPUs this instance may use; sizes the numeric libraries' thread pools.
+        unavailable_path: File of items that no user may get, read again when it changes; None for no such file.
+        probes: Groups of an approximate index to scan per user; 0 scans the whole catalogue.
+        min_recall: Least share of the exact answer that an approximate index must find; below it the instance does
+            not start.
+        batch: Limits of the batcher.
+        simulated_latency_s: Simulated cost of each batch; 0 for none.
+        cpu_limit: CPUs this instance may use; determines the number of scoring threads.
     """
 
     serving: ServingSettings
@@ -38,7 +39,7 @@ class Settings:
         Read and check the settings.
 
         Raises:
-            SettingsError: with every fault.
+            SettingsError: a setting is invalid; the message lists every fault.
         """
         reader = Reader(env)
         limits = BatchLimits(

@@ -1,1 +1,1 @@
-"""How good a model is: hold-outs, measures, baselines, the table; in process and through the served path."""
+"""Evaluation of a model, in process or through a running pipeline: hold-outs, measures, baselines and reports."""

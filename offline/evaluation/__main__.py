@@ -1,8 +1,8 @@
 """
-`./run.sh evaluate`: hold out a fifth of each user's items, train on the rest, and see who finds them.
+`./run.sh evaluate`: hold out a fifth of each user's items, train on the rest, and measure which models find them.
 
-With --via the pipeline that answers there is asked as well; it has to serve what `./run.sh train … --holdout …`
-trained on the same training part, and its lists are compared with those of the same artefact in process.
+With --via, a running pipeline is asked too. It must serve the model that `./run.sh train … --holdout …` trained on the
+same training part. Its lists are compared with those of the same artefact in process.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate as told; return the exit status."""
+    """Run the evaluation that *arguments* describe; return the exit status."""
     options = _parse(arguments)
     try:
         report = evaluate(options)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.report:
         report.save(options.report)
     if options.plot:
-        from offline.evaluation.plotting import plot  # noqa: PLC0415 - installed only where somebody draws
+        from offline.evaluation.plotting import plot  # noqa: PLC0415 - needed only for pictures
 
         plot(report, options.plot)
     return 0
@@ -52,9 +52,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run.sh evaluate", description=__doc__)
     parser.add_argument("--state-dir", type=Path, default=Path(".recsys"))
     add_data_options(parser)
-    parser.add_argument("--holdout", choices=HOLDOUTS, help="temporal where every row has a time, else random")
-    parser.add_argument("--seed", type=int, default=0, help="of a random hold-out")
-    parser.add_argument("--splits", type=int, default=1, metavar="N", help="random hold-outs, from that seed on")
+    parser.add_argument("--holdout", choices=HOLDOUTS, help="default: temporal if every row has a time")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a random hold-out")
+    parser.add_argument("--splits", type=int, default=1, metavar="N", help="number of random hold-outs")
     parser.add_argument("--search", action="store_true", help="search hyper-parameters in the training part first")
     parser.add_argument("--ablate", action="store_true", help="train the model without each of its parts, too")
     parser.add_argument("--via", metavar="URL", help="ask a running pipeline too, and compare list by list")
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_data_options(parser, options)
     if options.via and (options.search or options.ablate or options.splits > 1):
-        parser.error("what is served was trained once: no --search, --ablate or --splits with --via")
+        parser.error("--via evaluates a model that was trained before; omit --search, --ablate and --splits")
     if options.plot and options.plot.suffix not in _PICTURES:
         parser.error(f"--plot draws {', '.join(_PICTURES)}")
     if options.splits < 1:
@@ -74,18 +74,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def evaluate(options: argparse.Namespace) -> Report:
     """
-    Return what the contenders reach on the data *options* name.
+    Evaluate all models and baselines on the data that *options* name, and return the report.
 
     Raises:
         DataError: the data cannot be used.
-        StateError, ArtefactError: what is served was not trained on this training part, or cannot be read.
-        AskError: the pipeline does not answer as it should.
+        StateError, ArtefactError: the served model was not trained on this training part, or cannot be read.
+        AskError: the pipeline gives no valid answer.
     """
     data = load_data(options)
     rows = list(data.source.rows)
     holdout = options.holdout or default_holdout(rows)
     if holdout == "temporal" and options.splits > 1:
-        raise DataError("by time there is one split only; --splits goes with --holdout random")
+        raise DataError("a temporal hold-out has one split only; use --splits with --holdout random")
     splits: list[list[Outcome]] = []
     facts: dict[str, Any] = {}
     for seed in range(options.seed, options.seed + options.splits):
@@ -101,7 +101,7 @@ def _split(rows: Sequence[Row], age_groups: Mapping[str, str], *, holdout: Holdo
     split = split_rows(rows, holdout=holdout, seed=seed)
     task = make_task(collect_records(split.training, age_groups=age_groups), split.held_out)
     if not task.users.size:
-        raise DataError("nobody has five items or more, so nothing can be held out")
+        raise DataError("no user has five items or more, so nothing can be held out; use more data")
     return task
 
 
@@ -136,16 +136,16 @@ def _ask_served(options: argparse.Namespace, task: Task) -> tuple[list[Outcome],
 
 
 def _served_folder(options: argparse.Namespace, records: Sequence[UserRecord]) -> Path:
-    """Return the current model's folder, once it is sure that it knows nothing of what is held out."""
+    """Return the folder of the current model, after checking that no held-out item was in its training data."""
     state = StateDirectory(options.state_dir)
     current = state.current()
     if current is None:
-        raise StateError(f"nothing was trained in {state.folder} yet")
+        raise StateError(f"nothing was trained in {state.folder} yet; run ./run.sh train with --holdout first")
     folder = state.model_path(current)
     if read_artefact(folder).manifest.training.get("fingerprint") != fingerprint(records):
         raise StateError(
             f"{folder} was not trained on this training part; run ./run.sh train with the same data options and "
-            "--holdout, then up, then this again"
+            "--holdout, then ./run.sh up, then this command again"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""What each part of the model is worth: the same training with one of them taken out or changed."""
+"""Ablations: the same training with one part of the model removed or changed, to measure the value of the part."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +20,6 @@ _ALS: Mapping[str, Mapping[str, Any]] = {
 
 
 def vary(settings: ModelSettings) -> dict[str, ModelSettings]:
-    """Return variants of *settings* by name; plain iALS is that of Rendle et al. 2022."""
+    """Return variants of *settings* by name; plain iALS is the model of Rendle et al. 2022."""
     variants = {name: replace(settings, als=replace(settings.als, **changes)) for name, changes in _ALS.items()}
     return {**variants, "without a prior": replace(settings, prior_strength=0.0)}

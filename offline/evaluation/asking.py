@@ -1,4 +1,4 @@
-"""Asking a running pipeline for its lists."""
+"""Ask a running pipeline for its recommendations."""
 
 import ssl
 from pathlib import Path
@@ -15,7 +15,7 @@ _TRIES = 3
 
 
 class AskError(Exception):
-    """The pipeline at a URL does not answer as it should."""
+    """The pipeline at a URL gives no valid answer."""
 
 
 class _Answered(msgspec.Struct):
@@ -33,19 +33,20 @@ _results = msgspec.json.Decoder(_Results)
 
 def rank_by_url(url: str, task: Task, *, name: str, authority: Path) -> list[list[RankedItem]]:
     """
-    Return what the pipeline at *url* answers each user of *task*.
+    Return the answer of the pipeline at *url* for each user of *task*.
 
     Args:
-        url: Of its public door.
-        task: Whom to ask for.
-        name: For the progress bar.
-        authority: Who signed a local pipeline's certificate, where it has one; elsewhere the usual ones count.
+        url: URL of the pipeline's recommend function.
+        task: Its users are asked for.
+        name: Title of the progress bar.
+        authority: Certificate file of the authority that signs local pipelines. It is used for local URLs, if it
+            exists; otherwise the system's authorities are trusted.
 
     Raises:
-        AskError: it does not answer, refuses, or answers without its features or its model.
+        AskError: the pipeline does not answer, refuses, or answers without its features or its model.
     """
     answers: list[list[RankedItem]] = []
-    # Strict: an answer made without one of the hops is no answer of the model.
+    # Strict handling, because a degraded answer, made without one of the hops, does not come from the model.
     headers = {"Prefer": "handling=strict", "Content-Type": "application/json"}
     own = url.startswith("https://127.") and authority.exists()
     trust = ssl.create_default_context(cafile=authority if own else None)
@@ -70,7 +71,7 @@ def _ask(client: httpx.Client, url: str, body: bytes) -> list[list[RankedItem]]:
     try:
         results = _results.decode(answer.content).results
     except msgspec.DecodeError as error:
-        raise AskError(f"{url} answers something that is no list of recommendations: {error}") from error
+        raise AskError(f"{url}: the answer has no list of recommendations: {error}; check the URL") from error
     for each in results:
         if bytes(each.error) or each.degraded:
             raise AskError(f"{url} cannot recommend to every user: {bytes(each.error).decode() or each.degraded}")

@@ -1,14 +1,15 @@
 """
-What a model has to beat: popularity, item-kNN and a random walk, each without training to speak of.
+The baselines that a model must exceed: popularity, item-kNN and a random walk. They need hardly any training.
 
-popularity   training users per item, the same list for everybody
+popularity   training users per item, the same list for every user
 cosine       item-kNN: cosine of the item columns over log1p weights, the 100 nearest
 BM25         item-kNN on BM25 weights: inner products, the 100 largest
-RP3beta      random walk item -> user -> item, discounted by the popularity of where it ends, the 200 likeliest
+RP3beta      random walk item -> user -> item, discounted by the popularity of the last item, the 200 likeliest
 
-Parameters suit Last.fm 2k; docs/adr/0031-evaluation.md compares with libraries' rows. Sources: Sarwar et al. 2001
-(item-kNN); Robertson et al. 1994 (BM25); Paudel et al. 2017, "Updatable, accurate, diverse, and scalable
-recommendations" (RP3beta).
+The parameters suit Last.fm 2k; docs/adr/0031-evaluation.md compares the results with those of libraries.
+
+Sources: Sarwar et al. 2001 (item-kNN); Robertson et al. 1994 (BM25); Paudel et al. 2017, "Updatable, accurate, diverse,
+and scalable recommendations" (RP3beta).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +20,14 @@ from scipy.sparse import csr_array, vstack
 from offline.evaluation.quality import DEPTH
 from recsys.ranking.item_table import F32, F64, I64
 
-# User rows (B,) to scores (B, I).
+# Maps user rows (B,) to scores (B, I).
 Scorer = Callable[[I64], F32]
 
 _BLOCK_ITEMS = 1024
 
 
 def fit_popularity(weights: csr_array) -> Scorer:
-    """Score an item by its users."""
+    """Score each item by its number of users."""
     counts = np.bincount(weights.indices, minlength=weights.shape[1]).astype(np.float32)
     return lambda users: np.broadcast_to(counts, (users.size, counts.size))
 
@@ -77,7 +78,7 @@ def list_best(scores: F32, consumed: csr_array) -> I64:
     """
     Return each user's DEPTH best columns of *scores* (B, I) without those stored in *consumed*; ties by lower column.
 
-    -1 where a user has had so much that fewer are left.
+    The list of a user with fewer remaining items is padded with -1.
     """
     open_ = np.array(scores, np.float32)
     open_[np.repeat(np.arange(len(open_)), np.diff(consumed.indptr)), consumed.indices] = -np.inf
@@ -90,7 +91,7 @@ def list_best(scores: F32, consumed: csr_array) -> I64:
 
 def _best(values: F32) -> I64:
     depth = min(DEPTH, values.size)
-    # The last place's value decides who takes part; a stable sort then orders ties by column.
+    # All columns that reach the value of the last place are candidates; a stable sort then orders ties by column.
     bound = np.partition(values, -depth)[-depth]
     candidates = np.flatnonzero((values >= bound) & (values > -np.inf))
     return candidates[np.argsort(-values[candidates], kind="stable")][:DEPTH]
@@ -109,7 +110,7 @@ def _walks(to_user: csr_array, to_item: csr_array, discount: F64, keep: int) -> 
     for start in range(0, to_user.shape[0], _BLOCK_ITEMS):
         walk = csr_array(to_user[start : start + _BLOCK_ITEMS] @ to_item)
         data = walk.data * discount[walk.indices]
-        # No way from an item to itself.
+        # The walk may not return to the item where it began.
         data[walk.indices == np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr)) + start] = 0
         yield _largest(_with_data(walk, data), keep)
 

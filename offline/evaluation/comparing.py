@@ -1,4 +1,4 @@
-"""Every contender on one split, and the outcome of several splits together."""
+"""Evaluate every contender, a model or a baseline, on a split, and join the outcomes of several splits."""
 
 import statistics
 import tempfile
@@ -23,13 +23,13 @@ from offline.training import MODEL_NAME, ModelSettings, train
 @dataclass(frozen=True)
 class Outcome:
     """
-    How one contender did on one split.
+    The result of a contender on one split.
 
     Attributes:
-        name: Of the contender.
-        quality: Of its lists.
-        seconds: Its training took; None where it was trained elsewhere.
-        version: Of the model; empty for a baseline.
+        name: Name of the contender.
+        quality: Quality of its lists.
+        seconds: Duration of its training; None if it was trained elsewhere.
+        version: Version of the model; empty for a baseline.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def compare_baselines(task: Task) -> list[Outcome]:
-    """Return how the baselines do."""
+    """Return the outcome of each baseline."""
     outcomes = []
     for name in tqdm(BASELINES, desc="baselines", disable=None):
         began = time.monotonic()
@@ -51,13 +51,13 @@ def compare_baselines(task: Task) -> list[Outcome]:
 
 def train_and_compare(task: Task, *, ahead: bool, searched: AlsSettings | None, ablate: bool) -> list[Outcome]:
     """
-    Return how the model does that is trained on the task's training part.
+    Train models on the training part of *task* and return their outcomes.
 
     Args:
         task: The split.
-        ahead: What is held out is what comes next, not a random part.
-        searched: Settings of the factors to train with besides the suggested ones.
-        ablate: Train the variants of the best known settings, too.
+        ahead: The held-out items are each user's newest, not random ones.
+        searched: Searched settings of the factors; a second model is trained with them. None for no second model.
+        ablate: Also train the variants of the last of these settings.
     """
     contenders = {MODEL_NAME: choose(task.records, ahead=ahead).settings}
     if searched:
@@ -87,10 +87,10 @@ def _train_and_ask(task: Task, settings: ModelSettings, *, name: str) -> Outcome
 
 def join_splits(splits: Sequence[Sequence[Outcome]]) -> list[Entry]:
     """
-    Return one entry per contender over *splits*, each of which has the same contenders and the same users.
+    Return one entry per contender over *splits*, which all have the same contenders and the same users.
 
-    A user's figure is the mean over splits, so that the interval is over users, as for one split. What another split
-    would change stands beside it, as the standard deviation over splits.
+    Each user's value is the mean over splits, so the interval is over users, as for one split. The entry also has the
+    standard deviation over splits, which shows the effect of another split.
     """
     return [_join(outcomes) for outcomes in zip(*splits, strict=True)]
 

@@ -1,8 +1,8 @@
 """
-What is compared, each as a function from a task to its lists.
+The lists of each contender, a model or a baseline, for a task.
 
-The model is asked exactly what it is asked in service: features computed from the record, the history cut to what
-extract_features hands on, no weights; and it is the same `RankingModel` that rank_items holds.
+The model gets the same queries as in service: features computed from the record, and the history without weights, as
+long as extract_features passes it on. It is the same `RankingModel` that rank_items uses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _BATCH = 32
 
 
 def list_by_scores(score: Scorer, task: Task, *, name: str) -> I64:
-    """Return the lists (N, DEPTH) of a baseline; columns of *task*, -1 where a list is shorter."""
+    """Return the lists (N, DEPTH) of a baseline as columns of *task*; shorter lists are padded with -1."""
     return np.concatenate(
         [list_best(score(rows), task.ratings.weights[rows]) for rows in batches(task.users, name=name)]
     )
@@ -32,24 +32,24 @@ def list_by_scores(score: Scorer, task: Task, *, name: str) -> I64:
 
 def load_model(folder: Path) -> RankingModel:
     """
-    Return the model of the artefact in *folder*, as rank_items would hold it.
+    Return the model of the artefact in *folder*, loaded as in rank_items.
 
     Raises:
-        ArtefactError: it cannot be used.
+        ArtefactError: the artefact cannot be used.
     """
     with threadpool_limits(limits=1):
         return RankingModel(read_artefact(folder))
 
 
 def list_by_model(model: RankingModel, task: Task) -> I64:
-    """Return the lists of *model*, asked in process."""
+    """Return the lists of *model*, which is called in process."""
     return list_answers(rank_by_model(model, task), task)
 
 
 def rank_by_model(model: RankingModel, task: Task, *, name: str = "") -> list[list[RankedItem]]:
-    """Return what *model* answers each user of *task*, as it would stand on the wire; with a *name*, under a bar."""
+    """Return the answers of *model* for the users of *task*, rounded as on the wire; *name* shows a progress bar."""
     answers: list[list[RankedItem]] = []
-    # One thread, as in rank_items: the bits of a fold-in may depend on it.
+    # One thread, as in rank_items, because the bits of a fold-in may depend on the number of threads.
     with threadpool_limits(limits=1):
         for rows in batches(task.users, name=name):
             for ranking in model.rank([_query(task, row) for row in rows]):
@@ -59,7 +59,7 @@ def rank_by_model(model: RankingModel, task: Task, *, name: str = "") -> list[li
 
 
 def list_answers(answers: Sequence[Sequence[RankedItem]], task: Task) -> I64:
-    """Return *answers* as lists (N, DEPTH); items the data do not know are misses."""
+    """Return *answers* as lists (N, DEPTH); an item that *task* does not contain becomes -1, a miss."""
     lists = np.full((len(answers), DEPTH), -1, np.int64)
     for row, items in enumerate(answers):
         lists[row, : len(items)] = [task.columns.get(item.item_id, -1) for item in items]
@@ -67,7 +67,7 @@ def list_answers(answers: Sequence[Sequence[RankedItem]], task: Task) -> I64:
 
 
 def count_differing(first: Sequence[Sequence[RankedItem]], second: Sequence[Sequence[RankedItem]]) -> int:
-    """Return how many lists differ, in an item, an order or a score."""
+    """Return the number of lists that differ in an item, the order or a score."""
     return sum(list(one) != list(other) for one, other in zip(first, second, strict=True))
 
 
@@ -77,7 +77,7 @@ def _query(task: Task, row: int) -> Query:
 
 
 def batches(users: I64, *, name: str) -> Iterator[I64]:
-    """Yield *users* in batches; with a *name*, under a progress bar."""
+    """Yield *users* in batches; a *name* shows a progress bar."""
     with tqdm(total=users.size, desc=name, unit="user", disable=None if name else True) as bar:
         for start in range(0, users.size, _BATCH):
             rows = users[start : start + _BATCH]

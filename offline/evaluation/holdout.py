@@ -1,12 +1,11 @@
 """
-Setting a fifth of each user's items aside, to see whether a model trained on the rest finds them.
+Hold out a fifth of each user's items, to measure whether a model trained on the rest finds them.
 
-    random    the last floor(n / 5) of a user's n items in a random order: one key per tie, in the order in which
-              the file names them first, `default_rng(seed).permutation(ties)`
-    temporal  the floor(n / 5) items with the newest interactions, ties by that order
+    random    the last floor(n / 5) of a user's n items by a random key. The keys of all pairs of user and item are
+              `default_rng(seed).permutation(pairs)`, in the order of their first rows in the file
+    temporal  the floor(n / 5) items with the newest interactions; equal times in the order of their first rows
 
-What is set aside is set aside whole: no row of a held-out tie is left in the training part, so counters, sessions and
-weights of the training part know nothing of it.
+No row of a held-out item stays in the training part, so its counters, sessions and weights contain no trace of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from recsys.records import UserRecord
 Holdout = Literal["random", "temporal"]
 HOLDOUTS: tuple[Holdout, ...] = ("random", "temporal")
 
-# One item in so many is held out.
+# One item in SHARE is held out.
 SHARE = 5
 
 HeldOut = dict[str, list[str]]
@@ -32,23 +31,23 @@ HeldOut = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows to train on, and the items held out from each user (users without any are absent)."""
+    """The rows to train on, and the held-out items of each user; users without held-out items are absent."""
 
     training: list[Row]
     held_out: HeldOut
 
 
 def default_holdout(rows: Iterable[Row]) -> Holdout:
-    """Return the hold-out that is nearest to serving: temporal where every row has a time, else random."""
+    """Return the hold-out that resembles serving most: temporal if every row has a time, else random."""
     return "temporal" if all(row.time_us is not None for row in rows) else "random"
 
 
 def split_rows(rows: Sequence[Row], *, holdout: Holdout, seed: int = 0) -> SplitRows:
     """
-    Split *rows* into a training part and what is held out.
+    Split *rows* into a training part and held-out items.
 
     Raises:
-        DataError: a temporal hold-out is wanted and a row has no time.
+        DataError: *holdout* is temporal and a row has no time.
     """
     newest: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -68,10 +67,10 @@ def split_records(
     records: Sequence[UserRecord], *, holdout: Holdout, seed: int = 0
 ) -> tuple[list[UserRecord], HeldOut]:
     """
-    Split what a store holds, for choosing hyper-parameters.
+    Split the records of a store, to choose hyper-parameters.
 
-    Only histories are cut: a record's counters are sums that nothing can be taken out of. A history is ordered, so of
-    items with equal times the one that stands first is the newest.
+    Only the histories are cut, because the counters are sums that cannot be split. Histories are ordered, so the first
+    of several items with equal times is the newest.
     """
     ties = [(record.user_id, item.item_id) for record in records for item in record.history]
     places = [-place for record in records for place in range(len(record.history))]
@@ -95,7 +94,7 @@ def _choose(ties: Sequence[tuple[str, str]], times: Sequence[int], holdout: Hold
 
 def mark_last(owners: I64, keys: I64) -> NDArray[np.bool_]:
     """
-    Mark the last floor(n / SHARE) of each owner's n entries by *keys*, ties by position.
+    Mark the last floor(n / SHARE) of each owner's n entries, ordered by *keys*, then by position.
 
     Args:
         owners: (N,) int64, 0 <= owner.

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: every contender with its intervals, and how much of the catalogue it reaches."""
+"""Draw an evaluation: the intervals of every contender, and its coverage of the catalogue."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from offline.evaluation.report import Report
 
 
 def plot(report: Report, path: Path) -> None:
-    """Draw *report* into *path*; the name's ending chooses the format (png, svg, pdf)."""
+    """Draw *report* into the file *path*; its suffix selects the format (png, svg or pdf)."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_intervals(left, report)
     _draw_reach(right, report)
     figure.suptitle(f"{report.facts['dataset']}, {report.facts['holdout']} hold-out, {report.facts['users']} users")
-    # Nothing of the clock goes into the file: equal reports give equal pictures.
+    # The file contains no date, so equal reports give equal pictures.
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -38,12 +38,12 @@ def _draw_intervals(axes: Axes, report: Report) -> None:
 
 
 def _draw_reach(axes: Axes, report: Report) -> None:
-    """Accuracy is easily bought with popular items: how much of the catalogue comes up beside it."""
+    """Draw accuracy against coverage, because a model can gain accuracy with popular items alone."""
     for entry in report.entries:
         axes.plot(entry.quality.coverage, entry.ndcg.mean, "o", label=entry.name)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("share of the catalogue in some list")
+    axes.set_xlabel("share of the catalogue in the lists")
     axes.set_ylabel("NDCG@10")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower right")

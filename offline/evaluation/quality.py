@@ -20,14 +20,15 @@ _IDEAL = np.cumsum(_DISCOUNT)
 @dataclass(frozen=True)
 class Task:
     """
-    Who is to be recommended something, and what would be right.
+    The users to recommend to, and the held-out items to find.
 
     Attributes:
         ratings: The training part.
-        records: The same as user records, row by row.
-        users: (N,) int64, rows of those with held-out items.
-        held: (N, W) their held-out items; columns are those of *ratings*, then items that training never saw.
-        columns: Item id to column.
+        records: The training part as user records, in the order of the rows of *ratings*.
+        users: (N,) int64, rows of the users with held-out items.
+        held: (N, W) held-out items of these users. The first columns are those of *ratings*; items that are not in the
+            training part follow.
+        columns: Column of each item id.
         popularity: (W,) int64, training users per item.
     """
 
@@ -45,8 +46,8 @@ def make_task(records: Sequence[UserRecord], held_out: Mapping[str, Sequence[str
 
     Args:
         records: The training part.
-        held_out: Item ids by user.
-        most: Users to ask for, drawn at random where there are more; None for all.
+        held_out: Held-out item ids by user.
+        most: Largest number of users; more users are sampled at random. None keeps all users.
     """
     ratings = make_ratings(records)
     columns = {item_id: column for column, item_id in enumerate(ratings.item_ids)}
@@ -62,7 +63,7 @@ def make_task(records: Sequence[UserRecord], held_out: Mapping[str, Sequence[str
 
 
 def hold(wanted: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_array:
-    """Return held-out items as a matrix, a row for each list of *wanted*; *columns* knows all of them."""
+    """Return held-out items as a matrix with one row per list of *wanted*; *columns* must contain all the items."""
     ends = np.concatenate(([0], np.cumsum([len(each) for each in wanted], dtype=np.int64)))
     indices = np.array([columns[item_id] for each in wanted for item_id in each], np.int64)
     return csr_array((np.ones(indices.size), indices, ends), shape=(len(wanted), len(columns)))
@@ -71,13 +72,13 @@ def hold(wanted: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_arr
 @dataclass(frozen=True)
 class Quality:
     """
-    How good the lists of one model are.
+    The quality of a model's lists.
 
     Attributes:
         ndcg: (N,) NDCG@10 of each user.
-        recall: (N,) Recall@20, of all the user's held-out items, those that training never saw included.
-        coverage: Share of the catalogue that stands in some list.
-        popularity_bias: Mean training popularity of listed items over that of held-out items; 1 is unbiased.
+        recall: (N,) Recall@20 of each user, over all held-out items, also those that are not in the training part.
+        coverage: Share of the catalogue that appears in at least one list.
+        popularity_bias: Mean training popularity of listed items, divided by that of held-out items; 1 is unbiased.
     """
 
     ndcg: F64
@@ -88,9 +89,9 @@ class Quality:
 
 def measure(lists: I64, task: Task) -> Quality:
     """
-    Measure *lists* (N, DEPTH), columns of *task*, best first; -1 where a list is shorter.
+    Measure *lists* (N, DEPTH) of columns of *task*, best first, padded with -1.
 
-    Cost: O(N DEPTH log) and N * DEPTH * 8 bytes of scratch.
+    Cost: O(N * DEPTH * log(N * DEPTH)) and N * DEPTH * 8 bytes of scratch.
     """
     listed = lists[lists >= 0]
     ndcg, recall = score_lists(lists, task.held)
@@ -103,7 +104,7 @@ def measure(lists: I64, task: Task) -> Quality:
 
 
 def score_lists(lists: I64, held: csr_array) -> tuple[F64, F64]:
-    """Return NDCG@10 and Recall@20 of every list of *lists* (N, DEPTH), judged by *held* (N, W)."""
+    """Return NDCG@10 and Recall@20 of every list of *lists* (N, DEPTH) for the held-out items *held* (N, W)."""
     sizes = np.diff(held.indptr)
     hits = _hits(lists, held)
     ndcg = hits[:, :NDCG_DEPTH] @ _DISCOUNT / _IDEAL[np.minimum(sizes, NDCG_DEPTH) - 1]
@@ -112,7 +113,7 @@ def score_lists(lists: I64, held: csr_array) -> tuple[F64, F64]:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval it lies in with 95 % confidence."""
+    """A mean and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -121,9 +122,9 @@ class Interval:
 
 def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> Interval:
     """
-    Return the mean of *values* (N,) with its bootstrap percentile interval: users are drawn with replacement.
+    Return the mean of *values* (N,) with its bootstrap percentile interval, for which users are drawn with replacement.
 
-    The interval speaks of other users from where these came from; it knows nothing of another split or training.
+    The interval covers the choice of users. It does not cover the effect of another split or another training.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
@@ -142,6 +143,6 @@ def _hits(lists: I64, held: csr_array) -> F64:
 
 
 def _ratio(values: I64, reference: I64) -> float:
-    """Ratio of the means; 0 where there is nothing to compare with."""
+    """Return the ratio of the means; 0 if either is empty or the mean of *reference* is 0."""
     base = float(reference.mean()) if reference.size else 0.0
     return float(values.mean()) / base if base and values.size else 0.0

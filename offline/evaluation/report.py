@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table, as JSON, and kept in a folder."""
+"""The report of an evaluation, as a Markdown table, as JSON, and as files in a folder."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,15 +21,15 @@ class Spread:
 @dataclass(frozen=True)
 class Entry:
     """
-    One contender.
+    The results of a contender.
 
     Attributes:
-        name: In the table.
-        quality: Of its lists.
-        ndcg: NDCG@10 over users, with its interval.
-        recall: Recall@20, likewise.
-        seconds: Training, where it was trained here.
-        spread: Over splits, where there were several.
+        name: Name in the table.
+        quality: Quality of its lists.
+        ndcg: Mean NDCG@10 over users, with its interval.
+        recall: Mean Recall@20 over users, with its interval.
+        seconds: Duration of the training; None if the contender was trained elsewhere.
+        spread: Standard deviations over splits; None for one split.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Entry:
         return cls(name, quality, bootstrap(quality.ndcg), bootstrap(quality.recall), seconds, spread)
 
     def row(self) -> dict[str, Any]:
-        """Return the entry for JSON."""
+        """Return the entry as a JSON object."""
         return {
             "model": self.name.strip(),
             "ndcg_10": asdict(self.ndcg),
@@ -60,10 +60,10 @@ class Entry:
 @dataclass(frozen=True)
 class Report:
     """
-    An evaluation.
+    The report of an evaluation.
 
     Attributes:
-        facts: Data, hold-out, sizes, model version, and for a served model how many lists differ.
+        facts: Data, hold-out, sizes and model version; for a served model also the number of differing lists.
         entries: The baselines, then the model.
     """
 
@@ -75,7 +75,7 @@ class Report:
         return json.dumps({**self.facts, "rows": [entry.row() for entry in self.entries]}, indent=2)
 
     def to_markdown(self) -> str:
-        """Return the report as a Markdown table that reads well unrendered, the facts below it."""
+        """Return the report as an aligned Markdown table, followed by the facts."""
         cells = [_COLUMNS, *(_cells(entry) for entry in self.entries)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
         lines = [_line(row, widths) for row in cells]

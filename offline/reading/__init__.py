@@ -1,1 +1,1 @@
-"""Interaction files in their published formats, read line by line; a malformed line stops the import by name."""
+"""Readers of interaction files in their published formats. An error about a malformed line names file and line."""

@@ -1,8 +1,8 @@
 """
-Comma-separated files with a header line.
+Read comma-separated files with a header line.
 
 Interactions: `user_id,item_id[,weight][,timestamp]`, in any order. Items: `item_id[,title][,category]`. Users:
-`user_id[,age_group | ,age]`. Other columns are left alone. A timestamp is seconds since 1970 or ISO 8601.
+`user_id[,age_group | ,age]`. Other columns are ignored. A timestamp is in seconds since 1970 or in ISO 8601.
 """
 
 import csv
@@ -19,10 +19,10 @@ Record = dict[str, str]
 
 def read_csv(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
     """
-    Return what the files hold; rows are read as they are asked for.
+    Return the content of the files; rows are read on demand.
 
     Raises:
-        DataError: a file or a line of it cannot be used.
+        DataError: a file or one of its lines cannot be used.
     """
     return Source(
         _rows(interactions),

@@ -1,4 +1,8 @@
-"""HetRec 2011 Last.fm: `user_artists.dat` (user, artist, listening count) and `artists.dat` (id, name), tabs between."""
+"""
+Read the Last.fm data of HetRec 2011.
+
+The files are separated by tabs: `user_artists.dat` (user, artist, listening count) and `artists.dat` (id, name).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +15,10 @@ _HEADERS = ("//userID", "userID", "//id", "id")
 
 def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
     """
-    Return what the files hold; rows are read as they are asked for.
+    Return the content of the files; rows are read on demand.
 
     Raises:
-        DataError: a file or a line of it cannot be used.
+        DataError: a file or one of its lines cannot be used.
     """
     if users:
         raise DataError(f"{users}: the lastfm format has no users file")

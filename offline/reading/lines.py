@@ -1,4 +1,4 @@
-"""Lines of a text file, with their numbers, a progress bar, and errors that say where."""
+"""Read the lines of a text file with a progress bar; errors name the file and the line number."""
 
 import gzip
 import math
@@ -14,16 +14,16 @@ from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.ranking.artefact import Item
 
 _LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
-_LATEST_S = 4_102_444_800  # 2100-01-01: beyond it a number is no time in seconds
+_LATEST_S = 4_102_444_800  # 2100-01-01; a larger number is probably not in seconds
 
 
 class DataError(Exception):
-    """A data file cannot be used; the message names file, line and reason."""
+    """A data file cannot be used; the message names the file, the line and the reason."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of an interaction file: who, what, how strongly, and when (microseconds since the epoch, or None)."""
+    """An interaction: a line of an interaction file. The time is in microseconds since the epoch, or None."""
 
     user_id: str
     item_id: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Source:
-    """Everything one import reads: the interactions, and what is known of items and users (age groups)."""
+    """The data of an import: the interactions, the known items by id, and the known age groups by user id."""
 
     rows: Iterator[Row]
     items: dict[str, Item] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Source:
 
 
 class Line:
-    """A line being taken apart; what is wrong with it becomes a `DataError` that names it."""
+    """A line to parse. A fault in it raises a `DataError` that names the file and the line number."""
 
     def __init__(self, path: Path, number: int, text: str) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class Line:
         Return the line's fields.
 
         Raises:
-            DataError: fewer than *least*.
+            DataError: the line has fewer than *least* fields.
         """
         fields = self.text.split(separator)
         if len(fields) < least:
@@ -66,10 +66,10 @@ class Line:
 
     def id(self, text: str, what: str) -> str:
         """
-        Return an id as the doors accept it.
+        Return *text* if it is an id that the functions accept.
 
         Raises:
-            DataError: empty, too long, or with what is no text.
+            DataError: *text* is empty, too long, or has unprintable characters.
         """
         if not 1 <= len(text) <= MAX_ID_LENGTH or NOT_TEXT.search(text):
             raise self.fail(f"{what} must be 1 to {MAX_ID_LENGTH} printable characters, not {text[:40]!r}")
@@ -80,7 +80,7 @@ class Line:
         Return a weight.
 
         Raises:
-            DataError: no number above 0 and at most 2**32.
+            DataError: *text* is not a number above 0 and at most 2**32.
         """
         try:
             weight = float(text)
@@ -97,7 +97,7 @@ class Line:
         Return a time given in seconds since the epoch, in microseconds.
 
         Raises:
-            DataError: no number, or none that is a time between 1970 and 2100.
+            DataError: *text* is not a number, or not a time between 1970 and 2100.
         """
         try:
             seconds = float(text)
@@ -112,7 +112,7 @@ class Line:
         Return a whole number of at least 0.
 
         Raises:
-            DataError: anything else.
+            DataError: *text* is not such a number.
         """
         if not (text.isascii() and text.isdecimal() and len(text) < 10):
             raise self.fail(f"{what} must be a whole number, not {text!r}")
@@ -121,7 +121,7 @@ class Line:
 
 def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[Line]:
     """
-    Yield the lines of *path* without their ends; blank ones are left out. A name ending in .gz is unpacked.
+    Yield the lines of *path* without line ends and without blank lines. A file with the suffix .gz is decompressed.
 
     Raises:
         DataError: the file cannot be read, or a line is not in *encoding*.

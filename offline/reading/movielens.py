@@ -1,6 +1,8 @@
 """
-MovieLens in both of its layouts: tab-separated `u.data` with `u.item` and `u.user`, and `::`-separated
-`ratings.dat` with `movies.dat` and `users.dat`. The rating is the weight. Their texts are Latin-1.
+Read MovieLens data in both of its layouts.
+
+The older layout has the tab-separated `u.data` with `u.item` and `u.user`. The newer one has `ratings.dat` with
+`movies.dat` and `users.dat`, separated by `::`. The rating is the weight. All files are in Latin-1.
 """
 
 from collections.abc import Iterator
@@ -19,10 +21,10 @@ _GENRE_COLUMN = 5
 
 def read_movielens(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
     """
-    Return what the files hold; rows are read as they are asked for.
+    Return the content of the files; rows are read on demand.
 
     Raises:
-        DataError: a file or a line of it cannot be used.
+        DataError: a file or one of its lines cannot be used.
     """
     return Source(
         _rows(interactions),

@@ -117,7 +117,7 @@ def test_files_that_are_none_are_refused(folder, file, make):
     """A FIFO, a folder or a device in the place of a file is refused without waiting for its content."""
     (folder / file).unlink()
     make(folder / file)
-    with pytest.raises(ArtefactError, match=f"{file}: (is no regular file|Is a directory)"):
+    with pytest.raises(ArtefactError, match=f"{file}: (is not a regular file|Is a directory)"):
         read_artefact(folder)
 
 

@@ -105,8 +105,8 @@ def forget(folder: Path) -> None:
         (pointer(b""), "current.json: is damaged"),
         (pointer(b"\xff"), "current.json: is damaged"),
         (pointer(b"[" * 100_000), "current.json: is damaged"),
-        (replaced(Path.mkdir, current_json), "current.json: is no regular file"),
-        (replaced(os.mkfifo, current_json), "current.json: is no regular file"),
+        (replaced(Path.mkdir, current_json), "current.json: is not a regular file"),
+        (replaced(os.mkfifo, current_json), "current.json: is not a regular file"),
         (replaced(loop, current_json), "current.json: cannot be read: Too many levels"),
     ],
 )

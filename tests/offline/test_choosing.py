@@ -9,7 +9,7 @@ USERS = 120
 
 
 def records(*, chained: bool, timed: bool = True) -> list[UserRecord]:
-    """Users who take items at random, each followed by its successor where *chained*."""
+    """Return users with random items; if *chained*, the successor of each item follows it."""
     rng = np.random.default_rng(0)
     found = []
     for user in range(USERS):
@@ -43,7 +43,7 @@ def test_it_is_deterministic():
 
 
 def test_every_length_has_a_source_that_scores_all_items():
-    """Without factors and popularity a list could not be filled; without a history neighbours have no voters."""
+    """Each row weighs the factors or popularity, so every list can be filled; neighbours need a history."""
     blend = choose(records(chained=True)).settings.blend
     assert blend is not None
     for length, row in zip(blend.lengths, blend.weights, strict=True):
@@ -52,7 +52,7 @@ def test_every_length_has_a_source_that_scores_all_items():
 
 
 def test_without_times_no_order_is_read_into_the_data():
-    """Neither a half-life nor a direction is chosen."""
+    """For records without times, neither a half-life nor a direction of neighbours is chosen."""
     choice = choose(records(chained=True, timed=False))
     assert choice.settings.half_life == 0
     if choice.settings.blend:
@@ -61,13 +61,13 @@ def test_without_times_no_order_is_read_into_the_data():
 
 
 def test_times_do_not_count_for_items_drawn_at_random():
-    """A random hold-out asks for any items, so the order of the histories is left aside."""
+    """A random hold-out asks for any items of a history, so the order of the histories is ignored."""
     choice = choose(records(chained=True), ahead=False)
     assert choice.settings.half_life == 0
 
 
 def test_too_few_users_to_judge_leave_the_suggestion():
-    """With less than fifty users to ask, the factors rank alone, as suggested."""
+    """With fewer than fifty users to judge by, the factors rank alone with the suggested settings."""
     few = records(chained=True)[:30]
     choice = choose(few)
     assert choice.settings == suggest(make_ratings(few))
@@ -75,7 +75,7 @@ def test_too_few_users_to_judge_leave_the_suggestion():
 
 
 def test_what_does_not_gain_is_not_used():
-    """Where items are taken at random, longer histories are left to the factors alone or to popularity."""
+    """For random items, the factors alone or popularity rank for longer histories."""
     choice = choose(records(chained=False))
     blend = choice.settings.blend
     alone, blended = choice.trials[-2:]

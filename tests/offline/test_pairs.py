@@ -19,13 +19,13 @@ def test_an_ordered_pair_counts_by_its_distance():
 
 
 def test_without_an_order_every_pair_counts_alike():
-    """The matrix is symmetric, with nothing on its diagonal."""
+    """Without an order, the matrix of counts is symmetric, and its diagonal is empty."""
     counted = count_pairs(histories([0, 1, 2], [2, 1]), items=3, ordered=False)
     assert counted.counts.toarray().tolist() == [[0, 1, 1], [1, 0, 2], [1, 2, 0]]
 
 
 def test_a_view_discounts_what_is_well_known_and_may_look_back():
-    """Both exponents and the share of the reverse order, written out for one pair."""
+    """The weight of a pair applies both exponents and the share of the reverse order; the test computes it by hand."""
     counted = count_pairs(histories([0, 1], [0, 1], [1, 0], [1]), items=2, ordered=True)
     found = counted.neighbours(View(0.5, 0.5, 0.25, 2.0))
     # 2 users had 0 before 1, one the other way round; item 0 has 3 users, item 1 has 4.
@@ -35,7 +35,7 @@ def test_a_view_discounts_what_is_well_known_and_may_look_back():
 
 
 def test_only_the_strongest_neighbours_are_kept(monkeypatch):
-    """Each item keeps its best, ties by lower item."""
+    """Each item keeps its strongest neighbours; ties go to the lower item."""
     monkeypatch.setattr(pairs, "_MOST_NEIGHBOURS", 2)
     counted = count_pairs(histories([0, 3], [0, 2], [0, 1], [0, 3]), items=4, ordered=True)
     found = counted.neighbours(PLAIN)
@@ -45,13 +45,13 @@ def test_only_the_strongest_neighbours_are_kept(monkeypatch):
 
 
 def test_neighbours_can_be_made_for_some_items_only():
-    """The others have none."""
+    """Only the given items get neighbours."""
     counted = count_pairs(histories([0, 1, 2]), items=3, ordered=True)
     assert counted.neighbours(PLAIN, only=np.array([False, True, False])).ends.tolist() == [0, 0, 1, 1]
 
 
 def test_blocks_add_up_and_memory_bounds_the_reach(monkeypatch):
-    """How many pairs are held at a time changes nothing; beyond a number of pairs only near ones are counted."""
+    """The size of the blocks changes no count, and for large data only near items form pairs."""
     rng = np.random.default_rng(0)
     many = [rng.permutation(40)[:30].astype(np.int32) for _ in range(20)]
     whole = count_pairs(many, items=40, ordered=True).counts.toarray()
@@ -62,7 +62,7 @@ def test_blocks_add_up_and_memory_bounds_the_reach(monkeypatch):
 
 
 def test_long_unordered_histories_are_thinned(monkeypatch):
-    """Their pairs grow by the square, so a spread of the items stands for all."""
+    """The number of pairs grows by the square, so evenly spaced items represent a long history."""
     monkeypatch.setattr(pairs, "_MOST_UNORDERED", 10)
     counted = count_pairs([np.arange(100, dtype=np.int32)], items=100, ordered=False)
     assert np.unique(counted.counts.indices).tolist() == list(range(0, 100, 10))

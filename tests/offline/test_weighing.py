@@ -5,7 +5,7 @@ from offline.weighing import fit_weights, scaled
 
 
 def make_users(users: int, *, candidates: int = 20) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Users for whom the second of three sources tells the found item, the first one a little, the third nothing."""
+    """Return users whose found item the second source predicts well, the first slightly, and the third not at all."""
     rng = np.random.default_rng(0)
     columns = [rng.random(users * candidates) for _ in range(3)]
     strength = columns[0] + 4 * columns[1] + rng.gumbel(size=users * candidates) * 0.3
@@ -16,7 +16,7 @@ def make_users(users: int, *, candidates: int = 20) -> tuple[list[np.ndarray], n
 
 
 def test_sources_are_weighed_by_what_they_tell():
-    """The weights come near to those that made the data; a source of noise gets none."""
+    """The learned weights are near those that generated the data, and a source of noise gets no weight."""
     columns, counts, found = make_users(1000)
     weights = scaled(fit_weights(columns, counts, found, start=np.zeros(3), strength=1e-4))
     assert weights[1] == 1
@@ -25,7 +25,7 @@ def test_sources_are_weighed_by_what_they_tell():
 
 
 def test_no_weight_is_below_zero():
-    """A source that points away from what is found is left out, not turned round."""
+    """A source with low scores for the found items gets weight 0, not a negative weight."""
     columns, counts, found = make_users(300)
     weights = fit_weights([-columns[1], columns[0]], counts, found, start=np.zeros(2), strength=1e-4)
     assert weights[0] == 0
@@ -33,7 +33,7 @@ def test_no_weight_is_below_zero():
 
 
 def test_few_users_stay_near_the_start():
-    """The pull towards the start is all there is where nothing was found."""
+    """If no held-out item is among the candidates, the weights stay at the start."""
     columns, counts, found = make_users(5)
     start = np.array([3.0, 1.0, 2.0])
     assert fit_weights(columns, counts, np.zeros_like(found), start=start, strength=0.01).tolist() == start.tolist()
@@ -42,5 +42,5 @@ def test_few_users_stay_near_the_start():
 
 
 def test_weights_are_scaled_and_small_ones_dropped():
-    """The largest is 1; below 3 % of it a source is not worth its cost."""
+    """The largest weight becomes 1, and weights below 3 % of it become 0."""
     assert scaled(np.array([4.0, 1.0, 0.1])).tolist() == [1.0, 0.25, 0.0]

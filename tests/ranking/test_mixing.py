@@ -45,7 +45,7 @@ def make_queries(count: int) -> list[Query]:
 
 
 def test_a_batch_answers_what_its_queries_would(artefact):
-    """Bit for bit: users of any length of history, some who want more than a source proposes otherwise."""
+    """Batches and single queries give the same bits for any length of history and any number of wanted items."""
     model = RankingModel(artefact)
     queries = [*make_queries(80), Query(ADULT, ["item_1"], top_k=ITEMS)]
     assert model.rank(queries) == [model.rank([query])[0] for query in queries]
@@ -53,7 +53,7 @@ def test_a_batch_answers_what_its_queries_would(artefact):
 
 
 def test_history_exclusions_and_the_unavailable_stay_out(artefact):
-    """No source proposes what is closed to a user, and a list is as long as what is left allows."""
+    """No source proposes an excluded or unavailable item, and a list is shorter only if too few items remain."""
     model = RankingModel(artefact)
     model.make_unavailable(["item_4", "item_5"])
     query = Query(ADULT, ["item_1", "item_2"], top_k=ITEMS, exclude=["item_3"])
@@ -61,7 +61,7 @@ def test_history_exclusions_and_the_unavailable_stay_out(artefact):
 
 
 def test_with_all_weight_on_the_factors_they_rank_alone():
-    """A blend of one source puts the items in the order of that source."""
+    """A blend with one source has the order of that source."""
     blended = RankingModel(make_blended(((1.0, 0.0, 0.0, 0.0),)))
     alone = RankingModel(make_artefact(items=ITEMS, dims=16))
     queries = [query for query in make_queries(60) if query.history]
@@ -80,7 +80,7 @@ def test_the_weights_of_the_length_of_the_history_count():
 
 
 def test_what_follows_the_newest_item_comes_first():
-    """Users always took item b after item a: after a, b is first."""
+    """In the data, item b always follows item a, so a user whose newest item is a gets b first."""
     histories = [np.array([number, 7, 8], np.int32) for number in range(20, 120)]
     pairs = count_pairs(histories, items=ITEMS, ordered=True)
     blend = BlendSettings(ordered=True, views=VIEWS[1:], lengths=(0,), weights=((0.1, 0.0, 1.0),))
@@ -90,7 +90,7 @@ def test_what_follows_the_newest_item_comes_first():
 
 
 def test_candidates_are_for_models_with_a_blend(artefact):
-    """Their scores come per source, each at most 1; factors alone have no candidates."""
+    """Candidates have a score of at most 1 from each source, and a model without a blend has no candidates."""
     rows, counts, columns = RankingModel(artefact).candidates(make_queries(10))
     assert counts.sum() == rows.size
     assert [column.size for column in columns] == [rows.size] * 4
@@ -112,13 +112,13 @@ def test_candidates_are_for_models_with_a_blend(artefact):
     ],
 )
 def test_a_blend_that_does_not_fit_is_refused(artefact, name, array):
-    """It is found when the model is read, not by a user."""
+    """The error is raised when the model loads, not at a request."""
     with pytest.raises(ArtefactError, match="do not fit"):
         RankingModel(Artefact(artefact.manifest, {**artefact.arrays, name: array}, artefact.items))
 
 
 def test_a_missing_array_is_named(artefact):
-    """The refusal says which."""
+    """The error names the missing array of a neighbour source."""
     arrays = {key: array for key, array in artefact.arrays.items() if key != "neighbours_1_weights"}
     with pytest.raises(ArtefactError, match="neighbours_1_weights"):
         RankingModel(Artefact(artefact.manifest, arrays, artefact.items))

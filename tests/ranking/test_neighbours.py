@@ -25,7 +25,7 @@ def make_history(users: int) -> RowLists:
 
 
 def test_votes_add_up_by_their_place_in_the_history():
-    """A score is the sum of the votes, each halved every half-life back; written out for a small case."""
+    """A score is the sum of votes that halve with every half-life back; the test computes a small case by hand."""
     source = Neighbours(
         np.array([0, 2, 3, 3]), np.array([1, 2, 2], np.int32), np.array([0.5, 0.25, 1.0], np.float32), half_life=1.0
     )
@@ -47,7 +47,7 @@ def test_a_batch_scores_what_its_users_alone_would(half_life):
 
 
 def test_large_catalogues_are_scored_in_blocks(monkeypatch):
-    """How many users are scored at a time changes nothing."""
+    """The number of users per block changes no score."""
     source, history = make_neighbours(), make_history(30)
     whole = source.score(history, closed=OPEN)
     monkeypatch.setattr("recsys.ranking.neighbours._BLOCK_CELLS", 3 * ITEMS)
@@ -57,7 +57,7 @@ def test_large_catalogues_are_scored_in_blocks(monkeypatch):
 
 
 def test_old_items_fade_out():
-    """Beyond five half-lives an item has no vote; without a half-life the hundred newest have one."""
+    """Items older than five half-lives have no vote; without a half-life, the hundred newest items vote."""
     rows = np.arange(ITEMS)
     for half_life, voters in [(1.0, 5), (3.0, 15), (0.0, 100)]:
         source = make_neighbours(half_life=half_life)
@@ -66,7 +66,7 @@ def test_old_items_fade_out():
 
 
 def test_scores_are_looked_up_by_cell():
-    """A cell without a score has 0, also where there are no scores at all."""
+    """A cell without a score has 0, even if no cell has a score."""
     scored = Scored(np.array([2, 5]), np.array([0.5, 0.25], np.float32))
     assert scored.at(np.array([0, 2, 5, 9])).tolist() == [0, 0.5, 0.25, 0]
     assert Scored(np.empty(0, np.int64), np.empty(0, np.float32)).at(np.array([1])).tolist() == [0]
@@ -97,7 +97,7 @@ def test_arrays_that_do_not_fit_are_refused(broken):
 
 
 def test_closed_items_get_no_score(monkeypatch):
-    """They are closed to one user only, in blocks as well."""
+    """Closed items get no score for their user but do for other users, also when users are scored in blocks."""
     source, history = make_neighbours(), make_history(30)
     whole = source.score(history, closed=OPEN)
     closed = whole.cells[::3]

@@ -1,1 +1,1 @@
-"""The model as both sides use it, serving and training: its artefact, how it scores, how it picks the best."""
+"""The model, as serving and training both use it: the artefact, the scoring, and the choice of the best items."""

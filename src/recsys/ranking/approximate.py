@@ -1,10 +1,10 @@
 """
-Fewer items looked at: an inverted file over the catalogue, for catalogues too large to score whole.
+An approximate index, an inverted file, for catalogues that are too large to score completely.
 
-Items are grouped around centroids and only the groups nearest to a user are scanned. What is found is scored exactly
-(`score_found`), so scores, order and ties are the exact kernel's; only items may be missing, and how many is measured
-when the index is built. The groups are chosen by the exact kernel too and scanned user by user, so a batch still
-answers what its users alone would get.
+Items are grouped around centroids, and only the groups nearest to a user are scanned. The items found are scored
+exactly (`score_found`), so scores, order and ties equal those of the exact kernel. Items may be missing; their share
+is measured when the index is built. The exact kernel also chooses the groups, and each user's groups are scanned
+separately, so each user of a batch gets the same answer as alone.
 """
 
 import faiss
@@ -15,7 +15,7 @@ from recsys.ranking.item_table import F32, I64, ItemTable
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates, score_found
 
-# Items a centroid is trained on; FAISS asks for 39 at least and takes 256 at most.
+# Items per centroid in the training sample; FAISS needs at least 39 and uses at most 256.
 _SAMPLE = 64
 _MEASURED_ITEMS = 100
 
@@ -26,12 +26,12 @@ class ApproximateIndex:
 
     Args:
         items: The catalogue.
-        probes: Groups scanned per user: the higher, the more is found, the longer it takes.
+        probes: Groups scanned per user; more groups find more items and take longer.
 
     Attributes:
-        groups: How many there are; about sqrt(I).
+        groups: Number of groups, about sqrt(I).
 
-    Cost: k-means over a sample and a place for every item, O(I**1.5 * D); another copy of the vectors.
+    Cost: k-means over a sample and the assignment of every item, O(I**1.5 * D); another copy of the vectors.
     Source: Jegou, Douze & Schmid 2011, "Product quantization for nearest neighbor search", sec. IV (the inverted
     file); Johnson, Douze & Jegou 2019, "Billion-scale similarity search with GPUs" (FAISS).
     """
@@ -53,13 +53,13 @@ class ApproximateIndex:
         self, users: F32, *, limit: int, exclude: RowLists | None = None, unavailable: I64 | None = None
     ) -> RankedBatch:
         """
-        Return what `score_candidates` would, less what lies in groups not scanned.
+        Return the result of `score_candidates` without the items in groups that are not scanned.
 
         Args:
             users: (U, D) float32, U >= 1.
             limit: Items wanted per user.
-            exclude: Rows never returned to that user.
-            unavailable: (N,) int64 rows returned to nobody.
+            exclude: Rows that the user may not get.
+            unavailable: (N,) int64 rows that no user may get.
 
         Cost: O(U * D * (groups + probes * I / groups)).
         """
@@ -67,14 +67,14 @@ class ApproximateIndex:
         closed = np.diff(exclude.ends) if exclude is not None else np.zeros(len(users), np.int64)
         wanted = np.minimum(limit + closed, len(self._items.vectors))
         found = self._scan(users, places, count=int(wanted.max()), unavailable=unavailable)
-        # As many as this user alone would have asked for: nobody's answer depends on the batch.
+        # Keep the number of items that this user alone would ask for, so that no answer depends on the batch.
         found = np.where(np.arange(found.shape[1]) < wanted[:, None], found, -1)
         return score_found(users, self._items, found, limit=limit, exclude=exclude)
 
     def _scan(self, users: F32, places: RankedBatch, *, count: int, unavailable: I64 | None) -> I64:
         options = faiss.SearchParametersIVF()
         options.nprobe = self._probes
-        # FAISS holds no reference to what a selector is made of: both names keep it alive until the search is over.
+        # FAISS keeps no reference to these selectors; the local names keep both alive until the search ends.
         closed = faiss.IDSelectorBatch(np.empty(0, np.int64) if unavailable is None else unavailable)
         allowed = faiss.IDSelectorNot(closed)
         if unavailable is not None:
@@ -82,12 +82,12 @@ class ApproximateIndex:
         vectors, groups = np.ascontiguousarray(users, np.float32), np.ascontiguousarray(places.ids)
         found, values = np.empty((len(users), count), np.int64), np.empty((len(users), count), np.float32)
         arrays = [faiss.swig_ptr(array) for array in (groups, places.scores, values, found)]
-        # The wrapper of this method takes no parameters; the method itself does.
+        # The Python wrapper of this method accepts no search parameters; the wrapped method does.
         self._index.search_preassigned_c(len(users), faiss.swig_ptr(vectors), count, *arrays, False, options)  # type: ignore[attr-defined]
         return found
 
     def measure_recall(self, users: F32) -> float:
-        """Return which share of the exact best 100 of *users* (U, D) is found."""
+        """Return the share of the exact best 100 items of *users* (U, D) that the index finds."""
         limit = min(_MEASURED_ITEMS, len(self._items.vectors))
         exact, found = score_candidates(users, self._items, limit=limit), self.search(users, limit=limit)
         hits = sum(np.intersect1d(*pair).size for pair in zip(exact.ids, found.ids, strict=True))

@@ -1,12 +1,12 @@
 """
-The model artefact: a folder with arrays, items and a manifest that vouches for them.
+The model artefact: a folder with arrays, items, and a manifest with their hashes.
 
     manifest.json      name, version, schema version, shapes, SHA-256 of the other files, training facts, metrics
     arrays.safetensors numbers only; reading them runs no code, unlike a pickle
     items.json         item ids in row order, with title and category where known
 
-The version is derived from the content, so equal training gives an equal version, and a file changed by one bit is
-refused. Nothing here depends on the clock or on the machine.
+The version is derived from the content, so equal training gives an equal version. A file that differs by one bit is
+refused. The content depends neither on the clock nor on the machine.
 """
 
 import hashlib
@@ -55,11 +55,11 @@ class Manifest(Struct, frozen=True):
     Attributes:
         name: The model's name.
         version: First 12 digits of the SHA-256 over the hashes of the files.
-        schema_version: Of this format; another one is refused.
+        schema_version: Version of this format; any other is refused.
         shapes: Shape of each array.
-        sha256: Of each file.
+        sha256: SHA-256 of each file.
         training: Hyper-parameters, seed, fingerprint and size of the data.
-        metrics: Measured at training.
+        metrics: Metrics measured during training.
     """
 
     name: str
@@ -117,7 +117,7 @@ def read_artefact(folder: Path) -> Artefact:
     Cost: one pass of SHA-256 over the files, about 2 ms a megabyte.
 
     Raises:
-        ArtefactError: missing, damaged, of another schema, or inconsistent; the message says which.
+        ArtefactError: the artefact is missing, damaged, of another schema, or inconsistent; the message says which.
     """
     manifest = _read_manifest(folder)
     contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS)}
@@ -138,7 +138,7 @@ def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
     try:
         arrays = load_arrays(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        # The last three come from types of number that numpy does not have.
+        # The last three are raised for number types that numpy does not have.
         raise ArtefactError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
     for key, array in arrays.items():
         if array.dtype.kind not in "fiu":
@@ -149,7 +149,7 @@ def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _check_ids(items: Sequence[Item], path: Path) -> None:
-    """Refuse ids that no request can name, and an id that two rows share."""
+    """Refuse ids that no request may contain, and ids that several rows share."""
     for row, item in enumerate(items):
         if not 1 <= len(item.item_id) <= MAX_ID_LENGTH:
             raise ArtefactError(
@@ -171,7 +171,7 @@ def _read_manifest(folder: Path) -> Manifest:
     if not os.path.lexists(path):
         raise ArtefactError(f"no model at {folder}; set MODEL_PATH to a trained model, or run ./run.sh train")
     content = _read_bytes(path)
-    # First the schema version alone: a manifest of another version may have other fields.
+    # The schema version is checked first, because a manifest of another version may have other fields.
     found = _decode(content, dict[str, Any], path).get("schema_version")
     if found != SCHEMA_VERSION:
         raise ArtefactError(f"{path}: schema version {found!r}; this program reads {SCHEMA_VERSION}; {_REMEDY}")
@@ -189,17 +189,17 @@ def _read_verified(path: Path, manifest: Manifest) -> bytes:
     content = _read_bytes(path)
     if hashlib.sha256(content).hexdigest() != manifest.sha256.get(path.name):
         raise ArtefactError(
-            f"{path}: its SHA-256 is not the manifest's; the file is damaged or was exchanged; {_REMEDY}"
+            f"{path}: its SHA-256 is not the manifest's; the file is damaged or was replaced; {_REMEDY}"
         )
     return content
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        # Opening a FIFO waits for its writer, unless told not to.
+        # Without O_NONBLOCK, opening a FIFO would wait for its writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ArtefactError(f"{path}: is no regular file; {_REMEDY}")
+                raise ArtefactError(f"{path}: is not a regular file; {_REMEDY}")
             return file.read()
     except OSError as error:
         raise ArtefactError(f"{path}: {error.strerror}; {_REMEDY}") from error

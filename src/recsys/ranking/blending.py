@@ -1,11 +1,11 @@
 """
-The blend: several sources' scores of the same candidates become one.
+The blend: combine the scores that several sources give the same candidates into one.
 
     blended[u, i] = sum over sources s of  weight[n, s] * score_s[u, i] / best_s[u]
 
-best_s is the user's highest score from that source, so every source counts on a scale that ends at 1. The weights
-depend on n, the number of items in the user's history: training chose one row of weights for short histories and
-another for long ones (offline/choosing.py). Each step works on one candidate alone, so a batch changes no bit.
+best_s is the user's highest score from source s, so the scores of each source are at most 1. The weights depend on n,
+the length of the user's history: training chose different weights for short and long histories (offline/choosing.py).
+Each step treats every candidate separately, so the batch does not change the bits of a score.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from recsys.ranking.item_table import F32, F64, I64, ShapeMismatchError
 @dataclass(frozen=True, slots=True)
 class Blend:
     """
-    Weights of the sources by length of the history.
+    The weights of the sources by length of the history.
 
     Attributes:
-        lengths: (L,) int64, rising from 0; row l serves histories of lengths[l] items and more.
-        weights: (L, S) float32, none below 0, one column per source.
+        lengths: (L,) int64, rising from 0; row l serves histories of at least lengths[l] items, up to the next length.
+        weights: (L, S) float32, at least 0, one column per source.
     """
 
     lengths: I64
@@ -31,17 +31,18 @@ class Blend:
 
     def check(self, *, sources: int) -> None:
         """
-        Refuse weights that do not fit.
+        Refuse weights that do not fit the lengths or the number of *sources*.
 
         Raises:
-            ShapeMismatchError: another number of sources or lengths, lengths that do not rise, or no weight in a row.
+            ShapeMismatchError: a shape is wrong, the lengths do not rise from 0, a weight is below 0, or a row has no
+                weight above 0.
         """
         if self.weights.shape != (self.lengths.size, sources) or not self.lengths.size:
             raise ShapeMismatchError(f"blend {self.weights.shape} for {self.lengths.size} lengths, {sources} sources")
         if self.lengths[0] != 0 or (np.diff(self.lengths) <= 0).any():
             raise ShapeMismatchError("lengths of the blend must rise from 0")
         if (self.weights < 0).any() or (self.weights.max(axis=1) <= 0).any():
-            raise ShapeMismatchError("each length of the blend must have weights, none below 0")
+            raise ShapeMismatchError("each length of the blend must have a weight above 0, and no weight below 0")
 
     def rows(self, sizes: Sequence[int]) -> F32:
         """Return the weights (U, S) for users with histories of *sizes* items."""
@@ -50,12 +51,12 @@ class Blend:
 
 def normalise(scores: F32, best: F32, counts: I64) -> F64:
     """
-    Divide each user's scores by the user's best; 0 where the best is not above 0.
+    Divide each user's scores by the user's best score; the result is 0 if the best score is not above 0.
 
     Args:
         scores: (N,) float32, grouped by user.
-        best: (U,) float32.
-        counts: (U,) int64, candidates of each user.
+        best: (U,) float32, best score of each user.
+        counts: (U,) int64, number of candidates of each user.
     """
     bests = np.repeat(best.astype(np.float64), counts)
     return np.divide(scores, bests, out=np.zeros(scores.size), where=bests > 0)
@@ -63,12 +64,12 @@ def normalise(scores: F32, best: F32, counts: I64) -> F64:
 
 def blend(columns: Sequence[F64], weights: F32, counts: I64) -> F32:
     """
-    Add up normalised scores.
+    Return the weighted sums of normalised scores.
 
     Args:
-        columns: Per source (N,) float64, grouped by user.
-        weights: (U, S) float32.
-        counts: (U,) int64.
+        columns: Normalised scores (N,) float64 of each source, grouped by user.
+        weights: (U, S) float32, weights of the sources for each user.
+        counts: (U,) int64, number of candidates of each user.
 
     Returns:
         (N,) float32.

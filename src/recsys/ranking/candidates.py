@@ -1,7 +1,7 @@
 """
-Cutting ragged lists of scored candidates to each user's best.
+Cut ragged lists of scored candidates to each user's best.
 
-A ragged list is flat and grouped by user, with a count per user: the first counts[0] entries are user 0's.
+A ragged list is a flat array grouped by user, with a count per user: the first counts[0] entries belong to user 0.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys.ranking.item_table import F32, I64
 
-# A bound that every finite score reaches and -inf, the mark of exclusion, does not.
+# Every finite score reaches this bound; -inf, which marks excluded items, does not.
 LOWEST = np.finfo(np.float32).min
 
 _LAST = np.int64(np.iinfo(np.int64).max)
@@ -29,7 +29,7 @@ class RankedBatch:
     Attributes:
         ids: (U, limit) int64 item rows; -1 from counts[u] on.
         scores: (U, limit) float32; -inf from counts[u] on.
-        counts: (U,) int64, how many entries are real.
+        counts: (U,) int64, the number of real entries.
     """
 
     ids: I64
@@ -41,8 +41,8 @@ def rank_candidates(rows: I64, scores: F32, *, counts: I64, limit: int) -> Ranke
     """
     Sort each user's candidates and keep *limit*.
 
-    One integer holds the falling score above the rising row: a plain sort of distinct integers, which numpy
-    vectorises, then puts ties in order too.
+    Each candidate becomes one integer: the negated score in the high bits, the row in the low bits. A plain sort of
+    these distinct integers, which numpy vectorises, therefore also orders ties by row.
 
     Args:
         rows: (N,) int64, grouped by user; 0 <= row < 2**32.
@@ -52,12 +52,12 @@ def rank_candidates(rows: I64, scores: F32, *, counts: I64, limit: int) -> Ranke
 
     Cost: O(U * C log C) and U*C*16 bytes of scratch, C = max(counts).
     """
-    # Subtracting from zero, here and below, leaves no -0.0: the sign of a sum of zeros depends on its order.
+    # Subtracting from zero, here and below, removes -0.0. The sign of a sum of zeros depends on the order of summation.
     keys = (_in_order((_ZERO - scores).view(np.int32)).astype(np.int64) << 32) | rows
     table = spread(keys, counts, fill=_LAST, width=limit)
     if table.shape[1] > 8 * limit:
         table = np.partition(table, limit - 1, axis=1)[:, :limit]
-    table.sort(axis=1)  # its own or that of *keys*, so nobody else's
+    table.sort(axis=1)  # the memory is that of *table* or *keys*, so no argument changes
     table = table[:, :limit]
     ids = table & _ROW_MASK
     best = _ZERO - _in_order((table >> 32).astype(np.int32)).view(np.float32)
@@ -70,18 +70,18 @@ def rank_candidates(rows: I64, scores: F32, *, counts: I64, limit: int) -> Ranke
 
 
 def _in_order(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Map the bits of float32 to int32 of the same order; its own inverse."""
+    """Map the bits of float32 to int32 values of the same order. The function is its own inverse."""
     return bits ^ ((bits >> 31) & np.int32(0x7FFF_FFFF))
 
 
 def group_by_user(owners: I64, users: int) -> tuple[I64, I64]:
-    """A stable order that groups *owners* (N,), and each user's count (U,). Cost: O(N), a radix sort."""
+    """Return a stable order that groups *owners* (N,), and each user's count (U,). Cost: O(N), a radix sort."""
     narrow = owners.astype(np.min_scalar_type(users))
     return np.argsort(narrow, kind="stable"), np.bincount(owners, minlength=users)
 
 
 def spread(values: NDArray[_T], counts: I64, *, fill: _T, width: int) -> NDArray[_T]:
-    """Lay a ragged list out as a table (U, C), C = max(counts, width), *fill* in the rest; may share memory."""
+    """Return a ragged list as a table (U, C), C = max(counts, width), padded with *fill*; it may share memory."""
     width = max(int(counts.max()), width)
     if values.size == counts.size * width:
         return values.reshape(counts.size, width)
@@ -91,7 +91,7 @@ def spread(values: NDArray[_T], counts: I64, *, fill: _T, width: int) -> NDArray
 
 
 def kth_largest(values: NDArray[np.float32], counts: I64, k: int) -> F32:
-    """Each user's k-th largest value, `LOWEST` where there are fewer; (U,)."""
+    """Return each user's k-th largest value (U,), `LOWEST` for users with fewer values."""
     table = spread(values, counts, fill=np.float32(LOWEST), width=k)
     place = table.shape[1] - k
     return np.partition(table, place, axis=1)[:, place]
@@ -99,13 +99,13 @@ def kth_largest(values: NDArray[np.float32], counts: I64, k: int) -> F32:
 
 def reachable(scores: F32, *, limit: int) -> F32:
     """
-    A finite value per user that *limit* of the user's entries reach, found without looking at every entry.
+    Return a finite value per user that at least *limit* of the user's entries reach, without sorting all entries.
 
-    The limit-th largest of the maxima of disjoint groups is such a value, and with 2.5 groups per place wanted
-    about a quarter more entries reach it than need be.
+    The limit-th largest of the maxima of disjoint groups is such a value. With 2.5 groups per wanted item, about a
+    quarter more entries than necessary reach it.
 
     Args:
-        scores: (U, N) float32; -inf is no entry.
+        scores: (U, N) float32; -inf marks a missing entry.
         limit: At least 1.
 
     Returns:

@@ -1,20 +1,23 @@
 """
-A user's vector from the present history, by the user's half of the training objective.
+Fold a history into a user vector: solve the user's half of the training objective for the items of the request.
 
     u = argmin  sum over history c_i (1 - u.y_i)^2  +  sum over the catalogue v_i (u.y_i)^2  +  ridge |u|^2
 
-with c_i 1, or halved every so many items back where the data showed that recent items tell more. It is pulled
-towards where the user's features put it, the less the longer the history is: with n items a start
+The weights c_i are 1. If training found that recent items are more informative, the weights halve with every
+*half_life* items back in the history.
+
+The ridge pulls the vector towards a start m_n instead of 0. The start comes from the prior m of the user's features
+and counts less the longer the history is. With n items,
 
     m_n = k m,   k = strength / (strength + n),   k = 1 without a history
 
-is what the equations are solved around. The items are kept in the basis in which their weighted Gram matrix is
-diagonal, so what all users share is a diagonal P = diag(gram + ridge), and with W = diag(sqrt c) Y P^-1/2 for the items
-of the history the deviation from the start solves either of two systems,
+The items are kept in the basis in which their weighted Gram matrix is diagonal, so all users share the diagonal
+P = diag(gram + ridge). With W = diag(sqrt c) Y P^-1/2 for the items of the history, the deviation from the start
+solves two equivalent systems:
 
-    (I + W'W)^-1 W'e  (D unknowns)  =  W'(I + WW')^-1 e  (one unknown per item),  e = sqrt c (1 - Y m_n),
+    (I + W'W)^-1 W'e  (D unknowns)  =  W'(I + WW')^-1 e  (one unknown per item),  e = sqrt c (1 - Y m_n)
 
-whichever is smaller. Both have eigenvalues of at least 1 and are solved in float64.
+The smaller system is solved, in float64. All eigenvalues of both are at least 1.
 
 Sources: Hu, Koren & Volinsky 2008, eq. 4; Rendle, Krichene, Zhang & Koren 2021, "Revisiting the performance of iALS",
 eq. 7; the second form is the Woodbury (push-through) identity.
@@ -31,13 +34,13 @@ from recsys.ranking.row_lists import RowLists
 @dataclass(frozen=True, slots=True)
 class FoldIn:
     """
-    What a fold-in needs of the model.
+    The part of the model that folds histories into user vectors.
 
     Attributes:
         items: (I, D) float32, in the basis where the weighted Gram matrix is diagonal.
         diagonal: (D,) float32, that diagonal plus the ridge; all above 0.
-        prior_strength: Items of history at which the start counts half; 0 lets it count without a history only.
-        half_life: Items back at which an item counts half; 0 counts all alike.
+        prior_strength: Length of history at which the start counts half; with 0, it counts only without a history.
+        half_life: Places back in the history at which an item counts half; with 0, all items count the same.
     """
 
     items: F32
@@ -47,14 +50,14 @@ class FoldIn:
 
     def users(self, history: RowLists, *, priors: F64) -> F64:
         """
-        Return one vector per user; row u has the bits it has in a batch of its own.
+        Return one vector per user; row u has the same bits as in a batch that holds only user u.
 
-        Each user's products and solution have the shapes of that user's history alone, so BLAS and LAPACK run the
-        same instructions whoever else is in the batch.
+        The shapes of a user's products and solution depend on that user's history alone, so BLAS and LAPACK run the
+        same instructions in every batch.
 
         Args:
             history: Rows of *items* per user, distinct, newest first; may be empty.
-            priors: (U, D) float64, m of each user.
+            priors: (U, D) float64, the prior m of each user.
 
         Returns:
             (U, D) float64.
@@ -71,7 +74,7 @@ class FoldIn:
         return np.stack([self._user(history.part(user), prior, scale) for user, prior in enumerate(priors)])
 
     def fade(self, items: int) -> float:
-        """Return k, what is left of the prior after a history of so many *items*."""
+        """Return k, the weight of the prior after a history of *items* items."""
         return 1.0 if not items else self.prior_strength / (self.prior_strength + items)
 
     def _user(self, rows: I64, prior: F64, scale: F64) -> F64:

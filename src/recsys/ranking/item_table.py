@@ -1,16 +1,16 @@
 """
-Vectors whose inner products are exact in float64, whatever the order of summation.
+Vectors whose inner products are exact in float64 for every order of summation.
 
-BLAS promises no order of summation: a row of a matrix product may differ in its last bits with the batch it
-stands in, the number of threads, the processor. Here every vector is first rounded to a grid of its own,
-multiples of a power of two about 2**23 times smaller than its largest entry. Products of two such entries, and
-every partial sum of them, are then whole multiples of one step, fewer than 2**53 of them: float64 holds all of
-them without rounding. So any kernel, in any order, on any machine, yields the same bits. The rounding moves an
-entry by at most 2**-23 of its vector's largest, about as much as float32 arithmetic itself would.
+BLAS does not define the order of summation: the last bits of a row of a matrix product may depend on the batch, the
+number of threads and the processor. Therefore each vector is first rounded to multiples of a power of two that is
+about 2**23 times smaller than the vector's largest entry. The products of two such vectors' entries, and all partial
+sums of them, are then multiples of one step. There are fewer than 2**53 steps, so float64 holds every sum without
+rounding, and every kernel yields the same bits, in any order and on any machine. The rounding moves an entry by at
+most 2**-23 of its vector's largest entry, about as much as float32 arithmetic does.
 
-Source: exact accumulation on a common grid, Ozaki, Ogita, Oishi & Rump 2012, "Error-free transformations of
-matrix multiplication by using fast routines of matrix multiplication"; the anchor that rounds by one addition,
-Demmel & Nguyen 2013, "Fast reproducible floating-point summation".
+Sources: Ozaki, Ogita, Oishi & Rump 2012, "Error-free transformations of matrix multiplication by using fast routines
+of matrix multiplication" (exact accumulation on a common grid); Demmel & Nguyen 2013, "Fast reproducible
+floating-point summation" (rounding by the addition of an anchor).
 """
 
 import math
@@ -24,24 +24,24 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-# Up to here a float64 copy is kept and every item is scored exactly at once: measured, that is faster than
-# screening in float32 up to about 4000 items for a batch of 32 and 16,000 for one user.
+# Catalogues of at most this size keep a float64 copy and are scored in one exact product. In measurements this was
+# faster than screening in float32 up to about 4000 items for a batch of 32, and up to 16,000 items for one user.
 DENSE_ITEMS = 4096
-# Entries up to here; so no score overflows float32.
+# Entries up to this size cannot make a score overflow float32.
 LARGEST_ENTRY = 1e16
 _BLOCK_ENTRIES = 1 << 20
 
 
 class ShapeMismatchError(ValueError):
-    """Arrays that must agree in shape, or rows that must lie in the catalogue, do not."""
+    """The shapes of some arrays do not match, or some rows lie outside the catalogue."""
 
 
 class NotFiniteError(ValueError):
-    """A number is NaN or infinite, or so large that a score could be."""
+    """A number is NaN or infinite, or large enough to make a score infinite."""
 
 
 def grid_bits(dimensions: int) -> int:
-    """Bits per entry with which a sum of *dimensions* products stays within the 53 of float64."""
+    """Return the bits per entry with which a sum of *dimensions* products fits into the 53 bits of float64."""
     return min(23, (53 - math.ceil(math.log2(dimensions))) // 2)
 
 
@@ -54,7 +54,7 @@ def round_to_grid(vectors: F32, bits: int) -> F64:
         bits: At most 23; see `grid_bits`.
 
     Returns:
-        (N, D) float64, of values that float32 holds too. Rounding them again changes nothing.
+        (N, D) float64; float32 holds the same values. Rounding them again changes nothing.
 
     Raises:
         NotFiniteError: an entry is NaN, infinite or larger than `LARGEST_ENTRY`.
@@ -63,15 +63,15 @@ def round_to_grid(vectors: F32, bits: int) -> F64:
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     if not largest.max() <= LARGEST_ENTRY:
-        raise NotFiniteError(f"a vector holds NaN, infinity or an entry beyond {LARGEST_ENTRY:g}")
-    # Adding 1.5 * 2**(52 + s) to a much smaller x, and taking it away again, leaves x rounded to multiples of 2**s.
+        raise NotFiniteError(f"a vector holds NaN, infinity or an entry above {LARGEST_ENTRY:g}")
+    # Adding 1.5 * 2**(52 + s) to a much smaller x, then subtracting it, rounds x to a multiple of 2**s.
     anchor = np.ldexp(np.float64(1.5), np.frexp(largest)[1] + (52 - bits))
     rounded: F64 = (vectors + anchor) - anchor
     return rounded
 
 
 def lengths(vectors: F64) -> F64:
-    """Euclidean length of each row of (N, D); (N,)."""
+    """Return the Euclidean length (N,) of each row of *vectors* (N, D)."""
     squares: F64 = np.einsum("nd,nd->n", vectors, vectors)
     return np.sqrt(squares)
 
@@ -79,11 +79,11 @@ def lengths(vectors: F64) -> F64:
 @dataclass(frozen=True, slots=True)
 class ItemTable:
     """
-    A catalogue made ready for scoring; read-only, shared by all requests.
+    A catalogue prepared for scoring; read-only, shared by all requests.
 
     Attributes:
         vectors: (I, D) float32 on the grid, C-contiguous.
-        exact: (D, I) float64, the same values, where the catalogue is small; else None.
+        exact: (D, I) float64, the same values, for a small catalogue; else None.
         longest: Largest Euclidean length of a row.
     """
 
@@ -94,17 +94,17 @@ class ItemTable:
     @classmethod
     def of(cls, items: F32, *, dense_items: int = DENSE_ITEMS) -> Self:
         """
-        Round *items* to the grid and measure them.
+        Round *items* to the grid and compute the longest length.
 
         Args:
             items: (I, D) float32, 1 <= I < 2**32, 1 <= D <= 4096; left unchanged.
             dense_items: Keep a float64 copy up to this many items.
 
         Raises:
-            ShapeMismatchError: not two-dimensional, or empty.
+            ShapeMismatchError: *items* is not two-dimensional, or is empty.
             NotFiniteError: an entry is NaN, infinite or larger than `LARGEST_ENTRY`.
 
-        Cost: O(I*D) once; a copy of *items* (and one twice as large where small), 40 MB of scratch.
+        Cost: O(I*D) once; a copy of *items*, for a small catalogue another of twice the size, and 40 MB of scratch.
         """
         if items.ndim != 2 or items.size == 0:
             raise ShapeMismatchError(f"items must be (I, D) and not empty, got {items.shape}")

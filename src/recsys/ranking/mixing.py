@@ -1,11 +1,11 @@
 """
-Several sources propose candidates; the blend of their scores ranks them.
+Collect candidates from several sources and rank them by the blend of their scores.
 
-1. Every source proposes each user's best items: factors, popularity, neighbours.
+1. Every source (factors, popularity, neighbours) proposes each user's best items.
 2. Every source scores the union of the proposals.
-3. The blend (`blending`) makes one score of them, and the best remain.
+3. The blend (`blending`) combines the scores of each item into one, and the best items are returned.
 
-Excluded and unavailable items leave each source's list before anything is chosen, so they cost no places.
+Each source leaves out excluded and unavailable items before it proposes, so they do not reduce the number of proposals.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ from recsys.ranking.neighbours import Neighbours
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_rows
 
-# Items that each source proposes for a user; more where more are asked for.
+# Items that each source proposes for a user; a request for more items gets more proposals.
 PROPOSALS = 100
 
-# Popularity proposes fewer: its items are mostly among the others'.
+# Popularity proposes fewer, because other sources propose most of its items too.
 _POPULAR = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """
-    A batch on its way through the sources.
+    A batch of users to rank for, as all sources get it.
 
     Attributes:
-        vectors: (U, D) float32, users in the space of the factors.
+        vectors: (U, D) float32, user vectors of the factors.
         history: Rows per user, distinct, newest first.
-        exclude: Rows never returned to that user.
+        exclude: Rows that the user may not get.
         unavailable: (N,) int64 rows that no user may get.
-        depths: (U,) int64, items each source proposes to each user.
+        depths: (U,) int64, number of items that each source proposes for each user.
     """
 
     vectors: F32
@@ -47,7 +47,7 @@ class Asked:
     depths: I64
 
     def closed(self, items: int) -> I64:
-        """Return the cells, user * items + row, that may not be returned, rising."""
+        """Return the cells, user * items + row, of excluded and unavailable items, in rising order."""
         users = self.depths.size
         everybody = np.repeat(np.arange(users) * items, self.unavailable.size) + np.tile(self.unavailable, users)
         return np.sort(np.concatenate([self.exclude.owners() * items + self.exclude.rows, everybody]))
@@ -56,14 +56,14 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Mixer:
     """
-    Sources beside the factors, and the weights of all.
+    All sources and their weights in the blend.
 
     Attributes:
-        table: The catalogue's factors.
-        popularity: (I,) float32, users per item as a share; never below 0.
+        table: Factors of the catalogue.
+        popularity: (I,) float32, users per item as a share, at least 0.
         popular: (I,) int64, rows by falling popularity.
         neighbours: Item-to-item sources.
-        blend: One weight per source: the factors', popularity's, each of *neighbours*.
+        blend: Weights of the factors, of popularity and of each of *neighbours*, in this order.
     """
 
     table: ItemTable
@@ -74,23 +74,23 @@ class Mixer:
 
     def rank(self, asked: Asked, found: RankedBatch, *, limit: int) -> RankedBatch:
         """
-        Return each user's *limit* best of the union of all proposals.
+        Return each user's *limit* best items of the union of all proposals.
 
         Row u equals, bit for bit, the answer for a batch holding only user u.
 
         Args:
             asked: The batch.
-            found: The proposals of the factors, as many per user as the largest of *asked.depths*.
-            limit: At most the smallest of *asked.depths*.
+            found: The proposals of the factors; the largest of *asked.depths* per user.
+            limit: Items wanted per user, at most the smallest of *asked.depths*.
 
-        Cost: per user the neighbours of the items that vote, and D multiply-adds for each candidate.
+        Cost: per user, an addition for each neighbour of the items that vote, and D multiply-adds for each candidate.
         """
         rows, counts, columns = self.candidates(asked, found)
         weights = self.blend.rows(np.diff(asked.history.ends).tolist())
         return rank_candidates(rows, blend(columns, weights, counts), counts=counts, limit=limit)
 
     def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, list[F64]]:
-        """Return the union of all proposals: rows (N,) grouped by user, counts (U,), each source's scores (N,)."""
+        """Return the union of all proposals: rows (N,) grouped by user, counts (U,), scores (N,) of each source."""
         users, items = asked.depths.size, len(self.popularity)
         closed = asked.closed(items)
         scored = [source.score(asked.history, closed=closed) for source in self.neighbours]
@@ -118,7 +118,7 @@ class Mixer:
         return np.asarray(self.popularity[rows] / np.float64(max(self.popularity[self.popular[0]], 1e-9)))
 
     def _popular_cells(self, asked: Asked, closed: I64) -> I64:
-        """Return the most popular items as cells, each user's closed ones left out."""
+        """Return the cells of the most popular items for each user, without the *closed* cells."""
         users, items = asked.depths.size, len(self.popularity)
         cells = (np.arange(users)[:, None] * items + self.popular[:_POPULAR]).reshape(-1)
         if not closed.size:
@@ -135,6 +135,6 @@ def _cells(proposed: RankedBatch, depths: I64, items: int) -> I64:
 
 
 def _distinct(cells: I64) -> I64:
-    """Return *cells* rising, each once; several times as fast as `np.unique`, which hashes."""
+    """Return the distinct *cells* in rising order, several times as fast as `np.unique`, which hashes."""
     ordered = np.sort(cells)
     return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if ordered.size else ordered

@@ -1,11 +1,13 @@
 """
-Ranking with a trained artefact.
+Rank items with a trained artefact.
 
-Several sources score a user's history: factors (`folding`, `scoring`), popularity, neighbours (`neighbours`); the
-blend of their scores ranks the items (`mixing`). An artefact without a blend ranks by its factors alone:
-score[u, i] = x_u . y_i. Nothing is looked up by user: all sources take the history of the request, so a new
-interaction counts in the next answer, and a user unknown to training is served like any other. A user with neither a
-history nor an age gets the popular list.
+Three kinds of sources score items for a user's history: factors (`folding`, `scoring`), popularity, and neighbours
+(`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact without a blend ranks by its factors
+alone: score[u, i] = x_u . y_i.
+
+The model holds no data per user. All sources use the history of the request, so a new interaction counts in the next
+answer, and a user who is not in the training data is served like any other. A user with neither a history nor an age
+gets the popular list.
 """
 
 from collections.abc import Sequence
@@ -36,7 +38,7 @@ _MEASURED_HISTORY = 20
 
 
 class Query(Struct, frozen=True):
-    """Whom to rank for: features, history, how many, and what may not be returned."""
+    """A request for the *top_k* best items for *features* and *history*, without the items of *exclude*."""
 
     features: Features
     history: Sequence[str]
@@ -45,7 +47,7 @@ class Query(Struct, frozen=True):
 
 
 class Ranking(Struct, frozen=True):
-    """Item ids and their scores, best first; as many as were asked for, or as many as are left."""
+    """At most *top_k* item ids with their scores, best first; fewer if fewer items remain after exclusions."""
 
     item_ids: list[str]
     scores: list[float]
@@ -53,13 +55,13 @@ class Ranking(Struct, frozen=True):
 
 class RankingModel:
     """
-    Scores the whole catalogue for a batch of users.
+    A model that ranks the whole catalogue for a batch of users.
 
     Args:
-        artefact: Trained and verified.
-        workers: Threads that share a large catalogue; BLAS itself is to be limited to one.
-        pool: Where they run.
-        probes: Look only at so many groups of the catalogue per user (`ApproximateIndex`); 0 looks at all of it.
+        artefact: A verified artefact.
+        workers: Threads that share a large catalogue; the caller must limit BLAS to one thread.
+        pool: Runs the workers.
+        probes: Number of groups of the catalogue to scan per user (`ApproximateIndex`); 0 scans the whole catalogue.
 
     Attributes:
         identity: Name and version of the artefact.
@@ -95,13 +97,13 @@ class RankingModel:
             )
         strength, half_life = (float(number) for number in arrays["fold_in"])
         self._table = ItemTable.of(factors)
-        # The fold-in reads the rounded vectors, so that the artefact's own copy can be freed.
+        # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
         self._fold_in = FoldIn(self._table.vectors, arrays["fold_in_diagonal"], strength, half_life)
         session, purchases, engagement = (tuple(arrays[f"prior_knots_{n}"].tolist()) for n in range(3))
         self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
         self._mixer = self._read_mixer(artefact) if "blend_weights" in arrays else None
-        # Whatever does not fit shows when it is used once.
+        # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
 
     def _read_mixer(self, artefact: Artefact) -> Mixer:
@@ -122,14 +124,14 @@ class RankingModel:
         return Mixer(self._table, self._popularity, self._popular, neighbours, blend)
 
     def typical_query(self) -> Query:
-        """Return a query that uses every part of the model: something to warm up with."""
+        """Return a query that uses every part of the model, to warm it up."""
         return Query(UNKNOWN_FEATURES, self.item_ids[:50], top_k=10)
 
     def measure_recall(self) -> float:
         """
-        Return which share of the exact best 100 the index finds, for users of random histories; 1 without an index.
+        Return the share of the exact best 100 items that the index finds for random histories; 1 without an index.
 
-        Cost: 200 users ranked exactly.
+        Cost: exact ranking for 200 users.
         """
         if self._index is None:
             return 1.0
@@ -144,13 +146,13 @@ class RankingModel:
         return self._index.measure_recall(users)
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
-        """Return none of *item_ids* to anybody from now on, and again what is not among them."""
+        """Stop returning *item_ids* to any user. Items from an earlier call that are not listed become available."""
         rows = np.array(sorted(self._known(item_ids)), np.int64)
         self._unavailable = rows if rows.size else None
 
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
         """
-        Return the best items of every query; bit for bit what each alone would get.
+        Return the best items of every query, with the same bits as for each query alone.
 
         Cost: see `FoldIn.users` and `score_candidates`.
         """
@@ -183,7 +185,7 @@ class RankingModel:
         """
         Return the candidates of every query: rows (N,) grouped by query, counts (U,), each source's scores (N,).
 
-        Training chooses the weights of the blend on them.
+        Training uses the candidates to choose the weights of the blend.
 
         Raises:
             ValueError: the artefact has no blend.
@@ -222,7 +224,7 @@ class RankingModel:
         )
 
     def _rank_stranger(self, query: Query) -> Ranking:
-        """The popular list: no more of it is looked at than could be excluded."""
+        """Return the popular list without closed items. Only as many rows are read as the answer can need."""
         closed = set(self._known(query.exclude))
         if self._unavailable is not None:
             closed.update(self._unavailable.tolist())
@@ -230,7 +232,7 @@ class RankingModel:
         return Ranking([self.item_ids[row] for row in rows], self._popularity[rows].tolist())
 
     def _known(self, item_ids: Sequence[str]) -> list[int]:
-        """Return the rows of those *item_ids* the artefact knows, each once; a history may be newer than a model."""
+        """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
         rows = self._rows
         return list(dict.fromkeys(rows[item_id] for item_id in item_ids if item_id in rows))
 
@@ -240,13 +242,13 @@ def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":
     Build an approximate index over *table*.
 
     Raises:
-        ArtefactError: its library is not installed.
+        ArtefactError: FAISS is not installed.
     """
     try:
-        # A library that only those need who ask for it.
+        # Only instances with an approximate index need this library.
         from recsys.ranking.approximate import ApproximateIndex  # noqa: PLC0415
     except ImportError as error:
         raise ArtefactError(
-            "an approximate index wants FAISS: install the extra rank-items-approximate, or set INDEX=exact"
+            "an approximate index needs FAISS: install the extra rank-items-approximate, or set INDEX=exact"
         ) from error
     return ApproximateIndex(table, probes=probes)

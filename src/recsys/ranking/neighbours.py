@@ -1,5 +1,5 @@
 """
-Item-to-item scores: each item of the history votes for the items that are its neighbours.
+Item-to-item scores: each item of the history votes for its neighbours.
 
     score[u, j] = sum over places p of the history  2**(-p / half_life) * weight[history_p, j]
 
@@ -19,21 +19,21 @@ from recsys.ranking.candidates import RankedBatch, rank_candidates
 from recsys.ranking.item_table import F32, F64, I64, ShapeMismatchError
 from recsys.ranking.row_lists import RowLists
 
-# Votes below 2**-this of the newest item's count for nothing and are not cast.
+# Items more than this number of half-lives back in the history do not vote.
 _FAINTEST = 5
-# Items of a history that vote where no half-life limits them.
+# Items of a history that vote, at most.
 _MOST_VOTERS = 100
-# Sums of a block of users, 2 MiB: they stay in cache.
+# Sums per block of users, 2 MiB, which stay in cache.
 _BLOCK_CELLS = 262_144
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """
-    The items that scored above 0, for every user of a batch.
+    The items with scores above 0, for every user of a batch.
 
     Attributes:
-        cells: (N,) int64, user * items + row, rising.
+        cells: (N,) int64, user * items + row, in rising order.
         scores: (N,) float32, above 0.
     """
 
@@ -41,14 +41,14 @@ class Scored:
     scores: F32
 
     def at(self, cells: I64) -> F32:
-        """Return the scores of *cells*, 0 for those without one."""
+        """Return the scores of *cells*; a cell without a score has 0."""
         if not self.cells.size:
             return np.zeros(cells.size, np.float32)
         place = np.minimum(np.searchsorted(self.cells, cells), self.cells.size - 1)
         return np.where(self.cells[place] == cells, self.scores[place], np.float32(0))
 
     def best(self, *, users: int, items: int, limit: int) -> RankedBatch:
-        """Return each user's *limit* best."""
+        """Return each user's *limit* best items."""
         owners = self.cells // items
         counts = np.bincount(owners, minlength=users)
         return rank_candidates(self.cells - owners * items, self.scores, counts=counts, limit=limit)
@@ -57,10 +57,10 @@ class Scored:
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """
-    Sparse rows of neighbours, and how fast their votes fade.
+    The neighbours of every item, and the half-life of their votes.
 
     Attributes:
-        ends: (I + 1,) int64; item i owns the entries ends[i] to ends[i + 1].
+        ends: (I + 1,) int64; item i owns entries ends[i] to ends[i + 1], exclusive.
         items: (N,) int32, the neighbours.
         weights: (N,) float32, their weights, above 0.
         half_life: Places back in the history at which a vote counts half; with 0, all votes count the same.
@@ -76,7 +76,7 @@ class Neighbours:
         Refuse arrays that do not fit each other or a catalogue of *items*.
 
         Raises:
-            ShapeMismatchError: they do not.
+            ShapeMismatchError: shapes, rows, weights or the half-life do not fit.
         """
         size = self.items.size
         fits = self.ends.shape == (items + 1,) and self.weights.shape == self.items.shape == (size,)
@@ -93,7 +93,7 @@ class Neighbours:
 
         Args:
             history: Distinct rows of the catalogue per user, newest first; may be empty.
-            closed: (M,) int64 cells that get no score, rising.
+            closed: (M,) int64 cells that get no score, in rising order.
 
         Cost: one addition per neighbour of the items that vote, and one pass over users * I sums.
         """
@@ -124,6 +124,6 @@ class Neighbours:
         return min(_MOST_VOTERS, int(np.ceil(_FAINTEST * self.half_life))) if self.half_life else _MOST_VOTERS
 
     def _fade(self) -> F64:
-        """Return the strength of each place; always of the same length, so its bits do not depend on the batch."""
+        """Return the strength of each place. The length is constant, so the bits do not depend on the batch."""
         places = np.arange(self._voters())
         return np.asarray(np.exp2(places / -self.half_life) if self.half_life else np.ones(places.size), np.float64)

@@ -1,10 +1,11 @@
 """
-Where a user's features put the user before any history: the mean the fold-in starts from.
+The prior: the user vector that the features predict. The fold-in starts from it.
 
     m = base + encoding W
 
-The age group is one-hot (unknown: none), each number a weight on the two of its knots it lies between, so that W can
-follow any curve. W was fitted to the vectors of training users (offline/prior.py).
+The encoding of the age group is one-hot, and all zeros for an unknown age. A numeric feature lies between two of its
+knots and is encoded as weights on these two, so W can follow any curve. W was fitted to the vectors of training users
+(offline/prior.py).
 """
 
 import math
@@ -29,9 +30,9 @@ class FeaturePrior:
     A fitted prior.
 
     Attributes:
-        knots: Rising places on the axes of log session seconds, log purchases and engagement.
+        knots: Increasing values of log session seconds, log purchases and engagement.
         weights: (F, D) float32, W; F is the number of ages and knots.
-        base: (D,) float32, the mean of somebody of whom the encoding is zero.
+        base: (D,) float32, the prior for an encoding of zeros.
     """
 
     knots: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
@@ -39,12 +40,12 @@ class FeaturePrior:
     base: F32
 
     def mean(self, features: Features) -> F64:
-        """Return m for a user, (D,); a function of these *features* alone, bit for bit."""
+        """Return the prior m (D,) of a user. Its bits depend only on *features*."""
         return self.base + encode(features, self.knots) @ self.weights
 
 
 def numbers(features: Features) -> tuple[float, float, float]:
-    """Return the three numeric features on the axes their knots lie on."""
+    """Return the three numeric features in the units of their knots."""
     return (
         math.log1p(features.avg_session_duration),
         math.log1p(features.total_purchases),

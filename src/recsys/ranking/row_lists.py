@@ -1,4 +1,4 @@
-"""Item rows per user, of different lengths, in two flat arrays."""
+"""Lists of item rows, one per user and of different lengths, in two flat arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from recsys.ranking.item_table import I64, ShapeMismatchError
 @dataclass(frozen=True, slots=True)
 class RowLists:
     """
-    A list of item rows per user, laid end to end.
+    A list of item rows per user, stored one after another.
 
     Attributes:
         rows: (N,) int64.
@@ -24,17 +24,17 @@ class RowLists:
 
     @classmethod
     def of(cls, rows: Sequence[I64]) -> Self:
-        """Join one array per user (at least one user)."""
+        """Join the arrays of at least one user, one array per user."""
         ends = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(part) for part in rows], out=ends[1:])
         return cls(np.concatenate(rows, dtype=np.int64), ends)
 
     def owners(self) -> I64:
-        """(N,) int64, the user of each row."""
+        """Return the user of each row, (N,) int64."""
         return np.repeat(np.arange(self.ends.size - 1), np.diff(self.ends))
 
     def part(self, user: int) -> I64:
-        """One user's rows."""
+        """Return the rows of *user*."""
         return self.rows[self.ends[user] : self.ends[user + 1]]
 
     def newest(self, most: int) -> "RowLists":
@@ -50,7 +50,7 @@ class RowLists:
         Refuse lists that do not fit a batch of *users* and a catalogue of *items*.
 
         Raises:
-            ShapeMismatchError: another number of users, or a row outside the catalogue.
+            ShapeMismatchError: the number of users differs, or a row lies outside the catalogue.
 
         Cost: O(N).
         """

@@ -1,9 +1,9 @@
 """
-Exact top-k by inner product over the whole catalogue: the same bits for a user alone and in any batch.
+Exact top-k by inner product over the whole catalogue. A user gets the same bits alone and in any batch.
 
-A score is float32(sum over d of user[d] * item[d]). The sum is exact (see `item_table`), so it does not matter how it
-is computed: small catalogues are scored in float64 throughout; large ones are screened in float32 (see `screening`)
-and the survivors, little more than *limit* per user, scored in float64.
+A score is float32(sum over d of user[d] * item[d]). The sum is exact (see `item_table`), so every way to compute it
+gives the same result. Small catalogues are scored in float64. Large catalogues are screened in float32 (see
+`screening`); the remaining items, little more than *limit* per user, are then scored in float64.
 """
 
 from concurrent.futures import Executor
@@ -16,10 +16,10 @@ from recsys.ranking.item_table import F32, F64, I64, ItemTable, ShapeMismatchErr
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
 
-# A product costs about as much as (users + 6) * items says, for items must be read whatever the batch; a thread is
-# worth its start from here on, about a millisecond.
+# The cost of a product is about (users + 6) * items: the items are read even for a batch of one. A share of this cost
+# takes about a millisecond, the least that is worth another thread.
 _COST_PER_WORKER = 600_000
-# Survivors are scored in segments of one user, as many at once as make 1 MiB.
+# Items that remain after screening are scored in segments of one user each, 1 MiB of segments at a time.
 _SEGMENT = 16
 _SEGMENT_BYTES = 1 << 20
 
@@ -27,11 +27,11 @@ _SEGMENT_BYTES = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Batch:
     """
-    A checked request.
+    A validated batch of users.
 
     Attributes:
-        users: (U, D) float64 on the grid; float32 holds them too.
-        items, limit, exclude, unavailable: As given to `score_candidates`.
+        users: (U, D) float64 on the grid; float32 holds the same values.
+        items, limit, exclude, unavailable: Arguments of `score_candidates`.
     """
 
     users: F64
@@ -60,11 +60,11 @@ def score_candidates(
         users: (U, D) float32, U >= 1; one vector per request.
         items: The catalogue; same D and artefact version as *users*.
         limit: Items wanted per user, >= 1.
-        exclude: Rows never returned to that user, in any order, repeated or not.
-        unavailable: (N,) int64 rows returned to nobody.
-        workers: Threads to share a large catalogue among; BLAS itself should be limited to one, for its own
-            threads wait for each other in every product and stall for scheduler ticks on a busy machine.
-        pool: Where they run; at least *workers* threads. Without it the caller's thread does all.
+        exclude: Rows that the user may not get, in any order, repeated or not.
+        unavailable: (N,) int64 rows that no user may get.
+        workers: Threads that share a large catalogue. Limit BLAS to one thread: its own threads wait for each other in
+            every product, and for scheduler ticks on a busy machine.
+        pool: Runs the workers; at least *workers* threads. Without it, the caller's thread does the work.
 
     Returns:
         ids (U, limit) int64, scores (U, limit) float32, best first; ties by lower item row. Row u has counts[u]
@@ -72,10 +72,10 @@ def score_candidates(
 
     Raises:
         ShapeMismatchError: D differs, lists do not fit the batch, or rows lie outside the catalogue.
-        NotFiniteError: a number in *users* is NaN, infinite or absurdly large (1e16).
+        NotFiniteError: a number in *users* is NaN, infinite or above `LARGEST_ENTRY`.
 
-    Cost: O(U*I*D) multiply-adds. Scratch: U*I*14 bytes up to `DENSE_ITEMS`; beyond, a few MiB per worker, and 32 MiB
-    in all at any catalogue size, even where ties make everything a candidate.
+    Cost: O(U*I*D) multiply-adds. Scratch: U*I*14 bytes up to `DENSE_ITEMS`. Above that, a few MiB per worker and at
+    most 32 MiB in total at any catalogue size, even if ties make every item a candidate.
     Source: Koren, Bell & Volinsky 2009, eq. 1 (scoring only).
     """
     batch = _checked(users, items, limit=limit, exclude=exclude, unavailable=unavailable)
@@ -89,20 +89,20 @@ def score_found(
     users: F32, items: ItemTable, found: I64, *, limit: int, exclude: RowLists | None = None
 ) -> RankedBatch:
     """
-    Score the items *found* by other means, and nothing else, exactly.
+    Score only the items *found* by an index, exactly.
 
     Args:
         users: (U, D) float32, U >= 1.
         items: The catalogue.
-        found: (U, N) int64 rows of it, distinct within a row; -1 for none.
+        found: (U, N) int64 rows of the catalogue, distinct per user, padded with -1.
         limit: Items wanted per user.
-        exclude: Rows never returned to that user.
+        exclude: Rows that the user may not get.
 
     Returns:
-        As `score_candidates`.
+        The same fields as `score_candidates`.
 
     Raises:
-        ShapeMismatchError, NotFiniteError: as there.
+        ShapeMismatchError, NotFiniteError: as `score_candidates`.
 
     Cost: O(U*N*D).
     """
@@ -116,13 +116,13 @@ def score_found(
 
 def score_rows(users: F32, items: ItemTable, rows: I64, *, counts: I64) -> F32:
     """
-    Score chosen items exactly; the scores `score_candidates` gives them.
+    Score chosen items exactly, with the same scores as `score_candidates`.
 
     Args:
         users: (U, D) float32, U >= 1.
         items: The catalogue.
-        rows: (N,) int64 rows of it, grouped by user.
-        counts: (U,) int64, rows of each user, adding up to N.
+        rows: (N,) int64 rows of the catalogue, grouped by user.
+        counts: (U,) int64, the number of each user's rows; their sum is N.
 
     Returns:
         (N,) float32.
@@ -200,15 +200,19 @@ def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> R
 
 
 def _margin(batch: Batch, reach: F64) -> F64:
-    """The screen's margin; none reaches the bound of a user whose scores are all 0, see `_first_cells`."""
+    """
+    Return the margin of the screen, (U,) float64.
+
+    It is -inf for a user whose scores are all 0, so screening finds no item for that user; see `_first_cells`.
+    """
     return np.where(reach == 0, -np.inf, rounding_margin(reach, dimensions=batch.users.shape[1]))
 
 
 def _first_cells(batch: Batch, user: int) -> Cells:
     """
-    Candidates of a user to whom all items score 0: the first that are not excluded.
+    Return the first items that are not excluded, as the candidates of a user for whom all items score 0.
 
-    Screening would find the whole catalogue tied.
+    Screening would keep the whole catalogue, because all items tie.
     """
     closed = np.empty(0, np.int64) if batch.unavailable is None else batch.unavailable
     if batch.exclude is not None:
@@ -241,7 +245,7 @@ def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
 
 
 def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
-    """Exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
+    """Return the exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
     segments = -(-counts // _SEGMENT)
     owners = np.repeat(np.arange(counts.size), segments)
     place = np.arange(owners.size) - np.repeat(np.cumsum(segments) - segments, segments)

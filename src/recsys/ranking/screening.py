@@ -1,13 +1,14 @@
 """
-Finding the few items that can be among a user's best, block by block, in float32.
+Find the few items that can be among a user's best, block by block, in float32.
 
-A block of items is scored by one matrix product and looked at while it is in cache. Only group maxima are compared
-with the user's bound (a value that *limit* items are known to reach); only groups that reach it are opened. The
-bound is lowered by the rounding error of the product, so nothing that belongs to the answer is lost, and rises as
-candidates gather, so little else is kept.
+One matrix product scores a block of items, and the scores are read while they are in cache. Each user has a bound, a
+value that *limit* items are known to reach. Only the maximum of each group of items is compared with the bound, and
+only groups that reach it are searched. The bound is lowered by the rounding error of the product, so no item of the
+answer is lost. It rises with the candidates found, so few other items are kept.
 
-The product is items @ users.T: for the few users of a batch it packs less and runs 1.7 (32 users) to 5 (2 users)
-times as fast as users @ items.T, and makes group maxima one contiguous, vectorised operation for all users.
+The product is items @ users.T. For the few users of a batch, BLAS packs less memory for it, and it runs 1.7 times
+(32 users) to 5 times (2 users) as fast as users @ items.T. It also makes the group maxima of all users one
+contiguous, vectorised operation.
 """
 
 import math
@@ -19,12 +20,12 @@ import numpy as np
 from recsys.ranking.candidates import LOWEST, group_by_user, kth_largest, reachable
 from recsys.ranking.item_table import F32, F64, I64
 
-# Scores per block, 2 MiB: still in cache when scanned, and enough items for a first bound that turns most away.
+# Scores per block, 2 MiB: they are still in cache when scanned, and give a first bound that most items do not reach.
 _BLOCK_SCORES = 524_288
 _MAX_BLOCK_ROWS = 65_536
 # Items per group; each group's maximum is compared with the bound.
 _GROUP = 16
-# Candidates held per place wanted, or in all, before the bound is worked out anew.
+# The bound is recomputed at this number of candidates per wanted item, or at `_LEAST_ROOM` candidates if that is more.
 _SLACK = 4
 _LEAST_ROOM = 4096
 
@@ -33,7 +34,11 @@ Cells = I64  # places in the (I, U) score matrix: row * U + user
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the catalogue is cut: *blocks* of *block_rows* items, a multiple of `_GROUP`; the last may be short."""
+    """
+    The division of the catalogue into *blocks* of *block_rows* items.
+
+    *block_rows* is a multiple of `_GROUP`. The last block may be shorter.
+    """
 
     users: int
     block_rows: int
@@ -41,7 +46,7 @@ class Plan:
 
     @classmethod
     def of(cls, *, items: int, users: int, workers: int) -> "Plan":
-        """Blocks that fit the cache, equal in size, and at least one for every worker."""
+        """Return a plan with blocks of equal size that fit into the cache, at least one for every worker."""
         blocks = max(workers, -(-items // max(_GROUP, min(_BLOCK_SCORES // users, _MAX_BLOCK_ROWS))))
         rows = -(-items // blocks)
         rows += -rows % _GROUP
@@ -49,9 +54,9 @@ class Plan:
 
     def share(self, worker: int, workers: int) -> list[int]:
         """
-        One worker's blocks, scattered over the catalogue by a golden-ratio stride.
+        Return the blocks of one worker, spread over the catalogue by a golden-ratio stride.
 
-        In a catalogue sorted by rising popularity every block in turn would otherwise beat the bound.
+        In the order of a catalogue sorted by rising popularity, every block would exceed the bound of the one before.
         """
         stride = max(1, round(self.blocks * 0.618))
         while math.gcd(stride, self.blocks) > 1:
@@ -62,7 +67,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Excluded:
     """
-    Places of the score matrix to exclude before anything is chosen: cells, or whole rows (for all users).
+    Places of the score matrix to exclude before screening: cells, or whole rows for all users.
 
     Attributes:
         places: (N,) int64, grouped by block.
@@ -74,14 +79,14 @@ class Excluded:
 
     @classmethod
     def by_block(cls, places: I64, *, blocks: int, block_size: int) -> "Excluded":
-        """Group by block, each *block_size* places long. Cost: O(N), a radix sort of block numbers."""
+        """Group *places* by blocks of *block_size* places. Cost: O(N), a radix sort of block numbers."""
         owner = places // block_size
         order = np.argsort(owner.astype(np.min_scalar_type(blocks)), kind="stable")
         ends = np.searchsorted(owner[order], np.arange(blocks + 1))
         return cls(places[order], ends.tolist())
 
     def apply(self, scores: F32, *, block: int) -> None:
-        """Exclude places of one block's scores in place: flat for cells, (block_rows, U) for rows."""
+        """Exclude places in the *scores* of one block, in place. *scores* is flat for cells, (block_rows, U) for rows."""
         start, end = self.ends[block], self.ends[block + 1]
         if start == end:
             return
@@ -91,16 +96,17 @@ class Excluded:
 @dataclass(frozen=True, slots=True)
 class Screen:
     """
-    What the workers of one batch share.
+    The input that all workers of one batch share.
 
     Attributes:
+        plan: The division of the catalogue into blocks.
         vectors: (I, D) float32.
         users: (D, U) float32, C-contiguous.
-        margin: (U,) float64, how far below the limit-th float32 score an item of the exact answer may appear; -inf
-            for a user of whom nothing is to be found.
+        margin: (U,) float64, the largest distance below the limit-th float32 score at which an item of the exact
+            answer may appear; -inf for a user who is not screened.
         limit: Items wanted per user.
         excluded: Cells to leave out.
-        unavailable: Rows to leave out for everybody.
+        unavailable: Rows to leave out for all users.
         settle: Cuts cells to each user's best *limit* by exact score; returns their cells and scores.
     """
 
@@ -116,13 +122,13 @@ class Screen:
 
 def screen_blocks(screen: Screen, blocks: Iterable[int]) -> tuple[Cells, F32]:
     """
-    Gather every item of *blocks* that may be among a user's best *limit*, and usually little else.
+    Collect every item of *blocks* that may be among a user's best *limit*, and usually few others.
 
     Returns:
         cells (N,) int64, in no order, and their float32 scores (N,).
 
-    Cost: the matrix product and a quarter (1,000,000 items) to once more (100,000) of it; 3 to 15 MiB of scratch.
-    Where nearly everything ties, it costs exact arithmetic on all that does.
+    Cost: the matrix product, plus a quarter of its time (1,000,000 items) to the same time again (100,000 items); 3 to
+    15 MiB of scratch. If nearly all items tie, all tied items are scored exactly.
     """
     plan = screen.plan
     scores = np.empty((plan.block_rows, plan.users), np.float32)
@@ -149,7 +155,7 @@ def screen_blocks(screen: Screen, blocks: Iterable[int]) -> tuple[Cells, F32]:
 
 
 def _open_groups(groups: F32, hits: I64, bound: F32) -> tuple[I64, F32]:
-    """Entries of *groups* (G, W) that reach *bound* (W,), looked for in the columns *hits*: flat places, values."""
+    """Return flat places and values of the entries in the columns *hits* of *groups* (G, W) that reach *bound* (W,)."""
     if hits.size * 8 > bound.size:
         places = (groups >= bound).reshape(-1).nonzero()[0]
         return places, groups.reshape(-1)[places]
@@ -160,7 +166,7 @@ def _open_groups(groups: F32, hits: I64, bound: F32) -> tuple[I64, F32]:
 
 
 class Candidates:
-    """What one worker has seen reach the bound, and the bound itself."""
+    """The entries of one worker that reached the bound, and the bound itself."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -171,7 +177,7 @@ class Candidates:
         self._bound: F32 | None = None
 
     def bound_for(self, scores: F32, maxima: F32) -> F32:
-        """The bound of every column of a block's groups; taken from these scores themselves in the first block."""
+        """Return the bound of every column of a block's groups. The first block's *scores* give the first bound."""
         if self._bound is None:
             limit = self._screen.limit
             groups = maxima.reshape(-1, scores.shape[1])
@@ -180,8 +186,8 @@ class Candidates:
         return self._bound
 
     def add(self, places: I64, values: F32, *, first_cell: int) -> None:
-        """Keep a block's *places*; whenever they are many, work the bound out anew and drop what is below it."""
-        for start in range(0, places.size, self._room):  # more than one turn only where most of a block ties
+        """Keep the *places* of a block. If too many are held, recompute the bound and drop the entries below it."""
+        for start in range(0, places.size, self._room):  # more than one pass only if most of a block ties
             part = slice(start, start + self._room)
             self._cells.append(places[part] + first_cell)
             self._values.append(values[part])
@@ -190,7 +196,7 @@ class Candidates:
                 self._tighten()
 
     def all(self) -> tuple[Cells, F32]:
-        """Everything held: cells and values."""
+        """Return all held cells and their values."""
         if not self._cells:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         return np.concatenate(self._cells), np.concatenate(self._values)
@@ -212,22 +218,25 @@ class Candidates:
 
 def rounding_margin(reach: F64, *, dimensions: int) -> F64:
     """
-    How far below the limit-th largest float32 score an item of the exact answer may appear; (U,) float64.
+    Return the largest distance below the limit-th float32 score at which an item of the exact answer may appear.
 
-    An inner product in float32, summed in any order, with or without fused multiply-adds, is off by at most
-    D * 2**-24 * |user| * |item| (Higham 2002, sec. 3.1), and that twice: for the limit-th and for the item. Rounding
-    the exact scores to float32 moves both by half a unit in the last place.
+    The error of a float32 inner product is at most D * 2**-24 * |user| * |item|, in any order of summation, with or
+    without fused multiply-adds (Higham 2002, sec. 3.1). It counts twice, for the limit-th item and for the item
+    itself. Rounding the exact scores to float32 moves each of them by half a unit in the last place.
 
     Args:
-        reach: (U,) length of each user times that of the longest item.
+        reach: (U,) length of each user's vector times the length of the longest item.
         dimensions: D.
+
+    Returns:
+        (U,) float64.
     """
     margin: F64 = (2 * dimensions + 4) * reach * (1.01 * 2.0**-24)
     return margin + dimensions * 2.0**-120  # for products below the normal range
 
 
 def hopeful(cells: Cells, values: F32, *, margin: F64, limit: int) -> tuple[I64, F32]:
-    """Which candidates can still be among a user's best *limit* (positions), and each user's limit-th value."""
+    """Return the positions of candidates that can be among a user's best *limit*, and each user's limit-th value."""
     users = margin.size
     owners = cells - cells // users * users
     order, counts = group_by_user(owners, users)
@@ -236,6 +245,6 @@ def hopeful(cells: Cells, values: F32, *, margin: F64, limit: int) -> tuple[I64,
 
 
 def _lowered(bound: F32, margin: F64) -> F32:
-    """*bound* less *margin*, rounded down; finite, so that what is excluded (-inf) never reaches it."""
+    """Return *bound* minus *margin*, rounded down. The result is finite, so excluded entries (-inf) never reach it."""
     lower = np.maximum(bound - margin, np.float64(LOWEST)).astype(np.float32)
     return np.maximum(np.nextafter(lower, np.float32(LOWEST)), LOWEST)
