@@ -59,6 +59,7 @@ def check() -> int:
         ("mypy",),
         ("lint-imports", "--no-logo"),
         ("codespell",),
+        ("python", "-m", "tools.wording"),
     )
     return status or max([write(check=True) for write in _PAGES]) or _run(_SITE)
 

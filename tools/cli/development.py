@@ -27,7 +27,7 @@ def coverage() -> None:
 
 @verb(_GROUP, "tools.development:check", "")
 def check() -> None:
-    """Check lint, formatting, types, imports, generated pages and the documentation site."""
+    """Check lint, formatting, types, imports, spelling, wording, generated pages and the documentation site."""
 
 
 @verb(_GROUP, "tools.development:docs", "")
