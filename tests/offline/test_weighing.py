@@ -33,7 +33,7 @@ def test_no_weight_is_below_zero():
 
 
 def test_few_users_stay_near_the_start():
-    """If no held-out item is among the candidates, the weights stay at the start."""
+    """A strong pull keeps weights from few users near the start; without found items they stay at the start."""
     columns, counts, found = make_users(5)
     start = np.array([3.0, 1.0, 2.0])
     assert fit_weights(columns, counts, np.zeros_like(found), start=start, strength=0.01).tolist() == start.tolist()
