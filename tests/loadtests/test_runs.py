@@ -86,7 +86,7 @@ def serving(server: StandIn) -> Iterator[str]:
 
 
 def load(url: str, folder: Path, *words: str, status: int = 0, **limits: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "loadtests", "--state-dir", str(folder), "--port", "1", "--url", url]
+    command = [sys.executable, "-m", "tools.cli", "load", "--state-dir", str(folder), "--url", url]
     ended = subprocess.run(
         [*command, "--report", str(folder), *words],
         cwd=ROOT, env={**os.environ, **LENIENT, **limits}, capture_output=True, text=True, timeout=80, check=False,
@@ -142,7 +142,7 @@ def test_closed_connections_fail_a_run(tmp_path):
 def test_an_interrupted_run_leaves_no_report(tmp_path):
     """Ctrl-C ends a run with one line and without a report."""
     with serving(StandIn()) as url:
-        command = [sys.executable, "-m", "loadtests", "--state-dir", str(tmp_path), "--port", "1", "--url", url]
+        command = [sys.executable, "-m", "tools.cli", "load", "--state-dir", str(tmp_path), "--url", url]
         running = subprocess.Popen(
             [*command, "--report", str(tmp_path / "report"), "--duration", "60", "--users", "2"],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

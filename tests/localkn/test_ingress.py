@@ -163,7 +163,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     share = split.answers["front-00002"] / sum(split.answers.values())
     assert 0.08 < share < 0.12
     assert split.failures == []
-    tagged_host = Caller(platform.port, "next-front.default.example.com:80")
+    tagged_host = Caller(platform.port, "next-front.default.localhost:80")
     assert (await tagged_host.get())["env"]["K_REVISION"] == "front-00002"
     tagged_host.close()
 
