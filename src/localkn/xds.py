@@ -90,7 +90,7 @@ def resources(
 
 
 def _listener(name: str, directory: Path, *, port: int) -> dict[str, Any]:
-    replies = [_reply(*reply) for reply in _REPLIES]
+    replies = [_reply(*reply, public=name == _PUBLIC) for reply in _REPLIES]
     return _filled(
         "listener",
         name=name,
@@ -101,8 +101,10 @@ def _listener(name: str, directory: Path, *, port: int) -> dict[str, Any]:
     )
 
 
-def _reply(status: int, title: str, detail: str) -> dict[str, Any]:
-    headers = [_filled("header", name="Retry-After", value="1")] if status in _RETRIABLE else []
+def _reply(status: int, title: str, detail: str, *, public: bool) -> dict[str, Any]:
+    # Only outside callers are asked to wait. A function that calls another one retries on another instance within
+    # milliseconds, and it would obey the header.
+    headers = [_filled("header", name="Retry-After", value="1")] if public and status in _RETRIABLE else []
     return _filled("reply", status=status, problem=_filled("titled", title=title, detail=detail), headers=headers)
 
 
