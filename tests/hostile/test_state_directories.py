@@ -93,7 +93,7 @@ def forget(folder: Path) -> None:
         (lambda folder: store_of(folder).unlink(), "no such feature store; run ./run.sh train"),
         (replaced(Path.touch, store_of), "the file is empty"),
         (replaced(Path.mkdir, store_of), "is a folder"),
-        (replaced(os.mkfifo, store_of), "is no regular file"),
+        (replaced(os.mkfifo, store_of), "is not a regular file"),
         (replaced(loop, store_of), "Too many levels of symbolic links"),
         (replaced(foreign, store_of), "version 0 of the tables, or another program's"),
         (replaced(same_version_other_tables, store_of), "table users is missing or another program's"),

@@ -106,6 +106,23 @@ def test_a_file_that_is_not_a_store_is_refused(tmp_path):
         SqliteStore(newer)
 
 
+@pytest.mark.may_block
+def test_a_refused_file_leaves_nothing_beside_it(tmp_path):
+    """The store closes every connection to a damaged file, even while the caller still holds the error."""
+    path = tmp_path / "store.db"
+
+    async def fill() -> None:
+        store = SqliteStore(path, create=True)
+        await store.replace([UserRecord(f"u{n}", "25-34") for n in range(500)], population=UNKNOWN_FEATURES)
+        await store.aclose()
+
+    asyncio.run(fill())
+    path.write_bytes(path.read_bytes()[: 4096 * 2 + 7])
+    with pytest.raises(StoreFormatError, match="malformed|damaged") as held:
+        SqliteStore(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["store.db"], held.value
+
+
 def test_a_missing_folder_is_unavailable(tmp_path):
     """A path that cannot be opened raises StoreUnavailableError, not an error of SQLite."""
     with pytest.raises(StoreUnavailableError, match="unable to open"):

@@ -308,8 +308,8 @@ def _check_file(path: Path, *, create: bool) -> None:
     except OSError as error:
         raise StoreFormatError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise StoreFormatError(f"{path}: is {kind}, not a feature store; check the path")
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise StoreFormatError(f"{path}: is {kind} and cannot be a feature store; check the path")
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
@@ -387,8 +387,13 @@ def _connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(
         address, uri=True, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
     )
-    # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        # A connection left open would keep its -wal and -shm files beside the damaged file.
+        connection.close()
+        raise
     return connection
 
 
