@@ -21,10 +21,10 @@ settings = Settings.from_env(os.environ)
 service_tokens = TokenFile(settings.service_token_file).check() if settings.service_token_file else None
 
 
-def make_hop(name: str, url: str, transport: HttptoolsTransport) -> HopClient:
+def make_hop(name: str, url: str, transport: HttptoolsTransport, *, impatient: bool = False) -> HopClient:
     """Return a client for another function."""
     token = service_tokens.first if service_tokens else None
-    hop = HopClient(name, url, transport=transport, token=token, hedge=settings.hedge)
+    hop = HopClient(name, url, transport=transport, token=token, hedge=settings.hedge, impatient=impatient)
     service.exposition.add(hop.instruments())
     return hop
 
@@ -36,7 +36,9 @@ async def open_handler() -> AsyncIterator[Handler]:
         ranking = RankingClient(
             make_hop("rank_items", settings.rank_items_url, transport), batch=settings.coalesce_ranking
         )
-        extract_features = make_hop("extract_features", settings.extract_features_url, transport)
+        # An answer without features, early, is better than a late one. rank_items is different: under a rush its answers
+        # become much slower before the autoscaler helps, and they are still worth the wait.
+        extract_features = make_hop("extract_features", settings.extract_features_url, transport, impatient=True)
         features = FeaturesClient(extract_features, batch=settings.coalesce_features)
         popular = PopularList(ranking, settings.popular)
         outbox = Outbox(settings.sink, source=SOURCE, transport=transport) if settings.sink else None

@@ -1,8 +1,9 @@
 """
 The last known list of popular items, which recommend answers with while rank_items is unavailable.
 
-The list is rank_items' answer for a user without history. A background task fetches it while ranking works, and a file
-keeps it, so that recommend has a list even if it restarts during an outage.
+The list is rank_items' answer for a user without history. A background task fetches it while requests arrive, so that
+rank_items can scale to zero when none do. A file keeps the list, so that recommend has one even if it restarts during an
+outage.
 """
 
 import asyncio
@@ -47,6 +48,11 @@ class PopularList:
         self._path = settings.path
         self._refresh_s = settings.refresh_s
         self._list: list[RankedItem] = []
+        self._in_use = asyncio.Event()
+
+    def note_request(self) -> None:
+        """Let the list be refreshed: recommend is in use."""
+        self._in_use.set()
 
     def pick(self, unwanted: Iterable[str], limit: int) -> list[RankedItem]:
         """Return the best *limit* items that are not *unwanted*; an empty list if no list is known."""
@@ -88,8 +94,9 @@ class PopularList:
             await asyncio.to_thread(self._save)
 
     async def refresh_forever(self) -> None:
-        """Refresh periodically, and soon after a failure, until cancelled."""
+        """Refresh periodically while requests arrive, and soon after a failure, until cancelled."""
         while True:
+            self._in_use.clear()
             try:
                 await self.refresh()
             except ServingError:
@@ -100,6 +107,7 @@ class PopularList:
                 await asyncio.sleep(_AFTER_FAILURE_S)
             else:
                 await asyncio.sleep(self._refresh_s)
+                await self._in_use.wait()
 
     async def _page(self, exclude: list[str]) -> list[RankedItem]:
         call = Call(b"", [], "popular-list", Receipt(time.monotonic()), Deadline.after(_TIMEOUT_S))

@@ -93,6 +93,7 @@ class Recommender:
         Raises:
             ServingError: a hop failed, and *strict* forbids a degraded answer.
         """
+        self._popular.note_request()
         known, unknown = await self._fetch(requests, call)
         if strict and unknown:
             raise unknown

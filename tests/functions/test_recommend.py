@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts.wire import RankedItem
+from tests.virtual_time import on_virtual_time
 from tests.waiting import until
 
 T = TypeVar("T")
@@ -312,9 +314,34 @@ async def test_the_list_is_refreshed_periodically(monkeypatch):
     monkeypatch.setattr("functions.recommend.popular._AFTER_FAILURE_S", 0.001)
     hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
     listed = PopularList(RankingClient(hop), PopularSettings(None, 0.001))
+
+    def has_fetched(times: int) -> bool:
+        return len(hop.sent) >= times
+
     async with listed.kept_fresh():
-        await until(lambda: len(hop.sent) >= 6)
+        for fetched in (3, 4, 5):
+            await until(partial(has_fetched, fetched))
+            listed.note_request()
+        await until(partial(has_fetched, 6))
     assert len(listed.pick((), 10)) == 6
+
+
+@on_virtual_time
+@pytest.mark.parametrize("in_use", [True, False])
+async def test_the_list_is_refreshed_only_while_requests_arrive(clock, in_use):
+    """An idle recommend does not call rank_items, which could not scale to zero otherwise."""
+    hop = FakeHop({"items": POPULAR})
+    listed = PopularList(RankingClient(hop), PopularSettings(None, 30.0))
+    ranking = RankingClient(FakeHop(RANKED))
+    handler = Recommend(Recommender(features=FeaturesClient(FakeHop(FEATURES)), ranking=ranking, popular=listed))
+    async with listed.kept_fresh():
+        await clock.advance(1)
+        before = len(hop.sent)
+        for _ in range(20):
+            if in_use:
+                await handler(make_call({"user_id": "ann"}))
+            await clock.advance(30)
+    assert len(hop.sent) - before == (20 if in_use else 0)
 
 
 def test_settings_require_both_hop_urls():

@@ -258,6 +258,39 @@ async def test_a_short_timeout_does_not_open_the_breaker():
 
 
 @on_virtual_time
+@pytest.mark.parametrize(
+    ("impatient", "usual_s", "idle_s", "waits_s"),
+    [
+        (True, 0.01, 0, 0.5),
+        (True, 0.2, 0, 1.6),
+        (True, 2.0, 0, 10.0),
+        (True, 0.01, 61, 10.0),
+        (False, 0.01, 0, 10.0),
+    ],
+    ids=["fast", "slow", "very-slow", "idle", "patient"],
+)
+async def test_an_impatient_client_waits_some_times_the_usual_latency(clock, impatient, usual_s, idle_s, waits_s):
+    """A long budget is not spent on a hop that usually answers fast, unless the hop may have scaled to zero."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(usual_s)
+        return httpx.Response(200, json=1)
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(float(request.headers["x-request-timeout-ms"]) / 1000)
+        raise httpx.ReadTimeout("")
+
+    hop = client(Scripted(*[answer] * 40, hang), impatient=impatient)
+    for _ in range(40):
+        await send(hop, make_call(seconds=10), within_s=10)
+    await clock.advance(idle_s)
+    began = clock.now()
+    with pytest.raises(DeadlineExceededError):
+        await send(hop, make_call(seconds=10), within_s=10)
+    assert clock.now() - began == pytest.approx(waits_s, rel=0.05)
+
+
+@on_virtual_time
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_a_rejected_request_does_not_open_the_breaker(status, caplog):
     """A request that the hop rejects is our mistake: the client logs it and keeps sending other requests."""
