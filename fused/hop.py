@@ -7,12 +7,15 @@ from typing import TypeVar
 
 import msgspec
 
-from chassis.call import Call, Deadline, Handler
+from chassis.call import JSON, Call, Deadline, Handler
 from chassis.hop.client import HopAnswer
 from chassis.receipt import Receipt
 from chassis.wire.problems import DeadlineExceededError, DependencyError, Rejected
 
 T = TypeVar("T")
+
+# The caller's headers stay behind, as over HTTP: those of an event would make the handler look for an event.
+_HEADERS = ((b"content-type", JSON),)
 
 
 class FusedHop:
@@ -36,7 +39,7 @@ class FusedHop:
         receipt = Receipt(began)
         try:
             async with asyncio.timeout(deadline.left_s()):
-                reply = await self._handler(Call(body, call.headers, call.request_id, receipt, deadline, call.span))
+                reply = await self._handler(Call(body, _HEADERS, call.request_id, receipt, deadline, call.span))
             value = decode(reply.body)
         except TimeoutError as error:
             raise DeadlineExceededError(f"{self._name} did not answer in time") from error

@@ -1,18 +1,21 @@
 """
 The whole pipeline in one process: `python -m chassis.server --source fused/main.py`.
 
-For tests and small deployments. The answers have the same bytes as those of the three functions.
+For tests and small deployments (knative/overlays/small). The answers have the same bytes as those of the three
+functions, and the process accepts the events of users as well.
 """
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from chassis.call import Handler
+from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
 from chassis.server.asgi import as_function
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
+from chassis.wire import cloudevents
+from chassis.wire.cloudevents import is_event
 from functions.extract_features.main import open_handler as open_extract_features
 from functions.rank_items.main import open_handler as open_rank_items
 from functions.recommend.handler import Recommend
@@ -21,6 +24,7 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
+from recsys.contracts.events import INTERACTION
 
 reader = Reader(os.environ)
 settings = ServingSettings.read(reader, name="fused", max_body_bytes=512 * 1024)
@@ -36,7 +40,18 @@ async def open_handler() -> AsyncIterator[Handler]:
         features = FeaturesClient(FusedHop("extract_features", extract_features))
         popular = PopularList(ranking, popular_settings)
         async with popular.kept_fresh():
-            yield Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+            recommend = Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+
+            async def handle_request(call: Call) -> Reply:
+                handler = extract_features if is_event(call.headers) and _holds_interactions(call) else recommend
+                return await handler(call)
+
+            yield handle_request
+
+
+def _holds_interactions(call: Call) -> bool:
+    """Tell whether all events of *call* are interactions. recommend refuses a batch that mixes them with others."""
+    return all(event.type == INTERACTION for event in cloudevents.read_events(call.headers, call.body))
 
 
 service = Service("fused", open_handler, settings=settings)

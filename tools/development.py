@@ -23,6 +23,7 @@ _FUNCTIONS = ("extract-features", "rank-items", "recommend")
 _LOCKS = {
     **{name: (name, "tracing") for name in _FUNCTIONS},
     "rank-items-approximate": ("rank-items", "rank-items-approximate", "tracing"),
+    "fused": (*_FUNCTIONS, "tracing"),
     "local": (*_FUNCTIONS, "tracing", "offline", "local"),
     # Training and the feature store.
     "offline": ("offline", "extract-features"),

@@ -37,11 +37,11 @@ def podman(tmp_path, monkeypatch):
 
 def test_all_images_are_built_under_the_manifests_names(podman, capsys):
     """
-    By default the tool builds the images of overlays/dev, with the given base and the words after -- for the builder.
+    By default the tool builds the images of the overlays, with the given base and the words after -- for the builder.
     """
     assert main(["images", "--builder", "podman", "--base", "local/base", "--", "--isolation", "chroot"]) == 0
     _, *builds = podman()
-    names = ["extract-features", "rank-items", "recommend", "offline", "redis"]
+    names = ["extract-features", "rank-items", "recommend", "fused", "offline", "redis"]
     assert [words.split("--tag ")[1].split()[0] for words in builds] == [f"dev.local/{name}:dev" for name in names]
     assert all("--build-arg BASE=local/base" in words and f"--isolation chroot {ROOT}" in words for words in builds)
     assert capsys.readouterr().out.split() == [f"dev.local/{name}:dev" for name in names]

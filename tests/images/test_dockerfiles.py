@@ -12,7 +12,7 @@ from tests.knative.objects import OVERLAYS, ROOT, container, overlay, services
 from tools.images.builder import IMAGES
 
 # The images that install the lock file with their name; the others install none or serve something else.
-LOCKS = {"extract-features", "rank-items", "recommend", "offline"}
+LOCKS = {"extract-features", "rank-items", "recommend", "fused", "offline"}
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The three functions as processes over real sockets, with the demo data."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from chassis.receipt import parse_receipt
 from offline.demo import make_demo
+from recsys.contracts import events
 from tests.integration.conftest import start_pipeline
 from tests.running import running
 
@@ -217,3 +219,34 @@ def test_the_fused_function_gives_the_same_bytes(pipeline, demo_state):
             theirs, ours = pipeline.recommend.post(body), fused.post(body)
             assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
             assert ours.headers["content-type"] == theirs.headers["content-type"]
+
+
+def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
+    """An interaction event leads to other recommendations; a request event gets its reply; a mixed batch is refused."""
+    store = shutil.copy(demo_state.store_url.removeprefix("sqlite:///"), tmp_path)
+    env = {"FEATURE_STORE_URL": f"sqlite:///{store}", "MODEL_PATH": str(demo_state.model_path)}
+
+    def event(type_: str, data: object, **attributes: str) -> dict[str, object]:
+        return {"specversion": "1.0", "id": "1", "source": "/test", "type": type_, "data": data, **attributes}
+
+    def send(event: object, *, format_: str = "") -> httpx.Response:
+        content_type = f"application/cloudevents{format_}+json"
+        return httpx.post(fused.url, json=event, headers={"content-type": content_type})
+
+    with running("fused", env) as fused:
+        before = ask(fused.url, "newcomer")
+        click = {
+            "user_id": "newcomer",
+            "item_id": before[0]["item_id"],
+            "kind": "click",
+            "time": "2026-08-01T00:00:00Z",
+        }
+        asked = event(events.REQUESTED, {"user_id": "newcomer"})
+        clicked = event(events.INTERACTION, click)
+        assert send([clicked, asked], format_="-batch").status_code == 422
+        assert send(clicked).status_code == 202
+        after = ask(fused.url, "newcomer")
+        assert before[0]["item_id"] not in {each["item_id"] for each in after}
+        reply = send(asked)
+    assert (reply.status_code, reply.headers["ce-type"]) == (200, events.COMPLETED)
+    assert reply.json()["recommendations"] == after

@@ -52,6 +52,12 @@ def services(objects: list[Object]) -> dict[str, Object]:
     return {body["metadata"]["name"]: body for body in objects if is_knative(body)}
 
 
+def functions(objects: list[Object]) -> dict[str, Object]:
+    """Return the Services of the functions; of the fused function, the only one is recommend."""
+    found = services(objects)
+    return {name: found[name] for name in FUNCTIONS if name in found}
+
+
 def container(service: Object) -> Object:
     (found,) = service["spec"]["template"]["spec"]["containers"]
     return found  # type: ignore[no-any-return]

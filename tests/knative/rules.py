@@ -13,7 +13,7 @@ import yaml
 from kubeyaml.quantities import parse_quantity
 from kubeyaml.validation import service_faults
 from recsys.contracts import events
-from tests.knative.objects import FUNCTIONS, KNATIVE, Object, annotations, container, environment, services, walk
+from tests.knative.objects import KNATIVE, Object, annotations, container, environment, functions, services, walk
 
 Rule = Callable[[str, list[Object]], Iterator[str]]
 
@@ -29,6 +29,7 @@ FLAGGED = {
 MADE_ELSEWHERE = {
     "dev": {"model"},
     "sequence": {"model"},
+    "small": {"model"},
     **{name: {"recommend-tokens", "feature-store"} for name in ("prod", "gpu", "kafka")},
 }
 TYPES = {events.INTERACTION, events.REQUESTED, events.COMPLETED, events.SERVED, events.UPDATED, events.EXTRACTED}
@@ -84,8 +85,7 @@ def no_token_is_mounted(_: str, objects: list[Object]) -> Iterator[str]:
 
 def tmp_is_writable_and_limited(_: str, objects: list[Object]) -> Iterator[str]:
     """Every function has a /tmp of limited size, because its root is read-only."""
-    for name in FUNCTIONS:
-        service = services(objects)[name]
+    for name, service in functions(objects).items():
         volumes = {each["name"]: each for each in service["spec"]["template"]["spec"].get("volumes") or ()}
         mounts = {each["mountPath"]: each["name"] for each in container(service).get("volumeMounts") or ()}
         if not volumes.get(mounts.get("/tmp", ""), {}).get("emptyDir", {}).get("sizeLimit"):
@@ -104,8 +104,8 @@ def probes_are_set(_: str, objects: list[Object]) -> Iterator[str]:
 
 def scaling_is_explicit(_: str, objects: list[Object]) -> Iterator[str]:
     """Every scaling setting of a function is set, because the defaults differ between clusters."""
-    for name in FUNCTIONS:
-        given, spec = annotations(services(objects)[name]), services(objects)[name]["spec"]["template"]["spec"]
+    for name, service in functions(objects).items():
+        given, spec = annotations(service), service["spec"]["template"]["spec"]
         wanted = {"class", "metric", "target", "target-utilization-percentage", "min-scale", "max-scale", "initial-scale",
                   "window", "scale-down-delay", "target-burst-capacity"}  # fmt: skip
         yield from (f"{name}: {each} is not set" for each in wanted - given.keys())
@@ -120,18 +120,19 @@ def scaling_is_explicit(_: str, objects: list[Object]) -> Iterator[str]:
 
 def timeouts_are_nested(_: str, objects: list[Object]) -> Iterator[str]:
     """The ranker's timeouts are below recommend's, and each function times out before its platform."""
-    found, within = services(objects), {}
-    for name in FUNCTIONS:
-        spec, env = found[name]["spec"]["template"]["spec"], environment(found[name], objects)
+    found, within = functions(objects), {}
+    for name, service in found.items():
+        spec, env = service["spec"]["template"]["spec"], environment(service, objects)
         budget, first = float(env["MAX_REQUEST_TIMEOUT_S"]), spec["responseStartTimeoutSeconds"]
         within[name] = first
         if not float(env["REQUEST_TIMEOUT_S"]) <= budget < first <= spec["timeoutSeconds"]:
             yield f"{name}: {env['REQUEST_TIMEOUT_S']} <= {budget} < {first} <= {spec['timeoutSeconds']} does not hold"
         if spec["timeoutSeconds"] <= QUIET_S:
             yield f"{name}: killed after {spec['timeoutSeconds']} s, before queue-proxy's {QUIET_S} s of quiet are over"
-    if float(environment(found["rank-items"], objects)["BATCH_WAIT_TIMEOUT_S"]) >= within["rank-items"]:
-        yield "rank-items waits for a batch longer than a request may take"
-    if within["recommend"] <= max(within["rank-items"], within["extract-features"]):
+    ranker = _ranker(objects)
+    if float(environment(found[ranker], objects)["BATCH_WAIT_TIMEOUT_S"]) >= within[ranker]:
+        yield f"{ranker} waits for a batch longer than a request may take"
+    if any(within["recommend"] <= seconds for name, seconds in within.items() if name != "recommend"):
         yield "recommend gives up before those it calls"
 
 
@@ -145,10 +146,15 @@ def resources_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
                 yield f"{body['metadata']['name']}: {each.get('resources')}"
             if "cpu" in limits and parse_quantity(str(limits["cpu"])) % 1:
                 yield f"{body['metadata']['name']}: a limit of {limits['cpu']} CPUs throttles thread pools"
-    ranker = services(objects)["rank-items"]
+    ranker = services(objects)[_ranker(objects)]
     limit = container(ranker)["resources"]["limits"].get("cpu")
     if limit and environment(ranker, objects)["CPU_LIMIT"] != limit:
-        yield f"rank-items: CPU_LIMIT is not limits.cpu ({limit})"
+        yield f"{_ranker(objects)}: CPU_LIMIT is not limits.cpu ({limit})"
+
+
+def _ranker(objects: list[Object]) -> str:
+    """Return the name of the Service that ranks."""
+    return "rank-items" if "rank-items" in services(objects) else "recommend"
 
 
 def ports_are_free(_: str, objects: list[Object]) -> Iterator[str]:
@@ -169,11 +175,11 @@ def only_recommend_is_public(_: str, objects: list[Object]) -> Iterator[str]:
 
 def authentication_is_set(overlay: str, objects: list[Object]) -> Iterator[str]:
     """Every function has AUTH set, and recommend requires tokens in production."""
-    for name in FUNCTIONS:
-        env = environment(services(objects)[name], objects)
+    for name, service in functions(objects).items():
+        env = environment(service, objects)
         if "AUTH" not in env:
             yield f"{name}: AUTH is not set"
-        if name == "recommend" and overlay not in {"dev", "sequence"} and env.get("AUTH") != "tokens":
+        if name == "recommend" and overlay not in {"dev", "sequence", "small"} and env.get("AUTH") != "tokens":
             yield f"recommend is open: AUTH={env.get('AUTH')}"
 
 
@@ -299,6 +305,8 @@ def every_object_has_our_label(_: str, objects: list[Object]) -> Iterator[str]:
 
 
 RULES: dict[str, Rule] = {
-    name: rule for name, rule in globals().items() if callable(rule) and getattr(rule, "__module__", "") == __name__
+    name: rule
+    for name, rule in globals().items()
+    if callable(rule) and getattr(rule, "__module__", "") == __name__ and not name.startswith("_")
 }
 RULES.pop("Rule", None)

@@ -49,8 +49,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
+SEPARATE = ["local", *(name for name in ON_CLUSTERS if name != "small")]
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
+@pytest.mark.parametrize("name", SEPARATE)
 def test_variables_read_and_set_are_the_same(asked, name, function):
     """Every variable that a function reads is set by the manifests or listed above, and every variable set is read."""
     objects = overlay(name)
@@ -61,7 +64,20 @@ def test_variables_read_and_set_are_the_same(asked, name, function):
     assert list(find_contradictions(settings, template)) == []
 
 
-@pytest.mark.parametrize("name", ["local", *ON_CLUSTERS])
+@pytest.mark.parametrize("name", ["fused", "small"])
+def test_the_fused_function_gets_the_settings_of_all_functions(asked, name):
+    """The fused Service sets every variable that its parts read, and none that they do not read."""
+    objects = overlay(name)
+    given = environment(services(objects)["recommend"], objects)
+    for part in (extract_features, rank_items):
+        part.Settings.from_env(given)
+    reader = Reader(given)
+    recommend.PopularSettings.read(reader)
+    reader.finish()
+    assert asked.union(reader.names) - SET_BY.keys() == given.keys()
+
+
+@pytest.mark.parametrize("name", SEPARATE)
 def test_body_limits_admit_the_longest_requests(name):
     """The body limits in the manifests leave room for the longest requests between the functions."""
     objects = overlay(name)

@@ -142,7 +142,7 @@ def test_monitors_match_the_pods():
     (endpoint,) = monitors()["recsys-functions"]["podMetricsEndpoints"]
     port = endpoint["relabelings"][0]["replacement"].removeprefix("$1:")
     assert f"METRICS_PORT={port}" in settings
-    policy = yaml.safe_load((ROOT / "knative/base/network-policy.yaml").read_text())
+    policy = yaml.safe_load((ROOT / "knative/components/network-policy/network-policy.yaml").read_text())
     scraped = [rule for rule in policy["spec"]["ingress"] if "monitoring" in str(rule["from"])]
     assert [each["port"] for each in scraped[0]["ports"]] == [int(port), 9091]
     (of_autoscaler,) = monitors()["recsys-autoscaler"]["podMetricsEndpoints"]

@@ -17,6 +17,7 @@ IMAGES: Mapping[str, str] = {
     "extract-features": "functions/extract_features/Dockerfile",
     "rank-items": "functions/rank_items/Dockerfile",
     "recommend": "functions/recommend/Dockerfile",
+    "fused": "fused/Dockerfile",
     "offline": "offline/Dockerfile",
     "redis": "knative/components/redis/Dockerfile",
 }

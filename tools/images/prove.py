@@ -2,8 +2,8 @@
 `./run.sh prove-images`: build the images, check their content, and run them.
 
 The command creates a base image with debootstrap, builds the images on it with buildah, and searches them for files
-that must be absent. It runs each image with a read-only root and without root privileges, and sends recommend a request
-that passes through all three functions. It prints a table. The exit status is 1 if a check fails. If a required tool or
+that must be absent. It runs each image with a read-only root and without root privileges, and sends a request through all
+three functions, and the same request to the fused function. It prints a table. The exit status is 1 if a check fails. If a required tool or
 root privileges are missing, the command prints the reason and exits with 0.
 """
 
@@ -23,6 +23,7 @@ from tools.images.builder import IMAGES, ROOT, Builder, BuildError
 from tools.images.sandbox import Image, buildah, post, running, unpacked
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
+FUSED = "fused"
 TOOLS = ("buildah", "debootstrap", "unshare", "setpriv")
 _BASE = "localhost/recsys-base:debootstrap"
 _PREFIX = "localhost/recsys"
@@ -92,16 +93,22 @@ def prove(base: str, *, model: Path) -> list[ImageFinding]:
     builder = Builder("buildah", ("--isolation", "chroot"))
     with ExitStack() as stack:
         images = {}
-        for name in FUNCTIONS:
+        for name in (*FUNCTIONS, FUSED):
             tag = f"{_PREFIX}/{name}:proof"
             builder.build(ROOT / IMAGES[name], context=ROOT, image=tag, arguments={"BASE": base})
             images[name] = stack.enter_context(unpacked(tag))
-        shutil.copytree(model, images["rank-items"].root / "models")
+        for name in ("rank-items", FUSED):
+            shutil.copytree(model, images[name].root / "models")
         findings = [examine(name, image) for name, image in images.items()]
+        request = {"user_id": "user_42", "top_k": 3}
         with pipeline(images) as port:
-            answer = post(port, {"user_id": "user_42", "top_k": 3})
+            answer = post(port, request)
         if len(answer["recommendations"]) != 3 or answer.get("degraded"):
             raise RuntimeError(f"recommend gave a wrong answer: {answer}")
+        port = _free_port()
+        with running(images[FUSED], _env(FUSED, {}), port=port):
+            if (other := post(port, request)) != answer:
+                raise RuntimeError(f"the fused function gave another answer: {other}, not {answer}")
         print(f"answer of the pipeline, non-root on read-only roots: {answer}")
     return findings
 
@@ -134,7 +141,7 @@ def unwanted(image: Image) -> list[str]:
 @contextmanager
 def pipeline(images: Mapping[str, Image]) -> Iterator[int]:
     """Run the three functions, connected to each other; yield the port of recommend."""
-    ports = {name: _free_port() for name in images}
+    ports = {name: _free_port() for name in FUNCTIONS}
     with ExitStack() as stack:
         for name in FUNCTIONS:
             stack.enter_context(running(images[name], _env(name, ports), port=ports[name]))
@@ -162,6 +169,7 @@ def _env(name: str, ports: Mapping[str, int]) -> dict[str, str]:
     return {"AUTH": "off", "METRICS_PORT": "0"} | {
         "extract-features": {"FEATURE_STORE_URL": "memory:"},
         "rank-items": {"MODEL_PATH": "/models"},
+        FUSED: {"FEATURE_STORE_URL": "memory:", "MODEL_PATH": "/models"},
         "recommend": {
             f"{other.replace('-', '_').upper()}_URL": f"http://127.0.0.1:{ports.get(other, 9)}"
             for other in ("extract-features", "rank-items")
