@@ -1,10 +1,12 @@
 """The acceptance checks: their requests to a cluster, and their findings on a pipeline with faults."""
 
+import copy
 import http.server
 import json
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
-SERVICE = {
+SERVICE: dict[str, Any] = {
     "spec": {
         "template": {
             "metadata": {
@@ -71,6 +73,24 @@ def test_instances_are_ready_pods_of_serving_revisions(cluster, tmp_path):
     (asked,) = (tmp_path / "kubectl.log").read_text().splitlines()
     assert "--namespace default" in asked
     assert "revision in (rank-items-00002)" in asked
+
+
+@pytest.mark.parametrize(("before", "restored"), [({}, "target-"), ({"target": "3"}, "target=3")])
+def test_the_scale_check_restores_the_target(tmp_path, before, restored):
+    """The check lowers the target of rank-items, and sets the former one again even if the check fails."""
+    service = copy.deepcopy(SERVICE)
+    annotations = service["spec"]["template"]["metadata"]["annotations"]
+    annotations |= {f"autoscaling.knative.dev/{name}": value for name, value in before.items()}
+    kn = program(tmp_path / "kn", {"describe": json.dumps(service), "update": ""})
+    deployment = ClusterDeployment("default", kubectl=["false"], kn=[kn], broker=None)
+    pace = LoadPace(callers=1, load_s=0.1)
+    acceptance = Acceptance(deployment, Address("http://127.0.0.1:9", "x"), token=None, pace=pace, users=1, tell=print)
+    with closing(acceptance), pytest.raises(DeploymentError):
+        acceptance.scale()
+    lowered, restore = [line for line in (tmp_path / "kn.log").read_text().splitlines() if "update" in line]
+    assert {parse(f"kn {line}").verb for line in (lowered, restore)} == {"service update"}
+    assert "autoscaling.knative.dev/target=0.5 " in lowered
+    assert f"autoscaling.knative.dev/{restored} " in restore
 
 
 def test_commands_for_kn_are_valid(cluster, tmp_path):
