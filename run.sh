@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=$PWD
 VENV=$ROOT/.venv
 PAGE=$ROOT/docs/reference/cli.md
+unset INDEX
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 usage() { printf '%s\n' "$*" >&2; exit 2; }
@@ -62,18 +63,29 @@ make_venv() {
   local python; python=$(find_python) || exit 1
   note "setting up .venv with $("$python" --version)"
   rm -rf "$VENV"
-  "$python" -m venv "$VENV" || die "$python cannot create a virtual environment; on Debian and Ubuntu, install the package python3-venv"
+  "$python" -m venv --without-pip "$VENV" && { unpack_pip 2>/dev/null || "$VENV/bin/python" -m ensurepip >/dev/null; } ||
+    die "$python cannot create a virtual environment; on Debian and Ubuntu, install the package python3-venv"
   printf '%s\n' "$ROOT/src" "$ROOT" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
   # uv takes a tenth of pip's time. pip serves platforms without a wheel of uv, and indexes that uv cannot read.
-  pip_install --only-binary :all: -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
+  pip_install --only-binary :all: --no-compile -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
+}
+
+# unpack_pip: unpack the wheel of pip that comes with Python; ensurepip needs 5 s to install and compile the same wheel.
+unpack_pip() {
+  "$VENV/bin/python" - <<'CODE'
+import ensurepip, glob, os, sysconfig, zipfile
+folders = [sysconfig.get_config_var("WHEEL_PKG_DIR"), os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")]
+wheels = [wheel for folder in folders if folder for wheel in glob.glob(os.path.join(folder, "pip-*.whl"))]
+zipfile.ZipFile(wheels[0]).extractall(sysconfig.get_path("purelib"))
+CODE
 }
 
 # install LOCK [OPTIONS]: install with uv from pip's configured index, or else with pip.
 install() {
-  local lock=$1 index; shift
+  local lock=$1; shift
   if [ -x "$VENV/bin/uv" ]; then
-    index=${PIP_INDEX_URL:-$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
-    "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" ${index:+--default-index "$index"} --no-deps \
+    INDEX=${INDEX-${PIP_INDEX_URL:-$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || true)}}
+    "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" ${INDEX:+--default-index "$INDEX"} --no-deps \
       --require-hashes "$@" -r "$ROOT/requirements/$lock.txt" 2>/dev/null && return
   fi
   pip_install "$@" -r "$ROOT/requirements/$lock.txt"

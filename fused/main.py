@@ -5,7 +5,6 @@ For tests and small deployments (knative/overlays/small). The answers have the s
 functions, and the process accepts the events of users as well.
 """
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,7 +25,7 @@ from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
 from recsys.contracts.events import INTERACTION
 
-reader = Reader(os.environ)
+reader = Reader()
 settings = ServingSettings.read(reader, name="fused", max_body_bytes=512 * 1024)
 popular_settings = PopularSettings.read(reader)
 reader.finish()

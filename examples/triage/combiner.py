@@ -3,20 +3,23 @@ The public stage: calls both models at the same time, and chooses the team for a
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
-from chassis.call import Call, Handler, Reply
-from chassis.environment import Reader
-from chassis.hop.client import HopClient
-from chassis.server.asgi import as_function
-from chassis.server.service import Service
-from chassis.server.settings import ServingSettings
-from chassis.wire.problems import ServingError
-from chassis.wire.transport import HttptoolsTransport
+from chassis import (
+    Call,
+    Handler,
+    HopClient,
+    HttptoolsTransport,
+    Reader,
+    Reply,
+    Service,
+    ServingError,
+    ServingSettings,
+    as_function,
+)
 from examples.triage.messages import message
 from examples.triage.teams import combine
 from examples.triage.words import Label
@@ -24,7 +27,7 @@ from examples.triage.words import Label
 # Share of the request's remaining time that the models get; the combiner needs the rest.
 MODELS_SHARE = 0.8
 
-environment = Reader(os.environ)
+environment = Reader()
 urls = {name: environment.text(f"{name.upper()}_URL") for name in ("topic", "urgency")}
 settings = ServingSettings.read(environment, name="triage", max_body_bytes=64 * 1024)
 environment.finish()

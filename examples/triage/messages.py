@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from chassis.wire.decoder import Decoder
+from chassis import Decoder
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ instead of stopping at the first.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -24,12 +25,15 @@ class Reader:
     """
     Reads typed variables from a mapping, and collects their faults.
 
+    Args:
+        env: The variables; those of this process by default.
+
     Attributes:
         faults: One message for each fault so far.
         names: The variables read so far. A test compares them with the manifests.
     """
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         self._env = env
         self.faults: list[str] = []
         self.names: list[str] = []

@@ -81,7 +81,7 @@ class Batcher(Generic[Q, R]):
     Args:
         rank: Queries in, one result each in the same order; row for row what each query alone would get.
         limits: The bounds.
-        executor: Runs batches too long for the event loop, one at a time.
+        executor: Runs batches too long for the event loop, one at a time; by default the event loop's own executor.
         arriving: How many requests are being read right now.
         clock: Monotonic seconds.
 
@@ -95,8 +95,8 @@ class Batcher(Generic[Q, R]):
         self,
         rank: Callable[[Sequence[Q]], list[R]],
         *,
-        limits: BatchLimits,
-        executor: Executor,
+        limits: BatchLimits = BatchLimits(),
+        executor: Executor | None = None,
         arriving: Callable[[], int] = lambda: 0,
         clock: Clock = time.monotonic,
     ) -> None:
