@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -213,12 +212,3 @@ async def test_other_errors_of_the_disk_stop_nothing(disk: Disk) -> None:
         await until(lambda found: not found["waiting"], broker)
         await other.close()
     assert len(subscribers.posts) == 1
-
-
-def test_a_small_disk_is_full_when_it_says_so(disk: Disk) -> None:
-    """The disk of these tests refuses writes when it is full."""
-    disk.fill()
-    if not disk.is_quota:
-        with pytest.raises(OSError, match="No space") as caught:
-            (disk.path / "more").write_bytes(b"x" * 2**16)
-        assert caught.value.errno == errno.ENOSPC

@@ -204,9 +204,7 @@ def test_every_alert_has_a_section():
     ]
     headings = re.findall(r"^## (.+)$", (HOW_TO / "alerts.md").read_text(), flags=re.MULTILINE)
     assert len(headings) == len({*headings}) > 0
-    # The rules are in knative/monitoring.
-    if rules:
-        assert sorted(headings) == sorted(rules)
+    assert sorted(headings) == sorted(rules)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_the_report_is_self_contained(tmp_path):
 def test_pictures_are_well_formed():
     """Every picture is a valid SVG with searchable text."""
     page = render(result_of(record()))
-    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == 8
+    for svg in pictures:
         root = ET.fromstring(svg)
         assert [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import shutil
 import ssl
@@ -26,7 +25,7 @@ from tests.waiting import eventually
 
 pytestmark = [needs_envoy, pytest.mark.anyio]
 
-KILLS = int(os.environ.get("LOCALKN_KILLS", "4"))
+KILLS = 4
 
 
 async def wait_until(condition: Callable[[], Any]) -> None:

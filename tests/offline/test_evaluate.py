@@ -1,7 +1,6 @@
 """The verb `evaluate` in process; tests/integration/test_evaluation.py runs it through servers."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +112,3 @@ def test_invalid_input_is_an_error(tmp_path, csv, capsys):
     for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0), ("--plot", "a.txt")):
         with pytest.raises(SystemExit):
             run("--interactions", csv, *words)
-
-
-if LASTFM := os.environ.get(
-    "LASTFM"
-):  # the file user_artists.dat of HetRec 2011, which must not be part of this repository
-
-    def test_lastfm_reaches_the_documented_quality(capsys):
-        """The popularity row of the reference protocol is exact, and the model exceeds the best library model."""
-        assert run("--interactions", LASTFM, "--format", "lastfm", "--holdout", "random", "--json") == 0
-        report = json.loads(capsys.readouterr().out)
-        rows = {row["model"]: row for row in report["rows"]}
-        assert report["users"] == 1877
-        popular = rows["popularity"]
-        assert (round(popular["ndcg_10"]["mean"], 4), round(popular["recall_20"]["mean"], 4)) == (0.0815, 0.1010)
-        assert rows["ials"]["ndcg_10"]["mean"] >= 0.250
-        assert rows["ials"]["recall_20"]["mean"] >= 0.285

@@ -65,6 +65,7 @@ def test_with_all_weight_on_the_factors_they_rank_alone():
     blended = RankingModel(make_blended(((1.0, 0.0, 0.0, 0.0),)))
     alone = RankingModel(make_artefact(items=ITEMS, dims=16))
     queries = [query for query in make_queries(60) if query.history]
+    assert queries
     for one, other in zip(blended.rank(queries), alone.rank(queries), strict=True):
         assert one.item_ids == other.item_ids
 

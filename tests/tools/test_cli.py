@@ -148,9 +148,10 @@ class TestCompletion:
         assert main(["completion", shell]) == 0
         script = capsys.readouterr().out
         assert f"{sys.executable} -m tools.cli" in script
-        for line in script.splitlines():
-            if "_RUN_SH_COMPLETE=" in line:
-                assert not re.search(r"complete_\w+ (\$1|\./run\.sh)", line)
+        asking = [line for line in script.splitlines() if "_RUN_SH_COMPLETE=" in line]
+        assert asking
+        for line in asking:
+            assert not re.search(r"complete_\w+ (\$1|\./run\.sh)", line)
 
     def test_bash_completes_verbs_options_and_choices(self, tmp_path):
         """In a shell that has the script and nothing else of this project."""
