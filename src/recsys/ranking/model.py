@@ -25,7 +25,7 @@ from recsys.ranking.candidates import RankedBatch
 from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, F64, I64, ItemTable
 from recsys.ranking.mixing import PROPOSALS, Asked, Mixer
-from recsys.ranking.neighbours import Neighbours
+from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_candidates
@@ -117,11 +117,11 @@ class RankingModel:
             )
             for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
         ]
-        for each in neighbours:
-            each.check(items=len(self.item_ids))
         blend = Blend(arrays["blend_lengths"], arrays["blend_weights"])
         blend.check(sources=2 + len(neighbours))
-        return Mixer(self._table, self._popularity, self._popular, neighbours, blend)
+        share = self._popularity.astype(np.float64) / max(float(self._popularity.max()), 1e-9)
+        views = Views.of(neighbours, items=len(self.item_ids))
+        return Mixer(self._table, share, self._popular, views, blend)
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model, to warm it up."""
@@ -141,7 +141,7 @@ class RankingModel:
         histories = RowLists.of(
             [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
         )
-        priors = np.tile(self._prior.mean(UNKNOWN_FEATURES), (_MEASURED_USERS, 1))
+        priors = self._prior.means([UNKNOWN_FEATURES] * _MEASURED_USERS)
         users = self._fold_in.users(histories, priors=priors).astype(np.float32)
         return self._index.measure_recall(users)
 
@@ -175,6 +175,8 @@ class RankingModel:
         limit = min(max(wanted), len(self.item_ids))
         if self._mixer is None:
             ranked = self._score(asked, limit=limit)
+        elif self._table.exact is not None and self._index is None:
+            ranked = self._mixer.rank_all(asked, limit=limit)
         else:
             ranked = self._mixer.rank(asked, self._score(asked, limit=int(asked.depths.max())), limit=limit)
         cuts = [min(top_k, int(count)) for top_k, count in zip(wanted, ranked.counts, strict=True)]
@@ -196,14 +198,17 @@ class RankingModel:
         return self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
 
     def _ask(self, queries: Sequence[Query], histories: Sequence[Sequence[int]]) -> Asked:
-        priors = np.stack([self._prior.mean(query.features) for query in queries])
-        history = RowLists.of([np.array(rows, np.int64) for rows in histories])
-        unwanted = [{*rows, *self._known(query.exclude)} for query, rows in zip(queries, histories, strict=True)]
+        history = RowLists.of(histories)
+        exclude = history
+        if any(query.exclude for query in queries):
+            unwanted = zip(queries, histories, strict=True)
+            exclude = RowLists.of([{*rows, *self._known(query.exclude)} for query, rows in unwanted])
+        priors = self._prior.means([query.features for query in queries])
         unavailable = self._unavailable
         return Asked(
             vectors=self._fold_in.users(history, priors=priors).astype(np.float32),
             history=history,
-            exclude=RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted]),
+            exclude=exclude,
             unavailable=np.empty(0, np.int64) if unavailable is None else unavailable,
             # A user's depth depends on that user's request alone, so the candidates do not depend on the batch.
             depths=np.minimum([max(query.top_k, PROPOSALS) for query in queries], len(self.item_ids)),
@@ -233,8 +238,7 @@ class RankingModel:
 
     def _known(self, item_ids: Sequence[str]) -> list[int]:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
-        rows = self._rows
-        return list(dict.fromkeys(rows[item_id] for item_id in item_ids if item_id in rows))
+        return list(dict.fromkeys(row for row in map(self._rows.get, item_ids) if row is not None))
 
 
 def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, reachable
+from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, rank_table
 from recsys.ranking.item_table import F32, F64, I64, ItemTable, ShapeMismatchError, grid_bits, lengths, round_to_grid
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
@@ -140,6 +140,25 @@ def score_rows(users: F32, items: ItemTable, rows: I64, *, counts: I64) -> F32:
     return _exact_sums(batch, rows, counts).astype(np.float32)
 
 
+def score_catalogue(users: F32, items: ItemTable) -> F64:
+    """
+    Score the whole of a small catalogue exactly.
+
+    Args:
+        users: (U, D) float32, U >= 1.
+        items: A catalogue with exact vectors.
+
+    Returns:
+        (U, I) float64, the sums that `score_candidates` rounds.
+
+    Raises:
+        ShapeMismatchError, NotFiniteError: as `score_candidates`.
+    """
+    if items.exact is None:
+        raise ShapeMismatchError(f"{len(items.vectors)} items are too many to score completely")
+    return np.asarray(round_to_grid(users, grid_bits(users.shape[1])) @ items.exact)
+
+
 def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | None, unavailable: I64 | None) -> Batch:
     rows, dims = items.vectors.shape
     if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:
@@ -153,17 +172,12 @@ def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | No
 
 def _score_all(batch: Batch, exact: F64) -> RankedBatch:
     sums = batch.users @ exact
-    users, items = sums.shape
     scores = sums.astype(np.float32)
     if batch.exclude is not None:
-        scores.reshape(-1)[batch.exclude.owners() * items + batch.exclude.rows] = -np.inf
+        scores.reshape(-1)[batch.exclude.cells(sums.shape[1])] = -np.inf
     if batch.unavailable is not None:
         scores[:, batch.unavailable] = -np.inf
-    reached = scores >= reachable(scores, limit=batch.limit)[:, None]
-    counts = reached.sum(axis=1, dtype=np.int64)
-    cells = reached.reshape(-1).nonzero()[0]
-    rows = cells - np.repeat(np.arange(0, users * items, items), counts)
-    return rank_candidates(rows, scores.reshape(-1)[cells], counts=counts, limit=batch.limit)
+    return rank_table(scores, limit=batch.limit)
 
 
 def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> RankedBatch:
