@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.ranking.asking import Asked
 from recsys.ranking.blending import Blend, blend, normalise
 from recsys.ranking.candidates import RankedBatch, rank_candidates, rank_table
-from recsys.ranking.item_table import F32, F64, I64, ItemTable
-from recsys.ranking.neighbours import Views
+from recsys.ranking.item_table import F64, I64, ItemTable
+from recsys.ranking.neighbours import Scored, Views
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_catalogue, score_rows
 
@@ -30,34 +31,6 @@ PROPOSALS = 100
 _POPULAR = 50
 
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """
-    A batch of users to rank for, as all sources get it.
-
-    Attributes:
-        vectors: (U, D) float32, user vectors of the factors.
-        history: Rows per user, distinct, newest first.
-        exclude: Rows that the user may not get.
-        unavailable: (N,) int64 rows that no user may get.
-        depths: (U,) int64, number of items that each source proposes for each user.
-    """
-
-    vectors: F32
-    history: RowLists
-    exclude: RowLists
-    unavailable: I64
-    depths: I64
-
-    def closed(self, items: int) -> I64:
-        """Return the cells, user * items + row, of excluded and unavailable items."""
-        cells = self.exclude.cells(items)
-        if not self.unavailable.size:
-            return cells
-        everybody = np.arange(self.depths.size)[:, None] * items + self.unavailable
-        return np.concatenate([cells, everybody.reshape(-1)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +96,18 @@ class Mixer:
 
     def _collect(self, asked: Asked, found: RankedBatch, *, wanted: Bools) -> tuple[I64, I64, list[F64]]:
         users, items = asked.depths.size, self.popularity.size
-        closed = np.sort(asked.closed(items))
+        closed = np.sort(asked.exclude.cells(items))
         # Cells of a view's lines follow those of the view before; see `Scored`.
         views = np.arange(self.views.number)[:, None] * (users * items)
         scored = self.views.score(asked.history, wanted=wanted).without((views + closed).reshape(-1))
+        lines = scored.cells // items
+        is_open = asked.is_open(lines % users, scored.cells - lines * items)
+        if is_open is not None:
+            scored = Scored(scored.cells[is_open], scored.scores[is_open])
         best = scored.best(lines=wanted.size, items=items, limit=int(asked.depths.max()))
         parts = np.split(best.ids, self.views.number) if self.views.number else []
         proposed = [_cells(ids, asked.depths, items) for ids in (found.ids, *parts)]
-        proposed.append(self._popular_cells(users, closed))
+        proposed.append(self._popular_cells(asked, closed))
         cells = _distinct(np.concatenate(proposed))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
@@ -147,10 +124,13 @@ class Mixer:
             ],
         )
 
-    def _popular_cells(self, users: int, closed: I64) -> I64:
+    def _popular_cells(self, asked: Asked, closed: I64) -> I64:
         """Return the cells of the most popular items for each user, without the *closed* cells, which rise."""
         items = self.popularity.size
-        cells = (np.arange(users)[:, None] * items + self.popular[:_POPULAR]).reshape(-1)
+        rows = [
+            self.popular[:_POPULAR] if each is None else each.popular(self.popular, _POPULAR) for each in asked.subsets
+        ]
+        cells = RowLists.of(rows).cells(items)
         if not closed.size:
             return cells
         nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]

@@ -47,6 +47,16 @@ class RowLists:
         """Return the rows of *user*."""
         return self.rows[self.ends[user] : self.ends[user + 1]]
 
+    def of_users(self, users: I64) -> "RowLists":
+        """Return the lists of *users*, (N,) int64, in their order; at least one user."""
+        return RowLists.of([self.part(user) for user in users.tolist()])
+
+    def positions(self, rows: I64) -> "RowLists":
+        """Return the positions of the listed rows in *rows*, which rise, without the rows that are not in it."""
+        place = np.minimum(np.searchsorted(rows, self.rows), rows.size - 1)
+        kept = rows[place] == self.rows
+        return RowLists(place[kept], np.concatenate(([0], np.cumsum(kept)))[self.ends])
+
     def check(self, *, users: int, items: int) -> None:
         """
         Refuse lists that do not fit a batch of *users* and a catalogue of *items*.
