@@ -10,9 +10,10 @@ from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import ServingError
+from chassis.wire.problems import InvalidRequestError, ServingError
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
+from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking
 
 SOURCE = "/functions/rank-items"
@@ -27,12 +28,14 @@ class RankItems:
     Args:
         batcher: Ranks several requests at a time.
         model: Identity of the artefact that the batcher ranks with.
+        attributes: The attributes that a filter may name.
     """
 
-    def __init__(self, batcher: RankBatcher, *, model: Model) -> None:
+    def __init__(self, batcher: RankBatcher, *, model: Model, attributes: ItemAttributes) -> None:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
         self._model = model
+        self._attributes = attributes
         self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
@@ -41,7 +44,7 @@ class RankItems:
             return await self._events(call)
         if wire.is_batch(call.body, "requests"):
             return await self._rank_many(call)
-        query = decode_query(call.body)
+        query = self._query(wire.rank_request.decode(call.body))
         call.receipt.mark("decode")
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)
@@ -57,11 +60,30 @@ class RankItems:
 
     async def _rank_many(self, call: Call) -> Reply:
         requests = wire.rank_request.decode_each(wire.rank_batch.decode(call.body).requests)
-        queries = [each if isinstance(each, ServingError) else _query(each) for each in requests]
+        queries = [each if isinstance(each, ServingError) else self._query_or_error(each) for each in requests]
         call.receipt.mark("decode")
         async with aclosing(self._bulk.rank(queries, deadline=call.deadline.at)) as outcomes:
             results = [self._result(each, call) async for each in outcomes]
         return Reply(wire.encode(BatchAnswer(results)))
+
+    def _query_or_error(self, request: wire.RankRequest) -> Query | ServingError:
+        try:
+            return self._query(request)
+        except ServingError as error:
+            return error
+
+    def _query(self, request: wire.RankRequest) -> Query:
+        """
+        Return *request* as a query.
+
+        Raises:
+            InvalidRequestError: the filter names an attribute or a value that no item has.
+        """
+        if request.filter and (faults := list(self._attributes.faults(request.filter, "$.filter"))):
+            raise InvalidRequestError(faults=faults)
+        return Query(
+            request.features, request.history, request.top_k, request.exclude, request.filter, request.diversity
+        )
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):
@@ -78,20 +100,6 @@ def _items(ranking: Ranking) -> list[RankedItem]:
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     pairs = zip(ranking.item_ids, ranking.scores, strict=True)
     return [RankedItem(item_id, round(score, 3) + 0.0) for item_id, score in pairs]
-
-
-def decode_query(body: bytes) -> Query:
-    """
-    Return the query in *body*.
-
-    Raises:
-        NotJsonError, InvalidRequestError: *body* is not JSON, or not a valid request.
-    """
-    return _query(wire.rank_request.decode(body))
-
-
-def _query(request: wire.RankRequest) -> Query:
-    return Query(request.features, request.history, request.top_k, request.exclude)
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:

@@ -42,6 +42,7 @@ async def open_handler() -> AsyncIterator[Handler]:
             min_recall=settings.min_recall,
         )
         model = loaded.model
+        settings.rules.apply(model)
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
@@ -51,7 +52,7 @@ async def open_handler() -> AsyncIterator[Handler]:
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         service.exposition.add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
-            yield RankItems(batcher, model=model.identity)
+            yield RankItems(batcher, model=model.identity, attributes=model.attributes)
         batcher.drain()
 
 

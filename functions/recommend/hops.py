@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call
 from chassis.hop.client import Hop, HopAnswer
-from chassis.wire.problems import DeadlineExceededError, ServingError
+from chassis.wire.problems import DeadlineExceededError, Fault, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
+from recsys.contracts.wire import Condition
 from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024
 PARTS_AT_ONCE = 4
 
 _OPENING, _SEPARATOR, _CLOSING = b'{"requests":[', b",", b"]}"
+# A member of an encoded call. No text contains these bytes, because JSON escapes its quotes.
+_FILTER = b'"filter":'
 
 
 class Known(Struct, frozen=True):
@@ -35,19 +38,35 @@ class Known(Struct, frozen=True):
 
 
 class RankCall(Struct, frozen=True):
-    """A request to rank_items, with features and history as extract_features encoded them."""
+    """
+    A request to rank_items, with features and history as extract_features encoded them.
+
+    Optional fields that the caller did not send are not sent either, so an older rank_items still takes the request.
+    """
 
     features: Raw
     history: Raw
     top_k: int
     exclude: Sequence[str] = ()
+    filter: Sequence[Condition] | UnsetType = UNSET
+    diversity: float | UnsetType = UNSET
 
 
 class Ranked(Struct, frozen=True):
-    """The parts of rank_items' answer that recommend uses, not decoded; `items` is empty if the request failed."""
+    """
+    The parts of rank_items' answer that recommend uses, not decoded.
+
+    If the request failed, `items` is empty, and `error` is the problem document.
+    """
 
     items: Raw = Raw()
     model: Raw = Raw(b"null")
+    error: Raw = Raw(b"null")
+
+    def filter_faults(self) -> list[Fault]:
+        """Return the faults that rank_items found in the filter of the request."""
+        problem = _problem(self.error)
+        return [fault for fault in (problem.errors if problem else ()) if fault.path.startswith("$.filter")]
 
 
 RankOutcome = Ranked | ServingError
@@ -59,7 +78,13 @@ class _BatchResults(Struct, frozen=True):
 
 UNKNOWN_USER = Known(Raw(wire.encode(UNKNOWN_FEATURES)), Raw(b"[]"))
 
+
+class _Problem(Struct, frozen=True):
+    errors: list[Fault] = []
+
+
 _known = msgspec.json.Decoder(Known).decode
+_problem = msgspec.json.Decoder(_Problem | None).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
 _results = msgspec.json.Decoder(_BatchResults)
 
@@ -89,7 +114,9 @@ class FeaturesClient:
     async def _post(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[Known]]:
         asked = {"user_id": queries[0]} if len(queries) == 1 else {"user_ids": queries}
         body = wire.encode(asked)
-        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_known, len(queries)))
+        return await self._hop.send(
+            body, call=call, within_s=within_s, decode=_reader(_known, len(queries), alone=len(queries) == 1)
+        )
 
 
 class RankingClient:
@@ -154,8 +181,11 @@ class RankingClient:
         if within_s <= 0:
             # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
-        body = queries[0] if len(queries) == 1 else _OPENING + _SEPARATOR.join(queries) + _CLOSING
-        return await self._hop.send(body, call=call, within_s=within_s, decode=_reader(_ranked, len(queries)))
+        # In a batch answer each request has its own error, so the faults of a filter reach its caller and no other.
+        alone = len(queries) == 1 and _FILTER not in queries[0]
+        body = queries[0] if alone else _OPENING + _SEPARATOR.join(queries) + _CLOSING
+        decode: Callable[[bytes], list[RankOutcome]] = _reader(_ranked, len(queries), alone=alone)
+        return await self._hop.send(body, call=call, within_s=within_s, decode=decode)
 
 
 def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
@@ -198,9 +228,9 @@ def _join(
     return HopAnswer(outcomes, spent_s, slowest.durations, slowest.facts)
 
 
-def _reader(one: Callable[[bytes | Raw], T], count: int) -> Callable[[bytes], list[T]]:
-    """Return the decoder of an answer to *count* requests: of a single answer for one, of a batch answer for more."""
-    if count == 1:
+def _reader(one: Callable[[bytes | Raw], T], count: int, *, alone: bool) -> Callable[[bytes], list[T]]:
+    """Return the decoder of an answer to *count* requests: a single answer if the request was sent *alone*."""
+    if alone:
         return lambda body: [one(body)]
 
     def read(body: bytes) -> list[T]:

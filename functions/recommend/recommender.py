@@ -6,6 +6,7 @@ If a hop fails, the caller still gets recommendations within the budget, and the
     features fail              ranked as for an unknown user, without history
     ranking fails              the last known popular list, without the user's history and exclusions
     both fail, no list known   the error
+    ranking fails, filter      the error, because recommend does not know the attributes of the popular items
 
 In strict mode the caller gets the error instead. If only some requests of a batch could not be ranked, only those get
 errors.
@@ -15,13 +16,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from chassis.call import Call
 from chassis.hop.client import HopAnswer
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
-from chassis.wire.problems import DependencyError, ServingError
+from chassis.wire.problems import DependencyError, InvalidRequestError, ServingError
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
@@ -118,7 +119,14 @@ class Recommender:
         self, requests: Sequence[RecommendRequest], known: Sequence[Known], call: Call, *, strict: bool
     ) -> Sequence[RankOutcome]:
         calls = [
-            RankCall(who.features, who.history, request.top_k, request.exclude)
+            RankCall(
+                who.features,
+                who.history,
+                request.top_k,
+                request.exclude,
+                request.filter or UNSET,
+                request.diversity or UNSET,
+            )
             for request, who in zip(requests, known, strict=True)
         ]
         left_s = call.deadline.left_s()
@@ -145,12 +153,16 @@ class Recommender:
         reasons = {"features": unknown.code} if unknown else {}
         if isinstance(outcome, Ranked) and outcome.items:
             items, model = outcome.items, outcome.model
+        elif isinstance(outcome, Ranked) and (faults := outcome.filter_faults()):
+            return InvalidRequestError(faults=faults)
         else:
             error = (
                 outcome
                 if isinstance(outcome, ServingError)
                 else DependencyError("rank_items could not rank this request")
             )
+            if request.filter and not strict:
+                return DependencyError("rank_items could not rank, and the popular list cannot be filtered")
             popular = [] if strict else self._pick_popular(request, known)
             if not popular:
                 return error

@@ -20,7 +20,7 @@ def test_informative_features_move_the_prior():
     encoded = np.stack([encode(each, fit_knots(everybody)) for each in everybody])
     planted = (encoded @ np.random.default_rng(1).standard_normal((encoded.shape[1], 8))).astype(np.float32)
     prior = fit_prior(everybody[:500], planted[:500], metric=np.ones(8, np.float32))
-    predicted = np.stack([prior.mean(each) for each in everybody[500:]])
+    predicted = prior.means(everybody[500:])
     assert ((predicted - planted[500:]) ** 2).mean() < 0.02 * planted.var()
 
 
@@ -28,7 +28,7 @@ def test_uninformative_features_leave_the_mean():
     """The prior does not learn noise and stays near the mean vector."""
     noise = np.random.default_rng(2).standard_normal((500, 8)).astype(np.float32)
     prior = fit_prior(random_features(500), noise, metric=np.ones(8, np.float32))
-    predicted = np.stack([prior.mean(each) for each in random_features(200, seed=3)])
+    predicted = prior.means(random_features(200, seed=3))
     assert np.abs(predicted - noise.mean(axis=0)).std() < 0.05
 
 
@@ -38,4 +38,4 @@ def test_identical_users_get_one_knot():
     vectors = np.random.default_rng(3).standard_normal((20, 4)).astype(np.float32)
     assert fit_knots(alike) == [(0.0,), (0.0,), (0.5,)]
     prior = fit_prior(alike, vectors, metric=np.ones(4, np.float32))
-    np.testing.assert_allclose(prior.mean(alike[0]), vectors.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(prior.means(alike[:1])[0], vectors.mean(axis=0), atol=1e-5)

@@ -1,5 +1,7 @@
 """The blend of several sources, through the model that serves it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from offline.training import BlendSettings, make_blend_arrays
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.item_table import DENSE_ITEMS, ItemTable
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
 
@@ -17,12 +20,12 @@ VIEWS = (View(0.5, 0.5, 0.2, 1.0), View(0.0, 0.0, 0.0, 3.0))
 WEIGHTS = ((0.5, 1.0, 0.0, 0.0), (0.25, 0.5, 1.0, 0.5), (1.0, 0.0, 1.0, 0.5))
 
 
-def make_blended(weights: tuple[tuple[float, ...], ...] = WEIGHTS) -> Artefact:
+def make_blended(weights: tuple[tuple[float, ...], ...] = WEIGHTS, *, items: int = ITEMS) -> Artefact:
     rng = np.random.default_rng(3)
-    histories = [rng.choice(ITEMS, 30, replace=False).astype(np.int32) for _ in range(300)]
-    pairs = count_pairs(histories, items=ITEMS, ordered=True)
+    histories = [rng.choice(items, 30, replace=False).astype(np.int32) for _ in range(300)]
+    pairs = count_pairs(histories, items=items, ordered=True)
     blend = BlendSettings(ordered=True, views=VIEWS, lengths=(0, 1, 5)[: len(weights)], weights=weights)
-    base = make_artefact(items=ITEMS, dims=16)
+    base = make_artefact(items=items, dims=16)
     return Artefact(base.manifest, {**base.arrays, **make_blend_arrays(pairs, blend)}, base.items)
 
 
@@ -44,9 +47,14 @@ def make_queries(count: int) -> list[Query]:
     ]
 
 
-def test_a_batch_answers_what_its_queries_would(artefact):
-    """Batches and single queries give the same bits for any length of history and any number of wanted items."""
-    model = RankingModel(artefact)
+@pytest.mark.parametrize("items", [ITEMS, DENSE_ITEMS + 1])
+def test_a_batch_answers_what_its_queries_would(items):
+    """
+    Batches and single queries give the same bits for any length of history and any number of wanted items, in
+    catalogues that are scored completely and in larger ones.
+    """
+    model = RankingModel(make_blended(items=items))
+    model.make_unavailable(["item_4", "item_5"])
     queries = [*make_queries(80), Query(ADULT, ["item_1"], top_k=ITEMS)]
     assert model.rank(queries) == [model.rank([query])[0] for query in queries]
     assert model.rank(queries[::-1]) == model.rank(queries)[::-1]
@@ -58,6 +66,25 @@ def test_history_exclusions_and_the_unavailable_stay_out(artefact):
     model.make_unavailable(["item_4", "item_5"])
     query = Query(ADULT, ["item_1", "item_2"], top_k=ITEMS, exclude=["item_3"])
     assert set(model.rank([query])[0].item_ids) == {f"item_{row}" for row in range(ITEMS) if not 1 <= row <= 5}
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, (*WEIGHTS[:2], (0.5, 0.25, 0.0, 1.0))])
+def test_small_catalogues_rank_as_large_ones(monkeypatch, weights):
+    """If each source proposes every item, the answer of the large catalogue's steps is that of the complete scores."""
+    artefact = make_blended(weights)
+    small = RankingModel(artefact)
+    monkeypatch.setattr(ItemTable, "of", partial(ItemTable.of, dense_items=1))
+    large = RankingModel(artefact)
+    for model in (small, large):
+        model.make_unavailable(["item_4", "item_5"])
+    queries = [
+        Query(each.features, each.history, top_k=ITEMS, exclude=each.exclude)
+        for each in make_queries(40)
+        if each.history
+    ]
+    for one, other in zip(small.rank(queries), large.rank(queries), strict=True):
+        assert one.item_ids == other.item_ids
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6, atol=1e-6)
 
 
 def test_with_all_weight_on_the_factors_they_rank_alone():

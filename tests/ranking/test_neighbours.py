@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from recsys.ranking.item_table import ShapeMismatchError
-from recsys.ranking.neighbours import Neighbours, Scored
+from recsys.ranking.neighbours import Neighbours, Scored, Views
 from recsys.ranking.row_lists import RowLists
 
 ITEMS = 200
-OPEN = np.empty(0, np.int64)
 
 
 def make_neighbours(*, half_life: float = 3.0, seed: int = 0) -> Neighbours:
@@ -17,6 +16,12 @@ def make_neighbours(*, half_life: float = 3.0, seed: int = 0) -> Neighbours:
     rows = np.concatenate([np.sort(rng.choice(ITEMS, 20, replace=False)) for _ in range(ITEMS)])
     weights = rng.random(rows.size).astype(np.float32) + np.float32(0.01)
     return Neighbours(np.arange(ITEMS + 1) * 20, rows.astype(np.int32), weights, half_life)
+
+
+def count(history: RowLists, *sources: Neighbours) -> Scored:
+    """Return the scores that all views give every user."""
+    views = Views.of(sources, items=sources[0].ends.size - 1)
+    return views.score(history, wanted=np.ones((len(sources), history.ends.size - 1), np.bool_))
 
 
 def make_history(users: int) -> RowLists:
@@ -29,7 +34,7 @@ def test_votes_add_up_by_their_place_in_the_history():
     source = Neighbours(
         np.array([0, 2, 3, 3]), np.array([1, 2, 2], np.int32), np.array([0.5, 0.25, 1.0], np.float32), half_life=1.0
     )
-    scored = source.score(RowLists.of([np.array([1, 0]), np.array([], np.int64), np.array([0])]), closed=OPEN)
+    scored = count(RowLists.of([[1, 0], [], [0]]), source)
     assert scored.cells.tolist() == [1, 2, 7, 8]
     assert scored.scores.tolist() == [0.25, 1.0 + 0.125, 0.5, 0.25]
 
@@ -38,22 +43,35 @@ def test_votes_add_up_by_their_place_in_the_history():
 def test_a_batch_scores_what_its_users_alone_would(half_life):
     """A user's scores have the same bits alone and in a batch, for histories of any length."""
     source, history = make_neighbours(half_life=half_life), make_history(40)
-    together = source.score(history, closed=OPEN)
+    together = count(history, source)
     for user in range(40):
-        alone = source.score(RowLists.of([history.part(user)]), closed=OPEN)
+        alone = count(RowLists.of([history.part(user)]), source)
         mine = together.cells // ITEMS == user
         assert (together.cells[mine] - user * ITEMS).tolist() == alone.cells.tolist()
         assert together.scores[mine].tobytes() == alone.scores.tobytes()
 
 
-def test_large_catalogues_are_scored_in_blocks(monkeypatch):
-    """The number of users per block changes no score."""
-    source, history = make_neighbours(), make_history(30)
-    whole = source.score(history, closed=OPEN)
-    monkeypatch.setattr("recsys.ranking.neighbours._BLOCK_CELLS", 3 * ITEMS)
-    blocks = source.score(history, closed=OPEN)
-    assert whole.cells.tolist() == blocks.cells.tolist()
-    assert whole.scores.tobytes() == blocks.scores.tobytes()
+def test_both_ways_to_count_agree():
+    """The scores of the whole catalogue are those of the items with votes, and 0 elsewhere."""
+    views, history = Views.of([make_neighbours(), make_neighbours(seed=4)], items=ITEMS), make_history(30)
+    wanted = np.random.default_rng(2).random((2, 30)) < 0.7
+    scored, whole = views.score(history, wanted=wanted), views.score_all(history, wanted=wanted)
+    assert whole.shape == (2, 30, ITEMS)
+    assert scored.cells.tolist() == whole.reshape(-1).nonzero()[0].tolist()
+    assert scored.scores.tobytes() == whole.reshape(-1)[scored.cells].astype(np.float32).tobytes()
+    assert not whole[~wanted].any()
+    assert whole[wanted].any()
+
+
+def test_views_are_counted_together_as_alone():
+    """A view's scores do not depend on the other views, each with its own half-life."""
+    views, history = [make_neighbours(half_life=1.0), make_neighbours(half_life=0.0, seed=4)], make_history(30)
+    together = count(history, *views)
+    for number, view in enumerate(views):
+        mine = together.cells // (30 * ITEMS) == number
+        alone = count(history, view)
+        assert (together.cells[mine] - number * 30 * ITEMS).tolist() == alone.cells.tolist()
+        assert together.scores[mine].tobytes() == alone.scores.tobytes()
 
 
 def test_old_items_fade_out():
@@ -61,7 +79,7 @@ def test_old_items_fade_out():
     rows = np.arange(ITEMS)
     for half_life, voters in [(1.0, 5), (3.0, 15), (0.0, 100)]:
         source = make_neighbours(half_life=half_life)
-        cut, whole = (source.score(RowLists.of([rows[:size]]), closed=OPEN) for size in (voters, ITEMS))
+        cut, whole = (count(RowLists.of([rows[:size]]), source) for size in (voters, ITEMS))
         assert cut.scores.tobytes() == whole.scores.tobytes()
 
 
@@ -96,10 +114,11 @@ def test_arrays_that_do_not_fit_are_refused(broken):
         Neighbours(**{**good, **broken}).check(items=2)
 
 
-def test_closed_items_get_no_score(monkeypatch):
-    """Closed items get no score for their user but do for other users, also when users are scored in blocks."""
-    source, history = make_neighbours(), make_history(30)
-    whole = source.score(history, closed=OPEN)
-    closed = whole.cells[::3]
-    monkeypatch.setattr("recsys.ranking.neighbours._BLOCK_CELLS", 3 * ITEMS)
-    assert source.score(history, closed=closed).cells.tolist() == np.setdiff1d(whole.cells, closed).tolist()
+def test_closed_cells_are_left_out():
+    """Closed cells lose their scores, the others keep theirs, and cells without a score may be closed."""
+    whole = count(make_history(30), make_neighbours())
+    closed = np.sort(np.concatenate([whole.cells[::3], np.setdiff1d(np.arange(30 * ITEMS), whole.cells)[::7]]))
+    left = whole.without(closed)
+    assert left.cells.tolist() == np.setdiff1d(whole.cells, closed).tolist()
+    assert left.at(left.cells).tobytes() == whole.at(left.cells).tobytes()
+    assert count(RowLists.of([[]]), make_neighbours()).without(np.array([3])).cells.size == 0

@@ -6,6 +6,7 @@ Benchmark of the scoring kernel, compared with a plain matrix product and FAISS 
     faiss      IndexFlatIP, two threads
     kernel     ours, two Python threads, BLAS limited to one
     excluding  ours, with 2,000 excluded items per user
+    filtered   ours, with a filter that 0.1, 1, 10 or 50 % of the items pass
 
 Rounds alternate between them. The kernel's result is compared bit for bit with a full stable sort. The benchmark also
 times the fold-in of a batch of users, and measures recall and time of the approximate index on clustered vectors, which
@@ -24,9 +25,9 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from recsys.ranking.approximate import ApproximateIndex
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import F32, ItemTable, grid_bits, round_to_grid
+from recsys.ranking.item_table import F32, I64, ItemTable, grid_bits, round_to_grid
 from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates
+from recsys.ranking.scoring import score_candidates, score_rows_of
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 TimedCall = Callable[[], object]
@@ -35,6 +36,9 @@ THREADS = 2
 _BLOCK_ROWS = 8192
 _BURST_S = 0.002
 _HISTORY = 100
+# Shares of the catalogue that the filters leave.
+_SHARES = {"filtered_0.1": 0.001, "filtered_1": 0.01, "filtered_10": 0.1, "filtered_50": 0.5}
+_MOST_FILTERED = 1.1
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,12 @@ def _targets(rows: list[ReportRow], fold_ms: dict[int, float]) -> list[BenchTarg
         for other, items, bound in bounds
         if (row := found.get((items, 32)))
     ]
+    ratios += [
+        BenchTarget(f"{name} % / kernel, {items:,} items", row[f"{name}_ms"] / row["kernel_ms"], "<=", _MOST_FILTERED)
+        for (items, users), row in found.items()
+        for name in _SHARES
+        if items == max(each for each, _ in found) and (users == 32 or name == "filtered_0.1")
+    ]
     unequal = sum(not row["equals_full_sort"] for row in rows)
     folds = [BenchTarget(f"fold-in of 32 users x {_HISTORY} items, {d} factors, ms", ms, "<=", 5 if d == 64 else 20)
              for d, ms in fold_ms.items()]  # fmt: skip
@@ -95,9 +105,11 @@ def _compare(case: TopkCase, pool: Executor, *, rounds: int, budget_s: float) ->
         "users": case.users,
         "limit": case.limit,
         "dims": case.dims,
-        **{f"{name}_ms": round(median[name], 4) for name in ("wide", "tall", "faiss", "kernel", "excluding")},
+        **{f"{name}_ms": round(median[name], 4) for name in ("wide", "tall", "faiss", "kernel", "excluding", *_SHARES)},
         "best_kernel_ms": round(min(samples["kernel"]) * 1e3, 4),
-        "equals_full_sort": _equals_full_sort(users, table, case.limit),
+        "equals_full_sort": all(
+            _equals_full_sort(users, table, case.limit, rows) for rows in (None, *_filtered_rows(case).values())
+        ),
     }
 
 
@@ -110,6 +122,10 @@ def _contestants(case: TopkCase, users: F32, table: ItemTable, pool: Executor) -
     def kernel(exclude: RowLists | None = None) -> object:
         return score_candidates(users, table, limit=case.limit, exclude=exclude, workers=THREADS, pool=pool)
 
+    def filtered(rows: I64) -> TimedCall:
+        nobody = RowLists.of([[] for _ in users])
+        return lambda: score_rows_of(users, table, rows, limit=case.limit, exclude=nobody, workers=THREADS, pool=pool)
+
     return {
         "wide": Contestant(_wide_product(users, table.vectors), THREADS),
         "tall, BLAS": Contestant(_tall_product(users, table.vectors, pool, 1), THREADS),
@@ -117,6 +133,16 @@ def _contestants(case: TopkCase, users: F32, table: ItemTable, pool: Executor) -
         "faiss": Contestant(lambda: index.search(users, case.limit), THREADS),
         "kernel": Contestant(kernel, 1),
         "excluding": Contestant(lambda: kernel(excluded), 1),
+        **{name: Contestant(filtered(rows), 1) for name, rows in _filtered_rows(case).items()},
+    }
+
+
+def _filtered_rows(case: TopkCase) -> dict[str, I64]:
+    """Return random rows for each share, at least one row."""
+    rng = np.random.default_rng(4)
+    return {
+        name: np.sort(rng.choice(case.items, max(1, round(case.items * share)), replace=False))
+        for name, share in _SHARES.items()
     }
 
 
@@ -169,15 +195,21 @@ def _timed(call: TimedCall) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _equals_full_sort(users: F32, table: ItemTable, limit: int) -> bool:
-    got = score_candidates(users, table, limit=limit)
+def _equals_full_sort(users: F32, table: ItemTable, limit: int, rows: I64 | None) -> bool:
+    """Tell whether the answer, of *rows* only if given, is that of a full stable sort."""
+    if rows is None:
+        got = score_candidates(users, table, limit=limit)
+    else:
+        got = score_rows_of(users, table, rows, limit=limit, exclude=RowLists.of([[] for _ in users]))
     on_grid = round_to_grid(users, grid_bits(users.shape[1]))
     scores = np.empty(len(table.vectors), np.float32)
     for user, vector in enumerate(on_grid):
         for start in range(0, scores.size, _BLOCK_ROWS):
             scores[start : start + _BLOCK_ROWS] = table.vectors[start : start + _BLOCK_ROWS].astype(np.float64) @ vector
-        order = np.argsort(-scores, kind="stable")[:limit]
-        if not (np.array_equal(got.ids[user], order) and np.array_equal(got.scores[user], scores[order])):
+        chosen = np.arange(scores.size) if rows is None else rows
+        order = chosen[np.argsort(-scores[chosen], kind="stable")[:limit]]
+        found = got.ids[user, : order.size], got.scores[user, : order.size]
+        if not (np.array_equal(found[0], order) and np.array_equal(found[1], scores[order])):
             return False
     return True
 

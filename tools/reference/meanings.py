@@ -64,6 +64,10 @@ MEANINGS = {
         "MAX_QUEUE_SIZE": "requests that may wait; further requests get 503; at least `MAX_BATCH_SIZE`",
         "INDEX": "`exact` scores the whole catalogue; `ivf` scores the groups of items nearest to the user",
         "INDEX_PROBES": "with `ivf`: groups scored for each user",
+        "RULES": (
+            "JSON with the [rules](../../functions/rank_items/README.md#rules) of every list: `allow`, `deny`, `pins`, "
+            "`boosts`, `caps`, `diversity`"
+        ),
         "UNAVAILABLE_ITEMS_PATH": (
             "a file of item ids, one a line, that are not recommended; a change takes effect within a second"
         ),

@@ -26,15 +26,39 @@ ItemId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
 Exclude = Annotated[list[ItemId], Meta(max_length=MAX_EXCLUDE)]
 History = Annotated[list[ItemId], Meta(max_length=MAX_HISTORY)]
+Diversity = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Condition(Struct, frozen=True, forbid_unknown_fields=True):
+    """A condition of a filter: the item has one of the values *any_of* of *attribute*."""
+
+    attribute: Annotated[str, Meta(min_length=1, max_length=64)]
+    any_of: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]], Meta(min_length=1, max_length=100)
+    ]
+
+
+Filter = Annotated[list[Condition], Meta(max_length=8)]
 Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`: the user, the number of items, and the items to leave out."""
+    """
+    `recommend`: the user, the number of items, and the items to leave out.
+
+    Attributes:
+        user_id: The user.
+        top_k: Items wanted.
+        exclude: Items to leave out.
+        filter: Conditions that every item meets; none by default.
+        diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
+    """
 
     user_id: UserId
     top_k: TopK = DEFAULT_TOP_K
     exclude: Exclude = []
+    filter: Filter = []
+    diversity: Diversity = 0.0
 
 
 class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,12 +107,14 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
 
 
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`: a user's features and history, and the items to leave out."""
+    """`rank_items`: a user's features and history; the other fields as in a request to recommend."""
 
     features: Features
     history: History
     top_k: TopK = DEFAULT_TOP_K
     exclude: Exclude = []
+    filter: Filter = []
+    diversity: Diversity = 0.0
 
 
 class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):

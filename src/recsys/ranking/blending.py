@@ -44,8 +44,8 @@ class Blend:
         if (self.weights < 0).any() or (self.weights.max(axis=1) <= 0).any():
             raise ShapeMismatchError("each length of the blend must have a weight above 0, and no weight below 0")
 
-    def rows(self, sizes: Sequence[int]) -> F32:
-        """Return the weights (U, S) for users with histories of *sizes* items."""
+    def rows(self, sizes: I64) -> F32:
+        """Return the weights (U, S) for users with histories of *sizes* (U,) items."""
         return self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
 
 

@@ -69,6 +69,25 @@ def rank_candidates(rows: I64, scores: F32, *, counts: I64, limit: int) -> Ranke
     return RankedBatch(ids, best, kept)
 
 
+def rank_table(scores: F32, *, limit: int) -> RankedBatch:
+    """
+    Sort each user's scores of the whole catalogue and keep *limit*.
+
+    Args:
+        scores: (U, I) float32; -inf marks an item that the user may not get.
+        limit: Items wanted per user.
+    """
+    users, items = scores.shape
+    reached = scores >= reachable(scores, limit=limit)[:, None]
+    cells = reached.reshape(-1).nonzero()[0]
+    if users == 1:
+        counts, rows = np.array([cells.size]), cells
+    else:
+        counts = reached.sum(axis=1, dtype=np.int64)
+        rows = cells - np.repeat(np.arange(0, users * items, items), counts)
+    return rank_candidates(rows, scores.reshape(-1)[cells], counts=counts, limit=limit)
+
+
 def _in_order(bits: NDArray[np.int32]) -> NDArray[np.int32]:
     """Map the bits of float32 to int32 values of the same order. The function is its own inverse."""
     return bits ^ ((bits >> 31) & np.int32(0x7FFF_FFFF))

@@ -71,7 +71,11 @@ class FoldIn:
             raise ShapeMismatchError(f"priors {priors.shape} for {self.diagonal.size} dimensions")
         history.check(users=len(priors), items=len(self.items))
         scale = 1.0 / np.sqrt(self.diagonal.astype(np.float64))
-        return np.stack([self._user(history.part(user), prior, scale) for user, prior in enumerate(priors)])
+        ends = history.ends.tolist()
+        folded = np.empty(priors.shape, np.float64)
+        for user, prior in enumerate(priors):
+            folded[user] = self._user(history.rows[ends[user] : ends[user + 1]], prior, scale)
+        return folded
 
     def fade(self, items: int) -> float:
         """Return k, the weight of the prior after a history of *items* items."""

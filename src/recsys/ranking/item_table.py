@@ -82,14 +82,41 @@ class ItemTable:
     A catalogue prepared for scoring; read-only, shared by all requests.
 
     Attributes:
-        vectors: (I, D) float32 on the grid, C-contiguous.
+        vectors: (N, D) float32 on the grid, C-contiguous.
         exact: (D, I) float64, the same values, for a small catalogue; else None.
-        longest: Largest Euclidean length of a row.
+        longest: Largest Euclidean length of a row, or more.
+        rows: (I,) int64, the rows of *vectors* that form the catalogue; None for all.
     """
 
     vectors: F32
     exact: F64 | None
     longest: float
+    rows: I64 | None = None
+
+    def __len__(self) -> int:
+        """Return I, the number of items."""
+        return len(self.vectors if self.rows is None else self.rows)
+
+    def block(self, start: int, stop: int) -> F32:
+        """Return the vectors of items *start* to *stop*, exclusive; a copy of a block if the table has *rows*."""
+        if self.rows is None:
+            return self.vectors[start:stop]
+        return self.vectors.take(self.rows[start:stop], axis=0)
+
+    def take(self, items: I64) -> F32:
+        """Return the vectors of *items*, of any shape (...), as (..., D)."""
+        return self.vectors.take(items if self.rows is None else self.rows[items], axis=0)
+
+    def pick(self, rows: I64, *, dense_items: int = DENSE_ITEMS) -> "ItemTable":
+        """
+        Return the table of some *rows* of this complete table, which rise; item i of the result is rows[i].
+
+        Cost: a copy of the vectors of at most *dense_items* rows. The vectors of more rows are read block by block.
+        """
+        exact = None
+        if rows.size <= dense_items:
+            exact = np.ascontiguousarray(self.vectors.take(rows, axis=0).T.astype(np.float64))
+        return ItemTable(vectors=self.vectors, exact=exact, longest=self.longest, rows=rows)
 
     @classmethod
     def of(cls, items: F32, *, dense_items: int = DENSE_ITEMS) -> Self:

@@ -1,24 +1,28 @@
 """
-Collect candidates from several sources and rank them by the blend of their scores.
+Rank by the blend of several sources' scores.
+
+A small catalogue is scored completely: every source scores every item. A large one is ranked in three steps:
 
 1. Every source (factors, popularity, neighbours) proposes each user's best items.
 2. Every source scores the union of the proposals.
 3. The blend (`blending`) combines the scores of each item into one, and the best items are returned.
 
 Each source leaves out excluded and unavailable items before it proposes, so they do not reduce the number of proposals.
+Neighbours that have no weight for the length of a user's history do not vote for that user.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from recsys.ranking.asking import Asked
 from recsys.ranking.blending import Blend, blend, normalise
-from recsys.ranking.candidates import RankedBatch, rank_candidates
-from recsys.ranking.item_table import F32, F64, I64, ItemTable
-from recsys.ranking.neighbours import Neighbours
+from recsys.ranking.candidates import RankedBatch, rank_candidates, rank_table
+from recsys.ranking.item_table import F64, I64, ItemTable
+from recsys.ranking.neighbours import Scored, Views
 from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_rows
+from recsys.ranking.scoring import score_catalogue, score_rows
 
 # Items that each source proposes for a user; a request for more items gets more proposals.
 PROPOSALS = 100
@@ -26,31 +30,7 @@ PROPOSALS = 100
 # Popularity proposes fewer, because other sources propose most of its items too.
 _POPULAR = 50
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """
-    A batch of users to rank for, as all sources get it.
-
-    Attributes:
-        vectors: (U, D) float32, user vectors of the factors.
-        history: Rows per user, distinct, newest first.
-        exclude: Rows that the user may not get.
-        unavailable: (N,) int64 rows that no user may get.
-        depths: (U,) int64, number of items that each source proposes for each user.
-    """
-
-    vectors: F32
-    history: RowLists
-    exclude: RowLists
-    unavailable: I64
-    depths: I64
-
-    def closed(self, items: int) -> I64:
-        """Return the cells, user * items + row, of excluded and unavailable items, in rising order."""
-        users = self.depths.size
-        everybody = np.repeat(np.arange(users) * items, self.unavailable.size) + np.tile(self.unavailable, users)
-        return np.sort(np.concatenate([self.exclude.owners() * items + self.exclude.rows, everybody]))
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +40,38 @@ class Mixer:
 
     Attributes:
         table: Factors of the catalogue.
-        popularity: (I,) float32, users per item as a share, at least 0.
+        popularity: (I,) float64, users per item as a share of the most popular item's.
         popular: (I,) int64, rows by falling popularity.
-        neighbours: Item-to-item sources.
-        blend: Weights of the factors, of popularity and of each of *neighbours*, in this order.
+        views: Item-to-item sources.
+        blend: Weights of the factors, of popularity and of each view, in this order.
     """
 
     table: ItemTable
-    popularity: F32
+    popularity: F64
     popular: I64
-    neighbours: Sequence[Neighbours]
+    views: Views
     blend: Blend
+
+    def rank_all(self, asked: Asked, *, limit: int) -> RankedBatch:
+        """
+        Return each user's *limit* best items of a small catalogue.
+
+        Row u equals, bit for bit, the answer for a batch holding only user u: the sums of the factors are exact, and
+        every other step works on one cell.
+
+        Cost: a few passes over S * U * I scores.
+        """
+        weights = self.blend.rows(asked.history.sizes()).T.astype(np.float64)
+        closed = asked.closed(self.popularity.size)
+        total = _weighed(score_catalogue(asked.vectors, self.table)[None], weights[:1], closed)[0]
+        wanted = weights[2:] > 0
+        if wanted.any():
+            for scores in _weighed(self.views.score_all(asked.history, wanted=wanted), weights[2:], closed):
+                total += scores
+        total += weights[1][:, None] * self.popularity
+        scores = total.astype(np.float32)
+        scores.reshape(-1)[closed] = -np.inf
+        return rank_table(scores, limit=limit)
 
     def rank(self, asked: Asked, found: RankedBatch, *, limit: int) -> RankedBatch:
         """
@@ -83,53 +84,76 @@ class Mixer:
             found: The proposals of the factors; the largest of *asked.depths* per user.
             limit: Items wanted per user, at most the smallest of *asked.depths*.
 
-        Cost: per user, an addition for each neighbour of the items that vote, and D multiply-adds for each candidate.
+        Cost: per user, a sort of the neighbours of the items that vote, and D multiply-adds for each candidate.
         """
-        rows, counts, columns = self.candidates(asked, found)
-        weights = self.blend.rows(np.diff(asked.history.ends).tolist())
+        weights = self.blend.rows(asked.history.sizes())
+        rows, counts, columns = self._collect(asked, found, wanted=weights[:, 2:].T > 0)
         return rank_candidates(rows, blend(columns, weights, counts), counts=counts, limit=limit)
 
     def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, list[F64]]:
         """Return the union of all proposals: rows (N,) grouped by user, counts (U,), scores (N,) of each source."""
-        users, items = asked.depths.size, len(self.popularity)
-        closed = asked.closed(items)
-        scored = [source.score(asked.history, closed=closed) for source in self.neighbours]
-        deepest = int(asked.depths.max())
-        bests = [each.best(users=users, items=items, limit=deepest) for each in scored]
-        proposed = [_cells(each, asked.depths, items) for each in (found, *bests)]
+        return self._collect(asked, found, wanted=np.ones((self.views.number, asked.depths.size), np.bool_))
+
+    def _collect(self, asked: Asked, found: RankedBatch, *, wanted: Bools) -> tuple[I64, I64, list[F64]]:
+        users, items = asked.depths.size, self.popularity.size
+        closed = np.sort(asked.exclude.cells(items))
+        # Cells of a view's lines follow those of the view before; see `Scored`.
+        views = np.arange(self.views.number)[:, None] * (users * items)
+        scored = self.views.score(asked.history, wanted=wanted).without((views + closed).reshape(-1))
+        lines = scored.cells // items
+        is_open = asked.is_open(lines % users, scored.cells - lines * items)
+        if is_open is not None:
+            scored = Scored(scored.cells[is_open], scored.scores[is_open])
+        best = scored.best(lines=wanted.size, items=items, limit=int(asked.depths.max()))
+        parts = np.split(best.ids, self.views.number) if self.views.number else []
+        proposed = [_cells(ids, asked.depths, items) for ids in (found.ids, *parts)]
         proposed.append(self._popular_cells(asked, closed))
         cells = _distinct(np.concatenate(proposed))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
+        votes = scored.at((views + cells).reshape(-1)).reshape(self.views.number, -1)
+        bests = best.scores[:, 0].reshape(self.views.number, users)
+        factors = score_rows(asked.vectors, self.table, rows, counts=counts)
         return (
             rows,
             counts,
             [
-                normalise(score_rows(asked.vectors, self.table, rows, counts=counts), found.scores[:, 0], counts),
-                self._popularities(rows),
-                *(
-                    normalise(each.at(cells), best.scores[:, 0], counts)
-                    for each, best in zip(scored, bests, strict=True)
-                ),
+                normalise(factors, found.scores[:, 0], counts),
+                self.popularity[rows],
+                *(normalise(each, highest, counts) for each, highest in zip(votes, bests, strict=True)),
             ],
         )
 
-    def _popularities(self, rows: I64) -> F64:
-        return np.asarray(self.popularity[rows] / np.float64(max(self.popularity[self.popular[0]], 1e-9)))
-
     def _popular_cells(self, asked: Asked, closed: I64) -> I64:
-        """Return the cells of the most popular items for each user, without the *closed* cells."""
-        users, items = asked.depths.size, len(self.popularity)
-        cells = (np.arange(users)[:, None] * items + self.popular[:_POPULAR]).reshape(-1)
+        """Return the cells of the most popular items for each user, without the *closed* cells, which rise."""
+        items = self.popularity.size
+        rows = [
+            self.popular[:_POPULAR] if each is None else each.popular(self.popular, _POPULAR) for each in asked.subsets
+        ]
+        cells = RowLists.of(rows).cells(items)
         if not closed.size:
             return cells
         nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]
         return np.asarray(cells[nearest != cells], np.int64)
 
 
-def _cells(proposed: RankedBatch, depths: I64, items: int) -> I64:
+def _weighed(scores: F64, weights: F64, closed: I64) -> F64:
+    """
+    Normalise each line of *scores* by its best open score, and multiply it by its weight.
+
+    Args:
+        scores: (S, U, I), changed: the memory of the result.
+        weights: (S, U).
+        closed: Cells, user * I + row, that do not count; they get 0.
+    """
+    scores.reshape(len(scores), -1)[:, closed] = 0
+    best = scores.max(axis=2)
+    scores *= np.divide(weights, best, out=np.zeros(best.shape), where=best > 0)[:, :, None]
+    return scores
+
+
+def _cells(ids: I64, depths: I64, items: int) -> I64:
     """Return the items in each user's first *depths* places, as cells."""
-    ids = proposed.ids
     kept = (np.arange(ids.shape[1]) < depths[:, None]) & (ids >= 0)
     return np.asarray((ids + np.arange(depths.size)[:, None] * items)[kept], np.int64)
 

@@ -10,40 +10,58 @@ answer, and a user who is not in the training data is served like any other. A u
 gets the popular list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 
-from recsys.contracts.wire import Features, Model
+from recsys.contracts.wire import Condition, Features, Model
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import Blend
 from recsys.ranking.candidates import RankedBatch
+from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, F64, I64, ItemTable
-from recsys.ranking.mixing import PROPOSALS, Asked, Mixer
-from recsys.ranking.neighbours import Neighbours
+from recsys.ranking.mixing import PROPOSALS, Mixer
+from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates
+from recsys.ranking.rules import POOL, Draft, Rules
+from recsys.ranking.scoring import score_candidates, score_rows_of
 
 if TYPE_CHECKING:
     from recsys.ranking.approximate import ApproximateIndex
+
+Ranked = tuple[list[int], list[float]]  # rows, best first, and their scores
 
 _MEASURED_USERS = 200
 _MEASURED_HISTORY = 20
 
 
 class Query(Struct, frozen=True):
-    """A request for the *top_k* best items for *features* and *history*, without the items of *exclude*."""
+    """
+    A request for the *top_k* best items for *features* and *history*, without the items of *exclude*.
+
+    Attributes:
+        features: Features of the user.
+        history: Item ids, newest first.
+        top_k: Items wanted.
+        exclude: Item ids that the user may not get.
+        filter: Conditions that every item meets.
+        diversity: Weight of the resemblance to better items (`rules`); 0 leaves the model's own.
+    """
 
     features: Features
     history: Sequence[str]
     top_k: int
     exclude: Sequence[str] = ()
+    filter: Sequence[Condition] = ()
+    diversity: float = 0.0
 
 
 class Ranking(Struct, frozen=True):
@@ -66,6 +84,7 @@ class RankingModel:
     Attributes:
         identity: Name and version of the artefact.
         item_ids: The catalogue.
+        attributes: The attributes of the items, which filters and rules may name.
 
     Raises:
         ArtefactError: the artefact lacks an array, or its shapes do not fit each other.
@@ -76,7 +95,11 @@ class RankingModel:
         self.item_ids = [item.item_id for item in artefact.items]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._workers, self._pool = workers, pool
-        self._unavailable: I64 | None = None
+        self.attributes = ItemAttributes(artefact.items)
+        self._rules = Rules()
+        self._offered: Bools | None = None
+        self._unavailable: Sequence[int] = ()
+        self._shelf = Shelf(self.attributes)
         self._index: ApproximateIndex | None = None
         try:
             self._read(artefact)
@@ -117,11 +140,11 @@ class RankingModel:
             )
             for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
         ]
-        for each in neighbours:
-            each.check(items=len(self.item_ids))
         blend = Blend(arrays["blend_lengths"], arrays["blend_weights"])
         blend.check(sources=2 + len(neighbours))
-        return Mixer(self._table, self._popularity, self._popular, neighbours, blend)
+        share = self._popularity.astype(np.float64) / max(float(self._popularity.max()), 1e-9)
+        views = Views.of(neighbours, items=len(self.item_ids))
+        return Mixer(self._table, share, self._popular, views, blend)
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model, to warm it up."""
@@ -141,14 +164,24 @@ class RankingModel:
         histories = RowLists.of(
             [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
         )
-        priors = np.tile(self._prior.mean(UNKNOWN_FEATURES), (_MEASURED_USERS, 1))
+        priors = self._prior.means([UNKNOWN_FEATURES] * _MEASURED_USERS)
         users = self._fold_in.users(histories, priors=priors).astype(np.float32)
         return self._index.measure_recall(users)
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
         """Stop returning *item_ids* to any user. Items from an earlier call that are not listed become available."""
-        rows = np.array(sorted(self._known(item_ids)), np.int64)
-        self._unavailable = rows if rows.size else None
+        self._unavailable = tuple(self._known(item_ids))
+        self._lay_out()
+
+    def follow(self, rules: Rules, *, offered: Bools | None = None) -> None:
+        """Arrange all lists by *rules*, and return only the rows *offered*, (I,) bool; None for all."""
+        self._rules, self._offered = rules, offered
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        mask = np.ones(len(self.item_ids), np.bool_) if self._offered is None else self._offered.copy()
+        mask[list(self._unavailable)] = False
+        self._shelf = Shelf(self.attributes, mask)
 
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
         """
@@ -156,30 +189,69 @@ class RankingModel:
 
         Cost: see `FoldIn.users` and `score_candidates`.
         """
-        histories = [self._known(query.history) for query in queries]
-        folded = [
-            user
-            for user, (query, history) in enumerate(zip(queries, histories, strict=True))
-            if history or query.features.age_group in KNOWN_AGES
-        ]
-        rankings = dict(zip(folded, self._rank_known(queries, histories, folded), strict=True)) if folded else {}
+        shelf = self._shelf
+        asks = [self._ask(query, shelf) for query in queries]
+        lists = self._rank(asks)
+        if any(map(self._arranges, queries)):
+            lists = [
+                self._arrange(*each) if self._arranges(each[0]) else each[2]
+                for each in zip(queries, asks, lists, strict=True)
+            ]
+        return [Ranking([self.item_ids[row] for row in rows], scores) for rows, scores in lists]
+
+    def _arranges(self, query: Query) -> bool:
+        """Tell whether a rule may change the list of *query*."""
+        return bool(query.diversity) or not self._rules.are_off
+
+    def _ask(self, query: Query, shelf: Shelf) -> Ask:
+        return Ask(
+            features=query.features,
+            history=self._known(query.history),
+            exclude=self._known(query.exclude),
+            limit=max(query.top_k, POOL) if self._arranges(query) else query.top_k,
+            subset=shelf.subset(query.filter),
+        )
+
+    def _arrange(self, query: Query, ask: Ask, ranked: Ranked) -> Ranked:
+        """Apply the rules to a user's pool. If caps leave the list short, continue with the items that have no cap."""
+        rows, scores = ranked
+        draft = Draft(self._rules, query.top_k, query.diversity or self._rules.diversity)
+        closed = set(ask.closed())
+        pins = [row for row in self._rules.pins if row not in closed and (not ask.subset or ask.subset.mask[row])]
+        draft.pin(pins, max(scores, default=0.0))
+        draft.fill(rows, scores, self._table.vectors)
+        while not draft.is_full and len(rows) == ask.limit and (full := draft.full()):
+            subset = self._without(ask.subset, full)
+            ask = replace(ask, exclude=[*ask.exclude, *draft.rows], subset=subset)
+            ((rows, scores),) = self._rank([ask])
+            draft.fill(rows, scores, self._table.vectors)
+        return draft.rows, draft.scores
+
+    def _without(self, subset: Subset | None, values: Mapping[str, list[str]]) -> Subset:
+        masks = [~self.attributes.mask(Condition(name, each)) for name, each in values.items()]
+        return Subset(join_masks([*masks, *([subset.mask] if subset else [])]))
+
+    def _rank(self, asks: Sequence[Ask]) -> list[Ranked]:
+        """Return the best rows and their scores for each of *asks*; users without history and age get popular items."""
+        folded = [ask for ask in asks if ask.history or ask.features.age_group in KNOWN_AGES]
+        ranked = iter(self._rank_folded(folded) if folded else ())
         return [
-            rankings[user] if user in rankings else self._rank_stranger(query) for user, query in enumerate(queries)
+            next(ranked) if ask.history or ask.features.age_group in KNOWN_AGES else self._rank_stranger(ask)
+            for ask in asks
         ]
 
-    def _rank_known(
-        self, queries: Sequence[Query], histories: Sequence[Sequence[int]], users: Sequence[int]
-    ) -> list[Ranking]:
-        wanted = [queries[user].top_k for user in users]
-        asked = self._ask([queries[user] for user in users], [histories[user] for user in users])
-        limit = min(max(wanted), len(self.item_ids))
+    def _rank_folded(self, asks: Sequence[Ask]) -> list[Ranked]:
+        asked = self._join(asks)
+        limit = min(max(ask.limit for ask in asks), len(self.item_ids))
         if self._mixer is None:
             ranked = self._score(asked, limit=limit)
+        elif self._table.exact is not None and self._index is None:
+            ranked = self._mixer.rank_all(asked, limit=limit)
         else:
             ranked = self._mixer.rank(asked, self._score(asked, limit=int(asked.depths.max())), limit=limit)
-        cuts = [min(top_k, int(count)) for top_k, count in zip(wanted, ranked.counts, strict=True)]
+        cuts = [min(ask.limit, count) for ask, count in zip(asks, ranked.counts.tolist(), strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
-        return [Ranking([self.item_ids[row] for row in ids[:cut]], scores[:cut]) for ids, scores, cut in rows]
+        return [(ids[:cut], scores[:cut]) for ids, scores, cut in rows]
 
     def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
         """
@@ -192,49 +264,76 @@ class RankingModel:
         """
         if self._mixer is None:
             raise ValueError("the artefact has no blend, so its factors are its only source")
-        asked = self._ask(queries, [self._known(query.history) for query in queries])
+        asked = self._join([self._ask(query, self._shelf) for query in queries])
         return self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
 
-    def _ask(self, queries: Sequence[Query], histories: Sequence[Sequence[int]]) -> Asked:
-        priors = np.stack([self._prior.mean(query.features) for query in queries])
-        history = RowLists.of([np.array(rows, np.int64) for rows in histories])
-        unwanted = [{*rows, *self._known(query.exclude)} for query, rows in zip(queries, histories, strict=True)]
-        unavailable = self._unavailable
+    def _join(self, asks: Sequence[Ask]) -> Asked:
+        history = RowLists.of([ask.history for ask in asks])
+        priors = self._prior.means([ask.features for ask in asks])
         return Asked(
             vectors=self._fold_in.users(history, priors=priors).astype(np.float32),
             history=history,
-            exclude=RowLists.of([np.fromiter(rows, np.int64, len(rows)) for rows in unwanted]),
-            unavailable=np.empty(0, np.int64) if unavailable is None else unavailable,
+            exclude=RowLists.of([ask.closed() for ask in asks]) if any(ask.exclude for ask in asks) else history,
+            subsets=[ask.subset for ask in asks],
             # A user's depth depends on that user's request alone, so the candidates do not depend on the batch.
-            depths=np.minimum([max(query.top_k, PROPOSALS) for query in queries], len(self.item_ids)),
+            depths=np.minimum([max(ask.limit, PROPOSALS) for ask in asks], len(self.item_ids)),
         )
 
     def _score(self, asked: Asked, *, limit: int) -> RankedBatch:
-        unavailable = asked.unavailable if asked.unavailable.size else None
+        """Return the best items by the factors. Users with the same subset are scored together."""
+        groups = asked.groups()
+        if len(groups) == 1:
+            return self._score_group(asked.vectors, asked.exclude, groups[0][0], limit=limit)
+        users = np.concatenate([users for _, users in groups])
+        parts = [
+            self._score_group(asked.vectors[users], asked.exclude.of_users(users), subset, limit=limit)
+            for subset, users in groups
+        ]
+        order = np.argsort(users)
+        ids, scores, counts = (
+            np.concatenate([getattr(part, name) for part in parts])[order] for name in ("ids", "scores", "counts")
+        )
+        return RankedBatch(ids, scores, counts)
+
+    def _score_group(self, vectors: F32, exclude: RowLists, subset: Subset | None, *, limit: int) -> RankedBatch:
+        if subset is not None and subset.is_small and self._table.exact is None:
+            return score_rows_of(
+                vectors,
+                self._table,
+                subset.rows,
+                limit=limit,
+                exclude=exclude,
+                workers=self._workers,
+                pool=self._pool,
+            )
+        closed = subset.closed if subset is not None else None
         if self._index is not None:
-            return self._index.search(asked.vectors, limit=limit, exclude=asked.exclude, unavailable=unavailable)
+            return self._index.search(vectors, limit=limit, exclude=exclude, unavailable=closed)
         return score_candidates(
-            asked.vectors,
+            vectors,
             self._table,
             limit=limit,
-            exclude=asked.exclude,
-            unavailable=unavailable,
+            exclude=exclude,
+            unavailable=closed,
             workers=self._workers,
             pool=self._pool,
         )
 
-    def _rank_stranger(self, query: Query) -> Ranking:
+    def _rank_stranger(self, ask: Ask) -> Ranked:
         """Return the popular list without closed items. Only as many rows are read as the answer can need."""
-        closed = set(self._known(query.exclude))
-        if self._unavailable is not None:
-            closed.update(self._unavailable.tolist())
-        rows = [row for row in self._popular[: query.top_k + len(closed)].tolist() if row not in closed][: query.top_k]
-        return Ranking([self.item_ids[row] for row in rows], self._popularity[rows].tolist())
+        closed = set(ask.exclude)
+        count = ask.limit + len(closed)
+        popular = self._popular[:count] if ask.subset is None else ask.subset.popular(self._popular, count)
+        rows = [row for row in popular.tolist() if row not in closed][: ask.limit]
+        return rows, self._popularity[rows].tolist()
+
+    def row_of(self, item_id: str) -> int | None:
+        """Return the row of *item_id*; None if the catalogue does not have it."""
+        return self._rows.get(item_id)
 
     def _known(self, item_ids: Sequence[str]) -> list[int]:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
-        rows = self._rows
-        return list(dict.fromkeys(rows[item_id] for item_id in item_ids if item_id in rows))
+        return list(dict.fromkeys(row for row in map(self._rows.get, item_ids) if row is not None))
 
 
 def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":

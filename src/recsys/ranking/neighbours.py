@@ -3,14 +3,17 @@ Item-to-item scores: each item of the history votes for its neighbours.
 
     score[u, j] = sum over places p of the history  2**(-p / half_life) * weight[history_p, j]
 
-Place 0 is the newest item. The neighbours and their weights were counted in training (offline/pairs.py). A user's
-votes are added in the order of the history, so a score has the same bits in every batch.
+Place 0 is the newest item. The neighbours and their weights were counted in training (offline/pairs.py). A model may
+have several views of the neighbours, with different weights and half-lives. The votes of all views are collected in one
+pass. A user's votes are added in the order of the history, so a score has the same bits in every batch.
 
 Sources: Sarwar et al. 2001, "Item-based collaborative filtering"; Ludewig & Jannach 2018, "Evaluation of session-based
 recommendation algorithms" (sequential rules).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +26,29 @@ from recsys.ranking.row_lists import RowLists
 _FAINTEST = 5
 # Items of a history that vote, at most.
 _MOST_VOTERS = 100
-# Sums per block of users, 2 MiB, which stay in cache.
-_BLOCK_CELLS = 262_144
+
+_T = TypeVar("_T", np.int64, np.int32, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """
-    The items with scores above 0, for every user of a batch.
+    The items with scores above 0, for every line; a line is a pair of a view and a user.
 
     Attributes:
-        cells: (N,) int64, user * items + row, in rising order.
+        cells: (N,) int64, line * items + row, in rising order.
         scores: (N,) float32, above 0.
     """
 
     cells: I64
     scores: F32
+
+    def without(self, cells: I64) -> "Scored":
+        """Return the scores of the other cells; *cells* rise."""
+        place = np.searchsorted(self.cells, cells)
+        place[place == self.cells.size] = 0
+        place = place[self.cells[place] == cells] if self.cells.size else place[:0]
+        return Scored(np.delete(self.cells, place), np.delete(self.scores, place)) if place.size else self
 
     def at(self, cells: I64) -> F32:
         """Return the scores of *cells*; a cell without a score has 0."""
@@ -47,17 +57,17 @@ class Scored:
         place = np.minimum(np.searchsorted(self.cells, cells), self.cells.size - 1)
         return np.where(self.cells[place] == cells, self.scores[place], np.float32(0))
 
-    def best(self, *, users: int, items: int, limit: int) -> RankedBatch:
-        """Return each user's *limit* best items."""
+    def best(self, *, lines: int, items: int, limit: int) -> RankedBatch:
+        """Return each line's *limit* best items."""
         owners = self.cells // items
-        counts = np.bincount(owners, minlength=users)
+        counts = np.bincount(owners, minlength=lines)
         return rank_candidates(self.cells - owners * items, self.scores, counts=counts, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """
-    The neighbours of every item, and the half-life of their votes.
+    One view: the neighbours of every item, and the half-life of their votes.
 
     Attributes:
         ends: (I + 1,) int64; item i owns entries ends[i] to ends[i + 1], exclusive.
@@ -87,43 +97,115 @@ class Neighbours:
         if not (self.half_life >= 0 and (self.weights > 0).all()):
             raise ShapeMismatchError("weights of neighbours must be above 0 and the half-life at least 0")
 
-    def score(self, history: RowLists, *, closed: I64) -> Scored:
+    def voters(self) -> int:
+        """Return the number of items of a history that vote, at most."""
+        return min(_MOST_VOTERS, int(np.ceil(_FAINTEST * self.half_life))) if self.half_life else _MOST_VOTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """
+    All views of a model, stored one after another, so that one pass counts the votes of all.
+
+    Attributes:
+        number: Number of views, V.
+        catalogue: Number of items, I.
+        starts, sizes: (V * I,) int64; row i of view v owns *sizes* entries from *starts* on, both at v * I + i.
+        items: (N,) int32, the neighbours.
+        weights: (N,) float32, their weights.
+        voters: (V, 1) int64, items of a history that vote.
+        fade: (V, P) float64, strength of the vote at each place.
+    """
+
+    number: int
+    catalogue: int
+    starts: I64
+    sizes: I64
+    items: NDArray[np.int32]
+    weights: F32
+    voters: I64
+    fade: F64
+
+    @classmethod
+    def of(cls, views: Sequence[Neighbours], *, items: int) -> Self:
         """
-        Score the neighbours of every user's history.
+        Check and join *views* of a catalogue of *items*.
+
+        Raises:
+            ShapeMismatchError: a view does not fit.
+        """
+        for view in views:
+            view.check(items=items)
+        offsets = np.cumsum([0, *(view.items.size for view in views)])
+        voters = np.array([view.voters() for view in views], np.int64).reshape(-1, 1)
+        places = np.arange(int(voters.max(initial=1)))
+        return cls(
+            number=len(views),
+            catalogue=items,
+            starts=_joined([view.ends[:-1] + offset for view, offset in zip(views, offsets, strict=False)], np.int64),
+            sizes=_joined([np.diff(view.ends) for view in views], np.int64),
+            items=_joined([view.items for view in views], np.int32),
+            weights=_joined([view.weights for view in views], np.float32),
+            voters=voters,
+            fade=np.array([_fade(view.half_life, places) for view in views], np.float64),
+        )
+
+    def score_all(self, history: RowLists, *, wanted: NDArray[np.bool_]) -> F64:
+        """
+        Return the scores of the whole catalogue, (V, U, I) float64.
 
         Args:
             history: Distinct rows of the catalogue per user, newest first; may be empty.
-            closed: (M,) int64 cells that get no score, in rising order.
+            wanted: (V, U) bool; without it, all scores of a line are 0.
 
-        Cost: one addition per neighbour of the items that vote, and one pass over users * I sums.
+        Cost: one addition per neighbour of the items that vote, and V * U * I sums.
         """
-        items, users = self.ends.size - 1, history.ends.size - 1
-        step = max(1, _BLOCK_CELLS // items)
-        voters = history.newest(self._voters())
-        parts = [self._score_block(voters, start, min(start + step, users), closed) for start in range(0, users, step)]
-        return Scored(np.concatenate([cells for cells, _ in parts]), np.concatenate([scores for _, scores in parts]))
+        cells, votes = self._vote(history, wanted)
+        sums: F64 = np.bincount(cells, votes, wanted.size * self.catalogue).astype(np.float64, copy=False)
+        return sums.reshape(self.number, -1, self.catalogue)
 
-    def _score_block(self, voters: RowLists, start: int, stop: int, closed: I64) -> tuple[I64, F32]:
-        items = self.ends.size - 1
-        rows = voters.rows[voters.ends[start] : voters.ends[stop]]
-        counts = np.diff(voters.ends[start : stop + 1])
-        owners = np.repeat(np.arange(stop - start), counts)
-        strengths = self._fade()[np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)]
-        sizes = self.ends[rows + 1] - self.ends[rows]
+    def score(self, history: RowLists, *, wanted: NDArray[np.bool_]) -> Scored:
+        """
+        Return the scores above 0, with the same arguments and the same sums as `score_all`.
+
+        Cost: a sort of the neighbours of the items that vote; it does not depend on the size of the catalogue.
+        """
+        cells, votes = self._vote(history, wanted)
+        if not cells.size:
+            return Scored(cells, np.empty(0, np.float32))
+        # Cell and place form one integer. A plain sort of these, which numpy vectorises, keeps the order of the votes.
+        bits = int(cells.size).bit_length()
+        keys = (cells << bits) | np.arange(cells.size)
+        keys.sort()
+        cells, order = keys >> bits, keys & ((1 << bits) - 1)
+        first = np.empty(cells.size, np.bool_)
+        first[0] = True
+        np.not_equal(cells[1:], cells[:-1], out=first[1:])
+        sums = np.bincount(np.cumsum(first) - 1, votes[order])
+        return Scored(cells[first], sums.astype(np.float32))
+
+    def _vote(self, history: RowLists, wanted: NDArray[np.bool_]) -> tuple[I64, F64]:
+        """Return the cell, line * I + row, and the strength of every vote, in the order of the histories."""
+        users, items = history.ends.size - 1, self.catalogue
+        counts = (np.minimum(history.sizes(), self.voters) * wanted).reshape(-1)
+        line = np.repeat(np.arange(counts.size), counts)
+        place = np.arange(line.size) - (np.cumsum(counts) - counts)[line]
+        view = line // users
+        rows = history.rows[history.ends[line - view * users] + place] + view * items
+        sizes = self.sizes[rows]
         ends = np.cumsum(sizes)
-        entries = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(self.ends[rows] - (ends - sizes), sizes)
-        cells = np.repeat(owners * items, sizes) + self.items[entries]
-        votes = self.weights[entries] * np.repeat(strengths, sizes)
-        sums = np.bincount(cells, votes, (stop - start) * items)
-        low, high = np.searchsorted(closed, (start * items, stop * items))
-        sums[closed[low:high] - start * items] = 0
-        scored = sums.nonzero()[0]
-        return scored + start * items, sums[scored].astype(np.float32)
+        entries = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(self.starts[rows] - (ends - sizes), sizes)
+        cells = np.repeat(line * items, sizes)
+        cells += self.items[entries]
+        votes = np.repeat(self.fade[view, place], sizes)
+        votes *= self.weights[entries]
+        return cells, votes
 
-    def _voters(self) -> int:
-        return min(_MOST_VOTERS, int(np.ceil(_FAINTEST * self.half_life))) if self.half_life else _MOST_VOTERS
 
-    def _fade(self) -> F64:
-        """Return the strength of each place. The length is constant, so the bits do not depend on the batch."""
-        places = np.arange(self._voters())
-        return np.asarray(np.exp2(places / -self.half_life) if self.half_life else np.ones(places.size), np.float64)
+def _joined(parts: Sequence[NDArray[_T]], dtype: type[_T]) -> NDArray[_T]:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
+
+
+def _fade(half_life: float, places: I64) -> F64:
+    """Return the strength of a vote at each of *places*."""
+    return np.asarray(np.exp2(places / -half_life) if half_life else np.ones(places.size), np.float64)

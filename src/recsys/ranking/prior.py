@@ -39,9 +39,11 @@ class FeaturePrior:
     weights: F32
     base: F32
 
-    def mean(self, features: Features) -> F64:
-        """Return the prior m (D,) of a user. Its bits depend only on *features*."""
-        return self.base + encode(features, self.knots) @ self.weights
+    def means(self, features: Sequence[Features]) -> F64:
+        """Return the prior m of each user, (U, D). The bits of a row depend only on that user's features."""
+        entries = np.array([_entries(each, self.knots) for each in features])
+        columns, shares = entries[:, :, 0].astype(np.intp), entries[:, :, 1, None]
+        return np.asarray(self.base + (self.weights[columns] * shares).sum(axis=1))
 
 
 def numbers(features: Features) -> tuple[float, float, float]:
@@ -56,15 +58,21 @@ def numbers(features: Features) -> tuple[float, float, float]:
 def encode(features: Features, knots: Sequence[Sequence[float]]) -> F64:
     """Return a user's encoding, (F,): ages first, then the knots of each number."""
     encoded = np.zeros(len(KNOWN_AGES) + sum(map(len, knots)))
-    if features.age_group in _AGE_COLUMN:
-        encoded[_AGE_COLUMN[features.age_group]] = 1.0
+    for column, share in _entries(features, knots):
+        encoded[column] += share
+    return encoded
+
+
+def _entries(features: Features, knots: Sequence[Sequence[float]]) -> list[tuple[int, float]]:
+    """Return the columns of a user's encoding and their values: one for the age, two for each number."""
+    age = _AGE_COLUMN.get(features.age_group)
+    entries = [(0, 0.0) if age is None else (age, 1.0)]
     column = len(KNOWN_AGES)
     for value, places in zip(numbers(features), knots, strict=True):
-        upper = bisect_right(places, value)
-        if 0 < upper < len(places):
-            share = (value - places[upper - 1]) / (places[upper] - places[upper - 1])
-            encoded[column + upper - 1 : column + upper + 1] = 1.0 - share, share
-        else:
-            encoded[column + min(upper, len(places) - 1)] = 1.0
+        upper = min(max(bisect_right(places, value), 1), len(places) - 1)
+        lower = max(upper - 1, 0)
+        share = (value - places[lower]) / (places[upper] - places[lower]) if upper > lower else 0.0
+        share = min(max(share, 0.0), 1.0)
+        entries += (column + lower, 1.0 - share), (column + upper, share)
         column += len(places)
-    return encoded
+    return entries

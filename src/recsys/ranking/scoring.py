@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, reachable
+from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, rank_table
 from recsys.ranking.item_table import F32, F64, I64, ItemTable, ShapeMismatchError, grid_bits, lengths, round_to_grid
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
@@ -81,8 +81,34 @@ def score_candidates(
     batch = _checked(users, items, limit=limit, exclude=exclude, unavailable=unavailable)
     if items.exact is not None:
         return _score_all(batch, items.exact)
-    worth = (len(users) + 6) * len(items.vectors) // _COST_PER_WORKER
+    worth = (len(users) + 6) * len(items) // _COST_PER_WORKER
     return _screen_and_score(batch, workers=max(1, min(workers, worth)), pool=pool)
+
+
+def score_rows_of(
+    users: F32,
+    items: ItemTable,
+    rows: I64,
+    *,
+    limit: int,
+    exclude: RowLists,
+    workers: int = 1,
+    pool: Executor | None = None,
+) -> RankedBatch:
+    """
+    Keep each user's best *limit* of *rows* only, which are (N,) int64 and rise.
+
+    The other arguments and the result are those of `score_candidates`, and so are the bits of the scores.
+
+    Cost: that of `score_candidates` for a catalogue of N items, plus a copy of each block of vectors.
+    """
+    if not rows.size:
+        shape = (len(users), limit)
+        return RankedBatch(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.zeros(len(users), np.int64))
+    found = score_candidates(
+        users, items.pick(rows), limit=limit, exclude=exclude.positions(rows), workers=workers, pool=pool
+    )
+    return RankedBatch(np.where(found.ids >= 0, rows[found.ids], -1), found.scores, found.counts)
 
 
 def score_found(
@@ -135,13 +161,32 @@ def score_rows(users: F32, items: ItemTable, rows: I64, *, counts: I64) -> F32:
     batch = _checked(users, items, limit=1, exclude=None, unavailable=None)
     if items.exact is not None:
         sums = (batch.users @ items.exact).reshape(-1)
-        starts = np.arange(counts.size) * len(items.vectors)
+        starts = np.arange(counts.size) * len(items)
         return sums.take(np.repeat(starts, counts) + rows).astype(np.float32)
     return _exact_sums(batch, rows, counts).astype(np.float32)
 
 
+def score_catalogue(users: F32, items: ItemTable) -> F64:
+    """
+    Score the whole of a small catalogue exactly.
+
+    Args:
+        users: (U, D) float32, U >= 1.
+        items: A catalogue with exact vectors.
+
+    Returns:
+        (U, I) float64, the sums that `score_candidates` rounds.
+
+    Raises:
+        ShapeMismatchError, NotFiniteError: as `score_candidates`.
+    """
+    if items.exact is None:
+        raise ShapeMismatchError(f"{len(items)} items are too many to score completely")
+    return np.asarray(round_to_grid(users, grid_bits(users.shape[1])) @ items.exact)
+
+
 def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | None, unavailable: I64 | None) -> Batch:
-    rows, dims = items.vectors.shape
+    rows, dims = len(items), items.vectors.shape[1]
     if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:
         raise ShapeMismatchError(f"users {users.shape} against {dims} dimensions, limit {limit}")
     if exclude is not None:
@@ -153,22 +198,17 @@ def _checked(users: F32, items: ItemTable, *, limit: int, exclude: RowLists | No
 
 def _score_all(batch: Batch, exact: F64) -> RankedBatch:
     sums = batch.users @ exact
-    users, items = sums.shape
     scores = sums.astype(np.float32)
     if batch.exclude is not None:
-        scores.reshape(-1)[batch.exclude.owners() * items + batch.exclude.rows] = -np.inf
+        scores.reshape(-1)[batch.exclude.cells(sums.shape[1])] = -np.inf
     if batch.unavailable is not None:
         scores[:, batch.unavailable] = -np.inf
-    reached = scores >= reachable(scores, limit=batch.limit)[:, None]
-    counts = reached.sum(axis=1, dtype=np.int64)
-    cells = reached.reshape(-1).nonzero()[0]
-    rows = cells - np.repeat(np.arange(0, users * items, items), counts)
-    return rank_candidates(rows, scores.reshape(-1)[cells], counts=counts, limit=batch.limit)
+    return rank_table(scores, limit=batch.limit)
 
 
 def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> RankedBatch:
     users = len(batch.users)
-    plan = Plan.of(items=len(batch.items.vectors), users=users, workers=workers)
+    plan = Plan.of(items=len(batch.items), users=users, workers=workers)
 
     def settle(cells: Cells) -> tuple[Cells, F32]:
         best = _score_cells(batch, cells)
@@ -179,7 +219,7 @@ def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> R
     indifferent = (reach == 0).nonzero()[0]
     screen = Screen(
         plan=plan,
-        vectors=batch.items.vectors,
+        items=batch.items,
         users=np.ascontiguousarray(batch.users.T, np.float32),
         margin=_margin(batch, reach),
         limit=batch.limit,
@@ -217,7 +257,7 @@ def _first_cells(batch: Batch, user: int) -> Cells:
     closed = np.empty(0, np.int64) if batch.unavailable is None else batch.unavailable
     if batch.exclude is not None:
         closed = np.concatenate([closed, batch.exclude.part(user)])
-    enough = min(len(batch.items.vectors), batch.limit + closed.size)
+    enough = min(len(batch.items), batch.limit + closed.size)
     return np.setdiff1d(np.arange(enough), closed) * len(batch.users) + user
 
 
@@ -256,6 +296,6 @@ def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
     step = max(1, _SEGMENT_BYTES // (_SEGMENT * 12 * batch.users.shape[1]))
     for start in range(0, len(padded), step):
         part = slice(start, start + step)
-        vectors = batch.items.vectors.take(padded[part], axis=0).astype(np.float64)
+        vectors = batch.items.take(padded[part]).astype(np.float64)
         sums[part] = np.matmul(vectors, batch.users[owners[part], :, None])[:, :, 0]
     return sums[real]

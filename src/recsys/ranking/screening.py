@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.ranking.candidates import LOWEST, group_by_user, kth_largest, reachable
-from recsys.ranking.item_table import F32, F64, I64
+from recsys.ranking.item_table import F32, F64, I64, ItemTable
 
 # Scores per block, 2 MiB: they are still in cache when scanned, and give a first bound that most items do not reach.
 _BLOCK_SCORES = 524_288
@@ -100,7 +100,7 @@ class Screen:
 
     Attributes:
         plan: The division of the catalogue into blocks.
-        vectors: (I, D) float32.
+        items: The catalogue.
         users: (D, U) float32, C-contiguous.
         margin: (U,) float64, the largest distance below the limit-th float32 score at which an item of the exact
             answer may appear; -inf for a user who is not screened.
@@ -111,7 +111,7 @@ class Screen:
     """
 
     plan: Plan
-    vectors: F32
+    items: ItemTable
     users: F32
     margin: F64
     limit: int
@@ -138,7 +138,7 @@ def screen_blocks(screen: Screen, blocks: Iterable[int]) -> tuple[Cells, F32]:
     candidates = Candidates(screen)
     for block in blocks:
         start = block * plan.block_rows
-        rows = screen.vectors[start : start + plan.block_rows]
+        rows = screen.items.block(start, start + plan.block_rows)
         np.matmul(rows, screen.users, out=scores[: len(rows)])
         scores[len(rows) :] = -np.inf
         if screen.excluded is not None:

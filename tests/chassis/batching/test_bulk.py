@@ -20,6 +20,7 @@ from chassis.receipt import Receipt
 from chassis.wire.problems import DeadlineExceededError, InvalidRequestError, OverloadedError, ServingError
 from functions.rank_items.handler import RankItems
 from recsys.contracts.wire import Model
+from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking
 from tests.waiting import until
 
@@ -262,7 +263,7 @@ async def test_a_cancelled_batch_request_leaves_the_queue_empty(turns):
             return rank(queries)
 
         batcher = Batcher(slow, limits=LIMITS, executor=pool, clock=lambda: clock)
-        handler = RankItems(batcher, model=Model("m", "1"))
+        handler = RankItems(batcher, model=Model("m", "1"), attributes=ItemAttributes([]))
 
         def call(count: int) -> Call:
             body = json.dumps({"requests": [one] * count}).encode()

@@ -38,6 +38,7 @@ from functions.recommend.settings import PopularSettings
 from recsys.contracts.wire import Model
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking import model
+from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query
 from recsys.stores.memory import MemoryStore
 from tests.waiting import until
@@ -95,7 +96,7 @@ class TracedPipeline:
             # The batcher takes batches for long ones: it runs them in a thread, and further requests queue.
             self.batcher = Batcher(rank, limits=BatchLimits(), executor=executor)
             self.batcher._costs.note(1, 1.0)
-            handler = RankItems(self.batcher, model=Model("m", "1"))
+            handler = RankItems(self.batcher, model=Model("m", "1"), attributes=ItemAttributes([]))
             features_port = await parts.enter_async_context(self.listening("extract-features", extract))
             ranking_port = await parts.enter_async_context(self.listening("rank-items", handler))
             transport = HttptoolsTransport()

@@ -1,0 +1,83 @@
+"""Requests in the form in which the sources of a model rank them: rows instead of item ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.contracts.wire import Features
+from recsys.ranking.filtering import Subset
+from recsys.ranking.item_table import F32, I64
+from recsys.ranking.row_lists import RowLists
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """
+    One request.
+
+    Attributes:
+        features: Features of the user.
+        history: Rows of the user's history, distinct, newest first.
+        exclude: Further rows that the user may not get.
+        limit: Items wanted.
+        subset: Rows that the user may get; None for all.
+    """
+
+    features: Features
+    history: Sequence[int]
+    exclude: Sequence[int]
+    limit: int
+    subset: Subset | None
+
+    def closed(self) -> Sequence[int]:
+        """Return the rows of the history and the excluded rows, distinct."""
+        return list({*self.history, *self.exclude}) if self.exclude else self.history
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """
+    A batch of users to rank for, as all sources get it.
+
+    Attributes:
+        vectors: (U, D) float32, user vectors of the factors.
+        history: Rows per user, distinct, newest first.
+        exclude: Rows that the user may not get.
+        subsets: For each user, the rows that the user may get; None for all. Equal subsets are one object.
+        depths: (U,) int64, number of items that each source proposes for each user.
+    """
+
+    vectors: F32
+    history: RowLists
+    exclude: RowLists
+    subsets: Sequence[Subset | None]
+    depths: I64
+
+    def groups(self) -> list[tuple[Subset | None, I64]]:
+        """Return each distinct subset and its users."""
+        users: dict[int, list[int]] = {}
+        for user, subset in enumerate(self.subsets):
+            users.setdefault(id(subset), []).append(user)
+        return [(self.subsets[each[0]], np.array(each, np.int64)) for each in users.values()]
+
+    def closed(self, items: int) -> I64:
+        """Return the cells, user * items + row, that users may not get. Cost: every closed row of every user."""
+        parts = [self.exclude.cells(items)]
+        parts += [each.closed + user * items for user, each in enumerate(self.subsets) if each is not None]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def is_open(self, owners: I64, rows: I64) -> NDArray[np.bool_] | None:
+        """Tell for each pair of user and row whether the user's subset has the row; None if all users may get all."""
+        if not any(self.subsets):
+            return None
+        groups = self.groups()
+        if len(groups) == 1 and groups[0][0] is not None:
+            return groups[0][0].mask[rows]
+        found = np.ones(rows.size, np.bool_)
+        for subset, users in groups:
+            if subset is not None:
+                mine = np.isin(owners, users)
+                found[mine] = subset.mask[rows[mine]]
+        return found
