@@ -173,7 +173,9 @@ class Report:
             title = "Users that training never saw, by number of known items, and new items, NDCG@10 / Recall@20:"
             parts += [title, _table(_length_cells(self.lengths))]
         parts.append(_LEGEND.format(reference=self.reference))
-        return "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in self.facts.items())])
+        parts += [f"skipped: {name}: {reason}" for name, reason in self.facts.get("skipped", {}).items()]
+        facts = {name: value for name, value in self.facts.items() if name != "skipped"}
+        return "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in facts.items())])
 
     def save(self, folder: Path) -> None:
         """Write `evaluation.md` and `evaluation.json` into *folder*."""

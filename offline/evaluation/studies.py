@@ -2,13 +2,13 @@
 The studies of an evaluation: each has a training part, and panels of users whose next items are to be found.
 
     per user    a fifth of each user's items is held out
-    calendar    everything from a date on is held out; the panel is the users known before it
+    calendar    everything from a date on is held out, for users known before it and for new ones
     unseen      a fifth of the users is held out; panels know their first 0, 1, 2, 5 or 10 items, or all but the newest
                 fifth, and the next 20 items are to be found
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import msgspec
@@ -78,7 +78,7 @@ class Study:
         return self.ahead and all(item.time_us for record in self.records for item in record.history)
 
 
-PER_USER, CALENDAR, NEW_ITEMS = "per user", "calendar", "new items"
+PER_USER, CALENDAR, NEW_ITEMS, NEW_USERS = "per user", "calendar", "new items", "0, after the date"
 
 
 def study_per_user(data: Data, *, holdout: Holdout, seed: int) -> Study:
@@ -98,15 +98,21 @@ def study_per_user(data: Data, *, holdout: Holdout, seed: int) -> Study:
 def study_by_date(data: Data) -> Study:
     """Return the study that holds out the newest fifth of all rows; all rows must have times."""
     split, date_us = split_by_date(data.interactions)
-    return _study(data, split, CALENDAR, ahead=True, date_us=date_us)
+    known = {data.interactions.user_ids[user] for user in np.unique(split.training.users).tolist()}
+    groups = {user_id: group for user_id, group in data.age_groups.items() if user_id in known}
+    study = _study(replace(data, age_groups=groups), split, CALENDAR, ahead=True)
+    new = {user_id: item_ids for user_id, item_ids in split.held_out.items() if user_id not in known}
+    asked = [UserRecord(user_id, data.age_groups.get(user_id, UNKNOWN_AGE)) for user_id in new][: data.most_users]
+    panel = Panel.of(study.ratings, asked, [new[record.user_id] for record in asked])
+    return replace(study, panels={**study.panels, **({NEW_USERS: panel} if asked else {})}, date_us=date_us)
 
 
-def _study(data: Data, split: SplitRows, name: str, *, ahead: bool, date_us: int | None = None) -> Study:
+def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:
     records = collect(split.training, age_groups=data.age_groups)
     task = make_task(records, split.held_out, most=data.most_users)
     panels = {name: task.panel, NEW_ITEMS: task.panel.new_items()}
     kept = {title: panel for title, panel in panels.items() if panel.records}
-    return Study(name, records, task.ratings, data.items, ahead, kept, date_us)
+    return Study(name, records, task.ratings, data.items, ahead, kept)
 
 
 def study_unseen(data: Data, *, ahead: bool) -> Study:

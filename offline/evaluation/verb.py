@@ -25,6 +25,7 @@ from offline.evaluation.report import Report, Section
 from offline.evaluation.studies import (
     CALENDAR,
     NEW_ITEMS,
+    NEW_USERS,
     PER_USER,
     Data,
     Study,
@@ -129,8 +130,7 @@ def evaluate(plan: Plan) -> Report:
             by_date = study_by_date(data)
             newer = by_date, compare(by_date)
             calendar = _section(*newer, CALENDAR) if CALENDAR in by_date.panels else None
-        if NEW_ITEMS in newer[0].panels:
-            lengths.append(_section(*newer, NEW_ITEMS))
+        lengths += [_section(*newer, panel) for panel in (NEW_USERS, NEW_ITEMS) if panel in newer[0].panels]
     said = {
         "dataset": loaded.name,
         "holdout": holdout,

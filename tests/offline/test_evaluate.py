@@ -108,7 +108,7 @@ def test_data_with_times_is_split_at_a_date_too(tmp_path, capsys):
     assert (report["calendar"]["date"], report["calendar"]["users"]) == ("2023-11-25", 40)
     assert [row["model"] for row in report["calendar"]["rows"]] == [row["model"] for row in report["rows"]]
     panels = {section["panel"]: section["users"] for section in report["by_length"]}
-    assert panels == {"0": 8, "1": 8, "2": 8, "5": 8, "10": 8, "new items": 40}
+    assert panels == {"0": 8, "1": 8, "2": 8, "5": 8, "10": 8, "more": 8, "new items": 40}
     assert run("--interactions", path, "--brief", "--json") == 0
     assert {"calendar", "by_length"}.isdisjoint(json.loads(capsys.readouterr().out))
 
@@ -119,6 +119,7 @@ def test_an_evaluation_can_search_report_and_plot(csv, tmp_path, capsys):
     assert run(*words, "--plot", tmp_path / "a.svg") == 0
     shown = capsys.readouterr().out
     assert "ials, searched" in shown
+    assert "skipped: sequential rules: needs the times" in shown
     assert (tmp_path / "r/evaluation.md").read_text() == shown
     assert len(json.loads((tmp_path / "r/evaluation.json").read_text())["rows"]) == 7
     picture = (tmp_path / "a.svg").read_text()
