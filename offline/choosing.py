@@ -55,6 +55,7 @@ LENGTHS = {0: 0, 1: 1, 2: 2, 4: 5, 8: 10}
 _LONG = 16
 _FEWEST_USERS, _MOST_USERS = 50, 1000
 _ENOUGH_USERS = 300
+_MOST_TIES = 1_000_000
 _NEWCOMERS = 0.2
 _SEED = 100
 _BATCH = 64
@@ -106,12 +107,14 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
         als: Settings of the factors after a search; None suggests them and tries two exponents.
         ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
 
-    Cost: three trainings on parts of the data, then about a hundred rankings for at most 1000 users.
+    Cost: three trainings on parts of the data, or of a sample of large data, then about a hundred rankings for at most
+        1000 users.
     """
+    suggested = ModelSettings(als) if als else suggest(make_ratings(records))
+    records = _sample(records)
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
     task = make_task(*split_records(records, holdout=holdout, seed=_SEED), most=_MOST_USERS)
-    suggested = ModelSettings(als) if als else suggest(make_ratings(records))
     if task.users.size < _FEWEST_USERS:
         return Choice(suggested, [])
     settings = suggested if als else suggest(task.ratings)
@@ -132,6 +135,15 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
     rows = tuple(tuple(float(row[source]) for source in (0, 1, *used)) for row in table)
     blended = BlendSettings(ordered, tuple(views[source - 2] for source in used), (*LENGTHS, _LONG), rows)
     return Choice(replace(settings, blend=blended), trials)
+
+
+def _sample(records: Sequence[UserRecord]) -> Sequence[UserRecord]:
+    """Return *records*, or random ones of large data with about _MOST_TIES ties."""
+    ties = sum(len(record.history) for record in records)
+    if ties <= _MOST_TIES:
+        return records
+    chosen = np.random.default_rng(_SEED).permutation(len(records))[: len(records) * _MOST_TIES // ties]
+    return [records[row] for row in np.sort(chosen).tolist()]
 
 
 def _choose_factors(

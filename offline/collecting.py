@@ -1,12 +1,14 @@
 """Collect the rows of a file into one record per user, as a feature store holds it."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from offline.reading.lines import DataError, Row
+import numpy as np
+
+from offline.interactions import Interactions
+from offline.reading.lines import Row
 from recsys.features import UNKNOWN_AGE
+from recsys.ranking.item_table import F64, I64
 from recsys.records import HistoryItem, UserRecord
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
@@ -15,66 +17,110 @@ SESSION_GAP_US = 30 * 60 * 1_000_000
 # exactly, here and when a store adds the weights of later events. The order of the additions changes no bit.
 WEIGHT_STEPS = 1024
 
-
-@dataclass
-class _Gathered:
-    ties: dict[str, tuple[float, int]] = field(default_factory=dict)
-    times: list[int] = field(default_factory=list)
-    rows: int = 0
-
-    def add(self, row: Row) -> None:
-        weight, newest = self.ties.get(row.item_id, (0.0, 0))
-        self.ties[row.item_id] = (weight + quantise(row.weight), max(newest, row.time_us or 0))
-        self.rows += 1
-        if row.time_us is not None:
-            self.times.append(row.time_us)
+# Users whose ties are turned into objects together, to limit the memory of the lists in between.
+_BLOCK_USERS = 4096
 
 
 def collect_records(rows: Iterable[Row], *, age_groups: Mapping[str, str]) -> list[UserRecord]:
+    """
+    Return the records of *rows*; see `collect`.
+
+    Raises:
+        DataError: *rows* is empty or raises this error.
+    """
+    return collect(Interactions.of(rows), age_groups=age_groups)
+
+
+def collect(interactions: Interactions, *, age_groups: Mapping[str, str]) -> list[UserRecord]:
     """
     Return one record per user, ordered by user id; each row counts as a view.
 
     If rows have times, a pause of more than 30 minutes ends a session, and a session lasts from its first row to its
     last. Users of *age_groups* without rows have an empty history.
 
-    Raises:
-        DataError: *rows* is empty or raises this error.
-
-    Cost: about 100 bytes of memory per distinct pair of user and item.
+    Cost: a few sorts of the rows; about 100 bytes of memory per distinct pair of user and item.
     """
-    gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
-    for row in rows:
-        gathered[row.user_id].add(row)
-    if not gathered:
-        raise DataError("the file holds no interactions")
+    users = len(interactions.user_ids)
+    views = np.bincount(interactions.users, minlength=users)
+    histories = _Histories.of(interactions)
+    sessions, session_us, newest = measure_sessions(interactions)
+    places = {user_id: place for place, user_id in enumerate(interactions.user_ids) if views[place]}
+    records = {
+        user_id: UserRecord(
+            user_id,
+            age_groups.get(user_id, UNKNOWN_AGE),
+            views=int(views[place]),
+            sessions=int(sessions[place]),
+            session_ms=int(session_us[place]) // 1000,
+            as_of_us=int(newest[place]) if sessions[place] else None,
+            history=history,
+        )
+        for (user_id, place), history in zip(places.items(), histories.lists(places.values()), strict=True)
+    }
     return [
-        _record(user_id, gathered[user_id], age_groups.get(user_id, UNKNOWN_AGE))
-        for user_id in sorted(gathered.keys() | age_groups.keys())
+        records.get(user_id) or UserRecord(user_id, age_groups[user_id])
+        for user_id in sorted(records.keys() | age_groups.keys())
     ]
 
 
-def _record(user_id: str, user: _Gathered, age_group: str) -> UserRecord:
-    sessions, session_us = measure_sessions(user.times)
-    history = [HistoryItem(item_id, weight, time_us) for item_id, (weight, time_us) in user.ties.items()]
-    return UserRecord(
-        user_id,
-        age_group,
-        views=user.rows,
-        sessions=sessions,
-        session_ms=session_us // 1000,
-        as_of_us=max(user.times, default=None),
-        history=sorted(history, key=lambda item: (-item.time_us, item.item_id)),
-    )
+@dataclass(frozen=True)
+class _Histories:
+    """The ties of all users, newest first, ties by item id; user u owns ends[u] to ends[u + 1], exclusive."""
+
+    item_ids: list[str]
+    ends: I64
+    items: I64
+    weights: F64
+    times_us: I64
+
+    @classmethod
+    def of(cls, interactions: Interactions) -> "_Histories":
+        first, tie = interactions.ties()
+        # Sums of multiples of 1 / WEIGHT_STEPS are exact in every order.
+        weights = np.bincount(tie, quantise(interactions.weights), first.size).astype(np.float64)
+        times_us = np.zeros(first.size, np.int64)
+        np.maximum.at(times_us, tie, interactions.times_us)
+        users, items = interactions.users[first], interactions.items[first].astype(np.int64)
+        by_name = np.empty(len(interactions.item_ids), np.int64)
+        by_name[sorted(range(by_name.size), key=interactions.item_ids.__getitem__)] = np.arange(by_name.size)
+        order = np.lexsort((by_name[items], -times_us, users))
+        ends = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=len(interactions.user_ids)))))
+        return cls(interactions.item_ids, ends, items[order], weights[order], times_us[order])
+
+    def lists(self, users: Iterable[int]) -> Iterator[list[HistoryItem]]:
+        """Yield the history of each of *users*, which rise."""
+        block, start = -1, 0
+        items: list[HistoryItem] = []
+        for user in users:
+            if user // _BLOCK_USERS != block:
+                block = user // _BLOCK_USERS
+                start = int(self.ends[block * _BLOCK_USERS])
+                items = self._items(start, int(self.ends[min((block + 1) * _BLOCK_USERS, self.ends.size - 1)]))
+            yield items[int(self.ends[user]) - start : int(self.ends[user + 1]) - start]
+
+    def _items(self, start: int, end: int) -> list[HistoryItem]:
+        ids = map(self.item_ids.__getitem__, self.items[start:end].tolist())
+        return list(map(HistoryItem, ids, self.weights[start:end].tolist(), self.times_us[start:end].tolist()))
 
 
-def quantise(weight: float) -> float:
-    """Return the multiple of 1 / WEIGHT_STEPS nearest to *weight*, but never 0, because weights are above 0."""
-    return max(1, round(weight * WEIGHT_STEPS)) / WEIGHT_STEPS
+def quantise(weights: F64) -> F64:
+    """Return the multiples of 1 / WEIGHT_STEPS nearest to *weights*, but never 0, because weights are above 0."""
+    return np.asarray(np.maximum(1, np.rint(weights * WEIGHT_STEPS)) / WEIGHT_STEPS, np.float64)
 
 
-def measure_sessions(times_us: Iterable[int]) -> tuple[int, int]:
-    """Return the number of sessions in *times_us* and their total length in microseconds."""
-    ordered = sorted(times_us)
-    pauses = [after - before for before, after in pairwise(ordered)]
-    sessions = sum(pause > SESSION_GAP_US for pause in pauses) + bool(ordered)
-    return sessions, sum(pause for pause in pauses if pause <= SESSION_GAP_US)
+def measure_sessions(interactions: Interactions) -> tuple[I64, I64, I64]:
+    """Return each user's number of sessions, their total length and the newest time, in microseconds; 0 if unknown."""
+    timed = interactions.times_us >= 0
+    users, times_us = interactions.users[timed], interactions.times_us[timed]
+    order = np.lexsort((times_us, users))
+    users, times_us = users[order], times_us[order]
+    same = users[1:] == users[:-1]
+    pauses = np.diff(times_us)
+    within = same & (pauses <= SESSION_GAP_US)
+    size = len(interactions.user_ids)
+    newest = np.zeros(size, np.int64)
+    newest[users] = times_us  # the last assignment of a user wins
+    sessions = np.bincount(users, minlength=size) - np.bincount(users[1:][within], minlength=size)
+    # Float64 adds whole microseconds exactly, up to 285 years.
+    session_us = np.bincount(users[1:][within], pauses[within], size).astype(np.int64)
+    return sessions, session_us, newest

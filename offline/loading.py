@@ -20,6 +20,26 @@ FORMATS: Mapping[str, Callable[..., Source]] = {
 
 
 @dataclass(frozen=True)
+class DataOptions:
+    """
+    The files to load.
+
+    Attributes:
+        interactions: File of interactions; None for the demo data.
+        items: File of titles and categories.
+        users: File of ages.
+        format: Format of these files, a key of `FORMATS`.
+        min_weight: Rows of lower weight are ignored.
+    """
+
+    interactions: Path | None = None
+    items: Path | None = None
+    users: Path | None = None
+    format: str = "csv"
+    min_weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class DataSet:
     """
     The data that the options name.
@@ -50,7 +70,7 @@ def check_data_options(parser: argparse.ArgumentParser, options: argparse.Namesp
         parser.error("--items, --users and --min-weight go with --interactions")
 
 
-def load_data(options: argparse.Namespace) -> DataSet:
+def load_data(options: DataOptions | argparse.Namespace) -> DataSet:
     """
     Return the data that *options* name; the rows of a file are read on demand.
 

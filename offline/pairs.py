@@ -15,6 +15,7 @@ discount by popularity).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,23 +75,34 @@ class Pairs:
             view: The rule.
             only: (I,) bool, items that get neighbours; None for all items.
 
-        Cost: a sort of the pairs of these items.
+        Cost: a sort of the pairs of these items, in blocks that limit the memory.
         """
-        matrix = self.counts
-        if view.backward:
-            matrix = csr_array(matrix + view.backward * matrix.T)
-        items = matrix.shape[0]
-        sources, targets, counts = np.repeat(np.arange(items), np.diff(matrix.indptr)), matrix.indices, matrix.data
+        reverse = csr_array(self.counts.T.tocsr()) if view.backward else None
+        parts = [self._strongest(rows, view, reverse, only) for rows in _row_blocks(self.counts.indptr)]
+        sizes, targets, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Neighbours(np.concatenate(([0], np.cumsum(sizes))), targets, weights, view.half_life)
+
+    def _strongest(
+        self, rows: slice, view: View, reverse: csr_array | None, only: NDArray[np.bool_] | None
+    ) -> tuple[I64, NDArray[np.int32], F32]:
+        """Return the number of neighbours of each of *rows*, the neighbours and their weights."""
+        matrix = csr_array(self.counts[rows])
+        if reverse is not None:
+            matrix = csr_array(matrix + view.backward * reverse[rows])
+        sources, targets, counts = (
+            np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)),
+            matrix.indices,
+            matrix.data,
+        )
         if only is not None:
-            wanted = only[sources]
+            wanted = only[rows][sources]
             sources, targets, counts = sources[wanted], targets[wanted], counts[wanted]
         known = np.maximum(self.users, 1).astype(np.float64)
-        weights = (counts * known[sources] ** -view.source_exponent * known[targets] ** -view.target_exponent).astype(
-            np.float32
-        )
-        kept = _strongest(sources, targets, weights, items=items)
-        ends = np.concatenate(([0], np.cumsum(np.bincount(sources[kept], minlength=items))))
-        return Neighbours(ends, targets[kept].astype(np.int32), weights[kept], view.half_life)
+        weights = (
+            counts * (known[rows] ** -view.source_exponent)[sources] * (known**-view.target_exponent)[targets]
+        ).astype(np.float32)
+        kept = _strongest(sources, targets, weights, items=self.users.size)
+        return np.bincount(sources[kept], minlength=matrix.shape[0]), targets[kept].astype(np.int32), weights[kept]
 
 
 def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: bool) -> Pairs:
@@ -114,6 +126,13 @@ def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: 
 
 
 Entries = tuple[NDArray[np.int32], NDArray[np.int32], F32]
+
+
+def _row_blocks(ends: NDArray[np.integer]) -> Iterator[slice]:
+    """Yield rows in blocks of about _BLOCK_PAIRS entries."""
+    cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]), _BLOCK_PAIRS)).tolist()
+    for start, end in pairwise(sorted({0, *cuts, ends.size - 1})):
+        yield slice(start, end)
 
 
 def _blocks(histories: Sequence[NDArray[np.int32]], reach: int | None) -> Iterator[Entries]:
@@ -155,9 +174,9 @@ def _joined(parts: Sequence[Entries]) -> Entries:
 
 
 def _strongest(sources: I64, targets: NDArray[np.int32], weights: F32, *, items: int) -> I64:
-    """Return positions of each source's strongest entries, ties by lower target, grouped by source."""
+    """Return positions of each source's strongest entries, ties by lower target, grouped by source; *items* in all."""
     most = min(_MOST_NEIGHBOURS, max(_LEAST_NEIGHBOURS, _MOST_ENTRIES // items))
     order = np.lexsort((targets, -weights, sources))
-    sizes = np.bincount(sources, minlength=items)
+    sizes = np.bincount(sources)
     place = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return order[place < most]

@@ -153,7 +153,7 @@ def _fit(settings: ModelSettings, task: Task) -> Artefact:
 
 
 def _judge(asked: Sequence[tuple[RankingModel, Task]], *, name: str, value: float) -> Trial:
-    qualities = [measure(list_by_model(model, task), task) for model, task in asked]
+    qualities = [measure(list_by_model(model, task), task.panel) for model, task in asked]
     return Trial(
         name,
         value,

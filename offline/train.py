@@ -19,8 +19,9 @@ from typing import Any
 from tqdm import tqdm
 
 from offline.choosing import choose
-from offline.collecting import collect_records
+from offline.collecting import collect, collect_records
 from offline.evaluation.holdout import HOLDOUTS, split_rows
+from offline.interactions import Interactions
 from offline.loading import add_data_options, check_data_options, load_data
 from offline.reading.lines import DataError
 from offline.searching import search
@@ -145,8 +146,8 @@ def _load(options: argparse.Namespace) -> _Material:
     data = load_data(options)
     facts: dict[str, Any] = {"min_weight": options.min_weight} if options.min_weight else {}
     if options.holdout:
-        split = split_rows(list(data.source.rows), holdout=options.holdout, seed=options.seed)
-        records = collect_records(split.training, age_groups=data.source.age_groups)
+        split = split_rows(Interactions.of(data.source.rows), holdout=options.holdout, seed=options.seed)
+        records = collect(split.training, age_groups=data.source.age_groups)
         facts |= {"holdout": options.holdout, "holdout_seed": options.seed}
     else:
         records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)

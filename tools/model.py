@@ -1,12 +1,14 @@
 """
 The verbs of `./run.sh` that `offline` serves: train and evaluate.
 
-Both are programs that work without `tools`, so the verbs hand them the options as words.
+Training is a program that works without `tools`, so its verb hands it the options as words.
 """
 
+from pathlib import Path
 from typing import Any
 
-from offline.evaluation.__main__ import main as run_evaluation
+from offline.evaluation import verb
+from offline.loading import DataOptions
 from offline.train import main as run_training
 
 
@@ -15,9 +17,21 @@ def train(*, store: str | None = None, from_store: bool = False, **options: Any)
     return run_training([*_words(options), *(["--from-store", *([store] if store else [])] if from_store else [])])
 
 
-def evaluate(**options: Any) -> int:
+def evaluate(
+    *,
+    interactions: Path | None,
+    items: Path | None,
+    users: Path | None,
+    format_: str,
+    min_weight: float,
+    as_json: bool,
+    report: Path | None,
+    plot: Path | None,
+    **options: Any,
+) -> int:
     """Evaluate; return the exit status."""
-    return run_evaluation(_words(options))
+    data = DataOptions(interactions, items, users, format_, min_weight)
+    return verb.run(verb.Plan(data, **options), as_json=as_json, report=report, plot=plot)
 
 
 def _words(options: dict[str, Any]) -> list[str]:

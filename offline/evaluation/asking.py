@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from offline.evaluation.contenders import batches
-from offline.evaluation.quality import DEPTH, Task
+from offline.evaluation.quality import DEPTH, Panel
 from recsys.contracts.wire import RankedItem
 
 _TIMEOUT_S = 30.0
@@ -31,14 +31,14 @@ class _Results(msgspec.Struct):
 _results = msgspec.json.Decoder(_Results)
 
 
-def rank_by_url(url: str, task: Task, *, name: str, authority: Path) -> list[list[RankedItem]]:
+def rank_by_url(url: str, panel: Panel, *, name: str, authority: Path) -> list[list[RankedItem]]:
     """
-    Return the answer of the pipeline at *url* for each user of *task*.
+    Return the answer of the pipeline at *url* for each user of *panel*.
 
     Args:
         url: URL of the pipeline's recommend function.
-        task: Its users are asked for.
-        name: Title of the progress bar.
+        panel: Its users are asked for.
+        name: Title of the progress.
         authority: Certificate file of the authority that signs local pipelines. It is used for local URLs, if it
             exists; otherwise the system's authorities are trusted.
 
@@ -51,8 +51,8 @@ def rank_by_url(url: str, task: Task, *, name: str, authority: Path) -> list[lis
     own = url.startswith("https://127.") and authority.exists()
     trust = ssl.create_default_context(cafile=authority if own else None)
     with httpx.Client(headers=headers, timeout=_TIMEOUT_S, verify=trust) as client:
-        for rows in batches(task.users, name=name):
-            requests = [{"user_id": task.ratings.user_ids[row], "top_k": DEPTH} for row in rows]
+        for records in batches(panel.records, name=name):
+            requests = [{"user_id": record.user_id, "top_k": DEPTH} for record in records]
             answers += _ask(client, url, msgspec.json.encode({"requests": requests}))
     return answers
 

@@ -1,140 +1,269 @@
 """
-The baselines that a model must exceed: popularity, item-kNN and a random walk. They need hardly any training.
+The baselines that a model must exceed. They need hardly any training.
 
-popularity   training users per item, the same list for every user
-cosine       item-kNN: cosine of the item columns over log1p weights, the 100 nearest
-BM25         item-kNN on BM25 weights: inner products, the 100 largest
-RP3beta      random walk item -> user -> item, discounted by the popularity of the last item, the 200 likeliest
+popularity         training users per item, the same list for every user
+recent popularity  the same over the newest interactions alone
+cosine             item-kNN: cosine of the item columns over log1p weights, the 100 nearest
+BM25               item-kNN on BM25 weights: inner products, the 100 largest
+RP3beta            random walk item -> user -> item, discounted by the popularity of the last item, the 200 likeliest
+EASE               linear autoencoder with a closed form over binary interactions
+sequential rules   pairs of items in order, at most 20 apart, 1 / distance each
 
-The parameters suit Last.fm 2k; docs/adr/0031-evaluation.md compares the results with those of libraries.
+All but the popularities let each item of the history vote for other items. If the data has times, votes fade with a
+half-life in places of the history, as in the model. `offline/evaluation/tuning.py` chooses each baseline's half-life and
+one parameter more.
+
+Items without votes follow in the order of popularity.
 
 Sources: Sarwar et al. 2001 (item-kNN); Robertson et al. 1994 (BM25); Paudel et al. 2017, "Updatable, accurate, diverse,
-and scalable recommendations" (RP3beta).
+and scalable recommendations" (RP3beta); Steck 2019 (EASE); Ludewig & Jannach 2018 (sequential rules).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import coo_array, csr_array, vstack
 
+from offline.evaluation.histories import Histories
 from offline.evaluation.quality import DEPTH
+from recsys.ranking.candidates import rank_candidates
 from recsys.ranking.item_table import F32, F64, I64
 
-# Maps user rows (B,) to scores (B, I).
-Scorer = Callable[[I64], F32]
+# Maps votes (B, I) to scores (B, I).
+Scorer = Callable[[csr_array], F32]
 
-_BLOCK_ITEMS = 1024
+_NEIGHBOURS = 100
+_WALK_NEIGHBOURS = 200
+_REACH = 20
+_SATURATION, _LENGTH = 1.2, 0.75
+# Cells of the tables of scores and of products that are in memory together.
+_BLOCK_CELLS = 4_000_000
+# Pairs of items of the same history. Larger data are sampled by user before the pairs are counted.
+_MOST_PAIRS = 100_000_000
+# Beyond this number of items the dense inverse of EASE takes minutes.
+_MOST_EASE_ITEMS = 5000
+# Small enough to order only items without votes.
+_TIE = 1e-9
 
 
-def fit_popularity(weights: csr_array) -> Scorer:
+@dataclass(frozen=True)
+class Baseline:
+    """
+    A baseline and its parameters.
+
+    Attributes:
+        name: Name in the report.
+        fit: Makes a scorer from the training part and a parameter.
+        parameter: Name of the parameter; empty if the baseline has none.
+        values: Values to try.
+        fades: Whether votes can fade with a half-life.
+        logs: Whether votes are log1p weights instead of ones.
+        ordered: Whether the baseline needs times.
+        most_items: Largest catalogue.
+    """
+
+    name: str
+    fit: Callable[[Histories, float], Scorer]
+    parameter: str = ""
+    values: tuple[float, ...] = (0.0,)
+    fades: bool = True
+    logs: bool = False
+    ordered: bool = False
+    most_items: float = np.inf
+
+    def obstacle(self, histories: Histories, *, ordered: bool) -> str:
+        """Return why the baseline cannot be fitted to *histories*; empty if it can."""
+        if self.ordered and not ordered:
+            return "needs the times of the interactions"
+        if histories.width > self.most_items:
+            return f"the dense inverse is too large: {histories.width:,} items, at most {self.most_items:,.0f}"
+        return ""
+
+
+def list_best(score: Scorer, votes: csr_array, histories: Histories, popularity: F64) -> I64:
+    """
+    Return each user's DEPTH best columns without the items of *histories*, padded with -1; ties by lower column.
+
+    Args:
+        score: The fitted baseline.
+        votes: (B, I) votes of the histories.
+        histories: The B histories.
+        popularity: (I,) users per item; it orders items with equal scores of 0.
+    """
+    scores = np.array(score(votes), np.float32)
+    scores += (scores == 0) * (popularity * (_TIE / max(popularity.max(), 1))).astype(np.float32)
+    open_ = np.ones(scores.shape, np.bool_)
+    open_[histories.owners(), histories.items] = False
+    columns = np.broadcast_to(np.arange(histories.width), scores.shape)[open_]
+    return rank_candidates(columns, scores[open_], counts=open_.sum(axis=1), limit=DEPTH).ids
+
+
+def list_by_baseline(baseline: Baseline, score: Scorer, half_life: float, histories: Histories, counts: F64) -> I64:
+    """Return the lists (N, DEPTH) for *histories*, in blocks of users; *counts* is the popularity."""
+    step = max(1, _BLOCK_CELLS // histories.width)
+    return np.concatenate(
+        [list_best(score, _votes(baseline, block, half_life), block, counts) for block in histories.blocks(step)]
+    )
+
+
+def _votes(baseline: Baseline, histories: Histories, half_life: float) -> csr_array:
+    base = np.log1p(histories.weights) if baseline.logs else 1.0
+    return histories.matrix((base * histories.fade(half_life)).astype(np.float32))
+
+
+def popularity(histories: Histories) -> F64:
+    """Return the number of users of each item, (I,)."""
+    return np.bincount(histories.items, minlength=histories.width).astype(np.float64)
+
+
+def fit_popularity(histories: Histories, _: float) -> Scorer:
     """Score each item by its number of users."""
-    counts = np.bincount(weights.indices, minlength=weights.shape[1]).astype(np.float32)
-    return lambda users: np.broadcast_to(counts, (users.size, counts.size))
+    return _constant(popularity(histories))
 
 
-def fit_cosine(weights: csr_array, *, neighbours: int = 100) -> Scorer:
+def fit_recent_popularity(histories: Histories, share: float) -> Scorer:
+    """Score each item by its number of users among the newest *share* of all interactions."""
+    newest = histories.times_us >= np.quantile(histories.times_us, 1 - share)
+    return _constant(np.bincount(histories.items[newest], minlength=histories.width).astype(np.float64))
+
+
+def fit_cosine(histories: Histories, _: float) -> Scorer:
     """Score by the cosine between items."""
-    logs = _with_data(weights, np.log1p(weights.data.astype(np.float64)))
-    lengths = np.sqrt(np.bincount(logs.indices, logs.data**2, logs.shape[1]))
-    units = _scaled_rows(csr_array(logs.T.tocsr()), 1 / lengths)
-    return _gather(logs, _stacked(_products(units, csr_array(units.T.tocsr()), neighbours)))
+    logs = _sampled(histories, squared=True)
+    matrix = logs.matrix(np.log1p(logs.weights))
+    lengths = np.sqrt(np.bincount(matrix.indices, matrix.data**2, matrix.shape[1]))
+    units = _scaled_rows(_transposed(matrix), 1 / np.maximum(lengths, 1e-12))
+    return _gather(_neighbours(units, _transposed(units), keep=_NEIGHBOURS))
 
 
-def fit_bm25(weights: csr_array, *, neighbours: int = 100, saturation: float = 1.2, length: float = 0.75) -> Scorer:
+def fit_bm25(histories: Histories, _: float) -> Scorer:
     """Score by inner products of BM25 weights, with items as documents and users as their words."""
-    logs = _with_data(weights, np.log1p(weights.data.astype(np.float64)))
-    users, items = logs.shape
-    owners = np.repeat(np.arange(users), np.diff(logs.indptr))
-    totals = np.bincount(logs.indices, logs.data, items)
-    norms = (1 - length) + length * totals / totals.mean()
-    rarity = np.log(items) - np.log1p(np.bincount(owners, minlength=users))
-    data = logs.data * (saturation + 1) / (saturation * norms[logs.indices] + logs.data) * rarity[owners]
-    weighted = _with_data(logs, data)
-    return _gather(logs, _stacked(_products(csr_array(weighted.T.tocsr()), weighted, neighbours)))
+    logs = _sampled(histories, squared=True)
+    matrix = logs.matrix(np.log1p(logs.weights))
+    items = matrix.shape[1]
+    totals = np.bincount(matrix.indices, matrix.data, items)
+    norms = (1 - _LENGTH) + _LENGTH * totals / totals.mean()
+    rarity = np.log(items) - np.log1p(logs.sizes)
+    data = matrix.data * (_SATURATION + 1) / (_SATURATION * norms[matrix.indices] + matrix.data)
+    weighted = logs.matrix(data * rarity[logs.owners()])
+    return _gather(_neighbours(_transposed(weighted), weighted, keep=_NEIGHBOURS))
 
 
-def fit_walk(weights: csr_array, *, beta: float = 0.3, neighbours: int = 200) -> Scorer:
+def fit_walk(histories: Histories, beta: float) -> Scorer:
     """
     Score by RP3beta.
 
     Cost: the sum over users of n^2 multiply-adds.
     """
-    ones = _with_data(weights, np.ones(weights.nnz))
-    to_item = _normalised(ones)
-    to_user = _normalised(csr_array(ones.T.tocsr()))
-    discount = np.bincount(ones.indices, minlength=ones.shape[1]).astype(np.float64) ** -beta
-    return _gather(ones, _stacked(_walks(to_user, to_item, discount, neighbours)))
+    seen = _sampled(histories, squared=True)
+    ones = seen.matrix(np.ones(seen.items.size))
+    to_item = _scaled_rows(ones, 1 / np.maximum(seen.sizes, 1))
+    counts = np.maximum(popularity(seen), 1)
+    to_user = _scaled_rows(_transposed(ones), 1 / counts)
+    # The walk may not return to the item where it began.
+    return _gather(_neighbours(to_user, to_item, keep=_WALK_NEIGHBOURS, discount=counts**-beta, returns=False))
 
 
-BASELINES: Mapping[str, Callable[[csr_array], Scorer]] = {
-    "popularity": fit_popularity,
-    "item-kNN, cosine": fit_cosine,
-    "item-kNN, BM25": fit_bm25,
-    "RP3beta": fit_walk,
-}
-
-
-def list_best(scores: F32, consumed: csr_array) -> I64:
+def fit_ease(histories: Histories, ridge: float) -> Scorer:
     """
-    Return each user's DEPTH best columns of *scores* (B, I) without those stored in *consumed*; ties by lower column.
+    Score by EASE.
 
-    The list of a user with fewer remaining items is padded with -1.
+    Cost: I^3 multiply-adds and 2 I^2 floats.
     """
-    open_ = np.array(scores, np.float32)
-    open_[np.repeat(np.arange(len(open_)), np.diff(consumed.indptr)), consumed.indices] = -np.inf
-    lists = np.full((len(open_), DEPTH), -1, np.int64)
-    for row, values in enumerate(open_):
-        best = _best(values)
-        lists[row, : best.size] = best
-    return lists
+    ones = histories.matrix(np.ones(histories.items.size))
+    gram = (_transposed(ones) @ ones).toarray()
+    gram[np.diag_indices_from(gram)] += ridge
+    inverse = np.linalg.inv(gram)
+    weights = (inverse / -np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return lambda votes: np.asarray(votes @ weights, np.float32)
 
 
-def _best(values: F32) -> I64:
-    depth = min(DEPTH, values.size)
-    # All columns that reach the value of the last place are candidates; a stable sort then orders ties by column.
-    bound = np.partition(values, -depth)[-depth]
-    candidates = np.flatnonzero((values >= bound) & (values > -np.inf))
-    return candidates[np.argsort(-values[candidates], kind="stable")][:DEPTH]
+def fit_rules(histories: Histories, _: float) -> Scorer:
+    """Score by the items that other users had at most 20 places after an item, 1 / distance each."""
+    seen = _sampled(histories, squared=False)
+    owners, items = seen.owners()[::-1], seen.items[::-1]
+    parts = []
+    for distance in range(1, _REACH + 1):
+        same = owners[distance:] == owners[:-distance]
+        entries = items[:-distance][same], items[distance:][same]
+        parts.append(coo_array((np.full(entries[0].size, 1 / distance, np.float32), entries), (seen.width, seen.width)))
+    rows = np.concatenate([part.coords[0] for part in parts])
+    columns = np.concatenate([part.coords[1] for part in parts])
+    data = np.concatenate([part.data for part in parts])
+    return _gather(csr_array(coo_array((data, (rows, columns)), (seen.width, seen.width))))
 
 
-def _gather(histories: csr_array, neighbours: csr_array) -> Scorer:
-    return lambda users: np.asarray((histories[users] @ neighbours).toarray(), np.float32)
+BASELINES: tuple[Baseline, ...] = (
+    Baseline("popularity", fit_popularity, fades=False),
+    Baseline(
+        "popularity, recent",
+        fit_recent_popularity,
+        "newest share",
+        (0.5, 0.2, 0.1, 0.05, 0.02),
+        fades=False,
+        ordered=True,
+    ),
+    Baseline("item-kNN, cosine", fit_cosine, logs=True),
+    Baseline("item-kNN, BM25", fit_bm25, logs=True),
+    Baseline("RP3beta", fit_walk, "beta", (0.3, 0.6)),
+    Baseline("EASE", fit_ease, "ridge", (300.0, 100.0, 1000.0), most_items=_MOST_EASE_ITEMS),
+    Baseline("sequential rules", fit_rules, ordered=True),
+)
 
 
-def _products(left: csr_array, right: csr_array, keep: int) -> Iterator[csr_array]:
-    for start in range(0, left.shape[0], _BLOCK_ITEMS):
-        yield _largest(csr_array(left[start : start + _BLOCK_ITEMS] @ right), keep)
+def sampled_share(histories: Histories) -> float:
+    """Return the share of users that the pairs of items are counted on; 1 unless the data is large."""
+    return min(_sampled(histories, squared=squared).sizes.size for squared in (True, False)) / histories.sizes.size
 
 
-def _walks(to_user: csr_array, to_item: csr_array, discount: F64, keep: int) -> Iterator[csr_array]:
-    for start in range(0, to_user.shape[0], _BLOCK_ITEMS):
-        walk = csr_array(to_user[start : start + _BLOCK_ITEMS] @ to_item)
-        data = walk.data * discount[walk.indices]
-        # The walk may not return to the item where it began.
-        data[walk.indices == np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr)) + start] = 0
-        yield _largest(_with_data(walk, data), keep)
+def _sampled(histories: Histories, *, squared: bool) -> Histories:
+    sizes = histories.sizes.astype(np.float64)
+    return histories.sample(sizes**2 if squared else 5 * _REACH * sizes, _MOST_PAIRS)
+
+
+def _constant(counts: F64) -> Scorer:
+    scores = counts.astype(np.float32)
+    return lambda votes: np.broadcast_to(scores, (votes.shape[0], scores.size))
+
+
+def _gather(neighbours: csr_array) -> Scorer:
+    return lambda votes: np.asarray((votes @ neighbours).toarray(), np.float32)
+
+
+def _neighbours(
+    left: csr_array, right: csr_array, *, keep: int, discount: F64 | float = 1.0, returns: bool = True
+) -> csr_array:
+    """Return the *keep* largest positive entries of each row of *left* @ *right*, in blocks of rows."""
+    parts = _products(left, right, np.broadcast_to(discount, right.shape[1:]), keep=keep, returns=returns)
+    return csr_array(vstack(list(parts), format="csr"))
+
+
+def _products(left: csr_array, right: csr_array, discount: F64, *, keep: int, returns: bool) -> Iterator[csr_array]:
+    step = max(1, _BLOCK_CELLS // right.shape[1])
+    for start in range(0, left.shape[0], step):
+        rows = csr_array(left[start : start + step] @ right)
+        data = rows.data * discount[rows.indices]
+        if not returns:
+            data[rows.indices == np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)) + start] = 0
+        yield _largest(csr_array((data, rows.indices, rows.indptr), rows.shape), keep)
 
 
 def _largest(rows: csr_array, keep: int) -> csr_array:
     """Keep the *keep* largest positive entries of each row; ties by lower column."""
-    owners = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    order = np.lexsort((rows.indices, -rows.data, owners))
-    place = np.arange(rows.nnz) - rows.indptr[owners]
-    kept = order[(place < keep) & (rows.data[order] > 0)]
-    return csr_array((rows.data[kept].astype(np.float32), (owners[kept], rows.indices[kept])), shape=rows.shape)
+    best = rank_candidates(
+        rows.indices.astype(np.int64), rows.data.astype(np.float32), counts=np.diff(rows.indptr), limit=keep
+    )
+    kept = best.scores > 0
+    owners = np.broadcast_to(np.arange(rows.shape[0])[:, None], kept.shape)
+    return csr_array(coo_array((best.scores[kept], (owners[kept], best.ids[kept])), rows.shape))
 
 
-def _stacked(blocks: Iterator[csr_array]) -> csr_array:
-    return csr_array(vstack(list(blocks), format="csr"))
-
-
-def _normalised(matrix: csr_array) -> csr_array:
-    return _scaled_rows(matrix, 1 / np.maximum(np.asarray(matrix.sum(axis=1), np.float64), 1e-12))
+def _transposed(matrix: csr_array) -> csr_array:
+    return csr_array(matrix.T.tocsr())
 
 
 def _scaled_rows(matrix: csr_array, factors: F64) -> csr_array:
-    return _with_data(matrix, matrix.data * np.repeat(factors, np.diff(matrix.indptr)))
-
-
-def _with_data(matrix: csr_array, data: F64) -> csr_array:
+    data = matrix.data * np.repeat(factors, np.diff(matrix.indptr))
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -1,105 +1,156 @@
-"""Evaluate every contender, a model or a baseline, on a split, and join the outcomes of several splits."""
+"""Evaluate every contender, a model or a baseline, on the panels of a study, and join the outcomes of several splits."""
 
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from offline.als import AlsSettings
 from offline.choosing import choose
 from offline.evaluation.ablations import vary
 from offline.evaluation.baselines import BASELINES
-from offline.evaluation.contenders import list_answers, list_by_scores, load_model, rank_by_model
-from offline.evaluation.quality import Quality, Task, measure
+from offline.evaluation.contenders import list_answers, load_model, rank_by_model
+from offline.evaluation.histories import Histories
+from offline.evaluation.holdout import Holdout, split_records
+from offline.evaluation.quality import Panel, Quality, make_task, measure
 from offline.evaluation.report import Entry, Spread
+from offline.evaluation.studies import Study
+from offline.evaluation.tuning import tune
+from offline.progress import progress
 from offline.training import MODEL_NAME, ModelSettings, train
+from recsys.ranking.item_table import I64
+
+# The inner hold-out of the baselines is that of offline/choosing.py.
+_INNER_SEED, _INNER_USERS = 100, 1000
 
 
 @dataclass(frozen=True)
 class Outcome:
     """
-    The result of a contender on one split.
+    The result of a contender in one study.
 
     Attributes:
         name: Name of the contender.
-        quality: Quality of its lists.
+        qualities: Quality of its lists, by panel; empty if it was skipped.
         seconds: Duration of its training; None if it was trained elsewhere.
         version: Version of the model; empty for a baseline.
+        note: The chosen parameters of a baseline, or the reason why it was skipped.
     """
 
     name: str
-    quality: Quality
+    qualities: Mapping[str, Quality] = field(default_factory=dict)
     seconds: float | None = None
     version: str = ""
+    note: str = ""
 
 
-def compare_baselines(task: Task) -> list[Outcome]:
-    """Return the outcome of each baseline."""
-    outcomes = []
-    for name in tqdm(BASELINES, desc="baselines", disable=None):
-        began = time.monotonic()
-        score = BASELINES[name](task.ratings.weights)
-        seconds = time.monotonic() - began
-        outcomes.append(Outcome(name, measure(list_by_scores(score, task, name=name), task), seconds))
-    return outcomes
-
-
-def train_and_compare(task: Task, *, ahead: bool, searched: AlsSettings | None, ablate: bool) -> list[Outcome]:
+def compare(study: Study, *, searched: AlsSettings | None = None, ablate: bool = False) -> list[Outcome]:
     """
-    Train models on the training part of *task* and return their outcomes.
+    Return the outcomes of the baselines, then of the model, on all panels of *study*.
 
     Args:
-        task: The split.
-        ahead: The held-out items are each user's newest, not random ones.
+        study: The training part and the panels.
         searched: Searched settings of the factors; a second model is trained with them. None for no second model.
         ablate: Also train the variants of the last of these settings.
     """
-    contenders = {MODEL_NAME: choose(task.records, ahead=ahead).settings}
-    if searched:
-        contenders[f"{MODEL_NAME}, searched"] = choose(task.records, als=searched, ahead=ahead).settings
+    return [*compare_baselines(study), *_compare_models(study, searched=searched, ablate=ablate)]
+
+
+def compare_baselines(study: Study) -> Iterator[Outcome]:
+    """Yield the outcome of each baseline; their parameters are chosen inside the training part."""
+    histories = Histories.of(study.records, study.ratings)
+    holdout: Holdout = "temporal" if study.ordered else "random"
+    inner = make_task(*split_records(study.records, holdout=holdout, seed=_INNER_SEED), most=_INNER_USERS)
+    panels = {name: (panel, Histories.of(panel.records, study.ratings)) for name, panel in study.panels.items()}
+    with progress(f"{study.name}: baselines", len(BASELINES), "baselines") as show:
+        for place, baseline in enumerate(BASELINES):
+            if reason := baseline.obstacle(histories, ordered=study.ordered):
+                yield Outcome(baseline.name, note=reason)
+                continue
+            tuned = tune(baseline, inner, ordered=study.ordered)
+            began = time.monotonic()
+            fitted = tuned.fit(histories)
+            seconds = time.monotonic() - began
+            qualities = {name: measure(fitted.lists(asked), panel) for name, (panel, asked) in panels.items()}
+            yield Outcome(baseline.name, qualities, seconds, note=tuned.describe())
+            show(place + 1)
+
+
+def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[Outcome]:
+    with progress(f"{study.name}: choosing the settings of {MODEL_NAME}", 0, "models"):
+        contenders = {MODEL_NAME: choose(study.records, ahead=study.ahead).settings}
+        if searched:
+            chosen = choose(study.records, als=searched, ahead=study.ahead)
+            contenders[f"{MODEL_NAME}, searched"] = chosen.settings
     if ablate:
         variants = vary(list(contenders.values())[-1])
         contenders |= {f"  {name}": settings for name, settings in variants.items()}
-    return [_train_and_ask(task, settings, name=name) for name, settings in contenders.items()]
+    for name, settings in contenders.items():
+        yield _train_and_ask(study, settings, name=name)
 
 
-def _train_and_ask(task: Task, settings: ModelSettings, *, name: str) -> Outcome:
+def _train_and_ask(study: Study, settings: ModelSettings, *, name: str) -> Outcome:
+    title = f"{study.name}: {name.strip()}"
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         manifest = train(
-            task.records,
-            items={},
+            study.records,
+            items=study.items,
             folder=Path(folder),
             dataset="",
             settings=settings,
-            progress=lambda epochs: tqdm(epochs, desc=f"training {name.strip()}", unit="epoch", disable=None),
+            progress=show_epochs(f"{title}, training"),
         )
         seconds = time.monotonic() - began
         model = load_model(Path(folder))
-    lists = list_answers(rank_by_model(model, task, name=name), task)
-    return Outcome(name, measure(lists, task), seconds, manifest.version)
+
+    def lists(panel: Panel, where: str) -> I64:
+        return list_answers(rank_by_model(model, panel, name=f"{title}, {where}"), panel)
+
+    qualities = {where: measure(lists(panel, where), panel) for where, panel in study.panels.items()}
+    return Outcome(name, qualities, seconds, manifest.version)
 
 
-def join_splits(splits: Sequence[Sequence[Outcome]]) -> list[Entry]:
+def show_epochs(name: str) -> Callable[[range], Iterable[int]]:
+    """Return a function that iterates over epochs and shows the progress."""
+
+    def iterate(epochs: range) -> Iterator[int]:
+        with progress(name, len(epochs), "epochs") as show:
+            for epoch in epochs:
+                yield epoch
+                show(epoch + 1)
+
+    return iterate
+
+
+def join_splits(splits: Sequence[Sequence[Outcome]], panel: str) -> list[Entry]:
     """
-    Return one entry per contender over *splits*, which all have the same contenders and the same users.
+    Return one entry per contender for *panel* over *splits*, which all have the same contenders and the same users.
 
     Each user's value is the mean over splits, so the interval is over users, as for one split. The entry also has the
     standard deviation over splits, which shows the effect of another split.
     """
-    return [_join(outcomes) for outcomes in zip(*splits, strict=True)]
+    joined = [_join(outcomes, panel) for outcomes in zip(*splits, strict=True) if panel in outcomes[0].qualities]
+    return Entry.all_of(joined, reference=reference_of(splits[0]))
 
 
-def _join(outcomes: Sequence[Outcome]) -> Entry:
-    qualities = [outcome.quality for outcome in outcomes]
-    joined = Quality(
+def reference_of(outcomes: Sequence[Outcome]) -> str:
+    """Return the name of the contender that the others are compared with: the first that is no baseline."""
+    names = {baseline.name for baseline in BASELINES}
+    return next(outcome.name for outcome in outcomes if outcome.name not in names)
+
+
+def _join(outcomes: Sequence[Outcome], panel: str) -> Entry:
+    qualities = [outcome.qualities[panel] for outcome in outcomes]
+    joined = replace(
+        qualities[0],
         ndcg=np.mean([quality.ndcg for quality in qualities], axis=0),
         recall=np.mean([quality.recall for quality in qualities], axis=0),
+        recall_reachable=np.mean([quality.recall_reachable for quality in qualities], axis=0),
         coverage=statistics.fmean(quality.coverage for quality in qualities),
         popularity_bias=statistics.fmean(quality.popularity_bias for quality in qualities),
     )
@@ -110,4 +161,10 @@ def _join(outcomes: Sequence[Outcome]) -> Entry:
             ndcg=statistics.stdev(float(quality.ndcg.mean()) for quality in qualities),
             recall=statistics.stdev(float(quality.recall.mean()) for quality in qualities),
         )
-    return Entry.of(outcomes[0].name, joined, seconds=statistics.median(seconds) if seconds else None, spread=spread)
+    return Entry(
+        outcomes[0].name,
+        joined,
+        seconds=statistics.median(seconds) if seconds else None,
+        spread=spread,
+        note=outcomes[0].note if len(outcomes) == 1 else "",
+    )

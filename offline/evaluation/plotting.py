@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from offline.evaluation.report import Report
 
 
-def plot(report: Report, path: Path) -> None:
+def draw(report: Report, path: Path) -> None:
     """Draw *report* into the file *path*; its suffix selects the format (png, svg or pdf)."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -24,11 +24,11 @@ def plot(report: Report, path: Path) -> None:
 
 def _draw_intervals(axes: Axes, report: Report) -> None:
     places = np.arange(len(report.entries))
-    for offset, name in ((0.12, "ndcg"), (-0.12, "recall")):
-        intervals = [getattr(entry, name) for entry in report.entries]
+    for offset, name in ((0.12, "ndcg_10"), (-0.12, "recall_20")):
+        intervals = [entry.figures[name].interval for entry in report.entries]
         means = np.array([each.mean for each in intervals])
         reach = np.array([[each.mean - each.low, each.high - each.mean] for each in intervals]).T
-        label = {"ndcg": "NDCG@10", "recall": "Recall@20"}[name]
+        label = {"ndcg_10": "NDCG@10", "recall_20": "Recall@20"}[name]
         axes.errorbar(means, places + offset, xerr=np.maximum(reach, 0), fmt="o", capsize=3, label=label)
     axes.set_yticks(places, [entry.name for entry in report.entries])
     axes.set_xlim(left=0)
@@ -40,7 +40,7 @@ def _draw_intervals(axes: Axes, report: Report) -> None:
 def _draw_reach(axes: Axes, report: Report) -> None:
     """Draw accuracy against coverage, because a model can gain accuracy with popular items alone."""
     for entry in report.entries:
-        axes.plot(entry.quality.coverage, entry.ndcg.mean, "o", label=entry.name)
+        axes.plot(entry.quality.coverage, entry.figures["ndcg_10"].interval.mean, "o", label=entry.name)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of the catalogue in the lists")

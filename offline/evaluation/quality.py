@@ -1,7 +1,7 @@
 """The measures: NDCG@10, Recall@20, coverage, popularity bias, and bootstrap intervals over users."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -12,6 +12,7 @@ from recsys.records import UserRecord
 
 DEPTH, NDCG_DEPTH = 20, 10
 DRAWS, LEVEL = 2000, 0.95
+_BLOCK_DRAWS = 2_000_000
 
 _DISCOUNT = 1 / np.log2(np.arange(2, NDCG_DEPTH + 2))
 _IDEAL = np.cumsum(_DISCOUNT)
@@ -38,6 +39,12 @@ class Task:
     held: csr_array
     columns: Mapping[str, int]
     popularity: I64
+
+    @property
+    def panel(self) -> "Panel":
+        """The users and their held-out items, without the training part."""
+        asked = [self.records[row] for row in self.users]
+        return Panel(asked, self.held, self.columns, self.popularity, len(self.ratings.item_ids))
 
 
 def make_task(records: Sequence[UserRecord], held_out: Mapping[str, Sequence[str]], *, most: int | None = None) -> Task:
@@ -70,6 +77,45 @@ def hold(wanted: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_arr
 
 
 @dataclass(frozen=True)
+class Panel:
+    """
+    Users to recommend to, and the held-out items to find.
+
+    Attributes:
+        records: (N) the known part of each user's record.
+        held: (N, W) held-out items of these users. The first columns are the catalogue of the training part; items that
+            are not in the training part follow.
+        columns: Column of each item id.
+        popularity: (W,) int64, training users per item.
+        catalogue: Number of items in the training part.
+    """
+
+    records: Sequence[UserRecord]
+    held: csr_array
+    columns: Mapping[str, int]
+    popularity: I64
+    catalogue: int
+
+    @classmethod
+    def of(cls, ratings: Ratings, records: Sequence[UserRecord], held_out: Sequence[Sequence[str]]) -> "Panel":
+        """Return the panel of *records*, whose *held_out* items are to be found by models trained on *ratings*."""
+        columns = {item_id: column for column, item_id in enumerate(ratings.item_ids)}
+        for item_ids in held_out:
+            for item_id in item_ids:
+                columns.setdefault(item_id, len(columns))
+        popularity = np.bincount(ratings.weights.indices, minlength=len(columns)).astype(np.int64)
+        return cls(records, hold(held_out, columns), columns, popularity, len(ratings.item_ids))
+
+    def new_items(self) -> "Panel":
+        """Return the users with held-out items that are not in the training part, and these items alone."""
+        held = self.held.copy()
+        held.data = (held.indices >= self.catalogue).astype(np.float64)
+        held.eliminate_zeros()
+        users = np.diff(held.indptr).nonzero()[0].tolist()
+        return replace(self, records=[self.records[user] for user in users], held=csr_array(held[users]))
+
+
+@dataclass(frozen=True)
 class Quality:
     """
     The quality of a model's lists.
@@ -77,29 +123,33 @@ class Quality:
     Attributes:
         ndcg: (N,) NDCG@10 of each user.
         recall: (N,) Recall@20 of each user, over all held-out items, also those that are not in the training part.
+        recall_reachable: (N,) the same over the number of held-out items or 20, if that is less; it can reach 1.
         coverage: Share of the catalogue that appears in at least one list.
         popularity_bias: Mean training popularity of listed items, divided by that of held-out items; 1 is unbiased.
     """
 
     ndcg: F64
     recall: F64
+    recall_reachable: F64
     coverage: float
     popularity_bias: float
 
 
-def measure(lists: I64, task: Task) -> Quality:
+def measure(lists: I64, panel: Panel) -> Quality:
     """
-    Measure *lists* (N, DEPTH) of columns of *task*, best first, padded with -1.
+    Measure *lists* (N, DEPTH) of columns of *panel*, best first, padded with -1.
 
     Cost: O(N * DEPTH * log(N * DEPTH)) and N * DEPTH * 8 bytes of scratch.
     """
     listed = lists[lists >= 0]
-    ndcg, recall = score_lists(lists, task.held)
+    ndcg, recall = score_lists(lists, panel.held)
+    sizes = np.diff(panel.held.indptr)
     return Quality(
         ndcg=ndcg,
         recall=recall,
-        coverage=np.unique(listed).size / len(task.ratings.item_ids),
-        popularity_bias=_ratio(task.popularity[listed], task.popularity[task.held.indices]),
+        recall_reachable=recall * sizes / np.minimum(sizes, DEPTH),
+        coverage=np.unique(listed).size / panel.catalogue,
+        popularity_bias=_ratio(panel.popularity[listed], panel.popularity[panel.held.indices]),
     )
 
 
@@ -120,18 +170,33 @@ class Interval:
     high: float
 
 
-def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> Interval:
+def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[Interval]:
     """
-    Return the mean of *values* (N,) with its bootstrap percentile interval, for which users are drawn with replacement.
+    Return the mean of each column of *values* (N, C) with its bootstrap percentile interval.
 
-    The interval covers the choice of users. It does not cover the effect of another split or another training.
+    Users are drawn with replacement, the same ones for all columns, so the interval of a difference of two columns is
+    that of paired users. An interval covers the choice of users. It does not cover the effect of another split or
+    another training.
+
+    Cost: draws * N random numbers and draws * N * C multiply-adds.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
+    users = len(values)
     generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, values.size, values.size)].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    step = max(1, _BLOCK_DRAWS // users)
+    means = np.concatenate(
+        [_draw(generator, users, min(step, draws - start)) @ values for start in range(0, draws, step)]
+    )
+    low, high = np.quantile(means / users, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    triples = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Interval(*triple) for triple in triples]
+
+
+def _draw(generator: np.random.Generator, users: int, draws: int) -> F64:
+    """Return how often each user is drawn, (draws, users)."""
+    cells = generator.integers(0, users, (draws, users)) + np.arange(draws)[:, None] * users
+    return np.bincount(cells.reshape(-1), minlength=draws * users).reshape(draws, users).astype(np.float64)
 
 
 def _hits(lists: I64, held: csr_array) -> F64:

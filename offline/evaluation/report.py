@@ -1,13 +1,26 @@
-"""The report of an evaluation, as a Markdown table, as JSON, and as files in a folder."""
+"""The report of an evaluation, as Markdown tables, as JSON, and as files in a folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offline.evaluation.quality import Interval, Quality, bootstrap
 
-_COLUMNS = ("model", "NDCG@10 [95 %]", "Recall@20 [95 %]", "coverage", "popularity bias", "seconds")
+_COLUMNS = (
+    "model",
+    "NDCG@10 [95 %]",
+    "Recall@20 [95 %]",
+    "of min(20, held out)",
+    "coverage",
+    "popularity bias",
+    "seconds",
+    "chosen",
+)
+_LEGEND = "* differs from {reference} with 95 % confidence (bootstrap over users, paired)"
 
 
 @dataclass(frozen=True)
@@ -19,42 +32,108 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A measure's mean with its interval, and its difference from the reference; None for the reference itself."""
+
+    interval: Interval
+    difference: Interval | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
+
+    def facts(self) -> dict[str, Any]:
+        """Return the figure as a JSON object."""
+        compared = {"difference": asdict(self.difference), "differs": self.differs} if self.difference else {}
+        return asdict(self.interval) | compared
+
+    def text(self, deviation: float | None = None) -> str:
+        """Return the figure for a table."""
+        spread = "" if deviation is None else f" ± {deviation:.4f}"
+        star = "*" if self.differs else ""
+        return f"{self.interval.mean:.4f}{star} [{self.interval.low:.4f}, {self.interval.high:.4f}]{spread}"
+
+
+@dataclass(frozen=True)
 class Entry:
     """
-    The results of a contender.
+    The results of a contender on a panel.
 
     Attributes:
         name: Name in the table.
         quality: Quality of its lists.
-        ndcg: Mean NDCG@10 over users, with its interval.
-        recall: Mean Recall@20 over users, with its interval.
         seconds: Duration of the training; None if the contender was trained elsewhere.
         spread: Standard deviations over splits; None for one split.
+        note: Chosen parameters.
+        figures: `ndcg_10`, `recall_20` and `recall_20_reachable` with intervals, by name.
     """
 
     name: str
     quality: Quality
-    ndcg: Interval
-    recall: Interval
-    seconds: float | None
-    spread: Spread | None
+    seconds: float | None = None
+    spread: Spread | None = None
+    note: str = ""
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, quality: Quality, *, seconds: float | None, spread: Spread | None) -> "Entry":
-        """Return the entry for *quality*."""
-        return cls(name, quality, bootstrap(quality.ndcg), bootstrap(quality.recall), seconds, spread)
+    def all_of(cls, entries: Sequence["Entry"], *, reference: str) -> list["Entry"]:
+        """Return *entries* with figures, each compared with the entry *reference* user by user."""
+        tables = [_values(entry.quality) for entry in entries]
+        (base,) = (table for entry, table in zip(entries, tables, strict=True) if entry.name == reference)
+        intervals = iter(bootstrap(np.hstack([part for table in tables for part in (table, table - base)])))
+        found = []
+        for entry in entries:
+            means = [next(intervals) for _ in _MEASURES]
+            differences = [None if entry.name == reference else interval for interval in _take(intervals)]
+            pairs = zip(_MEASURES, means, differences, strict=True)
+            found.append(replace(entry, figures={name: Figure(mean, other) for name, mean, other in pairs}))
+        return found
 
     def row(self) -> dict[str, Any]:
         """Return the entry as a JSON object."""
         return {
             "model": self.name.strip(),
-            "ndcg_10": asdict(self.ndcg),
-            "recall_20": asdict(self.recall),
+            **{name: figure.facts() for name, figure in self.figures.items()},
             "coverage": self.quality.coverage,
             "popularity_bias": self.quality.popularity_bias,
             "training_s": self.seconds,
+            **({"chosen": self.note} if self.note else {}),
             **({"sd_over_splits": asdict(self.spread)} if self.spread else {}),
         }
+
+
+_MEASURES = ("ndcg_10", "recall_20", "recall_20_reachable")
+
+
+def _values(quality: Quality) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.stack([quality.ndcg, quality.recall, quality.recall_reachable], axis=1)
+
+
+def _take(intervals: Any) -> list[Interval]:
+    return [next(intervals) for _ in _MEASURES]
+
+
+@dataclass(frozen=True)
+class Section:
+    """
+    The entries of one panel.
+
+    Attributes:
+        name: Name of the panel.
+        users: Number of users.
+        entries: The baselines, then the model.
+        facts: Further facts, such as the date of a calendar split.
+    """
+
+    name: str
+    users: int
+    entries: Sequence[Entry]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as a JSON object."""
+        return {"panel": self.name, "users": self.users, **self.facts, "rows": [entry.row() for entry in self.entries]}
 
 
 @dataclass(frozen=True)
@@ -64,23 +143,39 @@ class Report:
 
     Attributes:
         facts: Data, hold-out, sizes and model version; for a served model also the number of differing lists.
-        entries: The baselines, then the model.
+        reference: Name of the contender that the others are compared with.
+        entries: The hold-out per user: the baselines, then the model.
+        calendar: The split at a date; None if it was not measured.
+        lengths: Users that training never saw by number of known items, and new items.
     """
 
     facts: dict[str, Any]
-    entries: list[Entry]
+    reference: str
+    entries: Sequence[Entry]
+    calendar: Section | None = None
+    lengths: Sequence[Section] = ()
 
     def to_json(self) -> str:
         """Return the report as one JSON object."""
-        return json.dumps({**self.facts, "rows": [entry.row() for entry in self.entries]}, indent=2)
+        further = {"calendar": self.calendar.to_json()} if self.calendar else {}
+        lengths = {"by_length": [section.to_json() for section in self.lengths]} if self.lengths else {}
+        rows = [entry.row() for entry in self.entries]
+        return json.dumps({**self.facts, "reference": self.reference, "rows": rows, **further, **lengths}, indent=2)
 
     def to_markdown(self) -> str:
-        """Return the report as an aligned Markdown table, followed by the facts."""
-        cells = [_COLUMNS, *(_cells(entry) for entry in self.entries)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
-        lines = [_line(row, widths) for row in cells]
-        lines.insert(1, _line(["-" * width for width in widths], widths))
-        return "\n".join([*lines, "", ", ".join(f"{name} {value}" for name, value in self.facts.items())])
+        """Return the report as aligned Markdown tables, followed by the facts."""
+        parts = [_table([_COLUMNS, *map(_cells, self.entries)])]
+        if self.calendar:
+            facts = ", ".join(f"{name} {value}" for name, value in self.calendar.facts.items())
+            title = f"Split at a date, {facts}, {self.calendar.users} users who are known before it:"
+            parts += [title, _table([_COLUMNS, *map(_cells, self.calendar.entries)])]
+        if self.lengths:
+            title = "Users that training never saw, by number of known items, and new items, NDCG@10 / Recall@20:"
+            parts += [title, _table(_length_cells(self.lengths))]
+        parts.append(_LEGEND.format(reference=self.reference))
+        parts += [f"skipped: {name}: {reason}" for name, reason in self.facts.get("skipped", {}).items()]
+        facts = {name: value for name, value in self.facts.items() if name != "skipped"}
+        return "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in facts.items())])
 
     def save(self, folder: Path) -> None:
         """Write `evaluation.md` and `evaluation.json` into *folder*."""
@@ -90,20 +185,40 @@ class Report:
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
+    figures, spread = entry.figures, entry.spread
     return (
         entry.name,
-        _figure(entry.ndcg, entry.spread.ndcg if entry.spread else None),
-        _figure(entry.recall, entry.spread.recall if entry.spread else None),
+        figures["ndcg_10"].text(spread.ndcg if spread else None),
+        figures["recall_20"].text(spread.recall if spread else None),
+        f"{figures['recall_20_reachable'].interval.mean:.4f}",
         f"{entry.quality.coverage:.3f}",
         f"{entry.quality.popularity_bias:.2f}",
         "" if entry.seconds is None else f"{entry.seconds:.1f}",
+        entry.note,
     )
 
 
-def _figure(interval: Interval, deviation: float | None) -> str:
-    text = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-    return text if deviation is None else f"{text} ± {deviation:.4f}"
+def _length_cells(sections: Sequence[Section]) -> list[tuple[str, ...]]:
+    """Return a row per panel and a column per contender."""
+    header = ("known items", "users", *(entry.name for entry in sections[0].entries))
+    return [header, *((section.name, str(section.users), *map(_pair, section.entries)) for section in sections)]
 
 
-def _line(cells: list[str] | tuple[str, ...], widths: list[int]) -> str:
+def _pair(entry: Entry) -> str:
+    ndcg, recall = entry.figures["ndcg_10"], entry.figures["recall_20"]
+    return f"{_short(ndcg)} / {_short(recall)}"
+
+
+def _short(figure: Figure) -> str:
+    return f"{figure.interval.mean:.3f}{'*' if figure.differs else ''}"
+
+
+def _table(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [_line(row, widths) for row in cells]
+    lines.insert(1, _line(["-" * width for width in widths], widths))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"

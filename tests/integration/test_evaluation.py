@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from offline import train
-from offline.evaluation.__main__ import main
 from offline.state import StateDirectory
 from tests.running import Running, running, take_port
+from tools.cli.verbs import main
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
 
@@ -37,7 +37,7 @@ def served(folder: Path, **features: str) -> Iterator[Running]:
 
 
 def evaluate(folder: Path, url: str, *words: str) -> int:
-    return main(["--state-dir", str(folder), "--holdout", "temporal", "--via", url, "--json", *words])
+    return main(["evaluate", "--state-dir", str(folder), "--holdout", "temporal", "--via", url, "--json", *words])
 
 
 def test_served_lists_equal_the_models(held_out, capsys):
@@ -64,7 +64,7 @@ def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
     assert train.main(data) == 0
     capsys.readouterr()
     with served(tmp_path / "s") as pipeline:
-        assert main([*data, "--via", pipeline.url, "--json"]) == 0
+        assert main(["evaluate", *data, "--via", pipeline.url, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["users"], report["differing_lists"]) == (80, 0)
     assert report["rows"][-1]["recall_20"]["mean"] > 0.95

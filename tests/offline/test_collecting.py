@@ -1,10 +1,12 @@
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offline.collecting import WEIGHT_STEPS, collect_records, measure_sessions, quantise
+from offline.interactions import Interactions
 from offline.reading.lines import DataError, Row
 from recsys.records import HistoryItem, UserRecord
 
@@ -44,10 +46,13 @@ def test_a_file_without_rows_is_an_error():
 
 def test_a_pause_over_half_an_hour_ends_a_session():
     """A pause of exactly thirty minutes does not end a session."""
-    assert measure_sessions([]) == (0, 0)
-    assert measure_sessions([5]) == (1, 0)
-    assert measure_sessions([0, 30 * MINUTE_US]) == (1, 30 * MINUTE_US)
-    assert measure_sessions([0, 30 * MINUTE_US + 1]) == (2, 0)
+    rows = [Row("none", "x", 1.0, None), Row("one", "x", 1.0, 5)]
+    rows += [Row("short", "x", 1.0, time_us) for time_us in (30 * MINUTE_US, 0)]
+    rows += [Row("long", "x", 1.0, time_us) for time_us in (0, 30 * MINUTE_US + 1)]
+    sessions, session_us, newest = measure_sessions(Interactions.of(rows))
+    assert sessions.tolist() == [0, 1, 1, 2]
+    assert session_us.tolist() == [0, 0, 30 * MINUTE_US, 0]
+    assert newest.tolist() == [0, 5, 30 * MINUTE_US, 30 * MINUTE_US + 1]
 
 
 @given(
@@ -75,11 +80,13 @@ def test_weights_are_summed_exactly(weights, random):
     random.shuffle(shuffled)
     (first,), (second,) = collect_records(rows, age_groups={}), collect_records(shuffled, age_groups={})
     assert first == second
-    assert first.history[0].weight == sum(Fraction(quantise(weight)) for weight in weights)
-    assert all(quantise(weight) > 0 and abs(quantise(weight) - weight) <= 1 / WEIGHT_STEPS for weight in weights)
+    rounded = quantise(np.array(weights))
+    assert first.history[0].weight == sum(map(Fraction, rounded.tolist()))
+    assert (rounded > 0).all()
+    assert (abs(rounded - weights) <= 1 / WEIGHT_STEPS).all()
 
 
 @pytest.mark.parametrize("weight", [1.0, 5.0, 0.5, 3.25, 352698.0])
 def test_common_weights_are_not_rounded(weight):
     """Counts, stars and halves are multiples of the weight step."""
-    assert quantise(weight) == weight
+    assert quantise(np.array([weight])).tolist() == [weight]

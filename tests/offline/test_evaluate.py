@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from offline.evaluation.__main__ import main
+from tools.cli.verbs import main
 
 
 def run(*words: object) -> int:
-    return main([str(word) for word in words])
+    return main(["evaluate", *(str(word) for word in words)])
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,13 @@ def test_the_model_and_its_baselines_are_in_one_report(csv, capsys):
     assert run("--interactions", csv, "--holdout", "random", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     rows = {row["model"]: row for row in report["rows"]}
-    assert list(rows) == ["popularity", "item-kNN, cosine", "item-kNN, BM25", "RP3beta", "ials"]
+    assert list(rows) == ["popularity", "item-kNN, cosine", "item-kNN, BM25", "RP3beta", "EASE", "ials"]
     assert rows["ials"]["recall_20"]["mean"] > 0.95
     assert rows["popularity"]["recall_20"]["mean"] < 0.6
+    assert rows["popularity"]["recall_20"]["differs"]
+    assert "needs the times" in report["skipped"]["sequential rules"]
     for row in rows.values():
-        for figure in ("ndcg_10", "recall_20"):
+        for figure in ("ndcg_10", "recall_20", "recall_20_reachable"):
             assert 0 <= row[figure]["low"] <= row[figure]["mean"] <= row[figure]["high"] <= 1
         assert 0 < row["coverage"] <= 1
     assert (report["holdout"], report["users"], report["items"], report["cut_histories"]) == ("random", 60, 90, 0)
@@ -68,8 +70,8 @@ def test_splits_and_variants_are_evaluated(csv, capsys):
         assert both[name]["sd_over_splits"]["ndcg"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
     assert {"plain iALS", "without attention weights", "64 factors", "without a prior"} <= set(both)
     # Data of this size gets 64 factors by default.
-    assert both["64 factors"]["ndcg_10"] == both["ials"]["ndcg_10"]
-    assert both["without popularity-aware negatives"]["ndcg_10"] != both["ials"]["ndcg_10"]
+    assert both["64 factors"]["ndcg_10"]["mean"] == both["ials"]["ndcg_10"]["mean"]
+    assert both["without popularity-aware negatives"]["ndcg_10"]["mean"] != both["ials"]["ndcg_10"]["mean"]
     assert run("--interactions", csv, "--splits", 2) == 1
     assert "one split only" in capsys.readouterr().err
 
@@ -79,11 +81,35 @@ def test_data_with_times_is_held_out_by_time(csv, capsys):
     assert run("--interactions", csv) == 0
     shown = capsys.readouterr().out
     assert "holdout temporal" in shown
+    assert "| more " in shown
     header, rule, *rows = [line for line in shown.splitlines() if line.startswith("|")]
     assert header.split("|")[1].strip() == "model"
     assert set(rule) == {"|", "-", " "}
-    assert len(rows) == 5
-    assert len({len(line) for line in [header, rule, *rows]}) == 1
+    names = [row.split("|")[1].strip() for row in rows]
+    assert names[:8] == [
+        "popularity", "popularity, recent", "item-kNN, cosine", "item-kNN, BM25", "RP3beta", "EASE", "sequential rules",
+        "ials",
+    ]  # fmt: skip
+    assert len({len(line) for line in [header, rule, *rows[:8]]}) == 1
+
+
+def test_data_with_times_is_split_at_a_date_too(tmp_path, capsys):
+    """The report has the date, the users known before it, unseen users by known items, and items new after the date."""
+    path = tmp_path / "dated.csv"
+    rows = [
+        f"u{user:02},i{'new' if n == 11 and user < 4 else (user % 3) * 20 + n},{1_700_000_000 + 90_000 * n + user}"
+        for user in range(40)
+        for n in range(13)
+    ]
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    assert run("--interactions", path, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["calendar"]["date"], report["calendar"]["users"]) == ("2023-11-25", 40)
+    assert [row["model"] for row in report["calendar"]["rows"]] == [row["model"] for row in report["rows"]]
+    panels = {section["panel"]: section["users"] for section in report["by_length"]}
+    assert panels == {"0": 8, "1": 8, "2": 8, "5": 8, "10": 8, "more": 8, "new items": 40}
+    assert run("--interactions", path, "--brief", "--json") == 0
+    assert {"calendar", "by_length"}.isdisjoint(json.loads(capsys.readouterr().out))
 
 
 def test_an_evaluation_can_search_report_and_plot(csv, tmp_path, capsys):
@@ -92,8 +118,9 @@ def test_an_evaluation_can_search_report_and_plot(csv, tmp_path, capsys):
     assert run(*words, "--plot", tmp_path / "a.svg") == 0
     shown = capsys.readouterr().out
     assert "ials, searched" in shown
+    assert "skipped: sequential rules: needs the times" in shown
     assert (tmp_path / "r/evaluation.md").read_text() == shown
-    assert len(json.loads((tmp_path / "r/evaluation.json").read_text())["rows"]) == 6
+    assert len(json.loads((tmp_path / "r/evaluation.json").read_text())["rows"]) == 7
     picture = (tmp_path / "a.svg").read_text()
     assert "<svg" in picture
     assert "Date" not in picture
@@ -110,5 +137,4 @@ def test_invalid_input_is_an_error(tmp_path, csv, capsys):
     assert run("--interactions", csv, "--state-dir", tmp_path, "--via", "http://127.0.0.1:1") == 1
     assert "nothing was trained" in capsys.readouterr().err
     for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0), ("--plot", "a.txt")):
-        with pytest.raises(SystemExit):
-            run("--interactions", csv, *words)
+        assert run("--interactions", csv, *words) == 2

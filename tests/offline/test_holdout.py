@@ -3,13 +3,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.evaluation.holdout import default_holdout, mark_last, split_records, split_rows
+from offline.evaluation.holdout import (
+    default_holdout,
+    mark_last,
+    split_by_date,
+    split_off_users,
+    split_records,
+    split_rows,
+)
+from offline.interactions import Interactions
 from offline.reading.lines import DataError, Row
 from recsys.records import HistoryItem, UserRecord
 
 
 def ties(rows: list[Row]) -> set[tuple[str, str]]:
     return {(row.user_id, row.item_id) for row in rows}
+
+
+def rows_of(interactions: Interactions) -> list[Row]:
+    columns = (interactions.users, interactions.items, interactions.weights, interactions.times_us)
+    return [
+        Row(interactions.user_ids[user], interactions.item_ids[item], weight, None if time_us < 0 else time_us)
+        for user, item, weight, time_us in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def test_the_random_holdout_follows_the_reference_protocol():
@@ -22,7 +38,7 @@ def test_the_random_holdout_follows_the_reference_protocol():
         out = {item_id for _, item_id in mine[len(mine) - len(mine) // 5 :]}
         if out:
             wanted[user] = out
-    split = split_rows(rows, holdout="random", seed=3)
+    split = split_rows(Interactions.of(rows), holdout="random", seed=3)
     assert {user: set(out) for user, out in split.held_out.items()} == wanted
     assert [len(split.held_out.get(user, ())) for user in "abc"] == [2, 0, 1]
 
@@ -31,18 +47,18 @@ def test_the_temporal_holdout_takes_the_newest():
     """The newest interaction with an item decides, and every row of a held-out item leaves the training part."""
     rows = [Row("a", f"i{n}", 1.0, n * 10) for n in range(10)]
     rows += [Row("a", "i0", 1.0, 500), Row("b", "i0", 1.0, 900)]
-    split = split_rows(rows, holdout="temporal")
+    split = split_rows(Interactions.of(rows), holdout="temporal")
     assert split.held_out == {"a": ["i0", "i9"]}
-    assert ties(split.training) == {("a", f"i{n}") for n in range(1, 9)} | {("b", "i0")}
+    assert ties(rows_of(split.training)) == {("a", f"i{n}") for n in range(1, 9)} | {("b", "i0")}
 
 
 def test_the_temporal_holdout_requires_times():
     """A row without a time is an error that names it, and such data is split at random by default."""
     rows = [Row("a", "x", 1.0, 5), Row("a", "y", 1.0, None)]
     with pytest.raises(DataError, match="user a, item y"):
-        split_rows(rows, holdout="temporal")
-    assert default_holdout(rows) == "random"
-    assert default_holdout(rows[:1]) == "temporal"
+        split_rows(Interactions.of(rows), holdout="temporal")
+    assert default_holdout(Interactions.of(rows)) == "random"
+    assert default_holdout(Interactions.of(rows[:1])) == "temporal"
 
 
 @given(
@@ -53,14 +69,14 @@ def test_the_temporal_holdout_requires_times():
 )
 def test_the_parts_are_disjoint_and_complete(rows, holdout):
     """No tie is in both parts or lost, each user gives floor(n / 5), and the rows keep their order."""
-    split = split_rows(rows, holdout=holdout, seed=1)
+    split = split_rows(Interactions.of(rows), holdout=holdout, seed=1)
     held = {(user, item) for user, items in split.held_out.items() for item in items}
-    assert held.isdisjoint(ties(split.training))
-    assert held | ties(split.training) == ties(rows)
+    assert held.isdisjoint(ties(rows_of(split.training)))
+    assert held | ties(rows_of(split.training)) == ties(rows)
     for user in "ab":
         mine = {tie for tie in ties(rows) if tie[0] == user}
         assert sum(tie[0] == user for tie in held) == len(mine) // 5
-    assert split.training == [row for row in rows if (row.user_id, row.item_id) not in held]
+    assert rows_of(split.training) == [row for row in rows if (row.user_id, row.item_id) not in held]
 
 
 def test_records_are_split_by_their_histories():
@@ -76,3 +92,21 @@ def test_marks_are_set_per_owner():
     """Equal keys are ordered by their position in the file."""
     owners = np.array([0, 1, 0, 0, 0, 0, 1])
     assert mark_last(owners, np.zeros(7, np.int64)).tolist() == [False, False, False, False, False, True, False]
+
+
+def test_a_split_at_a_date_holds_out_what_is_new_to_a_user():
+    """Every row from the date on leaves the training part; a later row of a known item is not to be found again."""
+    rows = [Row("a", f"i{n}", 1.0, n * 10) for n in range(8)] + [Row("b", "i0", 1.0, 85), Row("a", "i0", 1.0, 90)]
+    split, date = split_by_date(Interactions.of(rows))
+    assert date == 85
+    assert rows_of(split.training) == rows[:8]
+    assert split.held_out == {"b": ["i0"]}
+
+
+def test_users_are_split_off_completely():
+    """A fifth of the users, at most a limit, leaves the training part with all rows, and a seed chooses them."""
+    rows = [Row(f"u{n}", item, 1.0, None) for n in range(20) for item in "ab"]
+    training, strangers = split_off_users(Interactions.of(rows), seed=1, most=100)
+    assert {row.user_id for row in rows_of(training)}.isdisjoint(row.user_id for row in rows_of(strangers))
+    assert (len(rows_of(training)), len(rows_of(strangers))) == (32, 8)
+    assert len(rows_of(split_off_users(Interactions.of(rows), seed=1, most=3)[1])) == 6

@@ -30,7 +30,7 @@ from tools.cli.options import (
 _GROUP = "Measure"
 _PICTURES = (".png", ".svg", ".pdf")
 
-Bench = Literal["batching", "coalescing", "coldstart", "events", "pipeline", "telemetry", "topk", "train"]
+Bench = Literal["batching", "coalescing", "coldstart", "events", "pipeline", "scale", "telemetry", "topk", "train"]
 Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N.")]
 
 
@@ -55,6 +55,12 @@ def evaluate(
         bool, typer.Option("--search", help="Search hyper-parameters in the training part first.")
     ] = False,
     ablate: Annotated[bool, typer.Option("--ablate", help="Also train the model without each of its parts.")] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Leave out the split at a date and the users that training never saw.")
+    ] = False,
+    most_users: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Users to recommend to; of more, a random sample.")
+    ] = 25_000,
     via: Annotated[
         str | None,
         typer.Option(parser=url, metavar="URL", help="Also ask a running pipeline, and compare list by list."),
@@ -66,7 +72,12 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a png, svg or pdf.")] = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Measure the model's quality: hold out a fifth of each user's items, train on the rest, and count what it finds."""
+    """
+    Measure the model's quality: hold out a fifth of each user's items, train on the rest, and count what it finds.
+
+    Without --via, --search, --ablate, --splits and --brief, data with times is also split at a date, and users that
+    training never saw are measured by the number of their known items.
+    """
     check_data(interactions, items, users, min_weight)
     if via and (search or ablate or splits > 1):
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")

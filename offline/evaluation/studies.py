@@ -1,0 +1,166 @@
+"""
+The studies of an evaluation: each has a training part, and panels of users whose next items are to be found.
+
+    per user    a fifth of each user's items is held out
+    calendar    everything from a date on is held out, for users known before it and for new ones
+    unseen      a fifth of the users is held out; panels know their first 0, 1, 2, 5 or 10 items, or all but the newest
+                fifth, and the next 20 items are to be found
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import msgspec
+import numpy as np
+
+from offline.collecting import collect
+from offline.evaluation.holdout import Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
+from offline.evaluation.quality import DEPTH, Panel, make_task
+from offline.interactions import Interactions
+from offline.matrix import Ratings, make_ratings
+from offline.reading.lines import DataError
+from recsys.features import UNKNOWN_AGE
+from recsys.ranking.artefact import Item
+from recsys.ranking.item_table import I64
+from recsys.records import UserRecord
+
+LENGTHS = (0, 1, 2, 5, 10)
+_SHARE_HELD = 5
+
+
+@dataclass(frozen=True)
+class Data:
+    """
+    The data of an evaluation, and how much of it to measure.
+
+    Attributes:
+        interactions: All rows.
+        items: Known titles and attributes by item id.
+        age_groups: Known age groups by user id.
+        most_users: Largest number of users to recommend to; more are sampled.
+        seed: Seed of random choices.
+    """
+
+    interactions: Interactions
+    items: Mapping[str, Item] = field(default_factory=dict)
+    age_groups: Mapping[str, str] = field(default_factory=dict)
+    most_users: int = 25_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """
+    A training part and panels.
+
+    Attributes:
+        name: Name of the study.
+        records: The training part.
+        ratings: Its matrix.
+        items: Known titles and attributes by item id.
+        ahead: Whether the held-out items are later than the training part, not random ones.
+        panels: Panels by name.
+        date_us: Where a calendar split cuts; None for others.
+    """
+
+    name: str
+    records: Sequence[UserRecord]
+    ratings: Ratings
+    items: Mapping[str, Item]
+    ahead: bool
+    panels: Mapping[str, Panel]
+    date_us: int | None = None
+
+    @cached_property
+    def ordered(self) -> bool:
+        """Whether histories are in the order of time."""
+        return self.ahead and all(item.time_us for record in self.records for item in record.history)
+
+
+PER_USER, CALENDAR, NEW_ITEMS, NEW_USERS = "per user", "calendar", "new items", "0, after the date"
+
+
+def study_per_user(data: Data, *, holdout: Holdout, seed: int) -> Study:
+    """
+    Return the study that holds out a fifth of each user's items.
+
+    Raises:
+        DataError: no user has five items, or *holdout* is temporal and a row has no time.
+    """
+    split = split_rows(data.interactions, holdout=holdout, seed=seed)
+    study = _study(data, split, PER_USER, ahead=holdout == "temporal")
+    if not study.panels:
+        raise DataError("no user has five items or more, so nothing can be held out; use more data")
+    return study
+
+
+def study_by_date(data: Data) -> Study:
+    """Return the study that holds out the newest fifth of all rows; all rows must have times."""
+    split, date_us = split_by_date(data.interactions)
+    known = {data.interactions.user_ids[user] for user in np.unique(split.training.users).tolist()}
+    groups = {user_id: group for user_id, group in data.age_groups.items() if user_id in known}
+    study = _study(replace(data, age_groups=groups), split, CALENDAR, ahead=True)
+    new = {user_id: item_ids for user_id, item_ids in split.held_out.items() if user_id not in known}
+    asked = [UserRecord(user_id, data.age_groups.get(user_id, UNKNOWN_AGE)) for user_id in new][: data.most_users]
+    panel = Panel.of(study.ratings, asked, [new[record.user_id] for record in asked])
+    return replace(study, panels={**study.panels, **({NEW_USERS: panel} if asked else {})}, date_us=date_us)
+
+
+def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:
+    records = collect(split.training, age_groups=data.age_groups)
+    task = make_task(records, split.held_out, most=data.most_users)
+    panels = {name: task.panel, NEW_ITEMS: task.panel.new_items()}
+    kept = {title: panel for title, panel in panels.items() if panel.records}
+    return Study(name, records, task.ratings, data.items, ahead, kept)
+
+
+def study_unseen(data: Data, *, ahead: bool) -> Study:
+    """Return the study of users that training never saw, by the number of their known items."""
+    training, strangers = split_off_users(data.interactions, seed=data.seed, most=data.most_users // _SHARE_HELD)
+    records = collect(training, age_groups={})
+    ratings = make_ratings(records)
+    panels = {
+        name: Panel.of(ratings, *_known_part(split, data.age_groups))
+        for name, split in _first_items(strangers, ordered=ahead and strangers.timed, seed=data.seed)
+        if split.held_out
+    }
+    return Study("unseen users", records, ratings, data.items, ahead, panels)
+
+
+def _known_part(split: SplitRows, age_groups: Mapping[str, str]) -> tuple[list[UserRecord], list[Sequence[str]]]:
+    """Return the users with held-out items, as the store knows them after the rows of the training part."""
+    known = {record.user_id: record for record in collect(split.training, age_groups={})}
+    records = []
+    for user_id in split.held_out:
+        record = known.get(user_id) or UserRecord(user_id, UNKNOWN_AGE)
+        records.append(msgspec.structs.replace(record, age_group=age_groups.get(user_id, UNKNOWN_AGE)))
+    return records, list(split.held_out.values())
+
+
+def _first_items(interactions: Interactions, *, ordered: bool, seed: int) -> Iterator[tuple[str, SplitRows]]:
+    """Yield the name of each panel, the rows of the users' first items, and the items that follow."""
+    first, tie = interactions.ties()
+    owners = interactions.users[first].astype(np.int64)
+    keys = np.random.default_rng(seed).permutation(first.size)
+    if ordered:
+        keys = np.zeros(first.size, np.int64)
+        np.maximum.at(keys, tie, interactions.times_us)
+    sizes = np.bincount(owners, minlength=len(interactions.user_ids))
+    places = _places(owners, keys, sizes)
+    known = {str(length): np.full(sizes.size, length) for length in LENGTHS}
+    most = sizes - np.maximum(sizes // _SHARE_HELD, 1)
+    known["more"] = np.where(most > LENGTHS[-1], most, sizes)
+    for name, lengths in known.items():
+        limits = lengths[owners]
+        able = (sizes > lengths)[owners]
+        before = able & (places < limits)
+        after = able & (places >= limits) & (places < limits + DEPTH)
+        yield name, SplitRows(interactions.only(before[tie]), held_out(interactions, first[after]))
+
+
+def _places(owners: I64, keys: I64, sizes: I64) -> I64:
+    order = np.lexsort((keys, owners))
+    places = np.empty_like(order)
+    places[order] = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return places
