@@ -13,14 +13,17 @@ from tools.cli.options import (
     Interactions,
     Items,
     Json,
+    Map,
     MinWeight,
     RunningPort,
     Seed,
+    SkipFaults,
     StateDir,
     Url,
     Users,
     above_zero,
     check_data,
+    check_map,
     counts,
     duration,
     not_negative,
@@ -48,6 +51,8 @@ def evaluate(
     users: Users = None,
     format_: Format = "csv",
     min_weight: MinWeight = 0.0,
+    map_: Map = None,
+    skip_faults: SkipFaults = 0,
     holdout: Holdout = None,
     seed: Seed = 0,
     splits: Annotated[int, typer.Option(metavar="N", min=1, help="Number of random hold-outs.")] = 1,
@@ -67,7 +72,8 @@ def evaluate(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Measure the model's quality: hold out a fifth of each user's items, train on the rest, and count what it finds."""
-    check_data(interactions, items, users, min_weight)
+    check_data(interactions, items, users, min_weight, map_, skip_faults)
+    check_map(map_, format_)
     if via and (search or ablate or splits > 1):
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
     if plot and plot.suffix not in _PICTURES:
