@@ -115,6 +115,7 @@ case $VERB in
   *) LOCKS=(local) ;;
 esac
 case "$VERB $* " in "evaluate "*" --plot"*) LOCKS+=(evaluation) ;; esac
+case "$* " in *".parquet "* | *".zst "*) LOCKS+=(arrow) ;; esac
 
 # Help and the version install nothing.
 if ! installed "${LOCKS[0]}"; then

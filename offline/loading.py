@@ -1,12 +1,15 @@
 """Load the interactions that a command's options name: a file in one of the formats, or the demo data."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from offline.demo import make_demo
+from offline.reading.columns import Mapped, parse_mapping
 from offline.reading.csv_files import read_csv
+from offline.reading.faults import Faults
 from offline.reading.lastfm import read_lastfm
 from offline.reading.lines import Row, Source
 from offline.reading.movielens import read_movielens
@@ -62,12 +65,24 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users", type=Path, metavar="FILE", help="ages")
     parser.add_argument("--format", choices=sorted(FORMATS), default="csv")
     parser.add_argument("--min-weight", type=float, default=0.0, metavar="W", help="ignore rows of lower weight")
+    parser.add_argument("--map", type=_mapping, default={}, metavar="FIELD=COLUMN,…", help="columns of a csv file")
+    parser.add_argument("--skip-faults", type=int, default=0, metavar="N", help="leave out up to N faulty lines")
+
+
+def _mapping(text: str) -> Mapped:
+    try:
+        return parse_mapping(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def check_data_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End the program with an error if the options contradict each other."""
-    if not options.interactions and (options.items or options.users or options.min_weight):
-        parser.error("--items, --users and --min-weight go with --interactions")
+    described = (options.items, options.users, options.min_weight, options.map, options.skip_faults)
+    if not options.interactions and any(described):
+        parser.error("--items, --users, --min-weight, --map and --skip-faults go with --interactions")
+    if options.map and options.format != "csv":
+        parser.error("--map goes with --format csv; the columns of the other formats are known")
 
 
 def load_data(options: DataOptions | argparse.Namespace) -> DataSet:
@@ -85,9 +100,24 @@ def load_data(options: DataOptions | argparse.Namespace) -> DataSet:
             age_groups={record.user_id: record.age_group for record in demo.records},
         )
         return DataSet("demo", source, demo.records)
-    source = FORMATS[options.format](options.interactions, items=options.items, users=options.users)
-    rows = (row for row in source.rows if row.weight >= options.min_weight)
+    source = FORMATS[options.format](
+        options.interactions,
+        items=options.items,
+        users=options.users,
+        faults=Faults(allowed=options.skip_faults),
+        **({"mapped": options.map} if options.map else {}),
+    )
+    rows = _reported(source, least=options.min_weight)
     return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
+
+
+def _reported(source: Source, *, least: float) -> Iterator[Row]:
+    """Yield the rows of at least the weight *least*, then print the faulty lines that were left out."""
+    yield from (row for row in source.rows if row.weight >= least)
+    if source.faults.count:
+        for line in source.faults.describe():
+            print(line, file=sys.stderr)
+        print(f"left out faulty lines: {source.faults.count:,}", file=sys.stderr)
 
 
 def _demo_rows(records: list[UserRecord]) -> Iterator[Row]:

@@ -26,7 +26,7 @@ def progress(
     Args:
         name: The work, such as the name of a file.
         total: The amount of work; 0 if it is unknown.
-        unit: What the amounts count, such as "B".
+        unit: The unit of the amounts, such as "B".
         out: Where to write; standard error by default.
         clock: Seconds; a test passes another clock.
     """

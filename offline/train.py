@@ -26,6 +26,7 @@ from offline.loading import add_data_options, check_data_options, load_data
 from offline.reading.lines import DataError
 from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
+from offline.sufficiency import find_shortages
 from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
@@ -105,6 +106,7 @@ def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
         store = state.publish(draft, "stores", f"{material.dataset}.db")
         state.advance(Current(store, _publish(state, manifest), material.dataset))
     _report(manifest, time.monotonic() - began)
+    _warn_of_shortages(material.records)
 
 
 def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> None:
@@ -113,13 +115,14 @@ def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> Non
     # This check precedes the lock, because locking would create the state directory.
     state.require_current()
     with state.locked():
-        manifest, model = _train_on_store(state, options)
+        manifest, model, records = _train_on_store(state, options)
     _report(manifest, time.monotonic() - began)
+    _warn_of_shortages(records)
     place = "" if options.state_dir == _DEFAULT_STATE else f" --state-dir {options.state_dir}"
     print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
 
 
-def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple[Manifest, str]:
+def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple[Manifest, str, Sequence[UserRecord]]:
     current = state.require_current()
     own = options.from_store == _CURRENT
     url = state.store_url(current) if own else options.from_store
@@ -133,7 +136,7 @@ def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
-    return manifest, model
+    return manifest, model, records
 
 
 async def _scan(url: str) -> list[UserRecord]:
@@ -199,6 +202,11 @@ def _report(manifest: Manifest, seconds: float) -> None:
         f"trained {manifest.name} {manifest.version} on {facts['dataset']} data{held_out}: {facts['users']} users, "
         f"{facts['items']} items, {facts['ties']} ties, in {seconds:.1f} s"
     )
+
+
+def _warn_of_shortages(records: Sequence[UserRecord]) -> None:
+    for shortage in find_shortages(records):
+        print(f"warning: too little to learn from: {shortage}", file=sys.stderr)
 
 
 if __name__ == "__main__":

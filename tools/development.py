@@ -29,6 +29,8 @@ _LOCKS = {
     "offline": ("offline", "extract-features"),
     # For commands that draw; installed in addition to local.
     "evaluation": ("offline", "evaluation"),
+    # Parquet and Zstandard; installed in addition to local.
+    "arrow": ("arrow",),
     # Load tests, which read the state of a local platform.
     "load": ("load", "local"),
 }

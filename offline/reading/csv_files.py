@@ -1,87 +1,104 @@
 """
-Read comma-separated files with a header line.
+Read tables with named columns: comma-separated files, other delimiters, and Parquet.
 
 Interactions: `user_id,item_id[,weight][,timestamp]`, in any order. Items: `item_id[,title][,category]`. Users:
-`user_id[,age_group | ,age]`. Other columns are ignored. A timestamp is in seconds since 1970 or in ISO 8601.
+`user_id[,age_group | ,age]`. Other columns are ignored. `offline/reading/columns.py` lists the other names of columns,
+among them those of MovieLens' `ratings.csv` and `movies.csv`.
 """
 
-import csv
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from offline.reading.lines import DataError, Line, Row, Source, read_lines
+from offline.reading.columns import INTERACTION, Mapped, check_mapped, find_columns
+from offline.reading.faults import Faults, parse_each
+from offline.reading.lines import Row, Source, checked_source
+from offline.reading.tables import open_table
+from offline.reading.values import Ids, Malformed, parse_integer, parse_time_us, parse_weight
 from recsys.features import AGE_GROUPS, group_age
 from recsys.ranking.artefact import Item
 
-Record = dict[str, str]
+_NO_GENRE = "(no genres listed)"
 
 
-def read_csv(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
+def read_csv(
+    interactions: Path,
+    *,
+    items: Path | None,
+    users: Path | None,
+    mapped: Mapped | None = None,
+    faults: Faults | None = None,
+) -> Source:
     """
     Return the content of the files; rows are read on demand.
+
+    Args:
+        interactions: The file of interactions.
+        items: The file of items.
+        users: The file of users.
+        mapped: The names of columns, by field.
+        faults: Collects the faulty lines; none is allowed by default.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
     """
-    return Source(
-        _rows(interactions),
-        items={item.item_id: item for item in _items(items)} if items else {},
-        age_groups=dict(_age_groups(users)) if users else {},
+    mapped = mapped or {}
+    faults = faults or Faults()
+    return checked_source(
+        _rows(interactions, mapped, faults),
+        items=_items(items, mapped, faults) if items else None,
+        age_groups=_age_groups(users, mapped, faults) if users else None,
+        faults=faults,
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    for line, record in _records(path, ("user_id", "item_id")):
-        yield Row(
-            line.id(record["user_id"], "user_id"),
-            line.id(record["item_id"], "item_id"),
-            line.weight(record["weight"]) if record.get("weight") else 1.0,
-            _time_us(line, record["timestamp"]) if record.get("timestamp") else None,
+def _rows(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Row]:
+    table = open_table(path, mapped)
+    check_mapped(path, table.header, INTERACTION, mapped=mapped)
+    columns = find_columns(path, table.header, INTERACTION, required=("user", "item"), mapped=mapped)
+    user, item, weight, time = (columns.get(field) for field in INTERACTION)
+    users, items = Ids("user_id"), Ids("item_id")
+
+    def parse(fields: Sequence[str]) -> Row:
+        return Row(
+            users[fields[user or 0]],
+            items[fields[item or 0]],
+            parse_weight(fields[weight]) if weight is not None and fields[weight] else 1.0,
+            parse_time_us(fields[time]) if time is not None and fields[time] else None,
         )
 
-
-def _items(path: Path) -> Iterator[Item]:
-    for line, record in _records(path, ("item_id",)):
-        yield Item(line.id(record["item_id"], "item_id"), record.get("title", ""), record.get("category", ""))
+    return parse_each(table.records, parse, path=path, faults=faults)
 
 
-def _age_groups(path: Path) -> Iterator[tuple[str, str]]:
-    for line, record in _records(path, ("user_id",)):
-        user_id = line.id(record["user_id"], "user_id")
-        group = record.get("age_group", "")
-        if group and group not in AGE_GROUPS:
-            raise line.fail(f"age_group must be one of {', '.join(AGE_GROUPS)}, not {group!r}")
-        if not group and record.get("age"):
-            group = group_age(line.integer(record["age"], "age"))
-        if group:
-            yield user_id, group
+def _items(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Item]:
+    table = open_table(path, mapped)
+    check_mapped(path, table.header, ("title", "category"), mapped=mapped)
+    columns = find_columns(path, table.header, ("item", "title", "category"), required=("item",), mapped=mapped)
+    ids = Ids("item_id")
+
+    def parse(fields: Sequence[str]) -> Item:
+        found = {field: fields[place] for field, place in columns.items()}
+        # MovieLens separates several genres by bars.
+        category = found.get("category", "").split("|")[0]
+        return Item(ids[found["item"]], found.get("title", ""), "" if category == _NO_GENRE else category)
+
+    return parse_each(table.records, parse, path=path, faults=faults)
 
 
-def _records(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[Line, Record]]:
-    header: list[str] = []
-    for line in read_lines(path, encoding="utf-8-sig"):
-        try:
-            (fields,) = csv.reader([line.text], strict=True)
-        except csv.Error as error:
-            raise line.fail(f"not CSV: {error}") from error
-        if not header:
-            header = [name.strip() for name in fields]
-            if missing := [name for name in wanted if name not in header]:
-                raise line.fail(f"the header must name {', '.join(wanted)}; missing: {', '.join(missing)}")
-        elif len(fields) != len(header):
-            raise line.fail(f"{len(header)} columns wanted, found {len(fields)}")
-        else:
-            yield line, dict(zip(header, fields, strict=True))
-    if not header:
-        raise DataError(f"{path}: is empty; the first line must name the columns")
+def _age_groups(path: Path, mapped: Mapped, faults: Faults) -> Iterator[tuple[str, str]]:
+    table = open_table(path, mapped)
+    check_mapped(path, table.header, ("age", "age_group"), mapped=mapped)
+    columns = find_columns(path, table.header, ("user", "age_group", "age"), required=("user",), mapped=mapped)
+    ids = Ids("user_id")
+
+    def parse(fields: Sequence[str]) -> tuple[str, str]:
+        found = {field: fields[place] for field, place in columns.items()}
+        return ids[found["user"]], _age_group(found.get("age_group", ""), found.get("age", ""))
+
+    groups = parse_each(table.records, parse, path=path, faults=faults)
+    return ((user_id, group) for user_id, group in groups if group)
 
 
-def _time_us(line: Line, text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return line.seconds(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return line.seconds(str(moment.timestamp()))
+def _age_group(group: str, age: str) -> str:
+    if group and group not in AGE_GROUPS:
+        raise Malformed(f"age_group must be one of {', '.join(AGE_GROUPS)}", f", not {group[:40]!r}")
+    return group or (group_age(parse_integer(age, "age")) if age else "")

@@ -7,13 +7,15 @@ The files are separated by tabs: `user_artists.dat` (user, artist, listening cou
 from collections.abc import Iterator
 from pathlib import Path
 
-from offline.reading.lines import DataError, Row, Source, read_lines
+from offline.reading.faults import DataError, Faults, parse_each
+from offline.reading.lines import Row, Source, checked_source, read_lines
+from offline.reading.values import Ids, Malformed, parse_weight, split
 from recsys.ranking.artefact import Item
 
 _HEADERS = ("//userID", "userID", "//id", "id")
 
 
-def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
+def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None, faults: Faults | None = None) -> Source:
     """
     Return the content of the files; rows are read on demand.
 
@@ -22,20 +24,33 @@ def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None) -
     """
     if users:
         raise DataError(f"{users}: the lastfm format has no users file")
-    return Source(_rows(interactions), items={item.item_id: item for item in _items(items)} if items else {})
+    faults = faults or Faults()
+    return checked_source(
+        _rows(interactions, faults), items=_items(items, faults) if items else None, age_groups=None, faults=faults
+    )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    for line in read_lines(path):
-        fields = line.split("\t", least=3)
-        if line.number == 1 and fields[0] in _HEADERS:
-            continue
-        yield Row(line.id(fields[0], "the user id"), line.id(fields[1], "the artist id"), line.weight(fields[2]), None)
+def _rows(path: Path, faults: Faults) -> Iterator[Row]:
+    users, artists = Ids("the user id"), Ids("the artist id")
+
+    def parse(text: str) -> Row:
+        fields = split(text, "\t", least=3)
+        return Row(users[fields[0]], artists[fields[1]], parse_weight(fields[2]), None)
+
+    return parse_each(_without_header(path), parse, path=path, faults=faults)
 
 
-def _items(path: Path) -> Iterator[Item]:
-    for line in read_lines(path):
-        fields = line.split("\t", least=2)
-        if line.number == 1 and fields[0] in _HEADERS:
-            continue
-        yield Item(line.id(fields[0], "the artist id"), fields[1])
+def _items(path: Path, faults: Faults) -> Iterator[Item]:
+    artists = Ids("the artist id")
+
+    def parse(text: str) -> Item:
+        fields = split(text, "\t", least=2)
+        return Item(artists[fields[0]], fields[1])
+
+    return parse_each(_without_header(path), parse, path=path, faults=faults)
+
+
+def _without_header(path: Path) -> Iterator[tuple[int, str | Malformed]]:
+    for number, text in read_lines(path):
+        if isinstance(text, Malformed) or number > 1 or text.split("\t")[0] not in _HEADERS:
+            yield number, text

@@ -1,28 +1,33 @@
-"""Read the lines of a text file with a progress bar; errors name the file and the line number."""
+"""Read the lines of a file, which may be compressed, and show the progress."""
 
 import gzip
-import math
+import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-from tqdm import tqdm
+from msgspec import Struct
 
-from chassis.wire.decoder import NOT_TEXT
-from recsys.contracts.wire import MAX_ID_LENGTH
+from offline.progress import progress
+from offline.reading.faults import DataError, Faults
+from offline.reading.values import Malformed
 from recsys.ranking.artefact import Item
 
-_LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
-_LATEST_S = 4_102_444_800  # 2100-01-01; a larger number is probably not in seconds
+__all__ = ["DataError", "Faults", "Row", "Source", "read_lines"]
+
+INSTALL_ARROW = "install it, or let ./run.sh install it for a name that ends in .zst or .parquet"
+
+_LONGEST_LINE = 1024 * 1024
+_SHOW_EVERY = 4096
+_BUFFER_BYTES = 1024 * 1024
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class DataError(Exception):
-    """A data file cannot be used; the message names the file, the line and the reason."""
-
-
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True, gc=False):
     """An interaction: a line of an interaction file. The time is in microseconds since the epoch, or None."""
 
     user_id: str
@@ -33,119 +38,109 @@ class Row:
 
 @dataclass(frozen=True)
 class Source:
-    """The data of an import: the interactions, the known items by id, and the known age groups by user id."""
+    """
+    The data of an import: the interactions, the known items by id, and the known age groups by user id.
+
+    Reading the last of the rows raises DataError if the files have more faulty lines than *faults* allows.
+    """
 
     rows: Iterator[Row]
     items: dict[str, Item] = field(default_factory=dict)
     age_groups: dict[str, str] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
 
 
-class Line:
-    """A line to parse. A fault in it raises a `DataError` that names the file and the line number."""
+def checked_source(
+    rows: Iterator[Row], *, faults: Faults, items: Iterator[Item] | None, age_groups: Iterator[tuple[str, str]] | None
+) -> Source:
+    """Read *items* and *age_groups*, and return the source that checks the faults of all files after the last row."""
 
-    def __init__(self, path: Path, number: int, text: str) -> None:
-        self._path = path
-        self.number = number
-        self.text = text
+    def checked() -> Iterator[Row]:
+        yield from rows
+        faults.check()
 
-    def fail(self, reason: str) -> DataError:
-        """Return the error for this line."""
-        return DataError(f"{self._path}:{self.number}: {reason}")
-
-    def split(self, separator: str, *, least: int) -> list[str]:
-        """
-        Return the line's fields.
-
-        Raises:
-            DataError: the line has fewer than *least* fields.
-        """
-        fields = self.text.split(separator)
-        if len(fields) < least:
-            raise self.fail(f"{least} fields separated by {separator!r} wanted, found {len(fields)}")
-        return fields
-
-    def id(self, text: str, what: str) -> str:
-        """
-        Return *text* if it is an id that the functions accept.
-
-        Raises:
-            DataError: *text* is empty, too long, or has unprintable characters.
-        """
-        if not 1 <= len(text) <= MAX_ID_LENGTH or NOT_TEXT.search(text):
-            raise self.fail(f"{what} must be 1 to {MAX_ID_LENGTH} printable characters, not {text[:40]!r}")
-        return text
-
-    def weight(self, text: str) -> float:
-        """
-        Return a weight.
-
-        Raises:
-            DataError: *text* is not a number above 0 and at most 2**32.
-        """
-        try:
-            weight = float(text)
-        except ValueError:
-            weight = math.nan
-        if not (math.isfinite(weight) and weight > 0):
-            raise self.fail(f"the weight must be a number above 0, not {text!r}")
-        if weight > _LARGEST_WEIGHT:
-            raise self.fail(f"the weight must be at most {_LARGEST_WEIGHT}, not {text!r}")
-        return weight
-
-    def seconds(self, text: str) -> int:
-        """
-        Return a time given in seconds since the epoch, in microseconds.
-
-        Raises:
-            DataError: *text* is not a number, or not a time between 1970 and 2100.
-        """
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < _LATEST_S:
-            raise self.fail(f"the timestamp must be seconds since 1970, not {text!r}")
-        return round(seconds * 1_000_000)
-
-    def integer(self, text: str, what: str) -> int:
-        """
-        Return a whole number of at least 0.
-
-        Raises:
-            DataError: *text* is not such a number.
-        """
-        if not (text.isascii() and text.isdecimal() and len(text) < 10):
-            raise self.fail(f"{what} must be a whole number, not {text!r}")
-        return int(text)
+    return Source(
+        checked(),
+        items={item.item_id: item for item in items or ()},
+        age_groups=dict(age_groups or ()),
+        faults=faults,
+    )
 
 
-def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[Line]:
+def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, str | Malformed]]:
     """
-    Yield the lines of *path* without line ends and without blank lines. A file with the suffix .gz is decompressed.
+    Yield the number and the text of each line without its end. Blank lines are left out.
+
+    Files compressed with gzip or Zstandard are decompressed. A line that is not in *encoding* is yielded as an error.
 
     Raises:
-        DataError: the file cannot be read, or a line is not in *encoding*.
+        DataError: the file cannot be read, or is not text.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as raw, tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-            for number, content in enumerate(_unpacked(raw, path), 1):
-                if number % 4096 == 0:
-                    bar.update(raw.tell() - bar.n)
-                text = _decode(content, path, number, encoding)
-                if text.strip():
-                    yield Line(path, number, text)
-            bar.update(size - bar.n)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    for number, content in enumerate(_read_content(path), 1):
+        if not content.isspace():
+            yield number, _decode(content, encoding)
 
 
-def _unpacked(raw: IO[bytes], path: Path) -> IO[bytes] | gzip.GzipFile:
-    return gzip.open(raw) if path.suffix == ".gz" else raw
-
-
-def _decode(content: bytes, path: Path, number: int, encoding: str) -> str:
+def _decode(content: bytes, encoding: str) -> str | Malformed:
     try:
         return content.decode(encoding).rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not {encoding} at byte {error.start + 1} of the line") from error
+        return Malformed(f"not {encoding.upper()}", f" at byte {error.start + 1} of the line")
+
+
+def _read_content(path: Path) -> Iterator[bytes]:
+    with (
+        readable(path) as (raw, size),
+        progress(f"reading {path.name}", size, "B") as show,
+        _unpacked(raw, path) as unpacked,
+    ):
+        number = 0
+        while content := unpacked.readline(_LONGEST_LINE):
+            number += 1
+            if number == 1:
+                content = _without_mark(content, path)
+            if len(content) == _LONGEST_LINE:
+                raise DataError(f"{path}:{number}: the line is longer than 1 MiB; check that the file is text")
+            if number % _SHOW_EVERY == 0:
+                show(raw.tell())
+            yield content
+        show(size)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """
+    Open *path* and return the file and its size.
+
+    Raises:
+        DataError: the file cannot be opened or read, also later in the block.
+    """
+    try:
+        with path.open("rb") as raw:
+            yield raw, path.stat().st_size
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _without_mark(content: bytes, path: Path) -> bytes:
+    if content.startswith(_UTF16):
+        raise DataError(f"{path}: the text is in UTF-16; save it in UTF-8")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _unpacked(raw: IO[bytes], path: Path) -> io.BufferedIOBase:
+    beginning = raw.read(len(_ZSTD))
+    raw.seek(0)
+    if path.suffix == ".gz" or beginning.startswith(_GZIP):
+        return io.BufferedReader(cast("io.RawIOBase", gzip.open(raw)), _BUFFER_BYTES)
+    if path.suffix == ".zst" or beginning == _ZSTD:
+        return _zstd(raw, path)
+    return cast("io.BufferedIOBase", raw)
+
+
+def _zstd(raw: IO[bytes], path: Path) -> io.BufferedIOBase:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        raise DataError(f"{path}: Zstandard needs the package pyarrow; {INSTALL_ARROW}") from error
+    return io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), _BUFFER_BYTES)

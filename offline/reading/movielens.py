@@ -1,14 +1,19 @@
 """
-Read MovieLens data in both of its layouts.
+Read MovieLens data in all of its layouts.
 
-The older layout has the tab-separated `u.data` with `u.item` and `u.user`. The newer one has `ratings.dat` with
-`movies.dat` and `users.dat`, separated by `::`. The rating is the weight. All files are in Latin-1.
+The oldest layout has the tab-separated `u.data` with `u.item` and `u.user`. A newer one has `ratings.dat` with
+`movies.dat` and `users.dat`, separated by `::`. These files are in Latin-1. The present layout has `ratings.csv` with
+`movies.csv`, which are tables with named columns. The rating is the weight.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from offline.reading.lines import Line, Row, Source, read_lines
+from offline.reading.columns import count_known
+from offline.reading.csv_files import read_csv
+from offline.reading.faults import Faults, parse_each
+from offline.reading.lines import Row, Source, checked_source, read_lines
+from offline.reading.values import Ids, parse_integer, parse_time_us, parse_weight, split
 from recsys.features import group_age
 from recsys.ranking.artefact import Item
 
@@ -17,52 +22,71 @@ _GENRES = (
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 _GENRE_COLUMN = 5
+_ENCODING = "latin-1"
 
 
-def read_movielens(interactions: Path, *, items: Path | None, users: Path | None) -> Source:
+def read_movielens(
+    interactions: Path, *, items: Path | None, users: Path | None, faults: Faults | None = None
+) -> Source:
     """
     Return the content of the files; rows are read on demand.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
     """
-    return Source(
-        _rows(interactions),
-        items={item.item_id: item for item in _items(items)} if items else {},
-        age_groups=dict(_age_groups(users)) if users else {},
+    faults = faults or Faults()
+    if _has_header(interactions):
+        return read_csv(interactions, items=items, users=users, faults=faults)
+    return checked_source(
+        _rows(interactions, faults),
+        items=_items(items, faults) if items else None,
+        age_groups=_age_groups(users, faults) if users else None,
+        faults=faults,
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    for line in read_lines(path, encoding="latin-1"):
-        user_id, item_id, rating, timestamp = line.split(_separator(line, "\t"), least=4)[:4]
-        yield Row(
-            line.id(user_id, "the user id"),
-            line.id(item_id, "the item id"),
-            line.weight(rating),
-            line.seconds(timestamp),
-        )
+def _has_header(path: Path) -> bool:
+    _, first = next(read_lines(path, encoding=_ENCODING), (1, ""))
+    return isinstance(first, str) and count_known(first.split(","), {}) > 1
 
 
-def _items(path: Path) -> Iterator[Item]:
-    for line in read_lines(path, encoding="latin-1"):
-        separator = _separator(line, "|")
-        fields = line.split(separator, least=2)
+def _rows(path: Path, faults: Faults) -> Iterator[Row]:
+    users, films = Ids("the user id"), Ids("the item id")
+
+    def parse(text: str) -> Row:
+        user_id, item_id, rating, timestamp = split(text, _separator(text, "\t"), least=4)[:4]
+        return Row(users[user_id], films[item_id], parse_weight(rating), parse_time_us(timestamp))
+
+    return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
+
+
+def _items(path: Path, faults: Faults) -> Iterator[Item]:
+    films = Ids("the item id")
+
+    def parse(text: str) -> Item:
+        separator = _separator(text, "|")
+        fields = split(text, separator, least=2)
         if separator == "::":
             category = fields[2].split("|")[0] if len(fields) > 2 else ""
         else:
             flags = fields[_GENRE_COLUMN:]
             category = next((genre for genre, flag in zip(_GENRES, flags, strict=False) if flag == "1"), "")
-        yield Item(line.id(fields[0], "the item id"), fields[1], category)
+        return Item(films[fields[0]], fields[1], category)
+
+    return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 
 
-def _age_groups(path: Path) -> Iterator[tuple[str, str]]:
-    for line in read_lines(path, encoding="latin-1"):
-        separator = _separator(line, "|")
-        fields = line.split(separator, least=3)
+def _age_groups(path: Path, faults: Faults) -> Iterator[tuple[str, str]]:
+    users = Ids("the user id")
+
+    def parse(text: str) -> tuple[str, str]:
+        separator = _separator(text, "|")
+        fields = split(text, separator, least=3)
         age = fields[2] if separator == "::" else fields[1]
-        yield line.id(fields[0], "the user id"), group_age(line.integer(age, "the age"))
+        return users[fields[0]], group_age(parse_integer(age, "the age"))
+
+    return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 
 
-def _separator(line: Line, otherwise: str) -> str:
-    return "::" if "::" in line.text else otherwise
+def _separator(text: str, otherwise: str) -> str:
+    return "::" if "::" in text else otherwise

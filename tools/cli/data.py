@@ -11,11 +11,14 @@ from tools.cli.options import (
     Holdout,
     Interactions,
     Items,
+    Map,
     MinWeight,
     Seed,
+    SkipFaults,
     StateDir,
     Users,
     check_data,
+    check_map,
     store_url,
 )
 
@@ -39,6 +42,8 @@ def train(
     users: Users = None,
     format_: Format = "csv",
     min_weight: MinWeight = 0.0,
+    map_: Map = None,
+    skip_faults: SkipFaults = 0,
     holdout: Holdout = None,
     seed: Seed = 0,
     search: Annotated[bool, typer.Option("--search", help="Search hyper-parameters first.")] = False,
@@ -49,7 +54,8 @@ def train(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Train a model on the demo data, a file or a feature store; the next `up` serves it."""
-    check_data(interactions, items, users, min_weight)
+    check_data(interactions, items, users, min_weight, map_, skip_faults)
+    check_map(map_, format_)
     if store and not from_store:
         raise typer.BadParameter(f"{store!r} is a word too many; a store goes with --from-store")
     if from_store and (interactions or holdout or if_missing):

@@ -13,14 +13,17 @@ from tools.cli.options import (
     Interactions,
     Items,
     Json,
+    Map,
     MinWeight,
     RunningPort,
     Seed,
+    SkipFaults,
     StateDir,
     Url,
     Users,
     above_zero,
     check_data,
+    check_map,
     counts,
     duration,
     not_negative,
@@ -48,6 +51,8 @@ def evaluate(
     users: Users = None,
     format_: Format = "csv",
     min_weight: MinWeight = 0.0,
+    map_: Map = None,
+    skip_faults: SkipFaults = 0,
     holdout: Holdout = None,
     seed: Seed = 0,
     splits: Annotated[int, typer.Option(metavar="N", min=1, help="Number of random hold-outs.")] = 1,
@@ -78,7 +83,8 @@ def evaluate(
     Without --via, --search, --ablate, --splits and --brief, data with times is also split at a date, and users that
     training never saw are measured by the number of their known items.
     """
-    check_data(interactions, items, users, min_weight)
+    check_data(interactions, items, users, min_weight, map_, skip_faults)
+    check_map(map_, format_)
     if via and (search or ablate or splits > 1):
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
     if plot and plot.suffix not in _PICTURES:

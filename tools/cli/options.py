@@ -33,6 +33,17 @@ def store_url(text: str) -> str:
     return text
 
 
+def mapping(text: str) -> str:
+    """Return *text* if it names columns by field."""
+    from offline.reading.columns import parse_mapping
+
+    try:
+        parse_mapping(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
 def duration(text: str) -> float:
     """Return the seconds of `90`, `90s`, `5m` or `1h`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -114,6 +125,19 @@ Format = Annotated[Literal["csv", "lastfm", "movielens"], typer.Option("--format
 MinWeight = Annotated[
     float, typer.Option("--min-weight", metavar="W", help="Leave out rows of less weight, such as ratings below 4.")
 ]
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        parser=mapping,
+        metavar="FIELD=COLUMN,…",
+        show_default="the usual names",
+        help="Columns of a csv file, such as user=uid,item=sku,time=ts.",
+    ),
+]
+SkipFaults = Annotated[
+    int, typer.Option("--skip-faults", metavar="N", min=0, help="Leave out up to N faulty lines of the files.")
+]
 Holdout = Annotated[
     Literal["random", "temporal"] | None, typer.Option("--holdout", help="How to choose the fifth that is held out.")
 ]
@@ -139,4 +163,10 @@ Kn = Annotated[str, typer.Option(metavar="COMMAND", help="The kn command.")]
 def check_data(interactions: Path | None, *others: object) -> None:
     """Refuse options that describe a file without the file."""
     if interactions is None and any(others):
-        raise typer.BadParameter("--items, --users and --min-weight go with --interactions")
+        raise typer.BadParameter("--items, --users, --min-weight, --map and --skip-faults go with --interactions")
+
+
+def check_map(map_: str | None, format_: str) -> None:
+    """Refuse names of columns for a format whose columns are known."""
+    if map_ and format_ != "csv":
+        raise typer.BadParameter("--map goes with --format csv; the columns of the other formats are known")

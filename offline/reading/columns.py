@@ -1,0 +1,108 @@
+"""
+Find the columns of a table by their names.
+
+Case, spaces, hyphens and underscores of a name do not count: `userId`, `USER_ID` and `user id` are one name. Each field
+has several usual names, and the caller may give another one.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from offline.reading.faults import DataError
+
+# The usual names of each field; the first one that a table has is used.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "user": ("user_id", "user"),
+    "item": ("item_id", "item", "movie_id"),
+    "weight": ("weight", "rating"),
+    "time": ("timestamp", "time"),
+    "title": ("title", "name"),
+    "category": ("category", "genres"),
+    "age_group": ("age_group",),
+    "age": ("age",),
+}
+INTERACTION = ("user", "item", "weight", "time")
+_OF_EVERY_FILE = ("user", "item")
+
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+Mapped = Mapping[str, str]
+"""By field, the name of the column that the caller gave."""
+
+
+def parse_mapping(text: str) -> dict[str, str]:
+    """
+    Return the column names of `user=uid,item=sku` by field.
+
+    Raises:
+        ValueError: *text* has another form or names an unknown field; the message says so.
+    """
+    mapped: dict[str, str] = {}
+    for part in text.split(","):
+        field, separator, column = part.partition("=")
+        if not separator or not column.strip():
+            raise ValueError(f"{part!r} is not FIELD=COLUMN, such as user=uid")
+        if field.strip() not in NAMES:
+            raise ValueError(f"{field.strip()!r} is not a field; the fields are {', '.join(NAMES)}")
+        if field.strip() in mapped:
+            raise ValueError(f"the field {field.strip()!r} is given twice")
+        mapped[field.strip()] = column.strip()
+    return mapped
+
+
+def count_known(header: Iterable[str], mapped: Mapped) -> int:
+    """Return the number of names in *header* that belong to a field."""
+    known = {_key(name) for names in (*NAMES.values(), mapped.values()) for name in names}
+    return sum(_key(name) in known for name in header)
+
+
+def find_columns(
+    path: Path, header: Sequence[str], fields: Sequence[str], *, required: Sequence[str], mapped: Mapped
+) -> dict[str, int]:
+    """
+    Return the position of each of *fields* that *header* names.
+
+    Raises:
+        DataError: a required field is missing, a given column is missing, or a name stands twice in the header.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(header):
+        places.setdefault(_key(name), []).append(place)
+    found = {field: at for field in fields if (at := _find(path, places, field, mapped)) is not None}
+    if missing := [field for field in required if field not in found]:
+        wanted = ", ".join(NAMES[field][0] for field in required)
+        raise DataError(
+            f"{path}:1: the header must name {wanted}; missing: {', '.join(NAMES[field][0] for field in missing)}; "
+            f"found: {', '.join(header)}; name other columns with --map {missing[0]}=COLUMN"
+        )
+    return found
+
+
+def check_mapped(path: Path, header: Sequence[str], fields: Sequence[str], *, mapped: Mapped) -> None:
+    """
+    Check that *header* has the columns that the caller gave for *fields*.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    keys = {_key(name) for name in header}
+    for field in fields:
+        if field in mapped and _key(mapped[field]) not in keys:
+            raise DataError(
+                f"{path}:1: the header has no column {mapped[field]!r} for --map {field}=…; found: {', '.join(header)}"
+            )
+
+
+def _find(path: Path, places: Mapping[str, Sequence[int]], field: str, mapped: Mapped) -> int | None:
+    for name in (*((mapped[field],) if field in mapped else ()), *NAMES[field]):
+        match places.get(_key(name), ()):
+            case [place]:
+                return place
+            case [_, _, *_]:
+                raise DataError(f"{path}:1: the header names the column {name!r} twice; rename or remove one of them")
+    return None
+
+
+def _key(name: str) -> str:
+    return _SEPARATORS.sub("", name.casefold())
