@@ -166,8 +166,8 @@ class Report:
         """Return the report as aligned Markdown tables, followed by the facts."""
         parts = [_table([_COLUMNS, *map(_cells, self.entries)])]
         if self.calendar:
-            facts = ", ".join(f"{name} {value}" for name, value in self.calendar.facts.items())
-            title = f"Split at a date, {facts}, {self.calendar.users} users who are known before it:"
+            split = ", ".join(f"{name} {value}" for name, value in self.calendar.facts.items())
+            title = f"Split at a date, {split}, {self.calendar.users} users who are known before it:"
             parts += [title, _table([_COLUMNS, *map(_cells, self.calendar.entries)])]
         if self.lengths:
             title = "Users that training never saw, by number of known items, and new items, NDCG@10 / Recall@20:"
