@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
+from chassis.wire.problems import Fault
 from localkn.address import broker_url
 from localkn.errors import LocalknError
 from recsys.contracts import events
+
+
+class _Problem(msgspec.Struct):
+    title: str
+    detail: str = ""
+    errors: list[Fault] = []
 
 
 def send_event(
@@ -54,9 +62,18 @@ def send_event(
         return 1
     if as_json:
         sent = {"id": event.id, "source": event.source, "type": event.type, "subject": event.subject}
-        print(json.dumps({**sent, "url": url, "status": answer.status_code, "reason": answer.text.strip()}))
+        print(json.dumps({**sent, "url": url, "status": answer.status_code, "reason": _reason(answer.text)}))
     elif answer.is_success:
         print(f"{event.type} {event.id} is accepted")
     else:
-        print(f"{answer.status_code}: {answer.text.strip()}", file=sys.stderr)
+        print(f"{answer.status_code}: {_reason(answer.text)}", file=sys.stderr)
     return 0 if answer.is_success else 1
+
+
+def _reason(text: str) -> str:
+    """Return the reasons in the problem document *text*, or any other *text* unchanged."""
+    try:
+        problem = msgspec.json.decode(text, type=_Problem)
+    except msgspec.DecodeError:
+        return text.strip()
+    return "; ".join(f"{fault.path} {fault.detail}" for fault in problem.errors) or problem.detail or problem.title

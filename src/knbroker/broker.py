@@ -16,10 +16,16 @@ import msgspec
 from chassis.wire.cloudevents import Event
 from chassis.wire.event_rules import MAX_ATTRIBUTES, MAX_HEADER_BYTES, fits_into_headers
 from chassis.wire.headers import RawHeaders
+from chassis.wire.problems import (
+    DependencyError,
+    MalformedEventError,
+    NotFoundError,
+    OverloadedError,
+    StorageFullError,
+)
 from knbroker import delivery as deciding
 from knbroker.client import Client
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
-from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, NoRoomError, Queue
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
@@ -72,18 +78,18 @@ class Broker:
         Accept an event. When this returns, the event is durable.
 
         Raises:
-            RefusedEventError: The event is refused, and no part of it is stored.
+            ServingError: The event is refused, and no part of it is stored.
         """
         if broker not in self._filters:
-            raise RefusedEventError(f"there is no Broker {broker[:_SHOWN]}", status=404)
+            raise NotFoundError(f"there is no Broker {broker[:_SHOWN]}")
         given = str(event.attributes.get(_TTL, ""))
         ttl = int(given) - 1 if re.fullmatch(r"-?\d{1,9}", given) else FIRST_TTL
         if ttl < 1:
-            raise RefusedEventError(f"{_TTL} is spent")
+            raise MalformedEventError(f"{_TTL} is spent")
         if not _leaves_room(event):
-            raise RefusedEventError(_NO_SPARE)
+            raise MalformedEventError(_NO_SPARE)
         if self._size >= self._limit:
-            raise RefusedEventError("the queue is full", status=503)
+            raise OverloadedError("the queue is full", retry_after_s=1.0)
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         passed_on = _within_limits([(name, value) for name, value in fields if _PASSED_ON.fullmatch(name)])
         if all(name != TRACEPARENT for name, _ in passed_on):
@@ -91,9 +97,9 @@ class Broker:
         try:
             await self._take_in(Stored(broker, event, ttl, passed_on))
         except NoRoomError as error:
-            raise RefusedEventError("the broker's disk is full", status=507) from error
+            raise StorageFullError("the broker's disk is full", retry_after_s=1.0) from error
         except sqlite3.Error as error:
-            raise RefusedEventError(f"the queue cannot be written: {error}", status=503) from error
+            raise DependencyError(f"the queue cannot be written: {error}", retry_after_s=1.0) from error
 
     async def run(self) -> None:
         """Deliver until cancelled, beginning with the deliveries that an earlier process left."""

@@ -15,14 +15,13 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from chassis.server.body import read_body
-from chassis.server.caller_watch import ClientDisconnectedError
-from chassis.wire.problems import BodyTooLargeError
+from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_response
+from chassis.wire.problems import DependencyError, ForbiddenError
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
 from kndashboard.snapshots import Snapshot, Watcher
@@ -68,8 +67,8 @@ class Dashboard:
                 Route("/_dashboard/request", self._try, methods=["POST"]),
                 Route("/metrics", self._metrics),
             ],
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "*.localhost"])],
-            exception_handlers={LocalknError: _not_running},
+            middleware=[Middleware(HostGuard, hosts=LOOPBACK)],
+            exception_handlers={**REFUSALS, LocalknError: _not_running},
         )
 
     async def _metrics(self, _: Request) -> Response:
@@ -82,13 +81,8 @@ class Dashboard:
 
     async def _try(self, request: Request) -> Response:
         if _is_foreign(request):
-            return JSONResponse({"error": "requests are taken from the dashboard itself"}, 403)
-        try:
-            body = await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
-        except BodyTooLargeError as error:
-            return JSONResponse({"error": str(error)}, 413)
-        except ClientDisconnectedError:
-            return Response(status_code=499)  # The caller has disconnected and does not get this answer.
+            raise ForbiddenError("requests are taken from the dashboard's own page")
+        body = await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
         _, now = await self._recent.window()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)
 
@@ -116,7 +110,7 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _not_running(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 503, headers=_HEADERS)
+    return problem_response(DependencyError(str(error), retry_after_s=1.0))
 
 
 def _is_foreign(request: Request) -> bool:

@@ -38,7 +38,8 @@ def _redrive(arguments: argparse.Namespace) -> None:
     chosen = {"trigger": trigger, "ids": arguments.id or None, "source": arguments.source}
     answer = control.call(arguments.state_dir.socket("control"), "redrive", **chosen)
     count, unknown = answer["redriven"], answer["unknown"]
-    print(json.dumps(answer) if arguments.json else f"{count} dead letters are on their way again")
+    if arguments.json or count:
+        print(json.dumps(answer) if arguments.json else f"{count} dead letters are on their way again")
     if unknown:
         raise RefusedError(f"no dead letter has the id {', '.join(unknown)}; `events` lists them")
     if not count:

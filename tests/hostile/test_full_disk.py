@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from chassis.wire.cloudevents import Event
+from chassis.wire.problems import ServingError
 from chassis.wire.transport import Answer
 from knbroker.broker import Broker
-from knbroker.errors import RefusedEventError
 from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
@@ -111,7 +111,7 @@ async def accept_until_full(broker: Broker) -> int:
     for number in range(10_000):
         try:
             await broker.accept("ns/b", EVENT.extended(id=str(number)), [])
-        except RefusedEventError as error:
+        except ServingError as error:
             assert error.status == 507
             return number
     raise AssertionError("the disk does not fill")
@@ -127,7 +127,7 @@ async def until(condition: Callable[[dict[str, Any]], bool], broker: Broker) -> 
 async def accepted_again(broker: Broker) -> None:
     """Send an event until it is accepted."""
     while True:
-        with contextlib.suppress(RefusedEventError):
+        with contextlib.suppress(ServingError):
             return await broker.accept("ns/b", EVENT.extended(id="later"), [])
         await asyncio.sleep(0)
 
@@ -205,7 +205,7 @@ async def test_other_errors_of_the_disk_stop_nothing(disk: Disk) -> None:
         other._writer.execute("BEGIN IMMEDIATE")
         subscribers.gate.set()
         await subscribers.until(1)
-        with pytest.raises(RefusedEventError, match="locked") as caught:
+        with pytest.raises(ServingError, match="locked") as caught:
             await broker.accept("ns/b", EVENT, [])
         assert caught.value.status == 503
         other._writer.rollback()

@@ -4,14 +4,16 @@ import json
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from chassis.wire import cloudevents
+from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import ServingError
+from functions.extract_features.ingest import read_interaction
 from recsys.contracts import wire
 from tests.hostile.conftest import Figure
 
@@ -19,6 +21,10 @@ pytestmark = pytest.mark.may_block
 
 MIB = 2**20
 STRUCTURED = [(b"content-type", b"application/cloudevents+json")]
+BINARY = [
+    (f"ce-{name}".encode(), b"1.0" if name == "specversion" else b"t")
+    for name in ("specversion", "id", "source", "type")
+]
 BATCH = [(b"content-type", b"application/cloudevents-batch+json")]
 EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"t"'
 
@@ -36,15 +42,23 @@ def names(count_bytes: int) -> str:
 SHAPES: dict[str, Callable[[int], str]] = {
     **{
         f"array of {item[:12]}": lambda n, item=item: array(item, length_bytes=n)  # type: ignore[misc]
-        for item in ("1", '"a"', '"ab"', "[]", "{}", "1.5", "1e9", "null", "true", '{"a":1}', '"\\u00e9"', '"é"')
+        for item in (
+            *("1", '"a"', '"ab"', "[]", "{}", "1.5", "1e9", "null", "true", '{"a":1}', '"\\u00e9"', '"é"'),
+            *('""', '"["', '"\\n"', "[[[]]]", '{"":{}}', "0.1", " 1", '"\\"["'),
+        )
     },
     "array of nested arrays": lambda n: array("[" * 400 + "]" * 400, length_bytes=n),
+    "array of nested objects": lambda n: array('{"":' * 400 + "1" + "}" * 400, length_bytes=n),
     "array of long numbers": lambda n: array("9" * 4200, length_bytes=n),
     "object": lambda n: f"{{{names(n)}}}",
     "object with one name": lambda n: "{" + ",".join(['"a":1'] * (n // 6)) + "}",
+    "object without names": lambda n: "{" + ",".join(['"":1'] * (n // 5)) + "}",
+    "object of escaped names": lambda n: "{" + ",".join(['"\\n":1'] * (n // 7)) + "}",
     "text": lambda n: '"' + "a" * n + '"',
     "text of newlines": lambda n: '"' + "\\n" * (n // 2) + '"',
     "text of controls": lambda n: '"' + "\\u0001" * (n // 6) + '"',
+    "text of pairs": lambda n: '"' + "\\ud83d\\ude00" * (n // 12) + '"',
+    "text of brackets": lambda n: '"' + "[" * n + '"',
     "text of half pairs": lambda n: '"' + "\\ud800" * (n // 6) + '"',
     "text of emoji": lambda n: '"' + "😀" * (n // 4) + '"',
     "number": lambda n: "9" * n,
@@ -54,24 +68,71 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "unfinished nesting": lambda n: "[" * n,
 }
 
-DOORS: dict[str, tuple[Callable[[bytes], Any], str]] = {
-    "recommend body": (wire.recommend_request.decode, "%s"),
-    "recommend user_id": (wire.recommend_request.decode, '{"user_id":%s}'),
-    "recommend top_k": (wire.recommend_request.decode, '{"user_id":"a","top_k":%s}'),
-    "recommend exclude": (wire.recommend_request.decode, '{"user_id":"a","exclude":%s}'),
-    "recommend unknown": (wire.recommend_request.decode, '{"user_id":"a","x":%s}'),
-    "recommend requests": (wire.recommend_batch.decode, '{"requests":%s,"x":1}'),
-    "features user_ids": (wire.features_batch.decode, '{"user_ids":%s,"x":1}'),
-    "rank history": (wire.rank_request.decode, '{"features":{},"history":%s}'),
-    "rank features": (wire.rank_request.decode, '{"features":%s,"history":[]}'),
-    "event document": (lambda body: cloudevents.read_events(STRUCTURED, body), "%s"),
-    "event attribute": (lambda body: cloudevents.read_events(STRUCTURED, body), EVENT.decode() + ',"x":%s}'),
-    "event id": (lambda body: cloudevents.read_events(STRUCTURED, body), '{"id":%s}'),
-    "event batch": (lambda body: cloudevents.read_events(BATCH, body), "%s"),
+
+def recommend(body: bytes) -> object:
+    """Read a request as recommend does."""
+    if wire.is_batch(body, "requests"):
+        return first(wire.recommend_request.decode_each(wire.recommend_batch.decode(body).requests))
+    return wire.recommend_request.decode(body)
+
+
+def rank(body: bytes) -> object:
+    """Read a request as rank_items does."""
+    if wire.is_batch(body, "requests"):
+        return first(wire.rank_request.decode_each(wire.rank_batch.decode(body).requests))
+    return wire.rank_request.decode(body)
+
+
+def extract(body: bytes) -> object:
+    """Read a request as extract_features does."""
+    return (wire.features_batch if wire.is_batch(body, "user_ids") else wire.features_request).decode(body)
+
+
+def interaction(headers: RawHeaders) -> Callable[[bytes], object]:
+    """Return a function that reads events of interactions as extract_features does."""
+    return lambda body: [read_interaction(each) for each in cloudevents.read_events(headers, body)]
+
+
+def carry(body: bytes) -> object:
+    """Read an event as the broker does."""
+    return cloudevents.read(STRUCTURED, body)
+
+
+def first(results: Sequence[object]) -> object:
+    """Return the first of *results*, or raise it."""
+    if isinstance(results[0], ServingError):
+        raise results[0]
+    return results[0]
+
+
+DOORS: dict[str, tuple[Callable[[bytes], object], str]] = {
+    "recommend body": (recommend, "%s"),
+    "recommend user_id": (recommend, '{"user_id":%s}'),
+    "recommend top_k": (recommend, '{"user_id":"a","top_k":%s}'),
+    "recommend exclude": (recommend, '{"user_id":"a","exclude":%s}'),
+    "recommend unknown": (recommend, '{"user_id":"a","x":%s}'),
+    "recommend requests": (recommend, '{"requests":%s}'),
+    "recommend member": (recommend, '{"requests":[{"user_id":1,"exclude":%s}]}'),
+    "features user_ids": (extract, '{"user_ids":%s,"x":1}'),
+    "rank history": (rank, '{"features":{},"history":%s}'),
+    "rank history and exclude": (rank, '{"features":{},"exclude":1,"history":%s}'),
+    "rank features": (rank, '{"features":%s,"history":[]}'),
+    "rank unknown feature": (rank, '{"features":{"x":%s},"history":[]}'),
+    "rank member": (rank, '{"requests":[{"features":{"x":%s},"history":[]}]}'),
+    "event document": (interaction(STRUCTURED), "%s"),
+    "event attribute": (interaction(STRUCTURED), EVENT.decode() + ',"x":%s}'),
+    "event id": (interaction(STRUCTURED), '{"id":%s}'),
+    "event data": (interaction(STRUCTURED), EVENT.decode() + ',"data":%s}'),
+    "event batch": (interaction(BATCH), "%s"),
+    "event batch data": (interaction(BATCH), "[" + EVENT.decode() + ',"data":{"x":%s}}]'),
+    "binary event": (interaction(BINARY), "%s"),
+    "broker's event": (carry, "%s"),
+    "broker's event data": (carry, '{"id":1,"data":%s}'),
+    "broker's event attribute": (carry, EVENT.decode() + ',"x":%s}'),
 }
 
 
-def refuse(door: Callable[[bytes], Any], body: bytes) -> ServingError:
+def refuse(door: Callable[[bytes], object], body: bytes) -> ServingError:
     """Return the error with which *door* refuses *body*."""
     with pytest.raises(ServingError) as caught:
         door(body)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from chassis.wire.cloudevents import Event
+from chassis.wire.problems import ServingError
 from chassis.wire.transport import Answer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.delivery import Delivery, Stored
-from knbroker.errors import RefusedEventError
 from knbroker.queue import Choice, Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
@@ -149,7 +149,7 @@ async def test_events_for_other_brokers_and_looping_events_are_refused(
 ) -> None:
     """The broker refuses an event for an unknown Broker and one with a spent TTL, and keeps nothing of it."""
     async with running(tmp_path, subscribers := Subscribers()) as broker:
-        with pytest.raises(RefusedEventError, match=reason) as caught:
+        with pytest.raises(ServingError, match=reason) as caught:
             await broker.accept(name, event, [])
     assert caught.value.status == status
     assert subscribers.posts == []
@@ -166,7 +166,7 @@ async def test_a_full_queue_refuses_events(tmp_path: Path) -> None:
     async with running(tmp_path, Stuck(), limit=2) as broker:
         for number in "12":
             await broker.accept("ns/b", EVENT.extended(id=number), [])
-        with pytest.raises(RefusedEventError, match="full") as caught:
+        with pytest.raises(ServingError, match="full") as caught:
             await broker.accept("ns/b", EVENT, [])
         assert caught.value.status == 503
         blocked.set_result(answer())
@@ -178,7 +178,7 @@ async def test_a_failed_write_refuses_the_event(tmp_path: Path) -> None:
     """The broker accepts no event that it cannot write to disk."""
     async with running(tmp_path, Subscribers()) as broker:
         broker._queue._writer.execute("PRAGMA query_only = ON")
-        with pytest.raises(RefusedEventError, match="cannot be written") as caught:
+        with pytest.raises(ServingError, match="cannot be written") as caught:
             await broker.accept("ns/b", EVENT, [])
     assert caught.value.status == 503
 

@@ -47,13 +47,17 @@ async def test_an_event_is_accepted_once_it_is_on_disk(door: httpx.AsyncClient, 
     ("headers", "body", "refusal"),
     [
         ({}, b"{}", (400, "neither the content type nor ce-specversion says that this is an event")),
-        ({**HEADERS, "ce-id": ""}, b"{}", (400, "ce-id must be a string that is not empty")),
-        ({**HEADERS, "ce-specversion": "7.0"}, b"{}", (400, "ce-specversion must be '1.0'")),
-        ({**HEADERS, "ce-source": "%ff"}, b"{}", (400, "ce-source must be UTF-8")),
-        (STRUCTURED, b"{", (400, "The body is not JSON: Input data was truncated")),
+        ({**HEADERS, "ce-id": ""}, b"{}", (400, '{"path":"ce-id","detail":"must be a string that is not empty')),
+        ({**HEADERS, "ce-specversion": "7.0"}, b"{}", (400, '{"path":"ce-specversion","detail":"must be \'1.0\'')),
+        ({**HEADERS, "ce-source": "%ff"}, b"{}", (400, '{"path":"ce-source","detail":"must be UTF-8')),
+        (STRUCTURED, b"{", (400, "Input data was truncated")),
         (STRUCTURED, b'{"id":"\xff"}', (400, "byte 7 is not UTF-8")),
-        (STRUCTURED, b'{"specversion":"1.0"}', (400, "$.id is missing (CloudEvents: REQUIRED); $.source is missing")),
-        (HEADERS, b"x" * 1001, (413, "an event may have at most 1000 bytes")),
+        (
+            STRUCTURED,
+            b'{"specversion":"1.0"}',
+            (400, '{"path":"$.id","detail":"is missing (CloudEvents: REQUIRED)"},{"path":"$.source"'),
+        ),
+        (HEADERS, b"x" * 1001, (413, "at most 1000 bytes are accepted")),
     ],
 )
 async def test_a_malformed_event_is_refused_with_the_reason(
@@ -63,14 +67,18 @@ async def test_a_malformed_event_is_refused_with_the_reason(
     answer = await door.post("/ns/b", headers=headers, content=body)
     assert answer.status_code == refusal[0]
     assert refusal[1] in answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == answer.status_code
     assert queue.pending() == []
 
 
 async def test_unknown_paths_and_methods_are_refused(door: httpx.AsyncClient) -> None:
     """The broker answers an unknown Broker with 404, another method with 405, and the probe with 200."""
-    assert (await door.post("/ns/c", headers=HEADERS)).status_code == 404
-    assert (await door.post("/", headers=HEADERS)).status_code == 404
-    assert (await door.get("/ns/b")).status_code == 405
+    unknown, nowhere = await door.post("/ns/c", headers=HEADERS), await door.post("/", headers=HEADERS)
+    wrong = await door.get("/ns/b")
+    assert (unknown.json()["code"], unknown.json()["detail"]) == ("not-found", "there is no Broker ns/c")
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not-found")
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method-not-allowed", "POST")
     assert (await door.get("/healthz")).status_code == 200
 
 

@@ -104,6 +104,8 @@ def test_dead_letters_are_listed_and_redriven(events: Events) -> None:
     assert "no dead letter has the id other" in missed.stderr
     missed = events.platform.run("events", "redrive", "--source", "/other")
     assert (missed.returncode, missed.stderr) == (1, "no dead letter matches; `events` lists them\n")
+    missed = events.platform.run("events", "redrive", "other")
+    assert (missed.returncode, missed.stdout) == (1, "")
     for number, how in enumerate((["poison"], ["--trigger", "bad"], ["--all"]), 2):
         assert "1 dead letters are on their way again" in events.platform.run("events", "redrive", *how).stdout
         failed_again = (number, 1)

@@ -5,9 +5,10 @@ The fast path is msgspec, which decodes and validates in one pass and stops at t
 second pass walks the body with the same type information and lists the faults. The annotations of the structs thus state
 the rules once for both passes.
 
-Refusing a body costs little more than receiving it, for three reasons. The second pass reads pieces of raw JSON, and
+Refusing a body costs little more than receiving it, for four reasons. The second pass reads pieces of raw JSON, and
 makes Python values only of short strings and of numbers. It stops at an array or a text that is too long. A long body
-goes through the second pass first, because the fast path reads an over-long array to its end.
+goes through the second pass first, because the fast path reads an over-long array to its end. A long body of more than
+4,096 arrays and objects is refused unread, because skipping an array takes as long as skipping 20 bytes of text.
 """
 
 import math
@@ -40,6 +41,9 @@ _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _INTEGER = re.compile(rb"-?\d{1,40}")
 _LONG_BYTES = 16 * 1024
 _MOST_NAMES = 1000
+MAX_NESTED = 4096
+CROWDED = f"must have at most {MAX_NESTED} arrays and objects"
+_NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[{"')
 MAX_REFUSED_BYTES = 4 * 1024
 NOT_READ = "was not read: the parts of the batch before it have too many faults"
 
@@ -69,20 +73,13 @@ class Decoder(Generic[T]):
             NotJsonError: *body* is not UTF-8, or not a single JSON text.
             InvalidRequestError: the JSON has faults; lists up to 100 of them.
         """
-        if len(body) > _LONG_BYTES:
-            self._check(body)
-        try:
-            value = self._fast.decode(body)
-        except _NOT_DECODED as error:
-            self._check(body)
-            raise InvalidRequestError(faults=[Fault("$", "is not what this door takes")]) from error
-        if _ESCAPE in body or _DELETE in body or (not body.isascii() and _SUSPECT.search(body)):
-            self._check(body)
-        return value
+        if is_crowded(body):
+            raise InvalidRequestError(faults=[Fault("$", CROWDED)])
+        return self._decode(body)
 
     def decode_each(self, bodies: Sequence[Raw]) -> list[T | ServingError]:
         """
-        Return each of *bodies*, the members of a batch, as the decoder's type or as an error.
+        Return each of *bodies*, the members of a batch that a decoder read, as the decoder's type or as an error.
 
         After 4 KiB of refused members, the other members are refused unread, because listing faults takes longer than
         decoding.
@@ -93,11 +90,24 @@ class Decoder(Generic[T]):
             try:
                 if refused_bytes > MAX_REFUSED_BYTES:
                     raise InvalidRequestError(NOT_READ)
-                results.append(self.decode(body))
+                results.append(self._decode(body))
             except ServingError as error:
                 results.append(error)
                 refused_bytes += len(body)
         return results
+
+    def _decode(self, body: bytes) -> T:
+        is_long = len(body) > _LONG_BYTES
+        if is_long:
+            self._check(body)
+        try:
+            value = self._fast.decode(body)
+        except _NOT_DECODED as error:
+            self._check(body)
+            raise InvalidRequestError(faults=[Fault("$", "is not what this door takes")]) from error
+        if not is_long and (_ESCAPE in body or _DELETE in body or (not body.isascii() and _SUSPECT.search(body))):
+            self._check(body)
+        return value
 
     def _check(self, body: bytes) -> None:
         refusal = InvalidRequestError(faults=find_faults(body, self._info))
@@ -143,6 +153,21 @@ def _check_encoding(body: bytes) -> None:
         body.decode()
     except UnicodeDecodeError as error:
         raise NotJsonError(f"byte {error.start} is not UTF-8") from error
+
+
+def is_crowded(body: bytes) -> bool:
+    """
+    Tell whether *body* is long and has more than 4,096 arrays and objects.
+
+    Cost: 0.2 ms per MB, and 5 ms per MB if the body or its strings have that many brackets.
+    """
+    if len(body) <= _LONG_BYTES or sum(len(body.split(bracket, MAX_NESTED)) for bracket in (b"[", b"{")) <= MAX_NESTED:
+        return False
+    text = body.replace(rb"\\", b"").replace(rb"\"", b"") if _ESCAPE in body else body
+    # Two quotes with no bracket between them do not change which brackets are within strings. Without such pairs, there
+    # is a bracket between any two quotes.
+    marks = text.translate(None, _NO_MARKS).replace(b'""', b"")
+    return sum(map(len, marks.split(b'"', 2 * MAX_NESTED + 2)[::2])) > MAX_NESTED
 
 
 def _is_json(body: bytes) -> bool:

@@ -5,19 +5,23 @@ The errors of a request, as one tree.
      ├─ Rejected                 the caller's fault: a retry fails in the same way
      │   ├─ NotHttpError              400  the bytes are not HTTP/1.1, or could be read in two ways
      │   ├─ NotJsonError              400  the body is not JSON text
+     │   ├─ MalformedEventError       400  the event breaks a rule of CloudEvents or of the broker; lists the faults
      │   ├─ UnauthorizedError         401  credentials are missing or not accepted
+     │   ├─ ForbiddenError            403  the caller may not do this
      │   ├─ NotFoundError             404
      │   ├─ MethodNotAllowedError     405
      │   ├─ RequestTimeoutError       408  the head or the body arrived too slowly
      │   ├─ BodyTooLargeError         413
      │   ├─ UnsupportedMediaTypeError 415
+     │   ├─ MisdirectedError          421  the request is for another host
      │   ├─ InvalidRequestError       422  valid JSON that violates the contract; lists the faults
      │   └─ HeadTooLargeError         431  the headers are over the limit
      └─ Unavailable              a retry may succeed
          ├─ OverloadedError           503  shed; says when to retry
          ├─ NotReadyError             503  starting or draining
          ├─ DependencyError           503  a store or a hop failed
-         └─ DeadlineExceededError     504  the caller's budget is spent
+         ├─ DeadlineExceededError     504  the caller's budget is spent
+         └─ StorageFullError          507  the disk is full
 
 Only this module sets the status of an error. A problem document (RFC 9457) contains nothing but the fields of an error,
 so that no internal text, path or trace can reach a body.
@@ -38,11 +42,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 MAX_FAULTS = 100
-_MAX_COUNTED = 1000
+_MAX_COUNTED = 100
 
 
 def _list_faults(faults: Iterable[Fault]) -> list[Fault]:
-    """Return the first 100 of *faults*; if there are more, add one that gives their number, counted up to 1000."""
+    """Return the first 100 of *faults*; if there are more, add one that gives their number, counted up to 100."""
     found = iter(faults)
     listed, more = list(islice(found, MAX_FAULTS)), sum(1 for _ in islice(found, _MAX_COUNTED))
     if not more:
@@ -104,10 +108,22 @@ class NotJsonError(Rejected):
     status, code, title = 400, "not-json", "The body is not JSON"
 
 
+class MalformedEventError(Rejected):
+    """400: the event breaks a rule of CloudEvents or of the broker."""
+
+    status, code, title = 400, "malformed-event", "The event is not valid"
+
+
 class UnauthorizedError(Rejected):
     """401: credentials are missing or not accepted."""
 
     status, code, title = 401, "unauthorized", "Credentials are missing or not accepted"
+
+
+class ForbiddenError(Rejected):
+    """403: the caller may not send this request."""
+
+    status, code, title = 403, "forbidden", "The caller may not send this request"
 
 
 class NotFoundError(Rejected):
@@ -138,6 +154,12 @@ class UnsupportedMediaTypeError(Rejected):
     """415: the content type is not one the door reads."""
 
     status, code, title = 415, "unsupported-media-type", "The content type is not supported"
+
+
+class MisdirectedError(Rejected):
+    """421: the request is for a host that this server does not serve."""
+
+    status, code, title = 421, "misdirected", "The request is for another host"
 
 
 class InvalidRequestError(Rejected):
@@ -180,3 +202,9 @@ class DeadlineExceededError(Unavailable):
     """504: the caller's time budget is spent."""
 
     status, code, title = 504, "deadline-exceeded", "The time budget of the request is spent"
+
+
+class StorageFullError(Unavailable):
+    """507: the disk is full."""
+
+    status, code, title = 507, "storage-full", "The disk is full"

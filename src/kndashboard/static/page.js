@@ -17,7 +17,7 @@ async function look() {
     try {
       const answer = await fetch("/_dashboard/state");
       const state = await answer.json();
-      if (!answer.ok) throw new Error(state.error);
+      if (!answer.ok) throw new Error(state.detail ?? state.title);
       latest = state;
       pulse("live", "live");
       remember(state);

@@ -39,7 +39,8 @@ async function send(asked) {
   const answer = await fetch("/_dashboard/request", {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(asked),
   });
-  return answer.json();
+  const body = await answer.json();
+  return answer.ok ? body : { error: body.detail ?? body.title };
 }
 
 function answered(answer) {

@@ -48,7 +48,7 @@ def test_a_valid_body_is_decoded():
 @pytest.mark.parametrize(
     "body",
     [b"", b" ", b"{", b"{'name': 'a'}", b"nonsense", b"\xff\xfe", b'{"name":"\xff"}', b'{"name":"a"} 1', b'{"name":"a\x01"}',
-     b"\xef\xbb\xbf{}", b'{"count":NaN}', b'{"count":Infinity}', b"[" * 200_000],
+     b"\xef\xbb\xbf{}", b'{"count":NaN}', b'{"count":Infinity}', b"[" * 10_000],
     ids=repr,
 )  # fmt: skip
 def test_a_body_that_is_not_json_is_refused(body):
@@ -159,7 +159,7 @@ def test_the_body_must_be_an_object(body, what):
     assert faults(body) == {"$": f"must be an object, not {what}"}
 
 
-@pytest.mark.parametrize(("count", "last"), [(100, None), (101, "and 1 more"), (990, "and 890 more")])
+@pytest.mark.parametrize(("count", "last"), [(100, None), (101, "and 1 more"), (199, "and 99 more")])
 def test_the_list_of_faults_is_limited(count, last):
     """The answer to a body with many faults lists the first hundred and the number of the others."""
     found = faults(json.dumps({"name": "a", **{f"x{n}": n for n in range(count)}}).encode())
@@ -168,15 +168,27 @@ def test_the_list_of_faults_is_limited(count, last):
 
 
 def test_the_count_of_unlisted_faults_is_limited():
-    """After a thousand unlisted faults the answer gives a lower bound."""
+    """After a hundred unlisted faults the answer gives a lower bound."""
     error = InvalidRequestError(faults=(Fault(f"$[{number}]", "is wrong") for number in itertools.count()))
-    assert (len(error.faults), error.faults[-1]) == (101, Fault("$", "and at least 1000 more"))
+    assert (len(error.faults), error.faults[-1]) == (101, Fault("$", "and at least 100 more"))
 
 
 def test_an_object_with_too_many_fields_is_refused_early():
     """The decoder names the first of many unknown fields, so that it keeps no large object in memory."""
     body = json.dumps({"name": "a", **{f"x`{n}": n for n in range(5000)}}).encode()
     assert faults(body) == {"$.x`0": "is not a known field"}
+
+
+def test_a_long_body_of_too_many_arrays_and_objects_is_refused():
+    """The decoder counts them outside of strings, however the strings escape quotes."""
+    nested = "[]," * 4096
+    filler = " " * 2**14
+    assert faults(f'{{"name":"a","x":[{nested}[]]}}{filler}'.encode()) == {
+        "$": "must have at most 4096 arrays and objects"
+    }
+    for text in ("[{" * 4096, r"\"[[" * 4096, r"\\", "[" * 16_382 + r"\"" + "[" * 16_384):
+        body = f'{{"name":"a","{text}":1}}{filler}'.encode()
+        assert set(faults(body)) == {f"$.{json.loads(body).popitem()[0][:64]}"}
 
 
 def test_an_unknown_field_name_is_shortened_and_escaped():
