@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from offline.demo import make_demo
@@ -33,6 +33,8 @@ class DataOptions:
         users: File of ages.
         format: Format of these files, a key of `FORMATS`.
         min_weight: Rows of lower weight are ignored.
+        map: Columns of a csv file by field.
+        skip_faults: Number of faulty lines to leave out.
     """
 
     interactions: Path | None = None
@@ -40,6 +42,8 @@ class DataOptions:
     users: Path | None = None
     format: str = "csv"
     min_weight: float = 0.0
+    map: Mapped = field(default_factory=dict)
+    skip_faults: int = 0
 
 
 @dataclass(frozen=True)

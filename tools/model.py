@@ -9,6 +9,7 @@ from typing import Any
 
 from offline.evaluation import verb
 from offline.loading import DataOptions
+from offline.reading.columns import parse_mapping
 from offline.train import main as run_training
 
 
@@ -24,13 +25,17 @@ def evaluate(
     users: Path | None,
     format_: str,
     min_weight: float,
+    map_: str | None,
+    skip_faults: int,
     as_json: bool,
     report: Path | None,
     plot: Path | None,
     **options: Any,
 ) -> int:
     """Evaluate; return the exit status."""
-    data = DataOptions(interactions, items, users, format_, min_weight)
+    data = DataOptions(
+        interactions, items, users, format_, min_weight, parse_mapping(map_) if map_ else {}, skip_faults
+    )
     return verb.run(verb.Plan(data, **options), as_json=as_json, report=report, plot=plot)
 
 
