@@ -7,7 +7,7 @@ cosine             item-kNN: cosine of the item columns over log1p weights, the 
 BM25               item-kNN on BM25 weights: inner products, the 100 largest
 RP3beta            random walk item -> user -> item, discounted by the popularity of the last item, the 200 likeliest
 EASE               linear autoencoder with a closed form over binary interactions
-sequential rules   pairs of items in order, at most 20 apart, 1 / distance each
+sequential rules   pairs of items in order, at most 20 apart, 1 / distance each, with a discount of well-known sources
 
 All but the popularities let each item of the history vote for other items. If the data has times, votes fade with a
 half-life in places of the history, as in the model. `offline/evaluation/tuning.py` chooses each baseline's half-life and
@@ -180,19 +180,17 @@ def fit_ease(histories: Histories, ridge: float) -> Scorer:
     return lambda votes: np.asarray(votes @ weights, np.float32)
 
 
-def fit_rules(histories: Histories, _: float) -> Scorer:
+def fit_rules(histories: Histories, discount: float) -> Scorer:
     """Score by the items that other users had at most 20 places after an item, 1 / distance each."""
     seen = _sampled(histories, squared=False)
     owners, items = seen.owners()[::-1], seen.items[::-1]
-    parts = []
-    for distance in range(1, _REACH + 1):
-        same = owners[distance:] == owners[:-distance]
-        entries = items[:-distance][same], items[distance:][same]
-        parts.append(coo_array((np.full(entries[0].size, 1 / distance, np.float32), entries), (seen.width, seen.width)))
-    rows = np.concatenate([part.coords[0] for part in parts])
-    columns = np.concatenate([part.coords[1] for part in parts])
-    data = np.concatenate([part.data for part in parts])
-    return _gather(csr_array(coo_array((data, (rows, columns)), (seen.width, seen.width))))
+    same = [owners[distance:] == owners[:-distance] for distance in range(1, _REACH + 1)]
+    sources = np.concatenate([items[:-distance][kept] for distance, kept in enumerate(same, 1)])
+    targets = np.concatenate([items[distance:][kept] for distance, kept in enumerate(same, 1)])
+    weights = np.repeat(1 / np.arange(1, _REACH + 1, dtype=np.float32), [kept.sum() for kept in same])
+    pairs = csr_array(coo_array((weights, (sources, targets)), (seen.width, seen.width)))
+    known = np.maximum(popularity(seen), 1).astype(np.float32)
+    return _gather(_scaled_rows(pairs, known ** np.float32(-discount)))
 
 
 BASELINES: tuple[Baseline, ...] = (
@@ -209,7 +207,7 @@ BASELINES: tuple[Baseline, ...] = (
     Baseline("item-kNN, BM25", fit_bm25, logs=True),
     Baseline("RP3beta", fit_walk, "beta", (0.3, 0.6)),
     Baseline("EASE", fit_ease, "ridge", (300.0, 100.0, 1000.0), most_items=_MOST_EASE_ITEMS),
-    Baseline("sequential rules", fit_rules, ordered=True),
+    Baseline("sequential rules", fit_rules, "discount", (0.0, 0.5, 1.0), ordered=True),
 )
 
 
@@ -264,6 +262,6 @@ def _transposed(matrix: csr_array) -> csr_array:
     return csr_array(matrix.T.tocsr())
 
 
-def _scaled_rows(matrix: csr_array, factors: F64) -> csr_array:
+def _scaled_rows(matrix: csr_array, factors: F64 | F32) -> csr_array:
     data = matrix.data * np.repeat(factors, np.diff(matrix.indptr))
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -174,8 +174,8 @@ class Report:
             parts += [title, _table(_length_cells(self.lengths))]
         parts.append(_LEGEND.format(reference=self.reference))
         parts += [f"skipped: {name}: {reason}" for name, reason in self.facts.get("skipped", {}).items()]
-        facts = {name: value for name, value in self.facts.items() if name != "skipped"}
-        return "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in facts.items())])
+        shown = (f"{name} {value}" for name, value in self.facts.items() if name != "skipped")
+        return "\n\n".join([*parts, ", ".join(shown)])
 
     def save(self, folder: Path) -> None:
         """Write `evaluation.md` and `evaluation.json` into *folder*."""

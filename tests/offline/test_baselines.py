@@ -106,6 +106,8 @@ def test_rules_count_what_follows():
     histories = histories_of("cba", "ba", "ca")
     table = scores(fit_rules(histories, 0.0), histories_of("a", "b", "c"))
     assert table.tolist() == [[0, 2, 1.5], [0, 0, 1], [0, 0, 0]]
+    discounted = scores(fit_rules(histories, 1.0), histories_of("a", "b", "c"))
+    assert discounted.tolist() == [[0, pytest.approx(2 / 3), 0.5], [0, 0, 0.5], [0, 0, 0]]
 
 
 def test_votes_fade_with_the_place_in_the_history():
@@ -181,5 +183,5 @@ def test_parameters_are_chosen_on_the_inner_hold_out():
     rules = next(baseline for baseline in BASELINES if baseline.name == "sequential rules")
     tuned = tune(rules, task, ordered=True)
     assert tuned.half_life > 0
-    assert tuned.describe() == f"half-life {tuned.half_life:g}"
+    assert tuned.describe() == f"discount {tuned.value:g}, half-life {tuned.half_life:g}"
     assert tune(rules, task, ordered=False).half_life == 0

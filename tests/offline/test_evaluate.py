@@ -112,6 +112,18 @@ def test_data_with_times_is_split_at_a_date_too(tmp_path, capsys):
     assert {"calendar", "by_length"}.isdisjoint(json.loads(capsys.readouterr().out))
 
 
+def test_columns_can_be_named_and_faulty_lines_left_out(csv, tmp_path, capsys):
+    """The options of the file work as with train."""
+    path = tmp_path / "named.csv"
+    path.write_text(csv.read_text().replace("user_id,item_id", "uid,sku", 1) + "a faulty line\n")
+    words = ("--interactions", path, "--brief", "--json")
+    assert run(*words, "--map", "user=uid,item=sku") == 1
+    assert run(*words, "--map", "user=uid,item=sku", "--skip-faults", 1) == 0
+    captured = capsys.readouterr()
+    assert "left out faulty lines: 1" in captured.err
+    assert json.loads(captured.out)["users"] == 60
+
+
 def test_an_evaluation_can_search_report_and_plot(csv, tmp_path, capsys):
     """The options write a report as a table and as JSON, and a picture that depends only on the figures."""
     words = ["--interactions", csv, "--holdout", "random", "--search", "--report", tmp_path / "r"]
