@@ -3,11 +3,10 @@
 import asyncio
 import sys
 from contextlib import aclosing
-from dataclasses import replace
 
 from tqdm import tqdm
 
-from recsys.stores.content import read_content, write_content
+from recsys.features import UNKNOWN_FEATURES
 from recsys.stores.port import StoreError, StoreMissingError
 from recsys.stores.urls import open_store
 
@@ -24,7 +23,7 @@ def copy(
 ) -> int:
     """Copy one store into another; return the exit status."""
     try:
-        count = asyncio.run(_copy(source, target, user_ttl_s=user_ttl_s, allow_empty=allow_empty))
+        count = asyncio.run(copy_store(source, target, user_ttl_s=user_ttl_s, allow_empty=allow_empty))
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1
@@ -35,13 +34,24 @@ def copy(
     return 0
 
 
-async def _copy(source_url: str, target_url: str, *, user_ttl_s: int, allow_empty: bool) -> int:
+async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, allow_empty: bool = False) -> int:
+    """
+    Replace the content of one store by that of another; return the number of users.
+
+    The copy does not include the events seen: pause the senders, or an event delivered to both stores counts twice.
+
+    Raises:
+        StoreError: A store cannot be used, or the source holds no users and *allow_empty* is off.
+    """
     async with aclosing(open_store(source_url)) as source:
-        try:
-            content = await read_content(source, allow_empty=allow_empty)
-        except StoreMissingError as error:
-            raise StoreMissingError(f"{error}; check --from, or insist with --allow-empty") from error
-    shown = replace(content, records=tqdm(content.records, desc="copying", unit="user", disable=None))
+        # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough for memory.
+        records = [record async for record in source.scan()]
+        population = await source.population() or UNKNOWN_FEATURES
+    if not records and not allow_empty:
+        raise StoreMissingError(
+            "the source holds no users, so a copy would empty the target; check --from, or insist with --allow-empty"
+        )
+    shown = tqdm(records, desc="copying", unit="user", disable=None)
     # Opened second, so that a source that cannot be read makes no target.
     async with aclosing(open_store(target_url, create=True, ttl_s=user_ttl_s)) as target:
-        return await write_content(target, shown)
+        return await target.replace(shown, population=population)

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service, StartError
+from chassis.simulation import slow_handler
 from functions.extract_features.handler import ExtractFeatures
+from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
-from recsys.simulation import slow_handler
-from recsys.stores.measured import MeasuredStore
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 

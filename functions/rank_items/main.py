@@ -13,12 +13,12 @@ from chassis.batching.batcher import Batcher
 from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service
+from chassis.simulation import slow_batches
 from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
 from functions.rank_items.settings import Settings
 from recsys.ranking.model import Query, Ranking
-from recsys.simulation import slow_batches
 
 settings = Settings.from_env(os.environ)
 

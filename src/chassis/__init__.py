@@ -1,7 +1,7 @@
 """
 The chassis of an HTTP function: everything that a function needs apart from its own logic.
 
-    wire       headers, JSON decoding, problem documents, CloudEvents, HTTP connections
+    wire       headers, JSON decoding, problem documents, CloudEvents, connections for HTTP and to Redis
     telemetry  metrics, traces, logs
     batching   which requests are processed together
     auth       which callers are admitted

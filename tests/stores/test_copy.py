@@ -7,10 +7,10 @@ from redis import Redis
 from offline.demo import make_demo
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
-from recsys.stores.content import copy_store
 from recsys.stores.urls import open_store
 from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main
+from tools.store import copy_store
 
 pytestmark = pytest.mark.may_block
 
@@ -22,14 +22,13 @@ async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: Redi
     redis_server.flush()
     records = make_demo().records[:200]
     first, second = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
-    source, middle, target = (open_store(url, create=True) for url in (first, redis_server.url, second))
-    await source.replace(records, population=POPULATION)
-    assert await copy_store(source, middle) == 200
-    assert await copy_store(middle, target) == 200
-    assert [record async for record in target.scan()] == records
-    assert await target.population() == POPULATION
-    for opened in (source, middle, target):
-        await opened.aclose()
+    async with aclosing(open_store(first, create=True)) as source:
+        await source.replace(records, population=POPULATION)
+    assert await copy_store(first, redis_server.url) == 200
+    assert await copy_store(redis_server.url, second) == 200
+    async with aclosing(open_store(second)) as target:
+        assert [record async for record in target.scan()] == records
+        assert await target.population() == POPULATION
 
 
 def test_copied_users_get_a_time_to_live(redis_server: RedisServer, tmp_path):

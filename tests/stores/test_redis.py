@@ -11,11 +11,11 @@ import pytest
 import trustme
 from redis import Redis
 
+from chassis.wire.redis_link import RedisCommand
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.port import StoreUnavailableError
 from recsys.stores.redis import RedisStore
-from recsys.stores.redis_link import RedisCommand
 from recsys.stores.urls import open_store
 from tests.running import take_port
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running

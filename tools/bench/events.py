@@ -25,8 +25,9 @@ from recsys.records import Interaction
 from recsys.stores.urls import open_store
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, drive, free_port, started
-from tools.bench.redis_server import PROGRAM, copy_into_redis, redis_running
+from tools.bench.redis_server import PROGRAM, redis_running
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.store import copy_store
 
 _SENDERS, _READERS = 16, 10
 _PAUSE_MS = 10.0
@@ -54,7 +55,7 @@ def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
     if PROGRAM is not None:
         server = stack.enter_context(redis_running(folder, "--appendfsync", "everysec"))
         urls["redis"] = server.url
-        asyncio.run(copy_into_redis(urls["sqlite"], server.url))
+        asyncio.run(copy_store(urls["sqlite"], server.url))
     return urls
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,6 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from recsys.stores.content import copy_store
-from recsys.stores.urls import open_store
 from tools.bench.processes import free_port
 
 
@@ -98,9 +96,3 @@ def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop(signal.SIGKILL)
-
-
-async def copy_into_redis(source_url: str, redis_url: str) -> None:
-    """Replace the content of the feature store at *redis_url* by that of the one at *source_url*."""
-    async with aclosing(open_store(source_url)) as source, aclosing(open_store(redis_url, create=True)) as target:
-        await copy_store(source, target)

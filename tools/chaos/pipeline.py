@@ -21,8 +21,8 @@ from localkn.state import PlatformDirectory as PlatformState
 from offline.state import StateDirectory
 from recsys.records import UserRecord
 from recsys.stores.urls import open_store
-from tools.bench.redis_server import copy_into_redis
 from tools.chaos.traffic import InteractionEvent
+from tools.store import copy_store
 
 _ROOT = Path(__file__).parents[2]
 _LOCAL = _ROOT / "knative/overlays/local"
@@ -118,7 +118,7 @@ def pipeline_running(
     settings = current.environment()
     store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
     if redis_url is not None:
-        asyncio.run(copy_into_redis(store_url, redis_url))
+        asyncio.run(copy_store(store_url, redis_url))
         store_url = redis_url
         settings.append(f"extract-features:FEATURE_STORE_URL={redis_url}")
     # The same sink as in knative/components/served-events.

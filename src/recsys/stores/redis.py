@@ -30,12 +30,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from chassis.wire.redis_link import RedisCommand, RedisLink
 from recsys.contracts.wire import Features
 from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.counters import COUNTERS, DEDUPLICATION_WINDOW_S, countable, new_record
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
-from recsys.stores.redis_link import RedisCommand, RedisLink
 
 Read = TypeVar("Read")
 
@@ -327,7 +327,7 @@ def _known(user_id: str, profile: list[Any], items: list[str] | Exception) -> Kn
         raise TypeError("a command of the transaction failed")
     if profile[0] is None:
         return None
-    return KnownUser(user_id, *_profile(profile), items)
+    return KnownUser(*(user_id, *_profile(profile), items))
 
 
 def _record(user_id: str, profile: list[Any], items: list[str], weights: list[str]) -> UserRecord:
@@ -335,20 +335,12 @@ def _record(user_id: str, profile: list[Any], items: list[str], weights: list[st
         HistoryItem(item, float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
     ]
-    return UserRecord(user_id, *_profile(profile), history)
+    return UserRecord(*(user_id, *_profile(profile), history))
 
 
-def _profile(values: list[Any]) -> tuple[str, int, int, int, int, int, int | None]:
-    age_group, views, clicks, purchases, sessions, session_ms, as_of_us = values
-    return (
-        age_group,
-        int(views or 0),
-        int(clicks or 0),
-        int(purchases or 0),
-        int(sessions or 0),
-        int(session_ms or 0),
-        None if as_of_us is None else int(as_of_us),
-    )
+def _profile(values: list[Any]) -> tuple[Any, ...]:
+    age_group, *counts, as_of_us = values
+    return age_group, *(int(count or 0) for count in counts), None if as_of_us is None else int(as_of_us)
 
 
 def _place(connection: Mapping[str, Any]) -> str:

@@ -11,9 +11,8 @@ do not wait for them.
 import asyncio
 import contextlib
 import sqlite3
-import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby
@@ -21,39 +20,19 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from msgspec.structs import astuple
 
 from recsys.contracts.wire import Features
-from recsys.features import TIE_WEIGHTS
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record
-from recsys.stores.port import StoreError, StoreFormatError, StoreMissingError, StoreUnavailableError
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
+from recsys.stores.port import StoreError, StoreFormatError, StoreUnavailableError
+from recsys.stores.sqlite_file import REFILL, check_file, connect, identify, prepare
 
-SCHEMA_VERSION = 1
-_LOCK_TIMEOUT_MS = 5000
-_RETRY_S = 0.005
 _PRUNE_EVERY_S = 60.0
 _CHECKPOINT_EVERY_S = 0.25
 # At this many pages (64 MiB) of log a writer checkpoints itself, so that the log cannot grow without limit.
 _LONGEST_LOG = 16_384
 
-_SCHEMA = """
-CREATE TABLE users (
-    user_id TEXT PRIMARY KEY, age_group TEXT NOT NULL, views INTEGER NOT NULL, clicks INTEGER NOT NULL,
-    purchases INTEGER NOT NULL, sessions INTEGER NOT NULL, session_ms INTEGER NOT NULL, as_of_us INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE TABLE history (
-    user_id TEXT NOT NULL, item_id TEXT NOT NULL, weight REAL NOT NULL, time_us INTEGER NOT NULL,
-    PRIMARY KEY (user_id, item_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX history_newest ON history (user_id, time_us DESC, item_id, weight);
-CREATE TABLE events (
-    source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL, PRIMARY KEY (source, event_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX events_oldest ON events (seen_us);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
-"""
-_STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
-_REFILL = "run ./run.sh train to make one"
 # One statement sees one snapshot, so a user's counters and history belong together. A subquery with a limit keeps its
 # order, and json_group_array keeps the order of the subquery.
 _KNOWN_USER = """
@@ -127,15 +106,15 @@ class SqliteStore:
         self._next_checkpoint = float("-inf")
         self._snapshot_of: asyncio.AbstractEventLoop | None = None
         self._translated = _TranslatedSqliteErrors(path)
-        _check_file(path, create=create)
+        check_file(path, create=create)
         with self._translated, contextlib.ExitStack() as opened:
             self._writer, self._checkpointer, self._reader = (
-                opened.enter_context(closing(_connect(path, create=create))) for _ in range(3)
+                opened.enter_context(closing(connect(path, create=create))) for _ in range(3)
             )
-            _prepare(self._writer, path, create=create)
+            prepare(self._writer, path, create=create)
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
             self._reader.execute("PRAGMA busy_timeout = 0")
-            self._file = _identify(path)
+            self._file = identify(path)
             opened.pop_all()
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -192,13 +171,13 @@ class SqliteStore:
         """
         await asyncio.to_thread(self._verify)
         if await self.population() is None:
-            raise StoreFormatError(f"{self._path}: this feature store was never filled; {_REFILL}")
+            raise StoreFormatError(f"{self._path}: this feature store was never filled; {REFILL}")
 
     def _verify(self) -> None:
-        with self._translated, closing(_connect(self._path)) as reader:
+        with self._translated, closing(connect(self._path)) as reader:
             (found,) = reader.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {_REFILL}")
+            raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {REFILL}")
 
     async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
         """Replace the content by *records* in one transaction; about 2 us a history item."""
@@ -208,7 +187,7 @@ class SqliteStore:
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id, from one snapshot of the file."""
         self._translated.check_open()
-        with self._translated, closing(_connect(self._path)) as reader:
+        with self._translated, closing(connect(self._path)) as reader:
             reader.execute("BEGIN")
             groups = groupby(reader.execute(_ALL_HISTORY), key=lambda row: row[0])
             owner, items = next(groups, (None, iter(())))
@@ -241,7 +220,7 @@ class SqliteStore:
 
     def _check_place(self) -> None:
         """Refuse to write into a file that the next start will not find: the events would be lost."""
-        if _identify(self._path) != self._file:
+        if identify(self._path) != self._file:
             raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
 
     def _checkpoint(self) -> None:
@@ -254,22 +233,9 @@ class SqliteStore:
         noted = self._writer.execute(_NOTE_EVENT, (interaction.source, interaction.event_id, now_us, self._window_us))
         if not noted.rowcount:
             return False
-        kind, user_id = interaction.kind, interaction.user_id
-        self._writer.execute(
-            _COUNT,
-            (
-                user_id,
-                new_record(user_id).age_group,
-                kind == "view",
-                kind == "click",
-                kind == "purchase",
-                kind == "session_end",
-                interaction.duration_ms,
-                interaction.time_us,
-            ),
-        )
-        if interaction.item_id is not None:
-            self._writer.execute(_TIE, (user_id, interaction.item_id, TIE_WEIGHTS[kind], interaction.time_us))
+        record = count_interaction(new_record(interaction.user_id), interaction)
+        self._writer.execute(_COUNT, astuple(record)[:-1])
+        self._writer.executemany(_TIE, _ties(record))
         return True
 
     def _prune(self) -> None:
@@ -286,128 +252,16 @@ class SqliteStore:
             for table in ("users", "history", "events", "facts"):
                 transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
             for record in countable(records):
-                transaction.execute(_INSERT_USER, _row(record))
-                transaction.executemany(
-                    _INSERT_TIE,
-                    ((record.user_id, item.item_id, item.weight, item.time_us) for item in record.history),
-                )
+                transaction.execute(_INSERT_USER, astuple(record)[:-1])
+                transaction.executemany(_INSERT_TIE, _ties(record))
                 count += 1
             text = msgspec.json.encode(population).decode()
             transaction.execute("INSERT INTO facts VALUES ('population', ?)", [text])
         return count
 
 
-def _check_file(path: Path, *, create: bool) -> None:
-    """Refuse a path without a regular file. SQLite's own messages do not name the reason."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        if create:
-            return
-        raise StoreMissingError(f"{path}: no such feature store; {_REFILL}, or check the path") from error
-    except OSError as error:
-        raise StoreFormatError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise StoreFormatError(f"{path}: is {kind} and cannot be a feature store; check the path")
-
-
-def _identify(path: Path) -> tuple[int, int] | None:
-    """Return the identity of the file at *path*, which a file that replaces it does not have; None without a file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
-    """Make the tables if they are missing and wanted, and check them. A foreign file is not changed."""
-    if not (create and _is_blank(connection)):
-        _check_schema(connection, path)
-    _use_write_ahead_log(connection)
-    if create:
-        _make_tables(connection)
-        _check_schema(connection, path)
-
-
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return not version and not tables
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables. Several processes may get here together; the first to get the lock does it."""
-    with connection as transaction:
-        transaction.execute("BEGIN IMMEDIATE")
-        if _is_blank(transaction):
-            for statement in _STATEMENTS:
-                transaction.execute(statement)
-            transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    found = {" ".join(sql.split()) for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql != ''")}
-    if not version and not found:
-        raise StoreFormatError(f"{path}: the file is empty, not a feature store; {_REFILL}")
-    if version != SCHEMA_VERSION:
-        raise StoreFormatError(
-            f"{path}: holds version {version} of the tables, or another program's; "
-            f"this program reads version {SCHEMA_VERSION}; check the path"
-        )
-    if missing := [statement for statement in _STATEMENTS if statement not in found]:
-        name = " ".join(missing[0].split()[1:3]).lower()
-        raise StoreFormatError(f"{path}: {name} is missing or another program's; check the path")
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """
-    Switch the file to a write-ahead log.
-
-    Two connections that read the mode and then both want an exclusive lock would wait for each other. SQLite then
-    reports one of them as locked immediately, in spite of its timeout, so this function retries.
-    """
-    ends = time.monotonic() + _LOCK_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
-                raise
-            time.sleep(_RETRY_S)
-        else:
-            return
-
-
-def _connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
-    # In a mode without "c" SQLite makes no file.
-    address = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-    connection = sqlite3.connect(
-        address, uri=True, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
-    )
-    try:
-        # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.Error:
-        # A connection left open would keep its -wal and -shm files beside the damaged file.
-        connection.close()
-        raise
-    return connection
-
-
-def _row(record: UserRecord) -> tuple[str | int | None, ...]:
-    return (
-        record.user_id,
-        record.age_group,
-        record.views,
-        record.clicks,
-        record.purchases,
-        record.sessions,
-        record.session_ms,
-        record.as_of_us,
-    )
+def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:
+    return ((record.user_id, item.item_id, item.weight, item.time_us) for item in record.history)
 
 
 class _TranslatedSqliteErrors:
@@ -437,4 +291,4 @@ class _TranslatedSqliteErrors:
         remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if remedy:
             return StoreUnavailableError(f"{self._path}: {error}; {remedy}")
-        return StoreFormatError(f"{self._path}: {error}; {_REFILL}")
+        return StoreFormatError(f"{self._path}: {error}; {REFILL}")

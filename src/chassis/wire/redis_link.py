@@ -76,7 +76,8 @@ class RedisLink:
                 if self._open is None or self._open.broken:
                     if self._open is not None:
                         await self._open.aclose()
-                    self._open = await _Open.make(self._make_connection())
+                    # redis-py reads its own version from the disk for each connection.
+                    self._open = await _Open.make(await asyncio.to_thread(self._make_connection))
                 return self._open
         except TimeoutError as error:
             raise RedisTimeoutError("no connection in time") from error

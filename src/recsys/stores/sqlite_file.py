@@ -1,0 +1,131 @@
+"""The file of a SQLite feature store: its tables, and how connections to it are opened and checked."""
+
+import sqlite3
+import stat
+import time
+from pathlib import Path
+
+from recsys.stores.port import StoreFormatError, StoreMissingError
+
+SCHEMA_VERSION = 1
+REFILL = "run ./run.sh train to make one"
+_LOCK_TIMEOUT_MS = 5000
+_RETRY_S = 0.005
+
+_SCHEMA = """
+CREATE TABLE users (
+    user_id TEXT PRIMARY KEY, age_group TEXT NOT NULL, views INTEGER NOT NULL, clicks INTEGER NOT NULL,
+    purchases INTEGER NOT NULL, sessions INTEGER NOT NULL, session_ms INTEGER NOT NULL, as_of_us INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+    user_id TEXT NOT NULL, item_id TEXT NOT NULL, weight REAL NOT NULL, time_us INTEGER NOT NULL,
+    PRIMARY KEY (user_id, item_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX history_newest ON history (user_id, time_us DESC, item_id, weight);
+CREATE TABLE events (
+    source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL, PRIMARY KEY (source, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_oldest ON events (seen_us);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
+"""
+_STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
+
+
+def check_file(path: Path, *, create: bool) -> None:
+    """Refuse a path without a regular file. SQLite's own messages do not name the reason."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        if create:
+            return
+        raise StoreMissingError(f"{path}: no such feature store; {REFILL}, or check the path") from error
+    except OSError as error:
+        raise StoreFormatError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise StoreFormatError(f"{path}: is {kind} and cannot be a feature store; check the path")
+
+
+def identify(path: Path) -> tuple[int, int] | None:
+    """Return the identity of the file at *path*, which a file that replaces it does not have; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+    """Make the tables if they are missing and wanted, and check them. A foreign file is not changed."""
+    if not (create and _is_blank(connection)):
+        _check_schema(connection, path)
+    _use_write_ahead_log(connection)
+    if create:
+        _make_tables(connection)
+        _check_schema(connection, path)
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return not version and not tables
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables. Several processes may get here together; the first to get the lock does it."""
+    with connection as transaction:
+        transaction.execute("BEGIN IMMEDIATE")
+        if _is_blank(transaction):
+            for statement in _STATEMENTS:
+                transaction.execute(statement)
+            transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    found = {" ".join(sql.split()) for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql != ''")}
+    if not version and not found:
+        raise StoreFormatError(f"{path}: the file is empty, not a feature store; {REFILL}")
+    if version != SCHEMA_VERSION:
+        raise StoreFormatError(
+            f"{path}: holds version {version} of the tables, or another program's; "
+            f"this program reads version {SCHEMA_VERSION}; check the path"
+        )
+    if missing := [statement for statement in _STATEMENTS if statement not in found]:
+        name = " ".join(missing[0].split()[1:3]).lower()
+        raise StoreFormatError(f"{path}: {name} is missing or another program's; check the path")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """
+    Switch the file to a write-ahead log.
+
+    Two connections that read the mode and then both want an exclusive lock would wait for each other. SQLite then
+    reports one of them as locked immediately, in spite of its timeout, so this function retries.
+    """
+    ends = time.monotonic() + _LOCK_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
+def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+    """Return a connection to the file at *path*; without *create*, SQLite makes no file."""
+    address = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+    connection = sqlite3.connect(
+        address, uri=True, timeout=_LOCK_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    try:
+        # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        # A connection left open would keep its -wal and -shm files beside the damaged file.
+        connection.close()
+        raise
+    return connection
