@@ -1,9 +1,9 @@
 """
 The rows of the catalogue that a request may get, by the attributes of the items and by availability.
 
-A subset of the catalogue is a bitmap. If it holds at most half of the rows, the kernels read only its rows
-(`ItemTable.pick`). If it holds more, they score the whole catalogue without the closed rows. The answer is exact in
-both cases.
+A subset of the catalogue is a bitmap. If it holds a small share of the rows (`picks_pay`), the kernels read only its
+rows (`ItemTable.pick`). If it holds more, they score the whole catalogue without the closed rows. The answer is exact
+in both cases.
 """
 
 from collections import OrderedDict
@@ -95,11 +95,6 @@ class Subset:
     def size(self) -> int:
         """The number of rows."""
         return int(np.count_nonzero(self.mask))
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it holds at most half of the catalogue."""
-        return 2 * self.size <= self.mask.size
 
     @cached_property
     def rows(self) -> I64:

@@ -32,7 +32,7 @@ from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.rules import POOL, Draft, Rules
-from recsys.ranking.scoring import score_candidates, score_rows_of
+from recsys.ranking.scoring import picks_pay, score_candidates, score_rows_of
 
 if TYPE_CHECKING:
     from recsys.ranking.approximate import ApproximateIndex
@@ -296,7 +296,8 @@ class RankingModel:
         return RankedBatch(ids, scores, counts)
 
     def _score_group(self, vectors: F32, exclude: RowLists, subset: Subset | None, *, limit: int) -> RankedBatch:
-        if subset is not None and subset.is_small and self._table.exact is None:
+        items = len(self.item_ids)
+        if subset is not None and self._table.exact is None and picks_pay(subset.size, items=items, users=len(vectors)):
             return score_rows_of(
                 vectors,
                 self._table,
