@@ -13,7 +13,12 @@ import httpx
 import uvicorn
 
 from chassis.server.config import configure
+from chassis.wire.transport import HttptoolsTransport
 from kndashboard.app import Dashboard
+from kndashboard.columns import WIDTH
+from kndashboard.history import SnapshotHistory
+from kndashboard.recorder import Recorder
+from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher, scraper
 from localkn import control
 from localkn.state import PlatformDirectory
@@ -33,12 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> None:
     # Proxies of the environment do not lead to this machine.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
-        watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(client))
-        app = Dashboard(watcher, client).app()
+        watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(HttptoolsTransport()))
+        recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
+        recording = asyncio.create_task(Recorder(recent, ring).run())
+        app = Dashboard(recent, ring, client).app()
         # Open pages keep their connections, so the server does not wait for them when it stops.
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:
-            await uvicorn.Server(config).serve(sockets=[listener])
+            try:
+                await uvicorn.Server(config).serve(sockets=[listener])
+            finally:
+                recording.cancel()
 
 
 def _trusting(certificate: Path | None) -> ssl.SSLContext:

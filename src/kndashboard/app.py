@@ -24,7 +24,9 @@ from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_respo
 from chassis.wire.problems import DependencyError, ForbiddenError
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
-from kndashboard.snapshots import Snapshot, Watcher
+from kndashboard.ranges import RANGES, history
+from kndashboard.ring import RingFile
+from kndashboard.snapshots import Snapshot
 from kndashboard.view import view
 from localkn.errors import LocalknError
 
@@ -47,13 +49,13 @@ class Dashboard:
     The dashboard of one platform.
 
     Args:
-        watcher: Takes snapshots of the platform.
+        recent: Snapshots of the platform.
+        ring: The remembered time.
         client: Sends the requests that a user tries.
     """
 
-    def __init__(self, watcher: Watcher, client: httpx.AsyncClient) -> None:
-        self._watcher, self._client = watcher, client
-        self._recent = SnapshotHistory(watcher)
+    def __init__(self, recent: SnapshotHistory, ring: RingFile, client: httpx.AsyncClient) -> None:
+        self._recent, self._ring, self._client = recent, ring, client
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -64,6 +66,7 @@ class Dashboard:
                 Route("/_dashboard", _file("index.html")),
                 *files,
                 Route("/_dashboard/state", self._state),
+                Route("/_dashboard/history", self._history),
                 Route("/_dashboard/request", self._try, methods=["POST"]),
                 Route("/metrics", self._metrics),
             ],
@@ -71,13 +74,24 @@ class Dashboard:
             exception_handlers={**REFUSALS, LocalknError: _not_running},
         )
 
-    async def _metrics(self, _: Request) -> Response:
-        text = await asyncio.to_thread(expose, await self._watcher.snapshot())
+    async def _metrics(self, _request: Request) -> Response:
+        _, now = await self._recent.window()
+        text = await asyncio.to_thread(expose, now)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _state(self, _: Request) -> Response:
         before, now = await self._recent.window()
         return JSONResponse(await asyncio.to_thread(view, before, now), headers=_HEADERS)
+
+    async def _history(self, request: Request) -> Response:
+        asked = request.query_params
+        try:
+            chosen, after = RANGES[int(asked.get("minutes", "15"))], float(asked.get("after", "0"))
+            found = await asyncio.to_thread(history, self._ring, chosen, now=time.time(), after=after)
+        except (KeyError, ValueError, OverflowError):
+            known = ", ".join(map(str, RANGES))
+            return JSONResponse({"error": f"minutes must be one of {known}, and after a time in seconds"}, 400)
+        return JSONResponse(found, headers=_HEADERS)
 
     async def _try(self, request: Request) -> Response:
         if _is_foreign(request):

@@ -1,10 +1,11 @@
 """Combine the metrics of all instances and of the platform into one text in Prometheus' format."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -19,8 +20,17 @@ _Read = Callable[[Mapping[str, Any]], float | None]
 def expose(snapshot: Snapshot) -> bytes:
     """Return the metrics in *snapshot*. The metrics of an instance get the labels of a pod."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_platform(snapshot), *_merged(snapshot)]))
+    parsed = {pod: families for pod, exposed in snapshot.scraped.items() if (families := _parsed(exposed.text))}
+    registry.register(_Families([*_platform(snapshot, parsed), *_merged(snapshot, parsed)]))
     return generate_latest(registry)
+
+
+def _parsed(text: str) -> Sequence[Metric]:
+    """Return the metrics in *text*; none if it is not valid."""
+    try:
+        return list(text_string_to_metric_families(text))
+    except ValueError:
+        return ()
 
 
 class _Families(Collector):
@@ -31,7 +41,7 @@ class _Families(Collector):
         return self._families
 
 
-def _platform(snapshot: Snapshot) -> Iterator[Metric]:
+def _platform(snapshot: Snapshot, parsed: Collection[str]) -> Iterator[Metric]:
     revisions = [
         ((service["namespace"], name, name, revision["name"]), revision)
         for name, service in snapshot.services.items()
@@ -39,7 +49,7 @@ def _platform(snapshot: Snapshot) -> Iterator[Metric]:
     ]
     for definition, read in _OF_REVISIONS.items():
         yield _family(definition, ((labels, read(revision)) for labels, revision in revisions))
-    scraped = ((tuple(labels.values()), labels["pod"] in snapshot.scraped) for labels, _ in snapshot.instances())
+    scraped = ((tuple(labels.values()), labels["pod"] in parsed) for labels, _ in snapshot.instances())
     yield _family(definitions.SCRAPED, scraped)
 
 
@@ -51,11 +61,11 @@ def _family(definition: Definition, values: Iterable[tuple[tuple[str, ...], floa
     return family
 
 
-def _merged(snapshot: Snapshot) -> Iterable[Metric]:
+def _merged(snapshot: Snapshot, parsed: Mapping[str, Sequence[Metric]]) -> Iterable[Metric]:
     """Return one family for each metric, because Prometheus expects the samples of all instances in one family."""
     merged: dict[str, Metric] = {}
     for labels, _ in snapshot.instances():
-        for family in snapshot.scraped.get(labels["pod"], ()):
+        for family in parsed.get(labels["pod"], ()):
             whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             # A label that the instance sets takes precedence, as with a monitor's honorLabels.
             whole.samples.extend(Sample(s.name, {**labels, **s.labels}, s.value) for s in family.samples)

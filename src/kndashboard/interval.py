@@ -8,9 +8,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 
+from kndashboard.samples import Labels
 from kndashboard.snapshots import Snapshot
-
-_Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 class SnapshotInterval:
@@ -24,12 +23,14 @@ class SnapshotInterval:
 
     def __init__(self, before: Snapshot, after: Snapshot) -> None:
         self.seconds = after.at - before.at
-        self._before, self._after = dict(_samples(before)), dict(_samples(after))
-        self._service_of = {labels["pod"]: labels["service"] for labels, _ in after.instances()}
+        self._before, self._after = before.scraped, after.scraped
+        self._pods: dict[str, list[str]] = {}
+        for labels, _ in after.instances():
+            self._pods.setdefault(labels["service"], []).append(labels["pod"])
 
     def increase(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
         """Return the increase of the counter *name* by the values of the label *by*, of one *service* or of all."""
-        grown = ((key, max(0.0, value - self._before.get(key, 0.0))) for key, value in self._of(name, service))
+        grown = ((labels, max(0.0, value - before)) for labels, value, before in self._of(name, service))
         return _grouped(grown, by, sum)
 
     def rates(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
@@ -46,7 +47,7 @@ class SnapshotInterval:
         over: Callable[[Iterable[float]], float] = sum,
     ) -> dict[str, float]:
         """Return the latest value of *name*, with *over* applied to the values of the instances."""
-        return _grouped(self._of(name, service), by, over)
+        return _grouped(((labels, value) for labels, value, _ in self._of(name, service)), by, over)
 
     def buckets(self, name: str, *, service: str | None = None) -> dict[float, float]:
         """Return the number of new values in each bucket of the histogram *name*, by upper bound."""
@@ -54,10 +55,14 @@ class SnapshotInterval:
         cumulated = sorted((float(bound), count) for bound, count in counted.items())
         return {bound: count - below for (_, below), (bound, count) in pairwise([(0.0, 0.0), *cumulated])}
 
-    def _of(self, name: str, service: str | None) -> Iterator[tuple[_Key, float]]:
-        for key, value in self._after.items():
-            if key[1] == name and service in {None, self._service_of.get(key[0])}:
-                yield key, value
+    def _of(self, name: str, service: str | None) -> Iterator[tuple[Labels, float, float]]:
+        """Yield the labels of each sample of *name*, its value, and its value before."""
+        pods = self._after if service is None else self._pods.get(service, ())
+        for pod in pods:
+            if pod in self._after:
+                before = self._before[pod].samples.get(name, {}) if pod in self._before else {}
+                for labels, value in self._after[pod].samples.get(name, {}).items():
+                    yield labels, value, before.get(labels, 0.0)
 
 
 def quantile(buckets: Mapping[float, float], q: float) -> float | None:
@@ -83,17 +88,11 @@ def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     return low + (high - low) * (wanted - cumulated[at - 1]) / (cumulated[at] - cumulated[at - 1])
 
 
-def _samples(snapshot: Snapshot) -> Iterator[tuple[_Key, float]]:
-    for pod, families in snapshot.scraped.items():
-        for family in families:
-            for sample in family.samples:
-                yield (pod, sample.name, tuple(sorted(sample.labels.items()))), sample.value
-
-
 def _grouped(
-    samples: Iterable[tuple[_Key, float]], by: str, over: Callable[[Iterable[float]], float]
+    samples: Iterable[tuple[Labels, float]], by: str, over: Callable[[Iterable[float]], float]
 ) -> dict[str, float]:
     groups: dict[str, list[float]] = {}
-    for (_, _, labels), value in samples:
-        groups.setdefault(dict(labels).get(by, ""), []).append(value)
+    for labels, value in samples:
+        label = next((text for name, text in labels if name == by), "")
+        groups.setdefault(label, []).append(value)
     return {label: over(values) for label, values in groups.items()}

@@ -2,18 +2,43 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
+
+from chassis.wire.transport import HttptoolsTransport
+from kndashboard.samples import Samples, read_samples
 
 PodLabels = Mapping[str, str]
 Scrape = Callable[[int], Awaitable[str]]
 
 _SCRAPE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """
+    The metrics of one instance.
+
+    Attributes:
+        text: The exposition.
+        samples: Its samples that the page shows.
+    """
+
+    text: str
+    samples: Samples
+
+    @classmethod
+    def read(cls, text: str) -> "Exposed":
+        """
+        Read an exposition.
+
+        Raises:
+            ValueError: A line of *text* is no sample.
+        """
+        return cls(text, read_samples(text))
 
 
 @dataclass(frozen=True)
@@ -29,7 +54,7 @@ class Snapshot:
 
     at: float
     status: Mapping[str, Any]
-    scraped: Mapping[str, Sequence[Metric]] = field(default_factory=dict)
+    scraped: Mapping[str, Exposed] = field(default_factory=dict)
 
     @property
     def services(self) -> Mapping[str, Any]:
@@ -51,7 +76,7 @@ class Watcher:
 
     Args:
         ask: Returns the status; may block, and raises LocalknError if no platform runs.
-        scrape: Returns the metrics on a loopback port; raises httpx.HTTPError if the port does not answer.
+        scrape: Returns the exposition on a loopback port; raises httpx.HTTPError if the port does not answer.
     """
 
     def __init__(self, ask: Callable[[], dict[str, Any]], scrape: Scrape) -> None:
@@ -67,21 +92,24 @@ class Watcher:
         bare = Snapshot(time.monotonic(), await asyncio.to_thread(self._ask))
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
         read = await asyncio.gather(*(self._read(port) for port in ports.values()))
-        scraped = {pod: families for pod, families in zip(ports, read, strict=True) if families is not None}
+        scraped = {pod: exposed for pod, exposed in zip(ports, read, strict=True) if exposed is not None}
         return Snapshot(bare.at, bare.status, scraped)
 
-    async def _read(self, port: int) -> list[Metric] | None:
+    async def _read(self, port: int) -> Exposed | None:
         try:
-            return list(text_string_to_metric_families(await self._scrape(port)))
+            return Exposed.read(await self._scrape(port))
         except (httpx.HTTPError, ValueError):
             return None
 
 
-def scraper(client: httpx.AsyncClient) -> Scrape:
-    """Return a function that reads metrics with *client*."""
+def scraper(transport: HttptoolsTransport) -> Scrape:
+    """Return a function that reads expositions with *transport*, which costs a fifth of an `httpx.AsyncClient`."""
 
     async def scrape(port: int) -> str:
-        answer = await client.get(f"http://127.0.0.1:{port}/metrics", timeout=_SCRAPE_S)
-        return answer.raise_for_status().text
+        url = httpx.URL(scheme="http", host="127.0.0.1", port=port, path="/metrics")
+        answer = await transport.send(b"GET", url, [(b"host", url.netloc)], b"", timeout_s=_SCRAPE_S)
+        if answer.status != 200:
+            raise httpx.RemoteProtocolError(f"port {port} answered {answer.status} to a request for metrics")
+        return answer.body.decode()
 
     return scrape

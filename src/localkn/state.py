@@ -17,16 +17,17 @@ _SOCKET_DIRECTORY_LIMIT = 85
 
 class PlatformDirectory:
     """
-    The directory of one platform; the next `up` clears everything in it except undelivered events.
+    The directory of one platform; the next `up` clears everything in it except undelivered events and the history.
 
     `logs` holds a file for each instance, `supervisor_log` what a detached supervisor prints, `scratch` the volumes
-    of instances, `envoy` the configuration of the ingress, `events` the queue of the broker.
+    of instances, `envoy` the configuration of the ingress, `events` the queue of the broker, `history` the last day
+    of figures that the dashboard shows.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.logs, self.scratch, self.envoy = root / "logs", root / "volumes", root / "envoy"
-        self.events = root / "events"
+        self.events, self.history = root / "events", root / "history.ring"
         self.supervisor_log = root / "localkn.log"
 
     def socket(self, name: str) -> Path:

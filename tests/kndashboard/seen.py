@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from kndashboard.snapshots import Snapshot
+from kndashboard.snapshots import Exposed, Snapshot
 
 POD = "rank-items-00001-1"
 
@@ -34,4 +32,4 @@ def status(**services: dict[str, Any]) -> dict[str, Any]:
 
 
 def snapshot(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Snapshot:
-    return Snapshot(at, said, {pod: list(text_string_to_metric_families(text)) for pod, text in exposed.items()})
+    return Snapshot(at, said, {pod: Exposed.read(text) for pod, text in exposed.items()})

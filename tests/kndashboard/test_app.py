@@ -1,14 +1,17 @@
 """The dashboard's endpoints and their access rules."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from kndashboard.app import STATIC, Dashboard
+from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
-from kndashboard.snapshots import Watcher, scraper
+from kndashboard.ring import RingFile
+from kndashboard.snapshots import Watcher
 from localkn.errors import PlatformError
 from tests.kndashboard.seen import revision, service, status
 
@@ -35,12 +38,12 @@ class FakePlatform:
             raise PlatformError("nothing is running in there")
         return self.status
 
+    async def scrape(self, port: int) -> str:
+        if port not in self.exposed:
+            raise httpx.ConnectError("refused")
+        return self.exposed[port]
+
     def answer(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/metrics":
-            text = self.exposed.get(request.url.port or 0)
-            if text is None:
-                raise httpx.ConnectError("refused")
-            return httpx.Response(200, text=text)
         self.asked.append(request)
         if self.door.status_code == 599:
             raise httpx.ConnectError("")
@@ -53,12 +56,15 @@ def platform() -> FakePlatform:
 
 
 @pytest.fixture
-async def page(platform: FakePlatform) -> AsyncIterator[httpx.AsyncClient]:
+async def page(platform: FakePlatform, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    ring = RingFile(tmp_path / "history.ring", width=WIDTH)
+    recent = SnapshotHistory(Watcher(platform.ask, platform.scrape))
     async with httpx.AsyncClient(transport=httpx.MockTransport(platform.answer)) as outside:
-        app = Dashboard(Watcher(platform.ask, scraper(outside)), outside).app()
+        app = Dashboard(recent, ring, outside).app()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
             yield client
+    ring.close()
 
 
 async def test_metrics_of_all_instances_are_combined(page: httpx.AsyncClient) -> None:
@@ -165,8 +171,7 @@ async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: 
 
 async def test_observations_are_shared(platform: FakePlatform) -> None:
     """Several readers share one observation, and rates compare two observations from within the window."""
-    watcher = Watcher(platform.ask, scraper(httpx.AsyncClient(transport=httpx.MockTransport(platform.answer))))
-    recent = SnapshotHistory(watcher)
+    recent = SnapshotHistory(Watcher(platform.ask, platform.scrape))
     first, second = await recent.window(), await recent.window()
     assert first == second
     assert first[0] is first[1]
@@ -178,3 +183,18 @@ async def test_observations_are_shared(platform: FakePlatform) -> None:
     recent._snapshots[1] = type(first[0])(now.at - 1, RUNNING)
     before, now = await recent.window()
     assert now.at - before.at < 10
+
+
+@pytest.mark.parametrize("query", ["", "?minutes=5", "?minutes=1440&after=1800000000.5"])
+async def test_ranges_are_served(page: httpx.AsyncClient, query: str) -> None:
+    """A range is served for each length that the page offers, also while the platform is stopped."""
+    answer = await page.get(f"/_dashboard/history{query}")
+    assert (answer.status_code, answer.json()["services"]) == (200, {})
+
+
+@pytest.mark.parametrize("query", ["minutes=7", "minutes=x", "minutes=", "after=x", "after=nan", "after=inf"])
+async def test_an_unknown_range_is_refused(page: httpx.AsyncClient, query: str) -> None:
+    """Another length than those of the page, or a time that is no number, is refused with the reason."""
+    answer = await page.get(f"/_dashboard/history?{query}")
+    assert answer.status_code == 400
+    assert "minutes must be one of 5, 15, 60, 360, 1440" in answer.json()["error"]
