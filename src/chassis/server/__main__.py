@@ -16,6 +16,7 @@ from chassis.server.config import configure
 from chassis.server.drain import DrainingServer, listen
 from chassis.server.limits import ServerLimits
 from chassis.server.protocol import FunctionConnection
+from chassis.server.refusing import REFUSALS
 from chassis.telemetry.logs import configure_logs
 
 
@@ -31,6 +32,8 @@ def main() -> int:
     except SettingsError as error:
         print(*(f"{arguments.source}: {fault}" for fault in error.faults), sep="\n", file=sys.stderr)  # noqa: T201
         return 2
+    # The framework itself refuses unknown methods, /robots.txt and /favicon.ico.
+    framework.exception_handlers.update(REFUSALS)
     service = service_of(framework)
     try:
         listener = listen(service.settings)

@@ -16,7 +16,8 @@ class in these points, which a caller could otherwise use to harm others:
     an offer to upgrade      is ignored, as RFC 9110, section 7.8, allows; uvicorn parses the body as the next request
     trailers                 are dropped, as section 6.5.1 demands; uvicorn turns them into headers
     CONNECT                  gets 405 and ends the connection, because the bytes that follow are not HTTP
-    two Host headers         get 400, as RFC 9112, section 3.2, demands; so does a version other than 1.0 and 1.1
+    no Host, or two          get 400, as RFC 9112, section 3.2, demands; so does a version other than 1.0 and 1.1
+    a transfer coding        other than chunked gets 400; the parser would frame the body and not decode it
 """
 
 import asyncio
@@ -200,7 +201,7 @@ class ServerConnection(HttpToolsProtocol):
 
         Raises:
             HeadTooLargeError: there are too many.
-            ValueError: there is a second Host.
+            ValueError: there is a second Host, or the transfer coding is not chunked.
         """
         name = name.lower()
         if len(self.headers) >= self._limits.headers:
@@ -209,6 +210,8 @@ class ServerConnection(HttpToolsProtocol):
             if self._has_host:
                 raise ValueError
             self._has_host = True
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise ValueError
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -220,7 +223,7 @@ class ServerConnection(HttpToolsProtocol):
         Raises:
             HeadTooLargeError: the head was complete in one read, and exceeds the limit.
             MethodNotAllowedError: CONNECT asks for a tunnel.
-            ValueError: the version is not HTTP/1.0 or 1.1.
+            ValueError: the version is not HTTP/1.0 or 1.1, or HTTP/1.1 without Host.
         """
         if self._frame_bytes > self._limits.head_bytes and self._measure_head() > self._limits.head_bytes:
             raise HeadTooLargeError
@@ -229,7 +232,8 @@ class ServerConnection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise MethodNotAllowedError(headers=[("allow", "GET, HEAD, POST")])
             return
-        if self.parser.get_http_version() not in {"1.1", "1.0"}:
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"} or (version == "1.1" and not self._has_host):
             raise ValueError
         self._begin_part(self._limits.body_s)
         # The parser reports trailers as headers. They go into a list that is never read.

@@ -138,8 +138,8 @@ def request(body: bytes = b'{"a":1}', *headers: bytes, start: bytes = b"POST / H
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-CHUNKED = b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-WRONG_CHUNK = b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+WRONG_CHUNK = b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"
 INPUTS = {
     "plain": request(),
     "without a body": request(b""),
@@ -159,12 +159,12 @@ INPUTS = {
     "in several chunks, after another": request(b"1") + CHUNKED,
     "not a JSON type": request(b"1", b"Content-Type: text/html"),
     "too long": request(b"x" * 1025),
-    "too long in chunks": b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "too long in chunks": b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"200\r\n%b\r\n" % (b"y" * 512) * 3
     + b"0\r\n\r\n",
     "not HTTP": b"GARBAGE\r\n\r\n",
     "a wrong chunk": WRONG_CHUNK,
-    "two lengths": b"POST / HTTP/1.1\r\nX-Request-Id: r1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "a handler that crashes": request(b"crash") + request(b"after"),
 }
 
