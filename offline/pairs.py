@@ -176,7 +176,19 @@ def _joined(parts: Sequence[Entries]) -> Entries:
 def _strongest(sources: I64, targets: NDArray[np.int32], weights: F32, *, items: int) -> I64:
     """Return positions of each source's strongest entries, ties by lower target, grouped by source; *items* in all."""
     most = min(_MOST_NEIGHBOURS, max(_LEAST_NEIGHBOURS, _MOST_ENTRIES // items))
+    strong = _reaching(sources, weights, most)
+    sources, targets, weights = sources[strong], targets[strong], weights[strong]
     order = np.lexsort((targets, -weights, sources))
     sizes = np.bincount(sources)
     place = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return order[place < most]
+    return strong[order[place < most]]
+
+
+def _reaching(sources: I64, weights: F32, most: int) -> I64:
+    """Return positions of entries that reach the *most*-th largest of their source; *sources* rise. No sort is needed."""
+    ends = np.concatenate(([0], np.cumsum(np.bincount(sources))))
+    reached = np.ones(weights.size, np.bool_)
+    for source in np.flatnonzero(np.diff(ends) > most).tolist():
+        own = slice(ends[source], ends[source + 1])
+        reached[own] = weights[own] >= np.partition(weights[own], -most)[-most]
+    return reached.nonzero()[0]
