@@ -43,7 +43,7 @@ _DEFAULT_STATE = Path(".recsys")
 @dataclass(frozen=True)
 class Plan:
     """
-    What to train on, and how.
+    The data and the options of a training.
 
     Attributes:
         data: The files to import.
