@@ -1,13 +1,12 @@
 """Load the interactions that a command's options name: a file in one of the formats, or the demo data."""
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from offline.demo import make_demo
-from offline.reading.columns import Mapped, parse_mapping
+from offline.reading.columns import Mapped
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults
 from offline.reading.lastfm import read_lastfm
@@ -62,34 +61,7 @@ class DataSet:
     records: list[UserRecord] | None = None
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the data."""
-    parser.add_argument("--interactions", type=Path, metavar="FILE", help="interactions; default: the demo data")
-    parser.add_argument("--items", type=Path, metavar="FILE", help="titles and categories")
-    parser.add_argument("--users", type=Path, metavar="FILE", help="ages")
-    parser.add_argument("--format", choices=sorted(FORMATS), default="csv")
-    parser.add_argument("--min-weight", type=float, default=0.0, metavar="W", help="ignore rows of lower weight")
-    parser.add_argument("--map", type=_mapping, default={}, metavar="FIELD=COLUMN,…", help="columns of a csv file")
-    parser.add_argument("--skip-faults", type=int, default=0, metavar="N", help="leave out up to N faulty lines")
-
-
-def _mapping(text: str) -> Mapped:
-    try:
-        return parse_mapping(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def check_data_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program with an error if the options contradict each other."""
-    described = (options.items, options.users, options.min_weight, options.map, options.skip_faults)
-    if not options.interactions and any(described):
-        parser.error("--items, --users, --min-weight, --map and --skip-faults go with --interactions")
-    if options.map and options.format != "csv":
-        parser.error("--map goes with --format csv; the columns of the other formats are known")
-
-
-def load_data(options: DataOptions | argparse.Namespace) -> DataSet:
+def load_data(options: DataOptions) -> DataSet:
     """
     Return the data that *options* name; the rows of a file are read on demand.
 

@@ -5,7 +5,6 @@ Without a file, the demo data is used. With --from-store, the model is trained o
 store, including events. The store and the model become current only after all steps have succeeded.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -20,9 +19,9 @@ from tqdm import tqdm
 
 from offline.choosing import choose
 from offline.collecting import collect, collect_records
-from offline.evaluation.holdout import HOLDOUTS, split_rows
+from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
-from offline.loading import add_data_options, check_data_options, load_data
+from offline.loading import DataOptions, load_data
 from offline.reading.lines import DataError
 from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
@@ -35,21 +34,44 @@ from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
 
-_CURRENT = "current"
+CURRENT = "current"
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130
 _DEFAULT_STATE = Path(".recsys")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the training that *arguments* describe; return the exit status."""
-    options = _parse(arguments)
-    state = StateDirectory(options.state_dir)
+@dataclass(frozen=True)
+class Plan:
+    """
+    The data and the options of a training.
+
+    Attributes:
+        data: The files to import.
+        from_store: URL of a feature store to train on instead, or `CURRENT`; None imports the files.
+        holdout: Import and train on four fifths only, for `./run.sh evaluate --via`.
+        seed: Seed of a random hold-out.
+        search: Search hyper-parameters first.
+        if_missing: Do nothing if there is a current model.
+        state_dir: Directory of the stores and models.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    from_store: str | None = None
+    holdout: Holdout | None = None
+    seed: int = 0
+    search: bool = False
+    if_missing: bool = False
+    state_dir: Path = _DEFAULT_STATE
+
+
+def run(plan: Plan) -> int:
+    """Train as *plan* says; return the exit status."""
+    state = StateDirectory(plan.state_dir)
     try:
-        if options.from_store:
-            _train_from_store(state, options)
-        elif not (options.if_missing and state.current()):
-            _train_on_data(state, options)
+        if plan.from_store:
+            _train_from_store(state, plan, plan.from_store)
+        elif not (plan.if_missing and state.current()):
+            _train_on_data(state, plan)
     except (DataError, StateError, StoreError, ArtefactError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -57,30 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{state.folder}: interrupted; what was current stays current", file=sys.stderr)
         return _INTERRUPTED
     return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./run.sh train", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, default=_DEFAULT_STATE)
-    add_data_options(parser)
-    parser.add_argument(
-        "--holdout", choices=HOLDOUTS, help="import and train on four fifths, for ./run.sh evaluate --via"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of a random hold-out")
-    parser.add_argument("--search", action="store_true", help="search hyper-parameters first")
-    parser.add_argument(
-        "--from-store",
-        nargs="?",
-        const=_CURRENT,
-        metavar="URL",
-        help="train on a feature store; the current one without URL",
-    )
-    parser.add_argument("--if-missing", action="store_true", help="do nothing if there is a current model")
-    options = parser.parse_args(arguments)
-    check_data_options(parser, options)
-    if options.from_store and (options.interactions or options.holdout or options.if_missing):
-        parser.error("--from-store trains on a store: no --interactions, --holdout or --if-missing")
-    return options
 
 
 @dataclass(frozen=True)
@@ -93,46 +91,46 @@ class _Material:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _train_on_data(state: StateDirectory, options: argparse.Namespace) -> None:
+def _train_on_data(state: StateDirectory, plan: Plan) -> None:
     began = time.monotonic()
-    material = _load(options)
+    material = _load(plan)
     with state.locked():
         # Another training may have made a model while this one waited for the lock.
-        if options.if_missing and state.current():
+        if plan.if_missing and state.current():
             return
         draft = state.draft("store.db")
         _fill(draft, material.records)
-        manifest = _train_into(state, material, options)
+        manifest = _train_into(state, material, plan)
         store = state.publish(draft, "stores", f"{material.dataset}.db")
         state.advance(Current(store, _publish(state, manifest), material.dataset))
     _report(manifest, time.monotonic() - began)
     _warn_of_shortages(material.records)
 
 
-def _train_from_store(state: StateDirectory, options: argparse.Namespace) -> None:
+def _train_from_store(state: StateDirectory, plan: Plan, store: str) -> None:
     """Train on a store. If it is the current store, the model becomes current too."""
     began = time.monotonic()
     # This check precedes the lock, because locking would create the state directory.
     state.require_current()
     with state.locked():
-        manifest, model, records = _train_on_store(state, options)
+        manifest, model, records = _train_on_store(state, plan, store)
     _report(manifest, time.monotonic() - began)
     _warn_of_shortages(records)
-    place = "" if options.state_dir == _DEFAULT_STATE else f" --state-dir {options.state_dir}"
+    place = "" if plan.state_dir == _DEFAULT_STATE else f" --state-dir {plan.state_dir}"
     print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
 
 
-def _train_on_store(state: StateDirectory, options: argparse.Namespace) -> tuple[Manifest, str, Sequence[UserRecord]]:
+def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Manifest, str, Sequence[UserRecord]]:
     current = state.require_current()
-    own = options.from_store == _CURRENT
-    url = state.store_url(current) if own else options.from_store
+    own = store == CURRENT
+    url = state.store_url(current) if own else store
     records = asyncio.run(_scan(url))
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
     # Only the current model contains the titles.
     items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
     material = _Material(records, items, f"{current.dataset}-store" if own else "store")
-    manifest = _train_into(state, material, options)
+    manifest = _train_into(state, material, plan)
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
@@ -145,25 +143,25 @@ async def _scan(url: str) -> list[UserRecord]:
             return [record async for record in store.scan() if bar.update() or True]
 
 
-def _load(options: argparse.Namespace) -> _Material:
-    data = load_data(options)
-    facts: dict[str, Any] = {"min_weight": options.min_weight} if options.min_weight else {}
-    if options.holdout:
-        split = split_rows(Interactions.of(data.source.rows), holdout=options.holdout, seed=options.seed)
+def _load(plan: Plan) -> _Material:
+    data = load_data(plan.data)
+    facts: dict[str, Any] = {"min_weight": plan.data.min_weight} if plan.data.min_weight else {}
+    if plan.holdout:
+        split = split_rows(Interactions.of(data.source.rows), holdout=plan.holdout, seed=plan.seed)
         records = collect(split.training, age_groups=data.source.age_groups)
-        facts |= {"holdout": options.holdout, "holdout_seed": options.seed}
+        facts |= {"holdout": plan.holdout, "holdout_seed": plan.seed}
     else:
         records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)
     return _Material(records, data.source.items, data.name, facts)
 
 
-def _train_into(state: StateDirectory, material: _Material, options: argparse.Namespace) -> Manifest:
+def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
-    searched = search(material.records) if options.search else None
+    searched = search(material.records) if plan.search else None
     chosen = choose(
         material.records,
         als=searched.settings.als if searched else None,
-        ahead=options.holdout != "random",
+        ahead=plan.holdout != "random",
     )
     for line in chosen.describe():
         print(line)
@@ -207,7 +205,3 @@ def _report(manifest: Manifest, seconds: float) -> None:
 def _warn_of_shortages(records: Sequence[UserRecord]) -> None:
     for shortage in find_shortages(records):
         print(f"warning: too little to learn from: {shortage}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,45 +1,29 @@
-"""
-The verbs of `./run.sh` that `offline` serves: train and evaluate.
+"""The verbs of `./run.sh` that `offline` serves: train and evaluate."""
 
-Training is a program that works without `tools`, so its verb hands it the options as words.
-"""
-
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from offline import train as training
 from offline.evaluation import verb
 from offline.loading import DataOptions
 from offline.reading.columns import parse_mapping
-from offline.train import main as run_training
 
 
 def train(*, store: str | None = None, from_store: bool = False, **options: Any) -> int:
     """Train; return the exit status."""
-    return run_training([*_words(options), *(["--from-store", *([store] if store else [])] if from_store else [])])
+    data, others = _split(options)
+    return training.run(training.Plan(data, (store or training.CURRENT) if from_store else None, **others))
 
 
-def evaluate(
-    *,
-    interactions: Path | None,
-    items: Path | None,
-    users: Path | None,
-    format_: str,
-    min_weight: float,
-    map_: str | None,
-    skip_faults: int,
-    as_json: bool,
-    report: Path | None,
-    plot: Path | None,
-    **options: Any,
-) -> int:
+def evaluate(*, as_json: bool, report: Path | None, plot: Path | None, **options: Any) -> int:
     """Evaluate; return the exit status."""
-    mapped = parse_mapping(map_) if map_ else {}
-    data = DataOptions(interactions, items, users, format_, min_weight, mapped, skip_faults)
-    return verb.run(verb.Plan(data, **options), as_json=as_json, report=report, plot=plot)
+    data, others = _split(options)
+    return verb.run(verb.Plan(data, **others), as_json=as_json, report=report, plot=plot)
 
 
-def _words(options: dict[str, Any]) -> list[str]:
-    named = {name.removeprefix("as_").strip("_").replace("_", "-"): value for name, value in options.items()}
-    flags = [f"--{name}" for name, value in named.items() if value is True]
-    valued = {name: value for name, value in named.items() if value and value is not True}
-    return flags + [f"--{name}={value}" for name, value in valued.items()]
+def _split(options: dict[str, Any]) -> tuple[DataOptions, dict[str, Any]]:
+    """Return the options that describe the data, and the others."""
+    others = {name.strip("_"): value for name, value in options.items()}
+    others["map"] = parse_mapping(others["map"]) if others["map"] else {}
+    return DataOptions(**{each.name: others.pop(each.name) for each in fields(DataOptions)}), others

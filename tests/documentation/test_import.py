@@ -4,10 +4,10 @@ import shlex
 
 import pytest
 
-from offline import train
 from offline.reading.columns import NAMES
 from offline.state import StateDirectory
 from tests.documentation.pages import ROOT, block, blocks
+from tools.cli.verbs import main as run_verb
 
 GUIDE = ROOT / "docs/how-to/import-a-file.md"
 
@@ -20,7 +20,7 @@ def test_the_commands_refuse_the_file_and_then_leave_out_its_faulty_line(tmp_pat
     (tmp_path / "orders.txt").write_text(block(GUIDE, "orders.txt"), "utf-8")
     commands = [shlex.split(each.code) for each in blocks(GUIDE) if each.language == "sh"]
     assert [command[:2] for command in commands] == [["./run.sh", "train"]] * 2
-    refused, accepted = (train.main([*command[2:], "--state-dir", "state"]) for command in commands)
+    refused, accepted = (run_verb(["train", *command[2:], "--state-dir", "state"]) for command in commands)
     assert block(GUIDE, "refusal") in capsys.readouterr().err
     assert (refused, accepted) == (1, 0)
     assert StateDirectory(tmp_path / "state").environment()

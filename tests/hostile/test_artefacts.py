@@ -17,10 +17,10 @@ from safetensors.numpy import save
 
 from chassis.server.service import StartError
 from functions.rank_items.loading import load_model
-from offline import train
 from offline.state import StateDirectory
 from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, derive_version, read_artefact
 from tests.running import ROOT, shell_command, take_port
+from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
@@ -30,7 +30,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     rows = [f"u{user},i{(user % 3) * 5 + item}" for user in range(20) for item in range(5)]
     (folder / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    assert train.main(["--state-dir", str(folder / "s"), "--interactions", str(folder / "a.csv")]) == 0
+    assert run_verb(["train", "--state-dir", str(folder / "s"), "--interactions", str(folder / "a.csv")]) == 0
     state = StateDirectory(folder / "s")
     return state.model_path(state.require_current())
 

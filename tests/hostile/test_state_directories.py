@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from localkn.processes import free_port
-from offline import train
 from offline.state import StateDirectory
 from tools.cli.verbs import main
+from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
@@ -26,7 +26,7 @@ def write_csv(path: Path) -> Path:
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
-    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv"))]) == 0
+    assert run_verb(["train", "--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv"))]) == 0
     return folder
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from offline import train
 from offline.state import StateDirectory
 from recsys.ranking.artefact import read_artefact
+from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
@@ -28,14 +28,27 @@ def write_csv(path: Path, *, users: int) -> Path:
 
 
 def start(folder: Path, csv: Path, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "offline.train", "--state-dir", str(folder), "--interactions", str(csv), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.cli",
+        "train",
+        "--state-dir",
+        str(folder),
+        "--interactions",
+        str(csv),
+        *words,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
-    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=5))]) == 0
+    assert (
+        run_verb(["train", "--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=5))])
+        == 0
+    )
     return folder
 
 
@@ -81,8 +94,8 @@ def test_files_that_cannot_grow_leave_the_former_state(trained, limit):
     before = (trained / "current.json").read_bytes()
     csv = write_csv(trained.with_name("b.csv"), users=400)
     program = (
-        "import resource, sys; from offline import train;"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(train.main(sys.argv[1:]))"
+        "import resource, sys; from tools.cli.verbs import main;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main(['train', *sys.argv[1:]]))"
     )
     command = [sys.executable, "-c", program, "--state-dir", str(trained), "--interactions", str(csv)]
     # The measurement of coverage would write a file at the end of the program, too.
@@ -125,7 +138,7 @@ def test_two_first_starts_train_once(tmp_path):
 def test_a_start_does_not_wait_for_a_training(trained):
     """While a training holds the directory, --if-missing finds the current pair, and it can be verified."""
     with StateDirectory(trained).locked():
-        assert train.main(["--state-dir", str(trained), "--if-missing"]) == 0
+        assert run_verb(["train", "--state-dir", str(trained), "--if-missing"]) == 0
         assert StateDirectory(trained).environment()
 
 
@@ -154,7 +167,10 @@ def test_only_the_owner_may_open_the_directory(tmp_path):
 def test_paths_with_odd_characters_work(tmp_path):
     """A state directory may have a name that a URL must quote."""
     folder = tmp_path / "100% mine? #1 ü"
-    assert train.main(["--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=4))]) == 0
-    assert train.main(["--state-dir", str(folder), "--from-store"]) == 0
+    assert (
+        run_verb(["train", "--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=4))])
+        == 0
+    )
+    assert run_verb(["train", "--state-dir", str(folder), "--from-store"]) == 0
     current = StateDirectory(folder).require_current()
     assert read_artefact(StateDirectory(folder).model_path(current)).manifest.training["users"] == 4

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from offline import train
 from offline.state import StateDirectory
 from tests.running import Running, running
+from tools.cli.verbs import main as run_verb
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DemoState:
 @pytest.fixture(scope="session")
 def demo_state(tmp_path_factory: pytest.TempPathFactory) -> DemoState:
     folder = tmp_path_factory.mktemp("demo")
-    assert train.main(["--state-dir", str(folder)]) == 0
+    assert run_verb(["train", "--state-dir", str(folder)]) == 0
     state = StateDirectory(folder)
     current = state.current()
     assert current is not None

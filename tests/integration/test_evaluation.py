@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from offline import train
 from offline.state import StateDirectory
 from tests.running import Running, running, take_port
 from tools.cli.verbs import main
+from tools.cli.verbs import main as run_verb
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heldout")
-    assert train.main(["--state-dir", str(folder), "--holdout", "temporal"]) == 0
+    assert run_verb(["train", "--state-dir", str(folder), "--holdout", "temporal"]) == 0
     return folder
 
 
@@ -64,7 +64,7 @@ def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
     ]
     path.write_text("user_id,item_id,weight\n" + "\n".join(rows) + "\n")
     data = ["--interactions", str(path), "--state-dir", str(tmp_path / "s"), "--holdout", "random", "--seed", "4"]
-    assert train.main(data) == 0
+    assert run_verb(["train", *data]) == 0
     capsys.readouterr()
     with served(tmp_path / "s") as pipeline:
         assert main(["evaluate", *data, "--via", pipeline.url, "--json"]) == 0

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline import train
 from offline.loading import FORMATS
 from offline.progress import progress
 from offline.reading.columns import parse_mapping
@@ -23,6 +22,7 @@ from offline.state import StateDirectory
 from offline.sufficiency import ENOUGH_ITEMS, ENOUGH_USERS, find_shortages
 from recsys.ranking.artefact import Item
 from recsys.records import HistoryItem, UserRecord
+from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
@@ -249,10 +249,10 @@ class TestFaults:
         lines = "".join(f"u{number},i{number % 3}\nu{number},i{(number + 1) % 3}\n" for number in range(9))
         path = write(tmp_path / "a.csv", f"uid,item_id\n{lines}u1\n")
         words = ["--state-dir", str(tmp_path / "s"), "--interactions", str(path), "--map", "user=uid"]
-        assert train.main(words) == 1
+        assert run_verb(["train", *words]) == 1
         assert StateDirectory(tmp_path / "s").current() is None
         capsys.readouterr()
-        assert train.main([*words, "--skip-faults", "1"]) == 0
+        assert run_verb(["train", *words, "--skip-faults", "1"]) == 0
         left_out, total, *warnings = capsys.readouterr().err.splitlines()
         assert (left_out, total) == (f"{path}:20: 2 columns wanted, found 1", "left out faulty lines: 1")
         assert [line.partition(";")[0] for line in warnings] == [

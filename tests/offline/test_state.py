@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from offline import train
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.urls import open_store
+from tools.cli.verbs import main as run_verb
 
 
 def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:
@@ -25,7 +25,7 @@ async def user_ids(url: str) -> list[str]:
 
 
 def run(*words: object) -> int:
-    return train.main([str(word) for word in words])
+    return run_verb(["train", *map(str, words)])
 
 
 def test_the_pointer_is_replaced(tmp_path):
@@ -110,8 +110,7 @@ def test_a_malformed_file_changes_nothing(tmp_path, capsys):
 
 def test_an_items_file_alone_is_refused(tmp_path):
     """An items file without interactions is an error."""
-    with pytest.raises(SystemExit):
-        run("--state-dir", tmp_path, "--items", "x")
+    assert run("--state-dir", tmp_path, "--items", "x") == 2
 
 
 def test_a_damaged_model_is_refused(tmp_path):

@@ -18,12 +18,12 @@ from msgspec.structs import replace
 
 from offline.demo import make_demo
 from offline.state import StateDirectory
-from offline.train import main as train_demo
 from offline.training import train
 from tests.knative.command_lines import parse
 from tests.localkn.running import Running, needs_envoy
 from tests.running import ROOT
 from tests.waiting import eventually
+from tools.cli.verbs import main as run_verb
 from tools.rollout.trials import TrialClient
 
 pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -72,7 +72,7 @@ class Pipeline:
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """Start the pipeline with demo data, a ranker that takes 30 ms per batch, and an additional faulty image."""
     folder = tmp_path_factory.mktemp("state")
-    assert train_demo(["--state-dir", str(folder)]) == 0
+    assert run_verb(["train", "--state-dir", str(folder)]) == 0
     state = StateDirectory(folder)
     current = state.current()
     assert current

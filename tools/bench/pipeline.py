@@ -26,8 +26,8 @@ from chassis.call import Call, Deadline
 from chassis.hop.client import HopClient
 from chassis.receipt import Receipt
 from chassis.wire.transport import HttptoolsTransport
-from offline import train
 from offline.state import StateDirectory
+from offline.train import Plan, run
 from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, started, summarise
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
@@ -54,7 +54,7 @@ def measure(*, quick: bool) -> BenchReport:
 def train_demo(folder: Path) -> dict[str, str]:
     """Train on the demo data in *folder*; return the environment variables for serving the result."""
     with contextlib.redirect_stdout(io.StringIO()):
-        train.main(["--state-dir", str(folder)])
+        run(Plan(state_dir=folder))
     state = StateDirectory(folder)
     current = state.current()
     if current is None:

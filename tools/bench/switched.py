@@ -12,7 +12,6 @@ Switching off replaces methods by empty ones instead of removing their calls fro
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,21 @@ from chassis.server import service
 from chassis.server.__main__ import main as serve
 from chassis.server.settings import ServingSettings
 from chassis.telemetry.instruments import Counter, Histogram
-from chassis.telemetry.tracing import Attributes, NoTracer, Span, Tracer
+from chassis.telemetry.tracing import NoTracer, PassOn, Span, Tracer
 
 SHIPPED, NO_METRICS, NO_SPANS, TRACED = STATES = ("shipped", "without metrics", "without spans", "traced")
 
 
-class NullSpan:
+class NullSpan(PassOn):
     """A span without any work; it does not even pass on the caller's context."""
-
-    trace_id = None
-
-    def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
-        """Return itself."""
-        return self
-
-    def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
-        """Record nothing."""
-
-    def begin_shared(self, name: str, spans: Sequence[Span]) -> Span:
-        """Return itself."""
-        return self
 
     def context(self) -> list[tuple[bytes, bytes]]:
         """Return nothing."""
         return _NO_CONTEXT
 
-    def end(self, *, status: int) -> None:
-        """End nothing."""
-
 
 _NO_CONTEXT: list[tuple[bytes, bytes]] = []
-_NULL_SPAN = NullSpan()
+_NULL_SPAN = NullSpan(())
 
 
 def _begin_null_span(*_: Any) -> Span:

@@ -113,7 +113,7 @@ def pipeline_running(
         max_scale: Maximum number of instances of each function; None keeps the manifests'.
     """
     state = ["--state-dir", str(folder)]
-    _run("offline.train", *state, "--if-missing")
+    _run("tools.cli", "train", *state, "--if-missing")
     current = StateDirectory(folder)
     settings = current.environment()
     store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
