@@ -29,6 +29,7 @@ from offline.sufficiency import find_shortages
 from offline.training import train
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
+from recsys.ranking.memory import estimate_mib
 from recsys.records import UserRecord
 from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
@@ -165,16 +166,19 @@ def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manif
     )
     for line in chosen.describe():
         print(line)
-    return train(
+    folder = state.draft(_MODEL_DRAFT)
+    manifest = train(
         material.records,
         items=material.items,
-        folder=state.draft(_MODEL_DRAFT),
+        folder=folder,
         dataset=material.dataset,
         settings=chosen.settings,
         facts={**material.facts, "choice": chosen.facts(), **({"search": searched.facts()} if searched else {})},
         metrics=searched.metrics() if searched else None,
         progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
     )
+    print(f"an instance of rank_items needs about {estimate_mib(folder)} MiB of memory for this model")
+    return manifest
 
 
 def _publish(state: StateDirectory, manifest: Manifest) -> str:

@@ -18,6 +18,7 @@ from functions.recommend.settings import Settings as RecommendSettings
 from kubeyaml.configuration import Configuration
 from kubeyaml.errors import ManifestError
 from kubeyaml.manifests import load
+from kubeyaml.quantities import parse_quantity
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
@@ -25,6 +26,7 @@ from localkn.address import running_url
 from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.ranking.memory import MIB, estimate_mib
 from recsys.ranking.model import RankingModel
 from recsys.stores.port import StoreError
 
@@ -52,6 +54,7 @@ def diagnose(*, port: int, state_dir: Path) -> int:
         lambda: check_model(state),
         lambda: check_store(state),
         check_manifests,
+        lambda: check_memory(state),
     ]
     return max([_report(check) for check in checks])
 
@@ -146,6 +149,33 @@ def check_manifests() -> Iterator[str]:
     if faults:
         raise DoctorFinding("; ".join(faults))
     yield f"manifests and settings of {', '.join(service.name for service in services)} agree"
+
+
+def check_memory(state: StateDirectory) -> Iterator[str]:
+    """Compare the memory that the current model needs with the limit of the Service that ranks."""
+    current = _current(state)
+    if current is None:
+        return
+    try:
+        need_mib = estimate_mib(state.model_path(current))
+        services = [resource for resource in load(MANIFESTS) if resource.is_service]
+    except (ManifestError, OSError):
+        return  # `check_manifests` and `check_model` report these
+    for service in services:
+        if service.name == "rank-items" and (limit_mib := memory_limit_mib(service)) is not None:
+            if need_mib > limit_mib:
+                raise DoctorFinding(
+                    f"rank-items needs about {need_mib} MiB for the current model, and its manifest limits it to "
+                    f"{limit_mib} MiB; raise limits.memory in {MANIFESTS.parents[1] / 'base/rank-items.yaml'}"
+                )
+            yield f"rank-items needs about {need_mib} of {limit_mib} MiB"
+
+
+def memory_limit_mib(service: Resource) -> int | None:
+    """Return the memory limit of the first container of *service*; None without a limit."""
+    container = service.body["spec"]["template"]["spec"]["containers"][0]
+    limit = container.get("resources", {}).get("limits", {}).get("memory")
+    return None if limit is None else int(parse_quantity(str(limit)) / MIB)
 
 
 def find_faults(service: Resource, resources: Sequence[Resource]) -> list[str]:
