@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from localkn.envoy import executable
 from localkn.processes import free_port
 from tests.documentation.pages import ROOT, block, blocks
+from tests.running import CLIENT
 
 TUTORIAL = ROOT / "docs/tutorials/own-stage.md"
 STAGE = "anger/stage.py"
@@ -47,7 +47,7 @@ def _requests() -> list[str]:
 @pytest.mark.parametrize(("number", "title", "status"), [(0, "answer", 200), (1, "refusal", 422)])
 def test_the_pipeline_of_the_tutorial_answers_as_printed(url, number, title, status):
     """The tutorial's requests get the answers that the tutorial prints."""
-    answer = httpx.post(url, content=_requests()[number], headers={"content-type": "application/json"}, timeout=10)
+    answer = CLIENT.post(url, content=_requests()[number], headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()) == (status, json.loads(block(TUTORIAL, title)))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from recsys.ranking.artefact import ITEMS
 from tests.e2e.verbs import verb
+from tests.running import CLIENT
 from tests.waiting import eventually
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.chaos import kills, outage
@@ -51,7 +52,7 @@ def pipeline(folder: Path, store: str) -> Iterator[ChaosPipeline]:
 
 
 def post(pipeline: ChaosPipeline, content: bytes, id_: str, **headers: str) -> httpx.Response:
-    return httpx.post(pipeline.broker_url, content=content, headers={**INTERACTION, "ce-id": id_, **headers})
+    return CLIENT.post(pipeline.broker_url, content=content, headers={**INTERACTION, "ce-id": id_, **headers})
 
 
 def trigger(pipeline: ChaosPipeline, name: str = "interactions") -> dict[str, Any]:
@@ -59,7 +60,7 @@ def trigger(pipeline: ChaosPipeline, name: str = "interactions") -> dict[str, An
 
 
 def recommend(pipeline: ChaosPipeline, user: str, top_k: int) -> list[str]:
-    answer = httpx.post(f"http://127.0.0.1:{pipeline.port}", json={"user_id": user, "top_k": top_k}, timeout=10).json()
+    answer = CLIENT.post(f"http://127.0.0.1:{pipeline.port}", json={"user_id": user, "top_k": top_k}).json()
     assert "degraded" not in answer
     return [each["item_id"] for each in answer["recommendations"]]
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.running import ROOT, take_port
+from tests.running import CLIENT, ROOT, take_port
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -151,7 +150,7 @@ def test_the_plan_predicts_the_measured_ceiling(pipeline):
 
 def measure(port: int, *, callers: int) -> float:
     """Return the recommendations per second that *callers* callers get, measured by a separate generator."""
-    assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_1"}).status_code == 200
+    assert CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": "user_1"}).status_code == 200
     command = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(port), "--callers", str(callers)]
     ended = subprocess.run([*command, "--seconds", "8"], cwd=ROOT, capture_output=True, text=True, check=True)
     outcome = json.loads(ended.stdout)

@@ -18,7 +18,7 @@ import yaml
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
-from tests.running import ROOT, take_port
+from tests.running import CLIENT, ROOT, take_port
 from tests.waiting import eventually
 
 PROGRAM = shutil.which("prometheus")
@@ -97,7 +97,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         ]
         until = time.monotonic() + LOAD_S - 2
         while time.monotonic() < until:
-            assert httpx.post(f"http://127.0.0.1:{port}", json={"user_id": 5}).status_code == 422
+            assert CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": 5}).status_code == 422
             time.sleep(0.5)
         yield server
         assert [json.loads(load.communicate()[0])["errors"] for load in loads] == [0, 0]

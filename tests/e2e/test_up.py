@@ -6,11 +6,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.verbs import assert_none_left, verb
-from tests.running import ROOT, take_port
+from tests.running import CLIENT, ROOT, take_port
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -29,7 +28,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
 def test_the_pipeline_answers(up):
     """The running pipeline answers the request of the README."""
     _, port = up
-    answer = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_42", "top_k": 5})
+    answer = CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": "user_42", "top_k": 5})
     assert len(answer.json()["recommendations"]) == 5
 
 
@@ -139,7 +138,7 @@ def test_users_of_a_file_are_served(tmp_path):
     verb("train", "--interactions", str(file), "--state-dir", str(state))
     verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     try:
-        answer = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "u5", "top_k": 24}).json()
+        answer = CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": "u5", "top_k": 24}).json()
         assert {each["item_id"] for each in answer["recommendations"]} == {
             f"i{cluster * 10 + item}" for cluster in (0, 2, 3) for item in range(8)
         }
@@ -174,7 +173,7 @@ def test_events_lead_to_a_new_served_model(up):
     for number, item in enumerate(f"new_{n % 2}" for n in range(200)):
         headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/e2e"}
         data = {"user_id": f"user_{number // 2 + 1}", "kind": "purchase", "item_id": item}
-        answer = httpx.post(urls["extract-features"], headers=headers | {"ce-id": str(number)}, json=data)
+        answer = CLIENT.post(urls["extract-features"], headers=headers | {"ce-id": str(number)}, json=data)
         assert answer.status_code == 202
 
     query = {
@@ -182,16 +181,16 @@ def test_events_lead_to_a_new_served_model(up):
         "history": ["new_0"],
         "top_k": 5,
     }
-    before = httpx.post(urls["rank-items"], json=query).json()
+    before = CLIENT.post(urls["rank-items"], json=query).json()
     trained = verb("train", "--from-store", *place).stdout
     command = trained.partition("serve it: ./run.sh ")[2].split()
     verb(*command)
-    after = httpx.post(urls["rank-items"], json=query).json()
+    after = CLIENT.post(urls["rank-items"], json=query).json()
     assert after["model"]["version"] != before["model"]["version"]
     assert after["model"]["version"] in trained
     assert after["items"][0]["item_id"] == "new_1"
     # A user who bought both is offered neither, and the pipeline still answers.
-    shown = httpx.post(f"http://127.0.0.1:{port}", json={"user_id": "user_7", "top_k": 100}).json()["recommendations"]
+    shown = CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": "user_7", "top_k": 100}).json()["recommendations"]
     assert len(shown) == 100
     assert not {"new_0", "new_1"} & {each["item_id"] for each in shown}
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from examples.triage.teams import combine
@@ -17,6 +16,7 @@ from localkn import control
 from localkn.envoy import executable
 from localkn.processes import free_port
 from localkn.state import PlatformDirectory
+from tests.running import CLIENT
 
 EXAMPLE = Path(__file__).parents[2] / "examples/triage"
 TEXTS = [
@@ -65,7 +65,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
 
 
 def ask(url: str, text: str) -> Any:
-    answer = httpx.post(url, json={"text": text}, timeout=10)
+    answer = CLIENT.post(url, json={"text": text})
     return answer.json() | {"status": answer.status_code}
 
 

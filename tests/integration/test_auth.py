@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import DemoState
-from tests.running import Running, running
+from tests.running import CLIENT, Running, running
 
 pytestmark = pytest.mark.may_block
 
@@ -33,7 +33,7 @@ class SecuredPipeline:
 
     def ask(self, token: str | None, url: str | None = None) -> httpx.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        return httpx.post(url or self.recommend.url, json={"user_id": "user_1"}, headers=headers)
+        return CLIENT.post(url or self.recommend.url, json={"user_id": "user_1"}, headers=headers)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def test_inner_functions_refuse_a_callers_token(secured):
 def test_probes_need_no_token(secured):
     """The probes are open, because Kubernetes sends no token."""
     for function in secured.functions:
-        assert httpx.get(function.url + "/readyz").status_code == 200
-        assert httpx.get(function.url + "/livez").status_code == 200
+        assert CLIENT.get(function.url + "/readyz").status_code == 200
+        assert CLIENT.get(function.url + "/livez").status_code == 200
 
 
 def test_rotating_tokens_loses_no_request(secured):

@@ -3,20 +3,19 @@
 import socket
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from offline.training import MODEL_NAME
 from recsys.metrics import DEFINITIONS
 from tests.integration.conftest import DemoState
-from tests.running import running, take_port
+from tests.running import CLIENT, running, take_port
 
 pytestmark = pytest.mark.may_block
 
 
 def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
     scraped: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -47,7 +46,7 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         assert features.post(data, **event).status_code == 202
         assert features.post(data, **event).status_code == 202
         assert features.post({}, **{**event, "ce-id": "2"}).status_code == 422
-        public = httpx.get(recommend.url + "/metrics")
+        public = CLIENT.get(recommend.url + "/metrics")
         assert public.status_code == 404
         extract, rank, front = (scrape(port) for port in ports)
         ranking.process.kill()

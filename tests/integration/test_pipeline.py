@@ -11,7 +11,7 @@ from chassis.receipt import parse_receipt
 from offline.demo import make_demo
 from recsys.contracts import events
 from tests.integration.conftest import start_pipeline
-from tests.running import running
+from tests.running import CLIENT, running
 
 pytestmark = pytest.mark.may_block
 
@@ -21,14 +21,14 @@ GENRE = {item.item_id: item.category for item in DEMO.items}
 
 
 def ask(url: str, user_id: str, **more: object) -> list[dict[str, object]]:
-    answer = httpx.post(url, json={"user_id": user_id, **more}, timeout=10)
+    answer = CLIENT.post(url, json={"user_id": user_id, **more})
     assert answer.status_code == 200, answer.text
     return list(answer.json()["recommendations"])
 
 
 def test_the_answer_has_the_documented_shape(pipeline):
     """The answer has five items by default, best first, with scores of three decimals and none of the history."""
-    answer = httpx.post(pipeline.recommend.url, json={"user_id": "user_42"})
+    answer = CLIENT.post(pipeline.recommend.url, json={"user_id": "user_42"})
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
     assert list(body)[:2] == ["user_id", "recommendations"]
@@ -75,12 +75,12 @@ def test_answers_are_deterministic(pipeline, demo_state):
     users = [f"user_{number}" for number in range(1, 41)]
 
     def bodies(url: str) -> list[bytes]:
-        return [httpx.post(url, json={"user_id": user, "top_k": 20}).content for user in users]
+        return [CLIENT.post(url, json={"user_id": user, "top_k": 20}).content for user in users]
 
     alone = bodies(pipeline.recommend.url)
     with ThreadPoolExecutor(10) as pool:
         crowded = list(
-            pool.map(lambda u: httpx.post(pipeline.recommend.url, json={"user_id": u, "top_k": 20}).content, users)
+            pool.map(lambda u: CLIENT.post(pipeline.recommend.url, json={"user_id": u, "top_k": 20}).content, users)
         )
     with start_pipeline(demo_state) as second:
         elsewhere = bodies(second.recommend.url)
@@ -90,7 +90,7 @@ def test_answers_are_deterministic(pipeline, demo_state):
 def test_a_batch_equals_single_requests(pipeline):
     """Each request of a batch gets the same answer as alone, and an invalid one fails alone."""
     requests = [{"user_id": "user_1"}, {"user_id": "user_2", "top_k": 0}, {"user_id": "nobody", "top_k": 3}]
-    results = httpx.post(pipeline.recommend.url, json={"requests": requests}).json()["results"]
+    results = CLIENT.post(pipeline.recommend.url, json={"requests": requests}).json()["results"]
     assert results[0]["recommendations"] == ask(pipeline.recommend.url, "user_1")
     assert results[1]["error"]["status"] == 422
     assert results[2]["recommendations"] == ask(pipeline.recommend.url, "nobody", top_k=3)
@@ -128,7 +128,7 @@ def test_the_tutorials_client_works(pipeline):
     """The tutorial's client runs unchanged: ten workers post JSON for a hundred users and read two fields."""
 
     def recommend(number: int) -> bool:
-        answer = httpx.post(pipeline.recommend.url, json={"user_id": f"user_{number}", "top_k": 5}, timeout=10)
+        answer = CLIENT.post(pipeline.recommend.url, json={"user_id": f"user_{number}", "top_k": 5})
         answer.raise_for_status()
         return all({"item_id", "score"} <= each.keys() for each in answer.json()["recommendations"])
 
@@ -182,7 +182,7 @@ BAD = [
 def test_invalid_requests_get_a_status_and_every_fault(pipeline, door, body, status, paths):
     """Each kind of invalid request gets its status and a problem document, and the function continues to serve."""
     service = getattr(pipeline, door)
-    answer = httpx.post(service.url, content=body, headers={"content-type": "application/json"})
+    answer = CLIENT.post(service.url, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -196,7 +196,7 @@ def test_invalid_requests_get_a_status_and_every_fault(pipeline, door, body, sta
 )
 def test_unknown_methods_and_paths_get_problem_documents(pipeline, method, path, status):
     """Another method gets 405 and another path 404, each with a problem document."""
-    answer = httpx.request(method, pipeline.recommend.url + path)
+    answer = CLIENT.request(method, pipeline.recommend.url + path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
@@ -204,7 +204,7 @@ def test_the_content_type_is_checked(pipeline):
     """A body declared as XML is refused, and the default content type of `curl -d` is accepted."""
     body = b'{"user_id":"user_1"}'
     for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
-        answer = httpx.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
+        answer = CLIENT.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
         assert answer.status_code == status
 
 
@@ -231,7 +231,7 @@ def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
 
     def send(event: object, *, format_: str = "") -> httpx.Response:
         content_type = f"application/cloudevents{format_}+json"
-        return httpx.post(fused.url, json=event, headers={"content-type": content_type})
+        return CLIENT.post(fused.url, json=event, headers={"content-type": content_type})
 
     with running("fused", env) as fused:
         before = ask(fused.url, "newcomer")

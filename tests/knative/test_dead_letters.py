@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.knative.objects import KNATIVE, container, overlay, services
-from tests.running import take_port
-from tests.waiting import eventually
+from tests.running import CLIENT, killed_at_the_end, take_port
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.may_block
 
@@ -27,21 +27,20 @@ LETTER = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/
 def sink() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Yield the URL and the process of a sink, which must end with status 0 at SIGTERM."""
     port = take_port()
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, str(PROGRAM)], env={**os.environ, "PORT": str(port)}, stdout=subprocess.PIPE, text=True
     )
     url = f"http://127.0.0.1:{port}"
-    eventually(lambda: _answers(url))
-    yield url, process
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 0
-    if process.stdout:
-        process.stdout.close()
+    with killed_at_the_end(started) as process:
+        eventually(lambda: _answers(url))
+        yield url, process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return CLIENT.get(f"{url}/readyz").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -54,7 +53,7 @@ def line(process: "subprocess.Popen[str]") -> dict[str, object]:
 def test_an_event_becomes_a_line(sink):
     """The line holds the attributes, the failure and the data; the answer is an empty 202."""
     url, process = sink
-    answer = httpx.post(url, json={"user_id": "u"}, headers=LETTER)
+    answer = CLIENT.post(url, json={"user_id": "u"}, headers=LETTER)
     assert (answer.status_code, answer.content) == (202, b"")
     assert line(process) == {
         "event": "dead_letter",
@@ -67,11 +66,11 @@ def test_an_event_becomes_a_line(sink):
 def test_data_that_is_not_json_is_kept(sink):
     """Data that is not JSON is kept in base64, with and without chunks, and missing data becomes null."""
     url, process = sink
-    httpx.post(url, content=b"\xff", headers=LETTER)
+    CLIENT.post(url, content=b"\xff", headers=LETTER)
     assert line(process)["data_base64"] == "/w=="
-    httpx.post(url, content=iter([b'{"a":', b"1}"]), headers=LETTER)
+    CLIENT.post(url, content=iter([b'{"a":', b"1}"]), headers=LETTER)
     assert line(process)["data"] == {"a": 1}
-    httpx.post(url, headers=LETTER)
+    CLIENT.post(url, headers=LETTER)
     assert line(process)["data"] is None
 
 

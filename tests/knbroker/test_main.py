@@ -18,7 +18,8 @@ from localkn import control
 from localkn.errors import PlatformError
 from localkn.processes import free_port
 from tests.knbroker.subscribers import NEEDED
-from tests.waiting import eventually
+from tests.running import CLIENT, killed_at_the_end
+from tests.waiting import LIMIT_S, eventually
 
 HEADERS = {f"ce-{name}": value for name, value in NEEDED.items()}
 
@@ -40,15 +41,15 @@ def broker(tmp_path: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
         "PORT": str(port),
         "MAX_BODY_BYTES": "100",
     }
-    with subprocess.Popen([sys.executable, "-m", "knbroker"], env={**os.environ, **variables}) as process:
+    command = [sys.executable, "-m", "knbroker"]
+    with killed_at_the_end(subprocess.Popen(command, env={**os.environ, **variables})) as process:
         yield process
-        process.kill()
 
 
 def answers(url: str) -> bool:
     """Tell whether *url* answers with 200."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(url).status_code == 200
+        return CLIENT.get(url).status_code == 200
     return False
 
 
@@ -62,14 +63,14 @@ def test_the_process_serves_redrives_and_stops(broker: "subprocess.Popen[bytes]"
     """The process accepts an event, keeps the dead letter, redrives it on request, and ends at SIGTERM."""
     url, socket = f"http://127.0.0.1:{port}", tmp_path / "b.sock"
     eventually(lambda: answers(f"{url}/healthz"))
-    assert httpx.post(f"{url}/ns/b", headers=HEADERS, content=b"1").status_code == 202
-    assert httpx.post(f"{url}/ns/b", headers=HEADERS, content=b"1" * 101).status_code == 413
+    assert CLIENT.post(f"{url}/ns/b", headers=HEADERS, content=b"1").status_code == 202
+    assert CLIENT.post(f"{url}/ns/b", headers=HEADERS, content=b"1" * 101).status_code == 413
     for attempt in (1, 2):
         eventually(lambda: has_failed(control.call(socket, "events"), attempt))  # noqa: B023 - runs within the turn
         (letter,) = control.call(socket, "events")["dead_letters"]
         assert letter["failure"]["reason"].startswith("dispatch error: ConnectError")
         assert control.call(socket, "redrive") == {"redriven": 1, "unknown": []}
     broker.send_signal(signal.SIGTERM)
-    assert broker.wait(timeout=20) in {0, -signal.SIGTERM}
+    assert broker.wait(LIMIT_S) in {0, -signal.SIGTERM}
     with pytest.raises(PlatformError):
         control.call(socket, "events")

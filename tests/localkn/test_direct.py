@@ -15,7 +15,8 @@ import pytest
 from localkn import control
 from localkn.errors import RefusedError
 from tests.localkn.running import Running
-from tests.waiting import eventually
+from tests.running import killed_at_the_end, read_until
+from tests.waiting import LIMIT_S, eventually
 
 
 def answer(port: int) -> dict[str, Any]:
@@ -81,13 +82,13 @@ def test_logs_can_be_followed_across_a_crash(direct: Running) -> None:
     """A crashed process restarts on its port, and the followed log continues with its output."""
     command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(direct.state.root), "-f", "front"]
     (before,) = direct.instances()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+    with killed_at_the_end(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as follower:
         assert follower.stdout is not None
         first = follower.stdout.readline()
         psutil.Process(before["pid"]).kill()
         second = follower.stdout.readline()
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(10) == 130
+        assert follower.wait(LIMIT_S) == 130
     assert first == f"{before['name']} | starting {before['name']}\n"
     assert second == "front-00001-3 | starting front-00001-3\n"
     eventually(lambda: [i["port"] for i in direct.instances()] == [direct.port])
@@ -158,12 +159,11 @@ def test_a_foreground_platform_stops_on_a_signal(platform: Running, number: sign
     """SIGINT and SIGTERM stop the instances, and the platform exits with status 0."""
     command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct"]
     command += ["--manifests", str(platform.manifests), "--commands", str(platform.commands)]
-    with subprocess.Popen([*command, "--port", str(platform.port)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while "is ready at" not in process.stdout.readline():
-            pass
+    command += ["--port", str(platform.port)]
+    with killed_at_the_end(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        read_until(process.stdout, "is ready at")
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert platform.processes() == []
 
 
@@ -171,10 +171,10 @@ def test_a_platform_can_be_stopped_while_it_starts(platform: Running) -> None:
     """SIGTERM stops a platform that is not ready yet, with exit status 0."""
     given = ["--manifests", str(platform.manifests), "--commands", str(platform.commands), "--port", str(platform.port)]
     command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct", *given]
-    with subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"]) as process:
+    with killed_at_the_end(subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"])) as process:
         eventually(lambda: list(platform.state.logs.glob("*.log")))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert platform.processes() == []
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from chassis.server import drain as server
-from tests.running import ROOT, Running, running, shell_command, take_port
+from tests.running import CLIENT, ROOT, Running, running, shell_command, take_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
@@ -40,7 +40,7 @@ def test_both_entries_give_the_same_bytes():
             assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
             assert ours.headers["content-type"] == theirs.headers["content-type"]
         for path in ("/other", "/livez"):
-            assert httpx.get(shell.url + path).content == httpx.get(stock.url + path).content
+            assert CLIENT.get(shell.url + path).content == CLIENT.get(stock.url + path).content
 
 
 def test_sigterm_ends_with_status_0():
