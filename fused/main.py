@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
 from chassis.server.asgi import as_function
+from chassis.server.cors import Cors
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 from chassis.wire import cloudevents
@@ -24,10 +25,12 @@ from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
 from recsys.contracts.events import INTERACTION
+from recsys.contracts.pages import pages_of
 
 reader = Reader()
 settings = ServingSettings.read(reader, name="fused", max_body_bytes=512 * 1024)
 popular_settings = PopularSettings.read(reader)
+cors = Cors.read(reader)
 reader.finish()
 
 
@@ -53,5 +56,5 @@ def _holds_interactions(call: Call) -> bool:
     return all(event.type == INTERACTION for event in cloudevents.read_events(call.headers, call.body))
 
 
-service = Service("fused", open_handler, settings=settings)
+service = Service("fused", open_handler, settings=settings, pages=pages_of("recommend"), cors=cors)
 handle = as_function(service)

@@ -12,6 +12,7 @@ from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
+from recsys.contracts.pages import pages_of
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 
@@ -50,5 +51,5 @@ async def open_handler() -> AsyncIterator[Handler]:
             yield slow_handler(handler, settings.simulated_latency_s)
 
 
-service = Service("extract-features", open_handler, settings=settings.serving)
+service = Service("extract-features", open_handler, settings=settings.serving, pages=pages_of("extract_features"))
 handle = as_function(service)

@@ -12,7 +12,8 @@ from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import InvalidRequestError, ServingError
 from recsys.contracts import events, wire
-from recsys.contracts.wire import BatchAnswer, Model, RankAnswer, RankedItem
+from recsys.contracts.wire import BatchAnswer, Model, RankAnswer
+from recsys.ranking.answers import answer_items
 from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking
 
@@ -55,7 +56,7 @@ class RankItems:
         query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, call)
-        data = wire.encode({"user_id": asked.user_id, "recommendations": _items(ranking), "model": self._model})
+        data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, call: Call) -> Reply:
@@ -93,13 +94,7 @@ class RankItems:
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
-        return wire.encode(RankAnswer(_items(ranking), self._model))
-
-
-def _items(ranking: Ranking) -> list[RankedItem]:
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    pairs = zip(ranking.item_ids, ranking.scores, strict=True)
-    return [RankedItem(item_id, round(score, 3) + 0.0) for item_id, score in pairs]
+        return wire.encode(RankAnswer(answer_items(ranking), self._model))
 
 
 def _enter(facts: BatchFacts, call: Call) -> None:

@@ -18,6 +18,7 @@ from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
 from functions.rank_items.settings import Settings
+from recsys.contracts.pages import pages_of
 from recsys.ranking.model import Query, Ranking
 
 settings = Settings.from_env(os.environ)
@@ -56,5 +57,5 @@ async def open_handler() -> AsyncIterator[Handler]:
         batcher.drain()
 
 
-service = Service("rank-items", open_handler, settings=settings.serving)
+service = Service("rank-items", open_handler, settings=settings.serving, pages=pages_of("rank_items"))
 handle = as_function(service)

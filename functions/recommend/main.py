@@ -16,6 +16,7 @@ from functions.recommend.outbox import Outbox
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import Settings
+from recsys.contracts.pages import pages_of
 
 settings = Settings.from_env(os.environ)
 service_tokens = TokenFile(settings.service_token_file).check() if settings.service_token_file else None
@@ -48,5 +49,5 @@ async def open_handler() -> AsyncIterator[Handler]:
             yield Recommend(recommender, outbox=outbox)
 
 
-service = Service("recommend", open_handler, settings=settings.serving)
+service = Service("recommend", open_handler, settings=settings.serving, pages=pages_of("recommend"), cors=settings.cors)
 handle = as_function(service)

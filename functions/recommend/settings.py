@@ -9,6 +9,7 @@ import msgspec
 
 from chassis.batching.queue import BatchLimits
 from chassis.environment import Reader
+from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
 
@@ -90,6 +91,7 @@ class Settings:
         coalesce_ranking: The same for rank_items.
         popular: The popular list.
         sink: The sink of events about answers; None sends no events.
+        cors: The origins whose pages may call; None lets none call.
     """
 
     serving: ServingSettings
@@ -102,6 +104,7 @@ class Settings:
     coalesce_ranking: BatchLimits | None
     popular: PopularSettings
     sink: SinkSettings | None
+    cors: Cors | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -123,6 +126,7 @@ class Settings:
             coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT"),
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
+            cors=Cors.read(reader),
         )
         reader.finish()
         return settings

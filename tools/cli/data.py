@@ -1,5 +1,6 @@
 """The verbs that bring data in."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -19,6 +20,7 @@ from tools.cli.options import (
     Users,
     check_data,
     check_map,
+    lists_file,
     store_url,
 )
 
@@ -93,3 +95,20 @@ def store(
 
     if same_place(source, target):
         raise typer.BadParameter("--from and --to name the same store")
+
+
+@verb(_GROUP, "tools.export:run", "--top-k 10 --to lists.csv", "--top-k 100 --to lists.parquet")
+def export(
+    *,
+    to: Annotated[
+        Path,
+        typer.Option(parser=lists_file, metavar="FILE", help="File to write: .csv, .jsonl or .parquet."),
+    ],
+    top_k: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of items for each user.")] = 10,
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
+    ] = None,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Write the recommendations for all users into a file. The same command continues an interrupted export."""

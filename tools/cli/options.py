@@ -44,6 +44,14 @@ def mapping(text: str) -> str:
     return text
 
 
+def lists_file(text: str) -> Path:
+    """Return the path of a file of lists, whose suffix names its format."""
+    path = Path(text)
+    if path.suffix not in {".csv", ".jsonl", ".parquet"}:
+        raise typer.BadParameter(f"{text!r} must end in .csv, .jsonl or .parquet")
+    return path
+
+
 def duration(text: str) -> float:
     """Return the seconds of `90`, `90s`, `5m` or `1h`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)

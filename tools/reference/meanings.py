@@ -96,6 +96,7 @@ MEANINGS = {
         ),
         "POPULAR_LIST_PATH": "file that keeps the popular list over a restart",
         "POPULAR_LIST_REFRESH_S": "how often the popular list is fetched",
+        "CORS_ORIGINS": "origins whose pages may call, such as `https://shop.example`, with commas between them; `*` for all",
         "K_SINK": "set by Knative: where events about answers go",
         "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
     },

@@ -1,10 +1,11 @@
-"""The generated tables of the reference pages, written by `./run.sh docs`."""
+"""The generated parts of the reference, written by `./run.sh docs`: tables of pages, and the OpenAPI documents."""
 
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from recsys.contracts.openapi import CONTRACTS, document
 from tools.reference import decisions, http_api, manifests, settings
 
 ROOT = Path(__file__).parents[2]
@@ -37,15 +38,16 @@ def fill(page: str, tables: dict[str, str]) -> str:
 
 
 def write(*, check: bool = False) -> int:
-    """Write the tables, or check that they are up to date; return the exit status."""
+    """Write the tables and documents, or check that they are up to date; return the exit status."""
     status = 0
-    for name, tables in PAGES.items():
+    wanted = {name: fill((ROOT / name).read_text("utf-8"), tables()) for name, tables in PAGES.items()}
+    wanted |= {f"docs/reference/openapi/{name}.json": document(name).decode() + "\n" for name in CONTRACTS}
+    for name, content in wanted.items():
         page = ROOT / name
-        present = page.read_text("utf-8")
-        wanted = fill(present, tables())
         if not check:
-            page.write_text(wanted, "utf-8")
-        elif wanted != present:
+            page.parent.mkdir(exist_ok=True)
+            page.write_text(content, "utf-8")
+        elif not page.is_file() or page.read_text("utf-8") != content:
             print(f"{name} is out of date; run ./run.sh docs", file=sys.stderr)
             status = 1
     return status

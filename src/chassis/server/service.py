@@ -20,6 +20,7 @@ from chassis.environment import SettingsError
 from chassis.receipt import Receipt
 from chassis.server.body import body_too_large, read_body
 from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, Receive, WatchStarter
+from chassis.server.cors import Cors, is_preflight
 from chassis.server.lifecycle import LIFECYCLE, ServiceEvent, ServiceState
 from chassis.server.load import Load
 from chassis.server.settings import ServingSettings
@@ -68,6 +69,8 @@ class Service:
         name: The function's name, for logs.
         open_handler: Opens the parts the handler needs, warms them, yields the handler and closes them after.
         settings: Limits and times.
+        pages: Pages for GET, by path; they need no credentials.
+        cors: Lets pages of other origins call; None lets none.
         guard: Admits callers; the settings decide if None.
         tracer: Records traces; the settings decide if None.
 
@@ -82,6 +85,8 @@ class Service:
         open_handler: Callable[[], AbstractAsyncContextManager[Handler]],
         *,
         settings: ServingSettings,
+        pages: Mapping[str, Callable[[], Reply]] | None = None,
+        cors: Cors | None = None,
         guard: Guard | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -92,6 +97,8 @@ class Service:
         # Start time of each body read, keyed by reader, oldest first.
         self._reading: dict[object, float] = {}
         self._open_handler = open_handler
+        self._pages = pages or {}
+        self._cors = cors
         self._handler: Handler | None = None
         self._parts = AsyncExitStack()
         self._watch_starter = WatchStarter()
@@ -162,18 +169,23 @@ class Service:
             reply = await self._route(scope, receive, body, request_id)
         except ServingError as error:
             reply = self._refuse(error, request_id)
-        return reply.with_headers((REQUEST_ID, request_id.encode("latin-1")))
+        reply = reply.with_headers((REQUEST_ID, request_id.encode("latin-1")))
+        return self._cors.allow(reply, scope["headers"]) if self._cors else reply
 
     async def _route(self, scope: Scope, receive: Receive, body: bytes | None, request_id: str) -> Reply:
         path, method = scope["path"], scope["method"]
         if path == "/":
+            if self._cors and is_preflight(method, scope["headers"]):
+                return self._cors.preflight
             if method != "POST":
                 raise MethodNotAllowedError(headers=[("allow", "POST")])
             return await self._measure(scope["headers"], receive, body, request_id)
-        if path not in {"/livez", "/readyz"}:
+        if path not in {"/livez", "/readyz", *self._pages}:
             raise NotFoundError
         if method not in {"GET", "HEAD"}:
             raise MethodNotAllowedError(headers=[("allow", "GET, HEAD")])
+        if path in self._pages:
+            return self._pages[path]()
         if path == "/readyz":
             await self._ensure_started()
             if self.state is not ServiceState.READY:

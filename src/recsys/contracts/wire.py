@@ -67,6 +67,23 @@ class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
     requests: Many
 
 
+class Recommendations(Struct, frozen=True, omit_defaults=True):
+    """
+    The answer of `recommend`, as callers read it.
+
+    Attributes:
+        user_id: The user of the request.
+        recommendations: Items and scores, best first.
+        degraded: The hops that failed; absent if none did.
+        degraded_reasons: The code of the error, by hop.
+    """
+
+    user_id: str
+    recommendations: list["RankedItem"]
+    degraded: tuple[str, ...] = ()
+    degraded_reasons: dict[str, str] = {}
+
+
 class FeaturesRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`extract_features`: the user."""
 

@@ -1,0 +1,66 @@
+"""`./run.sh export --to FILE`: write the recommendations for all users of the current store into a file."""
+
+import asyncio
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from offline.exporting import ExportError, Journal, export
+from offline.lists import check_parquet
+from offline.progress import progress
+from offline.reading.faults import DataError
+from offline.state import StateDirectory, StateError
+from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.ranking.model import RankingModel
+from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.urls import open_store
+
+_INTERRUPTED = 130
+
+
+def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> int:
+    """Export the lists; return the exit status."""
+    try:
+        if to.suffix == ".parquet":
+            check_parquet(to)
+        state = StateDirectory(state_dir)
+        current = state.require_current()
+        artefact = read_artefact(state.model_path(current))
+        url = store or state.store_url(current)
+        start = Journal(artefact.manifest.version, url, top_k)
+        with (
+            # The bits of a score do not depend on the number of threads, and BLAS's own threads would only wait.
+            threadpool_limits(limits=1),
+            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ):
+            model = RankingModel(artefact, workers=os.cpu_count() or 1, pool=pool)
+            done = asyncio.run(_export(url, model, to, start))
+    except (DataError, ExportError, StateError, ArtefactError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{to}: interrupted; the same command continues", file=sys.stderr)
+        return _INTERRUPTED
+    print(f"{to}: {done.users:,} users, up to {top_k} items each, by model {start.model}")
+    return 0
+
+
+async def _export(url: str, model: RankingModel, to: Path, start: Journal) -> Journal:
+    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
+        users = await _count(opened)
+        with progress(f"writing {to.name}", users, " users") as show:
+            return await export(opened, model, to, start=start, progress=show)
+
+
+async def _count(store: FeatureStore) -> int:
+    """Return the number of users, which costs a scan of the store."""
+    users = 0
+    async for _ in store.scan():
+        users += 1
+    if not users:
+        raise ExportError("the feature store holds no users; run ./run.sh train first")
+    return users
