@@ -10,8 +10,10 @@ import pytest
 
 from offline import exporting
 from offline.exporting import ExportError, Journal, export
+from offline.loading import DataOptions
 from offline.state import StateDirectory
-from offline.train import main as train
+from offline.train import Plan
+from offline.train import run as train
 from recsys.contracts import wire
 from recsys.ranking.artefact import read_artefact
 from recsys.ranking.model import RankingModel
@@ -28,7 +30,7 @@ def state(tmp_path_factory) -> StateDirectory:
     folder = tmp_path_factory.mktemp("export")
     rows = [f'"u,{user}",i{(user * step) % 7}' for user in range(23) for step in (1, 2, 3)]
     (folder / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    assert train(["--state-dir", str(folder / "s"), "--interactions", str(folder / "a.csv")]) == 0
+    assert train(Plan(DataOptions(folder / "a.csv"), state_dir=folder / "s")) == 0
     return StateDirectory(folder / "s")
 
 
