@@ -139,7 +139,7 @@ def join_splits(splits: Sequence[Sequence[Outcome]], panel: str) -> list[Entry]:
 
 
 def reference_of(outcomes: Sequence[Outcome]) -> str:
-    """Return the name of the contender that the others are compared with: the first that is no baseline."""
+    """Return the name of the contender that the others are compared with, which is the first model."""
     names = {baseline.name for baseline in BASELINES}
     return next(outcome.name for outcome in outcomes if outcome.name not in names)
 
