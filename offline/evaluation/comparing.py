@@ -1,6 +1,7 @@
 """Evaluate every contender, a model or a baseline, on the panels of a study, and join the outcomes of several splits."""
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,11 +82,10 @@ def compare_baselines(study: Study) -> Iterator[Outcome]:
 
 
 def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[Outcome]:
-    with progress(f"{study.name}: choosing the settings of {MODEL_NAME}", 0, "models"):
-        contenders = {MODEL_NAME: choose(study.records, ahead=study.ahead).settings}
-        if searched:
-            chosen = choose(study.records, als=searched, ahead=study.ahead)
-            contenders[f"{MODEL_NAME}, searched"] = chosen.settings
+    print(f"{study.name}: choosing the settings of {MODEL_NAME}", file=sys.stderr, flush=True)
+    contenders = {MODEL_NAME: choose(study.records, ahead=study.ahead).settings}
+    if searched:
+        contenders[f"{MODEL_NAME}, searched"] = choose(study.records, als=searched, ahead=study.ahead).settings
     if ablate:
         variants = vary(list(contenders.values())[-1])
         contenders |= {f"  {name}": settings for name, settings in variants.items()}
@@ -139,7 +139,7 @@ def join_splits(splits: Sequence[Sequence[Outcome]], panel: str) -> list[Entry]:
 
 
 def reference_of(outcomes: Sequence[Outcome]) -> str:
-    """Return the name of the contender that the others are compared with: the first that is no baseline."""
+    """Return the name of the contender that the others are compared with, which is the first model."""
     names = {baseline.name for baseline in BASELINES}
     return next(outcome.name for outcome in outcomes if outcome.name not in names)
 

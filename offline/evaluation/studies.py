@@ -61,7 +61,7 @@ class Study:
         items: Known titles and attributes by item id.
         ahead: Whether the held-out items are later than the training part, not random ones.
         panels: Panels by name.
-        date_us: Where a calendar split cuts; None for others.
+        date_us: Date of the split, in microseconds; None for other studies.
     """
 
     name: str

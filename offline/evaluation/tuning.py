@@ -1,8 +1,7 @@
 """
 Choose the parameters of the baselines as the model's are chosen: on a hold-out inside the training part.
 
-The hold-out, the half-lives and the measure are those of `offline/choosing.py`, so that no baseline loses for want of a
-search.
+The hold-out, the half-lives and the measure are those of `offline/choosing.py`, so the comparison is fair.
 """
 
 from dataclasses import dataclass
