@@ -12,6 +12,7 @@ from tools.cli.options import (
     Holdout,
     Interactions,
     Items,
+    Json,
     Map,
     MinWeight,
     Seed,
@@ -112,3 +113,18 @@ def export(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Write the recommendations for all users into a file. The same command continues an interrupted export."""
+
+
+@verb(_GROUP, "tools.users:users", "show user_42", "show user_42 --json")
+def users(
+    action: Annotated[Literal["show"], typer.Argument(help="What to do.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")],
+    *,
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
+    ] = None,
+    as_json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Show what the feature store holds of a user: counters, history and features."""

@@ -1,0 +1,67 @@
+"""`./run.sh users show USER`: print what a feature store holds of a user."""
+
+import asyncio
+import os
+import sys
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from offline.state import StateDirectory, StateError
+from recsys.contracts.wire import MAX_HISTORY
+from recsys.features import compute_features
+from recsys.records import KnownUser
+from recsys.stores.port import StoreError
+from recsys.stores.urls import open_store
+
+_SHOWN = 20
+
+
+def users(
+    *,
+    action: str,  # noqa: ARG001 - there is one
+    user: str,
+    store: str | None = None,
+    as_json: bool = False,
+    state_dir: Path,
+) -> int:
+    """Show a user; return the exit status."""
+    try:
+        state = StateDirectory(state_dir)
+        url = store or state.store_url(state.require_current())
+        known = asyncio.run(_read(url, user))
+    except (StateError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if known is None:
+        print(f"{user}: the feature store holds nothing of this user; check the id", file=sys.stderr)
+        return 1
+    features = msgspec.to_builtins(compute_features(known))
+    if as_json:
+        print(msgspec.json.encode({**msgspec.to_builtins(known), "features": features}).decode())
+        return 0
+    for name, value in (_rows(known) | features).items():
+        print(f"{name:22} {value}")
+    return 0
+
+
+async def _read(url: str, user: str) -> KnownUser | None:
+    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
+        (known,) = await opened.read([user], history=MAX_HISTORY)
+        return known
+
+
+def _rows(known: KnownUser) -> dict[str, object]:
+    newest = "never" if known.as_of_us is None else datetime.fromtimestamp(known.as_of_us / 1e6, UTC).isoformat()
+    more = f" and {len(known.recent) - _SHOWN} more" if len(known.recent) > _SHOWN else ""
+    return {
+        "user": known.user_id,
+        "newest interaction": newest,
+        "views": known.views,
+        "clicks": known.clicks,
+        "purchases": known.purchases,
+        "sessions": known.sessions,
+        "items, newest first": (", ".join(known.recent[:_SHOWN]) or "none") + more,
+    }
