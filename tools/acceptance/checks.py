@@ -157,8 +157,8 @@ class Acceptance:
             return self._scale_out_and_in()
 
     @contextmanager
+    def _low_target(self, service: str) -> Iterator[None]:
         """Lower the target of *service* until the block ends, so that this load makes it scale out."""
-        """Let *service* scale out under this load, whatever its own target is, until the block ends."""
         kn = self._deployment.kn
         before = _annotations(kn.service(service)).get(_TARGET)
         kn.update(service, "--annotation-revision", f"{_TARGET}={_LOW_TARGET}")
