@@ -127,7 +127,7 @@ def test_a_revision_without_traffic_is_not_counted(recording: Recording):
 
 
 def test_deployments_are_marked(recording: Recording):
-    """A start, a new revision, its failure and a change of the traffic are marks; a restart of the dashboard is none."""
+    """A start, a new revision, its failure and a change of the traffic are marks; a restart of the dashboard is not."""
     one, two = revision("rank-items-00001", "ready"), revision("rank-items-00002", "ready", traffic_percent=0)
     failed = two | {"failure": "exit status 1"}
     steps = [[one], [one, two], [one, failed], [one | {"traffic_percent": 90}, failed | {"traffic_percent": 10}]]
