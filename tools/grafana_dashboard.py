@@ -114,6 +114,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Waits: fill and slot", _quantiles("recsys_batch_wait_seconds", _OURS, "kind"), "s"),
         Panel("Execution", _quantiles("recsys_batch_execution_seconds", _OURS), "s"),
+        Panel("Busy ranking, by phase", _rate("recsys_ranking_seconds_total", "phase", _OURS), "percentunit"),
         Panel("Why batches were cut", _rate("recsys_batch_cuts_total", "reason", _OURS), "ops"),
         Panel("Requests dropped from the queue", _rate("recsys_batch_dropped_total", "reason", _OURS), "reqps"),
     ),

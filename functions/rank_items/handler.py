@@ -48,14 +48,14 @@ class RankItems:
         query = self._query(wire.rank_request.decode(call.body))
         call.receipt.mark("decode")
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
-        _enter(facts, call)
+        _enter(facts, ranking, call)
         return Reply(self._encode(ranking))
 
     async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `features.extracted.v1` with the recommendations, as the second step of a Sequence."""
         query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
-        _enter(facts, call)
+        _enter(facts, ranking, call)
         data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
@@ -90,16 +90,17 @@ class RankItems:
         if isinstance(outcome, ServingError):
             return wire.error_result(outcome)
         ranking, facts = outcome
-        _enter(facts, call)
+        _enter(facts, ranking, call)
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
         return wire.encode(RankAnswer(answer_items(ranking), self._model))
 
 
-def _enter(facts: BatchFacts, call: Call) -> None:
+def _enter(facts: BatchFacts, ranking: Ranking, call: Call) -> None:
     """Record the waits and the batch of a request in its receipt. The last batch of a batch request is recorded."""
     call.receipt.durations.update(fill=facts.fill_wait_s, slot=facts.slot_wait_s, model=facts.execution_s)
+    call.receipt.durations.update(ranking.seconds)
     call.receipt.note("batch", str(facts.size))
     call.receipt.note("cut", facts.reason)
     if call.span.trace_id is not None:

@@ -36,6 +36,7 @@ class LoadedModel:
             Totals(metrics.MODEL, lambda: {identity: 1.0}),
             Totals(metrics.MODEL_LOAD, lambda: {(): self.load_s}),
             Totals(metrics.INDEX_RECALL, lambda: {(): self.recall}),
+            Totals(metrics.RANKING, lambda: {(phase,): seconds for phase, seconds in self.model.seconds.items()}),
             Totals(metrics.MODEL_AGE, lambda: {(): time.time() - self.written}),
         ]
 

@@ -42,8 +42,7 @@ async def open_handler() -> AsyncIterator[Handler]:
             probes=settings.probes,
             min_recall=settings.min_recall,
         )
-        model = loaded.model
-        settings.rules.apply(model)
+        model = settings.rules.apply(loaded.model)
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,

@@ -53,9 +53,9 @@ class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
             env.faults.append(f"RULES cannot be read: {error}")
             return cls()
 
-    def apply(self, model: RankingModel) -> None:
+    def apply(self, model: RankingModel) -> RankingModel:
         """
-        Let *model* follow the rules. A value or an item that the catalogue lacks is logged, because it may come back.
+        Let *model* follow the rules, and return it. A value or an item that the catalogue lacks is logged, because it may come back.
 
         Raises:
             StartError: a rule names an unknown attribute, or no item may be returned.
@@ -69,6 +69,7 @@ class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
         if offered is not None and not offered.any():
             raise StartError("RULES leaves no item to recommend; correct its allow and deny")
         model.follow(self._rules(model), offered=offered)
+        return model
 
     def _attributes(self) -> Iterator[str]:
         yield from (each.attribute for each in (*self.allow, *self.deny, *self.boosts))

@@ -36,6 +36,15 @@ MODEL_AGE = Definition(
     "Time since the artefact was written.",
     "High: check the training job. New items are recommended only after training.",
 )
+RANKING = Definition(
+    "recsys_ranking_seconds_total",
+    "counter",
+    "rank_items",
+    "Time of the batches, by phase: candidates (every source scores items), blend (scores are combined and sorted), "
+    "rules (lists are arranged).",
+    "candidates grows with the catalogue and with long histories, rules with caps and diversity.",
+    ("phase",),
+)
 DEGRADED = Definition(
     "recsys_degraded_total",
     "counter",

@@ -21,6 +21,7 @@ from recsys.ranking.blending import Blend, blend, normalise
 from recsys.ranking.candidates import RankedBatch, rank_candidates, rank_table
 from recsys.ranking.item_table import F64, I64, ItemTable
 from recsys.ranking.neighbours import Scored, Views
+from recsys.ranking.phases import Phases
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.scoring import score_catalogue, score_rows
 
@@ -52,28 +53,36 @@ class Mixer:
     views: Views
     blend: Blend
 
-    def rank_all(self, asked: Asked, *, limit: int) -> RankedBatch:
+    def rank_all(self, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
         """
         Return each user's *limit* best items of a small catalogue.
 
         Row u equals, bit for bit, the answer for a batch holding only user u: the sums of the factors are exact, and
         every other step works on one cell.
 
+        Args:
+            asked: The batch.
+            limit: Items wanted per user.
+            phases: The stopwatch of the batch.
+
         Cost: a few passes over S * U * I scores.
         """
         weights = self.blend.rows(asked.history.sizes()).T.astype(np.float64)
         closed = asked.closed(self.popularity.size)
-        total = _weighed(score_catalogue(asked.vectors, self.table)[None], weights[:1], closed)[0]
+        factors = score_catalogue(asked.vectors, self.table)[None]
         wanted = weights[2:] > 0
-        if wanted.any():
-            for scores in _weighed(self.views.score_all(asked.history, wanted=wanted), weights[2:], closed):
+        votes = self.views.score_all(asked.history, wanted=wanted) if wanted.any() else None
+        phases.end("candidates")
+        total = _weighed(factors, weights[:1], closed)[0]
+        if votes is not None:
+            for scores in _weighed(votes, weights[2:], closed):
                 total += scores
         total += weights[1][:, None] * self.popularity
         scores = total.astype(np.float32)
         scores.reshape(-1)[closed] = -np.inf
         return rank_table(scores, limit=limit)
 
-    def rank(self, asked: Asked, found: RankedBatch, *, limit: int) -> RankedBatch:
+    def rank(self, asked: Asked, found: RankedBatch, *, limit: int, phases: Phases) -> RankedBatch:
         """
         Return each user's *limit* best items of the union of all proposals.
 
@@ -83,11 +92,13 @@ class Mixer:
             asked: The batch.
             found: The proposals of the factors; the largest of *asked.depths* per user.
             limit: Items wanted per user, at most the smallest of *asked.depths*.
+            phases: The stopwatch of the batch.
 
         Cost: per user, a sort of the neighbours of the items that vote, and D multiply-adds for each candidate.
         """
         weights = self.blend.rows(asked.history.sizes())
         rows, counts, columns = self._collect(asked, found, wanted=weights[:, 2:].T > 0)
+        phases.end("candidates")
         return rank_candidates(rows, blend(columns, weights, counts), counts=counts, limit=limit)
 
     def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, list[F64]]:

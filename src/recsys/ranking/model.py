@@ -12,7 +12,7 @@ gets the popular list.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,7 @@ from recsys.ranking.folding import FoldIn
 from recsys.ranking.item_table import F32, F64, I64, ItemTable
 from recsys.ranking.mixing import PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
+from recsys.ranking.phases import PHASES, Phases
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
 from recsys.ranking.row_lists import RowLists
 from recsys.ranking.rules import POOL, Draft, Rules
@@ -64,11 +65,20 @@ class Query(Struct, frozen=True):
     diversity: float = 0.0
 
 
-class Ranking(Struct, frozen=True):
-    """At most *top_k* item ids with their scores, best first; fewer if fewer items remain after exclusions."""
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """
+    At most *top_k* item ids with their scores, best first; fewer if fewer items remain after exclusions.
+
+    Attributes:
+        item_ids: The ids.
+        scores: Their scores.
+        seconds: Time of each phase of the batch that ranked them; not part of the answer.
+    """
 
     item_ids: list[str]
     scores: list[float]
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 class RankingModel:
@@ -85,6 +95,7 @@ class RankingModel:
         identity: Name and version of the artefact.
         item_ids: The catalogue.
         attributes: The attributes of the items, which filters and rules may name.
+        seconds: Time spent in each phase of ranking so far.
 
     Raises:
         ArtefactError: the artefact lacks an array, or its shapes do not fit each other.
@@ -96,6 +107,7 @@ class RankingModel:
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._workers, self._pool = workers, pool
         self.attributes = ItemAttributes(artefact.items)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._rules = Rules()
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
@@ -189,15 +201,18 @@ class RankingModel:
 
         Cost: see `FoldIn.users` and `score_candidates`.
         """
-        shelf = self._shelf
+        shelf, phases = self._shelf, Phases()
         asks = [self._ask(query, shelf) for query in queries]
-        lists = self._rank(asks)
+        lists = self._rank(asks, phases)
         if any(map(self._arranges, queries)):
             lists = [
                 self._arrange(*each) if self._arranges(each[0]) else each[2]
                 for each in zip(queries, asks, lists, strict=True)
             ]
-        return [Ranking([self.item_ids[row] for row in rows], scores) for rows, scores in lists]
+            phases.end("rules")
+        for phase, seconds in phases.seconds.items():
+            self.seconds[phase] += seconds
+        return [Ranking([self.item_ids[row] for row in rows], scores, phases.seconds) for rows, scores in lists]
 
     def _arranges(self, query: Query) -> bool:
         """Tell whether a rule may change the list of *query*."""
@@ -223,7 +238,7 @@ class RankingModel:
         while not draft.is_full and len(rows) == ask.limit and (full := draft.full()):
             subset = self._without(ask.subset, full)
             ask = replace(ask, exclude=[*ask.exclude, *draft.rows], subset=subset)
-            ((rows, scores),) = self._rank([ask])
+            ((rows, scores),) = self._rank([ask], Phases())
             draft.fill(rows, scores, self._table.vectors)
         return draft.rows, draft.scores
 
@@ -231,27 +246,32 @@ class RankingModel:
         masks = [~self.attributes.mask(Condition(name, each)) for name, each in values.items()]
         return Subset(join_masks([*masks, *([subset.mask] if subset else [])]))
 
-    def _rank(self, asks: Sequence[Ask]) -> list[Ranked]:
+    def _rank(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
         """Return the best rows and their scores for each of *asks*; users without history and age get popular items."""
         folded = [ask for ask in asks if ask.history or ask.features.age_group in KNOWN_AGES]
-        ranked = iter(self._rank_folded(folded) if folded else ())
+        ranked = iter(self._rank_folded(folded, phases) if folded else ())
         return [
             next(ranked) if ask.history or ask.features.age_group in KNOWN_AGES else self._rank_stranger(ask)
             for ask in asks
         ]
 
-    def _rank_folded(self, asks: Sequence[Ask]) -> list[Ranked]:
+    def _rank_folded(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
         asked = self._join(asks)
         limit = min(max(ask.limit for ask in asks), len(self.item_ids))
         if self._mixer is None:
             ranked = self._score(asked, limit=limit)
+            phases.end("candidates")
         elif self._table.exact is not None and self._index is None:
-            ranked = self._mixer.rank_all(asked, limit=limit)
+            ranked = self._mixer.rank_all(asked, limit=limit, phases=phases)
         else:
-            ranked = self._mixer.rank(asked, self._score(asked, limit=int(asked.depths.max())), limit=limit)
+            ranked = self._mixer.rank(
+                asked, self._score(asked, limit=int(asked.depths.max())), limit=limit, phases=phases
+            )
         cuts = [min(ask.limit, count) for ask, count in zip(asks, ranked.counts.tolist(), strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
-        return [(ids[:cut], scores[:cut]) for ids, scores, cut in rows]
+        lists = [(ids[:cut], scores[:cut]) for ids, scores, cut in rows]
+        phases.end("blend")
+        return lists
 
     def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
         """

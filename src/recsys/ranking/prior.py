@@ -71,7 +71,7 @@ def _entries(features: Features, knots: Sequence[Sequence[float]]) -> list[tuple
     for value, places in zip(numbers(features), knots, strict=True):
         upper = min(max(bisect_right(places, value), 1), len(places) - 1)
         lower = max(upper - 1, 0)
-        share = (value - places[lower]) / (places[upper] - places[lower]) if upper > lower else 0.0
+        share = (value - places[lower]) / (places[upper] - places[lower]) if places[upper] > places[lower] else 0.0
         share = min(max(share, 0.0), 1.0)
         entries += (column + lower, 1.0 - share), (column + upper, share)
         column += len(places)

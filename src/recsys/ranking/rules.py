@@ -112,7 +112,7 @@ class Draft:
         return reached
 
     def pin(self, rows: Sequence[int], score: float) -> None:
-        """Put *rows* first, with *score* each. Caps do not apply to them."""
+        """Put *rows* first, with *score* each. Caps do not apply to them, but count them."""
         for row in rows[: self.limit]:
             self._take(row, score)
 
