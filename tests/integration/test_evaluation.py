@@ -12,7 +12,7 @@ from tests.running import Running, running, take_port
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
 
-pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.may_block
 
 
 @contextmanager
