@@ -10,6 +10,8 @@ from hypothesis import settings
 from tests.virtual_time import VirtualClock, virtual_clock
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
+pytest_plugins = ["tests.demo"]
+
 # Hypothesis's limit of 200 ms for an example fails on a busy machine.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")

@@ -8,7 +8,6 @@ from tools.cli.verbs import main
 
 
 @pytest.mark.scenario
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", get_args(Bench))
 def test_every_benchmark_runs_at_a_small_size(name, capsys):
     """Every benchmark runs, and its JSON has rows, the environment, and targets with figures."""

@@ -13,6 +13,7 @@ from localkn.envoy import executable
 from localkn.processes import free_port
 from tests.documentation.pages import ROOT, block, blocks
 from tests.running import CLIENT
+from tests.waiting import LIMIT_S
 
 TUTORIAL = ROOT / "docs/tutorials/own-stage.md"
 STAGE = "anger/stage.py"
@@ -32,11 +33,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not executable():
         words.append("--direct")
     try:
-        subprocess.run(words, cwd=folder, check=True, timeout=60)
+        subprocess.run(words, cwd=folder, check=True, timeout=LIMIT_S)
         yield f"http://127.0.0.1:{port}"
     finally:
         down = [sys.executable, "-m", "localkn", "down", "--state-dir", ".anger"]
-        subprocess.run(down, cwd=folder, check=True, timeout=60)
+        subprocess.run(down, cwd=folder, check=True, timeout=LIMIT_S)
 
 
 def _requests() -> list[str]:
@@ -56,7 +57,7 @@ def test_the_stage_reports_every_faulty_variable():
     """Without its variables the stage does not start, and names all of them."""
     code = block(TUTORIAL, STAGE)
     stage = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env={}, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, env={}, check=False
     )
     assert stage.returncode != 0
     assert "TOPIC_URL is not set" in stage.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.documentation.pages import ROOT
+from tests.waiting import LIMIT_S
 from tools.docs_site import PAGES, rewrite_links
 from tools.reference import http_api, settings
 from tools.reference import pages as reference
@@ -21,7 +22,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert built.returncode == 0, built.stderr
     return folder
 

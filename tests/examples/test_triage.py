@@ -17,6 +17,7 @@ from localkn.envoy import executable
 from localkn.processes import free_port
 from localkn.state import PlatformDirectory
 from tests.running import CLIENT
+from tests.waiting import LIMIT_S
 
 EXAMPLE = Path(__file__).parents[2] / "examples/triage"
 TEXTS = [
@@ -58,10 +59,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     localkn = [sys.executable, "-m", "localkn"]
     up = [*localkn, "up", "--state-dir", str(state), "--port", str(port), "--detach", *manifests, *direct]
     try:
-        subprocess.run(up, check=True, timeout=60)
+        subprocess.run(up, check=True, timeout=LIMIT_S)
         yield f"http://127.0.0.1:{port}", state
     finally:
-        subprocess.run([*localkn, "down", "--state-dir", str(state)], check=True, timeout=60)
+        subprocess.run([*localkn, "down", "--state-dir", str(state)], check=True, timeout=LIMIT_S)
 
 
 def ask(url: str, text: str) -> Any:

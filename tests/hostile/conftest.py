@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import demo_state, pipeline  # noqa: F401 - fixtures, shared with the integration tests
+from tests.integration.conftest import pipeline  # noqa: F401 - a fixture
 
 Figure = Callable[[str, float, str], None]
 _PROPERTY = "figure"

@@ -19,7 +19,7 @@ import psutil
 
 from kubeyaml.eventing import Routing, Trigger
 from tests.running import ROOT, shell_command, take_port
-from tests.waiting import eventually
+from tests.waiting import LIMIT_S, eventually
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Server:
 
     def connect(self) -> socket.socket:
         """Return a new connection; a read or write on it fails after twenty seconds."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
 
     def get(self, *headers: str) -> bytes:
         """Return the bytes of a whole GET request for the probe."""
@@ -143,7 +143,7 @@ def serving(kind: str, *, descriptors: tuple[int, int] | None = None) -> Iterato
         finally:
             popen.send_signal(signal.SIGTERM)
             try:
-                popen.wait(timeout=10)
+                popen.wait(timeout=LIMIT_S)
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()

@@ -20,6 +20,7 @@ from functions.rank_items.loading import load_model
 from offline.state import StateDirectory
 from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, derive_version, read_artefact
 from tests.running import ROOT, shell_command, take_port
+from tests.waiting import LIMIT_S
 from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
@@ -110,7 +111,6 @@ def test_boolean_arrays_are_refused(folder):
         read_artefact(folder)
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("file", [MANIFEST, ARRAYS, ITEMS])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_files_that_are_none_are_refused(folder, file, make):
@@ -184,7 +184,7 @@ def test_an_instance_without_a_model_ends_with_the_reason(tmp_path):
         "MODEL_PATH": str(tmp_path / "nope"),
     }
     ended = subprocess.run(
-        shell_command("rank_items"), cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=30
+        shell_command("rank_items"), cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=LIMIT_S
     )
     failed = [json.loads(line) for line in ended.stderr.splitlines() if "start_failed" in line]
     assert (ended.returncode, len(failed)) == (1, 1), ended.stderr

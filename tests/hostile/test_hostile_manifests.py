@@ -21,6 +21,7 @@ from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import faults
 from localkn.commands import Commands
+from tests.waiting import LIMIT_S
 
 SAMPLE = Path(__file__).parents[1] / "localkn/sample"
 SERVICE = """
@@ -288,6 +289,11 @@ def test_up_says_it_in_one_line(text: str, tmp_path: Path) -> None:
         "18999",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "localkn", *words], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "localkn", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr

@@ -13,7 +13,7 @@ import pytest
 from tests.hostile.conftest import Figure
 from tests.hostile.servers import KINDS, Server, read_to_end, serving
 
-pytestmark = [pytest.mark.may_block, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.may_block
 
 MOST_MB = 2.0
 FLOODS = 4

@@ -110,7 +110,6 @@ def forget(folder: Path) -> None:
         (replaced(loop, current_json), "current.json: cannot be read: Too many levels"),
     ],
 )
-@pytest.mark.timeout(20)
 def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
     """Each verb prints one sentence without a traceback and changes nothing."""
     damage(trained)

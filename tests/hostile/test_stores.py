@@ -22,6 +22,7 @@ from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
 from tests.running import ROOT, shell_command, take_port
+from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
 
 pytestmark = pytest.mark.may_block
@@ -33,6 +34,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from recsys.records import Interaction
 from recsys.stores.port import StoreUnavailableError
+from tests.waiting import LIMIT_S
 from recsys.stores.sqlite import SqliteStore
 
 async def ingest(path, limit):
@@ -59,7 +61,6 @@ def view(number: int, *, user_id: str = "ann") -> Interaction:
     return Interaction("/s", f"{number}", user_id, "view", 1_800_000_000_000_000, "a")
 
 
-@pytest.mark.timeout(60)
 def test_a_full_disk_acknowledges_only_what_is_stored(tmp_path):
     """When the files cannot grow, events are refused; each one that was accepted is in the store after a restart."""
     path = tmp_path / "store.db"
@@ -206,7 +207,13 @@ async def test_a_password_is_in_no_message(free_port):
 def start(url: str) -> "subprocess.CompletedProcess[str]":
     env = {"AUTH": "off", "METRICS_PORT": "0", "PORT": str(take_port()), "HOST": "127.0.0.1", "FEATURE_STORE_URL": url}
     return subprocess.run(
-        shell_command("extract_features"), cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=30
+        shell_command("extract_features"),
+        cwd=ROOT,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
 
 

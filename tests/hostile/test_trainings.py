@@ -14,6 +14,7 @@ import pytest
 
 from offline.state import StateDirectory
 from recsys.ranking.artefact import read_artefact
+from tests.waiting import LIMIT_S
 from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
@@ -59,7 +60,6 @@ def steps(mode: str, folder: Path) -> Iterator[dict[str, Any]]:
     yield from map(json.loads, ended.stdout.splitlines())
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.scenario
 def test_a_training_killed_at_any_step_leaves_the_former_state(trained):
     """After SIGKILL at each step the former pair is whole and current, and the next training succeeds and tidies up."""
@@ -120,7 +120,7 @@ def test_trainings_side_by_side_take_turns(trained):
             assert each.stderr.readline() == f"{trained}: waiting for the training in process {os.getpid()} to end\n"
         assert [each.poll() for each in waiting] == [None] * 3
     for each in waiting:
-        _, errors = each.communicate(timeout=60)
+        _, errors = each.communicate(timeout=LIMIT_S)
         assert (each.returncode, "Traceback" in errors) == (0, False), errors
     assert len(list((trained / "models").iterdir())) == len(list((trained / "stores").iterdir())) == 4
 
@@ -130,7 +130,7 @@ def test_two_first_starts_train_once(tmp_path):
     csv = write_csv(tmp_path / "a.csv", users=4)
     both = [start(tmp_path / "state", csv, "--if-missing") for _ in range(2)]
     for each in both:
-        _, errors = each.communicate(timeout=60)
+        _, errors = each.communicate(timeout=LIMIT_S)
         assert each.returncode == 0, errors
     assert len(list((tmp_path / "state/models").iterdir())) == 1
 
@@ -149,7 +149,7 @@ def test_an_interrupted_training_prints_no_traceback(trained):
         assert waiting.stderr is not None
         assert "waiting" in waiting.stderr.readline()
         waiting.send_signal(signal.SIGINT)
-        _, errors = waiting.communicate(timeout=60)
+        _, errors = waiting.communicate(timeout=LIMIT_S)
     assert (waiting.returncode, errors) == (130, f"{trained}: interrupted; what was current stays current\n")
 
 

@@ -1,13 +1,11 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from offline.state import StateDirectory
+from tests.demo import DemoState
 from tests.running import Running, running
-from tools.cli.verbs import main as run_verb
 
 
 @dataclass(frozen=True)
@@ -17,25 +15,6 @@ class Pipeline:
     extract_features: Running
     rank_items: Running
     recommend: Running
-
-
-@dataclass(frozen=True)
-class DemoState:
-    """A state directory with the demo data, and the addresses of its store and model."""
-
-    folder: Path
-    store_url: str
-    model_path: Path
-
-
-@pytest.fixture(scope="session")
-def demo_state(tmp_path_factory: pytest.TempPathFactory) -> DemoState:
-    folder = tmp_path_factory.mktemp("demo")
-    assert run_verb(["train", "--state-dir", str(folder)]) == 0
-    state = StateDirectory(folder)
-    current = state.current()
-    assert current is not None
-    return DemoState(folder, state.store_url(current), state.model_path(current))
 
 
 @contextmanager

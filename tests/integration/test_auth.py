@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.conftest import DemoState
+from tests.demo import DemoState
 from tests.running import CLIENT, Running, running
 
 pytestmark = pytest.mark.may_block

@@ -12,14 +12,7 @@ from tests.running import Running, running, take_port
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
 
-pytestmark = [pytest.mark.may_block, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heldout")
-    assert run_verb(["train", "--state-dir", str(folder), "--holdout", "temporal"]) == 0
-    return folder
+pytestmark = pytest.mark.may_block
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.conftest import DemoState
+from tests.demo import DemoState
 from tests.running import Running, running, take_port
 from tests.waiting import eventually
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from offline.training import MODEL_NAME
 from recsys.metrics import DEFINITIONS
-from tests.integration.conftest import DemoState
+from tests.demo import DemoState
 from tests.running import CLIENT, running, take_port
 
 pytestmark = pytest.mark.may_block

@@ -12,6 +12,7 @@ from offline.demo import make_demo
 from recsys.contracts import events
 from tests.integration.conftest import start_pipeline
 from tests.running import CLIENT, running
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.may_block
 
@@ -116,7 +117,7 @@ def test_simultaneous_long_requests_are_all_ranked(pipeline):
     bodies = [long, long, b'{"user_id":"user_2"}', long, long] * 8
 
     def recommend(body: bytes) -> list[dict[str, object]]:
-        with httpx.Client(headers={"x-request-timeout-ms": "9000"}, timeout=10) as client:
+        with httpx.Client(headers={"x-request-timeout-ms": "9000"}, timeout=LIMIT_S) as client:
             return [client.post(pipeline.recommend.url, content=body).json() for _ in range(6)]
 
     with ThreadPoolExecutor(len(bodies)) as pool:

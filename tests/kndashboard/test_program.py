@@ -18,6 +18,7 @@ from localkn import control
 from localkn.processes import free_port
 from localkn.state import PlatformDirectory
 from tests.kndashboard.seen import revision, service, status
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 
@@ -62,11 +63,11 @@ async def test_a_request_is_sent_over_tls(platform: dict[str, Any], tmp_path: Pa
     """The dashboard trusts only the certificate that localkn serves, and stops promptly."""
     url, process = started(tmp_path, *(["--trust", str(tmp_path / "cert.pem")] if trusted else []))
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client:
             shown = (await client.post("/_dashboard/request", json={})).json()
             assert "kn_revision_pods_count" in (await client.get("/metrics")).text
             process.terminate()
-            assert await asyncio.to_thread(process.wait, 10) in {0, -15}
+            assert await asyncio.to_thread(process.wait, LIMIT_S) in {0, -15}
     finally:
         process.kill()
         process.wait()

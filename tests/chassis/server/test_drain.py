@@ -12,7 +12,7 @@ import pytest
 
 from chassis.server import drain as server
 from tests.running import CLIENT, ROOT, Running, running, shell_command, take_port
-from tests.waiting import eventually
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.may_block
 
@@ -26,7 +26,7 @@ def run_until_exit(function: str, env: dict[str, str]) -> subprocess.CompletedPr
         env={**os.environ, "AUTH": "off", "METRICS_PORT": "0", **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_S,
         check=False,
     )
 
@@ -68,7 +68,7 @@ def test_sigterm_under_load_loses_no_request(keep_alive):
 
     def call_until_refused(service: Running) -> None:
         limits = httpx.Limits(max_keepalive_connections=8 if keep_alive else 0)
-        with httpx.Client(limits=limits, timeout=10) as client:
+        with httpx.Client(limits=limits, timeout=LIMIT_S) as client:
             while True:
                 try:
                     answered.append(client.post(service.url, json={"user_id": "u"}).status_code)
@@ -104,7 +104,7 @@ def test_a_draining_instance_closes_kept_connections_after_an_answer():
                 answer = answers.read().lower()
         assert answer.startswith(b"http/1.1 503")
         assert b"connection: close" in answer
-        assert service.process.wait(timeout=5) == 0
+        assert service.process.wait(timeout=LIMIT_S) == 0
 
 
 class AcceptQueue:

@@ -1,0 +1,49 @@
+"""The demo data, trained once for all workers of a test run."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from offline.state import StateDirectory
+from tools.cli.verbs import main as run_verb
+
+
+@dataclass(frozen=True)
+class DemoState:
+    """A state directory with the demo data, and the addresses of its store and model."""
+
+    folder: Path
+    store_url: str
+    model_path: Path
+
+
+@pytest.fixture(scope="session")
+def demo_state(tmp_path_factory: pytest.TempPathFactory) -> DemoState:
+    """Return the demo as `up` trains it. Tests that change it copy it first."""
+    folder = _trained_once(tmp_path_factory, "demo")
+    state = StateDirectory(folder)
+    current = state.current()
+    assert current is not None
+    return DemoState(folder, state.store_url(current), state.model_path(current))
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a state directory with the demo, without the newest fifth of each user."""
+    return _trained_once(tmp_path_factory, "held-out", "--holdout", "temporal")
+
+
+def _trained_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Path:
+    """Train into the folder *name* of the run, unless another worker of pytest-xdist has done so."""
+    run = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    folder = run / name
+    with (run / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if StateDirectory(folder).current() is None:
+            assert run_verb(["train", "--state-dir", str(folder), *words]) == 0
+    return folder
