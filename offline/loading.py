@@ -82,7 +82,7 @@ def load_data(options: DataOptions) -> DataSet:
     return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
 
 
-def _read(options: DataOptions, *, interactions: Path) -> Source:
+def _read(options: DataOptions, *, interactions: Path | None) -> Source:
     return FORMATS[options.format](
         interactions,
         items=options.items,
@@ -110,8 +110,7 @@ def load_items(options: DataOptions) -> dict[str, Item]:
     """
     if not options.items:
         return {}
-    # The readers read interactions on demand, so they open no file of interactions here.
-    source = _read(options, interactions=options.items)
+    source = _read(options, interactions=None)
     source.faults.check()
     return source.items
 

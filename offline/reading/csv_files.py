@@ -22,7 +22,7 @@ from recsys.ranking.artefact import Item
 
 
 def read_csv(
-    interactions: Path,
+    interactions: Path | None,
     *,
     items: Path | None,
     users: Path | None,
@@ -33,7 +33,7 @@ def read_csv(
     Return the content of the files; rows are read on demand.
 
     Args:
-        interactions: The file of interactions.
+        interactions: The file of interactions; None for no rows.
         items: The file of items.
         users: The file of users.
         mapped: The names of columns, by field.
@@ -45,7 +45,7 @@ def read_csv(
     mapped = mapped or {}
     faults = faults or Faults()
     return checked_source(
-        _rows(interactions, mapped, faults),
+        _rows(interactions, mapped, faults) if interactions else iter(()),
         items=_items(items, mapped, faults) if items else None,
         age_groups=_age_groups(users, mapped, faults) if users else None,
         faults=faults,

@@ -29,19 +29,20 @@ _ENCODING = "latin-1"
 
 
 def read_movielens(
-    interactions: Path, *, items: Path | None, users: Path | None, faults: Faults | None = None
+    interactions: Path | None, *, items: Path | None, users: Path | None, faults: Faults | None = None
 ) -> Source:
     """
-    Return the content of the files; rows are read on demand.
+    Return the content of the files; rows are read on demand, and there are none without *interactions*.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
     """
     faults = faults or Faults()
-    if _has_header(interactions):
+    first = interactions or items
+    if first and _has_header(first):
         return read_csv(interactions, items=items, users=users, faults=faults)
     return checked_source(
-        _rows(interactions, faults),
+        _rows(interactions, faults) if interactions else iter(()),
         items=_items(items, faults) if items else None,
         age_groups=_age_groups(users, faults) if users else None,
         faults=faults,

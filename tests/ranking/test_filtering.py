@@ -32,7 +32,8 @@ FILTERS = [
 def with_kinds(artefact: Artefact) -> Artefact:
     """Return *artefact* with categories of very different frequency."""
     items = [
-        Item(item.item_id, attributes={"category": (KINDS[row % 100],)}) for row, item in enumerate(artefact.items)
+        Item(item.item_id, attributes={"category": (kind,)} if (kind := KINDS[row % 100]) else {})
+        for row, item in enumerate(artefact.items)
     ]
     return Artefact(artefact.manifest, artefact.arrays, items)
 
