@@ -103,6 +103,7 @@ def train_als(
     interactions: csr_array,
     settings: AlsSettings,
     *,
+    start: F32 | None = None,
     workers: int = 2,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> AlsModel:
@@ -115,6 +116,8 @@ def train_als(
     Args:
         interactions: (U, I) with positive weights (counts, seconds, ratings), sorted indices, no duplicates.
         settings: Hyper-parameters.
+        start: (I, D) item vectors of an earlier model, zeros for items that it does not contain. They need one epoch.
+            None draws random vectors.
         workers: Threads that solve blocks of rows.
         progress: Iterates over the epochs, for example with a progress bar.
 
@@ -122,12 +125,13 @@ def train_als(
         2 (U + I) D floats of memory in addition to the interactions.
     """
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        return _train(interactions, settings, pool, progress)
+        return _train(interactions, settings, start, pool, progress)
 
 
 def _train(
     interactions: csr_array,
     settings: AlsSettings,
+    start: F32 | None,
     pool: ThreadPoolExecutor,
     progress: Callable[[range], Iterable[int]],
 ) -> AlsModel:
@@ -140,10 +144,8 @@ def _train(
     by_item = csr_array(by_user.T.tocsr())
     everyone, uniform = np.ones(users, np.float32), np.ones(users)
 
-    generator = np.random.default_rng(settings.seed)
-    scale = settings.init_scale / np.sqrt(settings.factors)
-    y = (generator.standard_normal((items, settings.factors)) * scale).astype(np.float32)
-    for _ in progress(range(settings.epochs)):
+    y = _draw(items, settings) if start is None else start
+    for _ in progress(range(settings.epochs if start is None else 1)):
         x = solve_rows(by_user, y, column_weights=unobserved, row_scale=uniform, ridge=user_ridge, pool=pool)
         y = solve_rows(by_item, x, column_weights=everyone, row_scale=unobserved, ridge=item_ridge, pool=pool)
 
@@ -152,6 +154,12 @@ def _train(
     binary = _with_data(interactions, np.ones(interactions.nnz, np.float32))
     x = solve_rows(binary, y, column_weights=unobserved, row_scale=uniform, ridge=user_ridge, pool=pool)
     return AlsModel(items=y, gram=gram, ridge=settings.ridge, users=x, counts=counts)
+
+
+def _draw(items: int, settings: AlsSettings) -> F32:
+    generator = np.random.default_rng(settings.seed)
+    scale = settings.init_scale / np.sqrt(settings.factors)
+    return np.asarray(generator.standard_normal((items, settings.factors)) * scale, np.float32)
 
 
 def attention(interactions: csr_array, exponent: float) -> F32:

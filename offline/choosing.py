@@ -8,14 +8,16 @@ Two hold-outs validate the choices:
 
 1. The settings of the factors: the half-life of the history, then the exponent of the item ridge. The measure is the
    mean of NDCG@10 and Recall@20, each relative to the first trial.
-2. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
-3. The weights for each length of short histories, learned on users with histories of that length. If such users are
+2. The strength of the items' attributes, if the items have any (`describing`).
+3. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
+4. The weights for each length of short histories, learned on users with histories of that length. If such users are
    few, the weights are also learned and judged on newcomers.
+5. The trust in predictions for new items, if the catalogue has any (`trusting`).
 
 Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,16 +28,27 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.als import AlsSettings
+from offline.describing import AttributeSettings, find_new
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.holdout import Holdout, split_records
-from offline.evaluation.quality import DEPTH, Task, hold, make_task, score_lists
+from offline.evaluation.quality import DEPTH, Task, hold, make_task
 from offline.matrix import Ratings, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
-from offline.training import Arrays, BlendSettings, ModelSettings, fit_arrays, make_blend_arrays, suggest
+from offline.training import (
+    Arrays,
+    BlendSettings,
+    ModelSettings,
+    add_attributes,
+    fit_arrays,
+    make_blend_arrays,
+    suggest,
+)
+from offline.trials import Trial, unwritten
+from offline.trusting import choose_trust
 from offline.weighing import fit_weights, scaled
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import UNKNOWN_FEATURES, compute_features
-from recsys.ranking.artefact import Artefact, Item, Manifest
+from recsys.ranking.artefact import Item
 from recsys.ranking.blending import blend
 from recsys.ranking.candidates import rank_candidates
 from recsys.ranking.item_table import F32, F64, I64
@@ -45,6 +58,7 @@ from recsys.records import UserRecord
 LEAST_GAIN = 0.01
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
 FREQUENCY_EXPONENTS = (0.8, 0.0)
+STRENGTHS = (2.0, 5.0)
 # The first view finds items that follow the newest item, the second one items that go with the last few.
 ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
@@ -59,20 +73,6 @@ _MOST_TIES = 1_000_000
 _NEWCOMERS = 0.2
 _SEED = 100
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A tried setting, and its NDCG@10 and Recall@20 on the inner hold-out."""
-
-    what: str
-    ndcg_10: float
-    recall_20: float
-
-    def relative_to(self, reference: "Trial") -> float:
-        """Return the mean of both measures, each as a multiple of *reference*'s."""
-        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
-        return sum(value / base if base else 1.0 + value for value, base in pairs) / 2
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,28 @@ class Choice:
             yield f"{trial.what}: NDCG@10 {trial.ndcg_10:.4f}, Recall@20 {trial.recall_20:.4f}"
 
 
-def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahead: bool = True) -> Choice:
+def choose(
+    records: Sequence[UserRecord],
+    *,
+    items: Mapping[str, Item] | None = None,
+    als: AlsSettings | None = None,
+    ahead: bool = True,
+) -> Choice:
     """
     Choose settings for *records*. Equal records give equal settings on machines of the same kind.
 
     Args:
         records: The training data.
+        items: Attributes by item id, also of items without interactions.
         als: Settings of the factors after a search; None suggests them and tries two exponents.
         ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
 
-    Cost: three trainings on parts of the data, or of a sample of large data, then about a hundred rankings for at most
-        1000 users.
+    Cost: three trainings on parts of the data, or of a sample of large data, and one more with new items; then about a
+        hundred rankings for at most 1000 users.
     """
-    suggested = ModelSettings(als) if als else suggest(make_ratings(records))
+    items = items or {}
+    ratings = make_ratings(records)
+    suggested = ModelSettings(als) if als else suggest(ratings)
     records = _sample(records)
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
@@ -123,18 +132,55 @@ def choose(records: Sequence[UserRecord], *, als: AlsSettings | None = None, ahe
     # The final training uses the settings suggested for the size of all data, not of the inner training part.
     exponent, half_life = settings.als.frequency_exponent, settings.half_life
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
+    strength, arrays, trials = _choose_strength(task, arrays, best, items)
+    settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
+    blended, tried = _choose_blend(records, settings, task, arrays, items, ordered=ordered)
+    settings, trials = replace(settings, blend=blended), [*trials, *tried]
+    known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
+    if new := find_new(items.values(), known):
+        trust, tried = choose_trust(task, settings, items, new_share=len(new) / (len(known) + len(new)))
+        settings = replace(settings, attributes=replace(settings.attributes, trust=trust))
+        trials += tried
+    return Choice(settings, trials)
+
+
+def _choose_blend(
+    records: Sequence[UserRecord],
+    settings: ModelSettings,
+    task: Task,
+    arrays: Arrays,
+    items: Mapping[str, Item],
+    *,
+    ordered: bool,
+) -> tuple[BlendSettings | None, list[Trial]]:
+    """Return the blend, or None if the factors alone serve every length, and the trials; *arrays* belong to *task*."""
     fitted = _Fitted(arrays, _count(task.records, task.ratings, ordered=ordered), task.ratings.item_ids)
     views = ORDERED_VIEWS if ordered else UNORDERED_VIEWS
     pool = _task_pool(fitted, task, views)
     weights = _fit([pool], np.zeros(2 + len(views)), range(2 + len(views)))
-    table, trials = _choose_by_length(records, settings, pool, weights, ordered=ordered)
-    trials = [best, *trials]
+    newcomers = _Newcomers.of(records, settings, views, items, ordered=ordered)
+    table, trials = _choose_by_length(newcomers, pool, weights)
     if not any(row[1:].any() for row in table):
-        return Choice(settings, trials)
+        return None, trials
     used = [source for source in range(2, 2 + len(views)) if any(row[source] for row in table)]
     rows = tuple(tuple(float(row[source]) for source in (0, 1, *used)) for row in table)
-    blended = BlendSettings(ordered, tuple(views[source - 2] for source in used), (*LENGTHS, _LONG), rows)
-    return Choice(replace(settings, blend=blended), trials)
+    return BlendSettings(ordered, tuple(views[source - 2] for source in used), (*LENGTHS, _LONG), rows), trials
+
+
+def _choose_strength(
+    task: Task, arrays: Arrays, alone: Trial, items: Mapping[str, Item]
+) -> tuple[float, Arrays, list[Trial]]:
+    """Return the strength of the items' attributes, 0 if none gains `LEAST_GAIN`, with its arrays and the trials."""
+    best, trials = (0.0, arrays, alone), [alone]
+    if not any(item_id in items and items[item_id].attributes for item_id in task.ratings.item_ids):
+        return 0.0, arrays, trials
+    for strength in STRENGTHS:
+        described = add_attributes(arrays, task.ratings, AttributeSettings(strength), items=items, new=())
+        lists = list_by_model(RankingModel(unwritten(described, task.ratings.item_ids)), task)
+        trials.append(Trial.judge(f"factors, attributes of strength {strength:g}", lists, task.held))
+        if trials[-1].relative_to(alone) >= max(1 + LEAST_GAIN, best[2].relative_to(alone)):
+            best = strength, described, trials[-1]
+    return best[0], best[1], trials
 
 
 def _sample(records: Sequence[UserRecord]) -> Sequence[UserRecord]:
@@ -156,9 +202,9 @@ def _choose_factors(
         # The best half-life does not depend on the exponent, so later exponents use that of the best trial.
         for half_life in [_best_of(tried)[0].half_life] if tried else half_lives:
             arrays = {**fitted, "fold_in": np.array([each.prior_strength, half_life], np.float32)}
-            lists = list_by_model(RankingModel(_artefact(arrays, task.ratings.item_ids)), task)
+            lists = list_by_model(RankingModel(unwritten(arrays, task.ratings.item_ids)), task)
             name = f"factors, frequency exponent {exponent:g}, half-life {half_life:g}"
-            tried.append((replace(each, half_life=half_life), arrays, _judge(name, lists, task.held)))
+            tried.append((replace(each, half_life=half_life), arrays, Trial.judge(name, lists, task.held)))
     return _best_of(tried)
 
 
@@ -177,10 +223,11 @@ class _Fitted:
 
     @classmethod
     def to(
-        cls, records: Sequence[UserRecord], ratings: Ratings, settings: ModelSettings, *, ordered: bool
+        cls, records: Sequence[UserRecord], settings: ModelSettings, items: Mapping[str, Item], *, ordered: bool
     ) -> "_Fitted":
         """Fit the factors to *records* and count their pairs."""
-        arrays = fit_arrays(records, ratings, replace(settings, blend=None))
+        ratings = make_ratings(records)
+        arrays = fit_arrays(records, ratings, replace(settings, blend=None), items=items)
         return cls(arrays, _count(records, ratings, ordered=ordered), ratings.item_ids)
 
     def blended(self, views: Sequence[View], records: Sequence[UserRecord]) -> RankingModel:
@@ -190,7 +237,7 @@ class _Fitted:
         voting[[columns[item.item_id] for each in records for item in each.history if item.item_id in columns]] = True
         everything = BlendSettings(ordered=True, views=tuple(views), lengths=(0,), weights=((1.0,) * (2 + len(views)),))
         arrays = {**self.arrays, **make_blend_arrays(self.pairs, everything, only=voting)}
-        return RankingModel(_artefact(arrays, self.item_ids))
+        return RankingModel(unwritten(arrays, self.item_ids))
 
 
 def _count(records: Sequence[UserRecord], ratings: Ratings, *, ordered: bool) -> Pairs:
@@ -273,7 +320,7 @@ class _Pool:
         table: F32 = np.tile(weights[sources].astype(np.float32), (self.counts.size, 1))
         scores = blend([self.columns[source] for source in sources], table, self.counts)
         lists = rank_candidates(self.rows, scores, counts=self.counts, limit=DEPTH).ids
-        return _judge(f"{what}: {_name(weights, self.views)}", lists, self.held)
+        return Trial.judge(f"{what}: {_name(weights, self.views)}", lists, self.held)
 
 
 def _fit(pools: Sequence[_Pool], start: F64, sources: Sequence[int]) -> F64:
@@ -290,11 +337,8 @@ def _fit(pools: Sequence[_Pool], start: F64, sources: Sequence[int]) -> F64:
     return weights
 
 
-def _choose_by_length(
-    records: Sequence[UserRecord], settings: ModelSettings, pool: _Pool, weights: F64, *, ordered: bool
-) -> tuple[list[F64], list[Trial]]:
+def _choose_by_length(newcomers: "_Newcomers", pool: _Pool, weights: F64) -> tuple[list[F64], list[Trial]]:
     """Return the weights for every length and for long histories, and pairs of trials: factors alone, then blend."""
-    newcomers = _Newcomers.of(records, settings, pool.views, ordered=ordered)
     table, trials = [], []
     for least, below in zip(LENGTHS, [*list(LENGTHS)[1:], _LONG], strict=True):
         pools = [pool.among(least, below)]
@@ -335,7 +379,13 @@ class _Newcomers:
 
     @classmethod
     def of(
-        cls, records: Sequence[UserRecord], settings: ModelSettings, views: Sequence[View], *, ordered: bool
+        cls,
+        records: Sequence[UserRecord],
+        settings: ModelSettings,
+        views: Sequence[View],
+        items: Mapping[str, Item],
+        *,
+        ordered: bool,
     ) -> "_Newcomers":
         """Hold out a fifth of the users, at most 1000, and fit the sources to the other users."""
         rng = np.random.default_rng(_SEED)
@@ -343,7 +393,7 @@ class _Newcomers:
         out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _NEWCOMERS))].tolist())
         training = [record for row, record in enumerate(records) if row not in out]
         strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
-        fitted = _Fitted.to(training, make_ratings(training), settings, ordered=ordered)
+        fitted = _Fitted.to(training, settings, items, ordered=ordered)
         return cls(fitted.blended(views, strangers), views, strangers)
 
     def pool(self, known: int) -> _Pool | None:
@@ -366,16 +416,6 @@ def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) ->
         return record
     places = rng.permutation(len(record.history))
     return msgspec.structs.replace(record, history=[record.history[place] for place in places])
-
-
-def _artefact(arrays: Arrays, item_ids: Sequence[str]) -> Artefact:
-    manifest = Manifest("inner", "0", 0, {}, {}, {}, {})
-    return Artefact(manifest, dict(arrays), [Item(item_id) for item_id in item_ids])
-
-
-def _judge(what: str, lists: I64, held: csr_array) -> Trial:
-    ndcg, recall = score_lists(lists, held)
-    return Trial(what, float(ndcg.mean()), float(recall.mean()))
 
 
 def _name(weights: F64, views: Sequence[View]) -> str:

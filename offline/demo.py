@@ -105,7 +105,7 @@ def _make_items() -> list[Item]:
         for first in firsts.split()
         for second in seconds.split()
     ]
-    return [Item(f"item_{row}", f"The {title}", genre) for row, (title, genre) in enumerate(titles)]
+    return [Item(f"item_{row}", f"The {title}", {"category": (genre,)}) for row, (title, genre) in enumerate(titles)]
 
 
 class _User:

@@ -12,6 +12,7 @@ from offline.reading.faults import Faults
 from offline.reading.lastfm import read_lastfm
 from offline.reading.lines import Row, Source
 from offline.reading.movielens import read_movielens
+from recsys.ranking.artefact import Item
 from recsys.records import UserRecord
 
 FORMATS: Mapping[str, Callable[..., Source]] = {
@@ -76,15 +77,19 @@ def load_data(options: DataOptions) -> DataSet:
             age_groups={record.user_id: record.age_group for record in demo.records},
         )
         return DataSet("demo", source, demo.records)
-    source = FORMATS[options.format](
-        options.interactions,
+    source = _read(options, interactions=options.interactions)
+    rows = _reported(source, least=options.min_weight)
+    return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
+
+
+def _read(options: DataOptions, *, interactions: Path | None) -> Source:
+    return FORMATS[options.format](
+        interactions,
         items=options.items,
         users=options.users,
         faults=Faults(allowed=options.skip_faults),
         **({"mapped": options.map} if options.map else {}),
     )
-    rows = _reported(source, least=options.min_weight)
-    return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
 
 
 def _reported(source: Source, *, least: float) -> Iterator[Row]:
@@ -94,6 +99,20 @@ def _reported(source: Source, *, least: float) -> Iterator[Row]:
         for line in source.faults.describe():
             print(line, file=sys.stderr)
         print(f"left out faulty lines: {source.faults.count:,}", file=sys.stderr)
+
+
+def load_items(options: DataOptions) -> dict[str, Item]:
+    """
+    Return the items that *options* name, by id; nothing if they name no items file.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    if not options.items:
+        return {}
+    source = _read(options, interactions=None)
+    source.faults.check()
+    return source.items
 
 
 def _demo_rows(records: list[UserRecord]) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 `./run.sh train`: import interactions into a new feature store, train a model on them, and make both current.
 
 Without a file, the demo data is used. With --from-store, the model is trained on the present content of a feature
-store, including events. The store and the model become current only after all steps have succeeded.
+store, including events; --refresh keeps the settings of the current model. The store and the model become current only
+after all steps have succeeded.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ from offline.choosing import choose
 from offline.collecting import collect, collect_records
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
-from offline.loading import DataOptions, load_data
+from offline.loading import DataOptions, load_data, load_items
 from offline.reading.lines import DataError
+from offline.refreshing import refresh
 from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
@@ -47,11 +49,12 @@ class Plan:
     The data and the options of a training.
 
     Attributes:
-        data: The files to import.
+        data: The files to import; with *from_store*, the items to add.
         from_store: URL of a feature store to train on instead, or `CURRENT`; None imports the files.
         holdout: Import and train on four fifths only, for `./run.sh evaluate --via`.
         seed: Seed of a random hold-out.
         search: Search hyper-parameters first.
+        refresh: With *from_store*, keep the settings of the current model.
         if_missing: Do nothing if there is a current model.
         state_dir: Directory of the stores and models.
     """
@@ -61,6 +64,7 @@ class Plan:
     holdout: Holdout | None = None
     seed: int = 0
     search: bool = False
+    refresh: bool = False
     if_missing: bool = False
     state_dir: Path = _DEFAULT_STATE
 
@@ -128,10 +132,15 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     records = asyncio.run(_scan(url))
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
-    # Only the current model contains the titles.
-    items = {item.item_id: item for item in read_artefact(state.model_path(current)).items}
+    # Only the current model contains the titles and attributes.
+    artefact = read_artefact(state.model_path(current))
+    items = {item.item_id: item for item in artefact.items} | load_items(plan.data)
     material = _Material(records, items, f"{current.dataset}-store" if own else "store")
-    manifest = _train_into(state, material, plan)
+    if plan.refresh:
+        draft = state.draft(_MODEL_DRAFT)
+        manifest = refresh(records, artefact, items=items, folder=draft, dataset=material.dataset, facts=material.facts)
+    else:
+        manifest = _train_into(state, material, plan)
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
@@ -161,6 +170,7 @@ def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manif
     searched = search(material.records) if plan.search else None
     chosen = choose(
         material.records,
+        items=material.items,
         als=searched.settings.als if searched else None,
         ahead=plan.holdout != "random",
     )

@@ -1,7 +1,7 @@
 """Train a model on user records and write its artefact."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
+from offline.describing import AttributeMap, AttributeSettings, describe, find_new, trust_new
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
+from recsys.ranking.item_table import F32
 from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
 
@@ -50,12 +52,14 @@ class ModelSettings:
         prior_strength: Length of history at which the features' prior counts half. The results of 0.3 to 1 differ only
             by noise.
         half_life: Places back in the history at which an item counts half; with 0, all items count the same.
+        attributes: How much the attributes of items count.
         blend: Further sources; None if the factors rank alone.
     """
 
     als: AlsSettings
     prior_strength: float = 0.5
     half_life: float = 0.0
+    attributes: AttributeSettings = field(default_factory=AttributeSettings)
     blend: BlendSettings | None = None
 
 
@@ -72,6 +76,7 @@ def train(
     folder: Path,
     dataset: str,
     settings: ModelSettings | None = None,
+    start: Mapping[str, F32] | None = None,
     facts: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
@@ -83,26 +88,31 @@ def train(
 
     Args:
         records: Users with their histories.
-        items: Known titles and categories, by item id.
+        items: Known titles and attributes, by item id. Items without interactions join the model if they share an
+            attribute with items that have some.
         folder: New or empty folder.
         dataset: Name of the data, for the manifest.
         settings: Settings; None suggests them from the size of the data.
+        start: Item vectors of an earlier model with the same settings, by item id, to start from (`train_als`).
         facts: Further facts about the training, for the manifest.
         metrics: Metrics measured before the training, for the manifest.
         progress: Iterates over the epochs, for example with a progress bar.
     """
     ratings = make_ratings(records)
     settings = settings or suggest(ratings)
+    known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
+    new = find_new(items.values(), known)
     return write_artefact(
         folder,
         name=MODEL_NAME,
-        arrays=fit_arrays(records, ratings, settings, progress=progress),
-        items=[items.get(item_id, Item(item_id)) for item_id in ratings.item_ids],
+        arrays=fit_arrays(records, ratings, settings, items=items, new=new, start=start, progress=progress),
+        items=[*known, *new],
         training={
             "dataset": dataset,
             "fingerprint": fingerprint(records),
             "users": len(records),
-            "items": len(ratings.item_ids),
+            "items": len(known),
+            "new_items": len(new),
             "ties": int(ratings.weights.nnz),
             **asdict(settings),
             **(facts or {}),
@@ -116,17 +126,49 @@ def fit_arrays(
     ratings: Ratings,
     settings: ModelSettings,
     *,
+    items: Mapping[str, Item] | None = None,
+    new: Sequence[Item] = (),
+    start: Mapping[str, F32] | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> Arrays:
-    """Fit every source to *records* and return the artefact's arrays; *ratings* is their matrix."""
-    model = train_als(ratings.weights, settings.als, progress=progress)
+    """
+    Fit every source to *records* and return the artefact's arrays.
+
+    Args:
+        records: Users with their histories.
+        ratings: The matrix of *records*.
+        settings: Settings.
+        items: Attributes by item id; None for items without attributes.
+        new: Items without interactions; their rows follow those of *ratings*.
+        start: See `train`.
+        progress: Iterates over the epochs.
+    """
+    vectors = None
+    if start is not None:
+        unknown = np.zeros(settings.als.factors, np.float32)
+        vectors = np.stack([start.get(item_id, unknown) for item_id in ratings.item_ids])
+    model = train_als(ratings.weights, settings.als, start=vectors, progress=progress)
     prior = fit_prior([compute_features(record) for record in records], model.users, metric=model.gram + model.ridge)
     arrays = make_arrays(model, prior, settings)
     if settings.blend is not None:
         histories = list_columns(records, ratings)
         pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered)
         arrays |= make_blend_arrays(pairs, settings.blend)
-    return arrays
+    return add_attributes(arrays, ratings, settings.attributes, items=items or {}, new=new)
+
+
+def add_attributes(
+    arrays: Arrays, ratings: Ratings, settings: AttributeSettings, *, items: Mapping[str, Item], new: Sequence[Item]
+) -> Arrays:
+    """Add the predictions from attributes to the *arrays* of the items of *ratings*, and rows for the *new* items."""
+    if not (new or settings.strength):
+        return arrays
+    known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
+    learned = AttributeMap.of(known, new)
+    if learned is None:
+        return arrays
+    counts = np.bincount(ratings.weights.indices, minlength=len(known))
+    return trust_new(describe(arrays, counts, learned, strength=settings.strength), len(known), settings.trust)
 
 
 def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> Arrays:

@@ -62,7 +62,7 @@ class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
         """
         faults = list(self._faults(model))
         if unknown := sorted({name for name in self._attributes() if not model.attributes.has(name)}):
-            raise StartError(f"RULES names attributes that no catalogue has: {', '.join(unknown)}")
+            raise StartError(f"RULES names attributes that no item has: {', '.join(unknown)}")
         for fault in faults:
             log.warning("rule_without_items", extra={"reason": fault})
         offered = self._offered(model)

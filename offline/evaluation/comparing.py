@@ -83,9 +83,11 @@ def compare_baselines(study: Study) -> Iterator[Outcome]:
 
 def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[Outcome]:
     print(f"{study.name}: choosing the settings of {MODEL_NAME}", file=sys.stderr, flush=True)
-    contenders = {MODEL_NAME: choose(study.records, ahead=study.ahead).settings}
+    contenders = {MODEL_NAME: choose(study.records, items=study.items, ahead=study.ahead).settings}
     if searched:
-        contenders[f"{MODEL_NAME}, searched"] = choose(study.records, als=searched, ahead=study.ahead).settings
+        contenders[f"{MODEL_NAME}, searched"] = choose(
+            study.records, items=study.items, als=searched, ahead=study.ahead
+        ).settings
     if ablate:
         variants = vary(list(contenders.values())[-1])
         contenders |= {f"  {name}": settings for name, settings in variants.items()}

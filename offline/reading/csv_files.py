@@ -1,9 +1,12 @@
 """
 Read tables with named columns: comma-separated files, other delimiters, and Parquet.
 
-Interactions: `user_id,item_id[,weight][,timestamp]`, in any order. Items: `item_id[,title][,category]`. Users:
-`user_id[,age_group | ,age]`. Other columns are ignored. `offline/reading/columns.py` lists the other names of columns,
-among them those of MovieLens' `ratings.csv` and `movies.csv`.
+Interactions: `user_id,item_id[,weight][,timestamp]`, in any order. Users: `user_id[,age_group | ,age]`. Other columns
+of these files are ignored. `offline/reading/columns.py` lists the other names of columns, among them those of MovieLens'
+`ratings.csv` and `movies.csv`.
+
+Items: `item_id[,title][,category]`. Every other column, for example `brand`, is an attribute as well. A cell may hold
+several values, separated by bars, as MovieLens' genres.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,15 +16,13 @@ from offline.reading.columns import INTERACTION, Mapped, check_mapped, find_colu
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source
 from offline.reading.tables import open_table
-from offline.reading.values import Ids, Malformed, parse_integer, parse_time_us, parse_weight
+from offline.reading.values import Ids, Malformed, named_values, parse_integer, parse_time_us, parse_weight
 from recsys.features import AGE_GROUPS, group_age
 from recsys.ranking.artefact import Item
 
-_NO_GENRE = "(no genres listed)"
-
 
 def read_csv(
-    interactions: Path,
+    interactions: Path | None,
     *,
     items: Path | None,
     users: Path | None,
@@ -32,7 +33,7 @@ def read_csv(
     Return the content of the files; rows are read on demand.
 
     Args:
-        interactions: The file of interactions.
+        interactions: The file of interactions; None for no rows.
         items: The file of items.
         users: The file of users.
         mapped: The names of columns, by field.
@@ -44,7 +45,7 @@ def read_csv(
     mapped = mapped or {}
     faults = faults or Faults()
     return checked_source(
-        _rows(interactions, mapped, faults),
+        _rows(interactions, mapped, faults) if interactions else iter(()),
         items=_items(items, mapped, faults) if items else None,
         age_groups=_age_groups(users, mapped, faults) if users else None,
         faults=faults,
@@ -73,13 +74,18 @@ def _items(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Item]:
     table = open_table(path, mapped)
     check_mapped(path, table.header, ("title", "category"), mapped=mapped)
     columns = find_columns(path, table.header, ("item", "title", "category"), required=("item",), mapped=mapped)
+    item, title = columns["item"], columns.get("title")
+    attributes = {name: place for place, name in enumerate(table.header) if name and place not in columns.values()}
+    if "category" in columns:
+        attributes["category"] = columns["category"]
     ids = Ids("item_id")
 
     def parse(fields: Sequence[str]) -> Item:
-        found = {field: fields[place] for field, place in columns.items()}
-        # MovieLens separates several genres by bars.
-        category = found.get("category", "").split("|")[0]
-        return Item(ids[found["item"]], found.get("title", ""), "" if category == _NO_GENRE else category)
+        return Item(
+            ids[fields[item]],
+            fields[title] if title is not None else "",
+            named_values({name: fields[place] for name, place in attributes.items()}),
+        )
 
     return parse_each(table.records, parse, path=path, faults=faults)
 

@@ -15,9 +15,11 @@ from recsys.ranking.artefact import Item
 _HEADERS = ("//userID", "userID", "//id", "id")
 
 
-def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None, faults: Faults | None = None) -> Source:
+def read_lastfm(
+    interactions: Path | None, *, items: Path | None, users: Path | None, faults: Faults | None = None
+) -> Source:
     """
-    Return the content of the files; rows are read on demand.
+    Return the content of the files; rows are read on demand, and there are none without *interactions*.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
@@ -26,7 +28,10 @@ def read_lastfm(interactions: Path, *, items: Path | None, users: Path | None, f
         raise DataError(f"{users}: the lastfm format has no users file")
     faults = faults or Faults()
     return checked_source(
-        _rows(interactions, faults), items=_items(items, faults) if items else None, age_groups=None, faults=faults
+        _rows(interactions, faults) if interactions else iter(()),
+        items=_items(items, faults) if items else None,
+        age_groups=None,
+        faults=faults,
     )
 
 

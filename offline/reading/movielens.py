@@ -6,6 +6,7 @@ The oldest layout has the tab-separated `u.data` with `u.item` and `u.user`. A n
 `movies.csv`, which are tables with named columns. The rating is the weight.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from offline.reading.columns import count_known
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source, read_lines
-from offline.reading.values import Ids, parse_integer, parse_time_us, parse_weight, split
+from offline.reading.values import Ids, named_values, parse_integer, parse_time_us, parse_weight, split
 from recsys.features import group_age
 from recsys.ranking.artefact import Item
 
@@ -22,23 +23,26 @@ _GENRES = (
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 _GENRE_COLUMN = 5
+# Titles end with the year, for example "Toy Story (1995)".
+_YEAR = re.compile(r"\((\d{4})\)\s*$")
 _ENCODING = "latin-1"
 
 
 def read_movielens(
-    interactions: Path, *, items: Path | None, users: Path | None, faults: Faults | None = None
+    interactions: Path | None, *, items: Path | None, users: Path | None, faults: Faults | None = None
 ) -> Source:
     """
-    Return the content of the files; rows are read on demand.
+    Return the content of the files; rows are read on demand, and there are none without *interactions*.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
     """
     faults = faults or Faults()
-    if _has_header(interactions):
+    first = interactions or items
+    if first and _has_header(first):
         return read_csv(interactions, items=items, users=users, faults=faults)
     return checked_source(
-        _rows(interactions, faults),
+        _rows(interactions, faults) if interactions else iter(()),
         items=_items(items, faults) if items else None,
         age_groups=_age_groups(users, faults) if users else None,
         faults=faults,
@@ -67,11 +71,12 @@ def _items(path: Path, faults: Faults) -> Iterator[Item]:
         separator = _separator(text, "|")
         fields = split(text, separator, least=2)
         if separator == "::":
-            category = fields[2].split("|")[0] if len(fields) > 2 else ""
+            genres = "".join(fields[2:3])
         else:
             flags = fields[_GENRE_COLUMN:]
-            category = next((genre for genre, flag in zip(_GENRES, flags, strict=False) if flag == "1"), "")
-        return Item(films[fields[0]], fields[1], category)
+            genres = "|".join(genre for genre, flag in zip(_GENRES, flags, strict=False) if flag == "1")
+        year = "".join(_YEAR.findall(fields[1]))
+        return Item(films[fields[0]], fields[1], named_values({"category": genres, "year": year}))
 
     return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 

@@ -1,6 +1,7 @@
 """Parse the values of a line. A fault raises `Malformed`, and the reader of the file adds the file and the line."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from chassis.wire.decoder import NOT_TEXT
@@ -8,6 +9,8 @@ from recsys.contracts.wire import MAX_ID_LENGTH
 
 _LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
 _LATEST_S = 4_102_444_800  # 2100-01-01
+_LONGEST_VALUE = 100
+_NO_GENRE = "(no genres listed)"  # in MovieLens
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Numbers from 1973 to 2100 in milliseconds are too large to be seconds. The same holds for the next two units.
@@ -47,6 +50,20 @@ class Ids(dict[str, str]):
             raise Malformed(f"{self._column} must be 1 to {MAX_ID_LENGTH} printable characters", f", not {text[:40]!r}")
         self[text] = text
         return text
+
+
+def named_values(cells: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """
+    Return the distinct values in each of *cells*, separated by bars, by attribute name.
+
+    A long text is a description and no value. Attributes without a value are left out.
+    """
+    named = {}
+    for name, cell in cells.items():
+        values = dict.fromkeys(part.strip() for part in cell.split("|"))
+        if kept := tuple(value for value in values if 0 < len(value) <= _LONGEST_VALUE and value != _NO_GENRE):
+            named[name] = kept
+    return named
 
 
 def split(text: str, separator: str, *, least: int) -> list[str]:

@@ -68,7 +68,7 @@ def recommend(pipeline: ChaosPipeline, user: str, top_k: int) -> list[str]:
 def test_an_interaction_changes_the_next_recommendation(pipeline: ChaosPipeline, folder: Path) -> None:
     """After the delivery of a purchase, its item is not recommended and more items of its category are."""
     (model,) = (folder / "models").iterdir()
-    category = {item["item_id"]: item["category"] for item in json.loads((model / ITEMS).read_text())}
+    category = {item["item_id"]: item["attributes"]["category"][0] for item in json.loads((model / ITEMS).read_text())}
     before = recommend(pipeline, "user_of_this_test", 20)
     kinds = Counter(category[item] for item in before)
     bought = min(before, key=lambda item: kinds[category[item]])

@@ -107,8 +107,8 @@ class TestColumns:
             source = read(ratings, items=movies, users=None)
             assert list(source.rows) == [Row("1", "296", 5.0, 1_147_880_044 * SECOND_US)]
             assert source.items == {
-                "296": Item("296", "Pulp Fiction, Uncut (1994)", "Comedy"),
-                "7": Item("7", "Untold", ""),
+                "296": Item("296", "Pulp Fiction, Uncut (1994)", {"category": ("Comedy", "Crime")}),
+                "7": Item("7", "Untold"),
             }
 
 

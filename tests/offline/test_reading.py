@@ -53,7 +53,7 @@ class TestCsv:
         items = write(tmp_path, "i.csv", "item_id,title,category\ni,Über,Drama\nj,,\n")
         users = write(tmp_path, "u.csv", "user_id,age,age_group\nu,30,\nv,,55+\nw,,\n")
         source = read_csv(rows, items=items, users=users)
-        assert source.items == {"i": Item("i", "Über", "Drama"), "j": Item("j")}
+        assert source.items == {"i": Item("i", "Über", {"category": ("Drama",)}), "j": Item("j")}
         assert source.age_groups == {"u": "25-34", "v": "55+"}
 
     @pytest.mark.parametrize(
@@ -112,7 +112,9 @@ class TestMovieLens:
             Row("196", "242", 3.0, 881_250_949_000_000),
             Row("186", "302", 4.5, 891_717_742_000_000),
         ]
-        assert source.items == {"242": Item("242", "Délice (1997)", "Comedy")}
+        assert source.items == {
+            "242": Item("242", "Délice (1997)", {"category": ("Comedy", "Romance"), "year": ("1997",)})
+        }
         assert source.age_groups == {"196": "45-54", "186": "under-18"}
 
     def test_colon_separated_files_are_read(self, tmp_path):
@@ -122,8 +124,10 @@ class TestMovieLens:
         users = write(tmp_path, "users.dat", "1::F::56::10::48067\n")
         source = read_movielens(rows, items=items, users=users)
         assert list(source.rows) == [Row("1", "1193", 5.0, 978_300_760_000_000)]
-        assert source.items["1193"] == Item("1193", "One Flew Over (1975)", "Drama")
-        assert source.items["5"] == Item("5", "Untitled", "")
+        assert source.items["1193"] == Item(
+            "1193", "One Flew Over (1975)", {"category": ("Drama", "War"), "year": ("1975",)}
+        )
+        assert source.items["5"] == Item("5", "Untitled")
         assert source.age_groups == {"1": "55+"}
 
     @pytest.mark.parametrize("text", ["1\t2\t3\n", "1::2::3\n", "1\t2\tx\t4\n", "1\t2\t3\tx\n", "\t2\t3\t4\n"])

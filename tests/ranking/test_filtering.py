@@ -31,7 +31,10 @@ FILTERS = [
 
 def with_kinds(artefact: Artefact) -> Artefact:
     """Return *artefact* with categories of very different frequency."""
-    items = [Item(item.item_id, category=KINDS[row % 100]) for row, item in enumerate(artefact.items)]
+    items = [
+        Item(item.item_id, attributes={"category": (kind,)} if (kind := KINDS[row % 100]) else {})
+        for row, item in enumerate(artefact.items)
+    ]
     return Artefact(artefact.manifest, artefact.arrays, items)
 
 
@@ -109,7 +112,9 @@ def test_a_subset_of_rows_is_ranked_as_by_hand(share, users, limit, dense, seed)
 
 def test_faults_name_what_no_item_has():
     """An unknown attribute and an unknown value are faults with their places; known values are listed."""
-    attributes = ItemAttributes([Item("a", category="film"), Item("b", category="song"), Item("c")])
+    attributes = ItemAttributes(
+        [Item("a", attributes={"category": ("film",)}), Item("b", attributes={"category": ("song",)}), Item("c")]
+    )
     faults = list(
         attributes.faults([Condition("colour", ["red"]), Condition("category", ["film", "flim"])], "$.filter")
     )
@@ -120,7 +125,9 @@ def test_faults_name_what_no_item_has():
 
 def test_a_shelf_keeps_few_subsets():
     """Subsets are shared by requests with the same filter; old ones are dropped, so memory is bounded."""
-    shelf = Shelf(ItemAttributes([Item(f"item_{row}", category=f"kind {row}") for row in range(100)]))
+    shelf = Shelf(
+        ItemAttributes([Item(f"item_{row}", attributes={"category": (f"kind {row}",)}) for row in range(100)])
+    )
     first = shelf.subset([Condition("category", ["kind 0"])])
     assert shelf.subset([Condition("category", ["kind 0"])]) is first
     for row in range(50):

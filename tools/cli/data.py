@@ -34,6 +34,7 @@ _GROUP = "Your data"
     "--interactions ratings.csv --items titles.csv",
     "--interactions u.data --format movielens --min-weight 4",
     "--from-store",
+    "--from-store --refresh --items new-items.csv",
 )
 def train(
     store: Annotated[
@@ -53,16 +54,23 @@ def train(
     from_store: Annotated[
         bool, typer.Option("--from-store", help="Train on a feature store, events included.")
     ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="With --from-store: keep the current model's settings, which is faster.")
+    ] = False,
     if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing if a model exists already.")] = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Train a model on the demo data, a file or a feature store; the next `up` serves it."""
-    check_data(interactions, items, users, min_weight, map_, skip_faults)
+    check_data(
+        interactions, None if from_store else items, users, min_weight, *(() if from_store else (map_, skip_faults))
+    )
     check_map(map_, format_)
     if store and not from_store:
         raise typer.BadParameter(f"{store!r} is a word too many; a store goes with --from-store")
     if from_store and (interactions or holdout or if_missing):
         raise typer.BadParameter("--from-store trains on a store: no --interactions, --holdout or --if-missing")
+    if refresh and (not from_store or search):
+        raise typer.BadParameter("--refresh goes with --from-store, and without --search")
 
 
 @verb(_GROUP, "tools.store:copy", "copy --from sqlite:///.recsys/stores/1-demo.db --to redis://127.0.0.1:6379/0")

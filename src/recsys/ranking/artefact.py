@@ -3,7 +3,7 @@ The model artefact: a folder with arrays, items, and a manifest with their hashe
 
     manifest.json      name, version, schema version, shapes, SHA-256 of the other files, training facts, metrics
     arrays.safetensors numbers only; reading them runs no code, unlike a pickle
-    items.json         item ids in row order, with title and category where known
+    items.json         item ids in row order, with title and attributes where known
 
 The version is derived from the content, so equal training gives an equal version. A file that differs by one bit is
 refused. The content depends neither on the clock nor on the machine.
@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_arrays
 
 from recsys.contracts.wire import MAX_ID_LENGTH
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
 
 _REMEDY = "train it again, or restore the folder"
@@ -41,11 +41,29 @@ class ArtefactError(Exception):
 
 
 class Item(Struct, frozen=True, omit_defaults=True):
-    """A catalogue entry; its place in the list is its row in the item arrays."""
+    """
+    A catalogue entry; its place in the list is its row in the item arrays.
+
+    Attributes:
+        item_id: The id.
+        title: The title, for people.
+        attributes: Values by attribute name, for example {"category": ("Drama", "War"), "brand": ("acme",)}.
+    """
 
     item_id: str
     title: str = ""
-    category: str = ""
+    attributes: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def category(self) -> str:
+        """The first category; "" without one."""
+        return next(iter(self.attributes.get("category", ())), "")
+
+    def values(self) -> Iterator[tuple[str, str]]:
+        """Yield a pair of attribute name and value for every value."""
+        for name, values in self.attributes.items():
+            for value in values:
+                yield name, value
 
 
 class Manifest(Struct, frozen=True):

@@ -27,20 +27,14 @@ _LEADERS = 4096
 _LISTED_VALUES = 10
 
 
-def values_of(item: Item) -> Mapping[str, Sequence[str]]:
-    """Return the values of each attribute that filters and rules may name."""
-    return {"category": [item.category] if item.category else []}
-
-
 class ItemAttributes:
     """The rows of every value of every attribute of a catalogue."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        rows: dict[str, dict[str, list[int]]] = {name: {} for name in values_of(Item(""))}
+        rows: dict[str, dict[str, list[int]]] = {"category": {}}
         for row, item in enumerate(items):
-            for name, values in values_of(item).items():
-                for value in values:
-                    rows[name].setdefault(value, []).append(row)
+            for name, value in item.values():
+                rows.setdefault(name, {}).setdefault(value, []).append(row)
         self._items = len(items)
         self._rows = {
             name: {value: np.array(each, np.int64) for value, each in values.items()} for name, values in rows.items()
