@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+import uvloop
 
 from chassis.server.config import configure
 from chassis.wire.transport import HttptoolsTransport
 from kndashboard.app import Dashboard
 from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
+from kndashboard.queries import PlatformQueries
 from kndashboard.recorder import Recorder
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher, scraper
@@ -31,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")
     options = parser.parse_args(argv)
-    asyncio.run(_serve(PlatformDirectory(options.state_dir), fd=options.fd, trust=options.trust))
+    # uvloop takes a sixth less time for a snapshot of 15 instances.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(PlatformDirectory(options.state_dir), fd=options.fd, trust=options.trust))
     return 0
 
 
@@ -41,7 +45,7 @@ async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> No
         watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(HttptoolsTransport()))
         recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
         recording = asyncio.create_task(Recorder(recent, ring).run())
-        app = Dashboard(recent, ring, client).app()
+        app = Dashboard(recent, ring, client, platform=PlatformQueries(state)).app()
         # Open pages keep their connections, so the server does not wait for them when it stops.
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:

@@ -21,11 +21,14 @@ from starlette.routing import Route
 
 from chassis.server.body import read_body
 from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_response
-from chassis.wire.problems import DependencyError, ForbiddenError
+from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
+from kndashboard.logs import recent_lines
+from kndashboard.queries import PlatformQueries
 from kndashboard.ranges import RANGES, history
 from kndashboard.ring import RingFile
+from kndashboard.served import ServedModel, in_use
 from kndashboard.snapshots import Snapshot
 from kndashboard.view import view
 from localkn.errors import LocalknError
@@ -39,7 +42,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_FILES = ("style.css", "page.js", "dom.js", "picture.js", "request.js")
+_FILES = ("style.css", "page.js", "dom.js", "picture.js", "charts.js", "plot.js", "request.js", "details.js")
 _TRY_S = 15.0
 _TRY_BYTES = 65_536
 
@@ -52,10 +55,14 @@ class Dashboard:
         recent: Snapshots of the platform.
         ring: The remembered time.
         client: Sends the requests that a user tries.
+        platform: Asks the platform what no snapshot contains.
     """
 
-    def __init__(self, recent: SnapshotHistory, ring: RingFile, client: httpx.AsyncClient) -> None:
-        self._recent, self._ring, self._client = recent, ring, client
+    def __init__(
+        self, recent: SnapshotHistory, ring: RingFile, client: httpx.AsyncClient, *, platform: PlatformQueries
+    ) -> None:
+        self._recent, self._ring, self._client, self._platform = recent, ring, client, platform
+        self._model = ServedModel(platform.services)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -67,6 +74,11 @@ class Dashboard:
                 *files,
                 Route("/_dashboard/state", self._state),
                 Route("/_dashboard/history", self._history),
+                Route("/_dashboard/about", self._about),
+                Route("/_dashboard/events", self._events),
+                Route("/_dashboard/redrive", self._redrive, methods=["POST"]),
+                Route("/_dashboard/logs", self._logs),
+                Route("/_dashboard/items", self._items),
                 Route("/_dashboard/request", self._try, methods=["POST"]),
                 Route("/metrics", self._metrics),
             ],
@@ -88,15 +100,39 @@ class Dashboard:
         try:
             chosen, after = RANGES[int(asked.get("minutes", "15"))], float(asked.get("after", "0"))
             found = await asyncio.to_thread(history, self._ring, chosen, now=time.time(), after=after)
-        except (KeyError, ValueError, OverflowError):
+        except (KeyError, ValueError, OverflowError) as error:
             known = ", ".join(map(str, RANGES))
-            return JSONResponse({"error": f"minutes must be one of {known}, and after a time in seconds"}, 400)
+            raise InvalidRequestError(f"minutes must be one of {known}, and after a time in seconds") from error
         return JSONResponse(found, headers=_HEADERS)
 
+    async def _about(self, _request: Request) -> Response:
+        """Answer with the state directory, the model that is configured, and the models that the instances use."""
+        _, now = await self._recent.window()
+        card = await asyncio.to_thread(self._model.card)
+        about = {"state_dir": str(self._platform.folder), "model": card, "in_use": in_use(now)}
+        return JSONResponse(about, headers=_HEADERS)
+
+    async def _events(self, _: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(self._platform.events), headers=_HEADERS)
+
+    async def _redrive(self, request: Request) -> Response:
+        body = await _own_body(request)
+        try:
+            choice = {key: value for key, value in json.loads(body).items() if key in {"trigger", "ids", "source"}}
+        except (ValueError, AttributeError) as error:
+            raise InvalidRequestError("the body must be a JSON object with trigger, ids and source") from error
+        return JSONResponse(await asyncio.to_thread(self._platform.redrive, choice), headers=_HEADERS)
+
+    async def _logs(self, request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        return JSONResponse(await asyncio.to_thread(recent_lines, self._platform.logs, name), headers=_HEADERS)
+
+    async def _items(self, request: Request) -> Response:
+        wanted = request.query_params.get("q", "")
+        return JSONResponse(await asyncio.to_thread(self._model.search, wanted), headers=_HEADERS)
+
     async def _try(self, request: Request) -> Response:
-        if _is_foreign(request):
-            raise ForbiddenError("requests are taken from the dashboard's own page")
-        body = await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
+        body = await _own_body(request)
         _, now = await self._recent.window()
         return JSONResponse(await self._send(now, body), headers=_HEADERS)
 
@@ -113,7 +149,28 @@ class Dashboard:
             shown = answer.text
         took_ms = (time.monotonic() - began) * 1000
         receipt = answer.headers.get("server-timing", "")
-        return {"status": answer.status_code, "took_ms": took_ms, "receipt": receipt, "body": shown}
+        titles = await asyncio.to_thread(self._titles, shown)
+        sent = {"status": answer.status_code, "took_ms": took_ms, "receipt": receipt}
+        return {**sent, "body": shown, "titles": titles}
+
+    def _titles(self, answer: Any) -> dict[str, str]:
+        """Return the known titles of the items in an answer of the pipeline."""
+        items = answer.get("recommendations") if isinstance(answer, dict) else None
+        ids = [item.get("item_id") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+        known = self._model.titles() if ids else {}
+        return {item_id: known[item_id][0] for item_id in ids if isinstance(item_id, str) and item_id in known}
+
+
+async def _own_body(request: Request) -> bytes:
+    """
+    Return the body of a request of the dashboard's page.
+
+    Raises:
+        ForbiddenError: Another site's page may have sent the request.
+    """
+    if _is_foreign(request):
+        raise ForbiddenError("requests are taken from the dashboard's own page")
+    return await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:

@@ -2,7 +2,7 @@
 The values of a Service in a slot of the file, and the figures of a chart that follow from them.
 
 Every value is a sum over the seconds of its slot. A figure of a longer time follows from the sum of its slots, and is
-exact: the quantile of an hour is no mean of quantiles.
+exact: a mean of quantiles would not be the quantile of the hour.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -93,6 +93,9 @@ def _grouped(
 ) -> dict[str, float]:
     groups: dict[str, list[float]] = {}
     for labels, value in samples:
-        label = next((text for name, text in labels if name == by), "")
-        groups.setdefault(label, []).append(value)
+        found = ""
+        for name, text in labels if by else ():
+            if name == by:
+                found = text
+        groups.setdefault(found, []).append(value)
     return {label: over(values) for label, values in groups.items()}

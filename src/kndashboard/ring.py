@@ -174,7 +174,7 @@ class RingFile:
         return self._create(path)
 
     def _services_of(self, file: int) -> list[str] | None:
-        """Return the Services in the header of *file*; None if the file has another format."""
+        """Return the Services in the header of *file*; None if *file* has another format."""
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
             return None

@@ -36,7 +36,7 @@ def read_samples(text: str) -> Samples:
     Return the samples in *text*, by name and labels. Only the metrics that the page shows are read.
 
     Raises:
-        ValueError: A line is no sample.
+        ValueError: A line is not a sample.
     """
     found: dict[str, dict[Labels, float]] = defaultdict(dict)
     for line in text.splitlines():

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -36,7 +37,7 @@ class Exposed:
         Read an exposition.
 
         Raises:
-            ValueError: A line of *text* is no sample.
+            ValueError: A line of *text* is not a sample.
         """
         return cls(text, read_samples(text))
 
@@ -106,10 +107,15 @@ def scraper(transport: HttptoolsTransport) -> Scrape:
     """Return a function that reads expositions with *transport*, which costs a fifth of an `httpx.AsyncClient`."""
 
     async def scrape(port: int) -> str:
-        url = httpx.URL(scheme="http", host="127.0.0.1", port=port, path="/metrics")
+        url = _metrics_of(port)
         answer = await transport.send(b"GET", url, [(b"host", url.netloc)], b"", timeout_s=_SCRAPE_S)
         if answer.status != 200:
             raise httpx.RemoteProtocolError(f"port {port} answered {answer.status} to a request for metrics")
         return answer.body.decode()
 
     return scrape
+
+
+@lru_cache(1024)
+def _metrics_of(port: int) -> httpx.URL:
+    return httpx.URL(scheme="http", host="127.0.0.1", port=port, path="/metrics")

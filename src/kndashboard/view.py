@@ -15,7 +15,11 @@ _SHOWN = ("name", "ready", "desired", "traffic_percent", "tags", "failure", "con
 
 
 def view(before: Snapshot, now: Snapshot) -> dict[str, Any]:
-    """Return the data of the page: *now*, with rates and quantiles since *before*."""
+    """
+    Return the data of the page: *now*, with rates and quantiles since *before*.
+
+    The scale and the load of a Service are those of its revisions with traffic. `idle` counts the others' instances.
+    """
     span = SnapshotInterval(before, now)
     return {
         "url": now.status["url"],
@@ -41,8 +45,14 @@ def view(before: Snapshot, now: Snapshot) -> dict[str, Any]:
 
 def _service(span: SnapshotInterval, name: str, service: Mapping[str, Any]) -> dict[str, Any]:
     shown = [revision for revision in service["revisions"] if revision["instances"] or revision["traffic_percent"]]
+    routed = [revision for revision in shown if revision["traffic_percent"]]
     return {
         "public": service["public"],
+        "address": service["address"],
+        "ready": sum(revision["ready"] for revision in routed),
+        "desired": sum(revision["desired"] for revision in routed),
+        "idle": sum(revision["ready"] for revision in shown if not revision["traffic_percent"]),
+        **_load(routed),
         "problem": service["problem"],
         **_traffic(span, name, shown),
         "queued": sum(span.value(definitions.QUEUE_DEPTH.name, service=name).values()),
@@ -60,6 +70,14 @@ def _traffic(span: SnapshotInterval, name: str, revisions: list[Mapping[str, Any
     failed = sum(rate for status, rate in statuses.items() if status.startswith("5"))
     quantiles = {f"p{q}_ms": _ms(quantile(buckets, q / 100)) for q in (50, 95, 99)}
     return {"rps": sum(statuses.values()), "errors": failed, **quantiles}
+
+
+def _load(routed: list[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the requests in flight (or a second, as the revision's metric is), and how many its instances are meant for."""
+    by_rate = any(revision["metric"] == "rps" for revision in routed)
+    load = sum(revision["rps" if by_rate else "concurrency"] for revision in routed)
+    meant = sum(revision["target"] * max(1, revision["ready"]) for revision in routed)
+    return {"load": load, "meant": meant, "by_rate": by_rate}
 
 
 def _revision(revision: Mapping[str, Any]) -> dict[str, Any]:

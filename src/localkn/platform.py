@@ -152,7 +152,11 @@ class Platform:
         """Return the URL of a Service on this machine, or of one of its tags."""
         if tag:
             return self.url.replace("127.0.0.1", f"{tag}-{service.host}.localhost")
-        return self.url if service.name == self.public else f"http://127.0.0.1:{self._own_ports[service.name]}"
+        return self.url if service.name == self.public else self.address_of(service)
+
+    def address_of(self, service: KnativeService) -> str:
+        """Return the URL at which other Services and Triggers reach a Service on this machine."""
+        return f"http://127.0.0.1:{self._own_ports[service.name]}"
 
     def broker_urls(self) -> dict[str, str]:
         """Return the URL on this machine at which each Broker takes events."""

@@ -15,6 +15,7 @@ async def status(platform: Platform) -> dict[str, Any]:
     shown = {
         service.name: {
             "url": platform.url_of(service),
+            "address": platform.address_of(service),
             "namespace": service.namespace,
             "public": service.name == platform.public,
             "ready": service.problem() is None,

@@ -22,7 +22,14 @@ def revision(name: str, *states: str, **changes: Any) -> dict[str, Any]:
 
 
 def service(*revisions: dict[str, Any], public: bool = False) -> dict[str, Any]:
-    described = {"url": "http://127.0.0.1:1", "namespace": "default", "public": public, "ready": True, "problem": None}
+    described = {
+        "url": "http://127.0.0.1:1",
+        "address": "http://127.0.0.1:3",
+        "namespace": "default",
+        "public": public,
+        "ready": True,
+        "problem": None,
+    }
     return {**described, "revisions": list(revisions)}
 
 

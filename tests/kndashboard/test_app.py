@@ -1,5 +1,7 @@
 """The dashboard's endpoints and their access rules."""
 
+import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import pytest
 from kndashboard.app import STATIC, Dashboard
 from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
+from kndashboard.queries import PlatformQueries
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher
-from localkn.errors import PlatformError
+from localkn.errors import PlatformError, RefusedError
+from localkn.state import PlatformDirectory
 from tests.kndashboard.seen import revision, service, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
@@ -20,6 +24,23 @@ pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 RUNNING = status(recommend=service(revision("recommend-00001", "ready", "ready"), public=True))
 COUNTED = "# TYPE recsys_requests counter\nrecsys_requests_total 3\n"
 ANSWER = {"recommendations": [{"item_id": "a", "score": 1.0}]}
+
+
+CHOICE = {"what": "all hold-out users: 1 factors", "ndcg_10": 0.39, "recall_20": 0.47}
+ITEMS = [{"item_id": "a", "title": "The Crown", "category": "Fantasy"}, {"item_id": "b"}]
+
+
+def service_object(folder: Path) -> dict[str, Any]:
+    env = [{"name": "SECRET", "valueFrom": {}}, {"name": "MODEL_PATH", "value": str(folder)}]
+    return {"spec": {"template": {"spec": {"containers": [{"env": env}]}}}}
+
+
+def write_artefact(folder: Path, **changes: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    training = {"dataset": "demo", "users": 3, "items": 2, "ties": 4, "choice": [CHOICE]}
+    manifest = {"name": "ials", "version": "2d90", "metrics": {}, "training": training}
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    (folder / "items.json").write_text(json.dumps(ITEMS))
 
 
 class FakePlatform:
@@ -31,12 +52,17 @@ class FakePlatform:
         self.door = httpx.Response(200, json=ANSWER, headers={"server-timing": "total;dur=1.5"})
         self.asked: list[httpx.Request] = []
         self.looks = 0
+        self.answers: dict[str, Any] = {"services": []}
+        self.called: list[tuple[str, dict[str, Any]]] = []
 
     def ask(self) -> dict[str, Any]:
         self.looks += 1
         if self.status is None:
             raise PlatformError("nothing is running in there")
         return self.status
+
+    def queries(self, folder: Path) -> PlatformQueries:
+        return FakeQueries(self, folder)
 
     async def scrape(self, port: int) -> str:
         if port not in self.exposed:
@@ -50,6 +76,21 @@ class FakePlatform:
         return self.door
 
 
+class FakeQueries(PlatformQueries):
+    """The platform of a folder whose logs are files, and whose answers the test sets."""
+
+    def __init__(self, platform: FakePlatform, folder: Path) -> None:
+        super().__init__(PlatformDirectory(folder))
+        self._platform = platform
+
+    def _call(self, verb: str, **arguments: Any) -> Any:
+        self._platform.called.append((verb, arguments))
+        answer = self._platform.answers[verb]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
 @pytest.fixture
 def platform() -> FakePlatform:
     return FakePlatform()
@@ -60,7 +101,7 @@ async def page(platform: FakePlatform, tmp_path: Path) -> AsyncIterator[httpx.As
     ring = RingFile(tmp_path / "history.ring", width=WIDTH)
     recent = SnapshotHistory(Watcher(platform.ask, platform.scrape))
     async with httpx.AsyncClient(transport=httpx.MockTransport(platform.answer)) as outside:
-        app = Dashboard(recent, ring, outside).app()
+        app = Dashboard(recent, ring, outside, platform=platform.queries(tmp_path)).app()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
             yield client
@@ -95,7 +136,7 @@ async def test_a_stopped_platform_is_reported(page: httpx.AsyncClient, platform:
 
 
 async def test_the_page_is_small_and_self_contained(page: httpx.AsyncClient) -> None:
-    """The page loads at most 100 KB, all from the dashboard itself, and its policy allows nothing else."""
+    """The page loads at most 150 KB, all from the dashboard itself, and its policy allows nothing else."""
     first = await page.get("/", follow_redirects=True)
     assert first.url.path == "/_dashboard"
     total = len(first.content)
@@ -107,7 +148,7 @@ async def test_the_page_is_small_and_self_contained(page: httpx.AsyncClient) -> 
         assert answer.headers["x-content-type-options"] == "nosniff"
         total += len(answer.content)
     total += len((await page.get("/_dashboard/state")).content)
-    assert total <= 100_000
+    assert total <= 150_000
     policy = first.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -196,5 +237,110 @@ async def test_ranges_are_served(page: httpx.AsyncClient, query: str) -> None:
 async def test_an_unknown_range_is_refused(page: httpx.AsyncClient, query: str) -> None:
     """Another length than those of the page, or a time that is no number, is refused with the reason."""
     answer = await page.get(f"/_dashboard/history?{query}")
-    assert answer.status_code == 400
-    assert "minutes must be one of 5, 15, 60, 360, 1440" in answer.json()["error"]
+    assert answer.status_code == 422
+    assert "minutes must be one of 5, 15, 60, 360, 1440" in answer.json()["detail"]
+
+
+async def test_the_model_card_comes_from_the_artefact(
+    page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path
+) -> None:
+    """The page shows the state directory, the configured artefact with its choice, and the models that are loaded."""
+    write_artefact(tmp_path / "model")
+    platform.answers["services"] = [service_object(tmp_path / "model")]
+    info = 'recsys_model_info{name="ials",version="%s"} 1\nrecsys_model_age_seconds %d\n'
+    platform.exposed = {20_001: info % ("2d90", 60), 20_002: info % ("0000", 90)}
+    about = (await page.get("/_dashboard/about")).json()
+    assert about["state_dir"] == str(tmp_path)
+    assert about["model"] == {
+        "name": "ials", "version": "2d90", "metrics": {}, "dataset": "demo", "users": 3, "items": 2, "ties": 4,
+        "choice": [CHOICE],
+    }  # fmt: skip
+    assert about["in_use"] == [
+        {"name": "ials", "version": "2d90", "instances": 1, "age_s": 60},
+        {"name": "ials", "version": "0000", "instances": 1, "age_s": 90},
+    ]
+    write_artefact(tmp_path / "model", version="a-longer-version")
+    os.utime(tmp_path / "model/manifest.json", (1, 1))
+    assert (await page.get("/_dashboard/about")).json()["model"]["version"] == "a-longer-version"
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "null", " " * (4 * 2**20 + 1)])
+async def test_a_missing_or_damaged_artefact_is_no_error(
+    page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path, content: str | None
+) -> None:
+    """Without a readable artefact the card and the catalogue are empty."""
+    platform.answers["services"] = [service_object(tmp_path)]
+    for name in ("manifest.json", "items.json"):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    assert (await page.get("/_dashboard/about")).json()["model"] == {}
+    assert (await page.get("/_dashboard/items")).json() == {"total": 0, "items": []}
+
+
+@pytest.mark.parametrize(("query", "found"), [("", 2), ("crown", 1), ("FANTASY", 1), ("b", 1), ("zzz", 0)])
+async def test_the_catalogue_is_searched(
+    page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path, query: str, found: int
+) -> None:
+    """Items are found by a part of their id, title or category, in either case."""
+    write_artefact(tmp_path / "model")
+    platform.answers["services"] = [service_object(tmp_path / "model")]
+    answer = (await page.get("/_dashboard/items", params={"q": query})).json()
+    assert (answer["total"], len(answer["items"])) == (found, found)
+
+
+async def test_recommendations_have_titles(page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path) -> None:
+    """The titles of recommended items come from the artefact; an item without one has none."""
+    write_artefact(tmp_path / "model")
+    platform.answers["services"] = [service_object(tmp_path / "model")]
+    platform.door = httpx.Response(200, json={"recommendations": [{"item_id": "a"}, {"item_id": "x"}, {"item_id": []}]})
+    assert (await page.post("/_dashboard/request", json={})).json()["titles"] == {"a": "The Crown"}
+
+
+async def test_dead_letters_are_shown_and_redriven(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """The page shows the broker's figures, and passes on which dead letter to deliver again."""
+    platform.answers |= {"events": {"triggers": {}, "dead_letters": []}, "redrive": {"redriven": 1, "unknown": []}}
+    assert (await page.get("/_dashboard/events")).json() == {"triggers": {}, "dead_letters": []}
+    choice = {"trigger": "default/t", "ids": ["1"], "source": "/s"}
+    answer = await page.post("/_dashboard/redrive", json=choice | {"verb": "stop"})
+    assert answer.json()["redriven"] == 1
+    assert platform.called[-1] == ("redrive", choice)
+
+
+async def test_a_platform_without_a_broker_has_no_triggers(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """The reason is part of the answer, and a redrive says why nothing was delivered."""
+    platform.answers |= {"events": RefusedError("no Broker"), "redrive": RefusedError("no Broker")}
+    assert (await page.get("/_dashboard/events")).json() == {
+        "triggers": {}, "dead_letters": [], "problem": "no Broker"
+    }  # fmt: skip
+    assert (await page.post("/_dashboard/redrive", json={})).json() == {"redriven": 0, "problem": "no Broker"}
+
+
+@pytest.mark.parametrize(("headers", "body", "status"), [
+    ({"content-type": "application/json"}, b"[]", 422), ({"content-type": "application/json"}, b"{", 422),
+    ({"content-type": "text/plain"}, b"{}", 403),
+    ({"content-type": "application/json", "origin": "http://evil.example"}, b"{}", 403),
+])  # fmt: skip
+async def test_a_redrive_must_come_from_the_page(
+    page: httpx.AsyncClient, platform: FakePlatform, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    """Another site cannot start deliveries, and a body that is no object is refused."""
+    answer = await page.post("/_dashboard/redrive", content=body, headers=headers)
+    assert (answer.status_code, platform.called) == (status, [])
+
+
+async def test_logs_are_shown_by_instance(page: httpx.AsyncClient, tmp_path: Path) -> None:
+    """The newest lines of a log come with their levels, and every log with its number of errors."""
+    (tmp_path / "logs").mkdir()
+    lines = [
+        '{"level": "info", "event": "error_free"}',
+        '{"level": "error"}',
+        "Traceback (most recent call last):",
+        "x",
+    ]
+    (tmp_path / "logs/a-1.log").write_text("\n".join(lines))
+    (tmp_path / "logs/b-1.log").write_text("y" * 70_000 + "\n" + "z\n" * 200)
+    shown = (await page.get("/_dashboard/logs?name=a-1")).json()
+    assert [line["level"] for line in shown["lines"]] == ["INFO", "ERROR", "TRACEBACK", ""]
+    assert shown["logs"] == [{"name": "a-1", "errors": 2}, {"name": "b-1", "errors": 0}]
+    assert [line["text"] for line in (await page.get("/_dashboard/logs?name=b-1")).json()["lines"]] == ["z"] * 100
+    assert (await page.get("/_dashboard/logs?name=../../etc/passwd")).json()["lines"] == []

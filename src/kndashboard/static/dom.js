@@ -13,6 +13,14 @@ function fill(node, attributes, children) {
 export const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
+/** Place a node in its container, in pixels from the top left. */
+export function placed(x, y, node, { width, height }) {
+  Object.assign(node.style, { left: `${x}px`, top: `${y}px` });
+  if (width !== undefined) node.style.width = `${width}px`;
+  if (height !== undefined) node.style.height = `${height}px`;
+  return node;
+}
+
 /** Replace the content of a node, unless it is the same already, to keep the reader's scroll position and selection. */
 export function show(node, ...children) {
   const fresh = node.cloneNode(false);

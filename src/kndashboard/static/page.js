@@ -1,16 +1,16 @@
 // Fetches the state once a second while the page is visible, and shows it.
 
-import { html, number, show, svg } from "./dom.js";
-import { picture } from "./picture.js";
+import { Charts } from "./charts.js";
+import { about, logs, search, triggers } from "./details.js";
+import { html, number, show } from "./dom.js";
+import { described, picture } from "./picture.js";
 import { listen } from "./request.js";
 
 const PERIOD_MS = 1000;
-const HISTORY = 120;
-const narrow = window.matchMedia("(max-width: 46rem)");
+const SLOW_MS = 5000;
 const part = (id) => document.getElementById(id);
-const past = {};
 const ready = {};
-let latest = null;
+let latest = null, events = null;
 
 async function look() {
   if (!document.hidden) {
@@ -20,8 +20,9 @@ async function look() {
       if (!answer.ok) throw new Error(state.detail ?? state.title);
       latest = state;
       pulse("live", "live");
-      remember(state);
+      announce(state);
       draw(state);
+      tryAt(state.url);
     } catch (error) {
       pulse("gone", error instanceof TypeError ? "not running" : error.message);
     }
@@ -34,49 +35,30 @@ function pulse(kind, text) {
   part("pulse").textContent = text;
 }
 
-function remember(state) {
+/** Call a function again and again while the page is visible. Its errors are shown by the pulse of `look`. */
+async function repeat(task, period) {
+  if (!document.hidden) await task().catch(() => {});
+  setTimeout(repeat, period(), task, period);
+}
+
+function announce(state) {
   const news = [];
   for (const [name, service] of Object.entries(state.services)) {
-    const now = service.revisions.reduce((total, revision) => total + revision.ready, 0);
-    const desired = service.revisions.reduce((total, revision) => total + revision.desired, 0);
-    (past[name] ??= []).push({ ready: now, desired, rps: service.rps });
-    past[name].splice(0, past[name].length - HISTORY);
-    if (ready[name] !== undefined && ready[name] !== now) news.push(`${name}: ${now} of ${desired} instances are ready`);
-    ready[name] = now;
+    if (ready[name] !== undefined && ready[name] !== service.ready) {
+      news.push(`${name}: ${service.ready} of ${service.desired} instances are ready`);
+    }
+    ready[name] = service.ready;
   }
   // Screen readers read this text aloud, so it contains only changes.
   if (news.length) part("news").textContent = news.join(", ");
 }
 
 function draw(state) {
-  show(part("picture"), picture(state, narrow.matches));
-  show(part("history"), ...Object.keys(state.services).map((name) => course(name, past[name])));
+  const drawn = { ...state, triggers: events?.triggers ?? {} };
+  show(part("picture"), html("p", { class: "hidden" }, described(drawn)), picture(drawn, part("picture").clientWidth));
   show(part("revisions"), ...Object.values(state.services).flatMap((service) => service.revisions.map(row)));
   show(part("batches"), ...batches(state.batches));
-  show(part("events"), events(state.events));
-}
-
-function course(name, points) {
-  const last = points.at(-1);
-  const most = Math.max(5, ...points.map((point) => Math.max(point.ready, point.desired)));
-  const fastest = Math.max(1, ...points.map((point) => point.rps));
-  const x = (i) => HISTORY - points.length + i;
-  const steps = (key) => points.map((point, i) => `${i ? "" : "M"}${x(i)} ${60 - (56 * point[key]) / most} h1`).join(" L");
-  const rates = points.map((point, i) => `${x(i) + 0.5},${60 - (56 * point.rps) / fastest}`).join(" ");
-  return html(
-    "figure",
-    { "data-course": name },
-    html("figcaption", {}, html("b", {}, name), html("span", {},
-      html("span", { class: "count" }, `${last.ready} of ${last.desired} instances`), ", ",
-      html("span", { class: "rate" }, `${number(last.rps)} req/s`))),
-    svg(
-      "svg",
-      { viewBox: `0 0 ${HISTORY} 62`, preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("path", { class: "ready-area", d: `${steps("ready")} V60 H${x(0)} Z` }),
-      svg("path", { class: "desired-line", d: steps("desired") }),
-      svg("polyline", { class: "rate-line", points: rates }),
-    ),
-  );
+  show(part("events"), interactions(state.events));
 }
 
 function row(revision) {
@@ -90,12 +72,12 @@ function row(revision) {
     "tr",
     { "data-revision": revision.name },
     html("th", { scope: "row" }, revision.name, ...revision.tags.map((tag) => ` #${tag}`)),
-    html("td", {}, `${revision.traffic_percent} %`),
-    html("td", {}, `${revision.ready} of ${revision.desired}`),
-    html("td", {}, number(revision.concurrency)),
-    html("td", {}, number(revision.target) + unit),
-    html("td", {}, number(revision.rps)),
-    html("td", { class: "words" }, state),
+    html("td", { "data-label": "traffic" }, `${revision.traffic_percent} %`),
+    html("td", { "data-label": "instances" }, `${revision.ready} of ${revision.desired}`),
+    html("td", { "data-label": "in flight" }, number(revision.concurrency)),
+    html("td", { "data-label": "target each" }, number(revision.target) + unit),
+    html("td", { "data-label": "requests/s" }, number(revision.rps)),
+    html("td", { "data-label": "state", class: "words" }, state),
   );
 }
 
@@ -121,7 +103,7 @@ function bar(label, count, most) {
   return html("tr", {}, html("th", { scope: "row" }, label), html("td", {}, number(count)), html("td", {}, drawn));
 }
 
-function events({ rates, totals }) {
+function interactions({ rates, totals }) {
   const meanings = { accepted: "counted", repeated: "seen before", rejected: "malformed" };
   if (!Object.keys(totals).length) return html("p", { class: "empty" }, "No function here takes events.");
   return html("table", {},
@@ -131,6 +113,14 @@ function events({ rates, totals }) {
         html("td", {}, number(rates[outcome])), html("td", {}, number(total))))));
 }
 
-narrow.addEventListener("change", () => latest && draw(latest));
-listen(document.querySelector("form"), part("answer"));
+new ResizeObserver(() => latest && draw(latest)).observe(part("picture"));
+const tryAt = listen(part("request"), part("answer"));
+const charts = new Charts({
+  place: part("charts"), marks: part("marks"), slider: part("slider"), legend: part("services"), minutes: part("minutes"),
+});
 look();
+repeat(() => charts.refresh(), () => charts.period * 1000);
+repeat(async () => { events = await triggers(part("triggers")); }, () => SLOW_MS);
+repeat(() => about(part("which"), part("model")), () => 2 * SLOW_MS);
+repeat(() => logs(part("log"), part("lines")), () => SLOW_MS);
+search(part("search"), part("items"));

@@ -20,20 +20,27 @@ const FACTS = {
   batch: "batch size", cut: "batch cut because", rev: "recommend", "features-rev": "extract_features", "ranking-rev": "rank_items",
 };
 
+/** Send the form's request when it is submitted; return a function that sets the pipeline's URL for the commands. */
 export function listen(form, place) {
+  let url = "";
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector("button");
     button.disabled = true;
+    place.replaceChildren(html("p", { class: "empty" }, "waiting for the answer"));
+    const asked = { user_id: form.elements.user_id.value, top_k: given(form.elements.top_k.value) };
     try {
-      const asked = { user_id: form.elements.user_id.value, top_k: Number(form.elements.top_k.value) };
-      show(place, ...answered(await send(asked)));
+      place.replaceChildren(...answered(await send(asked)), commands(url, asked));
     } catch {
-      show(place, html("p", { class: "bad" }, "The dashboard does not answer."));
+      place.replaceChildren(html("p", { class: "bad" }, "The dashboard does not answer."));
     }
     button.disabled = false;
   });
+  return (address) => { url = address; };
 }
+
+/** A number as a number, and any other text as it is: the pipeline explains what is wrong with it. */
+const given = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
 
 async function send(asked) {
   const answer = await fetch("/_dashboard/request", {
@@ -48,17 +55,53 @@ function answered(answer) {
   const { durations, facts } = receipt(answer.receipt);
   const degraded = answer.body?.degraded;
   const verdict = answer.status === 200 ? (degraded ? "warn" : "good") : "bad";
-  const summary = `${answer.status} in ${number(answer.took_ms)} ms${degraded ? `, degraded: ${degraded.join(", ")}` : ""}`;
+  const own = durations.total ?? answer.took_ms;
+  const summary = `${answer.status} in ${number(own)} ms${degraded ? `, degraded: ${degraded.join(", ")}` : ""}`;
+  const added = durations.total === undefined ? "measured by the dashboard, its own round trip included"
+    : `the round trip through the ingress and this page's server added ${number(Math.max(0, answer.took_ms - own))} ms`;
   const items = answer.body?.recommendations;
   return [
-    html("p", { class: verdict, id: "verdict" }, summary),
-    items
-      ? html("ol", { class: "items" }, ...items.map((item) => html("li", {}, `${item.item_id} · ${item.score}`)))
-      : html("pre", { tabindex: 0 }, JSON.stringify(answer.body, null, 2)),
-    waterfall(durations, answer.took_ms),
+    html("p", {}, html("span", { class: verdict, id: "verdict" }, summary), " ", html("small", { id: "round-trip" }, added)),
+    items ? html("ol", { class: "items" }, ...items.map((item) => recommended(item, answer.titles?.[item.item_id])))
+      : problem(answer.body),
+    ...(Object.keys(durations).length ? [waterfall(durations, own)] : []),
     html("dl", {}, ...Object.entries(facts).flatMap(([name, text]) =>
       [html("dt", {}, FACTS[name] ?? name), html("dd", {}, text.replaceAll("_", " "))])),
   ];
+}
+
+const recommended = (item, title) =>
+  html("li", {}, title ? html("b", {}, title) : null, title ? " " : null, html("small", {}, `${item.item_id} · ${item.score}`));
+
+/** A problem document: its title and detail, each fault, and the whole document. */
+function problem(body) {
+  const whole = html("pre", { tabindex: 0, role: "group", "aria-label": "the answer" }, typeof body === "string" ? body : JSON.stringify(body, null, 2));
+  if (!body?.title) return whole;
+  const faults = (body.errors ?? []).map((fault) => html("li", {}, Object.values(fault).join(": ")));
+  return html("div", {}, html("p", {}, html("b", {}, body.title), body.detail ? `: ${body.detail}` : null),
+    faults.length ? html("ul", {}, ...faults) : null, whole);
+}
+
+function commands(url, asked) {
+  const json = JSON.stringify(asked);
+  const texts = {
+    curl: `curl -d '${json.replaceAll("'", "'\\''")}' ${url}`,
+    Python: `import httpx\n\nprint(httpx.post(${JSON.stringify(url)}, json=${python(asked)}).json())`,
+  };
+  return html("div", { class: "grid" }, ...Object.entries(texts).map(([name, text]) => copied(name, text)));
+}
+
+const python = (asked) =>
+  `{${Object.entries(asked).map(([key, value]) => `${JSON.stringify(key)}: ${JSON.stringify(value)}`).join(", ")}}`;
+
+function copied(name, text) {
+  const button = html("button", { type: "button", class: "plain" }, "copy");
+  button.setAttribute("aria-label", `copy the request for ${name}`);
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text).catch(() => {});
+    button.textContent = "copied";
+  });
+  return html("div", { class: "command" }, html("h3", {}, name, " ", button), html("pre", { tabindex: 0, role: "group", "aria-label": `request for ${name}` }, text));
 }
 
 /** Durations in ms and facts of a Server-Timing value. */
@@ -72,9 +115,8 @@ function receipt(value) {
 }
 
 function waterfall(durations, tookMs) {
-  const { total = 0, ...phases } = durations;
+  const { total, ...phases } = durations;
   const rows = Object.entries(phases).filter(([, ms]) => ms >= 0.01);
-  rows.push(["ingress and dashboard", Math.max(0, tookMs - total)]);
   let start = 0;
   const drawn = rows.map(([name, ms]) => {
     const [label, owner] = PHASES[name] ?? [name, "wire"];

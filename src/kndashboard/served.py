@@ -1,0 +1,103 @@
+"""
+The model that the platform serves, and the titles of its items.
+
+The manifests of the platform name the artefact: `MODEL_PATH` of a Service. The dashboard reads the description and the
+items of the artefact, and none of its arrays.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kndashboard.snapshots import Snapshot
+from localkn.errors import LocalknError
+from recsys import metrics
+
+# A longer list of titles would exceed the memory that the dashboard may use.
+_MOST_BYTES = 4 * 2**20
+_SHOWN = 50
+
+
+class ServedModel:
+    """
+    The artefact that the platform serves now.
+
+    Args:
+        ask: Returns the Services as Kubernetes objects; may block, and raises LocalknError if no platform runs.
+    """
+
+    def __init__(self, ask: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._ask = ask
+        self._read: dict[Path, tuple[float, Any]] = {}
+
+    def folder(self) -> Path | None:
+        """Return the folder of the artefact; None if no Service names one, or no platform runs."""
+        try:
+            variables = (variable for service in self._ask() for variable in _variables(service))
+            return next((Path(each["value"]) for each in variables if each["name"] == "MODEL_PATH"), None)
+        except LocalknError:
+            return None
+
+    def card(self) -> dict[str, Any]:
+        """Return what the manifest of the artefact says; empty if there is none."""
+        manifest = self._content("manifest.json")
+        if not isinstance(manifest, dict):
+            return {}
+        training = manifest.get("training") or {}
+        facts = {key: training.get(key) for key in ("dataset", "users", "items", "ties", "choice")}
+        return {key: manifest.get(key) for key in ("name", "version", "metrics")} | facts
+
+    def titles(self) -> Mapping[str, tuple[str, str]]:
+        """Return title and category by item; empty if the list is missing, or longer than 4 MB."""
+        items = self._content("items.json")
+        if not isinstance(items, list):
+            return {}
+        return {item["item_id"]: (item.get("title", ""), item.get("category", "")) for item in items}
+
+    def search(self, wanted: str) -> dict[str, Any]:
+        """Return the first items whose id, title or category contains *wanted*, and how many there are."""
+        key = wanted.casefold()
+        found = [
+            {"item_id": item_id, "title": title, "category": category}
+            for item_id, (title, category) in self.titles().items()
+            if key in f"{item_id}\n{title}\n{category}".casefold()
+        ]
+        return {"total": len(found), "items": found[:_SHOWN]}
+
+    def _content(self, name: str) -> Any:
+        """Return the content of a file of the artefact, read once for each version of the file."""
+        folder = self.folder()
+        if folder is None:
+            return None
+        path = folder / name
+        try:
+            found = path.stat()
+            if found.st_size > _MOST_BYTES:
+                return None
+            if path not in self._read or self._read[path][0] != found.st_mtime:
+                self._read = {other: kept for other, kept in self._read.items() if other.parent == folder}
+                self._read[path] = found.st_mtime, json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return self._read[path][1]
+
+
+def in_use(now: Snapshot) -> list[dict[str, Any]]:
+    """Return the models that the instances have loaded, with the number of instances and the age in seconds."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for exposed in now.scraped.values():
+        ages = exposed.samples.get(metrics.MODEL_AGE.name, {})
+        for labels in exposed.samples.get(metrics.MODEL.name, {}):
+            named = dict(labels)
+            key = tuple(named.get(label, "") for label in metrics.MODEL.labels)
+            found.setdefault(key, []).append(max(ages.values(), default=0.0))
+    return [
+        {**dict(zip(metrics.MODEL.labels, key, strict=True)), "instances": len(ages), "age_s": max(ages)}
+        for key, ages in found.items()
+    ]
+
+
+def _variables(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    containers = service["spec"]["template"]["spec"]["containers"]
+    return [each for container in containers for each in container.get("env", ()) if "value" in each]
