@@ -19,7 +19,7 @@ def read_lastfm(
     interactions: Path | None, *, items: Path | None, users: Path | None, faults: Faults | None = None
 ) -> Source:
     """
-    Return the content of the files; rows are read on demand, and there are none without *interactions*.
+    Return the content of the files; rows are read on demand. Without *interactions* there are no rows.
 
     Raises:
         DataError: a file or one of its lines cannot be used.

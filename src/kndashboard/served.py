@@ -40,7 +40,7 @@ class ServedModel:
             return None
 
     def card(self) -> dict[str, Any]:
-        """Return what the manifest of the artefact says; empty if there is none."""
+        """Return what the manifest of the artefact says; empty without a manifest."""
         manifest = self._content("manifest.json")
         if not isinstance(manifest, dict):
             return {}
