@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 from threadpoolctl import threadpool_limits
 
@@ -34,14 +35,8 @@ async def open_handler() -> AsyncIterator[Handler]:
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
-        loaded = await asyncio.to_thread(
-            load_model,
-            settings.model_path,
-            workers=workers,
-            pool=pool,
-            probes=settings.probes,
-            min_recall=settings.min_recall,
-        )
+        load = partial(load_model, settings.model_path, workers=workers, pool=pool)
+        loaded = await asyncio.to_thread(load, probes=settings.probes, min_recall=settings.min_recall)
         model = settings.rules.apply(loaded.model)
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),

@@ -55,7 +55,9 @@ class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def apply(self, model: RankingModel) -> RankingModel:
         """
-        Let *model* follow the rules, and return it. A value or an item that the catalogue lacks is logged, because it may come back.
+        Let *model* follow the rules, and return it.
+
+        A value or an item that the catalogue lacks is logged, because a later catalogue may hold it again.
 
         Raises:
             StartError: a rule names an unknown attribute, or no item may be returned.
