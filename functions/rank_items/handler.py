@@ -1,5 +1,6 @@
 """Decode requests, rank them in batches, and encode the answers."""
 
+from collections.abc import Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -43,8 +44,8 @@ class RankItems:
         """Rank for a single request, a batch request or an event."""
         if is_event(call.headers):
             return await self._events(call)
-        if wire.is_batch(call.body, "requests"):
-            return await self._rank_many(call)
+        if (requests := wire.split_batch(call.body, wire.rank_batch)) is not None:
+            return await self._rank_many(requests, call)
         query = self._query(wire.rank_request.decode(call.body))
         call.receipt.mark("decode")
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
@@ -59,8 +60,8 @@ class RankItems:
         data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
-    async def _rank_many(self, call: Call) -> Reply:
-        requests = wire.rank_request.decode_each(wire.rank_batch.decode(call.body).requests)
+    async def _rank_many(self, bodies: Sequence[msgspec.Raw], call: Call) -> Reply:
+        requests = wire.rank_request.decode_each(bodies)
         queries = [each if isinstance(each, ServingError) else self._query_or_error(each) for each in requests]
         call.receipt.mark("decode")
         async with aclosing(self._bulk.rank(queries, deadline=call.deadline.at)) as outcomes:

@@ -37,8 +37,8 @@ class Recommend:
         if is_event(call.headers):
             return await self._events(call)
         strict = _prefers_strict(call)
-        if wire.is_batch(call.body, "requests"):
-            body = await self._recommend_many(call, strict=strict)
+        if (requests := wire.split_batch(call.body, wire.recommend_batch)) is not None:
+            body = await self._recommend_many(requests, call, strict=strict)
         else:
             body = wire.encode(await self._recommend_one(wire.recommend_request.decode(call.body), call, strict=strict))
         call.receipt.account("app")
@@ -56,8 +56,8 @@ class Recommend:
             raise result
         return self._report(result, call)
 
-    async def _recommend_many(self, call: Call, *, strict: bool) -> bytes:
-        decoded = wire.recommend_request.decode_each(wire.recommend_batch.decode(call.body).requests)
+    async def _recommend_many(self, bodies: Sequence[msgspec.Raw], call: Call, *, strict: bool) -> bytes:
+        decoded = wire.recommend_request.decode_each(bodies)
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
         made = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
         results = [next(made) if isinstance(each, RecommendRequest) else each for each in decoded]

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -21,6 +22,41 @@ from recsys.contracts import wire
 def test_a_batch_is_recognized_by_its_member(body, batch):
     """Only a member of the top-level object marks a batch, not text that looks like the member."""
     assert wire.is_batch(body, "requests") is batch
+
+
+@pytest.mark.parametrize("pad", [b"", b" " * 20_000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requests": [{"user_id": "a"}, 1, {"x": [2]}, "\\u00e9"]}',
+        b'{"requests": [%s]}' % b",".join([b"{}"] * 256),
+        b'{"requests": [%s]}' % b",".join([b"{}"] * 257),
+        b'{"requests": [], "x": 1}',
+        b'{"requests": []}',
+        b'{"requests": [{}], "x": 1}',
+        b'{"x": 1, "requests": [{}]}',
+        b'{"requests": [{}], "requests": [1]}',
+        b'{"requests": null}',
+        b'{"requests": 7}',
+        b'{"requests": [}',
+        b'{"requests": ["\xff"]}',
+        b'["requests"]',
+    ],
+)
+def test_a_long_batch_is_split_as_a_short_one_is(body, pad):
+    """The shortcut for long bodies gives what the decoder gives: the same members, or the same refusal."""
+    padded = body + pad
+
+    def outcome(read: Callable[[], object]) -> object:
+        try:
+            return read()
+        except ServingError as error:
+            return error.problem()
+
+    def by_decoder() -> object:
+        return wire.recommend_batch.decode(padded).requests if wire.is_batch(padded, "requests") else None
+
+    assert outcome(lambda: wire.split_batch(padded, wire.recommend_batch)) == outcome(by_decoder)
 
 
 def tree(root: type[ServingError]) -> list[type[ServingError]]:

@@ -6,12 +6,13 @@ sender uses it (docs/how-to/change-the-wire.md).
 Answers may gain fields, because readers of answers ignore unknown fields.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from chassis.wire.decoder import Decoder
+from chassis.wire.decoder import Decoder, split_members
 from chassis.wire.problems import ServingError
 
 MAX_ID_LENGTH = 128
@@ -194,6 +195,20 @@ def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
         return bytes(getattr(_keys.decode(body), key)) != b"null"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
+
+
+def split_batch(body: bytes, batch: Decoder[RecommendBatch] | Decoder[RankBatch]) -> Sequence[msgspec.Raw] | None:
+    """
+    Return the requests of a batch, not decoded; None if *body* is a single request.
+
+    Raises:
+        NotJsonError, InvalidRequestError: as `Decoder.decode`.
+    """
+    if b"requests" not in body:
+        return None
+    if (requests := split_members(body, "requests", most=MAX_BATCH)) is not None:
+        return requests
+    return batch.decode(body).requests if is_batch(body, "requests") else None
 
 
 def error_result(error: ServingError) -> msgspec.Raw:
