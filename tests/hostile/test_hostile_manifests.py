@@ -246,7 +246,7 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_mutated_manifests_are_taken_or_refused_never_more(data: st.DataObject) -> None:
     """One to three places of valid objects hold something else: there is a list of faults, or a platform could start."""

@@ -23,7 +23,15 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Raw, Struct
 
-from chassis.wire.decoder import CROWDED, MAX_REFUSED_BYTES, NOT_READ, explain_syntax, first_items, is_crowded
+from chassis.wire.decoder import (
+    CROWDED,
+    MAX_REFUSED_BYTES,
+    NOT_READ,
+    Uncrowded,
+    explain_syntax,
+    first_items,
+    is_crowded,
+)
 from chassis.wire.event_rules import SPECVERSION, AttributeValue, find_attribute_faults, header_text, parse_time
 from chassis.wire.headers import RawHeaders, find_header
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected, UnsupportedMediaTypeError
@@ -242,7 +250,8 @@ def _read_each(documents: Iterable[bytes], events: list[CloudEvent]) -> Iterator
             yield Fault(f"$[{index}]", NOT_READ)
             return
         try:
-            events.append(_typed(_read_document(document, f"$[{index}]"), f"$[{index}]."))
+            event = _typed(_read_document(document, f"$[{index}]"), f"$[{index}].")
+            events.append(msgspec.structs.replace(event, data=Uncrowded(event.data)))
         except InvalidRequestError as error:
             yield from error.faults
             refused_bytes += len(document)
