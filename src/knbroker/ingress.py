@@ -52,7 +52,7 @@ def _read(request: Request, body: bytes) -> Event:
         event = read(request.headers.raw, body)
     except Rejected as error:
         # A broker answers 400 to every malformed event (Knative Eventing, data plane contract).
-        refusal = MalformedEventError(error.detail or error.title)
+        refusal = MalformedEventError(error.detail if error.faults else f"{error.title}: {error.detail}")
         refusal.faults = error.faults
         raise refusal from error
     if event is None:

@@ -84,25 +84,27 @@ def test_an_interaction_changes_the_next_recommendation(pipeline: ChaosPipeline,
 @pytest.mark.parametrize(
     ("headers", "body", "status", "reason"),
     [
-        ({"ce-id": ""}, b"{}", 400, "ce-id must be a string that is not empty"),
-        ({"ce-type": ""}, b"{}", 400, "ce-type must be a string that is not empty"),
-        ({"ce-source": "a b"}, b"{}", 400, "source must be a URI reference"),
-        ({"ce-specversion": "9.9"}, b"{}", 400, "ce-specversion must be '1.0'"),
-        ({"ce-subject": "%ff"}, b"{}", 400, "subject must be UTF-8"),
+        ({"ce-id": ""}, b"{}", 400, "ce-id: must be a string that is not empty"),
+        ({"ce-type": ""}, b"{}", 400, "ce-type: must be a string that is not empty"),
+        ({"ce-source": "a b"}, b"{}", 400, "ce-source: must be a URI reference"),
+        ({"ce-specversion": "9.9"}, b"{}", 400, "ce-specversion: must be '1.0'"),
+        ({"ce-subject": "%ff"}, b"{}", 400, "ce-subject: must be UTF-8"),
         ({"content-type": "application/cloudevents+json"}, b'{"id":', 400, "The body is not JSON"),
         ({"content-type": "application/cloudevents+json"}, b'{"id":"\xff"}', 400, "The body is not JSON"),
-        ({"content-type": "application/cloudevents+json"}, b'{"specversion":"1.0"}', 400, "type is missing"),
+        ({"content-type": "application/cloudevents+json"}, b'{"specversion":"1.0"}', 400, "$.type: is missing"),
         ({}, b"x" * 3_000_000, 413, "bytes"),
     ],
 )
 def test_the_broker_refuses_invalid_events(
     pipeline: ChaosPipeline, headers: dict[str, str], body: bytes, status: int, reason: str
 ) -> None:
-    """The broker answers 4xx with the reason and keeps nothing of the event."""
+    """The broker answers 4xx with a problem document that holds the reason, and keeps nothing of the event."""
     before = pipeline.events()
     answer = post(pipeline, body, "refused", **headers)
-    assert answer.status_code == status
-    assert reason in answer.text
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    reasons = [problem.get("detail", ""), *(f"{each['path']}: {each['detail']}" for each in problem.get("errors", ()))]
+    assert any(reason in each for each in reasons), problem
     assert pipeline.events()["dead_letters"] == before["dead_letters"]
 
 
