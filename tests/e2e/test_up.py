@@ -202,5 +202,7 @@ def test_a_malformed_file_changes_nothing(up, tmp_path):
     file = tmp_path / "bad.csv"
     file.write_text("user_id,item_id,weight\nu1,i1,1\nu1,i2,much\n")
     ended = verb("train", "--interactions", str(file), "--state-dir", str(state), status=1)
-    assert ended.stderr.strip().endswith("bad.csv:3: the weight must be a number above 0, not 'much'")
+    fault, remedy = ended.stderr.strip().splitlines()[-2:]
+    assert fault.endswith("bad.csv:3: the weight must be a number above 0, not 'much'")
+    assert remedy == "faulty lines: 1; correct them, or leave them out with --skip-faults 1"
     assert sorted(path.name for path in state.rglob("*") if path.suffix == ".db") == before
