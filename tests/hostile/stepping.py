@@ -21,9 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from offline.loading import DataOptions
 from offline.state import StateDirectory
+from offline.train import Plan
+from offline.train import run as train
 from recsys.ranking.artefact import read_artefact
-from tools.cli.verbs import main as run_verb
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "sqlite3.connect"}
 _WRITING = {"os.mkdir", "os.rename"}
@@ -75,7 +77,7 @@ def run(folder: Path, csv: Path, *, fault: tuple[str, int] | None) -> tuple[int,
             if fault:
                 sys.addaudithook(stop_at(*fault, folder=folder, tell=lambda event: os.write(writer, event.encode())))
             try:
-                status = run_verb(["train", "--state-dir", str(folder), "--interactions", str(csv)])
+                status = train(Plan(DataOptions(csv), state_dir=folder))
             except BaseException as error:
                 errors.write(f"Traceback: {error!r}")
                 status = 99
