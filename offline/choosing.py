@@ -32,6 +32,7 @@ from offline.describing import AttributeSettings, find_new
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.holdout import Holdout, split_records
 from offline.evaluation.quality import DEPTH, Task, hold, make_task
+from offline.evaluation.trials import Trial, unwritten
 from offline.matrix import Ratings, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.training import (
@@ -43,7 +44,6 @@ from offline.training import (
     make_blend_arrays,
     suggest,
 )
-from offline.trials import Trial, unwritten
 from offline.trusting import choose_trust
 from offline.weighing import fit_weights, scaled
 from recsys.contracts.wire import MAX_HISTORY

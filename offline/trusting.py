@@ -17,8 +17,8 @@ from scipy.sparse import csr_array
 from offline.describing import trust_new
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.quality import Task, make_task
+from offline.evaluation.trials import Trial, unwritten
 from offline.training import ModelSettings, fit_arrays
-from offline.trials import Trial, unwritten
 from recsys.ranking.artefact import Item
 from recsys.ranking.model import RankingModel
 

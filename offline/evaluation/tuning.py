@@ -12,7 +12,7 @@ from offline.choosing import HALF_LIVES
 from offline.evaluation.baselines import Baseline, Scorer, list_by_baseline, popularity
 from offline.evaluation.histories import Histories
 from offline.evaluation.quality import Task, score_lists
-from offline.trials import Trial
+from offline.evaluation.trials import Trial
 from recsys.ranking.item_table import F64, I64
 
 
