@@ -44,7 +44,7 @@ def test(*, words: Sequence[str] | None, scenarios: bool) -> int:
     alone = scenarios or any(word.startswith("-n") or "::" in word for word in given)
     # Most tests wait for processes and timers, so four workers keep two cores busy. Scenarios need the machine alone.
     flags = ["--scenarios"] * scenarios if alone else ["-n", "4", "--dist", "loadfile"]
-    # CI sets COVERAGE and reports both runs together with `./run.sh coverage`.
+    # CI sets COVERAGE for the ordinary tests and reports it with `./run.sh coverage`.
     program = ("coverage", "run") if os.environ.get("COVERAGE") else ("python",)
     return _run((*program, "-m", "pytest", *flags, *given))
 
