@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.als import AlsSettings
-from offline.describing import AttributeSettings, find_new
+from offline.describing import Arrays, AttributeSettings, find_new
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.holdout import Holdout, split_records
 from offline.evaluation.quality import DEPTH, Task, hold, make_task
@@ -36,7 +36,6 @@ from offline.evaluation.trials import Trial, unwritten
 from offline.matrix import Ratings, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.training import (
-    Arrays,
     BlendSettings,
     ModelSettings,
     add_attributes,

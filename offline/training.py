@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
-from offline.describing import AttributeMap, AttributeSettings, describe, find_new, trust_new
+from offline.describing import Arrays, AttributeMap, AttributeSettings, describe, find_new, trust_new
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
@@ -20,8 +20,6 @@ from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
 
 MODEL_NAME = "ials"
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,9 @@ class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             StartError: a rule names an unknown attribute, or no item may be returned.
         """
-        faults = list(self._faults(model))
         if unknown := sorted({name for name in self._attributes() if not model.attributes.has(name)}):
             raise StartError(f"RULES names attributes that no item has: {', '.join(unknown)}")
-        for fault in faults:
+        for fault in self._faults(model):
             log.warning("rule_without_items", extra={"reason": fault})
         offered = self._offered(model)
         if offered is not None and not offered.any():

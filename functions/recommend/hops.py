@@ -181,7 +181,7 @@ class RankingClient:
         if within_s <= 0:
             # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
-        # In a batch answer each request has its own error, so the faults of a filter reach its caller and no other.
+        # In a batch answer each request has its own error, so only the caller that sent a filter gets its faults.
         alone = len(queries) == 1 and _FILTER not in queries[0]
         body = queries[0] if alone else _OPENING + _SEPARATOR.join(queries) + _CLOSING
         decode: Callable[[bytes], list[RankOutcome]] = _reader(_ranked, len(queries), alone=alone)

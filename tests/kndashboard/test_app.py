@@ -235,7 +235,7 @@ async def test_ranges_are_served(page: httpx.AsyncClient, query: str) -> None:
 
 @pytest.mark.parametrize("query", ["minutes=7", "minutes=x", "minutes=", "after=x", "after=nan", "after=inf"])
 async def test_an_unknown_range_is_refused(page: httpx.AsyncClient, query: str) -> None:
-    """Another length than those of the page, or a time that is no number, is refused with the reason."""
+    """A length that the page does not offer and a time that is not a number are refused with the reason."""
     answer = await page.get(f"/_dashboard/history?{query}")
     assert answer.status_code == 422
     assert "minutes must be one of 5, 15, 60, 360, 1440" in answer.json()["detail"]
@@ -323,7 +323,7 @@ async def test_a_platform_without_a_broker_has_no_triggers(page: httpx.AsyncClie
 async def test_a_redrive_must_come_from_the_page(
     page: httpx.AsyncClient, platform: FakePlatform, headers: dict[str, str], body: bytes, status: int
 ) -> None:
-    """Another site cannot start deliveries, and a body that is no object is refused."""
+    """Another site cannot start deliveries, and a body that is not an object is refused."""
     answer = await page.post("/_dashboard/redrive", content=body, headers=headers)
     assert (answer.status_code, platform.called) == (status, [])
 

@@ -37,6 +37,6 @@ def test_the_samples_are_those_of_prometheus_client():
 
 @pytest.mark.parametrize("text", ["not metrics at all", "a{b 3", "{} 3", "a three", "<html>"])
 def test_a_text_that_is_no_exposition_is_refused(text: str):
-    """A line that is no sample makes the whole text invalid."""
+    """A line that is not a sample makes the whole text invalid."""
     with pytest.raises(ValueError, match=r"."):
         read_samples(text)

@@ -113,7 +113,7 @@ def test_diversity_equals_a_search_over_all_items_for_each_place(size, limit, di
 
 
 def test_a_request_may_ask_for_diversity():
-    """Diversity of one request changes that request's list and no other of the batch; the best item stays first."""
+    """Diversity of one request changes only that request's list; the best item stays first."""
     model = make_model()
     plain, apart = Query(ADULT, ["item_1"], 10), Query(ADULT, ["item_1"], 10, diversity=0.9)
     one, other = model.rank([plain, apart])

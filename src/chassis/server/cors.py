@@ -51,7 +51,7 @@ class Cors:
         for origin in origins:
             env.require(
                 origin == ANY or _is_origin(origin),
-                f"CORS_ORIGINS must list origins such as https://shop.example, or be *; {origin!r} is none",
+                f"CORS_ORIGINS must list origins such as https://shop.example, or be *, not {origin!r}",
             )
         return cls(origins)
 

@@ -25,6 +25,7 @@ from msgspec import Raw, Struct
 
 from chassis.wire.decoder import (
     CROWDED,
+    LONG_BYTES,
     MAX_REFUSED_BYTES,
     NOT_READ,
     Uncrowded,
@@ -43,7 +44,6 @@ JSON = "application/json"
 MAX_EVENTS = 256
 # Limit of the JSON text of one event's attributes, which are decoded. Data are not decoded.
 _MAX_DOCUMENT_BYTES = 64 * 1024
-_LONG_BYTES = 16 * 1024
 
 _PREFIX = b"ce-"
 # curl -d sends this type by default, although the body is JSON.
@@ -278,7 +278,7 @@ def _read_document(body: bytes, path: str) -> Event:
 
 def _without(data: bytes, document: bytes) -> bytes:
     """Return *document* with long *data* replaced by null, because reading them a second time takes as long."""
-    if len(data) <= _LONG_BYTES:
+    if len(data) <= LONG_BYTES:
         return document
     before, _, after = document.partition(data)
     return document if data in after else before + b"null" + after

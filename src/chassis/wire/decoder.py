@@ -39,7 +39,7 @@ NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}{_NONCHARACTERS}]")
 _ESCAPE, _DELETE = b"\\", b"\x7f"
 _SUSPECT = re.compile(rb"\xc2[\x80-\x9f]|\xef\xb7[\x90-\xaf]|\xbf[\xbe\xbf]")
 _INTEGER = re.compile(rb"-?\d{1,40}")
-_LONG_BYTES = 16 * 1024
+LONG_BYTES = 16 * 1024
 _MOST_NAMES = 1000
 MAX_NESTED = 4096
 CROWDED = f"must have at most {MAX_NESTED} arrays and objects"
@@ -97,7 +97,7 @@ class Decoder(Generic[T]):
         return results
 
     def _decode(self, body: bytes) -> T:
-        is_long = len(body) > _LONG_BYTES
+        is_long = len(body) > LONG_BYTES
         if is_long:
             self._check(body)
         try:
@@ -127,7 +127,7 @@ def split_members(body: bytes, name: str, *, most: int) -> list[Raw] | None:
 
     Cost: reads the body twice, where `is_crowded` does not refuse it. A decoder reads it four times.
     """
-    if len(body) <= _LONG_BYTES:
+    if len(body) <= LONG_BYTES:
         return None
     _check_encoding(body)
     try:
@@ -197,7 +197,7 @@ def is_crowded(body: bytes) -> bool:
 
     Cost: 0.2 ms per MB, and 5 ms per MB if the body or its strings have that many brackets.
     """
-    if isinstance(body, Uncrowded) or len(body) <= _LONG_BYTES:
+    if isinstance(body, Uncrowded) or len(body) <= LONG_BYTES:
         return False
     if sum(len(body.split(bracket, MAX_NESTED)) for bracket in (b"[", b"{")) <= MAX_NESTED:
         return False
