@@ -39,6 +39,8 @@ BEFORE = {"a": ProcessUsage(1, 50.0, 20), "b": ProcessUsage(2, 50.0, 200)}
             SoakFaults(),
             {"a: descriptors", "b: descriptors"},
         ),
+        ({"a": ProcessUsage(1, 50.0, 20, 112), "b": BEFORE["b"]}, SoakFaults(), set()),
+        ({"a": ProcessUsage(1, 50.0, 20, 113), "b": BEFORE["b"]}, SoakFaults(), {"a: connections"}),
         ({"a": ProcessUsage(9, 50.0, 20), "b": BEFORE["b"]}, SoakFaults(), {"processes that ended"}),
         (BEFORE, SoakFaults(answers=1, dead_letters=1), {"wrong answers", "dead letters"}),
     ],
@@ -46,7 +48,7 @@ BEFORE = {"a": ProcessUsage(1, 50.0, 20), "b": ProcessUsage(2, 50.0, 200)}
 def test_growth_and_wrong_answers_are_reported(
     after: dict[str, ProcessUsage], faults: SoakFaults, missed: set[str]
 ) -> None:
-    """The report fails if memory or descriptors grew beyond their bounds, a process ended, or an answer was wrong."""
+    """The report fails if memory, descriptors or connections grew beyond their bounds, a process ended, or an answer was wrong."""
     report = compare(BEFORE, after, faults)
     assert {target.name for target in report.targets if not target.holds} == missed
     assert report.holds is (not missed)
