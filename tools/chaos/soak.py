@@ -56,7 +56,7 @@ class SoakLoad:
 @dataclass(frozen=True)
 class ProcessUsage:
     """
-    What a process holds.
+    The memory, descriptors and connections of a process.
 
     Attributes:
         pid: Its process id.

@@ -18,6 +18,7 @@ from tools.cli.options import (
     TokenFile,
     above_zero,
     counts,
+    duration,
     share,
     url,
 )
@@ -137,6 +138,30 @@ def rollout(
     The new revision first gets copies of requests only, then traffic in steps. Each step compares it with the current
     revision.
     """
+
+
+@verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500")
+def loop(
+    *,
+    every: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", help="Time between two readings of the store, such as 90s, 5m or 1h."
+        ),
+    ] = 600.0,
+    once: Annotated[bool, typer.Option("--once", help="End after one round.")] = False,
+    fewest: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pairs of user and item newer than the model, to train on.")
+    ] = 1000,
+    margin: Annotated[
+        float, typer.Option(metavar="0..1", min=0, max=1, help="Share of NDCG@10 that a new model may lose.")
+    ] = 0.05,
+    step_duration: Annotated[
+        float, typer.Option(parser=above_zero, metavar="SECONDS", help="Least duration of a step of the rollout.")
+    ] = 10.0,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Retrain the running pipeline on new interactions, and roll out each model that is not worse."""
 
 
 @verb(
