@@ -140,6 +140,35 @@ def rollout(
     """
 
 
+@verb(
+    _GROUP,
+    "tools.dead_letters:run",
+    "--namespace recsys --gateway http://127.0.0.1:8081",
+    "redrive --all --namespace recsys --gateway http://127.0.0.1:8081 --broker http://127.0.0.1:8082",
+)
+def dead_letters(
+    action: Annotated[
+        Literal["redrive"] | None, typer.Argument(help="Send dead letters again, instead of listing them.")
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters to send again.")] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="Send all dead letters again.")] = False,
+    as_json: Json = False,
+    namespace: Annotated[str, typer.Option(metavar="NAME", help="Namespace of the pipeline.")] = "default",
+    gateway: Annotated[
+        str, typer.Option(parser=url, metavar="URL", help="The gateway for private Services, or a port-forward to it.")
+    ],
+    broker: Annotated[
+        str | None, typer.Option(parser=url, metavar="URL", help="The Broker, or a port-forward to it.")
+    ] = None,
+) -> None:
+    """List the undeliverable events that a cluster keeps, or send them again. Locally, use `events`."""
+    if action is None and (ids or all_ or broker):
+        raise typer.BadParameter("IDs, --all and --broker go with redrive")
+    if action and not (broker and bool(ids) != all_):
+        raise typer.BadParameter("redrive wants --broker, and either IDs or --all")
+
+
 @verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500")
 def loop(
     *,
