@@ -14,7 +14,7 @@ from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, Fault, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
-from recsys.contracts.wire import Condition
+from recsys.contracts.wire import BatchAnswer, Condition
 from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
@@ -81,10 +81,6 @@ class Ranked(Struct, frozen=True):
 RankOutcome = Ranked | ServingError
 
 
-class _BatchResults(Struct, frozen=True):
-    results: list[Raw]
-
-
 UNKNOWN_USER = Known(Raw(wire.encode(UNKNOWN_FEATURES)), Raw(b"[]"))
 
 
@@ -95,7 +91,7 @@ class _Problem(Struct, frozen=True):
 _known = msgspec.json.Decoder(Known).decode
 _problem = msgspec.json.Decoder(_Problem | None).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
-_results = msgspec.json.Decoder(_BatchResults)
+_results = msgspec.json.Decoder(BatchAnswer)
 
 
 class FeaturesClient:
