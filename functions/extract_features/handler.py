@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from chassis.call import Call, Reply
-from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import DependencyError, Rejected
-from functions.extract_features.ingest import Ingest, read_interaction
+from chassis.wire.problems import DependencyError
+from functions.extract_features.ingest import Ingest
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
@@ -30,6 +30,10 @@ class ExtractFeatures:
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
         reply_to_interactions: Answer an interaction event with the user's new features.
+
+    Attributes:
+        ingest: Counts interactions.
+        routes: The events that it handles.
     """
 
     def __init__(
@@ -40,12 +44,11 @@ class ExtractFeatures:
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
         self.ingest = Ingest(store)
-        self._events = EventRouter(
-            {
-                events.INTERACTION: EventRoute(read_interaction, self._count),
-                events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
-            }
-        )
+        self.routes: EventRoutes = {
+            events.INTERACTION: EventRoute(self.ingest.read, self._count),
+            events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
+        }
+        self._events = EventRouter(self.routes)
 
     def assume(self, population: Features) -> None:
         """Use *population* as the defaults for unknown users."""
@@ -54,7 +57,7 @@ class ExtractFeatures:
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or accept events."""
         if is_event(call.headers):
-            return await self._take(call)
+            return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
             user_ids = wire.features_batch.decode(call.body).user_ids
@@ -62,13 +65,6 @@ class ExtractFeatures:
             user_ids = [wire.features_request.decode(call.body).user_id]
         answers = await self._answer(user_ids, call)
         return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
-
-    async def _take(self, call: Call) -> Reply:
-        try:
-            return await self._events(call)
-        except Rejected:
-            self.ingest.rejected += 1
-            raise
 
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""

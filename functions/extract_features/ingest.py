@@ -10,7 +10,7 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.event_rules import parse_time
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
 from recsys import metrics
 from recsys.contracts import events
 from recsys.records import Interaction
@@ -53,6 +53,19 @@ class Ingest:
             Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._batcher.waiting}),
         ]
 
+    def read(self, event: CloudEvent) -> Interaction:
+        """
+        Return the interaction that *event* reports; count a malformed event as rejected.
+
+        Raises:
+            NotJsonError, InvalidRequestError: the data are not a valid interaction.
+        """
+        try:
+            return read_interaction(event)
+        except Rejected:
+            self.rejected += 1
+            raise
+
     async def count(self, interaction: Interaction, *, within_s: float) -> bool:
         """
         Count *interaction*; return whether it was new. After this returns, the event survives the end of the process.
@@ -73,12 +86,7 @@ class Ingest:
 
 
 def read_interaction(event: CloudEvent) -> Interaction:
-    """
-    Return the interaction that *event* reports.
-
-    Raises:
-        NotJsonError, InvalidRequestError: the data are not a valid interaction.
-    """
+    """Return the interaction that *event* reports; see `Ingest.read`."""
     data = events.interaction.decode(event.data)
     faults = []
     if data.item_id is None and data.kind != "session_end":

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests.running import ROOT
+from tests.waiting import eventually
 
 
 def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -32,11 +32,8 @@ def processes_of(state: Path) -> list[psutil.Process]:
 
 
 def assert_none_left(state: Path) -> None:
-    """Assert that no process of this state directory remains; allow a moment for those that just ended."""
-    deadline = time.monotonic() + 2
-    while left := processes_of(state):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    """Assert that no process of this state directory remains, once those that are ending have ended."""
+    eventually(lambda: not processes_of(state))
 
 
 def status_of(state: Path) -> dict[str, Any]:
@@ -54,8 +51,11 @@ def instances_of(state: Path, service: str) -> list[dict[str, Any]]:
 
 def await_instances(state: Path, service: str, count: int) -> list[dict[str, Any]]:
     """Wait until *service* has *count* ready instances, and return them."""
-    deadline = time.monotonic() + 30
-    while len(found := instances_of(state, service)) < count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
+    found: list[dict[str, Any]] = []
+
+    def enough() -> bool:
+        found[:] = instances_of(state, service)
+        return len(found) >= count
+
+    eventually(enough)
     return found

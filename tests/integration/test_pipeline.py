@@ -224,7 +224,7 @@ def test_the_fused_function_gives_the_same_bytes(pipeline, demo_state):
 
 
 def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
-    """An interaction event leads to other recommendations; a request event gets its reply; a mixed batch is refused."""
+    """An interaction event leads to other recommendations. A request event gets its reply, also beside interactions."""
     store = shutil.copy(demo_state.store_url.removeprefix("sqlite:///"), tmp_path)
     env = {"FEATURE_STORE_URL": f"sqlite:///{store}", "MODEL_PATH": str(demo_state.model_path)}
 
@@ -245,10 +245,10 @@ def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
         }
         asked = event(events.REQUESTED, {"user_id": "newcomer"})
         clicked = event(events.INTERACTION, click)
-        assert send([clicked, asked], format_="-batch").status_code == 422
         assert send(clicked).status_code == 202
         after = ask(fused.url, "newcomer")
         assert before[0]["item_id"] not in {each["item_id"] for each in after}
-        reply = send(asked)
+        reply = send([clicked, asked], format_="-batch")
+        assert send([clicked, event("other", {})], format_="-batch").status_code == 422
     assert (reply.status_code, reply.headers["ce-type"]) == (200, events.COMPLETED)
     assert reply.json()["recommendations"] == after
