@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.running import take_port
 from tools.acceptance.checks import FUNCTIONS
@@ -13,7 +14,7 @@ from tools.cli.releases import Check
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
 
-def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
+def test_the_local_pipeline_passes_acceptance(demo_state: DemoState, tmp_path: Path):
     """
     Answers, events, scaling, updates and killed instances under load pass every check.
 
@@ -21,6 +22,7 @@ def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
     instance restarts.
     """
     state = tmp_path / "state"
+    demo_state.copy_to(state)
     verb("up", "--detach", "--simulate-latency", "--port", str(take_port()), "--state-dir", str(state))
     try:
         for service in FUNCTIONS:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.running import ROOT, take_port
 
@@ -20,8 +21,9 @@ CALLERS, RATE = 20, 200
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     state, port = tmp_path_factory.mktemp("state"), take_port()
+    demo_state.copy_to(state)
     verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     try:
         for service in ("extract-features", "rank-items"):

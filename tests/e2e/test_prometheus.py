@@ -15,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
@@ -76,9 +77,10 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Yield a Prometheus after a minute of valid and invalid requests, interactions and undeliverable events."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
+    demo_state.copy_to(state)
     sink = ["--env-override", f"recommend:K_SINK=http://127.0.0.1:{take_port()}"]
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *sink)
     with ExitStack() as stack:
