@@ -28,7 +28,7 @@ def test_tastes_are_planted(demo):
     for record in demo.records:
         weights = Counter[str]()
         for item in record.history:
-            weights[genre[item.item_id]] += item.weight  # type: ignore[assignment]
+            weights[genre[item.item_id]] += item.weight
         assert demo.tastes[record.user_id] in dict(weights.most_common(2))
     young = Counter(demo.tastes[record.user_id] for record in demo.records if record.age_group == "under-18")
     old = Counter(demo.tastes[record.user_id] for record in demo.records if record.age_group == "55+")
