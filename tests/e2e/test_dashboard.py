@@ -17,7 +17,7 @@ from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
 
 pytestmark = [
-    pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy
+    pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy
 ]  # fmt: skip
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (360, 780)}

@@ -14,8 +14,9 @@ import pytest
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.running import ROOT, take_port
+from tests.waiting import eventually
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 CALLERS, RATE = 20, 200
 
@@ -44,13 +45,12 @@ def drive(port: int, seconds: float) -> "subprocess.Popen[str]":
 
 def await_replacement(state: Path, service: str, pid: int) -> None:
     """Wait until *pid* has ended and the service has two instances again."""
-    deadline = time.monotonic() + 10
-    while True:
+
+    def replaced() -> bool:
         pids = {each["pid"] for each in instances_of(state, service)}
-        if pid not in pids and len(pids) == 2:
-            return
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.1)
+        return pid not in pids and len(pids) == 2
+
+    eventually(replaced)
 
 
 @pytest.mark.parametrize("service", ["rank-items", "extract-features"])

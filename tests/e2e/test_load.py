@@ -15,7 +15,7 @@ import pytest
 from tests.demo import DemoState
 from tests.running import CLIENT, ROOT, take_port
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 # These tests do not measure speed, so the limits leave room for a busy machine.
 PATIENT = {"MAX_P50_MS": "9000", "MAX_P99_MS": "9000", "MAX_FAIL_RATIO": "0.2", "MAX_DEGRADED_RATIO": "0.5"}

@@ -86,6 +86,7 @@ async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: He
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_a_head_that_fits_outside_fits_behind_envoy(
     demo_state: DemoState, tmp_path: Path, free_port: int, figure: Figure

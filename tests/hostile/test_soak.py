@@ -14,6 +14,7 @@ pytestmark = pytest.mark.may_block
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_load_leaves_memory_and_descriptors_as_they_were(
     demo_state: DemoState, tmp_path: Path, figure: Figure

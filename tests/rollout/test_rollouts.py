@@ -26,7 +26,7 @@ from tests.running import ROOT
 from tests.waiting import eventually
 from tools.rollout.trials import TrialClient
 
-pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 SERVICE = "rank-items"
 # Loose enough for a busy machine: the faults are 5 % errors, a threefold latency and another ranking.
