@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from offline.choosing import choose
@@ -167,6 +168,12 @@ def _load(plan: Plan) -> _Material:
 
 def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
+    # The training's matrices are small. Threads of BLAS would spend more time waiting for each other than computing.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _choose_and_train(state, material, plan)
+
+
+def _choose_and_train(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
     searched = search(material.records) if plan.search else None
     chosen = choose(
         material.records,

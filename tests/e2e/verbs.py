@@ -1,6 +1,5 @@
 """The verbs of run.sh, and the processes they start."""
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import psutil
 
+from localkn import control
+from localkn.state import PlatformDirectory
 from tests.running import ROOT
 from tests.waiting import eventually
 
@@ -32,13 +33,15 @@ def processes_of(state: Path) -> list[psutil.Process]:
 
 
 def assert_none_left(state: Path) -> None:
-    """Assert that no process of this state directory remains, once those that are ending have ended."""
+    """Assert that every process of this state directory ends."""
     eventually(lambda: not processes_of(state))
 
 
 def status_of(state: Path) -> dict[str, Any]:
-    """Return the services in `status --json`."""
-    services: dict[str, Any] = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
+    """Return the services that `status --json` prints, without starting a process."""
+    services: dict[str, Any] = control.call(PlatformDirectory(state / "platform").socket("control"), "status")[
+        "services"
+    ]
     return services
 
 

@@ -12,6 +12,7 @@ import pytest
 from chassis.wire.headers import RawHeaders
 from chassis.wire.http_connection import Answer
 from chassis.wire.transport import HttptoolsTransport
+from tests.demo import DemoState
 from tests.e2e.verbs import verb
 from tests.hostile.conftest import Figure
 from tests.integration.conftest import Pipeline
@@ -87,9 +88,13 @@ async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Ra
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int, figure: Figure) -> None:
+async def test_a_head_that_fits_outside_fits_behind_envoy(
+    demo_state: DemoState, tmp_path: Path, free_port: int, figure: Figure
+) -> None:
     """Envoy accepts 100 header lines: a head that passes the public port also passes the hop."""
+    demo_state.copy_to(tmp_path)
     options = ("--state-dir", str(tmp_path))
     await asyncio.to_thread(verb, "up", "--detach", "--port", str(free_port), *options)
     try:

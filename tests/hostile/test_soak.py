@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.hostile.conftest import Figure
 from tools.chaos.pipeline import pipeline_running
 from tools.chaos.soak import ProcessUsage, SoakFaults, SoakLoad, compare, run
@@ -13,9 +14,13 @@ pytestmark = pytest.mark.may_block
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-def test_a_load_leaves_memory_and_descriptors_as_they_were(tmp_path: Path, figure: Figure) -> None:
+def test_a_load_leaves_memory_and_descriptors_as_they_were(
+    demo_state: DemoState, tmp_path: Path, figure: Figure
+) -> None:
     """Every answer is right, every event is counted once, and no process grows by more than a tenth."""
+    demo_state.copy_to(tmp_path)
     with pipeline_running(tmp_path, max_scale=1) as pipeline:
         report = asyncio.run(run(pipeline, SoakLoad(requests=3000, events=1000, connections=600)))
     assert {row["process"].rpartition("-0")[0] or row["process"] for row in report.rows} >= {

@@ -65,6 +65,7 @@ def idle(module_platform: Running) -> Running:
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 async def test_an_idle_platform_needs_little_cpu_and_memory(idle: Running) -> None:
     """Supervisor, guardian and Envoy use at most 150 MB and 3 % of a core, also with instances that do not report."""
     instances = {i["pid"] for service in ("front", "back") for i in idle.instances(service)}
@@ -115,6 +116,7 @@ async def test_a_killed_envoy_restarts(idle: Running) -> None:
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 async def test_instances_follow_the_load(platform: Running) -> None:
     """
     Forty callers scale a Service to five instances, silence scales it to one, and no request fails.
@@ -135,6 +137,7 @@ async def test_instances_follow_the_load(platform: Running) -> None:
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
     """No request fails during updates, a broken update, a traffic split, a tag and a rollback under load."""
     assert platform.up().returncode == 0
@@ -176,6 +179,7 @@ async def test_a_new_revision_takes_over_under_load(platform: Running) -> None:
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 async def test_killed_instances_are_replaced(platform: Running) -> None:
     """Under load, capacity returns after each SIGKILL, and only requests in flight on the killed instance fail."""
     platform.edit('autoscaling.knative.dev/min-scale: "1"\n', 'autoscaling.knative.dev/min-scale: "3"\n')
@@ -196,6 +200,7 @@ async def test_killed_instances_are_replaced(platform: Running) -> None:
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 async def test_a_request_refused_by_a_dead_instance_is_retried(tmp_path: Path) -> None:
     """One of two endpoints is closed and therefore the least loaded; the other one answers every request."""
     state, port, dead = PlatformDirectory(tmp_path), free_port(), free_port()
