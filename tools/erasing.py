@@ -28,7 +28,7 @@ _LOCK_S = 5.0
 
 
 class StoreReceipt(Struct, frozen=True):
-    """What was removed from one store."""
+    """The numbers of removed users, items and marks of events of one store."""
 
     store: str
     users: int
@@ -43,10 +43,10 @@ class Receipt(Struct, frozen=True):
     Attributes:
         user_sha256: SHA-256 of the user id.
         erased_at: Time of the erasure.
-        stores: What was removed from each feature store.
+        stores: The numbers of each feature store.
         queued_events: Events and dead letters removed from the queue of the local broker; null without a queue.
         verified: Whether a second look at the stores found nothing.
-        next: What is left to do.
+        next: Further steps for the operator.
     """
 
     user_sha256: str

@@ -110,7 +110,7 @@ class Choice(Struct, frozen=True):
 
 
 class Topic(Struct, frozen=True):
-    """What an event may be about: *value* is its subject, or the member *member* of its JSON data."""
+    """A topic of events: *value* is the subject of an event, or the member *member* of its JSON data."""
 
     member: str
     value: str

@@ -17,7 +17,8 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.erasures import digest_user
 from recsys.stores.urls import open_store
-from tests.running import CLIENT, Running, running
+from tests.integration.test_metrics import scrape
+from tests.running import CLIENT, Running, running, take_port
 
 pytestmark = pytest.mark.may_block
 
@@ -44,11 +45,18 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def instances(store_url: str) -> Iterator[list[Running]]:
+def metrics_port() -> int:
+    """Return the port at which the second instance shows its metrics."""
+    return take_port()
+
+
+@pytest.fixture
+def instances(store_url: str, metrics_port: int) -> Iterator[list[Running]]:
     """Return two instances of extract_features on the same store."""
     with contextlib.ExitStack() as started:
         env = {"FEATURE_STORE_URL": store_url, "REPLY_TO_INTERACTIONS": "on"}
-        yield [started.enter_context(running("extract_features", env)) for _ in range(2)]
+        ports = ("0", str(metrics_port))
+        yield [started.enter_context(running("extract_features", {**env, "METRICS_PORT": port})) for port in ports]
 
 
 def send(instance: Running, number: int, type_: str = events.INTERACTION, user: str = USER) -> httpx.Response:
@@ -59,13 +67,7 @@ def send(instance: Running, number: int, type_: str = events.INTERACTION, user: 
     return CLIENT.post(instance.url, json=data, headers=headers)
 
 
-def instance_metrics(instance: Running) -> dict[str, float]:
-    lines = CLIENT.get(f"{instance.url}/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith("recsys_events_total")]
-    return {line.partition('outcome="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in found}
-
-
-def test_events_in_flight_do_not_bring_a_user_back(instances, store_url):
+def test_events_in_flight_do_not_bring_a_user_back(instances, store_url, metrics_port):
     """No event sent before, during or after an erasure leaves anything of the user, also if an instance is killed."""
     doomed, other = instances
     with ThreadPoolExecutor(8) as senders:
@@ -82,11 +84,11 @@ def test_events_in_flight_do_not_bring_a_user_back(instances, store_url):
         statuses = {each.result() for each in sent}
     assert statuses <= {0, 200, 202}
     # A broker repeats the deliveries that were not acknowledged. They are acknowledged now, and none of them counts.
-    before = instance_metrics(other)["erased"]
+    before = scrape(metrics_port)["recsys_events_total"]["erased",]
     again = [send(other, number) for number in range(200)]
     assert {(each.status_code, each.content) for each in again} == {(202, b"")}
-    assert instance_metrics(other)["erased"] == before + 200
-    assert instance_metrics(other)["rejected"] == 0
+    counted = scrape(metrics_port)["recsys_events_total"]
+    assert (counted["erased",], counted["rejected",]) == (before + 200, 0)
     answer = other.post({"user_id": USER}).json()
     assert (answer["cold_start"], answer["history"]) == (True, [])
     assert send(other, 1, user="bob").status_code == 200

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import offline.train as training
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Stored
 from knbroker.queue import Queue
+from offline import exporting
 from offline.erasing import spread
 from offline.state import StateDirectory
 from recsys.ranking.artefact import read_artefact
@@ -204,3 +206,43 @@ def test_a_locked_queue_is_reported(folder, capsys):
         assert erase(folder) == 1
     assert "the erasure is not complete" in capsys.readouterr().err
     assert USER not in users(folder)
+
+
+def test_an_export_after_an_erasure_starts_again(folder, tmp_path, monkeypatch, capsys):
+    """An export during which a user is erased writes no file, and the next one holds the others only."""
+    target = tmp_path / "lists.csv"
+    real = exporting.rank_records
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        # The verb starts an event loop, so it needs another thread than the export.
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(erase, folder).result() == 0
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(exporting, "rank_records", interrupted)
+    assert run("export", "--to", target, "--state-dir", folder) == 1
+    assert "repeat the command" in capsys.readouterr().err
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith("lists")]
+    monkeypatch.undo()
+    assert run("export", "--to", target, "--state-dir", folder) == 0
+    assert USER not in target.read_text()
+    assert "u08" in target.read_text()
+
+
+def test_an_interrupted_export_is_not_continued_after_an_erasure(folder, tmp_path, monkeypatch):
+    """The lists that an interrupted export has written may hold a user who is erased before it continues."""
+    target = tmp_path / "lists.csv"
+    monkeypatch.setattr(exporting, "_CHUNK", 10)
+    real, calls = exporting.rank_records, iter(range(9))
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(exporting, "rank_records", stopped)
+    assert run("export", "--to", target, "--state-dir", folder) == 130
+    assert USER in (tmp_path / "lists.csv.partial").read_text()
+    assert erase(folder) == 0
+    assert run("export", "--to", target, "--state-dir", folder) == 0
+    assert USER not in target.read_text()

@@ -53,6 +53,12 @@ def digest_user(user_id: str) -> str:
     return hashlib.sha256(user_id.encode()).hexdigest()
 
 
+def fingerprint(erasures: Iterable[Erasure]) -> str:
+    """Return a text that differs between different sets of erased users; "" if no user is erased."""
+    erased = sorted(list_erased(erasures))
+    return hashlib.sha256("".join(erased).encode()).hexdigest() if erased else ""
+
+
 def list_erased(erasures: Iterable[Erasure]) -> set[str]:
     """Return the digests of the users who are erased now."""
     return {each.user for each in erasures if not each.readmitted}

@@ -35,7 +35,7 @@ class StoreFormatError(StoreError):
 
 
 class Outcome(StrEnum):
-    """What a store did with an interaction."""
+    """The result of an interaction: it is counted, it was counted before, or its user is erased."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"
@@ -65,8 +65,8 @@ class FeatureStore(Protocol):
         The store keeps nothing of an interaction that an erasure refuses (`Erasure.refuses`).
 
         A user's record depends only on the set of events applied, not on their order, their grouping or repeated
-        deliveries. (source, id) identifies an event. Two users must not share an event; a store may count the second
-        or not. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
+        deliveries. (source, id) identifies an event. If two users
+        share an event, it counts for both. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
 
         After the call returns, the events survive the end of this process. If the call raises, some of them may be
         counted, and the caller may safely send all of them again.
