@@ -142,6 +142,10 @@ class StateDirectory:
             raise StateError(f"{self.folder}: holds models only; their store is elsewhere")
         return f"sqlite:///{quote(str(self.folder / current.store))}"
 
+    def stores(self) -> list[Path]:
+        """Return the files of all stores, also of earlier imports."""
+        return sorted((self.folder / "stores").glob("*.db"))
+
     def model_path(self, current: Current) -> Path:
         """Return the folder of the current model."""
         return self.folder / current.model

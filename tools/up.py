@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from localkn.__main__ import main as run_localkn
+from offline.erasing import spread
 from offline.state import Current, StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
 from recsys.stores.port import StoreError
@@ -44,6 +45,7 @@ def up(
         return status
     try:
         state, current = _trained(state_dir)
+        spread(state)
         changes = [
             *(_SIMULATED if simulate_latency else ()),
             *(env_override or ()),

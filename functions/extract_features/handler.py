@@ -9,12 +9,12 @@ from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import DependencyError
-from functions.extract_features.ingest import Ingest
+from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser
-from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 SOURCE = "/functions/extract-features"
 
@@ -45,7 +45,8 @@ class ExtractFeatures:
         self._reply_to_interactions = reply_to_interactions
         self.ingest = Ingest(store)
         self.routes: EventRoutes = {
-            events.INTERACTION: EventRoute(self.ingest.read, self._count),
+            events.INTERACTION: EventRoute(self.ingest.counting(read_interaction), self._count),
+            events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
         }
         self._events = EventRouter(self.routes)
@@ -68,11 +69,16 @@ class ExtractFeatures:
 
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""
-        await self.ingest.count(interaction, within_s=call.deadline.left_s())
-        if not self._reply_to_interactions:
+        outcome = await self.ingest.count(interaction, within_s=call.deadline.left_s())
+        if not self._reply_to_interactions or outcome is Outcome.ERASED:
             return None
         (data,) = await self._answer([interaction.user_id], call)
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
+
+    async def _erase(self, erasure: tuple[str, int], _event: CloudEvent, _call: Call) -> None:
+        """Remove the user of a `user.erased.v1`."""
+        user_id, at_us = erasure
+        await self.ingest.erase(user_id, at_us=at_us)
 
     async def _extract(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""

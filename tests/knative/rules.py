@@ -42,7 +42,15 @@ MADE_ELSEWHERE = {
     "small": {"model"},
     **{name: {"recommend-tokens", "feature-store"} for name in ("prod", "gpu", "kafka")},
 }
-TYPES = {events.INTERACTION, events.REQUESTED, events.COMPLETED, events.SERVED, events.UPDATED, events.EXTRACTED}
+TYPES = {
+    events.INTERACTION,
+    events.ERASED,
+    events.REQUESTED,
+    events.COMPLETED,
+    events.SERVED,
+    events.UPDATED,
+    events.EXTRACTED,
+}
 
 
 def flags_are_switched_on(_: str, objects: list[Object]) -> Iterator[str]:
