@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chassis.wire.cloudevents import Event
-from chassis.wire.transport import Answer
+from chassis.wire.http_connection import Answer
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import DiscardedError, Queue, Topic, discard
 from localkn.errors import RefusedError
