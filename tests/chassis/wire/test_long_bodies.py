@@ -1,4 +1,4 @@
-"""Long bodies: the decoder refuses only those that break a limit, whatever their strings hold."""
+"""Long bodies: the decoder refuses only those that break a limit. The content of their strings does not matter."""
 
 import json
 from typing import Annotated, Any
