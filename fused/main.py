@@ -24,7 +24,7 @@ from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
-from recsys.contracts.events import INTERACTION
+from recsys.contracts.events import STORED
 from recsys.contracts.pages import pages_of
 
 reader = Reader()
@@ -45,15 +45,15 @@ async def open_handler() -> AsyncIterator[Handler]:
             recommend = Recommend(Recommender(features=features, ranking=ranking, popular=popular))
 
             async def handle_request(call: Call) -> Reply:
-                handler = extract_features if is_event(call.headers) and _holds_interactions(call) else recommend
+                handler = extract_features if is_event(call.headers) and _is_for_the_store(call) else recommend
                 return await handler(call)
 
             yield handle_request
 
 
-def _holds_interactions(call: Call) -> bool:
-    """Tell whether all events of *call* are interactions. recommend refuses a batch that mixes them with others."""
-    return all(event.type == INTERACTION for event in cloudevents.read_events(call.headers, call.body))
+def _is_for_the_store(call: Call) -> bool:
+    """Tell whether extract_features takes all events of *call*. recommend refuses a batch that mixes them with others."""
+    return all(event.type in STORED for event in cloudevents.read_events(call.headers, call.body))
 
 
 service = Service("fused", open_handler, settings=settings, pages=pages_of("recommend"), cors=cors)

@@ -25,6 +25,9 @@ UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
 
+# The events that extract_features writes into the store.
+STORED = frozenset({INTERACTION, ERASED})
+
 InteractionKind = Literal["view", "click", "purchase", "session_end"]
 
 _LONGEST_SESSION_S = 7 * 86_400.0
