@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from offline.choosing import choose
+from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.gate import MARGIN, Evidence, divide, judge
 from offline.publishing import Cluster, PublishError, serve
@@ -31,6 +32,7 @@ from offline.sufficiency import find_shortages
 from offline.training import ModelSettings, train
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreMissingError
 from recsys.stores.urls import open_store
 
@@ -63,7 +65,13 @@ class Rules:
 
 
 def retrain(
-    state: StateDirectory, records: Sequence[UserRecord], *, deploy: Deploy, rules: Rules, say: Callable[[str], None]
+    state: StateDirectory,
+    records: Sequence[UserRecord],
+    *,
+    deploy: Deploy,
+    rules: Rules,
+    say: Callable[[str], None],
+    erasures: Callable[[], Sequence[Erasure]] = tuple,
 ) -> Path | None:
     """
     Train on *records*, compare with the current model of *state*, deploy the new one and make it current.
@@ -76,13 +84,15 @@ def retrain(
         deploy: Lets the functions serve the new model.
         rules: When to retrain, and what the new model has to reach.
         say: Gets a line for each thing that happens.
+        erasures: Returns the erasures of the feature store, which may rise during the training.
 
     Returns:
         The folder of the new model; None if there is too little new to learn from.
 
     Raises:
         RetrainingError: the new model may not serve, or could not be deployed.
-        ArtefactError, StateError: the current model or the state directory cannot be used.
+        ArtefactError, StateError: the current model or the state directory cannot be used, or a user of *records* was
+            erased since.
 
     Cost: two trainings; their memory is that of one.
     """
@@ -93,14 +103,16 @@ def retrain(
         if shortages := find_shortages(records):
             raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
         settings: ModelSettings | None = None
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = erasure_facts(erasures())
         if current and serving:
             evidence = divide(records, after_us=serving.manifest.training.get("until_us", 0))
             if evidence.fresh < rules.fewest:
                 say(f"{evidence.fresh} new pairs of user and item; waiting for {rules.fewest}")
                 return None
-            settings, facts = _challenge(state, current, evidence, items, margin=rules.margin, say=say)
+            settings, compared = _challenge(state, current, evidence, items, margin=rules.margin, say=say)
+            facts |= compared
         manifest = _train_on_all(state, records, items, settings=settings, facts=facts)
+        check_still_wanted(records, erasures())
         path = state.publish(state.draft("model"), "models", manifest.version)
         deploy(state.folder / path)
         state.advance(Current(current.store if current else "", path, current.dataset if current else "store"))
@@ -180,9 +192,15 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
         url = env.get("FEATURE_STORE_URL", "")
         if not url:
             raise StoreMissingError("FEATURE_STORE_URL is not set; name the store to train on")
-        records = asyncio.run(read_store(url, password=env.get("FEATURE_STORE_PASSWORD")))
-        rules = Rules(fewest=options.fewest, margin=options.margin)
-        retrain(StateDirectory(options.state_dir), records, deploy=_deploy(options.service), rules=rules, say=_say)
+        password = env.get("FEATURE_STORE_PASSWORD")
+        retrain(
+            StateDirectory(options.state_dir),
+            asyncio.run(read_store(url, password=password)),
+            deploy=_deploy(options.service),
+            rules=Rules(fewest=options.fewest, margin=options.margin),
+            say=_say,
+            erasures=lambda: asyncio.run(list_erasures(url, password=password)),
+        )
     except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1

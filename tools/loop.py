@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from offline.erasing import list_erasures
 from offline.retraining import Deploy, RetrainingError, Rules, read_store, retrain
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
@@ -47,9 +48,17 @@ def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: 
 
 def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> int:
     try:
-        records = asyncio.run(read_store(state.store_url(state.require_current())))
+        url = state.store_url(state.require_current())
+        records = asyncio.run(read_store(url))
         deploy = _deploy(state, records, step_duration=step_duration)
-        retrain(state, records, deploy=deploy, rules=rules, say=partial(print, flush=True))
+        retrain(
+            state,
+            records,
+            deploy=deploy,
+            rules=rules,
+            say=partial(print, flush=True),
+            erasures=lambda: asyncio.run(list_erasures(url)),
+        )
     except (ArtefactError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1

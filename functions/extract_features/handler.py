@@ -10,6 +10,8 @@ from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as,
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import DependencyError
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
+from functions.extract_features.item_changes import ItemChanges
+from recsys.catalogue.entries import Catalogue
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.features import compute_features
@@ -30,6 +32,7 @@ class ExtractFeatures:
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
         reply_to_interactions: Answer an interaction event with the user's new features.
+        catalogue: Takes events about items; without one, they are refused.
 
     Attributes:
         ingest: Counts interactions.
@@ -37,7 +40,13 @@ class ExtractFeatures:
     """
 
     def __init__(
-        self, store: FeatureStore, *, population: Features, history_limit: int, reply_to_interactions: bool = False
+        self,
+        store: FeatureStore,
+        *,
+        population: Features,
+        history_limit: int,
+        reply_to_interactions: bool = False,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._store = store
         self._population = population
@@ -48,6 +57,7 @@ class ExtractFeatures:
             events.INTERACTION: EventRoute(self.ingest.counting(read_interaction), self._count),
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
+            **(ItemChanges(catalogue).routes() if catalogue else {}),
         }
         self._events = EventRouter(self.routes)
 

@@ -13,6 +13,7 @@ from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
+from recsys.catalogue.urls import open_catalogue
 from recsys.contracts.pages import pages_of
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
@@ -39,6 +40,8 @@ async def open_function(exposition: Exposition) -> AsyncIterator[ExtractFeatures
             store = await parts.enter_async_context(aclosing(MeasuredStore(opened)))
             population = await first_population(store)
             await store.read(["nobody"], history=1)
+            catalogue = open_catalogue(settings.feature_store_url, password=settings.feature_store_password)
+            await parts.enter_async_context(aclosing(catalogue))
         except StoreError as error:
             raise StartError(str(error)) from error
         handler = ExtractFeatures(
@@ -46,6 +49,7 @@ async def open_function(exposition: Exposition) -> AsyncIterator[ExtractFeatures
             population=population,
             history_limit=settings.history_limit,
             reply_to_interactions=settings.reply_to_interactions,
+            catalogue=catalogue,
         )
         exposition.add([*store.instruments(), *handler.ingest.instruments()])
         async with population_followed(store, handler.assume):

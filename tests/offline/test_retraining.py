@@ -20,6 +20,7 @@ from offline.training import train
 from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure, digest_user
 from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, USERS, choose_nothing, fill, make_records, put_serving
 
 
@@ -284,3 +285,18 @@ def test_pinned_traffic_is_refused(api, traffic):
     with pytest.raises(PublishError, match="does not follow its latest revision"):
         serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
     assert api.conflicts == 1
+
+
+def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(state, tmp_path):
+    """The round fails before anything is deployed; the manifest of the next model says which erasures it knows."""
+    own, records = copied(state, tmp_path), make_records(days=16, shift_day=8)
+    erasure = Erasure(digest_user(records[0].user_id), 7)
+    looks = iter([[], [erasure]])
+    with pytest.raises(StateError, match="run the same command again"):
+        retrain(own, records, deploy=refuse, rules=Rules(fewest=100), say=print, erasures=lambda: next(looks))
+    assert own.require_current().model == "models/1-first"
+    model = retrain(
+        own, records[1:], deploy=lambda _: None, rules=Rules(fewest=100), say=print, erasures=lambda: [erasure]
+    )
+    assert model is not None
+    assert read_artefact(model).manifest.training["erased_until_us"] == 7
