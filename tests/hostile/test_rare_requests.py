@@ -46,7 +46,7 @@ def test_a_flood_of_expectations_waits_outside(server: Server, figure: Figure) -
 
 @pytest.mark.parametrize("part", ["nothing", "word", "head", "body", "whole"])
 def test_a_caller_that_closes_its_sending_side_leaves_nothing(server: Server, part: str) -> None:
-    """The server closes such a connection, whatever had arrived before, and serves other callers."""
+    """The server closes such a connection after any part of a request, and serves other callers."""
     parts = {
         "nothing": b"",
         "word": b"GET",
