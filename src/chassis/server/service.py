@@ -274,7 +274,10 @@ class Service:
         if not isinstance(error, NotReadyError):
             self._errors.add(error.code)
             if error.status >= 500:
-                log.warning("request_failed", extra={"code": error.code, **_identity(request_id, span)})
+                # The caller does not see the cause, which may name files and hosts.
+                cause = str(error.__cause__ or "")
+                extra = {"code": error.code} | ({"cause": cause} if cause else {}) | _identity(request_id, span)
+                log.warning("request_failed", extra=extra)
         return problem_reply(error)
 
     def _instruments(self) -> list[Instrument]:
