@@ -167,6 +167,7 @@ async def test_a_late_request_is_refused(parts: list[bytes]) -> None:
     wire, _ = await server.talk(*parts)
     await until(lambda: wire.closed)
     assert wire.statuses == [204] * sum(part.startswith(GET) for part in parts) + [408]
+    assert b"\r\ncontent-type: application/problem+json\r\n" in wire.sent
 
 
 @on_virtual_time
