@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from chassis.server.body import read_body
@@ -24,7 +25,7 @@ from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_respo
 from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
-from kndashboard.logs import recent_lines
+from kndashboard.logs import RecentLogs
 from kndashboard.queries import PlatformQueries
 from kndashboard.ranges import RANGES, history
 from kndashboard.ring import RingFile
@@ -62,7 +63,7 @@ class Dashboard:
         self, recent: SnapshotHistory, ring: RingFile, client: httpx.AsyncClient, *, platform: PlatformQueries
     ) -> None:
         self._recent, self._ring, self._client, self._platform = recent, ring, client, platform
-        self._model = ServedModel(platform.services)
+        self._model, self._logs_read = ServedModel(platform.services), RecentLogs(platform.logs)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -93,7 +94,8 @@ class Dashboard:
 
     async def _state(self, _: Request) -> Response:
         before, now = await self._recent.window()
-        return JSONResponse(await asyncio.to_thread(view, before, now), headers=_HEADERS)
+        # It takes 1 ms, of which a hand-over to another thread would be a third.
+        return _json(view(before, now))
 
     async def _history(self, request: Request) -> Response:
         asked = request.query_params
@@ -103,17 +105,17 @@ class Dashboard:
         except (KeyError, ValueError, OverflowError) as error:
             known = ", ".join(map(str, RANGES))
             raise InvalidRequestError(f"minutes must be one of {known}, and after a time in seconds") from error
-        return JSONResponse(found, headers=_HEADERS)
+        return _json(found)
 
     async def _about(self, _request: Request) -> Response:
         """Answer with the state directory, the model that is configured, and the models that the instances use."""
         _, now = await self._recent.window()
         card = await asyncio.to_thread(self._model.card)
         about = {"state_dir": str(self._platform.folder), "model": card, "in_use": in_use(now)}
-        return JSONResponse(about, headers=_HEADERS)
+        return _json(about)
 
     async def _events(self, _: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(self._platform.events), headers=_HEADERS)
+        return _json(await asyncio.to_thread(self._platform.events))
 
     async def _redrive(self, request: Request) -> Response:
         body = await _own_body(request)
@@ -121,20 +123,20 @@ class Dashboard:
             choice = {key: value for key, value in json.loads(body).items() if key in {"trigger", "ids", "source"}}
         except (ValueError, AttributeError) as error:
             raise InvalidRequestError("the body must be a JSON object with trigger, ids and source") from error
-        return JSONResponse(await asyncio.to_thread(self._platform.redrive, choice), headers=_HEADERS)
+        return _json(await asyncio.to_thread(self._platform.redrive, choice))
 
     async def _logs(self, request: Request) -> Response:
         name = request.query_params.get("name", "")
-        return JSONResponse(await asyncio.to_thread(recent_lines, self._platform.logs, name), headers=_HEADERS)
+        return _json(await asyncio.to_thread(self._logs_read.newest, name))
 
     async def _items(self, request: Request) -> Response:
         wanted = request.query_params.get("q", "")
-        return JSONResponse(await asyncio.to_thread(self._model.search, wanted), headers=_HEADERS)
+        return _json(await asyncio.to_thread(self._model.search, wanted))
 
     async def _try(self, request: Request) -> Response:
         body = await _own_body(request)
         _, now = await self._recent.window()
-        return JSONResponse(await self._send(now, body), headers=_HEADERS)
+        return _json(await self._send(now, body))
 
     async def _send(self, now: Snapshot, body: bytes) -> dict[str, Any]:
         headers = {"content-type": "application/json"}
@@ -171,6 +173,10 @@ async def _own_body(request: Request) -> bytes:
     if _is_foreign(request):
         raise ForbiddenError("requests are taken from the dashboard's own page")
     return await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
+
+
+def _json(content: Any) -> Response:
+    return Response(msgspec.json.encode(content), headers=_HEADERS, media_type="application/json")
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
