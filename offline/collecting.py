@@ -8,8 +8,8 @@ import numpy as np
 from offline.interactions import Interactions
 from offline.reading.lines import Row
 from recsys.features import UNKNOWN_AGE
-from recsys.ranking.item_table import F64, I64
 from recsys.records import HistoryItem, UserRecord
+from topk.item_table import F64, I64
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 

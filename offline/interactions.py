@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.reading.lines import DataError, Row
-from recsys.ranking.item_table import F64, I64
+from topk.item_table import F64, I64
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
-from recsys.ranking.item_table import F32
 from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
+from topk.item_table import F32
 
 MODEL_NAME = "ials"
 

@@ -1,5 +1,6 @@
 """The handler: decodes a request, reads users from the store, computes their features, and encodes the answer."""
 
+import asyncio
 import time
 from datetime import datetime, timedelta
 
@@ -32,6 +33,7 @@ class ExtractFeatures:
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
         reply_to_interactions: Answer an interaction event with the user's new features.
+        simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
         catalogue: Takes events about items; without one, they are refused.
 
     Attributes:
@@ -46,12 +48,14 @@ class ExtractFeatures:
         population: Features,
         history_limit: int,
         reply_to_interactions: bool = False,
+        simulated_latency_s: float = 0.0,
         catalogue: Catalogue | None = None,
     ) -> None:
         self._store = store
         self._population = population
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
+        self._simulated_latency_s = simulated_latency_s
         self.ingest = Ingest(store)
         self.routes: EventRoutes = {
             events.INTERACTION: EventRoute(self.ingest.counting(read_interaction), self._count),
@@ -67,6 +71,8 @@ class ExtractFeatures:
 
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or accept events."""
+        if self._simulated_latency_s:
+            await asyncio.sleep(self._simulated_latency_s)
         if is_event(call.headers):
             return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
 from recsys.ranking.artefact import Item
-from recsys.ranking.item_table import I64
+from topk.item_table import I64
 
 Bools = NDArray[np.bool_]
 
