@@ -13,6 +13,7 @@ from tests.knbroker.subscribers import NEEDED
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 
+RESERVE_BYTES = 2**20
 EVENT = Stored("ns/b", Event(NEEDED, b"x" * 100_000), 10, [])
 LARGE = Stored("ns/b", Event(NEEDED, b"x" * 1_000_000), 10, [])
 
@@ -30,9 +31,15 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def queue(path: Path) -> AsyncIterator[Queue]:
     """Open an empty queue."""
-    queue = Queue(path, ["ns/a"], reserve_bytes=2**20)
+    queue = Queue(path, ["ns/a"], reserve_bytes=RESERVE_BYTES)
     yield queue
     await queue.close()
+
+
+async def test_a_new_queue_holds_its_reserve(queue: Queue, path: Path) -> None:
+    """A disk that fills up before the first event leaves room to record deliveries."""
+    assert queue.has_room
+    assert path.with_name("q.db.reserve").stat().st_size == RESERVE_BYTES
 
 
 async def test_a_delivery_is_recorded_beside_an_event_without_room(queue: Queue) -> None:
