@@ -23,7 +23,7 @@ TOKEN = b"eyJhbGciOiJSUzI1NiIsImtpZCI6Im9uZSJ9.e30.e30"
 
 @pytest.mark.parametrize("text", [b"\xef\xbb\xbfone\r\ntwo\r\n", b"\xef\xbb\xbf# of the shop\none\ntwo", b"one\rtwo"])
 async def test_a_token_file_may_come_from_any_editor(tmp_path: Path, text: bytes) -> None:
-    """A byte order mark is no part of the first token, and any line end ends a token."""
+    """The first token does not include a byte order mark, and any line end ends a token."""
     path = tmp_path / "tokens"
     path.write_bytes(text)
     file = TokenFile(path).check()
