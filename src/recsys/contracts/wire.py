@@ -30,13 +30,28 @@ History = Annotated[list[ItemId], Meta(max_length=MAX_HISTORY)]
 Diversity = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Condition(Struct, frozen=True, forbid_unknown_fields=True):
-    """A condition of a filter: the item has one of the values *any_of* of *attribute*."""
+class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """
+    A condition of a filter: the item has one of the values *any_of* of *attribute*, or a number in a range.
+
+    Attributes:
+        attribute: The attribute.
+        any_of: Values, of which the item has one.
+        at_least: The least number; a time is in seconds since 1970.
+        at_most: The largest number.
+    """
 
     attribute: Annotated[str, Meta(min_length=1, max_length=64)]
     any_of: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]], Meta(min_length=1, max_length=100)
-    ]
+    ] = []
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the condition limits a number."""
+        return self.at_least is not None or self.at_most is not None
 
 
 Filter = Annotated[list[Condition], Meta(max_length=8)]
