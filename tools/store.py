@@ -47,6 +47,7 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
         # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough for memory.
         records = [record async for record in source.scan()]
         population = await source.population() or UNKNOWN_FEATURES
+        declaration = await source.declaration()
     if not records and not allow_empty:
         raise StoreMissingError(
             "the source holds no users, so a copy would empty the target; check --from, or insist with --allow-empty"
@@ -54,4 +55,4 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
     shown = tqdm(records, desc="copying", unit="user", disable=None)
     # Opened second, so that a source that cannot be read makes no target.
     async with aclosing(open_store(target_url, create=True, ttl_s=user_ttl_s)) as target:
-        return await target.replace(shown, population=population)
+        return await target.replace(shown, population=population, declaration=declaration)

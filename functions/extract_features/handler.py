@@ -1,9 +1,12 @@
 """The handler: decodes a request, reads users from the store, computes their features, and encodes the answer."""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
+from msgspec import UNSET
 
 from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
@@ -12,6 +15,8 @@ from chassis.wire.problems import DependencyError, Rejected
 from functions.extract_features.ingest import Ingest, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import EventKind
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser
 from recsys.stores.port import FeatureStore, StoreError
@@ -29,11 +34,18 @@ class ExtractFeatures:
         store: The feature store.
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
+        kinds: The declared kinds of events; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
     """
 
     def __init__(
-        self, store: FeatureStore, *, population: Features, history_limit: int, reply_to_interactions: bool = False
+        self,
+        store: FeatureStore,
+        *,
+        population: Features,
+        history_limit: int,
+        kinds: Mapping[str, EventKind] | None = None,
+        reply_to_interactions: bool = False,
     ) -> None:
         self._store = store
         self._population = population
@@ -42,7 +54,7 @@ class ExtractFeatures:
         self.ingest = Ingest(store)
         self._events = EventRouter(
             {
-                events.INTERACTION: EventRoute(read_interaction, self._count),
+                events.INTERACTION: EventRoute(partial(read_interaction, kinds=kinds or default_declaration().events), self._count),
                 events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             }
         )
@@ -82,7 +94,11 @@ class ExtractFeatures:
         """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""
         (known,) = await self._read([asked.user_id])
         who = describe(asked.user_id, known, population=self._population)
-        data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
+        data = wire.encode(
+            events.ExtractedData(
+                asked.user_id, who.features, who.history, asked.top_k, asked.exclude, who.avoided or UNSET
+            )
+        )
         return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
@@ -110,6 +126,7 @@ def describe(user_id: str, known: KnownUser | None, *, population: Features) -> 
         compute_features(known),
         known.recent,
         None if known.as_of_us is None else _timestamp(known.as_of_us),
+        avoided=known.avoided,
     )
 
 

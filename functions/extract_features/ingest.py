@@ -1,7 +1,7 @@
 """Check interaction events and count each once. Events that arrive together share a transaction."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from chassis.batching.async_batcher import AsyncBatcher
@@ -13,6 +13,7 @@ from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
 from recsys import metrics
 from recsys.contracts import events
+from recsys.declaration.types import SESSION_END, EventKind
 from recsys.records import Interaction
 from recsys.stores.port import FeatureStore, StoreError
 
@@ -72,16 +73,19 @@ class Ingest:
             raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
 
 
-def read_interaction(event: CloudEvent) -> Interaction:
+def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> Interaction:
     """
-    Return the interaction that *event* reports.
+    Return the interaction that *event* reports; *kinds* are the declared kinds of events.
 
     Raises:
         NotJsonError, InvalidRequestError: the data are not a valid interaction.
     """
     data = events.interaction.decode(event.data)
+    ended, kind = data.kind == SESSION_END, kinds.get(data.kind)
     faults = []
-    if data.item_id is None and data.kind != "session_end":
+    if not ended and kind is None:
+        faults.append(Fault("$.kind", f"must be one of {', '.join(map(repr, [*kinds, SESSION_END]))}"))
+    elif data.item_id is None and not ended:
         faults.append(Fault("$.item_id", f"is missing: a {data.kind} has an item"))
     moment = event.time
     if data.time is not None:
@@ -94,7 +98,6 @@ def read_interaction(event: CloudEvent) -> Interaction:
         faults.append(Fault("$.time", "must be between 1970 and 2100"))
     if faults:
         raise InvalidRequestError(faults=faults)
-    ended = data.kind == "session_end"
     return Interaction(
         source=event.source,
         event_id=event.id,
@@ -103,6 +106,8 @@ def read_interaction(event: CloudEvent) -> Interaction:
         time_us=round(seconds * 1_000_000),
         item_id=None if ended else data.item_id,
         duration_ms=round((data.duration_s or 0.0) * 1000) if ended else 0,
+        weight=kind.exact_weight if kind else 0.0,
+        counter=kind.counter if kind else "sessions",
     )
 
 

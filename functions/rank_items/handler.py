@@ -54,7 +54,7 @@ class RankItems:
 
     async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `features.extracted.v1` with the recommendations, as the second step of a Sequence."""
-        query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
+        query = Query(asked.features, asked.history, asked.top_k, [*asked.exclude, *(asked.avoided or ())])
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
         data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
@@ -83,9 +83,8 @@ class RankItems:
         """
         if request.filter and (faults := list(self._attributes.faults(request.filter, "$.filter"))):
             raise InvalidRequestError(faults=faults)
-        return Query(
-            request.features, request.history, request.top_k, request.exclude, request.filter, request.diversity
-        )
+        exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
+        return Query(request.features, request.history, request.top_k, exclude, request.filter, request.diversity)
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):

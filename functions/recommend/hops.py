@@ -31,10 +31,11 @@ _FILTER = b'"filter":'
 
 
 class Known(Struct, frozen=True):
-    """The parts of extract_features' answer that go to rank_items, not decoded."""
+    """The parts of extract_features' answer that go to rank_items. Only the avoided items, which are rare, are decoded."""
 
     features: Raw
     history: Raw
+    avoided: list[str] = []
 
 
 class RankCall(Struct, frozen=True):
@@ -50,6 +51,7 @@ class RankCall(Struct, frozen=True):
     exclude: Sequence[str] = ()
     filter: Sequence[Condition] | UnsetType = UNSET
     diversity: float | UnsetType = UNSET
+    avoided: Sequence[str] | UnsetType = UNSET
 
 
 class Ranked(Struct, frozen=True):

@@ -29,7 +29,7 @@ import msgspec
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import Fault
-from recsys.contracts.events import INTERACTION, InteractionData, InteractionKind
+from recsys.contracts.events import INTERACTION, InteractionData
 from recsys.contracts.wire import DEFAULT_TOP_K, MAX_BATCH, Condition, RankedItem, Recommendations, RecommendRequest
 
 __all__ = [
@@ -285,7 +285,7 @@ class Client:
     def send_interaction(
         self,
         user_id: str,
-        kind: InteractionKind,
+        kind: str,
         item_id: str | None = None,
         *,
         duration_s: float | None = None,
@@ -367,7 +367,7 @@ class AsyncClient:
     async def send_interaction(
         self,
         user_id: str,
-        kind: InteractionKind,
+        kind: str,
         item_id: str | None = None,
         *,
         duration_s: float | None = None,

@@ -130,17 +130,28 @@ class Features(Struct, frozen=True):
 
 
 class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
-    """`extract_features`: features and history (item ids, newest first) as of the user's newest interaction."""
+    """
+    `extract_features`: the user, as of the user's newest interaction.
+
+    Attributes:
+        user_id: The user.
+        features: The features.
+        history: Ids of the items that the user had to do with, newest first.
+        as_of: Time of the newest interaction.
+        cold_start: Whether the user is unknown; absent if not.
+        avoided: Ids of items that the user disliked or returned, newest first; absent without any.
+    """
 
     user_id: str
     features: Features
     history: list[str]
     as_of: str | None
     cold_start: bool = False
+    avoided: list[str] = []
 
 
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`: a user's features and history; the other fields as in a request to recommend."""
+    """`rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend."""
 
     features: Features
     history: History
@@ -148,6 +159,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Exclude = []
     filter: Filter = []
     diversity: Diversity = 0.0
+    avoided: History = []
 
 
 class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):

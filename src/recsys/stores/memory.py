@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
+from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
 from recsys.stores.port import StoreUnavailableError
@@ -24,6 +25,7 @@ class MemoryStore:
         self._records: dict[str, UserRecord] = {}
         self._seen: dict[tuple[str, str], float] = {}
         self._population: Features | None = None
+        self._declaration: Declaration | None = None
         self._closed = False
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -51,12 +53,19 @@ class MemoryStore:
         self._check_open()
         return self._population
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        self._check_open()
+        return self._declaration
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """Replace the whole content by *records*."""
         self._check_open()
         self._records = {record.user_id: record for record in countable(records)}
         self._seen.clear()
-        self._population = population
+        self._population, self._declaration = population, declaration
         return len(self._records)
 
     async def scan(self) -> AsyncIterator[UserRecord]:

@@ -1,10 +1,11 @@
 """
 A feature store in Redis, which instances on several machines can share.
 
-Each user has four keys with one hash tag, so that they live on one node of a cluster and one script may use all of them:
+Each user has five keys with one hash tag, so that they live on one node of a cluster and one script may use all of them:
 
     recsys:G:{user}:u   hash     profile and counters
-    recsys:G:{user}:t   sorted   items by newest interaction (score: minus microseconds)
+    recsys:G:{user}:t   sorted   items with a weight above 0 by newest interaction (score: minus microseconds)
+    recsys:G:{user}:n   sorted   the same for all other items
     recsys:G:{user}:w   hash     items' weights
     recsys:G:{user}:e   sorted   digests of events seen (score: time), trimmed to the window, expiring with it
 
@@ -32,12 +33,13 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from chassis.wire.redis_link import RedisCommand, RedisLink
 from recsys.contracts.wire import Features
-from recsys.features import TIE_WEIGHTS
+from recsys.declaration.types import Declaration
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counters import COUNTERS, DEDUPLICATION_WINDOW_S, countable, new_record
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record, split_ties
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
 
 Read = TypeVar("Read")
+Fact = TypeVar("Fact", bound=msgspec.Struct)
 
 TIMEOUT_S = 0.5
 _CHUNK = 200
@@ -48,6 +50,9 @@ _SCAN = """
 local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 if not profile[1] then return false end
 local items = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
+for _, each in ipairs(redis.call('ZRANGE', KEYS[4], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')) do
+    items[#items + 1] = each
+end
 local ids = {}
 for i = 1, #items, 2 do ids[#ids + 1] = items[i] end
 local weights = {}
@@ -66,15 +71,22 @@ local seen = redis.call('ZSCORE', KEYS[4], digest)
 if seen and tonumber(seen) > oldest then return 0 end
 redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
-redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
+if ARGV[5] ~= '' then redis.call('HINCRBY', KEYS[1], ARGV[5], 1) end
 local newest = redis.call('HGET', KEYS[1], 'as_of_us')
 if not newest or tonumber(ARGV[7]) > tonumber(newest) then redis.call('HSET', KEYS[1], 'as_of_us', ARGV[7]) end
 if ARGV[8] ~= '' then
-    redis.call('ZADD', KEYS[2], 'LT', -tonumber(ARGV[7]), ARGV[8])
-    redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], ARGV[9])
+    local weight = tonumber(redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], ARGV[9]))
+    local own, other = KEYS[2], KEYS[5]
+    if weight <= 0 then own, other = other, own end
+    local moved = redis.call('ZSCORE', other, ARGV[8])
+    if moved then
+        redis.call('ZREM', other, ARGV[8])
+        redis.call('ZADD', own, moved, ARGV[8])
+    end
+    redis.call('ZADD', own, 'LT', -tonumber(ARGV[7]), ARGV[8])
 end
 if ARGV[10] ~= '0' then
-    for key = 1, 3 do redis.call('EXPIRE', KEYS[key], ARGV[10]) end
+    for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', key, ARGV[10]) end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', oldest)
 redis.call('ZADD', KEYS[4], now, digest)
@@ -136,12 +148,12 @@ class RedisStore:
 
         def commands(generation: str) -> list[RedisCommand]:
             keys = (_keys(generation, user_id) for user_id in user_ids)
-            return [command for user, times, _, _ in keys for command in _read(user, times, history=history)]
+            return [command for each in keys for command in _read(each[0], each[1], each[4], history=history)]
 
         answers = await self._run(commands)
         # The last answer of a transaction holds what its commands found.
         found = zip(user_ids, answers[_READ_LENGTH - 1 :: _READ_LENGTH], strict=True)
-        return self._translated.decode(lambda: [_known(user_id, profile, items) for user_id, (profile, items) in found])
+        return self._translated.decode(lambda: [_known(user_id, *parts) for user_id, parts in found])
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
         """Count each of *interactions* with one script."""
@@ -151,17 +163,17 @@ class RedisStore:
             return (
                 "EVALSHA",
                 _APPLY_SHA,
-                4,
+                5,
                 *_keys(generation, each.user_id),
                 _digest(each),
                 now_us,
                 self._window_us,
                 new_record(each.user_id).age_group,
-                COUNTERS[each.kind],
+                each.counter or "",
                 each.duration_ms,
                 each.time_us,
                 each.item_id or "",
-                TIE_WEIGHTS.get(each.kind, 0),
+                repr(each.weight),
                 self._ttl_s,
             )
 
@@ -169,10 +181,19 @@ class RedisStore:
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
-        (found,) = await self._run(lambda generation: [("GET", _population_key(generation))])
-        return self._translated.decode(lambda: msgspec.json.decode(found, type=Features)) if found else None
+        return await self._fact("population", Features)
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        return await self._fact("declaration", Declaration)
+
+    async def _fact(self, name: str, type_: type[Fact]) -> Fact | None:
+        (found,) = await self._run(lambda generation: [("GET", _fact_key(generation, name))])
+        return self._translated.decode(lambda: msgspec.json.decode(found, type=type_)) if found else None
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """
         Fill the next generation with *records*, point to it, and delete the generation before.
 
@@ -184,7 +205,9 @@ class RedisStore:
             # An interrupted replacement leaves keys, and so do events that reached a former generation late.
             await self._delete_others(before)
             count = await self._fill(generation, records)
-            await self._redis.set(_population_key(generation), msgspec.json.encode(population))
+            await self._redis.set(_fact_key(generation, "population"), msgspec.json.encode(population))
+            if declaration:
+                await self._redis.set(_fact_key(generation, "declaration"), declaration.encode())
             await self._send([("SET", _POINTER, generation)])
         self._generation = generation
         # The content is replaced. The next replacement deletes the keys that cannot be deleted now.
@@ -248,16 +271,17 @@ class RedisStore:
         count = 0
         pipeline = self._redis.pipeline(transaction=False)
         for record in countable(records):
-            user, times, weights, _ = _keys(generation, record.user_id)
+            user, times, weights, _, avoided = _keys(generation, record.user_id)
             profile: dict[Any, Any] = {
                 name: getattr(record, name) for name in _COUNTERS if getattr(record, name) is not None
             }
             pipeline.hset(user, mapping=profile)
-            if record.history:
-                pipeline.zadd(times, {item.item_id: -item.time_us for item in record.history})
-                pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in record.history})
+            for key, items in ((times, record.history), (avoided, record.avoided)):
+                if items:
+                    pipeline.zadd(key, {item.item_id: -item.time_us for item in items})
+                    pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in items})
             if self._ttl_s:
-                for key in (user, times, weights):
+                for key in (user, times, weights, avoided):
                     pipeline.expire(key, self._ttl_s)
             count += 1
             if count % _CHUNK == 0:
@@ -279,15 +303,15 @@ class RedisStore:
             await self._redis.unlink(*doomed)
 
 
-def _keys(generation: str, user_id: str) -> tuple[str, str, str, str]:
+def _keys(generation: str, user_id: str) -> tuple[str, str, str, str, str]:
     # Braces inside an id would end the hash tag early. Most ids need no quoting, and the check is cheaper than `quote`.
     quoted = user_id if _PLAIN.fullmatch(user_id) else quote(user_id, safe=_SAFE)
     tagged = f"recsys:{generation}:{{{quoted}}}"
-    return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
+    return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e", f"{tagged}:n"
 
 
-def _population_key(generation: str) -> str:
-    return f"recsys:{generation}:population"
+def _fact_key(generation: str, name: str) -> str:
+    return f"recsys:{generation}:{name}"
 
 
 def _failures(answers: Sequence[Any]) -> list[Exception]:
@@ -303,11 +327,11 @@ def _digest(interaction: Interaction) -> bytes:
 
 
 def _scan(generation: str, *, user_ids: Sequence[str]) -> list[RedisCommand]:
-    keys = (_keys(generation, user_id)[:3] for user_id in user_ids)
-    return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
+    keys = (_keys(generation, user_id) for user_id in user_ids)
+    return [("EVALSHA", _SCAN_SHA, 4, *each[:3], each[4], 2**31, *_COUNTERS) for each in keys]
 
 
-def _read(user: str, times: str, *, history: int) -> list[RedisCommand]:
+def _read(user: str, times: str, avoided: str, *, history: int) -> list[RedisCommand]:
     """
     Return the commands that read one consistent state of a user.
 
@@ -315,27 +339,28 @@ def _read(user: str, times: str, *, history: int) -> list[RedisCommand]:
     returned times and weights, which requests do not need.
     """
     # From 0 to -1 would be all of them.
-    newest = ("ZRANGE", times, 0, history - 1) if history else ("ZRANGE", times, 1, 0)
-    return [("MULTI",), ("HMGET", user, *_COUNTERS), newest, ("EXEC",)]
+    places = (0, history - 1) if history else (1, 0)
+    newest = (("ZRANGE", key, *places) for key in (times, avoided))
+    return [("MULTI",), ("HMGET", user, *_COUNTERS), *newest, ("EXEC",)]
 
 
-_READ_LENGTH = 4
+_READ_LENGTH = 5
 
 
-def _known(user_id: str, profile: list[Any], items: list[str] | Exception) -> KnownUser | None:
-    if isinstance(items, Exception):
+def _known(user_id: str, profile: list[Any], *lists: list[str] | Exception) -> KnownUser | None:
+    if any(isinstance(items, Exception) for items in lists):
         raise TypeError("a command of the transaction failed")
     if profile[0] is None:
         return None
-    return KnownUser(*(user_id, *_profile(profile), items))
+    return KnownUser(*(user_id, *_profile(profile), *lists))
 
 
 def _record(user_id: str, profile: list[Any], items: list[str], weights: list[str]) -> UserRecord:
-    history = [
+    ties = (
         HistoryItem(item, float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
-    ]
-    return UserRecord(*(user_id, *_profile(profile), history))
+    )
+    return UserRecord(*(user_id, *_profile(profile), *split_ties(ties)))
 
 
 def _profile(values: list[Any]) -> tuple[Any, ...]:
