@@ -21,6 +21,7 @@ def refresh(
     artefact: Artefact,
     *,
     items: Mapping[str, Item],
+    shown: Mapping[str, Item] | None = None,
     folder: Path,
     dataset: str,
     facts: Mapping[str, Any],
@@ -44,6 +45,8 @@ def refresh(
     return train(
         records,
         items=items,
+        shown=shown,
+        declaration=artefact.declaration,
         folder=folder,
         dataset=dataset,
         settings=settings,

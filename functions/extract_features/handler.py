@@ -54,7 +54,9 @@ class ExtractFeatures:
         self.ingest = Ingest(store)
         self._events = EventRouter(
             {
-                events.INTERACTION: EventRoute(partial(read_interaction, kinds=kinds or default_declaration().events), self._count),
+                events.INTERACTION: EventRoute(
+                    partial(read_interaction, kinds=kinds or default_declaration().events), self._count
+                ),
                 events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             }
         )

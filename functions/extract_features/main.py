@@ -13,10 +13,26 @@ from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
 from recsys.contracts.pages import pages_of
-from recsys.stores.port import StoreError
+from recsys.declaration.agreement import agree
+from recsys.declaration.reading import DeclarationError
+from recsys.declaration.types import Declaration
+from recsys.stores.port import FeatureStore, StoreError
 from recsys.stores.urls import open_store
 
 settings = Settings.from_env(os.environ)
+
+
+async def follow_store(store: FeatureStore, given: Declaration | None) -> Declaration:
+    """
+    Return the declaration of *store*, or the one *given* by the setting if the store was never filled.
+
+    Raises:
+        DeclarationError: the two differ.
+        StoreError: the store cannot be read.
+    """
+    if given and await store.population() is None:
+        return given
+    return agree(given, await store.declaration(), holder="the feature store")
 
 
 @asynccontextmanager
@@ -25,7 +41,7 @@ async def open_handler() -> AsyncIterator[Handler]:
     Open the store, read from it once, and yield the handler.
 
     Raises:
-        StartError: the store does not exist, does not answer, or cannot be read.
+        StartError: the store does not exist, does not answer, cannot be read, or disagrees with the declaration.
     """
     async with AsyncExitStack() as parts:
         try:
@@ -38,12 +54,14 @@ async def open_handler() -> AsyncIterator[Handler]:
             store = await parts.enter_async_context(aclosing(MeasuredStore(opened)))
             population = await first_population(store)
             await store.read(["nobody"], history=1)
-        except StoreError as error:
+            declaration = await follow_store(store, settings.declaration)
+        except (StoreError, DeclarationError) as error:
             raise StartError(str(error)) from error
         handler = ExtractFeatures(
             store,
             population=population,
             history_limit=settings.history_limit,
+            kinds=declaration.events,
             reply_to_interactions=settings.reply_to_interactions,
         )
         service.exposition.add([*store.instruments(), *handler.ingest.instruments()])

@@ -18,6 +18,7 @@ from chassis.simulation import slow_batches
 from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
+from functions.rank_items.rules import apply_rules
 from functions.rank_items.settings import Settings
 from recsys.contracts.pages import pages_of
 from recsys.ranking.model import Query, Ranking
@@ -36,8 +37,11 @@ async def open_handler() -> AsyncIterator[Handler]:
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
         load = partial(load_model, settings.model_path, workers=workers, pool=pool)
-        loaded = await asyncio.to_thread(load, probes=settings.probes, min_recall=settings.min_recall)
-        model = settings.rules.apply(loaded.model)
+        loaded = await asyncio.to_thread(
+            load, probes=settings.probes, min_recall=settings.min_recall, declaration=settings.declaration
+        )
+        rules = settings.rules or loaded.rules
+        model = apply_rules(rules, loaded.model)
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
@@ -47,7 +51,7 @@ async def open_handler() -> AsyncIterator[Handler]:
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         service.exposition.add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
-            yield RankItems(batcher, model=model.identity, attributes=model.attributes)
+            yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=rules.filters)
         batcher.drain()
 
 

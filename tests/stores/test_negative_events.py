@@ -12,9 +12,7 @@ __all__ = ["opener", "store"]
 
 
 def act(number: int, item: str, weight: float, *, time_us: int = 0, counter: str | None = None) -> Interaction:
-    return Interaction(
-        "//shop", str(number), "zoe", "act", 10**15 + time_us, item, weight=weight, counter=counter
-    )
+    return Interaction("//shop", str(number), "zoe", "act", 10**15 + time_us, item, weight=weight, counter=counter)
 
 
 async def read(store: FeatureStore, *, history: int = 10) -> tuple[list[str], list[str]]:

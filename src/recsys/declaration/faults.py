@@ -37,7 +37,9 @@ def _in_attributes(declaration: Declaration) -> Iterator[Fault]:
             yield Fault("$.items.attributes.title.kind", "must be 'text', because people read it")
     for name, attribute in declaration.users.attributes.items():
         if name != _USER_ATTRIBUTE:
-            yield Fault(f"$.users.attributes.{name}", f"reaches no feature; {_USER_ATTRIBUTE} is the only one that does")
+            yield Fault(
+                f"$.users.attributes.{name}", f"reaches no feature; {_USER_ATTRIBUTE} is the only one that does"
+            )
         elif attribute.kind != "categorical":
             yield Fault(f"$.users.attributes.{name}.kind", "must be 'categorical'")
 

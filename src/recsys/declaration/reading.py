@@ -72,7 +72,9 @@ def _check(body: bytes, text: str, name: str) -> Declaration:
     try:
         declaration = _decoder.decode(body)
     except ServingError as error:
-        raise DeclarationError("\n".join(_describe(list(error.faults) or [Fault("$", str(error))], text, name))) from error
+        raise DeclarationError(
+            "\n".join(_describe(list(error.faults) or [Fault("$", str(error))], text, name))
+        ) from error
     if faults := list(find_contradictions(declaration)):
         raise DeclarationError("\n".join(_describe(faults, text, name)))
     return declaration

@@ -17,12 +17,13 @@ from recsys.contracts.wire import Condition, Diversity, ItemId
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Counter = Literal["views", "clicks", "purchases"]
 AttributeKind = Literal["categorical", "multi-valued", "number", "time", "text"]
-Source = Literal["popularity", "neighbours", "attributes"]
-SOURCES: tuple[Source, ...] = ("popularity", "neighbours", "attributes")
+Source = Literal["neighbours", "attributes"]
+SOURCES: tuple[Source, ...] = ("neighbours", "attributes")
 
 SESSION_END = "session_end"
 RANGED: tuple[AttributeKind, ...] = ("number", "time")
-# Sums of multiples of 1 / WEIGHT_STEPS are exact in binary floating point, in every store and in any order.
+# Weights are multiples of 1 / WEIGHT_STEPS. Binary floating point (SQLite's REAL, Redis's HINCRBYFLOAT) then adds them
+# exactly, in an import and when a store adds the weights of later events. The order of the additions changes no bit.
 WEIGHT_STEPS = 1024
 
 _HEAVIEST = 1000
@@ -81,7 +82,8 @@ class Items(Struct, frozen=True, forbid_unknown_fields=True):
 
     attributes: dict[Name, Attribute] = {}
     other_columns: Annotated[
-        Literal["attributes", "ignored"], Meta(description="Whether other columns of the items file are attributes too.")
+        Literal["attributes", "ignored"],
+        Meta(description="Whether other columns of the items file are attributes too."),
     ] = "ignored"
 
 
@@ -135,12 +137,12 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     What `train` may use.
 
     Attributes:
-        sources: Sources that may rank in addition to the factors.
+        sources: Sources that may rank in addition to the factors and popularity.
         min_weight: Rows of the import with a positive weight below it are left out.
         search: Whether to search hyper-parameters first.
     """
 
-    sources: Annotated[list[Source], Meta(max_length=3)] = msgspec.field(default_factory=lambda: list(SOURCES))
+    sources: Annotated[list[Source], Meta(max_length=2)] = msgspec.field(default_factory=lambda: list(SOURCES))
     min_weight: Annotated[float, Meta(ge=0)] = 0.0
     search: bool = False
 
