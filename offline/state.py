@@ -152,14 +152,23 @@ class StateDirectory:
 
         asyncio.run(verify())
 
-    def store_declaration(self, current: Current) -> Declaration | None:
-        """Return the declaration of the current store; None if it has none."""
+    def declaration(self, current: Current, *, given: Declaration | None = None) -> Declaration:
+        """
+        Return the declaration to serve with: the one *given*, or that of the model.
 
-        async def read() -> Declaration | None:
-            async with aclosing(SqliteStore(self.folder / current.store)) as store:
-                return await store.declaration()
+        Raises:
+            StateError: the declarations of the model, of the store and the one given differ; names the field.
+            ArtefactError, StoreError: the model or the store cannot be read.
+        """
+        held = read_artefact(self.model_path(current)).declaration
+        stored = asyncio.run(self._stored_declaration(current)) or default_declaration()
+        _check_agreement(held, stored, f"the store {current.store}", "run ./run.sh train")
+        _check_agreement(held, given or held, "--declaration", "run ./run.sh train with it, or correct it")
+        return given or held
 
-        return asyncio.run(read())
+    async def _stored_declaration(self, current: Current) -> Declaration | None:
+        async with aclosing(SqliteStore(self.folder / current.store)) as store:
+            return await store.declaration()
 
     def environment(self, *, fused: bool = False, declaration: Declaration | None = None) -> list[str]:
         """
@@ -173,12 +182,8 @@ class StateDirectory:
             StateError, ArtefactError, StoreError: nothing was trained yet, or the pair cannot be served.
         """
         current = self.require_current()
-        held = read_artefact(self.model_path(current)).declaration
         self.verify_store(current)
-        stored = self.store_declaration(current) or default_declaration()
-        _check_agreement(held, stored, f"the store {current.store}", "run ./run.sh train")
-        _check_agreement(held, declaration or held, "--declaration", "run ./run.sh train with it, or correct it")
-        followed = f"RECSYS_DECLARATION={self._keep(declaration or held)}"
+        followed = f"RECSYS_DECLARATION={self._keep(self.declaration(current, given=declaration))}"
         settings = {
             "extract-features": [f"FEATURE_STORE_URL={self.store_url(current)}", followed],
             "rank-items": [f"MODEL_PATH={self.model_path(current)}", followed],

@@ -27,7 +27,7 @@ def _in_events(declaration: Declaration) -> Iterator[Fault]:
             yield Fault(path, "must be named with small letters, digits and underscores, beginning with a letter")
         if not kind.exact_weight:
             yield Fault(f"{path}.weight", "must not be 0; an event below 1/2048 would not count")
-    if not any(kind.weight > 0 for kind in declaration.events.values()):
+    if not any(kind.exact_weight > 0 for kind in declaration.events.values()):
         yield Fault("$.events", "must have a kind with a weight above 0; without one, no history would ever begin")
 
 
