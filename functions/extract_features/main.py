@@ -8,31 +8,17 @@ from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service, StartError
 from chassis.simulation import slow_handler
+from functions.extract_features.declared import follow_store
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population, population_followed
 from functions.extract_features.settings import Settings
 from recsys.contracts.pages import pages_of
-from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
-from recsys.declaration.types import Declaration
-from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 
 settings = Settings.from_env(os.environ)
-
-
-async def follow_store(store: FeatureStore, given: Declaration | None) -> Declaration:
-    """
-    Return the declaration of *store*, or the one *given* by the setting if the store was never filled.
-
-    Raises:
-        DeclarationError: the two differ.
-        StoreError: the store cannot be read.
-    """
-    if given and await store.population() is None:
-        return given
-    return agree(given, await store.declaration(), holder="the feature store")
 
 
 @asynccontextmanager
