@@ -1,4 +1,4 @@
-"""What functions do with declarations: they agree with their data, follow the rules, and keep avoided items out."""
+"""Functions and declarations: functions agree with their data, follow the rules, and keep avoided items out."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -96,7 +96,7 @@ def test_the_least_weight_keeps_negative_rows(tmp_path, shop):
 
 
 def test_liked_rows_are_those_of_positive_pairs(tmp_path, shop):
-    """An evaluation looks for items that somebody liked in the end."""
+    """An evaluation looks for items whose events add up to more than 0."""
     source = read_csv(write(tmp_path / "a.csv", ROWS), items=None, users=None, declaration=shop)
     liked = Interactions.of(source.rows).liked()
     assert [liked.item_ids[item] for item in liked.items.tolist()] == ["coat", "coat", "coat"]

@@ -41,7 +41,7 @@ def read_declaration(path: Path) -> Declaration:
 
 @cache
 def default_declaration() -> Declaration:
-    """Return the declaration of the demo, for pipelines without a declaration of their own."""
+    """Return the declaration of the demo, which a pipeline follows if it names none."""
     return read_declaration(DEFAULT)
 
 

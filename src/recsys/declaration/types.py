@@ -34,7 +34,7 @@ class EventKind(Struct, frozen=True, forbid_unknown_fields=True):
     A kind of event.
 
     Attributes:
-        weight: What an event adds to the tie between its user and its item; below 0 for a dislike or a return.
+        weight: The number that an event adds to the tie between its user and its item; below 0 for a dislike or a return.
         counter: The counter of the user to which an event adds 1; None for no counter.
     """
 
@@ -43,7 +43,7 @@ class EventKind(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=-_HEAVIEST,
             le=_HEAVIEST,
-            description="What an event adds to the tie between its user and its item; below 0 for a dislike.",
+            description="The number that an event adds to the tie between its user and its item; below 0 for a dislike.",
         ),
     ]
     counter: Annotated[Counter | None, Meta(description="The counter of the user to which an event adds 1.")] = None
@@ -134,7 +134,7 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
     """
-    What `train` may use.
+    The sources and the data that `train` may use.
 
     Attributes:
         sources: Sources that may rank in addition to the factors and popularity.
@@ -156,7 +156,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         items: The items.
         users: The users.
         rules: The rules of every answer.
-        training: What training may use.
+        training: The sources and the data that training may use.
     """
 
     events: Annotated[dict[Name, EventKind], Meta(min_length=1, max_length=64)]
@@ -188,8 +188,8 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
 
         Args:
             other: The other declaration.
-            mine: What holds this declaration, for the message.
-            theirs: What holds the other one.
+            mine: The holder of this declaration, for the message.
+            theirs: The holder of the other one.
         """
         parts = ("events", "items", "users")
         one, two = ({part: msgspec.to_builtins(getattr(each, part)) for part in parts} for each in (self, other))
