@@ -2,7 +2,7 @@
 The whole pipeline in one process: `python -m chassis.server --source fused/main.py`.
 
 For tests and small deployments (knative/overlays/small). The answers have the same bytes as those of the three
-functions, and the process accepts the events of users as well.
+functions. The process also accepts the events of users, and exposes the metrics of all three functions.
 """
 
 from collections.abc import AsyncIterator
@@ -12,19 +12,19 @@ from chassis.call import Call, Handler, Reply
 from chassis.environment import Reader
 from chassis.server.asgi import as_function
 from chassis.server.cors import Cors
+from chassis.server.events import EventRouter
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
-from chassis.wire import cloudevents
+from chassis.simulation import slow_handler
 from chassis.wire.cloudevents import is_event
-from functions.extract_features.main import open_handler as open_extract_features
-from functions.rank_items.main import open_handler as open_rank_items
+from functions.extract_features import main as extract_features
+from functions.rank_items import main as rank_items
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from fused.hop import FusedHop
-from recsys.contracts.events import INTERACTION
 from recsys.contracts.pages import pages_of
 
 reader = Reader()
@@ -37,23 +37,24 @@ reader.finish()
 @asynccontextmanager
 async def open_handler() -> AsyncIterator[Handler]:
     """Open extract_features and rank_items, and yield the handler of recommend, which calls both."""
-    async with open_extract_features() as extract_features, open_rank_items() as rank_items:
-        ranking = RankingClient(FusedHop("rank_items", rank_items))
-        features = FeaturesClient(FusedHop("extract_features", extract_features))
+    exposition = service.exposition
+    async with extract_features.open_function(exposition) as features, rank_items.open_function(exposition) as ranks:
+        slow_features = slow_handler(features, extract_features.settings.simulated_latency_s)
+        ranking = RankingClient(FusedHop("rank_items", ranks))
         popular = PopularList(ranking, popular_settings)
         async with popular.kept_fresh():
-            recommend = Recommend(Recommender(features=features, ranking=ranking, popular=popular))
+            recommender = Recommender(
+                features=FeaturesClient(FusedHop("extract_features", slow_features)), ranking=ranking, popular=popular
+            )
+            exposition.add(recommender.instruments())
+            recommend = Recommend(recommender)
+            # Both take requests for recommendations. Here recommend answers them, as at the public entry point.
+            take_events = EventRouter({**features.routes, **recommend.routes})
 
             async def handle_request(call: Call) -> Reply:
-                handler = extract_features if is_event(call.headers) and _holds_interactions(call) else recommend
-                return await handler(call)
+                return await (take_events if is_event(call.headers) else recommend)(call)
 
             yield handle_request
-
-
-def _holds_interactions(call: Call) -> bool:
-    """Tell whether all events of *call* are interactions. recommend refuses a batch that mixes them with others."""
-    return all(event.type == INTERACTION for event in cloudevents.read_events(call.headers, call.body))
 
 
 service = Service("fused", open_handler, settings=settings, pages=pages_of("recommend"), cors=cors)

@@ -25,6 +25,7 @@ from recsys.features import compute_features
 from recsys.ranking.answers import answer_items
 from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
+from recsys.stores.erasures import fingerprint
 from recsys.stores.port import FeatureStore
 
 _BATCH = 64
@@ -44,6 +45,7 @@ class Journal(msgspec.Struct, frozen=True):
         model: Version of the model.
         store: The feature store.
         top_k: Length of the lists.
+        erased: Fingerprint of the erased users, who are in no list.
         user_id: The last user in the partial file.
         users: Users in the partial file.
         size: Length of the partial file in bytes.
@@ -52,13 +54,19 @@ class Journal(msgspec.Struct, frozen=True):
     model: str
     store: str
     top_k: int
+    erased: str = ""
     user_id: str = ""
     users: int = 0
     size: int = 0
 
     def continues(self, other: "Journal") -> bool:
         """Tell whether both belong to the same export."""
-        return (self.model, self.store, self.top_k) == (other.model, other.store, other.top_k)
+        return (self.model, self.store, self.top_k, self.erased) == (
+            other.model,
+            other.store,
+            other.top_k,
+            other.erased,
+        )
 
 
 def rank_records(
@@ -87,12 +95,12 @@ async def export(
         store: The feature store.
         model: The model.
         target: The file; its suffix chooses the format.
-        start: The journal of a new export: the model, the store and the length of the lists.
+        start: The journal of a new export: the model, the store, the length of the lists and the erased users.
         history: Largest number of items of a history, as extract_features is configured.
         progress: Takes the number of users written so far.
 
     Raises:
-        ExportError: a file cannot be written.
+        ExportError: a file cannot be written, or users were erased during the export.
         StoreError: the store cannot be read.
     """
     lists = FORMATS[target.suffix]
@@ -109,6 +117,10 @@ async def export(
                 )
                 _note(out, journal, journal_path)
                 progress(journal.users)
+        if fingerprint(await store.erasures()) != start.erased:
+            partial.unlink()
+            journal_path.unlink()
+            raise ExportError(f"{target}: users were erased during the export; repeat the command")
         lists.finish(partial, target)
     except OSError as error:
         raise ExportError(

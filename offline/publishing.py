@@ -1,5 +1,7 @@
 """
-Publish a small model artefact as a Kubernetes ConfigMap, for pods without a shared volume.
+Publish a model artefact on Kubernetes: as a ConfigMap, or by its path on a volume that a Knative Service mounts.
+
+A ConfigMap is for small artefacts and pods without a shared volume.
 
 The API is used directly, because `kubectl apply` keeps a second copy in an annotation of at most 256 KiB. A ConfigMap
 holds 1 MiB; the demo's artefact takes 0.45.
@@ -16,6 +18,8 @@ from typing import Any
 LIMIT_BYTES = 1024 * 1024
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_S = 10.0
+_ATTEMPTS = 5
+_SETTING = "MODEL_PATH"
 
 
 class PublishError(Exception):
@@ -105,3 +109,43 @@ def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
     if status not in {http.client.OK, http.client.CREATED}:
         reason = answer.get("message", "") if isinstance(answer, dict) else ""
         raise PublishError(f"the API server refuses ConfigMap {name} ({status}): {reason}")
+
+
+def serve(model: Path, *, service: str, cluster: Cluster) -> None:
+    """
+    Set MODEL_PATH of a Knative Service to *model*, which its pods see under the same path.
+
+    Knative starts a revision with the new setting, and shifts traffic to it when its pods have loaded the model.
+
+    Raises:
+        PublishError: the Service does not exist, its traffic does not follow the latest revision, or the API refuses.
+    """
+    path = f"/apis/serving.knative.dev/v1/namespaces/{cluster.namespace}/services/{service}"
+    for _ in range(_ATTEMPTS):
+        status, body = cluster.call("GET", path)
+        if status == http.client.OK:
+            _set_model(body, model)
+            status, body = cluster.call("PUT", path, body)
+        # Another writer was faster; its change must not be lost.
+        if status != http.client.CONFLICT:
+            break
+    if status != http.client.OK:
+        reason = body.get("message", "") if isinstance(body, dict) else ""
+        raise PublishError(f"the API server refuses to update Service {service} ({status}): {reason}")
+
+
+def _set_model(service: dict[str, Any], model: Path) -> None:
+    name, spec = service["metadata"]["name"], service["spec"]
+    traffic = spec.get("traffic") or [{"latestRevision": True}]
+    if not (len(traffic) == 1 and traffic[0].get("latestRevision")):
+        raise PublishError(
+            f"the traffic of Service {name} does not follow its latest revision, so the new model would not serve; "
+            f"finish the rollout, then run kn service update {name} --env {_SETTING}={model}"
+        )
+    # A revision name of the template is taken already.
+    spec["template"].get("metadata", {}).pop("name", None)
+    for setting in spec["template"]["spec"]["containers"][0]["env"]:
+        if setting["name"] == _SETTING:
+            setting["value"] = str(model)
+            return
+    raise PublishError(f"Service {name} has no setting {_SETTING}")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from offline.training import ModelSettings, train
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, ArtefactError, Item, Manifest
 from recsys.records import UserRecord
 
@@ -22,6 +23,7 @@ def refresh(
     *,
     items: Mapping[str, Item],
     shown: Mapping[str, Item] | None = None,
+    declaration: Declaration | None = None,
     folder: Path,
     dataset: str,
     facts: Mapping[str, Any],
@@ -46,7 +48,7 @@ def refresh(
         records,
         items=items,
         shown=shown,
-        declaration=artefact.declaration,
+        declaration=declaration,
         folder=folder,
         dataset=dataset,
         settings=settings,

@@ -41,7 +41,11 @@ class StateError(Exception):
 
 
 class Current(Struct, frozen=True):
-    """The pair that the next start serves; paths are relative to the state directory."""
+    """
+    The pair that the next start serves; paths are relative to the state directory.
+
+    The store is "" if the model was trained on a store elsewhere, as on a cluster.
+    """
 
     store: str
     model: str
@@ -131,8 +135,19 @@ class StateDirectory:
         _sync_entry(self.folder)
 
     def store_url(self, current: Current) -> str:
-        """Return the URL of the current store."""
+        """
+        Return the URL of the current store.
+
+        Raises:
+            StateError: the store is elsewhere.
+        """
+        if not current.store:
+            raise StateError(f"{self.folder}: holds models only; their store is elsewhere")
         return f"sqlite:///{quote(str(self.folder / current.store))}"
+
+    def stores(self) -> list[Path]:
+        """Return the files of all stores, also of earlier imports."""
+        return sorted((self.folder / "stores").glob("*.db"))
 
     def model_path(self, current: Current) -> Path:
         """Return the folder of the current model."""

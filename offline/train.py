@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from offline.choosing import choose
 from offline.collecting import collect, collect_records
+from offline.erasing import ErasedMeanwhileError, check_still_wanted, spread, without_erased
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
 from offline.learnable import learnable
@@ -37,6 +39,7 @@ from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.ranking.memory import estimate_mib
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
@@ -44,6 +47,7 @@ from recsys.stores.urls import open_store
 CURRENT = "current"
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130
+_ERASED_UNTIL = "erased_until_us"
 _DEFAULT_STATE = Path(".recsys")
 
 
@@ -81,7 +85,7 @@ def run(plan: Plan) -> int:
             _train_from_store(state, plan, plan.from_store)
         elif not (plan.if_missing and state.current()):
             _train_on_data(state, plan)
-    except (DataError, StateError, StoreError, ArtefactError, DeclarationError) as error:
+    except (DataError, StateError, StoreError, ArtefactError, DeclarationError, ErasedMeanwhileError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -108,10 +112,17 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
         # Another training may have made a model while this one waited for the lock.
         if plan.if_missing and state.current():
             return
+        erasures = spread(state)
+        material = replace(
+            material, records=without_erased(material.records, erasures), facts=_facts(material, erasures)
+        )
         draft = state.draft("store.db")
-        _fill(draft, material.records, material.declaration)
+        _fill(draft, material, erasures)
         manifest = _train_into(state, material, plan)
+        check_still_wanted(material.records, spread(state))
         store = state.publish(draft, "stores", f"{material.dataset}.db")
+        # The new store takes over erasures that reached an earlier store since.
+        spread(state)
         state.advance(Current(store, _publish(state, manifest), material.dataset))
     _report(manifest, time.monotonic() - began)
     _warn_of_shortages(material.records)
@@ -134,7 +145,9 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     current = state.require_current()
     own = store == CURRENT
     url = state.store_url(current) if own else store
-    records, stored = asyncio.run(_scan(url))
+    if own:
+        spread(state)
+    records, erasures, stored = asyncio.run(_scan(url))
     declaration = agree(plan.data.declaration, stored, holder="the feature store", giver="--declaration")
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
@@ -142,30 +155,61 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     artefact = read_artefact(state.model_path(current))
     items = {item.item_id: item for item in artefact.items} | load_items(replace(plan.data, declaration=declaration))
     material = _Material(records, items, f"{current.dataset}-store" if own else "store", declaration)
+    material = replace(material, facts=_facts(material, erasures))
     if plan.refresh:
+        _check_refresh(artefact.manifest, erasures)
         draft = state.draft(_MODEL_DRAFT)
         manifest = refresh(
             records,
             artefact,
             items=learnable(items, declaration),
             shown=items,
+            declaration=declaration,
             folder=draft,
             dataset=material.dataset,
             facts=material.facts,
         )
     else:
         manifest = _train_into(state, material, plan)
+    check_still_wanted(records, asyncio.run(_list_erasures(url)))
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
     return manifest, model, records
 
 
-async def _scan(url: str) -> tuple[list[UserRecord], Declaration | None]:
+async def _scan(url: str) -> tuple[list[UserRecord], list[Erasure], Declaration | None]:
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
+        erasures = await store.erasures()
         with tqdm(desc="reading the store", unit="user", disable=None) as bar:
             records = [record async for record in store.scan() if bar.update() or True]
-        return records, await store.declaration()
+        return records, erasures, await store.declaration()
+
+
+async def _list_erasures(url: str) -> list[Erasure]:
+    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
+        return await store.erasures()
+
+
+def _facts(material: _Material, erasures: Sequence[Erasure]) -> dict[str, Any]:
+    """Return the facts of *material* and the time of the newest erasure that the training took into account."""
+    newest = max((each.at_us for each in erasures if not each.readmitted), default=None)
+    return {**material.facts, **({} if newest is None else {_ERASED_UNTIL: newest})}
+
+
+def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
+    """
+    Check that no user was erased since the model of *manifest* was trained: a refresh starts from its vectors.
+
+    Raises:
+        DataError: users were erased since.
+    """
+    known_us = manifest.training.get(_ERASED_UNTIL, -1)
+    if newer := sum(each.at_us > known_us for each in erasures if not each.readmitted):
+        raise DataError(
+            f"{newer} users were erased since the current model was trained, and a refresh would start from vectors "
+            "that contain them; train without --refresh"
+        )
 
 
 def _load(plan: Plan) -> _Material:
@@ -182,6 +226,12 @@ def _load(plan: Plan) -> _Material:
 
 def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
+    # The training's matrices are small. Threads of BLAS would spend more time waiting for each other than computing.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _choose_and_train(state, material, plan)
+
+
+def _choose_and_train(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
     training = material.declaration.training
     searched = search(material.records) if plan.search or training.search else None
     items = learnable(material.items, material.declaration)
@@ -215,11 +265,14 @@ def _publish(state: StateDirectory, manifest: Manifest) -> str:
     return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
 
 
-def _fill(path: Path, records: Sequence[UserRecord], declaration: Declaration) -> None:
+def _fill(path: Path, material: _Material, erasures: Sequence[Erasure]) -> None:
+    records = material.records
+
     async def fill() -> None:
         async with aclosing(SqliteStore(path, create=True)) as store:
             population = population_defaults([compute_features(record) for record in records if record.history])
-            await store.replace(records, population=population, declaration=declaration)
+            await store.adopt(erasures)
+            await store.replace(records, population=population, declaration=material.declaration)
 
     asyncio.run(fill())
     # Closing merges SQLite's log into the file. If that fails, the log stays and the file alone is incomplete.

@@ -117,6 +117,7 @@ def train(
             "items": len(known),
             "new_items": len(new),
             "ties": int(ratings.weights.nnz),
+            "until_us": max((item.time_us for record in records for item in record.history), default=0),
             **asdict(settings),
             **(facts or {}),
         },

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from tests.virtual_time import VirtualClock, virtual_clock
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 pytest_plugins = ["tests.demo"]
+
+# BLAS threads spin while they wait, and the other workers of the test run need these cores. This takes effect because no
+# module above imports numpy. Processes that tests start inherit the variable.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Hypothesis's limit of 200 ms for an example fails on a busy machine.
 settings.register_profile("tests", deadline=None)
@@ -30,8 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any("::" in argument for argument in config.args):
         return
     wanted = bool(config.getoption("--scenarios"))
-    kept = [item for item in items if ("scenario" in item.keywords) == wanted]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        (kept if ("scenario" in item.keywords) == wanted else dropped).append(item)
+    config.hook.pytest_deselected(items=dropped)
     items[:] = kept
 
 

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from offline.demo import Demo, make_demo
 from offline.state import StateDirectory
 from tools.cli.verbs import main as run_verb
 
@@ -18,6 +20,16 @@ class DemoState:
     folder: Path
     store_url: str
     model_path: Path
+
+    def copy_to(self, folder: Path) -> None:
+        """Fill the state directory *folder*, so that `up` and `train --if-missing` find a model and do not train."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Demo:
+    """Return the demo data. Tests do not change it."""
+    return make_demo()
 
 
 @pytest.fixture(scope="session")

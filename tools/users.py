@@ -1,4 +1,4 @@
-"""`./run.sh users show USER`: print what a feature store holds of a user."""
+"""`./run.sh users`: show what a feature store holds of a user, erase a user, readmit an erased user."""
 
 import asyncio
 import os
@@ -15,19 +15,28 @@ from recsys.features import compute_features
 from recsys.records import KnownUser
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
+from tools.erasing import erase, readmit
 
 _SHOWN = 20
 
 
 def users(
     *,
-    action: str,  # noqa: ARG001 - there is one
+    action: str,
     user: str,
     store: str | None = None,
     as_json: bool = False,
     state_dir: Path,
 ) -> int:
-    """Show a user; return the exit status."""
+    """Show, erase or readmit a user; return the exit status."""
+    if action == "erase":
+        return erase(user, store=store, state_dir=state_dir)
+    if action == "readmit":
+        return readmit(user, store=store, state_dir=state_dir)
+    return _show(user, store=store, as_json=as_json, state_dir=state_dir)
+
+
+def _show(user: str, *, store: str | None, as_json: bool, state_dir: Path) -> int:
     try:
         state = StateDirectory(state_dir)
         url = store or state.store_url(state.require_current())

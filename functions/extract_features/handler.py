@@ -9,17 +9,17 @@ import msgspec
 from msgspec import UNSET
 
 from chassis.call import Call, Reply
-from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import DependencyError, Rejected
-from functions.extract_features.ingest import Ingest, read_interaction
+from chassis.wire.problems import DependencyError
+from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import EventKind
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser
-from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 SOURCE = "/functions/extract-features"
 
@@ -36,6 +36,10 @@ class ExtractFeatures:
         history_limit: The largest number of items of a history in an answer; the newest are kept.
         kinds: The declared kinds of events; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
+
+    Attributes:
+        ingest: Counts interactions.
+        routes: The events that it handles.
     """
 
     def __init__(
@@ -52,14 +56,13 @@ class ExtractFeatures:
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
         self.ingest = Ingest(store)
-        self._events = EventRouter(
-            {
-                events.INTERACTION: EventRoute(
-                    partial(read_interaction, kinds=kinds or default_declaration().events), self._count
-                ),
-                events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
-            }
-        )
+        read = partial(read_interaction, kinds=kinds or default_declaration().events)
+        self.routes: EventRoutes = {
+            events.INTERACTION: EventRoute(self.ingest.counting(read), self._count),
+            events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
+            events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
+        }
+        self._events = EventRouter(self.routes)
 
     def assume(self, population: Features) -> None:
         """Use *population* as the defaults for unknown users."""
@@ -68,7 +71,7 @@ class ExtractFeatures:
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or accept events."""
         if is_event(call.headers):
-            return await self._take(call)
+            return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
             user_ids = wire.features_batch.decode(call.body).user_ids
@@ -77,20 +80,18 @@ class ExtractFeatures:
         answers = await self._answer(user_ids, call)
         return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
 
-    async def _take(self, call: Call) -> Reply:
-        try:
-            return await self._events(call)
-        except Rejected:
-            self.ingest.rejected += 1
-            raise
-
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""
-        await self.ingest.count(interaction, within_s=call.deadline.left_s())
-        if not self._reply_to_interactions:
+        outcome = await self.ingest.count(interaction, within_s=call.deadline.left_s())
+        if not self._reply_to_interactions or outcome is Outcome.ERASED:
             return None
         (data,) = await self._answer([interaction.user_id], call)
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
+
+    async def _erase(self, erasure: tuple[str, int], _event: CloudEvent, _call: Call) -> None:
+        """Remove the user of a `user.erased.v1`."""
+        user_id, at_us = erasure
+        await self.ingest.erase(user_id, at_us=at_us)
 
     async def _extract(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""

@@ -1,8 +1,13 @@
 """Check interaction events and count each once. Events that arrive together share a transaction."""
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
 
 from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
@@ -10,17 +15,22 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.event_rules import parse_time
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
 from recsys.records import Interaction
-from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.erasures import Removed, digest_user
+from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
 
 _LATEST_S = 4_102_444_800
+
+log = logging.getLogger("recsys.extract_features")
+
+Data = TypeVar("Data")
 
 
 class Ingest:
@@ -28,16 +38,14 @@ class Ingest:
     Counts interactions in *store*.
 
     Attributes:
-        accepted: Events counted since the start.
-        repeated: Events that were counted before.
+        outcomes: Events by outcome since the start.
         rejected: Events that were malformed.
     """
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._batcher: AsyncBatcher[Interaction, bool] = AsyncBatcher(self._apply, limits=_LIMITS)
-        self.accepted = 0
-        self.repeated = 0
+        self._batcher: AsyncBatcher[Interaction, Outcome] = AsyncBatcher(self._apply, limits=_LIMITS)
+        self.outcomes: Counter[Outcome] = Counter()
         self.rejected = 0
 
     def instruments(self) -> list[Instrument]:
@@ -46,31 +54,73 @@ class Ingest:
             Totals(
                 metrics.EVENTS,
                 lambda: {
-                    ("accepted",): self.accepted,
-                    ("repeated",): self.repeated,
+                    **{(outcome.value,): self.outcomes[outcome] for outcome in Outcome},
                     ("rejected",): self.rejected,
                 },
             ),
             Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._batcher.waiting}),
         ]
 
-    async def count(self, interaction: Interaction, *, within_s: float) -> bool:
+    def counting(self, read: Callable[[CloudEvent], Data]) -> Callable[[CloudEvent], Data]:
+        """Return *read*, which then counts the malformed events that it rejects."""
+
+        def read_and_count(event: CloudEvent) -> Data:
+            try:
+                return read(event)
+            except Rejected:
+                self.rejected += 1
+                raise
+
+        return read_and_count
+
+    async def count(self, interaction: Interaction, *, within_s: float) -> Outcome:
         """
-        Count *interaction*; return whether it was new. After this returns, the event survives the end of the process.
+        Count *interaction* unless it is repeated or of an erased user; return the outcome.
+
+        After this returns, the event survives the end of the process.
 
         Raises:
             DependencyError, DeadlineExceededError, OverloadedError: the event may or may not be counted; send it again.
         """
-        new = await self._batcher.ask(interaction, within_s=within_s)
-        self.accepted += new
-        self.repeated += not new
-        return new
+        outcome = await self._batcher.ask(interaction, within_s=within_s)
+        self.outcomes[outcome] += 1
+        return outcome
 
-    async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[bool]:
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """
+        Remove a user from the store, and write a receipt without the user's id to the log.
+
+        Raises:
+            DependencyError: the user may or may not be removed; send the event again.
+        """
+        try:
+            removed = await self._store.erase(user_id, at_us=at_us)
+        except StoreError as error:
+            raise _unavailable() from error
+        log.info("user_erased", extra={"user_sha256": digest_user(user_id), **msgspec.structs.asdict(removed)})
+        return removed
+
+    async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[Outcome]:
         try:
             return await self._store.apply(interactions)
         except StoreError as error:
-            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+            raise _unavailable() from error
+
+
+def _unavailable() -> DependencyError:
+    return DependencyError("the feature store does not answer", retry_after_s=1.0)
+
+
+def read_erasure(event: CloudEvent) -> tuple[str, int]:
+    """
+    Return the user that *event* erases, and the time in microseconds since the epoch, now at the latest.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data do not name a user.
+    """
+    data, now_s = events.erased.decode(event.data), time.time()
+    # A time in the future would stop a readmission.
+    return data.user_id, round(min(_seconds(event.time) if event.time else now_s, now_s) * 1_000_000)
 
 
 def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> Interaction:

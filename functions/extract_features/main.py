@@ -8,6 +8,7 @@ from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service, StartError
 from chassis.simulation import slow_handler
+from chassis.telemetry.exposition import Exposition
 from functions.extract_features.declared import follow_store
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.measured_store import MeasuredStore
@@ -22,9 +23,9 @@ settings = Settings.from_env(os.environ)
 
 
 @asynccontextmanager
-async def open_handler() -> AsyncIterator[Handler]:
+async def open_function(exposition: Exposition) -> AsyncIterator[ExtractFeatures]:
     """
-    Open the store, read from it once, and yield the handler.
+    Open the store, read from it once, add the metrics to *exposition*, and yield the handler.
 
     Raises:
         StartError: the store does not exist, does not answer, cannot be read, or disagrees with the declaration.
@@ -50,9 +51,16 @@ async def open_handler() -> AsyncIterator[Handler]:
             kinds=declaration.events,
             reply_to_interactions=settings.reply_to_interactions,
         )
-        service.exposition.add([*store.instruments(), *handler.ingest.instruments()])
+        exposition.add([*store.instruments(), *handler.ingest.instruments()])
         async with population_followed(store, handler.assume):
-            yield slow_handler(handler, settings.simulated_latency_s)
+            yield handler
+
+
+@asynccontextmanager
+async def open_handler() -> AsyncIterator[Handler]:
+    """Yield the handler, slowed down if the settings ask for it."""
+    async with open_function(service.exposition) as handler:
+        yield slow_handler(handler, settings.simulated_latency_s)
 
 
 service = Service("extract-features", open_handler, settings=settings.serving, pages=pages_of("extract_features"))

@@ -9,18 +9,19 @@ from recsys import metrics
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
-from recsys.stores.port import FeatureStore, StoreError
+from recsys.stores.erasures import Erasure, Removed
+from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 Result = TypeVar("Result")
 
 
 class MeasuredStore:
-    """Pass calls on to *store*, and measure `read` and `apply`."""
+    """Pass calls on to *store*, and measure `read`, `apply` and `erase`."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._durations = Histogram(metrics.STORE_DURATION)
-        self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",)])
+        self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",), ("erase",)])
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the store."""
@@ -30,7 +31,7 @@ class MeasuredStore:
         """Return each of *user_ids*."""
         return await self._measured("read", self._store.read(user_ids, history=history))
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions*."""
         return await self._measured("apply", self._store.apply(interactions))
 
@@ -51,6 +52,22 @@ class MeasuredStore:
     def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id."""
         return self._store.scan()
+
+    async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
+        """Take over newer *erasures*."""
+        return await self._store.adopt(erasures)
+
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """Remove a user."""
+        return await self._measured("erase", self._store.erase(user_id, at_us=at_us))
+
+    async def erasures(self) -> list[Erasure]:
+        """Return the erasures."""
+        return await self._store.erasures()
+
+    async def scrub(self) -> None:
+        """Overwrite what removed data may have left."""
+        await self._store.scrub()
 
     async def aclose(self) -> None:
         """Close the store."""

@@ -11,10 +11,10 @@ from functools import partial
 from threadpoolctl import threadpool_limits
 
 from chassis.batching.batcher import Batcher
-from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service
 from chassis.simulation import slow_batches
+from chassis.telemetry.exposition import Exposition
 from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
@@ -27,8 +27,8 @@ settings = Settings.from_env(os.environ)
 
 
 @asynccontextmanager
-async def open_handler() -> AsyncIterator[Handler]:
-    """Load and verify the model, and rank once, so that a ready instance is warm."""
+async def open_function(exposition: Exposition) -> AsyncIterator[RankItems]:
+    """Load and verify the model, rank once, so that a ready instance is warm, and add the metrics to *exposition*."""
     workers = max(1, round(settings.cpu_limit))
     with (
         # The ranking code distributes work over `pool`. BLAS's own threads would wait for each other in every product.
@@ -49,11 +49,16 @@ async def open_handler() -> AsyncIterator[Handler]:
             arriving=lambda: service.arriving(within_s=settings.batch.max_wait_s),
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
-        service.exposition.add([*loaded.instruments(), *batcher.instruments()])
+        exposition.add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
             yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=rules.filters)
         batcher.drain()
 
 
-service = Service("rank-items", open_handler, settings=settings.serving, pages=pages_of("rank_items"))
+service: Service = Service(
+    "rank-items",
+    lambda: open_function(service.exposition),
+    settings=settings.serving,
+    pages=pages_of("rank_items"),
+)
 handle = as_function(service)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from chassis.call import Call, Reply
-from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
+from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import ServingError
 from functions.recommend.outbox import Outbox
@@ -25,12 +25,16 @@ class Recommend:
     Args:
         recommender: Makes the answers.
         outbox: Sends an event about each answer; None sends none.
+
+    Attributes:
+        routes: The events that it handles.
     """
 
     def __init__(self, recommender: Recommender, *, outbox: Outbox | None = None) -> None:
         self._recommender = recommender
         self._outbox = outbox
-        self._events = EventRouter({events.REQUESTED: EventRoute(data_as(events.requested), self._complete)})
+        self.routes: EventRoutes = {events.REQUESTED: EventRoute(data_as(events.requested), self._complete)}
+        self._events = EventRouter(self.routes)
 
     async def __call__(self, call: Call) -> Reply:
         """Answer a single request, a batch request, or an event."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import TypeVar
 
 import msgspec
@@ -14,10 +14,11 @@ from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, Fault, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
-from recsys.contracts.wire import Condition
+from recsys.contracts.wire import BatchAnswer, Condition
 from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
+Query = TypeVar("Query", bound=Sized)
 
 # The longest request to rank_items that holds several calls: half of its limit, so that few requests need parts.
 # The longest single call, with 1000 ids of history and 1000 of exclude, has half of this length.
@@ -26,8 +27,6 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024
 PARTS_AT_ONCE = 4
 
 _OPENING, _SEPARATOR, _CLOSING = b'{"requests":[', b",", b"]}"
-# A member of an encoded call. No text contains these bytes, because JSON escapes its quotes.
-_FILTER = b'"filter":'
 
 
 class Known(Struct, frozen=True):
@@ -54,6 +53,16 @@ class RankCall(Struct, frozen=True):
     avoided: Sequence[str] | UnsetType = UNSET
 
 
+class _RankQuery(Struct, frozen=True):
+    """An encoded call."""
+
+    body: bytes
+    is_filtered: bool
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+
 class Ranked(Struct, frozen=True):
     """
     The parts of rank_items' answer that recommend uses, not decoded.
@@ -74,10 +83,6 @@ class Ranked(Struct, frozen=True):
 RankOutcome = Ranked | ServingError
 
 
-class _BatchResults(Struct, frozen=True):
-    results: list[Raw]
-
-
 UNKNOWN_USER = Known(Raw(wire.encode(UNKNOWN_FEATURES)), Raw(b"[]"))
 
 
@@ -88,7 +93,7 @@ class _Problem(Struct, frozen=True):
 _known = msgspec.json.Decoder(Known).decode
 _problem = msgspec.json.Decoder(_Problem | None).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
-_results = msgspec.json.Decoder(_BatchResults)
+_results = msgspec.json.Decoder(BatchAnswer)
 
 
 class FeaturesClient:
@@ -132,12 +137,12 @@ class RankingClient:
 
     def __init__(self, hop: Hop, *, batch: BatchLimits | None = None) -> None:
         self._hop = hop
-        self._batcher: CallBatcher[bytes, RankOutcome] | None = None
+        self._batcher: CallBatcher[_RankQuery, RankOutcome] | None = None
         if batch:
             # A batch of queries up to this length fits into one request, so no query waits for the parts of another one.
             longest = MAX_REQUEST_BYTES // batch.max_batch_size - len(_OPENING + _CLOSING)
             self._batcher = CallBatcher(self._send_parts, limits=batch, fits=lambda query: len(query) <= longest)
-        self._send: SendMany[bytes, RankOutcome] = self._batcher or self._send_parts
+        self._send: SendMany[_RankQuery, RankOutcome] = self._batcher or self._send_parts
 
     def waiting(self) -> int:
         """Return the number of requests that wait for a call in flight."""
@@ -155,11 +160,11 @@ class RankingClient:
 
         Cost: encodes each call once.
         """
-        queries = [wire.encode(each) for each in calls]
+        queries = [_RankQuery(wire.encode(each), bool(each.filter)) for each in calls]
         return await self._send(queries, call=call, within_s=within_s)
 
     async def _send_parts(
-        self, queries: Sequence[bytes], *, call: Call, within_s: float
+        self, queries: Sequence[_RankQuery], *, call: Call, within_s: float
     ) -> HopAnswer[list[RankOutcome]]:
         parts = cut(queries, most_bytes=MAX_REQUEST_BYTES)
         if len(parts) == 1:
@@ -167,7 +172,7 @@ class RankingClient:
         began = time.monotonic()
         free = asyncio.Semaphore(PARTS_AT_ONCE)
 
-        async def post(part: Sequence[bytes]) -> HopAnswer[list[RankOutcome]] | ServingError:
+        async def post(part: Sequence[_RankQuery]) -> HopAnswer[list[RankOutcome]] | ServingError:
             async with free:
                 left_s = within_s - (time.monotonic() - began)
                 try:
@@ -179,18 +184,21 @@ class RankingClient:
             posted = [group.create_task(post(part)) for part in parts]
         return _join(parts, [each.result() for each in posted], spent_s=time.monotonic() - began)
 
-    async def _post(self, queries: Sequence[bytes], *, call: Call, within_s: float) -> HopAnswer[list[RankOutcome]]:
+    async def _post(
+        self, queries: Sequence[_RankQuery], *, call: Call, within_s: float
+    ) -> HopAnswer[list[RankOutcome]]:
         if within_s <= 0:
             # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
         # In a batch answer each request has its own error, so only the caller that sent a filter gets its faults.
-        alone = len(queries) == 1 and _FILTER not in queries[0]
-        body = queries[0] if alone else _OPENING + _SEPARATOR.join(queries) + _CLOSING
+        bodies = [query.body for query in queries]
+        alone = len(queries) == 1 and not queries[0].is_filtered
+        body = bodies[0] if alone else _OPENING + _SEPARATOR.join(bodies) + _CLOSING
         decode: Callable[[bytes], list[RankOutcome]] = _reader(_ranked, len(queries), alone=alone)
         return await self._hop.send(body, call=call, within_s=within_s, decode=decode)
 
 
-def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
+def cut(queries: Sequence[Query], *, most_bytes: int) -> list[Sequence[Query]]:
     """
     Return *queries* in order, in the fewest parts whose requests have at most *most_bytes* each.
 
@@ -209,7 +217,7 @@ def cut(queries: Sequence[bytes], *, most_bytes: int) -> list[Sequence[bytes]]:
 
 
 def _join(
-    parts: Sequence[Sequence[bytes]], answers: Sequence[HopAnswer[list[RankOutcome]] | ServingError], *, spent_s: float
+    parts: Sequence[Sequence[Sized]], answers: Sequence[HopAnswer[list[RankOutcome]] | ServingError], *, spent_s: float
 ) -> HopAnswer[list[RankOutcome]]:
     """
     Return the answers to *parts* as one answer, with the receipt of the slowest part.

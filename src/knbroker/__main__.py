@@ -16,7 +16,7 @@ from chassis.server.config import configure
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application
-from knbroker.queue import RESERVE_BYTES, Choice, Queue
+from knbroker.queue import RESERVE_BYTES, Choice, Queue, Topic
 from kubeyaml.eventing import Routing
 from localkn import control
 
@@ -34,7 +34,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     Serve until SIGTERM.
 
     `ROUTING` contains Brokers and Triggers, `QUEUE` is the path of the queue's file, `CONTROL` the path of the socket
-    for `events` and `redrive`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
+    for `events`, `redrive` and `discard`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
     names further hosts of the ingress, separated by spaces.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
@@ -50,9 +50,14 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     async def redrive(request: dict[str, Any]) -> dict[str, Any]:
         return await broker.revive(Choice(request.get("trigger"), request.get("ids"), request.get("source")))
 
+    async def discard(request: dict[str, Any]) -> dict[str, Any]:
+        return await broker.discard(Topic(request["member"], request["value"]))
+
+    handlers: dict[str, control.VerbHandler] = {"events": events, "redrive": redrive, "discard": discard}
+
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
-        async with control.serving(Path(environment["CONTROL"]), {"events": events, "redrive": redrive}):
+        async with control.serving(Path(environment["CONTROL"]), handlers):
             delivering = asyncio.create_task(broker.run())
             # The deliveries end only through a bug. Then the process ends, and localkn restarts it.
             delivering.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))

@@ -26,7 +26,7 @@ from chassis.wire.problems import (
 from knbroker import delivery as deciding
 from knbroker.client import Client
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
-from knbroker.queue import Choice, NoRoomError, Queue
+from knbroker.queue import Choice, DiscardedError, NoRoomError, Queue, Topic
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
 from localkn.errors import RefusedError
@@ -128,6 +128,18 @@ class Broker:
         self._take_on(revived)
         return {"redriven": len(revived), "unknown": [each for each in choice.ids or () if each not in sources]}
 
+    async def discard(self, topic: Topic) -> dict[str, Any]:
+        """
+        Delete the events about *topic*, and return their number. Deliveries under way end without a retry.
+
+        Raises:
+            RefusedError: The queue cannot be written.
+        """
+        try:
+            return {"discarded": await self._queue.discard(topic)}
+        except sqlite3.Error as error:
+            raise RefusedError(f"the queue cannot be rewritten: {error}; free some disk space and try again") from error
+
     async def figures(self, *, letters: int) -> dict[str, Any]:
         """
         Describe the queues as plain data, with up to *letters* of the newest dead letters.
@@ -201,6 +213,8 @@ class Broker:
                 await _record(lambda: self._queue.end(delivery))
         except sqlite3.Error:
             raise
+        except DiscardedError:
+            return None
         except Exception as error:  # noqa: BLE001 - a failure of one event must not stop the others
             # The failure counts as an attempt. If it ended the process, each restart would repeat it.
             print(f"event {delivery.event} cannot be delivered to {trigger.name}:", file=sys.stderr)
@@ -220,6 +234,8 @@ class Broker:
 
     async def _reply(self, reply: Event, stored: Stored, delivery: Delivery) -> Failure | None:
         """Accept a reply in its Broker, and end the delivery that returned it in the same transaction."""
+        # If the event was discarded during its delivery, this raises: the reply may have the same topic.
+        self._queue.read(delivery.event)
         if stored.ttl <= 1:
             return deciding.refused_reply(stored, 400, "its knativebrokerttl is spent")
         if not _leaves_room(reply):

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import httpx
 
-from chassis.wire.transport import Answer, HttptoolsTransport
+from chassis.wire.http_connection import Answer
+from chassis.wire.transport import HttptoolsTransport
 
 _HEAD_BYTES = 64 * 1024
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import Struct, json
+from msgspec import DecodeError, Struct, json
 
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
@@ -81,11 +81,20 @@ SELECT DISTINCT json_extract(attributes, '$.id'), json_extract(attributes, '$.so
 FROM deliveries JOIN events ON seq = event WHERE {_CHOSEN}
 """
 
+_DISCARD: Final = (
+    "DELETE FROM deliveries WHERE event IN (SELECT value FROM json_each(?))",
+    "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+)
+
 Statement = tuple[str, Sequence[Any]]
 
 
 class NoRoomError(Exception):
     """The disk is full, or too full for the reserve. The event is not stored."""
+
+
+class DiscardedError(Exception):
+    """The event was discarded; its delivery ends."""
 
 
 class Choice(Struct, frozen=True):
@@ -98,6 +107,23 @@ class Choice(Struct, frozen=True):
     def values(self) -> list[str | None]:
         """Return the parameters of the SQL statements."""
         return [self.trigger, json.encode(self.ids).decode() if self.ids is not None else None, self.source]
+
+
+class Topic(Struct, frozen=True):
+    """A topic of events: *value* is the subject of an event, or the member *member* of its JSON data."""
+
+    member: str
+    value: str
+
+    def is_of(self, attributes: Mapping[str, Any], data: bytes | None) -> bool:
+        """Tell whether an event is about this."""
+        if attributes.get("subject") == self.value:
+            return True
+        try:
+            found = json.decode(data or b"null")
+        except (DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        return isinstance(found, dict) and found.get(self.member) == self.value
 
 
 class BrokerFigures(Struct, frozen=True):
@@ -169,9 +195,17 @@ class Queue:
         ]
 
     def read(self, seq: int) -> Stored:
-        """Return a stored event: at least one Trigger does not have it yet."""
+        """
+        Return a stored event that at least one Trigger does not have yet.
+
+        Raises:
+            DiscardedError: The event was discarded.
+        """
         found = self._reader.execute("SELECT broker, attributes, data, ttl, headers FROM events WHERE seq = ?", [seq])
-        broker, attributes, data, ttl, headers = found.fetchone()
+        row = found.fetchone()
+        if row is None:
+            raise DiscardedError
+        broker, attributes, data, ttl, headers = row
         return Stored(
             broker, Event(json.decode(attributes), data), ttl, json.decode(headers, type=list[tuple[str, str]])
         )
@@ -220,6 +254,16 @@ class Queue:
     async def revive(self, choice: Choice) -> list[Delivery]:
         """Turn the chosen dead letters into deliveries, and return these."""
         return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
+
+    async def discard(self, topic: "Topic") -> int:
+        """
+        Delete the events about *topic*, waiting ones and dead letters, and rewrite the file; return their number.
+
+        Raises:
+            sqlite3.Error: The file cannot be written.
+        """
+        async with self._lock:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, discard, self._writer, topic)
 
     async def figures(self, *, letters: int) -> "BrokerFigures":
         """Count deliveries, and describe up to *letters* of the newest dead letters."""
@@ -308,6 +352,23 @@ class Queue:
             return self._writer.execute(sql, values).fetchall()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+
+def discard(connection: sqlite3.Connection, topic: Topic) -> int:
+    """
+    Delete the events about *topic* from the file of a queue, and rewrite the file, which also holds delivered events.
+
+    The connection commits each statement itself. Cost: reading and writing the whole file.
+    """
+    rows = connection.execute("SELECT seq, attributes, data FROM events").fetchall()
+    doomed = [seq for seq, attributes, data in rows if topic.is_of(json.decode(attributes), data)]
+    with connection as transaction:
+        transaction.execute("BEGIN IMMEDIATE")
+        for statement in _DISCARD:
+            transaction.execute(statement, [json.encode(doomed).decode()])
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return len(doomed)
 
 
 def _ended(delivery: Delivery) -> list[Statement]:

@@ -30,7 +30,7 @@ class SnapshotHistory:
             LocalknError: no platform runs.
         """
         async with self._turn:
-            now = asyncio.get_running_loop().time()
+            now = self._watcher.clock()
             if not self._snapshots or now - self._snapshots[-1].at > _FRESH_S:
                 self._snapshots.append(await self._watcher.snapshot())
             while self._snapshots[-1].at - self._snapshots[0].at > _WINDOW_S:

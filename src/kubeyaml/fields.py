@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from kubeyaml.annotations import canonical
+from kubeyaml.documents import read_trusted
 from kubeyaml.quantities import parse_duration_ns, parse_period_s, parse_quantity
 
 FieldFault = tuple[str, str]
@@ -27,7 +26,7 @@ FieldFault = tuple[str, str]
 
 def shapes(name: str) -> dict[str, Any]:
     """Read the shapes that one of the files beside this module holds, by kind."""
-    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
+    loaded: dict[str, Any] = read_trusted(Path(__file__).with_name(name))
     return loaded
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from kubeyaml.errors import KubeyamlError
-from localkn import control, events, kn, logs, up
+from localkn import control, events, kn, logs
 from localkn.errors import LocalknError, PlatformError, UsageError
 from localkn.state import PlatformDirectory
 
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None, *, announce: Callable[[str], None] =
 
 
 def _up(arguments: argparse.Namespace) -> int | None:
+    from localkn import up  # noqa: PLC0415 - the platform takes longer to import than all other verbs
+
     options = up.Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(up.Options)})
     up.check(options)
     if arguments.check:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from kubeyaml.documents import read_trusted
 from localkn.ingress import IngressCluster, Picture, Route
 from localkn.services import TrafficTarget
 
-_SKELETONS: Final = yaml.safe_load(Path(__file__).with_name("envoy.yaml").read_text("utf-8"))
+_SKELETONS: Final = read_trusted(Path(__file__).with_name("envoy.yaml"))
 _PUBLIC: Final = "public"
 _UNLIMITED: Final = 1_000_000
 _IDLE_MARGIN_S: Final = 5

@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -30,7 +29,15 @@ from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import Fault
 from recsys.contracts.events import INTERACTION, InteractionData
-from recsys.contracts.wire import DEFAULT_TOP_K, MAX_BATCH, Condition, RankedItem, Recommendations, RecommendRequest
+from recsys.contracts.wire import (
+    DEFAULT_TOP_K,
+    MAX_BATCH,
+    BatchAnswer,
+    Condition,
+    RankedItem,
+    Recommendations,
+    RecommendRequest,
+)
 
 __all__ = [
     "AsyncClient", "CallError", "Client", "Condition", "Fault", "NoAnswerError", "OtherServerError", "ProblemError", "RankedItem",
@@ -94,10 +101,6 @@ class _Problem(msgspec.Struct, frozen=True):
 
 class _Failed(msgspec.Struct, frozen=True):
     error: _Problem
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[msgspec.Raw]
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _read(answer: httpx.Response) -> Recommendations:
 
 
 def _read_each(answer: httpx.Response) -> list[Recommendations | ProblemError]:
-    return [_read_result(each, answer) for each in _decode(_checked(answer).content, _Results, answer).results]
+    return [_read_result(each, answer) for each in _decode(_checked(answer).content, BatchAnswer, answer).results]
 
 
 def _read_result(content: msgspec.Raw, answer: httpx.Response) -> Recommendations | ProblemError:
@@ -314,9 +317,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -393,7 +394,5 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()

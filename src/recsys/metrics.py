@@ -65,7 +65,7 @@ STORE_DURATION = Definition(
     "recsys_store_duration_seconds",
     "histogram",
     "extract_features",
-    "Time of a round trip to the feature store: read or apply.",
+    "Time of a round trip to the feature store: read, apply or erase.",
     "Reads above a few milliseconds: the store is distant or busy.",
     ("operation",),
     LATENCY_BUCKETS,
@@ -82,7 +82,8 @@ EVENTS = Definition(
     "recsys_events_total",
     "counter",
     "extract_features",
-    "Interaction events, by outcome: accepted, repeated (already counted), rejected (malformed).",
+    "Interaction events, by outcome: accepted, repeated (already counted), erased (refused, because the user was erased), "
+    "rejected (malformed).",
     "rejected: correct the producer; the broker's dead letters have its events.",
     ("outcome",),
 )

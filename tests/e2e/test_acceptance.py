@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.running import take_port
 from tools.acceptance.checks import FUNCTIONS
 from tools.cli.releases import Check
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(400)]
+
+# The check of scaling waits for one window after its load. The default is a minute.
+WINDOW = ("--annotation-revision", "autoscaling.knative.dev/window=10s")
 
 
-def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
+def test_the_local_pipeline_passes_acceptance(demo_state: DemoState, tmp_path: Path):
     """
     Answers, events, scaling, updates and killed instances under load pass every check.
 
@@ -21,10 +25,11 @@ def test_the_local_pipeline_passes_acceptance(tmp_path: Path):
     instance restarts.
     """
     state = tmp_path / "state"
+    demo_state.copy_to(state)
     verb("up", "--detach", "--simulate-latency", "--port", str(take_port()), "--state-dir", str(state))
     try:
         for service in FUNCTIONS:
-            verb("kn", "service", "update", service, "--scale-min", "2", "--state-dir", str(state))
+            verb("kn", "service", "update", service, "--scale-min", "2", *WINDOW, "--state-dir", str(state))
         found = json.loads(verb("acceptance", "--json", "--seconds", "20", "--state-dir", str(state)).stdout)
     finally:
         verb("down", "--state-dir", str(state))

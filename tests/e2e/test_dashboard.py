@@ -10,22 +10,24 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.demo import DemoState
 from tests.e2e.browser import browsing, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
 
 pytestmark = [
-    pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy
+    pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy
 ]  # fmt: skip
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (360, 780)}
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     """Start a pipeline with the tutorial's simulated costs; yield the dashboard's address and the public port."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
+    demo_state.copy_to(state)
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
     try:
         shown = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)

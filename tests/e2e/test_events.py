@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from recsys.ranking.artefact import ITEMS
+from tests.demo import DemoState
 from tests.e2e.verbs import verb
 from tests.running import CLIENT
 from tests.waiting import eventually
@@ -39,9 +40,11 @@ def store(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(demo_state: DemoState, store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the state directory."""
-    return tmp_path_factory.mktemp(f"events-{store}")
+    folder = tmp_path_factory.mktemp(f"events-{store}")
+    demo_state.copy_to(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +179,13 @@ def test_random_kills_lose_and_repeat_no_event(pipeline: ChaosPipeline, store: s
 
 @needs_redis
 @pytest.mark.parametrize("mode", ["stop", "kill"])
-def test_an_outage_of_the_store_loses_no_event(mode: str, tmp_path: Path) -> None:
+def test_an_outage_of_the_store_loses_no_event(mode: str, demo_state: DemoState, tmp_path: Path) -> None:
     """
     While Redis is down, recommend gives degraded answers and events wait; each is counted once after the outage.
 
     tools.chaos.outage runs this at full size.
     """
+    demo_state.copy_to(tmp_path)
     with redis_running(tmp_path) as redis, pipeline_running(tmp_path, redis_url=redis.url) as pipeline:
         outcome = asyncio.run(outage.run(pipeline, redis, mode=mode, seconds=3.0, rate=20.0))
     assert outcome.nothing_lost, outcome

@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.running import ROOT, take_port
+from tests.waiting import eventually
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 CALLERS, RATE = 20, 200
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     state, port = tmp_path_factory.mktemp("state"), take_port()
+    demo_state.copy_to(state)
     verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     try:
         for service in ("extract-features", "rank-items"):
@@ -42,13 +45,12 @@ def drive(port: int, seconds: float) -> "subprocess.Popen[str]":
 
 def await_replacement(state: Path, service: str, pid: int) -> None:
     """Wait until *pid* has ended and the service has two instances again."""
-    deadline = time.monotonic() + 10
-    while True:
+
+    def replaced() -> bool:
         pids = {each["pid"] for each in instances_of(state, service)}
-        if pid not in pids and len(pids) == 2:
-            return
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.1)
+        return pid not in pids and len(pids) == 2
+
+    eventually(replaced)
 
 
 @pytest.mark.parametrize("service", ["rank-items", "extract-features"])

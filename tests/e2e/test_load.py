@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.demo import DemoState
 from tests.running import CLIENT, ROOT, take_port
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 # These tests do not measure speed, so the limits leave room for a busy machine.
 PATIENT = {"MAX_P50_MS": "9000", "MAX_P99_MS": "9000", "MAX_FAIL_RATIO": "0.2", "MAX_DEGRADED_RATIO": "0.5"}
@@ -43,8 +44,9 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def pipeline(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     started = Pipeline(tmp_path_factory.mktemp("state"), take_port())
+    demo_state.copy_to(started.state)
     started.verb("up", "--detach", "--simulate-latency", "--port", str(started.port))
     yield started
     started.verb("down")

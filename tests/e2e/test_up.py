@@ -1,6 +1,7 @@
 """The commands of the README, typed as a newcomer types them."""
 
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -146,10 +147,10 @@ def test_users_of_a_file_are_served(tmp_path):
         verb("down", "--state-dir", str(state))
 
 
-def test_a_served_model_can_be_evaluated(tmp_path):
+def test_a_served_model_can_be_evaluated(held_out, tmp_path):
     """After training on four fifths no served list differs from the model's, and the verb draws a picture."""
     state, port = tmp_path / "state", take_port()
-    verb("train", "--holdout", "temporal", "--state-dir", str(state))
+    shutil.copytree(held_out, state)
     verb("up", "--detach", "--tls", "--port", str(port), "--state-dir", str(state))
     try:
         words = ("--via", f"https://127.0.0.1:{port}", "--state-dir", str(state), "--plot", str(tmp_path / "p.png"))

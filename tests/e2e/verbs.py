@@ -1,15 +1,16 @@
 """The verbs of run.sh, and the processes they start."""
 
-import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from localkn import control
+from localkn.state import PlatformDirectory
 from tests.running import ROOT
+from tests.waiting import eventually
 
 
 def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -32,16 +33,15 @@ def processes_of(state: Path) -> list[psutil.Process]:
 
 
 def assert_none_left(state: Path) -> None:
-    """Assert that no process of this state directory remains; allow a moment for those that just ended."""
-    deadline = time.monotonic() + 2
-    while left := processes_of(state):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    """Assert that every process of this state directory ends."""
+    eventually(lambda: not processes_of(state))
 
 
 def status_of(state: Path) -> dict[str, Any]:
-    """Return the services in `status --json`."""
-    services: dict[str, Any] = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)["services"]
+    """Return the services that `status --json` prints, without starting a process."""
+    services: dict[str, Any] = control.call(PlatformDirectory(state / "platform").socket("control"), "status")[
+        "services"
+    ]
     return services
 
 
@@ -54,8 +54,11 @@ def instances_of(state: Path, service: str) -> list[dict[str, Any]]:
 
 def await_instances(state: Path, service: str, count: int) -> list[dict[str, Any]]:
     """Wait until *service* has *count* ready instances, and return them."""
-    deadline = time.monotonic() + 30
-    while len(found := instances_of(state, service)) < count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
+    found: list[dict[str, Any]] = []
+
+    def enough() -> bool:
+        found[:] = instances_of(state, service)
+        return len(found) >= count
+
+    eventually(enough)
     return found

@@ -9,7 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from chassis.wire.transport import Answer, Headers, HttptoolsTransport
+from chassis.wire.headers import RawHeaders
+from chassis.wire.http_connection import Answer
+from chassis.wire.transport import HttptoolsTransport
+from tests.demo import DemoState
 from tests.e2e.verbs import verb
 from tests.hostile.conftest import Figure
 from tests.integration.conftest import Pipeline
@@ -34,13 +37,13 @@ class Caller:
         self._url = httpx.URL(url)
         self._transport = transport
 
-    async def post(self, headers: Headers) -> Answer:
+    async def post(self, headers: RawHeaders) -> Answer:
         body = b'{"user_id":"user_42"}'
         return await self._transport.post(
             self._url, [(b"host", self._url.netloc), BUDGET, *headers], body, timeout_s=TIMEOUT_S
         )
 
-    async def post_steadily(self, headers: Headers, *, a_second: int) -> list[Answer]:
+    async def post_steadily(self, headers: RawHeaders, *, a_second: int) -> list[Answer]:
         """Post without waiting for answers, for SECONDS."""
         posts = []
         for _ in range(a_second * SECONDS):
@@ -58,7 +61,7 @@ def summarise(answers: list[Answer]) -> Counter[str]:
     )
 
 
-async def count_degraded(url: str, head: Headers, report: Callable[[float], None]) -> None:
+async def count_degraded(url: str, head: RawHeaders, report: Callable[[float], None]) -> None:
     """
     Send requests with *head* and requests without it at the same time; none of the answers may be degraded.
 
@@ -78,16 +81,20 @@ async def count_degraded(url: str, head: Headers, report: Callable[[float], None
 
 
 @pytest.mark.parametrize("head", [NEARLY_TOO_LONG, MANY_LINES], ids=["nearly-too-long", "many-lines"])
-async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: Headers, figure: Figure) -> None:
+async def test_a_head_that_fits_outside_fits_inside(pipeline: Pipeline, head: RawHeaders, figure: Figure) -> None:
     """100 requests a second with a head at the limit are answered in full, and so is every other request."""
     name = f"innocents degraded of {INNOCENT_A_SECOND * SECONDS}, beside heads of {len(head)} headers at the limit"
     await count_degraded(pipeline.recommend.url, head, lambda number: figure(name, number, "answers"))
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-async def test_a_head_that_fits_outside_fits_behind_envoy(tmp_path: Path, free_port: int, figure: Figure) -> None:
+async def test_a_head_that_fits_outside_fits_behind_envoy(
+    demo_state: DemoState, tmp_path: Path, free_port: int, figure: Figure
+) -> None:
     """Envoy accepts 100 header lines: a head that passes the public port also passes the hop."""
+    demo_state.copy_to(tmp_path)
     options = ("--state-dir", str(tmp_path))
     await asyncio.to_thread(verb, "up", "--detach", "--port", str(free_port), *options)
     try:

@@ -1,6 +1,7 @@
 """The refusals of every kind of server: problem documents, for heads that are faulty and for requests that are not."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -22,11 +23,11 @@ FAULTY = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
     """Start a server of each kind."""
-    with serving(request.param) as started:
-        yield started
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(serving(kind)) for kind in KINDS}
 
 
 def problem(answer: bytes) -> tuple[int, int, str]:
@@ -37,11 +38,12 @@ def problem(answer: bytes) -> tuple[int, int, str]:
     return int(head.split()[1]), document["status"], document["code"]
 
 
-@pytest.mark.parametrize("kind", FAULTY)
-def test_a_faulty_head_gets_one_problem_document(server: Server, kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_faulty_head_gets_one_problem_document(servers: dict[str, Server], kind: str, name: str) -> None:
     """The server refuses the head with a problem document, and closes the connection."""
-    request, status = FAULTY[kind]
-    answer = server.ask(request)
+    request, status = FAULTY[name]
+    answer = servers[kind].ask(request)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert problem(answer)[:2] == (status, status)
 
@@ -57,10 +59,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("server", "kind"), [(each, kind) for kind in REFUSED for each in REFUSED[kind][4]], indirect=["server"]
-)
-def test_a_request_that_is_not_served_gets_a_problem_document(server: Server, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for name in REFUSED for kind in REFUSED[name][4]])
+def test_a_request_that_is_not_served_gets_a_problem_document(servers: dict[str, Server], kind: str, name: str) -> None:
     """The server names the fault by a code that all servers use."""
-    line, host, status, code, _ = REFUSED[kind]
-    assert problem(server.ask(line + host + b"Connection: close\r\n\r\n")) == (status, status, code)
+    line, host, status, code, _ = REFUSED[name]
+    assert problem(servers[kind].ask(line + host + b"Connection: close\r\n\r\n")) == (status, status, code)

@@ -142,6 +142,16 @@ def refuse(door: Callable[[bytes], object], body: bytes) -> ServingError:
     return caught.value
 
 
+def refusal_ms(door: Callable[[bytes], object], body: bytes, *, repeats: int = 1) -> float:
+    """Return the least CPU time of some refusals of *body*, in ms per MB."""
+    spent_s = []
+    for _ in range(repeats):
+        began = time.process_time()
+        refuse(door, body)
+        spent_s.append(time.process_time() - began)
+    return min(spent_s) * 1000 * 1e6 / len(body)
+
+
 def count_calls(act: Callable[[], object]) -> int:
     """Return the number of Python function calls that *act* makes."""
     calls = 0
@@ -176,22 +186,28 @@ def test_a_refusal_costs_little_more_than_receiving_the_body(name: str, figure: 
     The figure is the CPU time per MB of the slowest shape.
     """
     door, template = DOORS[name]
+
+    def body_of(shape: str) -> bytes:
+        return (template % SHAPES[shape](SIZE)).encode()
+
     times_ms: dict[str, float] = {}
-    for shape, make in SHAPES.items():
-        body = (template % make(SIZE)).encode()
+    for shape in SHAPES:
+        body = body_of(shape)
         # The first refusal of a process makes decoders, which later refusals use again.
         try:
             door(body)
         except ServingError:
-            began = time.process_time()
             error = refuse(door, body)
-            times_ms[shape] = (time.process_time() - began) * 1000 * 1e6 / len(body)
+            times_ms[shape] = refusal_ms(door, body)
         else:
             continue
         assert len(error.faults) <= 101, shape
         assert len(json.dumps(error.problem())) < 100_000, shape
         assert count_calls(lambda: refuse(door, body)) < 20_000, shape  # noqa: B023
         assert peak_bytes(lambda: refuse(door, body)) < 8 * SIZE, shape  # noqa: B023
+    # A single time includes what other processes do to the caches, so the slowest shapes are measured again.
+    for shape in sorted(times_ms, key=lambda shape: times_ms[shape])[-5:]:
+        times_ms[shape] = refusal_ms(door, body_of(shape), repeats=5)
     slowest = max(times_ms, key=lambda shape: times_ms[shape])
     figure(f"{name}: CPU time per MB refused ({slowest})", times_ms[slowest], "ms")
 

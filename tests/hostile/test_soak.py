@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import DemoState
 from tests.hostile.conftest import Figure
 from tools.chaos.pipeline import pipeline_running
 from tools.chaos.soak import ProcessUsage, SoakFaults, SoakLoad, compare, run
@@ -13,9 +14,13 @@ pytestmark = pytest.mark.may_block
 
 
 @pytest.mark.scenario
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-def test_a_load_leaves_memory_and_descriptors_as_they_were(tmp_path: Path, figure: Figure) -> None:
+def test_a_load_leaves_memory_and_descriptors_as_they_were(
+    demo_state: DemoState, tmp_path: Path, figure: Figure
+) -> None:
     """Every answer is right, every event is counted once, and no process grows by more than a tenth."""
+    demo_state.copy_to(tmp_path)
     with pipeline_running(tmp_path, max_scale=1) as pipeline:
         report = asyncio.run(run(pipeline, SoakLoad(requests=3000, events=1000, connections=600)))
     assert {row["process"].rpartition("-0")[0] or row["process"] for row in report.rows} >= {
@@ -39,6 +44,8 @@ BEFORE = {"a": ProcessUsage(1, 50.0, 20), "b": ProcessUsage(2, 50.0, 200)}
             SoakFaults(),
             {"a: descriptors", "b: descriptors"},
         ),
+        ({"a": ProcessUsage(1, 50.0, 20, 112), "b": BEFORE["b"]}, SoakFaults(), set()),
+        ({"a": ProcessUsage(1, 50.0, 20, 113), "b": BEFORE["b"]}, SoakFaults(), {"a: connections"}),
         ({"a": ProcessUsage(9, 50.0, 20), "b": BEFORE["b"]}, SoakFaults(), {"processes that ended"}),
         (BEFORE, SoakFaults(answers=1, dead_letters=1), {"wrong answers", "dead letters"}),
     ],
@@ -46,7 +53,7 @@ BEFORE = {"a": ProcessUsage(1, 50.0, 20), "b": ProcessUsage(2, 50.0, 200)}
 def test_growth_and_wrong_answers_are_reported(
     after: dict[str, ProcessUsage], faults: SoakFaults, missed: set[str]
 ) -> None:
-    """The report fails if memory or descriptors grew beyond their bounds, a process ended, or an answer was wrong."""
+    """The report fails if memory, descriptors or connections grew beyond their bounds, a process ended, or an answer was wrong."""
     report = compare(BEFORE, after, faults)
     assert {target.name for target in report.targets if not target.holds} == missed
     assert report.holds is (not missed)

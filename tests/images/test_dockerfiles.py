@@ -106,3 +106,17 @@ def test_every_image_of_an_overlay_has_a_dockerfile(name):
         if body["kind"] in {"Job", "StatefulSet"}:
             used |= {each["image"] for each in body["spec"]["template"]["spec"]["containers"]}
     assert {re.sub(r"[:@].*", "", image.rpartition("/")[2]) for image in used} <= IMAGES.keys()
+
+
+def test_the_images_of_python_parts_are_built_in_the_same_way():
+    """The Dockerfiles differ in names, lock file, copied folders and command only, so a change reaches all of them."""
+
+    def shared(name: str) -> list[tuple[str, str]]:
+        found = [
+            (each, re.sub(r'image\.(title|description)="[^"]*"', r"image.\1", rest))
+            for each, rest in instructions(ROOT / IMAGES[name])
+            if not (each == "COPY" and not rest.startswith("--from")) and each != "CMD" and not rest.startswith("LOCK=")
+        ]
+        return [(each, re.sub(r'"(requirements|[a-z-]+)\.txt"', "LOCK", rest)) for each, rest in found]
+
+    assert [name for name in LOCKS if shared(name) != shared("recommend")] == []

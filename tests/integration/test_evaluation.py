@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from offline.evaluation import comparing
+from offline.evaluation.baselines import BASELINES
 from offline.state import StateDirectory
 from tests.running import Running, running, take_port
 from tools.cli.verbs import main
@@ -33,7 +35,13 @@ def evaluate(folder: Path, url: str, *words: str) -> int:
     return main(["evaluate", "--state-dir", str(folder), "--holdout", "temporal", "--via", url, "--json", *words])
 
 
-def test_served_lists_equal_the_models(held_out, capsys):
+@pytest.fixture
+def one_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with popularity alone; tests/offline/test_evaluate.py covers the other baselines, which take seconds."""
+    monkeypatch.setattr(comparing, "BASELINES", BASELINES[:1])
+
+
+def test_served_lists_equal_the_models(held_out, one_baseline, capsys):
     """A thousand demo users get the same items, order and scores over HTTP as from the model in process."""
     with served(held_out) as pipeline:
         assert evaluate(held_out, pipeline.url) == 0
@@ -66,7 +74,7 @@ def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
     assert report["rows"][-1]["recall_20"]["mean"] > 0.95
 
 
-def test_a_different_configuration_is_noticed(held_out, capsys):
+def test_a_different_configuration_is_noticed(held_out, one_baseline, capsys):
     """With histories shorter than in training the lists differ, and the report counts them."""
     with served(held_out, HISTORY_LIMIT="5") as pipeline:
         assert evaluate(held_out, pipeline.url, "--most-users", "200") == 0

@@ -60,7 +60,12 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
     assert front["recsys_hop_calls_total"][("rank_items", "ok")] >= 5
     assert rank["recsys_batch_size_count"][()] >= 5
     assert rank["recsys_model_info"].keys() == {(MODEL_NAME, demo_state.model_path.name.partition("-")[2])}
-    assert extract["recsys_events_total"] == {("accepted",): 1, ("repeated",): 1, ("rejected",): 1}
+    assert extract["recsys_events_total"] == {
+        ("accepted",): 1,
+        ("repeated",): 1,
+        ("erased",): 0,
+        ("rejected",): 1,
+    }
     assert extract["recsys_store_duration_seconds_count"].keys() == {("read",), ("apply",)}
     assert 0.1 < rank["recsys_start_duration_seconds"][()] < 30
     assert after["recsys_degraded_total"] == {("features",): 0, ("ranking",): 1}

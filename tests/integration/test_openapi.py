@@ -3,15 +3,7 @@
 import httpx
 import msgspec
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from chassis.wire.problems import ServingError
 from recsys.contracts.openapi import CONTRACTS, document
@@ -19,13 +11,6 @@ from tests.running import Running
 
 pytestmark = pytest.mark.may_block
 
-CHECKS = [
-    not_a_server_error,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-]
 REQUESTS: dict[str, dict[str, object]] = {
     "recommend": {"user_id": "user_42"},
     "extract_features": {"user_id": "user_42"},
@@ -36,8 +21,24 @@ REQUESTS: dict[str, dict[str, object]] = {
 }
 
 
+# Every worker of a test run imports this file, and one needs schemathesis, which takes half a second to import.
 def operation(name: str):
+    import schemathesis
+
     return schemathesis.openapi.from_dict(msgspec.json.decode(document(name)))["/"]["POST"]
+
+
+def every_check():
+    from schemathesis import checks
+    from schemathesis.specs.openapi import checks as conformance
+
+    return [
+        checks.not_a_server_error,
+        conformance.content_type_conformance,
+        conformance.response_headers_conformance,
+        conformance.response_schema_conformance,
+        conformance.status_code_conformance,
+    ]
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
@@ -59,7 +60,7 @@ def test_real_answers_are_those_of_the_document(pipeline, name):
     document. None of them gets a 500.
     """
     function: Running = getattr(pipeline, name)
-    described = operation(name)
+    described, checks = operation(name), every_check()
 
     @settings(
         max_examples=40,
@@ -74,7 +75,7 @@ def test_real_answers_are_those_of_the_document(pipeline, name):
         # A budget of a few milliseconds would bring a 504.
         case.headers = {**(case.headers or {}), "X-Request-Timeout-Ms": "10000"}
         answer = case.call(base_url=function.url, timeout=20)
-        case.validate_response(answer, checks=CHECKS)
+        case.validate_response(answer, checks=checks)
 
     check()
     contract, single = CONTRACTS[name], REQUESTS[name]
@@ -88,12 +89,14 @@ def test_real_answers_are_those_of_the_document(pipeline, name):
     for body, status in bodies:
         case = described.Case(body=body, media_type="application/json")
         answer = case.call(base_url=function.url, timeout=20)
-        case.validate_response(answer, checks=CHECKS)
+        case.validate_response(answer, checks=checks)
         assert answer.status_code == status
 
 
 def test_the_schema_is_strict_enough_to_refuse_another_answer(pipeline):
     """An answer of another function is not what the document describes."""
+    from schemathesis.specs.openapi.checks import response_schema_conformance
+
     case = operation("recommend").Case(body=REQUESTS["extract_features"], media_type="application/json")
     answer = case.call(base_url=pipeline.extract_features.url, timeout=20)
     with pytest.raises(BaseExceptionGroup):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from chassis.receipt import parse_receipt
-from offline.demo import make_demo
+from offline.demo import Demo
 from recsys.contracts import events
 from tests.integration.conftest import start_pipeline
 from tests.running import CLIENT, running
@@ -16,9 +16,17 @@ from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.may_block
 
-DEMO = make_demo()
-HISTORY = {record.user_id: {item.item_id for item in record.history} for record in DEMO.records}
-GENRE = {item.item_id: item.category for item in DEMO.items}
+
+@pytest.fixture(scope="module")
+def history(demo: Demo) -> dict[str, set[str]]:
+    """Return the items that each user has consumed."""
+    return {record.user_id: {item.item_id for item in record.history} for record in demo.records}
+
+
+@pytest.fixture(scope="module")
+def genre(demo: Demo) -> dict[str, str]:
+    """Return the genre of each item."""
+    return {item.item_id: item.category for item in demo.items}
 
 
 def ask(url: str, user_id: str, **more: object) -> list[dict[str, object]]:
@@ -27,7 +35,7 @@ def ask(url: str, user_id: str, **more: object) -> list[dict[str, object]]:
     return list(answer.json()["recommendations"])
 
 
-def test_the_answer_has_the_documented_shape(pipeline):
+def test_the_answer_has_the_documented_shape(pipeline, history):
     """The answer has five items by default, best first, with scores of three decimals and none of the history."""
     answer = CLIENT.post(pipeline.recommend.url, json={"user_id": "user_42"})
     assert answer.headers["content-type"] == "application/json"
@@ -38,34 +46,34 @@ def test_the_answer_has_the_documented_shape(pipeline):
     assert len(scores) == 5
     assert scores == sorted(scores, reverse=True)
     assert all(score == round(score, 3) for score in scores)
-    assert not {each["item_id"] for each in body["recommendations"]} & HISTORY["user_42"]
+    assert not {each["item_id"] for each in body["recommendations"]} & history["user_42"]
 
 
-def test_recommendations_match_the_users_taste(pipeline):
+def test_recommendations_match_the_users_taste(pipeline, demo, genre):
     """Most of a user's recommendations are of the genre that the demo data planted."""
     users = [f"user_{number}" for number in range(1, 101)]
     shares = []
     for user in users:
-        shown = [GENRE[str(each["item_id"])] for each in ask(pipeline.recommend.url, user, top_k=5)]
-        shares.append(shown.count(DEMO.tastes[user]) / len(shown))
+        shown = [genre[str(each["item_id"])] for each in ask(pipeline.recommend.url, user, top_k=5)]
+        shares.append(shown.count(demo.tastes[user]) / len(shown))
     assert sum(shares) / len(shares) > 0.75
     assert sum(share >= 0.6 for share in shares) >= 85
 
 
-def test_consumed_and_excluded_items_are_not_recommended(pipeline):
+def test_consumed_and_excluded_items_are_not_recommended(pipeline, history):
     """Items of the history and excluded items do not appear, even in a list of a hundred."""
     first = [str(each["item_id"]) for each in ask(pipeline.recommend.url, "user_7", top_k=100)]
     assert len(set(first)) == 100
-    assert not set(first) & HISTORY["user_7"]
+    assert not set(first) & history["user_7"]
     second = [str(each["item_id"]) for each in ask(pipeline.recommend.url, "user_7", top_k=50, exclude=first[:50])]
     assert second == first[50:]
 
 
-def test_unknown_users_get_the_popular_list(pipeline):
+def test_unknown_users_get_the_popular_list(pipeline, history, genre):
     """All unknown users get the same list, ordered by popularity."""
     lists = [ask(pipeline.recommend.url, user, top_k=20) for user in ("nobody", "Ω", "user_0")]
     assert lists[0] == lists[1] == lists[2]
-    audience = {item: sum(item in history for history in HISTORY.values()) for item in GENRE}
+    audience = {item: sum(item in consumed for consumed in history.values()) for item in genre}
     shown = [audience[str(each["item_id"])] for each in lists[0]]
     assert shown == sorted(shown, reverse=True)
     assert shown[0] == max(audience.values())
@@ -224,7 +232,7 @@ def test_the_fused_function_gives_the_same_bytes(pipeline, demo_state):
 
 
 def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
-    """An interaction event leads to other recommendations; a request event gets its reply; a mixed batch is refused."""
+    """An interaction event leads to other recommendations. A request event gets its reply, also beside interactions."""
     store = shutil.copy(demo_state.store_url.removeprefix("sqlite:///"), tmp_path)
     env = {"FEATURE_STORE_URL": f"sqlite:///{store}", "MODEL_PATH": str(demo_state.model_path)}
 
@@ -245,10 +253,10 @@ def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
         }
         asked = event(events.REQUESTED, {"user_id": "newcomer"})
         clicked = event(events.INTERACTION, click)
-        assert send([clicked, asked], format_="-batch").status_code == 422
         assert send(clicked).status_code == 202
         after = ask(fused.url, "newcomer")
         assert before[0]["item_id"] not in {each["item_id"] for each in after}
-        reply = send(asked)
+        reply = send([clicked, asked], format_="-batch")
+        assert send([clicked, event("other", {})], format_="-batch").status_code == 422
     assert (reply.status_code, reply.headers["ce-type"]) == (200, events.COMPLETED)
     assert reply.json()["recommendations"] == after

@@ -38,7 +38,7 @@ KUBECTL: dict[str, tuple[set[str], set[str]]] = {
     "get": ({"--sort-by", *_WHERE}, set()),
     "describe": (_WHERE, set()),
     "logs": ({"-c", "--container", "--tail", *_WHERE}, set()),
-    "create": ({"--from-file", "--dry-run", *_WHERE}, set()),
+    "create": ({"--from-file", "--from", "--dry-run", *_WHERE}, set()),
     "port-forward": ({"--namespace"}, set()),
     "rollout": ({"--namespace"}, set()),
     "drain": (set(), {"--ignore-daemonsets", "--delete-emptydir-data"}),

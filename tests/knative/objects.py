@@ -48,6 +48,22 @@ def is_knative(body: Object) -> bool:
     return (body["apiVersion"], body["kind"]) == ("serving.knative.dev/v1", "Service")
 
 
+def pod_of(body: Object) -> Object | None:
+    """Return the pod that *body* describes, also that of a CronJob; None if it describes none."""
+    spec = body.get("spec") or {}
+    if body["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    pod: Object | None = spec.get("template", {}).get("spec")
+    return pod
+
+
+def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Yield the name of each object that describes pods, and its pod."""
+    for body in objects:
+        if pod := pod_of(body):
+            yield body["metadata"]["name"], pod
+
+
 def services(objects: list[Object]) -> dict[str, Object]:
     return {body["metadata"]["name"]: body for body in objects if is_knative(body)}
 

@@ -13,7 +13,17 @@ import yaml
 from kubeyaml.quantities import parse_quantity
 from kubeyaml.validation import service_faults
 from recsys.contracts import events
-from tests.knative.objects import KNATIVE, Object, annotations, container, environment, functions, services, walk
+from tests.knative.objects import (
+    KNATIVE,
+    Object,
+    annotations,
+    container,
+    environment,
+    functions,
+    pods,
+    services,
+    walk,
+)
 
 Rule = Callable[[str, list[Object]], Iterator[str]]
 
@@ -32,7 +42,15 @@ MADE_ELSEWHERE = {
     "small": {"model"},
     **{name: {"recommend-tokens", "feature-store"} for name in ("prod", "gpu", "kafka")},
 }
-TYPES = {events.INTERACTION, events.REQUESTED, events.COMPLETED, events.SERVED, events.UPDATED, events.EXTRACTED}
+TYPES = {
+    events.INTERACTION,
+    events.ERASED,
+    events.REQUESTED,
+    events.COMPLETED,
+    events.SERVED,
+    events.UPDATED,
+    events.EXTRACTED,
+}
 
 
 def flags_are_switched_on(_: str, objects: list[Object]) -> Iterator[str]:
@@ -59,9 +77,8 @@ def no_selector_was_injected(_: str, objects: list[Object]) -> Iterator[str]:
 
 def profile_is_restricted(_: str, objects: list[Object]) -> Iterator[str]:
     """Every container runs under the restricted profile with a read-only root."""
-    for body in objects:
-        pod = (body.get("spec") or {}).get("template", {}).get("spec")
-        for each in pod["containers"] if pod else ():
+    for name, pod in pods(objects):
+        for each in pod["containers"]:
             said = {**(pod.get("securityContext") or {}), **(each.get("securityContext") or {})}
             wanted = {
                 "runAsNonRoot": True,
@@ -70,17 +87,16 @@ def profile_is_restricted(_: str, objects: list[Object]) -> Iterator[str]:
                 "capabilities": {"drop": ["ALL"]},
                 "seccompProfile": {"type": "RuntimeDefault"},
             }
-            yield from (f"{body['metadata']['name']}: {key}" for key, value in wanted.items() if said.get(key) != value)
+            yield from (f"{name}: {key}" for key, value in wanted.items() if said.get(key) != value)
 
 
 def no_token_is_mounted(_: str, objects: list[Object]) -> Iterator[str]:
-    """Only the pod that publishes the model gets a ServiceAccount token, and no pod gets service links."""
-    for body in objects:
-        pod = (body.get("spec") or {}).get("template", {}).get("spec")
-        if pod and body["metadata"]["name"] != "seed-demo" and pod.get("automountServiceAccountToken") is not False:
-            yield f"{body['metadata']['name']}: automountServiceAccountToken is not false"
-        if pod and pod.get("enableServiceLinks") is not False:
-            yield f"{body['metadata']['name']}: enableServiceLinks is not false"
+    """Only the pods that publish a model get a ServiceAccount token, and no pod gets service links."""
+    for name, pod in pods(objects):
+        if name not in {"seed-demo", "training"} and pod.get("automountServiceAccountToken") is not False:
+            yield f"{name}: automountServiceAccountToken is not false"
+        if pod.get("enableServiceLinks") is not False:
+            yield f"{name}: enableServiceLinks is not false"
 
 
 def tmp_is_writable_and_limited(_: str, objects: list[Object]) -> Iterator[str]:
@@ -138,14 +154,13 @@ def timeouts_are_nested(_: str, objects: list[Object]) -> Iterator[str]:
 
 def resources_are_bounded(_: str, objects: list[Object]) -> Iterator[str]:
     """Every container requests CPU and memory and has a memory limit; a CPU limit is whole and equals CPU_LIMIT."""
-    for body in objects:
-        pod = (body.get("spec") or {}).get("template", {}).get("spec")
-        for each in pod["containers"] if pod else ():
+    for name, pod in pods(objects):
+        for each in pod["containers"]:
             limits = each.get("resources", {}).get("limits", {})
             if not {"cpu", "memory"} <= each.get("resources", {}).get("requests", {}).keys() or "memory" not in limits:
-                yield f"{body['metadata']['name']}: {each.get('resources')}"
+                yield f"{name}: {each.get('resources')}"
             if "cpu" in limits and parse_quantity(str(limits["cpu"])) % 1:
-                yield f"{body['metadata']['name']}: a limit of {limits['cpu']} CPUs throttles thread pools"
+                yield f"{name}: a limit of {limits['cpu']} CPUs throttles thread pools"
     ranker = services(objects)[_ranker(objects)]
     limit = container(ranker)["resources"]["limits"].get("cpu")
     if limit and environment(ranker, objects)["CPU_LIMIT"] != limit:

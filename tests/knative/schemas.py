@@ -50,7 +50,10 @@ _POD = {
         "securityContext": {**_SECURITY, "fsGroup": int},
         "serviceAccountName": str, "automountServiceAccountToken": bool, "enableServiceLinks": bool,
         "restartPolicy": str, "terminationGracePeriodSeconds": int,
-        "volumes": [{"name": str, "emptyDir": {"medium": str, "sizeLimit": str}, "configMap": ANY, "secret": ANY}],
+        "volumes": [{
+            "name": str, "emptyDir": {"medium": str, "sizeLimit": str}, "configMap": ANY, "secret": ANY,
+            "persistentVolumeClaim": {"claimName": str, "readOnly": bool},
+        }],
     },
 }  # fmt: skip
 
@@ -65,6 +68,15 @@ SCHEMAS: dict[tuple[str, str], Any] = {
     },
     ("apps/v1", "StatefulSet"): {
         "spec": {"serviceName": str, "replicas": int, "selector": _SELECTOR, "template": _POD, "volumeClaimTemplates": [ANY]}
+    },
+    ("batch/v1", "CronJob"): {
+        "spec": {
+            "schedule": str, "concurrencyPolicy": str, "successfulJobsHistoryLimit": int, "failedJobsHistoryLimit": int,
+            "jobTemplate": {
+                "metadata": {"labels": _LABELS},
+                "spec": {"backoffLimit": int, "activeDeadlineSeconds": int, "template": _POD},
+            },
+        }
     },
     ("rbac.authorization.k8s.io/v1", "Role"): {
         "rules": [{"apiGroups": [str], "resources": [str], "resourceNames": [str], "verbs": [str]}]

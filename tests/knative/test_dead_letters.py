@@ -1,4 +1,4 @@
-"""The dead-letter sink as the process that its Service runs."""
+"""The dead-letter sink as the process that its Service runs, and the verb that reads it."""
 
 import json
 import os
@@ -6,7 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,8 @@ import pytest
 from tests.knative.objects import KNATIVE, container, overlay, services
 from tests.running import CLIENT, killed_at_the_end, take_port
 from tests.waiting import LIMIT_S, eventually
+from tools.bench.redis_server import RedisServer
+from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
@@ -23,19 +28,29 @@ LETTER = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/
           "content-type": "application/json"}  # fmt: skip
 
 
-@pytest.fixture
-def sink() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+@contextmanager
+def running(**environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Yield the URL and the process of a sink, which must end with status 0 at SIGTERM."""
     port = take_port()
     started = subprocess.Popen(
-        [sys.executable, str(PROGRAM)], env={**os.environ, "PORT": str(port)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(PROGRAM)],
+        env={**os.environ, "PORT": str(port), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     url = f"http://127.0.0.1:{port}"
     with killed_at_the_end(started) as process:
         eventually(lambda: _answers(url))
         yield url, process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT_S) == 0
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT_S) == 0
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    with running() as started:
+        yield started
 
 
 def _answers(url: str) -> bool:
@@ -81,6 +96,128 @@ def test_an_oversized_event_is_refused(sink, framing):
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
         connection.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_without_redis_there_is_no_list(sink):
+    """A sink that keeps no letters has no list of them."""
+    url, _ = sink
+    assert CLIENT.get(f"{url}/letters").status_code == 404
+    assert CLIENT.delete(f"{url}/letters/1-1").status_code == 404
+
+
+def ids(url: str) -> list[str]:
+    found = CLIENT.get(f"{url}/letters")
+    assert found.status_code == 200, found.text
+    return [each["letter"]["attributes"]["id"] for each in found.json()["letters"]]
+
+
+def test_letters_survive_the_sink(redis_server: RedisServer):
+    """A letter is kept when its sink is killed, is listed by the next one, and goes when it is removed."""
+    redis_server.flush()
+    with running(DEAD_LETTERS_URL=redis_server.url) as (url, process):
+        for number in range(150):
+            assert CLIENT.post(url, json={"n": number}, headers={**LETTER, "ce-id": str(number)}).status_code == 202
+        process.kill()
+        process.wait()
+        with running(DEAD_LETTERS_URL=redis_server.url) as (other, _):
+            first = CLIENT.get(f"{other}/letters").json()["letters"]
+            after = first[-1]["id"]
+            rest = CLIENT.get(f"{other}/letters", params={"after": after}).json()["letters"]
+            listed = [each["letter"]["attributes"]["id"] for each in [*first, *rest]]
+            assert listed == [str(number) for number in range(150)]
+            assert first[3]["letter"]["data"] == {"n": 3}
+            for expected in (True, False):
+                assert CLIENT.delete(f"{other}/letters/{first[0]['id']}").json() == {"removed": expected}
+            assert ids(other)[0] == "1"
+            for wrong in ("x", "1-1-1", "%28"):
+                assert CLIENT.delete(f"{other}/letters/{wrong}").status_code == 404
+                assert CLIENT.get(f"{other}/letters", params={"after": wrong}).status_code == 400
+
+
+def test_a_letter_that_cannot_be_kept_is_refused(free_port: int):
+    """Without its Redis the sink answers 503, so that the broker delivers again, and the log has the letter."""
+    with running(DEAD_LETTERS_URL=f"redis://127.0.0.1:{free_port}/0") as (url, process):
+        assert CLIENT.post(url, json={"user_id": "u"}, headers=LETTER).status_code == 503
+        assert line(process)["data"] == {"user_id": "u"}
+        answer = CLIENT.get(f"{url}/letters")
+        assert (answer.status_code, "Redis: " in answer.json()["detail"]) == (503, True)
+
+
+class Broker(ThreadingHTTPServer):
+    """A Broker that refuses the event `refused`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Accepting)
+        self.events: list[tuple[str, dict[str, str], bytes]] = []
+
+
+class _Accepting(BaseHTTPRequestHandler):
+    server: Broker
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.events.append((self.path, {name.lower(): text for name, text in self.headers.items()}, body))
+        self.send_response(400 if self.headers["ce-id"] == "refused" else 202)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broker: Broker, capsys):
+    """The verb lists letters, sends those that it is told, and removes those that the Broker accepts."""
+    redis_server.flush()
+    with running(DEAD_LETTERS_URL=redis_server.url) as (url, _):
+        structured = {"specversion": "1.0", "id": "s", "type": "t", "source": "/s", "data": {"n": 1}}
+        CLIENT.post(url, json=structured, headers={"content-type": "application/cloudevents+json"})
+        CLIENT.post(url, content=b"\xff", headers={**LETTER, "ce-id": "binary", "content-type": "text/plain"})
+        CLIENT.post(url, json={}, headers={**LETTER, "ce-id": "refused"})
+        where = ["--namespace", "recsys", "--gateway", url]
+        assert run_verb(["dead-letters", *where]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[-1] == "3 dead letters"
+        assert said[1].endswith("t /s binary  422 from ?")
+        again = ["dead-letters", "redrive", *where, "--broker", f"http://127.0.0.1:{broker.server_port}"]
+        assert run_verb([*again, said[0].split()[0]]) == 0
+        assert run_verb([*again, "--all"]) == 1
+        output = capsys.readouterr()
+        assert "1 of 2 dead letters were accepted" in output.out
+        assert "the Broker answers 400" in output.err
+        assert ids(url) == ["refused"]
+        assert run_verb([*again, "7-7"]) == 1
+        assert "7-7: no such dead letter" in capsys.readouterr().err
+    (path, first, body), (_, second, raw), _ = broker.events
+    assert path == "/recsys/default"
+    assert (first["content-type"], json.loads(body)) == ("application/cloudevents+json", structured)
+    assert (second["ce-id"], second["content-type"], raw) == ("binary", "text/plain", b"\xff")
+    assert "ce-knativeerrorcode" not in second
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["7-7"], ["--all"], ["redrive"], ["redrive", "--all"], ["redrive", "7-7", "--all", "--broker", "http://b"]],
+    ids=" ".join,
+)
+def test_redrive_wants_letters_and_a_broker(words):
+    """Arguments that do not fit together are wrong arguments."""
+    assert run_verb(["dead-letters", *words, "--gateway", "http://127.0.0.1:9"]) == 2
+
+
+def test_a_gateway_that_does_not_answer_is_an_error(free_port: int, capsys):
+    """The verb names the gateway and the usual reason."""
+    assert run_verb(["dead-letters", "--gateway", f"http://127.0.0.1:{free_port}"]) == 1
+    assert "is the port-forward open?" in capsys.readouterr().err
 
 
 def test_the_service_runs_this_program():

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.knative.objects import (
     build_by_kubectl,
     needs_kubectl,
     overlay,
+    pod_of,
     services,
 )
 from tests.knative.rules import RULES
@@ -48,15 +50,26 @@ def test_kubectl_builds_the_same_objects(name):
     assert sorted(overlay(name), key=key) == sorted(build_by_kubectl(KNATIVE / "overlays" / name), key=key)
 
 
-@pytest.mark.parametrize("component", ["event-policy", "served-events", "service-tokens", "model-volume"])
-def test_optional_components_fit_production(component, tmp_path):
-    """A component that is not part of an overlay can be added to production, which stays valid."""
-    there = os.path.relpath(KNATIVE, tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(
+def with_components(folder: Path, *names: str) -> list[Object]:
+    """Return production with further components; its kustomization is in *folder*."""
+    there = os.path.relpath(KNATIVE, folder.resolve())
+    added = ", ".join(f"{there}/components/{name}" for name in names)
+    (folder / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
-        f"resources: [{there}/overlays/prod]\ncomponents: [{there}/components/{component}]\n"
+        f"resources: [{there}/overlays/prod]\ncomponents: [{added}]\n"
+        "images: [{name: offline, newName: registry.example.com/recsys/offline, newTag: v0.1.0}]\n"
     )
-    objects = build(tmp_path)
+    return build(folder)
+
+
+@pytest.mark.parametrize(
+    "components",
+    [["event-policy"], ["served-events"], ["service-tokens"], ["model-volume"], ["model-volume", "training"]],
+    ids="+".join,
+)
+def test_optional_components_fit_production(components, tmp_path):
+    """Components that are not part of an overlay can be added to production, which stays valid."""
+    objects = with_components(tmp_path, *components)
     assert [fault for body in objects for fault in faults(body)] == []
     kept = {
         name: rule for name, rule in RULES.items() if name not in {"event_policy_is_opt_in", "webhook_accepts_services"}
@@ -66,17 +79,35 @@ def test_optional_components_fit_production(component, tmp_path):
     assert [fault for fault in found if not any(each in fault for each in secrets)] == []
 
 
+def test_the_training_writes_where_rank_items_reads(tmp_path):
+    """Both mount one claim at the same path, only the training may write, and its account may update rank-items."""
+    objects = with_components(tmp_path, "model-volume", "training")
+    named = {(body["kind"], body["metadata"]["name"]): body for body in objects}
+    pods = {name: pod_of(named[kind, name]) for kind, name in [("CronJob", "training"), ("Service", "rank-items")]}
+    mounts = {
+        name: (volume["persistentVolumeClaim"]["claimName"], mount["mountPath"], bool(mount.get("readOnly")))
+        for name, pod in pods.items()
+        if pod
+        for volume in pod["volumes"]
+        for mount in pod["containers"][0]["volumeMounts"]
+        if volume["name"] == mount["name"] == "models"
+    }
+    assert mounts == {"training": ("models", "/models", False), "rank-items": ("models", "/models", True)}
+    (train,) = named["CronJob", "training"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert train["image"] == "registry.example.com/recsys/offline:v0.1.0"
+    assert train["command"][-4:] == ["--state-dir", "/models", "--service", "rank-items"]
+    (permitted,) = named["Role", "training"]["rules"]
+    assert (permitted["resourceNames"], permitted["verbs"]) == (["rank-items"], ["get", "update"])
+    (subject,) = named["RoleBinding", "training"]["subjects"]
+    assert (subject["name"], subject.get("namespace")) == ("training", "recsys")
+
+
 @pytest.mark.parametrize(
     ("component", "gateways"),
     [("gateway-istio", {"istio-system"}), ("gateway-contour", {"contour-external", "contour-internal"})],
 )
 def test_other_gateways_are_admitted(component, gateways, tmp_path):
     """With Istio or Contour in place of Kourier, only the gateway's namespaces in the network policy change."""
-    there = os.path.relpath(KNATIVE, tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: recsys\n"
-        f"resources: [{there}/overlays/prod]\ncomponents: [{there}/components/{component}]\n"
-    )
 
     def sources(objects: list[Object]) -> list[set[str]]:
         (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
@@ -86,7 +117,7 @@ def test_other_gateways_are_admitted(component, gateways, tmp_path):
         ]
 
     first, *others = sources(overlay("prod"))
-    assert sources(build(tmp_path)) == [first - {"kourier-system"} | gateways, *others]
+    assert sources(with_components(tmp_path, component)) == [first - {"kourier-system"} | gateways, *others]
 
 
 def with_change(path: str, value: Any) -> list[Object]:

@@ -26,7 +26,7 @@ from tools.images.builder import IMAGES
 pytestmark = pytest.mark.may_block
 
 HOW_TO = ROOT / "docs/how-to"
-RUNBOOK = [HOW_TO / name for name in ("run-on-a-cluster.md", "roll-out.md", "alerts.md")]
+RUNBOOK = [HOW_TO / name for name in ("run-on-a-cluster.md", "roll-out.md", "alerts.md", "retrain.md")]
 OVERLAYS = {"recsys": "prod", "default": "dev"}
 # Objects that an installation of Knative creates.
 INSTALLED = {
@@ -133,7 +133,7 @@ def secrets_made(namespace: str) -> set[tuple[str, str]]:
     made = set()
     for command in lines("kubectl"):
         line = parse(command)
-        if line.verb == "create" and line.namespace == namespace:
+        if line.verb == "create" and line.namespace == namespace and line.words[0] != "job":
             assert line.words[:2] == ["secret", "generic"]
             made |= {(line.words[2], value.split("=")[0]) for value in line.all("--from-file")}
     return made
@@ -154,6 +154,19 @@ def test_the_secrets_of_production_are_created():
                 wanted.add((secret["secretName"], tokens.name))
     assert {name for name, _ in wanted} == MADE_ELSEWHERE["prod"]
     assert wanted <= secrets_made("recsys")
+
+
+def jobs_made() -> set[str]:
+    """Return the jobs that the runbook creates, each from a CronJob of a component."""
+    made = {line.words[1]: line.all("--from") for line in map(parse, lines("kubectl")) if line.words[:1] == ["job"]}
+    crons = {
+        f"cronjob/{body['metadata']['name']}"
+        for path in (KNATIVE / "components").glob("*/*.yaml")
+        for body in yaml.safe_load_all(path.read_text())
+        if body and body.get("kind") == "CronJob"
+    }
+    assert {each for given in made.values() for each in given} <= crons
+    return made.keys() | {each.rpartition("/")[2] for each in crons}
 
 
 @pytest.mark.parametrize("command", lines("kubectl"))
@@ -177,7 +190,9 @@ def test_kubectl_commands_are_valid(command):
         assert value in ({"recsys"} if key == "app.kubernetes.io/part-of" else services(objects)), selector
     if line.verb in {"delete", "logs"} and line.words:
         name = line.words[-1].rpartition("/")[2]
-        assert name in names(objects) | {line.namespace} | MADE_ELSEWHERE.get(OVERLAYS[line.namespace], set())
+        assert name in names(objects) | {line.namespace} | jobs_made() | MADE_ELSEWHERE.get(
+            OVERLAYS[line.namespace], set()
+        )
 
 
 @pytest.mark.parametrize("command", lines("./run.sh"))
@@ -185,6 +200,8 @@ def test_commands_of_run_sh_are_valid(command):
     """The verb exists, its own parser accepts the flags, and the manifests contain the named Service."""
     _, verb, *words = shlex.split(command)
     options = typer.main.get_group(app).commands[verb].make_context(verb, words).params
+    if "namespace" not in options:
+        return
     there = services(overlay(OVERLAYS[options["namespace"]]))
     if verb == "rollout":
         assert options["service"] in there

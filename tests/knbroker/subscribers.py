@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from chassis.wire.transport import Answer
+from chassis.wire.http_connection import Answer
 from knbroker.client import Client
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from chassis.wire.cloudevents import Event
+from chassis.wire.http_connection import Answer
 from chassis.wire.problems import ServingError
-from chassis.wire.transport import Answer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.delivery import Delivery, Stored

@@ -212,18 +212,18 @@ async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: 
 
 async def test_observations_are_shared(platform: FakePlatform) -> None:
     """Several readers share one observation, and rates compare two observations from within the window."""
-    recent = SnapshotHistory(Watcher(platform.ask, platform.scrape))
+    seconds = 100.0
+    recent = SnapshotHistory(Watcher(platform.ask, platform.scrape, clock=lambda: seconds))
     first, second = await recent.window(), await recent.window()
     assert first == second
     assert first[0] is first[1]
     assert platform.looks == 1
-    recent._snapshots[0] = type(first[0])(first[0].at - 3, RUNNING)
+    seconds = 103.0
     before, now = await recent.window()
-    assert (platform.looks, now.at - before.at > 2) == (2, True)
-    recent._snapshots[0] = type(first[0])(before.at - 30, RUNNING)
-    recent._snapshots[1] = type(first[0])(now.at - 1, RUNNING)
+    assert (platform.looks, before.at, now.at) == (2, 100.0, 103.0)
+    seconds = 112.0
     before, now = await recent.window()
-    assert now.at - before.at < 10
+    assert (platform.looks, before.at, now.at) == (3, 103.0, 112.0)
 
 
 @pytest.mark.parametrize("query", ["", "?minutes=5", "?minutes=1440&after=1800000000.5"])

@@ -1,10 +1,12 @@
 """The recorded figures, their limits, and the report."""
 
+import importlib
 import io
 import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -17,8 +19,17 @@ from loadtests.limits import RunLimits, verdict
 from loadtests.phases import SHAPES
 from loadtests.progress import Progress
 from loadtests.recorder import PlatformSample, Recorder
-from loadtests.report import notes, render, write_report
 from loadtests.target import service_figures
+
+
+@pytest.fixture(scope="module")
+def report() -> ModuleType:
+    """
+    Return the module loadtests.report.
+
+    It imports matplotlib, which takes a second. Every worker of a test run imports this file, and one needs the module.
+    """
+    return importlib.import_module("loadtests.report")
 
 
 def rank_items_scale(ready: float, desired: float) -> dict[str, dict[str, float]]:
@@ -146,10 +157,10 @@ def test_every_limit_is_documented():
         assert re.search(rf"`{shape}` \| {described.default_s:g} s \|", page), shape
 
 
-def test_the_report_is_self_contained(tmp_path):
+def test_the_report_is_self_contained(tmp_path, report):
     """The report is one file with its pictures, loads nothing, and contains its data."""
     result = result_of(record(fault="</script><b>", wrong=True))
-    page = write_report(result, tmp_path / "report").read_text()
+    page = report.write_report(result, tmp_path / "report").read_text()
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
     assert page.count("<svg") == page.count("<figure") == 8
     assert "<b>" not in page
@@ -159,9 +170,9 @@ def test_the_report_is_self_contained(tmp_path):
     assert json.loads((tmp_path / "report/report.json").read_text())["verdict"] == result["verdict"]
 
 
-def test_pictures_are_well_formed():
+def test_pictures_are_well_formed(report):
     """Every picture is a valid SVG with searchable text."""
-    page = render(result_of(record()))
+    page = report.render(result_of(record()))
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(pictures) == 8
     for svg in pictures:
@@ -169,27 +180,27 @@ def test_pictures_are_well_formed():
         assert [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
 
 
-def test_a_remote_platform_has_no_instance_pictures():
+def test_a_remote_platform_has_no_instance_pictures(report):
     """Without the platform's status the report leaves out the pictures of instances and says so."""
     recorder = record()
     recorder.samples = [PlatformSample(s.elapsed_s, s.wanted, {}, s.cpu_percent, 50.0) for s in recorder.samples]
     result = result_of(recorder, platform_seen=False, rate=20.0)
-    assert "instances are not shown" not in render(result)
-    assert render(result).count("<svg") == 5
-    assert any("not on this machine" in note for note in notes(result))
+    assert "instances are not shown" not in report.render(result)
+    assert report.render(result).count("<svg") == 5
+    assert any("not on this machine" in note for note in report.notes(result))
 
 
-def test_a_saturated_generator_is_noted():
+def test_a_saturated_generator_is_noted(report):
     """If the generator had no CPU left, the report says that its figures are a lower bound."""
-    assert any("lower bound" in note for note in notes(result_of(record(cpu=97.0))))
-    assert not any("lower bound" in note for note in notes(result_of(record(cpu=40.0))))
+    assert any("lower bound" in note for note in report.notes(result_of(record(cpu=97.0))))
+    assert not any("lower bound" in note for note in report.notes(result_of(record(cpu=40.0))))
 
 
-def test_late_requests_of_an_open_loop_are_noted():
+def test_late_requests_of_an_open_loop_are_noted(report):
     """If requests were sent late, the report says that their latency includes the delay."""
     recorder = record()
     recorder.note_late(0.2)
-    assert any("after they were due" in note for note in notes(result_of(recorder, rate=10.0)))
+    assert any("after they were due" in note for note in report.notes(result_of(recorder, rate=10.0)))
 
 
 def test_recent_figures_cover_the_last_seconds():

@@ -17,7 +17,7 @@ import pytest
 
 from tests.running import ROOT
 
-pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(180)]
 
 # The stand-in accepts every request, so invalid requests that it should refuse are tolerated here.
 LENIENT = {"MAX_FAIL_RATIO": "1", "MAX_WRONG_ANSWERS": "1000000", "MAX_P50_MS": "60000", "MAX_P99_MS": "60000"}

@@ -25,8 +25,8 @@ class Measured:
         self.autoscaler = Autoscaler(settings, reachable=reachable)
 
     def decide(self, stable: float, panic: float, *, ready: int = 1, at: float = 0) -> ScaleDecision:
-        self.autoscaler._stable = _Fixed(stable)
-        self.autoscaler._panic = _Fixed(panic)
+        self.autoscaler.stable = _Fixed(stable)
+        self.autoscaler.panic = _Fixed(panic)
         return self.autoscaler.decide(at, ready=ready)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import trustme
 
-from offline.demo import make_demo
 from offline.publishing import LIMIT_BYTES, Cluster, PublishError, publish
 from offline.seeding import keep_filled, main, seed
 from offline.training import train
@@ -29,9 +28,9 @@ def api() -> Iterator[ApiServer]:
         yield server
 
 
-def test_the_demo_model_is_published_in_a_config_map(api, tmp_path):
+def test_the_demo_model_is_published_in_a_config_map(api, tmp_path, demo):
     """The files that pods mount equal the artefact, and publishing again replaces them."""
-    demo, folder, mounted = make_demo(), tmp_path / "made", tmp_path / "mounted"
+    folder, mounted = tmp_path / "made", tmp_path / "mounted"
     folder.mkdir()
     mounted.mkdir()
     manifest = train(demo.records, items={item.item_id: item for item in demo.items}, folder=folder, dataset="demo")
@@ -101,10 +100,10 @@ class RestartingStore(MemoryStore):
         return await super().population()
 
 
-async def test_a_store_is_filled_once_even_after_events(monkeypatch):
+async def test_a_store_is_filled_once_even_after_events(monkeypatch, demo):
     """Users created by events do not prevent the import of the demo data; imported users do."""
     monkeypatch.setattr("offline.seeding._RETRY_S", 0)
-    store, demo = RestartingStore(), make_demo()
+    store = RestartingStore()
     await store.apply([Interaction("test", "1", "user_1", "view", 1, "item_1")])
     assert await seed(lambda: store, demo, wait_s=10) == "1000 users are in the feature store"
     assert await store.population() is not None
@@ -121,10 +120,10 @@ class ReplaceableStore:
         self.store = RestartingStore()
 
 
-async def test_a_store_that_lost_its_users_is_filled_again(capsys):
+async def test_a_store_that_lost_its_users_is_filled_again(capsys, demo):
     """The process checks the store periodically, tolerates an outage, and ends at SIGTERM."""
     place = ReplaceableStore()
-    keeping = asyncio.create_task(keep_filled(lambda: place.store, make_demo(), every_s=0.01))
+    keeping = asyncio.create_task(keep_filled(lambda: place.store, demo, every_s=0.01))
 
     async def filled() -> bool:
         return await MemoryStore.population(place.store) is not None
@@ -139,13 +138,13 @@ async def test_a_store_that_lost_its_users_is_filled_again(capsys):
     assert capsys.readouterr().out.count("1000 users are in the feature store") >= 2
 
 
-async def test_an_unavailable_store_is_an_error():
+async def test_an_unavailable_store_is_an_error(demo):
     """Seeding fails, and the cluster retries the Job."""
     with pytest.raises(StoreUnavailableError):
-        await seed(RestartingStore, make_demo(), wait_s=0)
+        await seed(RestartingStore, demo, wait_s=0)
 
 
-async def test_every_attempt_opens_a_new_store(monkeypatch):
+async def test_every_attempt_opens_a_new_store(monkeypatch, demo):
     """An attempt closes its store, and a closed store does not reopen."""
     monkeypatch.setattr("offline.seeding._RETRY_S", 0)
 
@@ -154,7 +153,7 @@ async def test_every_attempt_opens_a_new_store(monkeypatch):
             raise StoreUnavailableError("it starts")
 
     stores = iter([Unavailable(), Unavailable(), MemoryStore()])
-    assert await seed(lambda: next(stores), make_demo(), wait_s=10) == "1000 users are in the feature store"
+    assert await seed(lambda: next(stores), demo, wait_s=10) == "1000 users are in the feature store"
 
 
 def test_the_command_reports_errors(capsys, tmp_path):

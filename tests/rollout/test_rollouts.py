@@ -19,14 +19,14 @@ from msgspec.structs import replace
 from offline.demo import make_demo
 from offline.state import StateDirectory
 from offline.training import train
+from tests.demo import DemoState
 from tests.knative.command_lines import parse
 from tests.localkn.running import Running, needs_envoy
 from tests.running import ROOT
 from tests.waiting import eventually
-from tools.cli.verbs import main as run_verb
 from tools.rollout.trials import TrialClient
 
-pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+pytestmark = [needs_envoy, pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 SERVICE = "rank-items"
 # Loose enough for a busy machine: the faults are 5 % errors, a threefold latency and another ranking.
@@ -69,10 +69,10 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def pipeline(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """Start the pipeline with demo data, a ranker that takes 30 ms per batch, and an additional faulty image."""
     folder = tmp_path_factory.mktemp("state")
-    assert run_verb(["train", "--state-dir", str(folder)]) == 0
+    demo_state.copy_to(folder)
     state = StateDirectory(folder)
     current = state.current()
     assert current

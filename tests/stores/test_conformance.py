@@ -15,11 +15,12 @@ from recsys.declaration.types import SESSION_END
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore, StoreFormatError, StoreUnavailableError
+from recsys.stores.port import FeatureStore, Outcome, StoreFormatError, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from tools.bench.redis_server import RedisServer
 
+NEW, SEEN = Outcome.ACCEPTED, Outcome.REPEATED
 POPULATION = Features(age_group="unknown", avg_session_duration=61.5, total_purchases=2, engagement_score=0.25)
 
 ANN = UserRecord(
@@ -172,7 +173,7 @@ async def test_counters_out_of_range_are_refused(store, counter, value):
     assert await scan_all(store) == [ANN, BOB, ODD]
     await store.replace([msgspec.structs.replace(nobody, **{counter: 2**53})], population=UNKNOWN_FEATURES)
     ended = interaction(1, kind="session_end", item_id=None, duration_ms=5)
-    assert await store.apply([interaction(2), ended]) == [True, True]
+    assert await store.apply([interaction(2), ended]) == [NEW, NEW]
     (zoe,) = await store.read(["zoe"], history=1)
     counted = {"views": 1, "session_ms": 5, "sessions": 1}
     assert {name: getattr(zoe, name) for name in counted} == {**counted, counter: 2**53 + counted[counter]}
@@ -215,7 +216,7 @@ async def test_a_store_can_be_closed_during_calls(opener):
     read, population, *applied = await asyncio.gather(*calls, return_exceptions=True)
     assert read == as_read(BOB) or isinstance(read, StoreUnavailableError)
     assert population == UNKNOWN_FEATURES or isinstance(population, StoreUnavailableError)
-    assert all(told == [True] or isinstance(told, StoreUnavailableError) for told in applied)
+    assert all(told == [NEW] or isinstance(told, StoreUnavailableError) for told in applied)
 
 
 def of_kind(kind: str) -> dict[str, object]:
@@ -264,7 +265,7 @@ async def test_interactions_are_counted(store):
             interaction(5, item_id=None, kind="session_end", time_us=350),
         ]
     )
-    assert applied == [True] * 5
+    assert applied == [NEW] * 5
     zoe = UserRecord(
         "zoe",
         "unknown",
@@ -292,22 +293,22 @@ async def test_interactions_add_to_imported_users(store):
 async def test_a_repeated_event_changes_nothing(store):
     """The pair (source, id) counts once, in one call or several; the same id from another source is another event."""
     first = interaction(1)
-    assert await store.apply([first, first]) == [True, False]
+    assert await store.apply([first, first]) == [NEW, SEEN]
     before = await scan_all(store)
-    assert await store.apply([first, interaction(1, kind="purchase")]) == [False, False]
+    assert await store.apply([first, interaction(1, kind="purchase")]) == [SEEN, SEEN]
     assert await scan_all(store) == before
-    assert await store.apply([interaction(1, source="//app")]) == [True]
+    assert await store.apply([interaction(1, source="//app")]) == [NEW]
 
 
 async def test_repeated_events_are_recognized_within_the_window(opener):
     """A repeated event changes nothing within the window and counts as a new event after it."""
     clock = Clock()
     store = opener(window_s=7 * 86_400.0, clock=clock)
-    assert await store.apply([interaction(1)]) == [True]
+    assert await store.apply([interaction(1)]) == [NEW]
     clock.now += 6.9 * 86_400
-    assert await store.apply([interaction(1), interaction(2)]) == [False, True]
+    assert await store.apply([interaction(1), interaction(2)]) == [SEEN, NEW]
     clock.now += 0.2 * 86_400
-    assert await store.apply([interaction(1), interaction(2)]) == [True, False]
+    assert await store.apply([interaction(1), interaction(2)]) == [NEW, SEEN]
     await store.aclose()
 
 
@@ -331,7 +332,7 @@ async def test_order_and_grouping_of_events_do_not_matter(opener):
         await store.replace([], population=UNKNOWN_FEATURES)
         shuffled = draw.sample(events * 2, 120)
         told = [await store.apply(shuffled[start : start + size]) for start in range(0, 120, size)]
-        assert sum(map(sum, told)) == 60
+        assert sum(outcomes.count(NEW) for outcomes in told) == 60
         states.append(await scan_all(store))
         await store.aclose()
     assert states[0] == states[1] == states[2]
@@ -350,14 +351,14 @@ async def test_long_histories_are_complete(store):
 async def test_two_stores_see_each_others_writes(shared_opener):
     """An instance immediately reads the events that another one counted and recognizes repeats of them."""
     one, other = shared_opener(), shared_opener()
-    assert await one.apply([interaction(1)]) == [True]
+    assert await one.apply([interaction(1)]) == [NEW]
     (zoe,) = await other.read(["zoe"], history=10)
     assert zoe.views == 1
-    assert await other.apply([interaction(1)]) == [False]
+    assert await other.apply([interaction(1)]) == [SEEN]
     await one.replace([BOB], population=POPULATION)
     assert await other.read(["zoe", "bob"], history=10) == as_read(None, BOB)
     assert await other.population() == POPULATION
-    assert await other.apply([interaction(9)]) == [True]
+    assert await other.apply([interaction(9)]) == [NEW]
     (again,) = await one.read(["zoe"], history=10)
     assert again.views == 1
     await one.aclose()
@@ -371,6 +372,6 @@ async def test_every_call_notices_a_replacement_by_another_instance(shared_opene
         await one.replace([BOB], population=POPULATION)
         assert await asyncio.gather(*(other.read(["bob"], history=10) for _ in range(3))) == [as_read(BOB)] * 3
         await one.replace([BOB], population=POPULATION)
-        assert await asyncio.gather(*(other.apply([interaction(number)]) for number in range(3))) == [[True]] * 3
+        assert await asyncio.gather(*(other.apply([interaction(number)]) for number in range(3))) == [[NEW]] * 3
         (zoe,) = await one.read(["zoe"], history=10)
         assert zoe.views == 3

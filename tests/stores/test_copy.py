@@ -4,7 +4,7 @@ from contextlib import aclosing
 import pytest
 from redis import Redis
 
-from offline.demo import make_demo
+from offline.demo import Demo
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
 from recsys.stores.urls import open_store
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.may_block
 POPULATION = Features(age_group="unknown", avg_session_duration=1.0, total_purchases=2, engagement_score=0.5)
 
 
-async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: RedisServer):
+async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: RedisServer, demo: Demo):
     """A copy from SQLite to Redis and back preserves every record, weight and time."""
     redis_server.flush()
-    records = make_demo().records[:200]
+    records = demo.records[:200]
     first, second = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
     async with aclosing(open_store(first, create=True)) as source:
         await source.replace(records, population=POPULATION)

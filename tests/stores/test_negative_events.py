@@ -66,3 +66,12 @@ def test_a_record_cuts_both_lists():
     known = UserRecord("zoe", "55+", history=items, avoided=items[:1]).known(history=2)
     assert (known.recent, known.avoided) == (["a", "b"], ["a"])
     assert msgspec.structs.asdict(known)["age_group"] == "55+"
+
+
+async def test_an_erasure_removes_avoided_items_too(store):
+    """Nothing of the user is left, and the receipt counts the items of both lists."""
+    await store.apply(EVENTS)
+    removed = await store.erase("zoe", at_us=2 * 10**15)
+    assert (removed.users, removed.items) == (1, 4)
+    assert await store.read(["zoe"], history=10) == [None]
+    assert "zoe" not in [each.user_id for each in await scan_all(store)]

@@ -16,7 +16,8 @@ from redis import Redis
 from chassis.wire.redis_link import RedisCommand
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.port import StoreUnavailableError
+from recsys.stores.erasures import digest_user
+from recsys.stores.port import Outcome, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.urls import open_store
 from tests.running import killed_at_the_end, read_until, take_port
@@ -31,6 +32,7 @@ pytestmark = [
     ),
 ]
 
+NEW = Outcome.ACCEPTED
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 EVENT = Interaction("//s", "1", "ann", "view", 5, "b")
 
@@ -58,7 +60,7 @@ async def test_calls_fail_during_an_outage_and_work_after_it(server):
         with pytest.raises(StoreUnavailableError):
             await store.apply([EVENT])
     server.start()
-    assert await store.apply([EVENT]) == [True]
+    assert await store.apply([EVENT]) == [NEW]
     (ann,) = await store.read(["ann"], history=5)
     assert ann is not None
     assert ann.recent == ["b", "a"]
@@ -130,7 +132,7 @@ async def test_tls_checks_the_certificate(tmp_path):
     with killed_at_the_end(started) as process:
         read_until(process.stdout, "Ready to accept")
         async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}")) as trusted:
-            assert await trusted.apply([EVENT]) == [True]
+            assert await trusted.apply([EVENT]) == [NEW]
         async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0")) as stranger:
             with pytest.raises(StoreUnavailableError):
                 await stranger.apply([EVENT])
@@ -185,11 +187,11 @@ async def test_a_failed_event_is_not_marked_as_counted(server):
         await store.replace([ANN], population=UNKNOWN_FEATURES)
         with Redis(port=server.port) as client:
             for event, counter in ((EVENT, "views"), (ended, "session_ms")):
-                client.hset("recsys:1:{ann}:u", counter, 2**63 - 1)
+                client.hset(f"recsys:1:{{{digest_user('ann')}}}:u", counter, 2**63 - 1)
                 with pytest.raises(StoreUnavailableError):
                     await store.apply([event])
-                client.hset("recsys:1:{ann}:u", counter, 0)
-                assert await store.apply([event]) == [True]
+                client.hset(f"recsys:1:{{{digest_user('ann')}}}:u", counter, 0)
+                assert await store.apply([event]) == [NEW]
         (ann,) = await store.read(["ann"], history=5)
         assert ann is not None
         assert (ann.views, ann.sessions, ann.session_ms) == (1, 1, 1000)
@@ -225,8 +227,8 @@ async def test_replacements_leave_no_old_keys(server):
     await late.apply([EVENT])
     await store.replace([ANN], population=UNKNOWN_FEATURES)
     with Redis(port=server.port) as client:
-        generations = {key.split(b":")[1] for key in client.keys("recsys:*")} - {b"generation"}
-        assert generations == {client.get("recsys:generation")}
+        generations = {key.split(b":")[1] for key in client.keys("recsys:*")} - {b"current"}
+        assert generations == {client.get("recsys:current")}
     await store.aclose()
     await late.aclose()
 
@@ -259,7 +261,7 @@ async def test_a_replacement_that_cannot_delete_old_keys_succeeds(server):
             "keeper", enabled=True, passwords=["+x"], keys=["*"], categories=["+@all"], commands=["-unlink"]
         )
         async with aclosing(RedisStore(f"redis://keeper:x@127.0.0.1:{server.port}/0")) as store:
-            assert await store.apply([EVENT]) == [True]
+            assert await store.apply([EVENT]) == [NEW]
             assert await store.replace([ANN], population=UNKNOWN_FEATURES) == 1
             assert await store.read(["ann"], history=5) == [ANN.known(history=5)]
             assert client.keys("recsys:0:*") != []

@@ -8,10 +8,11 @@ import pytest
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
-from recsys.stores.port import StoreFormatError, StoreUnavailableError
+from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
 
+NEW = Outcome.ACCEPTED
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 
 
@@ -41,7 +42,7 @@ async def test_reads_of_one_turn_share_a_snapshot(tmp_path):
     assert (before, within, await read(store)) == (0, (0, 1), 1)
     view = Interaction("/test", "1", "ann", "view", 1_800_000_000_000_000, "b")
     first, new, second = await asyncio.gather(read(store), store.apply([view]), read(store))
-    assert (first, new, second) == (1, [True], 1)
+    assert (first, new, second) == (1, [NEW], 1)
     assert (await read(store), await read(other)) == (2, 2)
 
 
@@ -101,8 +102,8 @@ def test_a_file_that_is_not_a_store_is_refused(tmp_path):
         SqliteStore(other)
     newer = tmp_path / "newer.db"
     with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(StoreFormatError, match="version 2"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreFormatError, match="version 3"):
         SqliteStore(newer)
 
 

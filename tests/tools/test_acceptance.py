@@ -203,7 +203,7 @@ def test_a_missing_scale_out_is_found(acceptance):
 
 def test_the_load_lasts_until_the_work_under_it_is_done(acceptance):
     """The update takes longer than the load's time; callers continue until it ends, so the check holds."""
-    acceptance._pace = LoadPace(callers=2, load_s=0.0, shrink_s=0.5, event_s=0.3)
+    acceptance.pace = LoadPace(callers=2, load_s=0.0, shrink_s=0.5, event_s=0.3)
     finding = acceptance.update()
     assert finding.holds
     assert "; 0 of" in finding.seen

@@ -99,7 +99,7 @@ class Acceptance:
         self._deployment = deployment
         self._address = address
         self._authorization = [(b"authorization", b"Bearer " + token.encode("latin-1"))] if token else []
-        self._pace = pace
+        self.pace = pace
         self._users = users
         self._tell = tell
         self._trust = trust or ssl.create_default_context()
@@ -136,7 +136,7 @@ class Acceptance:
         event = _event(events.INTERACTION, {"user_id": user, "kind": "purchase", "item_id": before[0]})
         began = time.monotonic()
         self._post(self._deployment.broker(), cloudevents.write_binary(event), event.data)
-        while (took_s := time.monotonic() - began) < self._pace.event_s:
+        while (took_s := time.monotonic() - began) < self.pace.event_s:
             after = _items(self._recommend({"user_id": user, "top_k": 5})[0])
             if before[0] not in after:
                 return CheckResult("interaction", True, f"{before[0]} disappeared after {took_s:.2f} s: {after}")
@@ -171,7 +171,7 @@ class Acceptance:
         least, most = _scale(self._deployment.kn.service("rank-items"))
         began = time.monotonic()
         reached: dict[int, float] = {}
-        with self._load(self._pace.callers) as load:
+        with self._load(self.pace.callers) as load:
             load.may_end.set()
             while not (reached and load.outcome.done()):
                 reached.setdefault(len(self._deployment.instances("rank-items")), time.monotonic() - began)
@@ -179,7 +179,7 @@ class Acceptance:
         outcome = load.outcome.result()
         ended = time.monotonic()
         while (left := len(self._deployment.instances("rank-items"))) > least:
-            if time.monotonic() - ended > self._pace.shrink_s:
+            if time.monotonic() - ended > self.pace.shrink_s:
                 break
             time.sleep(_POLL_S)
         shrunk_s = time.monotonic() - ended
@@ -198,10 +198,10 @@ class Acceptance:
         def replace(service: str) -> None:
             before = self._deployment.instances(service)
             self._deployment.terminate(before[-1])
-            deadline = time.monotonic() + self._pace.load_s
+            deadline = time.monotonic() + self.pace.load_s
             while not set(self._deployment.instances(service)) - set(before):
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{before[-1]} of {service} was not replaced within {self._pace.load_s:g} s")
+                    raise TimeoutError(f"{before[-1]} of {service} was not replaced within {self.pace.load_s:g} s")
                 time.sleep(_POLL_S)
 
         return self._disturb("end", replace)
@@ -209,9 +209,9 @@ class Acceptance:
     def _disturb(self, check: str, action: Callable[[str], None]) -> CheckResult:
         """Apply *action* to each function in turn while the pipeline is under load."""
         took: dict[str, str] = {}
-        with self._load(self._pace.callers // 2, pause_s=0.05) as load:
+        with self._load(self.pace.callers // 2, pause_s=0.05) as load:
             # Give the load time to reach every instance.
-            time.sleep(min(5.0, self._pace.load_s / 5))
+            time.sleep(min(5.0, self.pace.load_s / 5))
             for service in FUNCTIONS:
                 began = time.monotonic()
                 action(service)
@@ -222,7 +222,7 @@ class Acceptance:
     @contextmanager
     def _load(self, callers: int, *, pause_s: float = 0.0) -> Iterator["BackgroundLoad"]:
         """Run *callers* against recommend in the background until the block ends, and at least for the load's time."""
-        seconds = self._pace.load_s
+        seconds = self.pace.load_s
         parts = urlsplit(self._address.url)
         secure = parts.scheme == "https"
         at = ServerAddress(parts.hostname or "", parts.port or (443 if secure else 80), self._trust if secure else None)

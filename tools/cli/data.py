@@ -138,16 +138,21 @@ def export(
     """Write the recommendations for all users into a file. The same command continues an interrupted export."""
 
 
-@verb(_GROUP, "tools.users:users", "show user_42", "show user_42 --json")
+@verb(_GROUP, "tools.users:users", "show user_42", "show user_42 --json", "erase user_42", "readmit user_42")
 def users(
-    action: Annotated[Literal["show"], typer.Argument(help="What to do.")],
+    action: Annotated[Literal["show", "erase", "readmit"], typer.Argument(help="What to do.")],
     user: Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")],
     *,
     store: Annotated[
         str | None,
-        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
+        typer.Option(
+            parser=store_url,
+            metavar="URL",
+            show_default="the current store; erase and readmit: all stores of the state directory",
+            help="Store to use.",
+        ),
     ] = None,
     as_json: Json = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Show what the feature store holds of a user: counters, history and features."""
+    """Show what the feature store holds of a user; erase a user and print a receipt; readmit an erased user."""

@@ -52,9 +52,9 @@ def lists_file(text: str) -> Path:
     return path
 
 
-def duration(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `5m` or `1h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+def duration(text: str | float) -> float:
+    """Return the seconds of `90`, `90s`, `5m`, `1h` or a default."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text))
     if match is None or not float(match[1]):
         raise typer.BadParameter(f"{text!r} is not a duration such as 90, 90s, 5m or 1h")
     return float(match[1]) * _UNITS_S[match[2]]

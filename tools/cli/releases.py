@@ -18,6 +18,7 @@ from tools.cli.options import (
     TokenFile,
     above_zero,
     counts,
+    duration,
     share,
     url,
 )
@@ -137,6 +138,59 @@ def rollout(
     The new revision first gets copies of requests only, then traffic in steps. Each step compares it with the current
     revision.
     """
+
+
+@verb(
+    _GROUP,
+    "tools.dead_letters:run",
+    "--namespace recsys --gateway http://127.0.0.1:8081",
+    "redrive --all --namespace recsys --gateway http://127.0.0.1:8081 --broker http://127.0.0.1:8082",
+)
+def dead_letters(
+    action: Annotated[
+        Literal["redrive"] | None, typer.Argument(help="Send dead letters again, instead of listing them.")
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters to send again.")] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="Send all dead letters again.")] = False,
+    as_json: Json = False,
+    namespace: Annotated[str, typer.Option(metavar="NAME", help="Namespace of the pipeline.")] = "default",
+    gateway: Annotated[
+        str, typer.Option(parser=url, metavar="URL", help="The gateway for private Services, or a port-forward to it.")
+    ],
+    broker: Annotated[
+        str | None, typer.Option(parser=url, metavar="URL", help="The Broker, or a port-forward to it.")
+    ] = None,
+) -> None:
+    """List the undeliverable events that a cluster keeps, or send them again. Locally, use `events`."""
+    if action is None and (ids or all_ or broker):
+        raise typer.BadParameter("IDs, --all and --broker go with redrive")
+    if action and not (broker and bool(ids) != all_):
+        raise typer.BadParameter("redrive wants --broker, and either IDs or --all")
+
+
+@verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500")
+def loop(
+    *,
+    every: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", help="Time between two readings of the store, such as 90s, 5m or 1h."
+        ),
+    ] = 600.0,
+    once: Annotated[bool, typer.Option("--once", help="End after one round.")] = False,
+    fewest: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pairs of user and item newer than the model, to train on.")
+    ] = 1000,
+    margin: Annotated[
+        float, typer.Option(metavar="0..1", min=0, max=1, help="Share of NDCG@10 that a new model may lose.")
+    ] = 0.05,
+    step_duration: Annotated[
+        float, typer.Option(parser=above_zero, metavar="SECONDS", help="Least duration of a step of the rollout.")
+    ] = 10.0,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Retrain the running pipeline on new interactions, and roll out each model that is not worse."""
 
 
 @verb(

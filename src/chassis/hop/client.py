@@ -29,8 +29,9 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Histogram, Instrument, Totals
 from chassis.telemetry.tracing import Span
 from chassis.wire.headers import REQUEST_ID, REQUEST_TIMEOUT_MS
+from chassis.wire.http_connection import Answer
 from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
-from chassis.wire.transport import Answer, as_poster
+from chassis.wire.transport import as_poster
 
 T = TypeVar("T")
 

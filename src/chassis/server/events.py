@@ -40,6 +40,9 @@ class EventRoute(Generic[T]):
     act: Callable[[T, CloudEvent, Call], Awaitable[CloudEvent | None]]
 
 
+EventRoutes = Mapping[str, EventRoute[Any]]
+
+
 def data_as(decoder: Decoder[T]) -> Callable[[CloudEvent], T]:
     """Return a function that reads the data of an event and ignores its attributes."""
     return lambda event: decoder.decode(event.data)
@@ -53,7 +56,7 @@ class EventRouter:
         routes: The routes, by event type.
     """
 
-    def __init__(self, routes: Mapping[str, EventRoute[Any]]) -> None:
+    def __init__(self, routes: EventRoutes) -> None:
         self._routes = routes
 
     async def __call__(self, call: Call) -> Reply:

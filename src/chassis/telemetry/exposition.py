@@ -19,6 +19,13 @@ class Exposition(Collector):
         self._instruments.extend(instruments)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the values of every instrument. The server of the metrics calls this in a thread."""
+        """
+        Yield every metric once, with the values of all instruments that measure it.
+
+        The server of the metrics calls this in a thread.
+        """
+        metrics: dict[str, Metric] = {}
         for instrument in list(self._instruments):
-            yield instrument.collect()
+            found = instrument.collect()
+            metrics.setdefault(found.name, Metric(found.name, found.documentation, found.type)).samples += found.samples
+        yield from metrics.values()

@@ -22,40 +22,28 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol, cast
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Protocol
 
-import httptools
 import httpx
+
+from chassis.wire.headers import RawHeaders
+from chassis.wire.http_connection import Answer, HttpConnection
 
 # The longest answer between the functions, 256 histories of 1000 ids at their longest, has 33 MB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 1.0
-_LATE = "no answer in time"
-# An answer without either of these headers ends when the server closes the connection.
-_FRAMINGS = frozenset({b"content-length", b"transfer-encoding"})
 
-Headers = Sequence[tuple[bytes, bytes]]
 SecondsFor = Callable[[str], float | None]
-
-
-class Answer(NamedTuple):
-    """A whole answer. Header names are in lower case."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-    def header(self, name: bytes) -> str:
-        """Return the values of the header *name* (lower case), joined by commas; empty without the header."""
-        return ", ".join(value.decode("latin-1") for key, value in self.headers if key == name)
 
 
 class Poster(Protocol):
     """Carries whole POST requests."""
 
-    async def post(self, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
+    async def post(self, url: httpx.URL, headers: RawHeaders, body: bytes, *, timeout_s: float) -> Answer:
         """
         Post *body* to *url* with *headers* and its length, and return the answer.
 
@@ -67,152 +55,34 @@ class Poster(Protocol):
         ...
 
 
-class _Connection(asyncio.Protocol):
-    """
-    One connection: writes a request, parses its answer.
+@dataclass(frozen=True)
+class _PoolSettings:
+    """The arguments of `HttptoolsTransport`, which each of its origins follows."""
 
-    Invariant: `_answer` is pending exactly while a request is in flight, and `reusable` is true only between requests.
-    """
+    max_connections: int
+    max_age_s: float
+    max_answer_bytes: int
+    tls: ssl.SSLContext | None
+    socket: str | None
+    repeats: bool
 
-    def __init__(self, origin: "_Origin") -> None:
-        self._origin = origin
-        self._transport: asyncio.Transport | None = None
-        self._parser: Any = None
-        self._answer: asyncio.Future[Answer] | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._head: list[tuple[bytes, bytes]] = []
-        self._head_complete = False
-        self._chunks: list[bytes] = []
-        self._came = 0
-        self.born = time.monotonic()
-        self.reusable = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self.reusable = True
-
-    async def exchange(self, message: bytes, timeout_s: float | None) -> Answer:
-        """Send *message* and return the whole answer."""
-        if self._transport is None or self._transport.is_closing():
-            raise httpx.RemoteProtocolError("the connection was closed while idle")
-        self.reusable = False
-        loop = asyncio.get_running_loop()
-        self._answer = loop.create_future()
-        self._head_complete = False
-        self._came = 0
-        self._parser = httptools.HttpResponseParser(self)
-        # A timer that fails the answer costs a third of what asyncio.timeout costs.
-        timer = None if timeout_s is None else loop.call_later(timeout_s, self._fail, httpx.ReadTimeout(_LATE))
-        self._transport.write(message)
-        try:
-            return await self._answer
-        except BaseException:
-            # An unanswered request leaves the connection in an unknown state.
-            self.close()
-            raise
-        finally:
-            self._answer = None
-            if timer is not None:
-                timer.cancel()
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether no byte of the current answer has arrived."""
-        return self._came == 0
-
-    def close(self) -> None:
-        self.reusable = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._answered():
-            # The server sent bytes without a request. The next answer could not be told apart from them.
-            self.close()
-            return
-        # The head, trailers and interim answers count, so that none of them can fill the memory.
-        self._came += len(data)
-        if self._came > self._origin.max_answer_bytes:
-            self._fail(httpx.RemoteProtocolError(f"the answer exceeds {self._origin.max_answer_bytes} bytes"))
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            # The answer may be complete already, with other bytes behind it.
-            self.reusable = False
-            self._fail(httpx.RemoteProtocolError(f"not an HTTP answer: {error}"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._origin.forget(self)
-        if exc is not None:
-            self._fail(httpx.ReadError(f"the connection broke: {exc}"))
-        elif not self._end_at_close():
-            self._fail(httpx.RemoteProtocolError("the server closed the connection without an answer"))
-
-    def on_message_begin(self) -> None:
-        self._headers, self._chunks, self._head_complete = [], [], False
-        if self._answered():
-            # The server sent a second answer to one request. The next request must not receive it.
-            self.reusable = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        # The parser reports trailers as headers. They go into another list, which is dropped (RFC 9110, section 6.5.1).
-        self._head, self._headers, self._head_complete = self._headers, [], True
-
-    def on_body(self, body: bytes) -> None:
-        self._chunks.append(body)
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200 or self._answer is None or self._answer.done():
-            return  # an interim answer, or a second answer
-        self.reusable = self._parser.should_keep_alive()
-        self._answer.set_result(Answer(status, self._head, b"".join(self._chunks)))
-
-    def _end_at_close(self) -> bool:
-        """End an answer that has neither a length nor chunks (RFC 9112, section 6.3); tell whether it is one."""
-        if self._answer is None or self._answer.done() or not self._head_complete:
-            return False
-        status = self._parser.get_status_code()
-        if status < 200 or any(name in _FRAMINGS for name, _ in self._head):
-            return False
-        self._answer.set_result(Answer(status, self._head, b"".join(self._chunks)))
-        return True
-
-    def _answered(self) -> bool:
-        return self._answer is None or self._answer.done()
-
-    def _fail(self, error: httpx.TransportError) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        return self.tls or ssl.create_default_context()
 
 
 class _Origin:
     """The connections to one scheme, host and port: the idle ones, newest last, and a limit on all of them."""
 
-    def __init__(
-        self,
-        url: httpx.URL,
-        *,
-        limit: int,
-        max_age_s: float,
-        max_answer_bytes: int,
-        tls: ssl.SSLContext | None,
-        socket: str | None,
-        repeats: bool,
-    ) -> None:
+    def __init__(self, url: httpx.URL, settings: _PoolSettings) -> None:
+        secure = url.scheme == "https"
         self._host = url.host
-        self._socket = socket
-        self._repeats = repeats
-        self._port = url.port or (443 if url.scheme == "https" else 80)
-        self._tls = tls if url.scheme == "https" else None
-        self.idle: deque[_Connection] = deque()
-        self._slots = asyncio.Semaphore(limit)
-        self._max_age_s = max_age_s
-        self.max_answer_bytes = max_answer_bytes
+        self._port = url.port or (443 if secure else 80)
+        self._tls = settings.context if secure else None
+        self._settings = settings
+        self.idle: deque[HttpConnection] = deque()
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._make = partial(HttpConnection, max_answer_bytes=settings.max_answer_bytes, on_lost=self._forget)
         self._closed = False
 
     async def exchange(self, message: bytes, seconds_for: SecondsFor) -> Answer:
@@ -227,19 +97,18 @@ class _Origin:
                     return await self._exchange_on(kept, message, seconds_for)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
                     # The server may have closed the connection while it was idle, before it read the request.
-                    if not (self._repeats and kept.is_silent):
+                    if not (self._settings.repeats and kept.is_silent):
                         raise
             return await self._exchange_on(await self._connect(seconds_for("connect")), message, seconds_for)
         finally:
             self._slots.release()
 
-    async def _exchange_on(self, connection: _Connection, message: bytes, seconds_for: SecondsFor) -> Answer:
+    async def _exchange_on(self, connection: HttpConnection, message: bytes, seconds_for: SecondsFor) -> Answer:
         answer = await connection.exchange(message, seconds_for("read"))
         self._give_back(connection)
         return answer
 
-    def forget(self, connection: _Connection) -> None:
-        connection.reusable = False
+    def _forget(self, connection: HttpConnection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -248,13 +117,13 @@ class _Origin:
         while self.idle:
             self.idle.pop().close()
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> HttpConnection | None:
         # The newest connection is used first, so that the server closes those that are no longer needed.
         return self.idle.pop() if self.idle else None
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: HttpConnection) -> None:
         # Connections of bounded age make the client look up the name again and find a service that has moved.
-        old = time.monotonic() - connection.born > self._max_age_s
+        old = time.monotonic() - connection.born > self._settings.max_age_s
         if connection.reusable and not old and not self._closed:
             self.idle.append(connection)
         else:
@@ -267,16 +136,14 @@ class _Origin:
         except TimeoutError as error:
             raise httpx.PoolTimeout("every connection stayed busy") from error
 
-    async def _connect(self, timeout_s: float | None) -> _Connection:
+    async def _connect(self, timeout_s: float | None) -> HttpConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s if timeout_s is not None else _CONNECT_TIMEOUT_S):
-                if self._socket:
-                    _, connection = await loop.create_unix_connection(lambda: _Connection(self), self._socket)
+                if self._settings.socket:
+                    _, connection = await loop.create_unix_connection(self._make, self._settings.socket)
                 else:
-                    _, connection = await loop.create_connection(
-                        lambda: _Connection(self), self._host, self._port, ssl=self._tls
-                    )
+                    _, connection = await loop.create_connection(self._make, self._host, self._port, ssl=self._tls)
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"{self._host}:{self._port} did not accept in time") from error
         except OSError as error:
@@ -308,12 +175,7 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         socket: str | None = None,
         repeats: bool = False,
     ) -> None:
-        self._socket = socket
-        self._repeats = repeats
-        self._max_connections = max_connections
-        self._max_age_s = max_age_s
-        self._max_answer_bytes = max_answer_bytes
-        self._tls = tls
+        self._settings = _PoolSettings(max_connections, max_age_s, max_answer_bytes, tls, socket, repeats)
         self._origins: dict[tuple[str, str, int | None], _Origin] = {}
 
     @property
@@ -334,13 +196,15 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         answer = await self._origin(request.url).exchange(message, timeouts.get)
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=request)
 
-    async def post(self, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
+    async def post(self, url: httpx.URL, headers: RawHeaders, body: bytes, *, timeout_s: float) -> Answer:
         """Post *body*; see `Poster`."""
         return await self.send(
             b"POST", url, [*headers, (b"content-length", b"%d" % len(body))], body, timeout_s=timeout_s
         )
 
-    async def send(self, method: bytes, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
+    async def send(
+        self, method: bytes, url: httpx.URL, headers: RawHeaders, body: bytes, *, timeout_s: float
+    ) -> Answer:
         """
         Send a request with exactly *headers* and return the answer; *timeout_s* as in `Poster`.
 
@@ -361,18 +225,7 @@ class HttptoolsTransport(httpx.AsyncBaseTransport):
         key = (url.scheme, url.host, url.port)
         origin = self._origins.get(key)
         if origin is None:
-            if url.scheme == "https" and self._tls is None:
-                self._tls = ssl.create_default_context()
-            origin = _Origin(
-                url,
-                limit=self._max_connections,
-                max_age_s=self._max_age_s,
-                max_answer_bytes=self._max_answer_bytes,
-                tls=self._tls,
-                socket=self._socket,
-                repeats=self._repeats,
-            )
-            self._origins[key] = origin
+            origin = self._origins[key] = _Origin(url, self._settings)
         return origin
 
 
@@ -382,7 +235,7 @@ class _HttpxPoster:
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def post(self, url: httpx.URL, headers: Headers, body: bytes, *, timeout_s: float) -> Answer:
+    async def post(self, url: httpx.URL, headers: RawHeaders, body: bytes, *, timeout_s: float) -> Answer:
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
         request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": timeouts})
         response = await self._transport.handle_async_request(request)
@@ -393,7 +246,7 @@ class _HttpxPoster:
         return Answer(response.status_code, [(name.lower(), value) for name, value in response.headers.raw], content)
 
 
-async def get(url: httpx.URL, *, headers: Headers = (), socket: str | None = None, timeout_s: float) -> Answer:
+async def get(url: httpx.URL, *, headers: RawHeaders = (), socket: str | None = None, timeout_s: float) -> Answer:
     """
     GET *url* on a separate connection: TCP, or the Unix socket *socket*.
 
@@ -412,7 +265,7 @@ def as_poster(transport: httpx.AsyncBaseTransport) -> Poster:
     return transport if isinstance(transport, HttptoolsTransport) else _HttpxPoster(transport)
 
 
-def _serialise(method: bytes, url: httpx.URL, headers: Headers, body: bytes) -> bytes:
+def _serialise(method: bytes, url: httpx.URL, headers: RawHeaders, body: bytes) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, url.raw_path)]
     lines += [b"%b: %b" % header for header in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body

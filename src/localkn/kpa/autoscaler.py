@@ -33,14 +33,18 @@ class Autoscaler:
     Args:
         settings: The revision's resolved annotations.
         reachable: False once no traffic target leads to the revision; may be set later.
+
+    Attributes:
+        stable: The values of the stable window.
+        panic: The values of the panic window.
     """
 
     def __init__(self, settings: Settings, *, reachable: bool = True) -> None:
         self.settings = settings
         self.reachable = reachable
         window = WeightedWindow if settings.weighted else LinearWindow
-        self._stable = window(settings.stable_window_s)
-        self._panic = window(settings.panic_window_s)
+        self.stable = window(settings.stable_window_s)
+        self.panic = window(settings.panic_window_s)
         delay_buckets = math.ceil(settings.scale_down_delay_s / TICK_S)
         self._delayed = MaximumWindow(delay_buckets) if delay_buckets else None
         self._panic_since: float | None = None
@@ -49,15 +53,15 @@ class Autoscaler:
     def record(self, now: float, value: float) -> None:
         """Record the concurrency (or requests per second) of all instances during the second of *now*."""
         second = math.floor(now)
-        self._stable.record(second, value)
-        self._panic.record(second, value)
+        self.stable.record(second, value)
+        self.panic.record(second, value)
 
     def decide(self, now: float, *, ready: int) -> ScaleDecision:
         """Return the number of instances that there should be at *now*, given that *ready* are ready."""
         second = math.floor(now)
-        if self._stable.is_empty(second):
+        if self.stable.is_empty(second):
             return ScaleDecision(panicking=self._panic_since is not None)
-        stable, panic = self._stable.average(second), self._panic.average(second)
+        stable, panic = self.stable.average(second), self.panic.average(second)
         pods = max(1, ready)
         stable_need, panic_need = math.ceil(stable / self.settings.target), math.ceil(panic / self.settings.target)
         self._follow_panic(now, over=panic_need / pods >= self.settings.panic_threshold)

@@ -2,6 +2,7 @@
 The events of the pipeline: their types and data.
 
     interaction.v1                a user did something              -> extract_features counts it
+    user.erased.v1                a user's data are to be removed   -> extract_features removes them
     recommendation.requested.v1   a client wants recommendations    -> recommend (in a Sequence: extract_features)
     features.extracted.v1         a user's features, in a Sequence  -> rank_items
     features.updated.v1           a user's features have changed       reply of extract_features, if configured
@@ -17,6 +18,7 @@ from chassis.wire.decoder import Decoder
 from recsys.contracts.wire import DEFAULT_TOP_K, Exclude, Features, History, ItemId, TopK, UserId
 
 INTERACTION = "dev.recsys.interaction.v1"
+ERASED = "dev.recsys.user.erased.v1"
 REQUESTED = "dev.recsys.recommendation.requested.v1"
 EXTRACTED = "dev.recsys.features.extracted.v1"
 UPDATED = "dev.recsys.features.updated.v1"
@@ -45,6 +47,12 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
     time: Annotated[str, Meta(max_length=64)] | None = None
 
 
+class ErasedData(Struct, frozen=True, forbid_unknown_fields=True):
+    """`user.erased.v1`: the user. The time of the event is the time of the erasure."""
+
+    user_id: UserId
+
+
 class RequestedData(Struct, frozen=True, forbid_unknown_fields=True):
     """`recommendation.requested.v1`: the body of a request to recommend."""
 
@@ -65,5 +73,6 @@ class ExtractedData(Struct, frozen=True):
 
 
 interaction = Decoder(InteractionData)
+erased = Decoder(ErasedData)
 requested = Decoder(RequestedData)
 extracted = Decoder(ExtractedData)

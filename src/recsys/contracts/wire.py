@@ -6,6 +6,7 @@ sender uses it (docs/how-to/change-the-wire.md).
 Answers may gain fields, because readers of answers ignore unknown fields.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -212,12 +213,20 @@ features_batch = Decoder(FeaturesBatch)
 rank_request = Decoder(RankRequest)
 rank_batch = Decoder(RankBatch)
 _keys = msgspec.json.Decoder(_Keys)
+# Most batches start with the key. Looking no further saves reading a long body.
+_STARTS = {key: re.compile(rb'\s*\{\s*"%s"\s*:\s*[^\sn]' % key.encode()) for key in _Keys.__struct_fields__}
 
 
 def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
-    """Tell whether *body* is a batch: a JSON object with the member *key*."""
+    """
+    Tell whether *body* is a batch: a JSON object with the member *key*.
+
+    Text that begins as a batch counts as a batch, even if the rest is not JSON. The batch's decoder refuses that text.
+    """
     if key.encode() not in body:
         return False
+    if _STARTS[key].match(body):
+        return True
     try:
         return bytes(getattr(_keys.decode(body), key)) != b"null"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

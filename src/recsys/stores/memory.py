@@ -7,7 +7,8 @@ from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
-from recsys.stores.port import StoreUnavailableError
+from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
+from recsys.stores.port import Outcome, StoreUnavailableError
 
 
 class MemoryStore:
@@ -23,7 +24,8 @@ class MemoryStore:
         self._window_s = window_s
         self._clock = clock
         self._records: dict[str, UserRecord] = {}
-        self._seen: dict[tuple[str, str], float] = {}
+        self._seen: dict[str, dict[tuple[str, str], float]] = {}
+        self._erasures: dict[str, Erasure] = {}
         self._population: Features | None = None
         self._declaration: Declaration | None = None
         self._closed = False
@@ -34,19 +36,23 @@ class MemoryStore:
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record.known(history=history) if record else None for record in found]
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions*."""
         self._check_open()
         return [self._apply(interaction) for interaction in interactions]
 
-    def _apply(self, interaction: Interaction) -> bool:
+    def _apply(self, interaction: Interaction) -> Outcome:
+        erasure = self._erasures.get(digest_user(interaction.user_id))
+        if erasure and erasure.refuses(interaction.time_us):
+            return Outcome.ERASED
+        seen = self._seen.setdefault(interaction.user_id, {})
         key, now = (interaction.source, interaction.event_id), self._clock()
-        if self._seen.get(key, float("-inf")) > now - self._window_s:
-            return False
-        self._seen[key] = now
+        if seen.get(key, float("-inf")) > now - self._window_s:
+            return Outcome.REPEATED
+        seen[key] = now
         record = self._records.get(interaction.user_id) or new_record(interaction.user_id)
         self._records[interaction.user_id] = count_interaction(record, interaction)
-        return True
+        return Outcome.ACCEPTED
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users."""
@@ -63,7 +69,10 @@ class MemoryStore:
     ) -> int:
         """Replace the whole content by *records*."""
         self._check_open()
-        self._records = {record.user_id: record for record in countable(records)}
+        erased = list_erased(self._erasures.values())
+        self._records = {
+            record.user_id: record for record in countable(records) if digest_user(record.user_id) not in erased
+        }
         self._seen.clear()
         self._population, self._declaration = population, declaration
         return len(self._records)
@@ -73,6 +82,34 @@ class MemoryStore:
         self._check_open()
         for user_id in sorted(self._records):
             yield self._records[user_id]
+
+    async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
+        """Take over newer *erasures*."""
+        self._check_open()
+        for each in erasures:
+            own = self._erasures.get(each.user)
+            if own is None or own.at_us < each.at_us:
+                self._erasures[each.user] = each
+        erased = list_erased(self._erasures.values())
+        doomed = [user_id for user_id in {*self._records, *self._seen} if digest_user(user_id) in erased]
+        return sum(map(self._remove, doomed), Removed())
+
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """Remove a user."""
+        return await self.adopt([Erasure(digest_user(user_id), at_us)])
+
+    def _remove(self, user_id: str) -> Removed:
+        record, seen = self._records.pop(user_id, None), self._seen.pop(user_id, {})
+        items = [*record.history, *record.avoided] if record else []
+        return Removed(1 if record else 0, len(items), len(seen))
+
+    async def erasures(self) -> list[Erasure]:
+        """Return the erasures."""
+        self._check_open()
+        return list(self._erasures.values())
+
+    async def scrub(self) -> None:
+        """Do nothing, because there are no files."""
 
     async def aclose(self) -> None:
         """Refuse further calls."""

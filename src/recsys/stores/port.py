@@ -6,11 +6,13 @@ For each user a store holds a profile, counters, and the items of the user's int
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
+from recsys.stores.erasures import Erasure, Removed
 
 
 class StoreError(Exception):
@@ -33,6 +35,14 @@ class StoreFormatError(StoreError):
     """The store exists and holds data that this version cannot read."""
 
 
+class Outcome(StrEnum):
+    """The result of an interaction: it is counted, it was counted before, or its user is erased."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    ERASED = "erased"
+
+
 class FeatureStore(Protocol):
     """
     A feature store. Every implementation passes tests/stores/test_conformance.py.
@@ -49,13 +59,15 @@ class FeatureStore(Protocol):
         """
         ...
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """
-        Count each of *interactions* once; tell for each whether it was new.
+        Count each of *interactions* once; tell for each whether it was new, repeated, or of an erased user.
+
+        The store keeps nothing of an interaction that an erasure refuses (`Erasure.refuses`).
 
         A user's record depends only on the set of events applied, not on their order, their grouping or repeated
-        deliveries. (source, id) identifies an event. Two users must not share an event; a store may count the second
-        or not. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
+        deliveries. (source, id) identifies an event. If two users
+        share an event, it counts for both. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
 
         After the call returns, the events survive the end of this process. If the call raises, some of them may be
         counted, and the caller may safely send all of them again.
@@ -77,6 +89,7 @@ class FeatureStore(Protocol):
         Replace the whole content by *records*, all or nothing; return their number.
 
         The store keeps *declaration*, by which the events in the records were weighed.
+        The store keeps its erasures, and leaves out the records of erased users.
 
         If iterating over *records* raises, the content stays as it was. The same holds for `StoreFormatError`, raised
         for a counter below 0 or above `recsys.stores.counters.MOST`. Replacements must not overlap.
@@ -85,6 +98,36 @@ class FeatureStore(Protocol):
 
     def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record with its whole history, ordered by user id. Training and copying use it."""
+        ...
+
+    async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
+        """
+        Take over those of *erasures* that are newer than the store's own; return what was removed.
+
+        For each erased user, the store removes profile, counters, history and marks of events. The cost is that of
+        reading all user ids, if there are new erasures.
+        """
+        ...
+
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """
+        Remove a user, and keep the erasure of *at_us*; return what was removed.
+
+        A user who was readmitted after *at_us* stays. After the call returns, no instance reads the user, and no event
+        brings the user back.
+        """
+        ...
+
+    async def erasures(self) -> list[Erasure]:
+        """Return the erasures and readmissions, in no particular order."""
+        ...
+
+    async def scrub(self) -> None:
+        """
+        Overwrite what removed data may have left in the files of the store.
+
+        The cost is that of writing the whole store. Writes of other processes wait, or fail as for a locked store.
+        """
         ...
 
     async def aclose(self) -> None:

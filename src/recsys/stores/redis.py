@@ -1,29 +1,29 @@
 """
 A feature store in Redis, which instances on several machines can share.
 
-Each user has five keys with one hash tag, so that they live on one node of a cluster and one script may use all of them:
+Each user has up to six keys with one hash tag, so that they live on one node of a cluster and one script may use all of
+them. D is the SHA-256 of the user id, so that the name of a key does not hold the id:
 
-    recsys:G:{user}:u   hash     profile and counters
-    recsys:G:{user}:t   sorted   items with a weight above 0 by newest interaction (score: minus microseconds)
-    recsys:G:{user}:n   sorted   the same for all other items
-    recsys:G:{user}:w   hash     items' weights
-    recsys:G:{user}:e   sorted   digests of events seen (score: time), trimmed to the window, expiring with it
+    recsys:G:{D}:u         hash     user id, profile and counters
+    recsys:G:{D}:t         sorted   items with a weight above 0 by newest interaction (score: minus microseconds)
+    recsys:G:{D}:n         sorted   the same for all other items
+    recsys:G:{D}:w         hash     items' weights
+    recsys:G:{D}:e         sorted   digests of events seen (score: time), trimmed to the window, expiring with it
+    recsys:erased:{D}      hash     the erasure or readmission of the user, if any
 
-G is the generation that `recsys:generation` names. A replacement fills the next generation, names it there, and deletes
-all others. A user with 50 items and 20 recent events takes about 9 KB.
+G is the generation that `recsys:current` names. A replacement fills the next generation, names it there, and deletes
+all others, but no erasures. A user with 50 items and 20 recent events takes about 9 KB.
 
 A call takes one round trip for any number of users or events: its commands go together, and each event is one script.
 """
 
 import contextlib
 import hashlib
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
 
 import msgspec
 from redis.asyncio import Redis
@@ -36,14 +36,17 @@ from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record, split_ties
-from recsys.stores.port import StoreFormatError, StoreUnavailableError
+from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
+from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
 
 Read = TypeVar("Read")
+Each = TypeVar("Each")
 Fact = TypeVar("Fact", bound=msgspec.Struct)
 
 TIMEOUT_S = 0.5
 _CHUNK = 200
-_POINTER = "recsys:generation"
+_POINTER = "recsys:current"
+_ERASURES = "recsys:erased:"
 _COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
 
 _SCAN = """
@@ -66,10 +69,12 @@ return {profile, items, weights}
 # command fails, the next delivery is not taken for a repeated one.
 _APPLY = """
 local digest, now, window = ARGV[1], ARGV[2], ARGV[3]
+local erased = redis.call('HMGET', KEYS[6], 'at_us', 'readmitted')
+if erased[1] and (erased[2] ~= '1' or tonumber(ARGV[7]) < tonumber(erased[1])) then return 2 end
 local oldest = tonumber(now) - tonumber(window)
 local seen = redis.call('ZSCORE', KEYS[4], digest)
 if seen and tonumber(seen) > oldest then return 0 end
-redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4])
+if redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4]) == 1 then redis.call('HSET', KEYS[1], 'user_id', ARGV[11]) end
 redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
 if ARGV[5] ~= '' then redis.call('HINCRBY', KEYS[1], ARGV[5], 1) end
 local newest = redis.call('HGET', KEYS[1], 'as_of_us')
@@ -93,8 +98,24 @@ redis.call('ZADD', KEYS[4], now, digest)
 redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
 return 1
 """
-_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY)}
-_SCAN_SHA, _APPLY_SHA = _SCRIPTS
+# The keys are that of the erasure, and the five of the user in each generation.
+_ERASE = """
+local noted = redis.call('HGET', KEYS[1], 'at_us')
+if not noted or tonumber(noted) < tonumber(ARGV[1]) then
+    redis.call('HSET', KEYS[1], 'at_us', ARGV[1], 'readmitted', ARGV[2])
+end
+local removed = {0, 0, 0}
+if redis.call('HGET', KEYS[1], 'readmitted') == '1' then return removed end
+for key = 2, #KEYS, 5 do
+    removed[1] = removed[1] + redis.call('EXISTS', KEYS[key])
+    removed[2] = removed[2] + redis.call('ZCARD', KEYS[key + 1]) + redis.call('ZCARD', KEYS[key + 4])
+    removed[3] = removed[3] + redis.call('ZCARD', KEYS[key + 3])
+    redis.call('DEL', unpack(KEYS, key, key + 4))
+end
+return removed
+"""
+_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY, _ERASE)}
+_SCAN_SHA, _APPLY_SHA, _ERASE_SHA = _SCRIPTS
 
 
 class RedisStore:
@@ -147,7 +168,7 @@ class RedisStore:
         """Return each of *user_ids*."""
 
         def commands(generation: str) -> list[RedisCommand]:
-            keys = (_keys(generation, user_id) for user_id in user_ids)
+            keys = (_keys(generation, digest_user(user_id)) for user_id in user_ids)
             return [command for each in keys for command in _read(each[0], each[1], each[4], history=history)]
 
         answers = await self._run(commands)
@@ -155,16 +176,18 @@ class RedisStore:
         found = zip(user_ids, answers[_READ_LENGTH - 1 :: _READ_LENGTH], strict=True)
         return self._translated.decode(lambda: [_known(user_id, *parts) for user_id, parts in found])
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count each of *interactions* with one script."""
         now_us = int(self._clock() * 1_000_000)
 
         def command(generation: str, each: Interaction) -> RedisCommand:
+            user = digest_user(each.user_id)
             return (
                 "EVALSHA",
                 _APPLY_SHA,
-                5,
-                *_keys(generation, each.user_id),
+                6,
+                *_keys(generation, user),
+                _erasure_key(user),
                 _digest(each),
                 now_us,
                 self._window_us,
@@ -175,9 +198,10 @@ class RedisStore:
                 each.item_id or "",
                 repr(each.weight),
                 self._ttl_s,
+                each.user_id,
             )
 
-        return [bool(answer) for answer in await self._run(lambda g: [command(g, each) for each in interactions])]
+        return [_OUTCOMES[answer] for answer in await self._run(lambda g: [command(g, each) for each in interactions])]
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
@@ -204,10 +228,14 @@ class RedisStore:
             generation = str(int(before) + 1)
             # An interrupted replacement leaves keys, and so do events that reached a former generation late.
             await self._delete_others(before)
-            count = await self._fill(generation, records)
+            erased = list_erased(await self.erasures())
+            count = await self._fill(generation, records, erased=erased)
             await self._redis.set(_fact_key(generation, "population"), msgspec.json.encode(population))
             if declaration:
                 await self._redis.set(_fact_key(generation, "declaration"), declaration.encode())
+            # An erasure that is noted after this look removes its user from the new generation too.
+            for user in list_erased(await self.erasures()) - erased:
+                await self._redis.delete(*_keys(generation, user))
             await self._send([("SET", _POINTER, generation)])
         self._generation = generation
         # The content is replaced. The next replacement deletes the keys that cannot be deleted now.
@@ -221,12 +249,49 @@ class RedisStore:
             generation = await self._pointed_at()
             prefix, suffix = f"recsys:{generation}:{{", "}:u"
             keys = [key async for key in self._redis.scan_iter(match=f"{prefix}*{suffix}", count=1000)]
-        user_ids = sorted(unquote(key[len(prefix) : -len(suffix)]) for key in keys)
-        for start in range(0, len(user_ids), _CHUNK):
-            some = user_ids[start : start + _CHUNK]
-            for user_id, answer in zip(some, await self._run(partial(_scan, user_ids=some)), strict=True):
+        users = [key[len(prefix) : -len(suffix)] for key in keys]
+        found: list[tuple[str, str]] = []
+        for some in _chunks(users):
+            answers = await self._run(partial(_user_ids, users=some))
+            # A user may have been removed since.
+            found += [(user_id, user) for user_id, user in zip(answers, some, strict=True) if user_id is not None]
+        for pairs in _chunks(sorted(found)):
+            answers = await self._run(partial(_scan, users=[user for _, user in pairs]))
+            for (user_id, _), answer in zip(pairs, answers, strict=True):
                 if answer is not None:
                     yield self._translated.decode(partial(_record, user_id, *answer))
+
+    async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
+        """Take over newer *erasures*, each with one script."""
+        removed = Removed()
+        for some in _chunks(list(erasures)):
+            answers = await self._run(partial(_erase, erasures=some))
+            removed += sum((Removed(*answer) for answer in answers), Removed())
+        return removed
+
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """Remove a user with one script."""
+        return await self.adopt([Erasure(digest_user(user_id), at_us)])
+
+    async def erasures(self) -> list[Erasure]:
+        """Return the erasures; the cost is that of listing all keys."""
+        with self._translated:
+            await self._pointed_at()
+            keys = [key async for key in self._redis.scan_iter(match=f"{_ERASURES}*", count=1000)]
+        found: list[Erasure] = []
+        for some in _chunks(keys):
+            answers = await self._run(partial(_show_erasures, keys=some))
+            found += self._translated.decode(partial(_read_erasures, some, answers))
+        return found
+
+    async def scrub(self) -> None:
+        """Let Redis rewrite its append-only file or its snapshot in the background, if it keeps them."""
+        with self._translated:
+            await self._pointed_at()
+            if (await self._redis.info("persistence"))["aof_enabled"]:
+                await self._redis.bgrewriteaof()
+            elif (await self._redis.config_get("save")).get("save"):
+                await self._redis.bgsave(schedule=True)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -267,13 +332,16 @@ class RedisStore:
             raise failures[0]
         return answers
 
-    async def _fill(self, generation: str, records: Iterable[UserRecord]) -> int:
+    async def _fill(self, generation: str, records: Iterable[UserRecord], *, erased: set[str]) -> int:
         count = 0
         pipeline = self._redis.pipeline(transaction=False)
         for record in countable(records):
-            user, times, weights, _, avoided = _keys(generation, record.user_id)
+            digest = digest_user(record.user_id)
+            if digest in erased:
+                continue
+            user, times, weights, _, avoided = _keys(generation, digest)
             profile: dict[Any, Any] = {
-                name: getattr(record, name) for name in _COUNTERS if getattr(record, name) is not None
+                name: getattr(record, name) for name in ("user_id", *_COUNTERS) if getattr(record, name) is not None
             }
             pipeline.hset(user, mapping=profile)
             for key, items in ((times, record.history), (avoided, record.avoided)):
@@ -291,7 +359,7 @@ class RedisStore:
 
     async def _delete_others(self, generation: str) -> None:
         """Delete all keys of other generations than *generation*."""
-        kept = (_POINTER, f"recsys:{generation}:")
+        kept = (_POINTER, _ERASURES, f"recsys:{generation}:")
         doomed: list[str] = []
         async for key in self._redis.scan_iter(match="recsys:*", count=1000):
             if not key.startswith(kept):
@@ -303,11 +371,16 @@ class RedisStore:
             await self._redis.unlink(*doomed)
 
 
-def _keys(generation: str, user_id: str) -> tuple[str, str, str, str, str]:
-    # Braces inside an id would end the hash tag early. Most ids need no quoting, and the check is cheaper than `quote`.
-    quoted = user_id if _PLAIN.fullmatch(user_id) else quote(user_id, safe=_SAFE)
-    tagged = f"recsys:{generation}:{{{quoted}}}"
+_OUTCOMES = (Outcome.REPEATED, Outcome.ACCEPTED, Outcome.ERASED)
+
+
+def _keys(generation: str, user: str) -> tuple[str, str, str, str, str]:
+    tagged = f"recsys:{generation}:{{{user}}}"
     return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e", f"{tagged}:n"
+
+
+def _erasure_key(user: str) -> str:
+    return f"{_ERASURES}{{{user}}}"
 
 
 def _fact_key(generation: str, name: str) -> str:
@@ -318,17 +391,49 @@ def _failures(answers: Sequence[Any]) -> list[Exception]:
     return [answer for answer in answers if isinstance(answer, Exception)]
 
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@-]*")
-_SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "{}%*?[]\\")
-
-
 def _digest(interaction: Interaction) -> bytes:
     return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
-def _scan(generation: str, *, user_ids: Sequence[str]) -> list[RedisCommand]:
-    keys = (_keys(generation, user_id) for user_id in user_ids)
+def _chunks(sequence: Sequence[Each]) -> Iterator[Sequence[Each]]:
+    return (sequence[start : start + _CHUNK] for start in range(0, len(sequence), _CHUNK))
+
+
+def _user_ids(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
+    return [("HGET", _keys(generation, user)[0], "user_id") for user in users]
+
+
+def _scan(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
+    keys = (_keys(generation, user) for user in users)
     return [("EVALSHA", _SCAN_SHA, 4, *each[:3], each[4], 2**31, *_COUNTERS) for each in keys]
+
+
+def _erase(generation: str, *, erasures: Sequence[Erasure]) -> list[RedisCommand]:
+    """
+    Return the commands that note *erasures* and remove their users from all generations.
+
+    A replacement may be filling the next generation, and instances that are late may have written into earlier ones.
+    """
+    generations = range(int(generation) + 2)
+    keys = [
+        [_erasure_key(each.user), *(key for number in generations for key in _keys(str(number), each.user))]
+        for each in erasures
+    ]
+    return [
+        ("EVALSHA", _ERASE_SHA, len(own), *own, each.at_us, int(each.readmitted))
+        for own, each in zip(keys, erasures, strict=True)
+    ]
+
+
+def _show_erasures(_generation: str, *, keys: Sequence[str]) -> list[RedisCommand]:
+    return [("HMGET", key, "at_us", "readmitted") for key in keys]
+
+
+def _read_erasures(keys: Sequence[str], answers: Sequence[list[str]]) -> list[Erasure]:
+    users = (key[len(_ERASURES) + 1 : -1] for key in keys)
+    return [
+        Erasure(user, int(at_us), readmitted == "1") for user, (at_us, readmitted) in zip(users, answers, strict=True)
+    ]
 
 
 def _read(user: str, times: str, avoided: str, *, history: int) -> list[RedisCommand]:

@@ -10,6 +10,7 @@ do not wait for them.
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,8 @@ from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import HistoryItem, Interaction, KnownUser, Profile, UserRecord
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record, split_ties
-from recsys.stores.port import StoreError, StoreFormatError, StoreUnavailableError
+from recsys.stores.erasures import Erasure, Removed, digest_user
+from recsys.stores.port import Outcome, StoreError, StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite_file import REFILL, check_file, connect, identify, prepare
 
 Fact = TypeVar("Fact", bound=Struct)
@@ -51,10 +53,18 @@ _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
 _INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_TIE = "INSERT INTO history VALUES (?, ?, ?, ?)"
-_NOTE_EVENT = """
-INSERT INTO events VALUES (?1, ?2, ?3)
-ON CONFLICT DO UPDATE SET seen_us = excluded.seen_us WHERE seen_us <= ?3 - ?4
+_REFUSED = "SELECT 1 FROM erasures WHERE user = ?1 AND (NOT readmitted OR at_us > ?2)"
+_NOTE_EVENT = f"""
+INSERT INTO events SELECT ?1, ?3, ?4 WHERE NOT EXISTS ({_REFUSED})
+ON CONFLICT DO UPDATE SET seen_us = excluded.seen_us WHERE seen_us <= ?4 - ?5
 """
+_NOTE_ERASURE = """
+INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at_us = excluded.at_us, readmitted = excluded.readmitted
+WHERE excluded.at_us > at_us
+"""
+_ERASED = "SELECT user FROM erasures WHERE NOT readmitted"
+_LEFT_OVER = "left_over"
+_IS_ERASED = f"{_ERASED} AND user = ?"
 _COUNT = f"""
 {_INSERT_USER} ON CONFLICT DO UPDATE SET
     views = views + excluded.views, clicks = clicks + excluded.clicks, purchases = purchases + excluded.purchases,
@@ -121,6 +131,8 @@ class SqliteStore:
             prepare(self._writer, path, create=create)
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
             self._reader.execute("PRAGMA busy_timeout = 0")
+            # A connection that was opened before the file got its log does not know of the log until it reads the file.
+            self._checkpointer.execute("SELECT count(*) FROM facts").fetchone()
             self._file = identify(path)
             opened.pop_all()
 
@@ -156,7 +168,7 @@ class SqliteStore:
         row = self._reader.execute(_KNOWN_USER, (user_id, history)).fetchone()
         return KnownUser(*(*row[:-1], *_decode_items(row[-1]))) if row else None
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
         self._translated.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
@@ -215,6 +227,38 @@ class SqliteStore:
                     owner, items = next(groups, (None, iter(())))
                 yield UserRecord(*(*row, *split_ties(history)))
 
+    async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
+        """Take over newer *erasures* in one transaction; about 2 us a user of the store if there are any."""
+        self._translated.check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._adopt, list(erasures))
+
+    async def erase(self, user_id: str, *, at_us: int) -> Removed:
+        """Remove a user in one transaction, and empty the write-ahead log."""
+        self._translated.check_open()
+        loop, erasure = asyncio.get_running_loop(), Erasure(digest_user(user_id), at_us)
+        return await loop.run_in_executor(self._thread, self._adopt, [erasure], user_id)
+
+    async def erasures(self) -> list[Erasure]:
+        """Return the erasures, from one snapshot of the file."""
+        self._translated.check_open()
+        with self._translated, closing(connect(self._path)) as reader:
+            found = reader.execute("SELECT * FROM erasures").fetchall()
+        return [Erasure(user.hex(), at_us, bool(readmitted)) for user, at_us, readmitted in found]
+
+    async def is_scrubbed(self) -> bool:
+        """Tell whether the file was rewritten since the last erasure."""
+        self._translated.check_open()
+        with self._translated, closing(connect(self._path)) as reader:
+            return not reader.execute("SELECT 1 FROM facts WHERE name = ?", [_LEFT_OVER]).fetchone()
+
+    async def scrub(self) -> None:
+        """Rewrite the file, and empty the write-ahead log."""
+        self._translated.check_open()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._rewrite)
+        if not await loop.run_in_executor(self._keeper, self._empty_log):
+            raise StoreUnavailableError(f"{self._path}: another process reads an older state of it; try again")
+
     async def aclose(self) -> None:
         """Close the file after the write in progress has ended."""
         self._translated.closed = True
@@ -224,7 +268,7 @@ class SqliteStore:
         self._writer.close()
         self._reader.close()
 
-    def _apply(self, interactions: Sequence[Interaction]) -> list[bool]:
+    def _apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         self._check_place()
         with self._translated, self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
@@ -245,15 +289,57 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.Error):
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _count(self, interaction: Interaction) -> bool:
-        now_us = int(self._clock() * 1_000_000)
-        noted = self._writer.execute(_NOTE_EVENT, (interaction.source, interaction.event_id, now_us, self._window_us))
-        if not noted.rowcount:
-            return False
+    def _count(self, interaction: Interaction) -> Outcome:
+        now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
+        mark = (user, interaction.time_us, _digest(interaction), now_us, self._window_us)
+        if not self._writer.execute(_NOTE_EVENT, mark).rowcount:
+            refused = self._writer.execute(_REFUSED, (user, interaction.time_us)).fetchone()
+            return Outcome.ERASED if refused else Outcome.REPEATED
         record = count_interaction(new_record(interaction.user_id), interaction)
         self._writer.execute(_COUNT, _profile(record))
         self._writer.executemany(_TIE, _ties(record))
-        return True
+        return Outcome.ACCEPTED
+
+    def _adopt(self, erasures: Sequence[Erasure], user_id: str | None = None) -> Removed:
+        """Note *erasures*, and remove their users: the one with *user_id* if it is given, or all who have a digest."""
+        self._check_place()
+        with self._translated, self._writer as transaction:
+            transaction.execute("BEGIN IMMEDIATE")
+            noted = [each.user for each in erasures if self._note(each) or user_id is not None]
+            doomed = {user for user in noted if transaction.execute(_IS_ERASED, [bytes.fromhex(user)]).fetchone()}
+            all_ids = (row[0] for row in transaction.execute("SELECT user_id FROM users")) if doomed else ()
+            user_ids = all_ids if user_id is None else [user_id]
+            named = {digest: each for each in user_ids if (digest := digest_user(each)) in doomed}
+            removed = sum((self._remove(user, named.get(user)) for user in doomed), Removed())
+            if doomed:
+                transaction.execute("INSERT OR REPLACE INTO facts VALUES (?, '')", [_LEFT_OVER])
+        if doomed:
+            self._keeper.submit(self._empty_log)
+        return removed
+
+    def _note(self, erasure: Erasure) -> bool:
+        row = (bytes.fromhex(erasure.user), erasure.at_us, erasure.readmitted)
+        return bool(self._writer.execute(_NOTE_ERASURE, row).rowcount)
+
+    def _remove(self, user: str, user_id: str | None) -> Removed:
+        events = self._writer.execute("DELETE FROM events WHERE user = ?", [bytes.fromhex(user)]).rowcount
+        users = self._writer.execute("DELETE FROM users WHERE user_id = ?", [user_id]).rowcount
+        items = self._writer.execute("DELETE FROM history WHERE user_id = ?", [user_id]).rowcount
+        return Removed(users, items, events)
+
+    def _rewrite(self) -> None:
+        self._check_place()
+        with self._translated:
+            self._writer.execute("VACUUM")
+            self._writer.execute("DELETE FROM facts WHERE name = ?", [_LEFT_OVER])
+
+    def _empty_log(self) -> bool:
+        """Copy the log into the file and cut it to no bytes; return False if a process reads an older state."""
+        try:
+            ((is_busy, _, _),) = self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            return False
+        return not is_busy
 
     def _prune(self) -> None:
         """Delete events older than the window, at most once a minute."""
@@ -266,15 +352,23 @@ class SqliteStore:
         count = 0
         with self._translated, self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
-            for table in ("users", "history", "events", "facts"):
+            for table in ("users", "history", "events"):
                 transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
+            erased = {user.hex() for (user,) in transaction.execute(_ERASED)}
             for record in countable(records):
+                if erased and digest_user(record.user_id) in erased:
+                    continue
                 transaction.execute(_INSERT_USER, _profile(record))
                 transaction.executemany(_INSERT_TIE, _ties(record))
                 count += 1
+            transaction.execute("DELETE FROM facts WHERE name <> ?", [_LEFT_OVER])
             rows = [(name, msgspec.json.encode(fact).decode()) for name, fact in facts.items()]
             transaction.executemany("INSERT INTO facts VALUES (?, ?)", rows)
         return count
+
+
+def _digest(interaction: Interaction) -> bytes:
+    return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
 def _profile(record: UserRecord) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recsys.stores.port import StoreFormatError, StoreMissingError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 REFILL = "run ./run.sh train to make one"
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
@@ -23,12 +23,17 @@ CREATE TABLE history (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX history_newest ON history (user_id, time_us DESC, item_id, weight);
 CREATE TABLE events (
-    source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL, PRIMARY KEY (source, event_id)
+    user BLOB NOT NULL, event BLOB NOT NULL, seen_us INTEGER NOT NULL, PRIMARY KEY (user, event)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_oldest ON events (seen_us);
+CREATE TABLE erasures (
+    user BLOB PRIMARY KEY, at_us INTEGER NOT NULL, readmitted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
 _STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
+# Version 1 knew the events of all users by their source and id. They cannot be assigned to users, so they are dropped.
+_FROM_VERSION_1 = ["DROP TABLE events", *(each for each in _STATEMENTS if " events" in each or " erasures" in each)]
 
 
 def check_file(path: Path, *, create: bool) -> None:
@@ -58,6 +63,7 @@ def identify(path: Path) -> tuple[int, int] | None:
 def prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
     """Make the tables if they are missing and wanted, and check them. A foreign file is not changed."""
     if not (create and _is_blank(connection)):
+        _migrate(connection)
         _check_schema(connection, path)
     _use_write_ahead_log(connection)
     if create:
@@ -79,6 +85,26 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             for statement in _STATEMENTS:
                 transaction.execute(statement)
             transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Turn the tables of version 1 into those of this version."""
+    with connection as transaction:
+        if not _is_version_1(transaction):
+            return
+        transaction.execute("BEGIN IMMEDIATE")
+        # Several processes may get here together; the first to get the lock does it.
+        if _is_version_1(transaction):
+            for statement in _FROM_VERSION_1:
+                transaction.execute(statement)
+            transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _is_version_1(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file is a feature store of version 1, and not another program's."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    return bool(version == 1 and tables == {"users", "history", "events", "facts"})
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
@@ -124,6 +150,8 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     try:
         # A killed process loses nothing. A machine that loses power may lose the last events, here and in the broker.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # Removed rows are overwritten with zeros. Copies may remain in unused parts of pages, until `scrub`.
+        connection.execute("PRAGMA secure_delete = ON")
     except sqlite3.Error:
         # A connection left open would keep its -wal and -shm files beside the damaged file.
         connection.close()

@@ -12,6 +12,7 @@ from chassis.server.caller_watch import Receive, Send
 from chassis.server.connection import ServerConnection
 from chassis.server.limits import Refusals, ServerLimits
 from tests.virtual_time import VirtualClock, on_virtual_time
+from tests.waiting import until
 
 
 class Wire(asyncio.Transport):
@@ -101,12 +102,6 @@ class Server:
 async def settle() -> None:
     for _ in range(12):
         await asyncio.sleep(0)
-
-
-async def until(condition: Any) -> None:
-    """Return once *condition* holds; the test's own timeout ends it otherwise."""
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.demo import DemoState
 from tests.hostile.conftest import Figure
 from tests.hostile.fuzz.doors import DOORS, Answer, Door, assert_fair, send
 from tests.hostile.fuzz.mutations import Request, every_fragment, requests
@@ -55,9 +56,11 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosPipeline]:
+def platform(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosPipeline]:
     """The whole pipeline, as `./run.sh up` runs it."""
-    with pipeline_running(tmp_path_factory.mktemp("fuzz")) as running:
+    folder = tmp_path_factory.mktemp("fuzz")
+    demo_state.copy_to(folder)
+    with pipeline_running(folder) as running:
         yield running
 
 

@@ -1,0 +1,205 @@
+"""
+Retrain on a feature store, and let the new model serve if it passes the gate.
+
+    python -m offline.retraining --state-dir /models --service rank-items
+
+1. Read the store that FEATURE_STORE_URL names. Stop if fewer than `--fewest` pairs of user and item are newer than the
+   serving model.
+2. Train a challenger without the newest half of these pairs, and compare it with the serving model (`gate`).
+3. Train on everything with the challenger's settings, read the artefact back, deploy it, and make it current.
+
+A step that fails leaves the serving model as it was. The exit status is then 1, so that a Job counts as failed.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offline.choosing import choose
+from offline.evaluation.contenders import load_model
+from offline.gate import MARGIN, Evidence, divide, judge
+from offline.publishing import Cluster, PublishError, serve
+from offline.state import Current, StateDirectory, StateError
+from offline.sufficiency import find_shortages
+from offline.training import ModelSettings, train
+from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
+from recsys.records import UserRecord
+from recsys.stores.port import StoreError, StoreMissingError
+from recsys.stores.urls import open_store
+
+FEWEST = 1000
+_KEPT_MODELS = 10
+_EVIDENCE_USERS = 50
+
+Deploy = Callable[[Path], None]
+"""Lets the functions serve a model; raises RetrainingError if they do not."""
+
+
+class RetrainingError(Exception):
+    """The new model does not serve; the message says why."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """
+    When to retrain, and what the new model has to reach.
+
+    Attributes:
+        fewest: Least number of pairs of user and item that are newer than the serving model.
+        margin: Share of the serving model's NDCG@10 that the new model may lose.
+        kept: Number of models that stay in the state directory.
+    """
+
+    fewest: int = FEWEST
+    margin: float = MARGIN
+    kept: int = _KEPT_MODELS
+
+
+def retrain(
+    state: StateDirectory, records: Sequence[UserRecord], *, deploy: Deploy, rules: Rules, say: Callable[[str], None]
+) -> Path | None:
+    """
+    Train on *records*, compare with the current model of *state*, deploy the new one and make it current.
+
+    Without a current model, the new one is deployed without a comparison. The caller must not hold the lock of *state*.
+
+    Args:
+        state: Holds the current model and gets the new one.
+        records: The content of a feature store.
+        deploy: Lets the functions serve the new model.
+        rules: When to retrain, and what the new model has to reach.
+        say: Gets a line for each thing that happens.
+
+    Returns:
+        The folder of the new model; None if there is too little new to learn from.
+
+    Raises:
+        RetrainingError: the new model may not serve, or could not be deployed.
+        ArtefactError, StateError: the current model or the state directory cannot be used.
+
+    Cost: two trainings; their memory is that of one.
+    """
+    with state.locked():
+        current = state.current()
+        serving = read_artefact(state.model_path(current)) if current else None
+        items = {item.item_id: item for item in serving.items} if serving else {}
+        if shortages := find_shortages(records):
+            raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
+        settings: ModelSettings | None = None
+        facts: dict[str, Any] = {}
+        if current and serving:
+            evidence = divide(records, after_us=serving.manifest.training.get("until_us", 0))
+            if evidence.fresh < rules.fewest:
+                say(f"{evidence.fresh} new pairs of user and item; waiting for {rules.fewest}")
+                return None
+            settings, facts = _challenge(state, current, evidence, items, margin=rules.margin, say=say)
+        manifest = _train_on_all(state, records, items, settings=settings, facts=facts)
+        path = state.publish(state.draft("model"), "models", manifest.version)
+        deploy(state.folder / path)
+        state.advance(Current(current.store if current else "", path, current.dataset if current else "store"))
+        _prune(state.folder / "models", kept=rules.kept)
+        say(f"model {manifest.version} serves, trained on {manifest.training['ties']} pairs of user and item")
+        return state.folder / path
+
+
+def _challenge(
+    state: StateDirectory,
+    current: Current,
+    evidence: Evidence,
+    items: Mapping[str, Item],
+    *,
+    margin: float,
+    say: Callable[[str], None],
+) -> tuple[ModelSettings, dict[str, Any]]:
+    """Return the settings of a challenger that passes the gate, and the figures of the comparison."""
+    if (users := evidence.task.users.size) < _EVIDENCE_USERS:
+        raise RetrainingError(f"{users} users have new items to compare the models on; {_EVIDENCE_USERS} are needed")
+    settings = choose(evidence.known, items=items).settings
+    folder = state.draft("challenger")
+    train(evidence.known, items=items, folder=folder, dataset="challenger", settings=settings)
+    verdict = judge(load_model(folder), load_model(state.model_path(current)), evidence.task, margin=margin)
+    say(verdict.describe())
+    if verdict.fault:
+        raise RetrainingError(f"the new model may not serve: {verdict.fault}")
+    return settings, {"gate": verdict.facts()}
+
+
+def _train_on_all(
+    state: StateDirectory,
+    records: Sequence[UserRecord],
+    items: Mapping[str, Item],
+    *,
+    settings: ModelSettings | None,
+    facts: Mapping[str, Any],
+) -> Manifest:
+    draft = state.draft("model")
+    settings = settings or choose(records, items=items).settings
+    manifest = train(records, items=items, folder=draft, dataset="store", settings=settings, facts=facts)
+    # The functions refuse a damaged artefact too, but only after the update has begun.
+    load_model(draft)
+    return manifest
+
+
+def _prune(models: Path, *, kept: int) -> None:
+    """Delete the oldest models; the number before the first dash of a name rises with each training."""
+    numbered = {path: path.name.partition("-")[0] for path in models.iterdir()}
+    oldest_first = sorted(
+        (path for path, text in numbered.items() if text.isdecimal()), key=lambda path: int(numbered[path])
+    )
+    for folder in oldest_first[:-kept]:
+        shutil.rmtree(folder)
+
+
+async def read_store(url: str, *, password: str | None = None) -> list[UserRecord]:
+    """
+    Return the records of the store at *url*.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    async with aclosing(open_store(url, password=password)) as store:
+        return [record async for record in store.scan()]
+
+
+def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
+    """Retrain once; return 0 if the new model serves or there is too little new data, else 1."""
+    parser = argparse.ArgumentParser(prog="offline.retraining", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the models")
+    parser.add_argument("--service", metavar="NAME", help="Knative Service whose MODEL_PATH is set to the new model")
+    parser.add_argument("--fewest", type=int, default=FEWEST, metavar="N", help="least number of new pairs")
+    parser.add_argument("--margin", type=float, default=MARGIN, metavar="0..1", help="share of NDCG@10 it may lose")
+    options = parser.parse_args(arguments)
+    try:
+        url = env.get("FEATURE_STORE_URL", "")
+        if not url:
+            raise StoreMissingError("FEATURE_STORE_URL is not set; name the store to train on")
+        records = asyncio.run(read_store(url, password=env.get("FEATURE_STORE_PASSWORD")))
+        rules = Rules(fewest=options.fewest, margin=options.margin)
+        retrain(StateDirectory(options.state_dir), records, deploy=_deploy(options.service), rules=rules, say=_say)
+    except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _deploy(service: str | None) -> Deploy:
+    """Return a function that lets *service* serve a model, or one that prints how to do it."""
+    if service:
+        cluster = Cluster.own()
+        return lambda model: serve(model, service=service, cluster=cluster)
+    return lambda model: _say(f"serve it: kn service update rank-items --env MODEL_PATH={model}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Erasing a user by event, while real instances count events of the user and one of them is killed."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recsys.contracts import events
+from recsys.features import UNKNOWN_FEATURES
+from recsys.records import HistoryItem, UserRecord
+from recsys.stores.erasures import digest_user
+from recsys.stores.urls import open_store
+from tests.integration.test_metrics import scrape
+from tests.running import CLIENT, Running, running, take_port
+
+pytestmark = pytest.mark.may_block
+
+USER = "ann-of-the-hill"
+BOB = UserRecord("bob", "55+", history=[HistoryItem("a", 1.0, 1)])
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a store that holds the user and another one."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        server.flush()
+        url = server.url
+
+    async def fill() -> None:
+        async with aclosing(open_store(url, create=True)) as store:
+            ann = UserRecord(USER, "25-34", history=[HistoryItem("a", 1.0, 1)])
+            await store.replace([ann, BOB], population=UNKNOWN_FEATURES)
+
+    asyncio.run(fill())
+    return url
+
+
+@pytest.fixture
+def metrics_port() -> int:
+    """Return the port at which the second instance shows its metrics."""
+    return take_port()
+
+
+@pytest.fixture
+def instances(store_url: str, metrics_port: int) -> Iterator[list[Running]]:
+    """Return two instances of extract_features on the same store."""
+    with contextlib.ExitStack() as started:
+        env = {"FEATURE_STORE_URL": store_url, "REPLY_TO_INTERACTIONS": "on"}
+        ports = ("0", str(metrics_port))
+        yield [started.enter_context(running("extract_features", {**env, "METRICS_PORT": port})) for port in ports]
+
+
+def send(instance: Running, number: int, type_: str = events.INTERACTION, user: str = USER) -> httpx.Response:
+    data = {"user_id": user}
+    if type_ == events.INTERACTION:
+        data |= {"kind": "view", "item_id": f"item_{number}"}
+    headers = {"ce-specversion": "1.0", "ce-id": f"{number}", "ce-source": "/shop", "ce-type": type_}
+    return CLIENT.post(instance.url, json=data, headers=headers)
+
+
+def test_events_in_flight_do_not_bring_a_user_back(instances, store_url, metrics_port):
+    """No event sent before, during or after an erasure leaves anything of the user, also if an instance is killed."""
+    doomed, other = instances
+    with ThreadPoolExecutor(8) as senders:
+
+        def attempt(number: int) -> int:
+            with contextlib.suppress(httpx.TransportError):
+                return send(instances[number % 2], number).status_code
+            return 0
+
+        sent = [senders.submit(attempt, number) for number in range(200)]
+        sent[20].result()
+        assert send(other, 1000, events.ERASED).status_code == 202
+        doomed.process.send_signal(signal.SIGKILL)
+        statuses = {each.result() for each in sent}
+    assert statuses <= {0, 200, 202}
+    # A broker repeats the deliveries that were not acknowledged. They are acknowledged now, and none of them counts.
+    before = scrape(metrics_port)["recsys_events_total"]["erased",]
+    again = [send(other, number) for number in range(200)]
+    assert {(each.status_code, each.content) for each in again} == {(202, b"")}
+    counted = scrape(metrics_port)["recsys_events_total"]
+    assert (counted["erased",], counted["rejected",]) == (before + 200, 0)
+    answer = other.post({"user_id": USER}).json()
+    assert (answer["cold_start"], answer["history"]) == (True, [])
+    assert send(other, 1, user="bob").status_code == 200
+
+    async def look() -> list[UserRecord]:
+        async with aclosing(open_store(store_url)) as store:
+            return [record async for record in store.scan()]
+
+    (bob,) = asyncio.run(look())
+    assert (bob.user_id, len(bob.history)) == ("bob", 2)
+
+
+def test_the_log_holds_a_receipt_and_no_user_id(instances):
+    """An instance logs the digest of an erased user and what was removed, and never the id of a user."""
+    one, _ = instances
+    assert send(one, 1).status_code == 200
+    assert send(one, 2, events.ERASED).status_code == 202
+    assert send(one, 3, "dev.recsys.unknown.v1").status_code == 422
+    broken = {"ce-specversion": "1.0", "ce-id": "4", "ce-source": "/s", "ce-type": events.ERASED}
+    refused = CLIENT.post(one.url, json={"user_id": USER, "why": "asked"}, headers=broken)
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "$.why")
+    assert one.stop() == 0
+    (receipt,) = [json.loads(line) for line in one.log().splitlines() if "user_erased" in line]
+    assert receipt["user_sha256"] == digest_user(USER)
+    assert (receipt["users"], receipt["items"], receipt["events"]) == (1, 2, 1)
+    assert USER not in one.log()

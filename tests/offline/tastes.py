@@ -1,0 +1,60 @@
+"""Users with planted tastes that shift on a day, the store that holds them, and the model that serves them."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline.choosing import Choice
+from offline.matrix import make_ratings
+from offline.state import Current, StateDirectory
+from offline.training import suggest, train
+from recsys.features import compute_features, population_defaults
+from recsys.records import HistoryItem, UserRecord
+from recsys.stores.sqlite import SqliteStore
+
+DAY_US = 86_400_000_000
+KINDS, OF_A_KIND, USERS = 6, 20, 150
+
+
+def make_records(*, days: int, shift_day: int | None = None, seed: int = 0) -> list[UserRecord]:
+    """
+    Return users who each meet one item a day of the kind they like; from *shift_day* on, they like the next kind.
+    """
+    generator = np.random.default_rng(seed)
+    records = []
+    for user in range(USERS):
+        history: dict[str, HistoryItem] = {}
+        for day in range(days):
+            kind = (user + (shift_day is not None and day >= shift_day)) % KINDS
+            item_id = f"i{kind * OF_A_KIND + int(generator.integers(OF_A_KIND)):03}"
+            history[item_id] = HistoryItem(item_id, 1.0, (day + 1) * DAY_US + user)
+        newest_first = sorted(history.values(), key=lambda item: (-item.time_us, item.item_id))
+        records.append(UserRecord(f"u{user:03}", "unknown", views=days, history=newest_first))
+    return records
+
+
+def put_serving(folder: Path, records: Sequence[UserRecord]) -> StateDirectory:
+    """Make a model of *records* the current one of a new state directory."""
+    state = StateDirectory(folder)
+    with state.locked():
+        train(records, items={}, folder=state.draft("model"), dataset="test")
+        state.advance(Current("", state.publish(state.draft("model"), "models", "first"), "test"))
+    return state
+
+
+def fill(path: Path, records: Sequence[UserRecord]) -> str:
+    async def write() -> None:
+        store = SqliteStore(path, create=True)
+        await store.replace(records, population=population_defaults([compute_features(each) for each in records]))
+        await store.aclose()
+
+    asyncio.run(write())
+    return f"sqlite:///{path}"
+
+
+def choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train with the suggested settings, because a choice costs seconds."""
+    monkeypatch.setattr("offline.retraining.choose", lambda records, **_: Choice(suggest(make_ratings(records)), []))

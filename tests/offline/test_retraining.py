@@ -1,0 +1,286 @@
+"""Retraining on a store: the gate, what is refused, and what a failure leaves."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from offline.evaluation.contenders import load_model
+from offline.gate import divide, judge
+from offline.publishing import Cluster, PublishError, serve
+from offline.retraining import RetrainingError, Rules, main, retrain
+from offline.state import Current, StateDirectory, StateError
+from offline.training import train
+from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
+from recsys.ranking.model import RankingModel
+from recsys.records import UserRecord
+from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, USERS, choose_nothing, fill, make_records, put_serving
+
+
+def train_into(folder: Path, records: Sequence[UserRecord]) -> RankingModel:
+    train(records, items={}, folder=folder, dataset="test")
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> StateDirectory:
+    """A state directory whose model knows the first eight days."""
+    return put_serving(tmp_path_factory.mktemp("state"), make_records(days=8))
+
+
+@pytest.fixture
+def suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_nothing(monkeypatch)
+
+
+def copied(state: StateDirectory, folder: Path) -> StateDirectory:
+    """Return a new state directory with the same current model as *state*."""
+    model = state.model_path(state.require_current())
+    target = folder / "models" / "1-first"
+    target.mkdir(parents=True)
+    for file in model.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    (folder / "current.json").write_bytes(msgspec.json.encode(Current("", "models/1-first", "test")))
+    return StateDirectory(folder)
+
+
+def test_the_evidence_is_newer_than_both_models():
+    """Interactions after the serving model's data are halved by time; the challenger knows the older half."""
+    records = make_records(days=12)
+    evidence = divide(records, after_us=9 * DAY_US - 1)
+    newest_known = max(item.time_us for record in evidence.known for item in record.history)
+    fresh = [item.time_us for record in records for item in record.history if item.time_us >= 9 * DAY_US]
+    assert evidence.fresh == len(fresh)
+    assert sum(time_us > newest_known for time_us in fresh) == pytest.approx(len(fresh) / 2, abs=2)
+    assert evidence.task.held.nnz == sum(time_us > newest_known for time_us in fresh)
+
+
+def test_a_model_is_compared_with_itself_without_a_fault(state):
+    """Equal models differ by nothing, so the challenger may serve."""
+    model = load_model(state.model_path(state.require_current()))
+    verdict = judge(model, model, divide(make_records(days=12), after_us=8 * DAY_US + USERS).task)
+    assert (verdict.difference.mean, verdict.fault) == (0.0, "")
+    assert verdict.challenger == verdict.serving > 0.1
+
+
+def relabelled(records: Sequence[UserRecord], seed: int) -> list[UserRecord]:
+    """Give every pair of user and item another item."""
+    generator = np.random.default_rng(seed)
+    return [
+        msgspec.structs.replace(
+            record,
+            history=[
+                msgspec.structs.replace(item, item_id=f"i{int(generator.integers(KINDS * OF_A_KIND)):03}")
+                for item in record.history
+            ],
+        )
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_of_random_labels_may_not_serve(state, tmp_path, seed):
+    """A challenger that learned random items finds far less than the serving model."""
+    evidence = divide(make_records(days=12), after_us=8 * DAY_US + USERS)
+    challenger = train_into(tmp_path, relabelled(evidence.known, seed))
+    verdict = judge(challenger, load_model(state.model_path(state.require_current())), evidence.task)
+    assert verdict.fault.startswith("it finds ")
+    assert verdict.difference.high < 0
+
+
+def test_a_shift_of_tastes_is_served(state, tmp_path):
+    """A challenger that has seen the new taste beats the serving model, and its facts name the comparison."""
+    own = copied(state, tmp_path)
+    served: list[Path] = []
+    said: list[str] = []
+    model = retrain(
+        own, make_records(days=16, shift_day=8), deploy=served.append, rules=Rules(fewest=100), say=said.append
+    )
+    assert served == [model]
+    assert own.model_path(own.require_current()) == model
+    facts = read_artefact(served[0]).manifest.training
+    assert facts["gate"]["challenger_ndcg_10"] > facts["gate"]["serving_ndcg_10"]
+    assert facts["until_us"] == max(item.time_us for record in make_records(days=16) for item in record.history)
+    assert said[0].startswith("NDCG@10 of ")
+
+
+def refuse(_: Path) -> None:
+    raise AssertionError("nothing may be deployed")
+
+
+def test_little_news_changes_nothing(state, tmp_path):
+    """Below the least number of new pairs, nothing is trained."""
+    own = copied(state, tmp_path)
+    said: list[str] = []
+    rules = Rules(fewest=1000)
+    assert retrain(own, make_records(days=9), deploy=refuse, rules=rules, say=said.append) is None
+    assert "waiting for 1000" in said[0]
+    assert own.require_current().model == "models/1-first"
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [([], "too little to learn from"), (make_records(days=12)[:40], "too little to learn from")],
+    ids=["empty", "truncated"],
+)
+def test_a_store_that_lost_its_users_keeps_the_serving_model(state, tmp_path, records, reason):
+    """Too few users to learn from do not replace the model."""
+    own = copied(state, tmp_path)
+    with pytest.raises(RetrainingError, match=reason):
+        retrain(own, records, deploy=refuse, rules=Rules(fewest=100), say=print)
+    assert own.require_current().model == "models/1-first"
+
+
+def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, suggested, monkeypatch):
+    """The serving model stays, and the error says how much less the new one finds."""
+    own = copied(state, tmp_path)
+
+    def learn_noise(records: Sequence[UserRecord], **options: Any) -> Any:
+        return train(relabelled(records, 1), **options)
+
+    monkeypatch.setattr("offline.retraining.train", learn_noise)
+    with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):
+        retrain(own, make_records(days=12), deploy=refuse, rules=Rules(fewest=100), say=print)
+    assert own.require_current().model == "models/1-first"
+
+
+def test_a_failed_deployment_keeps_the_pointer(state, tmp_path, suggested):
+    """If the functions do not serve the new model, the next start serves the former one."""
+    own = copied(state, tmp_path)
+
+    def fail(_: Path) -> None:
+        raise RetrainingError("rolled back")
+
+    with pytest.raises(RetrainingError, match="rolled back"):
+        retrain(own, make_records(days=16, shift_day=8), deploy=fail, rules=Rules(fewest=100), say=print)
+    assert own.require_current().model == "models/1-first"
+
+
+def test_a_damaged_serving_model_is_an_error(state, tmp_path):
+    """A serving model that cannot be read is not replaced silently."""
+    own = copied(state, tmp_path)
+    path = own.model_path(own.require_current()) / ARRAYS
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtefactError):
+        retrain(own, make_records(days=12), deploy=refuse, rules=Rules(fewest=1), say=print)
+
+
+def test_the_command_trains_the_first_model_and_then_waits(tmp_path, capsys, suggested):
+    """Without a model the command makes one; a second run has nothing new."""
+    url = fill(tmp_path / "store.db", make_records(days=8))
+    folder = tmp_path / "models-claim"
+    words = ["--state-dir", str(folder), "--fewest", "1"]
+    assert main(words, env={"FEATURE_STORE_URL": url}) == 0
+    said = capsys.readouterr().out
+    assert "serve it: kn service update rank-items --env MODEL_PATH=" in said
+    assert main(words, env={"FEATURE_STORE_URL": url}) == 0
+    assert "0 new pairs of user and item; waiting for 1" in capsys.readouterr().out
+    state = StateDirectory(folder)
+    with pytest.raises(StateError, match="their store is elsewhere"):
+        state.store_url(state.require_current())
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [({}, "FEATURE_STORE_URL is not set"), ({"FEATURE_STORE_URL": "sqlite:////nowhere/store.db"}, "no such")],
+)
+def test_a_missing_store_fails_the_command(tmp_path, capsys, env, reason):
+    """The command says what is missing, and the status is 1."""
+    assert main(["--state-dir", str(tmp_path / "new")], env=env) == 1
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_oldest_models_are_removed(state, tmp_path, suggested):
+    """The state directory keeps a number of models, the current one among them."""
+    own = copied(state, tmp_path)
+    for number in range(2, 5):
+        (own.folder / "models" / f"{number}-other").mkdir()
+    (own.folder / "models" / "notes").mkdir()
+    rules = Rules(fewest=100, kept=2)
+    model = retrain(own, make_records(days=16, shift_day=8), deploy=lambda _: None, rules=rules, say=print)
+    assert model is not None
+    assert {path.name for path in (own.folder / "models").iterdir()} == {model.name, "4-other", "notes"}
+
+
+class Api(ThreadingHTTPServer):
+    """A fake of the Kubernetes API with one Knative Service; the first update meets a conflict."""
+
+    def __init__(self, service: dict[str, Any]) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.service, self.conflicts = service, 1
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Api
+
+    def do_GET(self) -> None:
+        known = self.path.endswith("/namespaces/default/services/rank-items")
+        self._answer(200 if known else 404, self.server.service if known else {"message": "not found"})
+
+    def do_PUT(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.conflicts:
+            self.server.conflicts -= 1
+            self._answer(409, {"message": "modified"})
+            return
+        self.server.service = body
+        self._answer(200, body)
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    env = [{"name": "AUTH", "value": "off"}, {"name": "MODEL_PATH", "value": "/models/1-a"}]
+    template = {"metadata": {"name": "rank-items-00001"}, "spec": {"containers": [{"image": "x", "env": env}]}}
+    with Api({"metadata": {"name": "rank-items"}, "spec": {"template": template}}) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_service_gets_the_new_model(api):
+    """Only MODEL_PATH changes, the revision's name is left to Knative, and a conflict is tried again."""
+    cluster = Cluster(f"127.0.0.1:{api.server_port}", "default", "token", None)
+    serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
+    template = api.service["spec"]["template"]
+    assert template["spec"]["containers"][0]["env"] == [
+        {"name": "AUTH", "value": "off"},
+        {"name": "MODEL_PATH", "value": "/models/2-b"},
+    ]
+    assert template["metadata"] == {}
+    with pytest.raises(PublishError, match="refuses to update Service other \\(404\\): not found"):
+        serve(Path("/models/2-b"), service="other", cluster=cluster)
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        [{"revisionName": "rank-items-00001", "percent": 100}],
+        [{"latestRevision": True, "percent": 50}, {"revisionName": "a", "percent": 50}],
+    ],
+)
+def test_pinned_traffic_is_refused(api, traffic):
+    """A Service whose traffic does not follow the latest revision would not serve the new model."""
+    api.service["spec"]["traffic"] = traffic
+    cluster = Cluster(f"127.0.0.1:{api.server_port}", "default", "token", None)
+    with pytest.raises(PublishError, match="does not follow its latest revision"):
+        serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
+    assert api.conflicts == 1

@@ -1,0 +1,72 @@
+"""`./run.sh loop`: each round reads the store, and only a rollout that ends well makes a model current."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.state import Current, StateDirectory
+from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
+from tools import loop
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateDirectory:
+    """A state directory whose store has eight days more than its model."""
+    choose_nothing(monkeypatch)
+    state = put_serving(tmp_path, make_records(days=8))
+    fill(tmp_path / "stores/1-test.db", make_records(days=16, shift_day=8))
+    with state.locked():
+        state.advance(Current("stores/1-test.db", state.require_current().model, "test"))
+    return state
+
+
+@pytest.fixture
+def rolled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[dict[str, Any]]]:
+    """Let every rollout end with a status, and return the list of the rollouts."""
+
+    def end_with(status: int) -> list[dict[str, Any]]:
+        seen: list[dict[str, Any]] = []
+
+        def roll_out(**options: Any) -> int:
+            seen.append({**options, "asked": options["users"].read_text().split()})
+            return status
+
+        monkeypatch.setattr(loop, "roll_out", roll_out)
+        return seen
+
+    return end_with
+
+
+def run(state: StateDirectory, *, fewest: int = 100) -> int:
+    return loop.run(every=600, once=True, fewest=fewest, margin=0.05, step_duration=1, state_dir=state.folder)
+
+
+def test_a_new_model_is_rolled_out_to_users_of_the_store(state, rolled):
+    """The rollout gets the model's folder and asks for users that exist; the model then is current."""
+    seen = rolled(0)
+    assert run(state) == 0
+    (only,) = seen
+    model = state.model_path(state.require_current())
+    assert (only["service"], only["env"]) == ("rank-items", [f"MODEL_PATH={model}"])
+    assert only["asked"][:2] == ["u000", "u001"]
+    assert state.require_current().store == "stores/1-test.db"
+    assert run(state) == 0
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("status", "ends"), [(1, 1), (130, 130)])
+def test_a_rollout_that_fails_keeps_the_current_model(state, rolled, capsys, status, ends):
+    """A rollout that is rolled back or interrupted leaves the pointer."""
+    before = state.require_current()
+    rolled(status)
+    assert run(state) == ends
+    assert state.require_current() == before
+    assert ("the report of the rollout says why" if status == 1 else "interrupted") in capsys.readouterr().err
+
+
+def test_an_empty_state_directory_is_an_error(tmp_path, capsys):
+    """Without a training, the loop says what to run first."""
+    assert run(StateDirectory(tmp_path / "new")) == 1
+    assert "nothing was trained here yet" in capsys.readouterr().err

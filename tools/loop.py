@@ -1,0 +1,85 @@
+"""
+`./run.sh loop`: retrain the running local pipeline on its own store, again and again, and roll out each model.
+
+Each round reads the store. Once it holds enough new interactions, the round trains, compares the new model with the
+serving one, and updates rank-items in steps, as `./run.sh rollout` does. A model that fails a step does not serve, and
+the loop goes on.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from offline.retraining import Deploy, RetrainingError, Rules, read_store, retrain
+from offline.state import StateDirectory, StateError
+from recsys.ranking.artefact import ArtefactError
+from recsys.records import UserRecord
+from recsys.stores.port import StoreError
+from tools.rollout.verb import roll_out
+
+_SERVICE = "rank-items"
+_TRIED_USERS = 200
+_INTERRUPTED = 130
+
+
+def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: float, state_dir: Path) -> int:
+    """
+    Retrain every *every* seconds until Ctrl-C.
+
+    Returns:
+        130 after Ctrl-C. With *once*: 0 if the new model serves or there is too little new data, 1 if it may not serve.
+    """
+    state, rules = StateDirectory(state_dir), Rules(fewest=fewest, margin=margin)
+    try:
+        while True:
+            began = time.monotonic()
+            status = _retrain(state, rules, step_duration=step_duration)
+            if once:
+                return status
+            time.sleep(max(0.0, every - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        print(f"{state.folder}: interrupted; the current model stays", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> int:
+    try:
+        records = asyncio.run(read_store(state.store_url(state.require_current())))
+        deploy = _deploy(state, records, step_duration=step_duration)
+        retrain(state, records, deploy=deploy, rules=rules, say=partial(print, flush=True))
+    except (ArtefactError, RetrainingError, StateError, StoreError) as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _deploy(state: StateDirectory, records: list[UserRecord], *, step_duration: float) -> Deploy:
+    """Return a function that rolls out a model with requests for users of *records*."""
+
+    def deploy(model: Path) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
+            users.write("\n".join(record.user_id for record in records[:_TRIED_USERS]))
+            users.flush()
+            status = roll_out(
+                service=_SERVICE,
+                env=[f"MODEL_PATH={model}"],
+                max_error_rate=0.001,
+                max_slowdown=1.5,
+                steps="5,25,100",
+                step_duration=step_duration,
+                requests=_TRIED_USERS,
+                callers=2,
+                users=Path(users.name),
+                top_k=10,
+                kn="kn",
+                state_dir=state.folder,
+            )
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
+        if status:
+            raise RetrainingError(f"{_SERVICE} does not serve {model.name}; the report of the rollout says why")
+
+    return deploy
