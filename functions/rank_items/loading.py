@@ -7,6 +7,7 @@ from pathlib import Path
 
 from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
+from functions.rank_items.rules import apply_rules
 from recsys import metrics
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
@@ -54,9 +55,10 @@ def load_model(
     probes: int = 0,
     min_recall: float = 0.0,
     declaration: Declaration | None = None,
+    rules: Rules | None = None,
 ) -> LoadedModel:
     """
-    Read and verify the artefact in *folder*.
+    Read and verify the artefact in *folder*, and let the model follow its rules.
 
     Args:
         folder: Folder of the artefact.
@@ -65,9 +67,10 @@ def load_model(
         probes: Groups of an approximate index to scan per user; 0 for no index.
         min_recall: Least share of the exact answer that the index must find.
         declaration: The declaration that the artefact must agree with; None follows the artefact's.
+        rules: Rules of every answer; None for those of the declaration.
 
     Raises:
-        StartError: the artefact cannot be served; the message says why.
+        StartError: the artefact or the rules cannot be served; the message says why.
     """
     began = time.monotonic()
     try:
@@ -82,4 +85,6 @@ def load_model(
             f"the approximate index finds {recall:.3f} of the exact answer, below INDEX_MIN_RECALL ({min_recall}); "
             "raise INDEX_PROBES, or set INDEX=exact"
         )
-    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall, agreed.rules)
+    followed = rules or agreed.rules
+    apply_rules(followed, model)
+    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall, followed)

@@ -18,7 +18,6 @@ from chassis.telemetry.exposition import Exposition
 from functions.rank_items.availability import kept_available
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import load_model
-from functions.rank_items.rules import apply_rules
 from functions.rank_items.settings import Settings
 from recsys.contracts.pages import pages_of
 from recsys.ranking.model import Query, Ranking
@@ -36,12 +35,11 @@ async def open_function(exposition: Exposition) -> AsyncIterator[RankItems]:
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
-        load = partial(load_model, settings.model_path, workers=workers, pool=pool)
+        load = partial(load_model, settings.model_path, workers=workers, pool=pool, probes=settings.probes)
         loaded = await asyncio.to_thread(
-            load, probes=settings.probes, min_recall=settings.min_recall, declaration=settings.declaration
+            load, min_recall=settings.min_recall, declaration=settings.declaration, rules=settings.rules
         )
-        rules = settings.rules or loaded.rules
-        model = apply_rules(rules, loaded.model)
+        model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
@@ -51,14 +49,11 @@ async def open_function(exposition: Exposition) -> AsyncIterator[RankItems]:
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         exposition.add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
-            yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=rules.filters)
+            yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=loaded.rules.filters)
         batcher.drain()
 
 
 service: Service = Service(
-    "rank-items",
-    lambda: open_function(service.exposition),
-    settings=settings.serving,
-    pages=pages_of("rank_items"),
+    "rank-items", lambda: open_function(service.exposition), settings=settings.serving, pages=pages_of("rank_items")
 )
 handle = as_function(service)

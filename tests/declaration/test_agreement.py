@@ -13,8 +13,8 @@ from chassis.batching.queue import BatchLimits
 from chassis.environment import SettingsError
 from chassis.server.service import StartError
 from chassis.wire.problems import InvalidRequestError
-from functions.extract_features.declared import follow_store
 from functions.extract_features.handler import ExtractFeatures
+from functions.extract_features.opening import follow_store
 from functions.extract_features.settings import Settings
 from functions.rank_items.handler import RankItems
 from functions.rank_items.loading import LoadedModel, load_model
