@@ -103,6 +103,7 @@ def choose(
     items: Mapping[str, Item] | None = None,
     als: AlsSettings | None = None,
     ahead: bool = True,
+    neighbours: bool = True,
 ) -> Choice:
     """
     Choose settings for *records*. Equal records give equal settings on machines of the same kind.
@@ -112,6 +113,7 @@ def choose(
         items: Attributes by item id, also of items without interactions.
         als: Settings of the factors after a search; None suggests them and tries two exponents.
         ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
+        neighbours: Whether neighbours may rank.
 
     Cost: three trainings on parts of the data, or of a sample of large data, and one more with new items; then about a
         hundred rankings for at most 1000 users.
@@ -133,7 +135,8 @@ def choose(
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
     strength, arrays, trials = _choose_strength(task, arrays, best, items)
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
-    blended, tried = _choose_blend(records, settings, task, arrays, items, ordered=ordered)
+    views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
+    blended, tried = _choose_blend(records, settings, task, arrays, items, views=views, ordered=ordered)
     settings, trials = replace(settings, blend=blended), [*trials, *tried]
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     if new := find_new(items.values(), known):
@@ -150,11 +153,11 @@ def _choose_blend(
     arrays: Arrays,
     items: Mapping[str, Item],
     *,
+    views: Sequence[View],
     ordered: bool,
 ) -> tuple[BlendSettings | None, list[Trial]]:
     """Return the blend, or None if the factors alone serve every length, and the trials; *arrays* belong to *task*."""
     fitted = _Fitted(arrays, _count(task.records, task.ratings, ordered=ordered), task.ratings.item_ids)
-    views = ORDERED_VIEWS if ordered else UNORDERED_VIEWS
     pool = _task_pool(fitted, task, views)
     weights = _fit([pool], np.zeros(2 + len(views)), range(2 + len(views)))
     newcomers = _Newcomers.of(records, settings, views, items, ordered=ordered)

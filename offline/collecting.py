@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline.interactions import Interactions
+from offline.interactions import COUNTERS, Interactions
 from offline.reading.lines import Row
+from recsys.declaration.types import WEIGHT_STEPS
 from recsys.features import UNKNOWN_AGE
 from recsys.records import HistoryItem, UserRecord
+from recsys.stores.counters import split_ties
 from topk.item_table import F64, I64
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 
-# Weights are multiples of 1 / WEIGHT_STEPS. Binary floating point (SQLite's REAL, Redis's HINCRBYFLOAT) then adds them
-# exactly, here and when a store adds the weights of later events. The order of the additions changes no bit.
-WEIGHT_STEPS = 1024
+_COUNTED = [counter for counter in COUNTERS if counter]
 
 # Users whose ties are turned into objects together, to limit the memory of the lists in between.
 _BLOCK_USERS = 4096
@@ -33,29 +33,31 @@ def collect_records(rows: Iterable[Row], *, age_groups: Mapping[str, str]) -> li
 
 def collect(interactions: Interactions, *, age_groups: Mapping[str, str]) -> list[UserRecord]:
     """
-    Return one record per user, ordered by user id; each row counts as a view.
+    Return one record per user, ordered by user id; each row adds 1 to its counter.
 
     If rows have times, a pause of more than 30 minutes ends a session, and a session lasts from its first row to its
     last. Users of *age_groups* without rows have an empty history.
 
     Cost: a few sorts of the rows; about 100 bytes of memory per distinct pair of user and item.
     """
-    users = len(interactions.user_ids)
-    views = np.bincount(interactions.users, minlength=users)
+    users, number = len(interactions.user_ids), len(COUNTERS)
+    cells = interactions.users.astype(np.int64) * number + interactions.counters
+    counts = np.bincount(cells, minlength=users * number).reshape(users, number)
     histories = _Histories.of(interactions)
     sessions, session_us, newest = measure_sessions(interactions)
-    places = {user_id: place for place, user_id in enumerate(interactions.user_ids) if views[place]}
+    places = {user_id: place for place, user_id in enumerate(interactions.user_ids) if counts[place].any()}
     records = {
         user_id: UserRecord(
             user_id,
             age_groups.get(user_id, UNKNOWN_AGE),
-            views=int(views[place]),
+            **dict(zip(_COUNTED, counts[place].tolist(), strict=False)),
             sessions=int(sessions[place]),
             session_ms=int(session_us[place]) // 1000,
             as_of_us=int(newest[place]) if sessions[place] else None,
             history=history,
+            avoided=avoided,
         )
-        for (user_id, place), history in zip(places.items(), histories.lists(places.values()), strict=True)
+        for (user_id, place), (history, avoided) in zip(places.items(), histories.lists(places.values()), strict=True)
     }
     return [
         records.get(user_id) or UserRecord(user_id, age_groups[user_id])
@@ -87,8 +89,8 @@ class _Histories:
         ends = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=len(interactions.user_ids)))))
         return cls(interactions.item_ids, ends, items[order], weights[order], times_us[order])
 
-    def lists(self, users: Iterable[int]) -> Iterator[list[HistoryItem]]:
-        """Yield the history of each of *users*, which rise."""
+    def lists(self, users: Iterable[int]) -> Iterator[tuple[list[HistoryItem], list[HistoryItem]]]:
+        """Yield the history and the avoided items of each of *users*, which rise."""
         block, start = -1, 0
         items: list[HistoryItem] = []
         for user in users:
@@ -96,7 +98,7 @@ class _Histories:
                 block = user // _BLOCK_USERS
                 start = int(self.ends[block * _BLOCK_USERS])
                 items = self._items(start, int(self.ends[min((block + 1) * _BLOCK_USERS, self.ends.size - 1)]))
-            yield items[int(self.ends[user]) - start : int(self.ends[user + 1]) - start]
+            yield split_ties(items[int(self.ends[user]) - start : int(self.ends[user + 1]) - start])
 
     def _items(self, start: int, end: int) -> list[HistoryItem]:
         ids = map(self.item_ids.__getitem__, self.items[start:end].tolist())
@@ -104,8 +106,9 @@ class _Histories:
 
 
 def quantise(weights: F64) -> F64:
-    """Return the multiples of 1 / WEIGHT_STEPS nearest to *weights*, but never 0, because weights are above 0."""
-    return np.asarray(np.maximum(1, np.rint(weights * WEIGHT_STEPS)) / WEIGHT_STEPS, np.float64)
+    """Return the multiples of 1 / WEIGHT_STEPS nearest to *weights*, but never 0, because each row counts."""
+    steps = np.maximum(1, np.rint(np.abs(weights) * WEIGHT_STEPS))
+    return np.asarray(np.copysign(steps, weights) / WEIGHT_STEPS, np.float64)
 
 
 def measure_sessions(interactions: Interactions) -> tuple[I64, I64, I64]:

@@ -134,7 +134,9 @@ class _User:
         return UserRecord(
             self.user_id,
             self._age_group,
-            **self._counts,
+            views=self._counts["views"],
+            clicks=self._counts["clicks"],
+            purchases=self._counts["purchases"],
             sessions=sessions,
             session_ms=session_ms,
             as_of_us=self._newest_us,

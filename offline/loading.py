@@ -8,10 +8,12 @@ from pathlib import Path
 from offline.demo import make_demo
 from offline.reading.columns import Mapped
 from offline.reading.csv_files import read_csv
-from offline.reading.faults import Faults
+from offline.reading.faults import DataError, Faults
 from offline.reading.lastfm import read_lastfm
 from offline.reading.lines import Row, Source
 from offline.reading.movielens import read_movielens
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Item
 from recsys.records import UserRecord
 
@@ -35,6 +37,7 @@ class DataOptions:
         min_weight: Rows of lower weight are ignored.
         map: Columns of a csv file, by field.
         skip_faults: Number of faulty lines to leave out.
+        declaration: The kinds of events and the attributes; None for the demo's.
     """
 
     interactions: Path | None = None
@@ -44,6 +47,17 @@ class DataOptions:
     min_weight: float = 0.0
     map: Mapped = field(default_factory=dict)
     skip_faults: int = 0
+    declaration: Declaration | None = None
+
+    @property
+    def declared(self) -> Declaration:
+        """The declaration, or the demo's."""
+        return self.declaration or default_declaration()
+
+    @property
+    def least_weight(self) -> float:
+        """The least positive weight of a row, by the option or the declaration."""
+        return self.min_weight or self.declared.training.min_weight
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ def load_data(options: DataOptions) -> DataSet:
         DataError: a file cannot be used.
     """
     if not options.interactions:
+        if difference := default_declaration().describe_difference(
+            options.declared, mine="the demo data", theirs="--declaration"
+        ):
+            raise DataError(f"{difference}; name your own data with --interactions")
         demo = make_demo()
         source = Source(
             _demo_rows(demo.records),
@@ -78,23 +96,24 @@ def load_data(options: DataOptions) -> DataSet:
         )
         return DataSet("demo", source, demo.records)
     source = _read(options, interactions=options.interactions)
-    rows = _reported(source, least=options.min_weight)
+    rows = _reported(source, least=options.least_weight)
     return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
 
 
 def _read(options: DataOptions, *, interactions: Path | None) -> Source:
+    only_csv = {"mapped": options.map, "declaration": options.declared} if options.format == "csv" else {}
     return FORMATS[options.format](
         interactions,
         items=options.items,
         users=options.users,
         faults=Faults(allowed=options.skip_faults),
-        **({"mapped": options.map} if options.map else {}),
+        **only_csv,
     )
 
 
 def _reported(source: Source, *, least: float) -> Iterator[Row]:
-    """Yield the rows of at least the weight *least*, then print the faulty lines that were left out."""
-    yield from (row for row in source.rows if row.weight >= least)
+    """Yield the rows of at least the weight *least* or below 0, then print the faulty lines that were left out."""
+    yield from (row for row in source.rows if row.weight >= least or row.weight < 0)
     if source.faults.count:
         for line in source.faults.describe():
             print(line, file=sys.stderr)

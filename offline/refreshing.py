@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from offline.training import ModelSettings, train
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, ArtefactError, Item, Manifest
 from recsys.records import UserRecord
 
@@ -21,6 +22,8 @@ def refresh(
     artefact: Artefact,
     *,
     items: Mapping[str, Item],
+    shown: Mapping[str, Item] | None = None,
+    declaration: Declaration | None = None,
     folder: Path,
     dataset: str,
     facts: Mapping[str, Any],
@@ -44,6 +47,8 @@ def refresh(
     return train(
         records,
         items=items,
+        shown=shown,
+        declaration=declaration,
         folder=folder,
         dataset=dataset,
         settings=settings,

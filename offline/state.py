@@ -5,6 +5,7 @@ The state directory of a local pipeline: feature stores, models, and a pointer t
     stores/N-NAME.db        one per import
     models/N-VERSION/       one per training
     drafts/                 files that the training in progress writes; the next training deletes them
+    declarations/           the declarations that the running functions follow
     lock                    locked by the training in progress; contains its process id
 
 A training writes drafts, renames them into place, and replaces `current.json` last. Each step is on disk before the
@@ -27,6 +28,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import read_artefact
 from recsys.stores.sqlite import SqliteStore
 
@@ -164,30 +167,65 @@ class StateDirectory:
 
         asyncio.run(verify())
 
-    def environment(self, *, fused: bool = False) -> list[str]:
+    def declaration(self, current: Current, *, given: Declaration | None = None) -> Declaration:
+        """
+        Return the declaration to serve with: the one *given*, or that of the model.
+
+        Raises:
+            StateError: the declarations of the model, of the store and the one given differ; names the field.
+            ArtefactError, StoreError: the model or the store cannot be read.
+        """
+        held = read_artefact(self.model_path(current)).declaration
+        stored = asyncio.run(self._stored_declaration(current)) or default_declaration()
+        _check_agreement(held, stored, f"the store {current.store}", "run ./run.sh train")
+        _check_agreement(held, given or held, "--declaration", "run ./run.sh train with it, or correct it")
+        return given or held
+
+    async def _stored_declaration(self, current: Current) -> Declaration | None:
+        async with aclosing(SqliteStore(self.folder / current.store)) as store:
+            return await store.declaration()
+
+    def environment(self, *, fused: bool = False, declaration: Declaration | None = None) -> list[str]:
         """
         Verify the current pair and return the settings `SERVICE:NAME=VALUE` with which the functions serve it.
 
-        With *fused*, the settings are for the single Service that contains all functions.
+        Args:
+            fused: Whether the settings are for the single Service that contains all functions.
+            declaration: A declaration to serve with, for its rules; None serves with the model's.
 
         Raises:
             StateError, ArtefactError, StoreError: nothing was trained yet, or the pair cannot be served.
         """
         current = self.require_current()
-        read_artefact(self.model_path(current))
         self.verify_store(current)
-        services = ["recommend"] * 3 if fused else ["extract-features", "rank-items", "recommend"]
-        settings = [
-            f"FEATURE_STORE_URL={self.store_url(current)}",
-            f"MODEL_PATH={self.model_path(current)}",
-            f"POPULAR_LIST_PATH={self.folder / 'popular.json'}",
-        ]
-        return [f"{service}:{setting}" for service, setting in zip(services, settings, strict=True)]
+        followed = f"RECSYS_DECLARATION={self._keep(self.declaration(current, given=declaration))}"
+        settings = {
+            "extract-features": [f"FEATURE_STORE_URL={self.store_url(current)}", followed],
+            "rank-items": [f"MODEL_PATH={self.model_path(current)}", followed],
+            "recommend": [f"POPULAR_LIST_PATH={self.folder / 'popular.json'}"],
+        }
+        named = [("recommend" if fused else service, each) for service, some in settings.items() for each in some]
+        return [f"{service}:{setting}" for service, setting in dict.fromkeys(named)]
+
+    def _keep(self, declaration: Declaration) -> Path:
+        """Write *declaration* to a file that does not change while instances start, and return its path."""
+        path = self.folder / "declarations" / f"{declaration.digest[:12]}.json"
+        with _explained(self.folder):
+            path.parent.mkdir(exist_ok=True)
+            draft = path.with_suffix(f".{os.getpid()}")
+            draft.write_bytes(msgspec.json.format(declaration.encode(), indent=2))
+            draft.replace(path)
+        return path
 
     def _new_path(self, part: str, name: str) -> str:
         taken = [each.name.partition("-")[0] for each in (self.folder / part).iterdir()]
         numbers = [int(number) for number in taken if number.isascii() and number.isdecimal()]
         return f"{part}/{max(numbers, default=0) + 1}-{name}"
+
+
+def _check_agreement(held: Declaration, other: Declaration, name: str, remedy: str) -> None:
+    if difference := held.describe_difference(other, mine="the model", theirs=name):
+        raise StateError(f"{difference}; {remedy}")
 
 
 @contextmanager

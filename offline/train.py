@@ -24,6 +24,7 @@ from offline.collecting import collect, collect_records
 from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
+from offline.learnable import learnable
 from offline.loading import DataOptions, load_data, load_items
 from offline.reading.lines import DataError
 from offline.refreshing import refresh
@@ -31,6 +32,9 @@ from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from offline.training import train
+from recsys.declaration.agreement import agree
+from recsys.declaration.reading import DeclarationError
+from recsys.declaration.types import Declaration
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.ranking.memory import estimate_mib
@@ -80,7 +84,7 @@ def run(plan: Plan) -> int:
             _train_from_store(state, plan, plan.from_store)
         elif not (plan.if_missing and state.current()):
             _train_on_data(state, plan)
-    except (DataError, StateError, StoreError, ArtefactError) as error:
+    except (DataError, StateError, StoreError, ArtefactError, DeclarationError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -96,6 +100,7 @@ class _Material:
     records: Sequence[UserRecord]
     items: Mapping[str, Item]
     dataset: str
+    declaration: Declaration
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,7 +118,7 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
             facts={**material.facts, **erasure_facts(erasures)},
         )
         draft = state.draft("store.db")
-        _fill(draft, material.records, erasures)
+        _fill(draft, material, erasures)
         manifest = _train_into(state, material, plan)
         check_still_wanted(material.records, spread(state))
         store = state.publish(draft, "stores", f"{material.dataset}.db")
@@ -143,18 +148,28 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     url = state.store_url(current) if own else store
     if own:
         spread(state)
-    records, erasures = asyncio.run(_scan(url))
+    records, erasures, stored = asyncio.run(_scan(url))
+    declaration = agree(plan.data.declaration, stored, holder="the feature store", giver="--declaration")
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
     # Only the current model contains the titles and attributes.
     artefact = read_artefact(state.model_path(current))
-    items = {item.item_id: item for item in artefact.items} | load_items(plan.data)
-    material = _Material(records, items, f"{current.dataset}-store" if own else "store")
+    items = {item.item_id: item for item in artefact.items} | load_items(replace(plan.data, declaration=declaration))
+    material = _Material(records, items, f"{current.dataset}-store" if own else "store", declaration)
     material = replace(material, facts={**material.facts, **erasure_facts(erasures)})
     if plan.refresh:
         _check_refresh(artefact.manifest, erasures)
         draft = state.draft(_MODEL_DRAFT)
-        manifest = refresh(records, artefact, items=items, folder=draft, dataset=material.dataset, facts=material.facts)
+        manifest = refresh(
+            records,
+            artefact,
+            items=learnable(items, declaration),
+            shown=items,
+            declaration=declaration,
+            folder=draft,
+            dataset=material.dataset,
+            facts=material.facts,
+        )
     else:
         manifest = _train_into(state, material, plan)
     check_still_wanted(records, asyncio.run(list_erasures(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))))
@@ -164,11 +179,12 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     return manifest, model, records
 
 
-async def _scan(url: str) -> tuple[list[UserRecord], list[Erasure]]:
+async def _scan(url: str) -> tuple[list[UserRecord], list[Erasure], Declaration | None]:
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
         erasures = await store.erasures()
         with tqdm(desc="reading the store", unit="user", disable=None) as bar:
-            return [record async for record in store.scan() if bar.update() or True], erasures
+            records = [record async for record in store.scan() if bar.update() or True]
+        return records, erasures, await store.declaration()
 
 
 def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
@@ -188,14 +204,14 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
 
 def _load(plan: Plan) -> _Material:
     data = load_data(plan.data)
-    facts: dict[str, Any] = {"min_weight": plan.data.min_weight} if plan.data.min_weight else {}
+    facts: dict[str, Any] = {"min_weight": least} if (least := plan.data.least_weight) else {}
     if plan.holdout:
-        split = split_rows(Interactions.of(data.source.rows), holdout=plan.holdout, seed=plan.seed)
+        split = split_rows(Interactions.of(data.source.rows).liked(), holdout=plan.holdout, seed=plan.seed)
         records = collect(split.training, age_groups=data.source.age_groups)
         facts |= {"holdout": plan.holdout, "holdout_seed": plan.seed}
     else:
         records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)
-    return _Material(records, data.source.items, data.name, facts)
+    return _Material(records, data.source.items, data.name, plan.data.declared, facts)
 
 
 def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
@@ -206,19 +222,24 @@ def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manif
 
 
 def _choose_and_train(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
-    searched = search(material.records) if plan.search else None
+    training = material.declaration.training
+    searched = search(material.records) if plan.search or training.search else None
+    items = learnable(material.items, material.declaration)
     chosen = choose(
         material.records,
-        items=material.items,
+        items=items,
         als=searched.settings.als if searched else None,
         ahead=plan.holdout != "random",
+        neighbours="neighbours" in training.sources,
     )
     for line in chosen.describe():
         print(line)
     folder = state.draft(_MODEL_DRAFT)
     manifest = train(
         material.records,
-        items=material.items,
+        items=items,
+        shown=material.items,
+        declaration=material.declaration,
         folder=folder,
         dataset=material.dataset,
         settings=chosen.settings,
@@ -234,12 +255,14 @@ def _publish(state: StateDirectory, manifest: Manifest) -> str:
     return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
 
 
-def _fill(path: Path, records: Sequence[UserRecord], erasures: Sequence[Erasure]) -> None:
+def _fill(path: Path, material: _Material, erasures: Sequence[Erasure]) -> None:
+    records = material.records
+
     async def fill() -> None:
         async with aclosing(SqliteStore(path, create=True)) as store:
             population = population_defaults([compute_features(record) for record in records if record.history])
             await store.adopt(erasures)
-            await store.replace(records, population=population)
+            await store.replace(records, population=population, declaration=material.declaration)
 
     asyncio.run(fill())
     # Closing merges SQLite's log into the file. If that fails, the log stays and the file alone is incomplete.

@@ -13,6 +13,7 @@ from offline.describing import Arrays, AttributeMap, AttributeSettings, describe
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
+from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
 from recsys.ranking.prior import FeaturePrior
@@ -73,6 +74,8 @@ def train(
     items: Mapping[str, Item],
     folder: Path,
     dataset: str,
+    shown: Mapping[str, Item] | None = None,
+    declaration: Declaration | None = None,
     settings: ModelSettings | None = None,
     start: Mapping[str, F32] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -90,6 +93,8 @@ def train(
             attribute with items that have some.
         folder: New or empty folder.
         dataset: Name of the data, for the manifest.
+        shown: The items as the artefact shows and filters them; by default, as *items*.
+        declaration: The declaration of the data, for the manifest.
         settings: Settings; None suggests them from the size of the data.
         start: Item vectors of an earlier model with the same settings, by item id, to start from (`train_als`).
         facts: Further facts about the training, for the manifest.
@@ -104,7 +109,7 @@ def train(
         folder,
         name=MODEL_NAME,
         arrays=fit_arrays(records, ratings, settings, items=items, new=new, start=start, progress=progress),
-        items=[*known, *new],
+        items=[(shown or {}).get(item.item_id, item) for item in (*known, *new)],
         training={
             "dataset": dataset,
             "fingerprint": fingerprint(records),
@@ -117,6 +122,7 @@ def train(
             **(facts or {}),
         },
         metrics=metrics or {},
+        declaration=declaration,
     )
 
 

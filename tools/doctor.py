@@ -4,6 +4,7 @@
 One line per check, `ok` or `fault`; exit status 1 with at least one fault.
 """
 
+import os
 import platform
 import socket
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from chassis.environment import SettingsError
+from chassis.environment import Reader, SettingsError
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend.settings import Settings as RecommendSettings
@@ -25,6 +26,7 @@ from kubeyaml.validation import service_faults
 from localkn.address import running_url
 from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import Current, StateDirectory, StateError
+from recsys.declaration.agreement import read_setting
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.memory import MIB, estimate_mib
 from recsys.ranking.model import RankingModel
@@ -53,6 +55,7 @@ def diagnose(*, port: int, state_dir: Path) -> int:
         lambda: check_state(state),
         lambda: check_model(state),
         lambda: check_store(state),
+        lambda: check_declaration(state),
         check_manifests,
         lambda: check_memory(state),
     ]
@@ -127,6 +130,23 @@ def check_store(state: StateDirectory) -> Iterator[str]:
         except StoreError as error:
             raise DoctorFinding(str(error)) from error
         yield f"feature store {current.store} is whole"
+
+
+def check_declaration(state: StateDirectory, env: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Check that the declarations of the model, of the store and of RECSYS_DECLARATION fit together."""
+    reader = Reader(env)
+    given = read_setting(reader)
+    if reader.faults:
+        raise DoctorFinding("; ".join(reader.faults))
+    if current := _current(state):
+        try:
+            followed = state.declaration(current, given=given)
+        except StateError as error:
+            raise DoctorFinding(str(error)) from error
+        except (ArtefactError, StoreError):
+            return  # `check_model` and `check_store` report these
+        kinds = ", ".join(followed.events)
+        yield f"model and store follow one declaration ({followed.digest[:12]}), with the events {kinds}"
 
 
 def _current(state: StateDirectory) -> Current | None:

@@ -10,6 +10,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -49,11 +50,11 @@ def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: 
 def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> int:
     try:
         url = state.store_url(state.require_current())
-        records = asyncio.run(read_store(url))
-        deploy = _deploy(state, records, step_duration=step_duration)
+        content = asyncio.run(read_store(url))
+        deploy = _deploy(state, content.records, step_duration=step_duration)
         retrain(
             state,
-            records,
+            content,
             deploy=deploy,
             rules=rules,
             say=partial(print, flush=True),
@@ -65,7 +66,7 @@ def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> in
     return 0
 
 
-def _deploy(state: StateDirectory, records: list[UserRecord], *, step_duration: float) -> Deploy:
+def _deploy(state: StateDirectory, records: Sequence[UserRecord], *, step_duration: float) -> Deploy:
     """Return a function that rolls out a model with requests for users of *records*."""
 
     def deploy(model: Path) -> None:

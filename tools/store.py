@@ -47,6 +47,7 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
         # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough for memory.
         records = [record async for record in source.scan()]
         population = await source.population() or UNKNOWN_FEATURES
+        declaration = await source.declaration()
         erasures = await source.erasures()
     if not records and not allow_empty:
         raise StoreMissingError(
@@ -57,7 +58,7 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
     async with aclosing(open_store(target_url, create=True, ttl_s=user_ttl_s)) as target:
         # The target keeps its own erasures, and leaves out the users of both.
         await target.adopt(erasures)
-        count = await target.replace(shown, population=population)
+        count = await target.replace(shown, population=population, declaration=declaration)
     async with aclosing(open_store(source_url)) as source, aclosing(open_store(target_url)) as target:
         # Users may have been erased from the source while it was copied.
         await target.adopt(await source.erasures())

@@ -11,6 +11,7 @@ from pathlib import Path
 from localkn.__main__ import main as run_localkn
 from offline.erasing import spread
 from offline.state import Current, StateDirectory, StateError
+from recsys.declaration.reading import DeclarationError, read_declaration
 from recsys.ranking.artefact import ArtefactError
 from recsys.stores.port import StoreError
 from recsys.stores.sqlite import SqliteStore
@@ -31,6 +32,7 @@ def up(
     simulate_latency: bool = False,
     dashboard_port: int | None = None,
     env_override: Sequence[str] | None = None,
+    declaration: Path | None = None,
     host: Sequence[str] | None = None,
     state_dir: Path,
 ) -> int:
@@ -44,15 +46,16 @@ def up(
     if status := run_localkn([*words, *place, "--check"]):
         return status
     try:
+        declared = read_declaration(declaration) if declaration else None
         state, current = _trained(state_dir)
         spread(state)
         changes = [
             *(_SIMULATED if simulate_latency else ()),
             *(env_override or ()),
-            *state.environment(fused=fused),
+            *state.environment(fused=fused, declaration=declared),
         ]
         user = asyncio.run(_some_user(state, current))
-    except (StateError, ArtefactError, StoreError) as error:
+    except (StateError, ArtefactError, StoreError, DeclarationError) as error:
         print(error, file=sys.stderr)
         return 1
     words += [word for change in changes for word in ("--env-override", change)]

@@ -73,4 +73,5 @@ def _rows(known: KnownUser) -> dict[str, object]:
         "purchases": known.purchases,
         "sessions": known.sessions,
         "items, newest first": (", ".join(known.recent[:_SHOWN]) or "none") + more,
+        "avoided items": ", ".join(known.avoided[:_SHOWN]) or "none",
     }

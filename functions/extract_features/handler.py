@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
+from msgspec import UNSET
 
 from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
@@ -15,6 +18,8 @@ from functions.extract_features.item_changes import ItemChanges
 from recsys.catalogue.entries import Catalogue
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import EventKind
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser
 from recsys.stores.port import FeatureStore, Outcome, StoreError
@@ -32,6 +37,7 @@ class ExtractFeatures:
         store: The feature store.
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
+        kinds: The declared kinds of events; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
         catalogue: Takes events about items; without one, they are refused.
@@ -47,6 +53,7 @@ class ExtractFeatures:
         *,
         population: Features,
         history_limit: int,
+        kinds: Mapping[str, EventKind] | None = None,
         reply_to_interactions: bool = False,
         simulated_latency_s: float = 0.0,
         catalogue: Catalogue | None = None,
@@ -57,8 +64,9 @@ class ExtractFeatures:
         self._reply_to_interactions = reply_to_interactions
         self._simulated_latency_s = simulated_latency_s
         self.ingest = Ingest(store)
+        read = partial(read_interaction, kinds=kinds or default_declaration().events)
         self.routes: EventRoutes = {
-            events.INTERACTION: EventRoute(self.ingest.counting(read_interaction), self._count),
+            events.INTERACTION: EventRoute(self.ingest.counting(read), self._count),
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             **(ItemChanges(catalogue).routes() if catalogue else {}),
@@ -100,7 +108,11 @@ class ExtractFeatures:
         """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""
         (known,) = await self._read([asked.user_id])
         who = describe(asked.user_id, known, population=self._population)
-        data = wire.encode(events.ExtractedData(asked.user_id, who.features, who.history, asked.top_k, asked.exclude))
+        data = wire.encode(
+            events.ExtractedData(
+                asked.user_id, who.features, who.history, asked.top_k, asked.exclude, who.avoided or UNSET
+            )
+        )
         return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _answer(self, user_ids: list[str], call: Call) -> list[bytes]:
@@ -128,6 +140,7 @@ def describe(user_id: str, known: KnownUser | None, *, population: Features) -> 
         compute_features(known),
         known.recent,
         None if known.as_of_us is None else _timestamp(known.as_of_us),
+        avoided=known.avoided,
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
 from recsys import metrics
 from recsys.contracts import events
+from recsys.declaration.types import SESSION_END, EventKind
 from recsys.records import Interaction
 from recsys.stores.erasures import Removed, digest_user
 from recsys.stores.port import FeatureStore, Outcome, StoreError
@@ -127,11 +128,19 @@ def event_time_us(event: CloudEvent) -> int:
     return round(max(0.0, min(_seconds(event.time) if event.time else now_s, now_s)) * 1_000_000)
 
 
-def read_interaction(event: CloudEvent) -> Interaction:
-    """Return the interaction that *event* reports; see `Ingest.read`."""
+def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> Interaction:
+    """
+    Return the interaction that *event* reports; *kinds* are the declared kinds of events.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data are not a valid interaction.
+    """
     data = events.interaction.decode(event.data)
+    ended, kind = data.kind == SESSION_END, kinds.get(data.kind)
     faults = []
-    if data.item_id is None and data.kind != "session_end":
+    if not ended and kind is None:
+        faults.append(Fault("$.kind", f"must be one of {', '.join(map(repr, [*kinds, SESSION_END]))}"))
+    elif data.item_id is None and not ended:
         faults.append(Fault("$.item_id", f"is missing: a {data.kind} has an item"))
     moment = event.time
     if data.time is not None:
@@ -144,7 +153,6 @@ def read_interaction(event: CloudEvent) -> Interaction:
         faults.append(Fault("$.time", "must be between 1970 and 2100"))
     if faults:
         raise InvalidRequestError(faults=faults)
-    ended = data.kind == "session_end"
     return Interaction(
         source=event.source,
         event_id=event.id,
@@ -153,6 +161,8 @@ def read_interaction(event: CloudEvent) -> Interaction:
         time_us=round(seconds * 1_000_000),
         item_id=None if ended else data.item_id,
         duration_ms=round((data.duration_s or 0.0) * 1000) if ended else 0,
+        weight=kind.exact_weight if kind else 0.0,
+        counter=kind.counter if kind else "sessions",
     )
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from chassis.telemetry.instruments import Counter, Histogram, Instrument
 from recsys import metrics
 from recsys.contracts.wire import Features
+from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.erasures import Erasure, Removed
 from recsys.stores.port import FeatureStore, Outcome, StoreError
@@ -38,9 +39,15 @@ class MeasuredStore:
         """Return the defaults for unknown users."""
         return await self._store.population()
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        return await self._store.declaration()
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """Replace the whole content by *records*."""
-        return await self._store.replace(records, population=population)
+        return await self._store.replace(records, population=population, declaration=declaration)
 
     def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id."""

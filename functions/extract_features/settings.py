@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
 from recsys.contracts.wire import MAX_HISTORY
+from recsys.declaration.agreement import read_setting
+from recsys.declaration.types import Declaration
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S
 from recsys.stores.port import StoreFormatError
 from recsys.stores.urls import check_store_url
@@ -19,6 +21,7 @@ class Settings:
     Attributes:
         serving: Settings that all functions share.
         feature_store_url: URL of the feature store.
+        declaration: The declaration that the store must agree with; None follows the store's.
         feature_store_password: Password for Redis, if the URL has none; None for no password.
         deduplication_s: Seconds during which a repeated event is recognised.
         user_ttl_s: For Redis: seconds without events after which a user is deleted; 0 for never.
@@ -29,6 +32,7 @@ class Settings:
 
     serving: ServingSettings
     feature_store_url: str
+    declaration: Declaration | None
     feature_store_password: str | None
     deduplication_s: float
     user_ttl_s: int
@@ -53,6 +57,7 @@ class Settings:
         settings = cls(
             serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=512 * 1024),
             feature_store_url=store_url,
+            declaration=read_setting(reader),
             feature_store_password=reader.secret("FEATURE_STORE_PASSWORD"),
             deduplication_s=reader.number(
                 "EVENT_DEDUPLICATION_S", DEDUPLICATION_WINDOW_S, least=1.0, most=_LONGEST_WINDOW_S

@@ -30,14 +30,18 @@ class RankItems:
     Args:
         batcher: Ranks several requests at a time.
         model: Identity of the artefact that the batcher ranks with.
-        attributes: The attributes that a filter may name.
+        attributes: The attributes of the items.
+        filters: The attributes that a filter may name; None for all.
     """
 
-    def __init__(self, batcher: RankBatcher, *, model: Model, attributes: ItemAttributes) -> None:
+    def __init__(
+        self, batcher: RankBatcher, *, model: Model, attributes: ItemAttributes, filters: Sequence[str] | None = None
+    ) -> None:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
         self._model = model
         self._attributes = attributes
+        self._filters = filters
         self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
@@ -54,7 +58,7 @@ class RankItems:
 
     async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `features.extracted.v1` with the recommendations, as the second step of a Sequence."""
-        query = Query(asked.features, asked.history, asked.top_k, asked.exclude)
+        query = Query(asked.features, asked.history, asked.top_k, [*asked.exclude, *(asked.avoided or ())])
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
         data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
@@ -81,11 +85,12 @@ class RankItems:
         Raises:
             InvalidRequestError: the filter names an attribute or a value that no item has.
         """
-        if request.filter and (faults := list(self._attributes.faults(request.filter, "$.filter"))):
-            raise InvalidRequestError(faults=faults)
-        return Query(
-            request.features, request.history, request.top_k, request.exclude, request.filter, request.diversity
-        )
+        if request.filter:
+            faults = list(self._attributes.faults(request.filter, "$.filter", allowed=self._filters))
+            if faults:
+                raise InvalidRequestError(faults=faults)
+        exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
+        return Query(request.features, request.history, request.top_k, exclude, request.filter, request.diversity)
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):

@@ -2,12 +2,16 @@
 
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
+from functions.rank_items.rules import apply_rules
 from recsys import metrics
+from recsys.declaration.agreement import agree
+from recsys.declaration.reading import DeclarationError
+from recsys.declaration.types import Declaration, Rules
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 
@@ -22,12 +26,14 @@ class LoadedModel:
         load_s: Seconds that reading and verifying took.
         written: Time at which the artefact was written, in seconds since the epoch.
         recall: Share of the exact answer that the index finds; 1 without an index.
+        rules: The rules of every answer.
     """
 
     model: RankingModel
     load_s: float
     written: float
     recall: float
+    rules: Rules = field(default_factory=Rules)
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the model."""
@@ -41,9 +47,18 @@ class LoadedModel:
         ]
 
 
-def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, min_recall: float = 0.0) -> LoadedModel:
+def load_model(
+    folder: Path,
+    *,
+    workers: int,
+    pool: Executor,
+    probes: int = 0,
+    min_recall: float = 0.0,
+    declaration: Declaration | None = None,
+    rules: Rules | None = None,
+) -> LoadedModel:
     """
-    Read and verify the artefact in *folder*.
+    Read and verify the artefact in *folder*, and let the model follow its rules.
 
     Args:
         folder: Folder of the artefact.
@@ -51,14 +66,18 @@ def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, m
         pool: Runs these threads; the model must be called from another pool.
         probes: Groups of an approximate index to scan per user; 0 for no index.
         min_recall: Least share of the exact answer that the index must find.
+        declaration: The declaration that the artefact must agree with; None follows the artefact's.
+        rules: Rules of every answer; None for those of the declaration.
 
     Raises:
-        StartError: the artefact cannot be served; the message says why.
+        StartError: the artefact or the rules cannot be served; the message says why.
     """
     began = time.monotonic()
     try:
-        model = RankingModel(read_artefact(folder), workers=workers, pool=pool, probes=probes)
-    except ArtefactError as error:
+        artefact = read_artefact(folder)
+        agreed = agree(declaration, artefact.declaration, holder="the model")
+        model = RankingModel(artefact, workers=workers, pool=pool, probes=probes)
+    except (ArtefactError, DeclarationError) as error:
         raise StartError(str(error)) from error
     recall = model.measure_recall()
     if recall < min_recall:
@@ -66,4 +85,6 @@ def load_model(folder: Path, *, workers: int, pool: Executor, probes: int = 0, m
             f"the approximate index finds {recall:.3f} of the exact answer, below INDEX_MIN_RECALL ({min_recall}); "
             "raise INDEX_PROBES, or set INDEX=exact"
         )
-    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall)
+    followed = rules or agreed.rules
+    apply_rules(followed, model)
+    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall, followed)

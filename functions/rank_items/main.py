@@ -35,9 +35,11 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="batch") as executor,
     ):
-        load = partial(load_model, settings.model_path, workers=workers, pool=pool)
-        loaded = await asyncio.to_thread(load, probes=settings.probes, min_recall=settings.min_recall)
-        model = settings.rules.apply(loaded.model)
+        load = partial(load_model, settings.model_path, workers=workers, pool=pool, probes=settings.probes)
+        loaded = await asyncio.to_thread(
+            load, min_recall=settings.min_recall, declaration=settings.declaration, rules=settings.rules
+        )
+        model = loaded.model
         batcher: Batcher[Query, Ranking] = Batcher(
             slow_batches(model.rank, settings.simulated_latency_s),
             limits=settings.batch,
@@ -47,7 +49,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         (exposition or service.exposition).add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
-            yield RankItems(batcher, model=model.identity, attributes=model.attributes)
+            yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=loaded.rules.filters)
         batcher.drain()
 
 

@@ -1,108 +1,83 @@
-"""The operator's rules: read from a setting, and checked against the catalogue when the model loads."""
+"""The rules of every answer: those of the declaration or the setting, checked against the catalogue at the start."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
 
 from chassis.environment import Reader
 from chassis.server.service import StartError
-from recsys.contracts.wire import Condition, Diversity, ItemId
+from recsys.contracts.wire import Condition
+from recsys.declaration.types import Rules
+from recsys.ranking import rules as ranking
 from recsys.ranking.filtering import Bools, join_masks
 from recsys.ranking.model import RankingModel
-from recsys.ranking.rules import Rules, make_caps
+from recsys.ranking.rules import make_caps
 
 log = logging.getLogger("recsys.rank_items")
 
-
-class Boost(Condition, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A condition, and the number that is added to the scores of the items that meet it."""
-
-    score: Annotated[float, Meta(ge=-1000, le=1000)]
+_decode = msgspec.json.Decoder(Rules).decode
 
 
-class RuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+def read_rules(env: Reader) -> Rules | None:
+    """Read the rules of the setting RULES and add their faults to *env*; None leaves the declaration's rules."""
+    text = env.text("RULES", "{}")
+    try:
+        rules = _decode(text)
+    except msgspec.DecodeError as error:
+        env.faults.append(f"RULES cannot be read: {error}")
+        return None
+    for each in (*rules.allow, *rules.deny, *rules.boosts):
+        env.require(
+            bool(each.any_of) or each.is_range, f"RULES: a condition on {each.attribute} has no any_of and no range"
+        )
+    return None if rules == Rules() else rules
+
+
+def apply_rules(rules: Rules, model: RankingModel) -> RankingModel:
     """
-    The rules of every answer.
+    Let *model* follow *rules*, and return it.
 
-    Attributes:
-        allow: Conditions that every item meets.
-        deny: Conditions that no item meets.
-        pins: Items that come first.
-        boosts: Numbers that are added to scores.
-        caps: The most items of a value in a list, by attribute.
-        diversity: Weight of the resemblance to better items, 0 to 1.
+    A value or an item that the catalogue lacks is logged, because a later catalogue may hold it again.
+
+    Raises:
+        StartError: a rule names an unknown attribute, or no item may be returned.
     """
-
-    allow: list[Condition] = []
-    deny: list[Condition] = []
-    pins: list[ItemId] = []
-    boosts: list[Boost] = []
-    caps: dict[str, Annotated[int, Meta(ge=1)]] = {}
-    diversity: Diversity = 0.0
-
-    @classmethod
-    def read(cls, env: Reader) -> "RuleSettings":
-        """Read the rules and add their faults to *env*."""
-        try:
-            return _decode(env.text("RULES", "{}"))
-        except msgspec.DecodeError as error:
-            env.faults.append(f"RULES cannot be read: {error}")
-            return cls()
-
-    def apply(self, model: RankingModel) -> RankingModel:
-        """
-        Let *model* follow the rules, and return it.
-
-        A value or an item that the catalogue lacks is logged, because a later catalogue may hold it again.
-
-        Raises:
-            StartError: a rule names an unknown attribute, or no item may be returned.
-        """
-        if unknown := sorted({name for name in self._attributes() if not model.attributes.has(name)}):
-            raise StartError(f"RULES names attributes that no item has: {', '.join(unknown)}")
-        for fault in self._faults(model):
-            log.warning("rule_without_items", extra={"reason": fault})
-        offered = self._offered(model)
-        if offered is not None and not offered.any():
-            raise StartError("RULES leaves no item to recommend; correct its allow and deny")
-        model.follow(self._rules(model), offered=offered)
-        return model
-
-    def _attributes(self) -> Iterator[str]:
-        yield from (each.attribute for each in (*self.allow, *self.deny, *self.boosts))
-        yield from self.caps
-
-    def _faults(self, model: RankingModel) -> Iterator[str]:
-        parts: list[tuple[str, Sequence[Condition]]] = [
-            ("allow", self.allow),
-            ("deny", self.deny),
-            ("boosts", self.boosts),
-        ]
-        for name, conditions in parts:
-            for fault in model.attributes.faults(conditions, f"RULES $.{name}"):
-                yield f"{fault.path}: {fault.detail}"
-        for item_id in self.pins:
-            if model.row_of(item_id) is None:
-                yield f"RULES $.pins: the catalogue has no item {item_id!r}"
-
-    def _offered(self, model: RankingModel) -> Bools | None:
-        if not (self.allow or self.deny):
-            return None
-        masks = [model.attributes.mask(each) for each in self.allow]
-        return join_masks([*masks, *(~model.attributes.mask(each) for each in self.deny)])
-
-    def _rules(self, model: RankingModel) -> Rules:
-        boosts = None
-        if self.boosts:
-            boosts = np.zeros(len(model.item_ids), np.float32)
-            for boost in self.boosts:
-                boosts += model.attributes.mask(boost) * np.float32(boost.score)
-        pins = [row for row in map(model.row_of, dict.fromkeys(self.pins)) if row is not None]
-        return Rules(pins, boosts, make_caps(model.attributes, self.caps), self.diversity)
+    named = {*rules.attributes(), *(rules.filters or ())}
+    if unknown := sorted(name for name in named if not model.attributes.has(name)):
+        raise StartError(f"the rules name attributes that no item has: {', '.join(unknown)}")
+    for fault in _faults(rules, model):
+        log.warning("rule_without_items", extra={"reason": fault})
+    offered = _offered(rules, model)
+    if offered is not None and not offered.any():
+        raise StartError("the rules leave no item to recommend; correct their allow and deny")
+    model.follow(_arrange(rules, model), offered=offered)
+    return model
 
 
-_decode = msgspec.json.Decoder(RuleSettings).decode
+def _faults(rules: Rules, model: RankingModel) -> Iterator[str]:
+    parts: Mapping[str, Sequence[Condition]] = {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
+    for name, conditions in parts.items():
+        for fault in model.attributes.faults(conditions, f"rules.{name}"):
+            yield f"{fault.path}: {fault.detail}"
+    for item_id in rules.pins:
+        if model.row_of(item_id) is None:
+            yield f"rules.pins: the catalogue has no item {item_id!r}"
+
+
+def _offered(rules: Rules, model: RankingModel) -> Bools | None:
+    if not (rules.allow or rules.deny):
+        return None
+    masks = [model.attributes.mask(each) for each in rules.allow]
+    return join_masks([*masks, *(~model.attributes.mask(each) for each in rules.deny)])
+
+
+def _arrange(rules: Rules, model: RankingModel) -> ranking.Rules:
+    boosts = None
+    if rules.boosts:
+        boosts = np.zeros(len(model.item_ids), np.float32)
+        for boost in rules.boosts:
+            boosts += model.attributes.mask(boost) * np.float32(boost.score)
+    pins = [row for row in map(model.row_of, dict.fromkeys(rules.pins)) if row is not None]
+    return ranking.Rules(pins, boosts, make_caps(model.attributes, rules.caps), rules.diversity)

@@ -5,7 +5,9 @@ from pathlib import Path
 from chassis.batching.queue import BatchLimits
 from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
-from functions.rank_items.rules import RuleSettings
+from functions.rank_items.rules import read_rules
+from recsys.declaration.agreement import read_setting
+from recsys.declaration.types import Declaration, Rules
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Settings:
         serving: Settings of the server.
         model_path: Folder of the artefact to serve.
         unavailable_path: File of items that no user may get, read again when it changes; None for no such file.
-        rules: Rules of every answer.
+        declaration: The declaration that the model must agree with; None follows the model's.
+        rules: Rules of every answer, instead of the declaration's; None keeps those.
         probes: Groups of an approximate index to scan per user; 0 scans the whole catalogue.
         min_recall: Least share of the exact answer that an approximate index must find; below it the instance does
             not start.
@@ -29,7 +32,8 @@ class Settings:
     serving: ServingSettings
     model_path: Path
     unavailable_path: Path | None
-    rules: RuleSettings
+    declaration: Declaration | None
+    rules: Rules | None
     probes: int
     min_recall: float
     batch: BatchLimits
@@ -57,7 +61,8 @@ class Settings:
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
             model_path=Path(reader.text("MODEL_PATH")),
             unavailable_path=None if unavailable == "-" else Path(unavailable),
-            rules=RuleSettings.read(reader),
+            declaration=read_setting(reader),
+            rules=read_rules(reader),
             probes=probes if index == "ivf" else 0,
             min_recall=reader.number("INDEX_MIN_RECALL", 0.9, most=1.0),
             batch=limits,

@@ -30,10 +30,11 @@ _OPENING, _SEPARATOR, _CLOSING = b'{"requests":[', b",", b"]}"
 
 
 class Known(Struct, frozen=True):
-    """The parts of extract_features' answer that go to rank_items, not decoded."""
+    """The parts of extract_features' answer that go to rank_items. Only the avoided items, which are rare, are decoded."""
 
     features: Raw
     history: Raw
+    avoided: list[str] = []
 
 
 class RankCall(Struct, frozen=True):
@@ -49,6 +50,7 @@ class RankCall(Struct, frozen=True):
     exclude: Sequence[str] = ()
     filter: Sequence[Condition] | UnsetType = UNSET
     diversity: float | UnsetType = UNSET
+    avoided: Sequence[str] | UnsetType = UNSET
 
 
 class _RankQuery(Struct, frozen=True):

@@ -126,6 +126,7 @@ class Recommender:
                 request.exclude,
                 request.filter or UNSET,
                 request.diversity or UNSET,
+                who.avoided or UNSET,
             )
             for request, who in zip(requests, known, strict=True)
         ]
@@ -173,7 +174,7 @@ class Recommender:
         return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
-        return self._popular.pick([*request.exclude, *_history.decode(known.history)], request.top_k)
+        return self._popular.pick([*request.exclude, *_history.decode(known.history), *known.avoided], request.top_k)
 
 
 def _add_receipt(hop: str, answer: HopAnswer[Any], call: Call) -> None:

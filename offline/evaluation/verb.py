@@ -34,6 +34,7 @@ from offline.evaluation.studies import (
     study_unseen,
 )
 from offline.interactions import Interactions
+from offline.learnable import learnable
 from offline.loading import DataOptions, load_data
 from offline.matrix import fingerprint
 from offline.reading.lines import DataError
@@ -109,8 +110,14 @@ def evaluate(plan: Plan) -> Report:
         AskError: the pipeline gives no valid answer.
     """
     loaded = load_data(plan.data)
-    interactions = Interactions.of(loaded.source.rows)
-    data = Data(interactions, loaded.source.items, loaded.source.age_groups, plan.most_users, plan.seed)
+    interactions = Interactions.of(loaded.source.rows).liked()
+    data = Data(
+        interactions,
+        learnable(loaded.source.items, plan.data.declared),
+        loaded.source.age_groups,
+        plan.most_users,
+        plan.seed,
+    )
     holdout = plan.holdout or default_holdout(interactions)
     if holdout == "temporal" and plan.splits > 1:
         raise DataError("a temporal hold-out has one split only; use --splits with --holdout random")
@@ -136,7 +143,7 @@ def evaluate(plan: Plan) -> Report:
         "holdout": holdout,
         "seed": plan.seed,
         "splits": plan.splits,
-        "min_weight": plan.data.min_weight,
+        "min_weight": plan.data.least_weight,
     }
     return Report(said | facts, reference_of(splits[0]), join_splits(splits, PER_USER), calendar, lengths)
 

@@ -17,12 +17,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "item": ("item_id", "item", "movie_id"),
     "weight": ("weight", "rating"),
     "time": ("timestamp", "time"),
+    "kind": ("kind",),
     "title": ("title", "name"),
     "category": ("category", "genres"),
     "age_group": ("age_group",),
     "age": ("age",),
 }
-INTERACTION = ("user", "item", "weight", "time")
+INTERACTION = ("user", "item", "weight", "time", "kind")
 _OF_EVERY_FILE = ("user", "item")
 
 _SEPARATORS = re.compile(r"[\s_-]+")
@@ -53,8 +54,8 @@ def parse_mapping(text: str) -> dict[str, str]:
 
 def count_known(header: Iterable[str], mapped: Mapped) -> int:
     """Return the number of names in *header* that belong to a field."""
-    known = {_key(name) for names in (*NAMES.values(), mapped.values()) for name in names}
-    return sum(_key(name) in known for name in header)
+    known = {normalise(name) for names in (*NAMES.values(), mapped.values()) for name in names}
+    return sum(normalise(name) in known for name in header)
 
 
 def find_columns(
@@ -68,7 +69,7 @@ def find_columns(
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(header):
-        places.setdefault(_key(name), []).append(place)
+        places.setdefault(normalise(name), []).append(place)
     found = {field: at for field in fields if (at := _find(path, places, field, mapped)) is not None}
     if missing := [field for field in required if field not in found]:
         wanted = ", ".join(NAMES[field][0] for field in required)
@@ -86,9 +87,9 @@ def check_mapped(path: Path, header: Sequence[str], fields: Sequence[str], *, ma
     Raises:
         DataError: a column is missing.
     """
-    keys = {_key(name) for name in header}
+    keys = {normalise(name) for name in header}
     for field in fields:
-        if field in mapped and _key(mapped[field]) not in keys:
+        if field in mapped and normalise(mapped[field]) not in keys:
             raise DataError(
                 f"{path}:1: the header has no column {mapped[field]!r} for --map {field}=…; found: {', '.join(header)}"
             )
@@ -96,7 +97,7 @@ def check_mapped(path: Path, header: Sequence[str], fields: Sequence[str], *, ma
 
 def _find(path: Path, places: Mapping[str, Sequence[int]], field: str, mapped: Mapped) -> int | None:
     for name in (*((mapped[field],) if field in mapped else ()), *NAMES[field]):
-        match places.get(_key(name), ()):
+        match places.get(normalise(name), ()):
             case [place]:
                 return place
             case [_, _, *_]:
@@ -104,5 +105,6 @@ def _find(path: Path, places: Mapping[str, Sequence[int]], field: str, mapped: M
     return None
 
 
-def _key(name: str) -> str:
+def normalise(name: str) -> str:
+    """Return *name* without its case, spaces, hyphens and underscores."""
     return _SEPARATORS.sub("", name.casefold())

@@ -1,22 +1,25 @@
 """
 Read tables with named columns: comma-separated files, other delimiters, and Parquet.
 
-Interactions: `user_id,item_id[,weight][,timestamp]`, in any order. Users: `user_id[,age_group | ,age]`. Other columns
+Interactions: `user_id,item_id[,weight][,timestamp][,kind]`, in any order. Users: `user_id[,age_group | ,age]`. Other columns
 of these files are ignored. `offline/reading/columns.py` lists the other names of columns, among them those of MovieLens'
 `ratings.csv` and `movies.csv`.
 
-Items: `item_id[,title][,category]`. Every other column, for example `brand`, is an attribute as well. A cell may hold
-several values, separated by bars, as MovieLens' genres.
+Items: `item_id[,title]` and the attributes that the declaration names. In the demo's declaration, every other column, for
+example `brand`, is an attribute whose cells may hold several values, separated by bars, as MovieLens' genres.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from offline.reading.columns import INTERACTION, Mapped, check_mapped, find_columns
+from offline.reading.attributes import AttributeColumns
+from offline.reading.columns import INTERACTION, NAMES, Mapped, check_mapped, find_columns
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source
 from offline.reading.tables import open_table
-from offline.reading.values import Ids, Malformed, named_values, parse_integer, parse_time_us, parse_weight
+from offline.reading.values import Ids, Malformed, parse_integer, parse_time_us, parse_weight
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Declaration, EventKind, Items
 from recsys.features import AGE_GROUPS, group_age
 from recsys.ranking.artefact import Item
 
@@ -28,6 +31,7 @@ def read_csv(
     users: Path | None,
     mapped: Mapped | None = None,
     faults: Faults | None = None,
+    declaration: Declaration | None = None,
 ) -> Source:
     """
     Return the content of the files; rows are read on demand.
@@ -38,25 +42,29 @@ def read_csv(
         users: The file of users.
         mapped: The names of columns, by field.
         faults: Collects the faulty lines; none is allowed by default.
+        declaration: The kinds of events and the attributes; the demo's by default.
 
     Raises:
         DataError: a file or one of its lines cannot be used.
     """
-    mapped = mapped or {}
+    declaration = declaration or default_declaration()
+    attributes = {**declaration.items.attributes, **declaration.users.attributes}
+    own = {name: each.column for name, each in attributes.items() if each.column and name in NAMES}
+    mapped = {**own, **(mapped or {})}
     faults = faults or Faults()
     return checked_source(
-        _rows(interactions, mapped, faults) if interactions else iter(()),
-        items=_items(items, mapped, faults) if items else None,
+        _rows(interactions, mapped, faults, declaration.events) if interactions else iter(()),
+        items=_items(items, mapped, faults, declaration.items) if items else None,
         age_groups=_age_groups(users, mapped, faults) if users else None,
         faults=faults,
     )
 
 
-def _rows(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Row]:
+def _rows(path: Path, mapped: Mapped, faults: Faults, kinds: Mapping[str, EventKind]) -> Iterator[Row]:
     table = open_table(path, mapped)
     check_mapped(path, table.header, INTERACTION, mapped=mapped)
     columns = find_columns(path, table.header, INTERACTION, required=("user", "item"), mapped=mapped)
-    user, item, weight, time = (columns.get(field) for field in INTERACTION)
+    user, item, weight, time, kind = (columns.get(field) for field in INTERACTION)
     users, items = Ids("user_id"), Ids("item_id")
 
     def parse(fields: Sequence[str]) -> Row:
@@ -67,24 +75,28 @@ def _rows(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Row]:
             parse_time_us(fields[time]) if time is not None and fields[time] else None,
         )
 
-    return parse_each(table.records, parse, path=path, faults=faults)
+    def parse_kind(fields: Sequence[str]) -> Row:
+        row, name = parse(fields), fields[kind or 0].strip()
+        if (found := kinds.get(name)) is None:
+            raise Malformed(f"the kind must be one of {', '.join(kinds)}", f", not {name[:40]!r}")
+        return Row(row.user_id, row.item_id, row.weight * found.exact_weight, row.time_us, found.counter)
+
+    return parse_each(table.records, parse if kind is None else parse_kind, path=path, faults=faults)
 
 
-def _items(path: Path, mapped: Mapped, faults: Faults) -> Iterator[Item]:
+def _items(path: Path, mapped: Mapped, faults: Faults, declared: Items) -> Iterator[Item]:
     table = open_table(path, mapped)
     check_mapped(path, table.header, ("title", "category"), mapped=mapped)
     columns = find_columns(path, table.header, ("item", "title", "category"), required=("item",), mapped=mapped)
     item, title = columns["item"], columns.get("title")
-    attributes = {name: place for place, name in enumerate(table.header) if name and place not in columns.values()}
-    if "category" in columns:
-        attributes["category"] = columns["category"]
+    attributes = AttributeColumns.of(path, table.header, declared, known=columns)
     ids = Ids("item_id")
 
     def parse(fields: Sequence[str]) -> Item:
         return Item(
             ids[fields[item]],
             fields[title] if title is not None else "",
-            named_values({name: fields[place] for name, place in attributes.items()}),
+            attributes.read(fields),
         )
 
     return parse_each(table.records, parse, path=path, faults=faults)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from offline.progress import progress
 from offline.reading.faults import DataError, Faults
 from offline.reading.values import Malformed
+from recsys.declaration.types import Counter
 from recsys.ranking.artefact import Item
 
 __all__ = ["DataError", "Faults", "Row", "Source", "read_lines"]
@@ -28,12 +29,22 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Row(Struct, frozen=True, gc=False):
-    """An interaction: a line of an interaction file. The time is in microseconds since the epoch, or None."""
+    """
+    An interaction: a line of an interaction file.
+
+    Attributes:
+        user_id: The user.
+        item_id: The item.
+        weight: What the row adds to the tie between the two.
+        time_us: Time in microseconds since the epoch, or None.
+        counter: The counter of the user to which the row adds 1; None for no counter.
+    """
 
     user_id: str
     item_id: str
     weight: float
     time_us: int | None
+    counter: Counter | None = "views"
 
 
 @dataclass(frozen=True)

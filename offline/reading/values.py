@@ -58,12 +58,14 @@ def named_values(cells: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 
     A long text is a description and no value. Attributes without a value are left out.
     """
-    named = {}
-    for name, cell in cells.items():
-        values = dict.fromkeys(part.strip() for part in cell.split("|"))
-        if kept := tuple(value for value in values if 0 < len(value) <= _LONGEST_VALUE and value != _NO_GENRE):
-            named[name] = kept
-    return named
+    named = {name: split_values(cell, separator="|") for name, cell in cells.items()}
+    return {name: values for name, values in named.items() if values}
+
+
+def split_values(cell: str, *, separator: str | None) -> tuple[str, ...]:
+    """Return the distinct values in *cell*; without a *separator*, the cell is one value."""
+    values = dict.fromkeys(part.strip() for part in (cell.split(separator) if separator else [cell]))
+    return tuple(value for value in values if 0 < len(value) <= _LONGEST_VALUE and value != _NO_GENRE)
 
 
 def split(text: str, separator: str, *, least: int) -> list[str]:

@@ -28,7 +28,7 @@ import msgspec
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import Fault
-from recsys.contracts.events import INTERACTION, InteractionData, InteractionKind
+from recsys.contracts.events import INTERACTION, InteractionData
 from recsys.contracts.wire import (
     DEFAULT_TOP_K,
     MAX_BATCH,
@@ -288,7 +288,7 @@ class Client:
     def send_interaction(
         self,
         user_id: str,
-        kind: InteractionKind,
+        kind: str,
         item_id: str | None = None,
         *,
         duration_s: float | None = None,
@@ -368,7 +368,7 @@ class AsyncClient:
     async def send_interaction(
         self,
         user_id: str,
-        kind: InteractionKind,
+        kind: str,
         item_id: str | None = None,
         *,
         duration_s: float | None = None,

@@ -17,9 +17,6 @@ UNKNOWN_AGE = AGE_GROUPS[-1]
 VIEW_POINTS, CLICK_POINTS, PURCHASE_POINTS = 1, 2, 5
 HALF_ENGAGED_POINTS = 10
 
-# The weight that an action adds to the tie between its user and its item.
-TIE_WEIGHTS = {"view": VIEW_POINTS, "click": CLICK_POINTS, "purchase": PURCHASE_POINTS}
-
 UNKNOWN_FEATURES = Features(age_group=UNKNOWN_AGE, avg_session_duration=0.0, total_purchases=0, engagement_score=0.0)
 
 _UPPER_AGES = ((17, "under-18"), (24, "18-24"), (34, "25-34"), (44, "35-44"), (54, "45-54"))

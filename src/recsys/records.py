@@ -9,7 +9,7 @@ class HistoryItem(Struct, frozen=True):
 
     Attributes:
         item_id: The item.
-        weight: Sum of the weights of all interactions with the item, above 0.
+        weight: Sum of the weights of all interactions with the item.
         time_us: Time of the newest interaction with the item, microseconds since the epoch.
     """
 
@@ -46,9 +46,11 @@ class KnownUser(Profile, frozen=True):
 
     Attributes:
         recent: Ids of the newest items, newest first, ties by item id.
+        avoided: Ids of items whose ties are not above 0, in the same order.
     """
 
     recent: list[str] = []
+    avoided: list[str] = []
 
 
 class UserRecord(Profile, frozen=True):
@@ -56,15 +58,18 @@ class UserRecord(Profile, frozen=True):
     The whole record of a user.
 
     Attributes:
-        history: Distinct items, newest first, ties by item id.
+        history: Distinct items whose ties are above 0, newest first, ties by item id.
+        avoided: The other items, in the same order. The user disliked or returned them.
     """
 
     history: list[HistoryItem] = []
+    avoided: list[HistoryItem] = []
 
     def known(self, *, history: int) -> KnownUser:
-        """Return the part that a request needs, with at most *history* items."""
+        """Return the part that a request needs, with at most *history* items of each kind."""
         profile = (getattr(self, name) for name in Profile.__struct_fields__)
-        return KnownUser(*(*profile, [item.item_id for item in self.history[:history]]))
+        lists = ([item.item_id for item in items[:history]] for items in (self.history, self.avoided))
+        return KnownUser(*(*profile, *lists))
 
 
 class Interaction(Struct, frozen=True):
@@ -75,10 +80,12 @@ class Interaction(Struct, frozen=True):
         source: Source of the event.
         event_id: Id of the event. Source and id together identify the event.
         user_id: The user who acted.
-        kind: `view`, `click`, `purchase` or `session_end`.
+        kind: Name of the kind, such as `view` or `session_end`.
         time_us: Time of the action, microseconds since the epoch.
         item_id: The item acted on; None for `session_end`.
         duration_ms: Length of the session that ended; 0 for other kinds.
+        weight: What the action adds to the tie between the user and the item; a view's by default.
+        counter: The counter of `Profile` to which the action adds 1; None for no counter; a view's by default.
     """
 
     source: str
@@ -88,3 +95,5 @@ class Interaction(Struct, frozen=True):
     time_us: int
     item_id: str | None = None
     duration_ms: int = 0
+    weight: float = 1.0
+    counter: str | None = "views"

@@ -15,6 +15,7 @@ from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonE
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingest import read_interaction
 from recsys.contracts import events
+from recsys.declaration.reading import default_declaration
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
@@ -41,6 +42,7 @@ def reply_event(reply: Reply) -> CloudEvent:
     return read
 
 
+KINDS = default_declaration().events
 VIEW = {"user_id": "zoe", "kind": "view", "item_id": "item_1", "time": "2026-01-01T00:00:00Z"}
 
 
@@ -165,19 +167,19 @@ class TestInteraction:
     def test_invalid_data_is_refused_with_every_fault(self, data, paths):
         """The handler checks event data as strictly as a request body and names every fault."""
         with pytest.raises(InvalidRequestError) as caught:
-            read_interaction(event(data))
+            read_interaction(event(data), kinds=KINDS)
         assert [fault.path for fault in caught.value.faults] == paths
 
     def test_data_that_is_not_json_is_refused(self):
         """Empty or malformed data raises NotJsonError."""
         for data in (b"", b"{", b"\xff"):
             with pytest.raises(NotJsonError):
-                read_interaction(event(data))
+                read_interaction(event(data), kinds=KINDS)
 
     def test_the_time_comes_from_the_data_or_the_event(self):
         """The time comes from the data, else from the event, else from the clock; the end of a session has no item."""
         told = CloudEvent("1", "/s", events.INTERACTION, data=json.dumps(VIEW).encode())
-        assert read_interaction(told).time_us == 1_767_225_600_000_000
+        assert read_interaction(told, kinds=KINDS).time_us == 1_767_225_600_000_000
         (timed,) = read_events(
             [(b"content-type", b"application/cloudevents+json")],
             json.dumps(
@@ -185,10 +187,10 @@ class TestInteraction:
                  "data": {"user_id": "a", "kind": "session_end", "item_id": "x", "duration_s": 61.5}}
             ).encode(),
         )  # fmt: skip
-        assert read_interaction(timed) == Interaction(
-            "/s", "1", "a", "session_end", 1_767_225_600_000_000, None, 61_500
+        assert read_interaction(timed, kinds=KINDS) == Interaction(
+            "/s", "1", "a", "session_end", 1_767_225_600_000_000, None, 61_500, weight=0.0, counter="sessions"
         )
-        now = read_interaction(event({"user_id": "a", "kind": "session_end"}))
+        now = read_interaction(event({"user_id": "a", "kind": "session_end"}), kinds=KINDS)
         assert now.time_us > 1_767_225_600_000_000
 
 

@@ -73,7 +73,6 @@ def test_without_ranking_a_filtered_request_gets_an_error():
 @pytest.mark.parametrize(
     ("field", "value", "path"),
     [
-        ("filter", [{"attribute": "category"}], "$.filter[0].any_of"),
         ("filter", [{"attribute": "category", "any_of": []}], "$.filter[0].any_of"),
         ("filter", BOOKS * 9, "$.filter"),
         ("diversity", 1.5, "$.diversity"),

@@ -6,7 +6,8 @@ import pytest
 
 from chassis.environment import Reader
 from chassis.server.service import StartError
-from functions.rank_items.rules import RuleSettings
+from functions.rank_items.rules import apply_rules, read_rules
+from recsys.declaration.types import Rules
 from recsys.ranking.model import Query, RankingModel
 from tests.ranking.test_filtering import with_kinds
 from tests.ranking.test_mixing import ADULT
@@ -19,15 +20,16 @@ def model():
     return RankingModel(with_kinds(make_artefact(items=500, dims=16)))
 
 
-def read(text: str) -> tuple[RuleSettings, list[str]]:
+def read(text: str) -> tuple[Rules | None, list[str]]:
     reader = Reader({"RULES": text})
-    return RuleSettings.read(reader), reader.faults
+    return read_rules(reader), reader.faults
 
 
-def read_document(**rules: object) -> RuleSettings:
-    settings, faults = read(json.dumps(rules))
+def read_document(**rules: object) -> Rules:
+    found, faults = read(json.dumps(rules))
+    assert found
     assert not faults
-    return settings
+    return found
 
 
 def kinds(model: RankingModel, *, top_k: int = 30) -> list[str]:
@@ -55,16 +57,20 @@ def test_faults_name_the_place(text, place):
 def test_without_the_setting_nothing_changes(model):
     """The default has no rules, and lists stay as they are."""
     before = model.rank([Query(ADULT, ["item_1"], 30)])
-    RuleSettings().apply(model)
+    assert read("{}") == (None, [])
+    apply_rules(Rules(), model)
     assert model.rank([Query(ADULT, ["item_1"], 30)]) == before
 
 
 def test_allow_and_deny_leave_the_items_between_them(model):
     """Items must meet every condition of allow and none of deny; unavailable items stay out as well."""
-    read_document(
-        allow=[{"attribute": "category", "any_of": ["film", "book"]}],
-        deny=[{"attribute": "category", "any_of": ["film"]}],
-    ).apply(model)
+    apply_rules(
+        read_document(
+            allow=[{"attribute": "category", "any_of": ["film", "book"]}],
+            deny=[{"attribute": "category", "any_of": ["film"]}],
+        ),
+        model,
+    )
     model.make_unavailable(["item_95"])
     ranking = model.rank([Query(ADULT, ["item_1"], 500)])[0]
     assert {kind(item_id) for item_id in ranking.item_ids} == {"book"}
@@ -73,12 +79,15 @@ def test_allow_and_deny_leave_the_items_between_them(model):
 
 def test_every_rule_takes_effect(model):
     """Pins, boosts, caps and diversity of the setting reach the lists."""
-    read_document(
-        pins=["item_99", "item_98"],
-        boosts=[{"attribute": "category", "any_of": ["book"], "score": 100}],
-        caps={"category": 2},
-        diversity=0.1,
-    ).apply(model)
+    apply_rules(
+        read_document(
+            pins=["item_99", "item_98"],
+            boosts=[{"attribute": "category", "any_of": ["book"], "score": 100}],
+            caps={"category": 2},
+            diversity=0.1,
+        ),
+        model,
+    )
     ranking = model.rank([Query(ADULT, ["item_1"], 6)])[0]
     assert ranking.item_ids[:2] == ["item_99", "item_98"]
     found = [kind(item_id) for item_id in ranking.item_ids]
@@ -89,16 +98,16 @@ def test_every_rule_takes_effect(model):
 def test_unknown_attributes_and_empty_catalogues_stop_the_start(model):
     """An instance does not start if a rule can never work, and says which."""
     with pytest.raises(StartError, match="colour"):
-        read_document(caps={"colour": 1}).apply(model)
+        apply_rules(read_document(caps={"colour": 1}), model)
     with pytest.raises(StartError, match="no item"):
-        read_document(allow=[{"attribute": "category", "any_of": ["flim"]}]).apply(model)
+        apply_rules(read_document(allow=[{"attribute": "category", "any_of": ["flim"]}]), model)
 
 
 def test_rules_about_items_that_are_not_there_are_logged(model, caplog):
     """A category or a pinned item may come back with the next model, so the instance starts."""
-    read_document(pins=["item_9999"], deny=[{"attribute": "category", "any_of": ["flim"]}]).apply(model)
+    apply_rules(read_document(pins=["item_9999"], deny=[{"attribute": "category", "any_of": ["flim"]}]), model)
     assert [record.reason for record in caplog.records] == [
-        "RULES $.deny[0].any_of[0]: no item has this category; some are: book, film, game, song",
-        "RULES $.pins: the catalogue has no item 'item_9999'",
+        "rules.deny[0].any_of[0]: no item has this category; some are: book, film, game, song",
+        "rules.pins: the catalogue has no item 'item_9999'",
     ]
     assert len(kinds(model)) == 30

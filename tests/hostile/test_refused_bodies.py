@@ -15,6 +15,7 @@ from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import ServingError
 from functions.extract_features.ingest import read_interaction
 from recsys.contracts import wire
+from recsys.declaration.reading import default_declaration
 from tests.hostile.conftest import Figure
 
 pytestmark = pytest.mark.may_block
@@ -91,7 +92,8 @@ def extract(body: bytes) -> object:
 
 def interaction(headers: RawHeaders) -> Callable[[bytes], object]:
     """Return a function that reads events of interactions as extract_features does."""
-    return lambda body: [read_interaction(each) for each in cloudevents.read_events(headers, body)]
+    kinds = default_declaration().events
+    return lambda body: [read_interaction(each, kinds=kinds) for each in cloudevents.read_events(headers, body)]
 
 
 def carry(body: bytes) -> object:

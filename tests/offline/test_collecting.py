@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.collecting import WEIGHT_STEPS, collect_records, measure_sessions, quantise
+from offline.collecting import collect_records, measure_sessions, quantise
 from offline.interactions import Interactions
 from offline.reading.lines import DataError, Row
+from recsys.declaration.types import WEIGHT_STEPS
 from recsys.records import HistoryItem, UserRecord
 
 MINUTE_US = 60 * 1_000_000

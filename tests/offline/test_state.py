@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from offline.state import Current, StateDirectory, StateError
+from recsys.declaration.reading import default_declaration, read_declaration
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.urls import open_store
 from tools.cli.verbs import main as run_verb
@@ -65,11 +66,15 @@ def test_training_makes_its_store_and_model_current(tmp_path):
     artefact = read_artefact(directory.model_path(current))
     assert [item.item_id for item in artefact.items] == sorted((f"i{n}" for n in range(15)), key=lambda i: (len(i), i))
     assert len(asyncio.run(user_ids(directory.store_url(current)))) == 12
+    followed = tmp_path / "declarations" / f"{default_declaration().digest[:12]}.json"
     assert directory.environment() == [
         f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
+        f"extract-features:RECSYS_DECLARATION={followed}",
         f"rank-items:MODEL_PATH={directory.model_path(current)}",
+        f"rank-items:RECSYS_DECLARATION={followed}",
         f"recommend:POPULAR_LIST_PATH={tmp_path / 'popular.json'}",
     ]
+    assert read_declaration(followed) == artefact.declaration == default_declaration()
     assert {setting.partition(":")[0] for setting in directory.environment(fused=True)} == {"recommend"}
 
 

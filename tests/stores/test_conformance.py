@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from recsys.contracts.wire import Features
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import SESSION_END
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from recsys.stores.memory import MemoryStore
@@ -217,14 +219,22 @@ async def test_a_store_can_be_closed_during_calls(opener):
     assert all(told == [NEW] or isinstance(told, StoreUnavailableError) for told in applied)
 
 
+def of_kind(kind: str) -> dict[str, object]:
+    """Return the fields of an interaction that the demo's declaration gives to *kind*."""
+    if kind == SESSION_END:
+        return {"kind": kind, "weight": 0.0, "counter": "sessions"}
+    declared = default_declaration().events[kind]
+    return {"kind": kind, "weight": declared.weight, "counter": declared.counter}
+
+
 def interaction(number: int, **changes: object) -> Interaction:
     fields: dict[str, object] = {
         "source": "//shop",
         "event_id": str(number),
         "user_id": "zoe",
-        "kind": "view",
         "time_us": 1_750_000_000_000_000 + number,
         "item_id": f"item_{number}",
+        **of_kind(str(changes.get("kind", "view"))),
         **changes,
     }
     return Interaction(**fields)  # type: ignore[arg-type]

@@ -182,7 +182,7 @@ async def test_a_forbidden_script_load_is_unavailable(server):
 
 async def test_a_failed_event_is_not_marked_as_counted(server):
     """An event that Redis could not count is counted by the next delivery."""
-    ended = Interaction("//s", "2", "ann", "session_end", 5, duration_ms=1000)
+    ended = Interaction("//s", "2", "ann", "session_end", 5, None, 1000, 0.0, "sessions")
     async with aclosing(RedisStore(server.url)) as store:
         await store.replace([ANN], population=UNKNOWN_FEATURES)
         with Redis(port=server.port) as client:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
+from recsys.declaration.reading import default_declaration
+from recsys.features import UNKNOWN_AGE
 from recsys.records import HistoryItem, UserRecord
 
 SOURCE = "/tools/chaos"
@@ -78,12 +79,13 @@ def expected_records(events: Iterable[InteractionEvent]) -> dict[str, UserRecord
 
 def _record(user: str, events: Sequence[InteractionEvent]) -> UserRecord:
     kinds = [event.kind for event in events]
+    kinds_declared = default_declaration().events
     ties: dict[str, list[InteractionEvent]] = defaultdict(list)
     for event in events:
         if event.item_id is not None:
             ties[event.item_id].append(event)
     history = [
-        HistoryItem(item, float(sum(TIE_WEIGHTS[event.kind] for event in own)), max(map(_time_us, own)))
+        HistoryItem(item, sum(kinds_declared[event.kind].weight for event in own), max(map(_time_us, own)))
         for item, own in ties.items()
     ]
     return UserRecord(

@@ -8,6 +8,7 @@ import typer
 from tools.cli.app import verb
 from tools.cli.options import (
     STATE_DIR,
+    DeclarationFile,
     Format,
     Holdout,
     Interactions,
@@ -48,6 +49,7 @@ def train(
     min_weight: MinWeight = 0.0,
     map_: Map = None,
     skip_faults: SkipFaults = 0,
+    declaration: DeclarationFile = None,
     holdout: Holdout = None,
     seed: Seed = 0,
     search: Annotated[bool, typer.Option("--search", help="Search hyper-parameters first.")] = False,
@@ -71,6 +73,19 @@ def train(
         raise typer.BadParameter("--from-store trains on a store: no --interactions, --holdout or --if-missing")
     if refresh and (not from_store or search):
         raise typer.BadParameter("--refresh goes with --from-store, and without --search")
+
+
+@verb(_GROUP, "tools.declaration:run", "check recsys.toml", "show", "schema")
+def declaration(
+    action: Annotated[
+        Literal["check", "show", "schema"],
+        typer.Argument(help="Check a file, print the demo's declaration, or print the JSON schema."),
+    ],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default="none", help="File to check.")] = None,
+) -> None:
+    """Check a declaration and print its faults with their lines, or print the demo's to begin with."""
+    if (action == "check") != (file is not None):
+        raise typer.BadParameter("check takes a FILE, and show and schema take none")
 
 
 @verb(_GROUP, "tools.store:copy", "copy --from sqlite:///.recsys/stores/1-demo.db --to redis://127.0.0.1:6379/0")

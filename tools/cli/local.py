@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tools.cli.app import WORDS, verb
-from tools.cli.options import STATE_DIR, Json, Port, StateDir
+from tools.cli.options import STATE_DIR, DeclarationFile, Json, Port, StateDir
 from tools.cli.options import port as port_number
 
 _GROUP = "Run it"
@@ -33,6 +33,7 @@ def up(
     env_override: Annotated[
         list[str] | None, typer.Option(metavar="[SERVICE:]NAME=VALUE", help="Change a setting; may be repeated.")
     ] = None,
+    declaration: DeclarationFile = None,
     host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further host that the port answers to; may be repeated.")
     ] = None,

@@ -8,6 +8,7 @@ import typer
 from tools.cli.app import verb
 from tools.cli.options import (
     STATE_DIR,
+    DeclarationFile,
     Format,
     Holdout,
     Interactions,
@@ -53,6 +54,7 @@ def evaluate(
     min_weight: MinWeight = 0.0,
     map_: Map = None,
     skip_faults: SkipFaults = 0,
+    declaration: DeclarationFile = None,
     holdout: Holdout = None,
     seed: Seed = 0,
     splits: Annotated[int, typer.Option(metavar="N", min=1, help="Number of random hold-outs.")] = 1,

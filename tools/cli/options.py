@@ -146,6 +146,19 @@ Map = Annotated[
 SkipFaults = Annotated[
     int, typer.Option("--skip-faults", metavar="N", min=0, help="Leave out up to N faulty lines of the files.")
 ]
+DeclarationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--declaration",
+        metavar="FILE",
+        envvar="RECSYS_DECLARATION",
+        show_envvar=False,
+        exists=True,
+        dir_okay=False,
+        show_default="RECSYS_DECLARATION, else the demo's",
+        help="Kinds of events, attributes, rules and training; see ./run.sh declaration.",
+    ),
+]
 Holdout = Annotated[
     Literal["random", "temporal"] | None, typer.Option("--holdout", help="How to choose the fifth that is held out.")
 ]

@@ -36,7 +36,7 @@ def send_event(
     *,
     user: Annotated[str, typer.Option(metavar="USER", help="User that the event is about.")] = "user_42",
     kind: Annotated[
-        Literal["view", "click", "purchase", "session_end"], typer.Option(help="Kind of interaction.")
+        str, typer.Option(metavar="KIND", help="Kind of interaction: one that is declared, or session_end.")
     ] = "view",
     item: Annotated[str, typer.Option(metavar="ITEM", help="Item of the interaction.")] = "item_1",
     type_: Annotated[

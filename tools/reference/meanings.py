@@ -48,6 +48,10 @@ MEANINGS = {
             "`?ssl_ca_certs=FILE`), `memory:`"
         ),
         "FEATURE_STORE_PASSWORD": "password for Redis, if the URL has none",
+        "RECSYS_DECLARATION": (
+            "a file with the [declaration](../how-to/declare-your-data.md) that the store must agree with, or the instance "
+            "does not start; `-` follows the store's"
+        ),
         "EVENT_DEDUPLICATION_S": "how long an event's source and id are remembered, so that a repeated event counts once",
         "USER_TTL_S": "with Redis: a user without events for this time is deleted; 0: never",
         "REPLY_TO_INTERACTIONS": (
@@ -66,7 +70,11 @@ MEANINGS = {
         "INDEX_PROBES": "with `ivf`: groups scored for each user",
         "RULES": (
             "JSON with the [rules](../../functions/rank_items/README.md#rules) of every list: `allow`, `deny`, `pins`, "
-            "`boosts`, `caps`, `diversity`"
+            "`boosts`, `caps`, `diversity`, `filters`; `{}` keeps those of the declaration"
+        ),
+        "RECSYS_DECLARATION": (
+            "a file with the [declaration](../how-to/declare-your-data.md) that the model must agree with, or the instance "
+            "does not start; `-` follows the model's. The file's rules replace the model's"
         ),
         "UNAVAILABLE_ITEMS_PATH": (
             "a file of item ids, one a line, that are not recommended; a change takes effect within a second"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recsys.contracts.openapi import CONTRACTS, document
+from tools.declaration import schema
 from tools.reference import decisions, http_api, manifests, settings
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,7 @@ def write(*, check: bool = False) -> int:
     """Write the tables and documents, or check that they are up to date; return the exit status."""
     status = 0
     wanted = {name: fill((ROOT / name).read_text("utf-8"), tables()) for name, tables in PAGES.items()}
+    wanted["docs/reference/recsys.schema.json"] = schema()
     wanted |= {f"docs/reference/openapi/{name}.json": document(name).decode() + "\n" for name in CONTRACTS}
     for name, content in wanted.items():
         page = ROOT / name

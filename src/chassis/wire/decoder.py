@@ -154,7 +154,7 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     """
     Yield the faults of *body* as a value of the type *info*.
 
-    The types are those of the wire contracts: structs, lists with a limit, strings, numbers, booleans, null, unions of
+    The types are those of the wire contracts: structs, lists with a limit, dicts, strings, numbers, booleans, null, unions of
     one type with null, raw JSON.
 
     Raises:
@@ -379,9 +379,25 @@ def _find_in_text(value: bytes, info: inspect.StrType, path: str) -> Iterator[Fa
         yield from (Fault(path, f"must not hold {what}") for what, found in _FORBIDDEN.items() if found.search(text))
 
 
+def _find_in_dict(value: bytes, info: inspect.DictType, path: str) -> Iterator[Fault]:
+    if _kind(value) != _OBJECT:
+        yield Fault(path, f"must be an object, not {_kind(value)}")
+        return
+    members = _object(value)
+    if info.min_length and not members:
+        yield Fault(path, "must not be empty")
+    elif info.max_length is not None and len(members) > info.max_length:
+        yield Fault(path, f"must have at most {info.max_length} members")
+    for name, member in members.items():
+        yield from _find(msgspec.json.encode(name), info.key_type, f"{path}.{shown(name)}")
+        yield from _find(bytes(member), info.value_type, f"{path}.{shown(name)}")
+
+
 _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] = {
     inspect.StructType: _find_in_struct,
     inspect.ListType: _find_in_list,
+    inspect.DictType: _find_in_dict,
+    inspect.Metadata: lambda value, info, path: _find(value, info.type, path),  # a type with a description
     inspect.StrType: _find_in_text,
     inspect.IntType: _find_in_integer,
     inspect.FloatType: _find_in_number,

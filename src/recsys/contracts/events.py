@@ -12,9 +12,9 @@ The events of the pipeline: their types and data.
     recommendation.served.v1      the recommendations shown            sent by recommend to K_SINK, as feedback
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder
 from recsys.contracts.wire import DEFAULT_TOP_K, MAX_ID_LENGTH, Exclude, Features, History, ItemId, TopK, UserId
@@ -29,9 +29,6 @@ UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
 
-
-InteractionKind = Literal["view", "click", "purchase", "session_end"]
-
 _LONGEST_SESSION_S = 7 * 86_400.0
 
 
@@ -41,14 +38,14 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         user_id: The user.
-        kind: The action.
+        kind: The action: a kind that the pipeline declares, or `session_end`.
         item_id: The item; required except for the end of a session.
         duration_s: Length of the ended session, seconds.
         time: Time of the action, RFC 3339; by default the time of the event.
     """
 
     user_id: UserId
-    kind: InteractionKind
+    kind: Annotated[str, Meta(min_length=1, max_length=64)]
     item_id: ItemId | None = None
     duration_s: Annotated[float, Meta(ge=0, le=_LONGEST_SESSION_S)] | None = None
     time: Annotated[str, Meta(max_length=64)] | None = None
@@ -109,6 +106,7 @@ class ExtractedData(Struct, frozen=True):
     history: History
     top_k: TopK = DEFAULT_TOP_K
     exclude: Exclude = []
+    avoided: History | UnsetType = UNSET
 
 
 interaction = Decoder(InteractionData)

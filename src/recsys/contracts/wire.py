@@ -31,13 +31,28 @@ History = Annotated[list[ItemId], Meta(max_length=MAX_HISTORY)]
 Diversity = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Condition(Struct, frozen=True, forbid_unknown_fields=True):
-    """A condition of a filter: the item has one of the values *any_of* of *attribute*."""
+class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """
+    A condition of a filter: the item has one of the values *any_of* of *attribute*, or a number in a range.
+
+    Attributes:
+        attribute: The attribute.
+        any_of: Values, of which the item has one.
+        at_least: The least number; a time is in seconds since 1970.
+        at_most: The largest number.
+    """
 
     attribute: Annotated[str, Meta(min_length=1, max_length=64)]
     any_of: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]], Meta(min_length=1, max_length=100)
-    ]
+    ] = []
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the condition limits a number."""
+        return self.at_least is not None or self.at_most is not None
 
 
 Filter = Annotated[list[Condition], Meta(max_length=8)]
@@ -116,17 +131,28 @@ class Features(Struct, frozen=True):
 
 
 class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
-    """`extract_features`: features and history (item ids, newest first) as of the user's newest interaction."""
+    """
+    `extract_features`: the user, as of the user's newest interaction.
+
+    Attributes:
+        user_id: The user.
+        features: The features.
+        history: Ids of the items that the user had to do with, newest first.
+        as_of: Time of the newest interaction.
+        cold_start: Whether the user is unknown; absent if not.
+        avoided: Ids of items that the user disliked or returned, newest first; absent without any.
+    """
 
     user_id: str
     features: Features
     history: list[str]
     as_of: str | None
     cold_start: bool = False
+    avoided: list[str] = []
 
 
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`: a user's features and history; the other fields as in a request to recommend."""
+    """`rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend."""
 
     features: Features
     history: History
@@ -134,6 +160,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Exclude = []
     filter: Filter = []
     diversity: Diversity = 0.0
+    avoided: History = []
 
 
 class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,8 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from recsys.contracts.wire import MAX_ID_LENGTH
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Declaration
 from recsys.items import Item as Item  # noqa: PLC0414 - items.json holds a list of these, so this module offers them too
 
 SCHEMA_VERSION = 3
@@ -41,6 +43,13 @@ class ArtefactError(Exception):
     """The artefact cannot be served: it is missing, damaged, or of another schema."""
 
 
+class Declared(Struct, frozen=True):
+    """The declaration by which an artefact was trained, and its digest."""
+
+    digest: str
+    content: Declaration
+
+
 class Manifest(Struct, frozen=True):
     """
     The description of an artefact.
@@ -53,6 +62,7 @@ class Manifest(Struct, frozen=True):
         sha256: SHA-256 of each file.
         training: Hyper-parameters, seed, fingerprint and size of the data.
         metrics: Metrics measured during training.
+        declaration: The declaration; None for the demo's.
     """
 
     name: str
@@ -62,6 +72,7 @@ class Manifest(Struct, frozen=True):
     sha256: dict[str, str]
     training: dict[str, Any]
     metrics: dict[str, float]
+    declaration: Declared | None = None
 
 
 class Artefact(Struct, frozen=True):
@@ -70,6 +81,12 @@ class Artefact(Struct, frozen=True):
     manifest: Manifest
     arrays: dict[str, NDArray[Any]]
     items: list[Item]
+
+    @property
+    def declaration(self) -> Declaration:
+        """The declaration by which the artefact was trained."""
+        declared = self.manifest.declaration
+        return declared.content if declared else default_declaration()
 
 
 def write_artefact(
@@ -80,6 +97,7 @@ def write_artefact(
     items: list[Item],
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
+    declaration: Declaration | None = None,
 ) -> Manifest:
     """Write an artefact into the new or empty *folder*, the manifest last; return the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +114,7 @@ def write_artefact(
         sha256=hashes,
         training=dict(training),
         metrics=dict(metrics),
+        declaration=Declared(declaration.digest, declaration) if declaration else None,
     )
     for file, content in contents.items():
         (folder / file).write_bytes(content)
@@ -118,6 +137,8 @@ def read_artefact(folder: Path) -> Artefact:
         raise ArtefactError(
             f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files; {_REMEDY}"
         )
+    if manifest.declaration and manifest.declaration.digest != manifest.declaration.content.digest:
+        raise ArtefactError(f"{folder / MANIFEST}: the declaration does not have its digest; {_REMEDY}")
     arrays = _read_arrays(contents[ARRAYS], folder / ARRAYS)
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     if shapes != manifest.shapes:

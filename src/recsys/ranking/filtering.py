@@ -10,11 +10,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
+from recsys.declaration.faults import condition_faults
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import RANGED, Declaration
 from recsys.ranking.artefact import Item
 from topk.item_table import I64
 
@@ -28,13 +32,27 @@ _LISTED_VALUES = 10
 
 
 class ItemAttributes:
-    """The rows of every value of every attribute of a catalogue."""
+    """
+    The attributes of a catalogue that a filter may name: the rows of every value, and the numbers of every row.
 
-    def __init__(self, items: Sequence[Item]) -> None:
-        rows: dict[str, dict[str, list[int]]] = {"category": {}}
+    Args:
+        items: The catalogue.
+        declaration: Tells the kinds of the attributes; the demo's by default.
+    """
+
+    def __init__(self, items: Sequence[Item], declaration: Declaration | None = None) -> None:
+        declared = (declaration or default_declaration()).items.attributes
+        kinds = {name: attribute.kind for name, attribute in declared.items()}
+        rows: dict[str, dict[str, list[int]]] = {
+            name: {} for name, kind in kinds.items() if kind not in (*RANGED, "text")
+        }
+        self._numbers = {name: np.full(len(items), np.nan) for name, kind in kinds.items() if kind in RANGED}
         for row, item in enumerate(items):
             for name, value in item.values():
-                rows.setdefault(name, {}).setdefault(value, []).append(row)
+                if name in self._numbers:
+                    self._numbers[name][row] = float(value)
+                elif kinds.get(name) != "text":
+                    rows.setdefault(name, {}).setdefault(value, []).append(row)
         self._items = len(items)
         self._rows = {
             name: {value: np.array(each, np.int64) for value, each in values.items()} for name, values in rows.items()
@@ -42,20 +60,32 @@ class ItemAttributes:
 
     def has(self, name: str) -> bool:
         """Tell whether items may have the attribute *name*."""
-        return name in self._rows
+        return name in self._rows or name in self._numbers
 
     def values(self, name: str) -> Mapping[str, I64]:
         """Return the rows, in rising order, of each value of the attribute *name*; empty for an unknown attribute."""
         return self._rows.get(name, {})
 
-    def faults(self, conditions: Sequence[Condition], path: str) -> Iterator[Fault]:
-        """Yield a fault for each attribute and each value in *conditions* that no item has; *path* is their place."""
+    def faults(
+        self, conditions: Sequence[Condition], path: str, *, allowed: Sequence[str] | None = None
+    ) -> Iterator[Fault]:
+        """
+        Yield a fault for each attribute and each value in *conditions* that no item has; *path* is their place.
+
+        If *allowed* is not None, other attributes are faults too.
+        """
+        names = [name for name in (*self._rows, *self._numbers) if allowed is None or name in allowed]
         for place, condition in enumerate(conditions):
             here = f"{path}[{place}]"
-            if condition.attribute not in self._rows:
-                yield Fault(f"{here}.attribute", f"must be one of: {', '.join(self._rows)}")
+            if condition.attribute not in names:
+                yield Fault(f"{here}.attribute", f"must be one of: {', '.join(names) or 'none'}")
                 continue
-            known = self._rows[condition.attribute]
+            if not (condition.any_of or condition.is_range):
+                yield Fault(here, "must have any_of, at_least or at_most")
+            yield from condition_faults(condition, is_ranged=condition.attribute in self._numbers, path=here)
+            known = self._rows.get(condition.attribute)
+            if known is None:
+                continue
             examples = ", ".join(sorted(known)[:_LISTED_VALUES]) or "none"
             for number, value in enumerate(condition.any_of):
                 if value not in known:
@@ -64,7 +94,10 @@ class ItemAttributes:
                     )
 
     def mask(self, condition: Condition) -> Bools:
-        """Return the bitmap of the items that *condition* accepts, (I,)."""
+        """Return the bitmap of the items that *condition* accepts, (I,). Items without a number are outside every range."""
+        if (numbers := self._numbers.get(condition.attribute)) is not None:
+            least, most = condition.at_least, condition.at_most
+            return (numbers >= (-np.inf if least is None else least)) & (numbers <= (np.inf if most is None else most))
         known = self.values(condition.attribute)
         mask = np.zeros(self._items, np.bool_)
         for value in condition.any_of:
@@ -121,13 +154,13 @@ class Shelf:
     def __init__(self, attributes: ItemAttributes, mask: Bools | None = None) -> None:
         self._attributes = attributes
         self._whole = None if mask is None or mask.all() else Subset(mask)
-        self._kept: OrderedDict[tuple[tuple[str, tuple[str, ...]], ...], Subset] = OrderedDict()
+        self._kept: OrderedDict[bytes, Subset] = OrderedDict()
 
     def subset(self, conditions: Sequence[Condition]) -> Subset | None:
         """Return the rows on offer that meet all *conditions*; None for the whole catalogue."""
         if not conditions:
             return self._whole
-        key = tuple((each.attribute, tuple(each.any_of)) for each in conditions)
+        key = msgspec.json.encode(conditions)
         found = self._kept.get(key)
         if found is None:
             masks = [self._attributes.mask(each) for each in conditions]

@@ -106,19 +106,19 @@ class RankingModel:
         self.item_ids = [item.item_id for item in artefact.items]
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._workers, self._pool = workers, pool
-        self.attributes = ItemAttributes(artefact.items)
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._rules = Rules()
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
-        self._shelf = Shelf(self.attributes)
         self._index: ApproximateIndex | None = None
         try:
+            self.attributes = ItemAttributes(artefact.items, artefact.declaration)
+            self._shelf = Shelf(self.attributes)
             self._read(artefact)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
         except (ValueError, TypeError, IndexError) as error:
-            raise ArtefactError(f"the artefact's arrays do not fit each other: {error}") from error
+            raise ArtefactError(f"the artefact's arrays or items do not fit each other: {error}") from error
         if probes:
             self._index = build_index(self._table, probes=probes)
 

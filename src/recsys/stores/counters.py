@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from recsys.features import TIE_WEIGHTS, UNKNOWN_AGE
+from recsys.features import UNKNOWN_AGE
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.port import StoreFormatError
 
@@ -12,8 +12,7 @@ DEDUPLICATION_WINDOW_S = 7 * 86_400.0
 # The largest counter that `replace` accepts. Stores count in signed 64 bits, so that further events cannot overflow it.
 MOST = 2**53
 
-# The counter of each kind of interaction.
-COUNTERS = {"view": "views", "click": "clicks", "purchase": "purchases", "session_end": "sessions"}
+COUNTERS = ("views", "clicks", "purchases", "sessions")
 
 
 def new_record(user_id: str) -> UserRecord:
@@ -29,7 +28,7 @@ def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
         StoreFormatError: a counter is below 0 or above `MOST`. An event for this user would fail its whole transaction.
     """
     for record in records:
-        for name in (*COUNTERS.values(), "session_ms"):
+        for name in (*COUNTERS, "session_ms"):
             if not 0 <= getattr(record, name) <= MOST:
                 raise StoreFormatError(
                     f"a user's {name} is {getattr(record, name)}, not within 0 and {MOST}; correct the source"
@@ -39,27 +38,35 @@ def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
 
 def count_interaction(record: UserRecord, interaction: Interaction) -> UserRecord:
     """Return *record* with *interaction* counted. Sums and maxima make the order of interactions irrelevant."""
-    counter = COUNTERS[interaction.kind]
+    counter = interaction.counter
+    history, avoided = split_ties(_tie([*record.history, *record.avoided], interaction))
     return msgspec.structs.replace(
         record,
-        **{counter: getattr(record, counter) + 1},
+        **({counter: getattr(record, counter) + 1} if counter else {}),
         session_ms=record.session_ms + interaction.duration_ms,
         as_of_us=max(record.as_of_us or 0, interaction.time_us),
-        history=_tie(record.history, interaction),
+        history=history,
+        avoided=avoided,
     )
 
 
-def _tie(history: list[HistoryItem], interaction: Interaction) -> list[HistoryItem]:
+def _tie(items: list[HistoryItem], interaction: Interaction) -> list[HistoryItem]:
     if interaction.item_id is None:
-        return history
-    ties = {item.item_id: item for item in history}
+        return items
+    ties = {item.item_id: item for item in items}
     before = ties.get(interaction.item_id, HistoryItem(interaction.item_id, 0.0, 0))
     ties[interaction.item_id] = HistoryItem(
-        interaction.item_id,
-        before.weight + TIE_WEIGHTS[interaction.kind],
-        max(before.time_us, interaction.time_us),
+        interaction.item_id, before.weight + interaction.weight, max(before.time_us, interaction.time_us)
     )
     return sort_history(list(ties.values()))
+
+
+def split_ties(items: Iterable[HistoryItem]) -> tuple[list[HistoryItem], list[HistoryItem]]:
+    """Return the *items* whose ties are above 0, and the others, each in the order of *items*."""
+    split: tuple[list[HistoryItem], list[HistoryItem]] = [], []
+    for item in items:
+        split[item.weight <= 0].append(item)
+    return split
 
 
 def sort_history(history: list[HistoryItem]) -> list[HistoryItem]:

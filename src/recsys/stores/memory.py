@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
+from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
 from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
@@ -26,6 +27,7 @@ class MemoryStore:
         self._seen: dict[str, dict[tuple[str, str], float]] = {}
         self._erasures: dict[str, Erasure] = {}
         self._population: Features | None = None
+        self._declaration: Declaration | None = None
         self._closed = False
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
@@ -57,7 +59,14 @@ class MemoryStore:
         self._check_open()
         return self._population
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        self._check_open()
+        return self._declaration
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """Replace the whole content by *records*."""
         self._check_open()
         erased = list_erased(self._erasures.values())
@@ -65,7 +74,7 @@ class MemoryStore:
             record.user_id: record for record in countable(records) if digest_user(record.user_id) not in erased
         }
         self._seen.clear()
-        self._population = population
+        self._population, self._declaration = population, declaration
         return len(self._records)
 
     async def scan(self) -> AsyncIterator[UserRecord]:
@@ -91,7 +100,8 @@ class MemoryStore:
 
     def _remove(self, user_id: str) -> Removed:
         record, seen = self._records.pop(user_id, None), self._seen.pop(user_id, {})
-        return Removed(1 if record else 0, len(record.history) if record else 0, len(seen))
+        items = [*record.history, *record.avoided] if record else []
+        return Removed(1 if record else 0, len(items), len(seen))
 
     async def erasures(self) -> list[Erasure]:
         """Return the erasures."""

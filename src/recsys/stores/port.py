@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from recsys.contracts.wire import Features
+from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord
 from recsys.stores.erasures import Erasure, Removed
 
@@ -77,10 +78,17 @@ class FeatureStore(Protocol):
         """Return what to assume of a user that the store does not know; None before the first `replace`."""
         ...
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled; None if its filler gave none, or before that."""
+        ...
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """
         Replace the whole content by *records*, all or nothing; return their number.
 
+        The store keeps *declaration*, by which the events in the records were weighed.
         The store keeps its erasures, and leaves out the records of erased users.
 
         If iterating over *records* raises, the content stays as it was. The same holds for `StoreFormatError`, raised

@@ -1,11 +1,12 @@
 """
 A feature store in Redis, which instances on several machines can share.
 
-Each user has up to five keys with one hash tag, so that they live on one node of a cluster and one script may use all of
+Each user has up to six keys with one hash tag, so that they live on one node of a cluster and one script may use all of
 them. D is the SHA-256 of the user id, so that the name of a key does not hold the id:
 
     recsys:G:{D}:u         hash     user id, profile and counters
-    recsys:G:{D}:t         sorted   items by newest interaction (score: minus microseconds)
+    recsys:G:{D}:t         sorted   items with a weight above 0 by newest interaction (score: minus microseconds)
+    recsys:G:{D}:n         sorted   the same for all other items
     recsys:G:{D}:w         hash     items' weights
     recsys:G:{D}:e         sorted   digests of events seen (score: time), trimmed to the window, expiring with it
     recsys:erased:{D}      hash     the erasure or readmission of the user, if any
@@ -32,14 +33,15 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from chassis.wire.redis_link import RedisCommand, RedisLink
 from recsys.contracts.wire import Features
-from recsys.features import TIE_WEIGHTS
+from recsys.declaration.types import Declaration
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counters import COUNTERS, DEDUPLICATION_WINDOW_S, countable, new_record
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record, split_ties
 from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
 from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
 
 Read = TypeVar("Read")
 Each = TypeVar("Each")
+Fact = TypeVar("Fact", bound=msgspec.Struct)
 
 TIMEOUT_S = 0.5
 _CHUNK = 200
@@ -52,6 +54,9 @@ _SCAN = """
 local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 if not profile[1] then return false end
 local items = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
+for _, each in ipairs(redis.call('ZRANGE', KEYS[4], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')) do
+    items[#items + 1] = each
+end
 local ids = {}
 for i = 1, #items, 2 do ids[#ids + 1] = items[i] end
 local weights = {}
@@ -65,29 +70,36 @@ return {profile, items, weights}
 # command fails, the next delivery is not taken for a repeated one.
 _APPLY = """
 local digest, now, window = ARGV[1], ARGV[2], ARGV[3]
-local erased = redis.call('HMGET', KEYS[5], 'at_us', 'readmitted')
+local erased = redis.call('HMGET', KEYS[6], 'at_us', 'readmitted')
 if erased[1] and (erased[2] ~= '1' or tonumber(ARGV[7]) < tonumber(erased[1])) then return 2 end
 local oldest = tonumber(now) - tonumber(window)
 local seen = redis.call('ZSCORE', KEYS[4], digest)
 if seen and tonumber(seen) > oldest then return 0 end
 if redis.call('HSETNX', KEYS[1], 'age_group', ARGV[4]) == 1 then redis.call('HSET', KEYS[1], 'user_id', ARGV[11]) end
 redis.call('HINCRBY', KEYS[1], 'session_ms', ARGV[6])
-redis.call('HINCRBY', KEYS[1], ARGV[5], 1)
+if ARGV[5] ~= '' then redis.call('HINCRBY', KEYS[1], ARGV[5], 1) end
 local newest = redis.call('HGET', KEYS[1], 'as_of_us')
 if not newest or tonumber(ARGV[7]) > tonumber(newest) then redis.call('HSET', KEYS[1], 'as_of_us', ARGV[7]) end
 if ARGV[8] ~= '' then
-    redis.call('ZADD', KEYS[2], 'LT', -tonumber(ARGV[7]), ARGV[8])
-    redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], ARGV[9])
+    local weight = tonumber(redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], ARGV[9]))
+    local own, other = KEYS[2], KEYS[5]
+    if weight <= 0 then own, other = other, own end
+    local moved = redis.call('ZSCORE', other, ARGV[8])
+    if moved then
+        redis.call('ZREM', other, ARGV[8])
+        redis.call('ZADD', own, moved, ARGV[8])
+    end
+    redis.call('ZADD', own, 'LT', -tonumber(ARGV[7]), ARGV[8])
 end
 if ARGV[10] ~= '0' then
-    for key = 1, 3 do redis.call('EXPIRE', KEYS[key], ARGV[10]) end
+    for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', key, ARGV[10]) end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', oldest)
 redis.call('ZADD', KEYS[4], now, digest)
 redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
 return 1
 """
-# The keys are that of the erasure, and the four of the user in each generation.
+# The keys are that of the erasure, and the five of the user in each generation.
 _ERASE = """
 local noted = redis.call('HGET', KEYS[1], 'at_us')
 if not noted or tonumber(noted) < tonumber(ARGV[1]) then
@@ -95,11 +107,11 @@ if not noted or tonumber(noted) < tonumber(ARGV[1]) then
 end
 local removed = {0, 0, 0}
 if redis.call('HGET', KEYS[1], 'readmitted') == '1' then return removed end
-for key = 2, #KEYS, 4 do
+for key = 2, #KEYS, 5 do
     removed[1] = removed[1] + redis.call('EXISTS', KEYS[key])
-    removed[2] = removed[2] + redis.call('ZCARD', KEYS[key + 1])
+    removed[2] = removed[2] + redis.call('ZCARD', KEYS[key + 1]) + redis.call('ZCARD', KEYS[key + 4])
     removed[3] = removed[3] + redis.call('ZCARD', KEYS[key + 3])
-    redis.call('DEL', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3])
+    redis.call('DEL', unpack(KEYS, key, key + 4))
 end
 return removed
 """
@@ -158,12 +170,12 @@ class RedisStore:
 
         def commands(generation: str) -> list[RedisCommand]:
             keys = (_keys(generation, digest_user(user_id)) for user_id in user_ids)
-            return [command for user, times, _, _ in keys for command in _read(user, times, history=history)]
+            return [command for each in keys for command in _read(each[0], each[1], each[4], history=history)]
 
         answers = await self._run(commands)
         # The last answer of a transaction holds what its commands found.
         found = zip(user_ids, answers[_READ_LENGTH - 1 :: _READ_LENGTH], strict=True)
-        return self._translated.decode(lambda: [_known(user_id, profile, items) for user_id, (profile, items) in found])
+        return self._translated.decode(lambda: [_known(user_id, *parts) for user_id, parts in found])
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count each of *interactions* with one script."""
@@ -174,18 +186,18 @@ class RedisStore:
             return (
                 "EVALSHA",
                 _APPLY_SHA,
-                5,
+                6,
                 *_keys(generation, user),
                 _erasure_key(user),
                 _digest(each),
                 now_us,
                 self._window_us,
                 new_record(each.user_id).age_group,
-                COUNTERS[each.kind],
+                each.counter or "",
                 each.duration_ms,
                 each.time_us,
                 each.item_id or "",
-                TIE_WEIGHTS.get(each.kind, 0),
+                repr(each.weight),
                 self._ttl_s,
                 each.user_id,
             )
@@ -194,10 +206,19 @@ class RedisStore:
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
-        (found,) = await self._run(lambda generation: [("GET", _population_key(generation))])
-        return self._translated.decode(lambda: msgspec.json.decode(found, type=Features)) if found else None
+        return await self._fact("population", Features)
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        return await self._fact("declaration", Declaration)
+
+    async def _fact(self, name: str, type_: type[Fact]) -> Fact | None:
+        (found,) = await self._run(lambda generation: [("GET", _fact_key(generation, name))])
+        return self._translated.decode(lambda: msgspec.json.decode(found, type=type_)) if found else None
+
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """
         Fill the next generation with *records*, point to it, and delete the generation before.
 
@@ -210,7 +231,9 @@ class RedisStore:
             await self._delete_others(before)
             erased = list_erased(await self.erasures())
             count = await self._fill(generation, records, erased=erased)
-            await self._redis.set(_population_key(generation), msgspec.json.encode(population))
+            await self._redis.set(_fact_key(generation, "population"), msgspec.json.encode(population))
+            if declaration:
+                await self._redis.set(_fact_key(generation, "declaration"), declaration.encode())
             # An erasure that is noted after this look removes its user from the new generation too.
             for user in list_erased(await self.erasures()) - erased:
                 await self._redis.delete(*_keys(generation, user))
@@ -317,16 +340,17 @@ class RedisStore:
             digest = digest_user(record.user_id)
             if digest in erased:
                 continue
-            user, times, weights, _ = _keys(generation, digest)
+            user, times, weights, _, avoided = _keys(generation, digest)
             profile: dict[Any, Any] = {
                 name: getattr(record, name) for name in ("user_id", *_COUNTERS) if getattr(record, name) is not None
             }
             pipeline.hset(user, mapping=profile)
-            if record.history:
-                pipeline.zadd(times, {item.item_id: -item.time_us for item in record.history})
-                pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in record.history})
+            for key, items in ((times, record.history), (avoided, record.avoided)):
+                if items:
+                    pipeline.zadd(key, {item.item_id: -item.time_us for item in items})
+                    pipeline.hset(weights, mapping={item.item_id: repr(item.weight) for item in items})
             if self._ttl_s:
-                for key in (user, times, weights):
+                for key in (user, times, weights, avoided):
                     pipeline.expire(key, self._ttl_s)
             count += 1
             if count % _CHUNK == 0:
@@ -351,17 +375,17 @@ class RedisStore:
 _OUTCOMES = (Outcome.REPEATED, Outcome.ACCEPTED, Outcome.ERASED)
 
 
-def _keys(generation: str, user: str) -> tuple[str, str, str, str]:
+def _keys(generation: str, user: str) -> tuple[str, str, str, str, str]:
     tagged = f"recsys:{generation}:{{{user}}}"
-    return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e"
+    return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e", f"{tagged}:n"
 
 
 def _erasure_key(user: str) -> str:
     return f"{_ERASURES}{{{user}}}"
 
 
-def _population_key(generation: str) -> str:
-    return f"recsys:{generation}:population"
+def _fact_key(generation: str, name: str) -> str:
+    return f"recsys:{generation}:{name}"
 
 
 def _failures(answers: Sequence[Any]) -> list[Exception]:
@@ -381,8 +405,8 @@ def _user_ids(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
 
 
 def _scan(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
-    keys = (_keys(generation, user)[:3] for user in users)
-    return [("EVALSHA", _SCAN_SHA, 3, *each, 2**31, *_COUNTERS) for each in keys]
+    keys = (_keys(generation, user) for user in users)
+    return [("EVALSHA", _SCAN_SHA, 4, *each[:3], each[4], 2**31, *_COUNTERS) for each in keys]
 
 
 def _erase(generation: str, *, erasures: Sequence[Erasure]) -> list[RedisCommand]:
@@ -413,7 +437,7 @@ def _read_erasures(keys: Sequence[str], answers: Sequence[list[str]]) -> list[Er
     ]
 
 
-def _read(user: str, times: str, *, history: int) -> list[RedisCommand]:
+def _read(user: str, times: str, avoided: str, *, history: int) -> list[RedisCommand]:
     """
     Return the commands that read one consistent state of a user.
 
@@ -421,27 +445,28 @@ def _read(user: str, times: str, *, history: int) -> list[RedisCommand]:
     returned times and weights, which requests do not need.
     """
     # From 0 to -1 would be all of them.
-    newest = ("ZRANGE", times, 0, history - 1) if history else ("ZRANGE", times, 1, 0)
-    return [("MULTI",), ("HMGET", user, *_COUNTERS), newest, ("EXEC",)]
+    places = (0, history - 1) if history else (1, 0)
+    newest = (("ZRANGE", key, *places) for key in (times, avoided))
+    return [("MULTI",), ("HMGET", user, *_COUNTERS), *newest, ("EXEC",)]
 
 
-_READ_LENGTH = 4
+_READ_LENGTH = 5
 
 
-def _known(user_id: str, profile: list[Any], items: list[str] | Exception) -> KnownUser | None:
-    if isinstance(items, Exception):
+def _known(user_id: str, profile: list[Any], *lists: list[str] | Exception) -> KnownUser | None:
+    if any(isinstance(items, Exception) for items in lists):
         raise TypeError("a command of the transaction failed")
     if profile[0] is None:
         return None
-    return KnownUser(*(user_id, *_profile(profile), items))
+    return KnownUser(*(user_id, *_profile(profile), *lists))
 
 
 def _record(user_id: str, profile: list[Any], items: list[str], weights: list[str]) -> UserRecord:
-    history = [
+    ties = (
         HistoryItem(item, float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
-    ]
-    return UserRecord(*(user_id, *_profile(profile), history))
+    )
+    return UserRecord(*(user_id, *_profile(profile), *split_ties(ties)))
 
 
 def _profile(values: list[Any]) -> tuple[Any, ...]:

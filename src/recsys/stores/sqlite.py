@@ -13,22 +13,27 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import astuple
 
 from recsys.contracts.wire import Features
-from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
+from recsys.declaration.types import Declaration
+from recsys.records import HistoryItem, Interaction, KnownUser, Profile, UserRecord
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record, split_ties
 from recsys.stores.erasures import Erasure, Removed, digest_user
 from recsys.stores.port import Outcome, StoreError, StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite_file import REFILL, check_file, connect, identify, prepare
+
+Fact = TypeVar("Fact", bound=Struct)
 
 _PRUNE_EVERY_S = 60.0
 _CHECKPOINT_EVERY_S = 0.25
@@ -37,9 +42,11 @@ _LONGEST_LOG = 16_384
 
 # One statement sees one snapshot, so a user's counters and history belong together. A subquery with a limit keeps its
 # order, and json_group_array keeps the order of the subquery.
+# Ties that are not above 0 form the second array.
 _KNOWN_USER = """
-SELECT *, (SELECT json_group_array(item_id) FROM
-    (SELECT item_id FROM history WHERE user_id = ?1 ORDER BY time_us DESC, item_id LIMIT ?2))
+SELECT *, (SELECT json_array(
+        json_group_array(item_id) FILTER (WHERE weight > 0), json_group_array(item_id) FILTER (WHERE weight <= 0))
+    FROM (SELECT item_id, weight FROM history WHERE user_id = ?1 ORDER BY time_us DESC, item_id LIMIT ?2))
 FROM users WHERE user_id = ?1
 """
 _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
@@ -80,7 +87,7 @@ _REMEDIES = {
     sqlite3.SQLITE_NOMEM: "give the process more memory",
 }
 
-_decode_items = msgspec.json.Decoder(list[str]).decode
+_decode_items = msgspec.json.Decoder(tuple[list[str], list[str]]).decode
 
 
 class SqliteStore:
@@ -159,7 +166,7 @@ class SqliteStore:
 
     def _read(self, user_id: str, history: int) -> KnownUser | None:
         row = self._reader.execute(_KNOWN_USER, (user_id, history)).fetchone()
-        return KnownUser(*(*row[:-1], _decode_items(row[-1]))) if row else None
+        return KnownUser(*(*row[:-1], *_decode_items(row[-1]))) if row else None
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
@@ -168,9 +175,16 @@ class SqliteStore:
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
+        return self._fact("population", Features)
+
+    async def declaration(self) -> Declaration | None:
+        """Return the declaration by which the store was filled."""
+        return self._fact("declaration", Declaration)
+
+    def _fact(self, name: str, type_: type[Fact]) -> Fact | None:
         with self._translated:
-            row = self._reader.execute("SELECT value FROM facts WHERE name = 'population'").fetchone()
-            return msgspec.json.decode(row[0], type=Features) if row else None
+            row = self._reader.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+            return msgspec.json.decode(row[0], type=type_) if row else None
 
     async def verify(self) -> None:
         """
@@ -191,10 +205,13 @@ class SqliteStore:
         if found != "ok":
             raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {REFILL}")
 
-    async def replace(self, records: Iterable[UserRecord], *, population: Features) -> int:
+    async def replace(
+        self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
+    ) -> int:
         """Replace the content by *records* in one transaction; about 2 us a history item."""
         self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, population)
+        facts = {"population": population, **({"declaration": declaration} if declaration else {})}
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, facts)
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id, from one snapshot of the file."""
@@ -208,7 +225,7 @@ class SqliteStore:
                 if owner == row[0]:
                     history = [HistoryItem(*item[1:]) for item in items]
                     owner, items = next(groups, (None, iter(())))
-                yield UserRecord(*(*row, history))
+                yield UserRecord(*(*row, *split_ties(history)))
 
     async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
         """Take over newer *erasures* in one transaction; about 2 us a user of the store if there are any."""
@@ -279,7 +296,7 @@ class SqliteStore:
             refused = self._writer.execute(_REFUSED, (user, interaction.time_us)).fetchone()
             return Outcome.ERASED if refused else Outcome.REPEATED
         record = count_interaction(new_record(interaction.user_id), interaction)
-        self._writer.execute(_COUNT, astuple(record)[:-1])
+        self._writer.execute(_COUNT, _profile(record))
         self._writer.executemany(_TIE, _ties(record))
         return Outcome.ACCEPTED
 
@@ -331,7 +348,7 @@ class SqliteStore:
             self._pruned = now
             self._writer.execute("DELETE FROM events WHERE seen_us <= ?", [int(now * 1_000_000) - self._window_us])
 
-    def _replace(self, records: Iterable[UserRecord], population: Features) -> int:
+    def _replace(self, records: Iterable[UserRecord], facts: Mapping[str, Struct]) -> int:
         count = 0
         with self._translated, self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
@@ -341,11 +358,12 @@ class SqliteStore:
             for record in countable(records):
                 if erased and digest_user(record.user_id) in erased:
                     continue
-                transaction.execute(_INSERT_USER, astuple(record)[:-1])
+                transaction.execute(_INSERT_USER, _profile(record))
                 transaction.executemany(_INSERT_TIE, _ties(record))
                 count += 1
-            text = msgspec.json.encode(population).decode()
-            transaction.execute("INSERT OR REPLACE INTO facts VALUES ('population', ?)", [text])
+            transaction.execute("DELETE FROM facts WHERE name <> ?", [_LEFT_OVER])
+            rows = [(name, msgspec.json.encode(fact).decode()) for name, fact in facts.items()]
+            transaction.executemany("INSERT INTO facts VALUES (?, ?)", rows)
         return count
 
 
@@ -353,8 +371,13 @@ def _digest(interaction: Interaction) -> bytes:
     return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
+def _profile(record: UserRecord) -> tuple[Any, ...]:
+    return astuple(record)[: len(Profile.__struct_fields__)]
+
+
 def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:
-    return ((record.user_id, item.item_id, item.weight, item.time_us) for item in record.history)
+    items = chain(record.history, record.avoided)
+    return ((record.user_id, item.item_id, item.weight, item.time_us) for item in items)
 
 
 class TranslatedSqliteErrors:

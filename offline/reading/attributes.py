@@ -1,0 +1,100 @@
+"""Read the attributes of items from the columns of a table, as the declaration says."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from offline.reading.columns import normalise
+from offline.reading.faults import DataError
+from offline.reading.values import Malformed, parse_time_us, split_values
+from recsys.declaration.types import AttributeKind, Items
+
+_LONGEST_TEXT = 1000
+_TITLE = "title"
+
+Values = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AttributeColumns:
+    """
+    The columns of a table that hold attributes.
+
+    Attributes:
+        columns: The place and the kind of each attribute, by name.
+    """
+
+    columns: Mapping[str, tuple[int, AttributeKind]]
+
+    @classmethod
+    def of(cls, path: Path, header: Sequence[str], declared: Items, *, known: Mapping[str, int]) -> "AttributeColumns":
+        """
+        Find the columns of all attributes in *header*.
+
+        Args:
+            path: The file, for messages.
+            header: The names of the columns.
+            declared: The declaration of the items.
+            known: The places of the fields that are found by their usual names, such as `category`.
+
+        Raises:
+            DataError: a column that the declaration names is missing.
+        """
+        places = {normalise(name): place for place, name in enumerate(header)}
+        found: dict[str, tuple[int, AttributeKind]] = {}
+        for name, attribute in declared.attributes.items():
+            usual = None if attribute.column else known.get(name)
+            place = places.get(normalise(attribute.column or name)) if usual is None else usual
+            if place is None and attribute.column:
+                raise DataError(
+                    f"{path}:1: the header has no column {attribute.column!r}, which the declaration names for the "
+                    f"attribute {name}; found: {', '.join(header)}"
+                )
+            if place is not None and name != _TITLE:
+                found[name] = place, attribute.kind
+        others: dict[str, tuple[int, AttributeKind]] = {}
+        if declared.other_columns == "attributes":
+            used = {*known.values(), *(place for place, _ in found.values())}
+            others = {name: (at, "multi-valued") for at, name in enumerate(header) if name and at not in used}
+        return cls(others | found)
+
+    def read(self, fields: Sequence[str]) -> dict[str, Values]:
+        """
+        Return the values in *fields* by attribute name; attributes without a value are left out.
+
+        Raises:
+            Malformed: a number or a time cannot be read.
+        """
+        named = {name: _READERS[kind](fields[place].strip(), name) for name, (place, kind) in self.columns.items()}
+        return {name: values for name, values in named.items() if values}
+
+
+def _read_number(cell: str, name: str) -> Values:
+    if not cell:
+        return ()
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise Malformed(f"{name} must be a number", f", not {cell[:40]!r}")
+    return (repr(number),)
+
+
+def _read_time(cell: str, name: str) -> Values:
+    if not cell:
+        return ()
+    try:
+        return (repr(parse_time_us(cell) / 1_000_000),)
+    except Malformed as error:
+        raise Malformed(f"{name}: {error.kind}", f", not {cell[:40]!r}") from error
+
+
+_READERS: Mapping[AttributeKind, Callable[[str, str], Values]] = {
+    "categorical": lambda cell, _: split_values(cell, separator=None),
+    "multi-valued": lambda cell, _: split_values(cell, separator="|"),
+    "number": _read_number,
+    "time": _read_time,
+    "text": lambda cell, _: (cell[:_LONGEST_TEXT],) if cell else (),
+}

@@ -1,0 +1,80 @@
+"""Find the faults of a declaration that concern several of its fields."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from chassis.wire.problems import Fault
+from recsys.contracts.wire import Condition
+from recsys.declaration.types import RANGED, SESSION_END, Declaration
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_USER_ATTRIBUTE = "age_group"
+
+
+def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
+    """Yield every fault of a declaration whose types are right."""
+    yield from _in_events(declaration)
+    yield from _in_attributes(declaration)
+    yield from _in_rules(declaration)
+
+
+def _in_events(declaration: Declaration) -> Iterator[Fault]:
+    for name, kind in declaration.events.items():
+        path = f"$.events.{name}"
+        if name == SESSION_END:
+            yield Fault(path, "exists without a declaration, and has no weight; remove it")
+        elif not _NAME.fullmatch(name):
+            yield Fault(path, "must be named with small letters, digits and underscores, beginning with a letter")
+        if not kind.exact_weight:
+            yield Fault(f"{path}.weight", "must not be 0; an event below 1/2048 would not count")
+    if not any(kind.exact_weight > 0 for kind in declaration.events.values()):
+        yield Fault("$.events", "must have a kind with a weight above 0; without one, no history would ever begin")
+
+
+def _in_attributes(declaration: Declaration) -> Iterator[Fault]:
+    for name, attribute in declaration.items.attributes.items():
+        if name == "title" and attribute.kind != "text":
+            yield Fault("$.items.attributes.title.kind", "must be 'text', because people read it")
+    for name, attribute in declaration.users.attributes.items():
+        if name != _USER_ATTRIBUTE:
+            yield Fault(
+                f"$.users.attributes.{name}", f"reaches no feature; {_USER_ATTRIBUTE} is the only one that does"
+            )
+        elif attribute.kind != "categorical":
+            yield Fault(f"$.users.attributes.{name}.kind", "must be 'categorical'")
+
+
+def _in_rules(declaration: Declaration) -> Iterator[Fault]:
+    rules = declaration.rules
+    conditions: dict[str, Sequence[Condition]] = {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
+    for part, each in conditions.items():
+        for place, condition in enumerate(each):
+            path = f"$.rules.{part}[{place}]"
+            yield from _in_use(declaration, condition.attribute, f"{path}.attribute")
+            if not (condition.any_of or condition.is_range):
+                yield Fault(path, "must have any_of, at_least or at_most")
+            elif kind := declaration.kind_of(condition.attribute):
+                yield from condition_faults(condition, is_ranged=kind in RANGED, path=path)
+    for name in rules.caps:
+        yield from _in_use(declaration, name, f"$.rules.caps.{name}")
+        if declaration.kind_of(name) in RANGED:
+            yield Fault(f"$.rules.caps.{name}", "must not be a number or a time, because its values hardly repeat")
+    for place, name in enumerate(rules.filters or ()):
+        yield from _in_use(declaration, name, f"$.rules.filters[{place}]")
+
+
+def condition_faults(condition: Condition, *, is_ranged: bool, path: str) -> Iterator[Fault]:
+    """Yield a fault for each part of *condition* that does not suit the kind of its attribute."""
+    if is_ranged and condition.any_of:
+        yield Fault(f"{path}.any_of", f"must be absent: {condition.attribute} is a number; use at_least and at_most")
+    for part in ("at_least", "at_most"):
+        if not is_ranged and getattr(condition, part) is not None:
+            yield Fault(f"{path}.{part}", f"must be absent: {condition.attribute} has values in words; use any_of")
+
+
+def _in_use(declaration: Declaration, name: str, path: str) -> Iterator[Fault]:
+    kind = declaration.kind_of(name)
+    if kind is None:
+        yield Fault(path, f"must be a declared attribute; declared are: {', '.join(declaration.items.attributes)}")
+    elif kind == "text":
+        yield Fault(path, "must not be a text, because no two items share one")

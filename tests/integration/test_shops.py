@@ -1,0 +1,142 @@
+"""Three shops that differ go through import, training, serving, events and filters, and no line of code changes."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from offline.state import StateDirectory
+from recsys.declaration.reading import read_declaration
+from recsys.ranking.artefact import read_artefact
+from tests.running import CLIENT, ROOT, Running, running
+from tests.shops import GROUPS, ITEMS_OF_GROUP, SHOPS, Shop, item_id
+from tests.waiting import LIMIT_S
+
+pytestmark = [pytest.mark.may_block, pytest.mark.timeout(300)]
+
+
+@dataclass(frozen=True)
+class Open:
+    """A shop whose pipeline runs."""
+
+    shop: Shop
+    state: StateDirectory
+    declaration: Path
+    pipeline: Running
+
+    def ask(self, user: str, *, top_k: int = 5, **fields: object) -> list[str]:
+        answer = self.pipeline.post({"user_id": user, "top_k": top_k, **fields})
+        assert answer.status_code == 200, answer.text
+        return [each["item_id"] for each in answer.json()["recommendations"]]
+
+    def send(self, user: str, kind: str, item: str, number: str) -> int:
+        headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/shop",
+                   "ce-id": number, "content-type": "application/json"}  # fmt: skip
+        data = {"user_id": user, "kind": kind, "item_id": item}
+        return CLIENT.post(self.pipeline.url, json=data, headers=headers).status_code
+
+
+def train(folder: Path, shop: Shop, *words: str) -> Path:
+    """Write the data of *shop*, train on it by its declaration, and return the state directory."""
+    options = [word for name, path in shop.write(folder).items() for word in (f"--{name}", str(path))]
+    command = [sys.executable, "-m", "tools.cli", "train", *options, "--state-dir", str(folder / "state"), *words]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=LIMIT_S)
+    return folder / "state"
+
+
+@pytest.fixture(scope="module", params=list(SHOPS))
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """Serve with the settings that `up` gives to the Service that holds all functions."""
+    folder, shop = tmp_path_factory.mktemp(request.param), SHOPS[request.param]
+    state = StateDirectory(train(folder, shop))
+    given = [setting.partition(":")[2].partition("=") for setting in state.environment(fused=True)]
+    with running("fused", {name: value for name, _, value in given}) as pipeline:
+        yield Open(shop, state, folder / "declaration.toml", pipeline)
+
+
+def user_of(shop: Shop, group: int) -> str:
+    return shop.row(f"user_{group}", "", 0).replace(";", ",").replace("\t", ",").split(",")[0]
+
+
+def test_the_planted_taste_is_recommended(opened):
+    """A user of each group gets items of the group, as far as a cap allows."""
+    for group in range(GROUPS):
+        found = opened.ask(user_of(opened.shop, group))
+        assert sum(item.startswith(f"item_{group}_") for item in found) >= 3, found
+
+
+def test_the_declaration_is_in_the_artefact_and_in_the_store(opened):
+    """Both hold what the file says, and the artefact its digest."""
+    declared = read_declaration(opened.declaration)
+    current = opened.state.require_current()
+    manifest = read_artefact(opened.state.model_path(current)).manifest
+    assert manifest.declaration
+    assert (manifest.declaration.digest, manifest.declaration.content) == (declared.digest, declared)
+    assert opened.state.declaration(current) == declared
+
+
+def test_filters_use_the_declared_attributes(opened):
+    """A value and a range leave the items that meet both."""
+    shop, user = opened.shop, user_of(opened.shop, 0)
+    conditions = [
+        {"attribute": shop.group_attribute, "any_of": [shop.group_value(2)]},
+        {"attribute": shop.range_attribute, "at_least": shop.range_start(9)},
+    ]
+    found = opened.ask(user, top_k=10, filter=conditions)
+    assert found
+    assert set(found) <= {item_id(2, place) for place in range(9, ITEMS_OF_GROUP)}
+
+
+def test_filters_that_are_not_declared_are_faults(opened):
+    """The caller learns the attributes of this shop."""
+    conditions = [{"attribute": "colour", "any_of": ["red"]}]
+    answer = opened.pipeline.post({"user_id": "ann", "filter": conditions})
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert fault["path"] == "$.filter[0].attribute"
+    assert opened.shop.group_attribute in fault["detail"]
+
+
+def test_an_event_of_a_declared_kind_changes_the_next_answer(opened):
+    """A new user who likes two items of a group gets further items of it."""
+    for place in (0, 1):
+        assert opened.send("new", opened.shop.like, item_id(3, place), f"like-{place}") == 202
+    found = opened.ask("new")
+    assert sum(item.startswith("item_3_") for item in found) >= 3, found
+    assert not {item_id(3, 0), item_id(3, 1)} & set(found)
+
+
+def test_an_event_of_another_kind_is_a_fault(opened):
+    """The kinds of the demo are not those of the shop."""
+    headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/s", "ce-id": "stare"}
+    answer = opened.pipeline.post({"user_id": "new", "kind": "stare", "item_id": item_id(0, 0)}, **headers)
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert fault["path"] == "$.kind"
+    assert repr(opened.shop.like) in fault["detail"]
+
+
+def test_a_negative_event_keeps_an_item_out_and_says_nothing_for_its_group(opened):
+    """A user who dislikes the best item does not see it again, and does not get the taste of those who like it."""
+    before = opened.ask("critic")
+    assert opened.send("critic", opened.shop.dislike, before[0], "dislike") == 202
+    after = opened.ask("critic")
+    assert before[0] not in after
+    assert after[: len(before) - 1] == before[1:]
+
+
+def test_a_store_and_a_model_of_two_declarations_do_not_serve(opened, tmp_path):
+    """The difference is named, by the state directory and by a function."""
+    text = opened.declaration.read_text("utf-8")
+    changed = tmp_path / "changed.toml"
+    changed.write_text(text.replace(f"[events.{opened.shop.like}]", "[events.love]", 1), "utf-8")
+    settings = [each.partition(":")[2].partition("=") for each in opened.state.environment(fused=True)]
+    env = {name: value for name, _, value in settings} | {"RECSYS_DECLARATION": str(changed)}
+    with (
+        pytest.raises(AssertionError, match="events.love is absent in the feature store and .* in RECSYS_DECLARATION"),
+        running("fused", env),
+    ):
+        pass
