@@ -41,7 +41,7 @@ class Exposed:
         Raises:
             ValueError: A line of *text* is not a sample.
         """
-        return cls(text, *read_samples(text, before and before.layout))
+        return cls(text, *read_samples(text, before.layout if before else None))
 
 
 @dataclass(frozen=True)
