@@ -6,9 +6,8 @@ to loopback names, against DNS rebinding. It accepts a request to try only from 
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from starlette.routing import Route
 from chassis.server.body import read_body
 from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_response
 from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
+from kndashboard.asking import PipelineCaller, item_ids
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
 from kndashboard.logs import RecentLogs
@@ -30,7 +30,6 @@ from kndashboard.queries import PlatformQueries
 from kndashboard.ranges import RANGES, history
 from kndashboard.ring import RingFile
 from kndashboard.served import ServedModel, in_use
-from kndashboard.snapshots import Snapshot
 from kndashboard.view import view
 from localkn.errors import LocalknError
 
@@ -43,8 +42,10 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_FILES = ("style.css", "page.js", "dom.js", "picture.js", "charts.js", "plot.js", "request.js", "details.js")
-_TRY_S = 15.0
+_FILES = (
+    "style.css", "page.js", "dom.js", "picture.js", "charts.js", "plot.js", "request.js", "details.js",
+    "user.js",
+)  # fmt: skip
 _TRY_BYTES = 65_536
 
 
@@ -55,14 +56,15 @@ class Dashboard:
     Args:
         recent: Snapshots of the platform.
         ring: The remembered time.
-        client: Sends the requests that a user tries.
+        client: Sends requests to the pipeline.
         platform: Asks the platform what no snapshot contains.
     """
 
     def __init__(
         self, recent: SnapshotHistory, ring: RingFile, client: httpx.AsyncClient, *, platform: PlatformQueries
     ) -> None:
-        self._recent, self._ring, self._client, self._platform = recent, ring, client, platform
+        self._recent, self._ring, self._platform = recent, ring, platform
+        self._caller = PipelineCaller(client)
         self._model, self._logs_read = ServedModel(platform.services), RecentLogs(platform.logs)
 
     def app(self) -> Starlette:
@@ -81,6 +83,7 @@ class Dashboard:
                 Route("/_dashboard/logs", self._logs),
                 Route("/_dashboard/items", self._items),
                 Route("/_dashboard/request", self._try, methods=["POST"]),
+                Route("/_dashboard/user", self._user, methods=["POST"]),
                 Route("/metrics", self._metrics),
             ],
             middleware=[Middleware(HostGuard, hosts=LOOPBACK)],
@@ -118,11 +121,8 @@ class Dashboard:
         return _json(await asyncio.to_thread(self._platform.events))
 
     async def _redrive(self, request: Request) -> Response:
-        body = await _own_body(request)
-        try:
-            choice = {key: value for key, value in json.loads(body).items() if key in {"trigger", "ids", "source"}}
-        except (ValueError, AttributeError) as error:
-            raise InvalidRequestError("the body must be a JSON object with trigger, ids and source") from error
+        asked = _object(await _own_body(request))
+        choice = {key: value for key, value in asked.items() if key in {"trigger", "ids", "source"}}
         return _json(await asyncio.to_thread(self._platform.redrive, choice))
 
     async def _logs(self, request: Request) -> Response:
@@ -136,31 +136,24 @@ class Dashboard:
     async def _try(self, request: Request) -> Response:
         body = await _own_body(request)
         _, now = await self._recent.window()
-        return _json(await self._send(now, body))
+        answer = await self._caller.send(now.status["url"], body)
+        return _json({**answer, "titles": await self._titles(item_ids(answer))})
 
-    async def _send(self, now: Snapshot, body: bytes) -> dict[str, Any]:
-        headers = {"content-type": "application/json"}
-        began = time.monotonic()
-        try:
-            answer = await self._client.post(now.status["url"], content=body, headers=headers, timeout=_TRY_S)
-        except httpx.HTTPError as error:
-            return {"error": f"no answer: {str(error) or type(error).__name__}"}
-        try:
-            shown = answer.json()
-        except json.JSONDecodeError:
-            shown = answer.text
-        took_ms = (time.monotonic() - began) * 1000
-        receipt = answer.headers.get("server-timing", "")
-        titles = await asyncio.to_thread(self._titles, shown)
-        sent = {"status": answer.status_code, "took_ms": took_ms, "receipt": receipt}
-        return {**sent, "body": shown, "titles": titles}
+    async def _user(self, request: Request) -> Response:
+        asked = _object(await _own_body(request))
+        user_id, added = asked.get("user_id", ""), asked.get("added", "")
+        if not (isinstance(user_id, str) and isinstance(added, str)):
+            raise InvalidRequestError("user_id and added must be strings")
+        _, now = await self._recent.window()
+        found = await self._caller.look_up(now, user_id, added=added)
+        answers = (each for each in found.values() if isinstance(each, dict))
+        return _json({**found, "titles": await self._titles(item_id for each in answers for item_id in item_ids(each))})
 
-    def _titles(self, answer: Any) -> dict[str, str]:
-        """Return the known titles of the items in an answer of the pipeline."""
-        items = answer.get("recommendations") if isinstance(answer, dict) else None
-        ids = [item.get("item_id") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        known = self._model.titles() if ids else {}
-        return {item_id: known[item_id][0] for item_id in ids if isinstance(item_id, str) and item_id in known}
+    async def _titles(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the known titles of items."""
+        wanted = list(ids)
+        known = await asyncio.to_thread(self._model.titles) if wanted else {}
+        return {item_id: known[item_id][0] for item_id in wanted if item_id in known}
 
 
 async def _own_body(request: Request) -> bytes:
@@ -173,6 +166,19 @@ async def _own_body(request: Request) -> bytes:
     if _is_foreign(request):
         raise ForbiddenError("requests are taken from the dashboard's own page")
     return await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """
+    Return a JSON object.
+
+    Raises:
+        InvalidRequestError: *body* is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError("the body must be a JSON object") from error
 
 
 def _json(content: Any) -> Response:

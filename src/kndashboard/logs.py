@@ -1,15 +1,15 @@
 """The newest lines of the logs of a platform."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkn.logs import level_of
+
 _TAIL_BYTES = 64 * 1024
 _LINES = 100
-_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|Traceback", re.IGNORECASE)
 _BAD = {"ERROR", "CRITICAL", "TRACEBACK"}
 
 
@@ -53,10 +53,5 @@ class RecentLogs:
                 lines = log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
         except OSError:
             return _Tail(0, (), 0)
-        read = [(_level(line), line) for line in lines[size > _TAIL_BYTES :]]
+        read = [(level_of(line), line) for line in lines[size > _TAIL_BYTES :]]
         return _Tail(size, read[-_LINES:], sum(level in _BAD for level, _ in read))
-
-
-def _level(line: str) -> str:
-    found = _LEVEL.search(line)
-    return found[0].upper() if found else ""
