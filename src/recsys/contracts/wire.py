@@ -78,8 +78,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
     diversity: Diversity = 0.0
 
 
-class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`, batch: up to 256 requests, each with its own answer or error."""
+class RequestBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch of `recommend` or of `rank_items`: up to 256 requests, each with its own answer or error."""
 
     requests: Many
 
@@ -163,12 +163,6 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     avoided: History = []
 
 
-class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`, batch: up to 256 requests, each with its own answer or error."""
-
-    requests: Many
-
-
 class RankedItem(Struct, frozen=True):
     """An item and its score, rounded to three decimals."""
 
@@ -207,11 +201,10 @@ class _Keys(Struct, frozen=True):
 encode = msgspec.json.Encoder().encode
 
 recommend_request = Decoder(RecommendRequest)
-recommend_batch = Decoder(RecommendBatch)
+request_batch = Decoder(RequestBatch)
 features_request = Decoder(FeaturesRequest)
 features_batch = Decoder(FeaturesBatch)
 rank_request = Decoder(RankRequest)
-rank_batch = Decoder(RankBatch)
 _keys = msgspec.json.Decoder(_Keys)
 # Most batches start with the key. Looking no further saves reading a long body.
 _STARTS = {key: re.compile(rb'\s*\{\s*"%s"\s*:\s*[^\sn]' % key.encode()) for key in _Keys.__struct_fields__}
@@ -233,7 +226,7 @@ def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
         return False
 
 
-def split_batch(body: bytes, batch: Decoder[RecommendBatch] | Decoder[RankBatch]) -> Sequence[msgspec.Raw] | None:
+def split_batch(body: bytes) -> Sequence[msgspec.Raw] | None:
     """
     Return the requests of a batch, not decoded; None if *body* is a single request.
 
@@ -244,7 +237,7 @@ def split_batch(body: bytes, batch: Decoder[RecommendBatch] | Decoder[RankBatch]
         return None
     if (requests := split_members(body, "requests", most=MAX_BATCH)) is not None:
         return requests
-    return batch.decode(body).requests if is_batch(body, "requests") else None
+    return request_batch.decode(body).requests if is_batch(body, "requests") else None
 
 
 def error_result(error: ServingError) -> msgspec.Raw:
