@@ -15,7 +15,6 @@ from chassis.server.cors import Cors
 from chassis.server.events import EventRouter
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
-from chassis.simulation import slow_handler
 from chassis.wire.cloudevents import is_event
 from functions.extract_features import main as extract_features
 from functions.rank_items import main as rank_items
@@ -38,13 +37,12 @@ reader.finish()
 async def open_handler() -> AsyncIterator[Handler]:
     """Open extract_features and rank_items, and yield the handler of recommend, which calls both."""
     exposition = service.exposition
-    async with extract_features.open_function(exposition) as features, rank_items.open_function(exposition) as ranks:
-        slow_features = slow_handler(features, extract_features.settings.simulated_latency_s)
+    async with extract_features.open_handler(exposition) as features, rank_items.open_handler(exposition) as ranks:
         ranking = RankingClient(FusedHop("rank_items", ranks))
         popular = PopularList(ranking, popular_settings)
         async with popular.kept_fresh():
             recommender = Recommender(
-                features=FeaturesClient(FusedHop("extract_features", slow_features)), ranking=ranking, popular=popular
+                features=FeaturesClient(FusedHop("extract_features", features)), ranking=ranking, popular=popular
             )
             exposition.add(recommender.instruments())
             recommend = Recommend(recommender)

@@ -26,7 +26,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.solving import solve_rows, weighted_gram
-from recsys.ranking.item_table import F32, F64, I64
+from topk.item_table import F32, F64, I64
 
 # Outside this range of catalogue sizes, more factors cost more than they gain. The lower limit was measured on Last.fm;
 # the upper one bounds the cost of scoring a request.

@@ -49,10 +49,10 @@ from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import UNKNOWN_FEATURES, compute_features
 from recsys.ranking.artefact import Item
 from recsys.ranking.blending import blend
-from recsys.ranking.candidates import rank_candidates
-from recsys.ranking.item_table import F32, F64, I64
 from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
+from topk.candidates import rank_candidates
+from topk.item_table import F32, F64, I64
 
 LEAST_GAIN = 0.01
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)

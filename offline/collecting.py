@@ -9,9 +9,9 @@ from offline.interactions import COUNTERS, Interactions
 from offline.reading.lines import Row
 from recsys.declaration.types import WEIGHT_STEPS
 from recsys.features import UNKNOWN_AGE
-from recsys.ranking.item_table import F64, I64
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.counters import split_ties
+from topk.item_table import F64, I64
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
 

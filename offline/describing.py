@@ -24,7 +24,7 @@ from scipy.sparse import coo_array, csr_array
 from threadpoolctl import threadpool_limits
 
 from recsys.ranking.artefact import Item
-from recsys.ranking.item_table import F32, F64, I64
+from topk.item_table import F32, F64, I64
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from offline.state import StateDirectory
+from offline.state import StateDirectory, StateError
 from recsys.records import UserRecord
 from recsys.stores.erasures import Erasure, digest_user, list_erased
 from recsys.stores.port import StoreError
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import open_store
+
+ERASED_UNTIL = "erased_until_us"
 
 
-class ErasedMeanwhileError(Exception):
+class ErasedMeanwhileError(StateError):
     """A user was erased while a training used the user's data; the message says what to do."""
 
 
@@ -44,6 +47,23 @@ async def _spread(paths: Sequence[Path]) -> list[Erasure]:
                 if not await store.is_scrubbed():
                     await store.scrub()
     return sorted(newest.values(), key=lambda each: each.user)
+
+
+async def list_erasures(url: str, *, password: str | None = None) -> list[Erasure]:
+    """
+    Return the erasures of the store at *url*.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    async with aclosing(open_store(url, password=password)) as store:
+        return await store.erasures()
+
+
+def erasure_facts(erasures: Iterable[Erasure]) -> dict[str, int]:
+    """Return the time of the newest erasure that a training takes into account, for the manifest."""
+    newest = max((each.at_us for each in erasures if not each.readmitted), default=None)
+    return {} if newest is None else {ERASED_UNTIL: newest}
 
 
 def without_erased(records: Sequence[UserRecord], erasures: Iterable[Erasure]) -> Sequence[UserRecord]:

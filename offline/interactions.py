@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offline.reading.lines import DataError, Row
 from recsys.declaration.types import Counter
-from recsys.ranking.item_table import F64, I64
+from topk.item_table import F64, I64
 
 # The counters of a user, and none.
 COUNTERS: tuple[Counter | None, ...] = ("views", "clicks", "purchases", None)

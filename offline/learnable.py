@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.declaration.types import RANGED, Declaration
 from recsys.ranking.artefact import Item
-from recsys.ranking.item_table import F64
+from topk.item_table import F64
 
 # A number is learned from as its tenth of the catalogue, because two items rarely have the same number.
 _GROUPS = 10

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys.contracts.wire import Features
-from recsys.ranking.item_table import F32, F64
 from recsys.ranking.prior import FeaturePrior, encode, numbers
+from topk.item_table import F32, F64
 
 QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
 STRENGTHS = tuple(10.0**power for power in range(6))

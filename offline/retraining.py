@@ -23,14 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from offline.choosing import choose
+from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.gate import MARGIN, Evidence, divide, judge
+from offline.learnable import learnable
 from offline.publishing import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from offline.training import ModelSettings, train
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreMissingError
 from recsys.stores.urls import open_store
 
@@ -62,45 +67,68 @@ class Rules:
     kept: int = _KEPT_MODELS
 
 
+@dataclass(frozen=True)
+class StoreContent:
+    """The content of a feature store, and the declaration that it follows."""
+
+    records: Sequence[UserRecord]
+    declaration: Declaration
+
+
 def retrain(
-    state: StateDirectory, records: Sequence[UserRecord], *, deploy: Deploy, rules: Rules, say: Callable[[str], None]
+    state: StateDirectory,
+    content: StoreContent,
+    *,
+    deploy: Deploy,
+    rules: Rules,
+    say: Callable[[str], None],
+    erasures: Callable[[], Sequence[Erasure]] = tuple,
 ) -> Path | None:
     """
-    Train on *records*, compare with the current model of *state*, deploy the new one and make it current.
+    Train on *content*, compare with the current model of *state*, deploy the new one and make it current.
 
     Without a current model, the new one is deployed without a comparison. The caller must not hold the lock of *state*.
 
     Args:
         state: Holds the current model and gets the new one.
-        records: The content of a feature store.
+        content: What to learn from.
         deploy: Lets the functions serve the new model.
         rules: When to retrain, and what the new model has to reach.
         say: Gets a line for each thing that happens.
+        erasures: Returns the erasures of the feature store, which may rise during the training.
 
     Returns:
         The folder of the new model; None if there is too little new to learn from.
 
     Raises:
         RetrainingError: the new model may not serve, or could not be deployed.
-        ArtefactError, StateError: the current model or the state directory cannot be used.
+        ArtefactError, StateError: the current model or the state directory cannot be used, or a user of *content* was
+            erased since.
 
     Cost: two trainings; their memory is that of one.
     """
     with state.locked():
         current = state.current()
         serving = read_artefact(state.model_path(current)) if current else None
-        items = {item.item_id: item for item in serving.items} if serving else {}
-        if shortages := find_shortages(records):
+        trainer = _Trainer(
+            state, content.declaration, {item.item_id: item for item in serving.items} if serving else {}
+        )
+        if shortages := find_shortages(content.records):
             raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
         settings: ModelSettings | None = None
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = erasure_facts(erasures())
         if current and serving:
-            evidence = divide(records, after_us=serving.manifest.training.get("until_us", 0))
+            evidence = divide(content.records, after_us=serving.manifest.training.get("until_us", 0))
             if evidence.fresh < rules.fewest:
                 say(f"{evidence.fresh} new pairs of user and item; waiting for {rules.fewest}")
                 return None
-            settings, facts = _challenge(state, current, evidence, items, margin=rules.margin, say=say)
-        manifest = _train_on_all(state, records, items, settings=settings, facts=facts)
+            settings, compared = _challenge(trainer, state.model_path(current), evidence, margin=rules.margin, say=say)
+            facts |= compared
+        settings = settings or trainer.choose(content.records)
+        manifest = trainer.train(content.records, settings, "model", facts=facts)
+        # The functions refuse a damaged artefact too, but only after the update has begun.
+        load_model(state.draft("model"))
+        check_still_wanted(content.records, erasures())
         path = state.publish(state.draft("model"), "models", manifest.version)
         deploy(state.folder / path)
         state.advance(Current(current.store if current else "", path, current.dataset if current else "store"))
@@ -109,42 +137,52 @@ def retrain(
         return state.folder / path
 
 
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains drafts with the items of the serving model, as the declaration says."""
+
+    state: StateDirectory
+    declaration: Declaration
+    items: Mapping[str, Item]
+
+    def choose(self, records: Sequence[UserRecord]) -> ModelSettings:
+        neighbours = "neighbours" in self.declaration.training.sources
+        return choose(records, items=learnable(self.items, self.declaration), neighbours=neighbours).settings
+
+    def train(
+        self,
+        records: Sequence[UserRecord],
+        settings: ModelSettings,
+        draft: str,
+        *,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        return train(
+            records,
+            items=learnable(self.items, self.declaration),
+            shown=self.items,
+            declaration=self.declaration,
+            folder=self.state.draft(draft),
+            dataset="store",
+            settings=settings,
+            facts=facts,
+        )
+
+
 def _challenge(
-    state: StateDirectory,
-    current: Current,
-    evidence: Evidence,
-    items: Mapping[str, Item],
-    *,
-    margin: float,
-    say: Callable[[str], None],
+    trainer: _Trainer, serving: Path, evidence: Evidence, *, margin: float, say: Callable[[str], None]
 ) -> tuple[ModelSettings, dict[str, Any]]:
     """Return the settings of a challenger that passes the gate, and the figures of the comparison."""
     if (users := evidence.task.users.size) < _EVIDENCE_USERS:
         raise RetrainingError(f"{users} users have new items to compare the models on; {_EVIDENCE_USERS} are needed")
-    settings = choose(evidence.known, items=items).settings
-    folder = state.draft("challenger")
-    train(evidence.known, items=items, folder=folder, dataset="challenger", settings=settings)
-    verdict = judge(load_model(folder), load_model(state.model_path(current)), evidence.task, margin=margin)
+    settings = trainer.choose(evidence.known)
+    trainer.train(evidence.known, settings, "challenger")
+    challenger = load_model(trainer.state.draft("challenger"))
+    verdict = judge(challenger, load_model(serving), evidence.task, margin=margin)
     say(verdict.describe())
     if verdict.fault:
         raise RetrainingError(f"the new model may not serve: {verdict.fault}")
     return settings, {"gate": verdict.facts()}
-
-
-def _train_on_all(
-    state: StateDirectory,
-    records: Sequence[UserRecord],
-    items: Mapping[str, Item],
-    *,
-    settings: ModelSettings | None,
-    facts: Mapping[str, Any],
-) -> Manifest:
-    draft = state.draft("model")
-    settings = settings or choose(records, items=items).settings
-    manifest = train(records, items=items, folder=draft, dataset="store", settings=settings, facts=facts)
-    # The functions refuse a damaged artefact too, but only after the update has begun.
-    load_model(draft)
-    return manifest
 
 
 def _prune(models: Path, *, kept: int) -> None:
@@ -157,15 +195,16 @@ def _prune(models: Path, *, kept: int) -> None:
         shutil.rmtree(folder)
 
 
-async def read_store(url: str, *, password: str | None = None) -> list[UserRecord]:
+async def read_store(url: str, *, password: str | None = None) -> StoreContent:
     """
-    Return the records of the store at *url*.
+    Return the content of the store at *url*.
 
     Raises:
         StoreError: the store cannot be read.
     """
     async with aclosing(open_store(url, password=password)) as store:
-        return [record async for record in store.scan()]
+        declaration = await store.declaration() or default_declaration()
+        return StoreContent([record async for record in store.scan()], declaration)
 
 
 def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
@@ -180,9 +219,15 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
         url = env.get("FEATURE_STORE_URL", "")
         if not url:
             raise StoreMissingError("FEATURE_STORE_URL is not set; name the store to train on")
-        records = asyncio.run(read_store(url, password=env.get("FEATURE_STORE_PASSWORD")))
-        rules = Rules(fewest=options.fewest, margin=options.margin)
-        retrain(StateDirectory(options.state_dir), records, deploy=_deploy(options.service), rules=rules, say=_say)
+        password = env.get("FEATURE_STORE_PASSWORD")
+        retrain(
+            StateDirectory(options.state_dir),
+            asyncio.run(read_store(url, password=password)),
+            deploy=_deploy(options.service),
+            rules=Rules(fewest=options.fewest, margin=options.margin),
+            say=_say,
+            erasures=lambda: asyncio.run(list_erasures(url, password=password)),
+        )
     except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
-from recsys.ranking.item_table import F32, F64, I64
+from topk.item_table import F32, F64, I64
 
 BLOCK_FLOATS = 2_000_000  # regressors per block: 8 MB per worker, which stay in the last-level cache
 SMALL_SYSTEM = 24  # up to this order, a batched call is faster than a LAPACK call per system

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from offline.choosing import choose
 from offline.collecting import collect, collect_records
-from offline.erasing import ErasedMeanwhileError, check_still_wanted, spread, without_erased
+from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
 from offline.learnable import learnable
@@ -47,7 +47,6 @@ from recsys.stores.urls import open_store
 CURRENT = "current"
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130
-_ERASED_UNTIL = "erased_until_us"
 _DEFAULT_STATE = Path(".recsys")
 
 
@@ -85,7 +84,7 @@ def run(plan: Plan) -> int:
             _train_from_store(state, plan, plan.from_store)
         elif not (plan.if_missing and state.current()):
             _train_on_data(state, plan)
-    except (DataError, StateError, StoreError, ArtefactError, DeclarationError, ErasedMeanwhileError) as error:
+    except (DataError, StateError, StoreError, ArtefactError, DeclarationError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -114,7 +113,9 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
             return
         erasures = spread(state)
         material = replace(
-            material, records=without_erased(material.records, erasures), facts=_facts(material, erasures)
+            material,
+            records=without_erased(material.records, erasures),
+            facts={**material.facts, **erasure_facts(erasures)},
         )
         draft = state.draft("store.db")
         _fill(draft, material, erasures)
@@ -155,7 +156,7 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     artefact = read_artefact(state.model_path(current))
     items = {item.item_id: item for item in artefact.items} | load_items(replace(plan.data, declaration=declaration))
     material = _Material(records, items, f"{current.dataset}-store" if own else "store", declaration)
-    material = replace(material, facts=_facts(material, erasures))
+    material = replace(material, facts={**material.facts, **erasure_facts(erasures)})
     if plan.refresh:
         _check_refresh(artefact.manifest, erasures)
         draft = state.draft(_MODEL_DRAFT)
@@ -171,7 +172,7 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
         )
     else:
         manifest = _train_into(state, material, plan)
-    check_still_wanted(records, asyncio.run(_list_erasures(url)))
+    check_still_wanted(records, asyncio.run(list_erasures(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))))
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
@@ -186,17 +187,6 @@ async def _scan(url: str) -> tuple[list[UserRecord], list[Erasure], Declaration 
         return records, erasures, await store.declaration()
 
 
-async def _list_erasures(url: str) -> list[Erasure]:
-    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
-        return await store.erasures()
-
-
-def _facts(material: _Material, erasures: Sequence[Erasure]) -> dict[str, Any]:
-    """Return the facts of *material* and the time of the newest erasure that the training took into account."""
-    newest = max((each.at_us for each in erasures if not each.readmitted), default=None)
-    return {**material.facts, **({} if newest is None else {_ERASED_UNTIL: newest})}
-
-
 def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
     """
     Check that no user was erased since the model of *manifest* was trained: a refresh starts from its vectors.
@@ -204,7 +194,7 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
     Raises:
         DataError: users were erased since.
     """
-    known_us = manifest.training.get(_ERASED_UNTIL, -1)
+    known_us = manifest.training.get(ERASED_UNTIL, -1)
     if newer := sum(each.at_us > known_us for each in erasures if not each.readmitted):
         raise DataError(
             f"{newer} users were erased since the current model was trained, and a refresh would start from vectors "

@@ -16,9 +16,9 @@ from offline.prior import fit_prior
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
-from recsys.ranking.item_table import F32
 from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
+from topk.item_table import F32
 
 MODEL_NAME = "ials"
 

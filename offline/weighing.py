@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from recsys.ranking.item_table import F64, I64
+from topk.item_table import F64, I64
 
 # Weights below this share of the largest gain less than the source costs at serving.
 _LEAST_SHARE = 0.03

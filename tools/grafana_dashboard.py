@@ -178,6 +178,18 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Versions": (
+        Panel("Shadow: copies by outcome", _rate("recsys_shadow_calls_total", "outcome", _OURS), "reqps"),
+        Panel(
+            "Shadow: agreement with served lists",
+            tuple(
+                (f"sum(rate({name}_sum{{{_OURS}}}{_R})) / sum(rate({name}_count{{{_OURS}}}{_R}))", title)
+                for name, title in (
+                    ("recsys_shadow_overlap_ratio", "items in both"),
+                    ("recsys_shadow_order_ratio", "order of shared items"),
+                )
+            ),
+            "percentunit",
+        ),
         Panel(
             "Revisions",
             ((f"count by (service, revision) (recsys_build_info{{{_POD}}})", "{{revision}}"),),

@@ -11,9 +11,10 @@ def down(*, state_dir: Path) -> int:
     return _localkn(state_dir, "down")
 
 
-def status(*, once: bool = False, as_json: bool = False, state_dir: Path) -> int:
+def status(*, watch: bool | None = None, as_json: bool = False, state_dir: Path) -> int:
     """Show the platform."""
-    return _localkn(state_dir, "status", *["--once"] * once, *["--json"] * as_json)
+    how = {None: [], True: ["--watch"], False: ["--once"]}[watch]
+    return _localkn(state_dir, "status", *how, *["--json"] * as_json)
 
 
 def logs(*, name: str = "", follow: bool = False, state_dir: Path) -> int:

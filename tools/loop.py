@@ -10,9 +10,11 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from offline.erasing import list_erasures
 from offline.retraining import Deploy, RetrainingError, Rules, read_store, retrain
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
@@ -47,16 +49,24 @@ def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: 
 
 def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> int:
     try:
-        records = asyncio.run(read_store(state.store_url(state.require_current())))
-        deploy = _deploy(state, records, step_duration=step_duration)
-        retrain(state, records, deploy=deploy, rules=rules, say=partial(print, flush=True))
+        url = state.store_url(state.require_current())
+        content = asyncio.run(read_store(url))
+        deploy = _deploy(state, content.records, step_duration=step_duration)
+        retrain(
+            state,
+            content,
+            deploy=deploy,
+            rules=rules,
+            say=partial(print, flush=True),
+            erasures=lambda: asyncio.run(list_erasures(url)),
+        )
     except (ArtefactError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-def _deploy(state: StateDirectory, records: list[UserRecord], *, step_duration: float) -> Deploy:
+def _deploy(state: StateDirectory, records: Sequence[UserRecord], *, step_duration: float) -> Deploy:
     """Return a function that rolls out a model with requests for users of *records*."""
 
     def deploy(model: Path) -> None:

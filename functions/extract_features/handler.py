@@ -1,5 +1,6 @@
 """The handler: decodes a request, reads users from the store, computes their features, and encodes the answer."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -13,6 +14,8 @@ from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as,
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import DependencyError
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
+from functions.extract_features.item_changes import ItemChanges
+from recsys.catalogue.entries import Catalogue
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reading import default_declaration
@@ -36,6 +39,8 @@ class ExtractFeatures:
         history_limit: The largest number of items of a history in an answer; the newest are kept.
         kinds: The declared kinds of events; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
+        simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
+        catalogue: Takes events about items; without one, they are refused.
 
     Attributes:
         ingest: Counts interactions.
@@ -50,17 +55,21 @@ class ExtractFeatures:
         history_limit: int,
         kinds: Mapping[str, EventKind] | None = None,
         reply_to_interactions: bool = False,
+        simulated_latency_s: float = 0.0,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._store = store
         self._population = population
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
+        self._simulated_latency_s = simulated_latency_s
         self.ingest = Ingest(store)
         read = partial(read_interaction, kinds=kinds or default_declaration().events)
         self.routes: EventRoutes = {
             events.INTERACTION: EventRoute(self.ingest.counting(read), self._count),
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
+            **(ItemChanges(catalogue).routes() if catalogue else {}),
         }
         self._events = EventRouter(self.routes)
 
@@ -70,6 +79,8 @@ class ExtractFeatures:
 
     async def __call__(self, call: Call) -> Reply:
         """Answer for one user, or for several with one round trip to the store; or accept events."""
+        if self._simulated_latency_s:
+            await asyncio.sleep(self._simulated_latency_s)
         if is_event(call.headers):
             return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")

@@ -113,14 +113,19 @@ def _unavailable() -> DependencyError:
 
 def read_erasure(event: CloudEvent) -> tuple[str, int]:
     """
-    Return the user that *event* erases, and the time in microseconds since the epoch, now at the latest.
+    Return the user that *event* erases, and the time of the erasure (`event_time_us`).
 
     Raises:
         NotJsonError, InvalidRequestError: the data do not name a user.
     """
-    data, now_s = events.erased.decode(event.data), time.time()
-    # A time in the future would stop a readmission.
-    return data.user_id, round(min(_seconds(event.time) if event.time else now_s, now_s) * 1_000_000)
+    return events.erased.decode(event.data).user_id, event_time_us(event)
+
+
+def event_time_us(event: CloudEvent) -> int:
+    """Return the time of *event* in microseconds since the epoch, or now if it has none or one in the future."""
+    now_s = time.time()
+    # A time in the future would stop later changes.
+    return round(max(0.0, min(_seconds(event.time) if event.time else now_s, now_s)) * 1_000_000)
 
 
 def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> Interaction:

@@ -1,13 +1,15 @@
 """Open the feature store, and find the declaration that its records follow."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from chassis.server.service import StartError
 from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population
 from functions.extract_features.settings import Settings
+from recsys.catalogue.entries import Catalogue
+from recsys.catalogue.urls import open_catalogue
 from recsys.contracts.wire import Features
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
@@ -18,9 +20,18 @@ from recsys.stores.urls import open_store
 
 @dataclass(frozen=True)
 class OpenedStore:
-    """A feature store that was read from once, the defaults for unknown users, and the declaration to follow."""
+    """
+    A feature store that was read from once, its catalogue, and the declaration to follow.
+
+    Attributes:
+        store: The store.
+        catalogue: The changes of items, in the same place as the store.
+        population: The defaults for unknown users.
+        declaration: The declaration that the records follow.
+    """
 
     store: MeasuredStore
+    catalogue: Catalogue
     population: Features
     declaration: Declaration
 
@@ -33,23 +44,23 @@ async def opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
     Raises:
         StartError: the store does not exist, does not answer, cannot be read, or disagrees with the declaration.
     """
-    try:
-        opened = open_store(
-            settings.feature_store_url,
-            password=settings.feature_store_password,
-            window_s=settings.deduplication_s,
-            ttl_s=settings.user_ttl_s,
-        )
-    except StoreError as error:
-        raise StartError(str(error)) from error
-    async with aclosing(MeasuredStore(opened)) as store:
+    async with AsyncExitStack() as parts:
         try:
+            opened = open_store(
+                settings.feature_store_url,
+                password=settings.feature_store_password,
+                window_s=settings.deduplication_s,
+                ttl_s=settings.user_ttl_s,
+            )
+            store = await parts.enter_async_context(aclosing(MeasuredStore(opened)))
             population = await first_population(store)
             await store.read(["nobody"], history=1)
             declaration = await follow_store(store, settings.declaration)
+            catalogue = open_catalogue(settings.feature_store_url, password=settings.feature_store_password)
+            await parts.enter_async_context(aclosing(catalogue))
         except (StoreError, DeclarationError) as error:
             raise StartError(str(error)) from error
-        yield OpenedStore(store, population, declaration)
+        yield OpenedStore(store, catalogue, population, declaration)
 
 
 async def follow_store(store: FeatureStore, given: Declaration | None) -> Declaration:

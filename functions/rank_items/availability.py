@@ -11,7 +11,8 @@ from recsys.ranking.model import RankingModel
 
 def parse_item_ids(text: str) -> list[str]:
     """Return the item ids in *text*, one per line. Empty lines and lines that begin with `#` are ignored."""
-    lines = (line.strip() for line in text.splitlines())
+    # An id may contain characters at which `splitlines` splits.
+    lines = (line.strip() for line in text.split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 
 

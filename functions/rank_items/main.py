@@ -26,8 +26,8 @@ settings = Settings.from_env(os.environ)
 
 
 @asynccontextmanager
-async def open_function(exposition: Exposition) -> AsyncIterator[RankItems]:
-    """Load and verify the model, rank once, so that a ready instance is warm, and add the metrics to *exposition*."""
+async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[RankItems]:
+    """Load and verify the model, and rank once; add the metrics to *exposition*, or to the service's."""
     workers = max(1, round(settings.cpu_limit))
     with (
         # The ranking code distributes work over `pool`. BLAS's own threads would wait for each other in every product.
@@ -47,14 +47,12 @@ async def open_function(exposition: Exposition) -> AsyncIterator[RankItems]:
             arriving=lambda: service.arriving(within_s=settings.batch.max_wait_s),
         )
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
-        exposition.add([*loaded.instruments(), *batcher.instruments()])
+        (exposition or service.exposition).add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
             named, filters = model.identity, loaded.rules.filters
             yield RankItems(batcher, model=named, attributes=model.attributes, filters=filters, catalogue=model)
         batcher.drain()
 
 
-service: Service = Service(
-    "rank-items", lambda: open_function(service.exposition), settings=settings.serving, pages=pages_of("rank_items")
-)
+service = Service("rank-items", open_handler, settings=settings.serving, pages=pages_of("rank_items"))
 handle = as_function(service)

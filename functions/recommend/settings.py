@@ -67,6 +67,29 @@ class SinkSettings:
         return cls(url, extensions)
 
 
+@dataclass(frozen=True)
+class ShadowSettings:
+    """
+    Settings of the shadow, which gets copies of calls to rank_items.
+
+    Attributes:
+        url: The address of the candidate, such as the URL of a tag.
+        share: The share of the calls that are copied.
+    """
+
+    url: str
+    share: float
+
+    @classmethod
+    def read(cls, env: Reader) -> "ShadowSettings | None":
+        """Read the settings and add their faults to *env*; return None without a shadow."""
+        url, share = env.text("SHADOW_RANK_ITEMS_URL", "-"), env.number("SHADOW_SHARE", 0.05, least=0.0, most=1.0)
+        if url == "-":
+            return None
+        env.require(is_http_url(url), f"SHADOW_RANK_ITEMS_URL must be a http(s) URL, not {url!r}")
+        return cls(url, share)
+
+
 class _Overrides(msgspec.Struct):
     extensions: dict[str, str] = {}
 
@@ -92,6 +115,7 @@ class Settings:
         popular: The popular list.
         sink: The sink of events about answers; None sends no events.
         cors: The origins whose pages may call; None lets none call.
+        shadow: The candidate that gets copies of calls to rank_items; None copies none.
     """
 
     serving: ServingSettings
@@ -105,6 +129,7 @@ class Settings:
     popular: PopularSettings
     sink: SinkSettings | None
     cors: Cors | None
+    shadow: ShadowSettings | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -127,6 +152,7 @@ class Settings:
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
             cors=Cors.read(reader),
+            shadow=ShadowSettings.read(reader),
         )
         reader.finish()
         return settings

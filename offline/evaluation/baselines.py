@@ -27,8 +27,8 @@ from scipy.sparse import coo_array, csr_array, vstack
 
 from offline.evaluation.histories import Histories
 from offline.evaluation.quality import DEPTH
-from recsys.ranking.candidates import rank_candidates
-from recsys.ranking.item_table import F32, F64, I64
+from topk.candidates import rank_candidates
+from topk.item_table import F32, F64, I64
 
 # Maps votes (B, I) to scores (B, I).
 Scorer = Callable[[csr_array], F32]

@@ -23,7 +23,7 @@ from offline.evaluation.studies import Study
 from offline.evaluation.tuning import tune
 from offline.progress import progress
 from offline.training import MODEL_NAME, ModelSettings, train
-from recsys.ranking.item_table import I64
+from topk.item_table import I64
 
 # The inner hold-out of the baselines is that of offline/choosing.py.
 _INNER_SEED, _INNER_USERS = 100, 1000

@@ -17,9 +17,9 @@ from offline.progress import progress
 from recsys.contracts.wire import MAX_HISTORY, RankedItem
 from recsys.features import compute_features
 from recsys.ranking.artefact import read_artefact
-from recsys.ranking.item_table import I64
 from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
+from topk.item_table import I64
 
 _BATCH = 32
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from offline.matrix import Ratings
-from recsys.ranking.item_table import F64, I64
 from recsys.records import UserRecord
+from topk.item_table import F64, I64
 
 
 @dataclass(frozen=True)

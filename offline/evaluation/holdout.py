@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from offline.interactions import Interactions
 from offline.reading.lines import DataError
-from recsys.ranking.item_table import I64
 from recsys.records import UserRecord
+from topk.item_table import I64
 
 Holdout = Literal["random", "temporal"]
 HOLDOUTS: tuple[Holdout, ...] = ("random", "temporal")

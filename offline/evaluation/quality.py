@@ -7,8 +7,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from offline.matrix import Ratings, make_ratings
-from recsys.ranking.item_table import F64, I64
 from recsys.records import UserRecord
+from topk.item_table import F64, I64
 
 DEPTH, NDCG_DEPTH = 20, 10
 DRAWS, LEVEL = 2000, 0.95

@@ -22,8 +22,8 @@ from offline.matrix import Ratings, make_ratings
 from offline.reading.lines import DataError
 from recsys.features import UNKNOWN_AGE
 from recsys.ranking.artefact import Item
-from recsys.ranking.item_table import I64
 from recsys.records import UserRecord
+from topk.item_table import I64
 
 LENGTHS = (0, 1, 2, 5, 10)
 _SHARE_HELD = 5

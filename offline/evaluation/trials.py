@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from offline.evaluation.quality import score_lists
 from recsys.ranking.artefact import Artefact, Item, Manifest
-from recsys.ranking.item_table import I64
+from topk.item_table import I64
 
 
 @dataclass(frozen=True)

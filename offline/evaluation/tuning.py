@@ -13,7 +13,7 @@ from offline.evaluation.baselines import Baseline, Scorer, list_by_baseline, pop
 from offline.evaluation.histories import Histories
 from offline.evaluation.quality import Task, score_lists
 from offline.evaluation.trials import Trial
-from recsys.ranking.item_table import F64, I64
+from topk.item_table import F64, I64
 
 
 @dataclass(frozen=True)

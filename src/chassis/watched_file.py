@@ -13,6 +13,11 @@ LOOK_AGAIN_S = 1.0
 log = logging.getLogger("chassis.watched_file")
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, without the byte order mark that some editors write before it."""
+    return path.read_text("utf-8-sig")
+
+
 class WatchedFile(Generic[T]):
     """
     The parsed content of a file, checked for changes at most once a second.
@@ -56,7 +61,7 @@ class WatchedFile(Generic[T]):
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
             if stamp == self._stamp:
                 return False
-            self.content = self._parse(self._path.read_text("utf-8"))
+            self.content = self._parse(read_text(self._path))
         except (OSError, ValueError) as error:
             log.warning("file_unreadable", extra={"path": str(self._path), "reason": type(error).__name__})
             return False

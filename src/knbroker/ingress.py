@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from chassis.server.body import read_body
+from chassis.server.body import read_body, refuse_compressed
 from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard
 from chassis.wire.cloudevents import Event, read
 from chassis.wire.problems import MalformedEventError, Rejected
@@ -49,6 +49,7 @@ def application(
 
 def _read(request: Request, body: bytes) -> Event:
     try:
+        refuse_compressed(request.headers.raw)
         event = read(request.headers.raw, body)
     except Rejected as error:
         # A broker answers 400 to every malformed event (Knative Eventing, data plane contract).

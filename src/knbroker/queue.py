@@ -28,7 +28,6 @@ RESERVE_BYTES: Final = 16 * 2**20
 # The reserve covers two checkpoints and two batches: the log may contain that much which the database does not yet.
 _BATCH_BYTES: Final = 2 * 2**20
 _CHECKPOINT_PAGES: Final = 256
-_VACUUM_PAGES: Final = 512
 _RECOVERY_PAUSE_S: Final = 1.0
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
@@ -50,6 +49,8 @@ CREATE TABLE IF NOT EXISTS counts (
   what TEXT NOT NULL, who TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (what, who)
 ) WITHOUT ROWID;
 """
+# A script, because `execute` would run this vacuum for one page.
+_SHRINK: Final = "PRAGMA incremental_vacuum(512); PRAGMA wal_checkpoint(TRUNCATE)"
 _COUNT: Final = "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (what, who) DO UPDATE SET value = value + 1"
 _END: Final = "DELETE FROM deliveries WHERE event = ? AND trigger = ?"
 _FORGET: Final = "DELETE FROM events WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = seq)"
@@ -333,14 +334,14 @@ class Queue:
 
     async def _recover(self) -> bool:
         """Try to hold the reserve again, at most once a second; return whether it is held."""
+        loop = asyncio.get_running_loop()
         async with self._lock:
             if not self._reserve.is_held and time.monotonic() >= self._recover_at:
                 self._recover_at = time.monotonic() + _RECOVERY_PAUSE_S
                 with contextlib.suppress(sqlite3.Error):
                     # Delivered events still take space in the file, and recorded deliveries take space in the log.
-                    await self._in_thread(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-                    await self._in_thread("PRAGMA wal_checkpoint(TRUNCATE)")
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._reserve.hold)
+                    await loop.run_in_executor(self._thread, self._writer.executescript, _SHRINK)
+                await loop.run_in_executor(self._thread, self._reserve.hold)
             return self._reserve.is_held
 
     async def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:

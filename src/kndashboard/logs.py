@@ -1,38 +1,57 @@
 """The newest lines of the logs of a platform."""
 
-import re
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkn.logs import level_of
+
 _TAIL_BYTES = 64 * 1024
 _LINES = 100
-_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|Traceback", re.IGNORECASE)
 _BAD = {"ERROR", "CRITICAL", "TRACEBACK"}
 
 
-def recent_lines(folder: Path, name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Tail:
+    """The newest lines of a log with their levels, when the log had this size."""
+
+    size: int
+    lines: Sequence[tuple[str, str]]
+    errors: int
+
+
+class RecentLogs:
     """
-    Return the names of the logs, how many of their newest lines are errors, and the newest 100 lines of log *name*.
+    The logs in a folder. A log is read from its last 64 KiB, and only if it has grown since the last look.
 
-    A log is read from its last 64 KiB.
+    Args:
+        folder: The folder.
     """
-    logs = {file.stem: _tail(file) for file in sorted(folder.glob("*.log"))}
-    shown = [{"level": _level(line), "text": line} for line in logs.get(name, ())[-_LINES:]]
-    counted = [{"name": log, "errors": sum(_level(line) in _BAD for line in lines)} for log, lines in logs.items()]
-    return {"logs": counted, "name": name, "lines": shown}
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tails: dict[Path, _Tail] = {}
 
-def _tail(file: Path) -> list[str]:
-    try:
-        with file.open("rb") as log:
-            size = log.seek(0, 2)
-            log.seek(max(0, size - _TAIL_BYTES))
-            lines = log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return lines[1:] if size > _TAIL_BYTES else lines
+    def newest(self, name: str) -> dict[str, Any]:
+        """Return the names of the logs, how many of their newest lines are errors, and the newest 100 lines of *name*."""
+        self._tails = {file: self._tail(file) for file in sorted(self._folder.glob("*.log"))}
+        logs = {file.stem: tail for file, tail in self._tails.items()}
+        counted = [{"name": log, "errors": tail.errors} for log, tail in logs.items()]
+        shown = [{"level": level, "text": line} for level, line in logs[name].lines] if name in logs else []
+        return {"logs": counted, "name": name, "lines": shown}
 
-
-def _level(line: str) -> str:
-    found = _LEVEL.search(line)
-    return found[0].upper() if found else ""
+    def _tail(self, file: Path) -> _Tail:
+        known = self._tails.get(file)
+        try:
+            with file.open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                if known and known.size == size:
+                    return known
+                log.seek(max(0, size - _TAIL_BYTES))
+                lines = log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+        except OSError:
+            return _Tail(0, (), 0)
+        read = [(level_of(line), line) for line in lines[size > _TAIL_BYTES :]]
+        return _Tail(size, read[-_LINES:], sum(level in _BAD for level, _ in read))

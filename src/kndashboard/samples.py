@@ -7,7 +7,8 @@ second, so it uses that parser only for `/metrics`.
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from chassis.telemetry import definitions
@@ -31,21 +32,73 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _SERIES_KEPT = 16_384
 
 
-def read_samples(text: str) -> Samples:
+@dataclass(frozen=True)
+class Layout:
     """
-    Return the samples in *text*, by name and labels. Only the metrics that the page shows are read.
+    The place of each sample that the page shows in the exposition of one instance.
+
+    An instance never removes a series and rarely adds one, so its lines stay in place from one second to the next.
+
+    Attributes:
+        lines: Number of lines.
+        places: Line number, series with the space after it, name and labels of each sample.
+    """
+
+    lines: int
+    places: Sequence[tuple[int, str, str, Labels]]
+
+    @classmethod
+    def of(cls, lines: Sequence[str]) -> "Layout":
+        """
+        Find the samples in *lines*.
+
+        Raises:
+            ValueError: A line is not a sample.
+        """
+        places = []
+        for i, line in enumerate(lines):
+            if line and line[0] != "#":
+                series, _, value = line.rpartition(" ")
+                float(value)
+                if (key := _series(series)) is not None:
+                    places.append((i, f"{series} ", *key))
+        return cls(len(lines), places)
+
+    def read(self, lines: Sequence[str]) -> Samples | None:
+        """
+        Return the samples in *lines*, by name and labels; None if *lines* have another layout.
+
+        Raises:
+            ValueError: A value is not a number.
+
+        Cost: a fifth of that of `of`.
+        """
+        if len(lines) != self.lines:
+            return None
+        found: dict[str, dict[Labels, float]] = defaultdict(dict)
+        for i, series, name, labels in self.places:
+            if not lines[i].startswith(series):
+                return None
+            found[name][labels] = float(lines[i][len(series) :])
+        return found
+
+
+def read_samples(text: str, known: Layout | None = None) -> tuple[Samples, Layout]:
+    """
+    Return the samples in *text* that the page shows, by name and labels, and their layout.
+
+    Args:
+        text: The exposition.
+        known: The layout of an earlier exposition of the same instance.
 
     Raises:
         ValueError: A line is not a sample.
     """
-    found: dict[str, dict[Labels, float]] = defaultdict(dict)
-    for line in text.splitlines():
-        if line and line[0] != "#":
-            series, _, value = line.rpartition(" ")
-            key, read = _series(series), float(value)
-            if key is not None:
-                found[key[0]][key[1]] = read
-    return found
+    lines = text.splitlines()
+    if known and (samples := known.read(lines)) is not None:
+        return samples, known
+    layout = Layout.of(lines)
+    return layout.read(lines) or {}, layout
 
 
 @lru_cache(_SERIES_KEPT)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from chassis.wire.transport import HttptoolsTransport
-from kndashboard.samples import Samples, read_samples
+from kndashboard.samples import Layout, Samples, read_samples
 
 PodLabels = Mapping[str, str]
 Scrape = Callable[[int], Awaitable[str]]
@@ -26,20 +26,22 @@ class Exposed:
     Attributes:
         text: The exposition.
         samples: Its samples that the page shows.
+        layout: The place of each sample in *text*.
     """
 
     text: str
     samples: Samples
+    layout: Layout
 
     @classmethod
-    def read(cls, text: str) -> "Exposed":
+    def read(cls, text: str, before: "Exposed | None" = None) -> "Exposed":
         """
-        Read an exposition.
+        Read an exposition; *before* is an earlier one of the same instance.
 
         Raises:
             ValueError: A line of *text* is not a sample.
         """
-        return cls(text, read_samples(text))
+        return cls(text, *read_samples(text, before.layout if before else None))
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Watcher:
         self, ask: Callable[[], dict[str, Any]], scrape: Scrape, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ask, self._scrape, self.clock = ask, scrape, clock
+        self._former: Mapping[str, Exposed] = {}
 
     async def snapshot(self) -> Snapshot:
         """
@@ -95,13 +98,14 @@ class Watcher:
         """
         bare = Snapshot(self.clock(), await asyncio.to_thread(self._ask))
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
-        read = await asyncio.gather(*(self._read(port) for port in ports.values()))
+        read = await asyncio.gather(*(self._read(pod, port) for pod, port in ports.items()))
         scraped = {pod: exposed for pod, exposed in zip(ports, read, strict=True) if exposed is not None}
+        self._former = scraped
         return Snapshot(bare.at, bare.status, scraped)
 
-    async def _read(self, port: int) -> Exposed | None:
+    async def _read(self, pod: str, port: int) -> Exposed | None:
         try:
-            return Exposed.read(await self._scrape(port))
+            return Exposed.read(await self._scrape(port), self._former.get(pod))
         except (httpx.HTTPError, ValueError):
             return None
 

@@ -117,12 +117,13 @@ def _status(arguments: argparse.Namespace) -> None:
         return
     from localkn import table  # noqa: PLC0415 - rich takes longer to import than all the rest
 
-    table.show(ask, once=arguments.once)
+    table.show(ask, watch=arguments.watch)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in logs.merged(arguments.state_dir.logs, arguments.name, follow=arguments.follow):
-        print(line, flush=arguments.follow)
+        print(logs.coloured(line) if in_colour else line, flush=arguments.follow)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
     status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
     status.add_argument("--json", action="store_true", help="for machines")
-    status.add_argument("--once", action="store_true", help="print once and exit")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--once", dest="watch", action="store_const", const=False, help="print once and exit")
+    how.add_argument("--watch", action="store_const", const=True, help="update every second; default on a terminal")
     status.set_defaults(verb=_status)
     printed = verbs.add_parser("logs", parents=[common], help="what instances printed, merged by time")
     printed.add_argument("name", nargs="?", default="", help="Service, revision or instance")

@@ -12,6 +12,9 @@ from localkn.errors import PlatformError
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?")
 _STAMP_SEARCH_BYTES = 200
 _POLL_S = 0.2
+_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|Traceback", re.IGNORECASE)
+# Numbers of ECMA-48: red, yellow, faint.
+_COLOURS = {"ERROR": 31, "CRITICAL": 31, "TRACEBACK": 31, "WARNING": 33, "DEBUG": 2}
 
 
 def merged(folder: Path, name: str, *, follow: bool) -> Iterator[str]:
@@ -36,6 +39,18 @@ def merged(folder: Path, name: str, *, follow: bool) -> Iterator[str]:
         if not follow:
             return
         time.sleep(_POLL_S)
+
+
+def level_of(line: str) -> str:
+    """Return the level that *line* names first, in capitals; `TRACEBACK` for the head of a traceback, else empty."""
+    found = _LEVEL.search(line)
+    return found[0].upper() if found else ""
+
+
+def coloured(line: str) -> str:
+    """Return *line* with the terminal's colour of its level."""
+    colour = _COLOURS.get(level_of(line))
+    return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
 
 
 def find_logs(folder: Path, name: str) -> list[Path]:

@@ -12,12 +12,21 @@ from rich.table import Table
 _COLUMNS = ("revision", "traffic", "ready", "in flight", "rps", "p50/p99 ms", "state")
 
 
-def show(ask: Callable[[], dict[str, Any]], *, once: bool) -> None:
-    """Print the status that *ask* returns; on a terminal, and unless *once*, update it every second."""
+def show(ask: Callable[[], dict[str, Any]], *, watch: bool | None = None) -> None:
+    """
+    Print the status that *ask* returns.
+
+    Args:
+        ask: Returns the status.
+        watch: Update it every second; if None, only on a terminal. Elsewhere a new table follows the last one.
+    """
     console = Console()
-    if once or not console.is_terminal:
+    if not (console.is_terminal if watch is None else watch):
         console.print(_table(ask()))
         return
+    while not console.is_terminal:
+        console.print(_table(ask()))
+        time.sleep(1)
     with Live(_table(ask()), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(1)

@@ -23,6 +23,8 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "*.localhost", "[::1]")
 
 _REPLIES: Final[Sequence[tuple[int, str, str]]] = (
     (400, "Bad Request", "%LOCAL_REPLY_BODY%"),
+    (403, "Forbidden", "the request was refused before it reached a Service"),
+    (404, "Not Found", "a request names a path, not *"),
     (408, "Request Timeout", "the request did not arrive in time"),
     (413, "Content Too Large", "%LOCAL_REPLY_BODY%"),
     (

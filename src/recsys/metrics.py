@@ -53,6 +53,30 @@ DEGRADED = Definition(
     "Callers get poorer answers: treat it as failures of that function.",
     ("hop",),
 )
+SHADOWED = Definition(
+    "recsys_shadow_calls_total",
+    "counter",
+    "recommend",
+    "Calls to rank_items that were copied to the shadow, by outcome: compared, failed, dropped (too many in flight).",
+    "failed: the candidate must not serve. dropped: it is slow, or the share is high for one instance.",
+    ("outcome",),
+)
+SHADOW_OVERLAP = Definition(
+    "recsys_shadow_overlap_ratio",
+    "histogram",
+    "recommend",
+    "Share of a served list that the shadow's list holds as well.",
+    "Low: the candidate ranks differently. Compare its offline figures before it serves.",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+SHADOW_ORDER = Definition(
+    "recsys_shadow_order_ratio",
+    "histogram",
+    "recommend",
+    "Share of the pairs of items, in both a served list and the shadow's, that the two lists order the same way.",
+    "Low beside a high overlap: the candidate orders the same items differently.",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
 SERVED_EVENTS = Definition(
     "recsys_served_events_total",
     "counter",

@@ -94,7 +94,7 @@ def test_a_setting_without_meaning_is_noticed(monkeypatch):
 
 
 def test_an_error_without_cause_is_noticed(monkeypatch):
-    """The tables cannot be made while an error lacks its cause."""
+    """Generating the tables fails if an error has no explanation of its cause."""
     monkeypatch.delitem(http_api.CAUSES, "overloaded")
     with pytest.raises(ValueError, match="overloaded"):
         http_api.tables()

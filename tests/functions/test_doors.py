@@ -15,9 +15,9 @@ from recsys.ranking.answers import answer_items
 from recsys.ranking.artefact import Artefact
 from recsys.ranking.model import Query, RankingModel
 from recsys.ranking.reasons import FACTORS, NEIGHBOURS, POPULARITY, speak_by_factors
-from recsys.ranking.row_lists import RowLists
 from tests.functions.test_recommend import FEATURES, RANKED, Harness
 from tests.ranking.test_mixing import ADULT, make_blended
+from topk.row_lists import RowLists
 
 STRANGER = msgspec.structs.replace(ADULT, age_group="unknown")
 

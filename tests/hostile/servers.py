@@ -68,7 +68,7 @@ class Server:
     def peak_mb(self, attack: Callable[[], None]) -> float:
         """Return by how many MB the peak of the process' resident memory exceeds the memory before *attack*."""
         before = self.process.memory_info().rss
-        # Sets the peak back to the present size. Source: proc(5), clear_refs.
+        # Resets the peak to the current size. Source: proc(5), clear_refs.
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
         attack()
         status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

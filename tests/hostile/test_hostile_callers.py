@@ -102,6 +102,28 @@ def test_malformed_requests_are_refused(platform: Running) -> None:
         assert asyncio.run(ask(platform.port, request))[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("method", "protocol", "problem"),
+    [("GET", "websocket", None), ("POST", "websocket", 400), ("POST", "WebSocket", 400), ("POST", "h2c", None),
+     ("POST", "other", 403)],
+)  # fmt: skip
+def test_an_offer_to_upgrade_is_answered(platform: Running, method: str, protocol: str, problem: int | None) -> None:
+    """Envoy passes an offer of websocket with GET to the Service, ignores h2c, and refuses other offers."""
+    head = f"{method} / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n"
+    body = "\r\n" if method == "GET" else "Content-Length: 2\r\n\r\n{}"
+    answer = asyncio.run(ask(platform.port, (head + body).encode()))
+    if problem is None:
+        assert answer[0] != 0
+        assert answer[1].get("content-type") != "application/problem+json"
+    else:
+        assert_problem(answer, problem)
+
+
+def test_a_request_for_the_whole_server_is_refused(platform: Running) -> None:
+    """Envoy answers OPTIONS * with a problem document."""
+    assert_problem(asyncio.run(ask(platform.port, b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")), 404)
+
+
 @pytest.mark.scenario
 def test_when_the_only_instance_dies_callers_are_told_when_to_return(platform: Running, figure: Figure) -> None:
     """Envoy's 503 is a problem document with Retry-After until the next instance is ready."""

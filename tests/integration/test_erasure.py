@@ -115,3 +115,22 @@ def test_the_log_holds_a_receipt_and_no_user_id(instances):
     assert receipt["user_sha256"] == digest_user(USER)
     assert (receipt["users"], receipt["items"], receipt["events"]) == (1, 2, 1)
     assert USER not in one.log()
+
+
+def test_the_fused_service_takes_erasures(demo_state, tmp_path):
+    """The service of all functions passes interactions and erasures to extract_features, which removes the user."""
+    store = tmp_path / "fused.db"
+    store.write_bytes(Path(demo_state.store_url.removeprefix("sqlite:///")).read_bytes())
+    env = {"FEATURE_STORE_URL": f"sqlite:///{store}", "MODEL_PATH": str(demo_state.model_path)}
+    with running("fused", env) as service:
+        assert send(service, 1, user="user_42").status_code == 202
+        assert send(service, 2, events.ERASED, user="user_42").status_code == 202
+        assert send(service, 3, user="user_42").status_code == 202
+
+        async def look() -> list[object]:
+            async with aclosing(open_store(env["FEATURE_STORE_URL"])) as opened:
+                return list(await opened.read(["user_42", "user_41"], history=1))
+
+        gone, there = asyncio.run(look())
+    assert gone is None
+    assert there is not None

@@ -45,6 +45,8 @@ MADE_ELSEWHERE = {
 TYPES = {
     events.INTERACTION,
     events.ERASED,
+    events.ITEM_UPSERTED,
+    events.ITEM_REMOVED,
     events.REQUESTED,
     events.COMPLETED,
     events.SERVED,

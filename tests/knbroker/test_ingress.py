@@ -57,6 +57,7 @@ async def test_an_event_is_accepted_once_it_is_on_disk(door: httpx.AsyncClient, 
             b'{"specversion":"1.0"}',
             (400, '{"path":"$.id","detail":"is missing (CloudEvents: REQUIRED)"},{"path":"$.source"'),
         ),
+        ({**HEADERS, "content-encoding": "gzip"}, b"{}", (400, "send the body without Content-Encoding")),
         (HEADERS, b"x" * 1001, (413, "at most 1000 bytes are accepted")),
     ],
 )

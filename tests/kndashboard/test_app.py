@@ -206,7 +206,9 @@ async def test_every_kind_of_answer_is_shown(page: httpx.AsyncClient, platform: 
     shown = (await page.post("/_dashboard/request", json={})).json()
     assert (shown["status"], shown["body"], shown["receipt"]) == (503, "no revision is ready", "")
     platform.door = httpx.Response(599)
-    assert (await page.post("/_dashboard/request", json={})).json() == {"error": "no answer: ConnectError"}
+    assert (await page.post("/_dashboard/request", json={})).json() == {
+        "error": "no answer: ConnectError", "titles": {}
+    }  # fmt: skip
     assert (await page.post("/_dashboard/request", json={"user_id": "x" * 70_000})).status_code == 413
 
 
@@ -294,6 +296,21 @@ async def test_recommendations_have_titles(page: httpx.AsyncClient, platform: Fa
     platform.answers["services"] = [service_object(tmp_path / "model")]
     platform.door = httpx.Response(200, json={"recommendations": [{"item_id": "a"}, {"item_id": "x"}, {"item_id": []}]})
     assert (await page.post("/_dashboard/request", json={})).json()["titles"] == {"a": "The Crown"}
+
+
+async def test_a_user_is_looked_up_with_titles(page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path) -> None:
+    """The page of a user has the titles of history and recommendations, and refuses other bodies with the reason."""
+    write_artefact(tmp_path / "model")
+    platform.answers["services"] = [service_object(tmp_path / "model")]
+    ready = revision("x-00001", "ready")
+    platform.status = status(recommend=service(ready), extract_features=service(ready), rank_items=service(ready))
+    found = (await page.post("/_dashboard/user", json={"user_id": "u"})).json()
+    assert (found["recommended"]["body"], found["titles"]) == (ANSWER, {"a": "The Crown"})
+    bodies: list[Any] = [{"user_id": 7}, {"added": []}, []]
+    for body in bodies:
+        refused = await page.post("/_dashboard/user", json=body)
+        assert (refused.status_code, "must be" in refused.json()["detail"]) == (422, True)
+    assert (await page.post("/_dashboard/user", content=b"{}")).status_code == 403
 
 
 async def test_dead_letters_are_shown_and_redriven(page: httpx.AsyncClient, platform: FakePlatform) -> None:

@@ -27,12 +27,32 @@ def test_the_samples_are_those_of_prometheus_client():
         for sample in family.samples
         if family.name != "recsys_hop_retries"
     }
-    read = read_samples(text)
+    read, _ = read_samples(text)
     assert {(name, tuple(key for key, _ in labels)) for name in read for labels in read[name]} == set(parsed)
     (labels,) = read["recsys_requests_total"]
     assert read["recsys_requests_total"][labels] == 2.5
     assert read["recsys_request_duration_seconds_bucket"][(("le", "0.005"),)] == 1
     assert "recsys_hop_retries_total" not in read
+
+
+@pytest.mark.parametrize("text", [
+    'recsys_requests_total{status="200"} 7\n# TYPE x gauge\nx 1\nprocess_cpu_seconds_total 2.5',
+    'recsys_requests_total{status="200"} 7\n# TYPE x gauge\nprocess_cpu_seconds_total 2.5\nx 1',
+    'recsys_requests_total{status="200"} 7\nrecsys_requests_total{status="503"} 1\nprocess_cpu_seconds_total 2.5',
+    "process_cpu_seconds_total 2.5",
+    "",
+])  # fmt: skip
+def test_a_known_layout_changes_no_sample(text: str):
+    """The samples are the same with the layout of an earlier exposition, whether or not its lines are in place."""
+    _, layout = read_samples('recsys_requests_total{status="200"} 5\n# TYPE x gauge\nx 1\nprocess_cpu_seconds_total 2')
+    assert read_samples(text, layout) == read_samples(text)
+
+
+def test_a_known_layout_refuses_what_is_no_number():
+    """A value that is not a number makes the text invalid, also in a known place."""
+    _, layout = read_samples("process_cpu_seconds_total 2")
+    with pytest.raises(ValueError, match="x"):
+        read_samples("process_cpu_seconds_total x", layout)
 
 
 @pytest.mark.parametrize("text", ["not metrics at all", "a{b 3", "{} 3", "a three", "<html>"])

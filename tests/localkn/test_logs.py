@@ -31,6 +31,19 @@ def test_lines_are_merged_by_time(tmp_path: Path) -> None:
     assert [line.partition(" | ")[0] for line in lines] == ["a-1", "b-2", "a-1", "a-1", "a-1", "b-2", "a-1"]
 
 
+@pytest.mark.parametrize(
+    ("line", "colour"),
+    [
+        ('a-1 | {"level": "error", "event": "x"}', 31), ("[2026-01-02 03:04:01.500][7][warning] x", 33),
+        ("Traceback (most recent call last):", 31), ('{"level": "debug"}', 2), ('{"level": "info", "event": "error"}', None),
+        ('{"event": "terrors"}', None),
+    ],
+)  # fmt: skip
+def test_levels_have_colours(line: str, colour: int | None) -> None:
+    """The first level that a line names decides its colour; a line without a level and information have none."""
+    assert logs.coloured(line) == (f"\x1b[{colour}m{line}\x1b[0m" if colour else line)
+
+
 def test_lines_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New lines and new logs are read; a line that is still being written is read when it is complete."""
     write(tmp_path, "a-1", stamped(1, "one"))

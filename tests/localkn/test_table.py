@@ -34,7 +34,7 @@ def test_the_table_shows_active_and_failed_revisions(
 ) -> None:
     """The table has a row for each revision, lists failures below, and leaves out former revisions."""
     monkeypatch.setenv("COLUMNS", "140")
-    table.show(lambda: STATUS, once=True)
+    table.show(lambda: STATUS, watch=False)
     lines = [re.split(" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
     rows = [line for line in lines if line[0].startswith("rank")]
     assert rows[0] == ["rank-00001 #next", "90 %", "2/5", "7.2 of 2.1", "120.0", "12/81", "panic"]
@@ -47,7 +47,7 @@ def test_eighty_columns_hold_every_heading(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setenv("COLUMNS", "80")
     busy = {"name": "extract-features-00012", "tags": ["candidate"], "concurrency": 12.3, "target": 20, "rps": 1234.5}
     slow = {"traffic_percent": 100, "p50_ms": 123.0, "p99_ms": 1234.0}
-    table.show(lambda: STATUS | {"services": {"x": {"revisions": [REVISION | busy | slow]}}}, once=True)
+    table.show(lambda: STATUS | {"services": {"x": {"revisions": [REVISION | busy | slow]}}}, watch=False)
     shown = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
     headings = ["revision", "traffic", "ready", "in flight", "rps", "p50/p99 ms", "state"]
@@ -56,9 +56,10 @@ def test_eighty_columns_hold_every_heading(capsys: pytest.CaptureFixture[str], m
         assert word in shown
 
 
-def test_a_terminal_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is refreshed every second until it is interrupted."""
-    asked = []
+@pytest.mark.parametrize(("terminal", "watch"), [(True, None), (True, True), (False, True)])
+def test_the_table_is_refreshed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, watch: bool | None) -> None:
+    """The table is refreshed every second until it is interrupted: on a terminal, and elsewhere on request."""
+    asked, shown = [], io.StringIO()
 
     def ask() -> dict[str, Any]:
         asked.append(1)
@@ -66,8 +67,9 @@ def test_a_terminal_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return STATUS
 
-    monkeypatch.setattr(table, "Console", lambda: Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr(table, "Console", lambda: Console(file=shown, force_terminal=terminal))
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(KeyboardInterrupt):
-        table.show(ask, once=False)
+        table.show(ask, watch=watch)
     assert len(asked) == 3
+    assert shown.getvalue().count("revision") >= 2

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 
 from offline.als import AlsSettings, attention, item_ridges, suggest_settings, train_als, unobserved_weights
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.row_lists import RowLists
+from topk.row_lists import RowLists
 
 SMALL = AlsSettings(factors=16)
 

@@ -14,12 +14,14 @@ import pytest
 from offline.evaluation.contenders import load_model
 from offline.gate import divide, judge
 from offline.publishing import Cluster, PublishError, serve
-from offline.retraining import RetrainingError, Rules, main, retrain
+from offline.retraining import RetrainingError, Rules, StoreContent, main, retrain
 from offline.state import Current, StateDirectory, StateError
 from offline.training import train
+from recsys.declaration.reading import default_declaration
 from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure, digest_user
 from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, USERS, choose_nothing, fill, make_records, put_serving
 
 
@@ -100,7 +102,7 @@ def test_a_shift_of_tastes_is_served(state, tmp_path):
     served: list[Path] = []
     said: list[str] = []
     model = retrain(
-        own, make_records(days=16, shift_day=8), deploy=served.append, rules=Rules(fewest=100), say=said.append
+        own, content(make_records(days=16, shift_day=8)), deploy=served.append, rules=Rules(fewest=100), say=said.append
     )
     assert served == [model]
     assert own.model_path(own.require_current()) == model
@@ -108,6 +110,10 @@ def test_a_shift_of_tastes_is_served(state, tmp_path):
     assert facts["gate"]["challenger_ndcg_10"] > facts["gate"]["serving_ndcg_10"]
     assert facts["until_us"] == max(item.time_us for record in make_records(days=16) for item in record.history)
     assert said[0].startswith("NDCG@10 of ")
+
+
+def content(records: Sequence[UserRecord]) -> StoreContent:
+    return StoreContent(records, default_declaration())
 
 
 def refuse(_: Path) -> None:
@@ -119,7 +125,7 @@ def test_little_news_changes_nothing(state, tmp_path):
     own = copied(state, tmp_path)
     said: list[str] = []
     rules = Rules(fewest=1000)
-    assert retrain(own, make_records(days=9), deploy=refuse, rules=rules, say=said.append) is None
+    assert retrain(own, content(make_records(days=9)), deploy=refuse, rules=rules, say=said.append) is None
     assert "waiting for 1000" in said[0]
     assert own.require_current().model == "models/1-first"
 
@@ -133,7 +139,7 @@ def test_a_store_that_lost_its_users_keeps_the_serving_model(state, tmp_path, re
     """Too few users to learn from do not replace the model."""
     own = copied(state, tmp_path)
     with pytest.raises(RetrainingError, match=reason):
-        retrain(own, records, deploy=refuse, rules=Rules(fewest=100), say=print)
+        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
 
 
@@ -146,7 +152,7 @@ def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, sugge
 
     monkeypatch.setattr("offline.retraining.train", learn_noise)
     with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):
-        retrain(own, make_records(days=12), deploy=refuse, rules=Rules(fewest=100), say=print)
+        retrain(own, content(make_records(days=12)), deploy=refuse, rules=Rules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
 
 
@@ -158,7 +164,7 @@ def test_a_failed_deployment_keeps_the_pointer(state, tmp_path, suggested):
         raise RetrainingError("rolled back")
 
     with pytest.raises(RetrainingError, match="rolled back"):
-        retrain(own, make_records(days=16, shift_day=8), deploy=fail, rules=Rules(fewest=100), say=print)
+        retrain(own, content(make_records(days=16, shift_day=8)), deploy=fail, rules=Rules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
 
 
@@ -168,7 +174,7 @@ def test_a_damaged_serving_model_is_an_error(state, tmp_path):
     path = own.model_path(own.require_current()) / ARRAYS
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtefactError):
-        retrain(own, make_records(days=12), deploy=refuse, rules=Rules(fewest=1), say=print)
+        retrain(own, content(make_records(days=12)), deploy=refuse, rules=Rules(fewest=1), say=print)
 
 
 def test_the_command_trains_the_first_model_and_then_waits(tmp_path, capsys, suggested):
@@ -204,7 +210,7 @@ def test_the_oldest_models_are_removed(state, tmp_path, suggested):
         (own.folder / "models" / f"{number}-other").mkdir()
     (own.folder / "models" / "notes").mkdir()
     rules = Rules(fewest=100, kept=2)
-    model = retrain(own, make_records(days=16, shift_day=8), deploy=lambda _: None, rules=rules, say=print)
+    model = retrain(own, content(make_records(days=16, shift_day=8)), deploy=lambda _: None, rules=rules, say=print)
     assert model is not None
     assert {path.name for path in (own.folder / "models").iterdir()} == {model.name, "4-other", "notes"}
 
@@ -284,3 +290,18 @@ def test_pinned_traffic_is_refused(api, traffic):
     with pytest.raises(PublishError, match="does not follow its latest revision"):
         serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
     assert api.conflicts == 1
+
+
+def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(state, tmp_path):
+    """The round fails before anything is deployed; the manifest of the next model says which erasures it knows."""
+    own, records = copied(state, tmp_path), make_records(days=16, shift_day=8)
+    erasure = Erasure(digest_user(records[0].user_id), 7)
+    looks = iter([[], [erasure]])
+    with pytest.raises(StateError, match="run the same command again"):
+        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print, erasures=lambda: next(looks))
+    assert own.require_current().model == "models/1-first"
+    model = retrain(
+        own, content(records[1:]), deploy=lambda _: None, rules=Rules(fewest=100), say=print, erasures=lambda: [erasure]
+    )
+    assert model is not None
+    assert read_artefact(model).manifest.training["erased_until_us"] == 7

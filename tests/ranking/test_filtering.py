@@ -11,12 +11,12 @@ from recsys.contracts.wire import Condition
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, Item
 from recsys.ranking.filtering import ItemAttributes, Shelf
-from recsys.ranking.item_table import ItemTable
 from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates, score_rows_of
 from tests.ranking.test_mixing import ADULT, make_blended, make_queries
 from tools.bench.batching import make_artefact
+from topk.item_table import ItemTable
+from topk.row_lists import RowLists
+from topk.scoring import score_candidates, score_rows_of
 
 ITEMS = 500
 KINDS = ["film"] * 50 + ["song"] * 30 + ["game"] * 15 + ["book"] * 4 + [""]

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import ShapeMismatchError
-from recsys.ranking.row_lists import RowLists
+from topk.item_table import ShapeMismatchError
+from topk.row_lists import RowLists
 
 ITEMS = 1000
 SIZES = (0, 1, 2, 7, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 300, 900)

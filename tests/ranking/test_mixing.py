@@ -10,9 +10,9 @@ from offline.training import BlendSettings, make_blend_arrays
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError
-from recsys.ranking.item_table import DENSE_ITEMS, ItemTable
 from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
+from topk.item_table import DENSE_ITEMS, ItemTable
 
 ITEMS = 500
 ADULT = Features(age_group="25-34", avg_session_duration=300.0, total_purchases=3, engagement_score=0.5)

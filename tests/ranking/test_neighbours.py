@@ -3,9 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.ranking.item_table import ShapeMismatchError
 from recsys.ranking.neighbours import Neighbours, Scored, Views
-from recsys.ranking.row_lists import RowLists
+from topk.item_table import ShapeMismatchError
+from topk.row_lists import RowLists
 
 ITEMS = 200
 

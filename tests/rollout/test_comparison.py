@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.ranking.agreement import correlation, overlap
 from tools.rollout.comparison import (
     RolloutTrial,
     TrialAnswer,
     compare,
-    correlation,
     count_faults,
     figures,
-    overlap,
     ranking,
 )
 

@@ -221,7 +221,7 @@ async def test_a_store_of_version_1_is_taken_over(tmp_path):
         await store.replace([ANN], population=UNKNOWN_FEATURES)
     with sqlite3.connect(path, isolation_level=None) as old:
         old.executescript("""
-            DROP TABLE events; DROP TABLE erasures; PRAGMA user_version = 1;
+            DROP TABLE events; DROP TABLE erasures; DROP TABLE items; PRAGMA user_version = 1;
             CREATE TABLE events (source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL,
                 PRIMARY KEY (source, event_id)) STRICT, WITHOUT ROWID;
             CREATE INDEX events_oldest ON events (seen_us);

@@ -11,8 +11,7 @@ import typer
 
 from tests.knative.command_lines import parse
 from tools.cli.options import counts, share
-from tools.deployment.kn import Kn, KnError, tagged, traffic
-from tools.rollout.verb import _command
+from tools.deployment.kn import Kn, KnError, command_of, tagged, traffic
 
 # A Service on a cluster whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
@@ -112,5 +111,5 @@ def test_flags_are_parsed():
     for text in ("5", "-1%", "x", "nan"):
         with pytest.raises(typer.BadParameter, match="is not a share"):
             share(text)
-    assert _command("kn --context prod", "recsys", Path("x")) == ["kn", "--context", "prod"]
-    assert _command("kn", None, Path("/tmp/x"))[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]
+    assert command_of("kn --context prod", "recsys", Path("x")) == ["kn", "--context", "prod"]
+    assert command_of("kn", None, Path("/tmp/x"))[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]

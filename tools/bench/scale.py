@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.ranking.item_table import I64
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from topk.item_table import I64
 
 # `evaluate` without --brief trains three times.
 VERBS = {"train": (), "evaluate": ("--brief",)}

@@ -23,12 +23,12 @@ import faiss
 import numpy as np
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from recsys.ranking.approximate import ApproximateIndex
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import F32, I64, ItemTable, grid_bits, round_to_grid
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import picks_pay, score_candidates, score_rows_of
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from topk.approximate import ApproximateIndex
+from topk.item_table import F32, I64, ItemTable, grid_bits, round_to_grid
+from topk.row_lists import RowLists
+from topk.scoring import picks_pay, score_candidates, score_rows_of
 
 TimedCall = Callable[[], object]
 

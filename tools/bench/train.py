@@ -27,9 +27,9 @@ from offline.loading import FORMATS
 from offline.matrix import Ratings, make_ratings
 from offline.solving import solve_rows
 from offline.training import ModelSettings, train
-from recsys.ranking.item_table import F32
 from recsys.records import HistoryItem, UserRecord
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from topk.item_table import F32
 
 THREADS = 2
 LASTFM_SIZED = "as Last.fm 2k"

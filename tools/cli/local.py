@@ -47,12 +47,15 @@ def down(*, state_dir: StateDir = STATE_DIR) -> None:
     """Stop the pipeline and all its processes."""
 
 
-@verb(_GROUP, "tools.local:status", "", "--once", "--json")
+@verb(_GROUP, "tools.local:status", "", "--watch", "--once", "--json")
 def status(
     *,
-    once: Annotated[
-        bool, typer.Option("--once", help="Print once; on a terminal, status is refreshed otherwise.")
-    ] = False,
+    watch: Annotated[
+        bool | None,
+        typer.Option(
+            "--watch/--once", show_default="--watch on a terminal", help="Update every second; --once prints once."
+        ),
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:

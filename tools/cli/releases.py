@@ -140,6 +140,23 @@ def rollout(
     """
 
 
+@verb(_GROUP, "tools.shadow:run", "start --to candidate --share 5%", "show", "stop")
+def shadow(
+    action: Annotated[Literal["start", "show", "stop"], typer.Argument(help="What to do.")],
+    *,
+    to: Annotated[str | None, typer.Option(metavar="TAG", help="Tag of the revision of rank-items to compare.")] = None,
+    share: Annotated[float, typer.Option(parser=share, metavar="5%", help="Share of the calls to copy.")] = 0.05,
+    namespace: Namespace = None,
+    kn: Kn = "kn",
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Let a revision of rank-items rank copies of real calls, without serving its lists."""
+    if (action == "start") != bool(to):
+        raise typer.BadParameter("--to goes with start, and start wants it")
+    if action == "show" and namespace:
+        raise typer.BadParameter("show reads the local pipeline; on a cluster, look at recsys_shadow_* in Prometheus")
+
+
 @verb(
     _GROUP,
     "tools.dead_letters:run",

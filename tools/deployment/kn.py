@@ -3,9 +3,11 @@
 import json
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _TIMEOUT_S = 900
@@ -127,3 +129,11 @@ def _is_routed(service: Mapping[str, Any]) -> bool:
     if status.get("observedGeneration", service["metadata"].get("generation")) != service["metadata"].get("generation"):
         return False
     return plain(service["spec"].get("traffic") or (), latest) == plain(status.get("traffic") or (), latest)
+
+
+def command_of(kn: str, namespace: str | None, state_dir: Path) -> list[str]:
+    """Return the words that start *kn*, or localkn's own kn without a namespace."""
+    if namespace:
+        return shlex.split(kn)
+    # `kn` of localkn takes the state directory among its own flags.
+    return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(state_dir / "platform")]

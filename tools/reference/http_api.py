@@ -30,7 +30,7 @@ CAUSES = {
     "method-not-allowed": "another method; sent with `Allow`",
     "request-timeout": "the head took over 10 s to arrive, or the body over 60 s; closes the connection",
     "body-too-large": "the body exceeds `MAX_BODY_BYTES`",
-    "unsupported-media-type": "neither `application/json` nor `…+json`; a missing type and curl's form type count as JSON",
+    "unsupported-media-type": "neither `application/json` nor `…+json`; a missing type and curl's form type count as JSON; or the body is compressed",
     "misdirected": "broker and dashboard: the request names another host",
     "invalid-request": "JSON that violates the function's input",
     "head-too-large": "request line and headers, or trailers, exceed 64 KiB or 128 headers; closes the connection",

@@ -105,6 +105,8 @@ MEANINGS = {
         "POPULAR_LIST_PATH": "file that keeps the popular list over a restart",
         "POPULAR_LIST_REFRESH_S": "how often the popular list is fetched",
         "CORS_ORIGINS": "origins whose pages may call, such as `https://shop.example`, with commas between them; `*` for all",
+        "SHADOW_RANK_ITEMS_URL": "address of a rank_items that ranks copies of calls and serves none of its lists",
+        "SHADOW_SHARE": "share of the calls to rank_items that are copied",
         "K_SINK": "set by Knative: where events about answers go",
         "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
     },

@@ -4,8 +4,9 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
+
+from recsys.ranking.agreement import correlation, overlap
 
 
 @dataclass(frozen=True)
@@ -127,25 +128,6 @@ def figures(answers: Sequence[TrialAnswer]) -> AnswerFigures:
         p50_ms=statistics.median(good) if good else 0.0,
         p99_ms=good[math.ceil(0.99 * len(good)) - 1] if good else 0.0,
     )
-
-
-def overlap(one: Sequence[str], other: Sequence[str]) -> float:
-    """Return the share of *one* that *other* holds as well."""
-    return len({*one} & {*other}) / len({*one})
-
-
-def correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
-    """
-    Return Kendall's tau of two rankings over the items they share: 1 for the same order, -1 for the reverse.
-
-    None if they share fewer than two items. Cost: k² / 2 comparisons for k shared items.
-    """
-    place = {item: rank for rank, item in enumerate(other)}
-    ranks = [place[item] for item in one if item in place]
-    if len(ranks) < 2:
-        return None
-    signs = [1 if first < second else -1 for first, second in combinations(ranks, 2)]
-    return sum(signs) / len(signs)
 
 
 def ranking(body: Any) -> tuple[str, ...] | None:

@@ -5,7 +5,6 @@ The new revision first gets copies of requests only, then traffic in steps. Each
 revision. If it breaks a limit, the current revision gets all traffic back. A report holds the figures and the reason.
 """
 
-import shlex
 import signal
 import ssl
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tools.deployment.kn import Kn, KnError
+from tools.deployment.kn import Kn, KnError, command_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
 from tools.rollout.journal import Journal
@@ -83,7 +82,7 @@ def roll_out(
     try:
         with _interruptible():
             make_client = _clients(gateway=gateway, token_file=token_file, ca_file=ca_file)
-            client = Kn(_command(kn, namespace, state_dir), namespace)
+            client = Kn(command_of(kn, namespace, state_dir), namespace)
             conductor = Conductor(
                 service,
                 client,
@@ -136,13 +135,6 @@ def _interruptible() -> Iterator[None]:
 def _tell(line: str) -> None:
     with suppress(OSError):  # the output is closed; the rollout goes on
         print(line, flush=True)
-
-
-def _command(kn: str, namespace: str | None, state_dir: Path) -> list[str]:
-    if namespace:
-        return shlex.split(kn)
-    # `kn` of localkn takes the state directory among its own flags.
-    return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(state_dir / "platform")]
 
 
 def _clients(*, gateway: str | None, token_file: Path | None, ca_file: Path | None) -> Callable[[str], TrialClient]:

@@ -107,13 +107,19 @@ class SignedTokenGuard:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 answer = await self._client.get(self._settings.jwks_url)
-            answer.raise_for_status()
-            keys = read_keys(answer.content)
+            keys = _read_answer(answer)
         except Exception as error:  # noqa: BLE001 - no answer of the issuer may take away the known keys
-            log.warning("jwks_unavailable", extra={"reason": type(error).__name__})
+            log.warning("jwks_unavailable", extra={"reason": f"{type(error).__name__}: {error}".removesuffix(": ")})
             return
         self._keys = keys
         self._fetched = self._clock()
+
+
+def _read_answer(answer: httpx.Response) -> Keys:
+    # The guard follows no redirect, because the settings name the only address whose keys it trusts.
+    if answer.status_code != httpx.codes.OK:
+        raise ValueError(f"the issuer answers {answer.status_code}; AUTH_JWKS_URL must name the key set itself")
+    return read_keys(answer.content)
 
 
 def read_keys(body: bytes) -> Keys:

@@ -19,7 +19,7 @@ from pathlib import Path
 from chassis.auth.bearer import bearer_token, refuse
 from chassis.auth.shared_refresh import SharedRefresh
 from chassis.environment import SettingsError
-from chassis.watched_file import WatchedFile
+from chassis.watched_file import WatchedFile, read_text
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import NotReadyError
 
@@ -98,7 +98,7 @@ class TokenFile:
             SettingsError: with every invalid line.
         """
         try:
-            faults = parse_tokens(self._path.read_text("utf-8")).faults
+            faults = parse_tokens(read_text(self._path)).faults
         except FileNotFoundError:
             faults = ()
         except (OSError, ValueError) as error:
@@ -131,7 +131,8 @@ class TokenFile:
 def parse_tokens(text: str) -> TokenLines:
     """Return the tokens and the faults of a token file; see `TokenFile`."""
     tokens, faults, revoked = [], [], set()
-    for number, line in enumerate(text.splitlines(), 1):
+    # `splitlines` would also split at a form feed, which would make two tokens of one.
+    for number, line in enumerate(text.split("\n"), 1):
         words = _COMMENT.sub("", line).split()
         if not words:
             continue

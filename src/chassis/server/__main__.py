@@ -5,8 +5,14 @@ Loads the function through functions-framework and serves it with uvicorn on uvl
 instance. Exit status: 0 after a drain, 1 when the function cannot start, 2 for wrong settings.
 """
 
+# ruff: noqa: E402 - the imports come after the collector is switched off
+
 import argparse
+import gc
 import sys
+
+# Imports make objects that stay. Searching them for garbage takes an eighth of the start; `settle_memory` ends the pause.
+gc.disable()
 
 from functions_framework.aio import create_asgi_app
 

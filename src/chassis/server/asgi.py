@@ -128,10 +128,12 @@ def settle_memory() -> None:
     Exclude the objects that exist now from garbage collection, and collect less often.
 
     Modules and models live as long as the process, and requests leave few reference cycles. Python's default, a
-    collection every 700 objects, costs more than it frees.
+    collection every 700 objects, costs more than it frees. The start of a server switches collection off; this function
+    switches it on.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_COLLECT_EVERY)
 
 

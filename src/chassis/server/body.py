@@ -4,7 +4,7 @@ from typing import cast
 
 from chassis.server.caller_watch import ClientDisconnectedError, Receive
 from chassis.wire.headers import RawHeaders, find_header
-from chassis.wire.problems import BodyTooLargeError
+from chassis.wire.problems import BodyTooLargeError, UnsupportedMediaTypeError
 
 # An integer of more digits exceeds every limit, and Python refuses to read one of more than 4,300.
 _MOST_DIGITS = 18
@@ -31,6 +31,19 @@ async def read_body(headers: RawHeaders, receive: Receive, *, limit: int) -> byt
             raise body_too_large(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def refuse_compressed(headers: RawHeaders) -> None:
+    """
+    Refuse a body with a content coding, because no server of the project decodes bodies.
+
+    Raises:
+        UnsupportedMediaTypeError: the head names a coding; the answer says which it may name (RFC 9110, section 12.5.3).
+    """
+    if (find_header(headers, b"content-encoding") or "identity").lower() != "identity":
+        raise UnsupportedMediaTypeError(
+            "send the body without Content-Encoding", headers=[("accept-encoding", "identity")]
+        )
 
 
 def body_too_large(limit: int) -> BodyTooLargeError:

@@ -17,6 +17,7 @@ class in these points, which a caller could otherwise use to harm others:
     trailers                 are dropped, as section 6.5.1 demands; uvicorn turns them into headers
     CONNECT                  gets 405 and ends the connection, because the bytes that follow are not HTTP
     no Host, or two          get 400, as RFC 9112, section 3.2, demands; so does a version other than 1.0 and 1.1
+    Expect in HTTP/1.0       is ignored, as RFC 9110, section 10.1.1, demands
     a transfer coding        other than chunked gets 400; the parser would frame the body and not decode it
 """
 
@@ -235,6 +236,8 @@ class ServerConnection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"} or (version == "1.1" and not self._has_host):
             raise ValueError
+        if version == "1.0":
+            self.expect_100_continue = False
         self._begin_part(self._limits.body_s)
         # The parser reports trailers as headers. They go into a list that is never read.
         head, self.headers = self.headers, []

@@ -18,7 +18,7 @@ from chassis.auth.guard import Guard, make_guard
 from chassis.call import Call, Deadline, Handler, Reply, problem_reply
 from chassis.environment import SettingsError
 from chassis.receipt import Receipt
-from chassis.server.body import body_too_large, read_body
+from chassis.server.body import body_too_large, read_body, refuse_compressed
 from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, Receive, WatchStarter
 from chassis.server.cors import Cors, is_preflight
 from chassis.server.lifecycle import LIFECYCLE, ServiceEvent, ServiceState
@@ -223,6 +223,7 @@ class Service:
         deadline = Deadline(received + self._budget_s(headers))
         await self._guard.admit(headers, within_s=deadline.left_s())
         _check_media_type(headers)
+        refuse_compressed(headers)
         if body is None:
             body = await self._read(headers, receive, deadline)
         elif len(body) > self.settings.max_body_bytes:
@@ -273,7 +274,10 @@ class Service:
         if not isinstance(error, NotReadyError):
             self._errors.add(error.code)
             if error.status >= 500:
-                log.warning("request_failed", extra={"code": error.code, **_identity(request_id, span)})
+                # The caller does not see the cause, which may name files and hosts.
+                cause = str(error.__cause__ or "")
+                extra = {"code": error.code} | ({"cause": cause} if cause else {}) | _identity(request_id, span)
+                log.warning("request_failed", extra=extra)
         return problem_reply(error)
 
     def _instruments(self) -> list[Instrument]:

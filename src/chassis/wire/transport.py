@@ -77,6 +77,8 @@ class _Origin:
     def __init__(self, url: httpx.URL, settings: _PoolSettings) -> None:
         secure = url.scheme == "https"
         self._host = url.host
+        # Names below localhost are this machine (RFC 6761, section 6.3), and not every resolver knows that.
+        self._address = "127.0.0.1" if url.host.endswith(".localhost") else url.host
         self._port = url.port or (443 if secure else 80)
         self._tls = settings.context if secure else None
         self._settings = settings
@@ -143,7 +145,10 @@ class _Origin:
                 if self._settings.socket:
                     _, connection = await loop.create_unix_connection(self._make, self._settings.socket)
                 else:
-                    _, connection = await loop.create_connection(self._make, self._host, self._port, ssl=self._tls)
+                    name = self._host if self._tls else None
+                    _, connection = await loop.create_connection(
+                        self._make, self._address, self._port, ssl=self._tls, server_hostname=name
+                    )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"{self._host}:{self._port} did not accept in time") from error
         except OSError as error:

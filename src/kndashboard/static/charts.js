@@ -122,12 +122,12 @@ export class Charts {
     const data = this.#data, each = Math.ceil(data.length / ROWS);
     const lines = this.#lines(chart, Object.keys(data.services).sort()).sort((a, b) => a.name.localeCompare(b.name) || a.dashed - b.dashed);
     const rows = Array.from({ length: Math.ceil(data.length / each) }, (_, i) => i * each);
-    show(figure.querySelector(".scroll"), html("table", {},
+    show(figure.querySelector(".scroll"), html("table", { class: "cards" },
       html("caption", {}, `${chart.title}${chart.unit ? `, ${chart.unit}` : ""}: highest value from each time on`),
       html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "from"),
         ...lines.map((line) => html("th", { scope: "col" }, `${line.name}, ${line.what}`)))),
       html("tbody", {}, ...rows.map((i) => html("tr", {}, html("th", { scope: "row" }, clock(data.begin + i * data.step, data.step < 60)),
-        ...lines.map((line) => html("td", {}, number(highest(line.values.slice(i, i + each)), 2))))))));
+        ...lines.map((line) => html("td", { "data-label": `${line.name}, ${line.what}` }, number(highest(line.values.slice(i, i + each)), 2))))))));
   }
 }
 

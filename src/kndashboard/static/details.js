@@ -39,7 +39,7 @@ function chosen(model) {
   if (!model.choice?.length) return html("div");
   const rows = model.choice.map((each) => [each.what, number(each.ndcg_10, 4), number(each.recall_20, 4)]);
   return html("details", {}, html("summary", {}, "How its parts were chosen, on held-out interactions"),
-    table(["candidate", "NDCG@10", "Recall@20"], rows, "candidates"));
+    table(["candidate", "NDCG@10", "Recall@20"], rows, "candidates", "words cards"));
 }
 
 function age(seconds) {

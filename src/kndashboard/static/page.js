@@ -5,6 +5,7 @@ import { about, logs, search, triggers } from "./details.js";
 import { html, number, show } from "./dom.js";
 import { described, picture } from "./picture.js";
 import { listen } from "./request.js";
+import { lookUp } from "./user.js";
 
 const PERIOD_MS = 1000;
 const SLOW_MS = 5000;
@@ -124,3 +125,4 @@ repeat(async () => { events = await triggers(part("triggers")); }, () => SLOW_MS
 repeat(() => about(part("which"), part("model")), () => 2 * SLOW_MS);
 repeat(() => logs(part("log"), part("lines")), () => SLOW_MS);
 search(part("search"), part("items"));
+lookUp(part("who"), part("user"));

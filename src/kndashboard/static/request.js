@@ -70,11 +70,14 @@ function answered(answer) {
   ];
 }
 
-const recommended = (item, title) =>
-  html("li", {}, title ? html("b", {}, title) : null, title ? " " : null, html("small", {}, `${item.item_id} · ${item.score}`));
+/** A recommended item: title, id, score, and any reason that the answer gives. */
+export function recommended({ item_id: id, score, ...reasons }, title) {
+  const more = Object.values(reasons).map((reason) => (typeof reason === "string" ? reason : JSON.stringify(reason)));
+  return html("li", {}, title ? html("b", {}, title) : null, title ? " " : null, html("small", {}, [id, score, ...more].join(" · ")));
+}
 
 /** A problem document: its title and detail, each fault, and the whole document. */
-function problem(body) {
+export function problem(body) {
   const whole = html("pre", { tabindex: 0, role: "group", "aria-label": "the answer" }, typeof body === "string" ? body : JSON.stringify(body, null, 2));
   if (!body?.title) return whole;
   const faults = (body.errors ?? []).map((fault) => html("li", {}, Object.values(fault).join(": ")));

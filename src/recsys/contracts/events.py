@@ -3,6 +3,8 @@ The events of the pipeline: their types and data.
 
     interaction.v1                a user did something              -> extract_features counts it
     user.erased.v1                a user's data are to be removed   -> extract_features removes them
+    item.upserted.v1              an item is new or has changed     -> extract_features tells all rank_items
+    item.removed.v1               an item is no longer sold         -> the same
     recommendation.requested.v1   a client wants recommendations    -> recommend (in a Sequence: extract_features)
     features.extracted.v1         a user's features, in a Sequence  -> rank_items
     features.updated.v1           a user's features have changed       reply of extract_features, if configured
@@ -15,10 +17,12 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder
-from recsys.contracts.wire import DEFAULT_TOP_K, Exclude, Features, History, ItemId, TopK, UserId
+from recsys.contracts.wire import DEFAULT_TOP_K, MAX_ID_LENGTH, Exclude, Features, History, ItemId, TopK, UserId
 
 INTERACTION = "dev.recsys.interaction.v1"
 ERASED = "dev.recsys.user.erased.v1"
+ITEM_UPSERTED = "dev.recsys.item.upserted.v1"
+ITEM_REMOVED = "dev.recsys.item.removed.v1"
 REQUESTED = "dev.recsys.recommendation.requested.v1"
 EXTRACTED = "dev.recsys.features.extracted.v1"
 UPDATED = "dev.recsys.features.updated.v1"
@@ -53,6 +57,39 @@ class ErasedData(Struct, frozen=True, forbid_unknown_fields=True):
     user_id: UserId
 
 
+Value = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+
+
+class ItemUpsertedData(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    `item.upserted.v1`; at least one field besides the item.
+
+    Attributes:
+        item_id: The item.
+        title: The title. Title and attributes are one description: if one of them is sent, the other one is replaced
+            too.
+        attributes: Values by attribute name.
+        available: Whether users may get the item; if absent, that does not change.
+    """
+
+    item_id: ItemId
+    title: Annotated[str, Meta(max_length=1024)] | None = None
+    attributes: (
+        Annotated[
+            dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[list[Value], Meta(max_length=100)]],
+            Meta(max_length=64),
+        ]
+        | None
+    ) = None
+    available: bool | None = None
+
+
+class ItemRemovedData(Struct, frozen=True, forbid_unknown_fields=True):
+    """`item.removed.v1`: the item."""
+
+    item_id: ItemId
+
+
 class RequestedData(Struct, frozen=True, forbid_unknown_fields=True):
     """`recommendation.requested.v1`: the body of a request to recommend."""
 
@@ -74,5 +111,7 @@ class ExtractedData(Struct, frozen=True):
 
 interaction = Decoder(InteractionData)
 erased = Decoder(ErasedData)
+item_upserted = Decoder(ItemUpsertedData)
+item_removed = Decoder(ItemRemovedData)
 requested = Decoder(RequestedData)
 extracted = Decoder(ExtractedData)

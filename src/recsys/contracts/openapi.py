@@ -31,7 +31,13 @@ CONTRACTS: Mapping[str, Contract] = {
             batch_key="user_ids",
             batch_member=wire.UserId,
             most=wire.MAX_BATCH,
-            events=(events.INTERACTION, events.ERASED, events.REQUESTED),
+            events=(
+                events.INTERACTION,
+                events.ERASED,
+                events.ITEM_UPSERTED,
+                events.ITEM_REMOVED,
+                events.REQUESTED,
+            ),
         ),
         Contract(
             "rank_items",

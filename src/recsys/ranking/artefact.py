@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_arrays
 from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
+from recsys.items import Item as Item  # noqa: PLC0414 - items.json holds a list of these, so this module offers them too
 
 SCHEMA_VERSION = 3
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
@@ -40,32 +41,6 @@ Arrays = Mapping[str, NDArray[Any]]
 
 class ArtefactError(Exception):
     """The artefact cannot be served: it is missing, damaged, or of another schema."""
-
-
-class Item(Struct, frozen=True, omit_defaults=True):
-    """
-    A catalogue entry; its place in the list is its row in the item arrays.
-
-    Attributes:
-        item_id: The id.
-        title: The title, for people.
-        attributes: Values by attribute name, for example {"category": ("Drama", "War"), "brand": ("acme",)}.
-    """
-
-    item_id: str
-    title: str = ""
-    attributes: dict[str, tuple[str, ...]] = {}
-
-    @property
-    def category(self) -> str:
-        """The first category; "" without one."""
-        return next(iter(self.attributes.get("category", ())), "")
-
-    def values(self) -> Iterator[tuple[str, str]]:
-        """Yield a pair of attribute name and value for every value."""
-        for name, values in self.attributes.items():
-            for value in values:
-                yield name, value
 
 
 class Declared(Struct, frozen=True):

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from recsys.contracts.wire import Features
 from recsys.ranking.filtering import Subset
-from recsys.ranking.item_table import F32, I64
-from recsys.ranking.row_lists import RowLists
+from topk.item_table import F32, I64
+from topk.row_lists import RowLists
 
 
 @dataclass(frozen=True, slots=True)

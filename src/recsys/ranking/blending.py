@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.item_table import F32, F64, I64, ShapeMismatchError
+from topk.item_table import F32, F64, I64, ShapeMismatchError
 
 
 @dataclass(frozen=True, slots=True)

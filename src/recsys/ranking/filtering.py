@@ -20,7 +20,7 @@ from recsys.declaration.faults import condition_faults
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import RANGED, Declaration
 from recsys.ranking.artefact import Item
-from recsys.ranking.item_table import I64
+from topk.item_table import I64
 
 Bools = NDArray[np.bool_]
 

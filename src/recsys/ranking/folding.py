@@ -27,8 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.item_table import F32, F64, I64, ShapeMismatchError
-from recsys.ranking.row_lists import RowLists
+from topk.item_table import F32, F64, I64, ShapeMismatchError
+from topk.row_lists import RowLists
 
 
 @dataclass(frozen=True, slots=True)

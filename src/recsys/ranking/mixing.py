@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from recsys.ranking.asking import Asked
 from recsys.ranking.blending import Blend, blend, normalise
-from recsys.ranking.candidates import RankedBatch, rank_candidates, rank_table
-from recsys.ranking.item_table import F64, I64, ItemTable
 from recsys.ranking.neighbours import Scored, Views
 from recsys.ranking.phases import Phases
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_catalogue, score_rows
+from topk.candidates import RankedBatch, rank_candidates, rank_table
+from topk.item_table import F64, I64, ItemTable
+from topk.row_lists import RowLists
+from topk.scoring import score_catalogue, score_rows
 
 # Items that each source proposes for a user; a request for more items gets more proposals.
 PROPOSALS = 100

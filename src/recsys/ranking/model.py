@@ -23,10 +23,8 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import Blend
-from recsys.ranking.candidates import RankedBatch
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import F32, F64, I64, ItemTable
 from recsys.ranking.mixing import PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phases
@@ -42,12 +40,14 @@ from recsys.ranking.reasons import (
     speak_by_factors,
     speak_by_neighbours,
 )
-from recsys.ranking.row_lists import RowLists
 from recsys.ranking.rules import POOL, Draft, Rules
-from recsys.ranking.scoring import picks_pay, score_candidates, score_rows_of
+from topk.candidates import RankedBatch
+from topk.item_table import F32, F64, I64, ItemTable
+from topk.row_lists import RowLists
+from topk.scoring import picks_pay, score_candidates, score_rows_of
 
 if TYPE_CHECKING:
-    from recsys.ranking.approximate import ApproximateIndex
+    from topk.approximate import ApproximateIndex
 
 Ranked = tuple[list[int], list[float]]  # rows, best first, and their scores
 
@@ -416,7 +416,7 @@ def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":
     """
     try:
         # Only instances with an approximate index need this library.
-        from recsys.ranking.approximate import ApproximateIndex  # noqa: PLC0415
+        from topk.approximate import ApproximateIndex  # noqa: PLC0415
     except ImportError as error:
         raise ArtefactError(
             "an approximate index needs FAISS: install the extra rank-items-approximate, or set INDEX=exact"

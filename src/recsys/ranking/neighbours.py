@@ -18,9 +18,9 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.ranking.candidates import RankedBatch, rank_candidates
-from recsys.ranking.item_table import F32, F64, I64, ShapeMismatchError
-from recsys.ranking.row_lists import RowLists
+from topk.candidates import RankedBatch, rank_candidates
+from topk.item_table import F32, F64, I64, ShapeMismatchError
+from topk.row_lists import RowLists
 
 # Items more than this number of half-lives back in the history do not vote.
 _FAINTEST = 5

@@ -17,7 +17,7 @@ import numpy as np
 
 from recsys.contracts.wire import Features
 from recsys.features import AGE_GROUPS, UNKNOWN_AGE
-from recsys.ranking.item_table import F32, F64
+from topk.item_table import F32, F64
 
 KNOWN_AGES = tuple(group for group in AGE_GROUPS if group != UNKNOWN_AGE)
 

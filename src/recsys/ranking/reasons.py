@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.item_table import F64, I64
 from recsys.ranking.neighbours import Views
+from topk.item_table import F64, I64
 
 FACTORS, POPULARITY, NEIGHBOURS, RULES = "factors", "popularity", "neighbours", "rules"
 

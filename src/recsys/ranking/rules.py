@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.item_table import F32, F64, I64
+from topk.item_table import F32, F64, I64
 
 POOL = 100
 

@@ -12,7 +12,7 @@ them. D is the SHA-256 of the user id, so that the name of a key does not hold t
     recsys:erased:{D}      hash     the erasure or readmission of the user, if any
 
 G is the generation that `recsys:current` names. A replacement fills the next generation, names it there, and deletes
-all others, but no erasures. A user with 50 items and 20 recent events takes about 9 KB.
+all others. Erasures and the catalogue (`recsys.catalogue.redis`) stay. A user with 50 items and 20 recent events takes about 9 KB.
 
 A call takes one round trip for any number of users or events: its commands go together, and each event is one script.
 """
@@ -47,6 +47,7 @@ TIMEOUT_S = 0.5
 _CHUNK = 200
 _POINTER = "recsys:current"
 _ERASURES = "recsys:erased:"
+_CATALOGUE = "recsys:{items}:"
 _COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
 
 _SCAN = """
@@ -359,7 +360,7 @@ class RedisStore:
 
     async def _delete_others(self, generation: str) -> None:
         """Delete all keys of other generations than *generation*."""
-        kept = (_POINTER, _ERASURES, f"recsys:{generation}:")
+        kept = (_POINTER, _ERASURES, _CATALOGUE, f"recsys:{generation}:")
         doomed: list[str] = []
         async for key in self._redis.scan_iter(match="recsys:*", count=1000):
             if not key.startswith(kept):

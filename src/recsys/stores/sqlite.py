@@ -122,7 +122,7 @@ class SqliteStore:
         self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-checkpoint")
         self._next_checkpoint = float("-inf")
         self._snapshot_of: asyncio.AbstractEventLoop | None = None
-        self._translated = _TranslatedSqliteErrors(path)
+        self._translated = TranslatedSqliteErrors(path)
         check_file(path, create=create)
         with self._translated, contextlib.ExitStack() as opened:
             self._writer, self._checkpointer, self._reader = (
@@ -380,7 +380,7 @@ def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:
     return ((record.user_id, item.item_id, item.weight, item.time_us) for item in items)
 
 
-class _TranslatedSqliteErrors:
+class TranslatedSqliteErrors:
     """Turn SQLite's errors into `StoreError`s. A class, because `contextmanager` would cost each read 1 us."""
 
     def __init__(self, path: Path) -> None:
@@ -388,6 +388,7 @@ class _TranslatedSqliteErrors:
         self.closed = False
 
     def check_open(self) -> None:
+        """Raise `StoreUnavailableError` if the store was closed."""
         if self.closed:
             raise StoreUnavailableError(f"{self._path} was closed")
 

@@ -29,11 +29,19 @@ CREATE INDEX events_oldest ON events (seen_us);
 CREATE TABLE erasures (
     user BLOB PRIMARY KEY, at_us INTEGER NOT NULL, readmitted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE items (
+    item_id TEXT PRIMARY KEY, description TEXT NOT NULL, described_us INTEGER NOT NULL, available INTEGER NOT NULL,
+    available_us INTEGER NOT NULL, revision INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX items_changed ON items (revision);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
 _STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
 # Version 1 knew the events of all users by their source and id. They cannot be assigned to users, so they are dropped.
-_FROM_VERSION_1 = ["DROP TABLE events", *(each for each in _STATEMENTS if " events" in each or " erasures" in each)]
+_FROM_VERSION_1 = [
+    "DROP TABLE events",
+    *(each for each in _STATEMENTS if each.split()[2].startswith(("events", "erasures", "items"))),
+]
 
 
 def check_file(path: Path, *, create: bool) -> None:

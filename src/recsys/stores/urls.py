@@ -18,14 +18,14 @@ def check_store_url(url: str) -> None:
     Raises:
         StoreFormatError: the message says what is wrong with the URL and repeats no password.
     """
-    _split(url)
+    split_url(url)
 
 
 def same_place(one: str, other: str) -> bool:
     """Tell whether two valid URLs name the same store, as far as their text and the file system show."""
-    first, second = _split(one), _split(other)
+    first, second = split_url(one), split_url(other)
     if first.scheme == second.scheme == "sqlite":
-        return _file(first).resolve() == _file(second).resolve()
+        return sqlite_path(first).resolve() == sqlite_path(second).resolve()
     places = [(each.scheme, each.hostname, each.port or 6379, each.path.strip("/") or "0") for each in (first, second)]
     return places[0] == places[1] and first.scheme != "memory"
 
@@ -53,17 +53,23 @@ def open_store(
         StoreFormatError: the URL is of an unknown kind, or the file is not a feature store.
         StoreUnavailableError: the store cannot be opened now.
     """
-    parts = _split(url)
+    parts = split_url(url)
     if parts.scheme == "memory":
         return MemoryStore(window_s=window_s)
     if parts.scheme == "sqlite":
-        return SqliteStore(_file(parts), create=create, window_s=window_s)
+        return SqliteStore(sqlite_path(parts), create=create, window_s=window_s)
     from recsys.stores.redis import RedisStore  # noqa: PLC0415 - only extract_features' image has the client
 
     return RedisStore(url, password=password, window_s=window_s, ttl_s=ttl_s)
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
+    """
+    Return the parts of the URL of a feature store.
+
+    Raises:
+        StoreFormatError: the URL names none.
+    """
     try:
         parts = urlsplit(url)
         # `parts.port` raises for a port that is not a number; `urlsplit` does not.
@@ -82,5 +88,6 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _file(parts: SplitResult) -> Path:
+def sqlite_path(parts: SplitResult) -> Path:
+    """Return the path of the file that the *parts* of a URL name."""
     return Path(unquote(parts.path[1:]))

@@ -167,11 +167,12 @@ async def test_a_late_request_is_refused(parts: list[bytes]) -> None:
     wire, _ = await server.talk(*parts)
     await until(lambda: wire.closed)
     assert wire.statuses == [204] * sum(part.startswith(GET) for part in parts) + [408]
+    assert b"\r\ncontent-type: application/problem+json\r\n" in wire.sent
 
 
 @on_virtual_time
 async def test_a_head_in_time_is_no_excuse_for_the_next(clock: VirtualClock) -> None:
-    """Each request has its own time, also where reads end in the middle of one after the other."""
+    """Each request has its own time limit, even if every read ends in the middle of a request."""
     server = Server(head_s=0.3)
     wire, connection = await server.talk(GET[:5])
     for _ in range(8):

@@ -385,3 +385,17 @@ async def test_busy_connections_close_after_their_answer():
         hold.set()
         assert (await request).content == b"ok"
         await closed.wait()
+
+
+async def test_names_below_localhost_are_this_machine():
+    """A name that ends in .localhost leads to this machine, even if the resolver does not know it. Host stays the name."""
+    seen: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await read_request(reader))[0])
+        writer.write(OK)
+
+    async with serving(talk) as server, httpx.AsyncClient(transport=HttptoolsTransport()) as client:
+        url = server.url.replace("127.0.0.1", "candidate-front.default.localhost")
+        assert (await client.post(url, content=b"x")).text == "ok"
+    assert b"candidate-front.default.localhost" in seen[0]

@@ -113,7 +113,7 @@ def documents(draw: Draw, valid: Sequence[Any]) -> bytes:
 
 
 def _edited(draw: Draw, node: Any) -> Any:
-    """Return *node* with an edit at a drawn place, the node itself or below it."""
+    """Return *node* with one edit, in the node itself or in a randomly chosen node below it."""
     if isinstance(node, dict) and node and draw(st.booleans()):
         key = draw(st.sampled_from(sorted(node)))
         return {**node, key: _edited(draw, node[key])}

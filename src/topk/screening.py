@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.candidates import LOWEST, group_by_user, kth_largest, reachable
-from recsys.ranking.item_table import F32, F64, I64, ItemTable
+from topk.candidates import LOWEST, group_by_user, kth_largest, reachable
+from topk.item_table import F32, F64, I64, ItemTable
 
 # Scores per block, 2 MiB: they are still in cache when scanned, and give a first bound that most items do not reach.
 _BLOCK_SCORES = 524_288

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.ranking.item_table import ItemTable, NotFiniteError, ShapeMismatchError, grid_bits, round_to_grid
+from topk.item_table import ItemTable, NotFiniteError, ShapeMismatchError, grid_bits, round_to_grid
 
 
 def vectors(seed, rows, dims, *, spread=0):

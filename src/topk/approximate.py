@@ -10,10 +10,10 @@ separately, so each user of a batch gets the same answer as alone.
 import faiss
 import numpy as np
 
-from recsys.ranking.candidates import RankedBatch
-from recsys.ranking.item_table import F32, I64, ItemTable
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates, score_found
+from topk.candidates import RankedBatch
+from topk.item_table import F32, I64, ItemTable
+from topk.row_lists import RowLists
+from topk.scoring import score_candidates, score_found
 
 # Items per centroid in the training sample; FAISS needs at least 39 and uses at most 256.
 _SAMPLE = 64

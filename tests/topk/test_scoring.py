@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from recsys.ranking import scoring, screening
-from recsys.ranking.item_table import ItemTable, NotFiniteError, ShapeMismatchError, grid_bits, round_to_grid
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates
+from topk import scoring, screening
+from topk.item_table import ItemTable, NotFiniteError, ShapeMismatchError, grid_bits, round_to_grid
+from topk.row_lists import RowLists
+from topk.scoring import score_candidates
 
 KINDS = ("normal", "whole", "mostly zero", "near ties", "cancelling", "rising", "zero users")
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from recsys.ranking.item_table import I64, ShapeMismatchError
+from topk.item_table import I64, ShapeMismatchError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.ranking.item_table import F32, I64
+from topk.item_table import F32, I64
 
 # Every finite score reaches this bound; -inf, which marks excluded items, does not.
 LOWEST = np.finfo(np.float32).min

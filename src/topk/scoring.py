@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.ranking.candidates import RankedBatch, group_by_user, rank_candidates, rank_table
-from recsys.ranking.item_table import F32, F64, I64, ItemTable, ShapeMismatchError, grid_bits, lengths, round_to_grid
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
+from topk.candidates import RankedBatch, group_by_user, rank_candidates, rank_table
+from topk.item_table import F32, F64, I64, ItemTable, ShapeMismatchError, grid_bits, lengths, round_to_grid
+from topk.row_lists import RowLists
+from topk.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_margin, screen_blocks
 
 # The cost of a product is about (users + 6) * items: the items are read even for a batch of one. A share of this cost
 # takes about a millisecond, the least that is worth another thread.

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from recsys.ranking.approximate import ApproximateIndex
-from recsys.ranking.item_table import ItemTable
-from recsys.ranking.row_lists import RowLists
-from recsys.ranking.scoring import score_candidates
+from topk.approximate import ApproximateIndex
+from topk.item_table import ItemTable
+from topk.row_lists import RowLists
+from topk.scoring import score_candidates
 
 ITEMS = 6000
 

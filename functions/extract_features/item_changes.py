@@ -1,0 +1,71 @@
+"""Check events about items and write them into the catalogue of the store. All instances of rank_items read it."""
+
+from collections.abc import Sequence
+
+from chassis.batching.async_batcher import AsyncBatcher
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call
+from chassis.server.events import EventRoute
+from chassis.wire.cloudevents import CloudEvent
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from functions.extract_features.ingest import event_time_us
+from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
+from recsys.contracts import events
+from recsys.items import Item
+from recsys.stores.port import StoreError
+
+# One transaction at a time. Events that arrive during a transaction share the next.
+_LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
+
+
+class ItemChanges:
+    """Writes changes of items into *catalogue*."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._batcher: AsyncBatcher[Entry, bool] = AsyncBatcher(self._put, limits=_LIMITS)
+
+    def routes(self) -> dict[str, EventRoute[Entry]]:
+        """Return the routes of the events about items."""
+        return {
+            events.ITEM_UPSERTED: EventRoute(read_upsert, self._take),
+            events.ITEM_REMOVED: EventRoute(read_removal, self._take),
+        }
+
+    async def _take(self, entry: Entry, _event: CloudEvent, call: Call) -> None:
+        await self._batcher.ask(entry, within_s=call.deadline.left_s())
+
+    async def _put(self, entries: Sequence[Entry], _within_s: float) -> list[bool]:
+        try:
+            return await self._catalogue.put(entries)
+        except StoreError as error:
+            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+
+
+def read_upsert(event: CloudEvent) -> Entry:
+    """
+    Return the change that *event* reports.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data do not describe a change.
+    """
+    data, at_us = events.item_upserted.decode(event.data), event_time_us(event)
+    is_described = data.title is not None or data.attributes is not None
+    if not is_described and data.available is None:
+        raise InvalidRequestError(faults=[Fault("$", "must have at least one of title, attributes and available")])
+    attributes = {name: tuple(values) for name, values in (data.attributes or {}).items() if values}
+    entry = describe(Item(data.item_id, data.title or "", attributes), at_us=at_us)
+    changed = entry if is_described else Entry(data.item_id)
+    if data.available is None:
+        return changed
+    return changed.merge(Entry(data.item_id, available=data.available, available_us=at_us))
+
+
+def read_removal(event: CloudEvent) -> Entry:
+    """
+    Return the removal that *event* reports.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data do not name an item.
+    """
+    return Entry(events.item_removed.decode(event.data).item_id, REMOVED, event_time_us(event))
