@@ -1,6 +1,6 @@
 """Decode requests, rank them in batches, and encode the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -11,12 +11,12 @@ from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import InvalidRequestError, ServingError
+from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer
 from recsys.ranking.answers import answer_items
 from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking
+from recsys.ranking.model import Query, Ranking, RankingModel
 
 SOURCE = "/functions/rank-items"
 
@@ -32,16 +32,24 @@ class RankItems:
         model: Identity of the artefact that the batcher ranks with.
         attributes: The attributes of the items.
         filters: The attributes that a filter may name; None for all.
+        catalogue: Knows the titles, the attributes and the ids of the items; None leaves them out of answers.
     """
 
     def __init__(
-        self, batcher: RankBatcher, *, model: Model, attributes: ItemAttributes, filters: Sequence[str] | None = None
+        self,
+        batcher: RankBatcher,
+        *,
+        model: Model,
+        attributes: ItemAttributes,
+        filters: Sequence[str] | None = None,
+        catalogue: RankingModel | None = None,
     ) -> None:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
         self._model = model
         self._attributes = attributes
         self._filters = filters
+        self._catalogue = catalogue
         self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
     async def __call__(self, call: Call) -> Reply:
@@ -83,14 +91,23 @@ class RankItems:
         Return *request* as a query.
 
         Raises:
-            InvalidRequestError: the filter names an attribute or a value that no item has.
+            InvalidRequestError: the filter or `item_id` names something that the catalogue does not have.
         """
-        if request.filter:
-            faults = list(self._attributes.faults(request.filter, "$.filter", allowed=self._filters))
-            if faults:
-                raise InvalidRequestError(faults=faults)
+        if (request.filter or request.item_id) and (faults := list(self._faults(request))):
+            raise InvalidRequestError(faults=faults)
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
-        return Query(request.features, request.history, request.top_k, exclude, request.filter, request.diversity)
+        history: Sequence[str] = request.history
+        if request.item_id:
+            # What resembles the item is what suits a user who had to do with this item alone.
+            exclude, history = [*exclude, *history], [request.item_id]
+        return Query(
+            request.features, history, request.top_k, exclude, request.filter, request.diversity, request.include
+        )
+
+    def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
+        yield from self._attributes.faults(request.filter, "$.filter", allowed=self._filters)
+        if request.item_id and self._catalogue and self._catalogue.row_of(request.item_id) is None:
+            yield Fault("$.item_id", "the catalogue has no such item")
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):
@@ -100,7 +117,7 @@ class RankItems:
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
-        return wire.encode(RankAnswer(answer_items(ranking), self._model))
+        return wire.encode(RankAnswer(answer_items(ranking, self._catalogue), self._model))
 
 
 def _enter(facts: BatchFacts, ranking: Ranking, call: Call) -> None:

@@ -49,7 +49,8 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
         await batcher.submit(model.typical_query(), deadline=time.monotonic() + 60)
         (exposition or service.exposition).add([*loaded.instruments(), *batcher.instruments()])
         async with kept_available(model, settings.unavailable_path):
-            yield RankItems(batcher, model=model.identity, attributes=model.attributes, filters=loaded.rules.filters)
+            named, filters = model.identity, loaded.rules.filters
+            yield RankItems(batcher, model=named, attributes=model.attributes, filters=filters, catalogue=model)
         batcher.drain()
 
 

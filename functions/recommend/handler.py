@@ -70,7 +70,7 @@ class Recommend:
         )
 
     def _report(self, recommended: Recommended, call: Call) -> RecommendAnswer:
-        if self._outbox:
+        if self._outbox and recommended.answer.user_id:
             self._outbox.note(recommended, request_id=call.request_id)
         return recommended.answer
 

@@ -51,13 +51,15 @@ class RankCall(Struct, frozen=True):
     filter: Sequence[Condition] | UnsetType = UNSET
     diversity: float | UnsetType = UNSET
     avoided: Sequence[str] | UnsetType = UNSET
+    item_id: str | UnsetType = UNSET
+    include: Sequence[str] | UnsetType = UNSET
 
 
 class _RankQuery(Struct, frozen=True):
-    """An encoded call."""
+    """An encoded call, and whether rank_items checks a field of the caller in it."""
 
     body: bytes
-    is_filtered: bool
+    is_checked: bool
 
     def __len__(self) -> int:
         return len(self.body)
@@ -74,11 +76,13 @@ class Ranked(Struct, frozen=True):
     model: Raw = Raw(b"null")
     error: Raw = Raw(b"null")
 
-    def filter_faults(self) -> list[Fault]:
-        """Return the faults that rank_items found in the filter of the request."""
+    def caller_faults(self) -> list[Fault]:
+        """Return the faults that rank_items found in the fields that the caller sent."""
         problem = _problem(self.error)
-        return [fault for fault in (problem.errors if problem else ()) if fault.path.startswith("$.filter")]
+        return [fault for fault in (problem.errors if problem else ()) if fault.path.startswith(_OF_CALLERS)]
 
+
+_OF_CALLERS = ("$.filter", "$.item_id")
 
 RankOutcome = Ranked | ServingError
 
@@ -160,7 +164,7 @@ class RankingClient:
 
         Cost: encodes each call once.
         """
-        queries = [_RankQuery(wire.encode(each), bool(each.filter)) for each in calls]
+        queries = [_RankQuery(wire.encode(each), bool(each.filter or each.item_id)) for each in calls]
         return await self._send(queries, call=call, within_s=within_s)
 
     async def _send_parts(
@@ -190,9 +194,9 @@ class RankingClient:
         if within_s <= 0:
             # The hop was not called, so its breaker must not count a failure.
             raise DeadlineExceededError
-        # In a batch answer each request has its own error, so only the caller that sent a filter gets its faults.
+        # In a batch answer each request has its own error, so only the caller whose field is faulty gets its faults.
         bodies = [query.body for query in queries]
-        alone = len(queries) == 1 and not queries[0].is_filtered
+        alone = len(queries) == 1 and not queries[0].is_checked
         body = bodies[0] if alone else _OPENING + _SEPARATOR.join(bodies) + _CLOSING
         decode: Callable[[bytes], list[RankOutcome]] = _reader(_ranked, len(queries), alone=alone)
         return await self._hop.send(body, call=call, within_s=within_s, decode=decode)

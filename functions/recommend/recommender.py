@@ -12,6 +12,7 @@ In strict mode the caller gets the error instead. If only some requests of a bat
 errors.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,13 @@ from chassis.call import Call
 from chassis.hop.client import HopAnswer
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
+from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, InvalidRequestError, ServingError
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
 from recsys.contracts import wire
-from recsys.contracts.wire import RankedItem, RecommendRequest
+from recsys.contracts.wire import MAX_HISTORY, RankedItem, RecommendRequest, SessionItem
 
 # The largest share of the budget for features. Ranking needs the rest, even if the features fail.
 FEATURES_SHARE = 0.4
@@ -105,7 +107,9 @@ class Recommender:
     async def _fetch(
         self, requests: Sequence[RecommendRequest], call: Call
     ) -> tuple[Sequence[Known], ServingError | None]:
-        user_ids = [request.user_id for request in requests]
+        user_ids = [request.user_id for request in requests if request.user_id]
+        if not user_ids:
+            return [UNKNOWN_USER] * len(requests), None
         began_s = call.receipt.elapsed_s()
         try:
             answer = await self._features.fetch(user_ids, call=call, within_s=call.deadline.left_s() * FEATURES_SHARE)
@@ -113,7 +117,8 @@ class Recommender:
             call.receipt.spend("features-failed", call.receipt.elapsed_s() - began_s)
             return [UNKNOWN_USER] * len(requests), error
         _add_receipt("features", answer, call)
-        return answer.value, None
+        found = iter(answer.value)
+        return [next(found) if request.user_id else UNKNOWN_USER for request in requests], None
 
     async def _rank(
         self, requests: Sequence[RecommendRequest], known: Sequence[Known], call: Call, *, strict: bool
@@ -121,12 +126,14 @@ class Recommender:
         calls = [
             RankCall(
                 who.features,
-                who.history,
+                join_session(request.history, who.history),
                 request.top_k,
                 request.exclude,
                 request.filter or UNSET,
                 request.diversity or UNSET,
                 who.avoided or UNSET,
+                request.item_id or UNSET,
+                request.include or UNSET,
             )
             for request, who in zip(requests, known, strict=True)
         ]
@@ -154,7 +161,7 @@ class Recommender:
         reasons = {"features": unknown.code} if unknown else {}
         if isinstance(outcome, Ranked) and outcome.items:
             items, model = outcome.items, outcome.model
-        elif isinstance(outcome, Ranked) and (faults := outcome.filter_faults()):
+        elif isinstance(outcome, Ranked) and (faults := outcome.caller_faults()):
             return InvalidRequestError(faults=faults)
         else:
             error = (
@@ -174,7 +181,22 @@ class Recommender:
         return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
-        return self._popular.pick([*request.exclude, *_history.decode(known.history), *known.avoided], request.top_k)
+        history = _history.decode(join_session(request.history, known.history))
+        return self._popular.pick([*request.exclude, *history, *known.avoided], request.top_k)
+
+
+def join_session(session: Sequence[SessionItem], history: Raw) -> Raw:
+    """
+    Return the items of *session*, newest first, and the stored *history* after them.
+
+    Items without a time keep their order, and are newer than items with one.
+    """
+    if not session:
+        return history
+    times = [parse_time(item.time).timestamp() if item.time else math.inf for item in session]
+    order = sorted(range(len(session)), key=lambda place: -times[place])
+    item_ids = [session[place].item_id for place in order]
+    return Raw(wire.encode(list(dict.fromkeys([*item_ids, *_history.decode(history)]))[:MAX_HISTORY]))
 
 
 def _add_receipt(hop: str, answer: HopAnswer[Any], call: Call) -> None:

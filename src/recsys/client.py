@@ -44,7 +44,7 @@ __all__ = [
     "RecommendRequest", "Recommendations",
 ]  # fmt: skip
 
-_DEFAULTS = msgspec.structs.asdict(RecommendRequest("")) | {"user_id": None}
+_DEFAULTS = msgspec.structs.asdict(RecommendRequest())
 _SOURCE = "/recsys/client"
 _TIMEOUT_S = 2.0
 # Time beyond the deadline in which the pipeline's own answer to a missed deadline may arrive.

@@ -32,6 +32,11 @@ class Open:
         assert answer.status_code == 200, answer.text
         return [each["item_id"] for each in answer.json()["recommendations"]]
 
+    def shop_history(self, user: str) -> set[str]:
+        rows = (self.declaration.parent / "interactions.csv").read_text("utf-8").splitlines()
+        return {item for row in rows for who, item in [row.replace(";", ",").replace("\t", ",").split(",")[:2]]
+                if who == user}  # fmt: skip
+
     def send(self, user: str, kind: str, item: str, number: str) -> int:
         headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/shop",
                    "ce-id": number, "content-type": "application/json"}  # fmt: skip
@@ -98,6 +103,35 @@ def test_filters_that_are_not_declared_are_faults(opened):
     (fault,) = answer.json()["errors"]
     assert fault["path"] == "$.filter[0].attribute"
     assert opened.shop.group_attribute in fault["detail"]
+
+
+def test_an_anonymous_session_gets_items_of_its_taste_with_titles_attributes_and_reasons(opened):
+    """No user is needed; a reason names an item of the session, or the popularity of the item."""
+    session = [{"item_id": item_id(1, place), "time": f"2026-01-0{place + 1}T10:00:00Z"} for place in range(3)]
+    answer = opened.pipeline.post({"history": session, "include": ["title", "attributes", "reason"]}).json()
+    assert answer["user_id"] == ""
+    found = answer["recommendations"]
+    assert sum(each["item_id"].startswith("item_1_") for each in found) >= 3, found
+    assert not {each["item_id"] for each in found} & {each["item_id"] for each in session}
+    for each in found:
+        assert each["title"].endswith(each["item_id"].removeprefix("item_").replace("_", "-"))
+        assert each["attributes"][opened.shop.group_attribute]
+        assert each["reason"]["source"] in {"factors", "neighbours", "popularity"}
+    reasons = [each["reason"].get("item_id") for each in found if each["item_id"].startswith("item_1_")]
+    assert set(reasons) & {each["item_id"] for each in session}
+
+
+def test_what_resembles_an_item_is_of_its_group(opened):
+    """The item is enough; with a user, the list leaves out what the user had."""
+    answer = opened.pipeline.post({"item_id": item_id(2, 3)}).json()["recommendations"]
+    assert sum(each["item_id"].startswith("item_2_") for each in answer) >= 3, answer
+    assert item_id(2, 3) not in [each["item_id"] for each in answer]
+    user = user_of(opened.shop, 2)
+    had = opened.shop_history(user)
+    assert not set(opened.ask(user, item_id=item_id(2, 3))) & had
+    refused = opened.pipeline.post({"item_id": "nothing"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [{"path": "$.item_id", "detail": "the catalogue has no such item"}]
 
 
 def test_an_event_of_a_declared_kind_changes_the_next_answer(opened):

@@ -64,8 +64,10 @@ def _body(type_: type[msgspec.Struct]) -> str:
 def _default(field: inspect.Field) -> str:
     if field.required:
         return ""
+    if field.default is field.default_factory is msgspec.NODEFAULT:
+        return "; optional"
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    return f"; if absent: `{msgspec.json.encode(value).decode()}`"
+    return f"; if absent: `{msgspec.json.encode(value).decode()}`" if value else "; optional"
 
 
 def _type(found: inspect.Type) -> str:
@@ -74,14 +76,24 @@ def _type(found: inspect.Type) -> str:
             return "string" + _length(found.min_length, found.max_length, "characters")
         case inspect.IntType() | inspect.FloatType():
             return ("integer" if isinstance(found, inspect.IntType) else "number") + _bounds(found.ge, found.le, "")
-        case inspect.ListType():
+        case inspect.ListType() | inspect.VarTupleType():
             return f"list{_length(found.min_length, found.max_length, 'entries')}; each: {_type(found.item_type)}"
         case inspect.UnionType():
             return " or ".join(_type(part) for part in found.types)
         case inspect.StructType():
             return "object: " + ", ".join(f"`{field.encode_name}`" for field in found.fields)
+        case _:
+            return _rare_type(found)
+
+
+def _rare_type(found: inspect.Type) -> str:
+    match found:
         case inspect.BoolType() | inspect.NoneType():
             return "boolean" if isinstance(found, inspect.BoolType) else "null"
+        case inspect.LiteralType():
+            return " or ".join(f"`{value}`" for value in found.values)
+        case inspect.DictType():
+            return f"object; each value: {_type(found.value_type)}"
         case _:
             raise TypeError(f"{found!r}: add the words for this type to tools/reference/http_api.py")
 

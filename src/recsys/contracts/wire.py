@@ -7,14 +7,15 @@ Answers may gain fields, because readers of answers ignore unknown fields.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder, split_members
-from chassis.wire.problems import ServingError
+from chassis.wire.event_rules import parse_time
+from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 
 MAX_ID_LENGTH = 128
 MAX_TOP_K = 100
@@ -55,7 +56,16 @@ class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return self.at_least is not None or self.at_most is not None
 
 
+class SessionItem(Struct, frozen=True, forbid_unknown_fields=True):
+    """An item of a session, and the time of the newest action on it (RFC 3339)."""
+
+    item_id: ItemId
+    time: Annotated[str, Meta(max_length=64)] | None = None
+
+
 Filter = Annotated[list[Condition], Meta(max_length=8)]
+Session = Annotated[list[SessionItem], Meta(max_length=MAX_HISTORY)]
+Include = Annotated[list[Literal["title", "attributes", "reason"]], Meta(max_length=3)]
 Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
@@ -64,18 +74,24 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
     `recommend`: the user, the number of items, and the items to leave out.
 
     Attributes:
-        user_id: The user.
+        user_id: The user; required without *history* and *item_id*.
         top_k: Items wanted.
         exclude: Items to leave out.
         filter: Conditions that every item meets; none by default.
         diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
+        history: Items of the session; they are newer than the stored history of the user, if there is one.
+        item_id: Recommend what resembles this item.
+        include: Further fields of each item of the answer.
     """
 
-    user_id: UserId
+    user_id: UserId = ""
     top_k: TopK = DEFAULT_TOP_K
     exclude: Exclude = []
     filter: Filter = []
     diversity: Diversity = 0.0
+    history: Session = []
+    item_id: ItemId = ""
+    include: Include = []
 
 
 class RequestBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,13 +177,25 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     filter: Filter = []
     diversity: Diversity = 0.0
     avoided: History = []
+    item_id: ItemId = ""
+    include: Include = []
+
+
+class Reason(Struct, frozen=True, omit_defaults=True):
+    """The source that speaks most for an item, and the item of the history behind it, if there is one."""
+
+    source: str
+    item_id: str | None = None
 
 
 class RankedItem(Struct, frozen=True):
-    """An item and its score, rounded to three decimals."""
+    """An item and its score, rounded to three decimals; the other fields if the request includes them."""
 
     item_id: str
     score: float
+    title: str | UnsetType = UNSET
+    attributes: dict[str, tuple[str, ...]] | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
 
 
 class Model(Struct, frozen=True):
@@ -200,12 +228,56 @@ class _Keys(Struct, frozen=True):
 
 encode = msgspec.json.Encoder().encode
 
-recommend_request = Decoder(RecommendRequest)
+
+class _Who(Struct, frozen=True):
+    user_id: msgspec.Raw = _ABSENT
+    history: msgspec.Raw = _ABSENT
+    item_id: msgspec.Raw = _ABSENT
+
+
+class _RequestDecoder(Decoder[RecommendRequest]):
+    """Decodes requests to recommend; refuses those that name no user, no session and no item, and times of no form."""
+
+    def _decode(self, body: bytes) -> RecommendRequest:
+        try:
+            request = super()._decode(body)
+        except InvalidRequestError as error:
+            if _names_nobody(body):
+                raise InvalidRequestError(faults=[_NOBODY, *error.faults]) from error
+            raise
+        if not (request.user_id or request.item_id or request.history):
+            raise InvalidRequestError(faults=[_NOBODY])
+        if faults := list(_faulty_times(request.history)):
+            raise InvalidRequestError(faults=faults)
+        return request
+
+
+def _faulty_times(session: Sequence[SessionItem]) -> Iterator[Fault]:
+    for place, item in enumerate(session):
+        try:
+            parse_time(item.time or _SOME_TIME)
+        except ValueError:
+            yield Fault(f"$.history[{place}].time", "must be a timestamp (RFC 3339)")
+
+
+_NOBODY = Fault("$.user_id", "is missing")
+_SOME_TIME = "1970-01-01T00:00:00Z"
+
+
+def _names_nobody(body: bytes) -> bool:
+    try:
+        return _who.decode(body) == _Who()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+recommend_request = _RequestDecoder(RecommendRequest)
 request_batch = Decoder(RequestBatch)
 features_request = Decoder(FeaturesRequest)
 features_batch = Decoder(FeaturesBatch)
 rank_request = Decoder(RankRequest)
 _keys = msgspec.json.Decoder(_Keys)
+_who = msgspec.json.Decoder(_Who)
 # Most batches start with the key. Looking no further saves reading a long body.
 _STARTS = {key: re.compile(rb'\s*\{\s*"%s"\s*:\s*[^\sn]' % key.encode()) for key in _Keys.__struct_fields__}
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from recsys.contracts.wire import Condition, Features, Model
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Artefact, ArtefactError
+from recsys.ranking.artefact import Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import Blend
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
@@ -29,6 +29,17 @@ from recsys.ranking.mixing import PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phases
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
+from recsys.ranking.reasons import (
+    FACTORS,
+    NEIGHBOURS,
+    POPULARITY,
+    RULES,
+    Because,
+    explain,
+    name_sources,
+    speak_by_factors,
+    speak_by_neighbours,
+)
 from recsys.ranking.rules import POOL, Draft, Rules
 from topk.candidates import RankedBatch
 from topk.item_table import F32, F64, I64, ItemTable
@@ -55,6 +66,7 @@ class Query(Struct, frozen=True):
         exclude: Item ids that the user may not get.
         filter: Conditions that every item meets.
         diversity: Weight of the resemblance to better items (`rules`); 0 leaves the model's own.
+        include: Further facts about each item: `title`, `attributes`, `reason`.
     """
 
     features: Features
@@ -63,6 +75,7 @@ class Query(Struct, frozen=True):
     exclude: Sequence[str] = ()
     filter: Sequence[Condition] = ()
     diversity: float = 0.0
+    include: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +87,15 @@ class Ranking:
         item_ids: The ids.
         scores: Their scores.
         seconds: Time of each phase of the batch that ranked them; not part of the answer.
+        include: The further facts that the query asked for.
+        reasons: A reason for each item, if the query asked for reasons.
     """
 
     item_ids: list[str]
     scores: list[float]
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    include: Sequence[str] = ()
+    reasons: Sequence[Because] = ()
 
 
 class RankingModel:
@@ -104,6 +121,7 @@ class RankingModel:
     def __init__(self, artefact: Artefact, *, workers: int = 1, pool: Executor | None = None, probes: int = 0) -> None:
         self.identity = Model(name=artefact.manifest.name, version=artefact.manifest.version)
         self.item_ids = [item.item_id for item in artefact.items]
+        self._items = artefact.items
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._workers, self._pool = workers, pool
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
@@ -212,7 +230,39 @@ class RankingModel:
             phases.end("rules")
         for phase, seconds in phases.seconds.items():
             self.seconds[phase] += seconds
-        return [Ranking([self.item_ids[row] for row in rows], scores, phases.seconds) for rows, scores in lists]
+        return [
+            Ranking(
+                [self.item_ids[row] for row in rows],
+                scores,
+                phases.seconds,
+                query.include,
+                self._explain(ask, rows) if "reason" in query.include else (),
+            )
+            for query, ask, (rows, scores) in zip(queries, asks, lists, strict=True)
+        ]
+
+    def _explain(self, ask: Ask, rows: Sequence[int]) -> list[Because]:
+        """Return the reason for each of *rows*. Cost: the ranking of one more query, and a system of D unknowns."""
+        if not ask.history and ask.features.age_group not in KNOWN_AGES:
+            return [Because(POPULARITY)] * len(rows)
+        history, listed = np.array(ask.history, np.int64), np.array(rows, np.int64)
+        prior = self._prior.means([ask.features])[0]
+        spoken = {FACTORS: speak_by_factors(self._fold_in, history, listed, prior)}
+        if self._mixer is None:
+            return explain([FACTORS] * len(rows), spoken, history)
+        asked = self._join([ask])
+        weights = self._mixer.blend.rows(asked.history.sizes())[0].astype(np.float64)
+        spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[2:])
+        found, _, columns = self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+        largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
+        names = name_sources(self._mixer.views.number)
+        sources = {row: names[source] for row, source in zip(found.tolist(), largest, strict=True)}
+        return explain([sources.get(row, RULES) for row in rows], spoken, history)
+
+    def item(self, item_id: str) -> Item | None:
+        """Return the item with *item_id*; None if the catalogue does not have it."""
+        row = self._rows.get(item_id)
+        return None if row is None else self._items[row]
 
     def _arranges(self, query: Query) -> bool:
         """Tell whether a rule may change the list of *query*."""
