@@ -91,7 +91,7 @@ def retrain(
 
     Args:
         state: Holds the current model and gets the new one.
-        content: What to learn from.
+        content: The data to train on.
         deploy: Lets the functions serve the new model.
         rules: When to retrain, and what the new model has to reach.
         say: Gets a line for each thing that happens.

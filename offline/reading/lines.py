@@ -35,7 +35,7 @@ class Row(Struct, frozen=True, gc=False):
     Attributes:
         user_id: The user.
         item_id: The item.
-        weight: What the row adds to the tie between the two.
+        weight: Amount that the row adds to the tie between the two.
         time_us: Time in microseconds since the epoch, or None.
         counter: The counter of the user to which the row adds 1; None for no counter.
     """

@@ -86,7 +86,7 @@ class Interaction(Struct, frozen=True):
         time_us: Time of the action, microseconds since the epoch.
         item_id: The item acted on; None for `session_end`.
         duration_ms: Length of the session that ended; 0 for other kinds.
-        weight: What the action adds to the tie between the user and the item; a view's by default.
+        weight: Amount that the action adds to the tie between the user and the item; a view's by default.
         counter: The counter of `Profile` to which the action adds 1; None for no counter; a view's by default.
     """
 

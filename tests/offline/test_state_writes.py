@@ -1,4 +1,4 @@
-"""What a state directory writes is on disk before the next step, and readers find the former pair or the new one."""
+"""A state directory writes each step to disk before the next one, and readers find the former pair or the new one."""
 
 import os
 from pathlib import Path

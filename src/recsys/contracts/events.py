@@ -62,7 +62,7 @@ Value = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
 class ItemUpsertedData(Struct, frozen=True, forbid_unknown_fields=True):
     """
-    `item.upserted.v1`; at least one field besides the item.
+    `item.upserted.v1`: the item and at least one further field.
 
     Attributes:
         item_id: The item.
