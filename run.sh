@@ -57,7 +57,7 @@ stamp() {
   mv "$VENV/.installed.new" "$VENV/.installed"
 }
 
-# make_venv: create .venv with Python, pip, the project's folders on the path and, if it has a wheel, uv.
+# make_venv: create .venv with Python, pip, the project's folders on the path and, unless PATH holds one, uv.
 make_venv() {
   if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c '' 2>/dev/null; then return; fi
   local python; python=$(find_python) || exit 1
@@ -66,9 +66,14 @@ make_venv() {
   "$python" -m venv --without-pip "$VENV" && { unpack_pip 2>/dev/null || "$VENV/bin/python" -m ensurepip >/dev/null; } ||
     die "$python cannot create a virtual environment; on Debian and Ubuntu, install the package python3-venv"
   printf '%s\n' "$ROOT/src" "$ROOT" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
-  # uv takes a tenth of pip's time. pip serves platforms without a wheel of uv, and indexes that uv cannot read.
-  pip_install --only-binary :all: --no-compile -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
+  # uv takes a tenth of pip's time. pip serves platforms without a wheel of uv, and indexes that uv cannot read. A uv on
+  # PATH saves the slowest step, in which pip compares thousands of uv's wheels with this platform.
+  [ "$(uv_program)" != "$VENV/bin/uv" ] ||
+    pip_install --only-binary :all: --no-compile -r "$ROOT/requirements/uv.txt" 2>/dev/null || true
 }
+
+# uv_program: print the path of uv: that of PATH, if it runs, or else that of .venv.
+uv_program() { uv --version >/dev/null 2>&1 && command -v uv || echo "$VENV/bin/uv"; }
 
 # unpack_pip: unpack the wheel of pip that comes with Python; ensurepip needs 5 s to install and compile the same wheel.
 unpack_pip() {
@@ -82,10 +87,11 @@ CODE
 
 # install LOCK [OPTIONS]: install with uv from pip's configured index, or else with pip.
 install() {
-  local lock=$1; shift
-  if [ -x "$VENV/bin/uv" ]; then
+  local lock=$1 uv; shift
+  uv=$(uv_program)
+  if [ -x "$uv" ]; then
     INDEX=${INDEX-${PIP_INDEX_URL:-$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || true)}}
-    "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" ${INDEX:+--default-index "$INDEX"} --no-deps \
+    "$uv" pip install --quiet --python "$VENV/bin/python" ${INDEX:+--default-index "$INDEX"} --no-deps \
       --require-hashes "$@" -r "$ROOT/requirements/$lock.txt" 2>/dev/null && return
   fi
   pip_install "$@" -r "$ROOT/requirements/$lock.txt"

@@ -9,6 +9,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from tests.virtual_time import VirtualClock, virtual_clock
+from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
 pytest_plugins = ["tests.demo"]
@@ -91,8 +92,10 @@ def turns():
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Start one redis-server for the session; each test that uses it flushes it first."""
+    """Start one redis-server for the session, and let stores wait for it; each test that uses it flushes it first."""
     if PROGRAM is None:
         pytest.skip("redis-server is not installed; install it, for example with: apt-get install redis-server")
-    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server, pytest.MonkeyPatch.context() as patch:
+        # On a busy machine Redis answers later than a store waits in production.
+        patch.setattr("recsys.stores.redis.TIMEOUT_S", LIMIT_S)
         yield server

@@ -56,7 +56,7 @@ class RankItems:
         """Rank for a single request, a batch request or an event."""
         if is_event(call.headers):
             return await self._events(call)
-        if (requests := wire.split_batch(call.body, wire.rank_batch)) is not None:
+        if (requests := wire.split_batch(call.body)) is not None:
             return await self._rank_many(requests, call)
         query = self._query(wire.rank_request.decode(call.body))
         call.receipt.mark("decode")

@@ -41,7 +41,7 @@ class Recommend:
         if is_event(call.headers):
             return await self._events(call)
         strict = _prefers_strict(call)
-        if (requests := wire.split_batch(call.body, wire.recommend_batch)) is not None:
+        if (requests := wire.split_batch(call.body)) is not None:
             body = await self._recommend_many(requests, call, strict=strict)
         else:
             body = wire.encode(await self._recommend_one(wire.recommend_request.decode(call.body), call, strict=strict))

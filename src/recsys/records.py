@@ -1,5 +1,7 @@
 """The records of a feature store, and the interactions that it counts."""
 
+import hashlib
+
 from msgspec import Struct
 
 
@@ -97,3 +99,7 @@ class Interaction(Struct, frozen=True):
     duration_ms: int = 0
     weight: float = 1.0
     counter: str | None = "views"
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that identify the event."""
+        return hashlib.blake2b(f"{self.source}\n{self.event_id}".encode(), digest_size=16).digest()

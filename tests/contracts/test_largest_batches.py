@@ -15,19 +15,17 @@ FEATURES = {"age_group": "25-34", "avg_session_duration": 1.0, "total_purchases"
 
 
 @pytest.mark.parametrize(
-    ("request_", "batch", "single"),
+    ("request_", "single"),
     [
-        ({"user_id": "a", **OPTIONS}, wire.recommend_batch, wire.recommend_request),
-        ({"features": FEATURES, "history": ["a"], **OPTIONS}, wire.rank_batch, wire.rank_request),
+        ({"user_id": "a", **OPTIONS}, wire.recommend_request),
+        ({"features": FEATURES, "history": ["a"], **OPTIONS}, wire.rank_request),
     ],
     ids=["recommend", "rank"],
 )
-def test_a_full_batch_of_requests_with_all_fields_is_accepted(
-    request_: dict[str, Any], batch: Decoder[Any], single: Decoder[Any]
-) -> None:
+def test_a_full_batch_of_requests_with_all_fields_is_accepted(request_: dict[str, Any], single: Decoder[Any]) -> None:
     """A batch may have the most requests, each with the most conditions."""
     body = json.dumps({"requests": [request_] * wire.MAX_BATCH}).encode()
     assert len(body) > LONG_BYTES
-    decoded = single.decode_each(wire.split_batch(body, batch) or ())
+    decoded = single.decode_each(wire.split_batch(body) or ())
     assert len(decoded) == wire.MAX_BATCH
     assert not any(isinstance(each, ServingError) for each in decoded)

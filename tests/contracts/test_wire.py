@@ -57,9 +57,9 @@ def test_a_long_batch_is_split_as_a_short_one_is(body, pad):
             return error.problem()
 
     def by_decoder() -> object:
-        return wire.recommend_batch.decode(padded).requests if wire.is_batch(padded, "requests") else None
+        return wire.request_batch.decode(padded).requests if wire.is_batch(padded, "requests") else None
 
-    assert outcome(lambda: wire.split_batch(padded, wire.recommend_batch)) == outcome(by_decoder)
+    assert outcome(lambda: wire.split_batch(padded)) == outcome(by_decoder)
 
 
 def tree(root: type[ServingError]) -> list[type[ServingError]]:

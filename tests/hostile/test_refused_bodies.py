@@ -73,14 +73,14 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 def recommend(body: bytes) -> object:
     """Read a request as recommend does."""
-    if (requests := wire.split_batch(body, wire.recommend_batch)) is not None:
+    if (requests := wire.split_batch(body)) is not None:
         return first(wire.recommend_request.decode_each(requests))
     return wire.recommend_request.decode(body)
 
 
 def rank(body: bytes) -> object:
     """Read a request as rank_items does."""
-    if (requests := wire.split_batch(body, wire.rank_batch)) is not None:
+    if (requests := wire.split_batch(body)) is not None:
         return first(wire.rank_request.decode_each(requests))
     return wire.rank_request.decode(body)
 
@@ -226,7 +226,7 @@ def test_refusing_the_members_of_a_batch_is_bounded(shape: str, figure: Figure) 
     body = f'{{"requests":{json.dumps([json.loads(MEMBERS[shape])] * wire.MAX_BATCH, separators=(",", ":"))}}}'.encode()
 
     def decode() -> list[Any]:
-        return wire.recommend_request.decode_each(wire.split_batch(body, wire.recommend_batch) or ())
+        return wire.recommend_request.decode_each(wire.split_batch(body) or ())
 
     began = time.process_time()
     results = decode()

@@ -48,7 +48,7 @@ def test_an_evaluation_is_reproducible(csv, capsys):
     """Two runs give the same figures except for durations, and another seed holds out other items."""
 
     def figures(*words: object) -> list[dict[str, object]]:
-        assert run("--interactions", csv, "--holdout", "random", "--json", *words) == 0
+        assert run("--interactions", csv, "--holdout", "random", "--brief", "--json", *words) == 0
         rows = json.loads(capsys.readouterr().out)["rows"]
         return [{key: value for key, value in row.items() if key != "training_s"} for row in rows]
 
@@ -63,7 +63,7 @@ def test_splits_and_variants_are_evaluated(csv, capsys):
         assert run("--interactions", csv, "--holdout", "random", "--json", *words) == 0
         return {row["model"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
 
-    one, two, both = rows(), rows("--seed", 1), rows("--splits", 2, "--ablate")
+    one, two, both = rows("--brief"), rows("--brief", "--seed", 1), rows("--splits", 2, "--ablate")
     for name, row in one.items():
         means = [row["ndcg_10"]["mean"], two[name]["ndcg_10"]["mean"]]
         assert both[name]["ndcg_10"]["mean"] == pytest.approx(sum(means) / 2)

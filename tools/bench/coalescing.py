@@ -8,6 +8,7 @@ Benchmark of coalescing: the pipeline on the local platform behind Envoy, with o
 Rounds alternate between the three. CPU covers the whole platform: Envoy, the functions, the supervisor.
 """
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ def measure(*, quick: bool) -> BenchReport:
     rounds, seconds = (1, 0.4) if quick else (9, 2.0)
     samples: dict[tuple[str, int], list[LoopFigures]] = {}
     with ExitStack() as stack:
-        servers = [stack.enter_context(_platform(name, *limits)) for name, limits in _SYSTEMS.items()]
+        trained = stack.enter_context(tempfile.TemporaryDirectory())
+        train_demo(Path(trained))
+        servers = [stack.enter_context(_platform(trained, name, *limits)) for name, limits in _SYSTEMS.items()]
         for number in range(rounds):
             for callers in (1, 32):
                 for server in in_turns(servers, number):
@@ -40,10 +43,10 @@ def measure(*, quick: bool) -> BenchReport:
 
 
 @contextmanager
-def _platform(name: str, features: str, ranking: str) -> Iterator[MeasuredServer]:
-    """Run the pipeline on localkn, with one instance of each function."""
+def _platform(trained: str, name: str, features: str, ranking: str) -> Iterator[MeasuredServer]:
+    """Run the pipeline on localkn, with a copy of the state *trained* and one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
-        train_demo(Path(folder))
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
         port = free_port()
         _run("up", "--detach", "--port", str(port), "--state-dir", folder)
         try:

@@ -94,8 +94,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
     include: Include = []
 
 
-class RecommendBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`recommend`, batch: up to 256 requests, each with its own answer or error."""
+class RequestBatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch of `recommend` or of `rank_items`: up to 256 requests, each with its own answer or error."""
 
     requests: Many
 
@@ -179,12 +179,6 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     avoided: History = []
     item_id: ItemId = ""
     include: Include = []
-
-
-class RankBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`, batch: up to 256 requests, each with its own answer or error."""
-
-    requests: Many
 
 
 class Reason(Struct, frozen=True, omit_defaults=True):
@@ -278,11 +272,10 @@ def _names_nobody(body: bytes) -> bool:
 
 
 recommend_request = _RequestDecoder(RecommendRequest)
-recommend_batch = Decoder(RecommendBatch)
+request_batch = Decoder(RequestBatch)
 features_request = Decoder(FeaturesRequest)
 features_batch = Decoder(FeaturesBatch)
 rank_request = Decoder(RankRequest)
-rank_batch = Decoder(RankBatch)
 _keys = msgspec.json.Decoder(_Keys)
 _who = msgspec.json.Decoder(_Who)
 # Most batches start with the key. Looking no further saves reading a long body.
@@ -305,7 +298,7 @@ def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
         return False
 
 
-def split_batch(body: bytes, batch: Decoder[RecommendBatch] | Decoder[RankBatch]) -> Sequence[msgspec.Raw] | None:
+def split_batch(body: bytes) -> Sequence[msgspec.Raw] | None:
     """
     Return the requests of a batch, not decoded; None if *body* is a single request.
 
@@ -316,7 +309,7 @@ def split_batch(body: bytes, batch: Decoder[RecommendBatch] | Decoder[RankBatch]
         return None
     if (requests := split_members(body, "requests", most=MAX_BATCH)) is not None:
         return requests
-    return batch.decode(body).requests if is_batch(body, "requests") else None
+    return request_batch.decode(body).requests if is_batch(body, "requests") else None
 
 
 def error_result(error: ServingError) -> msgspec.Raw:

@@ -189,7 +189,7 @@ class RedisStore:
                 6,
                 *_keys(generation, user),
                 _erasure_key(user),
-                _digest(each),
+                each.digest(),
                 now_us,
                 self._window_us,
                 new_record(each.user_id).age_group,
@@ -390,10 +390,6 @@ def _fact_key(generation: str, name: str) -> str:
 
 def _failures(answers: Sequence[Any]) -> list[Exception]:
     return [answer for answer in answers if isinstance(answer, Exception)]
-
-
-def _digest(interaction: Interaction) -> bytes:
-    return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
 def _chunks(sequence: Sequence[Each]) -> Iterator[Sequence[Each]]:

@@ -10,7 +10,6 @@ do not wait for them.
 
 import asyncio
 import contextlib
-import hashlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -291,7 +290,7 @@ class SqliteStore:
 
     def _count(self, interaction: Interaction) -> Outcome:
         now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
-        mark = (user, interaction.time_us, _digest(interaction), now_us, self._window_us)
+        mark = (user, interaction.time_us, interaction.digest(), now_us, self._window_us)
         if not self._writer.execute(_NOTE_EVENT, mark).rowcount:
             refused = self._writer.execute(_REFUSED, (user, interaction.time_us)).fetchone()
             return Outcome.ERASED if refused else Outcome.REPEATED
@@ -365,10 +364,6 @@ class SqliteStore:
             rows = [(name, msgspec.json.encode(fact).decode()) for name, fact in facts.items()]
             transaction.executemany("INSERT INTO facts VALUES (?, ?)", rows)
         return count
-
-
-def _digest(interaction: Interaction) -> bytes:
-    return hashlib.blake2b(f"{interaction.source}\n{interaction.event_id}".encode(), digest_size=16).digest()
 
 
 def _profile(record: UserRecord) -> tuple[Any, ...]:

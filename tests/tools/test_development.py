@@ -1,0 +1,52 @@
+"""The verb `test`: which runs of pytest it starts, and the status that it returns."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tools import development
+
+NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """Return the arguments of each run of pytest, none of which is started; each returns the status in STATUSES."""
+    started: list[Sequence[str]] = []
+
+    def run(command: Sequence[str]) -> int:
+        started.append(command[3:])
+        return STATUSES[len(started) - 1]
+
+    monkeypatch.setattr(development, "_run", run)
+    return started
+
+
+STATUSES = [0, 1]
+
+
+def test_the_ordinary_tests_run_in_parallel(runs):
+    """Four workers share the files, unless the words choose the workers or name a test."""
+    assert development.test(words=["tests/ranking", "-x"], scenarios=False) == 0
+    assert runs.pop() == ("-n", "4", "--dist", "loadfile", "tests/ranking", "-x")
+    for chosen in ("-n0", "tests/ranking/test_rules.py::test_ties"):
+        development.test(words=[chosen], scenarios=False)
+        assert runs.pop() == (chosen,)
+
+
+def test_scenarios_that_need_the_machine_run_alone(runs):
+    """The scenarios marked `alone` run one by one, the others two at a time; a failure of either run is returned."""
+    assert development.test(words=["--fuzz-seconds", "9"], scenarios=True) == 1
+    assert runs == [
+        ("--scenarios", "-m", "alone", "--fuzz-seconds", "9"),
+        ("--scenarios", "-m", "not alone", "-n", "2", "--dist", "loadfile", "--fuzz-seconds", "9"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "returned"), [([0, NO_TESTS], 0), ([NO_TESTS, 0], 0), ([NO_TESTS, 1], 1), ([NO_TESTS] * 2, NO_TESTS)]
+)
+def test_a_run_without_tests_is_no_failure_if_the_other_has_tests(runs, monkeypatch, statuses, returned):
+    """A path may hold scenarios of one kind only; a path without any scenario is still a failure."""
+    monkeypatch.setattr(f"{__name__}.STATUSES", statuses)
+    assert development.test(words=None, scenarios=True) == returned

@@ -1,0 +1,46 @@
+"""Ctrl-C ends a verb with one sentence about what it leaves, and exit status 130."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from offline.state import StateDirectory
+from offline.train import Plan
+from offline.train import run as train
+from tools import export, store
+from tools.cli import __main__ as program
+from tools.cli import verbs
+
+pytestmark = pytest.mark.may_block
+
+
+def interrupt(*_arguments: object, **_options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        (lambda folder: export.run(to=folder / "lists.csv", top_k=5, state_dir=folder), "the same command continues"),
+        (lambda _: store.copy(action="copy", source="memory:", target="memory:"), "the target holds its former"),
+        (lambda folder: train(Plan(state_dir=folder, if_missing=True)), "what was current stays current"),
+        (lambda _: program.run(), ""),
+    ],
+    ids=["export", "store copy", "train", "any other"],
+)
+def test_an_interrupted_verb_says_what_it_leaves(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: Callable[[Path], int],
+    says: str,
+) -> None:
+    """Verbs that write say what the target holds; the others end silently."""
+    monkeypatch.setattr(StateDirectory, "current", interrupt)
+    monkeypatch.setattr(store, "open_store", interrupt)
+    monkeypatch.setattr(verbs, "main", interrupt)
+    assert verb(tmp_path) == 130
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert len(printed.splitlines()) == bool(says)
