@@ -98,7 +98,7 @@ class RankItems:
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
         history: Sequence[str] = request.history
         if request.item_id:
-            # Items similar to this one are those that suit a user whose history holds this item alone.
+            # Similar items are those that suit a user whose history is this item.
             exclude, history = [*exclude, *history], [request.item_id]
         return Query(
             request.features, history, request.top_k, exclude, request.filter, request.diversity, request.include

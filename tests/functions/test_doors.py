@@ -126,7 +126,7 @@ def test_a_stranger_gets_popular_items_for_that_reason(model):
 
 
 def test_the_terms_of_the_factors_add_up_to_the_score(model):
-    """The terms of an item's history and the term of its start add up to its score by the factors."""
+    """The terms of the history and of the start add up to the score by the factors."""
     fold_in, prior = model._fold_in, model._prior.means([ADULT])
     history, rows = np.array([5, 2, 9]), np.arange(20)
     terms = speak_by_factors(fold_in, history, rows, prior[0])
