@@ -10,6 +10,7 @@ from offline.training import MODEL_NAME
 from recsys.metrics import DEFINITIONS
 from tests.demo import DemoState
 from tests.running import CLIENT, running, take_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
 
@@ -35,12 +36,13 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         running(
             "recommend",
             {**env[2], "EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url,
-             "K_SINK": f"http://127.0.0.1:{take_port()}"},
+             "SHADOW_RANK_ITEMS_URL": ranking.url, "SHADOW_SHARE": "1", "K_SINK": f"http://127.0.0.1:{take_port()}"},
         ) as recommend,
     ):  # fmt: skip
         for number in range(5):
             assert recommend.post({"user_id": f"user_{number}"}).status_code == 200
         assert recommend.post({"user_id": 5}).status_code == 422
+        eventually(lambda: scrape(ports[2])["recsys_shadow_calls_total"][("compared",)] > 0)
         event = {"ce-id": "1", "ce-source": "/s", "ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1"}
         data = {"user_id": "user_1", "kind": "view", "item_id": "item_1"}
         assert features.post(data, **event).status_code == 202
