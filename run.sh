@@ -116,7 +116,7 @@ VERB=${1:---help}
 [ $# -eq 0 ] || shift
 if [ "$VERB" = help ]; then VERB=${1:---help}; set -- --help; fi
 case $VERB in
-  bench | test | coverage | check | docs | lock) LOCKS=(dev) ;;
+  bench | test | coverage | check | docs | lock | screenshots) LOCKS=(dev) ;;
   load | acceptance) LOCKS=(load) ;;
   *) LOCKS=(local) ;;
 esac
@@ -138,7 +138,7 @@ if ! installed "${LOCKS[0]}"; then
   done
 fi
 ensure "${LOCKS[@]}"
-case $VERB in up | demo | test) ensure_envoy ;; esac
+case $VERB in up | demo | test | screenshots) ensure_envoy ;; esac
 # With this variable set, each process that starts compiles every module again: 1 s of CPU for a function.
 unset PYTHONDONTWRITEBYTECODE
 exec "$VENV/bin/python" -m tools.cli "$VERB" "$@"

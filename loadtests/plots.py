@@ -14,43 +14,56 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e
 _CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _STYLES = ("-", "--", "-.", ":")
 _SIZE_IN = (9.0, 3.1)
+# The page sets the colours of text and grid, which differ in its two themes. These stand for them until the SVG is written.
+_INK, _GRID = "#010203", "#040506"
+_THEME = {_INK: "currentColor", _GRID: "var(--line)"}
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 Draw = Callable[[Axes, Mapping[str, Any]], None]
 
 
 def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
     """Return a mapping of caption to SVG, with the charts that the result has data for."""
-    platform = result["platform"]["services"]
+    services, seconds = result["platform"]["services"].values(), result["seconds"]
+
+    def seen(column: str) -> bool:
+        return any(value is not None for service in services for value in service[column])
+
     wanted: list[tuple[str, Draw, bool]] = [
         ("Latency of recommendations over time", _latency, True),
         ("Throughput and target load", _throughput, True),
-        ("Failed and degraded answers", _faults, True),
-        ("Instances, ready (filled) and desired (dotted)", _instances, bool(platform)),
-        ("Requests in flight by Service, as the autoscaler sees them", _concurrency, bool(platform)),
+        ("Failed and degraded answers", _faults, any(seconds["failed"]) or any(seconds["degraded"])),
+        ("Instances, ready (filled) and desired (dotted)", _instances, seen("ready")),
+        ("Requests in flight by Service, as the autoscaler sees them", _concurrency, seen("concurrency")),
         ("Batch sizes", _batches, bool(result["batches"])),
-        ("Memory by Service", _memory, bool(platform)),
-        ("CPU of the load generator and of the whole machine", _generator, True),
+        ("Memory by Service", _memory, seen("memory_mb")),
+        ("CPU of the load generator and of the whole machine", _generator, len(result["platform"]["elapsed_s"]) > 1),
     ]
     return {caption: _svg(draw, result) for caption, draw, has_data in wanted if has_data}
 
 
 def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
     # Text stays text: readers can search it, screen readers can read it, and the file is smaller than with glyph paths.
-    with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}):
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", **dict.fromkeys(_INKED, _INK)}
+    ):
         figure = Figure(figsize=_SIZE_IN)
         axes = figure.add_subplot()
         # Fixed margins give the time axes of all charts the same length.
         figure.subplots_adjust(left=0.08, right=0.93, top=0.9, bottom=0.15)
         draw(axes, result)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.grid(axis="y", color=_GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, frameon=False, borderaxespad=0.1)
         drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    written = drawn.getvalue()
+    for placeholder, colour in _THEME.items():
+        written = written.replace(placeholder, colour)
     # An SVG inside an HTML page must not have an XML prologue.
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+    return written[written.index("<svg") :]
 
 
 def _over_time(axes: Axes, unit: str, result: Mapping[str, Any]) -> None:
@@ -89,9 +102,6 @@ def _faults(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.bar(middles, seconds["failed"], width=1.0, color=RED, label="failed")
     axes.bar(middles, seconds["degraded"], width=0.5, color=ORANGE, label="degraded")
     _over_time(axes, "answers a second", result)
-    if not any(seconds["failed"]) and not any(seconds["degraded"]):
-        axes.set_ylim(0, 1)
-        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", color=GREY)
 
 
 def _instances(axes: Axes, result: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ def render(result: Mapping[str, Any]) -> str:
     """Return the report as an HTML page."""
     passed = all(each["holds"] for each in result["limits"])
     charts = "".join(
-        f"<figure><figcaption>{html.escape(caption)}</figcaption>{_labelled(svg, caption)}</figure>"
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>{_scrolled(_labelled(svg, caption), f'Chart: {caption}')}</figure>"
         for caption, svg in plot_all(result).items()
     )
     kinds = [
@@ -57,9 +57,9 @@ def render(result: Mapping[str, Any]) -> str:
         verdict=html.escape(result["verdict"]),
         description=html.escape(describe(result)),
         notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in notes(result)),
-        limits=_table(("limit", "measured", "required", ""), limits),
-        kinds=_table(("kind", "sent", "failed", "p50 ms", "p95 ms", "p99 ms"), kinds),
-        faults=_table(("kind", "fault", "count"), faults) if faults else "<p>None.</p>",
+        limits=_table("limits", ("limit", "measured", "required", "result"), limits),
+        kinds=_table("kinds", ("kind", "sent", "failed", "p50 ms", "p95 ms", "p99 ms"), kinds),
+        faults="<h2>Faults</h2>" + _table("faults", ("kind", "fault", "count"), faults) if faults else "",
         charts=charts,
         # A `</script` in a string would end the script element.
         data=json.dumps(result).replace("<", "\\u003c"),
@@ -113,7 +113,12 @@ def _labelled(svg: str, caption: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _scrolled(content: str, name: str) -> str:
+    """Return a frame that scrolls *content* sideways, also with the keyboard."""
+    return f'<div class=scroll role=group tabindex=0 aria-label="{html.escape(name)}">{content}</div>'
+
+
+def _table(name: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f"<th scope=col>{html.escape(each)}" for each in heads)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows)
-    return f"<table><thead><tr>{head}<tbody>{body}</table>"
+    return _scrolled(f"<table><thead><tr>{head}<tbody>{body}</table>", f"Table of {name}")

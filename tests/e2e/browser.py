@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # A busy machine may draw pages late, which is not a fault of the page.
@@ -22,3 +23,12 @@ def browsing() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def faults(page: Page, *, leave_out: str | None = None) -> list[tuple[str, list[str]]]:
+    """Return the rules of axe-core that the page violates or leaves undecided, each with the elements; *leave_out* is a selector."""
+    found = Axe().run(page, context={"exclude": [[leave_out]]} if leave_out else None).response
+    return [
+        (rule["id"], [node["target"] for node in rule["nodes"]])
+        for rule in (*found["violations"], *found["incomplete"])
+    ]

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.demo import DemoState
-from tests.e2e.browser import browsing, needs_browser
+from tests.e2e.browser import browsing, faults, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
@@ -211,12 +210,3 @@ def test_the_page_fits_and_is_accessible(browser: Browser, up: tuple[str, int], 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert faults(page) == []
     page.close()
-
-
-def faults(page: Page) -> list[tuple[str, list[str]]]:
-    """Return the rules of axe-core that the page violates or leaves undecided, each with the elements."""
-    found = Axe().run(page).response
-    return [
-        (rule["id"], [node["target"] for node in rule["nodes"]])
-        for rule in (*found["violations"], *found["incomplete"])
-    ]

@@ -174,7 +174,7 @@ def test_pictures_are_well_formed(report):
     """Every picture is a valid SVG with searchable text."""
     page = report.render(result_of(record()))
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(pictures) == 8
+    assert len(pictures) == 7
     for svg in pictures:
         root = ET.fromstring(svg)
         assert [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
@@ -186,8 +186,27 @@ def test_a_remote_platform_has_no_instance_pictures(report):
     recorder.samples = [PlatformSample(s.elapsed_s, s.wanted, {}, s.cpu_percent, 50.0) for s in recorder.samples]
     result = result_of(recorder, platform_seen=False, rate=20.0)
     assert "instances are not shown" not in report.render(result)
-    assert report.render(result).count("<svg") == 5
+    assert report.render(result).count("<svg") == 4
     assert any("not on this machine" in note for note in report.notes(result))
+
+
+def test_what_is_empty_is_left_out(report):
+    """Without faults the report has no chart and no table of faults, and without memory no chart of memory."""
+    recorder = record()
+    for sample in recorder.samples:
+        sample.services["rank-items"]["memory_mb"] = None
+    page = report.render(result_of(recorder))
+    assert [word for word in ("Failed and degraded", "Faults", "Memory") if word in page.partition("<script")[0]] == []
+    faulty = report.render(result_of(record(fault="reset")))
+    assert [word in faulty for word in ("Failed and degraded", "Faults", "Memory")] == [True] * 3
+
+
+def test_charts_take_the_colours_of_the_theme(report):
+    """Text and grid have the colours of the page, so a reader in the dark can see them."""
+    svg = report.render(result_of(record())).partition("<svg")[2]
+    assert "currentColor" in svg
+    assert "var(--line)" in svg
+    assert not any(placeholder in svg for placeholder in ("#010203", "#040506", "#ffffff"))
 
 
 def test_a_saturated_generator_is_noted(report):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from tools.cli.app import WORDS, verb
+from tools.cli.options import Port
 
 _GROUP = "Develop"
 
@@ -40,6 +41,11 @@ def lock(
     *, upgrade: Annotated[bool, typer.Option("--upgrade", envvar="UPGRADE", help="Take the newest versions.")] = False
 ) -> None:
     """Compile requirements/ from pyproject.toml."""
+
+
+@verb(_GROUP, "tools.screenshots:screenshots", "")
+def screenshots(*, port: Port = 8080) -> None:
+    """Draw the pictures of README and the documentation from a pipeline under load, with the installed Chromium."""
 
 
 @verb(_GROUP, "tools.cli.completion:completion", "bash")

@@ -1,0 +1,130 @@
+"""
+`./run.sh screenshots`: draw the pictures of README and the documentation anew, from a pipeline under load.
+
+The pictures are the dashboard during a scale-out, in both themes and on a phone, and the report of a load test. They are
+WebP files of at most 150 KB.
+"""
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from localkn.control import call
+from localkn.state import PlatformDirectory
+
+_ROOT = Path(__file__).parents[1]
+ASSETS = _ROOT / "docs/assets"
+MOST_BYTES = 150_000
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# Four instances of rank-items are ready, and the charts have lines.
+_SCALED_OUT = """() => document.querySelector("#charts .line")
+  && document.querySelector("[data-service=rank-items]")?.dataset.ready >= 4"""
+_WAIT_MS = 60_000
+_LOAD = ("--shape", "spike", "--users", "60", "--duration", "60s")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """
+    A picture.
+
+    Attributes:
+        name: Its file, without the ending.
+        width: Width of the window, CSS pixels.
+        height: Height of the window, CSS pixels.
+        scheme: The theme.
+    """
+
+    name: str
+    width: int
+    height: int
+    scheme: Literal["light", "dark"]
+
+
+DASHBOARD = (
+    Shot("dashboard-light", 1280, 1330, "light"),
+    Shot("dashboard-dark", 1280, 1330, "dark"),
+    Shot("dashboard-phone", 390, 844, "light"),
+)
+REPORT = (Shot("report", 1000, 1330, "light"),)
+
+
+def screenshots(*, port: int) -> int:
+    """Write the pictures into docs/assets; return the exit status."""
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    if program is None:
+        print(f"none of {', '.join(_PROGRAMS)} is installed; install the package chromium", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder, _browser(program) as browser:
+        state, report = Path(folder) / "state", Path(folder) / "report"
+        _run("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
+        try:
+            platform = PlatformDirectory((state / "platform").absolute())
+            url = f"{call(platform.socket('control'), 'status')['dashboard']}/_dashboard"
+            load = _command("load", *_LOAD, "--report", str(report), "--state-dir", str(state))
+            with subprocess.Popen(load, cwd=_ROOT) as running:
+                for shot in DASHBOARD:
+                    _take(browser, shot, url, until=_SCALED_OUT)
+                running.wait()  # the limits of a load test do not matter here
+        finally:
+            _run("down", "--state-dir", str(state))
+        for shot in REPORT:
+            _take(browser, shot, (report / "report.html").as_uri(), until="() => document.querySelector('svg')")
+    return 0
+
+
+@contextmanager
+def _browser(program: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # The sandbox needs privileges that a container does not have.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "tools.cli", *words]
+
+
+def _run(*words: str) -> None:
+    subprocess.run(_command(*words), cwd=_ROOT, check=True)
+
+
+def _take(browser: Browser, shot: Shot, url: str, *, until: str) -> None:
+    page = browser.new_page(viewport={"width": shot.width, "height": shot.height}, color_scheme=shot.scheme)
+    try:
+        page.goto(url)
+        page.wait_for_function(until, timeout=_WAIT_MS)
+        path = ASSETS / f"{shot.name}.webp"
+        path.write_bytes(compressed(page.screenshot()))
+    finally:
+        page.close()
+    print(f"{path.relative_to(_ROOT)}: {path.stat().st_size / 1000:.0f} KB")
+
+
+def compressed(png: bytes) -> bytes:
+    """
+    Return a picture as WebP of at most 150 KB, with the best quality that fits.
+
+    Raises:
+        ValueError: No quality fits.
+    """
+    picture = Image.open(io.BytesIO(png))
+    for quality in (90, 80, 70, 60, 50, 40):
+        written = io.BytesIO()
+        picture.save(written, "WEBP", quality=quality, method=6)
+        if len(written.getvalue()) <= MOST_BYTES:
+            return written.getvalue()
+    raise ValueError(f"a picture of {picture.width} x {picture.height} does not fit into {MOST_BYTES} bytes")
