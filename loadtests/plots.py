@@ -17,7 +17,10 @@ _SIZE_IN = (9.0, 3.1)
 # The page sets the colours of text and grid, which differ in its two themes. These stand for them until the SVG is written.
 _INK, _GRID = "#010203", "#040506"
 _THEME = {_INK: "currentColor", _GRID: "var(--line)"}
-_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+_LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "text.color": _INK, "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
+}  # fmt: skip
 
 Draw = Callable[[Axes, Mapping[str, Any]], None]
 
@@ -44,9 +47,7 @@ def plot_all(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _svg(draw: Draw, result: Mapping[str, Any]) -> str:
     # Text stays text: readers can search it, screen readers can read it, and the file is smaller than with glyph paths.
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", **dict.fromkeys(_INKED, _INK)}
-    ):
+    with mpl.rc_context(_LOOK):
         figure = Figure(figsize=_SIZE_IN)
         axes = figure.add_subplot()
         # Fixed margins give the time axes of all charts the same length.

@@ -29,6 +29,8 @@ _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Four instances of rank-items are ready, and the charts have lines.
 _SCALED_OUT = """() => document.querySelector("#charts .line")
   && document.querySelector("[data-service=rank-items]")?.dataset.ready >= 4"""
+# Two frames after an answer, its charts are drawn.
+_DRAWN = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => done(true)), 200))"
 _WAIT_MS = 60_000
 _LOAD = ("--shape", "spike", "--users", "60", "--duration", "60s")
 
@@ -107,6 +109,11 @@ def _take(browser: Browser, shot: Shot, url: str, *, until: str) -> None:
     try:
         page.goto(url)
         page.wait_for_function(until, timeout=_WAIT_MS)
+        if page.locator("#minutes").count():
+            # The load fills the charts of the last five minutes.
+            with page.expect_response("**/history?minutes=5*"):
+                page.locator("#minutes").select_option("5")
+            page.wait_for_function(_DRAWN)
         path = ASSETS / f"{shot.name}.webp"
         path.write_bytes(compressed(page.screenshot()))
     finally:

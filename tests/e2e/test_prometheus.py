@@ -13,14 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
-from tests.monitoring.promql import MONITORING, alerts, metrics_of, panels
+from tests.monitoring.promql import alerts, metrics_of, panels
 from tests.running import CLIENT, ROOT, take_port
 from tests.waiting import eventually
+from tools.grafana import prometheus_command, write_prometheus
 
 PROGRAM = shutil.which("prometheus")
 pytestmark = [
@@ -38,22 +38,13 @@ LOAD = [sys.executable, "-m", "tools.bench.closed_loop", "--seconds", str(LOAD_S
 
 
 class Prometheus:
-    """A server that scrapes one address every two seconds."""
+    """The Prometheus of `./run.sh grafana`, which scrapes one address every two seconds."""
 
     def __init__(self, folder: Path, target: str) -> None:
-        body = yaml.safe_load((MONITORING / "rules.yaml").read_text())
-        (folder / "rules.yaml").write_text(yaml.safe_dump(body["spec"]))
-        job = {"job_name": "localkn", "honor_labels": True, "static_configs": [{"targets": [target]}]}
-        times = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
-        config = {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": [job]}
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        write_prometheus(folder, target=target)
         port = take_port()
-        command = [
-            str(PROGRAM), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-        ]  # fmt: skip
         with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(command, stderr=log)
+            self.process = subprocess.Popen(prometheus_command(folder, port=port), stderr=log)
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
 
     def is_ready(self) -> bool:

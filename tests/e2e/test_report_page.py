@@ -23,7 +23,7 @@ def test_the_report_fits_a_phone_and_is_accessible(tmp_path: Path):
             for width, height in ((1280, 900), (390, 844)):
                 page = browser.new_page(
                     viewport={"width": width, "height": height},
-                    color_scheme=scheme,  # type: ignore[arg-type]
+                    color_scheme=scheme,
                 )
                 page.goto(report.as_uri())
                 assert page.evaluate("document.documentElement.scrollWidth") <= width

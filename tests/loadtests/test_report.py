@@ -193,9 +193,10 @@ def test_a_remote_platform_has_no_instance_pictures(report):
 def test_what_is_empty_is_left_out(report):
     """Without faults the report has no chart and no table of faults, and without memory no chart of memory."""
     recorder = record()
-    for sample in recorder.samples:
-        sample.services["rank-items"]["memory_mb"] = None
-    page = report.render(result_of(recorder))
+    result = result_of(recorder)
+    columns = result["platform"]["services"]["rank-items"]
+    columns["memory_mb"] = [None] * len(columns["memory_mb"])
+    page = report.render(result)
     assert [word for word in ("Failed and degraded", "Faults", "Memory") if word in page.partition("<script")[0]] == []
     faulty = report.render(result_of(record(fault="reset")))
     assert [word in faulty for word in ("Failed and degraded", "Faults", "Memory")] == [True] * 3

@@ -96,6 +96,11 @@ def demo(*, port: Port = 8080, state_dir: StateDir = STATE_DIR) -> None:
     """Start with simulated latency, apply load, and show scaling out and in."""
 
 
+@verb(_GROUP, "tools.grafana:grafana", "")
+def grafana(*, port: Port = 3000, state_dir: StateDir = STATE_DIR) -> None:
+    """Show the running pipeline in Prometheus and Grafana, if both are installed, until Ctrl-C."""
+
+
 @verb(_GROUP, "tools.doctor:diagnose", "")
 def doctor(*, port: Port = 8080, state_dir: StateDir = STATE_DIR) -> None:
     """Check versions, ports, model, store and settings, and say how to fix each fault."""
