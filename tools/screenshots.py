@@ -1,5 +1,5 @@
 """
-`./run.sh screenshots`: draw the pictures of README and the documentation anew, from a pipeline under load.
+`./run.sh screenshots`: draw all pictures of README and the documentation from a pipeline under load.
 
 The pictures are the dashboard during a scale-out, in both themes and on a phone, and the report of a load test. They are
 WebP files of at most 150 KB.

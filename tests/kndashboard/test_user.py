@@ -20,7 +20,7 @@ RANKED = {"items": [{"item_id": "d", "score": 0.5}], "model": {"name": "ials", "
 
 
 def platform(*names: str) -> Snapshot:
-    """Return a platform in which each Service has a separate address."""
+    """Return a platform whose Services have different addresses."""
     services = {name: service(revision(f"{name}-00001", "ready")) for name in names}
     for name, each in services.items():
         each["address"] = f"http://{name}.test"
