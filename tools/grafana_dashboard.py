@@ -203,6 +203,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         _stat("Loading the model", f"max(recsys_model_load_seconds{{{_OURS}}})", "s"),
         _stat("Recall of the index", f"min(recsys_index_recall_ratio{{{_OURS}}})", "percentunit"),
+        _stat(
+            "Catalogue changes that some instances lack",
+            f"max(recsys_catalogue_revision{{{_OURS}}}) - min(recsys_catalogue_revision{{{_OURS}}})",
+            "short",
+        ),
     ),
 }
 

@@ -1,6 +1,6 @@
 """Decode requests, rank them in batches, and encode the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -30,12 +30,17 @@ class RankItems:
     Args:
         batcher: Ranks several requests at a time.
         model: Identity of the artefact that the batcher ranks with.
-        attributes: The attributes of the items.
+        attributes: Returns the attributes of the items now.
         filters: The attributes that a filter may name; None for all.
     """
 
     def __init__(
-        self, batcher: RankBatcher, *, model: Model, attributes: ItemAttributes, filters: Sequence[str] | None = None
+        self,
+        batcher: RankBatcher,
+        *,
+        model: Model,
+        attributes: Callable[[], ItemAttributes],
+        filters: Sequence[str] | None = None,
     ) -> None:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
@@ -86,7 +91,7 @@ class RankItems:
             InvalidRequestError: the filter names an attribute or a value that no item has.
         """
         if request.filter:
-            faults = list(self._attributes.faults(request.filter, "$.filter", allowed=self._filters))
+            faults = list(self._attributes().faults(request.filter, "$.filter", allowed=self._filters))
             if faults:
                 raise InvalidRequestError(faults=faults)
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
