@@ -13,7 +13,6 @@ prediction times *trust*, so that training can decide how new items compete with
 Source: Gantner et al. 2010, "Learning attribute-to-feature mappings for cold-start recommendations".
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +23,11 @@ from scipy.sparse import coo_array, csr_array
 from threadpoolctl import threadpool_limits
 
 from recsys.ranking.artefact import Item
+from recsys.ranking.changing import shared_values
 from topk.item_table import F32, F64, I64
 
 Arrays = dict[str, NDArray[Any]]
 
-# The regression works with at most this number of attribute values, the most frequent ones.
-_MOST_VALUES = 2000
 _RIDGE = 20.0
 # Votes that an item gives to new items, and votes that a new item gives.
 _MOST_TO_NEW, _MOST_FROM_NEW = 50, 100
@@ -72,7 +70,7 @@ class AttributeMap:
     @classmethod
     def of(cls, known: Sequence[Item], new: Sequence[Item]) -> "AttributeMap | None":
         """Learn from the *known* items; return None if they have no attributes in common."""
-        values = _shared_values(known)
+        values = shared_values(known)
         if not values:
             return None
         columns = {value: column for column, value in enumerate(values)}
@@ -81,15 +79,19 @@ class AttributeMap:
         gram = (learned.T @ learned).toarray() + _RIDGE * np.eye(tokens.shape[1])
         return cls(tokens, len(known), np.linalg.inv(gram))
 
+    def weigh(self, values: NDArray[Any]) -> F64:
+        """Return what each attribute value adds to a prediction, (F, K), from *values* (I, K) of the known items."""
+        return np.asarray(self.inverse @ (self.tokens[: self.known].T @ values), np.float64)
+
     def predict(self, values: NDArray[Any]) -> F64:
         """Return predictions (I + N, K) from *values* (I, K) of the known items."""
-        return np.asarray(self.tokens @ (self.inverse @ (self.tokens[: self.known].T @ values)), np.float64)
+        return np.asarray(self.tokens @ self.weigh(values), np.float64)
 
 
 def find_new(items: Iterable[Item], known: Sequence[Item]) -> list[Item]:
     """Return those of *items* that are not *known* and share an attribute value with known items; shorter ids first."""
     taken = {item.item_id for item in known}
-    shared = set(_shared_values(known))
+    shared = set(shared_values(known))
     new = [item for item in items if item.item_id not in taken and not shared.isdisjoint(item.values())]
     return sorted(new, key=lambda item: (len(item.item_id), item.item_id))
 
@@ -176,13 +178,6 @@ def _strongest_by_row(compute: Callable[[slice], F64], shape: tuple[int, int], *
         parts.append((row + start, best[row, place], values[row, place]))
     row, column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
     return coo_array((value, (row, column)), shape=shape)
-
-
-def _shared_values(known: Sequence[Item]) -> list[tuple[str, str]]:
-    """Return the attribute values that at least two of the *known* items have: the most frequent ones, in order."""
-    counts = Counter(value for item in known for value in item.values())
-    shared = sorted((-count, value) for value, count in counts.items() if count > 1)
-    return sorted(value for _, value in shared[:_MOST_VALUES])
 
 
 def _tokens(items: Sequence[Item], columns: Mapping[tuple[str, str], int]) -> csr_array:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offline.cataloguing import changed_items, read_entries
 from offline.choosing import choose
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
@@ -31,6 +32,7 @@ from offline.publishing import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from offline.training import ModelSettings, train
+from recsys.catalogue.entries import Entry
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
@@ -83,6 +85,7 @@ def retrain(
     rules: Rules,
     say: Callable[[str], None],
     erasures: Callable[[], Sequence[Erasure]] = tuple,
+    entries: Mapping[str, Entry] | None = None,
 ) -> Path | None:
     """
     Train on *content*, compare with the current model of *state*, deploy the new one and make it current.
@@ -96,6 +99,7 @@ def retrain(
         rules: When to retrain, and what the new model has to reach.
         say: Gets a line for each thing that happens.
         erasures: Returns the erasures of the feature store, which may rise during the training.
+        entries: The changes of items since the serving model was trained.
 
     Returns:
         The folder of the new model; None if there is too little new to learn from.
@@ -110,9 +114,8 @@ def retrain(
     with state.locked():
         current = state.current()
         serving = read_artefact(state.model_path(current)) if current else None
-        trainer = _Trainer(
-            state, content.declaration, {item.item_id: item for item in serving.items} if serving else {}
-        )
+        items = {item.item_id: item for item in serving.items} if serving else {}
+        trainer = _Trainer(state, content.declaration, changed_items(items, entries or {}))
         if shortages := find_shortages(content.records):
             raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
         settings: ModelSettings | None = None
@@ -227,6 +230,7 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
             rules=Rules(fewest=options.fewest, margin=options.margin),
             say=_say,
             erasures=lambda: asyncio.run(list_erasures(url, password=password)),
+            entries=asyncio.run(read_entries(url, password=password)),
         )
     except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -199,9 +199,10 @@ class StateDirectory:
         current = self.require_current()
         self.verify_store(current)
         followed = f"RECSYS_DECLARATION={self._keep(self.declaration(current, given=declaration))}"
+        store = self.store_url(current)
         settings = {
-            "extract-features": [f"FEATURE_STORE_URL={self.store_url(current)}", followed],
-            "rank-items": [f"MODEL_PATH={self.model_path(current)}", followed],
+            "extract-features": [f"FEATURE_STORE_URL={store}", followed],
+            "rank-items": [f"MODEL_PATH={self.model_path(current)}", f"CATALOGUE_URL={store}", followed],
             "recommend": [f"POPULAR_LIST_PATH={self.folder / 'popular.json'}"],
         }
         named = [("recommend" if fused else service, each) for service, some in settings.items() for each in some]

@@ -19,6 +19,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from offline.cataloguing import carry_over, changed_items, put_entries, read_entries
 from offline.choosing import choose
 from offline.collecting import collect, collect_records
 from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
@@ -32,6 +33,7 @@ from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from offline.training import train
+from recsys.catalogue.entries import describe
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
 from recsys.declaration.types import Declaration
@@ -121,6 +123,7 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
         _fill(draft, material, erasures)
         manifest = _train_into(state, material, plan)
         check_still_wanted(material.records, spread(state))
+        carry_over(state.stores(), draft, imported=material.items if plan.data.items else ())
         store = state.publish(draft, "stores", f"{material.dataset}.db")
         # The new store takes over erasures that reached an earlier store since.
         spread(state)
@@ -154,7 +157,9 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
         raise DataError("the feature store holds no interactions")
     # Only the current model contains the titles and attributes.
     artefact = read_artefact(state.model_path(current))
-    items = {item.item_id: item for item in artefact.items} | load_items(replace(plan.data, declaration=declaration))
+    entries = asyncio.run(read_entries(url, password=os.environ.get("FEATURE_STORE_PASSWORD")))
+    added = load_items(replace(plan.data, declaration=declaration))
+    items = changed_items({item.item_id: item for item in artefact.items}, entries) | added
     material = _Material(records, items, f"{current.dataset}-store" if own else "store", declaration)
     material = replace(material, facts={**material.facts, **erasure_facts(erasures)})
     if plan.refresh:
@@ -176,6 +181,9 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     model = _publish(state, manifest)
     if own:
         state.advance(Current(current.store, model, current.dataset))
+        # Serving applies the catalogue to the model. The items file is newer than the entries of its items.
+        newer = [describe(item, at_us=time.time_ns() // 1000) for item in added.values() if item.item_id in entries]
+        asyncio.run(put_entries(url, newer))
     return manifest, model, records
 
 

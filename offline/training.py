@@ -16,6 +16,7 @@ from offline.prior import fit_prior
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
+from recsys.ranking.changing import ATTRIBUTE_VALUES, ATTRIBUTE_VECTORS, shared_values
 from recsys.ranking.prior import FeaturePrior
 from recsys.records import UserRecord
 from topk.item_table import F32
@@ -105,10 +106,12 @@ def train(
     settings = settings or suggest(ratings)
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     new = find_new(items.values(), known)
+    arrays = fit_arrays(records, ratings, settings, items=items, new=new, start=start, progress=progress, keep_map=True)
+    placed = {ATTRIBUTE_VALUES: shared_values(known)} if ATTRIBUTE_VECTORS in arrays else {}
     return write_artefact(
         folder,
         name=MODEL_NAME,
-        arrays=fit_arrays(records, ratings, settings, items=items, new=new, start=start, progress=progress),
+        arrays=arrays,
         items=[(shown or {}).get(item.item_id, item) for item in (*known, *new)],
         training={
             "dataset": dataset,
@@ -119,6 +122,7 @@ def train(
             "ties": int(ratings.weights.nnz),
             "until_us": max((item.time_us for record in records for item in record.history), default=0),
             **asdict(settings),
+            **placed,
             **(facts or {}),
         },
         metrics=metrics or {},
@@ -135,6 +139,7 @@ def fit_arrays(
     new: Sequence[Item] = (),
     start: Mapping[str, F32] | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
+    keep_map: bool = False,
 ) -> Arrays:
     """
     Fit every source to *records* and return the artefact's arrays.
@@ -147,6 +152,7 @@ def fit_arrays(
         new: Items without interactions; their rows follow those of *ratings*.
         start: See `train`.
         progress: Iterates over the epochs.
+        keep_map: Add the map from attributes to vectors, by which serving places items that arrive later.
     """
     vectors = None
     if start is not None:
@@ -159,21 +165,32 @@ def fit_arrays(
         histories = list_columns(records, ratings)
         pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered)
         arrays |= make_blend_arrays(pairs, settings.blend)
-    return add_attributes(arrays, ratings, settings.attributes, items=items or {}, new=new)
+    return add_attributes(arrays, ratings, settings.attributes, items=items or {}, new=new, keep_map=keep_map)
 
 
 def add_attributes(
-    arrays: Arrays, ratings: Ratings, settings: AttributeSettings, *, items: Mapping[str, Item], new: Sequence[Item]
+    arrays: Arrays,
+    ratings: Ratings,
+    settings: AttributeSettings,
+    *,
+    items: Mapping[str, Item],
+    new: Sequence[Item],
+    keep_map: bool = False,
 ) -> Arrays:
     """Add the predictions from attributes to the *arrays* of the items of *ratings*, and rows for the *new* items."""
-    if not (new or settings.strength):
+    if not (new or settings.strength or keep_map):
         return arrays
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     learned = AttributeMap.of(known, new)
     if learned is None:
         return arrays
-    counts = np.bincount(ratings.weights.indices, minlength=len(known))
-    return trust_new(describe(arrays, counts, learned, strength=settings.strength), len(known), settings.trust)
+    kept = {}
+    if keep_map:
+        kept = {ATTRIBUTE_VECTORS: (settings.trust * learned.weigh(arrays["item_factors"])).astype(np.float32)}
+    if new or settings.strength:
+        counts = np.bincount(ratings.weights.indices, minlength=len(known))
+        arrays = trust_new(describe(arrays, counts, learned, strength=settings.strength), len(known), settings.trust)
+    return {**arrays, **kept}
 
 
 def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -> Arrays:

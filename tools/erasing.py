@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Struct
+from redis import Redis, RedisError
 
 from knbroker.queue import Topic, discard
 from localkn import control
@@ -25,6 +26,7 @@ from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 from recsys.stores.urls import open_store
 
 _LOCK_S = 5.0
+_LETTERS, _PAGE = "recsys-dead-letters", 1000
 
 
 class StoreReceipt(Struct, frozen=True):
@@ -36,6 +38,11 @@ class StoreReceipt(Struct, frozen=True):
     events: int
 
 
+class _Letter(Struct, frozen=True):
+    attributes: dict[str, str] = {}
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class Receipt(Struct, frozen=True):
     """
     The proof of an erasure; it does not hold the user's id.
@@ -45,6 +52,7 @@ class Receipt(Struct, frozen=True):
         erased_at: Time of the erasure.
         stores: The numbers of each feature store.
         queued_events: Events and dead letters removed from the queue of the local broker; null without a queue.
+        dead_letters: Letters removed that the dead-letter sink of a cluster keeps in the Redis of the store.
         verified: Whether a second look at the stores found nothing.
         next: Further steps for the operator.
     """
@@ -53,6 +61,7 @@ class Receipt(Struct, frozen=True):
     erased_at: str
     stores: list[StoreReceipt]
     queued_events: int | None
+    dead_letters: int
     verified: bool
     next: list[str]
 
@@ -64,6 +73,7 @@ def erase(user: str, *, store: str | None, state_dir: Path) -> int:
         state = StateDirectory(state_dir)
         urls = [store] if store else _store_urls(state)
         removed = asyncio.run(_erase(urls, user, at_us=at_us))
+        letters = sum(_remove_letters(url, user) for url in urls)
         queued = _discard(PlatformDirectory(state_dir / "platform"), user)
         # An event that was under way at the first look is refused now, so the second look finds what remains.
         verified = all(each == Removed() for each in asyncio.run(_erase(urls, user, at_us=at_us, scrub=True)))
@@ -80,6 +90,7 @@ def erase(user: str, *, store: str | None, state_dir: Path) -> int:
             for url, each in zip(urls, removed, strict=True)
         ],
         queued,
+        letters,
         verified,
         _next_steps(was_known=any(each.users for each in removed)),
     )
@@ -147,6 +158,30 @@ def _discard(platform: PlatformDirectory, user: str) -> int | None:
             return None
         with closing(sqlite3.connect(path, isolation_level=None, timeout=_LOCK_S)) as connection:
             return discard(connection, topic)
+
+
+def _remove_letters(url: str, user: str) -> int:
+    """Remove letters about the user from the stream that knative/components/eventing/dead_letters.py keeps."""
+    if not url.startswith("redis"):
+        return 0
+    topic, removed, after = Topic("user_id", user), 0, "-"
+    password = os.environ.get("FEATURE_STORE_PASSWORD")
+    try:
+        with Redis.from_url(url, decode_responses=True, **({"password": password} if password else {})) as redis:
+            while page := redis.xrange(_LETTERS, min=after, count=_PAGE):
+                doomed = [id_ for id_, fields in page if _is_about(topic, fields["letter"])]
+                removed += redis.xdel(_LETTERS, *doomed) if doomed else 0
+                after = f"({page[-1][0]}"
+    except RedisError as error:
+        raise StoreUnavailableError(
+            f"{_shown(url)}: the dead letters cannot be read ({type(error).__name__})"
+        ) from error
+    return removed
+
+
+def _is_about(topic: Topic, letter: str) -> bool:
+    found = msgspec.json.decode(letter, type=_Letter)
+    return topic.is_of(found.attributes, bytes(found.data))
 
 
 def _next_steps(*, was_known: bool) -> list[str]:

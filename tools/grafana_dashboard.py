@@ -178,11 +178,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Versions": (
-        Panel("Shadow: copies by outcome", _rate("recsys_shadow_calls_total", "outcome", _OURS), "reqps"),
+        # Without a shadow there are no such metrics, and the panels show 0.
+        Panel(
+            "Shadow: copies by outcome",
+            ((f"sum by (outcome) (rate(recsys_shadow_calls_total{{{_OURS}}}{_R})) or vector(0)", "{{outcome}}"),),
+            "reqps",
+        ),
         Panel(
             "Shadow: agreement with served lists",
             tuple(
-                (f"sum(rate({name}_sum{{{_OURS}}}{_R})) / sum(rate({name}_count{{{_OURS}}}{_R}))", title)
+                (
+                    f"sum(rate({name}_sum{{{_OURS}}}{_R})) / (sum(rate({name}_count{{{_OURS}}}{_R})) > 0) or vector(0)",
+                    title,
+                )
                 for name, title in (
                     ("recsys_shadow_overlap_ratio", "items in both"),
                     ("recsys_shadow_order_ratio", "order of shared items"),
@@ -203,6 +211,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         _stat("Loading the model", f"max(recsys_model_load_seconds{{{_OURS}}})", "s"),
         _stat("Recall of the index", f"min(recsys_index_recall_ratio{{{_OURS}}})", "percentunit"),
+        _stat(
+            "Catalogue changes that some instances lack",
+            f"max(recsys_catalogue_revision{{{_OURS}}}) - min(recsys_catalogue_revision{{{_OURS}}})",
+            "short",
+        ),
     ),
 }
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from tqdm import tqdm
 
+from offline.cataloguing import put_entries, read_entries
 from recsys.features import UNKNOWN_FEATURES
 from recsys.stores.port import StoreError, StoreMissingError
 from recsys.stores.urls import open_store
@@ -62,4 +63,5 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
     async with aclosing(open_store(source_url)) as source, aclosing(open_store(target_url)) as target:
         # Users may have been erased from the source while it was copied.
         await target.adopt(await source.erasures())
+    await put_entries(target_url, (await read_entries(source_url)).values())
     return count

@@ -53,7 +53,7 @@ def read_upsert(event: CloudEvent) -> Entry:
     is_described = data.title is not None or data.attributes is not None
     if not is_described and data.available is None:
         raise InvalidRequestError(faults=[Fault("$", "must have at least one of title, attributes and available")])
-    attributes = {name: tuple(values) for name, values in (data.attributes or {}).items() if values}
+    attributes = {each.attribute: tuple(each.values) for each in data.attributes or () if each.values}
     entry = describe(Item(data.item_id, data.title or "", attributes), at_us=at_us)
     changed = entry if is_described else Entry(data.item_id)
     if data.available is None:

@@ -1,12 +1,19 @@
 """Items that no user may get for now, because they are sold out, withdrawn or not licensed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from chassis.watched_file import LOOK_AGAIN_S, WatchedFile
-from recsys.ranking.model import RankingModel
+
+
+class Closable(Protocol):
+    """A model whose items can be made unavailable."""
+
+    def make_unavailable(self, item_ids: Sequence[str]) -> None:
+        """Stop returning *item_ids*, and return the items of the former call again."""
 
 
 def parse_item_ids(text: str) -> list[str]:
@@ -17,7 +24,7 @@ def parse_item_ids(text: str) -> list[str]:
 
 
 @asynccontextmanager
-async def kept_available(model: RankingModel, path: Path | None) -> AsyncIterator[None]:
+async def kept_available(model: Closable, path: Path | None) -> AsyncIterator[None]:
     """Exclude the items listed in the file at *path* until the block ends; changes of the file take effect."""
     if path is None:
         yield
@@ -32,12 +39,12 @@ async def kept_available(model: RankingModel, path: Path | None) -> AsyncIterato
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(file: WatchedFile[list[str]], model: RankingModel) -> None:
+async def _watch(file: WatchedFile[list[str]], model: Closable) -> None:
     while True:
         await asyncio.sleep(LOOK_AGAIN_S)
         await _look(file, model)
 
 
-async def _look(file: WatchedFile[list[str]], model: RankingModel) -> None:
+async def _look(file: WatchedFile[list[str]], model: Closable) -> None:
     if await asyncio.to_thread(file.look):
         model.make_unavailable(file.content)

@@ -1,6 +1,6 @@
 """Decode requests, rank them in batches, and encode the answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -30,9 +30,10 @@ class RankItems:
     Args:
         batcher: Ranks several requests at a time.
         model: Identity of the artefact that the batcher ranks with.
-        attributes: The attributes of the items.
+        attributes: Returns the attributes of the items now.
         filters: The attributes that a filter may name; None for all.
-        catalogue: Knows the titles, the attributes and the ids of the items; None leaves them out of answers.
+        catalogue: Returns the model that knows titles, attributes and ids of the items now; None leaves them out of
+            answers.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class RankItems:
         batcher: RankBatcher,
         *,
         model: Model,
-        attributes: ItemAttributes,
+        attributes: Callable[[], ItemAttributes],
         filters: Sequence[str] | None = None,
-        catalogue: RankingModel | None = None,
+        catalogue: Callable[[], RankingModel] | None = None,
     ) -> None:
         self._batcher = batcher
         self._bulk = BulkSubmitter(batcher)
@@ -105,8 +106,8 @@ class RankItems:
         )
 
     def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
-        yield from self._attributes.faults(request.filter, "$.filter", allowed=self._filters)
-        if request.item_id and self._catalogue and self._catalogue.row_of(request.item_id) is None:
+        yield from self._attributes().faults(request.filter, "$.filter", allowed=self._filters)
+        if request.item_id and self._catalogue and self._catalogue().row_of(request.item_id) is None:
             yield Fault("$.item_id", "the catalogue has no such item")
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
@@ -117,7 +118,11 @@ class RankItems:
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
-        return wire.encode(RankAnswer(answer_items(ranking, self._catalogue), self._model))
+        return wire.encode(
+            RankAnswer(
+                answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None), self._model
+            )
+        )
 
 
 def _enter(facts: BatchFacts, ranking: Ranking, call: Call) -> None:

@@ -1,6 +1,8 @@
 """Load the model from the artefact on disk."""
 
+import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,18 @@ from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
 from functions.rank_items.rules import apply_rules
 from recsys import metrics
+from recsys.catalogue.entries import Entry
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
 from recsys.declaration.types import Declaration, Rules
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
+from recsys.ranking.changing import change
 from recsys.ranking.model import RankingModel
+
+log = logging.getLogger("recsys.rank_items")
+
+# Items without a known attribute value that the log names.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,26 @@ class LoadedModel:
             Totals(metrics.RANKING, lambda: {(phase,): seconds for phase, seconds in self.model.seconds.items()}),
             Totals(metrics.MODEL_AGE, lambda: {(): time.time() - self.written}),
         ]
+
+
+def reload_model(
+    folder: Path, entries: Mapping[str, Entry], *, version: str, workers: int, pool: Executor, probes: int = 0
+) -> RankingModel:
+    """
+    Read the artefact again, and return its model with the *entries* of the catalogue.
+
+    The artefact is read again because a model does not keep it. An instance therefore needs memory for two models
+    while it takes over new items or descriptions.
+
+    Raises:
+        ArtefactError: the artefact has another *version* now, or cannot be served.
+    """
+    artefact = read_artefact(folder)
+    if artefact.manifest.version != version:
+        raise ArtefactError(f"{folder}: holds version {artefact.manifest.version} now, not {version}; restart")
+    changed, unplaced = change(artefact, entries)
+    log.info("catalogue_applied", extra={"items": len(changed.items), "unplaced": unplaced[:_SHOWN]})
+    return RankingModel(changed, workers=workers, pool=pool, probes=probes)
 
 
 def load_model(

@@ -8,6 +8,8 @@ from chassis.server.settings import ServingSettings
 from functions.rank_items.rules import read_rules
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration, Rules
+from recsys.stores.port import StoreFormatError
+from recsys.stores.urls import check_store_url
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Settings:
         serving: Settings of the server.
         model_path: Folder of the artefact to serve.
         unavailable_path: File of items that no user may get, read again when it changes; None for no such file.
+        catalogue_url: URL of the feature store whose catalogue the instance follows; None for no store.
+        catalogue_password: Password for Redis, if the URL has none; None for no password.
         declaration: The declaration that the model must agree with; None follows the model's.
         rules: Rules of every answer, instead of the declaration's; None keeps those.
         probes: Groups of an approximate index to scan per user; 0 scans the whole catalogue.
@@ -32,6 +36,8 @@ class Settings:
     serving: ServingSettings
     model_path: Path
     unavailable_path: Path | None
+    catalogue_url: str | None
+    catalogue_password: str | None
     declaration: Declaration | None
     rules: Rules | None
     probes: int
@@ -56,11 +62,18 @@ class Settings:
         )
         index, probes = reader.text("INDEX", "exact"), reader.integer("INDEX_PROBES", 32, least=1)
         reader.require(index in {"exact", "ivf"}, f"INDEX must be exact or ivf, not {index!r}")
+        catalogue = reader.text("CATALOGUE_URL", "-")
+        try:
+            check_store_url("memory:" if catalogue == "-" else catalogue)
+        except StoreFormatError as error:
+            reader.require(False, f"CATALOGUE_URL: {error}")
         unavailable = reader.text("UNAVAILABLE_ITEMS_PATH", "-")
         settings = cls(
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
             model_path=Path(reader.text("MODEL_PATH")),
             unavailable_path=None if unavailable == "-" else Path(unavailable),
+            catalogue_url=None if catalogue == "-" else catalogue,
+            catalogue_password=reader.secret("FEATURE_STORE_PASSWORD"),
             declaration=read_setting(reader),
             rules=read_rules(reader),
             probes=probes if index == "ivf" else 0,

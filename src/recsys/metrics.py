@@ -36,6 +36,13 @@ MODEL_AGE = Definition(
     "Time since the artefact was written.",
     "High: check the training job. New items are recommended only after training.",
 )
+CATALOGUE = Definition(
+    "recsys_catalogue_revision",
+    "gauge",
+    "rank_items",
+    "Changes of the catalogue that the instance has taken over; 0 without CATALOGUE_URL.",
+    "Differs between instances for more than 5 s: see catalogue_unavailable and catalogue_not_applied in the log.",
+)
 RANKING = Definition(
     "recsys_ranking_seconds_total",
     "counter",

@@ -60,7 +60,7 @@ async def rank(model: RankingModel, **fields: object) -> bytes:
     limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
     with ThreadPoolExecutor(1) as executor:
         batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
-        reply = await RankItems(batcher, model=model.identity, attributes=model.attributes)(
+        reply = await RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)(
             make_call(make_request(**fields), seconds=30)
         )
         batcher.drain()

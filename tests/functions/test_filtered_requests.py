@@ -93,7 +93,7 @@ async def rank(body: object) -> dict[str, Any]:
     limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
     with ThreadPoolExecutor(1) as executor:
         batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
-        handler = RankItems(batcher, model=model.identity, attributes=model.attributes)
+        handler = RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)
         reply = await handler(Call(json.dumps(body).encode(), (), "id", Receipt(0.0), Deadline.after(5)))
         batcher.drain()
     answer: dict[str, Any] = json.loads(reply.body)

@@ -38,7 +38,7 @@ def test_a_receipt_splits_the_time_of_the_model(fields, phases):
         limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
         with ThreadPoolExecutor(1) as executor:
             batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
-            await RankItems(batcher, model=model.identity, attributes=model.attributes)(call)
+            await RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)(call)
             batcher.drain()
 
     asyncio.run(answer())

@@ -71,6 +71,7 @@ def test_training_makes_its_store_and_model_current(tmp_path):
         f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
         f"extract-features:RECSYS_DECLARATION={followed}",
         f"rank-items:MODEL_PATH={directory.model_path(current)}",
+        f"rank-items:CATALOGUE_URL={directory.store_url(current)}",
         f"rank-items:RECSYS_DECLARATION={followed}",
         f"recommend:POPULAR_LIST_PATH={tmp_path / 'popular.json'}",
     ]

@@ -6,7 +6,9 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from knative.components.eventing.dead_letters import KEY, as_line
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.sqlite import SqliteStore
@@ -63,3 +65,22 @@ def test_an_unknown_user_and_a_missing_store_are_explained(url, tmp_path, capsys
     assert capsys.readouterr().err == "eve: the feature store holds nothing of this user; check the id\n"
     assert main(["users", "show", "ann", "--state-dir", str(tmp_path / "none")]) == 1
     assert "nothing was trained here yet" in capsys.readouterr().err
+
+
+def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
+    """An erasure in Redis removes the user's letters from the stream of the dead-letter sink, and no others."""
+    redis_server.flush()
+    letters = [
+        as_line([("ce-subject", "ann"), ("content-type", "application/json")], b"{}"),
+        as_line([("content-type", "application/json")], b'{"user_id": "ann"}'),
+        as_line([("content-type", "application/json")], b'{"user_id": "bob"}'),
+        as_line([], b"\xff"),
+    ]
+    with Redis(port=redis_server.port) as client:
+        for letter in letters:
+            client.xadd(KEY, {"letter": letter})
+        arguments = ["users", "erase", "ann", "--store", redis_server.url, "--state-dir", str(tmp_path)]
+        assert main(arguments) == 0
+        assert json.loads(capsys.readouterr().out)["dead_letters"] == 2
+        left = [fields[b"letter"].decode() for _, fields in client.xrange(KEY)]
+    assert left == letters[2:]

@@ -121,6 +121,23 @@ def store(
         raise typer.BadParameter("--from and --to name the same store")
 
 
+@verb(_GROUP, "tools.items:items", "import new-items.csv", "import changes.jsonl --store redis://127.0.0.1:6379/0")
+def items(
+    action: Annotated[Literal["import"], typer.Argument(help="What to do.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Items as for train, or JSON lines (.jsonl) of item.upserted.v1.")
+    ],
+    *,
+    format_: Format = "csv",
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to write."),
+    ] = None,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Add and change items of the running pipeline, which shows them within seconds."""
+
+
 @verb(_GROUP, "tools.export:run", "--top-k 10 --to lists.csv", "--top-k 100 --to lists.parquet")
 def export(
     *,

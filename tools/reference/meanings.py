@@ -76,6 +76,10 @@ MEANINGS = {
             "a file with the [declaration](../how-to/declare-your-data.md) that the model must agree with, or the instance "
             "does not start; `-` follows the model's. The file's rules replace the model's"
         ),
+        "CATALOGUE_URL": (
+            "the feature store whose changes of items the instance takes over, as FEATURE_STORE_URL; `-` for none"
+        ),
+        "FEATURE_STORE_PASSWORD": "password for the Redis of CATALOGUE_URL, if the URL has none",
         "UNAVAILABLE_ITEMS_PATH": (
             "a file of item ids, one a line, that are not recommended; a change takes effect within a second"
         ),

@@ -15,11 +15,11 @@ from recsys.stores.sqlite_file import check_file, connect, prepare
 _PUT = """
 INSERT INTO items SELECT ?, ?, ?, ?, ?, 1 + ifnull(max(revision), 0) FROM items WHERE true
 ON CONFLICT DO UPDATE SET
-    description = iif((excluded.described_us, excluded.description) > (described_us, description),
-        excluded.description, description),
+    description = CASE WHEN (excluded.described_us, excluded.description) > (described_us, description)
+        THEN excluded.description ELSE description END,
     described_us = max(described_us, excluded.described_us),
-    available = iif((excluded.available_us, excluded.available) > (available_us, available),
-        excluded.available, available),
+    available = CASE WHEN (excluded.available_us, excluded.available) > (available_us, available)
+        THEN excluded.available ELSE available END,
     available_us = max(available_us, excluded.available_us),
     revision = excluded.revision
 WHERE (excluded.described_us, excluded.description) > (described_us, description)

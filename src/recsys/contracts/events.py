@@ -60,27 +60,28 @@ class ErasedData(Struct, frozen=True, forbid_unknown_fields=True):
 Value = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
+class AttributeValues(Struct, frozen=True, forbid_unknown_fields=True):
+    """The values of one attribute of an item; none removes the attribute."""
+
+    attribute: Annotated[str, Meta(min_length=1, max_length=64)]
+    values: Annotated[list[Value], Meta(max_length=100)]
+
+
 class ItemUpsertedData(Struct, frozen=True, forbid_unknown_fields=True):
     """
-    `item.upserted.v1`: the item and at least one further field.
+    `item.upserted.v1`; it has the item and at least one other field.
 
     Attributes:
         item_id: The item.
         title: The title. Title and attributes are one description: if one of them is sent, the other one is replaced
             too.
-        attributes: Values by attribute name.
+        attributes: The values of each attribute.
         available: Whether users may get the item; if absent, that does not change.
     """
 
     item_id: ItemId
     title: Annotated[str, Meta(max_length=1024)] | None = None
-    attributes: (
-        Annotated[
-            dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[list[Value], Meta(max_length=100)]],
-            Meta(max_length=64),
-        ]
-        | None
-    ) = None
+    attributes: Annotated[list[AttributeValues], Meta(max_length=64)] | None = None
     available: bool | None = None
 
 

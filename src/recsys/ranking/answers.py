@@ -26,6 +26,6 @@ def _facts(ranking: Ranking, model: RankingModel) -> Sequence[dict[str, Any]]:
         known: dict[str, Any] = {"title": item.title, "attributes": item.attributes} if item else {}
         if ranking.reasons:
             because = ranking.reasons[place]
-            known["reason"] = Reason(because.source, None if because.row is None else model.item_ids[because.row])
+            known["reason"] = Reason(because.source, because.item_id)
         facts.append({name: value for name, value in known.items() if name in ranking.include})
     return facts

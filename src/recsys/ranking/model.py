@@ -247,9 +247,10 @@ class RankingModel:
             return [Because(POPULARITY)] * len(rows)
         history, listed = np.array(ask.history, np.int64), np.array(rows, np.int64)
         prior = self._prior.means([ask.features])[0]
+        ids = [self.item_ids[row] for row in ask.history]
         spoken = {FACTORS: speak_by_factors(self._fold_in, history, listed, prior)}
         if self._mixer is None:
-            return explain([FACTORS] * len(rows), spoken, history)
+            return explain([FACTORS] * len(rows), spoken, ids)
         asked = self._join([ask])
         weights = self._mixer.blend.rows(asked.history.sizes())[0].astype(np.float64)
         spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[2:])
@@ -257,7 +258,7 @@ class RankingModel:
         largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)
         sources = {row: names[source] for row, source in zip(found.tolist(), largest, strict=True)}
-        return explain([sources.get(row, RULES) for row in rows], spoken, history)
+        return explain([sources.get(row, RULES) for row in rows], spoken, ids)
 
     def item(self, item_id: str) -> Item | None:
         """Return the item with *item_id*; None if the catalogue does not have it."""

@@ -28,11 +28,11 @@ class Because:
 
     Attributes:
         source: `factors`, `popularity`, `neighbours`, or `rules` for an item that a rule put there.
-        row: The row of the item of the history; None without one.
+        item_id: The item of the history; None without one.
     """
 
     source: str
-    row: int | None = None
+    item_id: str | None = None
 
 
 def name_sources(views: int) -> list[str]:
@@ -72,18 +72,18 @@ def speak_by_neighbours(views: Views, history: I64, rows: I64, weights: F64) -> 
     return votes
 
 
-def explain(sources: Sequence[str], spoken: Mapping[str, F64], history: I64) -> list[Because]:
+def explain(sources: Sequence[str], spoken: Mapping[str, F64], history: Sequence[str]) -> list[Because]:
     """
     Return a reason for each item of a list.
 
     Args:
         sources: The source of each item (R).
         spoken: The terms of the history (H, R) by source.
-        history: Rows of the history, newest first.
+        history: Ids of the history, newest first.
     """
     reasons = []
     for place, source in enumerate(sources):
         terms = spoken[source][:, place] if source in spoken else np.empty(0)
         best = int(np.argmax(terms)) if terms.size and terms.max() > 0 else None
-        reasons.append(Because(source, None if best is None else int(history[best])))
+        reasons.append(Because(source, None if best is None else history[best]))
     return reasons

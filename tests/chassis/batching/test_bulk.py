@@ -263,7 +263,7 @@ async def test_a_cancelled_batch_request_leaves_the_queue_empty(turns):
             return rank(queries)
 
         batcher = Batcher(slow, limits=LIMITS, executor=pool, clock=lambda: clock)
-        handler = RankItems(batcher, model=Model("m", "1"), attributes=ItemAttributes([]))
+        handler = RankItems(batcher, model=Model("m", "1"), attributes=lambda: ItemAttributes([]))
 
         def call(count: int) -> Call:
             body = json.dumps({"requests": [one] * count}).encode()

@@ -96,7 +96,7 @@ class TracedPipeline:
             # The batcher takes batches for long ones: it runs them in a thread, and further requests queue.
             self.batcher = Batcher(rank, limits=BatchLimits(), executor=executor)
             self.batcher._costs.note(1, 1.0)
-            handler = RankItems(self.batcher, model=Model("m", "1"), attributes=ItemAttributes([]))
+            handler = RankItems(self.batcher, model=Model("m", "1"), attributes=lambda: ItemAttributes([]))
             features_port = await parts.enter_async_context(self.listening("extract-features", extract))
             ranking_port = await parts.enter_async_context(self.listening("rank-items", handler))
             transport = HttptoolsTransport()

@@ -1,0 +1,68 @@
+"""The model in use: the artefact with the changes of the catalogue, the rules, and without unavailable items."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from recsys.catalogue.entries import Entry
+from recsys.ranking.filtering import ItemAttributes
+from recsys.ranking.model import Query, Ranking, RankingModel
+
+
+class LiveModel:
+    """
+    A model that changes while it serves. A batch is ranked by the model before a change or by the one after it.
+
+    Args:
+        model: The model of the artefact alone.
+        rebuild: Makes the model of the artefact and the entries of a catalogue.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel,
+        *,
+        rebuild: Callable[[Mapping[str, Entry]], RankingModel],
+    ) -> None:
+        self.model = model
+        self._rebuild = rebuild
+        self._listed: Sequence[str] = ()
+        self._entries: Mapping[str, Entry] = {}
+
+    @property
+    def attributes(self) -> ItemAttributes:
+        """The attributes that a filter may name now."""
+        return self.model.attributes
+
+    def rank(self, queries: Sequence[Query]) -> list[Ranking]:
+        """Return the best items of every query."""
+        return self.model.rank(queries)
+
+    def make_unavailable(self, item_ids: Sequence[str]) -> None:
+        """Stop returning *item_ids*, in addition to the items that the catalogue does not offer."""
+        self._listed = item_ids
+        self._close(self.model)
+
+    def follow(self, entries: Mapping[str, Entry]) -> None:
+        """
+        Take over the *entries* of the catalogue, which may block for as long as loading the model takes.
+
+        Raises:
+            ArtefactError, StartError: the changed model cannot be made or does not fit the rules; the former one stays.
+        """
+        if _descriptions(entries) != _descriptions(self._entries):
+            changed = self._rebuild(entries)
+            changed.seconds = self.model.seconds
+            self._entries = entries
+            self._close(changed)
+            self.model = changed
+        else:
+            self._entries = entries
+            self._close(self.model)
+
+    def _close(self, model: RankingModel) -> None:
+        model.make_unavailable(
+            [*self._listed, *(each.item_id for each in self._entries.values() if not each.is_offered)]
+        )
+
+
+def _descriptions(entries: Mapping[str, Entry]) -> dict[str, str]:
+    return {each.item_id: each.description for each in entries.values() if each.item()}

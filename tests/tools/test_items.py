@@ -1,0 +1,146 @@
+"""`./run.sh items import`, and the catalogue in trainings, copies and new stores."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from offline.cataloguing import put_entries, read_entries
+from offline.state import StateDirectory
+from recsys.catalogue.entries import REMOVED, Entry
+from recsys.items import Item
+from recsys.ranking.artefact import read_artefact
+from tools.cli.verbs import main
+
+pytestmark = pytest.mark.may_block
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return a state directory with a model of items of two kinds."""
+    folder: Path = tmp_path_factory.mktemp("items")
+    rows = [f"u{n},{'tb'[n % 2]}{(n + k) % 12},{1_700_000_000 + 1000 * k}" for n in range(40) for k in range(6)]
+    (folder / "a.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    lines = [f"{kind}{n},Title {n},{'tea' if kind == 't' else 'book'}" for kind in "tb" for n in range(12)]
+    (folder / "items.csv").write_text("item_id,title,kind\n" + "\n".join(lines) + "\n")
+    assert main([*train(folder / "state"), *files(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained / "state", tmp_path / "state"))
+
+
+def train(folder: Path) -> list[str]:
+    return ["train", "--state-dir", str(folder)]
+
+
+def files(folder: Path) -> list[str]:
+    return ["--interactions", str(folder / "a.csv"), "--items", str(folder / "items.csv")]
+
+
+def bring(folder: Path, file: Path) -> int:
+    return main(["items", "import", str(file), "--state-dir", str(folder)])
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    state = StateDirectory(folder)
+    return asyncio.run(read_entries(state.store_url(state.require_current())))
+
+
+def put(folder: Path, *changed: Entry) -> None:
+    state = StateDirectory(folder)
+    asyncio.run(put_entries(state.store_url(state.require_current()), changed))
+
+
+def items(folder: Path) -> dict[str, Item]:
+    state = StateDirectory(folder)
+    return {item.item_id: item for item in read_artefact(state.model_path(state.require_current())).items}
+
+
+def test_a_table_changes_items(folder, tmp_path, capsys):
+    """New items, changed ones and their availability get into the catalogue; items that cannot be placed are named."""
+    (tmp_path / "new.csv").write_text(
+        "item_id;title;kind;available\nn1;New;tea|rare;\nt1;Gone;tea;false\nn2;Odd;rare;yes\n"
+    )
+    assert bring(folder, tmp_path / "new.csv") == 0
+    told = capsys.readouterr()
+    assert told.out == "3 items changed, 0 are as they were\n"
+    assert told.err.endswith("after the next training only: n2\n")
+    found = entries(folder)
+    assert found["n1"].item() == Item("n1", "New", {"kind": ("tea", "rare")})
+    assert [found[item].is_offered for item in ("n1", "t1", "n2")] == [True, False, True]
+
+
+def test_json_lines_change_parts(folder, tmp_path, capsys):
+    """A line has the data of the event, so it may change the availability alone."""
+    (tmp_path / "a.jsonl").write_text('{"item_id": "t1", "available": false}\n\n{"item_id": "t2", "title": "x"}\n')
+    assert bring(folder, tmp_path / "a.jsonl") == 0
+    found = entries(folder)
+    assert (found["t1"].item(), found["t1"].is_offered) == (None, False)
+    assert found["t2"].item() == Item("t2", "x")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (("a.csv", "item_id,kind,colour,size\nn1,tea,red,4\n"), "the attributes colour, size, only kind"),
+        (
+            ("a.csv", "item_id,kind,available\nn1,tea,perhaps\n"),
+            "item n1: available must be true or false, not 'perhaps'",
+        ),
+        (("a.jsonl", '{"item_id": "n1"}\n{\n'), "a.jsonl:1: $ must have at least one of"),
+        (("a.jsonl", '{"item_id": "n1", "title": "x"}\n[]\n'), "nothing was imported"),
+    ],
+)
+def test_faulty_files_change_nothing(folder, tmp_path, capsys, file, reason):
+    """All faults are listed, and no item changes."""
+    name, text = file
+    (tmp_path / name).write_text(text)
+    assert bring(folder, tmp_path / name) == 1
+    assert reason in capsys.readouterr().err
+    assert entries(folder) == {}
+
+
+def test_a_training_learns_the_changes(folder, tmp_path):
+    """A training on the store has new items and titles, and no removed item that no user knows."""
+    (tmp_path / "new.csv").write_text("item_id,title,kind\nn1,New,tea\nn2,Removed,tea\nt1,Changed,book\n")
+    assert bring(folder, tmp_path / "new.csv") == 0
+    put(folder, Entry("n2", REMOVED, 4_000_000_000_000_000), Entry("t2", REMOVED, 4_000_000_000_000_000))
+    assert main([*train(folder), "--from-store", "--refresh"]) == 0
+    found = items(folder)
+    assert found["n1"].title == "New"
+    assert found["t1"] == Item("t1", "Changed", {"kind": ("book",)})
+    assert "n2" not in found
+    assert "t2" in found
+
+
+def test_a_new_import_keeps_what_it_does_not_describe(folder, trained, tmp_path):
+    """The catalogue moves to the store of a new import; items of its file are described by the file."""
+    (tmp_path / "new.csv").write_text("item_id,title,kind,available\nn1,New,tea,\nt1,Changed,book,false\n")
+    assert bring(folder, tmp_path / "new.csv") == 0
+    assert main([*train(folder), *files(trained)]) == 0
+    found = entries(folder)
+    assert found["n1"].item() == Item("n1", "New", {"kind": ("tea",)})
+    assert (found["t1"].item(), found["t1"].is_offered) == (None, False)
+
+
+def test_an_items_file_of_a_training_is_newer_than_the_catalogue(folder, tmp_path):
+    """`train --from-store --items` replaces descriptions, and the catalogue does not undo it."""
+    (tmp_path / "new.csv").write_text("item_id,title,kind\nt1,Changed,book\n")
+    assert bring(folder, tmp_path / "new.csv") == 0
+    (tmp_path / "newer.csv").write_text("item_id,title,kind\nt1,Again,tea\n")
+    assert main([*train(folder), "--from-store", "--refresh", "--items", str(tmp_path / "newer.csv")]) == 0
+    assert items(folder)["t1"].title == "Again"
+    assert entries(folder)["t1"].item() == items(folder)["t1"]
+
+
+def test_a_copy_carries_the_catalogue(folder, tmp_path):
+    """`store copy` brings the changes of items along."""
+    put(folder, Entry("t1", available=False, available_us=5))
+    state = StateDirectory(folder)
+    url, copied = state.store_url(state.require_current()), f"sqlite:///{tmp_path}/copy.db"
+    assert main(["store", "copy", "--from", url, "--to", copied]) == 0
+    assert asyncio.run(read_entries(copied)) == entries(folder)

@@ -1,0 +1,135 @@
+"""`./run.sh items import FILE`: change items of the running pipeline."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from chassis.wire.cloudevents import CloudEvent, explain
+from chassis.wire.problems import Rejected
+from functions.extract_features.item_changes import read_upsert
+from offline.cataloguing import put_entries
+from offline.loading import DataOptions, load_items
+from offline.reading.faults import DataError
+from offline.reading.lines import read_lines
+from offline.state import StateDirectory, StateError
+from recsys.catalogue.entries import Entry, describe
+from recsys.items import Item
+from recsys.ranking.artefact import Artefact, ArtefactError, read_artefact
+from recsys.ranking.changing import known_values
+from recsys.stores.port import StoreError
+
+_AVAILABLE = "available"
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SHOWN = 10
+
+
+def items(
+    *,
+    action: str,  # noqa: ARG001 - there is one
+    file: Path,
+    format_: str = "csv",
+    store: str | None = None,
+    state_dir: Path,
+) -> int:
+    """Write the items of *file* into the catalogue of a store; return the exit status."""
+    try:
+        state = StateDirectory(state_dir)
+        current = state.require_current()
+        artefact = read_artefact(state.model_path(current))
+        entries = read_entries(file, format_=format_, at_us=time.time_ns() // 1000)
+        _check_attributes(file, entries, artefact)
+        url = store or state.store_url(current)
+        changed = asyncio.run(put_entries(url, entries.values(), password=os.environ.get("FEATURE_STORE_PASSWORD")))
+    except (ArtefactError, DataError, StateError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{changed:,} items changed, {len(entries) - changed:,} are as they were")
+    if unplaced := _unplaced(entries, artefact):
+        shown = ", ".join(unplaced[:_SHOWN])
+        print(
+            f"warning: {len(unplaced):,} new items have no attribute value that the model knows, and are recommended "
+            f"after the next training only: {shown}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def read_entries(file: Path, *, format_: str, at_us: int) -> dict[str, Entry]:
+    """
+    Return the changes in *file*, by item: JSON lines if it ends in `.jsonl`, else the items file of a training.
+
+    Raises:
+        DataError: the file cannot be used; the message lists faults with their lines.
+    """
+    if file.suffix == ".jsonl":
+        return _merged(_read_json_lines(file, at_us))
+    return _merged(_entry(file, item, at_us) for item in load_items(DataOptions(items=file, format=format_)).values())
+
+
+def _merged(entries: Iterator[Entry]) -> dict[str, Entry]:
+    merged: dict[str, Entry] = {}
+    for entry in entries:
+        merged[entry.item_id] = merged.get(entry.item_id, entry).merge(entry)
+    return merged
+
+
+def _read_json_lines(file: Path, at_us: int) -> Iterator[Entry]:
+    faults = []
+    for number, line in read_lines(file):
+        if not isinstance(line, str):
+            faults.append(f"{file}:{number}: {line}")
+        elif line.strip():
+            event = CloudEvent(id="1", source="/items-import", type="item", data=line.encode())
+            try:
+                entry = read_upsert(event)
+            except Rejected as refusal:
+                faults.append(f"{file}:{number}: {explain(refusal)}")
+            else:
+                yield _at(entry, at_us)
+    if faults:
+        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+        raise DataError("\n".join([*faults[:_SHOWN], *more, "nothing was imported; correct the lines"]))
+
+
+def _at(entry: Entry, at_us: int) -> Entry:
+    described_us = at_us if entry.description else entry.described_us
+    available_us = at_us if entry.available_us >= 0 else entry.available_us
+    return Entry(entry.item_id, entry.description, described_us, entry.available, available_us)
+
+
+def _entry(file: Path, item: Item, at_us: int) -> Entry:
+    """Return the entry of an item of a table, whose column `available` is no attribute."""
+    attributes = {name: values for name, values in item.attributes.items() if name != _AVAILABLE}
+    entry = describe(Item(item.item_id, item.title, attributes), at_us=at_us)
+    flags = item.attributes.get(_AVAILABLE)
+    if not flags:
+        return entry
+    if flags[0].lower() not in _FLAGS:
+        raise DataError(f"{file}: item {item.item_id}: available must be true or false, not {flags[0]!r}")
+    return entry.merge(Entry(item.item_id, available=_FLAGS[flags[0].lower()], available_us=at_us))
+
+
+def _check_attributes(file: Path, entries: Mapping[str, Entry], artefact: Artefact) -> None:
+    """
+    Check that the model knows all attributes.
+
+    Raises:
+        DataError: it does not; the message lists them.
+    """
+    known = {name for item in artefact.items for name in item.attributes}
+    found = {name for entry in entries.values() if (item := entry.item()) for name in item.attributes}
+    if unknown := sorted(found - known):
+        raise DataError(
+            f"{file}: no item of the model has the attributes {', '.join(unknown)}, only "
+            f"{', '.join(sorted(known)) or 'none'}; correct the names, or train with these items"
+        )
+
+
+def _unplaced(entries: Mapping[str, Entry], artefact: Artefact) -> list[str]:
+    there = {item.item_id for item in artefact.items}
+    values = set(known_values(artefact))
+    new = [item for entry in entries.values() if entry.item_id not in there and (item := entry.item())]
+    return sorted(item.item_id for item in new if values.isdisjoint(item.values()))
