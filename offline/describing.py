@@ -116,9 +116,11 @@ def describe(arrays: Mapping[str, NDArray[Any]], counts: I64, learned: Attribute
         described = {
             **arrays,
             "item_factors": np.concatenate(vectors).astype(np.float32),
-            "item_popularity": np.concatenate(
-                [arrays["item_popularity"], np.zeros(len(predicted) - learned.known, np.float32)]
-            ),
+            **{
+                name: np.concatenate([arrays[name], np.zeros(len(predicted) - learned.known, np.float32)])
+                for name in ("item_popularity", "item_recent_popularity")
+                if name in arrays
+            },
         }
         for source in range(len(arrays.get("neighbours_half_lives", ()))):
             described |= _describe_votes(described, f"neighbours_{source}_", learned)

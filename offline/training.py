@@ -13,6 +13,7 @@ from offline.describing import Arrays, AttributeMap, AttributeSettings, describe
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.prior import fit_prior
+from offline.recency import Timeline
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
@@ -33,13 +34,17 @@ class BlendSettings:
         ordered: Whether histories are in the order of time.
         views: One neighbour source per view.
         lengths: Rising from 0; row l of *weights* serves histories of at least lengths[l] items, up to the next length.
-        weights: For each length, the weights of the factors, of popularity and of each view.
+        weights: For each length, the weights of the factors, of popularity, of recent popularity and of each view.
+        recent: The newest share of all interactions, within which one counts at least half in recent popularity.
+        away: The weights for users who were away; empty if they have those of the others.
     """
 
     ordered: bool
     views: tuple[View, ...]
     lengths: tuple[int, ...]
     weights: tuple[tuple[float, ...], ...]
+    recent: float = 0.1
+    away: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def fit_arrays(
     if settings.blend is not None:
         histories = list_columns(records, ratings)
         pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered)
-        arrays |= make_blend_arrays(pairs, settings.blend)
+        arrays |= make_blend_arrays(pairs, settings.blend, timeline=Timeline.of(records, ratings))
     return add_attributes(arrays, ratings, settings.attributes, items=items or {}, new=new, keep_map=keep_map)
 
 
@@ -207,13 +212,19 @@ def make_arrays(model: AlsModel, prior: FeaturePrior, settings: ModelSettings) -
     }
 
 
-def make_blend_arrays(pairs: Pairs, settings: BlendSettings, *, only: NDArray[np.bool_] | None = None) -> Arrays:
-    """Return the arrays of the neighbour sources and of the blend; *only* as in `Pairs.neighbours`."""
+def make_blend_arrays(
+    pairs: Pairs, settings: BlendSettings, *, timeline: Timeline, only: NDArray[np.bool_] | None = None
+) -> Arrays:
+    """Return the arrays of recent popularity, the neighbour sources and the blend; *only* as in `Pairs.neighbours`."""
     arrays: Arrays = {
+        "item_recent_popularity": timeline.popularity(settings.recent),
+        "blend_newest_us": np.array([timeline.newest_us], np.int64),
         "blend_lengths": np.array(settings.lengths, np.int64),
         "blend_weights": np.array(settings.weights, np.float32),
         "neighbours_half_lives": np.array([view.half_life for view in settings.views], np.float64),
     }
+    if settings.away:
+        arrays["blend_away"] = np.array(settings.away, np.float32)
     for source, view in enumerate(settings.views):
         found = pairs.neighbours(view, only=only)
         for part, array in (("ends", found.ends), ("items", found.items), ("weights", found.weights)):

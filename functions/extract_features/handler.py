@@ -108,9 +108,10 @@ class ExtractFeatures:
         """Reply to `recommendation.requested.v1`, as the first step of a Sequence, with the input of rank_items."""
         (known,) = await self._read([asked.user_id])
         who = describe(asked.user_id, known, population=self._population)
+        as_of = UNSET if who.as_of is None else datetime.fromisoformat(who.as_of)
         data = wire.encode(
             events.ExtractedData(
-                asked.user_id, who.features, who.history, asked.top_k, asked.exclude, who.avoided or UNSET
+                asked.user_id, who.features, who.history, asked.top_k, asked.exclude, who.avoided or UNSET, as_of
             )
         )
         return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -19,6 +20,8 @@ from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking, RankingModel
 
 SOURCE = "/functions/rank-items"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 RankBatcher = Batcher[Query, Ranking]
 
@@ -67,7 +70,13 @@ class RankItems:
 
     async def _complete(self, asked: events.ExtractedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `features.extracted.v1` with the recommendations, as the second step of a Sequence."""
-        query = Query(asked.features, asked.history, asked.top_k, [*asked.exclude, *(asked.avoided or ())])
+        query = Query(
+            asked.features,
+            asked.history,
+            asked.top_k,
+            [*asked.exclude, *(asked.avoided or ())],
+            as_of_us=_microseconds(asked.as_of or None),
+        )
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
         data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
@@ -102,7 +111,15 @@ class RankItems:
             # Similar items are those that suit a user whose history is this item.
             exclude, history = [*exclude, *history], [request.item_id]
         return Query(
-            request.features, history, request.top_k, exclude, request.filter, request.diversity, request.include
+            request.features,
+            history,
+            request.top_k,
+            exclude,
+            request.filter,
+            request.diversity,
+            request.include,
+            _microseconds(request.as_of),
+            _microseconds(request.at),
         )
 
     def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
@@ -123,6 +140,11 @@ class RankItems:
                 answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None), self._model
             )
         )
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    """Return *moment* in microseconds since the epoch."""
+    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _enter(facts: BatchFacts, ranking: Ranking, call: Call) -> None:

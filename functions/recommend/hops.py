@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence, Sized
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -35,13 +36,14 @@ class Known(Struct, frozen=True):
     features: Raw
     history: Raw
     avoided: list[str] = []
+    as_of: Raw = Raw(b"null")
 
 
 class RankCall(Struct, frozen=True):
     """
     A request to rank_items, with features and history as extract_features encoded them.
 
-    Optional fields that the caller did not send are not sent either, so an older rank_items still takes the request.
+    Optional fields without a value are not sent.
     """
 
     features: Raw
@@ -53,6 +55,8 @@ class RankCall(Struct, frozen=True):
     avoided: Sequence[str] | UnsetType = UNSET
     item_id: str | UnsetType = UNSET
     include: Sequence[str] | UnsetType = UNSET
+    as_of: Raw | UnsetType = UNSET
+    at: datetime | UnsetType = UNSET
 
 
 class _RankQuery(Struct, frozen=True):

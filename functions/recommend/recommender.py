@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from chassis.call import Call
 from chassis.hop.client import HopAnswer
@@ -134,6 +134,8 @@ class Recommender:
                 who.avoided or UNSET,
                 request.item_id or UNSET,
                 request.include or UNSET,
+                _newest(request, who),
+                request.at or UNSET,
             )
             for request, who in zip(requests, known, strict=True)
         ]
@@ -197,6 +199,12 @@ def join_session(session: Sequence[SessionItem], history: Raw) -> Raw:
     order = sorted(range(len(session)), key=lambda place: -times[place])
     item_ids = [session[place].item_id for place in order]
     return Raw(wire.encode(list(dict.fromkeys([*item_ids, *_history.decode(history)]))[:MAX_HISTORY]))
+
+
+def _newest(request: RecommendRequest, known: Known) -> Raw | UnsetType:
+    """Return the time of the user's newest stored interaction; the user of a session or of an item is present."""
+    present = request.history or request.item_id or bytes(known.as_of) == b"null"
+    return UNSET if present else known.as_of
 
 
 def _add_receipt(hop: str, answer: HopAnswer[Any], call: Call) -> None:

@@ -1,6 +1,7 @@
 """Ask a running pipeline for its recommendations."""
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,7 @@ import msgspec
 
 from offline.evaluation.contenders import batches
 from offline.evaluation.quality import DEPTH, Panel
-from recsys.contracts.wire import RankedItem
+from recsys.contracts.wire import RankedItem, RecommendRequest
 
 _TIMEOUT_S = 30.0
 _TRIES = 3
@@ -52,9 +53,15 @@ def rank_by_url(url: str, panel: Panel, *, name: str, authority: Path) -> list[l
     trust = ssl.create_default_context(cafile=authority if own else None)
     with httpx.Client(headers=headers, timeout=_TIMEOUT_S, verify=trust) as client:
         for records in batches(panel.records, name=name):
-            requests = [{"user_id": record.user_id, "top_k": DEPTH} for record in records]
+            requests = [
+                RecommendRequest(record.user_id, DEPTH, at=_moment(panel.asked_at(record))) for record in records
+            ]
             answers += _ask(client, url, msgspec.json.encode({"requests": requests}))
     return answers
+
+
+def _moment(time_us: int | None) -> datetime | None:
+    return None if time_us is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us)
 
 
 def _ask(client: httpx.Client, url: str, body: bytes) -> list[list[RankedItem]]:

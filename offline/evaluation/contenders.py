@@ -46,7 +46,7 @@ def rank_by_model(model: RankingModel, panel: Panel, *, name: str = "") -> list[
     # One thread, as in rank_items, because the bits of a fold-in may depend on the number of threads.
     with threadpool_limits(limits=1):
         for records in batches(panel.records, name=name):
-            for ranking in model.rank([_query(record) for record in records]):
+            for ranking in model.rank([_query(record, panel.asked_at(record)) for record in records]):
                 pairs = zip(ranking.item_ids, ranking.scores, strict=True)
                 answers.append([RankedItem(item_id, round(score, 3) + 0.0) for item_id, score in pairs])
     return answers
@@ -65,8 +65,14 @@ def count_differing(first: Sequence[Sequence[RankedItem]], second: Sequence[Sequ
     return sum(list(one) != list(other) for one, other in zip(first, second, strict=True))
 
 
-def _query(record: UserRecord) -> Query:
-    return Query(compute_features(record), [item.item_id for item in record.history[:MAX_HISTORY]], top_k=DEPTH)
+def _query(record: UserRecord, at_us: int | None) -> Query:
+    return Query(
+        compute_features(record),
+        [item.item_id for item in record.history[:MAX_HISTORY]],
+        top_k=DEPTH,
+        as_of_us=record.as_of_us,
+        at_us=at_us,
+    )
 
 
 def batches(records: Sequence[UserRecord], *, name: str) -> Iterator[Sequence[UserRecord]]:

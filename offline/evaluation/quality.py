@@ -88,6 +88,8 @@ class Panel:
         columns: Column of each item id.
         popularity: (W,) int64, training users per item.
         catalogue: Number of items in the training part.
+        at_us: Time of the requests, microseconds since the epoch; None if each user asks right after the newest
+            interaction of the record.
     """
 
     records: Sequence[UserRecord]
@@ -95,6 +97,7 @@ class Panel:
     columns: Mapping[str, int]
     popularity: I64
     catalogue: int
+    at_us: int | None = None
 
     @classmethod
     def of(cls, ratings: Ratings, records: Sequence[UserRecord], held_out: Sequence[Sequence[str]]) -> "Panel":
@@ -105,6 +108,10 @@ class Panel:
                 columns.setdefault(item_id, len(columns))
         popularity = np.bincount(ratings.weights.indices, minlength=len(columns)).astype(np.int64)
         return cls(records, hold(held_out, columns), columns, popularity, len(ratings.item_ids))
+
+    def asked_at(self, record: UserRecord) -> int | None:
+        """Return the time of the request for the user of *record*; None if it is unknown."""
+        return record.as_of_us if self.at_us is None else self.at_us
 
     def new_items(self) -> "Panel":
         """Return the users with held-out items that are not in the training part, and these items alone."""

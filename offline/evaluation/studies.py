@@ -104,7 +104,9 @@ def study_by_date(data: Data) -> Study:
     new = {user_id: item_ids for user_id, item_ids in split.held_out.items() if user_id not in known}
     asked = [UserRecord(user_id, data.age_groups.get(user_id, UNKNOWN_AGE)) for user_id in new][: data.most_users]
     panel = Panel.of(study.ratings, asked, [new[record.user_id] for record in asked])
-    return replace(study, panels={**study.panels, **({NEW_USERS: panel} if asked else {})}, date_us=date_us)
+    panels = {**study.panels, **({NEW_USERS: panel} if asked else {})}
+    at_date = {name: replace(each, at_us=date_us) for name, each in panels.items()}
+    return replace(study, panels=at_date, date_us=date_us)
 
 
 def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:

@@ -248,6 +248,7 @@ class Client:
         exclude: Sequence[str] = (),
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
+        at: datetime | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
@@ -260,13 +261,14 @@ class Client:
             exclude: Items to leave out.
             conditions: Conditions that every item meets.
             diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
+            at: Time to recommend for, with a time zone; None for the present.
             strict: Raise an error instead of returning a degraded answer.
             timeout_s: Time budget of this call.
 
         Raises:
             ProblemError, NoAnswerError, OtherServerError: see the module.
         """
-        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity)
+        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity, at=at)
         return _read(self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 
     def recommend_many(
@@ -348,11 +350,12 @@ class AsyncClient:
         exclude: Sequence[str] = (),
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
+        at: datetime | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
         """Return recommendations for a user; see `Client.recommend`."""
-        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity)
+        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity, at=at)
         return _read(await self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 
     async def recommend_many(

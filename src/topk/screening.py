@@ -107,6 +107,7 @@ class Screen:
         limit: Items wanted per user.
         excluded: Cells to leave out.
         unavailable: Rows to leave out for all users.
+        penalty: (I,) float32, added to the scores of all users: -inf for a row to leave out, else 0.
         settle: Cuts cells to each user's best *limit* by exact score; returns their cells and scores.
     """
 
@@ -117,6 +118,7 @@ class Screen:
     limit: int
     excluded: Excluded | None
     unavailable: Excluded | None
+    penalty: F32 | None
     settle: Callable[[Cells], tuple[Cells, F32]]
 
 
@@ -145,6 +147,8 @@ def screen_blocks(screen: Screen, blocks: Iterable[int]) -> tuple[Cells, F32]:
             screen.excluded.apply(scores.reshape(-1), block=block)
         if screen.unavailable is not None:
             screen.unavailable.apply(scores, block=block)
+        if screen.penalty is not None:
+            scores[: len(rows)] += screen.penalty[start : start + len(rows), None]
         np.maximum.reduce(groups, axis=0, out=maxima)
         bound = candidates.bound_for(scores, maxima)
         np.greater_equal(maxima, bound, out=reached)

@@ -1,7 +1,8 @@
 import numpy as np
 
-from offline.choosing import LEAST_GAIN, LENGTHS, choose
+from offline.choosing import LENGTHS, choose
 from offline.matrix import make_ratings
+from offline.returning import LEAST_GAIN
 from offline.training import suggest
 from recsys.records import HistoryItem, UserRecord
 
@@ -31,7 +32,7 @@ def test_what_follows_what_is_found():
     assert blend.views[0].backward == 0
     assert blend.views[0].half_life == 1
     assert blend.lengths == (*LENGTHS, 16)
-    assert {len(row) for row in blend.weights} == {2 + len(blend.views)}
+    assert {len(row) for row in blend.weights} == {3 + len(blend.views)}
     alone, blended = choice.trials[-2:]
     assert blended.ndcg_10 > 1.2 * alone.ndcg_10
     assert len(list(choice.describe())) == len(choice.trials) == len(choice.facts())
@@ -48,7 +49,7 @@ def test_every_length_has_a_source_that_scores_all_items():
     assert blend is not None
     for length, row in zip(blend.lengths, blend.weights, strict=True):
         assert row[0] > 0 or row[1] > 0
-        assert length > 0 or not any(row[2:])
+        assert length > 0 or not any(row[3:])
 
 
 def test_without_times_no_order_is_read_into_the_data():

@@ -86,7 +86,7 @@ def flip(file: str, place: int) -> Callable[[Path], None]:
         (flip(ARRAYS, -1), "SHA-256 is not the manifest's"),
         (flip(ARRAYS, 3), "SHA-256 is not the manifest's"),
         (flip(ITEMS, 5), "SHA-256 is not the manifest's"),
-        (edit(lambda m: m.update(schema_version=1)), "schema version 1; this program reads 3"),
+        (edit(lambda m: m.update(schema_version=1)), "schema version 1; this program reads 4"),
         (edit(lambda m: m.pop("schema_version")), "schema version None"),
         (edit(lambda m: m.pop("name")), "manifest.json: cannot be read"),
         (edit(lambda m: m.update(version="0")), "version '0' does not belong"),

@@ -28,7 +28,7 @@ from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from topk.approximate import ApproximateIndex
 from topk.item_table import F32, I64, ItemTable, grid_bits, round_to_grid
 from topk.row_lists import RowLists
-from topk.scoring import picks_pay, score_candidates, score_rows_of
+from topk.scoring import penalty_pays, picks_pay, score_candidates, score_rows_of
 
 TimedCall = Callable[[], object]
 
@@ -131,8 +131,18 @@ def _contestants(case: TopkCase, users: F32, table: ItemTable, pool: Executor) -
             return lambda: score_rows_of(
                 users, table, rows, limit=case.limit, exclude=nobody, workers=THREADS, pool=pool
             )
-        closed = np.setdiff1d(np.arange(case.items), rows)
-        return lambda: score_candidates(users, table, limit=case.limit, unavailable=closed, workers=THREADS, pool=pool)
+        penalty, closed = np.full(case.items, -np.inf, np.float32), np.setdiff1d(np.arange(case.items), rows)
+        penalty[rows] = 0
+        by_penalty = penalty_pays(rows.size, items=case.items, users=case.users)
+        return lambda: score_candidates(
+            users,
+            table,
+            limit=case.limit,
+            unavailable=None if by_penalty else closed,
+            penalty=penalty if by_penalty else None,
+            workers=THREADS,
+            pool=pool,
+        )
 
     return {
         "wide": Contestant(_wide_product(users, table.vectors), THREADS),

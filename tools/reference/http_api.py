@@ -70,6 +70,13 @@ def _default(field: inspect.Field) -> str:
     return f"; if absent: `{msgspec.json.encode(value).decode()}`" if value else "; optional"
 
 
+_PLAIN: dict[type[inspect.Type], str] = {
+    inspect.BoolType: "boolean",
+    inspect.NoneType: "null",
+    inspect.DateTimeType: "time with time zone (RFC 3339)",
+}
+
+
 def _type(found: inspect.Type) -> str:
     match found:
         case inspect.StrType():
@@ -88,8 +95,8 @@ def _type(found: inspect.Type) -> str:
 
 def _rare_type(found: inspect.Type) -> str:
     match found:
-        case inspect.BoolType() | inspect.NoneType():
-            return "boolean" if isinstance(found, inspect.BoolType) else "null"
+        case inspect.BoolType() | inspect.NoneType() | inspect.DateTimeType():
+            return _PLAIN[type(found)]
         case inspect.LiteralType():
             return " or ".join(f"`{value}`" for value in found.values)
         case inspect.DictType():

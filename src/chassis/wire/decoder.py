@@ -14,8 +14,9 @@ goes through the second pass first, because the fast path reads an over-long arr
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, inspect
@@ -50,6 +51,7 @@ NOT_READ = "was not read: the parts of the batch before it have too many faults"
 
 _skip = msgspec.json.Decoder(Raw).decode
 _text = msgspec.json.Decoder(str).decode
+_time = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -154,8 +156,8 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     """
     Yield the faults of *body* as a value of the type *info*.
 
-    The types are those of the wire contracts: structs, lists with a limit, dicts, strings, numbers, booleans, null, unions of
-    one type with null, raw JSON.
+    The types are those of the wire contracts: structs, lists with a limit, dicts, strings, times with a time zone,
+    numbers, booleans, null, unions of one type with null, raw JSON.
 
     Raises:
         NotJsonError: *body* is not a JSON text in UTF-8.
@@ -393,6 +395,13 @@ def _find_in_dict(value: bytes, info: inspect.DictType, path: str) -> Iterator[F
         yield from _find(bytes(member), info.value_type, f"{path}.{shown(name)}")
 
 
+def _find_in_time(value: bytes, _info: inspect.DateTimeType, path: str) -> Iterator[Fault]:
+    try:
+        _time(value)
+    except msgspec.DecodeError:
+        yield Fault(path, "must be a time with a time zone, such as 2026-01-31T12:00:00Z")
+
+
 _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] = {
     inspect.StructType: _find_in_struct,
     inspect.ListType: _find_in_list,
@@ -404,6 +413,7 @@ _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] =
     inspect.BoolType: _find_in_boolean,
     inspect.UnionType: _find_in_union,
     inspect.LiteralType: _find_in_literal,
+    inspect.DateTimeType: _find_in_time,
     inspect.RawType: _find_nothing,
 }
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder
-from recsys.contracts.wire import DEFAULT_TOP_K, MAX_ID_LENGTH, Exclude, Features, History, ItemId, TopK, UserId
+from recsys.contracts.wire import DEFAULT_TOP_K, MAX_ID_LENGTH, Exclude, Features, History, ItemId, Moment, TopK, UserId
 
 INTERACTION = "dev.recsys.interaction.v1"
 ERASED = "dev.recsys.user.erased.v1"
@@ -108,6 +108,7 @@ class ExtractedData(Struct, frozen=True):
     top_k: TopK = DEFAULT_TOP_K
     exclude: Exclude = []
     avoided: History | UnsetType = UNSET
+    as_of: Moment | UnsetType = UNSET
 
 
 interaction = Decoder(InteractionData)

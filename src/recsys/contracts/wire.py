@@ -8,6 +8,7 @@ Answers may gain fields, because readers of answers ignore unknown fields.
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -30,6 +31,7 @@ TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
 Exclude = Annotated[list[ItemId], Meta(max_length=MAX_EXCLUDE)]
 History = Annotated[list[ItemId], Meta(max_length=MAX_HISTORY)]
 Diversity = Annotated[float, Meta(ge=0, le=1)]
+Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,6 +84,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
         history: Items of the session; they are newer than the stored history of the user, if there is one.
         item_id: Recommend what resembles this item.
         include: Further fields of each item of the answer.
+        at: Time to recommend for, RFC 3339, for example to replay the past; by default the present.
     """
 
     user_id: UserId = ""
@@ -92,6 +95,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
     history: Session = []
     item_id: ItemId = ""
     include: Include = []
+    at: Moment | None = None
 
 
 class RequestBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,7 +172,12 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
 
 
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend."""
+    """
+    `rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend.
+
+    Attributes:
+        as_of: Time of the user's newest interaction, RFC 3339.
+    """
 
     features: Features
     history: History
@@ -179,6 +188,8 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     avoided: History = []
     item_id: ItemId = ""
     include: Include = []
+    as_of: Moment | None = None
+    at: Moment | None = None
 
 
 class Reason(Struct, frozen=True, omit_defaults=True):

@@ -30,7 +30,7 @@ from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.items import Item as Item  # noqa: PLC0414 - items.json holds a list of these, so this module offers them too
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
 
 _REMEDY = "train it again, or restore the folder"

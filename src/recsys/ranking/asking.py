@@ -23,6 +23,7 @@ class Ask:
         exclude: Further rows that the user may not get.
         limit: Items wanted.
         subset: Rows that the user may get; None for all.
+        away: Whether the user was away before this request (`blending.AWAY_US`).
     """
 
     features: Features
@@ -30,6 +31,7 @@ class Ask:
     exclude: Sequence[int]
     limit: int
     subset: Subset | None
+    away: bool
 
     def closed(self) -> Sequence[int]:
         """Return the rows of the history and the excluded rows, distinct."""
@@ -47,6 +49,7 @@ class Asked:
         exclude: Rows that the user may not get.
         subsets: For each user, the rows that the user may get; None for all. Equal subsets are one object.
         depths: (U,) int64, number of items that each source proposes for each user.
+        away: (U,) bool, whether the user was away.
     """
 
     vectors: F32
@@ -54,6 +57,7 @@ class Asked:
     exclude: RowLists
     subsets: Sequence[Subset | None]
     depths: I64
+    away: NDArray[np.bool_]
 
     def groups(self) -> list[tuple[Subset | None, I64]]:
         """Return each distinct subset and its users."""

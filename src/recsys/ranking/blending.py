@@ -5,6 +5,7 @@ The blend: combine the scores that several sources give the same candidates into
 
 best_s is the user's highest score from source s, so the scores of each source are at most 1. The weights depend on n,
 the length of the user's history: training chose different weights for short and long histories (offline/choosing.py).
+Users who were away get separate weights, because recent popularity suits them better than their old taste.
 Each step treats every candidate separately, so the batch does not change the bits of a score.
 """
 
@@ -12,22 +13,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topk.item_table import F32, F64, I64, ShapeMismatchError
+
+# A user whose newest interaction is at least this old was away: one day, more than any session.
+AWAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
     """
-    The weights of the sources by length of the history.
+    The weights of the sources by length of the history, and those for users who were away.
 
     Attributes:
         lengths: (L,) int64, rising from 0; row l serves histories of at least lengths[l] items, up to the next length.
         weights: (L, S) float32, at least 0, one column per source.
+        away: (S,) float32, weights for users who were away and have a history; None if they have those of the others.
     """
 
     lengths: I64
     weights: F32
+    away: F32 | None = None
 
     def check(self, *, sources: int) -> None:
         """
@@ -41,12 +48,16 @@ class Blend:
             raise ShapeMismatchError(f"blend {self.weights.shape} for {self.lengths.size} lengths, {sources} sources")
         if self.lengths[0] != 0 or (np.diff(self.lengths) <= 0).any():
             raise ShapeMismatchError("lengths of the blend must rise from 0")
-        if (self.weights < 0).any() or (self.weights.max(axis=1) <= 0).any():
-            raise ShapeMismatchError("each length of the blend must have a weight above 0, and no weight below 0")
+        if self.away is not None and self.away.shape != (sources,):
+            raise ShapeMismatchError(f"blend for users who were away {self.away.shape} for {sources} sources")
+        table = self.weights if self.away is None else np.vstack([self.weights, self.away])
+        if (table < 0).any() or (table.max(axis=1) <= 0).any():
+            raise ShapeMismatchError("each row of the blend must have a weight above 0, and no weight below 0")
 
-    def rows(self, sizes: I64) -> F32:
-        """Return the weights (U, S) for users with histories of *sizes* (U,) items."""
-        return self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
+    def rows(self, sizes: I64, away: NDArray[np.bool_]) -> F32:
+        """Return the weights (U, S) for users with histories of *sizes* (U,) items, of whom some were *away* (U,)."""
+        rows = self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
+        return rows if self.away is None else np.where((away & (sizes > 0))[:, None], self.away, rows)
 
 
 def normalise(scores: F32, best: F32, counts: I64) -> F64:

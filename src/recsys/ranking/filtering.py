@@ -20,7 +20,7 @@ from recsys.declaration.faults import condition_faults
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import RANGED, Declaration
 from recsys.ranking.artefact import Item
-from topk.item_table import I64
+from topk.item_table import F32, I64
 
 Bools = NDArray[np.bool_]
 
@@ -116,7 +116,7 @@ class Subset:
 
     def __init__(self, mask: Bools) -> None:
         self.mask = mask
-        self._leaders: I64 | None = None
+        self._leaders: dict[int, I64] = {}
 
     @cached_property
     def size(self) -> int:
@@ -133,13 +133,18 @@ class Subset:
         """The other rows, in rising order."""
         return np.flatnonzero(~self.mask)
 
+    @cached_property
+    def penalty(self) -> F32:
+        """The other rows as a sum to add to scores, (I,): -inf for a row outside the subset, else 0."""
+        return np.where(self.mask, np.float32(0), np.float32(-np.inf))
+
     def popular(self, order: I64, count: int) -> I64:
-        """Return the first *count* rows of the subset in *order*, which lists all rows and is the same in every call."""
+        """Return the first *count* rows of the subset in *order*, which lists all rows and lives as long as the subset."""
         if count > _LEADERS:
             return order[self.mask[order]][:count]
-        if self._leaders is None:
-            self._leaders = order[self.mask[order]][:_LEADERS].copy()
-        return self._leaders[:count]
+        if id(order) not in self._leaders:
+            self._leaders[id(order)] = order[self.mask[order]][:_LEADERS].copy()
+        return self._leaders[id(order)][:count]
 
 
 class Shelf:

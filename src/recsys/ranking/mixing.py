@@ -3,7 +3,7 @@ Rank by the blend of several sources' scores.
 
 A small catalogue is scored completely: every source scores every item. A large one is ranked in three steps:
 
-1. Every source (factors, popularity, neighbours) proposes each user's best items.
+1. Every source (factors, popularity of all times, recent popularity, neighbours) proposes each user's best items.
 2. Every source scores the union of the proposals.
 3. The blend (`blending`) combines the scores of each item into one, and the best items are returned.
 
@@ -28,8 +28,12 @@ from topk.scoring import score_catalogue, score_rows
 # Items that each source proposes for a user; a request for more items gets more proposals.
 PROPOSALS = 100
 
-# Popularity proposes fewer, because other sources propose most of its items too.
+# Each popularity proposes fewer, because other sources propose most of its items too.
 _POPULAR = 50
+
+# The columns of weights; those of the views follow.
+FACTORS, POPULARITY, RECENT_POPULARITY = range(3)
+FIXED_SOURCES = 3
 
 Bools = NDArray[np.bool_]
 
@@ -41,15 +45,15 @@ class Mixer:
 
     Attributes:
         table: Factors of the catalogue.
-        popularity: (I,) float64, users per item as a share of the most popular item's.
-        popular: (I,) int64, rows by falling popularity.
+        popularity: (2, I) float64, users per item as a share of the most popular item's; of all times, then recent.
+        popular: Two (I,) int64, rows by falling popularity; of all times, then recent.
         views: Item-to-item sources.
-        blend: Weights of the factors, of popularity and of each view, in this order.
+        blend: Weights of the factors, of both popularities and of each view, in this order.
     """
 
     table: ItemTable
     popularity: F64
-    popular: I64
+    popular: tuple[I64, I64]
     views: Views
     blend: Blend
 
@@ -67,17 +71,19 @@ class Mixer:
 
         Cost: a few passes over S * U * I scores.
         """
-        weights = self.blend.rows(asked.history.sizes()).T.astype(np.float64)
-        closed = asked.closed(self.popularity.size)
+        weights = self.blend.rows(asked.history.sizes(), asked.away).T.astype(np.float64)
+        closed = asked.closed(self.popularity.shape[1])
         factors = score_catalogue(asked.vectors, self.table)[None]
-        wanted = weights[2:] > 0
+        wanted = weights[FIXED_SOURCES:] > 0
         votes = self.views.score_all(asked.history, wanted=wanted) if wanted.any() else None
         phases.end("candidates")
         total = _weighed(factors, weights[:1], closed)[0]
         if votes is not None:
-            for scores in _weighed(votes, weights[2:], closed):
+            for scores in _weighed(votes, weights[FIXED_SOURCES:], closed):
                 total += scores
-        total += weights[1][:, None] * self.popularity
+        for each, popularity in zip(weights[POPULARITY:FIXED_SOURCES], self.popularity, strict=True):
+            if each.any():
+                total += each[:, None] * popularity
         scores = total.astype(np.float32)
         scores.reshape(-1)[closed] = -np.inf
         return rank_table(scores, limit=limit)
@@ -96,8 +102,8 @@ class Mixer:
 
         Cost: per user, a sort of the neighbours of the items that vote, and D multiply-adds for each candidate.
         """
-        weights = self.blend.rows(asked.history.sizes())
-        rows, counts, columns = self._collect(asked, found, wanted=weights[:, 2:].T > 0)
+        weights = self.blend.rows(asked.history.sizes(), asked.away)
+        rows, counts, columns = self._collect(asked, found, wanted=weights[:, FIXED_SOURCES:].T > 0)
         phases.end("candidates")
         return rank_candidates(rows, blend(columns, weights, counts), counts=counts, limit=limit)
 
@@ -106,7 +112,7 @@ class Mixer:
         return self._collect(asked, found, wanted=np.ones((self.views.number, asked.depths.size), np.bool_))
 
     def _collect(self, asked: Asked, found: RankedBatch, *, wanted: Bools) -> tuple[I64, I64, list[F64]]:
-        users, items = asked.depths.size, self.popularity.size
+        users, items = asked.depths.size, self.popularity.shape[1]
         closed = np.sort(asked.exclude.cells(items))
         # Cells of a view's lines follow those of the view before; see `Scored`.
         views = np.arange(self.views.number)[:, None] * (users * items)
@@ -118,7 +124,7 @@ class Mixer:
         best = scored.best(lines=wanted.size, items=items, limit=int(asked.depths.max()))
         parts = np.split(best.ids, self.views.number) if self.views.number else []
         proposed = [_cells(ids, asked.depths, items) for ids in (found.ids, *parts)]
-        proposed.append(self._popular_cells(asked, closed))
+        proposed += [self._popular_cells(asked, closed, order) for order in self.popular]
         cells = _distinct(np.concatenate(proposed))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
@@ -130,17 +136,15 @@ class Mixer:
             counts,
             [
                 normalise(factors, found.scores[:, 0], counts),
-                self.popularity[rows],
+                *(popularity[rows] for popularity in self.popularity),
                 *(normalise(each, highest, counts) for each, highest in zip(votes, bests, strict=True)),
             ],
         )
 
-    def _popular_cells(self, asked: Asked, closed: I64) -> I64:
-        """Return the cells of the most popular items for each user, without the *closed* cells, which rise."""
-        items = self.popularity.size
-        rows = [
-            self.popular[:_POPULAR] if each is None else each.popular(self.popular, _POPULAR) for each in asked.subsets
-        ]
+    def _popular_cells(self, asked: Asked, closed: I64, order: I64) -> I64:
+        """Return the cells of each user's first items in *order*, without the *closed* cells, which rise."""
+        items = order.size
+        rows = [order[:_POPULAR] if each is None else each.popular(order, _POPULAR) for each in asked.subsets]
         cells = RowLists.of(rows).cells(items)
         if not closed.size:
             return cells

@@ -1,9 +1,9 @@
 """
 Rank items with a trained artefact.
 
-Three kinds of sources score items for a user's history: factors (`folding`, `scoring`), popularity, and neighbours
-(`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact without a blend ranks by its factors
-alone: score[u, i] = x_u . y_i.
+Three kinds of sources score items for a user's history: factors (`folding`, `scoring`), popularity of all times and
+recent popularity, and neighbours (`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact
+without a blend ranks by its factors alone: score[u, i] = x_u . y_i.
 
 The model holds no data per user. All sources use the history of the request, so a new interaction counts in the next
 answer, and a user who is not in the training data is served like any other. A user with neither a history nor an age
@@ -22,10 +22,10 @@ from recsys.contracts.wire import Condition, Features, Model
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
-from recsys.ranking.blending import Blend
+from recsys.ranking.blending import AWAY_US, Blend
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.folding import FoldIn
-from recsys.ranking.mixing import PROPOSALS, Mixer
+from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phases
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
@@ -44,7 +44,7 @@ from recsys.ranking.rules import POOL, Draft, Rules
 from topk.candidates import RankedBatch
 from topk.item_table import F32, F64, I64, ItemTable
 from topk.row_lists import RowLists
-from topk.scoring import picks_pay, score_candidates, score_rows_of
+from topk.scoring import penalty_pays, picks_pay, score_candidates, score_rows_of
 
 if TYPE_CHECKING:
     from topk.approximate import ApproximateIndex
@@ -67,6 +67,8 @@ class Query(Struct, frozen=True):
         filter: Conditions that every item meets.
         diversity: Weight of the resemblance to better items (`rules`); 0 leaves the model's own.
         include: Further facts about each item: `title`, `attributes`, `reason`.
+        as_of_us: Time of the user's newest interaction, microseconds since the epoch; None if it is unknown.
+        at_us: Time to recommend for; None for the time of the newest interaction in the training data.
     """
 
     features: Features
@@ -76,6 +78,8 @@ class Query(Struct, frozen=True):
     filter: Sequence[Condition] = ()
     diversity: float = 0.0
     include: Sequence[str] = ()
+    as_of_us: int | None = None
+    at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class RankingModel:
         self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
         self._mixer = self._read_mixer(artefact) if "blend_weights" in arrays else None
+        self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
 
@@ -170,11 +175,13 @@ class RankingModel:
             )
             for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
         ]
-        blend = Blend(arrays["blend_lengths"], arrays["blend_weights"])
-        blend.check(sources=2 + len(neighbours))
-        share = self._popularity.astype(np.float64) / max(float(self._popularity.max()), 1e-9)
+        blend = Blend(arrays["blend_lengths"], arrays["blend_weights"], arrays.get("blend_away"))
+        blend.check(sources=FIXED_SOURCES + len(neighbours))
+        popularity = np.stack([self._popularity, arrays["item_recent_popularity"]]).astype(np.float64)
+        popularity /= np.maximum(popularity.max(axis=1, keepdims=True), 1e-9)
+        recent = np.lexsort((self._popular.argsort(), -popularity[1]))
         views = Views.of(neighbours, items=len(self.item_ids))
-        return Mixer(self._table, share, self._popular, views, blend)
+        return Mixer(self._table, popularity, (self._popular, recent), views, blend)
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model, to warm it up."""
@@ -252,8 +259,8 @@ class RankingModel:
         if self._mixer is None:
             return explain([FACTORS] * len(rows), spoken, ids)
         asked = self._join([ask])
-        weights = self._mixer.blend.rows(asked.history.sizes())[0].astype(np.float64)
-        spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[2:])
+        weights = self._mixer.blend.rows(asked.history.sizes(), asked.away)[0].astype(np.float64)
+        spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[FIXED_SOURCES:])
         found, _, columns = self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
         largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)
@@ -276,7 +283,18 @@ class RankingModel:
             exclude=self._known(query.exclude),
             limit=max(query.top_k, POOL) if self._arranges(query) else query.top_k,
             subset=shelf.subset(query.filter),
+            away=self._was_away(query),
         )
+
+    def _was_away(self, query: Query) -> bool:
+        """
+        Tell whether the user was away before the request.
+
+        Without a time of the request, the training data stand for it. An instance's clock would change the answers of
+        an unchanged user and model. Users who acted after the training count as present.
+        """
+        at_us = self._newest_us if query.at_us is None else query.at_us
+        return query.as_of_us is not None and at_us - query.as_of_us >= AWAY_US
 
     def _arrange(self, query: Query, ask: Ask, ranked: Ranked) -> Ranked:
         """Apply the rules to a user's pool. If caps leave the list short, continue with the items that have no cap."""
@@ -348,6 +366,7 @@ class RankingModel:
             subsets=[ask.subset for ask in asks],
             # A user's depth depends on that user's request alone, so the candidates do not depend on the batch.
             depths=np.minimum([max(ask.limit, PROPOSALS) for ask in asks], len(self.item_ids)),
+            away=np.array([ask.away for ask in asks], np.bool_),
         )
 
     def _score(self, asked: Asked, *, limit: int) -> RankedBatch:
@@ -378,7 +397,11 @@ class RankingModel:
                 workers=self._workers,
                 pool=self._pool,
             )
-        closed = subset.closed if subset is not None else None
+        closed = penalty = None
+        if subset is not None and self._index is None and penalty_pays(subset.size, items=items, users=len(vectors)):
+            penalty = subset.penalty
+        elif subset is not None:
+            closed = subset.closed
         if self._index is not None:
             return self._index.search(vectors, limit=limit, exclude=exclude, unavailable=closed)
         return score_candidates(
@@ -387,6 +410,7 @@ class RankingModel:
             limit=limit,
             exclude=exclude,
             unavailable=closed,
+            penalty=penalty,
             workers=self._workers,
             pool=self._pool,
         )

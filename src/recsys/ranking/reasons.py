@@ -36,8 +36,8 @@ class Because:
 
 
 def name_sources(views: int) -> list[str]:
-    """Return the name of each source of a blend, in the order of its weights."""
-    return [FACTORS, POPULARITY, *[NEIGHBOURS] * views]
+    """Return the name of each source of a blend, in the order of its weights; recent popularity is popularity, too."""
+    return [FACTORS, POPULARITY, POPULARITY, *[NEIGHBOURS] * views]
 
 
 def speak_by_factors(fold_in: FoldIn, history: I64, rows: I64, prior: F64) -> F64:
