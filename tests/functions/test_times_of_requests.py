@@ -63,7 +63,7 @@ def _ask(times: dict[str, object]) -> Query:
     features = {"age_group": "18-24", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0}
     with ThreadPoolExecutor(1) as executor:
         batcher = Batcher(rank, limits=BatchLimits(4, 0.0, 4), executor=executor)
-        handler = RankItems(batcher, model=Model("m", "1"), attributes=ItemAttributes([]))
+        handler = RankItems(batcher, model=Model("m", "1"), attributes=lambda: ItemAttributes([]))
         asyncio.run(_call(handler, make_call({"features": features, "history": [], **times})))
     return asked[0]
 
