@@ -42,6 +42,8 @@ class CatalogueFollower:
         self._catalogue: Catalogue | None = None
         self._entries: dict[str, Entry] = {}
         self._is_lost = False
+        self._is_applied = True
+        self._read_until = 0
         self.revision = 0
         self.has_looked = asyncio.Event()
 
@@ -57,25 +59,32 @@ class CatalogueFollower:
         self._is_lost = False
         if entries != self._entries:
             self._entries = entries
-            await self._take_over()
-        self.revision = revision
+            self._is_applied = await self._take_over()
+        self._read_until = revision
+        # A change that cannot be applied keeps the former revision until the next change.
+        if self._is_applied:
+            self.revision = revision
 
     async def _read(self) -> tuple[int, dict[str, Entry]]:
         """Return the revision and all entries."""
         if self._catalogue is None:
-            self._catalogue = open_catalogue(self._url, password=self._password)
-        revision, changed = await self._catalogue.read(after=self.revision)
-        if revision < self.revision:
+            # Opening reads files, which would hold up the event loop.
+            self._catalogue = await asyncio.to_thread(open_catalogue, self._url, password=self._password)
+        revision, changed = await self._catalogue.read(after=self._read_until)
+        if revision < self._read_until:
             # The store was replaced by another one.
             revision, changed = await self._catalogue.read(after=0)
             return revision, {entry.item_id: entry for entry in changed}
         return revision, {**self._entries, **{entry.item_id: entry for entry in changed}} if changed else self._entries
 
-    async def _take_over(self) -> None:
+    async def _take_over(self) -> bool:
+        """Let the model take the entries over; return whether it could."""
         try:
             await asyncio.to_thread(self._live.follow, self._entries)
         except (ArtefactError, StartError) as error:
             log.error("catalogue_not_applied", extra={"reason": str(error)})  # noqa: TRY400 - no trace needed
+            return False
+        return True
 
     async def follow(self) -> None:
         """Look again and again until cancelled."""

@@ -40,7 +40,8 @@ def test_the_demo_model_is_published_in_a_config_map(api, tmp_path, demo):
     assert sum(map(len, data.values())) < LIMIT_BYTES
     for name, content in data.items():
         (mounted / name).write_bytes(b64decode(content))
-    assert read_artefact(mounted).manifest == manifest
+    assert read_artefact(mounted).manifest == read_artefact(folder).manifest
+    assert read_artefact(mounted).manifest.version == manifest.version
     assert api.tokens == {"Bearer token"}
 
 

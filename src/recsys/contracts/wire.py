@@ -71,7 +71,7 @@ Include = Annotated[list[Literal["title", "attributes", "reason"]], Meta(max_len
 Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """
     `recommend`: the user, the number of items, and the items to leave out.
 

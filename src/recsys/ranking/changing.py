@@ -95,7 +95,11 @@ def _with_rows(arrays: Mapping[str, NDArray[Any]], vectors: F32) -> dict[str, ND
     extended = {
         **arrays,
         "item_factors": np.concatenate([arrays["item_factors"], vectors]),
-        "item_popularity": np.concatenate([arrays["item_popularity"], np.zeros(added, np.float32)]),
+        **{
+            name: np.concatenate([arrays[name], np.zeros(added, np.float32)])
+            for name in ("item_popularity", "item_recent_popularity")
+            if name in arrays
+        },
     }
     for source in range(len(arrays.get("neighbours_half_lives", ()))):
         ends = arrays[f"neighbours_{source}_ends"]

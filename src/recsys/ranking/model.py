@@ -152,6 +152,8 @@ class RankingModel:
             raise ValueError(
                 f"{len(self.item_ids)} items, factors {factors.shape}, popularity {self._popularity.shape}"
             )
+        if not (arrays["fold_in_diagonal"] > 0).all():
+            raise ValueError("fold_in_diagonal holds numbers that are not above 0")
         strength, half_life = (float(number) for number in arrays["fold_in"])
         self._table = ItemTable.of(factors)
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
