@@ -66,7 +66,7 @@ def test_a_spike_scales_out(pipeline, tmp_path):
     assert result["summary"]["wrong"] == 0
     assert result["run"]["histories_known"] == 1000
     assert max(int(size) for size in result["batches"]) > 1
-    # The chart of failed and degraded answers is left out if there are none.
+    # A report without failed and degraded answers has no chart of them.
     assert (tmp_path / "report.html").read_text().count("<svg") in {7, 8}
 
 
