@@ -19,6 +19,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         return STATUSES[len(started) - 1]
 
     monkeypatch.setattr(development, "_run", run)
+    # With COVERAGE, the command is longer.
+    monkeypatch.delenv("COVERAGE", raising=False)
     return started
 
 
