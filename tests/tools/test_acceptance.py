@@ -118,16 +118,18 @@ def test_kubectl_errors_are_passed_on(tmp_path):
 
 
 class FakePlatform:
-    """A platform that never scales and never replaces an instance."""
+    """A platform that never scales and never replaces an instance. An ended instance stays if it is the only one."""
 
     def __init__(self, tmp_path: Path, url: str) -> None:
         described = program(tmp_path / "fake-kn", {"describe": json.dumps(SERVICE), "update": ""})
         self.kn = ClusterDeployment("default", kubectl=["false"], kn=[described], broker=None).kn
         self.url = url
         self.ended: list[str] = []
+        self.count = 1
 
     def instances(self, service: str) -> list[str]:
-        return [f"{service}-1"]
+        names = [f"{service}-{number + 1}" for number in range(self.count)]
+        return [name for name in names if name not in self.ended or self.count == 1]
 
     def terminate(self, instance: str) -> None:
         self.ended.append(instance)
@@ -155,7 +157,12 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
+def fake(tmp_path: Path) -> FakePlatform:
+    return FakePlatform(tmp_path, "")
+
+
+@pytest.fixture
+def acceptance(fake: FakePlatform) -> Iterator[Acceptance]:
     """Yield acceptance checks of a pipeline that always returns the same recommendations."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -165,9 +172,8 @@ def acceptance(tmp_path: Path) -> Iterator[Acceptance]:
     }
     url = f"http://127.0.0.1:{server.server_port}/"
     pace = LoadPace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
-    checks = Acceptance(
-        FakePlatform(tmp_path, url), Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None
-    )
+    fake.url = url
+    checks = Acceptance(fake, Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None)
     yield checks
     checks.close()
     server.shutdown()
@@ -213,6 +219,14 @@ def test_a_missing_replacement_is_found(acceptance):
     """The check of a kill fails when no new instance appears."""
     with pytest.raises(TimeoutError, match="extract-features-1 of extract-features was not replaced"):
         acceptance.end()
+
+
+def test_an_instance_that_is_not_needed_gets_no_replacement(acceptance, fake):
+    """If the Service still has its least number of instances, a scale-in met the end of the instance."""
+    fake.count = 2
+    finding = acceptance.end()
+    assert finding.holds
+    assert fake.ended == ["extract-features-2", "rank-items-2", "recommend-2"]
 
 
 def test_degraded_answers_under_load_are_failures(acceptance):
