@@ -18,13 +18,24 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
     An event loop whose clock jumps to the next timer whenever nothing else is ready.
 
-    Use this loop only for code that waits for timers, tasks and sockets of this loop. The clock also jumps while the
-    code waits for a thread or for another process, so timeouts of such waits expire immediately.
+    The clock stands still while a call runs in an executor of this loop. Use this loop only for code that otherwise waits
+    for timers, tasks and sockets of this loop: while the code waits for another process, the clock jumps.
     """
 
     def __init__(self) -> None:
         self._now = time.monotonic()
-        super().__init__(_JumpingSelector(self._jump))
+        self._in_threads = 0
+        super().__init__(_JumpingSelector(self._jump, stands_still=lambda: self._in_threads > 0))
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Run *func* in a thread, and let the clock stand still until it has returned."""
+        self._in_threads += 1
+        running = super().run_in_executor(executor, func, *args)
+        running.add_done_callback(self._returned)
+        return running
+
+    def _returned(self, _: "asyncio.Future[Any]") -> None:
+        self._in_threads -= 1
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
@@ -37,16 +48,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 class _JumpingSelector(selectors.DefaultSelector):
     """A selector that moves the clock instead of waiting for a timer."""
 
-    def __init__(self, jump: Callable[[float], None]) -> None:
+    def __init__(self, jump: Callable[[float], None], *, stands_still: Callable[[], bool]) -> None:
         super().__init__()
-        self._jump = jump
+        self._jump, self._stands_still = jump, stands_still
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait if no timer is due, else return what is ready or jump to the timer."""
         if timeout is None:
             return super().select(None)
         ready = super().select(min(timeout, _PEER_S))
-        self._jump(_TURN_S if ready else timeout + _TURN_S)
+        self._jump(_TURN_S if ready or self._stands_still() else timeout + _TURN_S)
         return ready
 
 
