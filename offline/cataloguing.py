@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from recsys.catalogue.entries import REMOVED, Entry
 from recsys.catalogue.urls import open_catalogue
 from recsys.items import Item
 from recsys.stores.port import StoreError
+from recsys.stores.urls import sqlite_url
 
 
 async def read_entries(url: str, *, password: str | None = None) -> dict[str, Entry]:
@@ -56,16 +56,12 @@ def carry_over(paths: Iterable[Path], target: Path, *, imported: Collection[str]
     async def carry() -> None:
         for path in paths:
             with suppress(StoreError):
-                entries = (await read_entries(_url(path))).values()
+                entries = (await read_entries(sqlite_url(path))).values()
                 kept = [_without_description(each) if each.item_id in imported else each for each in entries]
-                await put_entries(_url(target), kept)
+                await put_entries(sqlite_url(target), kept)
 
     asyncio.run(carry())
 
 
 def _without_description(entry: Entry) -> Entry:
     return Entry(entry.item_id, available=entry.available, available_us=entry.available_us)
-
-
-def _url(path: Path) -> str:
-    return f"sqlite:///{quote(str(path))}"

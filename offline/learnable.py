@@ -1,5 +1,6 @@
 """The attributes from which training learns: values in words, and numbers and times in groups of equal size."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -31,7 +32,7 @@ def learnable(items: Mapping[str, Item], declaration: Declaration) -> dict[str, 
 
 
 def _find_edges(items: Mapping[str, Item], name: str) -> F64:
-    numbers = [float(value) for item in items.values() for value in item.attributes.get(name, ())]
+    numbers = [number for item in items.values() if not math.isnan(number := item.number(name))]
     inner = np.linspace(0, 1, _GROUPS + 1)[1:-1]
     return np.quantile(numbers, inner).astype(np.float64) if numbers else np.empty(0)
 
@@ -39,8 +40,8 @@ def _find_edges(items: Mapping[str, Item], name: str) -> F64:
 def _group(item: Item, special: Sequence[str], edges: Mapping[str, F64]) -> Item:
     kept = {name: values for name, values in item.attributes.items() if name not in special}
     grouped = {
-        name: tuple(str(int(np.searchsorted(found, float(value), side="right"))) for value in item.attributes[name])
+        name: (str(int(np.searchsorted(found, number, side="right"))),)
         for name, found in edges.items()
-        if name in item.attributes
+        if not math.isnan(number := item.number(name))
     }
     return msgspec.structs.replace(item, attributes=kept | grouped)

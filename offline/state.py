@@ -23,7 +23,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +31,7 @@ from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import read_artefact
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.urls import sqlite_url
 
 _POINTER, _PARTS, _DRAFTS = "current.json", ("stores", "models"), "drafts"
 
@@ -143,7 +143,7 @@ class StateDirectory:
         """
         if not current.store:
             raise StateError(f"{self.folder}: holds models only; their store is elsewhere")
-        return f"sqlite:///{quote(str(self.folder / current.store))}"
+        return sqlite_url(self.folder / current.store)
 
     def stores(self) -> list[Path]:
         """Return the files of all stores, also of earlier imports."""

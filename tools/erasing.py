@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing, closing
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +23,7 @@ from offline.erasing import spread
 from offline.state import StateDirectory, StateError
 from recsys.stores.erasures import Erasure, Removed, digest_user
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
-from recsys.stores.urls import open_store
+from recsys.stores.urls import open_store, sqlite_url
 
 _LOCK_S = 5.0
 _LETTERS, _PAGE = "recsys-dead-letters", 1000
@@ -115,7 +115,7 @@ def readmit(user: str, *, store: str | None, state_dir: Path) -> int:
 
 def _store_urls(state: StateDirectory) -> list[str]:
     state.require_current()
-    return [f"sqlite:///{quote(str(path))}" for path in state.stores()]
+    return [sqlite_url(path) for path in state.stores()]
 
 
 async def _erase(urls: Sequence[str], user: str, *, at_us: int, scrub: bool = False) -> list[Removed]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from chassis.wire.cloudevents import CloudEvent, explain
 from chassis.wire.problems import Rejected
 from functions.extract_features.item_changes import read_upsert
@@ -16,6 +18,7 @@ from offline.reading.faults import DataError
 from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
 from recsys.catalogue.entries import Entry, describe
+from recsys.declaration.types import Attribute, Declaration
 from recsys.items import Item
 from recsys.ranking.artefact import Artefact, ArtefactError, read_artefact
 from recsys.ranking.changing import known_values
@@ -39,7 +42,7 @@ def items(
         state = StateDirectory(state_dir)
         current = state.require_current()
         artefact = read_artefact(state.model_path(current))
-        entries = read_entries(file, format_=format_, at_us=time.time_ns() // 1000)
+        entries = read_entries(file, format_=format_, at_us=time.time_ns() // 1000, declaration=artefact.declaration)
         _check_attributes(file, entries, artefact)
         url = store or state.store_url(current)
         changed = asyncio.run(put_entries(url, entries.values(), password=os.environ.get("FEATURE_STORE_PASSWORD")))
@@ -57,16 +60,25 @@ def items(
     return 0
 
 
-def read_entries(file: Path, *, format_: str, at_us: int) -> dict[str, Entry]:
+def read_entries(file: Path, *, format_: str, at_us: int, declaration: Declaration) -> dict[str, Entry]:
     """
     Return the changes in *file*, by item: JSON lines if it ends in `.jsonl`, else the items file of a training.
+
+    Attributes are read as *declaration* says.
 
     Raises:
         DataError: the file cannot be used; the message lists faults with their lines.
     """
     if file.suffix == ".jsonl":
-        return _merged(_read_json_lines(file, at_us))
-    return _merged(_entry(file, item, at_us) for item in load_items(DataOptions(items=file, format=format_)).values())
+        return _merged(_read_json_lines(file, at_us, declaration.items.attributes))
+    options = DataOptions(items=file, format=format_, declaration=_with_availability(declaration))
+    return _merged(_entry(file, item, at_us) for item in load_items(options).values())
+
+
+def _with_availability(declaration: Declaration) -> Declaration:
+    """Return *declaration* with the column `available`, so that the reader of a table returns it."""
+    attributes = {_AVAILABLE: Attribute("categorical"), **declaration.items.attributes}
+    return replace(declaration, items=replace(declaration.items, attributes=attributes))
 
 
 def _merged(entries: Iterator[Entry]) -> dict[str, Entry]:
@@ -76,7 +88,7 @@ def _merged(entries: Iterator[Entry]) -> dict[str, Entry]:
     return merged
 
 
-def _read_json_lines(file: Path, at_us: int) -> Iterator[Entry]:
+def _read_json_lines(file: Path, at_us: int, attributes: Mapping[str, Attribute]) -> Iterator[Entry]:
     faults = []
     for number, line in read_lines(file):
         if not isinstance(line, str):
@@ -84,7 +96,7 @@ def _read_json_lines(file: Path, at_us: int) -> Iterator[Entry]:
         elif line.strip():
             event = CloudEvent(id="1", source="/items-import", type="item", data=line.encode())
             try:
-                entry = read_upsert(event)
+                entry = read_upsert(event, attributes=attributes)
             except Rejected as refusal:
                 faults.append(f"{file}:{number}: {explain(refusal)}")
             else:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,7 +18,7 @@ from recsys.catalogue.entries import Catalogue
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reading import default_declaration
-from recsys.declaration.types import EventKind
+from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser
 from recsys.stores.port import FeatureStore, Outcome, StoreError
@@ -37,7 +36,7 @@ class ExtractFeatures:
         store: The feature store.
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
-        kinds: The declared kinds of events; the demo's by default.
+        declaration: The declared kinds of events and attributes of items; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
         catalogue: Takes events about items; without one, they are refused.
@@ -53,7 +52,7 @@ class ExtractFeatures:
         *,
         population: Features,
         history_limit: int,
-        kinds: Mapping[str, EventKind] | None = None,
+        declaration: Declaration | None = None,
         reply_to_interactions: bool = False,
         simulated_latency_s: float = 0.0,
         catalogue: Catalogue | None = None,
@@ -64,12 +63,13 @@ class ExtractFeatures:
         self._reply_to_interactions = reply_to_interactions
         self._simulated_latency_s = simulated_latency_s
         self.ingest = Ingest(store)
-        read = partial(read_interaction, kinds=kinds or default_declaration().events)
+        declared = declaration or default_declaration()
+        read = partial(read_interaction, kinds=declared.events)
         self.routes: EventRoutes = {
             events.INTERACTION: EventRoute(self.ingest.counting(read), self._count),
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
-            **(ItemChanges(catalogue).routes() if catalogue else {}),
+            **(ItemChanges(catalogue, attributes=declared.items.attributes).routes() if catalogue else {}),
         }
         self._events = EventRouter(self.routes)
 

@@ -1,6 +1,7 @@
 """Check events about items and write them into the catalogue of the store. All instances of rank_items read it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
@@ -11,6 +12,8 @@ from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
 from functions.extract_features.ingest import event_time_us
 from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
 from recsys.contracts import events
+from recsys.declaration.types import Attribute
+from recsys.declaration.values import CANONICAL, Malformed
 from recsys.items import Item
 from recsys.stores.port import StoreError
 
@@ -19,16 +22,16 @@ _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, s
 
 
 class ItemChanges:
-    """Writes changes of items into *catalogue*."""
+    """Writes changes of items, whose *attributes* are declared, into *catalogue*."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, *, attributes: Mapping[str, Attribute]) -> None:
+        self._catalogue, self._attributes = catalogue, attributes
         self._batcher: AsyncBatcher[Entry, bool] = AsyncBatcher(self._put, limits=_LIMITS)
 
     def routes(self) -> dict[str, EventRoute[Entry]]:
         """Return the routes of the events about items."""
         return {
-            events.ITEM_UPSERTED: EventRoute(read_upsert, self._take),
+            events.ITEM_UPSERTED: EventRoute(partial(read_upsert, attributes=self._attributes), self._take),
             events.ITEM_REMOVED: EventRoute(read_removal, self._take),
         }
 
@@ -42,9 +45,9 @@ class ItemChanges:
             raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
 
 
-def read_upsert(event: CloudEvent) -> Entry:
+def read_upsert(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> Entry:
     """
-    Return the change that *event* reports.
+    Return the change that *event* reports. Numbers and times among the declared *attributes* get the form of a training.
 
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe a change.
@@ -53,12 +56,34 @@ def read_upsert(event: CloudEvent) -> Entry:
     is_described = data.title is not None or data.attributes is not None
     if not is_described and data.available is None:
         raise InvalidRequestError(faults=[Fault("$", "must have at least one of title, attributes and available")])
-    attributes = {each.attribute: tuple(each.values) for each in data.attributes or () if each.values}
-    entry = describe(Item(data.item_id, data.title or "", attributes), at_us=at_us)
+    entry = describe(Item(data.item_id, data.title or "", _read_values(data.attributes or (), attributes)), at_us=at_us)
     changed = entry if is_described else Entry(data.item_id)
     if data.available is None:
         return changed
     return changed.merge(Entry(data.item_id, available=data.available, available_us=at_us))
+
+
+def _read_values(
+    given: Sequence[events.AttributeValues], declared: Mapping[str, Attribute]
+) -> dict[str, tuple[str, ...]]:
+    """Return the values of each attribute; a fault names each number and each time that cannot be read."""
+    faults: list[Fault] = []
+    named = {}
+    for place, each in enumerate(given):
+        kind = declared[each.attribute].kind if each.attribute in declared else "categorical"
+        canonical = CANONICAL.get(kind)
+        try:
+            values = [canonical(text, each.attribute) for text in each.values] if canonical else each.values
+        except Malformed as error:
+            faults.append(Fault(f"$.attributes[{place}].values", str(error)))
+            continue
+        if canonical and len(values) > 1:
+            faults.append(Fault(f"$.attributes[{place}].values", f"must be one {kind}, not {len(values)}"))
+        if values:
+            named[each.attribute] = tuple(values)
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    return named
 
 
 def read_removal(event: CloudEvent) -> Entry:

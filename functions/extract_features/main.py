@@ -29,7 +29,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ex
             opened.store,
             population=opened.population,
             history_limit=settings.history_limit,
-            kinds=opened.declaration.events,
+            declaration=opened.declaration,
             reply_to_interactions=settings.reply_to_interactions,
             simulated_latency_s=settings.simulated_latency_s,
             catalogue=opened.catalogue,

@@ -7,8 +7,7 @@ from recsys.contracts.wire import MAX_HISTORY
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S
-from recsys.stores.port import StoreFormatError
-from recsys.stores.urls import check_store_url
+from recsys.stores.urls import require_store_url
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
 
@@ -50,10 +49,7 @@ class Settings:
         """
         reader = Reader(env)
         store_url = reader.text("FEATURE_STORE_URL")
-        try:
-            check_store_url(store_url or "memory:")
-        except StoreFormatError as error:
-            reader.require(False, f"FEATURE_STORE_URL: {error}")
+        require_store_url(reader, "FEATURE_STORE_URL", store_url)
         settings = cls(
             serving=ServingSettings.read(reader, name="extract-features", max_body_bytes=512 * 1024),
             feature_store_url=store_url,

@@ -8,8 +8,7 @@ from chassis.server.settings import ServingSettings
 from functions.rank_items.rules import read_rules
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration, Rules
-from recsys.stores.port import StoreFormatError
-from recsys.stores.urls import check_store_url
+from recsys.stores.urls import require_store_url
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,7 @@ class Settings:
         index, probes = reader.text("INDEX", "exact"), reader.integer("INDEX_PROBES", 32, least=1)
         reader.require(index in {"exact", "ivf"}, f"INDEX must be exact or ivf, not {index!r}")
         catalogue = reader.text("CATALOGUE_URL", "-")
-        try:
-            check_store_url("memory:" if catalogue == "-" else catalogue)
-        except StoreFormatError as error:
-            reader.require(False, f"CATALOGUE_URL: {error}")
+        require_store_url(reader, "CATALOGUE_URL", catalogue)
         unavailable = reader.text("UNAVAILABLE_ITEMS_PATH", "-")
         settings = cls(
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),

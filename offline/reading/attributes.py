@@ -1,14 +1,14 @@
 """Read the attributes of items from the columns of a table, as the declaration says."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from offline.reading.columns import normalise
 from offline.reading.faults import DataError
-from offline.reading.values import Malformed, parse_time_us, split_values
+from offline.reading.values import split_values
 from recsys.declaration.types import AttributeKind, Items
+from recsys.declaration.values import CANONICAL
 
 _LONGEST_TEXT = 1000
 _TITLE = "title"
@@ -70,31 +70,13 @@ class AttributeColumns:
         return {name: values for name, values in named.items() if values}
 
 
-def _read_number(cell: str, name: str) -> Values:
-    if not cell:
-        return ()
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise Malformed(f"{name} must be a number", f", not {cell[:40]!r}")
-    return (repr(number),)
-
-
-def _read_time(cell: str, name: str) -> Values:
-    if not cell:
-        return ()
-    try:
-        return (repr(parse_time_us(cell) / 1_000_000),)
-    except Malformed as error:
-        raise Malformed(f"{name}: {error.kind}", f", not {cell[:40]!r}") from error
+def _one(canonical: Callable[[str, str], str]) -> Callable[[str, str], Values]:
+    return lambda cell, name: (canonical(cell, name),) if cell else ()
 
 
 _READERS: Mapping[AttributeKind, Callable[[str, str], Values]] = {
     "categorical": lambda cell, _: split_values(cell, separator=None),
     "multi-valued": lambda cell, _: split_values(cell, separator="|"),
-    "number": _read_number,
-    "time": _read_time,
+    **{kind: _one(canonical) for kind, canonical in CANONICAL.items()},
     "text": lambda cell, _: (cell[:_LONGEST_TEXT],) if cell else (),
 }

@@ -17,9 +17,10 @@ from offline.reading.columns import INTERACTION, NAMES, Mapped, check_mapped, fi
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source
 from offline.reading.tables import open_table
-from offline.reading.values import Ids, Malformed, parse_integer, parse_time_us, parse_weight
+from offline.reading.values import Ids, parse_integer, parse_weight
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration, EventKind, Items
+from recsys.declaration.values import Malformed, parse_time_us
 from recsys.features import AGE_GROUPS, group_age
 from recsys.ranking.artefact import Item
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from offline.reading.values import Malformed
+from recsys.declaration.values import Malformed
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from offline.progress import progress
 from offline.reading.faults import DataError, Faults
-from offline.reading.values import Malformed
 from recsys.declaration.types import Counter
+from recsys.declaration.values import Malformed
 from recsys.ranking.artefact import Item
 
 __all__ = ["DataError", "Faults", "Row", "Source", "read_lines"]

@@ -14,7 +14,8 @@ from offline.reading.columns import count_known
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source, read_lines
-from offline.reading.values import Ids, named_values, parse_integer, parse_time_us, parse_weight, split
+from offline.reading.values import Ids, named_values, parse_integer, parse_weight, split
+from recsys.declaration.values import parse_time_us
 from recsys.features import group_age
 from recsys.ranking.artefact import Item
 

@@ -7,7 +7,7 @@ from typing import Any
 from offline.progress import progress
 from offline.reading.faults import DataError
 from offline.reading.lines import INSTALL_ARROW
-from offline.reading.values import Malformed
+from recsys.declaration.values import Malformed
 
 MAGIC = b"PAR1"
 _BATCH_ROWS = 16_384

@@ -9,7 +9,7 @@ from offline.reading.columns import Mapped, count_known
 from offline.reading.faults import DataError
 from offline.reading.lines import read_lines, readable
 from offline.reading.parquet import MAGIC, read_parquet
-from offline.reading.values import Malformed
+from recsys.declaration.values import Malformed
 
 Fields = list[str]
 Records = Iterator[tuple[int, Fields | Malformed]]

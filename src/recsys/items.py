@@ -1,5 +1,6 @@
 """The items of a catalogue. This module needs no numeric library, because extract_features has none."""
 
+import math
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -23,6 +24,14 @@ class Item(Struct, frozen=True, omit_defaults=True):
     def category(self) -> str:
         """The first category; "" without one."""
         return next(iter(self.attributes.get("category", ())), "")
+
+    def number(self, name: str) -> float:
+        """Return the value of the attribute *name* as a number; NaN if it has none that is a finite number."""
+        try:
+            number = float(self.attributes[name][0])
+        except (KeyError, IndexError, ValueError):
+            return math.nan
+        return number if math.isfinite(number) else math.nan
 
     def values(self) -> Iterator[tuple[str, str]]:
         """Yield a pair of attribute name and value for every value."""

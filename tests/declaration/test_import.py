@@ -156,6 +156,15 @@ def items_of(attributes: ItemAttributes, **condition: object) -> list[int]:
     return [n for n, met in enumerate(attributes.mask(Condition(**condition)).tolist()) if met]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["cheap", "nan", "inf"])
+def test_an_item_whose_number_cannot_be_read_counts_as_without(shop, text):
+    """An entry of the catalogue from an earlier version stops neither the other items nor a training."""
+    items = catalogue() | {"odd": Item("odd", attributes={"brand": ("acme",), "price": (text,)})}
+    attributes = ItemAttributes(list(items.values()), shop)
+    assert items_of(attributes, attribute="price", at_least=-1e9) == list(range(20))
+    assert learnable(items, shop)["odd"].attributes == {"brand": ("acme",)}
+
+
 def test_numbers_are_filtered_by_range(shop):
     """Both ends belong to the range, and items without a number are outside."""
     attributes = ItemAttributes([*catalogue().values(), Item("free")], shop)

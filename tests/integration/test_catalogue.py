@@ -13,6 +13,7 @@ import pytest
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.item_changes import read_removal, read_upsert
 from recsys.contracts import events
+from recsys.declaration.types import Attribute
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
 from recsys.stores.urls import open_store
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.may_block
 
 FEATURES = {"age_group": "unknown", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0}
 HISTORY = ["item_0", "item_10", "item_20"]
+DECLARED = {"kind": Attribute("categorical"), "price": Attribute("number"), "since": Attribute("time")}
+
+
+def changed(**values: list[str]) -> dict[str, Any]:
+    return {"item_id": "a", "attributes": [{"attribute": name, "values": each} for name, each in values.items()]}
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -124,6 +130,10 @@ def test_every_instance_follows_the_catalogue(pipeline, ports, store_url, demo_s
         ),
         (events.ITEM_UPSERTED, {"item_id": "a", "available": "no"}, "$.available"),
         (events.ITEM_UPSERTED, {"item_id": "a", "available": True, "price": 3}, "$.price"),
+        (events.ITEM_UPSERTED, changed(price=["cheap"]), "$.attributes[0].values"),
+        (events.ITEM_UPSERTED, changed(kind=["tea"], price=["1", "2"]), "$.attributes[1].values"),
+        (events.ITEM_UPSERTED, changed(price=["inf"]), "$.attributes[0].values"),
+        (events.ITEM_UPSERTED, changed(since=["31/12/2026"]), "$.attributes[0].values"),
         (events.ITEM_REMOVED, {}, "$.item_id"),
     ],
 )
@@ -131,5 +141,13 @@ def test_malformed_changes_are_refused(type_, data, path):
     """Faults are listed as for interactions, and no broker retries these events."""
     call = event(data, type_)
     with pytest.raises(InvalidRequestError) as caught:
-        (read_upsert if type_ == events.ITEM_UPSERTED else read_removal)(call)
+        read_upsert(call, attributes=DECLARED) if type_ == events.ITEM_UPSERTED else read_removal(call)
     assert [fault.path for fault in caught.value.faults] == [path]
+
+
+def test_numbers_and_times_get_the_form_of_a_training():
+    """A filter and a training compare changed items with those of an items file."""
+    told = event(changed(price=["1e1"], since=["2026-01-01T00:00:00Z"], kind=["1e1"]), events.ITEM_UPSERTED)
+    item = read_upsert(told, attributes=DECLARED).item()
+    assert item is not None
+    assert item.attributes == {"price": ("10.0",), "since": ("1767225600.0",), "kind": ("1e1",)}

@@ -17,9 +17,9 @@ from offline.reading.csv_files import read_csv
 from offline.reading.faults import DataError, Faults
 from offline.reading.lines import Row
 from offline.reading.movielens import read_movielens
-from offline.reading.values import Malformed, parse_time_us
 from offline.state import StateDirectory
 from offline.sufficiency import ENOUGH_ITEMS, ENOUGH_USERS, find_shortages
+from recsys.declaration.values import Malformed, parse_time_us
 from recsys.ranking.artefact import Item
 from recsys.records import HistoryItem, UserRecord
 from tools.cli.verbs import main as run_verb

@@ -144,3 +144,49 @@ def test_a_copy_carries_the_catalogue(folder, tmp_path):
     url, copied = state.store_url(state.require_current()), f"sqlite:///{tmp_path}/copy.db"
     assert main(["store", "copy", "--from", url, "--to", copied]) == 0
     assert asyncio.run(read_entries(copied)) == entries(folder)
+
+
+DECLARATION = """
+[events.view]
+weight = 1
+counter = "views"
+
+[items.attributes]
+title = { kind = "text", column = "label" }
+kind = { kind = "categorical" }
+since = { kind = "time" }
+price = { kind = "number", column = "EUR" }
+"""
+
+
+@pytest.fixture(scope="module")
+def declared(trained: Path, tmp_path_factory) -> Path:
+    """Return a state directory whose declaration has numbers and times."""
+    folder: Path = tmp_path_factory.mktemp("declared")
+    (folder / "shop.toml").write_text(DECLARATION)
+    lines = [f"{kind}{n},Title {n},{kind},2026-01-{n + 1:02},{n}" for kind in "tb" for n in range(12)]
+    (folder / "items.csv").write_text("item_id,label,kind,since,EUR\n" + "\n".join(lines) + "\n")
+    given = ["--interactions", str(trained / "a.csv"), "--items", str(folder / "items.csv")]
+    assert main([*train(folder / "state"), *given, "--declaration", str(folder / "shop.toml")]) == 0
+    return folder / "state"
+
+
+def test_changes_are_read_by_the_declaration_of_the_model(declared, tmp_path, capsys):
+    """Columns, numbers and times of a table, and values in JSON lines, become what a training makes of them."""
+    (tmp_path / "new.csv").write_text("item_id,label,kind,since,EUR,available\nn1,New,t,2026-01-02,7,no\n")
+    (tmp_path / "new.jsonl").write_text(
+        '{"item_id": "n2", "attributes": [{"attribute": "since", "values": ["2026-01-02"]},'
+        ' {"attribute": "price", "values": ["7"]}]}\n'
+    )
+    (tmp_path / "faulty.jsonl").write_text(
+        '{"item_id": "n3", "attributes": [{"attribute": "price", "values": ["cheap"]}]}\n'
+    )
+    assert bring(declared, tmp_path / "new.csv") == 0
+    assert bring(declared, tmp_path / "new.jsonl") == 0
+    capsys.readouterr()
+    assert bring(declared, tmp_path / "faulty.jsonl") == 1
+    assert "faulty.jsonl:1: $.attributes[0].values price must be a number, not 'cheap'" in capsys.readouterr().err
+    found, numbers = entries(declared), {"since": ("1767312000.0",), "price": ("7.0",)}
+    assert found["n1"].item() == Item("n1", "New", {"kind": ("t",), **numbers})
+    assert (found["n2"].item(), found["n1"].is_offered) == (Item("n2", "", numbers), False)
+    assert "n3" not in found

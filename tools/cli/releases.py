@@ -192,7 +192,10 @@ def loop(
     every: Annotated[
         float,
         typer.Option(
-            parser=duration, metavar="TIME", help="Time between two readings of the store, such as 90s, 5m or 1h."
+            parser=duration,
+            metavar="TIME",
+            show_default="10m",
+            help="Time between two readings of the store, such as 90s, 5m or 1h.",
         ),
     ] = 600.0,
     once: Annotated[bool, typer.Option("--once", help="End after one round.")] = False,

@@ -10,13 +10,11 @@ The catalogue in Redis. Its keys have one hash tag, so that one script may use a
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from recsys.catalogue.entries import Entry
 from recsys.stores.port import StoreFormatError, StoreUnavailableError
+from recsys.stores.redis import open_client
 
 TIMEOUT_S = 5.0
 _CHUNK = 500
@@ -52,15 +50,7 @@ class RedisCatalogue:
     """
 
     def __init__(self, url: str, *, password: str | None = None) -> None:
-        credentials: dict[str, Any] = {"password": password} if password else {}
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 1),
-            **credentials,
-        )
+        self._redis = open_client(url, password=password, timeout_s=TIMEOUT_S)
         self._put = self._redis.register_script(_PUT)
         self._is_closed = False
 

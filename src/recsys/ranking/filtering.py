@@ -48,10 +48,10 @@ class ItemAttributes:
         }
         self._numbers = {name: np.full(len(items), np.nan) for name, kind in kinds.items() if kind in RANGED}
         for row, item in enumerate(items):
+            for name, numbers in self._numbers.items():
+                numbers[row] = item.number(name)
             for name, value in item.values():
-                if name in self._numbers:
-                    self._numbers[name][row] = float(value)
-                elif kinds.get(name) != "text":
+                if kinds.get(name) not in (*RANGED, "text"):
                     rows.setdefault(name, {}).setdefault(value, []).append(row)
         self._items = len(items)
         self._rows = {

@@ -119,6 +119,20 @@ _SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text
 _SCAN_SHA, _APPLY_SHA, _ERASE_SHA = _SCRIPTS
 
 
+def open_client(url: str, *, password: str | None, timeout_s: float) -> Redis:
+    """Return a client for the Redis at *url*; the *password* is used if *url* has none. It connects at the first call."""
+    credentials: dict[str, Any] = {"password": password} if password else {}
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        decode_responses=True,
+        # If Redis closed an idle connection, the call is retried once.
+        retry=Retry(NoBackoff(), 1),
+        **credentials,
+    )
+
+
 class RedisStore:
     """
     Keep records in one Redis database.
@@ -142,16 +156,7 @@ class RedisStore:
         ttl_s: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        credentials: dict[str, Any] = {"password": password} if password else {}
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            decode_responses=True,
-            # If Redis closed an idle connection, the call is retried once.
-            retry=Retry(NoBackoff(), 1),
-            **credentials,
-        )
+        self._redis = open_client(url, password=password, timeout_s=TIMEOUT_S)
         pool = self._redis.connection_pool
         self._translated = _TranslatedRedisErrors(_place(pool.connection_kwargs))
         self._link = RedisLink(

@@ -1,8 +1,9 @@
 """Open the feature store that a URL names."""
 
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from chassis.environment import Reader
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import FeatureStore, StoreFormatError
@@ -19,6 +20,15 @@ def check_store_url(url: str) -> None:
         StoreFormatError: the message says what is wrong with the URL and repeats no password.
     """
     split_url(url)
+
+
+def require_store_url(env: Reader, name: str, url: str) -> None:
+    """Add a fault to *env* if *url*, the value of the setting *name*, cannot name a feature store. "-" names none."""
+    try:
+        if url not in {"", "-"}:
+            check_store_url(url)
+    except StoreFormatError as error:
+        env.faults.append(f"{name}: {error}")
 
 
 def same_place(one: str, other: str) -> bool:
@@ -86,6 +96,11 @@ def split_url(url: str) -> SplitResult:
         shown = f"a URL of the kind {parts.scheme or 'nothing'}:" if "@" in url else repr(url)
         raise StoreFormatError(f"{shown} names no feature store; {_KINDS}")
     return parts
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of the feature store in the file at *path*."""
+    return f"sqlite:///{quote(str(path))}"
 
 
 def sqlite_path(parts: SplitResult) -> Path:
