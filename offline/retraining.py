@@ -17,29 +17,22 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offline.cataloguing import changed_items, read_entries
-from offline.choosing import choose
+from offline.cataloguing import changed_items
+from offline.content import StoreContent, read_store
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.gate import MARGIN, Evidence, divide, judge
-from offline.learnable import learnable
+from offline.material import Material, Recipe
 from offline.publishing import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
-from offline.training import ModelSettings, train
-from recsys.catalogue.entries import Entry
-from recsys.declaration.reading import default_declaration
-from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
-from recsys.records import UserRecord
+from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreMissingError
-from recsys.stores.urls import open_store
 
 FEWEST = 1000
 _KEPT_MODELS = 10
@@ -69,14 +62,6 @@ class Rules:
     kept: int = _KEPT_MODELS
 
 
-@dataclass(frozen=True)
-class StoreContent:
-    """The content of a feature store, and the declaration that it follows."""
-
-    records: Sequence[UserRecord]
-    declaration: Declaration
-
-
 def retrain(
     state: StateDirectory,
     content: StoreContent,
@@ -85,7 +70,6 @@ def retrain(
     rules: Rules,
     say: Callable[[str], None],
     erasures: Callable[[], Sequence[Erasure]] = tuple,
-    entries: Mapping[str, Entry] | None = None,
 ) -> Path | None:
     """
     Train on *content*, compare with the current model of *state*, deploy the new one and make it current.
@@ -99,7 +83,6 @@ def retrain(
         rules: When to retrain, and what the new model has to reach.
         say: Gets a line for each thing that happens.
         erasures: Returns the erasures of the feature store, which may rise during the training.
-        entries: The changes of items since the serving model was trained.
 
     Returns:
         The folder of the new model; None if there is too little new to learn from.
@@ -115,77 +98,56 @@ def retrain(
         current = state.current()
         serving = read_artefact(state.model_path(current)) if current else None
         items = {item.item_id: item for item in serving.items} if serving else {}
-        trainer = _Trainer(state, content.declaration, changed_items(items, entries or {}))
+        material = Material(
+            content.records,
+            changed_items(items, content.entries),
+            "store",
+            content.declaration,
+            erasure_facts(content.erasures),
+        )
         if shortages := find_shortages(content.records):
             raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
-        settings: ModelSettings | None = None
-        facts: dict[str, Any] = erasure_facts(erasures())
+        recipe: Recipe | None = None
         if current and serving:
             evidence = divide(content.records, after_us=serving.manifest.training.get("until_us", 0))
             if evidence.fresh < rules.fewest:
                 say(f"{evidence.fresh} new pairs of user and item; waiting for {rules.fewest}")
                 return None
-            settings, compared = _challenge(trainer, state.model_path(current), evidence, margin=rules.margin, say=say)
-            facts |= compared
-        settings = settings or trainer.choose(content.records)
-        manifest = trainer.train(content.records, settings, "model", facts=facts)
+            path = state.model_path(current)
+            recipe, compared = _challenge(state, material, path, evidence, margin=rules.margin, say=say)
+            material = replace(material, facts={**material.facts, **compared})
+        manifest = material.train(recipe or material.choose(), state.draft("model"))
         # The functions refuse a damaged artefact too, but only after the update has begun.
         load_model(state.draft("model"))
         check_still_wanted(content.records, erasures())
-        path = state.publish(state.draft("model"), "models", manifest.version)
-        deploy(state.folder / path)
-        state.advance(Current(current.store if current else "", path, current.dataset if current else "store"))
+        model = state.publish(state.draft("model"), "models", manifest.version)
+        deploy(state.folder / model)
+        state.advance(Current(current.store if current else "", model, current.dataset if current else "store"))
         _prune(state.folder / "models", kept=rules.kept)
         say(f"model {manifest.version} serves, trained on {manifest.training['ties']} pairs of user and item")
-        return state.folder / path
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    """Trains drafts with the items of the serving model, as the declaration says."""
-
-    state: StateDirectory
-    declaration: Declaration
-    items: Mapping[str, Item]
-
-    def choose(self, records: Sequence[UserRecord]) -> ModelSettings:
-        neighbours = "neighbours" in self.declaration.training.sources
-        return choose(records, items=learnable(self.items, self.declaration), neighbours=neighbours).settings
-
-    def train(
-        self,
-        records: Sequence[UserRecord],
-        settings: ModelSettings,
-        draft: str,
-        *,
-        facts: Mapping[str, Any] | None = None,
-    ) -> Manifest:
-        return train(
-            records,
-            items=learnable(self.items, self.declaration),
-            shown=self.items,
-            declaration=self.declaration,
-            folder=self.state.draft(draft),
-            dataset="store",
-            settings=settings,
-            facts=facts,
-        )
+        return state.folder / model
 
 
 def _challenge(
-    trainer: _Trainer, serving: Path, evidence: Evidence, *, margin: float, say: Callable[[str], None]
-) -> tuple[ModelSettings, dict[str, Any]]:
-    """Return the settings of a challenger that passes the gate, and the figures of the comparison."""
+    state: StateDirectory,
+    material: Material,
+    serving: Path,
+    evidence: Evidence,
+    *,
+    margin: float,
+    say: Callable[[str], None],
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe of a challenger that passes the gate, and the figures of the comparison."""
     if (users := evidence.task.users.size) < _EVIDENCE_USERS:
         raise RetrainingError(f"{users} users have new items to compare the models on; {_EVIDENCE_USERS} are needed")
-    settings = trainer.choose(evidence.known)
-    trainer.train(evidence.known, settings, "challenger")
-    challenger = load_model(trainer.state.draft("challenger"))
-    verdict = judge(challenger, load_model(serving), evidence.task, margin=margin)
+    known = replace(material, records=evidence.known)
+    recipe, draft = known.choose(), state.draft("challenger")
+    known.train(recipe, draft)
+    verdict = judge(load_model(draft), load_model(serving), evidence.task, margin=margin)
     say(verdict.describe())
     if verdict.fault:
         raise RetrainingError(f"the new model may not serve: {verdict.fault}")
-    return settings, {"gate": verdict.facts()}
+    return recipe, {"gate": verdict.facts()}
 
 
 def _prune(models: Path, *, kept: int) -> None:
@@ -196,18 +158,6 @@ def _prune(models: Path, *, kept: int) -> None:
     )
     for folder in oldest_first[:-kept]:
         shutil.rmtree(folder)
-
-
-async def read_store(url: str, *, password: str | None = None) -> StoreContent:
-    """
-    Return the content of the store at *url*.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    async with aclosing(open_store(url, password=password)) as store:
-        declaration = await store.declaration() or default_declaration()
-        return StoreContent([record async for record in store.scan()], declaration)
 
 
 def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.environ) -> int:
@@ -230,7 +180,6 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
             rules=Rules(fewest=options.fewest, margin=options.margin),
             say=_say,
             erasures=lambda: asyncio.run(list_erasures(url, password=password)),
-            entries=asyncio.run(read_entries(url, password=password)),
         )
     except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -10,41 +10,33 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
-
-from offline.cataloguing import carry_over, changed_items, put_entries, read_entries
-from offline.choosing import choose
+from offline.cataloguing import carry_over, changed_items, put_entries
 from offline.collecting import collect, collect_records
+from offline.content import read_store
 from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
-from offline.learnable import learnable
 from offline.loading import DataOptions, load_data, load_items
+from offline.material import Material
 from offline.reading.lines import DataError
-from offline.refreshing import refresh
-from offline.searching import search
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
-from offline.training import train
 from recsys.catalogue.entries import describe
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
-from recsys.declaration.types import Declaration
 from recsys.features import compute_features, population_defaults
-from recsys.ranking.artefact import ArtefactError, Item, Manifest, read_artefact
+from recsys.ranking.artefact import ArtefactError, Manifest, read_artefact
 from recsys.ranking.memory import estimate_mib
 from recsys.records import UserRecord
 from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
-from recsys.stores.urls import open_store
 
 CURRENT = "current"
 _MODEL_DRAFT = "model"
@@ -95,17 +87,6 @@ def run(plan: Plan) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class _Material:
-    """The data to train on, and the facts about it for the manifest."""
-
-    records: Sequence[UserRecord]
-    items: Mapping[str, Item]
-    dataset: str
-    declaration: Declaration
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 def _train_on_data(state: StateDirectory, plan: Plan) -> None:
     began = time.monotonic()
     material = _load(plan)
@@ -151,30 +132,20 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
     url = state.store_url(current) if own else store
     if own:
         spread(state)
-    records, erasures, stored = asyncio.run(_scan(url))
-    declaration = agree(plan.data.declaration, stored, holder="the feature store", giver="--declaration")
+    content = asyncio.run(read_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD")))
+    records, entries = content.records, content.entries
+    declaration = agree(plan.data.declaration, content.declaration, holder="the feature store", giver="--declaration")
     if not any(record.history for record in records):
         raise DataError("the feature store holds no interactions")
     # Only the current model contains the titles and attributes.
     artefact = read_artefact(state.model_path(current))
-    entries = asyncio.run(read_entries(url, password=os.environ.get("FEATURE_STORE_PASSWORD")))
     added = load_items(replace(plan.data, declaration=declaration))
     items = changed_items({item.item_id: item for item in artefact.items}, entries) | added
-    material = _Material(records, items, f"{current.dataset}-store" if own else "store", declaration)
-    material = replace(material, facts={**material.facts, **erasure_facts(erasures)})
+    dataset = f"{current.dataset}-store" if own else "store"
+    material = Material(records, items, dataset, declaration, erasure_facts(content.erasures))
     if plan.refresh:
-        _check_refresh(artefact.manifest, erasures)
-        draft = state.draft(_MODEL_DRAFT)
-        manifest = refresh(
-            records,
-            artefact,
-            items=learnable(items, declaration),
-            shown=items,
-            declaration=declaration,
-            folder=draft,
-            dataset=material.dataset,
-            facts=material.facts,
-        )
+        _check_refresh(artefact.manifest, content.erasures)
+        manifest = material.refresh(artefact, state.draft(_MODEL_DRAFT))
     else:
         manifest = _train_into(state, material, plan)
     check_still_wanted(records, asyncio.run(list_erasures(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))))
@@ -185,14 +156,6 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
         newer = [describe(item, at_us=time.time_ns() // 1000) for item in added.values() if item.item_id in entries]
         asyncio.run(put_entries(url, newer))
     return manifest, model, records
-
-
-async def _scan(url: str) -> tuple[list[UserRecord], list[Erasure], Declaration | None]:
-    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as store:
-        erasures = await store.erasures()
-        with tqdm(desc="reading the store", unit="user", disable=None) as bar:
-            records = [record async for record in store.scan() if bar.update() or True]
-        return records, erasures, await store.declaration()
 
 
 def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
@@ -210,7 +173,7 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
         )
 
 
-def _load(plan: Plan) -> _Material:
+def _load(plan: Plan) -> Material:
     data = load_data(plan.data)
     facts: dict[str, Any] = {"min_weight": least} if (least := plan.data.least_weight) else {}
     if plan.holdout:
@@ -219,42 +182,16 @@ def _load(plan: Plan) -> _Material:
         facts |= {"holdout": plan.holdout, "holdout_seed": plan.seed}
     else:
         records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)
-    return _Material(records, data.source.items, data.name, plan.data.declared, facts)
+    return Material(records, data.source.items, data.name, plan.data.declared, facts)
 
 
-def _train_into(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
+def _train_into(state: StateDirectory, material: Material, plan: Plan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
-    # The training's matrices are small. Threads of BLAS would spend more time waiting for each other than computing.
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _choose_and_train(state, material, plan)
-
-
-def _choose_and_train(state: StateDirectory, material: _Material, plan: Plan) -> Manifest:
-    training = material.declaration.training
-    searched = search(material.records) if plan.search or training.search else None
-    items = learnable(material.items, material.declaration)
-    chosen = choose(
-        material.records,
-        items=items,
-        als=searched.settings.als if searched else None,
-        ahead=plan.holdout != "random",
-        neighbours="neighbours" in training.sources,
-    )
-    for line in chosen.describe():
+    recipe = material.choose(searches=plan.search, ahead=plan.holdout != "random")
+    for line in recipe.lines:
         print(line)
     folder = state.draft(_MODEL_DRAFT)
-    manifest = train(
-        material.records,
-        items=items,
-        shown=material.items,
-        declaration=material.declaration,
-        folder=folder,
-        dataset=material.dataset,
-        settings=chosen.settings,
-        facts={**material.facts, "choice": chosen.facts(), **({"search": searched.facts()} if searched else {})},
-        metrics=searched.metrics() if searched else None,
-        progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
-    )
+    manifest = material.train(recipe, folder)
     print(f"an instance of rank_items needs about {estimate_mib(folder)} MiB of memory for this model")
     return manifest
 
@@ -263,7 +200,7 @@ def _publish(state: StateDirectory, manifest: Manifest) -> str:
     return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
 
 
-def _fill(path: Path, material: _Material, erasures: Sequence[Erasure]) -> None:
+def _fill(path: Path, material: Material, erasures: Sequence[Erasure]) -> None:
     records = material.records
 
     async def fill() -> None:

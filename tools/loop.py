@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from offline.cataloguing import read_entries
+from offline.content import read_store
 from offline.erasing import list_erasures
-from offline.retraining import Deploy, RetrainingError, Rules, read_store, retrain
+from offline.retraining import Deploy, RetrainingError, Rules, retrain
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
 from recsys.records import UserRecord
@@ -60,7 +60,6 @@ def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> in
             rules=rules,
             say=partial(print, flush=True),
             erasures=lambda: asyncio.run(list_erasures(url)),
-            entries=asyncio.run(read_entries(url)),
         )
     except (ArtefactError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)

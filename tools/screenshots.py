@@ -6,26 +6,23 @@ WebP files of at most 150 KB.
 """
 
 import io
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from localkn.control import call
 from localkn.state import PlatformDirectory
+from tools.browser import NAMES, PROGRAM, browsing
 
 _ROOT = Path(__file__).parents[1]
 ASSETS = _ROOT / "docs/assets"
 MOST_BYTES = 150_000
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Four instances of rank-items are ready, and the charts have lines.
 _SCALED_OUT = """() => document.querySelector("#charts .line")
   && document.querySelector("[data-service=rank-items]")?.dataset.ready >= 4"""
@@ -63,11 +60,10 @@ REPORT = (Shot("report", 1000, 1330, "light"),)
 
 def screenshots(*, port: int) -> int:
     """Write the pictures into docs/assets; return the exit status."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if program is None:
-        print(f"none of {', '.join(_PROGRAMS)} is installed; install the package chromium", file=sys.stderr)
+    if PROGRAM is None:
+        print(f"none of {', '.join(NAMES)} is installed; install the package chromium", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory() as folder, _browser(program) as browser:
+    with tempfile.TemporaryDirectory() as folder, browsing() as browser:
         state, report = Path(folder) / "state", Path(folder) / "report"
         _run("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
         try:
@@ -83,17 +79,6 @@ def screenshots(*, port: int) -> int:
         for shot in REPORT:
             _take(browser, shot, (report / "report.html").as_uri(), until="() => document.querySelector('svg')")
     return 0
-
-
-@contextmanager
-def _browser(program: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # The sandbox needs privileges that a container does not have.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 def _command(*words: str) -> list[str]:

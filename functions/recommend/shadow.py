@@ -91,7 +91,7 @@ class Shadow:
     ) -> None:
         await asyncio.sleep(_LATER_S)
         deadline = Deadline.after(_WITHIN_S)
-        # The copy is no part of the caller's request: it has its own time, receipt and no trace.
+        # The copy gets its own deadline and receipt. The trace of the caller does not show it.
         own = msgspec.structs.replace(
             call, deadline=deadline, receipt=Receipt(deadline.at - _WITHIN_S), span=PassOn(())
         )

@@ -1,28 +1,14 @@
-"""A headless browser from the distribution, for tests of pages."""
-
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Check pages in a browser: the marker of tests that need one, and the faults that axe-core finds."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from tools.browser import PROGRAM
+
 # A busy machine may draw pages late, which is not a fault of the page.
 expect.set_options(timeout=30_000)
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no chromium is installed")
-
-
-@contextmanager
-def browsing() -> Iterator[Browser]:
-    """Start a browser without its sandbox, which needs privileges that a container does not have."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 def faults(page: Page, *, leave_out: str | None = None) -> list[tuple[str, list[str]]]:

@@ -10,10 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.demo import DemoState
-from tests.e2e.browser import browsing, faults, needs_browser
+from tests.e2e.browser import faults, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
+from tools.browser import browsing
 
 pytestmark = [
     pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300), needs_browser, needs_envoy

@@ -5,7 +5,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,21 +32,16 @@ def changed(**values: list[str]) -> dict[str, Any]:
     return {"item_id": "a", "attributes": [{"attribute": name, "values": each} for name, each in values.items()]}
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def store_url(empty_store_url: str) -> str:
     """Return the URL of a store."""
-    url = f"sqlite:///{tmp_path}/store.db"
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_server")
-        server.flush()
-        url = server.url
 
     async def fill() -> None:
-        async with aclosing(open_store(url, create=True)) as store:
+        async with aclosing(open_store(empty_store_url, create=True)) as store:
             await store.replace([UserRecord("ann", "25-34")], population=UNKNOWN_FEATURES)
 
     asyncio.run(fill())
-    return url
+    return empty_store_url
 
 
 @pytest.fixture

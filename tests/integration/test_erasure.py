@@ -26,22 +26,17 @@ USER = "ann-of-the-hill"
 BOB = UserRecord("bob", "55+", history=[HistoryItem("a", 1.0, 1)])
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def store_url(empty_store_url: str) -> str:
     """Return the URL of a store that holds the user and another one."""
-    url = f"sqlite:///{tmp_path}/store.db"
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_server")
-        server.flush()
-        url = server.url
 
     async def fill() -> None:
-        async with aclosing(open_store(url, create=True)) as store:
+        async with aclosing(open_store(empty_store_url, create=True)) as store:
             ann = UserRecord(USER, "25-34", history=[HistoryItem("a", 1.0, 1)])
             await store.replace([ann, BOB], population=UNKNOWN_FEATURES)
 
     asyncio.run(fill())
-    return url
+    return empty_store_url
 
 
 @pytest.fixture

@@ -57,4 +57,4 @@ def fill(path: Path, records: Sequence[UserRecord]) -> str:
 
 def choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train with the suggested settings, because a choice costs seconds."""
-    monkeypatch.setattr("offline.retraining.choose", lambda records, **_: Choice(suggest(make_ratings(records)), []))
+    monkeypatch.setattr("offline.material.choose", lambda records, **_: Choice(suggest(make_ratings(records)), []))

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-import offline.train as training
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Stored
 from knbroker.queue import Queue
 from offline import exporting
+from offline import material as training
 from offline.erasing import spread
 from offline.state import StateDirectory
 from recsys.ranking.artefact import read_artefact

@@ -11,13 +11,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from offline.content import StoreContent
 from offline.evaluation.contenders import load_model
 from offline.gate import divide, judge
+from offline.matrix import make_ratings
 from offline.publishing import Cluster, PublishError, serve
-from offline.retraining import RetrainingError, Rules, StoreContent, main, retrain
+from offline.retraining import RetrainingError, Rules, main, retrain
+from offline.searching import Search
 from offline.state import Current, StateDirectory, StateError
-from offline.training import train
+from offline.training import suggest, train
 from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Training
 from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
@@ -112,12 +116,22 @@ def test_a_shift_of_tastes_is_served(state, tmp_path):
     assert said[0].startswith("NDCG@10 of ")
 
 
-def content(records: Sequence[UserRecord]) -> StoreContent:
-    return StoreContent(records, default_declaration())
+def content(records: Sequence[UserRecord], *erasures: Erasure) -> StoreContent:
+    return StoreContent(records, default_declaration(), erasures=erasures)
 
 
 def refuse(_: Path) -> None:
     raise AssertionError("nothing may be deployed")
+
+
+def test_a_declared_search_precedes_the_choice(state, tmp_path, suggested, monkeypatch):
+    """A retraining searches as `train` does with the same declaration, and the manifest tells what it found."""
+    declaration = msgspec.structs.replace(default_declaration(), training=Training(search=True))
+    monkeypatch.setattr("offline.material.search", lambda records: Search(suggest(make_ratings(records)), [], None))
+    told = StoreContent(make_records(days=16, shift_day=8), declaration)
+    model = retrain(copied(state, tmp_path), told, deploy=lambda _: None, rules=Rules(fewest=100), say=print)
+    assert model is not None
+    assert "search" in read_artefact(model).manifest.training
 
 
 def test_little_news_changes_nothing(state, tmp_path):
@@ -150,7 +164,7 @@ def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, sugge
     def learn_noise(records: Sequence[UserRecord], **options: Any) -> Any:
         return train(relabelled(records, 1), **options)
 
-    monkeypatch.setattr("offline.retraining.train", learn_noise)
+    monkeypatch.setattr("offline.material.train", learn_noise)
     with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):
         retrain(own, content(make_records(days=12)), deploy=refuse, rules=Rules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
@@ -296,12 +310,16 @@ def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(state, tmp_
     """The round fails before anything is deployed; the manifest of the next model says which erasures it knows."""
     own, records = copied(state, tmp_path), make_records(days=16, shift_day=8)
     erasure = Erasure(digest_user(records[0].user_id), 7)
-    looks = iter([[], [erasure]])
     with pytest.raises(StateError, match="run the same command again"):
-        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print, erasures=lambda: next(looks))
+        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print, erasures=lambda: [erasure])
     assert own.require_current().model == "models/1-first"
     model = retrain(
-        own, content(records[1:]), deploy=lambda _: None, rules=Rules(fewest=100), say=print, erasures=lambda: [erasure]
+        own,
+        content(records[1:], erasure),
+        deploy=lambda _: None,
+        rules=Rules(fewest=100),
+        say=print,
+        erasures=lambda: [erasure],
     )
     assert model is not None
     assert read_artefact(model).manifest.training["erased_until_us"] == 7

@@ -53,7 +53,7 @@ def test_without_a_fashion_or_a_pause_the_weights_stay(away_days):
 
 
 def test_only_users_who_were_away_for_a_day_are_held_out():
-    """The hold-out has the users with a pause before the date, and nothing of theirs after it."""
+    """Users with a pause before the date are held out, and training sees none of their items after it."""
     split = Returning.of(records(away_days=30, fashion=True), most=1000)
     assert split is not None
     assert {split.task.records[row].user_id for row in split.task.users} == {f"u{user:03}" for user in range(RETURNING)}

@@ -99,7 +99,7 @@ def test_a_model_without_attributes_places_nothing(tmp_path, artefact):
 
 
 def test_a_map_of_other_items_is_refused(artefact):
-    """An array that does not fit the attribute values is no part of this artefact."""
+    """An array with more or fewer rows than attribute values belongs to another artefact."""
     arrays = {**artefact.arrays, ATTRIBUTE_VECTORS: artefact.arrays[ATTRIBUTE_VECTORS][1:]}
     with pytest.raises(ArtefactError, match="train it again"):
         change(replace(artefact, arrays=arrays), entries(DESCRIBED))

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,11 +13,8 @@ from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import SESSION_END
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.memory import MemoryStore
 from recsys.stores.port import FeatureStore, Outcome, StoreFormatError, StoreUnavailableError
-from recsys.stores.redis import RedisStore
-from recsys.stores.sqlite import SqliteStore
-from tools.bench.redis_server import RedisServer
+from tests.stores.conftest import Opener
 
 NEW, SEEN = Outcome.ACCEPTED, Outcome.REPEATED
 POPULATION = Features(age_group="unknown", avg_session_duration=61.5, total_purchases=2, engagement_score=0.25)
@@ -40,8 +36,6 @@ ODD = UserRecord("Ω'; DROP TABLE users; --\x7f", "55+", views=1, history=[Histo
 
 BRACED = UserRecord("a}b{c:%7d*?[x]", "55+", history=[HistoryItem("}", 0.5, 1)])
 
-Opener = Callable[..., FeatureStore]
-
 
 def as_read(*records: UserRecord | None) -> list[KnownUser | None]:
     return [record.known(history=10) if record else None for record in records]
@@ -57,28 +51,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def make_opener(kind: str, request: pytest.FixtureRequest, folder: Path) -> Opener:
-    if kind == "memory":
-        return MemoryStore
-    if kind == "sqlite":
-        return lambda **options: SqliteStore(folder / "store.db", create=True, **options)
-    server: RedisServer = request.getfixturevalue("redis_server")
-    server.flush()
-    return lambda **options: RedisStore(server.url, **options)
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Return a function that opens an empty store of one kind."""
-    return make_opener(request.param, request, tmp_path)
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def shared_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Return a function that opens the same store repeatedly, as several instances do."""
-    return make_opener(request.param, request, tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -16,25 +15,14 @@ from recsys.stores.port import FeatureStore, Outcome, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
-from tests.stores.test_conformance import Opener, interaction, make_opener, scan_all
+from tests.stores.conftest import Opener, make_opener
+from tests.stores.test_conformance import interaction, scan_all
 from tests.waiting import LIMIT_S
 from tools.store import copy_store
 
 ANN = UserRecord("ann", "25-34", views=2, history=[HistoryItem("a", 1.0, 300), HistoryItem("b", 1.0, 200)])
 BOB = UserRecord("bob", "unknown", history=[HistoryItem("a", 1.0, 300)])
 ERASED_US = 1_800_000_000_000_000
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Return a function that opens an empty store of one kind."""
-    return make_opener(request.param, request, tmp_path)
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def shared_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Return a function that opens the same store repeatedly, as several instances do."""
-    return make_opener(request.param, request, tmp_path)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.port import FeatureStore
-from tests.stores.test_conformance import opener, scan_all, store
+from tests.stores.test_conformance import scan_all, store
 
-__all__ = ["opener", "store"]
+__all__ = ["store"]
 
 
 def act(number: int, item: str, weight: float, *, time_us: int = 0, counter: str | None = None) -> Interaction:

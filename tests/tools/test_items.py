@@ -186,7 +186,8 @@ def test_changes_are_read_by_the_declaration_of_the_model(declared, tmp_path, ca
     capsys.readouterr()
     assert bring(declared, tmp_path / "faulty.jsonl") == 1
     assert "faulty.jsonl:1: $.attributes[0].values price must be a number, not 'cheap'" in capsys.readouterr().err
-    found, numbers = entries(declared), {"since": ("1767312000.0",), "price": ("7.0",)}
+    found = entries(declared)
+    numbers: dict[str, tuple[str, ...]] = {"since": ("1767312000.0",), "price": ("7.0",)}
     assert found["n1"].item() == Item("n1", "New", {"kind": ("t",), **numbers})
     assert (found["n2"].item(), found["n1"].is_offered) == (Item("n2", "", numbers), False)
     assert "n3" not in found

@@ -36,7 +36,8 @@ _MOST_GROWTH_PERCENT = 10.0
 # Allowed growth of the few descriptors that are not connections: files of a store, one set for each thread.
 _MORE_DESCRIPTORS = 16
 # A pool keeps a connection for each request that was in flight at its peak, which the warm-up may not have reached. A
-# process has at most a pool for each of the seven hops: a caller has one request in flight at each.
+# request of a caller uses at most seven connections: two for each call of a function, before and behind Envoy, and one
+# of the broker.
 _MORE_CONNECTIONS = 7 * _CALLERS
 
 

@@ -121,7 +121,7 @@ def derive_id(event: CloudEvent, purpose: str) -> str:
 
 def read(headers: RawHeaders, body: bytes) -> Event | None:
     """
-    Return the event of a request or an answer, in binary or structured mode; None if there is no event.
+    Return the event of a request or an answer, in binary or structured mode; None for another body.
 
     Raises:
         NotJsonError: the document is not JSON.

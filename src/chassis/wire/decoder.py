@@ -250,8 +250,8 @@ def _has_more(array: bytes, most: int) -> bool:
     """
     Tell whether a long JSON array has more than *most* items in its first 16 KiB.
 
-    The text before a comma between two items becomes an array by a bracket at its end. The text before a comma within an
-    item does not, because it lacks a bracket or a quote.
+    Only the text before the last comma is read, with a closing bracket added. If that comma is inside an item, the text
+    is no JSON.
     """
     if len(array) <= LONG_BYTES:
         return False

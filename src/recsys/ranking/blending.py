@@ -55,7 +55,7 @@ class Blend:
             raise ShapeMismatchError("each row of the blend must have a weight above 0, and no weight below 0")
 
     def rows(self, sizes: I64, away: NDArray[np.bool_]) -> F32:
-        """Return the weights (U, S) for users with histories of *sizes* (U,) items, of whom some were *away* (U,)."""
+        """Return the weights (U, S) of users. *sizes* (U,) are the lengths of their histories, *away* (U,) tells who was away."""
         rows = self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
         return rows if self.away is None else np.where((away & (sizes > 0))[:, None], self.away, rows)
 
