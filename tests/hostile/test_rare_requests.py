@@ -7,21 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hostile.conftest import Figure
-from tests.hostile.servers import KINDS, Server, read_to_end, serving
+from tests.hostile.servers import Server, read_to_end, serving
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
 
 EXPECT = b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start one server of each kind."""
-    with serving(request.param) as started:
-        for _ in range(20):
-            assert started.is_serving()
-        yield started
 
 
 def head(server: Server) -> bytes:

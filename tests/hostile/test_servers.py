@@ -6,27 +6,17 @@ The figures of these tests end the run.
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.hostile.conftest import Figure
-from tests.hostile.servers import KINDS, Server, read_to_end, serving
+from tests.hostile.servers import Server, read_to_end, serving
 
 pytestmark = pytest.mark.may_block
 
 MOST_MB = 2.0
 FLOODS = 4
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start one server of each kind."""
-    with serving(request.param) as started:
-        # The first requests import modules and allocate memory, which the attacks must not be charged with.
-        for _ in range(20):
-            assert started.is_serving()
-        yield started
 
 
 def send_until_full(connection: socket.socket, data: bytes, *, most: int) -> int:

@@ -1,9 +1,6 @@
 """Retraining on a store: the gate, what is refused, and what a failure leaves."""
 
-import json
-import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from offline.content import StoreContent
 from offline.evaluation.contenders import load_model
 from offline.gate import divide, judge
 from offline.matrix import make_ratings
-from offline.publishing import Cluster, PublishError, serve
+from offline.publishing import PublishError, serve
 from offline.retraining import RetrainingError, Rules, main, retrain
 from offline.searching import Search
 from offline.state import Current, StateDirectory, StateError
@@ -26,6 +23,7 @@ from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
 from recsys.stores.erasures import Erasure, digest_user
+from tests.offline.api_server import ApiServer, api_server
 from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, USERS, choose_nothing, fill, make_records, put_serving
 
 
@@ -229,65 +227,26 @@ def test_the_oldest_models_are_removed(state, tmp_path, suggested):
     assert {path.name for path in (own.folder / "models").iterdir()} == {model.name, "4-other", "notes"}
 
 
-class Api(ThreadingHTTPServer):
-    """A fake of the Kubernetes API with one Knative Service; the first update meets a conflict."""
-
-    def __init__(self, service: dict[str, Any]) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
-        self.service, self.conflicts = service, 1
-
-
-class _Answering(BaseHTTPRequestHandler):
-    server: Api
-
-    def do_GET(self) -> None:
-        known = self.path.endswith("/namespaces/default/services/rank-items")
-        self._answer(200 if known else 404, self.server.service if known else {"message": "not found"})
-
-    def do_PUT(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.conflicts:
-            self.server.conflicts -= 1
-            self._answer(409, {"message": "modified"})
-            return
-        self.server.service = body
-        self._answer(200, body)
-
-    def _answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def api() -> Iterator[Api]:
+def api() -> Iterator[ApiServer]:
+    """Return an API server whose first update meets a conflict."""
     env = [{"name": "AUTH", "value": "off"}, {"name": "MODEL_PATH", "value": "/models/1-a"}]
     template = {"metadata": {"name": "rank-items-00001"}, "spec": {"containers": [{"image": "x", "env": env}]}}
-    with Api({"metadata": {"name": "rank-items"}, "spec": {"template": template}}) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with api_server({"metadata": {"name": "rank-items"}, "spec": {"template": template}}, conflicts=1) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_service_gets_the_new_model(api):
     """Only MODEL_PATH changes, the revision's name is left to Knative, and a conflict is tried again."""
-    cluster = Cluster(f"127.0.0.1:{api.server_port}", "default", "token", None)
-    serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
+    serve(Path("/models/2-b"), service="rank-items", cluster=api.cluster)
     template = api.service["spec"]["template"]
     assert template["spec"]["containers"][0]["env"] == [
         {"name": "AUTH", "value": "off"},
         {"name": "MODEL_PATH", "value": "/models/2-b"},
     ]
     assert template["metadata"] == {}
-    with pytest.raises(PublishError, match="refuses to update Service other \\(404\\): not found"):
-        serve(Path("/models/2-b"), service="other", cluster=cluster)
+    with pytest.raises(PublishError, match="refuses to update Service other \\(404\\): said by the server"):
+        serve(Path("/models/2-b"), service="other", cluster=api.cluster)
 
 
 @pytest.mark.parametrize(
@@ -300,9 +259,8 @@ def test_a_service_gets_the_new_model(api):
 def test_pinned_traffic_is_refused(api, traffic):
     """A Service whose traffic does not follow the latest revision would not serve the new model."""
     api.service["spec"]["traffic"] = traffic
-    cluster = Cluster(f"127.0.0.1:{api.server_port}", "default", "token", None)
     with pytest.raises(PublishError, match="does not follow its latest revision"):
-        serve(Path("/models/2-b"), service="rank-items", cluster=cluster)
+        serve(Path("/models/2-b"), service="rank-items", cluster=api.cluster)
     assert api.conflicts == 1
 
 
