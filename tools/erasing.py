@@ -30,12 +30,14 @@ _LETTERS, _PAGE = "recsys-dead-letters", 1000
 
 
 class StoreReceipt(Struct, frozen=True):
-    """The numbers of removed users, items and marks of events of one store."""
+    """The numbers of removed users, items, marks of events, exposures and actions of one store."""
 
     store: str
     users: int
     items: int
     events: int
+    exposures: int
+    actions: int
 
 
 class _Letter(Struct, frozen=True):
@@ -85,10 +87,7 @@ def erase(user: str, *, store: str | None, state_dir: Path) -> int:
     receipt = Receipt(
         digest_user(user),
         datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(),
-        [
-            StoreReceipt(_shown(url), each.users, each.items, each.events)
-            for url, each in zip(urls, removed, strict=True)
-        ],
+        [StoreReceipt(_shown(url), *msgspec.structs.astuple(each)) for url, each in zip(urls, removed, strict=True)],
         queued,
         letters,
         verified,

@@ -88,6 +88,7 @@ class Interaction(Struct, frozen=True):
         duration_ms: Length of the session that ended; 0 for other kinds.
         weight: Amount that the action adds to the tie between the user and the item; a view's by default.
         counter: The counter of `Profile` to which the action adds 1; None for no counter; a view's by default.
+        exposure_id: The exposure that the event names; "" if it names none.
     """
 
     source: str
@@ -99,6 +100,7 @@ class Interaction(Struct, frozen=True):
     duration_ms: int = 0
     weight: float = 1.0
     counter: str | None = "views"
+    exposure_id: str = ""
 
     def digest(self) -> bytes:
         """Return 16 bytes that identify the event."""

@@ -67,7 +67,7 @@ def foreign(path: Path) -> None:
 def same_version_other_tables(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE users (user_id TEXT)")
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
 
 

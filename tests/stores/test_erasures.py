@@ -209,7 +209,8 @@ async def test_a_store_of_version_1_is_taken_over(tmp_path):
         await store.replace([ANN], population=UNKNOWN_FEATURES)
     with sqlite3.connect(path, isolation_level=None) as old:
         old.executescript("""
-            DROP TABLE events; DROP TABLE erasures; DROP TABLE items; PRAGMA user_version = 1;
+            DROP TABLE events; DROP TABLE erasures; DROP TABLE items;
+            DROP TABLE exposures; DROP TABLE actions; PRAGMA user_version = 1;
             CREATE TABLE events (source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL,
                 PRIMARY KEY (source, event_id)) STRICT, WITHOUT ROWID;
             CREATE INDEX events_oldest ON events (seen_us);
@@ -233,3 +234,11 @@ async def test_an_erasure_survives_the_end_of_the_process(kind, request, tmp_pat
         await store.erase("ann", at_us=ERASED_US)
     async with aclosing(opener()) as store:
         assert await store.apply([act(1)]) == [Outcome.ERASED]
+
+
+async def test_an_instance_that_was_just_opened_counts_what_it_removes(shared_opener):
+    """The numbers of an erasure are complete even if it is the first call, as of `./run.sh users erase`."""
+    async with aclosing(shared_opener()) as store:
+        await store.replace([ANN], population=UNKNOWN_FEATURES)
+    async with aclosing(shared_opener()) as store:
+        assert (await store.erase("ann", at_us=ERASED_US)).users == 1

@@ -102,8 +102,8 @@ def test_a_file_that_is_not_a_store_is_refused(tmp_path):
         SqliteStore(other)
     newer = tmp_path / "newer.db"
     with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(StoreFormatError, match="version 3"):
+        connection.execute("PRAGMA user_version = 4")
+    with pytest.raises(StoreFormatError, match="version 4"):
         SqliteStore(newer)
 
 

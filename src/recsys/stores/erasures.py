@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 
 class Erasure(Struct, frozen=True):
@@ -38,14 +39,18 @@ class Removed(Struct, frozen=True):
         users: Users with their profile and counters.
         items: Items of their histories.
         events: Marks that recognise repeated events.
+        exposures: Answers of recommend in the exposure log.
+        actions: Actions in the exposure log.
     """
 
     users: int = 0
     items: int = 0
     events: int = 0
+    exposures: int = 0
+    actions: int = 0
 
     def __add__(self, other: "Removed") -> "Removed":
-        return Removed(self.users + other.users, self.items + other.items, self.events + other.events)
+        return Removed(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 def digest_user(user_id: str) -> str:

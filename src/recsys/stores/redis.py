@@ -12,7 +12,8 @@ them. D is the SHA-256 of the user id, so that the name of a key does not hold t
     recsys:erased:{D}      hash     the erasure or readmission of the user, if any
 
 G is the generation that `recsys:current` names. A replacement fills the next generation, names it there, and deletes
-all others. Erasures and the catalogue (`recsys.catalogue.redis`) stay. A user with 50 items and 20 recent events takes about 9 KB.
+all others. Erasures, the catalogue (`recsys.catalogue.redis`) and exposures (`recsys.exposures.redis`) stay. A user with
+50 items and 20 recent events takes about 9 KB.
 
 A call takes one round trip for any number of users or events: its commands go together, and each event is one script.
 """
@@ -48,6 +49,7 @@ _CHUNK = 200
 _POINTER = "recsys:current"
 _ERASURES = "recsys:erased:"
 _CATALOGUE = "recsys:{items}:"
+_SHOWN = "recsys:shown:"
 _COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
 
 _SCAN = """
@@ -99,15 +101,17 @@ redis.call('ZADD', KEYS[4], now, digest)
 redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(window) / 1000))
 return 1
 """
-# The keys are that of the erasure, and the five of the user in each generation.
+# The keys are that of the erasure, the four of the exposure log, and the five of the user in each generation.
 _ERASE = """
 local noted = redis.call('HGET', KEYS[1], 'at_us')
 if not noted or tonumber(noted) < tonumber(ARGV[1]) then
     redis.call('HSET', KEYS[1], 'at_us', ARGV[1], 'readmitted', ARGV[2])
 end
-local removed = {0, 0, 0}
+local removed = {0, 0, 0, 0, 0}
 if redis.call('HGET', KEYS[1], 'readmitted') == '1' then return removed end
-for key = 2, #KEYS, 5 do
+removed[4], removed[5] = redis.call('ZCARD', KEYS[3]), redis.call('ZCARD', KEYS[5])
+redis.call('DEL', unpack(KEYS, 2, 5))
+for key = 6, #KEYS, 5 do
     removed[1] = removed[1] + redis.call('EXISTS', KEYS[key])
     removed[2] = removed[2] + redis.call('ZCARD', KEYS[key + 1]) + redis.call('ZCARD', KEYS[key + 4])
     removed[3] = removed[3] + redis.call('ZCARD', KEYS[key + 3])
@@ -193,7 +197,7 @@ class RedisStore:
                 _APPLY_SHA,
                 6,
                 *_keys(generation, user),
-                _erasure_key(user),
+                erasure_key(user),
                 each.digest(),
                 now_us,
                 self._window_us,
@@ -270,6 +274,8 @@ class RedisStore:
     async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
         """Take over newer *erasures*, each with one script."""
         removed = Removed()
+        # A script that runs for a former generation runs again for the current one, and then finds nothing to count.
+        await self._run(lambda _: [])
         for some in _chunks(list(erasures)):
             answers = await self._run(partial(_erase, erasures=some))
             removed += sum((Removed(*answer) for answer in answers), Removed())
@@ -365,7 +371,7 @@ class RedisStore:
 
     async def _delete_others(self, generation: str) -> None:
         """Delete all keys of other generations than *generation*."""
-        kept = (_POINTER, _ERASURES, _CATALOGUE, f"recsys:{generation}:")
+        kept = (_POINTER, _ERASURES, _CATALOGUE, _SHOWN, f"recsys:{generation}:")
         doomed: list[str] = []
         async for key in self._redis.scan_iter(match="recsys:*", count=1000):
             if not key.startswith(kept):
@@ -385,7 +391,14 @@ def _keys(generation: str, user: str) -> tuple[str, str, str, str, str]:
     return f"{tagged}:u", f"{tagged}:t", f"{tagged}:w", f"{tagged}:e", f"{tagged}:n"
 
 
-def _erasure_key(user: str) -> str:
+def exposure_keys(user: str) -> tuple[str, str, str, str]:
+    """Return the keys of the exposures, their times, the actions and their times, of the user with a digest."""
+    tagged = f"{_SHOWN}{{{user}}}"
+    return f"{tagged}:x", f"{tagged}:xt", f"{tagged}:a", f"{tagged}:at"
+
+
+def erasure_key(user: str) -> str:
+    """Return the key of the erasure of the user with a digest."""
     return f"{_ERASURES}{{{user}}}"
 
 
@@ -418,7 +431,11 @@ def _erase(generation: str, *, erasures: Sequence[Erasure]) -> list[RedisCommand
     """
     generations = range(int(generation) + 2)
     keys = [
-        [_erasure_key(each.user), *(key for number in generations for key in _keys(str(number), each.user))]
+        [
+            erasure_key(each.user),
+            *exposure_keys(each.user),
+            *(key for number in generations for key in _keys(str(number), each.user)),
+        ]
         for each in erasures
     ]
     return [

@@ -52,9 +52,9 @@ _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
 _INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_TIE = "INSERT INTO history VALUES (?, ?, ?, ?)"
-_REFUSED = "SELECT 1 FROM erasures WHERE user = ?1 AND (NOT readmitted OR at_us > ?2)"
+REFUSED = "SELECT 1 FROM erasures WHERE user = ?1 AND (NOT readmitted OR at_us > ?2)"
 _NOTE_EVENT = f"""
-INSERT INTO events SELECT ?1, ?3, ?4 WHERE NOT EXISTS ({_REFUSED})
+INSERT INTO events SELECT ?1, ?3, ?4 WHERE NOT EXISTS ({REFUSED})
 ON CONFLICT DO UPDATE SET seen_us = excluded.seen_us WHERE seen_us <= ?4 - ?5
 """
 _NOTE_ERASURE = """
@@ -292,7 +292,7 @@ class SqliteStore:
         now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
         mark = (user, interaction.time_us, interaction.digest(), now_us, self._window_us)
         if not self._writer.execute(_NOTE_EVENT, mark).rowcount:
-            refused = self._writer.execute(_REFUSED, (user, interaction.time_us)).fetchone()
+            refused = self._writer.execute(REFUSED, (user, interaction.time_us)).fetchone()
             return Outcome.ERASED if refused else Outcome.REPEATED
         record = count_interaction(new_record(interaction.user_id), interaction)
         self._writer.execute(_COUNT, _profile(record))
@@ -324,7 +324,11 @@ class SqliteStore:
         events = self._writer.execute("DELETE FROM events WHERE user = ?", [bytes.fromhex(user)]).rowcount
         users = self._writer.execute("DELETE FROM users WHERE user_id = ?", [user_id]).rowcount
         items = self._writer.execute("DELETE FROM history WHERE user_id = ?", [user_id]).rowcount
-        return Removed(users, items, events)
+        exposures, actions = (
+            self._writer.execute(f"DELETE FROM {table} WHERE user = ?", [bytes.fromhex(user)]).rowcount  # noqa: S608 - the names stand here
+            for table in ("exposures", "actions")
+        )
+        return Removed(users, items, events, exposures, actions)
 
     def _rewrite(self) -> None:
         self._check_place()

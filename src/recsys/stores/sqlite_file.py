@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recsys.stores.port import StoreFormatError, StoreMissingError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REFILL = "run ./run.sh train to make one"
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
@@ -34,14 +34,32 @@ CREATE TABLE items (
     available_us INTEGER NOT NULL, revision INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX items_changed ON items (revision);
+CREATE TABLE exposures (
+    user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (user, key)
+) STRICT;
+CREATE TABLE actions (
+    user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (user, key)
+) STRICT;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
 _STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
+_TABLES = {each.split()[2] for each in _STATEMENTS if each.startswith("CREATE TABLE")}
+
+
+def _making(*names: str) -> list[str]:
+    return [each for each in _STATEMENTS if each.split()[2].startswith(names)]
+
+
+_LATER = ("exposures", "actions")
+# The tables of former versions, and the statements that turn them into those of this version.
 # Version 1 knew the events of all users by their source and id. They cannot be assigned to users, so they are dropped.
-_FROM_VERSION_1 = [
-    "DROP TABLE events",
-    *(each for each in _STATEMENTS if each.split()[2].startswith(("events", "erasures", "items"))),
-]
+_FORMER = {
+    1: (
+        _TABLES - {"erasures", "items", *_LATER},
+        ["DROP TABLE events", *_making("events", "erasures", "items", *_LATER)],
+    ),
+    2: (_TABLES - {*_LATER}, _making(*_LATER)),
+}
 
 
 def check_file(path: Path, *, create: bool) -> None:
@@ -96,23 +114,24 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Turn the tables of version 1 into those of this version."""
+    """Turn the tables of a former version into those of this version."""
     with connection as transaction:
-        if not _is_version_1(transaction):
+        if not _statements_from_former(transaction):
             return
         transaction.execute("BEGIN IMMEDIATE")
         # Several processes may get here together; the first to get the lock does it.
-        if _is_version_1(transaction):
-            for statement in _FROM_VERSION_1:
+        if statements := _statements_from_former(transaction):
+            for statement in statements:
                 transaction.execute(statement)
             transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _is_version_1(connection: sqlite3.Connection) -> bool:
-    """Tell whether the file is a feature store of version 1, and not another program's."""
+def _statements_from_former(connection: sqlite3.Connection) -> list[str]:
+    """Return the statements that migrate the file; none unless it is a feature store of a former version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    return bool(version == 1 and tables == {"users", "history", "events", "facts"})
+    expected, statements = _FORMER.get(version, (set(), []))
+    return statements if tables == expected else []
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
