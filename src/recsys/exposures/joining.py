@@ -39,7 +39,7 @@ def join(exposures: Sequence[Exposure], actions: Iterable[Action], *, window_us:
 
 
 def _newest(shown: Sequence[tuple[int, str]], time_us: int, window_us: int) -> str:
-    """Return the newest exposure of *shown* in the window before *time_us*; "" if there is none."""
+    """Return the id of the newest exposure of *shown* in the window before *time_us*, or ""."""
     place = bisect_right(shown, time_us, key=lambda each: each[0])
     if not place or shown[place - 1][0] < time_us - window_us:
         return ""
