@@ -48,8 +48,9 @@ RANKING = Definition(
     "counter",
     "rank_items",
     "Time of the batches, by phase: candidates (every source scores items), blend (scores are combined and sorted), "
-    "rules (lists are arranged).",
-    "candidates grows with the catalogue and with long histories, rules with caps and diversity.",
+    "ranker (features are computed and shortlists scored), rules (lists are arranged).",
+    "candidates grows with the catalogue and with long histories, ranker with the declared features, rules with caps "
+    "and diversity.",
     ("phase",),
 )
 DEGRADED = Definition(

@@ -7,6 +7,8 @@ A small catalogue is scored completely: every source scores every item. A large 
 2. Every source scores the union of the proposals.
 3. The blend (`blending`) combines the scores of each item into one, and the best items are returned.
 
+With a ranker (`ranker`), the blend returns a shortlist for the ranker instead.
+
 Each source leaves out excluded and unavailable items before it proposes, so they do not reduce the number of proposals.
 Neighbours that have no weight for the length of a user's history do not vote for that user.
 """
@@ -20,6 +22,7 @@ from recsys.ranking.asking import Asked
 from recsys.ranking.blending import Blend, blend, normalise
 from recsys.ranking.neighbours import Scored, Views
 from recsys.ranking.phases import Phases
+from recsys.ranking.ranker import SHORTLIST, Shortlist, cut
 from topk.candidates import RankedBatch, rank_candidates, rank_table
 from topk.item_table import F64, I64, ItemTable
 from topk.row_lists import RowLists
@@ -107,6 +110,51 @@ class Mixer:
         phases.end("candidates")
         return rank_candidates(rows, blend(columns, weights, counts), counts=counts, limit=limit)
 
+    def shortlist_all(self, asked: Asked, *, phases: Phases) -> Shortlist:
+        """
+        Return the best items of a small catalogue for each user, with the scores of every source.
+
+        Each user's part has the same bits as in a batch holding only that user, as in `rank_all`.
+        """
+        users, items = asked.depths.size, self.popularity.shape[1]
+        closed = asked.closed(items)
+        ones = np.ones((1 + self.views.number, users))
+        (factors,) = _weighed(score_catalogue(asked.vectors, self.table)[None], ones[:1], closed)
+        votes = self.views.score_all(asked.history, wanted=np.ones((self.views.number, users), np.bool_))
+        phases.end("candidates")
+        columns = [
+            factors,
+            *(np.broadcast_to(popularity, factors.shape) for popularity in self.popularity),
+            *_weighed(votes, ones[1:], closed),
+        ]
+        weights = self.blend.rows(asked.history.sizes(), asked.away).astype(np.float64)
+        total = np.zeros(factors.shape)
+        for source in np.flatnonzero(weights.any(axis=0)).tolist():
+            total += weights[:, source, None] * columns[source]
+        scores = total.astype(np.float32)
+        scores.reshape(-1)[closed] = -np.inf
+        depths = self._depths(asked)
+        owners, rows, counts, best = cut(rank_table(scores, limit=int(depths.max())), depths)
+        return Shortlist(rows, counts, best, [column[owners, rows] for column in columns])
+
+    def shortlist(self, asked: Asked, found: RankedBatch, *, phases: Phases) -> Shortlist:
+        """Return the best items of the union of all proposals, as `shortlist_all`; *found* as in `rank`."""
+        rows, counts, columns = self.candidates(asked, found)
+        phases.end("candidates")
+        scores = blend(columns, self.blend.rows(asked.history.sizes(), asked.away), counts)
+        depths = self._depths(asked)
+        ranked = rank_candidates(rows, scores, counts=counts, limit=int(depths.max()))
+        owners, best, kept, scores = cut(ranked, depths)
+        items = self.popularity.shape[1]
+        # The candidates of each user rise, so their cells rise, too.
+        cells = np.repeat(np.arange(counts.size) * items, counts) + rows
+        place = np.searchsorted(cells, owners * items + best)
+        return Shortlist(best, kept, scores, [column[place] for column in columns])
+
+    def _depths(self, asked: Asked) -> I64:
+        """Return the length of each user's shortlist, which depends on that user's request alone."""
+        return np.minimum(np.maximum(asked.depths, SHORTLIST), self.popularity.shape[1])
+
     def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, list[F64]]:
         """Return the union of all proposals: rows (N,) grouped by user, counts (U,), scores (N,) of each source."""
         return self._collect(asked, found, wanted=np.ones((self.views.number, asked.depths.size), np.bool_))
@@ -128,7 +176,7 @@ class Mixer:
         cells = _distinct(np.concatenate(proposed))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
-        votes = scored.at((views + cells).reshape(-1)).reshape(self.views.number, -1)
+        votes = scored.at((views + cells).reshape(-1)).reshape(self.views.number, cells.size)
         bests = best.scores[:, 0].reshape(self.views.number, users)
         factors = score_rows(asked.vectors, self.table, rows, counts=counts)
         return (
@@ -161,7 +209,8 @@ def _weighed(scores: F64, weights: F64, closed: I64) -> F64:
         weights: (S, U).
         closed: Cells, user * I + row, that do not count; they get 0.
     """
-    scores.reshape(len(scores), -1)[:, closed] = 0
+    # An explicit width, because numpy cannot derive it without any source.
+    scores.reshape(len(scores), weights.shape[1] * scores.shape[2])[:, closed] = 0
     best = scores.max(axis=2)
     scores *= np.divide(weights, best, out=np.zeros(best.shape), where=best > 0)[:, :, None]
     return scores

@@ -3,7 +3,8 @@ Rank items with a trained artefact.
 
 Three kinds of sources score items for a user's history: factors (`folding`, `scoring`), popularity of all times and
 recent popularity, and neighbours (`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact
-without a blend ranks by its factors alone: score[u, i] = x_u . y_i.
+without a blend ranks by its factors alone: score[u, i] = x_u . y_i. A ranker gives the best items of the blend new
+scores from more features (`ranker`).
 
 The model holds no data per user. All sources use the history of the request, so a new interaction counts in the next
 answer, and a user who is not in the training data is served like any other. A user with neither a history nor an age
@@ -20,15 +21,17 @@ from msgspec import Struct
 
 from recsys.contracts.wire import Condition, Features, Model
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Artefact, ArtefactError, Item
+from recsys.ranking.artefact import Arrays, Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import AWAY_US, Blend
+from recsys.ranking.columns import built_in, find_unknown, make_matrix
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.folding import FoldIn
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phases
 from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
+from recsys.ranking.ranker import Ranker, Shortlist
 from recsys.ranking.reasons import (
     FACTORS,
     NEIGHBOURS,
@@ -41,7 +44,7 @@ from recsys.ranking.reasons import (
     speak_by_neighbours,
 )
 from recsys.ranking.rules import POOL, Draft, Rules
-from topk.candidates import RankedBatch
+from topk.candidates import RankedBatch, rank_candidates
 from topk.item_table import F32, F64, I64, ItemTable
 from topk.row_lists import RowLists
 from topk.scoring import penalty_pays, picks_pay, score_candidates, score_rows_of
@@ -111,6 +114,7 @@ class RankingModel:
         workers: Threads that share a large catalogue; the caller must limit BLAS to one thread.
         pool: Runs the workers.
         probes: Number of groups of the catalogue to scan per user (`ApproximateIndex`); 0 scans the whole catalogue.
+        ranker: Scores the shortlists; None lets the blend rank.
 
     Attributes:
         identity: Name and version of the artefact.
@@ -122,7 +126,15 @@ class RankingModel:
         ArtefactError: the artefact lacks an array, or its shapes do not fit each other.
     """
 
-    def __init__(self, artefact: Artefact, *, workers: int = 1, pool: Executor | None = None, probes: int = 0) -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        *,
+        workers: int = 1,
+        pool: Executor | None = None,
+        probes: int = 0,
+        ranker: Ranker | None = None,
+    ) -> None:
         self.identity = Model(name=artefact.manifest.name, version=artefact.manifest.version)
         self.item_ids = [item.item_id for item in artefact.items]
         self._items = artefact.items
@@ -133,6 +145,7 @@ class RankingModel:
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
         self._index: ApproximateIndex | None = None
+        self._ranker = ranker
         try:
             self.attributes = ItemAttributes(artefact.items, artefact.declaration)
             self._shelf = Shelf(self.attributes)
@@ -161,13 +174,23 @@ class RankingModel:
         session, purchases, engagement = (tuple(arrays[f"prior_knots_{n}"].tolist()) for n in range(3))
         self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
-        self._mixer = self._read_mixer(artefact) if "blend_weights" in arrays else None
+        self._mixer = self._read_mixer(_blended(arrays)) if "blend_weights" in arrays or self._ranker else None
+        self._check_ranker()
         self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
 
-    def _read_mixer(self, artefact: Artefact) -> Mixer:
-        arrays = artefact.arrays
+    def _check_ranker(self) -> None:
+        """Refuse a ranker that reads columns that the model does not have."""
+        if self._ranker and self._mixer and (fault := find_unknown(self._ranker.names, self.columns)):
+            raise ArtefactError(fault)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that a ranker can ask for."""
+        return built_in(self._mixer.views.number if self._mixer else 0)
+
+    def _read_mixer(self, arrays: Arrays) -> Mixer:
         neighbours = [
             Neighbours(
                 arrays[f"neighbours_{source}_ends"],
@@ -252,7 +275,7 @@ class RankingModel:
 
     def _explain(self, ask: Ask, rows: Sequence[int]) -> list[Because]:
         """Return the reason for each of *rows*. Cost: the ranking of one more query, and a system of D unknowns."""
-        if not ask.history and ask.features.age_group not in KNOWN_AGES:
+        if self._is_stranger(ask):
             return [Because(POPULARITY)] * len(rows)
         history, listed = np.array(ask.history, np.int64), np.array(rows, np.int64)
         prior = self._prior.means([ask.features])[0]
@@ -263,11 +286,19 @@ class RankingModel:
         asked = self._join([ask])
         weights = self._mixer.blend.rows(asked.history.sizes(), asked.away)[0].astype(np.float64)
         spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[FIXED_SOURCES:])
-        found, _, columns = self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+        found, columns = self._scored(self._mixer, asked)
         largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)
         sources = {row: names[source] for row, source in zip(found.tolist(), largest, strict=True)}
         return explain([sources.get(row, RULES) for row in rows], spoken, ids)
+
+    def _scored(self, mixer: Mixer, asked: Asked) -> tuple[I64, Sequence[F64]]:
+        """Return the items that a list can hold, and the scores of each source."""
+        if self._ranker is not None:
+            shortlist = self._shortlist(mixer, asked, Phases())
+            return shortlist.rows, shortlist.columns
+        rows, _, columns = mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+        return rows, columns
 
     def item(self, item_id: str) -> Item | None:
         """Return the item with *item_id*; None if the catalogue does not have it."""
@@ -318,13 +349,14 @@ class RankingModel:
         return Subset(join_masks([*masks, *([subset.mask] if subset else [])]))
 
     def _rank(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
-        """Return the best rows and their scores for each of *asks*; users without history and age get popular items."""
-        folded = [ask for ask in asks if ask.history or ask.features.age_group in KNOWN_AGES]
+        """Return the best rows and their scores for each of *asks*; strangers get popular items."""
+        folded = [ask for ask in asks if not self._is_stranger(ask)]
         ranked = iter(self._rank_folded(folded, phases) if folded else ())
-        return [
-            next(ranked) if ask.history or ask.features.age_group in KNOWN_AGES else self._rank_stranger(ask)
-            for ask in asks
-        ]
+        return [self._rank_stranger(ask) if self._is_stranger(ask) else next(ranked) for ask in asks]
+
+    def _is_stranger(self, ask: Ask) -> bool:
+        """Tell whether nothing is known of a user; a ranker may know more, such as the context of the request."""
+        return not (ask.history or ask.features.age_group in KNOWN_AGES or self._ranker)
 
     def _rank_folded(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
         asked = self._join(asks)
@@ -332,7 +364,9 @@ class RankingModel:
         if self._mixer is None:
             ranked = self._score(asked, limit=limit)
             phases.end("candidates")
-        elif self._table.exact is not None and self._index is None:
+        elif self._ranker is not None:
+            ranked = self._rerank(self._mixer, self._ranker, asked, limit=limit, phases=phases)
+        elif self._scores_all:
             ranked = self._mixer.rank_all(asked, limit=limit, phases=phases)
         else:
             ranked = self._mixer.rank(
@@ -341,8 +375,26 @@ class RankingModel:
         cuts = [min(ask.limit, count) for ask, count in zip(asks, ranked.counts.tolist(), strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
         lists = [(ids[:cut], scores[:cut]) for ids, scores, cut in rows]
-        phases.end("blend")
+        phases.end("ranker" if self._ranker else "blend")
         return lists
+
+    @property
+    def _scores_all(self) -> bool:
+        """Whether the catalogue is small, so that every source scores all of its items."""
+        return self._table.exact is not None and self._index is None
+
+    def _shortlist(self, mixer: Mixer, asked: Asked, phases: Phases) -> Shortlist:
+        if self._scores_all:
+            return mixer.shortlist_all(asked, phases=phases)
+        return mixer.shortlist(asked, self._score(asked, limit=int(asked.depths.max())), phases=phases)
+
+    def _rerank(self, mixer: Mixer, ranker: Ranker, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
+        """Return each user's *limit* best items by the ranker."""
+        shortlist = self._shortlist(mixer, asked, phases)
+        phases.end("blend")
+        matrix = make_matrix(ranker.names, shortlist, asked.history.sizes())
+        scores = ranker.score(matrix, shortlist.counts)
+        return rank_candidates(shortlist.rows, scores, counts=shortlist.counts, limit=limit)
 
     def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
         """
@@ -432,6 +484,19 @@ class RankingModel:
     def _known(self, item_ids: Sequence[str]) -> list[int]:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
         return list(dict.fromkeys(row for row in map(self._rows.get, item_ids) if row is not None))
+
+
+def _blended(arrays: Arrays) -> Arrays:
+    """Return *arrays* with a blend that ranks by the factors, if they have no blend."""
+    if "blend_weights" in arrays:
+        return arrays
+    return {
+        **arrays,
+        "item_recent_popularity": arrays["item_popularity"],
+        "neighbours_half_lives": np.empty(0),
+        "blend_lengths": np.zeros(1, np.int64),
+        "blend_weights": np.array([[1, 0, 0]], np.float32),
+    }
 
 
 def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":

@@ -59,6 +59,8 @@ class Scored:
 
     def best(self, *, lines: int, items: int, limit: int) -> RankedBatch:
         """Return each line's *limit* best items."""
+        if not lines:
+            return RankedBatch(np.empty((0, limit), np.int64), np.empty((0, limit), np.float32), np.empty(0, np.int64))
         owners = self.cells // items
         counts = np.bincount(owners, minlength=lines)
         return rank_candidates(self.cells - owners * items, self.scores, counts=counts, limit=limit)
@@ -147,7 +149,7 @@ class Views:
             items=_joined([view.items for view in views], np.int32),
             weights=_joined([view.weights for view in views], np.float32),
             voters=voters,
-            fade=np.array([_fade(view.half_life, places) for view in views], np.float64),
+            fade=np.array([_fade(view.half_life, places) for view in views]).reshape(len(views), places.size),
         )
 
     def score_all(self, history: RowLists, *, wanted: NDArray[np.bool_]) -> F64:
@@ -162,7 +164,7 @@ class Views:
         """
         cells, votes = self._vote(history, wanted)
         sums: F64 = np.bincount(cells, votes, wanted.size * self.catalogue).astype(np.float64, copy=False)
-        return sums.reshape(self.number, -1, self.catalogue)
+        return sums.reshape(self.number, history.ends.size - 1, self.catalogue)
 
     def score(self, history: RowLists, *, wanted: NDArray[np.bool_]) -> Scored:
         """

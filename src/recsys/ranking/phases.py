@@ -3,8 +3,8 @@
 import time
 from typing import Literal
 
-Phase = Literal["candidates", "blend", "rules"]
-PHASES: tuple[Phase, ...] = ("candidates", "blend", "rules")
+Phase = Literal["candidates", "blend", "ranker", "rules"]
+PHASES: tuple[Phase, ...] = ("candidates", "blend", "ranker", "rules")
 
 
 class Phases:
@@ -13,7 +13,8 @@ class Phases:
 
     Attributes:
         seconds: Seconds by phase: `candidates` folds histories in and scores items by every source, `blend` combines
-            the scores and sorts, `rules` arranges the lists. A phase that did not run is missing.
+            the scores and sorts, `ranker` computes features and scores the shortlists, `rules` arranges the lists. A
+            phase that did not run is missing.
 
     Cost: a fraction of a microsecond per mark.
     """

@@ -1,0 +1,53 @@
+"""
+The columns that a ranker can ask for.
+
+    blend               score of the blend
+    factors             score of the factors, as a share of the user's best; the same for the next four
+    popularity          users per item, as a share of the most popular item's
+    recent_popularity   the same, of recent interactions
+    neighbours_1, ...   score of each neighbour source
+    history_length      number of items in the user's history that the model knows
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.ranking.ranker import Shortlist
+from topk.item_table import F32, I64
+
+FIXED = ("factors", "popularity", "recent_popularity")
+
+
+def built_in(views: int) -> tuple[str, ...]:
+    """Return the names of the columns of a model with this number of neighbour sources; those of the blend are first."""
+    return ("blend", *FIXED, *(f"neighbours_{number}" for number in range(1, views + 1)), "history_length")
+
+
+def find_unknown(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return a message if a ranker asks for a column in *names* that is not *known*; None if all are."""
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return None
+    return f"the ranker reads columns that the model does not have: {', '.join(unknown)}; it has {', '.join(known)}"
+
+
+def make_matrix(names: Sequence[str], shortlist: Shortlist, sizes: I64) -> F32:
+    """
+    Return the features (N, F) of a shortlist, in the order of *names*.
+
+    Args:
+        names: The columns.
+        shortlist: The candidates.
+        sizes: (U,) length of each user's history.
+    """
+    own = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), _built_in_columns(shortlist, sizes), strict=True))
+    matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
+    for place, name in enumerate(names):
+        matrix[:, place] = own[name]
+    return matrix
+
+
+def _built_in_columns(shortlist: Shortlist, sizes: I64) -> list[F32]:
+    lengths = np.repeat(sizes, shortlist.counts)
+    return [shortlist.scores, *(column.astype(np.float32) for column in shortlist.columns), lengths.astype(np.float32)]
