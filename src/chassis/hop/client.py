@@ -40,9 +40,11 @@ _BREAKER_VALUES = {"closed": 0, "half-open": 1, "probing": 1, "open": 2}
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 # A call that waited less than this says nothing about the hop. For a slow hop the wait is longer, up to the second value.
 _FAIR_S, _LONGEST_FAIR_S = 0.1, 0.25
-# An impatient client waits this many times the usual latency, but never less than the seconds. It forgets what is usual
-# without an answer for the second number of seconds: a function that scaled to zero needs its time to start.
-_PATIENCE, _LEAST_PATIENCE_S, _FORGET_S = 8, 0.5, 60.0
+# An impatient client waits this many times the usual latency, but never less than the seconds.
+_PATIENCE, _LEAST_PATIENCE_S = 8, 0.5
+# Before its first answer, and after this many seconds without one, it waits up to the second number of seconds: a
+# function that scaled to zero needs its time to start.
+_FORGET_S, _START_S = 60.0, 4.0
 
 log = logging.getLogger("chassis")
 
@@ -243,8 +245,8 @@ class HopClient:
         # The first comparison spares the percentile, 10 us, where the budget is short anyway.
         if not self._impatient or left_s <= _LEAST_PATIENCE_S:
             return left_s
-        if len(self._latencies) < _LEAST_SAMPLES or now - self._answered_at > _FORGET_S:
-            return left_s
+        if now - self._answered_at > _FORGET_S:
+            return min(left_s, _START_S)
         return min(left_s, max(_LEAST_PATIENCE_S, _PATIENCE * self._usual_s()))
 
     def _usual_s(self) -> float:
