@@ -1,5 +1,6 @@
 """The settings of recommend, read from its environment."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from chassis.environment import Reader
 from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
+
+_BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
 
 @dataclass(frozen=True)
@@ -140,10 +143,11 @@ class Settings:
             SettingsError: the environment has faults; lists all of them.
         """
         reader = Reader(env)
+        namespace = _namespace(reader)
         settings = cls(
             serving=ServingSettings.read(reader, name="recommend", max_body_bytes=512 * 1024),
-            extract_features_url=_url(reader, "EXTRACT_FEATURES_URL"),
-            rank_items_url=_url(reader, "RANK_ITEMS_URL"),
+            extract_features_url=_complete(_url(reader, "EXTRACT_FEATURES_URL"), namespace),
+            rank_items_url=_complete(_url(reader, "RANK_ITEMS_URL"), namespace),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
@@ -176,6 +180,22 @@ def _url(reader: Reader, name: str) -> str:
     if text:
         reader.require(is_http_url(text), f"{name} must be a http(s) URL, not {text!r}")
     return text
+
+
+def _namespace(reader: Reader) -> str | None:
+    """Return the namespace of the pod, from the file that the kubelet writes; None without such a file."""
+    path = _path(reader, "NAMESPACE_FILE")
+    try:
+        return path.read_text("utf-8").strip() if path else None
+    except (OSError, ValueError) as error:
+        reader.faults.append(f"NAMESPACE_FILE cannot be read: {error}")
+        return None
+
+
+def _complete(url: str, namespace: str | None) -> str:
+    """Add *namespace* to a host that is the bare name of a Service: the gateway does not know a Service by that alone."""
+    bare = _BARE_HOST.match(url)
+    return f"{bare[0]}.{namespace}.svc{url[bare.end() :]}" if bare and namespace else url
 
 
 def is_http_url(text: str) -> bool:

@@ -30,7 +30,7 @@ class Configuration:
 
     def missing(self, template: Template) -> Iterator[str]:
         """Return the name of each object or entry that *template* needs and the manifests lack."""
-        for kind, reference, key in _references(template):
+        for kind, reference, key in references(template):
             name, entries = reference.get("name", ""), self._data.get((kind, reference.get("name", "")))
             if reference.get("optional"):
                 continue
@@ -118,7 +118,8 @@ def _object(source: Mapping[str, Any], config_map: str, secret: str) -> tuple[st
     return ("ConfigMap", source[config_map]) if source.get(config_map) else ("Secret", source.get(secret) or {})
 
 
-def _references(template: Template) -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
+def references(template: Template) -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
+    """Yield kind, reference and entry (None for the whole object) of each ConfigMap and Secret that *template* names."""
     for source in template.env_from:
         yield *_object(source, "configMapRef", "secretRef"), None
     for variable in template.env:

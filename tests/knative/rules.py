@@ -233,7 +233,8 @@ def images_have_a_registry_and_a_tag(_: str, objects: list[Object]) -> Iterator[
 
 def hop_urls_name_services(_: str, objects: list[Object]) -> Iterator[str]:
     """The URL of a hop names a Service of the same build and namespace."""
-    hosts = {f"{name}.{body['metadata']['namespace']}.svc.cluster.local" for name, body in services(objects).items()}
+    hosts = {f"{name}.{body['metadata']['namespace']}.svc" for name, body in services(objects).items()}
+    hosts |= services(objects).keys()  # recommend adds its own namespace
     for name, service in services(objects).items():
         for variable, value in environment(service, objects).items():
             host = re.match(r"http://([^/:]+)", value)

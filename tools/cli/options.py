@@ -179,6 +179,7 @@ CaFile = Annotated[
     typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Certificate authority to trust for HTTPS."),
 ]
 Kn = Annotated[str, typer.Option(metavar="COMMAND", help="The kn command.")]
+Kubectl = Annotated[str, typer.Option(metavar="COMMAND", help="The kubectl command.")]
 
 
 def check_data(interactions: Path | None, *others: object) -> None:

@@ -13,6 +13,7 @@ from tools.cli.options import (
     Gateway,
     Json,
     Kn,
+    Kubectl,
     Namespace,
     StateDir,
     TokenFile,
@@ -159,6 +160,35 @@ def shadow(
 
 @verb(
     _GROUP,
+    "tools.cluster.verb:run",
+    "doctor --overlay knative/overlays/prod",
+    "doctor --overlay knative/overlays/dev --kubectl 'kubectl --context test'",
+)
+def cluster(
+    action: Annotated[Literal["doctor"], typer.Argument(help="What to do.")],
+    *,
+    overlay: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Overlay that is deployed, or will be; it has the namespace.",
+        ),
+    ],
+    kubectl: Kubectl = "kubectl",
+    as_json: Json = False,
+) -> None:
+    """
+    Check a cluster before and after an overlay is applied, and say how to fix each fault.
+
+    The checks only read. They cover versions, gateway, feature flags, metrics, certificates, Secrets, model, store,
+    Services and events.
+    """
+
+
+@verb(
+    _GROUP,
     "tools.dead_letters:run",
     "--namespace recsys --gateway http://127.0.0.1:8081",
     "redrive --all --namespace recsys --gateway http://127.0.0.1:8081 --broker http://127.0.0.1:8082",
@@ -241,7 +271,7 @@ def acceptance(
     ] = None,
     token_file: TokenFile = None,
     ca_file: CaFile = None,
-    kubectl: Annotated[str, typer.Option(metavar="COMMAND", help="The kubectl command.")] = "kubectl",
+    kubectl: Kubectl = "kubectl",
     kn: Kn = "kn",
     state_dir: StateDir = STATE_DIR,
 ) -> None:
