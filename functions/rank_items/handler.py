@@ -5,6 +5,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from msgspec import UNSET
 
 from chassis.batching.batcher import Batcher, BatchFacts
 from chassis.batching.bulk import BulkSubmitter, ItemOutcome
@@ -101,8 +102,11 @@ class RankItems:
         Return *request* as a query.
 
         Raises:
-            InvalidRequestError: the filter or `item_id` names something that the catalogue does not have.
+            InvalidRequestError: the filter or `item_id` names something that the catalogue does not have, or an
+                exploration has no id of its exposure.
         """
+        if request.exploration and not request.exposure_id:
+            raise InvalidRequestError(faults=[Fault("$.exposure_id", "is missing; an exploration needs it")])
         if (request.filter or request.item_id) and (faults := list(self._faults(request))):
             raise InvalidRequestError(faults=faults)
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
@@ -120,6 +124,8 @@ class RankItems:
             request.include,
             _microseconds(request.as_of),
             _microseconds(request.at),
+            request.exploration,
+            request.exposure_id,
         )
 
     def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
@@ -137,7 +143,9 @@ class RankItems:
     def _encode(self, ranking: Ranking) -> bytes:
         return wire.encode(
             RankAnswer(
-                answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None), self._model
+                answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None),
+                self._model,
+                ranking.propensities or UNSET,
             )
         )
 

@@ -15,7 +15,7 @@ from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, Fault, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
-from recsys.contracts.wire import BatchAnswer, Condition
+from recsys.contracts.wire import BatchAnswer, Condition, Exploration
 from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class RankCall(Struct, frozen=True):
     include: Sequence[str] | UnsetType = UNSET
     as_of: Raw | UnsetType = UNSET
     at: datetime | UnsetType = UNSET
+    exploration: Exploration | UnsetType = UNSET
+    exposure_id: str | UnsetType = UNSET
 
 
 class _RankQuery(Struct, frozen=True):
@@ -73,11 +75,13 @@ class Ranked(Struct, frozen=True):
     """
     The parts of rank_items' answer that recommend uses, not decoded.
 
-    If the request failed, `items` is empty, and `error` is the problem document.
+    If the request failed, `items` is empty, and `error` is the problem document. `propensities` is null without
+    exploration.
     """
 
     items: Raw = Raw()
     model: Raw = Raw(b"null")
+    propensities: Raw = Raw(b"null")
     error: Raw = Raw(b"null")
 
     def caller_faults(self) -> list[Fault]:

@@ -50,7 +50,9 @@ async def open_handler() -> AsyncIterator[Handler]:
         optional = [part for part in (outbox, shadow) if part]
         shadowing = aclosing(shadow) if shadow else nullcontext()
         async with popular.kept_fresh(), outbox.sending() if outbox else nullcontext(), shadowing:
-            recommender = Recommender(features=features, ranking=ranking, popular=popular)
+            recommender = Recommender(
+                features=features, ranking=ranking, popular=popular, exploration=settings.exploration
+            )
             instruments = [each for part in optional for each in part.instruments()]
             service.exposition.add([*recommender.instruments(), *instruments])
             yield Recommend(recommender, outbox=outbox)

@@ -38,6 +38,7 @@ _BASE_S = 0.2
 _TIMEOUT_S = 5.0
 
 _items = msgspec.json.Decoder(list[RankedItem])
+_propensities = msgspec.json.Decoder(list[float] | None)
 _model = msgspec.json.Decoder(Model | None)
 
 
@@ -49,7 +50,7 @@ class Shown(msgspec.Struct, frozen=True):
         item_id: The item.
         score: The score in the answer.
         position: The position in the answer, from 1.
-        propensity: The probability that the policy shows the item: 1, because ranking is deterministic.
+        propensity: The probability that the item gets this position: 1 without exploration.
     """
 
     item_id: str
@@ -173,9 +174,11 @@ def make_served(
 ) -> CloudEvent:
     """Return the event about *recommended*."""
     answer: RecommendAnswer = recommended.answer
+    ranked = _items.decode(answer.recommendations)
+    propensities = _propensities.decode(recommended.propensities) or [1.0] * len(ranked)
     items = [
-        Shown(item.item_id, item.score, position)
-        for position, item in enumerate(_items.decode(answer.recommendations), 1)
+        Shown(item.item_id, item.score, position, propensity)
+        for position, (item, propensity) in enumerate(zip(ranked, propensities, strict=True), 1)
     ]
     data = {
         "user_id": answer.user_id,

@@ -29,7 +29,7 @@ from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCa
 from functions.recommend.popular import PopularList
 from recsys import metrics
 from recsys.contracts import wire
-from recsys.contracts.wire import MAX_HISTORY, RankedItem, RecommendRequest, SessionItem
+from recsys.contracts.wire import MAX_HISTORY, Exploration, RankedItem, RecommendRequest, SessionItem
 
 # The largest share of the budget for features. Ranking needs the rest, even if the features fail.
 FEATURES_SHARE = 0.4
@@ -58,10 +58,18 @@ class RecommendAnswer(Struct, frozen=True, omit_defaults=True):
 
 
 class Recommended(Struct, frozen=True):
-    """An answer, and the model that ranked it (JSON; null if no model did)."""
+    """
+    An answer, and how it was made.
+
+    Attributes:
+        answer: The answer.
+        model: The model that ranked it, JSON; null if no model did.
+        propensities: The propensity of each item, JSON; null if nothing was drawn at random.
+    """
 
     answer: RecommendAnswer
     model: Raw
+    propensities: Raw = Raw(b"null")
 
 
 class Recommender:
@@ -72,12 +80,21 @@ class Recommender:
         features: The client for extract_features.
         ranking: The client for rank_items.
         popular: The list to answer with if ranking fails.
+        exploration: Draws a part of the lists at random; None draws none.
     """
 
-    def __init__(self, *, features: FeaturesClient, ranking: RankingClient, popular: PopularList) -> None:
+    def __init__(
+        self,
+        *,
+        features: FeaturesClient,
+        ranking: RankingClient,
+        popular: PopularList,
+        exploration: Exploration | None = None,
+    ) -> None:
         self._features = features
         self._ranking = ranking
         self._popular = popular
+        self._exploration = exploration
         self._degraded = Counter(metrics.DEGRADED, known=[("features",), ("ranking",)])
 
     def instruments(self) -> list[Instrument]:
@@ -136,8 +153,9 @@ class Recommender:
                 request.include or UNSET,
                 _newest(request, who),
                 request.at or UNSET,
+                *self._explores(request, f"{call.request_id}/{place}"),
             )
-            for request, who in zip(requests, known, strict=True)
+            for place, (request, who) in enumerate(zip(requests, known, strict=True))
         ]
         left_s = call.deadline.left_s()
         began_s = call.receipt.elapsed_s()
@@ -151,6 +169,10 @@ class Recommender:
         _add_receipt("ranking", answer, call)
         return answer.value
 
+    def _explores(self, request: RecommendRequest, exposure_id: str) -> tuple[Exploration, str] | tuple[()]:
+        """Return the exploration of a list, and the id of its exposure; none for a list without an event about it."""
+        return (self._exploration, exposure_id) if self._exploration and request.user_id else ()
+
     def _answer(
         self,
         request: RecommendRequest,
@@ -162,7 +184,7 @@ class Recommender:
     ) -> Recommended | ServingError:
         reasons = {"features": unknown.code} if unknown else {}
         if isinstance(outcome, Ranked) and outcome.items:
-            items, model = outcome.items, outcome.model
+            items, model, propensities = outcome.items, outcome.model, outcome.propensities
         elif isinstance(outcome, Ranked) and (faults := outcome.caller_faults()):
             return InvalidRequestError(faults=faults)
         else:
@@ -177,10 +199,10 @@ class Recommender:
             if not popular:
                 return error
             reasons["ranking"] = error.code
-            items, model = Raw(wire.encode(popular)), Ranked().model
+            items, model, propensities = Raw(wire.encode(popular)), Ranked().model, Ranked().propensities
         for hop in reasons:
             self._degraded.add(hop)
-        return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model)
+        return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model, propensities)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         history = _history.decode(join_session(request.history, known.history))

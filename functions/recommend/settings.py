@@ -13,6 +13,7 @@ from chassis.environment import Reader
 from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
+from recsys.contracts.wire import Exploration
 
 _BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
@@ -93,11 +94,24 @@ class ShadowSettings:
         return cls(url, share)
 
 
+def read_exploration(env: Reader) -> Exploration | None:
+    """Read the setting of exploration and add its faults to *env*; return None if nothing is drawn at random."""
+    text = env.text("EXPLORATION", "-")
+    if text == "-":
+        return None
+    try:
+        return _exploration.decode(text)
+    except msgspec.DecodeError as error:
+        env.faults.append(f'EXPLORATION cannot be read: {error}; write {{"share": 0.1, "temperature": 0.5}}, or -')
+        return None
+
+
 class _Overrides(msgspec.Struct):
     extensions: dict[str, str] = {}
 
 
 _overrides = msgspec.json.Decoder(_Overrides)
+_exploration = msgspec.json.Decoder(Exploration)
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,7 @@ class Settings:
         sink: The sink of events about answers; None sends no events.
         cors: The origins whose pages may call; None lets none call.
         shadow: The candidate that gets copies of calls to rank_items; None copies none.
+        exploration: Draws a part of the lists at random; None draws none.
     """
 
     serving: ServingSettings
@@ -133,6 +148,7 @@ class Settings:
     sink: SinkSettings | None
     cors: Cors | None
     shadow: ShadowSettings | None
+    exploration: Exploration | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -157,6 +173,7 @@ class Settings:
             sink=SinkSettings.read(reader),
             cors=Cors.read(reader),
             shadow=ShadowSettings.read(reader),
+            exploration=read_exploration(reader),
         )
         reader.finish()
         return settings

@@ -112,6 +112,10 @@ MEANINGS = {
         "CORS_ORIGINS": "origins whose pages may call, such as `https://shop.example`, with commas between them; `*` for all",
         "SHADOW_RANK_ITEMS_URL": "address of a rank_items that ranks copies of calls and serves none of its lists",
         "SHADOW_SHARE": "share of the calls to rank_items that are copied",
+        "EXPLORATION": (
+            "share of the lists in which one position is drawn at random, and how little the scores count in the draw: "
+            '`{"share": 0.1, "temperature": 0.5}` ([ADR 48](../adr/0048-exploration.md)); `-` draws nothing'
+        ),
         "K_SINK": "set by Knative: where events about answers go",
         "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
     },

@@ -171,12 +171,28 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
     avoided: list[str] = []
 
 
+class Exploration(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    How much of the lists is drawn at random, to learn what people do with items that they would not get otherwise.
+
+    Attributes:
+        share: Share of the lists in which one position is drawn.
+        temperature: How little the scores count in the draw: near 0, only the best item is drawn; a large number makes
+            all items equally likely.
+    """
+
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    temperature: Annotated[float, Meta(ge=0.01, le=1e6)] = 0.5
+
+
 class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """
     `rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend.
 
     Attributes:
         as_of: Time of the user's newest interaction, RFC 3339.
+        exploration: Draw a part of the lists at random; absent for none.
+        exposure_id: Id of the list, which determines what is drawn; required with *exploration*.
     """
 
     features: Features
@@ -190,6 +206,8 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     include: Include = []
     as_of: Moment | None = None
     at: Moment | None = None
+    exploration: Exploration | None = None
+    exposure_id: Annotated[str, Meta(max_length=2 * MAX_ID_LENGTH)] = ""
 
 
 class Reason(Struct, frozen=True, omit_defaults=True):
@@ -217,10 +235,18 @@ class Model(Struct, frozen=True):
 
 
 class RankAnswer(Struct, frozen=True):
-    """`rank_items`: the best items first, and the model that chose them."""
+    """
+    `rank_items`: the best items first, and the model that chose them.
+
+    Attributes:
+        items: The items.
+        model: The model.
+        propensities: For each item, the probability that it gets its position; absent without exploration.
+    """
 
     items: list[RankedItem]
     model: Model
+    propensities: Sequence[float] | UnsetType = UNSET
 
 
 class BatchAnswer(Struct, frozen=True):

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from recsys.contracts.wire import Condition, Features, Model
+from recsys.contracts.wire import Condition, Exploration, Features, Model
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Arrays, Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import AWAY_US, Blend
 from recsys.ranking.columns import built_in, find_unknown, make_matrix
+from recsys.ranking.exploring import RESERVE, explore
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.folding import FoldIn
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
@@ -72,6 +73,8 @@ class Query(Struct, frozen=True):
         include: Further facts about each item: `title`, `attributes`, `reason`.
         as_of_us: Time of the user's newest interaction, microseconds since the epoch; None if it is unknown.
         at_us: Time to recommend for; None for the time of the newest interaction in the training data.
+        exploration: Draws a part of the lists at random; None draws none.
+        seed: Determines what is drawn.
     """
 
     features: Features
@@ -83,6 +86,13 @@ class Query(Struct, frozen=True):
     include: Sequence[str] = ()
     as_of_us: int | None = None
     at_us: int | None = None
+    exploration: Exploration | None = None
+    seed: str = ""
+
+    @property
+    def depth(self) -> int:
+        """The number of best items that the list is made of."""
+        return self.top_k if self.exploration is None else max(self.top_k, min(self.top_k + RESERVE, POOL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class Ranking:
         seconds: Time of each phase of the batch that ranked them; not part of the answer.
         include: The further facts that the query asked for.
         reasons: A reason for each item, if the query asked for reasons.
+        propensities: With exploration, the probability of each item at its position; otherwise empty.
     """
 
     item_ids: list[str]
@@ -103,6 +114,7 @@ class Ranking:
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     include: Sequence[str] = ()
     reasons: Sequence[Because] = ()
+    propensities: Sequence[float] = ()
 
 
 class RankingModel:
@@ -263,15 +275,26 @@ class RankingModel:
         for phase, seconds in phases.seconds.items():
             self.seconds[phase] += seconds
         return [
-            Ranking(
-                [self.item_ids[row] for row in rows],
-                scores,
-                phases.seconds,
-                query.include,
-                self._explain(ask, rows) if "reason" in query.include else (),
-            )
-            for query, ask, (rows, scores) in zip(queries, asks, lists, strict=True)
+            self._answer(query, ask, each, phases.seconds)
+            for query, ask, each in zip(queries, asks, lists, strict=True)
         ]
+
+    def _answer(self, query: Query, ask: Ask, ranked: Ranked, seconds: Mapping[str, float]) -> Ranking:
+        rows, scores = ranked
+        propensities: Sequence[float] = ()
+        if query.exploration is not None:
+            fixed = sum(row in self._rules.pins for row in rows[: query.top_k])
+            explored = explore(scores, query.exploration, top_k=query.top_k, fixed=fixed, seed=query.seed)
+            rows, scores = [rows[place] for place in explored.places], [scores[place] for place in explored.places]
+            propensities = explored.propensities
+        return Ranking(
+            [self.item_ids[row] for row in rows],
+            scores,
+            seconds,
+            query.include,
+            self._explain(ask, rows) if "reason" in query.include else (),
+            propensities,
+        )
 
     def _explain(self, ask: Ask, rows: Sequence[int]) -> list[Because]:
         """Return the reason for each of *rows*. Cost: the ranking of one more query, and a system of D unknowns."""
@@ -314,7 +337,7 @@ class RankingModel:
             features=query.features,
             history=self._known(query.history),
             exclude=self._known(query.exclude),
-            limit=max(query.top_k, POOL) if self._arranges(query) else query.top_k,
+            limit=max(query.top_k, POOL) if self._arranges(query) else query.depth,
             subset=shelf.subset(query.filter),
             away=self._was_away(query),
         )
@@ -332,7 +355,7 @@ class RankingModel:
     def _arrange(self, query: Query, ask: Ask, ranked: Ranked) -> Ranked:
         """Apply the rules to a user's pool. If caps leave the list short, continue with the items that have no cap."""
         rows, scores = ranked
-        draft = Draft(self._rules, query.top_k, query.diversity or self._rules.diversity)
+        draft = Draft(self._rules, query.depth, query.diversity or self._rules.diversity)
         closed = set(ask.closed())
         pins = [row for row in self._rules.pins if row not in closed and (not ask.subset or ask.subset.mask[row])]
         draft.pin(pins, max(scores, default=0.0))
