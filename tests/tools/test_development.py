@@ -1,6 +1,8 @@
 """The verb `test`: which runs of pytest it starts, and the status that it returns."""
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +54,24 @@ def test_a_run_without_tests_is_no_failure_if_the_other_has_tests(runs, monkeypa
     """A path may hold scenarios of one kind only; a path without any scenario is still a failure."""
     monkeypatch.setattr(f"{__name__}.STATUSES", statuses)
     assert development.test(words=None, scenarios=True) == returned
+
+
+def test_the_first_run_compiles_every_test_file(monkeypatch, tmp_path):
+    """In a new clone two processes collect all folders of tests once; later runs collect nothing in advance."""
+    for name in ("bench", "stores", "tools"):
+        (tmp_path / "tests" / name).mkdir(parents=True)
+    collected: list[str] = []
+
+    class Process(contextlib.nullcontext[None]):
+        def __init__(self, command: list[str], **_: object) -> None:
+            super().__init__()
+            collected.extend(Path(word).name for word in command if word.startswith(str(tmp_path)))
+
+    monkeypatch.setattr(development, "_ROOT", tmp_path)
+    monkeypatch.setattr(development, "_run", lambda _: 0)
+    monkeypatch.setattr("tools.development.subprocess.Popen", Process)
+    assert development.test(words=None, scenarios=False) == 0
+    assert sorted(collected) == ["bench", "stores", "tools"]
+    (tmp_path / "tests" / "tools" / "__pycache__").mkdir()
+    assert development.test(words=None, scenarios=False) == 0
+    assert len(collected) == 3

@@ -91,8 +91,13 @@ def kn(
     """Run a command of kn on the local pipeline."""
 
 
-@verb(_GROUP, "tools.demo:demo", "")
-def demo(*, port: Port = 8080, state_dir: StateDir = STATE_DIR) -> None:
+@verb(_GROUP, "tools.demo:demo", "--keep")
+def demo(
+    *,
+    port: Port = 8080,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the pipeline and its page running.")] = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
     """Start with simulated latency, apply load, and show scaling out and in."""
 
 

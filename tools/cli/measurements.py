@@ -34,7 +34,9 @@ from tools.cli.options import (
 _GROUP = "Measure"
 _PICTURES = (".png", ".svg", ".pdf")
 
-Bench = Literal["batching", "coalescing", "coldstart", "events", "pipeline", "scale", "telemetry", "topk", "train"]
+Bench = Literal[
+    "batching", "coalescing", "coldstart", "events", "page", "pipeline", "scale", "telemetry", "topk", "train"
+]
 Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N.")]
 
 
