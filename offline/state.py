@@ -33,6 +33,9 @@ from recsys.ranking.artefact import read_artefact
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import sqlite_url
 
+CURRENT = "current"
+"""Stands for the URL of the current store."""
+
 _POINTER, _PARTS, _DRAFTS = "current.json", ("stores", "models"), "drafts"
 
 

@@ -25,7 +25,7 @@ from offline.interactions import Interactions
 from offline.loading import DataOptions, load_data, load_items
 from offline.material import Material
 from offline.reading.lines import DataError
-from offline.state import Current, StateDirectory, StateError
+from offline.state import CURRENT, Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from recsys.catalogue.entries import describe
 from recsys.declaration.agreement import agree
@@ -38,7 +38,6 @@ from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
 
-CURRENT = "current"
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130
 _DEFAULT_STATE = Path(".recsys")

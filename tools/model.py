@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from offline import train as training
+from offline.evaluation import logged as on_logged
 from offline.evaluation import verb
 from offline.loading import DataOptions
 from offline.reading.columns import parse_mapping
+from offline.state import CURRENT
 from recsys.declaration.reading import DeclarationError, read_declaration
 
 
@@ -19,11 +21,25 @@ def train(*, store: str | None = None, from_store: bool = False, **options: Any)
     except DeclarationError as error:
         print(error, file=sys.stderr)
         return 1
-    return training.run(training.Plan(data, (store or training.CURRENT) if from_store else None, **others))
+    return training.run(training.Plan(data, (store or CURRENT) if from_store else None, **others))
 
 
-def evaluate(*, as_json: bool, report: Path | None, plot: Path | None, **options: Any) -> int:
-    """Evaluate; return the exit status."""
+def evaluate(
+    *,
+    logged: str | None,
+    candidate: Path | None,
+    kind: list[str] | None,
+    as_json: bool,
+    report: Path | None,
+    plot: Path | None,
+    **options: Any,
+) -> int:
+    """Evaluate on held-out items, or on a log of lists; return the exit status."""
+    if logged:
+        state_dir: Path = options["state_dir"]
+        return on_logged.run(
+            logged, candidate=candidate, kinds=kind or (), as_json=as_json, report=report, state_dir=state_dir
+        )
     try:
         data, others = _split(options)
     except DeclarationError as error:

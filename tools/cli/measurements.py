@@ -46,6 +46,7 @@ Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning use
     "",
     "--interactions ratings.csv --holdout random --splits 5 --ablate",
     "--holdout temporal --via http://127.0.0.1:8080",
+    "--logged current --candidate .recsys/models/candidate",
 )
 def evaluate(
     *,
@@ -74,9 +75,28 @@ def evaluate(
         str | None,
         typer.Option(parser=url, metavar="URL", help="Also ask a running pipeline, and compare list by list."),
     ] = None,
+    logged: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOG",
+            help="Estimate from logged lists how a model would do: `current`, the URL of a store, or a file.",
+        ),
+    ] = None,
+    candidate: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="the current model", help="With --logged: folder of the model."),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            show_default="all",
+            help="With --logged: actions that count, such as click; may be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write evaluation.md and evaluation.json there.")
+        Path | None, typer.Option(metavar="DIR", help="Write the report there, as Markdown and JSON.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a png, svg or pdf.")] = None,
     state_dir: StateDir = STATE_DIR,
@@ -91,6 +111,10 @@ def evaluate(
     check_map(map_, format_)
     if via and (search or ablate or splits > 1):
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
+    if (candidate or kind) and not logged:
+        raise typer.BadParameter("--candidate and --kind go with --logged")
+    if logged and (interactions or items or users or holdout or search or ablate or via or plot or splits > 1 or brief):
+        raise typer.BadParameter("--logged takes --candidate, --kind, --json, --report and --state-dir alone")
     if plot and plot.suffix not in _PICTURES:
         raise typer.BadParameter(f"--plot draws {', '.join(_PICTURES)}")
 
