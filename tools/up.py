@@ -28,6 +28,7 @@ def up(
     detach: bool = False,
     direct: bool = False,
     fused: bool = False,
+    exposures: bool = False,
     tls: bool = False,
     simulate_latency: bool = False,
     dashboard_port: int | None = None,
@@ -37,7 +38,7 @@ def up(
     state_dir: Path,
 ) -> int:
     """Train if nothing was trained yet, check what will be served, and start the platform."""
-    overlay = "fused" if fused else "local"
+    overlay = "fused" if fused else "local-exposures" if exposures else "local"
     place = ["--state-dir", str(state_dir / "platform")]
     words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]
     words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1)]

@@ -12,6 +12,7 @@ from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import DependencyError
+from functions.extract_features.exposures import Exposures
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from functions.extract_features.item_changes import ItemChanges
 from recsys.catalogue.entries import Catalogue
@@ -40,6 +41,7 @@ class ExtractFeatures:
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
         catalogue: Takes events about items; without one, they are refused.
+        exposures: Takes events about answers; without them, these events are refused.
 
     Attributes:
         ingest: Counts interactions.
@@ -56,13 +58,14 @@ class ExtractFeatures:
         reply_to_interactions: bool = False,
         simulated_latency_s: float = 0.0,
         catalogue: Catalogue | None = None,
+        exposures: Exposures | None = None,
     ) -> None:
         self._store = store
         self._population = population
         self._history_limit = history_limit
         self._reply_to_interactions = reply_to_interactions
         self._simulated_latency_s = simulated_latency_s
-        self.ingest = Ingest(store)
+        self.ingest = Ingest(store, exposures)
         declared = declaration or default_declaration()
         read = partial(read_interaction, kinds=declared.events)
         self.routes: EventRoutes = {
@@ -70,6 +73,7 @@ class ExtractFeatures:
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             **(ItemChanges(catalogue, attributes=declared.items.attributes).routes() if catalogue else {}),
+            **(exposures.routes(self.ingest.counting) if exposures else {}),
         }
         self._events = EventRouter(self.routes)
 

@@ -1,10 +1,8 @@
 """Check interaction events and count each once. Events that arrive together share a transaction."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -14,8 +12,9 @@ from chassis.batching.queue import BatchLimits
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
+from functions.extract_features.exposures import Exposures
+from functions.extract_features.moments import event_time_us, read_time_us
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
@@ -26,8 +25,6 @@ from recsys.stores.port import FeatureStore, Outcome, StoreError
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)
 
-_LATEST_S = 4_102_444_800
-
 log = logging.getLogger("recsys.extract_features")
 
 Data = TypeVar("Data")
@@ -35,15 +32,15 @@ Data = TypeVar("Data")
 
 class Ingest:
     """
-    Counts interactions in *store*.
+    Counts interactions in *store*, and notes them in *exposures*, if exposures are kept.
 
     Attributes:
         outcomes: Events by outcome since the start.
         rejected: Events that were malformed.
     """
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    def __init__(self, store: FeatureStore, exposures: Exposures | None = None) -> None:
+        self._store, self._exposures = store, exposures
         self._batcher: AsyncBatcher[Interaction, Outcome] = AsyncBatcher(self._apply, limits=_LIMITS)
         self.outcomes: Counter[Outcome] = Counter()
         self.rejected = 0
@@ -102,9 +99,13 @@ class Ingest:
 
     async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[Outcome]:
         try:
-            return await self._store.apply(interactions)
+            outcomes = await self._store.apply(interactions)
+            # If this fails, the broker sends the events again: the store knows them as repeated, and the log gets them.
+            if self._exposures:
+                await self._exposures.note_actions(interactions)
         except StoreError as error:
             raise _unavailable() from error
+        return outcomes
 
 
 def _unavailable() -> DependencyError:
@@ -121,13 +122,6 @@ def read_erasure(event: CloudEvent) -> tuple[str, int]:
     return events.erased.decode(event.data).user_id, event_time_us(event)
 
 
-def event_time_us(event: CloudEvent) -> int:
-    """Return the time of *event* in microseconds since the epoch, or now if it has none or one in the future."""
-    now_s = time.time()
-    # A time in the future would stop later changes.
-    return round(max(0.0, min(_seconds(event.time) if event.time else now_s, now_s)) * 1_000_000)
-
-
 def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> Interaction:
     """
     Return the interaction that *event* reports; *kinds* are the declared kinds of events.
@@ -142,15 +136,7 @@ def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> In
         faults.append(Fault("$.kind", f"must be one of {', '.join(map(repr, [*kinds, SESSION_END]))}"))
     elif data.item_id is None and not ended:
         faults.append(Fault("$.item_id", f"is missing: a {data.kind} has an item"))
-    moment = event.time
-    if data.time is not None:
-        try:
-            moment = parse_time(data.time)
-        except ValueError:
-            faults.append(Fault("$.time", "must be a timestamp (RFC 3339)"))
-    seconds = _seconds(moment) if moment else time.time()
-    if not 0 <= seconds < _LATEST_S:
-        faults.append(Fault("$.time", "must be between 1970 and 2100"))
+    time_us = read_time_us(data.time, event, path="$.time", faults=faults)
     if faults:
         raise InvalidRequestError(faults=faults)
     return Interaction(
@@ -158,13 +144,10 @@ def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> In
         event_id=event.id,
         user_id=data.user_id,
         kind=data.kind,
-        time_us=round(seconds * 1_000_000),
+        time_us=time_us,
         item_id=None if ended else data.item_id,
         duration_ms=round((data.duration_s or 0.0) * 1000) if ended else 0,
         weight=kind.exact_weight if kind else 0.0,
         counter=kind.counter if kind else "sessions",
+        exposure_id=data.exposure_id or "",
     )
-
-
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -9,7 +9,7 @@ from chassis.call import Call
 from chassis.server.events import EventRoute
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
-from functions.extract_features.ingest import event_time_us
+from functions.extract_features.moments import event_time_us
 from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
 from recsys.contracts import events
 from recsys.declaration.types import Attribute

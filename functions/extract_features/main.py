@@ -33,8 +33,10 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ex
             reply_to_interactions=settings.reply_to_interactions,
             simulated_latency_s=settings.simulated_latency_s,
             catalogue=opened.catalogue,
+            exposures=opened.exposures,
         )
-        (exposition or service.exposition).add([*opened.store.instruments(), *handler.ingest.instruments()])
+        kept = opened.exposures.instruments() if opened.exposures else []
+        (exposition or service.exposition).add([*opened.store.instruments(), *handler.ingest.instruments(), *kept])
         async with population_followed(opened.store, handler.assume):
             yield handler
 

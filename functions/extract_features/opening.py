@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from chassis.server.service import StartError
+from functions.extract_features.exposures import Exposures
 from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population
 from functions.extract_features.settings import Settings
@@ -14,6 +15,7 @@ from recsys.contracts.wire import Features
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
 from recsys.declaration.types import Declaration
+from recsys.exposures.urls import open_exposures
 from recsys.stores.port import FeatureStore, StoreError
 from recsys.stores.urls import open_store
 
@@ -28,12 +30,14 @@ class OpenedStore:
         catalogue: The changes of items, in the same place as the store.
         population: The defaults for unknown users.
         declaration: The declaration that the records follow.
+        exposures: Keeps exposures; None if they are off.
     """
 
     store: MeasuredStore
     catalogue: Catalogue
     population: Features
     declaration: Declaration
+    exposures: Exposures | None
 
 
 @asynccontextmanager
@@ -58,9 +62,26 @@ async def opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
             declaration = await follow_store(store, settings.declaration)
             catalogue = open_catalogue(settings.feature_store_url, password=settings.feature_store_password)
             await parts.enter_async_context(aclosing(catalogue))
+            exposures = await parts.enter_async_context(_opened_exposures(settings))
         except (StoreError, DeclarationError) as error:
             raise StartError(str(error)) from error
-        yield OpenedStore(store, catalogue, population, declaration)
+        yield OpenedStore(store, catalogue, population, declaration, exposures)
+
+
+@asynccontextmanager
+async def _opened_exposures(settings: Settings) -> AsyncIterator[Exposures | None]:
+    if not settings.exposures:
+        yield None
+        return
+    limits = settings.exposures
+    log = open_exposures(
+        settings.feature_store_url,
+        password=settings.feature_store_password,
+        retention_s=limits.retention_s,
+        most_per_user=limits.most_per_user,
+    )
+    async with aclosing(log):
+        yield Exposures(log)
 
 
 async def follow_store(store: FeatureStore, given: Declaration | None) -> Declaration:

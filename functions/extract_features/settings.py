@@ -6,10 +6,34 @@ from chassis.server.settings import ServingSettings
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration
+from recsys.exposures.log import MOST_PER_USER, RETENTION_S
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S
 from recsys.stores.urls import require_store_url
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
+
+
+@dataclass(frozen=True)
+class ExposureSettings:
+    """
+    The limits of the exposure log.
+
+    Attributes:
+        retention_s: Age in seconds from which exposures and actions are deleted.
+        most_per_user: Number of exposures, and of actions, that are kept of a user.
+    """
+
+    retention_s: float
+    most_per_user: int
+
+    @classmethod
+    def read(cls, env: Reader) -> "ExposureSettings | None":
+        """Read the settings and add their faults to *env*; return None if exposures are off."""
+        limits = cls(
+            retention_s=env.number("EXPOSURE_RETENTION_S", RETENTION_S, least=1.0, most=_LONGEST_WINDOW_S),
+            most_per_user=env.integer("EXPOSURES_PER_USER", MOST_PER_USER, least=1),
+        )
+        return limits if env.flag("EXPOSURES", default=False) else None
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,7 @@ class Settings:
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay added to each request; 0 for none.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
+        exposures: The limits of the exposure log; None keeps no exposures.
     """
 
     serving: ServingSettings
@@ -38,6 +63,7 @@ class Settings:
     reply_to_interactions: bool
     simulated_latency_s: float
     history_limit: int
+    exposures: ExposureSettings | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -62,6 +88,7 @@ class Settings:
             reply_to_interactions=reader.flag("REPLY_TO_INTERACTIONS", default=False),
             simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),
             history_limit=reader.integer("HISTORY_LIMIT", MAX_HISTORY, least=1, most=MAX_HISTORY),
+            exposures=ExposureSettings.read(reader),
         )
         reader.finish()
         return settings

@@ -9,13 +9,14 @@ from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as,
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import ServingError
 from functions.recommend.outbox import Outbox
-from functions.recommend.recommender import RecommendAnswer, Recommended, Recommender
+from functions.recommend.recommender import EXPOSURE, RecommendAnswer, Recommended, Recommender
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, RecommendRequest
 
 SOURCE = "/functions/recommend"
 
 _STRICT = (b"preference-applied", b"handling=strict")
+_EXPOSURE = b"recsys-exposure"
 
 
 class Recommend:
@@ -41,38 +42,52 @@ class Recommend:
         if is_event(call.headers):
             return await self._events(call)
         strict = _prefers_strict(call)
+        headers = (_STRICT,) if strict else ()
         if (requests := wire.split_batch(call.body)) is not None:
             body = await self._recommend_many(requests, call, strict=strict)
         else:
-            body = wire.encode(await self._recommend_one(wire.recommend_request.decode(call.body), call, strict=strict))
+            request = wire.recommend_request.decode(call.body)
+            answer, exposure_id = await self._recommend_one(request, call, strict=strict)
+            body = wire.encode(answer)
+            if exposure_id:
+                headers = (*headers, (_EXPOSURE, exposure_id.encode()))
         call.receipt.account("app")
-        return Reply(body, headers=(_STRICT,) if strict else ())
+        return Reply(body, headers=headers)
 
     async def _complete(self, asked: events.RequestedData, event: CloudEvent, call: Call) -> CloudEvent:
         """Reply to `recommendation.requested.v1` with the recommendations."""
         request = RecommendRequest(asked.user_id, asked.top_k, asked.exclude)
-        data = wire.encode(await self._recommend_one(request, call, strict=False))
+        answer, _ = await self._recommend_one(request, call, strict=False)
+        data = wire.encode(answer)
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
-    async def _recommend_one(self, request: RecommendRequest, call: Call, *, strict: bool) -> RecommendAnswer:
+    async def _recommend_one(
+        self, request: RecommendRequest, call: Call, *, strict: bool
+    ) -> tuple[RecommendAnswer, str]:
         (result,) = await self._recommender.recommend([request], call=call, strict=strict)
         if isinstance(result, ServingError):
             raise result
-        return self._report(result, call)
+        return self._report(result, request, call)
 
     async def _recommend_many(self, bodies: Sequence[msgspec.Raw], call: Call, *, strict: bool) -> bytes:
         decoded = wire.recommend_request.decode_each(bodies)
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
-        made = iter(await self._recommender.recommend(requests, call=call, strict=strict) if requests else ())
-        results = [next(made) if isinstance(each, RecommendRequest) else each for each in decoded]
-        return _encode_results(
-            [each if isinstance(each, ServingError) else self._report(each, call) for each in results]
+        made = await self._recommender.recommend(requests, call=call, strict=strict) if requests else ()
+        answers = (
+            each if isinstance(each, ServingError) else self._report(each, request, call)[0]
+            for request, each in zip(requests, made, strict=True)
         )
+        return _encode_results([next(answers) if isinstance(each, RecommendRequest) else each for each in decoded])
 
-    def _report(self, recommended: Recommended, call: Call) -> RecommendAnswer:
-        if self._outbox and recommended.answer.user_id:
-            self._outbox.note(recommended, request_id=call.request_id)
-        return recommended.answer
+    def _report(self, recommended: Recommended, request: RecommendRequest, call: Call) -> tuple[RecommendAnswer, str]:
+        """Report an answer; return it, and its exposure id: "" if it is not reported."""
+        answer = recommended.answer
+        if not (self._outbox and answer.user_id):
+            return answer, ""
+        exposure_id = self._outbox.note(recommended, request_id=call.request_id)
+        if EXPOSURE in request.include:
+            answer = msgspec.structs.replace(answer, exposure_id=exposure_id)
+        return answer, exposure_id
 
 
 def _encode_results(results: Sequence[RecommendAnswer | ServingError]) -> bytes:

@@ -1,16 +1,16 @@
 """
 Events about answers, for training and analysis.
 
-If Knative sets K_SINK (a SinkBinding does), recommend sends a `recommendation.served.v1` event after every answer. It
-sends the event in the background, so no caller waits for it. If the sink cannot keep up, recommend drops events and
-counts them.
+If Knative sets K_SINK (a SinkBinding does), recommend sends a `recommendation.served.v1` event after every answer, or a
+`recommendation.served.group.v1` event about several answers. It sends them in the background, so no caller waits. If the
+sink cannot keep up, recommend drops answers and counts them.
 """
 
 import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,9 @@ FLUSH_S = 1.0
 _ATTEMPTS = 5
 _BASE_S = 0.2
 _TIMEOUT_S = 5.0
+# How long a group waits for further answers. At most this many bytes of answers fit into extract_features' body.
+_GATHER_S = 0.1
+_GROUP_BYTES = 131_072
 
 _items = msgspec.json.Decoder(list[RankedItem])
 _propensities = msgspec.json.Decoder(list[float] | None)
@@ -59,9 +62,45 @@ class Shown(msgspec.Struct, frozen=True):
     propensity: float = 1.0
 
 
+class Noted(msgspec.Struct, frozen=True):
+    """An answer to report."""
+
+    recommended: Recommended
+    request_id: str
+    exposure_id: str
+    moment: datetime
+
+
+class Served(msgspec.Struct, frozen=True):
+    """
+    The description of an answer in events.
+
+    Attributes:
+        exposure_id: Identifies the answer.
+        user_id: The user.
+        items: The items, best first.
+        model: The artefact that ranked; null for the popular list.
+        degraded: The hops that failed.
+        request_id: The id of the request.
+        experiment: The experiment that the answer belongs to.
+        arm: The arm of the experiment.
+        time: The time of the answer; absent if the event has it.
+    """
+
+    exposure_id: str
+    user_id: str
+    items: list[Shown]
+    model: Model | None
+    degraded: tuple[str, ...]
+    request_id: str
+    experiment: str | None = None
+    arm: str | None = None
+    time: datetime | msgspec.UnsetType = msgspec.UNSET
+
+
 @dataclass
 class OutboxStatistics:
-    """Totals since the process started."""
+    """Totals of answers since the process started."""
 
     sent: int = 0
     dropped: int = 0
@@ -89,10 +128,12 @@ class Outbox:
     ) -> None:
         self._url = httpx.URL(settings.url)
         self._extensions = settings.extensions
+        self._group = settings.group
         self._source = source
         self._transport = transport
         self._sleep = sleep
-        self._waiting: asyncio.Queue[tuple[Recommended, str, datetime]] = asyncio.Queue(QUEUE_SIZE)
+        self._waiting: asyncio.Queue[Noted] = asyncio.Queue(QUEUE_SIZE)
+        self._gathering = asyncio.Lock()
         self.statistics = OutboxStatistics()
 
     def instruments(self) -> list[Instrument]:
@@ -105,12 +146,15 @@ class Outbox:
             )
         ]
 
-    def note(self, recommended: Recommended, *, request_id: str) -> None:
-        """Queue the event about an answer, or drop it if the queue is full. Never blocks."""
+    def note(self, recommended: Recommended, *, request_id: str) -> str:
+        """Queue an answer and return its exposure id; drop it and return "" if the queue is full. Never blocks."""
+        exposure_id = os.urandom(12).hex()
         try:
-            self._waiting.put_nowait((recommended, request_id, datetime.now(UTC)))
+            self._waiting.put_nowait(Noted(recommended, request_id, exposure_id, datetime.now(UTC)))
         except asyncio.QueueFull:
             self.statistics.dropped += 1
+            return ""
+        return exposure_id
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -129,20 +173,42 @@ class Outbox:
 
     async def _send_forever(self) -> None:
         while True:
-            recommended, request_id, moment = await self._waiting.get()
+            group = await self._take()
             try:
-                event = make_served(
-                    recommended, request_id=request_id, source=self._source, moment=moment, extensions=self._extensions
-                )
-                await self._send(event)
+                for event, count in self._make_events(group):
+                    await self._send(event, count)
+            finally:
+                for _ in group:
+                    self._waiting.task_done()
+
+    async def _take(self) -> list[Noted]:
+        """Wait for an answer; return it together with those that follow soon, if events are about groups."""
+        # One sender gathers at a time, so that the groups are large.
+        async with self._gathering:
+            group = [await self._waiting.get()]
+            if self._group > 1:
+                await self._sleep(_GATHER_S)
+            while len(group) < self._group and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            return group
+
+    def _make_events(self, group: Sequence[Noted]) -> Iterator[tuple[CloudEvent, int]]:
+        """Yield the events about *group*, each with the number of its answers."""
+        answers = []
+        for noted in group:
+            try:
+                answers.append(describe(noted))
             except Exception:
                 # An answer that cannot be decoded must not end the sender, which has further events to send.
-                self._lose()
-                log.exception("served_event_crashed", extra={"request_id": request_id})
-            finally:
-                self._waiting.task_done()
+                self._lose(1)
+                log.exception("served_event_crashed", extra={"request_id": noted.request_id})
+        if self._group == 1:
+            yield from ((make_served(each, source=self._source, extensions=self._extensions), 1) for each in answers)
+            return
+        for some in _cut([msgspec.json.encode(each) for each in answers], most_bytes=_GROUP_BYTES):
+            yield make_group(some, source=self._source, extensions=self._extensions), len(some)
 
-    async def _send(self, event: CloudEvent) -> None:
+    async def _send(self, event: CloudEvent, count: int) -> None:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await self._sleep(_BASE_S * 2 ** (attempt - 1))
@@ -158,41 +224,67 @@ class Outbox:
             except httpx.TransportError:
                 continue
             if response.is_success:
-                self.statistics.sent += 1
+                self.statistics.sent += count
                 return
             if response.is_client_error and response.status_code not in {404, 408, 409, 429}:
                 break
-        self._lose()
+        self._lose(count)
 
-    def _lose(self) -> None:
-        self.statistics.failed += 1
+    def _lose(self, count: int) -> None:
+        self.statistics.failed += count
         log.warning("served_event_lost", extra={"total": self.statistics.failed})
 
 
-def make_served(
-    recommended: Recommended, *, request_id: str, source: str, moment: datetime, extensions: dict[str, str]
-) -> CloudEvent:
-    """Return the event about *recommended*."""
-    answer: RecommendAnswer = recommended.answer
+def describe(noted: Noted) -> Served:
+    """
+    Return the description of an answer.
+
+    Raises:
+        msgspec.DecodeError: the answer of rank_items is malformed.
+    """
+    answer: RecommendAnswer = noted.recommended.answer
     ranked = _items.decode(answer.recommendations)
-    propensities = _propensities.decode(recommended.propensities) or [1.0] * len(ranked)
+    propensities = _propensities.decode(noted.recommended.propensities) or [1.0] * len(ranked)
     items = [
         Shown(item.item_id, item.score, position, propensity)
         for position, (item, propensity) in enumerate(zip(ranked, propensities, strict=True), 1)
     ]
-    data = {
-        "user_id": answer.user_id,
-        "items": items,
-        "model": _model.decode(recommended.model or Raw(b"null")),
-        "degraded": answer.degraded,
-        "request_id": request_id,
-    }
+    model = _model.decode(noted.recommended.model or Raw(b"null"))
+    return Served(noted.exposure_id, answer.user_id, items, model, answer.degraded, noted.request_id, time=noted.moment)
+
+
+def make_served(answer: Served, *, source: str, extensions: dict[str, str]) -> CloudEvent:
+    """Return the event about *answer*."""
     return CloudEvent(
-        id=str(uuid.uuid4()),
+        id=answer.exposure_id,
         source=source,
         type=events.SERVED,
         subject=answer.user_id,
-        time=moment,
-        data=msgspec.json.encode(data),
+        time=answer.time or None,
+        data=msgspec.json.encode(msgspec.structs.replace(answer, time=msgspec.UNSET)),
         extensions=extensions,
     )
+
+
+def make_group(answers: Sequence[bytes], *, source: str, extensions: dict[str, str]) -> CloudEvent:
+    """Return the event about several encoded *answers*."""
+    return CloudEvent(
+        id=os.urandom(12).hex(),
+        source=source,
+        type=events.SERVED_GROUP,
+        time=datetime.now(UTC),
+        data=b'{"answers":[%b]}' % b",".join(answers),
+        extensions=extensions,
+    )
+
+
+def _cut(answers: Sequence[bytes], *, most_bytes: int) -> Iterator[Sequence[bytes]]:
+    """Yield *answers* in groups of at most *most_bytes*; a longer answer forms a group alone."""
+    start = size = 0
+    for place, answer in enumerate(answers):
+        if place > start and size + len(answer) > most_bytes:
+            yield answers[start:place]
+            start, size = place, 0
+        size += len(answer)
+    if answers:
+        yield answers[start:]

@@ -37,6 +37,8 @@ FEATURES_SHARE = 0.4
 # hundreds of calls time out together needs it.
 ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 
+EXPOSURE = "exposure"
+
 _history = msgspec.json.Decoder(list[str])
 
 
@@ -49,12 +51,14 @@ class RecommendAnswer(Struct, frozen=True, omit_defaults=True):
         recommendations: Items and scores, best first.
         degraded: The hops that failed; absent if none did.
         degraded_reasons: The code of the error, by hop.
+        exposure_id: Identifies the answer in events; "" unless the request includes it.
     """
 
     user_id: str
     recommendations: Raw
     degraded: tuple[str, ...] = ()
     degraded_reasons: dict[str, str] = {}
+    exposure_id: str = ""
 
 
 class Recommended(Struct, frozen=True):
@@ -150,7 +154,7 @@ class Recommender:
                 request.diversity or UNSET,
                 who.avoided or UNSET,
                 request.item_id or UNSET,
-                request.include or UNSET,
+                [each for each in request.include if each != EXPOSURE] or UNSET,
                 _newest(request, who),
                 request.at or UNSET,
                 *self._explores(request, f"{call.request_id}/{place}"),

@@ -13,6 +13,7 @@ from chassis.environment import Reader
 from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
+from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import Exploration
 
 _BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
@@ -48,15 +49,18 @@ class SinkSettings:
     Attributes:
         url: The sink, from Knative's K_SINK.
         extensions: Further attributes of every event, from Knative's K_CE_OVERRIDES.
+        group: The largest number of answers that an event describes; 1 sends an event for each answer.
     """
 
     url: str
     extensions: dict[str, str]
+    group: int = 1
 
     @classmethod
     def read(cls, env: Reader) -> "SinkSettings | None":
         """Read the settings and add their faults to *env*; return None without a sink."""
         url, overrides = env.text("K_SINK", "-"), env.text("K_CE_OVERRIDES", "{}")
+        group = env.integer("SERVED_EVENTS_GROUP", 1, least=1, most=MAX_GROUP)
         try:
             extensions = _overrides.decode(overrides).extensions
         except msgspec.DecodeError as error:
@@ -68,7 +72,7 @@ class SinkSettings:
         if url == "-":
             return None
         env.require(is_http_url(url), f"K_SINK must be a http(s) URL, not {url!r}")
-        return cls(url, extensions)
+        return cls(url, extensions, group)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +112,11 @@ class Choice(Struct, frozen=True):
 
 
 class Topic(Struct, frozen=True):
-    """A topic of events: *value* is the subject of an event, or the member *member* of its JSON data."""
+    """
+    A topic of events: *value* is the subject of an event, or the member *member* of its JSON data.
+
+    An event about several is about the topic if an object of a list in its data is.
+    """
 
     member: str
     value: str
@@ -124,7 +129,10 @@ class Topic(Struct, frozen=True):
             found = json.decode(data or b"null")
         except (DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        return isinstance(found, dict) and found.get(self.member) == self.value
+        if not isinstance(found, dict):
+            return False
+        listed = (each for each in found.values() if isinstance(each, list))
+        return any(isinstance(each, dict) and each.get(self.member) == self.value for each in [found, *chain(*listed)])
 
 
 class BrokerFigures(Struct, frozen=True):

@@ -173,7 +173,7 @@ def _batches(requests: Iterable[RecommendRequest]) -> Iterator[Sequence[Recommen
 
 def _read(answer: httpx.Response) -> Recommendations:
     found: Recommendations = _decode(_checked(answer).content, Recommendations, answer)
-    return found
+    return msgspec.structs.replace(found, exposure_id=answer.headers.get("recsys-exposure", found.exposure_id))
 
 
 def _read_each(answer: httpx.Response) -> list[Recommendations | ProblemError]:
@@ -295,15 +295,18 @@ class Client:
         *,
         duration_s: float | None = None,
         event_id: str | None = None,
+        exposure_id: str | None = None,
     ) -> None:
         """
         Hand an interaction to the broker. A repeated call with the same *event_id* is counted once.
+
+        *exposure_id* is that of the recommendations that led to it, if any.
 
         Raises:
             ProblemError, NoAnswerError, OtherServerError: the broker did not take the event.
             ValueError: the client has no URL for events.
         """
-        data = InteractionData(user_id, kind, item_id, duration_s)
+        data = InteractionData(user_id, kind, item_id, duration_s, exposure_id=exposure_id)
         _checked(self._post(self._calls.tell(data, event_id)))
 
     def _post(self, exchange: _Exchange) -> httpx.Response:
@@ -376,9 +379,10 @@ class AsyncClient:
         *,
         duration_s: float | None = None,
         event_id: str | None = None,
+        exposure_id: str | None = None,
     ) -> None:
         """Hand an interaction to the broker; see `Client.send_interaction`."""
-        data = InteractionData(user_id, kind, item_id, duration_s)
+        data = InteractionData(user_id, kind, item_id, duration_s, exposure_id=exposure_id)
         _checked(await self._post(self._calls.tell(data, event_id)))
 
     async def _post(self, exchange: _Exchange) -> httpx.Response:

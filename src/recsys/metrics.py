@@ -119,6 +119,15 @@ EVENTS = Definition(
     "rejected: correct the producer; the broker's dead letters have its events.",
     ("outcome",),
 )
+EXPOSURES = Definition(
+    "recsys_exposures_total",
+    "counter",
+    "extract_features",
+    "Exposures that the log was sent, by outcome: accepted, repeated (already kept), erased (refused, because the user "
+    "was erased). Without EXPOSURES, the metric is absent.",
+    "Lower than the sent events of recommend: see the broker's queue and its dead letters.",
+    ("outcome",),
+)
 
 DEFINITIONS = (
     *definitions.DEFINITIONS,

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -10,7 +11,7 @@ from msgspec import Raw
 from chassis.environment import Reader
 from chassis.wire.cloudevents import read_events
 from functions.recommend import outbox as outbox_module
-from functions.recommend.outbox import Outbox, make_served
+from functions.recommend.outbox import Noted, Outbox, describe, make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import SinkSettings
 
@@ -45,17 +46,19 @@ async def no_sleep(_seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-def outbox(broker: Broker) -> Outbox:
-    return Outbox(SINK, source="/functions/recommend", transport=broker, sleep=no_sleep)
+def outbox(broker: Broker, *, group: int = 1) -> Outbox:
+    settings = replace(SINK, group=group)
+    return Outbox(settings, source="/functions/recommend", transport=broker, sleep=no_sleep)
 
 
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    event = make_served(SHOWN, request_id="r", source="/s", moment=moment, extensions={"tenant": "t1"})
+    event = make_served(describe(Noted(SHOWN, "r", "x1", moment)), source="/s", extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
     assert event.extensions == {"tenant": "t1"}
     assert json.loads(event.data) == {
+        "exposure_id": "x1",
         "user_id": "zoe",
         "items": [
             {"item_id": "a", "score": 0.9, "position": 1, "propensity": 1.0},
@@ -64,12 +67,10 @@ def test_the_event_describes_the_answer():
         "model": {"name": "ials", "version": "abc"},
         "degraded": ["features"],
         "request_id": "r",
+        "experiment": None,
+        "arm": None,
     }
-    unranked = Recommended(SHOWN.answer, Raw(b"null"))
-    assert (
-        json.loads(make_served(unranked, request_id="r", source="/s", moment=moment, extensions={}).data)["model"]
-        is None
-    )
+    assert describe(Noted(Recommended(SHOWN.answer, Raw(b"null")), "r", "x2", moment)).model is None
 
 
 async def test_events_are_sent_in_the_background():
@@ -145,6 +146,58 @@ def test_the_sink_is_read_from_knatives_variables():
         SinkSettings("http://b", {"a": "1"}),
         [],
     )
+    assert read(K_SINK="http://b", SERVED_EVENTS_GROUP="9")[0] == SinkSettings("http://b", {}, 9)
     assert len(read(K_SINK="b")[1]) == 1
+    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="257")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a-b":"1","c":"\\u0007","d":"2"}}')[1]) == 2
+
+
+async def test_answers_that_follow_each_other_share_an_event():
+    """With a group size, events describe up to that many answers in their order, each with its time and id."""
+    broker = Broker(202)
+    box = outbox(broker, group=4)
+    async with box.sending():
+        ids = [box.note(SHOWN, request_id=f"r{number}") for number in range(10)]
+    sent = [read_events(list(request.headers.raw), request.content)[0] for request in broker.requests]
+    assert {event.type for event in sent} == {"dev.recsys.recommendation.served.group.v1"}
+    answers = [answer for event in sent for answer in json.loads(event.data)["answers"]]
+    assert max(len(json.loads(event.data)["answers"]) for event in sent) == 4
+    assert [answer["exposure_id"] for answer in answers] == ids
+    assert len(set(ids)) == 10
+    assert all(answer["time"].endswith("Z") and answer["user_id"] == "zoe" for answer in answers)
+    assert (box.statistics.sent, box.statistics.failed) == (10, 0)
+
+
+async def test_a_group_is_cut_by_its_bytes(monkeypatch):
+    """A group that would exceed the limit of bytes is sent as several events; none of its answers is lost."""
+    monkeypatch.setattr(outbox_module, "_GROUP_BYTES", 700)
+    broker = Broker(202)
+    box = outbox(broker, group=100)
+    async with box.sending():
+        for _ in range(9):
+            box.note(SHOWN, request_id="r")
+    sizes = [len(json.loads(request.content)["answers"]) for request in broker.requests]
+    assert sum(sizes) == 9
+    assert len(sizes) > 1
+    assert box.statistics.sent == 9
+
+
+async def test_a_group_without_its_unreadable_answer_is_sent():
+    """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
+    broker = Broker(202)
+    box = outbox(broker, group=10)
+    unreadable = Recommended(
+        msgspec.structs.replace(SHOWN.answer, recommendations=Raw(b'[{"item_id":"a","score":null}]')), SHOWN.model
+    )
+    async with box.sending():
+        for recommended in [SHOWN, unreadable, SHOWN]:
+            box.note(recommended, request_id="r")
+    assert (box.statistics.sent, box.statistics.failed) == (2, 1)
+
+
+async def test_a_dropped_answer_has_no_exposure_id(monkeypatch):
+    """The id is only given to an answer that is queued."""
+    monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 1)
+    box = outbox(Broker(202))
+    assert [bool(box.note(SHOWN, request_id="r")) for _ in range(2)] == [True, False]

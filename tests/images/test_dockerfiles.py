@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.knative.objects import OVERLAYS, ROOT, container, overlay, services
+from tests.knative.objects import ON_CLUSTERS, ROOT, container, overlay, services
 from tools.images.builder import IMAGES
 
 # The images that install the lock file with their name; the others install none or serve something else.
@@ -98,7 +98,7 @@ def test_copied_files_are_in_the_build_context(dockerfile):
             assert any(fnmatch.fnmatch(inside, rule.replace("/**", "/*")) for rule in allowed), inside
 
 
-@pytest.mark.parametrize("name", [each for each in OVERLAYS if each not in {"local", "fused"}])
+@pytest.mark.parametrize("name", ON_CLUSTERS)
 def test_every_image_of_an_overlay_has_a_dockerfile(name):
     """Every image that an overlay uses can be built from this repository."""
     used = {container(service)["image"] for service in services(overlay(name)).values()}

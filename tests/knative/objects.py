@@ -16,8 +16,9 @@ from kubeyaml.kustomize import build as kubeyaml_build
 ROOT = Path(__file__).parents[2]
 KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(path.name for path in (KNATIVE / "overlays").iterdir())
-# localkn runs `local` and `fused`; clusters get the others.
-ON_CLUSTERS = [name for name in OVERLAYS if name not in {"local", "fused"}]
+# localkn runs these; clusters get the others.
+ON_ONE_MACHINE = {"local", "local-exposures", "fused"}
+ON_CLUSTERS = [name for name in OVERLAYS if name not in ON_ONE_MACHINE]
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 
 Object = dict[str, Any]

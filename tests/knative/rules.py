@@ -50,6 +50,7 @@ TYPES = {
     events.REQUESTED,
     events.COMPLETED,
     events.SERVED,
+    events.SERVED_GROUP,
     events.UPDATED,
     events.EXTRACTED,
 }

@@ -58,7 +58,7 @@ def pod(tmp_path: Path) -> dict[str, str]:
     return {"NAMESPACE_FILE": str(file)}
 
 
-SEPARATE = ["local", *(name for name in ON_CLUSTERS if name != "small")]
+SEPARATE = ["local", "local-exposures", *(name for name in ON_CLUSTERS if name != "small")]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -64,7 +64,14 @@ def with_components(folder: Path, *names: str) -> list[Object]:
 
 @pytest.mark.parametrize(
     "components",
-    [["event-policy"], ["served-events"], ["service-tokens"], ["model-volume"], ["model-volume", "training"]],
+    [
+        ["event-policy"],
+        ["served-events"],
+        ["exposures"],
+        ["service-tokens"],
+        ["model-volume"],
+        ["model-volume", "training"],
+    ],
     ids="+".join,
 )
 def test_optional_components_fit_production(components, tmp_path):

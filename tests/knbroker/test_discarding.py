@@ -105,3 +105,11 @@ async def test_a_queue_that_cannot_be_rewritten_says_so(tmp_path: Path) -> None:
         broker._queue._writer.execute("PRAGMA query_only = ON")
         with pytest.raises(RefusedError, match="try again"):
             await broker.discard(ANN)
+
+
+def test_an_event_about_several_users_is_about_each() -> None:
+    """An erasure also finds a user in a list of the data, as in an event about a group of answers."""
+    others = b'{"answers":[{"user_id":"bob"},{"user_id":"ann-of-the-hill"}],"size":2}'
+    assert ANN.is_of({}, others)
+    assert not ANN.is_of({}, others.replace(b"ann-of-the-hill", b"eve"))
+    assert not ANN.is_of({}, b'{"answers":["ann-of-the-hill",[{"user_id":"ann-of-the-hill"}]]}')

@@ -18,6 +18,9 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the pipeline is ready.")] = False,
     direct: Annotated[bool, typer.Option("--direct", help="One instance each, no ingress, no scaling.")] = False,
     fused: Annotated[bool, typer.Option("--fused", help="One Service that holds all three functions.")] = False,
+    exposures: Annotated[
+        bool, typer.Option("--exposures", help="Keep what was shown, and what users did with it.")
+    ] = False,
     tls: Annotated[
         bool, typer.Option("--tls", help="HTTPS, with a certificate authority made for this machine.")
     ] = False,
@@ -40,6 +43,8 @@ def up(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Serve the pipeline, after training on the demo data if no model exists yet."""
+    if exposures and fused:
+        raise typer.BadParameter("--exposures goes without --fused: the single Service reports no answers")
 
 
 @verb(_GROUP, "tools.local:down", "")

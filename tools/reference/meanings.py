@@ -59,6 +59,9 @@ MEANINGS = {
         ),
         "SIMULATED_LATENCY_S": "added to each request, for demonstrations",
         "HISTORY_LIMIT": "length of the history in answers, newest items first",
+        "EXPOSURES": "1: keep what recommend [showed](../how-to/measure-what-is-shown.md), and what users did with it",
+        "EXPOSURE_RETENTION_S": "age from which exposures and actions are deleted",
+        "EXPOSURES_PER_USER": "exposures, and actions, that are kept of a user; the newest stay",
     },
     "rank_items": {
         "MAX_BATCH_SIZE": "most requests in a batch",
@@ -117,6 +120,10 @@ MEANINGS = {
             '`{"share": 0.1, "temperature": 0.5}` ([ADR 48](../adr/0048-exploration.md)); `-` draws nothing'
         ),
         "K_SINK": "set by Knative: where events about answers go",
+        "SERVED_EVENTS_GROUP": (
+            "answers in one of these events; 1: an event for each answer, "
+            "more: `dev.recsys.recommendation.served.group.v1` about all answers of a tenth of a second"
+        ),
         "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
     },
 }

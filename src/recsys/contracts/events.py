@@ -9,7 +9,8 @@ The events of the pipeline: their types and data.
     features.extracted.v1         a user's features, in a Sequence  -> rank_items
     features.updated.v1           a user's features have changed       reply of extract_features, if configured
     recommendation.completed.v1   the recommendations                  reply of recommend and rank_items
-    recommendation.served.v1      the recommendations shown            sent by recommend to K_SINK, as feedback
+    recommendation.served.v1      the recommendations shown            sent by recommend to K_SINK; extract_features keeps it
+    recommendation.served.group.v1   the same for several answers      the same, if SERVED_EVENTS_GROUP is above 1
 """
 
 from typing import Annotated
@@ -17,7 +18,19 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder
-from recsys.contracts.wire import DEFAULT_TOP_K, MAX_ID_LENGTH, Exclude, Features, History, ItemId, Moment, TopK, UserId
+from recsys.contracts.wire import (
+    DEFAULT_TOP_K,
+    MAX_ID_LENGTH,
+    MAX_TOP_K,
+    Exclude,
+    Features,
+    History,
+    ItemId,
+    Model,
+    Moment,
+    TopK,
+    UserId,
+)
 
 INTERACTION = "dev.recsys.interaction.v1"
 ERASED = "dev.recsys.user.erased.v1"
@@ -28,8 +41,15 @@ EXTRACTED = "dev.recsys.features.extracted.v1"
 UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
+SERVED_GROUP = "dev.recsys.recommendation.served.group.v1"
+MAX_GROUP = 256
 
 _LONGEST_SESSION_S = 7 * 86_400.0
+# Estimates divide by it.
+_LEAST_PROPENSITY = 1e-12
+
+
+ExposureId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +62,7 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
         item_id: The item; required except for the end of a session.
         duration_s: Length of the ended session, seconds.
         time: Time of the action, RFC 3339; by default the time of the event.
+        exposure_id: The exposure that led to the action. Without it, the action belongs to the newest one of the item.
     """
 
     user_id: UserId
@@ -49,6 +70,7 @@ class InteractionData(Struct, frozen=True, forbid_unknown_fields=True):
     item_id: ItemId | None = None
     duration_s: Annotated[float, Meta(ge=0, le=_LONGEST_SESSION_S)] | None = None
     time: Annotated[str, Meta(max_length=64)] | None = None
+    exposure_id: ExposureId | None = None
 
 
 class ErasedData(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,9 +133,55 @@ class ExtractedData(Struct, frozen=True):
     as_of: Moment | UnsetType = UNSET
 
 
+class ServedItem(Struct, frozen=True):
+    """
+    An item of a served answer.
+
+    Attributes:
+        item_id: The item.
+        position: The position in the answer, from 1.
+        propensity: The probability that the policy shows the item at this position.
+    """
+
+    item_id: ItemId
+    position: Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
+    propensity: Annotated[float, Meta(ge=_LEAST_PROPENSITY, le=1)] = 1.0
+
+
+class ServedData(Struct, frozen=True):
+    """
+    `recommendation.served.v1`; unknown fields are ignored.
+
+    Attributes:
+        exposure_id: Identifies the answer.
+        user_id: The user.
+        items: The items, best first.
+        model: The artefact that ranked; null for the popular list.
+        time: Time of the answer, RFC 3339; by default the time of the event.
+        experiment: The experiment that the answer belongs to.
+        arm: The arm of the experiment.
+    """
+
+    exposure_id: ExposureId
+    user_id: UserId
+    items: Annotated[list[ServedItem], Meta(max_length=MAX_TOP_K)]
+    model: Model | None = None
+    time: Annotated[str, Meta(max_length=64)] | None = None
+    experiment: Annotated[str, Meta(max_length=64)] | None = None
+    arm: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class ServedGroupData(Struct, frozen=True):
+    """`recommendation.served.group.v1`: several answers, each with its time."""
+
+    answers: Annotated[list[ServedData], Meta(min_length=1, max_length=MAX_GROUP)]
+
+
 interaction = Decoder(InteractionData)
 erased = Decoder(ErasedData)
 item_upserted = Decoder(ItemUpsertedData)
 item_removed = Decoder(ItemRemovedData)
 requested = Decoder(RequestedData)
 extracted = Decoder(ExtractedData)
+served = Decoder(ServedData)
+served_group = Decoder(ServedGroupData)

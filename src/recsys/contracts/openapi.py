@@ -21,7 +21,10 @@ CONTRACTS: Mapping[str, Contract] = {
             most=wire.MAX_BATCH,
             events=(events.REQUESTED,),
             headers=(("Prefer", "`handling=strict` asks for an error instead of a degraded answer."),),
-            answer_headers=(("Preference-Applied", "`handling=strict` if the caller preferred it."),),
+            answer_headers=(
+                ("Preference-Applied", "`handling=strict` if the caller preferred it."),
+                ("Recsys-Exposure", "Identifies the answer in events, if it is reported; absent for a batch."),
+            ),
         ),
         Contract(
             "extract_features",
@@ -37,6 +40,8 @@ CONTRACTS: Mapping[str, Contract] = {
                 events.ITEM_UPSERTED,
                 events.ITEM_REMOVED,
                 events.REQUESTED,
+                events.SERVED,
+                events.SERVED_GROUP,
             ),
         ),
         Contract(

@@ -68,6 +68,7 @@ class SessionItem(Struct, frozen=True, forbid_unknown_fields=True):
 Filter = Annotated[list[Condition], Meta(max_length=8)]
 Session = Annotated[list[SessionItem], Meta(max_length=MAX_HISTORY)]
 Include = Annotated[list[Literal["title", "attributes", "reason"]], Meta(max_length=3)]
+IncludeAll = Annotated[list[Literal["title", "attributes", "reason", "exposure"]], Meta(max_length=4)]
 Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
@@ -83,7 +84,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_def
         diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
         history: Items of the session; they are newer than the stored history of the user, if there is one.
         item_id: Recommend what resembles this item.
-        include: Further fields of each item of the answer.
+        include: Further fields: of each item `title`, `attributes` and `reason`, and of the answer `exposure`.
         at: Time to recommend for, RFC 3339, for example to replay the past; by default the present.
     """
 
@@ -94,7 +95,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     diversity: Diversity = 0.0
     history: Session = []
     item_id: ItemId = ""
-    include: Include = []
+    include: IncludeAll = []
     at: Moment | None = None
 
 
@@ -113,12 +114,14 @@ class Recommendations(Struct, frozen=True, omit_defaults=True):
         recommendations: Items and scores, best first.
         degraded: The hops that failed; absent if none did.
         degraded_reasons: The code of the error, by hop.
+        exposure_id: Identifies the answer in events; if the request includes it, and the answer is reported.
     """
 
     user_id: str
     recommendations: list["RankedItem"]
     degraded: tuple[str, ...] = ()
     degraded_reasons: dict[str, str] = {}
+    exposure_id: str = ""
 
 
 class FeaturesRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,121 @@
+"""Keep the exposures that recommend reports, and the actions that may be their outcomes, in the exposure log."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from chassis.batching.async_batcher import AsyncBatcher
+from chassis.batching.queue import BatchLimits
+from chassis.call import Call
+from chassis.server.events import EventRoute, EventRoutes
+from chassis.telemetry.instruments import Instrument, Totals
+from chassis.wire.cloudevents import CloudEvent
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from functions.extract_features.moments import read_time_us
+from recsys import metrics
+from recsys.contracts import events
+from recsys.contracts.events import ServedData
+from recsys.exposures.log import ExposureLog
+from recsys.exposures.records import Exposure, ShownItem, action_of
+from recsys.records import Interaction
+from recsys.stores.port import Outcome, StoreError
+
+# One transaction at a time. Events that arrive during a transaction share the next.
+_LIMITS = BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=2048, slots=1)
+
+
+class Exposures:
+    """
+    Notes exposures and actions in *log*.
+
+    Attributes:
+        outcomes: Exposures by outcome since the start.
+    """
+
+    def __init__(self, log: ExposureLog) -> None:
+        self._log = log
+        self._batcher: AsyncBatcher[Sequence[Exposure], Sequence[Outcome]] = AsyncBatcher(self._note, limits=_LIMITS)
+        self.outcomes: Counter[Outcome] = Counter()
+
+    def instruments(self) -> list[Instrument]:
+        """Return the metrics of exposures."""
+        return [
+            Totals(metrics.EXPOSURES, lambda: {(outcome.value,): self.outcomes[outcome] for outcome in Outcome}),
+        ]
+
+    def routes(self, counting: Callable[[Callable[[CloudEvent], Any]], Callable[[CloudEvent], Any]]) -> EventRoutes:
+        """Return the routes of the events about answers; *counting* wraps their readers."""
+        return {
+            events.SERVED: EventRoute(counting(read_served), self._take),
+            events.SERVED_GROUP: EventRoute(counting(read_group), self._take),
+        }
+
+    async def note_actions(self, interactions: Sequence[Interaction]) -> None:
+        """
+        Note the *interactions* that concern an item.
+
+        Raises:
+            StoreError: they may or may not be noted; note them again.
+        """
+        actions = [action for each in interactions if (action := action_of(each))]
+        if actions:
+            await self._log.note(actions)
+
+    async def _take(self, exposures: Sequence[Exposure], _event: CloudEvent, call: Call) -> None:
+        """
+        Note the exposures of an event.
+
+        Raises:
+            DependencyError, DeadlineExceededError, OverloadedError: they may or may not be noted; send the event again.
+        """
+        self.outcomes.update(await self._batcher.ask(exposures, within_s=call.deadline.left_s()))
+
+    async def _note(self, groups: Sequence[Sequence[Exposure]], _within_s: float) -> list[Sequence[Outcome]]:
+        try:
+            noted = iter(await self._log.note([exposure for group in groups for exposure in group]))
+        except StoreError as error:
+            raise DependencyError("the exposure log does not answer", retry_after_s=1.0) from error
+        return [[next(noted) for _ in group] for group in groups]
+
+
+def read_served(event: CloudEvent) -> list[Exposure]:
+    """
+    Return the exposure that *event* reports.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data do not describe an answer.
+    """
+    faults: list[Fault] = []
+    exposure = _read(events.served.decode(event.data), event, "$", faults)
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    return [exposure]
+
+
+def read_group(event: CloudEvent) -> list[Exposure]:
+    """
+    Return the exposures that *event* reports.
+
+    Raises:
+        NotJsonError, InvalidRequestError: the data do not describe answers; lists the faults of all.
+    """
+    faults: list[Fault] = []
+    answers = events.served_group.decode(event.data).answers
+    exposures = [_read(answer, event, f"$.answers[{place}]", faults) for place, answer in enumerate(answers)]
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    return exposures
+
+
+def _read(answer: ServedData, event: CloudEvent, path: str, faults: list[Fault]) -> Exposure:
+    model = answer.model
+    return Exposure(
+        answer.exposure_id,
+        answer.user_id,
+        read_time_us(answer.time, event, path=f"{path}.time", faults=faults),
+        tuple(ShownItem(item.item_id, item.position, item.propensity) for item in answer.items),
+        model.name if model else None,
+        model.version if model else None,
+        answer.experiment,
+        answer.arm,
+    )

@@ -1,0 +1,263 @@
+"""Exposures: recommend returns and reports them, and extract_features keeps them with their outcomes."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chassis.call import Call, Deadline, Reply
+from chassis.environment import SettingsError
+from chassis.receipt import Receipt
+from chassis.wire.cloudevents import CloudEvent, read_events, write_binary
+from chassis.wire.problems import DependencyError, InvalidRequestError
+from functions.extract_features.exposures import Exposures
+from functions.extract_features.handler import ExtractFeatures
+from functions.extract_features.settings import ExposureSettings, Settings
+from functions.recommend.handler import Recommend
+from functions.recommend.hops import FeaturesClient, RankingClient
+from functions.recommend.outbox import Outbox
+from functions.recommend.popular import PopularList
+from functions.recommend.recommender import Recommender
+from functions.recommend.settings import PopularSettings, SinkSettings
+from recsys.contracts import events
+from recsys.declaration.reading import default_declaration
+from recsys.exposures.records import ExposureOutcome
+from recsys.exposures.sqlite import SqliteExposures
+from recsys.features import UNKNOWN_FEATURES
+from recsys.stores.port import Outcome, StoreUnavailableError
+from recsys.stores.sqlite import SqliteStore
+from tests.functions.test_recommend import FEATURES, RANKED, FakeHop, make_call
+
+DECLARATION = default_declaration()
+TIME = "2026-05-01T12:00:00Z"
+SERVED = {
+    "exposure_id": "x1",
+    "user_id": "ann",
+    "items": [
+        {"item_id": "lamp", "score": 0.9, "position": 1, "propensity": 1.0},
+        {"item_id": "desk", "score": 0.5, "position": 2, "propensity": 0.25},
+    ],
+    "model": {"name": "ials", "version": "abc"},
+    "degraded": [],
+    "request_id": "r",
+    "experiment": "colours",
+    "arm": "red",
+}
+CLICK = {"user_id": "ann", "kind": "click", "item_id": "lamp", "time": "2026-05-01T12:05:00Z"}
+
+
+class Sink(httpx.AsyncBaseTransport):
+    """Takes every event."""
+
+    def __init__(self) -> None:
+        self.events: list[CloudEvent] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.events += read_events(list(request.headers.raw), request.content)
+        return httpx.Response(202)
+
+
+class Asked:
+    """recommend over fake hops, with an outbox unless *reports* is false."""
+
+    def __init__(self, *, reports: bool = True, ranked: object = RANKED) -> None:
+        self.ranking, self.sink = FakeHop(ranked), Sink()
+        outbox = Outbox(SinkSettings("http://sink.test", {}), source="/r", transport=self.sink)
+        self.outbox = outbox if reports else None
+        listed = PopularList(RankingClient(FakeHop({"items": []})), PopularSettings(None, 60))
+        known = FakeHop({"results": [FEATURES] * 2} if "results" in json.dumps(ranked) else FEATURES)
+        self.handler = Recommend(
+            Recommender(features=FeaturesClient(known), ranking=RankingClient(self.ranking), popular=listed),
+            outbox=self.outbox,
+        )
+
+    async def reply(self, body: object) -> Reply:
+        if not self.outbox:
+            return await self.handler(make_call(body))
+        async with self.outbox.sending():
+            return await self.handler(make_call(body))
+
+
+async def test_an_answer_names_its_exposure_in_a_header():
+    """The body is that of a pipeline without exposures, byte for byte; the header has the id that the event has."""
+    asked = Asked()
+    reply = await asked.reply({"user_id": "ann"})
+    assert reply.body == (await Asked(reports=False).reply({"user_id": "ann"})).body
+    exposure_id = dict(reply.headers)[b"recsys-exposure"].decode()
+    (event,) = asked.sink.events
+    assert (event.id, json.loads(event.data)["exposure_id"]) == (exposure_id, exposure_id)
+
+
+async def test_an_answer_includes_its_exposure_if_the_request_does():
+    """`include: ["exposure"]` adds the id to the answer; rank_items is not asked for it."""
+    asked = Asked()
+    reply = await asked.reply({"user_id": "ann", "include": ["exposure", "title"]})
+    assert json.loads(reply.body)["exposure_id"] == json.loads(asked.sink.events[0].data)["exposure_id"]
+    assert asked.ranking.sent[0]["include"] == ["title"]
+
+
+async def test_each_answer_of_a_batch_has_its_own_exposure():
+    """In a batch, the answers that include the exposure have distinct ids, and the reply has no header."""
+    asked = Asked(ranked={"results": [RANKED, RANKED]})
+    body = {"requests": [{"user_id": "ann", "include": ["exposure"]}, {"user_id": "bob"}]}
+    reply = await asked.reply(body)
+    first, second = json.loads(reply.body)["results"]
+    reported = [json.loads(event.data)["exposure_id"] for event in asked.sink.events]
+    assert first["exposure_id"] in reported
+    assert "exposure_id" not in second
+    assert len(set(reported)) == 2
+    assert b"recsys-exposure" not in dict(reply.headers)
+
+
+@pytest.mark.parametrize("reports", [False, True])
+async def test_an_answer_that_is_not_reported_has_no_exposure(reports):
+    """Without a sink, or for a request without a user, there is neither a header nor a field."""
+    request = {"history": [{"item_id": "a"}], "include": ["exposure"]} if reports else {"user_id": "ann"}
+    asked = Asked(reports=reports)
+    reply = await asked.reply(request)
+    assert (dict(reply.headers), "exposure_id" in json.loads(reply.body)) == ({}, False)
+    assert asked.sink.events == []
+
+
+class Kept:
+    """extract_features with an exposure log in a new store."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = SqliteStore(path, create=True)
+        # The events below are older than the default retention.
+        self.log = SqliteExposures(path, retention_s=1e9)
+        self.exposures = Exposures(self.log)
+        self.handler = ExtractFeatures(
+            self.store, population=UNKNOWN_FEATURES, history_limit=10, declaration=DECLARATION, exposures=self.exposures
+        )
+
+    async def take(self, data: object, type_: str = events.SERVED, *, id_: str = "1", **more: Any) -> Reply:
+        event = CloudEvent(id_, "/test", type_, data=json.dumps(data).encode(), **more)
+        return await self.handler(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(5)))
+
+    async def joined(self) -> list[ExposureOutcome]:
+        return [each async for each in self.log.scan()]
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    opened = Kept(tmp_path / "store.db")
+    async with aclosing(opened.store), aclosing(opened.log):
+        yield opened
+
+
+async def test_an_interaction_becomes_an_outcome(kept):
+    """An event about an answer, and an interaction with one of its items, are joined; the store counts it as well."""
+    assert (await kept.take(SERVED | {"time": TIME})).status == 202
+    assert (await kept.take(CLICK, events.INTERACTION)).status == 202
+    (exposure,) = await kept.joined()
+    assert (exposure.exposure_id, exposure.user_id, exposure.model, exposure.version) == ("x1", "ann", "ials", "abc")
+    assert (exposure.experiment, exposure.arm) == ("colours", "red")
+    assert [(each.item_id, each.position, each.propensity, each.outcomes) for each in exposure.items] == [
+        ("lamp", 1, 1.0, ("click",)),
+        ("desk", 2, 0.25, ()),
+    ]
+    (known,) = await kept.store.read(["ann"], history=9)
+    assert known.clicks == 1
+
+
+async def test_an_interaction_names_its_exposure(kept):
+    """`exposure_id` assigns the interaction to an exposure that is not the newest."""
+    for number in (1, 2):
+        await kept.take(SERVED | {"exposure_id": f"x{number}", "time": f"2026-05-01T12:0{number}:00Z"})
+    await kept.take(CLICK | {"exposure_id": "x1"}, events.INTERACTION)
+    assert [each.items[0].outcomes for each in await kept.joined()] == [("click",), ()]
+
+
+async def test_repeated_events_change_nothing(kept):
+    """A second delivery of either event is accepted and not counted; the metric tells them apart."""
+    for _ in range(2):
+        assert (await kept.take(SERVED | {"time": TIME})).status == 202
+        assert (await kept.take(CLICK, events.INTERACTION, id_="c")).status == 202
+    assert [each.items[0].outcomes for each in await kept.joined()] == [("click",)]
+    assert kept.exposures.outcomes == {Outcome.ACCEPTED: 1, Outcome.REPEATED: 1}
+
+
+async def test_a_group_is_kept_as_its_answers(kept):
+    """Each answer of a group is an exposure with its own time."""
+    answers = [SERVED | {"exposure_id": f"x{n}", "time": f"2026-05-01T12:00:0{n}Z"} for n in range(3)]
+    assert (await kept.take({"answers": answers}, events.SERVED_GROUP)).status == 202
+    found = await kept.joined()
+    assert [each.exposure_id for each in found] == ["x0", "x1", "x2"]
+    assert found[1].time_us - found[0].time_us == 1_000_000
+
+
+async def test_an_erased_users_answers_are_refused(kept):
+    """The erasure by event removes exposures and actions, and the log of extract_features says how many."""
+    await kept.take(SERVED | {"time": TIME})
+    await kept.take(CLICK, events.INTERACTION)
+    await kept.take({"user_id": "ann"}, events.ERASED)
+    await kept.take({"answers": [SERVED, SERVED | {"user_id": "bob"}]}, events.SERVED_GROUP)
+    await kept.take(CLICK, events.INTERACTION)
+    assert [each.user_id for each in await kept.joined()] == ["bob"]
+    assert kept.exposures.outcomes[Outcome.ERASED] == 1
+
+
+async def test_an_interaction_is_not_lost_if_the_log_fails(kept, monkeypatch):
+    """If the log does not answer, the event is refused for now; its next delivery is noted, and counted once."""
+
+    async def fail(_entries: object) -> list[Outcome]:
+        raise StoreUnavailableError("locked")
+
+    await kept.take(SERVED | {"time": TIME})
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.log, "note", fail)
+        with pytest.raises(DependencyError):
+            await kept.take(CLICK, events.INTERACTION)
+        with pytest.raises(DependencyError):
+            await kept.take(SERVED | {"exposure_id": "x2"})
+    await kept.take(CLICK, events.INTERACTION)
+    assert [each.items[0].outcomes for each in await kept.joined()] == [("click",)]
+    (known,) = await kept.store.read(["ann"], history=9)
+    assert known.clicks == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"exposure_id": ""}, "$.exposure_id"),
+        ({"exposure_id": None}, "$.exposure_id"),
+        ({"user_id": "u" * 129}, "$.user_id"),
+        ({"time": "yesterday"}, "$.time"),
+        ({"time": "1969-01-01T00:00:00Z"}, "$.time"),
+        ({"items": [{"item_id": "a", "position": 0}]}, "$.items[0].position"),
+        ({"items": [{"item_id": "a", "position": 1, "propensity": 0}]}, "$.items[0].propensity"),
+    ],
+)
+async def test_a_malformed_answer_is_refused(kept, change, path):
+    """The refusal names the field, also within a group, and nothing of the event is kept."""
+    with pytest.raises(InvalidRequestError) as single:
+        await kept.take(SERVED | change)
+    assert path in [fault.path for fault in single.value.faults]
+    with pytest.raises(InvalidRequestError) as group:
+        await kept.take({"answers": [SERVED, SERVED | change]}, events.SERVED_GROUP)
+    assert path.replace("$", "$.answers[1]") in [fault.path for fault in group.value.faults]
+    assert await kept.joined() == []
+    assert kept.handler.ingest.rejected == 2
+
+
+async def test_without_exposures_these_events_are_refused(kept):
+    """An extract_features that keeps no exposures refuses the events by their type."""
+    plain = ExtractFeatures(kept.store, population=UNKNOWN_FEATURES, history_limit=10, declaration=DECLARATION)
+    event = CloudEvent("1", "/test", events.SERVED, data=json.dumps(SERVED).encode())
+    with pytest.raises(InvalidRequestError, match="no such event"):
+        await plain(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(5)))
+
+
+def test_the_settings_limit_the_log():
+    """EXPOSURES switches the log on; a limit out of range is a fault."""
+    env = {"FEATURE_STORE_URL": "memory:", "AUTH": "off"}
+    assert Settings.from_env(env).exposures is None
+    limits = {"EXPOSURES": "on", "EXPOSURE_RETENTION_S": "60", "EXPOSURES_PER_USER": "5"}
+    assert Settings.from_env(env | limits).exposures == ExposureSettings(60.0, 5)
+    with pytest.raises(SettingsError, match="EXPOSURES_PER_USER"):
+        Settings.from_env(env | {"EXPOSURES_PER_USER": "0"})
