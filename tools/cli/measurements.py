@@ -28,6 +28,7 @@ from tools.cli.options import (
     counts,
     duration,
     not_negative,
+    store_url,
     url,
 )
 
@@ -185,6 +186,29 @@ def plan(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Measure the running pipeline and recommend settings for a target load."""
+
+
+@verb(_GROUP, "tools.experiments:run", "report", "report --json", "report --window 1h")
+def experiments(
+    action: Annotated[Literal["report"], typer.Argument(help="What to do.")],
+    *,
+    window: Annotated[
+        float,
+        typer.Option(
+            parser=duration,
+            metavar="TIME",
+            show_default="24h",
+            help="Longest time from an answer to an action that names no exposure.",
+        ),
+    ] = 86_400.0,
+    store: Annotated[
+        str | None,
+        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
+    ] = None,
+    as_json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Show what was shown and what users did with it, by model and arm. `up --exposures` keeps both."""
 
 
 @verb(_GROUP, "tools.bench.verb:bench", "pipeline", "topk --json --check", "train --interactions ratings.csv")
