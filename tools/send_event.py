@@ -29,6 +29,7 @@ def send_event(
     user: str,
     kind: str,
     item: str,
+    exposure: str | None = None,
     type_: str,
     source: str,
     id_: str | None = None,
@@ -43,6 +44,7 @@ def send_event(
     interaction: dict[str, Any] = {"user_id": user}
     if type_ == events.INTERACTION:
         interaction |= {"kind": kind} | ({} if kind == "session_end" else {"item_id": item})
+        interaction |= {"exposure_id": exposure} if exposure else {}
     try:
         event = CloudEvent(
             id=id_ or str(uuid.uuid4()),

@@ -39,6 +39,10 @@ def send_event(
         str, typer.Option(metavar="KIND", help="Kind of interaction: one that is declared, or session_end.")
     ] = "view",
     item: Annotated[str, typer.Option(metavar="ITEM", help="Item of the interaction.")] = "item_1",
+    exposure: Annotated[
+        str | None,
+        typer.Option(metavar="ID", show_default="none", help="Exposure id of the answer that led to the interaction."),
+    ] = None,
     type_: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="Type of the event.")
     ] = "dev.recsys.interaction.v1",
