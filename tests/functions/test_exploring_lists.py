@@ -9,7 +9,7 @@ from msgspec import Raw
 from chassis.environment import SettingsError
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeaturesClient, RankingClient
-from functions.recommend.outbox import make_served
+from functions.recommend.outbox import Noted, describe, make_served
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import RecommendAnswer, Recommended, Recommender
 from functions.recommend.settings import PopularSettings, Settings
@@ -72,11 +72,8 @@ async def test_lists_that_no_event_describes_do_not_explore():
 def test_the_event_holds_the_propensities():
     """Each item of the event has the propensity that rank_items answered with."""
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'))
-    event = make_served(
-        Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")),
-        request_id="r",
-        source="/s",
-        moment=datetime(2026, 1, 1, tzinfo=UTC),
-        extensions={},
+    noted = Noted(
+        Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")), "r", "x1", datetime(2026, 1, 1, tzinfo=UTC)
     )
+    event = make_served(describe(noted), source="/s", extensions={})
     assert [item["propensity"] for item in json.loads(event.data)["items"]] == [0.975, 0.0025]
