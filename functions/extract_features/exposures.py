@@ -10,11 +10,12 @@ from chassis.call import Call
 from chassis.server.events import EventRoute, EventRoutes
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from chassis.wire.decoder import split_members
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
 from functions.extract_features.moments import read_time_us
 from recsys import metrics
 from recsys.contracts import events
-from recsys.contracts.events import ServedData
+from recsys.contracts.events import MAX_GROUP, ServedData
 from recsys.exposures.log import ExposureLog
 from recsys.exposures.records import Exposure, ShownItem, action_of
 from recsys.records import Interaction
@@ -85,11 +86,7 @@ def read_served(event: CloudEvent) -> list[Exposure]:
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe an answer.
     """
-    faults: list[Fault] = []
-    exposure = _read(events.served.decode(event.data), event, "$", faults)
-    if faults:
-        raise InvalidRequestError(faults=faults)
-    return [exposure]
+    return _read_all([events.served.decode(event.data)], event, paths=["$"])
 
 
 def read_group(event: CloudEvent) -> list[Exposure]:
@@ -99,12 +96,32 @@ def read_group(event: CloudEvent) -> list[Exposure]:
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe answers; lists the faults of all.
     """
+    members = split_members(event.data, "answers", most=MAX_GROUP) or events.served_group.decode(event.data).answers
+    # Decoding the answers one by one takes a tenth of the time that a long body takes.
+    answers = events.served.decode_each(members)
+    return _read_all(answers, event, paths=[f"$.answers[{place}]" for place in range(len(answers))])
+
+
+def _read_all(
+    answers: Sequence[ServedData | ServingError], event: CloudEvent, *, paths: Sequence[str]
+) -> list[Exposure]:
     faults: list[Fault] = []
-    answers = events.served_group.decode(event.data).answers
-    exposures = [_read(answer, event, f"$.answers[{place}]", faults) for place, answer in enumerate(answers)]
+    exposures = []
+    for answer, path in zip(answers, paths, strict=True):
+        if isinstance(answer, ServingError):
+            faults += _placed(answer, path)
+        else:
+            exposures.append(_read(answer, event, path, faults))
     if faults:
         raise InvalidRequestError(faults=faults)
     return exposures
+
+
+def _placed(refusal: ServingError, path: str) -> list[Fault]:
+    """Return the faults of one answer of a group, each with its place in the group."""
+    if isinstance(refusal, InvalidRequestError) and refusal.faults:
+        return [Fault(path + each.path.removeprefix("$"), each.detail) for each in refusal.faults]
+    return [Fault(path, str(refusal))]
 
 
 def _read(answer: ServedData, event: CloudEvent, path: str, faults: list[Fault]) -> Exposure:

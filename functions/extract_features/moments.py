@@ -21,8 +21,8 @@ def read_time_us(text: str | None, event: CloudEvent, *, path: str, faults: list
     """
     Return the time *text* of the data in microseconds since the epoch.
 
-    The time of *event* counts if *text* is None, and the present if the event has none. A fault of the time at *path*
-    of the data is added to *faults*.
+    Without *text*, the time of *event* counts, and without that the present. A fault of the time at *path* of the data is
+    added to *faults*.
     """
     moment = event.time
     if text is not None:

@@ -261,3 +261,21 @@ def test_the_settings_limit_the_log():
     assert Settings.from_env(env | limits).exposures == ExposureSettings(60.0, 5)
     with pytest.raises(SettingsError, match="EXPOSURES_PER_USER"):
         Settings.from_env(env | {"EXPOSURES_PER_USER": "0"})
+
+
+async def test_a_long_group_is_read_like_a_short_one(kept):
+    """A full group of long answers is kept; the faults of a malformed one among them name their places."""
+    items = [{"item_id": f"item_{place}", "position": place} for place in range(1, 101)]
+    answers = [SERVED | {"exposure_id": f"x{n}", "items": items, "time": TIME} for n in range(30)]
+    assert len(json.dumps(answers)) > 64 * 1024
+    await kept.take({"answers": answers}, events.SERVED_GROUP)
+    assert len(await kept.joined()) == 30
+    answers[20]["exposure_id"] = ""
+    with pytest.raises(InvalidRequestError) as refusal:
+        await kept.take({"answers": answers}, events.SERVED_GROUP)
+    assert refusal.value.faults[0].path == "$.answers[20].exposure_id"
+    with pytest.raises(InvalidRequestError) as many:
+        await kept.take({"answers": [SERVED] * 257}, events.SERVED_GROUP)
+    assert [fault.path for fault in many.value.faults] == ["$.answers"]
+    with pytest.raises(InvalidRequestError):
+        await kept.take({"answers": []}, events.SERVED_GROUP)

@@ -15,7 +15,7 @@ The events of the pipeline: their types and data.
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder
 from recsys.contracts.wire import (
@@ -172,9 +172,9 @@ class ServedData(Struct, frozen=True):
 
 
 class ServedGroupData(Struct, frozen=True):
-    """`recommendation.served.group.v1`: several answers, each with its time."""
+    """`recommendation.served.group.v1`: several answers, each as `ServedData`."""
 
-    answers: Annotated[list[ServedData], Meta(min_length=1, max_length=MAX_GROUP)]
+    answers: Annotated[list[Raw], Meta(min_length=1, max_length=MAX_GROUP)]
 
 
 interaction = Decoder(InteractionData)

@@ -29,7 +29,7 @@ class ArtefactFacts(Struct, frozen=True):
 
 class Figures(Struct, frozen=True):
     """
-    The figures of one model in one arm. The last three are None if the artefact is not known.
+    The figures of one model in one arm. The last three need the facts of the artefact.
 
     Attributes:
         model: Name of the artefact; `ANY_MODEL` for answers that none ranked.
