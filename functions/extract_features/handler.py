@@ -15,13 +15,14 @@ from chassis.wire.problems import DependencyError
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from functions.extract_features.item_changes import ItemChanges
+from functions.extract_features.user_updates import read_update
 from recsys.catalogue.entries import Catalogue
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
-from recsys.records import Interaction, KnownUser
+from recsys.records import Interaction, KnownUser, UserUpdate
 from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 SOURCE = "/functions/extract-features"
@@ -37,14 +38,14 @@ class ExtractFeatures:
         store: The feature store.
         population: The defaults for unknown users.
         history_limit: The largest number of items of a history in an answer; the newest are kept.
-        declaration: The declared kinds of events and attributes of items; the demo's by default.
+        declaration: The declared kinds of events and attributes; the demo's by default.
         reply_to_interactions: Answer an interaction event with the user's new features.
         simulated_latency_s: Delay of each request, to show how the pipeline scales with slower functions.
         catalogue: Takes events about items; without one, they are refused.
         exposures: Takes events about answers; without them, these events are refused.
 
     Attributes:
-        ingest: Counts interactions.
+        ingest: Counts interactions and takes over updates of users.
         routes: The events that it handles.
     """
 
@@ -70,6 +71,9 @@ class ExtractFeatures:
         read = partial(read_interaction, kinds=declared.events)
         self.routes: EventRoutes = {
             events.INTERACTION: EventRoute(self.ingest.counting(read), self._count),
+            events.USER_UPDATED: EventRoute(
+                self.ingest.counting(partial(read_update, attributes=declared.users.attributes)), self._update
+            ),
             events.ERASED: EventRoute(self.ingest.counting(read_erasure), self._erase),
             events.REQUESTED: EventRoute(data_as(events.requested), self._extract),
             **(ItemChanges(catalogue, attributes=declared.items.attributes).routes() if catalogue else {}),
@@ -103,6 +107,10 @@ class ExtractFeatures:
         (data,) = await self._answer([interaction.user_id], call)
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)
 
+    async def _update(self, update: UserUpdate, _event: CloudEvent, call: Call) -> None:
+        """Store the attributes of a `user.updated.v1`."""
+        await self.ingest.update(update, within_s=call.deadline.left_s())
+
     async def _erase(self, erasure: tuple[str, int], _event: CloudEvent, _call: Call) -> None:
         """Remove the user of a `user.erased.v1`."""
         user_id, at_us = erasure
@@ -115,7 +123,14 @@ class ExtractFeatures:
         as_of = UNSET if who.as_of is None else datetime.fromisoformat(who.as_of)
         data = wire.encode(
             events.ExtractedData(
-                asked.user_id, who.features, who.history, asked.top_k, asked.exclude, who.avoided or UNSET, as_of
+                asked.user_id,
+                who.features,
+                who.history,
+                asked.top_k,
+                asked.exclude,
+                who.avoided or UNSET,
+                as_of,
+                who.attributes or UNSET,
             )
         )
         return make_reply(event, call, type_=events.EXTRACTED, source=SOURCE, subject=asked.user_id, data=data)
@@ -146,6 +161,7 @@ def describe(user_id: str, known: KnownUser | None, *, population: Features) -> 
         known.recent,
         None if known.as_of_us is None else _timestamp(known.as_of_us),
         avoided=known.avoided,
+        attributes=known.user_attributes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Check interaction events and count each once. Events that arrive together share a transaction."""
+"""Check events about users, and write them into the store. Events that arrive together share a transaction."""
 
 import logging
 from collections import Counter
@@ -18,7 +18,7 @@ from functions.extract_features.moments import event_time_us, read_time_us
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
-from recsys.records import Interaction
+from recsys.records import Interaction, UserUpdate
 from recsys.stores.erasures import Removed, digest_user
 from recsys.stores.port import FeatureStore, Outcome, StoreError
 
@@ -32,7 +32,7 @@ Data = TypeVar("Data")
 
 class Ingest:
     """
-    Counts interactions in *store*, and notes them in *exposures*, if exposures are kept.
+    Counts interactions and takes over updates in *store*, and notes interactions in *exposures*, if exposures are kept.
 
     Attributes:
         outcomes: Events by outcome since the start.
@@ -42,6 +42,7 @@ class Ingest:
     def __init__(self, store: FeatureStore, exposures: Exposures | None = None) -> None:
         self._store, self._exposures = store, exposures
         self._batcher: AsyncBatcher[Interaction, Outcome] = AsyncBatcher(self._apply, limits=_LIMITS)
+        self._updates: AsyncBatcher[UserUpdate, Outcome] = AsyncBatcher(self._update, limits=_LIMITS)
         self.outcomes: Counter[Outcome] = Counter()
         self.rejected = 0
 
@@ -55,7 +56,7 @@ class Ingest:
                     ("rejected",): self.rejected,
                 },
             ),
-            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._batcher.waiting}),
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ingest",): self._batcher.waiting + self._updates.waiting}),
         ]
 
     def counting(self, read: Callable[[CloudEvent], Data]) -> Callable[[CloudEvent], Data]:
@@ -83,6 +84,18 @@ class Ingest:
         self.outcomes[outcome] += 1
         return outcome
 
+    async def update(self, update: UserUpdate, *, within_s: float) -> None:
+        """
+        Take over the values of *update* unless they are old or of an erased user.
+
+        After this returns, the values survive the end of the process.
+
+        Raises:
+            DependencyError, DeadlineExceededError, OverloadedError: the values may or may not be stored; send the event
+                again.
+        """
+        self.outcomes[await self._updates.ask(update, within_s=within_s)] += 1
+
     async def erase(self, user_id: str, *, at_us: int) -> Removed:
         """
         Remove a user from the store, and write a receipt without the user's id to the log.
@@ -106,6 +119,12 @@ class Ingest:
         except StoreError as error:
             raise _unavailable() from error
         return outcomes
+
+    async def _update(self, updates: Sequence[UserUpdate], _within_s: float) -> list[Outcome]:
+        try:
+            return await self._store.update(updates)
+        except StoreError as error:
+            raise _unavailable() from error
 
 
 def _unavailable() -> DependencyError:

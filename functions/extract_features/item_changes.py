@@ -9,11 +9,11 @@ from chassis.call import Call
 from chassis.server.events import EventRoute
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from functions.extract_features.declared_values import read_values
 from functions.extract_features.moments import event_time_us
 from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
 from recsys.contracts import events
 from recsys.declaration.types import Attribute
-from recsys.declaration.values import CANONICAL, Malformed
 from recsys.items import Item
 from recsys.stores.port import StoreError
 
@@ -56,34 +56,17 @@ def read_upsert(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> En
     is_described = data.title is not None or data.attributes is not None
     if not is_described and data.available is None:
         raise InvalidRequestError(faults=[Fault("$", "must have at least one of title, attributes and available")])
-    entry = describe(Item(data.item_id, data.title or "", _read_values(data.attributes or (), attributes)), at_us=at_us)
+    values = read_values(
+        data.attributes or (),
+        lambda name: attributes[name].kind if name in attributes else "multi-valued",
+        declared=attributes,
+    )
+    described = {name: each for name, each in values.items() if each}
+    entry = describe(Item(data.item_id, data.title or "", described), at_us=at_us)
     changed = entry if is_described else Entry(data.item_id)
     if data.available is None:
         return changed
     return changed.merge(Entry(data.item_id, available=data.available, available_us=at_us))
-
-
-def _read_values(
-    given: Sequence[events.AttributeValues], declared: Mapping[str, Attribute]
-) -> dict[str, tuple[str, ...]]:
-    """Return the values of each attribute; a fault names each number and each time that cannot be read."""
-    faults: list[Fault] = []
-    named = {}
-    for place, each in enumerate(given):
-        kind = declared[each.attribute].kind if each.attribute in declared else "categorical"
-        canonical = CANONICAL.get(kind)
-        try:
-            values = [canonical(text, each.attribute) for text in each.values] if canonical else each.values
-        except Malformed as error:
-            faults.append(Fault(f"$.attributes[{place}].values", str(error)))
-            continue
-        if canonical and len(values) > 1:
-            faults.append(Fault(f"$.attributes[{place}].values", f"must be one {kind}, not {len(values)}"))
-        if values:
-            named[each.attribute] = tuple(values)
-    if faults:
-        raise InvalidRequestError(faults=faults)
-    return named
 
 
 def read_removal(event: CloudEvent) -> Entry:

@@ -8,7 +8,7 @@ from chassis.telemetry.instruments import Counter, Histogram, Instrument
 from recsys import metrics
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
-from recsys.records import Interaction, KnownUser, UserRecord
+from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
 from recsys.stores.erasures import Erasure, Removed
 from recsys.stores.port import FeatureStore, Outcome, StoreError
 
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 class MeasuredStore:
-    """Pass calls on to *store*, and measure `read`, `apply` and `erase`."""
+    """Pass calls on to *store*, and measure `read`, `apply`, `update` and `erase`."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._durations = Histogram(metrics.STORE_DURATION)
-        self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",), ("erase",)])
+        self._errors = Counter(metrics.STORE_ERRORS, known=[("read",), ("apply",), ("update",), ("erase",)])
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the store."""
@@ -34,6 +34,10 @@ class MeasuredStore:
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions*."""
         return await self._measured("apply", self._store.apply(interactions))
+
+    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+        """Take over the values of *updates*."""
+        return await self._measured("update", self._store.update(updates))
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users."""

@@ -1,6 +1,6 @@
 """Decode requests, rank them in batches, and encode the answers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +16,8 @@ from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer
+from recsys.declaration.context import find_faults
+from recsys.declaration.types import ContextField
 from recsys.ranking.answers import answer_items
 from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking, RankingModel
@@ -36,6 +38,7 @@ class RankItems:
         model: Identity of the artefact that the batcher ranks with.
         attributes: Returns the attributes of the items now.
         filters: The attributes that a filter may name; None for all.
+        context: The declared values that a request may carry, by name.
         catalogue: Returns the model that knows titles, attributes and ids of the items now; None leaves them out of
             answers.
     """
@@ -47,6 +50,7 @@ class RankItems:
         model: Model,
         attributes: Callable[[], ItemAttributes],
         filters: Sequence[str] | None = None,
+        context: Mapping[str, ContextField] | None = None,
         catalogue: Callable[[], RankingModel] | None = None,
     ) -> None:
         self._batcher = batcher
@@ -54,6 +58,7 @@ class RankItems:
         self._model = model
         self._attributes = attributes
         self._filters = filters
+        self._context = context or {}
         self._catalogue = catalogue
         self._events = EventRouter({events.EXTRACTED: EventRoute(data_as(events.extracted), self._complete)})
 
@@ -77,6 +82,7 @@ class RankItems:
             asked.top_k,
             [*asked.exclude, *(asked.avoided or ())],
             as_of_us=_microseconds(asked.as_of or None),
+            user_attributes=asked.user_attributes or {},
         )
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
@@ -102,12 +108,12 @@ class RankItems:
         Return *request* as a query.
 
         Raises:
-            InvalidRequestError: the filter or `item_id` names something that the catalogue does not have, or an
-                exploration has no id of its exposure.
+            InvalidRequestError: the filter or `item_id` names something that the catalogue does not have, the context does
+                not suit the declaration, or an exploration has no id of its exposure.
         """
         if request.exploration and not request.exposure_id:
             raise InvalidRequestError(faults=[Fault("$.exposure_id", "is missing; an exploration needs it")])
-        if (request.filter or request.item_id) and (faults := list(self._faults(request))):
+        if (request.filter or request.item_id or request.context) and (faults := list(self._faults(request))):
             raise InvalidRequestError(faults=faults)
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
         history: Sequence[str] = request.history
@@ -126,12 +132,15 @@ class RankItems:
             _microseconds(request.at),
             request.exploration,
             request.exposure_id,
+            request.user_attributes,
+            request.context,
         )
 
     def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
         yield from self._attributes().faults(request.filter, "$.filter", allowed=self._filters)
         if request.item_id and self._catalogue and self._catalogue().row_of(request.item_id) is None:
             yield Fault("$.item_id", "the catalogue has no such item")
+        yield from find_faults(request.context, self._context, "$.context")
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):

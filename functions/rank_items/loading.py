@@ -14,7 +14,7 @@ from recsys import metrics
 from recsys.catalogue.entries import Entry
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
-from recsys.declaration.types import Declaration, Rules
+from recsys.declaration.types import ContextField, Declaration, Rules
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.ranking.changing import change
 from recsys.ranking.model import RankingModel
@@ -36,6 +36,7 @@ class LoadedModel:
         written: Time at which the artefact was written, in seconds since the epoch.
         recall: Share of the exact answer that the index finds; 1 without an index.
         rules: The rules of every answer.
+        context: The declared values that a request may carry, by name.
     """
 
     model: RankingModel
@@ -43,6 +44,7 @@ class LoadedModel:
     written: float
     recall: float
     rules: Rules = field(default_factory=Rules)
+    context: Mapping[str, ContextField] = field(default_factory=dict)
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the model."""
@@ -116,4 +118,5 @@ def load_model(
         )
     followed = rules or agreed.rules
     apply_rules(followed, model)
-    return LoadedModel(model, time.monotonic() - began, (folder / MANIFEST).stat().st_mtime, recall, followed)
+    written = (folder / MANIFEST).stat().st_mtime
+    return LoadedModel(model, time.monotonic() - began, written, recall, followed, agreed.context or {})

@@ -42,6 +42,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
                     model=live.model.identity,
                     attributes=lambda: live.attributes,
                     filters=opened.loaded.rules.filters,
+                    context=opened.loaded.context,
                     catalogue=lambda: live.model,
                 )
             batcher.drain()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from datetime import datetime
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ class Known(Struct, frozen=True):
     history: Raw
     avoided: list[str] = []
     as_of: Raw = Raw(b"null")
+    attributes: Raw | UnsetType = UNSET
 
 
 class RankCall(Struct, frozen=True):
@@ -57,8 +58,15 @@ class RankCall(Struct, frozen=True):
     include: Sequence[str] | UnsetType = UNSET
     as_of: Raw | UnsetType = UNSET
     at: datetime | UnsetType = UNSET
+    user_attributes: Raw | UnsetType = UNSET
+    context: Mapping[str, str | float] | UnsetType = UNSET
     exploration: Exploration | UnsetType = UNSET
     exposure_id: str | UnsetType = UNSET
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether rank_items checks a field of the caller."""
+        return bool(self.filter or self.item_id or self.context)
 
 
 class _RankQuery(Struct, frozen=True):
@@ -90,7 +98,7 @@ class Ranked(Struct, frozen=True):
         return [fault for fault in (problem.errors if problem else ()) if fault.path.startswith(_OF_CALLERS)]
 
 
-_OF_CALLERS = ("$.filter", "$.item_id")
+_OF_CALLERS = ("$.filter", "$.item_id", "$.context")
 
 RankOutcome = Ranked | ServingError
 
@@ -172,7 +180,7 @@ class RankingClient:
 
         Cost: encodes each call once.
         """
-        queries = [_RankQuery(wire.encode(each), bool(each.filter or each.item_id)) for each in calls]
+        queries = [_RankQuery(wire.encode(each), each.is_checked) for each in calls]
         return await self._send(queries, call=call, within_s=within_s)
 
     async def _send_parts(

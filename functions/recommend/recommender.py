@@ -157,6 +157,8 @@ class Recommender:
                 [each for each in request.include if each != EXPOSURE] or UNSET,
                 _newest(request, who),
                 request.at or UNSET,
+                who.attributes,
+                request.context or UNSET,
                 *self._explores(request, f"{call.request_id}/{place}"),
             )
             for place, (request, who) in enumerate(zip(requests, known, strict=True))

@@ -97,7 +97,7 @@ STORE_DURATION = Definition(
     "recsys_store_duration_seconds",
     "histogram",
     "extract_features",
-    "Time of a round trip to the feature store: read, apply or erase.",
+    "Time of a round trip to the feature store: read, apply, update or erase.",
     "Reads above a few milliseconds: the store is distant or busy.",
     ("operation",),
     LATENCY_BUCKETS,
@@ -114,8 +114,8 @@ EVENTS = Definition(
     "recsys_events_total",
     "counter",
     "extract_features",
-    "Interaction events, by outcome: accepted, repeated (already counted), erased (refused, because the user was erased), "
-    "rejected (malformed).",
+    "Events about users, by outcome: accepted, repeated (already counted, or older than the stored values), erased (refused, "
+    "because the user was erased), rejected (malformed).",
     "rejected: correct the producer; the broker's dead letters have its events.",
     ("outcome",),
 )

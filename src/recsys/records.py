@@ -1,8 +1,13 @@
 """The records of a feature store, and the interactions that it counts."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
+
+AGE_GROUP = "age_group"
+_IMPORTED_US = 0
 
 
 class HistoryItem(Struct, frozen=True):
@@ -20,9 +25,39 @@ class HistoryItem(Struct, frozen=True):
     time_us: int
 
 
+class UserAttribute(Struct, frozen=True, array_like=True):
+    """
+    The values of one attribute of a user.
+
+    Attributes:
+        name: The attribute.
+        at_us: Time of the event that reported the values, microseconds since the epoch. Imported values have the time
+            0, so every event is newer.
+        values: The values. Without a value, the attribute is removed, and the store keeps the time of the removal.
+    """
+
+    name: str
+    at_us: int
+    values: tuple[str, ...]
+
+    @property
+    def encoded(self) -> str:
+        """The values as JSON."""
+        return msgspec.json.encode(self.values).decode()
+
+    def replaces(self, other: "UserAttribute") -> bool:
+        """Tell whether these values are newer than those of *other*; of the same time, the larger text counts."""
+        return (self.at_us, self.encoded) > (other.at_us, other.encoded)
+
+
+def imported(values: Mapping[str, Sequence[str]]) -> tuple[UserAttribute, ...]:
+    """Return the *values* of an import, by attribute name, as attributes."""
+    return tuple(UserAttribute(name, _IMPORTED_US, tuple(values[name])) for name in sorted(values))
+
+
 class Profile(Struct, frozen=True):
     """
-    A user's age group and counters.
+    A user's age group, counters and attributes.
 
     Attributes:
         user_id: The user.
@@ -30,6 +65,7 @@ class Profile(Struct, frozen=True):
         views: All views. `clicks`, `purchases` and `sessions` count in the same way.
         session_ms: Total length of all sessions, milliseconds.
         as_of_us: Time of the newest interaction, microseconds since the epoch; None without interactions.
+        attributes: The attributes by name. An event about the age group is among them, and sets `age_group`.
     """
 
     user_id: str
@@ -40,6 +76,12 @@ class Profile(Struct, frozen=True):
     sessions: int = 0
     session_ms: int = 0
     as_of_us: int | None = None
+    attributes: tuple[UserAttribute, ...] = ()
+
+    @property
+    def user_attributes(self) -> dict[str, list[str]]:
+        """The values of each attribute that has some, by name. The age group is a feature and not among them."""
+        return {each.name: list(each.values) for each in self.attributes if each.values and each.name != AGE_GROUP}
 
 
 class KnownUser(Profile, frozen=True):
@@ -105,3 +147,22 @@ class Interaction(Struct, frozen=True):
     def digest(self) -> bytes:
         """Return 16 bytes that identify the event."""
         return hashlib.blake2b(f"{self.source}\n{self.event_id}".encode(), digest_size=16).digest()
+
+
+class UserUpdate(Struct, frozen=True):
+    """
+    New values of some attributes of a user, taken from an event.
+
+    Attributes:
+        user_id: The user.
+        at_us: Time of the event, microseconds since the epoch.
+        values: The values of each attribute, by name; none removes the attribute.
+    """
+
+    user_id: str
+    at_us: int
+    values: dict[str, tuple[str, ...]]
+
+    def attributes(self) -> list[UserAttribute]:
+        """Return the values with the time of the event."""
+        return [UserAttribute(name, self.at_us, values) for name, values in self.values.items()]

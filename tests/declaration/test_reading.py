@@ -81,8 +81,8 @@ weight = 0.0001
 title = { kind = "number" }
 price = { kind = "number" }
 blurb = { kind = "text" }
-[users.attributes.city]
-kind = "categorical"
+[users.attributes.age_group]
+kind = "number"
 [rules]
 caps = { price = 1, colour = 2 }
 filters = ["blurb"]
@@ -99,7 +99,7 @@ deny = [
         "events.Buy",
         "events.Buy.weight",
         "items.attributes.title.kind",
-        "users.attributes.city",
+        "users.attributes.age_group.kind",
         "rules.caps.colour",
         "rules.caps.price",
         "rules.filters[0]",

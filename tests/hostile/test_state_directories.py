@@ -11,6 +11,7 @@ import pytest
 
 from localkn.processes import free_port
 from offline.state import StateDirectory
+from recsys.stores.sqlite_file import SCHEMA_VERSION
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
 
@@ -67,7 +68,7 @@ def foreign(path: Path) -> None:
 def same_version_other_tables(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE users (user_id TEXT)")
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.close()
 
 

@@ -44,6 +44,7 @@ MADE_ELSEWHERE = {
 }
 TYPES = {
     events.INTERACTION,
+    events.USER_UPDATED,
     events.ERASED,
     events.ITEM_UPSERTED,
     events.ITEM_REMOVED,

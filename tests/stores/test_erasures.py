@@ -210,7 +210,8 @@ async def test_a_store_of_version_1_is_taken_over(tmp_path):
     with sqlite3.connect(path, isolation_level=None) as old:
         old.executescript("""
             DROP TABLE events; DROP TABLE erasures; DROP TABLE items;
-            DROP TABLE exposures; DROP TABLE actions; PRAGMA user_version = 1;
+            DROP TABLE exposures; DROP TABLE actions; ALTER TABLE users DROP COLUMN attributes;
+            PRAGMA user_version = 1;
             CREATE TABLE events (source TEXT NOT NULL, event_id TEXT NOT NULL, seen_us INTEGER NOT NULL,
                 PRIMARY KEY (source, event_id)) STRICT, WITHOUT ROWID;
             CREATE INDEX events_oldest ON events (seen_us);

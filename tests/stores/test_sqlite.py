@@ -10,6 +10,7 @@ from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
+from recsys.stores.sqlite_file import SCHEMA_VERSION
 from recsys.stores.urls import open_store
 
 NEW = Outcome.ACCEPTED
@@ -102,8 +103,8 @@ def test_a_file_that_is_not_a_store_is_refused(tmp_path):
         SqliteStore(other)
     newer = tmp_path / "newer.db"
     with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    with pytest.raises(StoreFormatError, match="version 4"):
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreFormatError, match=f"version {SCHEMA_VERSION + 1}"):
         SqliteStore(newer)
 
 

@@ -157,7 +157,7 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     Yield the faults of *body* as a value of the type *info*.
 
     The types are those of the wire contracts: structs, lists with a limit, dicts, strings, times with a time zone,
-    numbers, booleans, null, unions of one type with null, raw JSON.
+    numbers, booleans, null, unions of one type with null, unions of strings with numbers, raw JSON.
 
     Raises:
         NotJsonError: *body* is not a JSON text in UTF-8.
@@ -301,8 +301,13 @@ def _find_in_literal(value: bytes, info: inspect.LiteralType, path: str) -> Iter
 def _find_in_union(value: bytes, info: inspect.UnionType, path: str) -> Iterator[Fault]:
     if value == b"null" and info.includes_none:
         return iter(())
-    (inner,) = (member for member in info.types if not isinstance(member, inspect.NoneType))
-    return _find(value, inner, path)
+    inner = [member for member in info.types if not isinstance(member, inspect.NoneType)]
+    if len(inner) == 1:
+        return _find(value, inner[0], path)
+    kinds = {_KIND_OF[type(member)]: member for member in inner}
+    if (suited := kinds.get(_kind(value))) is not None:
+        return _find(value, suited, path)
+    return iter([Fault(path, f"must be {' or '.join(kinds)}, not {_kind(value)}")])
 
 
 def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterator[Fault]:
@@ -390,6 +395,7 @@ def _find_in_dict(value: bytes, info: inspect.DictType, path: str) -> Iterator[F
         yield Fault(path, "must not be empty")
     elif info.max_length is not None and len(members) > info.max_length:
         yield Fault(path, f"must have at most {info.max_length} members")
+        return
     for name, member in members.items():
         yield from _find(msgspec.json.encode(name), info.key_type, f"{path}.{shown(name)}")
         yield from _find(bytes(member), info.value_type, f"{path}.{shown(name)}")
@@ -433,6 +439,7 @@ def shown(name: str) -> str:
 
 
 _STRING, _ARRAY, _OBJECT, _BOOLEAN, _NUMBER = "a string", "an array", "an object", "a boolean", "a number"
+_KIND_OF: dict[type[inspect.Type], str] = {inspect.StrType: _STRING, inspect.FloatType: _NUMBER}
 _KINDS = {b'"': _STRING, b"[": _ARRAY, b"{": _OBJECT, b"t": _BOOLEAN, b"f": _BOOLEAN, b"n": "null"}
 
 

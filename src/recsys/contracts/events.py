@@ -2,6 +2,7 @@
 The events of the pipeline: their types and data.
 
     interaction.v1                a user did something              -> extract_features counts it
+    user.updated.v1               attributes of a user have changed -> extract_features stores them
     user.erased.v1                a user's data are to be removed   -> extract_features removes them
     item.upserted.v1              an item is new or has changed     -> extract_features tells all rank_items
     item.removed.v1               an item is no longer sold         -> the same
@@ -28,11 +29,14 @@ from recsys.contracts.wire import (
     ItemId,
     Model,
     Moment,
+    Name,
     TopK,
+    UserAttributes,
     UserId,
 )
 
 INTERACTION = "dev.recsys.interaction.v1"
+USER_UPDATED = "dev.recsys.user.updated.v1"
 ERASED = "dev.recsys.user.erased.v1"
 ITEM_UPSERTED = "dev.recsys.item.upserted.v1"
 ITEM_REMOVED = "dev.recsys.item.removed.v1"
@@ -83,10 +87,23 @@ Value = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 class AttributeValues(Struct, frozen=True, forbid_unknown_fields=True):
-    """The values of one attribute of an item; none removes the attribute."""
+    """The values of one attribute of an item or of a user; none removes the attribute."""
 
-    attribute: Annotated[str, Meta(min_length=1, max_length=64)]
+    attribute: Name
     values: Annotated[list[Value], Meta(max_length=100)]
+
+
+class UserUpdatedData(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    `user.updated.v1`. The time of the event decides which of two values of an attribute is newer.
+
+    Attributes:
+        user_id: The user.
+        attributes: The new values of each attribute; the user's other attributes stay.
+    """
+
+    user_id: UserId
+    attributes: Annotated[list[AttributeValues], Meta(min_length=1, max_length=64)]
 
 
 class ItemUpsertedData(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,6 +148,7 @@ class ExtractedData(Struct, frozen=True):
     exclude: Exclude = []
     avoided: History | UnsetType = UNSET
     as_of: Moment | UnsetType = UNSET
+    user_attributes: UserAttributes | UnsetType = UNSET
 
 
 class ServedItem(Struct, frozen=True):
@@ -178,6 +196,7 @@ class ServedGroupData(Struct, frozen=True):
 
 
 interaction = Decoder(InteractionData)
+user_updated = Decoder(UserUpdatedData)
 erased = Decoder(ErasedData)
 item_upserted = Decoder(ItemUpsertedData)
 item_removed = Decoder(ItemRemovedData)

@@ -36,6 +36,7 @@ CONTRACTS: Mapping[str, Contract] = {
             most=wire.MAX_BATCH,
             events=(
                 events.INTERACTION,
+                events.USER_UPDATED,
                 events.ERASED,
                 events.ITEM_UPSERTED,
                 events.ITEM_REMOVED,

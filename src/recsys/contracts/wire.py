@@ -34,6 +34,13 @@ Diversity = Annotated[float, Meta(ge=0, le=1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+UserAttributes = Annotated[
+    dict[Name, Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=100)]], Meta(max_length=64)
+]
+Context = Annotated[dict[Name, Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | float], Meta(max_length=32)]
+
+
 class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """
     A condition of a filter: the item has one of the values *any_of* of *attribute*, or a number in a range.
@@ -45,7 +52,7 @@ class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         at_most: The largest number.
     """
 
-    attribute: Annotated[str, Meta(min_length=1, max_length=64)]
+    attribute: Name
     any_of: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]], Meta(min_length=1, max_length=100)
     ] = []
@@ -86,6 +93,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_def
         item_id: Recommend what resembles this item.
         include: Further fields: of each item `title`, `attributes` and `reason`, and of the answer `exposure`.
         at: Time to recommend for, RFC 3339, for example to replay the past; by default the present.
+        context: The situation of the user, such as the device or the page, by declared name.
     """
 
     user_id: UserId = ""
@@ -97,6 +105,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     item_id: ItemId = ""
     include: IncludeAll = []
     at: Moment | None = None
+    context: Context = {}
 
 
 class RequestBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +173,7 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
         as_of: Time of the newest interaction.
         cold_start: Whether the user is unknown; absent if not.
         avoided: Ids of items that the user disliked or returned, newest first; absent without any.
+        attributes: Values of the user's declared attributes, by name; absent without any. The age group is a feature.
     """
 
     user_id: str
@@ -172,6 +182,7 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
     as_of: str | None
     cold_start: bool = False
     avoided: list[str] = []
+    attributes: dict[str, list[str]] = {}
 
 
 class Exploration(Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,6 +207,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
         as_of: Time of the user's newest interaction, RFC 3339.
         exploration: Draw a part of the lists at random; absent for none.
         exposure_id: Id of the list, which determines what is drawn; required with *exploration*.
+        user_attributes: `attributes` in the answer of extract_features.
     """
 
     features: Features
@@ -211,6 +223,8 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     at: Moment | None = None
     exploration: Exploration | None = None
     exposure_id: Annotated[str, Meta(max_length=2 * MAX_ID_LENGTH)] = ""
+    user_attributes: UserAttributes = {}
+    context: Context = {}
 
 
 class Reason(Struct, frozen=True, omit_defaults=True):

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
 from recsys.declaration.types import RANGED, SESSION_END, Declaration
+from recsys.records import AGE_GROUP
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_USER_ATTRIBUTE = "age_group"
 
 
 def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
@@ -35,13 +35,9 @@ def _in_attributes(declaration: Declaration) -> Iterator[Fault]:
     for name, attribute in declaration.items.attributes.items():
         if name == "title" and attribute.kind != "text":
             yield Fault("$.items.attributes.title.kind", "must be 'text', because people read it")
-    for name, attribute in declaration.users.attributes.items():
-        if name != _USER_ATTRIBUTE:
-            yield Fault(
-                f"$.users.attributes.{name}", f"reaches no feature; {_USER_ATTRIBUTE} is the only one that does"
-            )
-        elif attribute.kind != "categorical":
-            yield Fault(f"$.users.attributes.{name}.kind", "must be 'categorical'")
+    age = declaration.users.attributes.get(AGE_GROUP)
+    if age and age.kind != "categorical":
+        yield Fault(f"$.users.attributes.{AGE_GROUP}.kind", "must be 'categorical'")
 
 
 def _in_rules(declaration: Declaration) -> Iterator[Fault]:

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from recsys.contracts.wire import Condition, Diversity, ItemId
+from recsys.contracts.wire import Condition, Diversity, ItemId, Name
 
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Counter = Literal["views", "clicks", "purchases"]
 AttributeKind = Literal["categorical", "multi-valued", "number", "time", "text"]
 Source = Literal["neighbours", "attributes"]
@@ -92,10 +91,21 @@ class Users(Struct, frozen=True, forbid_unknown_fields=True):
     The users.
 
     Attributes:
-        attributes: The attributes, by name; `age_group` is the only one that the features use.
+        attributes: The attributes, by name. `age_group` is one of the four features.
     """
 
-    attributes: dict[Name, Attribute] = {}
+    attributes: Annotated[dict[Name, Attribute], Meta(max_length=64)] = {}
+
+
+class ContextField(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    A value that a request to recommend may carry.
+
+    Attributes:
+        kind: `categorical` is a string, such as a device; `number` is a number, such as an hour.
+    """
+
+    kind: Annotated[Literal["categorical", "number"], Meta(description="A string or a number.")]
 
 
 class Boost(Condition, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -157,6 +167,8 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         users: The users.
         rules: The rules of every answer.
         training: The sources and the data that training may use.
+        context: The values that a request may carry, by name. Without any, the field is not encoded, so that
+            declarations in earlier artefacts keep their digests.
     """
 
     events: Annotated[dict[Name, EventKind], Meta(min_length=1, max_length=64)]
@@ -164,6 +176,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
     users: Users = Users()
     rules: Rules = Rules()
     training: Training = Training()
+    context: Annotated[dict[Name, ContextField], Meta(max_length=32)] | UnsetType = UNSET
 
     @property
     def digest(self) -> str:
@@ -191,8 +204,8 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
             mine: The holder of this declaration, for the message.
             theirs: The holder of the other one.
         """
-        parts = ("events", "items", "users")
-        one, two = ({part: msgspec.to_builtins(getattr(each, part)) for part in parts} for each in (self, other))
+        parts = ("events", "items", "users", "context")
+        one, two = ({part: msgspec.to_builtins(getattr(each, part) or {}) for part in parts} for each in (self, other))
         found = next(_differences(one, two, ""), None)
         if found is None:
             return None

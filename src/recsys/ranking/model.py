@@ -75,6 +75,8 @@ class Query(Struct, frozen=True):
         at_us: Time to recommend for; None for the time of the newest interaction in the training data.
         exploration: Draws a part of the lists at random; None draws none.
         seed: Determines what is drawn.
+        user_attributes: Values of the user's declared attributes, by name.
+        context: The situation of the user, by declared name.
     """
 
     features: Features
@@ -88,6 +90,8 @@ class Query(Struct, frozen=True):
     at_us: int | None = None
     exploration: Exploration | None = None
     seed: str = ""
+    user_attributes: Mapping[str, Sequence[str]] = {}
+    context: Mapping[str, str | float] = {}
 
     @property
     def depth(self) -> int:

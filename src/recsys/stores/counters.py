@@ -1,11 +1,11 @@
-"""Count interactions in a record. SQLite and Redis implement the same rules in SQL and Lua."""
+"""Count interactions and take updates over into a record. SQLite and Redis implement the same rules in SQL and Lua."""
 
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from recsys.features import UNKNOWN_AGE
-from recsys.records import HistoryItem, Interaction, UserRecord
+from recsys.records import AGE_GROUP, HistoryItem, Interaction, UserRecord, UserUpdate
 from recsys.stores.port import StoreFormatError
 
 DEDUPLICATION_WINDOW_S = 7 * 86_400.0
@@ -47,6 +47,20 @@ def count_interaction(record: UserRecord, interaction: Interaction) -> UserRecor
         as_of_us=max(record.as_of_us or 0, interaction.time_us),
         history=history,
         avoided=avoided,
+    )
+
+
+def update_record(record: UserRecord, update: UserUpdate) -> UserRecord:
+    """Return *record* with those values of *update* that are newer. The order of updates is irrelevant."""
+    named = {each.name: each for each in record.attributes}
+    for each in update.attributes():
+        if each.name not in named or each.replaces(named[each.name]):
+            named[each.name] = each
+    age = named.get(AGE_GROUP)
+    return msgspec.structs.replace(
+        record,
+        age_group=next(iter(age.values), UNKNOWN_AGE) if age else record.age_group,
+        attributes=tuple(named[name] for name in sorted(named)),
     )
 
 

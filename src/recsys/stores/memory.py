@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
-from recsys.records import Interaction, KnownUser, UserRecord
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record
+from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
+from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record, update_record
 from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
 from recsys.stores.port import Outcome, StoreUnavailableError
 
@@ -53,6 +53,20 @@ class MemoryStore:
         record = self._records.get(interaction.user_id) or new_record(interaction.user_id)
         self._records[interaction.user_id] = count_interaction(record, interaction)
         return Outcome.ACCEPTED
+
+    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+        """Take over the values of *updates*."""
+        self._check_open()
+        return [self._update(update) for update in updates]
+
+    def _update(self, update: UserUpdate) -> Outcome:
+        erasure = self._erasures.get(digest_user(update.user_id))
+        if erasure and erasure.refuses(update.at_us):
+            return Outcome.ERASED
+        before = self._records.get(update.user_id)
+        after = update_record(before or new_record(update.user_id), update)
+        self._records[update.user_id] = after
+        return Outcome.REPEATED if after == before else Outcome.ACCEPTED
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
-from recsys.records import Interaction, KnownUser, UserRecord
+from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
 from recsys.stores.erasures import Erasure, Removed
 
 
@@ -36,7 +36,7 @@ class StoreFormatError(StoreError):
 
 
 class Outcome(StrEnum):
-    """The result of an interaction: it is counted, it was counted before, or its user is erased."""
+    """The result of an event: it changed the user, it changed nothing because it is repeated or old, or its user is erased."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"
@@ -71,6 +71,18 @@ class FeatureStore(Protocol):
 
         After the call returns, the events survive the end of this process. If the call raises, some of them may be
         counted, and the caller may safely send all of them again.
+        """
+        ...
+
+    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+        """
+        Take over the values of *updates*; tell for each whether it changed something, or is of an erased user.
+
+        The newest value of each attribute counts, so the order and repeated deliveries change nothing. An update about
+        an unknown user adds the user. The store keeps nothing of an update that an erasure refuses.
+
+        After the call returns, the values survive the end of this process. If the call raises, the caller may safely
+        send all updates again.
         """
         ...
 

@@ -4,7 +4,7 @@ A feature store in Redis, which instances on several machines can share.
 Each user has up to six keys with one hash tag, so that they live on one node of a cluster and one script may use all of
 them. D is the SHA-256 of the user id, so that the name of a key does not hold the id:
 
-    recsys:G:{D}:u         hash     user id, profile and counters
+    recsys:G:{D}:u         hash     user id, profile and counters; attributes as a:NAME -> TIME|VALUES (JSON)
     recsys:G:{D}:t         sorted   items with a weight above 0 by newest interaction (score: minus microseconds)
     recsys:G:{D}:n         sorted   the same for all other items
     recsys:G:{D}:w         hash     items' weights
@@ -35,7 +35,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from chassis.wire.redis_link import RedisCommand, RedisLink
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
-from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
+from recsys.features import UNKNOWN_AGE
+from recsys.records import AGE_GROUP, HistoryItem, Interaction, KnownUser, UserAttribute, UserRecord, UserUpdate
 from recsys.stores.counters import DEDUPLICATION_WINDOW_S, countable, new_record, split_ties
 from recsys.stores.erasures import Erasure, Removed, digest_user, list_erased
 from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
@@ -50,11 +51,13 @@ _POINTER = "recsys:current"
 _ERASURES = "recsys:erased:"
 _CATALOGUE = "recsys:{items}:"
 _SHOWN = "recsys:shown:"
-_COUNTERS = ("age_group", "views", "clicks", "purchases", "sessions", "session_ms", "as_of_us")
+_COUNTERS = ("views", "clicks", "purchases", "sessions", "session_ms")
+_PLAIN = (AGE_GROUP, *_COUNTERS, "as_of_us")
+_ATTRIBUTE = "a:"
 
 _SCAN = """
-local profile = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
-if not profile[1] then return false end
+if redis.call('HEXISTS', KEYS[1], 'age_group') == 0 then return false end
+local profile = redis.call('HGETALL', KEYS[1])
 local items = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
 for _, each in ipairs(redis.call('ZRANGE', KEYS[4], 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')) do
     items[#items + 1] = each
@@ -67,6 +70,28 @@ for first = 1, #ids, 1000 do
     for i = 1, #some do weights[#weights + 1] = some[i] end
 end
 return {profile, items, weights}
+"""
+# The arguments are the time, the age group of a new user, the time to live, the user id, the new age group, and a name and
+# a value for each attribute.
+_UPDATE = """
+local at = ARGV[1]
+local erased = redis.call('HMGET', KEYS[6], 'at_us', 'readmitted')
+if erased[1] and (erased[2] ~= '1' or tonumber(at) < tonumber(erased[1])) then return 2 end
+local changed = redis.call('HSETNX', KEYS[1], 'age_group', ARGV[2])
+if changed == 1 then redis.call('HSET', KEYS[1], 'user_id', ARGV[4]) end
+for i = 6, #ARGV, 2 do
+    local field, value = 'a:' .. ARGV[i], ARGV[i + 1]
+    local us, former = string.match(redis.call('HGET', KEYS[1], field) or '', '^(%d+)|(.*)$')
+    if not us or tonumber(at) > tonumber(us) or (tonumber(at) == tonumber(us) and value > former) then
+        redis.call('HSET', KEYS[1], field, at .. '|' .. value)
+        if ARGV[i] == 'age_group' then redis.call('HSET', KEYS[1], 'age_group', ARGV[5]) end
+        changed = 1
+    end
+end
+if changed == 1 and ARGV[3] ~= '0' then
+    for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', key, ARGV[3]) end
+end
+return changed
 """
 # Numbers stay strings, because Lua would print long ones with an exponent. The script notes the event last: if an earlier
 # command fails, the next delivery is not taken for a repeated one.
@@ -119,8 +144,11 @@ for key = 6, #KEYS, 5 do
 end
 return removed
 """
-_SCRIPTS = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY, _ERASE)}
-_SCAN_SHA, _APPLY_SHA, _ERASE_SHA = _SCRIPTS
+_SCRIPTS = {
+    hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY, _UPDATE, _ERASE)
+}
+_SCAN_SHA, _APPLY_SHA, _UPDATE_SHA, _ERASE_SHA = _SCRIPTS
+_decode_values = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def open_client(url: str, *, password: str | None, timeout_s: float) -> Redis:
@@ -212,6 +240,18 @@ class RedisStore:
             )
 
         return [_OUTCOMES[answer] for answer in await self._run(lambda g: [command(g, each) for each in interactions])]
+
+    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+        """Take over the values of each of *updates* with one script."""
+
+        def command(generation: str, each: UserUpdate) -> RedisCommand:
+            user = digest_user(each.user_id)
+            age_group = next(iter(each.values.get(AGE_GROUP, ())), UNKNOWN_AGE)
+            fixed = (each.at_us, UNKNOWN_AGE, self._ttl_s, each.user_id, age_group)
+            values = (text for attribute in each.attributes() for text in (attribute.name, attribute.encoded))
+            return ("EVALSHA", _UPDATE_SHA, 6, *_keys(generation, user), erasure_key(user), *fixed, *values)
+
+        return [_OUTCOMES[answer] for answer in await self._run(lambda g: [command(g, each) for each in updates])]
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
@@ -353,8 +393,9 @@ class RedisStore:
                 continue
             user, times, weights, _, avoided = _keys(generation, digest)
             profile: dict[Any, Any] = {
-                name: getattr(record, name) for name in ("user_id", *_COUNTERS) if getattr(record, name) is not None
+                name: getattr(record, name) for name in ("user_id", *_PLAIN) if getattr(record, name) is not None
             }
+            profile |= {f"{_ATTRIBUTE}{each.name}": f"{each.at_us}|{each.encoded}" for each in record.attributes}
             pipeline.hset(user, mapping=profile)
             for key, items in ((times, record.history), (avoided, record.avoided)):
                 if items:
@@ -420,7 +461,7 @@ def _user_ids(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
 
 def _scan(generation: str, *, users: Sequence[str]) -> list[RedisCommand]:
     keys = (_keys(generation, user) for user in users)
-    return [("EVALSHA", _SCAN_SHA, 4, *each[:3], each[4], 2**31, *_COUNTERS) for each in keys]
+    return [("EVALSHA", _SCAN_SHA, 4, *each[:3], each[4], 2**31) for each in keys]
 
 
 def _erase(generation: str, *, erasures: Sequence[Erasure]) -> list[RedisCommand]:
@@ -465,7 +506,7 @@ def _read(user: str, times: str, avoided: str, *, history: int) -> list[RedisCom
     # From 0 to -1 would be all of them.
     places = (0, history - 1) if history else (1, 0)
     newest = (("ZRANGE", key, *places) for key in (times, avoided))
-    return [("MULTI",), ("HMGET", user, *_COUNTERS), *newest, ("EXEC",)]
+    return [("MULTI",), ("HGETALL", user), *newest, ("EXEC",)]
 
 
 _READ_LENGTH = 5
@@ -474,9 +515,8 @@ _READ_LENGTH = 5
 def _known(user_id: str, profile: list[Any], *lists: list[str] | Exception) -> KnownUser | None:
     if any(isinstance(items, Exception) for items in lists):
         raise TypeError("a command of the transaction failed")
-    if profile[0] is None:
-        return None
-    return KnownUser(*(user_id, *_profile(profile), *lists))
+    found = _fields(profile)
+    return KnownUser(*(user_id, *_profile(found), *lists)) if AGE_GROUP in found else None
 
 
 def _record(user_id: str, profile: list[Any], items: list[str], weights: list[str]) -> UserRecord:
@@ -484,12 +524,24 @@ def _record(user_id: str, profile: list[Any], items: list[str], weights: list[st
         HistoryItem(item, float(weight), -int(float(score)))
         for item, score, weight in zip(items[::2], items[1::2], weights, strict=True)
     )
-    return UserRecord(*(user_id, *_profile(profile), *split_ties(ties)))
+    return UserRecord(*(user_id, *_profile(_fields(profile)), *split_ties(ties)))
 
 
-def _profile(values: list[Any]) -> tuple[Any, ...]:
-    age_group, *counts, as_of_us = values
-    return age_group, *(int(count or 0) for count in counts), None if as_of_us is None else int(as_of_us)
+def _fields(content: list[str]) -> dict[str, str]:
+    """Return the fields of a hash, whose names and values take turns in *content*."""
+    return dict(zip(content[::2], content[1::2], strict=True))
+
+
+def _profile(found: Mapping[str, str]) -> tuple[Any, ...]:
+    """Return the fields of `Profile` after the user id."""
+    counts, as_of_us = (int(found.get(name) or 0) for name in _COUNTERS), found.get("as_of_us")
+    attributes = tuple(_attribute(name, found[name]) for name in sorted(found) if name.startswith(_ATTRIBUTE))
+    return found[AGE_GROUP], *counts, None if as_of_us is None else int(as_of_us), attributes
+
+
+def _attribute(field: str, value: str) -> UserAttribute:
+    at_us, _, values = value.partition("|")
+    return UserAttribute(field.removeprefix(_ATTRIBUTE), int(at_us), _decode_values(values))
 
 
 def _place(connection: Mapping[str, Any]) -> str:

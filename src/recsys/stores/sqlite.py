@@ -26,13 +26,21 @@ from msgspec.structs import astuple
 
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
-from recsys.records import HistoryItem, Interaction, KnownUser, Profile, UserRecord
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record, split_ties
+from recsys.records import HistoryItem, Interaction, KnownUser, UserAttribute, UserRecord, UserUpdate
+from recsys.stores.counters import (
+    DEDUPLICATION_WINDOW_S,
+    count_interaction,
+    countable,
+    new_record,
+    split_ties,
+    update_record,
+)
 from recsys.stores.erasures import Erasure, Removed, digest_user
 from recsys.stores.port import Outcome, StoreError, StoreFormatError, StoreUnavailableError
 from recsys.stores.sqlite_file import REFILL, check_file, connect, identify, prepare
 
 Fact = TypeVar("Fact", bound=Struct)
+Event = TypeVar("Event", Interaction, UserUpdate)
 
 _PRUNE_EVERY_S = 60.0
 _CHECKPOINT_EVERY_S = 0.25
@@ -50,7 +58,7 @@ FROM users WHERE user_id = ?1
 """
 _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
-_INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_TIE = "INSERT INTO history VALUES (?, ?, ?, ?)"
 REFUSED = "SELECT 1 FROM erasures WHERE user = ?1 AND (NOT readmitted OR at_us > ?2)"
 _NOTE_EVENT = f"""
@@ -63,12 +71,16 @@ WHERE excluded.at_us > at_us
 """
 _ERASED = "SELECT user FROM erasures WHERE NOT readmitted"
 _LEFT_OVER = "left_over"
+_NO_ATTRIBUTES = "[]"
 _IS_ERASED = f"{_ERASED} AND user = ?"
 _COUNT = f"""
 {_INSERT_USER} ON CONFLICT DO UPDATE SET
     views = views + excluded.views, clicks = clicks + excluded.clicks, purchases = purchases + excluded.purchases,
     sessions = sessions + excluded.sessions, session_ms = session_ms + excluded.session_ms,
     as_of_us = max(ifnull(as_of_us, 0), excluded.as_of_us)
+"""
+_UPDATE = f"""
+{_INSERT_USER} ON CONFLICT DO UPDATE SET age_group = excluded.age_group, attributes = excluded.attributes
 """
 _TIE = f"""
 {_INSERT_TIE} ON CONFLICT DO UPDATE SET weight = weight + excluded.weight, time_us = max(time_us, excluded.time_us)
@@ -87,6 +99,7 @@ _REMEDIES = {
 }
 
 _decode_items = msgspec.json.Decoder(tuple[list[str], list[str]]).decode
+_decode_attributes = msgspec.json.Decoder(tuple[UserAttribute, ...]).decode
 
 
 class SqliteStore:
@@ -165,12 +178,17 @@ class SqliteStore:
 
     def _read(self, user_id: str, history: int) -> KnownUser | None:
         row = self._reader.execute(_KNOWN_USER, (user_id, history)).fetchone()
-        return KnownUser(*(*row[:-1], *_decode_items(row[-1]))) if row else None
+        return KnownUser(*(*_read_profile(row[:-1]), *_decode_items(row[-1]))) if row else None
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
         self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, interactions)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, self._count, interactions)
+
+    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+        """Take over the values of *updates* in one transaction."""
+        self._translated.check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, self._update, updates)
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
@@ -224,7 +242,7 @@ class SqliteStore:
                 if owner == row[0]:
                     history = [HistoryItem(*item[1:]) for item in items]
                     owner, items = next(groups, (None, iter(())))
-                yield UserRecord(*(*row, *split_ties(history)))
+                yield UserRecord(*(*_read_profile(row), *split_ties(history)))
 
     async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
         """Take over newer *erasures* in one transaction; about 2 us a user of the store if there are any."""
@@ -267,16 +285,17 @@ class SqliteStore:
         self._writer.close()
         self._reader.close()
 
-    def _apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    def _write(self, write: Callable[[Event], Outcome], told: Sequence[Event]) -> list[Outcome]:
+        """Call *write* with each of *told* in one transaction."""
         self._check_place()
         with self._translated, self._writer as transaction:
             transaction.execute("BEGIN IMMEDIATE")
             self._prune()
-            new = [self._count(interaction) for interaction in interactions]
+            outcomes = [write(each) for each in told]
         if time.monotonic() >= self._next_checkpoint:
             self._next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
             self._keeper.submit(self._checkpoint)
-        return new
+        return outcomes
 
     def _check_place(self) -> None:
         """Refuse to write into a file that the next start will not find: the events would be lost."""
@@ -297,6 +316,18 @@ class SqliteStore:
         record = count_interaction(new_record(interaction.user_id), interaction)
         self._writer.execute(_COUNT, _profile(record))
         self._writer.executemany(_TIE, _ties(record))
+        return Outcome.ACCEPTED
+
+    def _update(self, update: UserUpdate) -> Outcome:
+        user = bytes.fromhex(digest_user(update.user_id))
+        if self._writer.execute(REFUSED, (user, update.at_us)).fetchone():
+            return Outcome.ERASED
+        row = self._writer.execute("SELECT * FROM users WHERE user_id = ?", [update.user_id]).fetchone()
+        before = UserRecord(*_read_profile(row)) if row else None
+        after = update_record(before or new_record(update.user_id), update)
+        if after == before:
+            return Outcome.REPEATED
+        self._writer.execute(_UPDATE, _profile(after))
         return Outcome.ACCEPTED
 
     def _adopt(self, erasures: Sequence[Erasure], user_id: str | None = None) -> Removed:
@@ -371,7 +402,14 @@ class SqliteStore:
 
 
 def _profile(record: UserRecord) -> tuple[Any, ...]:
-    return astuple(record)[: len(Profile.__struct_fields__)]
+    """Return the row of *record* in the table of users."""
+    *fields, attributes, _, _ = astuple(record)
+    return *fields, msgspec.json.encode(attributes).decode() if attributes else _NO_ATTRIBUTES
+
+
+def _read_profile(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the fields of `Profile` in a *row* of the table of users."""
+    return *row[:-1], () if row[-1] == _NO_ATTRIBUTES else _decode_attributes(row[-1])
 
 
 def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recsys.stores.port import StoreFormatError, StoreMissingError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 REFILL = "run ./run.sh train to make one"
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
@@ -15,7 +15,8 @@ _RETRY_S = 0.005
 _SCHEMA = """
 CREATE TABLE users (
     user_id TEXT PRIMARY KEY, age_group TEXT NOT NULL, views INTEGER NOT NULL, clicks INTEGER NOT NULL,
-    purchases INTEGER NOT NULL, sessions INTEGER NOT NULL, session_ms INTEGER NOT NULL, as_of_us INTEGER
+    purchases INTEGER NOT NULL, sessions INTEGER NOT NULL, session_ms INTEGER NOT NULL, as_of_us INTEGER,
+    attributes TEXT NOT NULL DEFAULT '[]'
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE history (
     user_id TEXT NOT NULL, item_id TEXT NOT NULL, weight REAL NOT NULL, time_us INTEGER NOT NULL,
@@ -43,22 +44,21 @@ CREATE TABLE actions (
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
 """
 _STATEMENTS = [" ".join(statement.split()) for statement in _SCHEMA.split(";")]
-_TABLES = {each.split()[2] for each in _STATEMENTS if each.startswith("CREATE TABLE")}
 
 
 def _making(*names: str) -> list[str]:
     return [each for each in _STATEMENTS if each.split()[2].startswith(names)]
 
 
-_LATER = ("exposures", "actions")
-# The tables of former versions, and the statements that turn them into those of this version.
-# Version 1 knew the events of all users by their source and id. They cannot be assigned to users, so they are dropped.
-_FORMER = {
-    1: (
-        _TABLES - {"erasures", "items", *_LATER},
-        ["DROP TABLE events", *_making("events", "erasures", "items", *_LATER)],
-    ),
-    2: (_TABLES - {*_LATER}, _making(*_LATER)),
+# The tables of former versions, and the statements that turn each version into the next. Version 1 knew the events of all
+# users by their source and id. They cannot be assigned to users, so they are dropped.
+_FORMER_TABLES = {1: {"users", "history", "events", "facts"}}
+_FORMER_TABLES[2] = {*_FORMER_TABLES[1], "erasures", "items"}
+_FORMER_TABLES[3] = {*_FORMER_TABLES[2], "exposures", "actions"}
+_CONVERSIONS = {
+    1: ["DROP TABLE events", *_making("events", "erasures", "items")],
+    2: _making("exposures", "actions"),
+    3: ["ALTER TABLE users ADD COLUMN attributes TEXT NOT NULL DEFAULT '[]'"],
 }
 
 
@@ -116,27 +116,26 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Turn the tables of a former version into those of this version."""
     with connection as transaction:
-        if not _statements_from_former(transaction):
+        if not _former_version(transaction):
             return
         transaction.execute("BEGIN IMMEDIATE")
         # Several processes may get here together; the first to get the lock does it.
-        if statements := _statements_from_former(transaction):
-            for statement in statements:
+        while version := _former_version(transaction):
+            for statement in _CONVERSIONS[version]:
                 transaction.execute(statement)
-            transaction.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            transaction.execute(f"PRAGMA user_version = {version + 1}")
 
 
-def _statements_from_former(connection: sqlite3.Connection) -> list[str]:
-    """Return the statements that migrate the file; none unless it is a feature store of a former version."""
+def _former_version(connection: sqlite3.Connection) -> int | None:
+    """Return the version of the tables if the file is a feature store of a former version, and not another program's."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    expected, statements = _FORMER.get(version, (set(), []))
-    return statements if tables == expected else []
+    return version if tables == _FORMER_TABLES.get(version) else None
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    found = {" ".join(sql.split()) for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql != ''")}
+    found = {_unspaced(sql) for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql != ''")}
     if not version and not found:
         raise StoreFormatError(f"{path}: the file is empty, not a feature store; {REFILL}")
     if version != SCHEMA_VERSION:
@@ -144,9 +143,14 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: holds version {version} of the tables, or another program's; "
             f"this program reads version {SCHEMA_VERSION}; check the path"
         )
-    if missing := [statement for statement in _STATEMENTS if statement not in found]:
+    if missing := [statement for statement in _STATEMENTS if _unspaced(statement) not in found]:
         name = " ".join(missing[0].split()[1:3]).lower()
         raise StoreFormatError(f"{path}: {name} is missing or another program's; check the path")
+
+
+def _unspaced(statement: str) -> str:
+    """Return *statement* without spaces, because SQLite places them differently when it adds a column."""
+    return "".join(statement.split())
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
