@@ -197,7 +197,7 @@ class Pool:
 
     def judge(self, weights: F64, *, what: str) -> Trial:
         """Return the quality of the blend with *weights*."""
-        return Trial.judge(f"{what}: {_name(weights, self.sources.views)}", self.lists(weights), self.held)
+        return Trial.judge(f"{what}: {name_weights(weights, self.sources.views)}", self.lists(weights), self.held)
 
 
 def learn(pools: Sequence[Pool], start: F64, sources: Sequence[int]) -> F64:
@@ -214,7 +214,8 @@ def learn(pools: Sequence[Pool], start: F64, sources: Sequence[int]) -> F64:
     return weights
 
 
-def _name(weights: F64, views: Sequence[View]) -> str:
+def name_weights(weights: F64, views: Sequence[View]) -> str:
+    """Return *weights* with the names of their sources, without weights of 0."""
     names = ["factors", "popularity", "recent popularity", *(_name_view(view) for view in views)]
     return " + ".join(f"{weight:.3g} {name}" for weight, name in zip(weights, names, strict=True) if weight)
 

@@ -2,9 +2,10 @@
 Learn what suits users who return after they were away.
 
 The hold-out per user asks for the items that immediately follow a user's newest ones. Taste changes with time, and
-this hold-out does not show it. The hold-out here is at a date: the training data before it, and the users who return after
-it and were away on that date. On these users, `train` chooses the half-life of recent popularity, then the weights of
-all sources. If too few users return, their weights are those of all users.
+this hold-out does not show it. The hold-outs here are at dates: the training data before a date, and the users who
+return after it and were away on that date. Such users are few, so a second hold-out at an earlier date lowers the noise
+of the decision. On these users, `train` chooses the half-life of recent popularity, then the weights of all sources. If
+too few users return, their weights are those of all users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from scipy.sparse import csr_array
 from offline.evaluation.holdout import SHARE
 from offline.evaluation.quality import DEPTH, Task, make_task, score_lists
 from offline.evaluation.trials import Trial
-from offline.pooling import Fitted, Pool, Sources, complete, learn, pool_of_task
+from offline.pooling import Fitted, Pool, Sources, complete, learn, name_weights, pool_of_task
 from offline.recency import Timeline
 from offline.training import ModelSettings
 from offline.weighing import scaled
@@ -33,45 +34,49 @@ RECENT = 0.05
 LEAST_GAIN = 0.01
 SURE = 2.0
 _FEWEST_USERS = 50
+_DATES = 2
 
 
 @dataclass(frozen=True)
 class Returning:
     """
-    The hold-out at a date.
+    The hold-outs at dates.
 
     Attributes:
-        task: The training data before the date, and the users who return after it.
+        tasks: For each date, newest first, the training data before it and the users who return between it and the
+            date after it.
     """
 
-    task: Task
+    tasks: Sequence[Task]
 
     @classmethod
     def of(cls, records: Sequence[UserRecord], *, most: int) -> "Returning | None":
-        """Split *records*, which all have times, at a date; return None if fewer than 50 users return, else *most*."""
-        times = np.sort([item.time_us for record in records for item in record.history])
-        date_us = int(times[times.size - max(times.size // SHARE, 1)])
-        before, held = [], {}
-        for record in records:
-            new = sum(item.time_us >= date_us for item in record.history)
-            if new < len(record.history):
-                before.append(msgspec.structs.replace(record, history=record.history[new:]))
-                if new and date_us - record.history[new].time_us >= AWAY_US:
-                    held[record.user_id] = [item.item_id for item in record.history[:new]]
-        return cls(make_task(before, held, most=most)) if len(held) >= _FEWEST_USERS else None
+        """
+        Split *records*, which all have times, at one or two dates.
+
+        Returns:
+            The hold-outs with at least 50 users who return, of whom at most *most* are kept; None if the newest date
+            has fewer.
+        """
+        tasks: list[Task] = []
+        before: Sequence[UserRecord] = records
+        while len(tasks) < _DATES:
+            before, held = _split(before)
+            if len(held) < _FEWEST_USERS:
+                break
+            tasks.append(make_task(before, held, most=most))
+        return cls(tasks) if tasks else None
 
     def choose_recent(self) -> tuple[float, list[Trial]]:
         """Return the half-life with which recent popularity alone finds most, and the trials."""
-        timeline = Timeline.of(self.task.records, self.task.ratings)
-        known = self.task.ratings.weights[self.task.users]
-        trials = [
-            Trial.judge(
-                f"users who return: popularity with half-life {half_life:g}",
-                _list_popular(timeline.popularity(half_life), known),
-                self.task.held,
-            )
-            for half_life in HALF_LIVES
-        ]
+        timelines = [Timeline.of(task.records, task.ratings) for task in self.tasks]
+        known = [task.ratings.weights[task.users] for task in self.tasks]
+        trials = []
+        for half_life in HALF_LIVES:
+            popular = [timeline.popularity(half_life) for timeline in timelines]
+            lists = [_list_popular(*each) for each in zip(popular, known, strict=True)]
+            what = f"users who return: popularity with half-life {half_life:g}"
+            trials.append(_judge(what, _measure(lists, self.tasks)))
         best = int(np.argmax([trial.relative_to(trials[0]) for trial in trials]))
         return HALF_LIVES[best], trials
 
@@ -90,33 +95,69 @@ class Returning:
             items: Attributes by item id.
             start: The weights of all users, in the units of the softmax.
             usual: The same, scaled. Others must gain at least `LEAST_GAIN` and `SURE` standard errors.
+
+        Cost: a training on the data before each date.
         """
-        fitted = Fitted.to(self.task.records, settings, items, ordered=True)
-        pool = pool_of_task(fitted, self.task, sources)
-        halves = [np.arange(pool.counts.size) % 2 == half for half in range(2)]
-        lists = np.full((pool.counts.size, DEPTH), -1, np.int64)
-        for half, other in zip(halves, halves[::-1], strict=True):
-            lists[half] = pool.only(half).lists(_learn(pool.only(other), start))
-        usual_lists = pool.lists(usual)
-        before = Trial.judge("users who return: usual weights", usual_lists, self.task.held)
-        after = Trial.judge("users who return: weights of the other half", lists, self.task.held)
-        gains = _relative_gains(lists, usual_lists, self.task.held, before)
+        pools = [
+            pool_of_task(Fitted.to(task.records, settings, items, ordered=True), task, sources) for task in self.tasks
+        ]
+        weights = _learn(pools, start)
+        crossed, usually, learned = (
+            _measure(lists, self.tasks)
+            for lists in (
+                _list_crosswise(pools, start),
+                [pool.lists(usual) for pool in pools],
+                [pool.lists(weights) for pool in pools],
+            )
+        )
+        before = _judge("users who return: usual weights", usually)
+        after = _judge("users who return: weights of the other half", crossed)
+        means = np.maximum(usually.mean(axis=1, keepdims=True), 1e-9)
+        gains = ((crossed - usually) / means).mean(axis=0)
         error = float(gains.std()) / gains.size**0.5
         if gains.mean() < max(LEAST_GAIN, SURE * error):
             return None, [before, after]
-        weights = _learn(pool, start)
-        return weights, [before, after, pool.judge(weights, what="users who return")]
+        name = name_weights(weights, sources.views)
+        return weights, [before, after, _judge(f"users who return: {name}", learned)]
 
 
-def _learn(pool: Pool, start: F64) -> F64:
-    return complete(scaled(learn([pool], start, range(len(start)))))
+def _split(records: Sequence[UserRecord]) -> tuple[list[UserRecord], dict[str, list[str]]]:
+    """Return *records* without their newest fifth, and its items of the users who were away when it began."""
+    times = np.sort([item.time_us for record in records for item in record.history])
+    date_us = int(times[times.size - max(times.size // SHARE, 1)])
+    before, held = [], {}
+    for record in records:
+        new = sum(item.time_us >= date_us for item in record.history)
+        if new < len(record.history):
+            before.append(msgspec.structs.replace(record, history=record.history[new:]))
+            if new and date_us - record.history[new].time_us >= AWAY_US:
+                held[record.user_id] = [item.item_id for item in record.history[:new]]
+    return before, held
 
 
-def _relative_gains(lists: I64, others: I64, held: csr_array, base: Trial) -> F64:
-    """Return how much better each of *lists* is than that of *others*, as a share of the means *base*."""
-    pairs = zip(score_lists(lists, held), score_lists(others, held), (base.ndcg_10, base.recall_20), strict=True)
-    gains: F64 = np.asarray([(one - other) / max(mean, 1e-9) for one, other, mean in pairs])
-    return np.asarray(gains.mean(axis=0), np.float64)
+def _list_crosswise(pools: Sequence[Pool], start: F64) -> list[I64]:
+    """Return the lists of each half of the users of *pools*, with the weights that the other half learned."""
+    halves = [[np.arange(pool.counts.size) % 2 == half for pool in pools] for half in range(2)]
+    lists = [np.full((pool.counts.size, DEPTH), -1, np.int64) for pool in pools]
+    for half, other in zip(halves, halves[::-1], strict=True):
+        weights = _learn([pool.only(users) for pool, users in zip(pools, other, strict=True)], start)
+        for found, pool, users in zip(lists, pools, half, strict=True):
+            found[users] = pool.only(users).lists(weights)
+    return lists
+
+
+def _measure(lists: Sequence[I64], tasks: Sequence[Task]) -> F64:
+    """Return NDCG@10 and Recall@20 (2, N) of the users of all *tasks*, which have one array of *lists* each."""
+    scores = [score_lists(found, task.held) for found, task in zip(lists, tasks, strict=True)]
+    return np.concatenate([np.stack(each) for each in scores], axis=1)
+
+
+def _judge(what: str, measures: F64) -> Trial:
+    return Trial(what, *measures.mean(axis=1).tolist())
+
+
+def _learn(pools: Sequence[Pool], start: F64) -> F64:
+    return complete(scaled(learn(pools, start, range(len(start)))))
 
 
 def _list_popular(popularity: F32, known: csr_array) -> I64:

@@ -56,9 +56,26 @@ def test_only_users_who_were_away_for_a_day_are_held_out():
     """Users with a pause before the date are held out, and training sees none of their items after it."""
     split = Returning.of(records(away_days=30, fashion=True), most=1000)
     assert split is not None
-    assert {split.task.records[row].user_id for row in split.task.users} == {f"u{user:03}" for user in range(RETURNING)}
-    assert max(item.time_us for record in split.task.records for item in record.history) < START_US + 30 * DAY_US
+    (task,) = split.tasks
+    assert {task.records[row].user_id for row in task.users} == {f"u{user:03}" for user in range(RETURNING)}
+    assert max(item.time_us for record in task.records for item in record.history) < START_US + 30 * DAY_US
     assert Returning.of(records(away_days=0, fashion=True), most=1000) is None
+
+
+def test_users_who_return_twice_are_held_out_at_both_dates():
+    """The second hold-out has only data before the first one's date, and is itself split at a pause."""
+    days = [0] * 12 + [30] * 4 + [60] * 4
+    users = []
+    for user in range(60):
+        history = [HistoryItem(f"i{place}", 1.0, START_US + days[place] * DAY_US + place) for place in range(20)]
+        users.append(UserRecord(f"u{user:02}", "unknown", history=history[::-1]))
+    split = Returning.of(users, most=1000)
+    assert split is not None
+    found = [
+        (task.users.size, task.held.nnz, max(item.time_us for record in task.records for item in record.history))
+        for task in split.tasks
+    ]
+    assert found == [(60, 240, START_US + 30 * DAY_US + 15), (60, 240, START_US + 11)]
 
 
 def test_newer_interactions_count_more():
