@@ -11,6 +11,7 @@ Three hold-outs validate the choices:
    mean of NDCG@10 and Recall@20, each relative to the first trial.
 2. The strength of the items' attributes, if the items have any (`describing`).
 3. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
+   The view of the whole history costs most at serving, so it joins only if it gains `LEAST_GAIN`.
 4. The weights for each length of short histories, learned on users with histories of that length. If such users are
    few, the weights are also learned and judged on newcomers.
 5. The weights for users who return after they were away, of recent popularity too.
@@ -41,7 +42,7 @@ from offline.trusting import choose_trust
 from offline.weighing import scaled
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Item
-from recsys.ranking.mixing import FACTORS, FIXED_SOURCES, POPULARITY
+from recsys.ranking.mixing import FIXED_SOURCES
 from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
 from topk.item_table import F64
@@ -49,8 +50,9 @@ from topk.item_table import F64
 HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
 FREQUENCY_EXPONENTS = (0.8, 0.0)
 STRENGTHS = (2.0, 5.0)
-# The first view finds items that follow the newest item, the second one items that go with the last few.
-ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
+# The first view finds items that follow the newest item, the second one items that go with the last few, the third one
+# items that go with any of the history.
+ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0), View(1.0, 0.5, 0.2, 0.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 
 # Least length of each group of short histories, and the number of known items of the newcomers that represent it.
@@ -149,9 +151,9 @@ def _choose_blend(
     fitted = Fitted.around(arrays, task.records, task.ratings, ordered=ordered)
     returning = Returning.of(records, most=_MOST_USERS) if ordered else None
     recent, trials = returning.choose_recent() if returning else (RECENT, [])
-    sources = Sources(tuple(views), recent)
-    pool = pool_of_task(fitted, task, sources)
-    weights = learn([pool], np.zeros(len(sources)), sources.of_present())
+    pool = pool_of_task(fitted, task, Sources(tuple(views), recent))
+    pool, weights, tried = _choose_views(pool)
+    sources, trials = pool.sources, [*trials, *tried]
     newcomers = _Newcomers.of(records, settings, sources, items, ordered=ordered)
     table, tried = _choose_by_length(newcomers, pool, weights)
     trials += tried
@@ -169,6 +171,25 @@ def _choose_blend(
     chosen = tuple(sources.views[source - FIXED_SOURCES] for source in used)
     blend = BlendSettings(ordered, chosen, lengths, tuple(rows[: len(lengths)]), recent, (*rows, ())[len(lengths)])
     return blend, trials
+
+
+def _choose_views(pool: Pool) -> tuple[Pool, F64, list[Trial]]:
+    """Return *pool* without its last view, unless this view gains `LEAST_GAIN`; its weights, and the trials."""
+    whole = _learn_all(pool)
+    if len(pool.sources.views) < len(ORDERED_VIEWS):
+        return pool, whole, []
+    less = pool.without_last_view()
+    part = _learn_all(less)
+    before, after = (
+        each.judge(complete(scaled(weights)), what=f"{len(each.sources.views)} views of the neighbours")
+        for each, weights in ((less, part), (pool, whole))
+    )
+    gains = after.relative_to(before) >= 1 + LEAST_GAIN
+    return *((pool, whole) if gains else (less, part)), [before, after]
+
+
+def _learn_all(pool: Pool) -> F64:
+    return learn([pool], np.zeros(len(pool.sources)), pool.sources.of_present())
 
 
 def _choose_strength(
@@ -224,8 +245,8 @@ def _choose_by_length(newcomers: "_Newcomers", pool: Pool, weights: F64) -> tupl
         pools = [pool.among(least, below)]
         if pools[0].counts.size < _ENOUGH_USERS and (known := newcomers.pool(LENGTHS[least])):
             pools.append(known)
-        # Without a history, no item votes for neighbours.
-        row = learn(pools, weights, pool.sources.of_present() if least else (FACTORS, POPULARITY))
+        # Without a history, no item votes for neighbours, and recent popularity tells what new users choose.
+        row = learn(pools, weights, pool.sources.of_present() if least else range(FIXED_SOURCES))
         chosen, tried = _accept(pools[-1], complete(scaled(row)), what=f"{least} to {below - 1} items")
         table.append(chosen)
         trials += tried

@@ -181,6 +181,10 @@ class Pool:
             sizes=self.sizes[users],
         )
 
+    def without_last_view(self) -> "Pool":
+        """Return the same candidates without the scores of the last view."""
+        return replace(self, columns=self.columns[:-1], sources=replace(self.sources, views=self.sources.views[:-1]))
+
     def found(self) -> NDArray[np.bool_]:
         """Return, for each candidate, whether it is held out for its user."""
         width = self.held.shape[1]

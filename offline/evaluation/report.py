@@ -146,7 +146,8 @@ class Report:
         reference: Name of the contender that the others are compared with.
         entries: The hold-out per user: the baselines, then the model.
         calendar: The split at a date; None if it was not measured.
-        lengths: Users that training never saw by number of known items, and new items.
+        lengths: Further panels: users that training never saw by number of known items, and new items.
+        title: Title of the table of *lengths*.
     """
 
     facts: dict[str, Any]
@@ -154,6 +155,7 @@ class Report:
     entries: Sequence[Entry]
     calendar: Section | None = None
     lengths: Sequence[Section] = ()
+    title: str = "Users that training never saw, by number of known items, and new items"
 
     def to_json(self) -> str:
         """Return the report as one JSON object."""
@@ -170,8 +172,7 @@ class Report:
             title = f"Split at a date, {split}, {self.calendar.users} users who are known before it:"
             parts += [title, _table([_COLUMNS, *map(_cells, self.calendar.entries)])]
         if self.lengths:
-            title = "Users that training never saw, by number of known items, and new items, NDCG@10 / Recall@20:"
-            parts += [title, _table(_length_cells(self.lengths))]
+            parts += [f"{self.title}, NDCG@10 / Recall@20:", _table(_length_cells(self.lengths))]
         parts.append(_LEGEND.format(reference=self.reference))
         parts += [f"skipped: {name}: {reason}" for name, reason in self.facts.get("skipped", {}).items()]
         shown = (f"{name} {value}" for name, value in self.facts.items() if name != "skipped")
@@ -200,7 +201,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 
 def _length_cells(sections: Sequence[Section]) -> list[tuple[str, ...]]:
     """Return a row per panel and a column per contender."""
-    header = ("known items", "users", *(entry.name for entry in sections[0].entries))
+    header = ("panel", "users", *(entry.name for entry in sections[0].entries))
     return [header, *((section.name, str(section.users), *map(_pair, section.entries)) for section in sections)]
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from offline.evaluation.arrivals import evaluate_arrivals
 from offline.evaluation.asking import AskError, rank_by_url
 from offline.evaluation.baselines import sampled_share
 from offline.evaluation.comparing import Outcome, compare, compare_baselines, join_splits, reference_of
@@ -57,6 +58,7 @@ class Plan:
         splits: Number of random hold-outs.
         search: Search hyper-parameters in the training part first.
         ablate: Train the model without each of its parts, too.
+        new_items: Hide a tenth of the items from training, and measure these alone.
         brief: Measure the hold-out per user alone, without the split at a date and unseen users.
         most_users: Largest number of users to recommend to; more are sampled.
         via: URL of a running pipeline to ask.
@@ -69,6 +71,7 @@ class Plan:
     splits: int = 1
     search: bool = False
     ablate: bool = False
+    new_items: bool = False
     brief: bool = False
     most_users: int = 25_000
     via: str | None = None
@@ -121,6 +124,15 @@ def evaluate(plan: Plan) -> Report:
     holdout = plan.holdout or default_holdout(interactions)
     if holdout == "temporal" and plan.splits > 1:
         raise DataError("a temporal hold-out has one split only; use --splits with --holdout random")
+    said = {
+        "dataset": loaded.name,
+        "holdout": holdout,
+        "seed": plan.seed,
+        "splits": plan.splits,
+        "min_weight": plan.data.least_weight,
+    }
+    if plan.new_items:
+        return evaluate_arrivals(data, holdout=holdout, facts=said)
     splits: list[list[Outcome]] = []
     facts: dict[str, Any] = {}
     lengths: list[Section] = []
@@ -138,13 +150,6 @@ def evaluate(plan: Plan) -> Report:
             newer = by_date, compare(by_date)
             calendar = _section(*newer, CALENDAR) if CALENDAR in by_date.panels else None
         lengths += [_section(*newer, panel) for panel in (NEW_USERS, NEW_ITEMS) if panel in newer[0].panels]
-    said = {
-        "dataset": loaded.name,
-        "holdout": holdout,
-        "seed": plan.seed,
-        "splits": plan.splits,
-        "min_weight": plan.data.least_weight,
-    }
     return Report(said | facts, reference_of(splits[0]), join_splits(splits, PER_USER), calendar, lengths)
 
 

@@ -66,6 +66,9 @@ def evaluate(
         bool, typer.Option("--search", help="Search hyper-parameters in the training part first.")
     ] = False,
     ablate: Annotated[bool, typer.Option("--ablate", help="Also train the model without each of its parts.")] = False,
+    new_items: Annotated[
+        bool, typer.Option("--new-items", help="Hide a tenth of the items in training, and measure these alone.")
+    ] = False,
     brief: Annotated[
         bool, typer.Option("--brief", help="Leave out the split at a date and the users that training never saw.")
     ] = False,
@@ -114,8 +117,10 @@ def evaluate(
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
     if (candidate or kind) and not logged:
         raise typer.BadParameter("--candidate and --kind go with --logged")
-    if logged and (interactions or items or users or holdout or search or ablate or via or plot or splits > 1 or brief):
+    if logged and (interactions or items or users or holdout or search or ablate or via or plot or splits > 1 or brief or new_items):
         raise typer.BadParameter("--logged takes --candidate, --kind, --json, --report and --state-dir alone")
+    if new_items and (via or search or ablate or splits > 1):
+        raise typer.BadParameter("--new-items has its own models: no --via, --search, --ablate or --splits")
     if plot and plot.suffix not in _PICTURES:
         raise typer.BadParameter(f"--plot draws {', '.join(_PICTURES)}")
 
