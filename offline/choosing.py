@@ -24,26 +24,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from offline.als import AlsSettings
 from offline.describing import Arrays, AttributeSettings, find_new
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.holdout import Holdout, split_records
-from offline.evaluation.quality import DEPTH, Task, make_task
+from offline.evaluation.quality import Task, make_task
 from offline.evaluation.trials import Trial, unwritten
+from offline.lengths import LENGTHS, LONG, choose_by_length
 from offline.matrix import make_ratings
+from offline.newcomers import Newcomers
 from offline.pairs import View
-from offline.pooling import Fitted, Pool, Sources, complete, learn, pool_of_task
+from offline.pooling import Fitted, Fold, Pool, Sources, complete, judge, learn
 from offline.returning import LEAST_GAIN, RECENT, Returning
 from offline.training import BlendSettings, ModelSettings, add_attributes, fit_arrays, suggest
 from offline.trusting import choose_trust
 from offline.weighing import scaled
-from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Item
 from recsys.ranking.mixing import FIXED_SOURCES
-from recsys.ranking.model import Query, RankingModel
+from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
 from topk.item_table import F64
 
@@ -55,13 +55,8 @@ STRENGTHS = (2.0, 5.0)
 ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0), View(1.0, 0.5, 0.2, 0.0))
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 
-# Least length of each group of short histories, and the number of known items of the newcomers that represent it.
-LENGTHS = {0: 0, 1: 1, 2: 2, 4: 5, 8: 10}
-_LONG = 16
 _FEWEST_USERS, _MOST_USERS = 50, 1000
-_ENOUGH_USERS = 300
 _MOST_TIES = 1_000_000
-_NEWCOMERS = 0.2
 _SEED = 100
 
 
@@ -106,8 +101,8 @@ def choose(
         ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
         neighbours: Whether neighbours may rank.
 
-    Cost: three trainings on parts of the data, or of a sample of large data, and one more with new items; then about a
-        hundred rankings for at most 1000 users.
+    Cost: up to six trainings on parts of the data, or of a sample of large data, and one more with new items; then
+        about a hundred rankings for at most 1000 users.
     """
     items = items or {}
     ratings = make_ratings(records)
@@ -127,8 +122,12 @@ def choose(
     strength, arrays, trials = _choose_strength(task, arrays, best, items)
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
     views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
-    blended, tried = _choose_blend(records, settings, task, arrays, items, views=views, ordered=ordered)
-    settings, trials = replace(settings, blend=blended), [*trials, *tried]
+    folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
+    second = make_task(*split_records(task.records, holdout=holdout, seed=_SEED + 1), most=_MOST_USERS)
+    if second.users.size >= _FEWEST_USERS:
+        folds.append(Fold(second, Fitted.to(second.records, settings, items, ordered=ordered)))
+    settings, tried = _choose_blend(records, settings, folds, items, views=views, ordered=ordered)
+    trials += tried
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     if new := find_new(items.values(), known):
         trust, tried = choose_trust(task, settings, items, new_share=len(new) / (len(known) + len(new)))
@@ -140,56 +139,76 @@ def choose(
 def _choose_blend(
     records: Sequence[UserRecord],
     settings: ModelSettings,
-    task: Task,
-    arrays: Arrays,
+    folds: Sequence[Fold],
     items: Mapping[str, Item],
     *,
     views: Sequence[View],
     ordered: bool,
-) -> tuple[BlendSettings | None, list[Trial]]:
-    """Return the blend, or None if the factors alone serve every length, and the trials; *arrays* belong to *task*."""
-    fitted = Fitted.around(arrays, task.records, task.ratings, ordered=ordered)
+) -> tuple[ModelSettings, list[Trial]]:
+    """Return *settings* with the blend and its half-life, unless the factors alone serve every length; and the trials."""
     returning = Returning.of(records, most=_MOST_USERS) if ordered else None
     recent, trials = returning.choose_recent() if returning else (RECENT, [])
-    pool = pool_of_task(fitted, task, Sources(tuple(views), recent))
-    pool, weights, tried = _choose_views(pool)
-    sources, trials = pool.sources, [*trials, *tried]
-    newcomers = _Newcomers.of(records, settings, sources, items, ordered=ordered)
-    table, tried = _choose_by_length(newcomers, pool, weights)
+    half_life, pools, tried = _choose_half_life(folds, Sources(tuple(views), recent), settings.half_life)
+    blended = replace(settings, half_life=half_life)
+    trials += tried
+    pools, weights, tried = _choose_views(pools)
+    sources, trials = pools[0].sources, [*trials, *tried]
+    newcomers = Newcomers.of(records, blended, sources, items, ordered=ordered, most=_MOST_USERS)
+    table, tried = choose_by_length(newcomers, pools, weights)
     trials += tried
     away = None
     if returning:
-        away, tried = returning.choose_weights(settings, sources, items, start=weights, usual=table[-1])
+        away, tried = returning.choose_weights(blended, sources, items, start=weights, usual=table[-1])
         trials += tried
-    lengths = (*LENGTHS, _LONG)
+    lengths = (*LENGTHS, LONG)
     if away is not None:
         table.append(away)
     if not any(row[1:].any() for row in table):
-        return None, trials
+        return settings, trials
     used = [source for source in range(FIXED_SOURCES, len(sources)) if any(row[source] for row in table)]
     rows = [tuple(float(row[source]) for source in (*range(FIXED_SOURCES), *used)) for row in table]
     chosen = tuple(sources.views[source - FIXED_SOURCES] for source in used)
     blend = BlendSettings(ordered, chosen, lengths, tuple(rows[: len(lengths)]), recent, (*rows, ())[len(lengths)])
-    return blend, trials
+    return replace(blended, blend=blend), trials
 
 
-def _choose_views(pool: Pool) -> tuple[Pool, F64, list[Trial]]:
-    """Return *pool* without its last view, unless this view gains `LEAST_GAIN`; its weights, and the trials."""
-    whole = _learn_all(pool)
-    if len(pool.sources.views) < len(ORDERED_VIEWS):
-        return pool, whole, []
-    less = pool.without_last_view()
-    part = _learn_all(less)
-    before, after = (
-        each.judge(complete(scaled(weights)), what=f"{len(each.sources.views)} views of the neighbours")
-        for each, weights in ((less, part), (pool, whole))
-    )
-    gains = after.relative_to(before) >= 1 + LEAST_GAIN
-    return *((pool, whole) if gains else (less, part)), [before, after]
+def _choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> tuple[float, list[Pool], list[Trial]]:
+    """
+    Return the best half-life of the factors within the blend, the candidates of the folds with it, and the trials.
+
+    The other sources see the newest items, so the factors gain from a half-life at least as long as they have *alone*.
+    """
+    tried: list[tuple[float, list[Pool], Trial]] = []
+    for half_life in HALF_LIVES[: HALF_LIVES.index(alone) + 1][::-1]:
+        pools = [fold.pool(sources, half_life=half_life) for fold in folds]
+        few = _with_few_views(pools)
+        what = f"half-life {half_life:g} in the blend"
+        tried.append((half_life, pools, judge(few, complete(scaled(_learn_all(few))), what=what)))
+    best = max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
+    return best[0], best[1], [trial for _, _, trial in tried]
 
 
-def _learn_all(pool: Pool) -> F64:
-    return learn([pool], np.zeros(len(pool.sources)), pool.sources.of_present())
+def _choose_views(pools: list[Pool]) -> tuple[list[Pool], F64, list[Trial]]:
+    """Return *pools* without the view of the whole history, unless it gains `LEAST_GAIN`; the weights and the trials."""
+    few = _with_few_views(pools)
+    (before, fewer), (after, more) = ((each, _learn_all(each)) for each in (few, pools))
+    if few is pools:
+        return pools, more, []
+    trials = [
+        judge(each, complete(scaled(weights)), what="all hold-out users")
+        for each, weights in ((before, fewer), (after, more))
+    ]
+    gains = trials[1].relative_to(trials[0]) >= 1 + LEAST_GAIN
+    return (pools, more, trials) if gains else (few, fewer, trials)
+
+
+def _with_few_views(pools: list[Pool]) -> list[Pool]:
+    """Return *pools* without the view of the whole history, if they have it."""
+    return [pool.without_last_view() for pool in pools] if len(pools[0].sources.views) == len(ORDERED_VIEWS) else pools
+
+
+def _learn_all(pools: Sequence[Pool]) -> F64:
+    return learn(pools, np.zeros(len(pools[0].sources)), pools[0].sources.of_present())
 
 
 def _choose_strength(
@@ -236,77 +255,3 @@ def _choose_factors(
 def _best_of(tried: Sequence[tuple[ModelSettings, Arrays, Trial]]) -> tuple[ModelSettings, Arrays, Trial]:
     """Return the trial with the best measures relative to the first trial."""
     return max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
-
-
-def _choose_by_length(newcomers: "_Newcomers", pool: Pool, weights: F64) -> tuple[list[F64], list[Trial]]:
-    """Return the weights for every length and for long histories, and pairs of trials: factors alone, then blend."""
-    table, trials = [], []
-    for least, below in zip(LENGTHS, [*list(LENGTHS)[1:], _LONG], strict=True):
-        pools = [pool.among(least, below)]
-        if pools[0].counts.size < _ENOUGH_USERS and (known := newcomers.pool(LENGTHS[least])):
-            pools.append(known)
-        # Without a history, no item votes for neighbours, and recent popularity tells what new users choose.
-        row = learn(pools, weights, pool.sources.of_present() if least else range(FIXED_SOURCES))
-        chosen, tried = _accept(pools[-1], complete(scaled(row)), what=f"{least} to {below - 1} items")
-        table.append(chosen)
-        trials += tried
-    chosen, tried = _accept(pool, complete(scaled(weights)), what="all hold-out users")
-    return [*table, chosen], [*trials, *tried]
-
-
-def _accept(pool: Pool, weights: F64, *, what: str) -> tuple[F64, list[Trial]]:
-    """Return *weights* if they gain enough over the factors alone, else those of the factors alone; and both trials."""
-    alone = np.eye(weights.size)[0]
-    if not pool.counts.size:
-        return weights, []
-    before, after = pool.judge(alone, what=what), pool.judge(weights, what=what)
-    return (weights if after.relative_to(before) >= 1 + LEAST_GAIN else alone), [before, after]
-
-
-@dataclass(frozen=True)
-class _Newcomers:
-    """Users held out completely (strangers), and a model that was fitted without them."""
-
-    model: RankingModel
-    sources: Sources
-    strangers: Sequence[UserRecord]
-
-    @classmethod
-    def of(
-        cls,
-        records: Sequence[UserRecord],
-        settings: ModelSettings,
-        sources: Sources,
-        items: Mapping[str, Item],
-        *,
-        ordered: bool,
-    ) -> "_Newcomers":
-        """Hold out a fifth of the users, at most 1000, and fit the sources to the other users."""
-        rng = np.random.default_rng(_SEED)
-        able = [row for row, record in enumerate(records) if len(record.history) > 1]
-        out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _NEWCOMERS))].tolist())
-        training = [record for row, record in enumerate(records) if row not in out]
-        strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
-        fitted = Fitted.to(training, settings, items, ordered=ordered)
-        return cls(fitted.blended(sources, strangers), sources, strangers)
-
-    def pool(self, known: int) -> Pool | None:
-        """Return the candidates of all strangers, given their oldest *known* items; None without strangers."""
-        able = [record for record in self.strangers if len(record.history) > known]
-        if not able:
-            return None
-        item_ids = [[item.item_id for item in record.history] for record in able]
-        queries = [
-            Query(msgspec.structs.replace(UNKNOWN_FEATURES, age_group=record.age_group), ids[len(ids) - known :], DEPTH)
-            for record, ids in zip(able, item_ids, strict=True)
-        ]
-        held = [ids[max(0, len(ids) - known - DEPTH) : len(ids) - known] for ids in item_ids]
-        return Pool.of(self.model, queries, held, self.sources)
-
-
-def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
-    """Return *record*; if it is not *ordered* by time, its history gets a random order."""
-    if ordered:
-        return record
-    places = rng.permutation(len(record.history))
-    return msgspec.structs.replace(record, history=[record.history[place] for place in places])

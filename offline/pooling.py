@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.describing import Arrays
-from offline.evaluation.quality import DEPTH, Task, hold
+from offline.evaluation.quality import DEPTH, Task, hold, score_lists
 from offline.evaluation.trials import Trial, unwritten
 from offline.matrix import Ratings, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
@@ -94,6 +94,11 @@ class Fitted:
         pairs = count_pairs(list_columns(records, ratings), items=len(ratings.item_ids), ordered=ordered)
         return cls(arrays, pairs, Timeline.of(records, ratings), ratings.item_ids)
 
+    def with_half_life(self, half_life: float) -> "Fitted":
+        """Return the same sources with another half-life of the factors' histories."""
+        strength = self.arrays["fold_in"][0]
+        return replace(self, arrays={**self.arrays, "fold_in": np.array([strength, half_life], np.float32)})
+
     def blended(self, sources: "Sources", records: Sequence[UserRecord]) -> RankingModel:
         """Return a model with all *sources*; only items of *records* have neighbours."""
         columns = {item_id: column for column, item_id in enumerate(self.item_ids)}
@@ -115,6 +120,18 @@ def pool_of_task(fitted: Fitted, task: Task, sources: Sources) -> "Pool":
     ends = task.held.indptr
     held = [[names[column] for column in task.held.indices[ends[n] : ends[n + 1]]] for n in range(len(records))]
     return Pool.of(fitted.blended(sources, records), queries, held, sources)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A hold-out and the sources that were fitted to its training part."""
+
+    task: Task
+    fitted: Fitted
+
+    def pool(self, sources: Sources, *, half_life: float) -> "Pool":
+        """Return the candidates of the held-out users, with *half_life* for the histories of the factors."""
+        return pool_of_task(self.fitted.with_half_life(half_life), self.task, sources)
 
 
 @dataclass(frozen=True)
@@ -199,9 +216,12 @@ class Pool:
         scores = blend([self.columns[source] for source in used], table, self.counts)
         return rank_candidates(self.rows, scores, counts=self.counts, limit=DEPTH).ids
 
-    def judge(self, weights: F64, *, what: str) -> Trial:
-        """Return the quality of the blend with *weights*."""
-        return Trial.judge(f"{what}: {name_weights(weights, self.sources.views)}", self.lists(weights), self.held)
+
+def judge(pools: Sequence[Pool], weights: F64, *, what: str) -> Trial:
+    """Return the quality of the blend with *weights* for the users of all *pools*."""
+    scores = [score_lists(pool.lists(weights), pool.held) for pool in pools]
+    ndcg, recall = (float(np.concatenate(each).mean()) for each in zip(*scores, strict=True))
+    return Trial(f"{what}: {name_weights(weights, pools[0].sources.views)}", ndcg, recall)
 
 
 def learn(pools: Sequence[Pool], start: F64, sources: Sequence[int]) -> F64:

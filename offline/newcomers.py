@@ -1,0 +1,68 @@
+"""Hold out users completely, to learn what suits users with short histories."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from offline.evaluation.quality import DEPTH
+from offline.pooling import Fitted, Pool, Sources
+from offline.training import ModelSettings
+from recsys.features import UNKNOWN_FEATURES
+from recsys.ranking.artefact import Item
+from recsys.ranking.model import Query, RankingModel
+from recsys.records import UserRecord
+
+_SHARE = 0.2
+_SEED = 100
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """Users held out completely (strangers), and a model that was fitted without them."""
+
+    model: RankingModel
+    sources: Sources
+    strangers: Sequence[UserRecord]
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[UserRecord],
+        settings: ModelSettings,
+        sources: Sources,
+        items: Mapping[str, Item],
+        *,
+        ordered: bool,
+        most: int,
+    ) -> "Newcomers":
+        """Hold out a fifth of the users, at most *most*, and fit the sources to the other users."""
+        rng = np.random.default_rng(_SEED)
+        able = [row for row, record in enumerate(records) if len(record.history) > 1]
+        out = set(rng.permutation(able)[: min(most, int(len(able) * _SHARE))].tolist())
+        training = [record for row, record in enumerate(records) if row not in out]
+        strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
+        fitted = Fitted.to(training, settings, items, ordered=ordered)
+        return cls(fitted.blended(sources, strangers), sources, strangers)
+
+    def pool(self, known: int) -> Pool | None:
+        """Return the candidates of all strangers, given their oldest *known* items; None without strangers."""
+        able = [record for record in self.strangers if len(record.history) > known]
+        if not able:
+            return None
+        item_ids = [[item.item_id for item in record.history] for record in able]
+        queries = [
+            Query(msgspec.structs.replace(UNKNOWN_FEATURES, age_group=record.age_group), ids[len(ids) - known :], DEPTH)
+            for record, ids in zip(able, item_ids, strict=True)
+        ]
+        held = [ids[max(0, len(ids) - known - DEPTH) : len(ids) - known] for ids in item_ids]
+        return Pool.of(self.model, queries, held, self.sources)
+
+
+def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
+    """Return *record*; if it is not *ordered* by time, its history gets a random order."""
+    if ordered:
+        return record
+    places = rng.permutation(len(record.history))
+    return msgspec.structs.replace(record, history=[record.history[place] for place in places])
