@@ -27,33 +27,24 @@ from typing import Any
 import numpy as np
 
 from offline.als import AlsSettings
-from offline.describing import Arrays, AttributeSettings, find_new
-from offline.evaluation.contenders import list_by_model
+from offline.describing import find_new
 from offline.evaluation.holdout import Holdout, split_records
-from offline.evaluation.quality import Task, make_task
-from offline.evaluation.trials import Trial, unwritten
+from offline.evaluation.quality import make_task
+from offline.evaluation.trials import Trial
+from offline.factoring import FREQUENCY_EXPONENTS, HALF_LIVES, choose_factors, choose_strength
+from offline.folds import Fitted, Fold
 from offline.lengths import LENGTHS, LONG, choose_by_length
 from offline.matrix import make_ratings
 from offline.newcomers import Newcomers
 from offline.pairs import View
-from offline.pooling import Fitted, Fold, Pool, Sources, complete, judge, learn
-from offline.returning import LEAST_GAIN, RECENT, Returning
-from offline.training import BlendSettings, ModelSettings, add_attributes, fit_arrays, suggest
+from offline.pooling import Sources
+from offline.returning import RECENT, Returning
+from offline.selecting import ORDERED_VIEWS, UNORDERED_VIEWS, choose_half_life, choose_views
+from offline.training import BlendSettings, ModelSettings, suggest
 from offline.trusting import choose_trust
-from offline.weighing import scaled
 from recsys.ranking.artefact import Item
 from recsys.ranking.mixing import FIXED_SOURCES
-from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
-from topk.item_table import F64
-
-HALF_LIVES = (0.0, 20.0, 8.0, 5.0, 3.0, 2.0)
-FREQUENCY_EXPONENTS = (0.8, 0.0)
-STRENGTHS = (2.0, 5.0)
-# The first view finds items that follow the newest item, the second one items that go with the last few, the third one
-# items that go with any of the history.
-ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0), View(1.0, 0.5, 0.2, 0.0))
-UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 
 _FEWEST_USERS, _MOST_USERS = 50, 1000
 _MOST_TIES = 1_000_000
@@ -115,11 +106,11 @@ def choose(
         return Choice(suggested, [])
     settings = suggested if als else suggest(task.ratings)
     exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
-    settings, arrays, best = _choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
+    settings, arrays, best = choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
     # The final training uses the settings suggested for the size of all data, not of the inner training part.
     exponent, half_life = settings.als.frequency_exponent, settings.half_life
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
-    strength, arrays, trials = _choose_strength(task, arrays, best, items)
+    strength, arrays, trials = choose_strength(task, arrays, best, items)
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
     views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
     folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
@@ -148,10 +139,10 @@ def _choose_blend(
     """Return *settings* with the blend and its half-life, unless the factors alone serve every length; and the trials."""
     returning = Returning.of(records, most=_MOST_USERS) if ordered else None
     recent, trials = returning.choose_recent() if returning else (RECENT, [])
-    half_life, pools, tried = _choose_half_life(folds, Sources(tuple(views), recent), settings.half_life)
+    half_life, pools, tried = choose_half_life(folds, Sources(tuple(views), recent), settings.half_life)
     blended = replace(settings, half_life=half_life)
     trials += tried
-    pools, weights, tried = _choose_views(pools)
+    pools, weights, tried = choose_views(pools)
     sources, trials = pools[0].sources, [*trials, *tried]
     newcomers = Newcomers.of(records, blended, sources, items, ordered=ordered, most=_MOST_USERS)
     table, tried = choose_by_length(newcomers, pools, weights)
@@ -172,61 +163,6 @@ def _choose_blend(
     return replace(blended, blend=blend), trials
 
 
-def _choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> tuple[float, list[Pool], list[Trial]]:
-    """
-    Return the best half-life of the factors within the blend, the candidates of the folds with it, and the trials.
-
-    The other sources see the newest items, so the factors gain from a half-life at least as long as they have *alone*.
-    """
-    tried: list[tuple[float, list[Pool], Trial]] = []
-    for half_life in HALF_LIVES[: HALF_LIVES.index(alone) + 1][::-1]:
-        pools = [fold.pool(sources, half_life=half_life) for fold in folds]
-        few = _with_few_views(pools)
-        what = f"half-life {half_life:g} in the blend"
-        tried.append((half_life, pools, judge(few, complete(scaled(_learn_all(few))), what=what)))
-    best = max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
-    return best[0], best[1], [trial for _, _, trial in tried]
-
-
-def _choose_views(pools: list[Pool]) -> tuple[list[Pool], F64, list[Trial]]:
-    """Return *pools* without the view of the whole history, unless it gains `LEAST_GAIN`; the weights and the trials."""
-    few = _with_few_views(pools)
-    (before, fewer), (after, more) = ((each, _learn_all(each)) for each in (few, pools))
-    if few is pools:
-        return pools, more, []
-    trials = [
-        judge(each, complete(scaled(weights)), what="all hold-out users")
-        for each, weights in ((before, fewer), (after, more))
-    ]
-    gains = trials[1].relative_to(trials[0]) >= 1 + LEAST_GAIN
-    return (pools, more, trials) if gains else (few, fewer, trials)
-
-
-def _with_few_views(pools: list[Pool]) -> list[Pool]:
-    """Return *pools* without the view of the whole history, if they have it."""
-    return [pool.without_last_view() for pool in pools] if len(pools[0].sources.views) == len(ORDERED_VIEWS) else pools
-
-
-def _learn_all(pools: Sequence[Pool]) -> F64:
-    return learn(pools, np.zeros(len(pools[0].sources)), pools[0].sources.of_present())
-
-
-def _choose_strength(
-    task: Task, arrays: Arrays, alone: Trial, items: Mapping[str, Item]
-) -> tuple[float, Arrays, list[Trial]]:
-    """Return the strength of the items' attributes, 0 if none gains `LEAST_GAIN`, with its arrays and the trials."""
-    best, trials = (0.0, arrays, alone), [alone]
-    if not any(item_id in items and items[item_id].attributes for item_id in task.ratings.item_ids):
-        return 0.0, arrays, trials
-    for strength in STRENGTHS:
-        described = add_attributes(arrays, task.ratings, AttributeSettings(strength), items=items, new=())
-        lists = list_by_model(RankingModel(unwritten(described, task.ratings.item_ids)), task)
-        trials.append(Trial.judge(f"factors, attributes of strength {strength:g}", lists, task.held))
-        if trials[-1].relative_to(alone) >= max(1 + LEAST_GAIN, best[2].relative_to(alone)):
-            best = strength, described, trials[-1]
-    return best[0], best[1], trials
-
-
 def _sample(records: Sequence[UserRecord]) -> Sequence[UserRecord]:
     """Return *records*, or random ones of large data with about _MOST_TIES ties."""
     ties = sum(len(record.history) for record in records)
@@ -234,24 +170,3 @@ def _sample(records: Sequence[UserRecord]) -> Sequence[UserRecord]:
         return records
     chosen = np.random.default_rng(_SEED).permutation(len(records))[: len(records) * _MOST_TIES // ties]
     return [records[row] for row in np.sort(chosen).tolist()]
-
-
-def _choose_factors(
-    task: Task, settings: ModelSettings, exponents: Sequence[float], half_lives: Sequence[float]
-) -> tuple[ModelSettings, Arrays, Trial]:
-    tried: list[tuple[ModelSettings, Arrays, Trial]] = []
-    for exponent in exponents:
-        each = replace(settings, als=replace(settings.als, frequency_exponent=exponent))
-        fitted = fit_arrays(task.records, task.ratings, each)
-        # The best half-life does not depend on the exponent, so later exponents use that of the best trial.
-        for half_life in [_best_of(tried)[0].half_life] if tried else half_lives:
-            arrays = {**fitted, "fold_in": np.array([each.prior_strength, half_life], np.float32)}
-            lists = list_by_model(RankingModel(unwritten(arrays, task.ratings.item_ids)), task)
-            name = f"factors, frequency exponent {exponent:g}, half-life {half_life:g}"
-            tried.append((replace(each, half_life=half_life), arrays, Trial.judge(name, lists, task.held)))
-    return _best_of(tried)
-
-
-def _best_of(tried: Sequence[tuple[ModelSettings, Arrays, Trial]]) -> tuple[ModelSettings, Arrays, Trial]:
-    """Return the trial with the best measures relative to the first trial."""
-    return max(tried, key=lambda one: one[2].relative_to(tried[0][2]))

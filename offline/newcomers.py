@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from offline.evaluation.quality import DEPTH
-from offline.pooling import Fitted, Pool, Sources
+from offline.folds import Fitted
+from offline.pooling import Pool, Sources
 from offline.training import ModelSettings
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Item

@@ -19,7 +19,8 @@ from scipy.sparse import csr_array
 from offline.evaluation.holdout import SHARE
 from offline.evaluation.quality import DEPTH, Task, make_task, score_lists
 from offline.evaluation.trials import Trial
-from offline.pooling import Fitted, Pool, Sources, complete, learn, name_weights, pool_of_task
+from offline.folds import Fitted, pool_of_task
+from offline.pooling import Pool, Sources, complete, learn, name_weights
 from offline.recency import Timeline
 from offline.training import ModelSettings
 from offline.weighing import scaled

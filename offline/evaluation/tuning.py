@@ -1,18 +1,18 @@
 """
 Choose the parameters of the baselines as the model's are chosen: on a hold-out inside the training part.
 
-The hold-out, the half-lives and the measure are those of `offline/choosing.py`, so the comparison is fair.
+The hold-out, the half-lives and the measure are those of `offline/choosing.py` and `offline/factoring.py`, so the comparison is fair.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from offline.choosing import HALF_LIVES
 from offline.evaluation.baselines import Baseline, Scorer, list_by_baseline, popularity
 from offline.evaluation.histories import Histories
 from offline.evaluation.quality import Task, score_lists
 from offline.evaluation.trials import Trial
+from offline.factoring import HALF_LIVES
 from topk.item_table import F64, I64
 
 

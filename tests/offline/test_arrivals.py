@@ -31,7 +31,7 @@ def rows() -> list[Row]:
 def items() -> dict[str, Item]:
     """Return all items with their kind as an attribute."""
     return {
-        f"i{number}": Item(f"i{number}", attributes={"kind": [f"k{number // OF_A_KIND}"]})
+        f"i{number}": Item(f"i{number}", attributes={"kind": (f"k{number // OF_A_KIND}",)})
         for number in range(KINDS * OF_A_KIND)
     }
 

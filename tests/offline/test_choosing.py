@@ -1,6 +1,7 @@
 import numpy as np
 
-from offline.choosing import LENGTHS, choose
+from offline.choosing import choose
+from offline.lengths import LENGTHS
 from offline.matrix import make_ratings
 from offline.returning import LEAST_GAIN
 from offline.training import suggest
