@@ -24,6 +24,7 @@ def choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> t
     Return the best half-life of the factors within the blend, the candidates of the folds with it, and the trials.
 
     The other sources see the newest items, so the factors gain from a half-life at least as long as they have *alone*.
+    The trials end when a longer half-life loses `LEAST_GAIN`.
     """
     tried: list[tuple[float, list[Pool], Trial]] = []
     for half_life in HALF_LIVES[: HALF_LIVES.index(alone) + 1][::-1]:
@@ -31,6 +32,8 @@ def choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> t
         few = _with_few_views(pools)
         what = f"half-life {half_life:g} in the blend"
         tried.append((half_life, pools, judge(few, complete(scaled(_learn_all(few))), what=what)))
+        if tried[-1][2].relative_to(tried[0][2]) < 1 - LEAST_GAIN:
+            break
     best = max(tried, key=lambda one: one[2].relative_to(tried[0][2]))
     return best[0], best[1], [trial for _, _, trial in tried]
 
