@@ -117,7 +117,9 @@ def evaluate(
         raise typer.BadParameter("--via asks a model that is trained already: no --search, --ablate or --splits")
     if (candidate or kind) and not logged:
         raise typer.BadParameter("--candidate and --kind go with --logged")
-    if logged and (interactions or items or users or holdout or search or ablate or via or plot or splits > 1 or brief or new_items):
+    if logged and (
+        interactions or items or users or holdout or search or ablate or via or plot or splits > 1 or brief or new_items
+    ):
         raise typer.BadParameter("--logged takes --candidate, --kind, --json, --report and --state-dir alone")
     if new_items and (via or search or ablate or splits > 1):
         raise typer.BadParameter("--new-items has its own models: no --via, --search, --ablate or --splits")
