@@ -56,7 +56,7 @@ class Returning:
         Split *records*, which all have times, at one or two dates.
 
         Returns:
-            The hold-outs with at least 50 users who return, of whom at most *most* are kept; None if the newest date
+            The hold-outs with at least 50 users who return, at most *most* of them; None if the newest date
             has fewer.
         """
         tasks: list[Task] = []

@@ -17,7 +17,7 @@ USERS, KINDS, OF_A_KIND = 90, 3, 30
 
 
 def rows() -> list[Row]:
-    """Return users who choose among the items of one kind, in an order of their own."""
+    """Return users who choose among the items of one kind; each user meets them in another order."""
     return [
         Row(
             f"u{user:02}", f"i{(user % KINDS) * OF_A_KIND + item}", 1.0, 1_000_000 * (1 + (item * 7 + user) % OF_A_KIND)
