@@ -72,7 +72,7 @@ async def run(pipeline: ChaosPipeline, *, store: str, events: int, users: int, s
     """Send events while killing processes, wait for the deliveries, and compare the store with the events."""
     made = make_events(events, users=users, prefix=f"chaos{seed}", seed=seed)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
-    killing = asyncio.create_task(_kill(pipeline, kills, random.Random(seed)))
+    killing = asyncio.create_task(kill_instances(pipeline, kills, random.Random(seed)))
     began = time.monotonic()
     await sender.send_all(repeat_some(made, share=_REPEATED, seed=seed), senders=senders)
     sent = time.monotonic()
@@ -98,7 +98,7 @@ async def run(pipeline: ChaosPipeline, *, store: str, events: int, users: int, s
     )
 
 
-async def _kill(pipeline: ChaosPipeline, kills: Counter[str], draw: random.Random) -> None:
+async def kill_instances(pipeline: ChaosPipeline, kills: Counter[str], draw: random.Random) -> None:
     """Kill a random instance every few hundred milliseconds until cancelled, and count the kills in *kills*."""
     wait_s = _KILL_AFTER_S[0]
     while True:
@@ -122,13 +122,16 @@ async def _kill(pipeline: ChaosPipeline, kills: Counter[str], draw: random.Rando
 
 
 @contextmanager
-def chaos_pipeline(folder: Path, store: str) -> Iterator[ChaosPipeline]:
+def chaos_pipeline(folder: Path, store: str, *, exposures: bool = False) -> Iterator[ChaosPipeline]:
     """Run a pipeline on a *store* of `sqlite` or `redis`, with at least two instances of extract_features."""
     if store == "sqlite":
-        with pipeline_running(folder, min_scale=2) as pipeline:
+        with pipeline_running(folder, min_scale=2, exposures=exposures) as pipeline:
             yield pipeline
     else:
-        with redis_running(folder) as server, pipeline_running(folder, redis_url=server.url, min_scale=2) as pipeline:
+        with (
+            redis_running(folder) as server,
+            pipeline_running(folder, redis_url=server.url, min_scale=2, exposures=exposures) as pipeline,
+        ):
             yield pipeline
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psutil
@@ -21,11 +21,11 @@ from localkn.state import PlatformDirectory as PlatformState
 from offline.state import StateDirectory
 from recsys.records import UserRecord
 from recsys.stores.urls import open_store
-from tools.chaos.traffic import InteractionEvent
 from tools.store import copy_store
 
 _ROOT = Path(__file__).parents[2]
 _LOCAL = _ROOT / "knative/overlays/local"
+_EXPOSURES = _ROOT / "knative/overlays/local-exposures"
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.05
 
@@ -101,7 +101,12 @@ _BROKER = "http://broker-ingress.knative-eventing.svc.cluster.local/default/defa
 
 @contextmanager
 def pipeline_running(
-    folder: Path, *, redis_url: str | None = None, min_scale: int = 1, max_scale: int | None = None
+    folder: Path,
+    *,
+    redis_url: str | None = None,
+    min_scale: int = 1,
+    max_scale: int | None = None,
+    exposures: bool = False,
 ) -> Iterator[ChaosPipeline]:
     """
     Train if *folder* holds no model, and serve the pipeline until the block ends.
@@ -111,6 +116,7 @@ def pipeline_running(
         redis_url: A Redis to copy the trained store into and to serve from; None serves from SQLite.
         min_scale: Minimum number of instances of extract_features.
         max_scale: Maximum number of instances of each function; None keeps the manifests'.
+        exposures: Keep exposures.
     """
     state = ["--state-dir", str(folder)]
     _run("tools.cli", "train", *state, "--if-missing")
@@ -125,7 +131,9 @@ def pipeline_running(
     settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
-    manifests = _LOCAL if max_scale is None else _write_overlay(folder / "manifests", max_scale)
+    manifests = _EXPOSURES if exposures else _LOCAL
+    if max_scale is not None:
+        manifests = _write_overlay(folder / "manifests", manifests, max_scale)
     given = [
         "--manifests",
         str(manifests),
@@ -145,6 +153,18 @@ def pipeline_running(
         _run("localkn", "down", *platform)
 
 
+class Event(Protocol):
+    """An event to post."""
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the attributes as headers of a CloudEvent in binary mode."""
+        ...
+
+    def body(self) -> bytes:
+        """Return the data."""
+        ...
+
+
 class Sender:
     """
     Posts events to the broker, and retries until the broker accepts them.
@@ -159,7 +179,7 @@ class Sender:
         self._client = Client(limit_bytes=2**20)
         self.accepted = self.refused = 0
 
-    async def send(self, event: InteractionEvent) -> None:
+    async def send(self, event: Event) -> None:
         """
         Post *event*, and retry until the broker accepts it.
 
@@ -171,7 +191,7 @@ class Sender:
             await asyncio.sleep(_PAUSE_S)
         self.accepted += 1
 
-    async def send_all(self, events: Sequence[InteractionEvent], *, senders: int) -> None:
+    async def send_all(self, events: Sequence[Event], *, senders: int) -> None:
         """Post *events* with *senders* concurrent posts."""
         left = iter(events)
 
@@ -187,7 +207,7 @@ class Sender:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _posted(self, event: InteractionEvent) -> bool:
+    async def _posted(self, event: Event) -> bool:
         try:
             answer = await self._client.post(
                 self._url, headers=event.headers(), body=event.body(), timeout_s=_TIMEOUT_S
@@ -199,8 +219,8 @@ class Sender:
         return answer.status == 202
 
 
-def _write_overlay(folder: Path, max_scale: int) -> Path:
-    """Write a kustomization of the local overlay with another largest number of instances; return its folder."""
+def _write_overlay(folder: Path, base: Path, max_scale: int) -> Path:
+    """Write a kustomization of *base* with another largest number of instances; return its folder."""
     annotations = "/spec/template/metadata/annotations"
     patch = {"op": "replace", "path": f"{annotations}/autoscaling.knative.dev~1max-scale", "value": str(max_scale)}
     target = {"group": "serving.knative.dev", "kind": "Service"}
@@ -208,7 +228,7 @@ def _write_overlay(folder: Path, max_scale: int) -> Path:
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [os.path.relpath(_LOCAL, folder)],
+        "resources": [os.path.relpath(base, folder)],
         "patches": [{"target": target, "patch": json.dumps([patch])}],
     }
     # JSON is YAML.

@@ -20,7 +20,11 @@ _SHARES = (6, 2, 1, 1)
 
 @dataclass(frozen=True)
 class InteractionEvent:
-    """An interaction event. Events of the kind `session_end` have a duration, all others have an item."""
+    """
+    An interaction event.
+
+    Events of the kind `session_end` have a duration, all others have an item, and may name an exposure.
+    """
 
     id: str
     user_id: str
@@ -28,6 +32,7 @@ class InteractionEvent:
     time: datetime
     item_id: str | None
     duration_ms: int
+    exposure_id: str | None = None
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the event's attributes as headers of a CloudEvent in binary mode."""
@@ -38,7 +43,8 @@ class InteractionEvent:
         """Return the event's data as JSON."""
         data: dict[str, object] = {"user_id": self.user_id, "kind": self.kind, "time": self.time.isoformat()}
         about = {"item_id": self.item_id} if self.item_id else {"duration_s": self.duration_ms / 1000}
-        return json.dumps(data | about).encode()
+        named = {"exposure_id": self.exposure_id} if self.exposure_id else {}
+        return json.dumps(data | about | named).encode()
 
 
 def make_events(count: int, *, users: int, prefix: str, seed: int) -> list[InteractionEvent]:
@@ -85,7 +91,9 @@ def _record(user: str, events: Sequence[InteractionEvent]) -> UserRecord:
         if event.item_id is not None:
             ties[event.item_id].append(event)
     history = [
-        HistoryItem(item, sum(kinds_declared[event.kind].weight for event in own), max(map(_time_us, own)))
+        HistoryItem(
+            item, sum(kinds_declared[event.kind].weight for event in own), max(time_us(event.time) for event in own)
+        )
         for item, own in ties.items()
     ]
     return UserRecord(
@@ -96,10 +104,11 @@ def _record(user: str, events: Sequence[InteractionEvent]) -> UserRecord:
         purchases=kinds.count("purchase"),
         sessions=kinds.count("session_end"),
         session_ms=sum(event.duration_ms for event in events),
-        as_of_us=max(map(_time_us, events)),
+        as_of_us=max(time_us(event.time) for event in events),
         history=sorted(history, key=lambda item: (-item.time_us, item.item_id)),
     )
 
 
-def _time_us(event: InteractionEvent) -> int:
-    return (event.time - _EPOCH) // timedelta(microseconds=1)
+def time_us(moment: datetime) -> int:
+    """Return *moment* in microseconds since the epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
