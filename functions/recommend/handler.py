@@ -82,12 +82,11 @@ class Recommend:
     def _report(self, recommended: Recommended, request: RecommendRequest, call: Call) -> tuple[RecommendAnswer, str]:
         """Report an answer; return it, and its exposure id: "" if it is not reported."""
         answer = recommended.answer
-        if not (self._outbox and answer.user_id):
+        if not (self._outbox and answer.user_id and self._outbox.note(recommended, request_id=call.request_id)):
             return answer, ""
-        exposure_id = self._outbox.note(recommended, request_id=call.request_id)
         if EXPOSURE in request.include:
-            answer = msgspec.structs.replace(answer, exposure_id=exposure_id)
-        return answer, exposure_id
+            answer = msgspec.structs.replace(answer, exposure_id=recommended.exposure_id)
+        return answer, recommended.exposure_id
 
 
 def _encode_results(results: Sequence[RecommendAnswer | ServingError]) -> bytes:

@@ -67,7 +67,6 @@ class Noted(msgspec.Struct, frozen=True):
 
     recommended: Recommended
     request_id: str
-    exposure_id: str
     moment: datetime
 
 
@@ -146,15 +145,14 @@ class Outbox:
             )
         ]
 
-    def note(self, recommended: Recommended, *, request_id: str) -> str:
-        """Queue an answer and return its exposure id; drop it and return "" if the queue is full. Never blocks."""
-        exposure_id = os.urandom(12).hex()
+    def note(self, recommended: Recommended, *, request_id: str) -> bool:
+        """Queue an answer; drop it and return False if the queue is full. Never blocks."""
         try:
-            self._waiting.put_nowait(Noted(recommended, request_id, exposure_id, datetime.now(UTC)))
+            self._waiting.put_nowait(Noted(recommended, request_id, datetime.now(UTC)))
         except asyncio.QueueFull:
             self.statistics.dropped += 1
-            return ""
-        return exposure_id
+            return False
+        return True
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -250,7 +248,15 @@ def describe(noted: Noted) -> Served:
         for position, (item, propensity) in enumerate(zip(ranked, propensities, strict=True), 1)
     ]
     model = _model.decode(noted.recommended.model or Raw(b"null"))
-    return Served(noted.exposure_id, answer.user_id, items, model, answer.degraded, noted.request_id, time=noted.moment)
+    return Served(
+        noted.recommended.exposure_id,
+        answer.user_id,
+        items,
+        model,
+        answer.degraded,
+        noted.request_id,
+        time=noted.moment,
+    )
 
 
 def make_served(answer: Served, *, source: str, extensions: dict[str, str]) -> CloudEvent:

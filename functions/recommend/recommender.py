@@ -13,6 +13,7 @@ errors.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ FEATURES_SHARE = 0.4
 ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 
 EXPOSURE = "exposure"
+_ID_BYTES = 12
 
 _history = msgspec.json.Decoder(list[str])
 
@@ -69,11 +71,13 @@ class Recommended(Struct, frozen=True):
         answer: The answer.
         model: The model that ranked it, JSON; null if no model did.
         propensities: The propensity of each item, JSON; null if nothing was drawn at random.
+        exposure_id: Identifies the answer in events.
     """
 
     answer: RecommendAnswer
     model: Raw
     propensities: Raw = Raw(b"null")
+    exposure_id: str = ""
 
 
 class Recommender:
@@ -121,9 +125,12 @@ class Recommender:
         known, unknown = await self._fetch(requests, call)
         if strict and unknown:
             raise unknown
-        ranked = await self._rank(requests, known, call, strict=strict)
-        triples = zip(requests, known, ranked, strict=True)
-        return [self._answer(request, who, what, unknown, strict=strict) for request, who, what in triples]
+        exposure_ids = [os.urandom(_ID_BYTES).hex() for _ in requests]
+        ranked = await self._rank(requests, known, exposure_ids, call, strict=strict)
+        return [
+            self._answer(request, who, what, unknown, exposure_id=exposure_id, strict=strict)
+            for request, who, what, exposure_id in zip(requests, known, ranked, exposure_ids, strict=True)
+        ]
 
     async def _fetch(
         self, requests: Sequence[RecommendRequest], call: Call
@@ -142,7 +149,13 @@ class Recommender:
         return [next(found) if request.user_id else UNKNOWN_USER for request in requests], None
 
     async def _rank(
-        self, requests: Sequence[RecommendRequest], known: Sequence[Known], call: Call, *, strict: bool
+        self,
+        requests: Sequence[RecommendRequest],
+        known: Sequence[Known],
+        exposure_ids: Sequence[str],
+        call: Call,
+        *,
+        strict: bool,
     ) -> Sequence[RankOutcome]:
         calls = [
             RankCall(
@@ -159,9 +172,9 @@ class Recommender:
                 request.at or UNSET,
                 who.attributes,
                 request.context or UNSET,
-                *self._explores(request, f"{call.request_id}/{place}"),
+                *self._explores(request, exposure_id),
             )
-            for place, (request, who) in enumerate(zip(requests, known, strict=True))
+            for request, who, exposure_id in zip(requests, known, exposure_ids, strict=True)
         ]
         left_s = call.deadline.left_s()
         began_s = call.receipt.elapsed_s()
@@ -186,6 +199,7 @@ class Recommender:
         outcome: RankOutcome,
         unknown: ServingError | None,
         *,
+        exposure_id: str,
         strict: bool,
     ) -> Recommended | ServingError:
         reasons = {"features": unknown.code} if unknown else {}
@@ -208,7 +222,8 @@ class Recommender:
             items, model, propensities = Raw(wire.encode(popular)), Ranked().model, Ranked().propensities
         for hop in reasons:
             self._degraded.add(hop)
-        return Recommended(RecommendAnswer(request.user_id, items, tuple(reasons), reasons), model, propensities)
+        answer = RecommendAnswer(request.user_id, items, tuple(reasons), reasons)
+        return Recommended(answer, model, propensities, exposure_id)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         history = _history.decode(join_session(request.history, known.history))

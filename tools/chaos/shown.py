@@ -98,7 +98,12 @@ async def run(pipeline: ChaosPipeline, *, store: str, answers: int, senders: int
     served = make_answers(answers, prefix=prefix, seed=seed)
     acted = make_interactions(served, prefix=prefix, seed=seed)
     draw = random.Random(seed)
-    posts: list[Event] = [*served, *acted, *draw.sample(served, round(_REPEATED * answers)), *draw.sample(acted, answers // 2)]
+    posts: list[Event] = [
+        *served,
+        *acted,
+        *draw.sample(served, round(_REPEATED * answers)),
+        *draw.sample(acted, answers // 2),
+    ]
     draw.shuffle(posts)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
     killing = asyncio.create_task(kill_instances(pipeline, kills, draw))
