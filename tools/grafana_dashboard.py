@@ -172,6 +172,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Events": (
         Panel("Interactions by outcome", _rate("recsys_events_total", "outcome", _OURS), "ops"),
         Panel("Events about answers by outcome", _rate("recsys_served_events_total", "outcome", _OURS), "ops"),
+        Panel("Exposures by outcome", _rate("recsys_exposures_total", "outcome", _OURS), "ops"),
+        Panel("Actions that name an exposure", _rate("recsys_exposure_actions_total", "kind", _OURS), "ops"),
         Panel(
             "Events waiting for their transaction",
             ((f'sum(recsys_queue_depth{{{_OURS},queue="ingest"}})', "waiting"),),

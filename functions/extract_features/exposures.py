@@ -31,17 +31,20 @@ class Exposures:
 
     Attributes:
         outcomes: Exposures by outcome since the start.
+        actions: Actions that name an exposure, by kind.
     """
 
     def __init__(self, log: ExposureLog) -> None:
         self._log = log
         self._batcher: AsyncBatcher[Sequence[Exposure], Sequence[Outcome]] = AsyncBatcher(self._note, limits=_LIMITS)
         self.outcomes: Counter[Outcome] = Counter()
+        self.actions: Counter[str] = Counter()
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of exposures."""
         return [
             Totals(metrics.EXPOSURES, lambda: {(outcome.value,): self.outcomes[outcome] for outcome in Outcome}),
+            Totals(metrics.EXPOSURE_ACTIONS, lambda: {(kind,): count for kind, count in self.actions.items()}),
         ]
 
     def routes(self, counting: Callable[[Callable[[CloudEvent], Any]], Callable[[CloudEvent], Any]]) -> EventRoutes:
@@ -59,8 +62,14 @@ class Exposures:
             StoreError: they may or may not be noted; note them again.
         """
         actions = [action for each in interactions if (action := action_of(each))]
-        if actions:
-            await self._log.note(actions)
+        if not actions:
+            return
+        noted = await self._log.note(actions)
+        self.actions.update(
+            action.kind
+            for action, outcome in zip(actions, noted, strict=True)
+            if action.exposure_id and outcome is Outcome.ACCEPTED
+        )
 
     async def _take(self, exposures: Sequence[Exposure], _event: CloudEvent, call: Call) -> None:
         """

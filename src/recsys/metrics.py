@@ -128,6 +128,14 @@ EXPOSURES = Definition(
     "Lower than the sent events of recommend: see the broker's queue and its dead letters.",
     ("outcome",),
 )
+EXPOSURE_ACTIONS = Definition(
+    "recsys_exposure_actions_total",
+    "counter",
+    "extract_features",
+    "Interactions that name their exposure, by kind. Without EXPOSURES, the metric is absent.",
+    "None beside exposures: the shop does not send exposure_id. ./run.sh experiments report has all outcomes.",
+    ("kind",),
+)
 
 DEFINITIONS = (
     *definitions.DEFINITIONS,

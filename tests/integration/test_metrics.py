@@ -31,7 +31,7 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
     store = tmp_path / "store.db"
     store.write_bytes(Path(demo_state.store_url.removeprefix("sqlite:///")).read_bytes())
     with (
-        running("extract_features", {**env[0], "FEATURE_STORE_URL": f"sqlite:///{store}"}) as features,
+        running("extract_features", {**env[0], "FEATURE_STORE_URL": f"sqlite:///{store}", "EXPOSURES": "on"}) as features,
         running("rank_items", {**env[1], "MODEL_PATH": str(demo_state.model_path)}) as ranking,
         running(
             "recommend",
@@ -44,7 +44,7 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         assert recommend.post({"user_id": 5}).status_code == 422
         eventually(lambda: scrape(ports[2])["recsys_shadow_calls_total"][("compared",)] > 0)
         event = {"ce-id": "1", "ce-source": "/s", "ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1"}
-        data = {"user_id": "user_1", "kind": "view", "item_id": "item_1"}
+        data = {"user_id": "user_1", "kind": "view", "item_id": "item_1", "exposure_id": "x1"}
         assert features.post(data, **event).status_code == 202
         assert features.post(data, **event).status_code == 202
         assert features.post({}, **{**event, "ce-id": "2"}).status_code == 422
@@ -68,6 +68,8 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         ("erased",): 0,
         ("rejected",): 1,
     }
+    assert extract["recsys_exposures_total"] == {("accepted",): 0, ("repeated",): 0, ("erased",): 0}
+    assert extract["recsys_exposure_actions_total"] == {("view",): 1}
     assert extract["recsys_store_duration_seconds_count"].keys() == {("read",), ("apply",)}
     assert 0.1 < rank["recsys_start_duration_seconds"][()] < 30
     assert after["recsys_degraded_total"] == {("features",): 0, ("ranking",): 1}
