@@ -121,6 +121,7 @@ case $VERB in
   *) LOCKS=(local) ;;
 esac
 case "$VERB $* " in "evaluate "*" --plot"*) LOCKS+=(evaluation) ;; esac
+case $VERB in model) LOCKS+=(rank-items-onnx) ;; esac
 case "$* " in *".parquet "* | *".zst "*) LOCKS+=(arrow) ;; esac
 
 # Help and the version install nothing.

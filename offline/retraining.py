@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from offline.attaching import require_blank
 from offline.cataloguing import changed_items
 from offline.content import StoreContent, read_store
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
@@ -97,6 +98,8 @@ def retrain(
     with state.locked():
         current = state.current()
         serving = read_artefact(state.model_path(current)) if current else None
+        if serving:
+            require_blank(serving)
         items = {item.item_id: item for item in serving.items} if serving else {}
         material = Material(
             content.records,

@@ -30,6 +30,7 @@ from offline.sufficiency import find_shortages
 from recsys.catalogue.entries import describe
 from recsys.declaration.agreement import agree
 from recsys.declaration.reading import DeclarationError
+from recsys.declaration.types import Declaration
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Manifest, read_artefact
 from recsys.ranking.memory import estimate_mib
@@ -109,6 +110,7 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
         spread(state)
         state.advance(Current(store, _publish(state, manifest), material.dataset))
     _report(manifest, time.monotonic() - began)
+    _warn_of_own_models(material.declaration)
     _warn_of_shortages(material.records)
 
 
@@ -138,6 +140,7 @@ def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Mani
         raise DataError("the feature store holds no interactions")
     # Only the current model contains the titles and attributes.
     artefact = read_artefact(state.model_path(current))
+    _warn_of_own_models(artefact.declaration)
     added = load_items(replace(plan.data, declaration=declaration))
     items = changed_items({item.item_id: item for item in artefact.items}, entries) | added
     dataset = f"{current.dataset}-store" if own else "store"
@@ -221,6 +224,11 @@ def _report(manifest: Manifest, seconds: float) -> None:
         f"trained {manifest.name} {manifest.version} on {facts['dataset']} data{held_out}: {facts['users']} users, "
         f"{facts['items']} items, {facts['ties']} ties, in {seconds:.1f} s"
     )
+
+
+def _warn_of_own_models(declaration: Declaration) -> None:
+    if declaration.ranker or declaration.encoder:
+        print("the new model does not hold the declared ranker or encoder; run ./run.sh model attach", file=sys.stderr)
 
 
 def _warn_of_shortages(records: Sequence[UserRecord]) -> None:

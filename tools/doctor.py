@@ -29,7 +29,7 @@ from offline.state import Current, StateDirectory, StateError
 from recsys.declaration.agreement import read_setting
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.memory import MIB, estimate_mib
-from recsys.ranking.model import RankingModel
+from recsys.ranking.own_models import open_model
 from recsys.stores.port import StoreError
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
@@ -116,7 +116,7 @@ def check_model(state: StateDirectory) -> Iterator[str]:
     """Load the current model as `rank_items` does."""
     if current := _current(state):
         try:
-            model = RankingModel(read_artefact(state.model_path(current)))
+            model = open_model(read_artefact(state.model_path(current)))
         except ArtefactError as error:
             raise DoctorFinding(str(error)) from error
         yield f"model {model.identity.name} {model.identity.version} ranks {len(model.item_ids)} items"

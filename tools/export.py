@@ -17,6 +17,7 @@ from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.model import RankingModel
+from recsys.ranking.own_models import open_model
 from recsys.stores.erasures import fingerprint
 from recsys.stores.port import FeatureStore, StoreError
 from recsys.stores.urls import open_store
@@ -39,7 +40,7 @@ def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> i
             threadpool_limits(limits=1),
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         ):
-            model = RankingModel(artefact, workers=os.cpu_count() or 1, pool=pool)
+            model = open_model(artefact, workers=os.cpu_count() or 1, pool=pool)
             done = asyncio.run(_export(url, model, to, start))
     except (DataError, ExportError, StateError, ArtefactError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -18,6 +18,8 @@ from recsys.declaration.types import ContextField, Declaration, Rules
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.ranking.changing import change
 from recsys.ranking.model import RankingModel
+from recsys.ranking.onnx_model import Provider
+from recsys.ranking.own_models import open_model
 
 log = logging.getLogger("recsys.rank_items")
 
@@ -59,7 +61,14 @@ class LoadedModel:
 
 
 def reload_model(
-    folder: Path, entries: Mapping[str, Entry], *, version: str, workers: int, pool: Executor, probes: int = 0
+    folder: Path,
+    entries: Mapping[str, Entry],
+    *,
+    version: str,
+    workers: int,
+    pool: Executor,
+    probes: int = 0,
+    provider: Provider = "cpu",
 ) -> RankingModel:
     """
     Read the artefact again, and return its model with the *entries* of the catalogue.
@@ -75,7 +84,7 @@ def reload_model(
         raise ArtefactError(f"{folder}: holds version {artefact.manifest.version} now, not {version}; restart")
     changed, unplaced = change(artefact, entries)
     log.info("catalogue_applied", extra={"items": len(changed.items), "unplaced": unplaced[:_SHOWN]})
-    return RankingModel(changed, workers=workers, pool=pool, probes=probes)
+    return open_model(changed, provider=provider, workers=workers, pool=pool, probes=probes)
 
 
 def load_model(
@@ -85,6 +94,7 @@ def load_model(
     pool: Executor,
     probes: int = 0,
     min_recall: float = 0.0,
+    provider: Provider = "cpu",
     declaration: Declaration | None = None,
     rules: Rules | None = None,
 ) -> LoadedModel:
@@ -97,6 +107,7 @@ def load_model(
         pool: Runs these threads; the model must be called from another pool.
         probes: Groups of an approximate index to scan per user; 0 for no index.
         min_recall: Least share of the exact answer that the index must find.
+        provider: The device that runs ONNX files.
         declaration: The declaration that the artefact must agree with; None follows the artefact's.
         rules: Rules of every answer; None for those of the declaration.
 
@@ -107,7 +118,7 @@ def load_model(
     try:
         artefact = read_artefact(folder)
         agreed = agree(declaration, artefact.declaration, holder="the model")
-        model = RankingModel(artefact, workers=workers, pool=pool, probes=probes)
+        model = open_model(artefact, provider=provider, workers=workers, pool=pool, probes=probes)
     except (ArtefactError, DeclarationError) as error:
         raise StartError(str(error)) from error
     recall = model.measure_recall()

@@ -55,7 +55,14 @@ async def opened_model(settings: Settings) -> AsyncIterator[OpenedModel]:
         threadpool_limits(limits=1),
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
     ):
-        load = partial(load_model, settings.model_path, workers=workers, pool=pool, probes=settings.probes)
+        load = partial(
+            load_model,
+            settings.model_path,
+            workers=workers,
+            pool=pool,
+            probes=settings.probes,
+            provider=settings.provider,
+        )
         loaded = await asyncio.to_thread(
             load, min_recall=settings.min_recall, declaration=settings.declaration, rules=settings.rules
         )
@@ -68,6 +75,7 @@ async def opened_model(settings: Settings) -> AsyncIterator[OpenedModel]:
                 workers=workers,
                 pool=pool,
                 probes=settings.probes,
+                provider=settings.provider,
             )
             return apply_rules(loaded.rules, changed)
 

@@ -8,6 +8,7 @@ from chassis.server.settings import ServingSettings
 from functions.rank_items.rules import read_rules
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration, Rules
+from recsys.ranking.onnx_model import PROVIDERS, Provider
 from recsys.stores.urls import require_store_url
 
 
@@ -27,6 +28,7 @@ class Settings:
         probes: Groups of an approximate index to scan per user; 0 scans the whole catalogue.
         min_recall: Least share of the exact answer that an approximate index must find; below it the instance does
             not start.
+        provider: The device that runs the ONNX files of the model.
         batch: Limits of the batcher.
         simulated_latency_s: Simulated cost of each batch; 0 for none.
         cpu_limit: CPUs this instance may use; determines the number of scoring threads.
@@ -41,6 +43,7 @@ class Settings:
     rules: Rules | None
     probes: int
     min_recall: float
+    provider: Provider
     batch: BatchLimits
     simulated_latency_s: float
     cpu_limit: float
@@ -74,6 +77,7 @@ class Settings:
             rules=read_rules(reader),
             probes=probes if index == "ivf" else 0,
             min_recall=reader.number("INDEX_MIN_RECALL", 0.9, most=1.0),
+            provider=_read_provider(reader),
             batch=limits,
             simulated_latency_s=reader.number("SIMULATED_LATENCY_S", 0.0, most=10.0),
             cpu_limit=reader.number("CPU_LIMIT", 1.0, least=0.01),
@@ -90,3 +94,9 @@ class Settings:
         )
         reader.finish()
         return settings
+
+
+def _read_provider(reader: Reader) -> Provider:
+    text = reader.text("EXECUTION_PROVIDER", "cpu")
+    reader.require(text in PROVIDERS, f"EXECUTION_PROVIDER must be {' or '.join(PROVIDERS)}, not {text!r}")
+    return "cuda" if text == "cuda" else "cpu"

@@ -18,6 +18,7 @@ from recsys.contracts.wire import MAX_HISTORY, RankedItem
 from recsys.features import compute_features
 from recsys.ranking.artefact import read_artefact
 from recsys.ranking.model import Query, RankingModel
+from recsys.ranking.own_models import open_model
 from recsys.records import UserRecord
 from topk.item_table import I64
 
@@ -32,7 +33,7 @@ def load_model(folder: Path) -> RankingModel:
         ArtefactError: the artefact cannot be used.
     """
     with threadpool_limits(limits=1):
-        return RankingModel(read_artefact(folder))
+        return open_model(read_artefact(folder))
 
 
 def list_by_model(model: RankingModel, task: Task) -> I64:

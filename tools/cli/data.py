@@ -88,6 +88,33 @@ def declaration(
         raise typer.BadParameter("check takes a FILE, and show and schema take none")
 
 
+@verb(_GROUP, "tools.own_model:model", "check", "check recsys.toml", "attach recsys.toml")
+def model(
+    action: Annotated[
+        Literal["check", "attach"],
+        typer.Argument(help="Check a model, or attach the ranker and the encoder of a declaration to the current one."),
+    ],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True,
+            metavar="[PATH]",
+            show_default="the current model",
+            help="A declaration with [ranker] or [encoder]; for check, the folder of a model, too.",
+        ),
+    ] = None,
+    *,
+    provider: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="For check: the device that runs ONNX files.")
+    ] = "cpu",
+    as_json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Bring a ranker or a user encoder of your own, and check that it answers as the pipeline needs it."""
+    if action == "attach" and (path is None or path.is_dir()):
+        raise typer.BadParameter("attach takes the declaration that names the models")
+
+
 @verb(_GROUP, "tools.store:copy", "copy --from sqlite:///.recsys/stores/1-demo.db --to redis://127.0.0.1:6379/0")
 def store(
     action: Annotated[Literal["copy"], typer.Argument(help="What to do.")],

@@ -91,6 +91,10 @@ MEANINGS = {
             "with `ivf`: share of the exact answer that the index must find, measured at start; below it the instance "
             "does not start"
         ),
+        "EXECUTION_PROVIDER": (
+            "`cpu` or `cuda`: what runs the ONNX files of [your own model](../how-to/bring-your-model.md); with `cuda`, an "
+            "instance without a GPU, or without an ONNX file, does not start"
+        ),
         "SIMULATED_LATENCY_S": "added to each batch, for demonstrations",
         "CPU_LIMIT": "CPUs of this instance: the number of threads that score a large catalogue",
     },

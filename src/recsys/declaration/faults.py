@@ -9,6 +9,7 @@ from recsys.declaration.types import RANGED, SESSION_END, Declaration
 from recsys.records import AGE_GROUP
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
@@ -16,6 +17,7 @@ def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
     yield from _in_events(declaration)
     yield from _in_attributes(declaration)
     yield from _in_rules(declaration)
+    yield from _in_own_models(declaration)
 
 
 def _in_events(declaration: Declaration) -> Iterator[Fault]:
@@ -57,6 +59,22 @@ def _in_rules(declaration: Declaration) -> Iterator[Fault]:
             yield Fault(f"$.rules.caps.{name}", "must not be a number or a time, because its values hardly repeat")
     for place, name in enumerate(rules.filters or ()):
         yield from _in_use(declaration, name, f"$.rules.filters[{place}]")
+
+
+def _in_own_models(declaration: Declaration) -> Iterator[Fault]:
+    for part, model in (("ranker", declaration.ranker), ("encoder", declaration.encoder)):
+        if model is None:
+            continue
+        if model.kind == "onnx" and not model.path:
+            yield Fault(f"$.{part}.path", "must name the ONNX file")
+        if model.kind == "python" and not _CLASS.fullmatch(model.class_ or ""):
+            yield Fault(f"$.{part}.class", "must name the class, as module:Class")
+        if model.kind == "onnx" and model.class_:
+            yield Fault(f"$.{part}.class", "must be absent: an ONNX file needs no class")
+    ranker = declaration.ranker
+    if ranker and (ranker.kind == "onnx") != bool(ranker.inputs):
+        needs = "must name the columns of the input" if ranker.kind == "onnx" else "must be absent: a class has `names`"
+        yield Fault("$.ranker.inputs", needs)
 
 
 def condition_faults(condition: Condition, *, is_ranged: bool, path: str) -> Iterator[Fault]:

@@ -157,6 +157,47 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     search: bool = False
 
 
+class OwnModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """
+    A model of your own.
+
+    Attributes:
+        kind: `onnx` for a file that ONNX Runtime runs, `python` for a class.
+        path: The file, relative to the declaration. A class gets its content.
+        class_: The class, as `module:Class`.
+    """
+
+    kind: Annotated[Literal["onnx", "python"], Meta(description="An ONNX file, or a Python class.")]
+    path: Annotated[str | None, Meta(description="The file, relative to the declaration.")] = None
+    class_: Annotated[str | None, Meta(description="The class, as `module:Class`.")] = msgspec.field(
+        name="class", default=None
+    )
+
+
+class OwnRanker(OwnModel, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """
+    A ranker of your own, which scores the candidates of a user instead of the blend.
+
+    Attributes:
+        inputs: Names of the columns of an ONNX file's input, in their order. A class names them itself.
+    """
+
+    inputs: Annotated[list[Name], Meta(max_length=256, description="Columns of an ONNX file's input, in order.")] = []
+
+
+class OwnEncoder(OwnModel, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """
+    A user encoder of your own, with the item vectors that belong to it.
+
+    Attributes:
+        items: A `.npy` file with the vectors of the items, (I, D) float32, relative to the declaration.
+        history: The newest items of the history that the encoder gets.
+    """
+
+    items: Annotated[str, Meta(description="A .npy file with the vectors of the items, (I, D) float32.")]
+    history: Annotated[int, Meta(ge=1, le=1000, description="Newest items of the history that the encoder gets.")] = 50
+
+
 class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
     """
     A declaration.
@@ -169,6 +210,8 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         training: The sources and the data that training may use.
         context: The values that a request may carry, by name. Without any, the field is not encoded, so that
             declarations in earlier artefacts keep their digests.
+        ranker: A ranker of your own; None for the project's.
+        encoder: A user encoder of your own; None for the fold-in.
     """
 
     events: Annotated[dict[Name, EventKind], Meta(min_length=1, max_length=64)]
@@ -177,6 +220,12 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
     rules: Rules = Rules()
     training: Training = Training()
     context: Annotated[dict[Name, ContextField], Meta(max_length=32)] | UnsetType = UNSET
+    ranker: OwnRanker | None = None
+    encoder: OwnEncoder | None = None
+
+    def without_own_models(self) -> "Declaration":
+        """Return the declaration as a training can follow it."""
+        return msgspec.structs.replace(self, ranker=None, encoder=None)
 
     @property
     def digest(self) -> str:
@@ -190,14 +239,16 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         return "multi-valued" if self.items.other_columns == "attributes" else None
 
     def encode(self) -> bytes:
-        """Return the content as JSON, with sorted keys."""
-        return msgspec.json.encode(self, order="sorted")
+        """Return the content as JSON, with sorted keys; a declaration without own models has no keys for them."""
+        content = msgspec.to_builtins(self)
+        return msgspec.json.encode({key: part for key, part in content.items() if part is not None}, order="sorted")
 
     def describe_difference(self, other: "Declaration", *, mine: str, theirs: str) -> str | None:
         """
         Name the first field in which the *other* declaration differs; None if both fit together.
 
-        Rules and training may differ: rules take effect without training, and a training ends before its model serves.
+        Rules, training and own models may differ: rules take effect without training, a training ends before its model
+        serves, and the artefact holds the own models that serve.
 
         Args:
             other: The other declaration.

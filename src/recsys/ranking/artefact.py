@@ -4,6 +4,8 @@ The model artefact: a folder with arrays, items, and a manifest with their hashe
     manifest.json      name, version, schema version, shapes, SHA-256 of the other files, training facts, metrics
     arrays.safetensors numbers only; reading them runs no code, unlike a pickle
     items.json         item ids in row order, with title and attributes where known
+    ranker.model       the file of the declared ranker, if it has one
+    encoder.model      the file of the declared encoder, if it has one
 
 The version is derived from the content, so equal training gives an equal version. A file that differs by one bit is
 refused. The content depends neither on the clock nor on the machine.
@@ -32,6 +34,7 @@ from recsys.items import Item as Item  # noqa: PLC0414 - items.json holds a list
 
 SCHEMA_VERSION = 4
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
+RANKER, ENCODER = "ranker.model", "encoder.model"
 
 _REMEDY = "train it again, or restore the folder"
 
@@ -76,11 +79,12 @@ class Manifest(Struct, frozen=True):
 
 
 class Artefact(Struct, frozen=True):
-    """A verified artefact in memory."""
+    """A verified artefact in memory; *files* holds the content of `RANKER` and `ENCODER`, if there are any."""
 
     manifest: Manifest
     arrays: dict[str, NDArray[Any]]
     items: list[Item]
+    files: Mapping[str, bytes] = {}
 
     @property
     def declaration(self) -> Declaration:
@@ -98,12 +102,14 @@ def write_artefact(
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
     declaration: Declaration | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
     """Write an artefact into the new or empty *folder*, the manifest last; return the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         ARRAYS: save_arrays({key: np.ascontiguousarray(array) for key, array in sorted(arrays.items())}),
         ITEMS: msgspec.json.encode(items),
+        **(files or {}),
     }
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     manifest = Manifest(
@@ -132,7 +138,8 @@ def read_artefact(folder: Path) -> Artefact:
         ArtefactError: the artefact is missing, damaged, of another schema, or inconsistent; the message says which.
     """
     manifest = _read_manifest(folder)
-    contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS)}
+    own = [file for file in (RANKER, ENCODER) if file in manifest.sha256]
+    contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS, *own)}
     if manifest.version != derive_version(manifest.sha256):
         raise ArtefactError(
             f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files; {_REMEDY}"
@@ -145,7 +152,7 @@ def read_artefact(folder: Path) -> Artefact:
         raise ArtefactError(f"{folder / ARRAYS}: shapes {shapes} are not the manifest's {manifest.shapes}; {_REMEDY}")
     items = _decode(contents[ITEMS], list[Item], folder / ITEMS)
     _check_ids(items, folder / ITEMS)
-    return Artefact(manifest, arrays, items)
+    return Artefact(manifest, arrays, items, {file: contents[file] for file in own})
 
 
 def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ were measured for 1,000 to 1,000,000 items, with and without neighbours; the est
 
 from pathlib import Path
 
-from recsys.ranking.artefact import ARRAYS, ITEMS
+from recsys.ranking.artefact import ARRAYS, ENCODER, ITEMS, RANKER
 
 MIB = 2**20
 
@@ -16,9 +16,13 @@ MIB = 2**20
 _PROGRAM_MIB = 95
 # MiB for each MiB of the files. Ids become Python strings in a list and in a table.
 _FOR_ARRAYS, _FOR_ITEMS = 2.1, 6.0
+# ONNX Runtime, and MiB for each MiB of an ONNX file, which is in memory three times while it loads.
+_RUNTIME_MIB, _FOR_OWN = 40, 3.0
 
 
 def estimate_mib(folder: Path) -> int:
     """Return the MiB that an instance needs at most to load and serve the artefact in *folder*."""
     arrays, items = ((folder / file).stat().st_size / MIB for file in (ARRAYS, ITEMS))
-    return round(_PROGRAM_MIB + _FOR_ARRAYS * arrays + _FOR_ITEMS * items)
+    own = [each.stat().st_size / MIB for name in (RANKER, ENCODER) if (each := folder / name).exists()]
+    extra = _RUNTIME_MIB + _FOR_OWN * sum(own) if own else 0
+    return round(extra + _PROGRAM_MIB + _FOR_ARRAYS * arrays + _FOR_ITEMS * items)

@@ -25,13 +25,13 @@ from recsys.ranking.artefact import Arrays, Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import AWAY_US, Blend
 from recsys.ranking.columns import built_in, find_unknown, make_matrix
+from recsys.ranking.encoder import Folding, UserEncoder
 from recsys.ranking.exploring import RESERVE, explore
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
-from recsys.ranking.folding import FoldIn
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phases
-from recsys.ranking.prior import KNOWN_AGES, FeaturePrior
+from recsys.ranking.prior import KNOWN_AGES
 from recsys.ranking.ranker import Ranker, Shortlist
 from recsys.ranking.reasons import (
     FACTORS,
@@ -41,7 +41,6 @@ from recsys.ranking.reasons import (
     Because,
     explain,
     name_sources,
-    speak_by_factors,
     speak_by_neighbours,
 )
 from recsys.ranking.rules import POOL, Draft, Rules
@@ -131,6 +130,7 @@ class RankingModel:
         pool: Runs the workers.
         probes: Number of groups of the catalogue to scan per user (`ApproximateIndex`); 0 scans the whole catalogue.
         ranker: Scores the shortlists; None lets the blend rank.
+        encoder: Encodes users; None folds their histories in.
 
     Attributes:
         identity: Name and version of the artefact.
@@ -150,6 +150,7 @@ class RankingModel:
         pool: Executor | None = None,
         probes: int = 0,
         ranker: Ranker | None = None,
+        encoder: UserEncoder | None = None,
     ) -> None:
         self.identity = Model(name=artefact.manifest.name, version=artefact.manifest.version)
         self.item_ids = [item.item_id for item in artefact.items]
@@ -165,7 +166,7 @@ class RankingModel:
         try:
             self.attributes = ItemAttributes(artefact.items, artefact.declaration)
             self._shelf = Shelf(self.attributes)
-            self._read(artefact)
+            self._read(artefact, encoder)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
         except (ValueError, TypeError, IndexError) as error:
@@ -173,7 +174,7 @@ class RankingModel:
         if probes:
             self._index = build_index(self._table, probes=probes)
 
-    def _read(self, artefact: Artefact) -> None:
+    def _read(self, artefact: Artefact, encoder: UserEncoder | None) -> None:
         arrays = artefact.arrays
         factors: F32 = arrays["item_factors"]
         self._popularity: F32 = arrays["item_popularity"]
@@ -181,14 +182,9 @@ class RankingModel:
             raise ValueError(
                 f"{len(self.item_ids)} items, factors {factors.shape}, popularity {self._popularity.shape}"
             )
-        if not (arrays["fold_in_diagonal"] > 0).all():
-            raise ValueError("fold_in_diagonal holds numbers that are not above 0")
-        strength, half_life = (float(number) for number in arrays["fold_in"])
         self._table = ItemTable.of(factors)
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
-        self._fold_in = FoldIn(self._table.vectors, arrays["fold_in_diagonal"], strength, half_life)
-        session, purchases, engagement = (tuple(arrays[f"prior_knots_{n}"].tolist()) for n in range(3))
-        self._prior = FeaturePrior((session, purchases, engagement), arrays["prior_weights"], arrays["prior_base"])
+        self._encoder = encoder or Folding.of(arrays, self._table.vectors)
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
         self._mixer = self._read_mixer(_blended(arrays)) if "blend_weights" in arrays or self._ranker else None
         self._check_ranker()
@@ -242,9 +238,7 @@ class RankingModel:
         histories = RowLists.of(
             [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
         )
-        priors = self._prior.means([UNKNOWN_FEATURES] * _MEASURED_USERS)
-        users = self._fold_in.users(histories, priors=priors).astype(np.float32)
-        return self._index.measure_recall(users)
+        return self._index.measure_recall(self._encoder.vectors(histories, [UNKNOWN_FEATURES] * _MEASURED_USERS))
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
         """Stop returning *item_ids* to any user. Items from an earlier call that are not listed become available."""
@@ -305,9 +299,10 @@ class RankingModel:
         if self._is_stranger(ask):
             return [Because(POPULARITY)] * len(rows)
         history, listed = np.array(ask.history, np.int64), np.array(rows, np.int64)
-        prior = self._prior.means([ask.features])[0]
         ids = [self.item_ids[row] for row in ask.history]
-        spoken = {FACTORS: speak_by_factors(self._fold_in, history, listed, prior)}
+        spoken = {
+            FACTORS: self._encoder.speak(history, listed, features=ask.features, items=self._table.vectors),
+        }
         if self._mixer is None:
             return explain([FACTORS] * len(rows), spoken, ids)
         asked = self._join([ask])
@@ -423,6 +418,19 @@ class RankingModel:
         scores = ranker.score(matrix, shortlist.counts)
         return rank_candidates(shortlist.rows, scores, counts=shortlist.counts, limit=limit)
 
+    def shortlists(self, queries: Sequence[Query], names: Sequence[str]) -> tuple[I64, I64, F32]:
+        """
+        Return the shortlist of every query, to train a ranker on: rows (N,), counts (U,), the columns *names* (N, F).
+
+        Raises:
+            ValueError: the artefact has no blend.
+        """
+        if self._mixer is None:
+            raise ValueError("the artefact has no blend, which a shortlist needs")
+        asked = self._join([self._ask(query, self._shelf) for query in queries])
+        shortlist = self._shortlist(self._mixer, asked, Phases())
+        return shortlist.rows, shortlist.counts, make_matrix(names, shortlist, asked.history.sizes())
+
     def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
         """
         Return the candidates of every query: rows (N,) grouped by query, counts (U,), each source's scores (N,).
@@ -439,9 +447,8 @@ class RankingModel:
 
     def _join(self, asks: Sequence[Ask]) -> Asked:
         history = RowLists.of([ask.history for ask in asks])
-        priors = self._prior.means([ask.features for ask in asks])
         return Asked(
-            vectors=self._fold_in.users(history, priors=priors).astype(np.float32),
+            vectors=self._encoder.vectors(history, [ask.features for ask in asks]),
             history=history,
             exclude=RowLists.of([ask.closed() for ask in asks]) if any(ask.exclude for ask in asks) else history,
             subsets=[ask.subset for ask in asks],

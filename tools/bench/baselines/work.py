@@ -11,6 +11,7 @@ from recsys.contracts.wire import Features
 from recsys.features import compute_features
 from recsys.ranking.artefact import read_artefact
 from recsys.ranking.model import Query, RankingModel
+from recsys.ranking.own_models import open_model
 from recsys.stores.port import FeatureStore
 from recsys.stores.urls import open_store
 
@@ -24,7 +25,7 @@ def store() -> FeatureStore:
 @cache
 def model() -> RankingModel:
     """Return the process's model."""
-    return RankingModel(read_artefact(Path(os.environ["MODEL_PATH"])))
+    return open_model(read_artefact(Path(os.environ["MODEL_PATH"])))
 
 
 async def extract(user_id: str) -> tuple[dict[str, Any], list[str]]:
