@@ -8,7 +8,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from kubeyaml.configuration import Configuration, expand
 from kubeyaml.errors import ManifestError
 from kubeyaml.templates import Template
 from kubeyaml.validation import service_faults
+from localkn.activator import Door
 from localkn.commands import Commands
 from localkn.environment import inherited, localised
 from localkn.errors import RefusedError
@@ -26,9 +27,11 @@ from localkn.processes import Processes, free_port
 from localkn.revisions import Revision
 from localkn.services import KnativeService
 from localkn.state import PlatformDirectory
-from localkn.stats import Reports
+from localkn.stats import LoadReport, Reports
 
 _END_S = 10.0
+_QUEUE = 10_000
+"""Requests that may wait for a revision in the activator, as in Knative."""
 
 
 @dataclass(eq=False)
@@ -65,7 +68,9 @@ class Platform:
     brokers: Sequence[str] = ()
     features: Collection[str] = ()
     _own_ports: dict[str, int] = field(default_factory=dict)
+    _doors: dict[str, Door] = field(default_factory=dict)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
+    _doorkeepers: set[asyncio.Task[None]] = field(default_factory=set)
     _change: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = field(default_factory=list)
     _started: int = 0
@@ -132,6 +137,9 @@ class Platform:
             processes = [instance.process for _, r in self.revisions() for instance in r.instances if instance.process]
             await asyncio.gather(*(process.end(grace_s=_END_S) for process in processes), self.ingress.stop())
             await asyncio.gather(*self._lives)
+            for doorkeeper in self._doorkeepers:
+                doorkeeper.cancel()
+            await asyncio.gather(*self._doorkeepers, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when *condition* holds; the loop checks it after every change."""
@@ -165,9 +173,41 @@ class Platform:
 
     def picture(self) -> Picture:
         """Return the configuration that the ingress should have now."""
-        routed = {target.revision for service in self.services.values() for target in service.routed}
+        services = self.services.values()
+        routed = {target.revision for service in services for target in (*service.routed, *service.targets())}
         served = [revision for _, revision in self.revisions() if revision.instances or revision.name in routed]
-        return Picture([_cluster(r) for r in served], [self._route(service) for service in self.services.values()])
+        return Picture([self._cluster(r) for r in served], [self._route(service) for service in services])
+
+    def door(self, revision: Revision) -> Door | None:
+        """Return the activator's entrance of a revision; None if the revision was never at zero."""
+        return self._doors.get(revision.name)
+
+    def _opened_door(self, revision: Revision) -> Door:
+        if revision.name not in self._doors:
+            door = Door(http2=revision.template.http2, queue_limit=_QUEUE, woken=lambda: self._wake(revision))
+            self._doors[revision.name] = door
+            self._doorkeepers.add(asyncio.create_task(door.serve()))
+        return self._doors[revision.name]
+
+    def _wake(self, revision: Revision) -> None:
+        revision.wake(time.monotonic())
+        self.changed()
+
+    def _cluster(self, revision: Revision) -> IngressCluster:
+        limit, settings = revision.template.container_concurrency, revision.settings
+        # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
+        queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
+        draining = [instance for instance in revision.instances if instance.state is InstanceState.DRAINING]
+        ports = [instance.port for instance in revision.ready]
+        if revision.is_held:
+            ports = [self._opened_door(revision).port]
+        return IngressCluster(
+            revision.name,
+            [Endpoint(port) for port in ports] + [Endpoint(i.port, draining=True) for i in draining],
+            container_concurrency=limit,
+            queue_limit=queue if limit else 0,
+            http2=revision.template.http2,
+        )
 
     def _route(self, service: KnativeService) -> Route:
         # Traffic shares its limits: a split cannot cut requests to one revision shorter than to another.
@@ -198,12 +238,19 @@ class Platform:
         # Requests for an instance at its hard limit queue in the ingress, so only the ingress knows the whole load.
         limited = revision.template.container_concurrency > 0
         loads = [
-            (None if limited else self.reports.newest(instance.name)) or self.ingress.load(revision.name, instance.port)
+            (None if limited else self.reports.newest(instance.name)) or self._seen_load(revision, instance.port)
             for instance in revision.ready
         ]
-        if loads:
+        door = self.door(revision)
+        waiting = door.report() if door else 0.0
+        if loads or waiting:
             concurrency, requests = sum(load.concurrency for load in loads), sum(load.requests for load in loads)
-            revision.measure(time.monotonic(), concurrency=concurrency, requests=requests)
+            revision.measure(time.monotonic(), concurrency=concurrency + waiting, requests=requests)
+
+    def _seen_load(self, revision: Revision, port: int) -> LoadReport:
+        """Return the load of an instance as Envoy and the activator see it."""
+        load, door = self.ingress.load(revision.name, port), self.door(revision)
+        return replace(load, concurrency=load.concurrency + door.forwarded(port)) if door else load
 
     async def _reconcile_on_change(self) -> None:
         while True:
@@ -220,11 +267,20 @@ class Platform:
                 self._start(service, revision)
             for instance in plan.stop:
                 instance.stop()
+            if door := self.door(revision):
+                door.open([instance.port for instance in revision.ready])
+                if failure := revision.take_start_failure():
+                    door.refuse(failure)
         self.ingress.publish(self.picture())
         for condition, held in self._waiting:
             if condition() and not held.done():
                 held.set_result(None)
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+
+    async def _drained(self, revision: Revision, ending: Instance) -> None:
+        await self.ingress.drained(revision.name, ending.port)
+        if door := self.door(revision):
+            await door.finished(ending.port)
 
     def _is_serving(self, revision: str) -> bool:
         return any(seen.healthy for seen in self.ingress.seen(revision).values())
@@ -236,7 +292,7 @@ class Platform:
             self._own_ports[service.name] if self.direct else free_port(),
             revision.template,
             changed=self.changed,
-            drained=lambda ending: self.ingress.drained(revision.name, ending.port),
+            drained=partial(self._drained, revision),
         )
         revision.instances.append(instance)
         life = asyncio.create_task(self._live(instance, service, revision))
@@ -283,17 +339,3 @@ class Platform:
             log=self.state.logs / f"{instance.name}.log",
             scratch=scratch,
         )
-
-
-def _cluster(revision: Revision) -> IngressCluster:
-    limit, settings = revision.template.container_concurrency, revision.settings
-    # As queue-proxy: ten times the limit of every instance. With a burst capacity the activator's queue is before it.
-    queue = 10_000 if settings.target_burst_capacity else 10 * limit * (settings.max_scale or 1000)
-    draining = [instance for instance in revision.instances if instance.state is InstanceState.DRAINING]
-    return IngressCluster(
-        revision.name,
-        [Endpoint(i.port) for i in revision.ready] + [Endpoint(i.port, draining=True) for i in draining],
-        container_concurrency=limit,
-        queue_limit=queue if limit else 0,
-        http2=revision.template.http2,
-    )

@@ -79,6 +79,8 @@ class Revision:
     retry_at: float = 0.0
     _failed_starts: int = 0
     _unreachable_since: float | None = None
+    _idle_since: float | None = None
+    _start_failure: str | None = None
 
     def __post_init__(self) -> None:
         self.settings = Settings.from_annotations(
@@ -92,6 +94,20 @@ class Revision:
     def first_scale(self) -> int:
         """Number of ready instances that make the revision ready."""
         return self.fixed_scale or max(1, self.settings.initial_scale, self.settings.min_scale)
+
+    @property
+    def _deadline_s(self) -> int:
+        return self.template.progress_deadline_s or _PROGRESS_DEADLINE_S
+
+    @property
+    def scales_to_zero(self) -> bool:
+        """Whether it may have no instance while traffic leads to it."""
+        return self.fixed_scale is None and self.settings.min_scale == 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its requests wait in the activator now."""
+        return self.scales_to_zero and self.was_ready and not self.ready
 
     @property
     def ready(self) -> Sequence[Instance]:
@@ -129,29 +145,63 @@ class Revision:
         self.decision = self.autoscaler.decide(now, ready=len(self.ready))
         if self.was_ready and self.decision.valid:
             self.desired = self.settings.bounded(self.decision.desired, reachable=self.autoscaler.reachable)
+            self._idle_since = None if self.desired else (self._idle_since or now)
+
+    def wake(self, now: float) -> None:
+        """Decide immediately, because a first request waits in the activator."""
+        self.measure(now, concurrency=1.0, requests=1.0)
+        self.decide(now)
 
     def settle(self, now: float) -> None:
         """Become ready with enough ready instances, or fail past the progress deadline."""
+        if self.is_held and any(self._is_late(instance, now) for instance in self.instances):
+            self._fail_start(f"not ready within {self._deadline_s} s")
         if not self.pending:
             return
-        deadline_s = self.template.progress_deadline_s or _PROGRESS_DEADLINE_S
         if len(self.ready) >= self.first_scale:
             self._note(RevisionEvent.SCALED)
-        elif now - self.created_at > deadline_s:
+        elif now - self.created_at > self._deadline_s:
             self._note(RevisionEvent.LATE)
-            self.failure = f"not ready within {deadline_s} s"
+            self.failure = f"not ready within {self._deadline_s} s"
 
     def wanted(self, now: float) -> int:
         """Number of instances there should be at *now*."""
         if self.state is RevisionState.FAILED:
             return 0
         if self._unreachable_since is None:
-            lasting = max(1, self.settings.bounded(self.desired, reachable=True))
-            return self.first_scale if self.pending or self.fixed_scale else lasting
+            lasting = self.settings.bounded(self.desired, reachable=True)
+            return self.first_scale if self.pending or self.fixed_scale else max(lasting, self._least(now))
         if self.pending:
             return 0
         retention_s = self.settings.stable_window_s + _GRACE_S
         return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
+
+    def _least(self, now: float) -> int:
+        """Return 1 until the last instance may stop: ready for a stable window, and idle for the retention period."""
+        if not self.scales_to_zero or any(self._is_starting(instance, now) for instance in self.instances):
+            return 1
+        if not self.ready:
+            return 0
+        ready_s = now - min(instance.ready_at or now for instance in self.ready)
+        idle_s = now - (now if self._idle_since is None else self._idle_since)
+        return 0 if ready_s >= self.settings.stable_window_s and idle_s >= self.settings.pod_retention_s else 1
+
+    def _is_starting(self, instance: Instance, now: float) -> bool:
+        """Tell whether an instance may still become ready for the first time, within the progress deadline."""
+        return not instance.stopping and instance.ready_at is None and not self._is_late(instance, now)
+
+    def _is_late(self, instance: Instance, now: float) -> bool:
+        is_new = not instance.stopping and instance.ready_at is None
+        return is_new and now - instance.started_at > self._deadline_s
+
+    def _fail_start(self, reason: str) -> None:
+        """Note that a start from zero failed; the next request starts an instance again."""
+        self._start_failure, self.desired = f"revision {self.name} cannot start: {reason}", 0
+
+    def take_start_failure(self) -> str | None:
+        """Return once why a start from zero failed; None if none failed since the last call."""
+        failure, self._start_failure = self._start_failure, None
+        return failure
 
     def plan(self, now: float) -> InstancePlan:
         """Return what to start or stop; unready instances stop first, then those that became ready last."""
@@ -180,6 +230,8 @@ class Revision:
         if self.pending and self._failed_starts >= _FAILED_STARTS:
             self._note(RevisionEvent.CRASHED)
             self.failure = f"its instances end before they are ready: {instance.exit_reason}"
+        elif self.is_held and self._failed_starts >= _FAILED_STARTS and instance.ready_at is None:
+            self._fail_start(str(instance.exit_reason))
 
     def _note(self, event: RevisionEvent) -> None:
         self.state = advance(TRANSITIONS, self.state, event)

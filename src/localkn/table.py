@@ -66,5 +66,13 @@ def _row(revision: Mapping[str, Any]) -> list[str]:
         f"{revision['concurrency']:.1f} of {revision['target']:g}",
         f"{revision['rps']:.1f}",
         "/".join(times),
-        "panic" if revision["panicking"] else "",
+        _state(revision),
     ]
+
+
+def _state(revision: Mapping[str, Any]) -> str:
+    if revision["waiting"]:
+        return f"{revision['waiting']} wait"
+    if revision["panicking"]:
+        return "panic"
+    return "" if revision["ready"] or revision["desired"] or revision["failure"] else "at zero"

@@ -11,6 +11,7 @@ from typing import Any
 
 from chassis.server.limits import raise_descriptor_limit
 from kubeyaml import edits
+from kubeyaml.annotations import SCALING, canonical
 from kubeyaml.configuration import Configuration, unfilled_volumes
 from kubeyaml.errors import ManifestError
 from kubeyaml.eventing import bind_sinks, is_eventing, routing
@@ -126,7 +127,10 @@ def compose(options: Options, processes: Processes) -> Platform:
         processes=processes,
         public=_public(services, options.public),
         url=f"http{'s' if certificate else ''}://127.0.0.1:{options.port}",
-        notes=[*_notes(resources), *(["No wheel of Envoy for this platform: running as with --direct"] * no_envoy)],
+        notes=[
+            *_notes(resources, direct=options.direct or no_envoy),
+            *(["No wheel of Envoy for this platform: running as with --direct"] * no_envoy),
+        ],
         direct=options.direct or no_envoy,
         brokers=routes.brokers,
         features=features,
@@ -217,19 +221,17 @@ def _explained(platform: Platform, service: KnativeService) -> str:
     return "\n".join([f"Service {service.name}: {service.problem()}", *(f"    {line}" for line in tail)])
 
 
-def _notes(resources: Sequence[Resource]) -> list[str]:
+def _notes(resources: Sequence[Resource], *, direct: bool) -> list[str]:
     ignored = [r for r in resources if not (r.is_service or is_eventing(r) or r.kind in _USED)]
     annotations = {
-        r.name: (r.body["spec"]["template"].get("metadata") or {}).get("annotations") or {}
+        r.name: canonical((r.body["spec"]["template"].get("metadata") or {}).get("annotations") or {})
         for r in resources
         if r.is_service
     }
-    to_zero = [
-        name for name, given in annotations.items() if given.get("autoscaling.knative.dev/min-scale", "0") == "0"
-    ]
+    to_zero = [name for name, given in annotations.items() if direct and given.get(f"{SCALING}/min-scale", "0") == "0"]
     return (
         [f"{r.kind} {r.name}: ignored on this machine" for r in ignored]
-        + [f"Service {name}: min-scale 0 runs as 1 on this machine, which has no activator" for name in to_zero]
+        + [f"Service {name}: min-scale 0 runs as 1 without an ingress" for name in to_zero]
         + [
             f"Service {r.name}: volume {name} holds no {kind} on this machine"
             for r in resources

@@ -4,6 +4,7 @@ import datetime as dt
 import time
 from typing import Any
 
+from localkn.activator import Door
 from localkn.platform import Platform
 from localkn.revisions import Revision
 from localkn.services import KnativeService
@@ -20,7 +21,9 @@ async def status(platform: Platform) -> dict[str, Any]:
             "public": service.name == platform.public,
             "ready": service.problem() is None,
             "problem": service.problem(),
-            "revisions": [_revision(r, service) | latencies.get(r.name, {}) for r in service.revisions.values()],
+            "revisions": [
+                _revision(r, service, platform.door(r)) | latencies.get(r.name, {}) for r in service.revisions.values()
+            ],
         }
         for service in platform.services.values()
     }
@@ -34,7 +37,7 @@ async def status(platform: Platform) -> dict[str, Any]:
     return {**about, "services": shown, "brokers": platform.broker_urls(), "built_in": built_in}
 
 
-def _revision(revision: Revision, service: KnativeService) -> dict[str, Any]:
+def _revision(revision: Revision, service: KnativeService, door: Door | None) -> dict[str, Any]:
     now, decision = time.monotonic(), revision.decision
     return {
         "name": revision.name,
@@ -52,6 +55,8 @@ def _revision(revision: Revision, service: KnativeService) -> dict[str, Any]:
         "panic": decision.panic,
         "panicking": decision.panicking,
         "excess_burst_capacity": decision.excess_burst_capacity,
+        "waiting": door.waiting if door else 0,
+        "cold_start_s": door.cold_start_s if door else None,
         "instances": [
             {
                 "name": i.name,

@@ -16,7 +16,8 @@ def revision(name: str, *states: str, **changes: Any) -> dict[str, Any]:
     said = {
         "name": name, "ready": states.count("ready"), "desired": 2, "decided": 7, "traffic_percent": 100, "tags": [],
         "failure": None, "concurrency": 2.5, "rps": 4.0, "metric": "concurrency", "target": 3.0, "stable": 1.5,
-        "panic": 2.25, "panicking": True, "excess_burst_capacity": -1, "instances": instances,
+        "panic": 2.25, "panicking": True, "excess_burst_capacity": -1, "waiting": 0, "cold_start_s": None,
+        "instances": instances,
     }  # fmt: skip
     return said | changes
 

@@ -12,6 +12,7 @@ from localkn import table
 REVISION = {
     "name": "rank-00001", "traffic_percent": 90, "tags": ["next"], "ready": 2, "desired": 5, "concurrency": 7.25,
     "target": 2.1, "rps": 120.0, "p50_ms": 12.4, "p99_ms": 80.6, "failure": None, "panicking": True, "instances": [1],
+    "waiting": 0,
 }  # fmt: skip
 FAILED: dict[str, Any] = REVISION | {
     "name": "rank-00002",

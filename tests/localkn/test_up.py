@@ -44,7 +44,7 @@ async def test_without_envoy_the_platform_runs_directly(
     assert platform.direct
     assert list(platform.notes) == [
         "PodMonitor front: ignored on this machine",
-        "Service front: min-scale 0 runs as 1 on this machine, which has no activator",
+        "Service front: min-scale 0 runs as 1 without an ingress",
         "No wheel of Envoy for this platform: running as with --direct",
     ]
 

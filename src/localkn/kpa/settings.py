@@ -34,6 +34,7 @@ class Settings:
     min_scale: int = 0
     max_scale: int = 0
     scale_down_delay_s: int = 0
+    pod_retention_s: int = 0
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str], *, container_concurrency: int) -> "Settings":
@@ -72,6 +73,7 @@ class Settings:
             min_scale=int(number("min-scale", 0)),
             max_scale=int(number("max-scale", 0)),
             scale_down_delay_s=seconds("scale-down-delay", 0),
+            pod_retention_s=seconds("scale-to-zero-pod-retention-period", 0),
         )
 
     def bounded(self, desired: int, *, reachable: bool) -> int:
