@@ -29,6 +29,7 @@ def up(
     direct: bool = False,
     fused: bool = False,
     exposures: bool = False,
+    zero: bool = False,
     tls: bool = False,
     simulate_latency: bool = False,
     dashboard_port: int | None = None,
@@ -38,7 +39,10 @@ def up(
     state_dir: Path,
 ) -> int:
     """Train if nothing was trained yet, check what will be served, and start the platform."""
-    overlay = "fused" if fused else "local-exposures" if exposures else "local"
+    if zero and (fused or direct or exposures):
+        print("--zero has manifests of its own; leave out --fused, --direct and --exposures", file=sys.stderr)
+        return 2
+    overlay = "fused" if fused else "zero" if zero else "local-exposures" if exposures else "local"
     place = ["--state-dir", str(state_dir / "platform")]
     words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]
     words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1)]

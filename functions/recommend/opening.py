@@ -74,7 +74,8 @@ async def opened_handler(
             exposition.add(outbox.instruments())
             await stack.enter_async_context(outbox.sending())
         popular = PopularList(ranking, settings.popular)
-        await stack.enter_async_context(popular.kept_fresh())
+        # Functions that are being woken answer later than this one has to be ready.
+        await stack.enter_async_context(popular.kept_fresh(waits=not settings.wake_urls))
         recommender = Recommender(features=features, ranking=ranking, popular=popular, exploration=settings.exploration)
         exposition.add(recommender.instruments())
         yield Recommend(recommender, outbox=outbox)

@@ -1,8 +1,9 @@
 """
 The last known list of popular items, which recommend answers with while rank_items is unavailable.
 
-The list is rank_items' answer for a user without history. A background task fetches it while requests arrive, so that
-rank_items can scale to zero when none do. A file keeps the list, so that recommend has one even if it restarts during an
+The list is rank_items' answer for a user without history. A background task fetches it together with a request, never
+alone, so that rank_items can scale to zero. A request after a pause thereby wakes rank_items while its features are
+fetched. A file keeps the list, so that recommend has one even if it restarts during an
 outage.
 """
 
@@ -66,9 +67,14 @@ class PopularList:
             await self.refresh()
 
     @asynccontextmanager
-    async def kept_fresh(self) -> AsyncIterator[None]:
-        """Load the list, and refresh it in the background until the block ends."""
-        await self.warm()
+    async def kept_fresh(self, *, waits: bool = True) -> AsyncIterator[None]:
+        """
+        Load the list, and refresh it in the background until the block ends.
+
+        Args:
+            waits: Begin the block only after the first refresh, so that the list is known or rank_items is down.
+        """
+        await (self.warm() if waits else asyncio.to_thread(self._load))
         refreshing = asyncio.create_task(self.refresh_forever())
         try:
             yield
@@ -94,9 +100,8 @@ class PopularList:
             await asyncio.to_thread(self._save)
 
     async def refresh_forever(self) -> None:
-        """Refresh periodically while requests arrive, and soon after a failure, until cancelled."""
+        """Refresh now, and with the first request after each pause; retry soon after a failure, until cancelled."""
         while True:
-            self._in_use.clear()
             try:
                 await self.refresh()
             except ServingError:
@@ -107,6 +112,7 @@ class PopularList:
                 await asyncio.sleep(_AFTER_FAILURE_S)
             else:
                 await asyncio.sleep(self._refresh_s)
+                self._in_use.clear()
                 await self._in_use.wait()
 
     async def _page(self, exclude: list[str]) -> list[RankedItem]:

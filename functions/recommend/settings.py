@@ -136,6 +136,7 @@ class Settings:
         popular: The popular list.
         sink: The sink of events about answers; None sends no events.
         cors: The origins whose pages may call; None lets none call.
+        wake_urls: The functions that the process wakes when it starts; none unless they scale to zero.
         shadow: The candidate that gets copies of calls to rank_items; None copies none.
         exploration: Draws a part of the lists at random; None draws none.
     """
@@ -153,6 +154,7 @@ class Settings:
     cors: Cors | None
     shadow: ShadowSettings | None
     exploration: Exploration | None
+    wake_urls: tuple[str, ...]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -178,7 +180,10 @@ class Settings:
             cors=Cors.read(reader),
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
+            wake_urls=tuple(reader.text("WAKE_URLS", "-").removeprefix("-").split()),
         )
+        for url in settings.wake_urls:
+            reader.require(is_http_url(url), f"WAKE_URLS must hold http(s) URLs, not {url!r}")
         reader.finish()
         return settings
 

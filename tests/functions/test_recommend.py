@@ -2,6 +2,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -316,32 +317,34 @@ async def test_the_list_is_refreshed_periodically(monkeypatch):
     listed = PopularList(RankingClient(hop), PopularSettings(None, 0.001))
 
     def has_fetched(times: int) -> bool:
+        listed.note_request()
         return len(hop.sent) >= times
 
     async with listed.kept_fresh():
-        for fetched in (3, 4, 5):
-            await until(partial(has_fetched, fetched))
-            listed.note_request()
         await until(partial(has_fetched, 6))
     assert len(listed.pick((), 10)) == 6
 
 
 @on_virtual_time
 @pytest.mark.parametrize("in_use", [True, False])
-async def test_the_list_is_refreshed_only_while_requests_arrive(clock, in_use):
-    """An idle recommend does not call rank_items, which could not scale to zero otherwise."""
+async def test_the_list_is_refreshed_only_together_with_a_request(clock, in_use):
+    """A refresh accompanies a request, and never follows later: rank_items could not scale to zero otherwise."""
     hop = FakeHop({"items": POPULAR})
     listed = PopularList(RankingClient(hop), PopularSettings(None, 30.0))
     ranking = RankingClient(FakeHop(RANKED))
     handler = Recommend(Recommender(features=FeaturesClient(FakeHop(FEATURES)), ranking=ranking, popular=listed))
     async with listed.kept_fresh():
-        await clock.advance(1)
-        before = len(hop.sent)
+        await handler(make_call({"user_id": "ann"}))
+        await clock.advance(31)
+        sent = [len(hop.sent)]
         for _ in range(20):
             if in_use:
                 await handler(make_call({"user_id": "ann"}))
-            await clock.advance(30)
-    assert len(hop.sent) - before == (20 if in_use else 0)
+            await clock.advance(0.001)
+            sent.append(len(hop.sent))
+            await clock.advance(31)
+            assert len(hop.sent) == sent[-1]
+    assert [after - before for before, after in pairwise(sent)] == [in_use] * 20
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(path.name for path in (KNATIVE / "overlays").iterdir())
 # localkn runs these; clusters get the others.
-ON_ONE_MACHINE = {"local", "local-exposures", "fused"}
+ON_ONE_MACHINE = {"local", "local-exposures", "fused", "zero"}
 ON_CLUSTERS = [name for name in OVERLAYS if name not in ON_ONE_MACHINE]
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 

@@ -10,9 +10,10 @@ from functions.extract_features import settings as extract_features
 from functions.rank_items import settings as rank_items
 from functions.recommend import settings as recommend
 from functions.recommend.hops import MAX_REQUEST_BYTES
+from kubeyaml.configuration import expand
 from kubeyaml.templates import Template
 from recsys.contracts.wire import MAX_BATCH, MAX_ID_LENGTH
-from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, environment, overlay, services
+from tests.knative.objects import FUNCTIONS, ON_CLUSTERS, ROOT, annotations, environment, overlay, services
 from tools.doctor import find_contradictions
 
 pytestmark = pytest.mark.may_block
@@ -28,6 +29,7 @@ SET_BY = {
     "HOST": "the Dockerfiles",
     "PORT": "Knative",
     "K_REVISION": "Knative",
+    "WAKE_URLS": "components/zero",
     "K_SINK": "Knative, with components/served-events",
     "K_CE_OVERRIDES": "Knative, with components/served-events",
     "LOCALKN_POD": "localkn",
@@ -120,3 +122,15 @@ def test_recommend_events_is_configured_like_recommend():
     door, public = (environment(services(objects)[name], objects) for name in ("recommend-events", "recommend"))
     assert {**door, "AUTH": public["AUTH"]} == public
     assert (door["AUTH"], public["AUTH"]) == ("off", "tokens")
+
+
+def test_the_zero_mode_wakes_the_functions_that_recommend_calls():
+    """With components/zero every function may scale to zero, and recommend wakes the addresses that it calls."""
+    objects = overlay("zero")
+    found = services(objects)
+    assert {annotations(found[name])["min-scale"] for name in FUNCTIONS} == {"0"}
+    given = environment(found["recommend"], objects)
+    settings = recommend.Settings.from_env(given | {"WAKE_URLS": expand(given["WAKE_URLS"], given)})
+    assert settings.wake_urls == (settings.extract_features_url, settings.rank_items_url)
+    # The first request waits for a cold start of the other functions, which takes seconds.
+    assert settings.serving.default_timeout_s == settings.serving.max_timeout_s

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.localkn.load import Caller, Load
+from tests.localkn.load import Caller
 from tests.localkn.running import Running, needs_envoy
 from tests.waiting import eventually
 

@@ -21,6 +21,7 @@ def up(
     exposures: Annotated[
         bool, typer.Option("--exposures", help="Keep what was shown, and what users did with it.")
     ] = False,
+    zero: Annotated[bool, typer.Option("--zero", help="Scale all three functions to zero when idle.")] = False,
     tls: Annotated[
         bool, typer.Option("--tls", help="HTTPS, with a certificate authority made for this machine.")
     ] = False,

@@ -123,6 +123,7 @@ MEANINGS = {
             "share of the lists in which one position is drawn at random, and how little the scores count in the draw: "
             '`{"share": 0.1, "temperature": 0.5}` ([ADR 48](../adr/0048-exploration.md)); `-` draws nothing'
         ),
+        "WAKE_URLS": "functions to wake when the process starts, separated by spaces; `components/zero` sets them",
         "K_SINK": "set by Knative: where events about answers go",
         "SERVED_EVENTS_GROUP": (
             "answers in one of these events; 1: an event for each answer, "
