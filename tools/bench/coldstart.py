@@ -25,7 +25,7 @@ from tools.bench.processes import free_port, started
 from tools.bench.report import BenchReport, ReportRow
 
 _TIMEOUT_S = 60.0
-_REQUESTS = {
+REQUESTS = {
     "extract_features": {"user_id": "user_1"},
     "rank_items": {
         "features": {
@@ -44,7 +44,7 @@ _REQUESTS = {
 def measure(*, quick: bool) -> BenchReport:
     """Start every function several times, in turns."""
     rounds = 1 if quick else 7
-    names = ("rank_items",) if quick else tuple(_REQUESTS)
+    names = ("rank_items",) if quick else tuple(REQUESTS)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
         env |= {"METRICS_PORT": "0", **_start_hops(stack, env)}
@@ -90,7 +90,7 @@ def _time(command: Sequence[str], env: Mapping[str, str], *, name: str) -> tuple
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_TIMEOUT_S) as client:
             _await_ready(client, until=began + _TIMEOUT_S)
             ready = time.perf_counter()
-            client.post("/", json=_REQUESTS[name]).raise_for_status()
+            client.post("/", json=REQUESTS[name]).raise_for_status()
             return ready - began, time.perf_counter() - ready, psutil.Process(process.pid).memory_info().rss
     finally:
         process.terminate()
