@@ -16,6 +16,8 @@ from typing import Final, cast
 from chassis.server.load import Load
 
 _BACKLOG: Final = 4096
+_LINGER_S: Final = 5.0
+"""How long a refused caller may take to finish its request."""
 _MOST_EARLY_BYTES: Final = 65_536
 """Bytes that a held request may send; the activator stops reading beyond."""
 
@@ -68,6 +70,7 @@ class _Held(_Side):
         super().__init__()
         self._door = door
         self._early = bytearray()
+        self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -76,6 +79,8 @@ class _Held(_Side):
     def data_received(self, data: bytes) -> None:
         if self.other is not None:
             super().data_received(data)
+            return
+        if self._refused:
             return
         self._early += data
         if len(self._early) > _MOST_EARLY_BYTES:
@@ -96,9 +101,16 @@ class _Held(_Side):
         self.transport.resume_reading()
 
     def refuse(self, answer: bytes) -> None:
-        """Send *answer*, if there is one, and close the connection."""
+        """Send *answer*, if there is one, and end the connection."""
+        self._refused = True
+        if not answer:
+            self.transport.close()
+            return
         self.transport.write(answer)
-        self.transport.close()
+        # With unread bytes of the request, closing now would reset the connection and lose the answer.
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER_S, self.transport.close)
 
 
 class Door:
@@ -200,6 +212,7 @@ class Door:
         """Answer all waiting requests with 503 and *reason*."""
         answer = self._problem(reason)
         for held in list(self._waiting):
+            self.leave(held)
             held.refuse(answer)
 
     def _forward(self, held: _Held) -> None:

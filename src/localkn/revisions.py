@@ -145,7 +145,10 @@ class Revision:
         self.decision = self.autoscaler.decide(now, ready=len(self.ready))
         if self.was_ready and self.decision.valid:
             self.desired = self.settings.bounded(self.decision.desired, reachable=self.autoscaler.reachable)
-            self._idle_since = None if self.desired else (self._idle_since or now)
+            if self.desired:
+                self._idle_since = None
+            elif self._idle_since is None:
+                self._idle_since = now
 
     def wake(self, now: float) -> None:
         """Decide immediately, because a first request waits in the activator."""
@@ -177,14 +180,15 @@ class Revision:
         return max(self.desired, 1 if now - self._unreachable_since < retention_s else 0)
 
     def _least(self, now: float) -> int:
-        """Return 1 until the last instance may stop: ready for a stable window, and idle for the retention period."""
+        """Return 1 until the last instance may stop: idle, and ready for a stable window and the retention period."""
         if not self.scales_to_zero or any(self._is_starting(instance, now) for instance in self.instances):
             return 1
         if not self.ready:
             return 0
-        ready_s = now - min(instance.ready_at or now for instance in self.ready)
-        idle_s = now - (now if self._idle_since is None else self._idle_since)
-        return 0 if ready_s >= self.settings.stable_window_s and idle_s >= self.settings.pod_retention_s else 1
+        ready_at = min(now if instance.ready_at is None else instance.ready_at for instance in self.ready)
+        idle_since = now if self._idle_since is None else self._idle_since
+        inactive_since = max(idle_since, ready_at + self.settings.stable_window_s)
+        return 0 if now >= inactive_since + self.settings.pod_retention_s else 1
 
     def _is_starting(self, instance: Instance, now: float) -> bool:
         """Tell whether an instance may still become ready for the first time, within the progress deadline."""
