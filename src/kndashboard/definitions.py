@@ -74,6 +74,19 @@ PANICKING = _of_revision(
     "1 in panic mode, which only adds instances.",
     "1 for long: traffic has spikes, or min-scale is too low.",
 )
+WAITING = _of_revision(
+    "kn_revision_request_queued",
+    "Requests that wait in the activator for an instance.",
+    "Above 0 for long: instances do not start; read their logs.",
+)
+COLD_START = Definition(
+    "localkn_revision_cold_start_seconds",
+    "gauge",
+    "localkn",
+    "Seconds from the first waiting request of the last start from zero to its answer.",
+    "Too long for callers: raise min-scale.",
+    REVISION_LABELS,
+)
 TRAFFIC = Definition(
     "localkn_revision_traffic_percent",
     "gauge",

@@ -99,5 +99,7 @@ _OF_REVISIONS: Mapping[Definition, _Read] = {
     definitions.TARGET_RPS: _where("rps", "target"),
     definitions.EXCESS: _at("excess_burst_capacity"),
     definitions.PANICKING: _at("panicking"),
+    definitions.WAITING: _at("waiting"),
+    definitions.COLD_START: _at("cold_start_s"),
     definitions.TRAFFIC: _at("traffic_percent"),
 }

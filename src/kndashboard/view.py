@@ -11,14 +11,18 @@ from recsys import metrics
 
 # Calls between the functions: the caller, its hop, and the called Service.
 _CALLS = (("recommend", "extract_features", "extract-features"), ("recommend", "rank_items", "rank-items"))
-_SHOWN = ("name", "ready", "desired", "traffic_percent", "tags", "failure", "concurrency", "target", "metric", "rps")
+_SHOWN = (
+    "name", "ready", "desired", "traffic_percent", "tags", "failure", "concurrency", "target", "metric", "rps", "waiting",
+    "cold_start_s",
+)  # fmt: skip
 
 
 def view(before: Snapshot, now: Snapshot) -> dict[str, Any]:
     """
     Return the data of the page: *now*, with rates and quantiles since *before*.
 
-    The scale and the load of a Service are those of its revisions with traffic. `idle` counts the others' instances.
+    The scale and the load of a Service are those of its revisions with traffic. `idle` counts the others' instances,
+    and `waiting` the requests in the activator.
     """
     span = SnapshotInterval(before, now)
     return {
@@ -51,6 +55,7 @@ def _service(span: SnapshotInterval, name: str, service: Mapping[str, Any]) -> d
         "address": service["address"],
         "ready": sum(revision["ready"] for revision in routed),
         "desired": sum(revision["desired"] for revision in routed),
+        "waiting": sum(revision["waiting"] for revision in shown),
         "idle": sum(revision["ready"] for revision in shown if not revision["traffic_percent"]),
         **_load(routed),
         "problem": service["problem"],

@@ -35,7 +35,7 @@ def test_instances_are_distinguished_by_labels():
 def test_autoscaling_metrics_have_knatives_names():
     """Every autoscaling figure has the name and the labels that Knative's autoscaler gives it."""
     states = ("ready", "ready", "starting", "unready", "draining")
-    by_rps = revision("front-00002", metric="rps", target=50.0, stable=8.0, panic=9.0)
+    by_rps = revision("front-00002", metric="rps", target=50.0, stable=8.0, panic=9.0, waiting=6, cold_start_s=1.25)
     found = samples(expose(snapshot(0, status(front=service(revision("front-00001", *states), by_rps)))))
     labels = {
         "k8s_namespace_name": "default", "kn_service_name": "front", "kn_configuration_name": "front",
@@ -56,6 +56,7 @@ def test_autoscaling_metrics_have_knatives_names():
         "kn_revision_concurrency_target": 3,
         "kn_revision_capacity_excess": -1,
         "kn_revision_panic_mode": 1,
+        "kn_revision_request_queued": 0,
         "localkn_revision_traffic_percent": 100,
     }
     assert [value for _, value in found["kn_revision_rps_target_per_second"]] == [50]

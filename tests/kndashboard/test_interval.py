@@ -105,3 +105,12 @@ def test_an_image_without_metrics_uses_the_ingresss_figures():
     front = view(seen, seen)["services"]["front"]
     assert (front["rps"], front["errors"], front["p50_ms"], front["p99_ms"]) == (4.0, None, 3.0, 9.0)
     assert view(seen, seen)["calls"] == []
+
+
+def test_a_service_at_zero_shows_its_waiting_requests():
+    """The page shows the requests in the activator, and the last cold start of each revision."""
+    asleep = revision("front-00001", desired=1, waiting=3, cold_start_s=1.5)
+    seen = snapshot(1, status(front=service(asleep, revision("front-00002", traffic_percent=0))))
+    front = view(seen, seen)["services"]["front"]
+    assert (front["ready"], front["desired"], front["waiting"]) == (0, 1, 3)
+    assert front["revisions"][0]["cold_start_s"] == 1.5

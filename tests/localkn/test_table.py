@@ -74,3 +74,18 @@ def test_the_table_is_refreshed(monkeypatch: pytest.MonkeyPatch, *, terminal: bo
         table.show(ask, watch=watch)
     assert len(asked) == 3
     assert shown.getvalue().count("revision") >= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({"waiting": 3}, "3 wait"), ({"ready": 0, "desired": 0}, "at zero"), ({"ready": 0, "desired": 1}, "")],
+)
+def test_the_state_of_a_revision_at_zero(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], state: str
+) -> None:
+    """The table shows a revision without instances, and the requests that wait for one."""
+    monkeypatch.setenv("COLUMNS", "140")
+    shown = REVISION | {"panicking": False} | changes
+    table.show(lambda: STATUS | {"services": {"rank": {"revisions": [shown]}}}, watch=False)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if REVISION["name"] in line]
+    assert row.partition("12/81")[2].strip() == state

@@ -62,13 +62,19 @@ function draw(state) {
   show(part("events"), interactions(state.events));
 }
 
+function readiness({ ready, desired, waiting, cold_start_s }) {
+  const cold = cold_start_s === null ? "" : `, last cold start ${number(cold_start_s)} s`;
+  if (waiting) return `${waiting} waiting for an instance`;
+  return (ready ? "ready" : desired ? "starting" : "at zero") + cold;
+}
+
 function row(revision) {
   const unit = revision.metric === "rps" ? " req/s" : "";
   const state = revision.failure
     ? html("span", { class: "bad" }, revision.failure)
     : revision.panicking
       ? html("span", { class: "warn" }, "panic mode")
-      : html("span", { class: "good" }, revision.ready ? "ready" : "starting");
+      : html("span", { class: "good" }, readiness(revision));
   return html(
     "tr",
     { "data-revision": revision.name },

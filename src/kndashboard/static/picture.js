@@ -75,6 +75,7 @@ function box(name, service, place, subscriptions) {
   const current = service.revisions.filter((revision) => revision.instances.length);
   const instances = current.flatMap((revision) => revision.instances);
   const idle = service.idle ? `, ${service.idle} without traffic` : "";
+  const waiting = service.waiting ? `, ${service.waiting} waiting` : "";
   return placed(place.x, place.y, html(
     "div",
     { class: service.problem ? "box trouble" : "box", "data-service": name, "data-ready": service.ready },
@@ -82,7 +83,7 @@ function box(name, service, place, subscriptions) {
     line(
       html("span", { class: "instances" }, ...instances.slice(0, 10).map((instance) =>
         html("span", { class: `instance ${instance.state}`, title: `${instance.name}: ${STATES[instance.state] ?? instance.state}` }))),
-      html("span", {}, `${service.ready} of ${service.desired} ready${idle}`)),
+      html("span", {}, `${service.ready} of ${service.desired} ready${waiting}${idle}`)),
     ...(subscriptions.length ? subscriptions.map(subscription) : load(service)),
   ), { width: place.width, height: HEIGHT });
 }
