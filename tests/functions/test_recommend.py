@@ -383,3 +383,25 @@ def test_settings_require_both_hop_urls():
         Settings.from_env(
             {"AUTH": "off", "RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a", "HOP_HEDGING": "maybe"}
         )
+
+
+class SilentHop:
+    """A hop that is being started and does not answer yet."""
+
+    async def send(self, body: bytes, *, call: Call, within_s: float, decode: Callable[[bytes], T]) -> HopAnswer[T]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_recommend_that_wakes_others_is_ready_before_it_knows_the_list():
+    """Its start does not wait for rank_items, which starts at the same time."""
+    async with PopularList(RankingClient(SilentHop()), PopularSettings(None, 60)).kept_fresh(waits=False) as ready:
+        assert ready is None
+
+
+def test_settings_refuse_an_address_that_cannot_be_woken():
+    """Every address in WAKE_URLS is checked when the function starts."""
+    urls = {"AUTH": "off", "RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a"}
+    assert Settings.from_env(urls | {"WAKE_URLS": "http://a http://b"}).wake_urls == ("http://a", "http://b")
+    with pytest.raises(SettingsError, match="WAKE_URLS must hold http"):
+        Settings.from_env(urls | {"WAKE_URLS": "http://a rank-items:80"})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import cast
 
 import pytest
@@ -168,6 +169,10 @@ async def test_the_queue_is_bounded(opened: Callable[..., Door], connect: Connec
         writer.close()
 
 
+def waits(door: Door, requests: int) -> bool:
+    return door.waiting == requests
+
+
 async def read(reader: asyncio.StreamReader) -> bytes:
     """Return all bytes until the connection ends; none if it is reset."""
     try:
@@ -179,13 +184,13 @@ async def read(reader: asyncio.StreamReader) -> bytes:
 async def test_a_failed_start_answers_all_waiting_requests(opened: Callable[..., Door], connect: Connect) -> None:
     """Every waiting request gets 503 with the reason; with HTTP/2, a closed connection, for which Envoy answers."""
     for http2 in (False, True):
-        door = opened(http2=http2)
+        door: Door = opened(http2=http2)
         readers = [(await connect(door))[0] for _ in range(3)]
-        await until(lambda door=door: door.waiting == 3)
+        await until(partial(waits, door, 3))
         door.refuse("cannot start: exit code 3")
         answers = [await read(reader) for reader in readers]
         assert [b'"detail": "cannot start: exit code 3"' in answer for answer in answers] == [not http2] * 3
-        await until(lambda door=door: door.waiting == 0)
+        await until(partial(waits, door, 0))
 
 
 async def test_a_request_waits_again_if_its_instance_has_just_ended(

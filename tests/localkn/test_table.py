@@ -87,5 +87,5 @@ def test_the_state_of_a_revision_at_zero(
     monkeypatch.setenv("COLUMNS", "140")
     shown = REVISION | {"panicking": False} | changes
     table.show(lambda: STATUS | {"services": {"rank": {"revisions": [shown]}}}, watch=False)
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if REVISION["name"] in line]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "rank-00001" in line]
     assert row.partition("12/81")[2].strip() == state

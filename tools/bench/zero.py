@@ -22,7 +22,7 @@ from tools.bench.coldstart import REQUESTS
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.chaos.pipeline import ChaosPipeline, pipeline_running
 
-_WINDOW = {"window": "6s", "scale-down-delay": "0s"}
+WINDOW = {"window": "6s", "scale-down-delay": "0s"}
 _TIMEOUT_S = 60.0
 _LONGEST_S, _LARGEST_RATIO = 2.5, 1.3
 _ALONE = ("extract_features", "rank_items", "recommend")
@@ -33,10 +33,10 @@ def measure(*, quick: bool) -> BenchReport:
     rounds, trials = (1, 2) if quick else (5, 20)
     with (
         tempfile.TemporaryDirectory() as folder,
-        pipeline_running(Path(folder), overlay="zero", annotations=_WINDOW) as pipeline,
+        pipeline_running(Path(folder), overlay="zero", annotations=WINDOW) as pipeline,
     ):
         alone = [_wake_alone(pipeline) for _ in range(rounds)]
-        together = [_wake_together(pipeline) for _ in range(trials)]
+        together = [wake_together(pipeline) for _ in range(trials)]
     return report(alone, together)
 
 
@@ -50,7 +50,7 @@ def report(alone: Sequence[Mapping[str, float]], together: Sequence[tuple[float,
     """
     rows = [_summarise(name, [times[name] for times in alone]) for name in _ALONE]
     whole = _summarise("together", [spent_s for spent_s, _ in together])
-    full = sum(bool(answer["recommendations"]) and "degraded" not in answer for _, answer in together)
+    full = sum(is_full(answer) for _, answer in together)
     slowest_s = max(row["p95_s"] for row in rows)
     targets = [
         BenchTarget("full answers of all", full / len(together), ">=", 1.0),
@@ -60,6 +60,11 @@ def report(alone: Sequence[Mapping[str, float]], together: Sequence[tuple[float,
     return BenchReport("zero", [*rows, whole], targets)
 
 
+def is_full(answer: Mapping[str, Any]) -> bool:
+    """Tell whether *answer* has recommendations, and all functions contributed to them."""
+    return bool(answer["recommendations"]) and "degraded" not in answer
+
+
 def _wake_alone(pipeline: ChaosPipeline) -> dict[str, float]:
     """Wake each function alone, in the order in which recommend finds the others awake."""
     _await_zero(pipeline)
@@ -67,7 +72,8 @@ def _wake_alone(pipeline: ChaosPipeline) -> dict[str, float]:
     return {name: _ask(services[name.replace("_", "-")]["address"], name)[0] for name in _ALONE}
 
 
-def _wake_together(pipeline: ChaosPipeline) -> tuple[float, dict[str, Any]]:
+def wake_together(pipeline: ChaosPipeline) -> tuple[float, dict[str, Any]]:
+    """Wait until no function has an instance, and ask recommend; return the seconds and the answer."""
     _await_zero(pipeline)
     return _ask(f"http://127.0.0.1:{pipeline.port}", "recommend")
 
