@@ -2,8 +2,8 @@
 The activator: holds requests for a revision that scaled to zero, and forwards them once an instance is ready.
 
 While such a revision has no ready instance, Envoy sends its requests to a port of the activator. The activator does not
-parse HTTP: it keeps the bytes of a connection, connects to an instance once there is one, and passes bytes both ways. So
-it also carries streams, upgrades and HTTP/2.
+parse HTTP: it keeps the bytes of a connection, connects to an instance once there is one, and passes bytes both ways.
+Streams, upgrades and HTTP/2 pass the same way.
 """
 
 import asyncio
@@ -162,11 +162,16 @@ class Door:
         """Number of requests that wait for an instance."""
         return len(self._waiting)
 
-    def report(self) -> float:
-        """Return the average number of waiting requests since the last call, less those already announced."""
+    def report(self, *, seen: float = 0.0) -> float:
+        """
+        Return the average number of waiting requests since the last call, less those already announced.
+
+        Args:
+            seen: The average according to Envoy, which is larger if requests also wait in its queue.
+        """
         average, _ = self._load.report()
         announced, self._announced = self._announced, 0
-        return max(0.0, average - announced)
+        return max(0.0, max(average, seen) - announced)
 
     def forwarded(self, port: int) -> int:
         """Return the number of requests that the instance on *port* got from here and has not finished."""

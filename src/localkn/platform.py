@@ -241,11 +241,18 @@ class Platform:
             (None if limited else self.reports.newest(instance.name)) or self._seen_load(revision, instance.port)
             for instance in revision.ready
         ]
-        door = self.door(revision)
-        waiting = door.report() if door else 0.0
+        waiting = self._waiting_load(revision)
         if loads or waiting:
             concurrency, requests = sum(load.concurrency for load in loads), sum(load.requests for load in loads)
             revision.measure(time.monotonic(), concurrency=concurrency + waiting, requests=requests)
+
+    def _waiting_load(self, revision: Revision) -> float:
+        """Return the load of the requests that wait for an instance; at a hard limit, some of them wait in Envoy."""
+        door = self.door(revision)
+        if door is None:
+            return 0.0
+        limited = revision.template.container_concurrency > 0 and revision.is_held
+        return door.report(seen=self.ingress.load(revision.name, door.port).concurrency if limited else 0.0)
 
     def _seen_load(self, revision: Revision, port: int) -> LoadReport:
         """Return the load of an instance as Envoy and the activator see it."""

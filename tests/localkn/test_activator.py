@@ -221,6 +221,8 @@ async def test_waiting_requests_count_as_load(opened: Callable[..., Door], conne
     assert door.report() == 2.0
     clock.now = 2.0
     assert door.report() == 3.0
+    clock.now = 3.0
+    assert door.report(seen=7.5) == 7.5
     for writer in writers:
         writer.close()
     await until(lambda: door.waiting == 0)

@@ -73,6 +73,16 @@ async def test_no_request_fails_while_the_last_instance_leaves(platform: Running
         assert await burst(platform, 10)
 
 
+async def test_requests_behind_a_hard_limit_start_several_instances(platform: Running) -> None:
+    """Requests that wait in Envoy's queue for the activator count as load, and all are answered."""
+    platform.edit("timeoutSeconds: 10\n", "timeoutSeconds: 60\n      containerConcurrency: 1\n")
+    start(platform, "--env-override", "front:SLEEP_MS=200", "--env-override", "front:READY_AFTER_S=3")
+    await wait_until(lambda: is_at_zero(platform))
+    asking = asyncio.create_task(burst(platform, 20))
+    await wait_until(lambda: front(platform)["desired"] == 5)
+    assert await asking
+
+
 async def test_a_caller_that_leaves_is_dropped(platform: Running) -> None:
     """A caller that disconnects no longer waits, and the instance that it woke starts all the same."""
     start(platform, "--env-override", "front:READY_AFTER_S=2")
