@@ -21,7 +21,7 @@ def test_a_load_leaves_memory_and_descriptors_as_they_were(
 ) -> None:
     """Every answer is right, every event is counted once, and no process grows by more than a tenth."""
     demo_state.copy_to(tmp_path)
-    with pipeline_running(tmp_path, annotations={"max-scale": "1"}) as pipeline:
+    with pipeline_running(tmp_path, max_scale=1) as pipeline:
         report = asyncio.run(run(pipeline, SoakLoad(requests=3000, events=1000, connections=600)))
     assert {row["process"].rpartition("-0")[0] or row["process"] for row in report.rows} >= {
         *("localkn", "dashboard", "extract-features", "rank-items", "recommend", "broker-ingress")

@@ -10,19 +10,26 @@ Each figure is the time of one request. The windows are short, so that the funct
 
 import math
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from kubeyaml.annotations import SCALING
+from localkn import control
+from localkn.state import PlatformDirectory
 from tools.bench.coldstart import REQUESTS
+from tools.bench.pipeline import train_demo
+from tools.bench.processes import free_port
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
-from tools.chaos.pipeline import ChaosPipeline, pipeline_running
 
-WINDOW = {"window": "6s", "scale-down-delay": "0s"}
+_ROOT = Path(__file__).parents[2]
+_WINDOW = ("--scale-window", "6s", "--annotation", f"{SCALING}/scale-down-delay=0s")
 _TIMEOUT_S = 60.0
 _LONGEST_S, _LARGEST_RATIO = 2.5, 1.3
 _ALONE = ("extract_features", "rank_items", "recommend")
@@ -31,13 +38,38 @@ _ALONE = ("extract_features", "rank_items", "recommend")
 def measure(*, quick: bool) -> BenchReport:
     """Wake the functions alone and together, several times."""
     rounds, trials = (1, 2) if quick else (5, 20)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        pipeline_running(Path(folder), overlay="zero", annotations=WINDOW) as pipeline,
-    ):
-        alone = [_wake_alone(pipeline) for _ in range(rounds)]
-        together = [wake_together(pipeline) for _ in range(trials)]
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        train_demo(state)
+        with zero_mode(state):
+            alone = [_wake_alone(state) for _ in range(rounds)]
+            together = [wake_together(state) for _ in range(trials)]
     return report(alone, together)
+
+
+@contextmanager
+def zero_mode(state: Path) -> Iterator[None]:
+    """Run `./run.sh up --zero` on the state directory *state*, with short windows, until the block ends."""
+    _run("up", "--zero", "--detach", "--port", str(free_port()), "--state-dir", str(state))
+    try:
+        for name in _ALONE:
+            _run("kn", "service", "update", name.replace("_", "-"), *_WINDOW, "--state-dir", str(state))
+        yield
+    finally:
+        _run("down", "--state-dir", str(state))
+
+
+def _run(*words: str) -> None:
+    subprocess.run([str(_ROOT / "run.sh"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+
+
+def services(state: Path) -> dict[str, dict[str, Any]]:
+    """Return the Services of the running platform, each with its revisions that get traffic."""
+    status = control.call(PlatformDirectory(state.absolute() / "platform").socket("control"), "status")
+    return {
+        name: service | {"revisions": [each for each in service["revisions"] if each["traffic_percent"]]}
+        for name, service in status["services"].items()
+    }
 
 
 def report(alone: Sequence[Mapping[str, float]], together: Sequence[tuple[float, Mapping[str, Any]]]) -> BenchReport:
@@ -65,24 +97,24 @@ def is_full(answer: Mapping[str, Any]) -> bool:
     return bool(answer["recommendations"]) and "degraded" not in answer
 
 
-def _wake_alone(pipeline: ChaosPipeline) -> dict[str, float]:
+def _wake_alone(state: Path) -> dict[str, float]:
     """Wake each function alone, in the order in which recommend finds the others awake."""
-    _await_zero(pipeline)
-    services = pipeline.status()["services"]
-    return {name: _ask(services[name.replace("_", "-")]["address"], name)[0] for name in _ALONE}
+    _await_zero(state)
+    found = services(state)
+    return {name: _ask(found[name.replace("_", "-")]["address"], name)[0] for name in _ALONE}
 
 
-def wake_together(pipeline: ChaosPipeline) -> tuple[float, dict[str, Any]]:
+def wake_together(state: Path) -> tuple[float, dict[str, Any]]:
     """Wait until no function has an instance, and ask recommend; return the seconds and the answer."""
-    _await_zero(pipeline)
-    return _ask(f"http://127.0.0.1:{pipeline.port}", "recommend")
+    _await_zero(state)
+    return _ask(services(state)["recommend"]["url"], "recommend")
 
 
-def _await_zero(pipeline: ChaosPipeline) -> None:
+def _await_zero(state: Path) -> None:
     until = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < until:
-        services = pipeline.status()["services"].values()
-        if not any(revision["instances"] for service in services for revision in service["revisions"]):
+        revisions = [revision for service in services(state).values() for revision in service["revisions"]]
+        if not any(revision["instances"] for revision in revisions):
             return
         time.sleep(0.1)
     raise RuntimeError(f"the functions did not scale to zero within {_TIMEOUT_S:g} s")

@@ -124,14 +124,13 @@ async def kill_instances(pipeline: ChaosPipeline, kills: Counter[str], draw: ran
 @contextmanager
 def chaos_pipeline(folder: Path, store: str, *, exposures: bool = False) -> Iterator[ChaosPipeline]:
     """Run a pipeline on a *store* of `sqlite` or `redis`, with at least two instances of extract_features."""
-    overlay = "local-exposures" if exposures else "local"
     if store == "sqlite":
-        with pipeline_running(folder, min_scale=2, overlay=overlay) as pipeline:
+        with pipeline_running(folder, min_scale=2, exposures=exposures) as pipeline:
             yield pipeline
     else:
         with (
             redis_running(folder) as server,
-            pipeline_running(folder, redis_url=server.url, min_scale=2, overlay=overlay) as pipeline,
+            pipeline_running(folder, redis_url=server.url, min_scale=2, exposures=exposures) as pipeline,
         ):
             yield pipeline
 

@@ -24,7 +24,8 @@ from recsys.stores.urls import open_store
 from tools.store import copy_store
 
 _ROOT = Path(__file__).parents[2]
-_OVERLAYS = _ROOT / "knative/overlays"
+_LOCAL = _ROOT / "knative/overlays/local"
+_EXPOSURES = _ROOT / "knative/overlays/local-exposures"
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.05
 
@@ -104,8 +105,8 @@ def pipeline_running(
     *,
     redis_url: str | None = None,
     min_scale: int = 1,
-    overlay: str = "local",
-    annotations: Mapping[str, str] = {},
+    max_scale: int | None = None,
+    exposures: bool = False,
 ) -> Iterator[ChaosPipeline]:
     """
     Train if *folder* holds no model, and serve the pipeline until the block ends.
@@ -114,8 +115,8 @@ def pipeline_running(
         folder: The state directory.
         redis_url: A Redis to copy the trained store into and to serve from; None serves from SQLite.
         min_scale: Minimum number of instances of extract_features.
-        overlay: The overlay of the manifests to serve.
-        annotations: Scaling annotations of each function that replace the overlay's, without their group.
+        max_scale: Maximum number of instances of each function; None keeps the manifests'.
+        exposures: Keep exposures.
     """
     state = ["--state-dir", str(folder)]
     _run("tools.cli", "train", *state, "--if-missing")
@@ -130,14 +131,14 @@ def pipeline_running(
     settings.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
     overrides = [word for setting in settings for word in ("--env-override", setting)]
-    manifests = _OVERLAYS / overlay
-    if annotations:
-        manifests = _write_overlay(folder / "manifests", manifests, annotations)
+    manifests = _EXPOSURES if exposures else _LOCAL
+    if max_scale is not None:
+        manifests = _write_overlay(folder / "manifests", manifests, max_scale)
     given = [
         "--manifests",
         str(manifests),
         "--commands",
-        str(_OVERLAYS / "local/commands.yaml"),
+        str(_LOCAL / "commands.yaml"),
         "--port",
         str(port),
         "--detach",
@@ -218,17 +219,17 @@ class Sender:
         return answer.status == 202
 
 
-def _write_overlay(folder: Path, base: Path, annotations: Mapping[str, str]) -> Path:
-    """Write a kustomization of *base* with other scaling annotations; return its folder."""
-    place = "/spec/template/metadata/annotations/autoscaling.knative.dev~1"
-    patches = [{"op": "replace", "path": place + name, "value": value} for name, value in annotations.items()]
+def _write_overlay(folder: Path, base: Path, max_scale: int) -> Path:
+    """Write a kustomization of *base* with another largest number of instances; return its folder."""
+    annotations = "/spec/template/metadata/annotations"
+    patch = {"op": "replace", "path": f"{annotations}/autoscaling.knative.dev~1max-scale", "value": str(max_scale)}
     target = {"group": "serving.knative.dev", "kind": "Service"}
     folder.mkdir()
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(base, folder)],
-        "patches": [{"target": target, "patch": json.dumps(patches)}],
+        "patches": [{"target": target, "patch": json.dumps([patch])}],
     }
     # JSON is YAML.
     (folder / "kustomization.yaml").write_text(json.dumps(overlay), "utf-8")

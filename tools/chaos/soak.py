@@ -254,10 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_descriptor_limit()
     load = SoakLoad(options.requests, options.events, options.connections)
     # One instance of each function: a process that scales in cannot be compared.
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        pipeline_running(Path(folder), annotations={"max-scale": "1"}) as pipeline,
-    ):
+    with tempfile.TemporaryDirectory() as folder, pipeline_running(Path(folder), max_scale=1) as pipeline:
         report = asyncio.run(run(pipeline, load))
     if options.json:
         print(report.to_json())
