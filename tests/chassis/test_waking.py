@@ -41,14 +41,14 @@ def function() -> Iterator[str]:
 
 
 def test_every_address_gets_a_request(function: str) -> None:
-    """Each function is asked whether it lives, whatever path its address has."""
+    """Each function gets a request to /livez, also if its address has a path."""
     for thread in wake(f"http://{function}/ http://{function}/path"):
         thread.join()
     assert Function.asked == [f"GET /livez {function}"] * 2
 
 
 def test_a_failure_does_not_matter() -> None:
-    """An address that refuses, breaks off or is none leads to no error."""
+    """An unreachable or invalid address raises no error."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     for thread in wake(f"http://127.0.0.1:{port} https://127.0.0.1:{port} http://[ nowhere"):

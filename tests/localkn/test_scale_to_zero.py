@@ -51,7 +51,7 @@ def test_a_minimum_keeps_instances() -> None:
 
 
 def test_a_fresh_instance_stays_for_a_window() -> None:
-    """An instance that became ready a moment ago stays for a stable window, even if its request is gone."""
+    """An instance that became ready a moment ago stays for a stable window, even without a further request."""
     made = at_zero(window="10s")
     made.wake(200.0)
     add(made, ready_at=203.0)

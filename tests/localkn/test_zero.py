@@ -84,7 +84,7 @@ async def test_requests_behind_a_hard_limit_start_several_instances(platform: Ru
 
 
 async def test_a_caller_that_leaves_is_dropped(platform: Running) -> None:
-    """A caller that disconnects no longer waits, and the instance that it woke starts all the same."""
+    """A caller that disconnects no longer waits, and its instance still starts."""
     start(platform, "--env-override", "front:READY_AFTER_S=2")
     await wait_until(lambda: is_at_zero(platform))
     asking = asyncio.create_task(ask(platform))
