@@ -9,11 +9,14 @@ from offline.interactions import COUNTERS, Interactions
 from offline.reading.lines import Row
 from recsys.declaration.types import WEIGHT_STEPS
 from recsys.features import UNKNOWN_AGE
-from recsys.records import HistoryItem, UserRecord
+from recsys.records import HistoryItem, UserAttribute, UserRecord
 from recsys.stores.counters import split_ties
 from topk.item_table import F64, I64
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
+
+Attributes = Mapping[str, tuple[UserAttribute, ...]]
+"""Attributes by user id."""
 
 _COUNTED = [counter for counter in COUNTERS if counter]
 
@@ -21,25 +24,30 @@ _COUNTED = [counter for counter in COUNTERS if counter]
 _BLOCK_USERS = 4096
 
 
-def collect_records(rows: Iterable[Row], *, age_groups: Mapping[str, str]) -> list[UserRecord]:
+def collect_records(
+    rows: Iterable[Row], *, age_groups: Mapping[str, str], attributes: Attributes | None = None
+) -> list[UserRecord]:
     """
     Return the records of *rows*; see `collect`.
 
     Raises:
         DataError: *rows* is empty or raises this error.
     """
-    return collect(Interactions.of(rows), age_groups=age_groups)
+    return collect(Interactions.of(rows), age_groups=age_groups, attributes=attributes)
 
 
-def collect(interactions: Interactions, *, age_groups: Mapping[str, str]) -> list[UserRecord]:
+def collect(
+    interactions: Interactions, *, age_groups: Mapping[str, str], attributes: Attributes | None = None
+) -> list[UserRecord]:
     """
     Return one record per user, ordered by user id; each row adds 1 to its counter.
 
     If rows have times, a pause of more than 30 minutes ends a session, and a session lasts from its first row to its
-    last. Users of *age_groups* without rows have an empty history.
+    last. Users of *age_groups* or *attributes* without rows have an empty history.
 
     Cost: a few sorts of the rows; about 100 bytes of memory per distinct pair of user and item.
     """
+    attributes = attributes or {}
     users, number = len(interactions.user_ids), len(COUNTERS)
     cells = interactions.users.astype(np.int64) * number + interactions.counters
     counts = np.bincount(cells, minlength=users * number).reshape(users, number)
@@ -54,15 +62,21 @@ def collect(interactions: Interactions, *, age_groups: Mapping[str, str]) -> lis
             sessions=int(sessions[place]),
             session_ms=int(session_us[place]) // 1000,
             as_of_us=int(newest[place]) if sessions[place] else None,
+            attributes=attributes.get(user_id, ()),
             history=history,
             avoided=avoided,
         )
         for (user_id, place), (history, avoided) in zip(places.items(), histories.lists(places.values()), strict=True)
     }
     return [
-        records.get(user_id) or UserRecord(user_id, age_groups[user_id])
-        for user_id in sorted(records.keys() | age_groups.keys())
+        records.get(user_id) or unseen_record(user_id, age_groups=age_groups, attributes=attributes)
+        for user_id in sorted(records.keys() | age_groups.keys() | attributes.keys())
     ]
+
+
+def unseen_record(user_id: str, *, age_groups: Mapping[str, str], attributes: Attributes) -> UserRecord:
+    """Return the record of a user without interactions."""
+    return UserRecord(user_id, age_groups.get(user_id, UNKNOWN_AGE), attributes=attributes.get(user_id, ()))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class DataOptions:
     Attributes:
         interactions: File of interactions; None for the demo data.
         items: File of titles and categories.
-        users: File of ages.
+        users: File of ages and attributes of users.
         format: Format of these files, a key of `FORMATS`.
         min_weight: Rows of lower weight are ignored.
         map: Columns of a csv file, by field.
@@ -67,7 +67,7 @@ class DataSet:
 
     Attributes:
         name: Name of the data in manifests and reports.
-        source: Rows, titles and age groups.
+        source: Rows, items, age groups and attributes of users.
         records: User records of the demo, which also count clicks and purchases; None for data from a file.
     """
 
@@ -97,7 +97,9 @@ def load_data(options: DataOptions) -> DataSet:
         return DataSet("demo", source, demo.records)
     source = _read(options, interactions=options.interactions)
     rows = _reported(source, least=options.least_weight)
-    return DataSet(options.format, Source(rows, items=source.items, age_groups=source.age_groups))
+    return DataSet(
+        options.format, Source(rows, items=source.items, age_groups=source.age_groups, attributes=source.attributes)
+    )
 
 
 def _read(options: DataOptions, *, interactions: Path | None) -> Source:

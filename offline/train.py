@@ -177,13 +177,14 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
 
 def _load(plan: Plan) -> Material:
     data = load_data(plan.data)
+    users: dict[str, Any] = {"age_groups": data.source.age_groups, "attributes": data.source.attributes}
     facts: dict[str, Any] = {"min_weight": least} if (least := plan.data.least_weight) else {}
     if plan.holdout:
         split = split_rows(Interactions.of(data.source.rows).liked(), holdout=plan.holdout, seed=plan.seed)
-        records = collect(split.training, age_groups=data.source.age_groups)
+        records = collect(split.training, **users)
         facts |= {"holdout": plan.holdout, "holdout_seed": plan.seed}
     else:
-        records = data.records or collect_records(data.source.rows, age_groups=data.source.age_groups)
+        records = data.records or collect_records(data.source.rows, **users)
     return Material(records, data.source.items, data.name, plan.data.declared, facts)
 
 

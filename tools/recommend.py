@@ -2,6 +2,7 @@
 
 import ssl
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,11 +15,20 @@ from recsys.ranking.artefact import ITEMS, Item
 _PORT = 8080
 
 
-def recommend(*, user: str, top_k: int = 5, port: int | None = None, url: str | None = None, state_dir: Path) -> int:
+def recommend(
+    *,
+    user: str,
+    top_k: int = 5,
+    context: Sequence[str] | None = None,
+    port: int | None = None,
+    url: str | None = None,
+    state_dir: Path,
+) -> int:
     """Print the recommendations for one user; return the exit status."""
     address = chosen_url(state_dir / "platform", url=url, port=port, default_port=_PORT)
     try:
-        answer = _ask(address, user=user, top_k=top_k, authority=state_dir / "tls/ca.pem")
+        body = {"user_id": user, "top_k": top_k, **({"context": parse_context(context)} if context else {})}
+        answer = _ask(address, body, authority=state_dir / "tls/ca.pem")
     except httpx.TransportError:
         print(f"{address}: nothing answers there; start the pipeline with ./run.sh up", file=sys.stderr)
         return 1
@@ -40,10 +50,22 @@ def recommend(*, user: str, top_k: int = 5, port: int | None = None, url: str | 
     return 0
 
 
-def _ask(url: str, *, user: str, top_k: int, authority: Path) -> httpx.Response:
+def parse_context(pairs: Sequence[str]) -> dict[str, str | float]:
+    """Return the values of `NAME=VALUE` by name: a JSON number or a JSON string as such, and other text as it is."""
+    return {name: _value(text) for name, _, text in (pair.partition("=") for pair in pairs)}
+
+
+def _value(text: str) -> str | float:
+    try:
+        return msgspec.json.decode(text, type=str | float)
+    except msgspec.DecodeError:
+        return text
+
+
+def _ask(url: str, body: Mapping[str, object], *, authority: Path) -> httpx.Response:
     own = authority if url.startswith("https://127.") and authority.is_file() else None
     trust = ssl.create_default_context(cafile=own)
-    return httpx.post(url, json={"user_id": user, "top_k": top_k}, timeout=10, verify=trust)
+    return httpx.post(url, json=body, timeout=10, verify=trust)
 
 
 def _catalogue(folder: Path) -> dict[str, Item]:

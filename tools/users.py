@@ -49,7 +49,8 @@ def _show(user: str, *, store: str | None, as_json: bool, state_dir: Path) -> in
         return 1
     features = msgspec.to_builtins(compute_features(known))
     if as_json:
-        print(msgspec.json.encode({**msgspec.to_builtins(known), "features": features}).decode())
+        shown = {**msgspec.to_builtins(known), "attributes": known.user_attributes, "features": features}
+        print(msgspec.json.encode(shown).decode())
         return 0
     for name, value in (_rows(known) | features).items():
         print(f"{name:22} {value}")
@@ -73,5 +74,6 @@ def _rows(known: KnownUser) -> dict[str, object]:
         "purchases": known.purchases,
         "sessions": known.sessions,
         "items, newest first": (", ".join(known.recent[:_SHOWN]) or "none") + more,
+        **{f"attribute {name}": ", ".join(values) for name, values in known.user_attributes.items()},
         "avoided items": ", ".join(known.avoided[:_SHOWN]) or "none",
     }

@@ -14,13 +14,12 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
-from offline.collecting import collect
+from offline.collecting import Attributes, collect, unseen_record
 from offline.evaluation.holdout import Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
 from offline.evaluation.quality import DEPTH, Panel, make_task
 from offline.interactions import Interactions
 from offline.matrix import Ratings, make_ratings
 from offline.reading.lines import DataError
-from recsys.features import UNKNOWN_AGE
 from recsys.ranking.artefact import Item
 from recsys.records import UserRecord
 from topk.item_table import I64
@@ -38,6 +37,7 @@ class Data:
         interactions: All rows.
         items: Known titles and attributes by item id.
         age_groups: Known age groups by user id.
+        attributes: Known attributes by user id.
         most_users: Largest number of users to recommend to; more are sampled.
         seed: Seed of random choices.
     """
@@ -45,8 +45,13 @@ class Data:
     interactions: Interactions
     items: Mapping[str, Item] = field(default_factory=dict)
     age_groups: Mapping[str, str] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
     most_users: int = 25_000
     seed: int = 0
+
+    def unseen_record(self, user_id: str) -> UserRecord:
+        """Return the record of a user without interactions."""
+        return unseen_record(user_id, age_groups=self.age_groups, attributes=self.attributes)
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,10 @@ def study_by_date(data: Data) -> Study:
     split, date_us = split_by_date(data.interactions)
     known = {data.interactions.user_ids[user] for user in np.unique(split.training.users).tolist()}
     groups = {user_id: group for user_id, group in data.age_groups.items() if user_id in known}
-    study = _study(replace(data, age_groups=groups), split, CALENDAR, ahead=True)
+    attributes = {user_id: found for user_id, found in data.attributes.items() if user_id in known}
+    study = _study(replace(data, age_groups=groups, attributes=attributes), split, CALENDAR, ahead=True)
     new = {user_id: item_ids for user_id, item_ids in split.held_out.items() if user_id not in known}
-    asked = [UserRecord(user_id, data.age_groups.get(user_id, UNKNOWN_AGE)) for user_id in new][: data.most_users]
+    asked = [data.unseen_record(user_id) for user_id in new][: data.most_users]
     panel = Panel.of(study.ratings, asked, [new[record.user_id] for record in asked])
     panels = {**study.panels, **({NEW_USERS: panel} if asked else {})}
     at_date = {name: replace(each, at_us=date_us) for name, each in panels.items()}
@@ -110,7 +116,7 @@ def study_by_date(data: Data) -> Study:
 
 
 def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:
-    records = collect(split.training, age_groups=data.age_groups)
+    records = collect(split.training, age_groups=data.age_groups, attributes=data.attributes)
     task = make_task(records, split.held_out, most=data.most_users)
     panels = {name: task.panel, NEW_ITEMS: task.panel.new_items()}
     kept = {title: panel for title, panel in panels.items() if panel.records}
@@ -123,20 +129,21 @@ def study_unseen(data: Data, *, ahead: bool) -> Study:
     records = collect(training, age_groups={})
     ratings = make_ratings(records)
     panels = {
-        name: Panel.of(ratings, *_known_part(split, data.age_groups))
+        name: Panel.of(ratings, *_known_part(split, data))
         for name, split in _first_items(strangers, ordered=ahead and strangers.timed, seed=data.seed)
         if split.held_out
     }
     return Study("unseen users", records, ratings, data.items, ahead, panels)
 
 
-def _known_part(split: SplitRows, age_groups: Mapping[str, str]) -> tuple[list[UserRecord], list[Sequence[str]]]:
+def _known_part(split: SplitRows, data: Data) -> tuple[list[UserRecord], list[Sequence[str]]]:
     """Return the users with held-out items, as the store knows them after the rows of the training part."""
     known = {record.user_id: record for record in collect(split.training, age_groups={})}
     records = []
     for user_id in split.held_out:
-        record = known.get(user_id) or UserRecord(user_id, UNKNOWN_AGE)
-        records.append(msgspec.structs.replace(record, age_group=age_groups.get(user_id, UNKNOWN_AGE)))
+        told = data.unseen_record(user_id)
+        record = known.get(user_id) or told
+        records.append(msgspec.structs.replace(record, age_group=told.age_group, attributes=told.attributes))
     return records, list(split.held_out.values())
 
 

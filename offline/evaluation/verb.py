@@ -118,6 +118,7 @@ def evaluate(plan: Plan) -> Report:
         interactions,
         learnable(loaded.source.items, plan.data.declared),
         loaded.source.age_groups,
+        loaded.source.attributes,
         plan.most_users,
         plan.seed,
     )

@@ -1,4 +1,4 @@
-"""Read the attributes of items from the columns of a table, as the declaration says."""
+"""Read the attributes of items and users from the columns of a table, as the declaration says."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ from pathlib import Path
 from offline.reading.columns import normalise
 from offline.reading.faults import DataError
 from offline.reading.values import split_values
-from recsys.declaration.types import AttributeKind, Items
+from recsys.declaration.types import Attribute, AttributeKind
 from recsys.declaration.values import CANONICAL
 
 _LONGEST_TEXT = 1000
-_TITLE = "title"
 
 Values = tuple[str, ...]
 
@@ -28,22 +27,31 @@ class AttributeColumns:
     columns: Mapping[str, tuple[int, AttributeKind]]
 
     @classmethod
-    def of(cls, path: Path, header: Sequence[str], declared: Items, *, known: Mapping[str, int]) -> "AttributeColumns":
+    def of(
+        cls,
+        path: Path,
+        header: Sequence[str],
+        declared: Mapping[str, Attribute],
+        *,
+        known: Mapping[str, int],
+        others: bool = False,
+    ) -> "AttributeColumns":
         """
         Find the columns of all attributes in *header*.
 
         Args:
             path: The file, for messages.
             header: The names of the columns.
-            declared: The declaration of the items.
+            declared: The declared attributes.
             known: The places of the fields that are found by their usual names, such as `category`.
+            others: Whether each further column is an attribute with several values.
 
         Raises:
             DataError: a column that the declaration names is missing.
         """
         places = {normalise(name): place for place, name in enumerate(header)}
         found: dict[str, tuple[int, AttributeKind]] = {}
-        for name, attribute in declared.attributes.items():
+        for name, attribute in declared.items():
             usual = None if attribute.column else known.get(name)
             place = places.get(normalise(attribute.column or name)) if usual is None else usual
             if place is None and attribute.column:
@@ -51,13 +59,13 @@ class AttributeColumns:
                     f"{path}:1: the header has no column {attribute.column!r}, which the declaration names for the "
                     f"attribute {name}; found: {', '.join(header)}"
                 )
-            if place is not None and name != _TITLE:
+            if place is not None:
                 found[name] = place, attribute.kind
-        others: dict[str, tuple[int, AttributeKind]] = {}
-        if declared.other_columns == "attributes":
+        further: dict[str, tuple[int, AttributeKind]] = {}
+        if others:
             used = {*known.values(), *(place for place, _ in found.values())}
-            others = {name: (at, "multi-valued") for at, name in enumerate(header) if name and at not in used}
-        return cls(others | found)
+            further = {name: (at, "multi-valued") for at, name in enumerate(header) if name and at not in used}
+        return cls(further | found)
 
     def read(self, fields: Sequence[str]) -> dict[str, Values]:
         """

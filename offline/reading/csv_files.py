@@ -1,8 +1,8 @@
 """
 Read tables with named columns: comma-separated files, other delimiters, and Parquet.
 
-Interactions: `user_id,item_id[,weight][,timestamp][,kind]`, in any order. Users: `user_id[,age_group | ,age]`. Other columns
-of these files are ignored. `offline/reading/columns.py` lists the other names of columns, among them those of MovieLens'
+Interactions: `user_id,item_id[,weight][,timestamp][,kind]`, in any order. Users: `user_id[,age_group | ,age]` and
+the attributes that the declaration names. Other columns of these files are ignored. `offline/reading/columns.py` lists the other names of columns, among them those of MovieLens'
 `ratings.csv` and `movies.csv`.
 
 Items: `item_id[,title]` and the attributes that the declaration names. In the demo's declaration, every other column, for
@@ -13,16 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from offline.reading.attributes import AttributeColumns
-from offline.reading.columns import INTERACTION, NAMES, Mapped, check_mapped, find_columns
+from offline.reading.columns import INTERACTION, Mapped, check_mapped, find_columns
 from offline.reading.faults import Faults, parse_each
-from offline.reading.lines import Row, Source, checked_source
+from offline.reading.lines import ImportedUser, Row, Source, checked_source
 from offline.reading.tables import open_table
 from offline.reading.values import Ids, parse_integer, parse_weight
+from recsys.contracts.wire import MAX_VALUES
 from recsys.declaration.reading import default_declaration
-from recsys.declaration.types import Declaration, EventKind, Items
+from recsys.declaration.types import Attribute, Declaration, EventKind, Items
 from recsys.declaration.values import Malformed, parse_time_us
 from recsys.features import AGE_GROUPS, group_age
 from recsys.ranking.artefact import Item
+from recsys.records import AGE_GROUP
+
+# The fields of an items file that are found by their usual names.
+_USUAL = ("title", "category")
 
 
 def read_csv(
@@ -49,14 +54,14 @@ def read_csv(
         DataError: a file or one of its lines cannot be used.
     """
     declaration = declaration or default_declaration()
-    attributes = {**declaration.items.attributes, **declaration.users.attributes}
-    own = {name: each.column for name, each in attributes.items() if each.column and name in NAMES}
-    mapped = {**own, **(mapped or {})}
+    own = {name: declaration.items.attributes.get(name) for name in _USUAL}
+    own[AGE_GROUP] = declaration.users.attributes.get(AGE_GROUP)
+    mapped = {**{name: each.column for name, each in own.items() if each and each.column}, **(mapped or {})}
     faults = faults or Faults()
     return checked_source(
         _rows(interactions, mapped, faults, declaration.events) if interactions else iter(()),
         items=_items(items, mapped, faults, declaration.items) if items else None,
-        age_groups=_age_groups(users, mapped, faults) if users else None,
+        users=_users(users, mapped, faults, declaration.users.attributes) if users else None,
         faults=faults,
     )
 
@@ -87,10 +92,16 @@ def _rows(path: Path, mapped: Mapped, faults: Faults, kinds: Mapping[str, EventK
 
 def _items(path: Path, mapped: Mapped, faults: Faults, declared: Items) -> Iterator[Item]:
     table = open_table(path, mapped)
-    check_mapped(path, table.header, ("title", "category"), mapped=mapped)
-    columns = find_columns(path, table.header, ("item", "title", "category"), required=("item",), mapped=mapped)
+    check_mapped(path, table.header, _USUAL, mapped=mapped)
+    columns = find_columns(path, table.header, ("item", *_USUAL), required=("item",), mapped=mapped)
     item, title = columns["item"], columns.get("title")
-    attributes = AttributeColumns.of(path, table.header, declared, known=columns)
+    attributes = AttributeColumns.of(
+        path,
+        table.header,
+        {name: each for name, each in declared.attributes.items() if name != "title"},
+        known=columns,
+        others=declared.other_columns == "attributes",
+    )
     ids = Ids("item_id")
 
     def parse(fields: Sequence[str]) -> Item:
@@ -103,18 +114,23 @@ def _items(path: Path, mapped: Mapped, faults: Faults, declared: Items) -> Itera
     return parse_each(table.records, parse, path=path, faults=faults)
 
 
-def _age_groups(path: Path, mapped: Mapped, faults: Faults) -> Iterator[tuple[str, str]]:
+def _users(path: Path, mapped: Mapped, faults: Faults, declared: Mapping[str, Attribute]) -> Iterator[ImportedUser]:
     table = open_table(path, mapped)
     check_mapped(path, table.header, ("age", "age_group"), mapped=mapped)
     columns = find_columns(path, table.header, ("user", "age_group", "age"), required=("user",), mapped=mapped)
+    own = {name: each for name, each in declared.items() if name != AGE_GROUP}
+    attributes = AttributeColumns.of(path, table.header, own, known={})
     ids = Ids("user_id")
 
-    def parse(fields: Sequence[str]) -> tuple[str, str]:
+    def parse(fields: Sequence[str]) -> ImportedUser:
         found = {field: fields[place] for field, place in columns.items()}
-        return ids[found["user"]], _age_group(found.get("age_group", ""), found.get("age", ""))
+        group = _age_group(found.get("age_group", ""), found.get("age", ""))
+        values = attributes.read(fields)
+        if any(len(each) > MAX_VALUES for each in values.values()):
+            raise Malformed(f"an attribute of a user must have at most {MAX_VALUES} values")
+        return ImportedUser(ids[found["user"]], group, values)
 
-    groups = parse_each(table.records, parse, path=path, faults=faults)
-    return ((user_id, group) for user_id, group in groups if group)
+    return parse_each(table.records, parse, path=path, faults=faults)
 
 
 def _age_group(group: str, age: str) -> str:

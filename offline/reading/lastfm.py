@@ -31,7 +31,7 @@ def read_lastfm(
     return checked_source(
         _rows(interactions, faults) if interactions else iter(()),
         items=_items(items, faults) if items else None,
-        age_groups=None,
+        users=None,
         faults=faults,
     )
 

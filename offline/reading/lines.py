@@ -3,7 +3,7 @@
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,9 @@ from offline.reading.faults import DataError, Faults
 from recsys.declaration.types import Counter
 from recsys.declaration.values import Malformed
 from recsys.ranking.artefact import Item
+from recsys.records import UserAttribute, imported
 
-__all__ = ["DataError", "Faults", "Row", "Source", "read_lines"]
+__all__ = ["DataError", "Faults", "ImportedUser", "Row", "Source", "read_lines"]
 
 INSTALL_ARROW = "install it, or let ./run.sh install it for a name that ends in .zst or .parquet"
 
@@ -47,10 +48,25 @@ class Row(Struct, frozen=True, gc=False):
     counter: Counter | None = "views"
 
 
+class ImportedUser(Struct, frozen=True, gc=False):
+    """
+    A user: a line of a users file.
+
+    Attributes:
+        user_id: The user.
+        age_group: The age group; "" if it is unknown.
+        values: The values of the declared attributes, by name.
+    """
+
+    user_id: str
+    age_group: str
+    values: Mapping[str, tuple[str, ...]] = {}
+
+
 @dataclass(frozen=True)
 class Source:
     """
-    The data of an import: the interactions, the known items by id, and the known age groups by user id.
+    The data of an import: the interactions, the known items by id, and the known age groups and attributes by user id.
 
     Reading the last of the rows raises DataError if the files have more faulty lines than *faults* allows.
     """
@@ -58,22 +74,25 @@ class Source:
     rows: Iterator[Row]
     items: dict[str, Item] = field(default_factory=dict)
     age_groups: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, tuple[UserAttribute, ...]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
 
 
 def checked_source(
-    rows: Iterator[Row], *, faults: Faults, items: Iterator[Item] | None, age_groups: Iterator[tuple[str, str]] | None
+    rows: Iterator[Row], *, faults: Faults, items: Iterator[Item] | None, users: Iterator[ImportedUser] | None
 ) -> Source:
-    """Read *items* and *age_groups*, and return the source that checks the faults of all files after the last row."""
+    """Read *items* and *users*, and return the source that checks the faults of all files after the last row."""
 
     def checked() -> Iterator[Row]:
         yield from rows
         faults.check()
 
+    known = list(users or ())
     return Source(
         checked(),
         items={item.item_id: item for item in items or ()},
-        age_groups=dict(age_groups or ()),
+        age_groups={user.user_id: user.age_group for user in known if user.age_group},
+        attributes={user.user_id: imported(user.values) for user in known if user.values},
         faults=faults,
     )
 

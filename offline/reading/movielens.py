@@ -13,7 +13,7 @@ from pathlib import Path
 from offline.reading.columns import count_known
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults, parse_each
-from offline.reading.lines import Row, Source, checked_source, read_lines
+from offline.reading.lines import ImportedUser, Row, Source, checked_source, read_lines
 from offline.reading.values import Ids, named_values, parse_integer, parse_weight, split
 from recsys.declaration.values import parse_time_us
 from recsys.features import group_age
@@ -45,7 +45,7 @@ def read_movielens(
     return checked_source(
         _rows(interactions, faults) if interactions else iter(()),
         items=_items(items, faults) if items else None,
-        age_groups=_age_groups(users, faults) if users else None,
+        users=_users(users, faults) if users else None,
         faults=faults,
     )
 
@@ -82,14 +82,14 @@ def _items(path: Path, faults: Faults) -> Iterator[Item]:
     return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 
 
-def _age_groups(path: Path, faults: Faults) -> Iterator[tuple[str, str]]:
+def _users(path: Path, faults: Faults) -> Iterator[ImportedUser]:
     users = Ids("the user id")
 
-    def parse(text: str) -> tuple[str, str]:
+    def parse(text: str) -> ImportedUser:
         separator = _separator(text, "|")
         fields = split(text, separator, least=3)
         age = fields[2] if separator == "::" else fields[1]
-        return users[fields[0]], group_age(parse_integer(age, "the age"))
+        return ImportedUser(users[fields[0]], group_age(parse_integer(age, "the age")))
 
     return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 

@@ -17,7 +17,7 @@ The module imports httpx and msgspec, and nothing of the functions or the model.
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -28,7 +28,7 @@ import msgspec
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import Fault
-from recsys.contracts.events import INTERACTION, InteractionData
+from recsys.contracts.events import INTERACTION, USER_UPDATED, AttributeValues, InteractionData, UserUpdatedData
 from recsys.contracts.wire import (
     DEFAULT_TOP_K,
     MAX_BATCH,
@@ -137,9 +137,9 @@ class _Calls:
         }
         return _Exchange(self._url, headers, msgspec.json.encode(body), timeout_s)
 
-    def tell(self, data: InteractionData, event_id: str | None) -> _Exchange:
+    def tell(self, type_: str, data: InteractionData | UserUpdatedData, event_id: str | None) -> _Exchange:
         """
-        Return the request that hands an interaction to the broker.
+        Return the request that hands an event with *data* to the broker.
 
         Raises:
             ValueError: the client has no URL for events.
@@ -149,7 +149,7 @@ class _Calls:
         event = CloudEvent(
             id=event_id or str(uuid.uuid4()),
             source=_SOURCE,
-            type=INTERACTION,
+            type=type_,
             subject=data.user_id,
             time=datetime.now(UTC),
             data=msgspec.json.encode(
@@ -158,6 +158,10 @@ class _Calls:
         )
         headers = {name.decode(): value.decode() for name, value in cloudevents.write_binary(event)}
         return _Exchange(self._events_url, headers | self._authorization, event.data, self._timeout_s)
+
+
+def _update(user_id: str, attributes: Mapping[str, Sequence[str]]) -> UserUpdatedData:
+    return UserUpdatedData(user_id, [AttributeValues(name, list(values)) for name, values in attributes.items()])
 
 
 def _sent(request: RecommendRequest) -> dict[str, Any]:
@@ -249,6 +253,7 @@ class Client:
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
         at: datetime | None = None,
+        context: Mapping[str, str | float] | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
@@ -262,13 +267,15 @@ class Client:
             conditions: Conditions that every item meets.
             diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
             at: Time to recommend for, with a time zone; None for the present.
+            context: The situation of the user, by declared name, such as `{"device": "phone"}`.
             strict: Raise an error instead of returning a degraded answer.
             timeout_s: Time budget of this call.
 
         Raises:
             ProblemError, NoAnswerError, OtherServerError: see the module.
         """
-        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity, at=at)
+        fields = (user_id, top_k, list(exclude), list(conditions), diversity)
+        request = RecommendRequest(*fields, at=at, context=dict(context or {}))
         return _read(self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 
     def recommend_many(
@@ -307,7 +314,21 @@ class Client:
             ValueError: the client has no URL for events.
         """
         data = InteractionData(user_id, kind, item_id, duration_s, exposure_id=exposure_id)
-        _checked(self._post(self._calls.tell(data, event_id)))
+        _checked(self._post(self._calls.tell(INTERACTION, data, event_id)))
+
+    def update_user(
+        self, user_id: str, attributes: Mapping[str, Sequence[str]], *, event_id: str | None = None
+    ) -> None:
+        """
+        Hand new values of declared attributes of a user to the broker; an attribute without values is removed.
+
+        The user's other attributes stay. The time of the call decides which of two values is newer.
+
+        Raises:
+            ProblemError, NoAnswerError, OtherServerError: the broker did not take the event.
+            ValueError: the client has no URL for events.
+        """
+        _checked(self._post(self._calls.tell(USER_UPDATED, _update(user_id, attributes), event_id)))
 
     def _post(self, exchange: _Exchange) -> httpx.Response:
         try:
@@ -354,11 +375,13 @@ class AsyncClient:
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
         at: datetime | None = None,
+        context: Mapping[str, str | float] | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
         """Return recommendations for a user; see `Client.recommend`."""
-        request = RecommendRequest(user_id, top_k, list(exclude), list(conditions), diversity, at=at)
+        fields = (user_id, top_k, list(exclude), list(conditions), diversity)
+        request = RecommendRequest(*fields, at=at, context=dict(context or {}))
         return _read(await self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 
     async def recommend_many(
@@ -383,7 +406,13 @@ class AsyncClient:
     ) -> None:
         """Hand an interaction to the broker; see `Client.send_interaction`."""
         data = InteractionData(user_id, kind, item_id, duration_s, exposure_id=exposure_id)
-        _checked(await self._post(self._calls.tell(data, event_id)))
+        _checked(await self._post(self._calls.tell(INTERACTION, data, event_id)))
+
+    async def update_user(
+        self, user_id: str, attributes: Mapping[str, Sequence[str]], *, event_id: str | None = None
+    ) -> None:
+        """Hand new values of attributes to the broker; see `Client.update_user`."""
+        _checked(await self._post(self._calls.tell(USER_UPDATED, _update(user_id, attributes), event_id)))
 
     async def _post(self, exchange: _Exchange) -> httpx.Response:
         try:

@@ -128,7 +128,7 @@ Interactions = Annotated[
     ),
 ]
 Items = Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Titles and categories.")]
-Users = Annotated[Path | None, typer.Option("--users", metavar="FILE", help="Ages.")]
+Users = Annotated[Path | None, typer.Option("--users", metavar="FILE", help="Ages and attributes of users.")]
 Format = Annotated[Literal["csv", "lastfm", "movielens"], typer.Option("--format", help="Format of these files.")]
 MinWeight = Annotated[
     float, typer.Option("--min-weight", metavar="W", help="Leave out rows of less weight, such as ratings below 4.")

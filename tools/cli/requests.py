@@ -12,11 +12,26 @@ from tools.cli.options import STATE_DIR, Json, RunningPort, StateDir, Url, url
 _GROUP = "Ask it"
 
 
-@verb(_GROUP, "tools.recommend:recommend", "user_42", "user_42 --top-k 10 --port 9000")
+@verb(
+    _GROUP,
+    "tools.recommend:recommend",
+    "user_42",
+    "user_42 --top-k 10 --port 9000",
+    "user_42 --context device=phone --context hour=14",
+)
 def recommend(
     user: Annotated[str, typer.Argument(metavar="USER", help="Id of a user; an unknown user gets popular items.")],
     *,
     top_k: Annotated[int, typer.Option(metavar="K", help="Number of items.")] = 5,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            show_default="none",
+            help="A declared value of the context, may be repeated. A number is sent as a number, unless it is quoted: "
+            "'page=\"7\"'.",
+        ),
+    ] = None,
     port: RunningPort = None,
     url: Url = None,
     state_dir: StateDir = STATE_DIR,
@@ -24,6 +39,9 @@ def recommend(
     """Request recommendations, and show titles beside the ids."""
     if url and port:
         raise typer.BadParameter("--port and --url name two pipelines; give one of them")
+    for pair in context or ():
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE, such as device=phone", param_hint="--context")
 
 
 @verb(

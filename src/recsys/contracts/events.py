@@ -23,6 +23,7 @@ from recsys.contracts.wire import (
     DEFAULT_TOP_K,
     MAX_ID_LENGTH,
     MAX_TOP_K,
+    MAX_VALUES,
     Exclude,
     Features,
     History,
@@ -90,7 +91,7 @@ class AttributeValues(Struct, frozen=True, forbid_unknown_fields=True):
     """The values of one attribute of an item or of a user; none removes the attribute."""
 
     attribute: Name
-    values: Annotated[list[Value], Meta(max_length=100)]
+    values: Annotated[list[Value], Meta(max_length=MAX_VALUES)]
 
 
 class UserUpdatedData(Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ DEFAULT_TOP_K = 5
 MAX_HISTORY = 1000
 MAX_EXCLUDE = 1000
 MAX_BATCH = 256
+MAX_VALUES = 100
 
 UserId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -36,7 +37,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 UserAttributes = Annotated[
-    dict[Name, Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=100)]], Meta(max_length=64)
+    dict[Name, Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=MAX_VALUES)]], Meta(max_length=64)
 ]
 Context = Annotated[dict[Name, Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | float], Meta(max_length=32)]
 
