@@ -10,19 +10,24 @@ from recsys.declaration.types import Attribute
 from recsys.features import AGE_GROUPS
 from recsys.records import AGE_GROUP, UserUpdate
 
+_AGE_GROUP = Attribute("categorical")
+
 
 def read_update(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> UserUpdate:
     """
     Return the update that *event* reports; *attributes* are the declared attributes of users.
 
+    The age group is a feature, so it needs no declaration.
+
     Raises:
         NotJsonError, InvalidRequestError: the data do not name a user and declared attributes with suitable values.
     """
     data = events.user_updated.decode(event.data)
+    known = {AGE_GROUP: _AGE_GROUP, **attributes}
     values = read_values(
         data.attributes,
-        lambda name: attributes[name].kind if name in attributes else None,
-        declared=attributes,
+        lambda name: known[name].kind if name in known else None,
+        declared=known,
         allowed={AGE_GROUP: AGE_GROUPS},
     )
     return UserUpdate(data.user_id, event_time_us(event), values)

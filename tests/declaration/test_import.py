@@ -195,3 +195,39 @@ def test_a_filter_may_be_limited_to_some_attributes(shop):
     attributes = ItemAttributes(list(catalogue().values()), shop)
     (fault,) = attributes.faults([Condition("brand", ["acme"])], "$.filter", allowed=["price"])
     assert (fault.path, fault.detail) == ("$.filter[0].attribute", "must be one of: price")
+
+
+USERS = (
+    SHOP
+    + """
+[users.attributes]
+age_group = { kind = "categorical" }
+title = { kind = "categorical" }
+category = { kind = "multi-valued", column = "tags" }
+spent = { kind = "number" }
+"""
+)
+
+
+def test_attributes_of_users_are_read_by_kind(tmp_path):
+    """Names that items also have are columns of the users file; other columns are ignored."""
+    text = "user_id,age,title,tags,spent,secret\nann,30,Dr,a|b,1e1,x\nzoe,,,,,y\neve,,,c,,z\n"
+    users, rows = write(tmp_path / "u.csv", text), write(tmp_path / "a.csv", ROWS)
+    source = read_csv(rows, items=None, users=users, declaration=parse_declaration(USERS, "shop.toml"))
+    ann, bob, eve = collect_records(source.rows, age_groups=source.age_groups, attributes=source.attributes)
+    assert (ann.user_id, ann.age_group) == ("ann", "25-34")
+    assert ann.user_attributes == {"title": ["Dr"], "category": ["a", "b"], "spent": ["10.0"]}
+    assert (bob.user_id, bob.user_attributes) == ("bob", {})
+    assert (eve.user_id, eve.user_attributes, eve.history) == ("eve", {"category": ["c"]}, [])
+
+
+def test_faults_of_attributes_of_users_have_their_lines(tmp_path):
+    """A number that cannot be read, and more values than a request may carry, are refused."""
+    many = "|".join(map(str, range(101)))
+    users = write(tmp_path / "u.csv", f"user_id,tags,spent\nann,a,much\nbob,{many},\n")
+    rows = write(tmp_path / "a.csv", ROWS)
+    source = read_csv(rows, items=None, users=users, declaration=parse_declaration(USERS, "shop.toml"))
+    with pytest.raises(DataError) as caught:
+        list(source.rows)
+    assert f"{users}:2: spent must be a number, not 'much'" in str(caught.value)
+    assert f"{users}:3: an attribute of a user must have at most 100 values" in str(caught.value)

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 from tools.cli.verbs import main as run_verb
 
 GUIDE = ROOT / "docs/how-to/declare-your-data.md"
-FILES = ("recsys.toml", "events.csv", "items.csv", "faulty.toml")
+FILES = ("recsys.toml", "events.csv", "items.csv", "users.csv", "faulty.toml")
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -28,7 +28,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in code.splitlines()]
 
 
-SHOW, CHECK, TRAIN, UP, ASK, SEND, USER = commands()
+SHOW, CHECK, TRAIN, UP, ASK, SEND, USER, UPDATE, CONTEXT = commands()
 
 
 def write(folder: Path) -> None:
@@ -114,5 +114,8 @@ def test_the_pipeline_filters_and_learns_by_the_declaration(up):
     eventually(lambda: "avoided items          boots" in verb(*USER[1:], *place).stdout)
     dan = CLIENT.post(url, json={"user_id": "dan"}).json()["recommendations"]
     assert "boots" not in [each["item_id"] for each in dan]
+    verb(*UPDATE[1:], *place)
+    eventually(lambda: "attribute city         Basel" in verb("users", "show", "ann", *place).stdout)
+    assert len(verb(*CONTEXT[1:], *place).stdout.splitlines()) >= 1
     report = verb("doctor", "--port", str(port), *place).stdout
     assert "model and store follow one declaration" in report

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from chassis.wire import cloudevents
+from functions.extract_features.user_updates import read_update
 from recsys.client import AsyncClient, Client, NoAnswerError, OtherServerError, ProblemError, RecommendRequest
+from recsys.declaration.types import Attribute
 from tests.documentation.pages import ROOT, block
 from tests.running import take_port
 
@@ -144,6 +146,35 @@ def test_interactions_are_events_for_the_broker():
     assert len(seen) == 2
     with Client(ABSENT) as client, pytest.raises(ValueError, match="no events_url"):
         client.send_interaction("u", "view", "i")
+
+
+def test_updates_of_users_are_events_for_the_broker():
+    """New values of attributes become an event that extract_features accepts."""
+    seen = []
+
+    def accept(request: httpx.Request) -> httpx.Response:
+        seen.append(cloudevents.read_events(request.headers.raw, request.content)[0])
+        return httpx.Response(202)
+
+    for call in both(ABSENT, events_url="http://broker/ns/default", transport=httpx.MockTransport(accept)):
+        call("update_user", "ann", {"city": ["Bern"], "sizes": ()})
+    attributes = {"city": Attribute("categorical"), "sizes": Attribute("multi-valued")}
+    told = [read_update(event, attributes=attributes) for event in seen]
+    assert [(each.user_id, each.values) for each in told] == [("ann", {"city": ("Bern",), "sizes": ()})] * 2
+
+
+def test_a_context_is_sent_if_there_is_one():
+    """A pipeline of an earlier version takes calls without a context."""
+    seen = []
+
+    def accept(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content).get("context"))
+        return httpx.Response(200, json={"user_id": "u", "recommendations": []})
+
+    for call in both(ABSENT, transport=httpx.MockTransport(accept)):
+        call("recommend", "u", context={"device": "phone", "hour": 14})
+        call("recommend", "u")
+    assert seen == [{"device": "phone", "hour": 14}, None] * 2
 
 
 def test_the_client_imports_nothing_heavy():
