@@ -40,7 +40,10 @@ def refused(body: object) -> list[tuple[str, str]]:
             {"history": [{"item_id": "a", "time": "noon"}, {"item_id": "b"}, {"item_id": "c", "time": "1"}]},
             [(f"$.history[{n}].time", "must be a timestamp (RFC 3339)") for n in (0, 2)],
         ),
-        ({"user_id": "a", "include": ["price"]}, [("$.include[0]", "must be one of 'attributes', 'reason', 'title'")]),
+        (
+            {"user_id": "a", "include": ["price"]},
+            [("$.include[0]", "must be one of 'attributes', 'exposure', 'reason', 'title'")],
+        ),
     ],
 )
 def test_faults_of_the_door_are_listed(body, faults):
