@@ -37,7 +37,7 @@ _ATTEMPTS = 5
 _BASE_S = 0.2
 _TIMEOUT_S = 5.0
 # How long a group waits for further answers. At most this many bytes of answers fit into extract_features' body.
-_GATHER_S = 0.1
+_GATHER_S = 0.5
 _GROUP_BYTES = 131_072
 
 _items = msgspec.json.Decoder(list[RankedItem])
@@ -88,7 +88,7 @@ class Served(msgspec.Struct, frozen=True):
 
     exposure_id: str
     user_id: str
-    items: list[Shown]
+    items: list[Shown] | Raw
     model: Model | None
     degraded: tuple[str, ...]
     request_id: str
@@ -132,7 +132,8 @@ class Outbox:
         self._transport = transport
         self._sleep = sleep
         self._waiting: asyncio.Queue[Noted] = asyncio.Queue(QUEUE_SIZE)
-        self._gathering = asyncio.Lock()
+        self._gathering, self._is_full = asyncio.Lock(), asyncio.Event()
+        self._is_closing = False
         self.statistics = OutboxStatistics()
 
     def instruments(self) -> list[Instrument]:
@@ -152,6 +153,8 @@ class Outbox:
         except asyncio.QueueFull:
             self.statistics.dropped += 1
             return False
+        if not self._lacks_answers:
+            self._is_full.set()
         return True
 
     @asynccontextmanager
@@ -161,6 +164,8 @@ class Outbox:
         try:
             yield
         finally:
+            self._is_closing = True
+            self._is_full.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await self._waiting.join()
@@ -168,6 +173,11 @@ class Outbox:
                 sender.cancel()
             await asyncio.gather(*senders, return_exceptions=True)
             self.statistics.dropped += self._waiting.qsize()
+
+    @property
+    def _lacks_answers(self) -> bool:
+        """Whether the queue does not complete the group of a sender that has taken one answer."""
+        return self._waiting.qsize() < self._group - 1
 
     async def _send_forever(self) -> None:
         while True:
@@ -184,8 +194,10 @@ class Outbox:
         # One sender gathers at a time, so that the groups are large.
         async with self._gathering:
             group = [await self._waiting.get()]
-            if self._group > 1:
-                await self._sleep(_GATHER_S)
+            if self._lacks_answers and not self._is_closing:
+                self._is_full.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_full.wait(), _GATHER_S)
             while len(group) < self._group and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
             return group
@@ -195,7 +207,7 @@ class Outbox:
         answers = []
         for noted in group:
             try:
-                answers.append(describe(noted))
+                answers.append(describe(noted, is_alone=self._group == 1))
             except Exception:
                 # An answer that cannot be decoded must not end the sender, which has further events to send.
                 self._lose(1)
@@ -233,20 +245,21 @@ class Outbox:
         log.warning("served_event_lost", extra={"total": self.statistics.failed})
 
 
-def describe(noted: Noted) -> Served:
+def describe(noted: Noted, *, is_alone: bool = True) -> Served:
     """
-    Return the description of an answer.
+    Return the description of an answer, which forms an event *alone* or is part of a group.
+
+    In a group, items that were not drawn at random stay as rank_items encoded them. Their positions follow from their
+    order, and decoding them would take most of the time.
 
     Raises:
         msgspec.DecodeError: the answer of rank_items is malformed.
     """
     answer: RecommendAnswer = noted.recommended.answer
-    ranked = _items.decode(answer.recommendations)
-    propensities = _propensities.decode(noted.recommended.propensities) or [1.0] * len(ranked)
-    items = [
-        Shown(item.item_id, item.score, position, propensity)
-        for position, (item, propensity) in enumerate(zip(ranked, propensities, strict=True), 1)
-    ]
+    items: list[Shown] | Raw = answer.recommendations
+    propensities = _propensities.decode(noted.recommended.propensities)
+    if is_alone or propensities:
+        items = _show(answer.recommendations, propensities)
     model = _model.decode(noted.recommended.model or Raw(b"null"))
     return Served(
         noted.recommended.exposure_id,
@@ -257,6 +270,14 @@ def describe(noted: Noted) -> Served:
         noted.request_id,
         time=noted.moment,
     )
+
+
+def _show(recommendations: Raw, propensities: list[float] | None) -> list[Shown]:
+    ranked = _items.decode(recommendations)
+    return [
+        Shown(item.item_id, item.score, position, propensity)
+        for position, (item, propensity) in enumerate(zip(ranked, propensities or [1.0] * len(ranked), strict=True), 1)
+    ]
 
 
 def make_served(answer: Served, *, source: str, extensions: dict[str, str]) -> CloudEvent:

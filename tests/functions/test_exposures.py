@@ -187,8 +187,11 @@ async def test_a_group_is_kept_as_its_answers(kept):
     """Each answer of a group is an exposure with its own time."""
     answers = [SERVED | {"exposure_id": f"x{n}", "time": f"2026-05-01T12:00:0{n}Z"} for n in range(3)]
     assert (await kept.take({"answers": answers}, events.SERVED_GROUP)).status == 202
+    bare = SERVED | {"exposure_id": "x3", "time": TIME, "items": [{"item_id": "a"}, {"item_id": "b", "title": "B"}]}
+    await kept.take({"answers": [bare]}, events.SERVED_GROUP)
     found = await kept.joined()
-    assert [each.exposure_id for each in found] == ["x0", "x1", "x2"]
+    assert [each.exposure_id for each in found] == ["x0", "x3", "x1", "x2"]
+    assert [(item.position, item.propensity) for item in found.pop(1).items] == [(1, 1.0), (2, 1.0)]
     assert found[1].time_us - found[0].time_us == 1_000_000
 
 

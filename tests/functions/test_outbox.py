@@ -14,6 +14,7 @@ from functions.recommend import outbox as outbox_module
 from functions.recommend.outbox import Noted, Outbox, describe, make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import SinkSettings
+from tests.waiting import until
 
 SHOWN = Recommended(
     RecommendAnswer(
@@ -167,7 +168,31 @@ async def test_answers_that_follow_each_other_share_an_event():
     assert max(len(json.loads(event.data)["answers"]) for event in sent) == 4
     assert [answer["exposure_id"] for answer in answers] == ids
     assert all(answer["time"].endswith("Z") and answer["user_id"] == "zoe" for answer in answers)
+    assert answers[0]["items"] == json.loads(bytes(SHOWN.answer.recommendations))
     assert (box.statistics.sent, box.statistics.failed) == (10, 0)
+
+
+async def test_a_group_holds_propensities_that_are_not_1():
+    """An answer with a drawn position has explicit positions and propensities, also in a group."""
+    broker = Broker(202)
+    box = outbox(broker, group=9)
+    async with box.sending():
+        box.note(msgspec.structs.replace(SHOWN, propensities=Raw(b"[0.9,0.1]")), request_id="r")
+    (answer,) = json.loads(broker.requests[0].content)["answers"]
+    assert [(item["position"], item["propensity"]) for item in answer["items"]] == [(1, 0.9), (2, 0.1)]
+
+
+async def test_a_full_group_is_sent_immediately(monkeypatch):
+    """A group that is full does not wait for the time of a group, and neither does the rest at the end."""
+    monkeypatch.setattr(outbox_module, "_GATHER_S", 3600)
+    broker = Broker(202)
+    box = outbox(broker, group=3)
+    async with box.sending():
+        for _ in range(3):
+            box.note(SHOWN, request_id="r")
+        await until(lambda: box.statistics.sent == 3)
+        box.note(SHOWN, request_id="r")
+    assert box.statistics.sent == 4
 
 
 async def test_a_group_is_cut_by_its_bytes(monkeypatch):
@@ -188,9 +213,7 @@ async def test_a_group_without_its_unreadable_answer_is_sent():
     """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
     broker = Broker(202)
     box = outbox(broker, group=10)
-    unreadable = Recommended(
-        msgspec.structs.replace(SHOWN.answer, recommendations=Raw(b'[{"item_id":"a","score":null}]')), SHOWN.model
-    )
+    unreadable = Recommended(SHOWN.answer, Raw(b'{"name":1}'))
     async with box.sending():
         for recommended in [SHOWN, unreadable, SHOWN]:
             box.note(recommended, request_id="r")

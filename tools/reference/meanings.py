@@ -127,7 +127,7 @@ MEANINGS = {
         "K_SINK": "set by Knative: where events about answers go",
         "SERVED_EVENTS_GROUP": (
             "answers in one of these events; 1: an event for each answer, "
-            "more: `dev.recsys.recommendation.served.group.v1` about all answers of a tenth of a second"
+            "more: `dev.recsys.recommendation.served.group.v1` about all answers of half a second"
         ),
         "K_CE_OVERRIDES": "set by Knative: further attributes of these events",
     },

@@ -158,12 +158,12 @@ class ServedItem(Struct, frozen=True):
 
     Attributes:
         item_id: The item.
-        position: The position in the answer, from 1.
+        position: The position in the answer, from 1; by default the place in the list.
         propensity: The probability that the policy shows the item at this position.
     """
 
     item_id: ItemId
-    position: Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
+    position: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     propensity: Annotated[float, Meta(ge=_LEAST_PROPENSITY, le=1)] = 1.0
 
 
