@@ -133,3 +133,29 @@ def test_an_image_built_by_buildah_can_be_unpacked(tmp_path, monkeypatch):
             assert prove.unwanted(image) == ["bin/sh"]
     finally:
         subprocess.run(["buildah", "rmi", tag], check=True, capture_output=True)
+
+
+@needs_buildah
+@pytest.mark.parametrize("own", [[], ["ranker.model", "encoder.model"]])
+def test_the_image_with_a_model_has_the_files_of_its_own_ranker_and_encoder(tmp_path, monkeypatch, own):
+    """Dockerfile.model copies these files if the artefact has them."""
+    monkeypatch.setenv("STORAGE_DRIVER", "vfs")
+    (tmp_path / "Dockerfile").write_text(
+        'FROM scratch\nENV PATH=/bin\nWORKDIR /\nUSER 1:1\nCMD ["hello"]\nCOPY code /\n'
+    )
+    model = tmp_path / "model"
+    model.mkdir()
+    files = {"manifest.json", "arrays.safetensors", "items.json", *own}
+    for name in files:
+        (model / name).write_text(name)
+    (tmp_path / "code").write_text("code")
+    tags = [f"localhost/recsys-test-{part}:{os.getpid()}" for part in ("code", "model")]
+    builder = Builder("buildah", ("--isolation", "chroot", "--quiet"))
+    builder.build(tmp_path / "Dockerfile", context=tmp_path, image=tags[0], arguments={})
+    dockerfile, arguments = ROOT / "functions/rank_items/Dockerfile.model", {"IMAGE": tags[0], "MODEL_VERSION": "1"}
+    builder.build(dockerfile, context=model, image=tags[1], arguments=arguments)
+    try:
+        with unpacked(tags[1]) as image:
+            assert {each.name for each in (image.root / "models").iterdir()} == files
+    finally:
+        subprocess.run(["buildah", "rmi", *tags], check=True, capture_output=True)

@@ -48,6 +48,12 @@ class Unknown(Popular):
     names = ("weather",)
 
 
+class Nameless(Popular):
+    """A ranker whose columns are no tuple."""
+
+    names = "blend"  # type: ignore[assignment]
+
+
 class Newest:
     """An encoder: the vector depends on the newest item and the age group alone."""
 
@@ -179,7 +185,8 @@ def test_items_that_arrived_later_are_left_out_of_the_history_of_an_encoder(tmp_
         (python_model("ranker", "Unknown"), None, "columns that the model does not have: weather"),
         (python_model("ranker", "Nan"), None, "the model cannot rank: the ranker returned scores that are not finite"),
         (python_model("ranker", "Missing"), None, "class .*:Missing: cannot be used"),
-        (python_model("ranker", "Newest"), None, "has no names and no score"),
+        (python_model("ranker", "Newest"), None, "it is no class with the method score"),
+        (python_model("ranker", "Nameless"), None, "names must be a tuple of columns, not 'blend'"),
     ],
 )
 def test_a_ranker_that_does_not_fit_is_refused_at_the_start(tmp_path, text, content, message):
@@ -188,6 +195,16 @@ def test_a_ranker_that_does_not_fit_is_refused_at_the_start(tmp_path, text, cont
     with pytest.raises(ArtefactError, match=message) as refused:
         open_model(make_attached(tmp_path, text, **files))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("class_", ["subprocess:Popen", "os:system", "pathlib:Path"])
+def test_an_artefact_cannot_call_what_is_no_model(tmp_path, class_):
+    """Everyone who may write an artefact names its class and its file, so only classes of models are called."""
+    (tmp_path / "command").write_bytes(f"touch {tmp_path}/ran".encode())
+    text = f'[ranker]\nkind = "python"\nclass = "{class_}"\npath = "command"\n'
+    with pytest.raises(ArtefactError, match="it is no class with the method score"):
+        open_model(make_attached(tmp_path, text))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_files_belong_to_the_artefact(tmp_path):

@@ -6,7 +6,8 @@ the code of everyone who may write to its bucket; the file that the class reads 
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -152,8 +153,11 @@ def open_model(
 def _open_ranker(declared: OwnRanker, artefact: Artefact, *, provider: Provider, pool: Executor | None) -> Ranker:
     content = _content(declared, artefact, RANKER)
     if declared.kind == "python":
-        made = _construct(declared, content, methods=("names", "score"))
-        return CheckedRanker(made, tuple(made.names))
+        made = _construct(declared, content, method="score")
+        names = getattr(made, "names", None)
+        if not isinstance(names, tuple) or not all(isinstance(each, str) for each in names):
+            raise ArtefactError(f"class {declared.class_}: names must be a tuple of columns, not {names!r}")
+        return CheckedRanker(made, names)
     names = tuple(declared.inputs)
     model = OnnxModel(content, name=RANKER, provider=provider)
     if len(model.inputs) != 1:
@@ -167,10 +171,10 @@ def _open_ranker(declared: OwnRanker, artefact: Artefact, *, provider: Provider,
 
 def _open_encoder(declared: OwnEncoder, artefact: Artefact, *, provider: Provider) -> UserEncoder:
     content = _content(declared, artefact, ENCODER)
-    known, dimensions = artefact.manifest.shapes["item_factors"]
+    known, dimensions = _shape_of_vectors(artefact)
     together = provider == "cuda" and declared.kind == "onnx"
     if declared.kind == "python":
-        made: EncoderModel = _construct(declared, content, methods=("encode",))
+        made: EncoderModel = _construct(declared, content, method="encode")
         return Padded(made, dimensions, known, declared.history)
     model = OnnxModel(content, name=ENCODER, provider=provider)
     model.require_inputs(
@@ -194,16 +198,29 @@ def _content(declared: OwnModel, artefact: Artefact, file: str) -> bytes:
     return artefact.files[file]
 
 
-def _construct(declared: OwnModel, content: bytes, *, methods: Sequence[str]) -> Any:
-    """Return an object of the declared class, which gets the content of the model's file."""
+def _shape_of_vectors(artefact: Artefact) -> tuple[int, int]:
+    shape = artefact.manifest.shapes.get("item_factors", [])
+    if len(shape) != 2:
+        raise ArtefactError(f"item_factors has the shape {shape}, and must be a matrix; train it again")
+    return shape[0], shape[1]
+
+
+def _construct(declared: OwnModel, content: bytes, *, method: str) -> Any:
+    """
+    Return an object of the declared class, which gets the content of the model's file.
+
+    The class must have *method*. Without this check, everyone who may write artefacts could call `subprocess.Popen` with
+    the content of a file.
+    """
     module, _, name = (declared.class_ or "").partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)(content)
+        found = getattr(importlib.import_module(module), name)
+        is_model = inspect.isclass(found) and callable(getattr(found, method, None))
+        if not is_model:
+            raise TypeError(f"it is no class with the method {method}")
+        return found(content)
     except Exception as error:
         # The code of a team may raise anything.
         raise ArtefactError(
             f"class {declared.class_}: cannot be used: {error!r}; its module must lie in a folder of PYTHONPATH"
         ) from error
-    if missing := [each for each in methods if not hasattr(made, each)]:
-        raise ArtefactError(f"class {declared.class_}: has no {' and no '.join(missing)}")
-    return made
