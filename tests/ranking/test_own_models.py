@@ -1,7 +1,6 @@
 """Rankers and user encoders of a team's own: they serve through the model, and misfits are refused at the start."""
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
@@ -92,12 +91,6 @@ def onnx_ranker(*columns: str) -> str:
 
 def python_model(part: str, class_: str, *more: str) -> str:
     return "\n".join([f"[{part}]", 'kind = "python"', f'class = "{__name__}:{class_}"', *more, ""])
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    # pytest imports test files without their folder on the path.
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, sys.modules["tests.ranking.test_own_models"]))
 
 
 def make_attached(folder: Path, text: str, **files: bytes) -> Artefact:

@@ -112,7 +112,7 @@ def _open_session(content: bytes, name: str, provider: Provider) -> Any:
         import onnxruntime  # noqa: PLC0415 - only instances with an ONNX file need this library
     except ImportError as error:
         raise ArtefactError(
-            f"{name}: needs ONNX Runtime; install the extra rank-items-onnx, or build the image with LOCK=rank-items-onnx"
+            f"{name}: needs ONNX Runtime; run ./run.sh model check, which installs it, or build the image with LOCK=rank-items-onnx"
         ) from error
     wanted = _PROVIDER_NAMES[provider]
     if wanted not in onnxruntime.get_available_providers():
