@@ -1,61 +1,144 @@
-"""`./run.sh experiments report`: figures of what was shown and what users did with it, by model and arm."""
+"""
+`./run.sh experiments report`: figures of what was shown and what users did with it, by model and arm, and the analysis of
+the experiments that were started.
+"""
 
 import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from offline.experiments.analysis import Analysis, analyse
+from offline.experiments.sequences import ALPHA
 from offline.state import StateDirectory, StateError
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import EventKind
+from recsys.experiments.declaration import Experiment
 from recsys.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
+from recsys.exposures.records import ExposureOutcome
 from recsys.exposures.urls import open_exposures
 from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
+from tools import running_experiments
+from tools.deployment.kn import Kn, KnError, command_of
+from tools.running_experiments import declare, read_ledger, read_running, stop
 
 _NONE = "-"
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")
 
 
-def run(*, action: str, window: float, store: str | None, as_json: bool, state_dir: Path) -> int:
+def run(
+    *,
+    action: str,
+    name: str | None,
+    window: float,
+    follow: float,
+    store: str | None,
+    as_json: bool,
+    state_dir: Path,
+    namespace: str | None,
+    kn: str,
+    **options: Any,
+) -> int:
     """
-    Print the figures.
+    Report on experiments, stop arms that are worse, or change what runs (`running_experiments`).
 
     Returns:
-        0; 1 if the store cannot be read or holds no exposures.
+        0; 1 if the store cannot be read or holds no exposures, or the pipeline cannot be changed.
     """
+    if action not in {"report", "guard"}:
+        return running_experiments.run(
+            action=action, name=name, namespace=namespace, kn=kn, state_dir=state_dir, **options
+        )
     state = StateDirectory(state_dir)
     try:
         url = store or state.store_url(state.require_current())
-        tallies = asyncio.run(_tally(url, window_s=window))
-    except (StateError, StoreError) as error:
+        known = [each for each in read_ledger(state_dir) if name in {None, each.name}]
+        read = asyncio.run(_read(url, window_s=window, keeps=bool(known)))
+        if action == "guard":
+            return _guard(
+                Kn(command_of(kn, namespace, state_dir), namespace), read, follow_s=follow, state_dir=state_dir
+            )
+    except (StateError, StoreError, KnError, ValueError, msgspec.DecodeError) as error:
         print(error, file=sys.stderr)
         return 1
-    figures = compute_figures(tallies, lambda version: facts_of(state, version))
+    figures = compute_figures(read.tallies, lambda version: facts_of(state, version))
+    analyses = [analyse(each, read.exposures, kinds=read.clicks, followed_us=round(follow * 1e6)) for each in known]
     if not figures and not as_json:
         print(f"{action}: the store holds no exposures; run ./run.sh up --exposures and ask it", file=sys.stderr)
         return 1
-    print(msgspec.json.encode(figures).decode() if as_json else "\n".join(lines(figures)))
+    if as_json:
+        print(msgspec.json.encode({"figures": figures, "analyses": analyses}).decode())
+    else:
+        print(*lines(figures), *(line for each in analyses for line in ["", *describe(each)]), sep="\n")
     return 0
 
 
-async def _tally(url: str, *, window_s: float) -> dict[Key, Tally]:
+@dataclass(frozen=True)
+class _Read:
+    """The tallies of a log, the log itself if experiments were started, and the kinds that count."""
+
+    tallies: dict[Key, Tally]
+    exposures: list[ExposureOutcome]
+    clicks: frozenset[str]
+    purchases: frozenset[str]
+
+
+def _guard(kn: Kn, read: _Read, *, follow_s: float, state_dir: Path) -> int:
+    """Stop the arms of running experiments that are worse in their clicks or their purchases."""
+    running = read_running(kn)
+    changed: Sequence[Experiment] = running
+    for each in running:
+        worse = find_worse(each, read.exposures, kinds=(read.clicks, read.purchases), followed_us=round(follow_s * 1e6))
+        if worse is None:
+            print(f"{each.name}: users are not in the arms as declared; nothing was stopped", file=sys.stderr)
+        elif worse:
+            print(f"{each.name}: stopping {', '.join(worse)}, worse than {each.arms[0].name}")
+            changed = stop(changed, each.name, worse)
+    if changed != running:
+        declare(kn, changed, state_dir=state_dir)
+    return 0
+
+
+def find_worse(
+    experiment: Experiment, exposures: Sequence[ExposureOutcome], *, kinds: Sequence[frozenset[str]], followed_us: int
+) -> list[str] | None:
+    """
+    Return the arms that still change something and are worse than the control in any of *kinds*.
+
+    None if users are not in the arms as declared. All intervals together err with the probability of a single analysis.
+    """
+    active = {arm.name for arm in experiment.arms if arm.changes() and not arm.stopped}
+    worse: dict[str, None] = {}
+    for each in kinds:
+        found = analyse(experiment, exposures, kinds=each, followed_us=followed_us, alpha=ALPHA / len(kinds))
+        if not found.is_sound:
+            return None
+        worse.update(dict.fromkeys(arm.name for arm in found.arms if arm.is_worse and arm.name in active))
+    return [*worse]
+
+
+async def _read(url: str, *, window_s: float, keeps: bool) -> _Read:
     password = os.environ.get("FEATURE_STORE_PASSWORD")
     async with aclosing(open_store(url, password=password)) as store:
         declared = await store.declaration() or default_declaration()
     clicks, purchases = kinds_of(declared.events)
     tallies: dict[Key, Tally] = {}
+    exposures: list[ExposureOutcome] = []
     async with aclosing(open_exposures(url, password=password)) as log:
         async for each in log.scan(window_s=window_s):
             key = (each.model, each.version, each.experiment, each.arm)
             tally = tallies.setdefault(key, Tally(clicks=clicks, purchases=purchases))
             tally.add(each)
-    return tallies
+            exposures += [each] if keeps else []
+    return _Read(tallies, exposures, clicks, purchases)
 
 
 def kinds_of(declared: Mapping[str, EventKind]) -> tuple[frozenset[str], frozenset[str]]:
@@ -85,6 +168,26 @@ def lines(figures: Sequence[Figures]) -> list[str]:
     rows = [_TITLES, *map(_row, figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def describe(analysis: Analysis) -> list[str]:
+    """Return the analysis of an experiment as lines."""
+    control = analysis.arms[0].sample.mean
+    counted = f"{analysis.waiting} users are not through it, {analysis.adjusted} have a history"
+    said = [f"{analysis.experiment}: actions per list, in the time followed of each user ({counted})"]
+    for arm in analysis.arms:
+        line = f"  {arm.name}: {arm.sample.users} users, {arm.sample.mean:.4f}"
+        if arm.lift is not None and control > 0:
+            value, low, high = (each / control for each in (arm.lift.value, arm.lift.low, arm.lift.high))
+            verdict = "better" if arm.is_better else "worse" if arm.is_worse else "undecided"
+            line += f", {value:+.1%} [{low:+.1%}, {high:+.1%}] at all looks: {verdict}"
+        said.append(line)
+    if not analysis.is_sound:
+        said.append(
+            f"  warning: users are not in the arms as declared (p {analysis.mismatch:.1g}, {analysis.switched} in two "
+            "arms); do not trust the figures"
+        )
+    return said
 
 
 def _row(each: Figures) -> Sequence[str]:

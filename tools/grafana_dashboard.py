@@ -201,6 +201,16 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "percentunit",
         ),
         Panel(
+            "Arms of experiments: calls by outcome",
+            (
+                (
+                    f"sum by (experiment, arm, outcome) (rate(recsys_experiment_calls_total{{{_OURS}}}{_R})) or vector(0)",
+                    "{{experiment}} {{arm}} {{outcome}}",
+                ),
+            ),
+            "reqps",
+        ),
+        Panel(
             "Revisions",
             ((f"count by (service, revision) (recsys_build_info{{{_POD}}})", "{{revision}}"),),
             kind="table",

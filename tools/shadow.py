@@ -11,7 +11,7 @@ from localkn import control
 from localkn.errors import LocalknError
 from localkn.state import PlatformDirectory
 from recsys import metrics
-from tools.deployment.kn import Kn, KnError, command_of
+from tools.deployment.kn import Kn, KnError, command_of, url_of_tag
 
 _SERVICE, _SETTING, _SHARE = "rank-items", "SHADOW_RANK_ITEMS_URL", "SHADOW_SHARE"
 _TIMEOUT_S = 10.0
@@ -27,7 +27,7 @@ def run(*, action: str, to: str | None, share: float, namespace: str | None, kn:
     client = Kn(command_of(kn, namespace, state_dir), namespace)
     try:
         if action == "start":
-            url = _url_of(client, to or "")
+            url = url_of_tag(client, _SERVICE, to or "")
             client.update("recommend", "--env", f"{_SETTING}={url}", "--env", f"{_SHARE}={share}")
             print(f"{share:.1%} of the calls to {_SERVICE} are copied to {url}")
         elif action == "stop":
@@ -39,18 +39,6 @@ def run(*, action: str, to: str | None, share: float, namespace: str | None, kn:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _url_of(kn: Kn, tag: str) -> str:
-    targets = kn.service(_SERVICE)["status"].get("traffic", ())
-    urls = {target["tag"]: target.get("url") for target in targets if target.get("tag")}
-    if not (url := urls.get(tag)):
-        known = ", ".join(sorted(urls)) or "none"
-        raise ValueError(
-            f"{_SERVICE} has no tag {tag!r} (tags: {known}); "
-            f"make one with kn service update {_SERVICE} --tag REVISION={tag}"
-        )
-    return str(url)
 
 
 def _read_metrics(state_dir: Path) -> dict[str, float]:

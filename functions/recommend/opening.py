@@ -7,6 +7,7 @@ from chassis.auth.tokens import TokenFile
 from chassis.hop.client import Hop, HopClient
 from chassis.telemetry.exposition import Exposition
 from chassis.wire.transport import HttptoolsTransport
+from functions.recommend.arms import Arms
 from functions.recommend.handler import SOURCE, Recommend
 from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.outbox import Outbox
@@ -76,6 +77,20 @@ async def opened_handler(
         popular = PopularList(ranking, settings.popular)
         # Functions that are being woken answer later than this one has to be ready.
         await stack.enter_async_context(popular.kept_fresh(waits=not settings.wake_urls))
-        recommender = Recommender(features=features, ranking=ranking, popular=popular, exploration=settings.exploration)
+        urls = dict.fromkeys(arm.url for each in settings.experiments for arm in each.arms if arm.url)
+        # An arm that hangs leaves time for the default, so its client is impatient.
+        clients = {
+            url: RankingClient(
+                hops.make(f"rank_items_arm_{number}", url, impatient=True), batch=settings.coalesce_ranking
+            )
+            for number, url in enumerate(urls, 1)
+        }
+        recommender = Recommender(
+            features=features,
+            ranking=ranking,
+            popular=popular,
+            exploration=settings.exploration,
+            arms=Arms(settings.experiments, default=ranking, clients=clients),
+        )
         exposition.add(recommender.instruments())
         yield Recommend(recommender, outbox=outbox)

@@ -83,6 +83,7 @@ class Served(msgspec.Struct, frozen=True):
         request_id: The id of the request.
         experiment: The experiment that the answer belongs to.
         arm: The arm of the experiment.
+        arm_failed: Whether the arm could not rank, so that the default did; absent if not.
         time: The time of the answer; absent if the event has it.
     """
 
@@ -94,6 +95,7 @@ class Served(msgspec.Struct, frozen=True):
     request_id: str
     experiment: str | None = None
     arm: str | None = None
+    arm_failed: bool | msgspec.UnsetType = msgspec.UNSET
     time: datetime | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -261,6 +263,7 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
     if is_alone or propensities:
         items = _show(answer.recommendations, propensities)
     model = _model.decode(noted.recommended.model or Raw(b"null"))
+    treatment = noted.recommended.treatment
     return Served(
         noted.recommended.exposure_id,
         answer.user_id,
@@ -268,7 +271,10 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
         model,
         answer.degraded,
         noted.request_id,
-        time=noted.moment,
+        treatment.experiment if treatment else None,
+        treatment.arm if treatment else None,
+        noted.recommended.arm_failed or msgspec.UNSET,
+        noted.moment,
     )
 
 

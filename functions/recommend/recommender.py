@@ -26,11 +26,13 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, InvalidRequestError, ServingError
+from functions.recommend.arms import Arms
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
 from recsys.contracts import wire
 from recsys.contracts.wire import MAX_HISTORY, Exploration, RankedItem, RecommendRequest, SessionItem
+from recsys.experiments.assignment import Treatment
 
 # The largest share of the budget for features. Ranking needs the rest, even if the features fail.
 FEATURES_SHARE = 0.4
@@ -72,12 +74,46 @@ class Recommended(Struct, frozen=True):
         model: The model that ranked it, JSON; null if no model did.
         propensities: The propensity of each item, JSON; null if nothing was drawn at random.
         exposure_id: Identifies the answer in events.
+        treatment: The experiments and arms of the user; None for none.
+        arm_failed: Whether the arm could not rank, so that the default did.
     """
 
     answer: RecommendAnswer
     model: Raw
     propensities: Raw = Raw(b"null")
     exposure_id: str = ""
+    treatment: Treatment | None = None
+    arm_failed: bool = False
+
+
+class _Asked(Struct, frozen=True):
+    """A request, the user's features, the treatment, the exploration, and the id of the answer in events."""
+
+    request: RecommendRequest
+    known: Known
+    treatment: Treatment | None
+    exploration: Exploration | None
+    exposure_id: str
+
+    def call(self) -> RankCall:
+        """Return the call to rank_items."""
+        request, arm = self.request, self.treatment
+        return RankCall(
+            self.known.features,
+            join_session(request.history, self.known.history),
+            request.top_k,
+            request.exclude,
+            request.filter or UNSET,
+            request.diversity or (arm and arm.diversity) or UNSET,
+            self.known.avoided or UNSET,
+            request.item_id or UNSET,
+            [each for each in request.include if each != EXPOSURE] or UNSET,
+            _newest(request, self.known),
+            request.at or UNSET,
+            self.known.attributes,
+            request.context or UNSET,
+            *((self.exploration, self.exposure_id) if self.exploration else ()),
+        )
 
 
 class Recommender:
@@ -89,6 +125,7 @@ class Recommender:
         ranking: The client for rank_items.
         popular: The list to answer with if ranking fails.
         exploration: Draws a part of the lists at random; None draws none.
+        arms: Ranks the calls of users in experiments; None for no experiments.
     """
 
     def __init__(
@@ -98,9 +135,11 @@ class Recommender:
         ranking: RankingClient,
         popular: PopularList,
         exploration: Exploration | None = None,
+        arms: Arms | None = None,
     ) -> None:
         self._features = features
         self._ranking = ranking
+        self._arms = arms or Arms((), default=ranking, clients={})
         self._popular = popular
         self._exploration = exploration
         self._degraded = Counter(metrics.DEGRADED, known=[("features",), ("ranking",)])
@@ -110,7 +149,7 @@ class Recommender:
         waiting = Totals(
             definitions.QUEUE_DEPTH, lambda: {("hop",): self._features.waiting() + self._ranking.waiting()}
         )
-        return [self._degraded, waiting]
+        return [self._degraded, waiting, *self._arms.instruments()]
 
     async def recommend(
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
@@ -125,12 +164,18 @@ class Recommender:
         known, unknown = await self._fetch(requests, call)
         if strict and unknown:
             raise unknown
-        exposure_ids = [os.urandom(_ID_BYTES).hex() for _ in requests]
-        ranked = await self._rank(requests, known, exposure_ids, call, strict=strict)
+        asked = [self._ask(request, who) for request, who in zip(requests, known, strict=True)]
+        outcomes, failed = await self._rank(asked, call, strict=strict)
         return [
-            self._answer(request, who, what, unknown, exposure_id=exposure_id, strict=strict)
-            for request, who, what, exposure_id in zip(requests, known, ranked, exposure_ids, strict=True)
+            self._answer(each, outcome, unknown, strict=strict, arm_failed=place in failed)
+            for place, (each, outcome) in enumerate(zip(asked, outcomes, strict=True))
         ]
+
+    def _ask(self, request: RecommendRequest, known: Known) -> _Asked:
+        # Without a user there is neither an arm nor an event, so nothing could be learnt from the list.
+        arm = self._arms.treat(request.user_id)
+        exploration = (arm and arm.exploration) or self._exploration if request.user_id else None
+        return _Asked(request, known, arm, exploration, os.urandom(_ID_BYTES).hex())
 
     async def _fetch(
         self, requests: Sequence[RecommendRequest], call: Call
@@ -149,59 +194,30 @@ class Recommender:
         return [next(found) if request.user_id else UNKNOWN_USER for request in requests], None
 
     async def _rank(
-        self,
-        requests: Sequence[RecommendRequest],
-        known: Sequence[Known],
-        exposure_ids: Sequence[str],
-        call: Call,
-        *,
-        strict: bool,
-    ) -> Sequence[RankOutcome]:
-        calls = [
-            RankCall(
-                who.features,
-                join_session(request.history, who.history),
-                request.top_k,
-                request.exclude,
-                request.filter or UNSET,
-                request.diversity or UNSET,
-                who.avoided or UNSET,
-                request.item_id or UNSET,
-                [each for each in request.include if each != EXPOSURE] or UNSET,
-                _newest(request, who),
-                request.at or UNSET,
-                who.attributes,
-                request.context or UNSET,
-                *self._explores(request, exposure_id),
-            )
-            for request, who, exposure_id in zip(requests, known, exposure_ids, strict=True)
-        ]
+        self, asked: Sequence[_Asked], call: Call, *, strict: bool
+    ) -> tuple[Sequence[RankOutcome], frozenset[int]]:
+        """Return the outcome of each of *asked*, and the places of those whose arm failed."""
         left_s = call.deadline.left_s()
         began_s = call.receipt.elapsed_s()
         try:
-            answer = await self._ranking.rank(calls, call=call, within_s=left_s - min(ANSWER_S, left_s * ANSWER_SHARE))
+            armed = await self._arms.rank(
+                [each.call() for each in asked],
+                [each.treatment for each in asked],
+                call=call,
+                within_s=left_s - min(ANSWER_S, left_s * ANSWER_SHARE),
+            )
         except ServingError as error:
             call.receipt.spend("ranking-failed", call.receipt.elapsed_s() - began_s)
             if strict:
                 raise
-            return [error] * len(requests)
-        _add_receipt("ranking", answer, call)
-        return answer.value
-
-    def _explores(self, request: RecommendRequest, exposure_id: str) -> tuple[Exploration, str] | tuple[()]:
-        """Return the exploration of a list, and the id of its exposure; none for a list without an event about it."""
-        return (self._exploration, exposure_id) if self._exploration and request.user_id else ()
+            return [error] * len(asked), frozenset()
+        _add_receipt("ranking", armed.answer, call)
+        return armed.answer.value, armed.failed
 
     def _answer(
-        self,
-        request: RecommendRequest,
-        known: Known,
-        outcome: RankOutcome,
-        unknown: ServingError | None,
-        *,
-        exposure_id: str,
-        strict: bool,
+        self, asked: _Asked, outcome: RankOutcome, unknown: ServingError | None, *, strict: bool, arm_failed: bool
     ) -> Recommended | ServingError:
+        request = asked.request
         reasons = {"features": unknown.code} if unknown else {}
         if isinstance(outcome, Ranked) and outcome.items:
             items, model, propensities = outcome.items, outcome.model, outcome.propensities
@@ -215,7 +231,7 @@ class Recommender:
             )
             if request.filter and not strict:
                 return DependencyError("rank_items could not rank, and the popular list cannot be filtered")
-            popular = [] if strict else self._pick_popular(request, known)
+            popular = [] if strict else self._pick_popular(request, asked.known)
             if not popular:
                 return error
             reasons["ranking"] = error.code
@@ -223,7 +239,7 @@ class Recommender:
         for hop in reasons:
             self._degraded.add(hop)
         answer = RecommendAnswer(request.user_id, items, tuple(reasons), reasons)
-        return Recommended(answer, model, propensities, exposure_id)
+        return Recommended(answer, model, propensities, asked.exposure_id, asked.treatment, arm_failed)
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         history = _history.decode(join_session(request.history, known.history))

@@ -15,6 +15,7 @@ from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
 from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import Exploration
+from recsys.experiments.declaration import Experiment, read_experiments
 
 _BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
@@ -110,6 +111,21 @@ def read_exploration(env: Reader) -> Exploration | None:
         return None
 
 
+def read_running(env: Reader) -> tuple[Experiment, ...]:
+    """Read the running experiments and add their faults to *env*; return none without any."""
+    text = env.text("EXPERIMENTS", "-")
+    if text == "-":
+        return ()
+    try:
+        found = read_experiments(text)
+    except ValueError as error:
+        env.faults.append(f"EXPERIMENTS cannot be read: {error}; ./run.sh experiments start writes it")
+        return ()
+    for url in (arm.url for each in found for arm in each.arms if arm.url):
+        env.require(is_http_url(url), f"EXPERIMENTS: the url of an arm must be a http(s) URL, not {url!r}")
+    return found
+
+
 class _Overrides(msgspec.Struct):
     extensions: dict[str, str] = {}
 
@@ -139,6 +155,7 @@ class Settings:
         wake_urls: The functions that the process wakes when it starts; none unless they scale to zero.
         shadow: The candidate that gets copies of calls to rank_items; None copies none.
         exploration: Draws a part of the lists at random; None draws none.
+        experiments: The running experiments.
     """
 
     serving: ServingSettings
@@ -155,6 +172,7 @@ class Settings:
     shadow: ShadowSettings | None
     exploration: Exploration | None
     wake_urls: tuple[str, ...]
+    experiments: tuple[Experiment, ...]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -181,6 +199,7 @@ class Settings:
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
             wake_urls=tuple(reader.text("WAKE_URLS", "-").removeprefix("-").split()),
+            experiments=read_running(reader),
         )
         for url in settings.wake_urls:
             reader.require(is_http_url(url), f"WAKE_URLS must hold http(s) URLs, not {url!r}")

@@ -85,6 +85,14 @@ SHADOW_ORDER = Definition(
     "Low beside a high overlap: the candidate orders the same items differently.",
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
+ARM_CALLS = Definition(
+    "recsys_experiment_calls_total",
+    "counter",
+    "recommend",
+    "Calls of an arm of an experiment to the arm's own rank_items, by outcome: answered, failed (the default ranked).",
+    "failed: repair the revision of the arm, or stop the arm; the analysis counts these lists as the arm's.",
+    ("experiment", "arm", "outcome"),
+)
 SERVED_EVENTS = Definition(
     "recsys_served_events_total",
     "counter",

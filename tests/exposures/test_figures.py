@@ -91,12 +91,12 @@ def shown(demo_state: DemoState, tmp_path: Path) -> Path:
 def test_the_report_prints_the_figures(shown, capsys):
     """The verb prints a table, or the same figures as JSON; the window decides which actions count."""
     assert main(["experiments", "report", "--state-dir", str(shown), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = json.loads(capsys.readouterr().out)["figures"]
     assert (row["exposures"], row["users"], row["items"], row["coverage"]) == (3, 3, 4, 0.004)
     assert (row["click_through"], row["conversion"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert (row["new_items"], row["staleness_s"]) == (0, 7200)
     assert main(["experiments", "report", "--state-dir", str(shown), "--window", "1h", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["click_through"] == 0
+    assert json.loads(capsys.readouterr().out)["figures"][0]["click_through"] == 0
     assert main(["experiments", "report", "--state-dir", str(shown)]) == 0
     title, line = capsys.readouterr().out.splitlines()
     assert title.split()[:3] == ["arm", "model", "exposures"]
@@ -109,4 +109,4 @@ def test_a_report_without_exposures_says_what_to_do(demo_state, capsys):
     assert main(["experiments", "report", "--state-dir", str(demo_state.folder)]) == 1
     assert "up --exposures" in capsys.readouterr().err
     assert main(["experiments", "report", "--state-dir", str(demo_state.folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert json.loads(capsys.readouterr().out) == {"figures": [], "analyses": []}

@@ -14,8 +14,10 @@ from tools.cli.options import (
     Interactions,
     Items,
     Json,
+    Kn,
     Map,
     MinWeight,
+    Namespace,
     RunningPort,
     Seed,
     SkipFaults,
@@ -28,6 +30,7 @@ from tools.cli.options import (
     counts,
     duration,
     not_negative,
+    share,
     store_url,
     url,
 )
@@ -195,10 +198,56 @@ def plan(
     """Measure the running pipeline and recommend settings for a target load."""
 
 
-@verb(_GROUP, "tools.experiments:run", "report", "report --json", "report --window 1h")
+@verb(
+    _GROUP,
+    "tools.experiments:run",
+    "plan --rate 0.4 --lift 10%",
+    "start colours --arm control=50% --arm red=50%,tag=red --users 4000",
+    "list",
+    "report",
+    "guard --window 1h",
+    "stop colours --arm red",
+    "stop colours",
+)
 def experiments(
-    action: Annotated[Literal["report"], typer.Argument(help="What to do.")],
+    action: Annotated[
+        Literal["plan", "start", "list", "report", "guard", "stop"],
+        typer.Argument(help="What to do; `guard` stops arms that are worse."),
+    ],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment.")] = None,
     *,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM",
+            help="start: NAME=SHARE and tag=TAG, diversity=D or exploration=SHARE, with commas; stop: NAME.",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="LAYER", show_default="its own", help="start: share no user with its others.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(parser=share, metavar="100%", help="start: share of the users of the layer.")
+    ] = 1.0,
+    users: Annotated[
+        int, typer.Option(metavar="N", min=1, help="start: users that the plan asks for, in all arms.")
+    ] = 10_000,
+    rate: Annotated[
+        float | None, typer.Option(parser=above_zero, metavar="R", help="plan: mean actions per list of a user.")
+    ] = None,
+    deviation: Annotated[
+        float | None,
+        typer.Option(
+            parser=above_zero, metavar="D", show_default="root of the rate", help="plan: its standard deviation."
+        ),
+    ] = None,
+    lift: Annotated[float, typer.Option(parser=share, metavar="10%", help="plan: change to find.")] = 0.1,
+    follow: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", show_default="24h", help="Time after a user's first list that counts."
+        ),
+    ] = 86_400.0,
     window: Annotated[
         float,
         typer.Option(
@@ -213,9 +262,23 @@ def experiments(
         typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
     ] = None,
     as_json: Json = False,
+    namespace: Namespace = None,
+    kn: Kn = "kn",
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Show what was shown and what users did with it, by model and arm. `up --exposures` keeps both."""
+    """
+    Run experiments, and show what was shown and what users did with it, by model and arm.
+
+    `up --exposures` keeps both. Each user stays in one arm.
+    """
+    if action in {"start", "stop"} and not name:
+        raise typer.BadParameter(f"{action} wants the NAME of the experiment")
+    if action == "start" and len(arm or ()) < 2:
+        raise typer.BadParameter("start wants two --arm or more, the control first, such as --arm control=50%")
+    if action == "plan" and rate is None:
+        raise typer.BadParameter("plan wants --rate, the mean actions per list; experiments report shows it")
+    if (rate or deviation) and action != "plan":
+        raise typer.BadParameter("--rate and --deviation go with plan")
 
 
 @verb(_GROUP, "tools.bench.verb:bench", "pipeline", "topk --json --check", "train --interactions ratings.csv")

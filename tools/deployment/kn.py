@@ -115,6 +115,24 @@ def tagged(service: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {target["tag"]: target for target in service["status"].get("traffic") or () if target.get("tag")}
 
 
+def url_of_tag(kn: Kn, service: str, tag: str) -> str:
+    """
+    Return the address of the revision of *service* that has *tag*.
+
+    Raises:
+        ValueError: no revision has the tag.
+        KnError: kn failed.
+    """
+    targets = tagged(kn.service(service))
+    if not (url := targets.get(tag, {}).get("url")):
+        known = ", ".join(sorted(targets)) or "none"
+        raise ValueError(
+            f"{service} has no tag {tag!r} (tags: {known}); "
+            f"make one with kn service update {service} --tag REVISION={tag}"
+        )
+    return str(url)
+
+
 def _is_routed(service: Mapping[str, Any]) -> bool:
     """Tell whether the traffic is divided as `spec.traffic` says; the rest of the Service may be unready."""
 

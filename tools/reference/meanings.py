@@ -119,6 +119,10 @@ MEANINGS = {
         "CORS_ORIGINS": "origins whose pages may call, such as `https://shop.example`, with commas between them; `*` for all",
         "SHADOW_RANK_ITEMS_URL": "address of a rank_items that ranks copies of calls and serves none of its lists",
         "SHADOW_SHARE": "share of the calls to rank_items that are copied",
+        "EXPERIMENTS": (
+            "the running experiments, JSON; `./run.sh experiments` writes it ([guide](../how-to/run-an-experiment.md)); "
+            "`-` for none"
+        ),
         "EXPLORATION": (
             "share of the lists in which one position is drawn at random, and how little the scores count in the draw: "
             '`{"share": 0.1, "temperature": 0.5}` ([ADR 48](../adr/0048-exploration.md)); `-` draws nothing'

@@ -1,0 +1,122 @@
+"""
+Ranks the calls of users in an experiment at the address of their arm.
+
+If an arm's address fails, the default ranks the call. The user stays in the arm, so the analysis compares users as they
+were assigned (intention to treat), and a broken arm cannot hide.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from chassis.call import Call
+from chassis.hop.client import HopAnswer
+from chassis.telemetry.instruments import Counter, Instrument
+from chassis.wire.problems import ServingError
+from functions.recommend.hops import RankCall, Ranked, RankingClient, RankOutcome
+from recsys import metrics
+from recsys.experiments.assignment import Treatment, treat
+from recsys.experiments.declaration import Experiment
+
+# The share of the time left that an arm may take. The default needs the rest if the arm fails.
+ARM_SHARE = 0.5
+
+
+class ArmedAnswer(Struct, frozen=True):
+    """
+    The outcomes of calls.
+
+    Attributes:
+        answer: The outcomes, with the receipt of the slowest request.
+        failed: Places of the calls that their arm could not rank, so that the default ranked them.
+    """
+
+    answer: HopAnswer[list[RankOutcome]]
+    failed: frozenset[int] = frozenset()
+
+
+class Arms:
+    """
+    Chooses the treatment of users, and ranks their calls.
+
+    Args:
+        experiments: The running experiments.
+        default: Ranks for all other users, and if an arm's address fails.
+        clients: The client of each address of an arm.
+    """
+
+    def __init__(
+        self, experiments: Sequence[Experiment], *, default: RankingClient, clients: Mapping[str, RankingClient]
+    ) -> None:
+        self._experiments = experiments
+        self._default = default
+        self._clients = clients
+        self._names = {arm.url: (each.name, arm.name) for each in experiments for arm in each.arms if arm.url}
+        known = [(*name, outcome) for name in self._names.values() for outcome in ("answered", "failed")]
+        self._calls = Counter(metrics.ARM_CALLS, known=known)
+
+    def instruments(self) -> list[Instrument]:
+        """Return the metrics of the arms."""
+        return [self._calls]
+
+    def treat(self, user_id: str) -> Treatment | None:
+        """Return the treatment of the user; None for the default."""
+        return treat(self._experiments, user_id) if self._experiments else None
+
+    async def rank(
+        self, calls: Sequence[RankCall], treatments: Sequence[Treatment | None], *, call: Call, within_s: float
+    ) -> ArmedAnswer:
+        """
+        Return the ranked items for each of *calls*, or its error.
+
+        Calls of different addresses are sent together. Those that an arm could not rank are sent to the default.
+
+        Raises:
+            DependencyError, DeadlineExceededError: as `RankingClient.rank`, if no call could be ranked.
+        """
+        places: dict[str, list[int]] = {}
+        for place, treatment in enumerate(treatments):
+            places.setdefault(treatment.url if treatment else "", []).append(place)
+        if places.keys() == {""}:
+            return ArmedAnswer(await self._default.rank(calls, call=call, within_s=within_s))
+        began = time.monotonic()
+        answers: list[HopAnswer[list[RankOutcome]]] = []
+        outcomes: dict[int, RankOutcome] = {}
+
+        async def rank_at(url: str, wanted: Sequence[int], seconds: float) -> None:
+            client = self._clients[url] if url else self._default
+            try:
+                answer = await client.rank([calls[place] for place in wanted], call=call, within_s=seconds)
+            except ServingError as error:
+                outcomes.update(dict.fromkeys(wanted, error))
+            else:
+                answers.append(answer)
+                outcomes.update(zip(wanted, answer.value, strict=True))
+
+        async with asyncio.TaskGroup() as group:
+            for url, wanted in places.items():
+                group.create_task(rank_at(url, wanted, within_s * ARM_SHARE if url else within_s))
+        failed = [place for url, own in places.items() if url for place in own if not _is_ranked(outcomes[place])]
+        self._count(places, failed)
+        if failed:
+            call.receipt.spend("arm-failed", time.monotonic() - began)
+            await rank_at("", failed, within_s - (time.monotonic() - began))
+        if not answers:
+            raise next(each for each in outcomes.values() if isinstance(each, ServingError))
+        slowest = max(answers, key=lambda answer: answer.spent_s)
+        ordered = [outcomes[place] for place in range(len(calls))]
+        return ArmedAnswer(msgspec.structs.replace(slowest, value=ordered), frozenset(failed))
+
+    def _count(self, places: Mapping[str, Sequence[int]], failed: Sequence[int]) -> None:
+        for url, own in places.items():
+            if url:
+                lost = len({*own} & {*failed})
+                self._calls.add(*self._names[url], "failed", amount=lost)
+                self._calls.add(*self._names[url], "answered", amount=len(own) - lost)
+
+
+def _is_ranked(outcome: RankOutcome) -> bool:
+    return isinstance(outcome, Ranked) and bool(outcome.items)

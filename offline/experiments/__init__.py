@@ -1,0 +1,1 @@
+"""The analysis of experiments: intervals that hold at every look, checks, plans."""

@@ -1,0 +1,1 @@
+"""Experiments: their declaration, and the arm of a user."""

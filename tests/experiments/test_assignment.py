@@ -1,0 +1,145 @@
+"""The arm of a user depends on the declaration and the user alone; shares, layers and slices hold."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from recsys.contracts.wire import Exploration
+from recsys.experiments.assignment import Treatment, arm_of, point, treat
+from recsys.experiments.declaration import Arm, Experiment, find_faults, read_experiments
+from tests.running import ROOT
+
+USERS = [f"user_{number}" for number in range(20_000)]
+BLUE, RED = Arm("blue", 0.5), Arm("red", 0.5, diversity=0.3)
+COLOURS = Experiment("colours", (BLUE, RED))
+
+
+def arms(experiment: Experiment) -> list[str]:
+    return [arm.name if (arm := arm_of(experiment, user)) else "" for user in USERS]
+
+
+def almost(count: int, share: float, of: int) -> bool:
+    """Tell whether *count* is within five standard deviations of a binomial count."""
+    return abs(count - share * of) < 5 * math.sqrt(share * (1 - share) * of)
+
+
+def test_the_points_are_those_of_every_release():
+    """Known points: another hash would move the users of running experiments."""
+    assert point("salt", "zoe") == pytest.approx(0.7893509799428173)
+    assert point("salt", "user_1") == pytest.approx(0.09820493930101526)
+    assert point("sal", "tzoe") != point("salt", "zoe")
+
+
+def test_arms_have_their_shares():
+    """Each arm gets its share of the users, and all users take part."""
+    experiment = Experiment("three", (Arm("a", 0.2), Arm("b", 0.3), Arm("c", 0.5)))
+    counts = Counter(arms(experiment))
+    assert all(almost(counts[arm.name], arm.share, len(USERS)) for arm in experiment.arms)
+    assert sum(counts.values()) == len(USERS)
+
+
+def test_another_process_chooses_the_same_arms():
+    """Instances with other hash seeds agree on every user."""
+    code = (
+        "import json, sys; from recsys.experiments.assignment import arm_of; "
+        "from recsys.experiments.declaration import Experiment, Arm; "
+        "e = Experiment('colours', (Arm('blue', 0.5), Arm('red', 0.5))); "
+        "print(json.dumps([arm_of(e, f'user_{n}').name for n in range(20000)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == arms(COLOURS)
+
+
+def test_no_user_moves_when_other_things_change():
+    """Stopping an arm, changing its setting and starting other experiments move no user of this one."""
+    before = arms(COLOURS)
+    changed = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, url="http://x", stopped=True)), users=7)
+    assert arms(changed) == before
+    other = Experiment("layout", (Arm("old", 0.5), Arm("new", 0.5, exploration=Exploration())))
+    for user, arm in zip(USERS[:1000], before, strict=False):
+        treatment = treat([other, COLOURS], user)
+        assert treatment is not None
+        assert treatment.arm.split(",")[1] == arm
+
+
+def test_layers_are_independent():
+    """The arms of two layers combine like independent draws."""
+    layout = Experiment("layout", (Arm("old", 0.5), Arm("new", 0.5)))
+    pairs = Counter(zip(arms(COLOURS), arms(layout), strict=True))
+    assert len(pairs) == 4
+    assert all(almost(count, 0.25, len(USERS)) for count in pairs.values())
+
+
+def test_experiments_of_one_layer_share_no_user():
+    """Each has its slice, and the arms within a slice have their shares."""
+    one = Experiment("one", (Arm("a", 0.5), Arm("b", 0.5)), layer="list", share=0.3)
+    two = Experiment("two", (Arm("a", 0.5), Arm("b", 0.5)), layer="list", offset=0.3, share=0.7)
+    both = Counter((bool(first), bool(second)) for first, second in zip(arms(one), arms(two), strict=True))
+    assert both.keys() == {(True, False), (False, True)}
+    assert almost(both[True, False], 0.3, len(USERS))
+    counts = Counter(arms(one))
+    assert almost(counts["a"], 0.5, counts["a"] + counts["b"])
+
+
+def test_a_treatment_joins_the_layers():
+    """A user of two experiments has both names and both settings; an anonymous session has no arm."""
+    first = Experiment("one", (Arm("a", 0.999999, url="http://a"), Arm("b", 0.000001)))
+    second = Experiment("two", (Arm("calm", 0.999999, diversity=0.2), Arm("b", 0.000001)))
+    assert treat([first, second], "zoe") == Treatment("one,two", "a,calm", "http://a", 0.2)
+    assert treat([first, second], "") is None
+    stopped = Experiment("one", (Arm("a", 0.999999, url="http://a", stopped=True), Arm("b", 0.000001)))
+    assert treat([stopped], "zoe") == Treatment("one", "a")
+    tiny = Experiment("tiny", (Arm("a", 0.5), Arm("b", 0.5)), share=1e-9)
+    assert treat([tiny], "zoe") is None
+
+
+A, B = '{"name": "a", "share": 0.5}', '{"name": "b", "share": 0.5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "malformed"),
+        ('[{"name": "one", "arms": []}]', "length >= 2"),
+        (f'[{{"name": "One", "arms": [{A}, {B}]}}]', "regex"),
+        (f'[{{"name": "one\\n", "arms": [{A}, {B}]}}]', "regex"),
+        (f'[{{"name": "one", "arms": [{A}, {A}]}}]', "two arms of one name"),
+        (f'[{{"name": "one", "arms": [{A}, {{"name": "b", "share": 0.4}}]}}]', "add up to 1"),
+        (f'[{{"name": "one", "arms": [{A}, {B}], "offset": 0.5, "share": 0.6}}]', "ends after its layer"),
+        (f'[{{"name": "one", "arms": [{A}, {B}]}}, {{"name": "one", "arms": [{A}, {B}]}}]', "declared twice"),
+        (f'[{{"name": "one", "tag": "x", "arms": [{A}, {B}]}}]', "unknown field"),
+    ],
+)
+def test_a_faulty_declaration_is_refused(text, said):
+    """Each fault is named."""
+    with pytest.raises(ValueError, match=said):
+        read_experiments(text)
+
+
+def test_experiments_that_disturb_each_other_are_refused():
+    """Two layers may not change one setting, and two experiments of a layer may not share users."""
+    one = Experiment("one", (Arm("a", 0.5), Arm("b", 0.5, diversity=0.1)), layer="list", share=0.5)
+    other = Experiment("other", (Arm("a", 0.5), Arm("b", 0.5, diversity=0.2)))
+    assert any("change the same setting (diversity)" in fault for fault in find_faults([one, other]))
+    overlapping = Experiment("other", other.arms, layer="list", offset=0.4, share=0.5)
+    assert any("overlap in the layer list" in fault for fault in find_faults([one, overlapping]))
+    apart = Experiment("other", other.arms, layer="list", offset=0.5, share=0.5)
+    assert not [*find_faults([one, apart])]
+
+
+def test_names_fit_into_the_log():
+    """The joined names of overlapping experiments have at most 64 characters."""
+    long = [Experiment(f"{'x' * 25}-{number}", (Arm("a", 0.5), Arm("b", 0.5))) for number in range(3)]
+    assert any("shorter names" in fault for fault in find_faults(long))
+    assert not [*find_faults(long[:2])]
