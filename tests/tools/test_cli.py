@@ -250,3 +250,11 @@ def test_a_verb_imports_only_its_own_work():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flag", ["--fused", "--direct", "--exposures"])
+def test_the_zero_mode_has_manifests_of_its_own(flag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Flags that need other manifests are refused before anything is trained."""
+    assert main(["up", "--zero", flag, "--state-dir", str(tmp_path)]) == 2
+    assert "leave out --fused, --direct and --exposures" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
