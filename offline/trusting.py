@@ -2,7 +2,7 @@
 Choose how much to trust the predictions for new items, so that they compete fairly with known ones.
 
 Some items are hidden from the training part of an inner hold-out and become its new items. A trust is fair if it costs
-the known items at most `MOST_LOSS` of their NDCG@10. Training takes the largest fair trust whose lists, judged by all
+the known items at most `MOST_LOSS` of NDCG@10 and Recall@20, on average. Training takes the largest fair trust whose lists, judged by all
 held-out items, are within `MOST_LOSS` of the best, because items that are shown collect interactions. A prediction is a
 mean over many items and thus shorter than most vectors, so the trust is usually above 1.
 """
@@ -65,8 +65,8 @@ def choose_trust(
             model.make_unavailable(item_ids[known:])
         lists = list_by_model(model, inner)
         trials.append(Trial.judge(f"new items, trust {trust:g}" if trust else "without new items", lists, inner.held))
-        found.append(Trial.judge("known items", lists[judged], held_known[judged.nonzero()[0]]).ndcg_10)
-    fair = [n for n in range(1, len(trials)) if found[n] >= (1 - MOST_LOSS) * found[0]]
+        found.append(Trial.judge("known items", lists[judged], held_known[judged.nonzero()[0]]))
+    fair = [n for n in range(1, len(trials)) if found[n].relative_to(found[0]) >= 1 - MOST_LOSS]
     quality = [trial.relative_to(trials[0]) for trial in trials]
     best = max((quality[n] for n in fair), default=0.0)
     chosen = max((n for n in fair if quality[n] >= best - MOST_LOSS), default=1)
