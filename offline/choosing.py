@@ -10,10 +10,11 @@ Three hold-outs validate the choices:
 1. The settings of the factors: the half-life of the history, then the exponent of the item ridge. The measure is the
    mean of NDCG@10 and Recall@20, each relative to the first trial.
 2. The strength of the items' attributes, if the items have any (`describing`).
-3. The weights of factors, popularity and the views of the counted pairs, learned on the first hold-out (`weighing`).
-   The view of the whole history costs most at serving, so it joins only if it gains `LEAST_GAIN`.
+3. The half-life within the blend, and the weights of factors, popularity and the views of the counted pairs, learned on
+   the first hold-out and, for small data, on one more inside its training part (`weighing`). The view of the whole
+   history costs most at serving, so it joins only if it gains `LEAST_GAIN` (`selecting`).
 4. The weights for each length of short histories, learned on users with histories of that length. If such users are
-   few, the weights are also learned and judged on newcomers.
+   few, the weights are also learned and judged on newcomers (`lengths`).
 5. The weights for users who return after they were away, of recent popularity too.
 6. The trust in predictions for new items, if the catalogue has any (`trusting`).
 
@@ -27,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from offline.als import AlsSettings
-from offline.describing import find_new
+from offline.describing import Arrays, find_new
 from offline.evaluation.holdout import Holdout, split_records
-from offline.evaluation.quality import make_task
+from offline.evaluation.quality import Task, make_task
 from offline.evaluation.trials import Trial
 from offline.factoring import FREQUENCY_EXPONENTS, HALF_LIVES, choose_factors, choose_strength
 from offline.folds import Fitted, Fold
@@ -48,6 +49,8 @@ from recsys.records import UserRecord
 
 _FEWEST_USERS, _MOST_USERS = 50, 1000
 _MOST_TIES = 1_000_000
+# Larger data has enough users in one hold-out, and a second one would cost minutes.
+_MOST_TIES_TWICE = 500_000
 _SEED = 100
 
 
@@ -113,10 +116,7 @@ def choose(
     strength, arrays, trials = choose_strength(task, arrays, best, items)
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
     views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
-    folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
-    second = make_task(*split_records(task.records, holdout=holdout, seed=_SEED + 1), most=_MOST_USERS)
-    if second.users.size >= _FEWEST_USERS:
-        folds.append(Fold(second, Fitted.to(second.records, settings, items, ordered=ordered)))
+    folds = _fold(task, arrays, settings, items, holdout=holdout)
     settings, tried = _choose_blend(records, settings, folds, items, views=views, ordered=ordered)
     trials += tried
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
@@ -125,6 +125,19 @@ def choose(
         settings = replace(settings, attributes=replace(settings.attributes, trust=trust))
         trials += tried
     return Choice(settings, trials)
+
+
+def _fold(
+    task: Task, arrays: Arrays, settings: ModelSettings, items: Mapping[str, Item], *, holdout: Holdout
+) -> list[Fold]:
+    """Return the hold-out of *task*, whose factors are *arrays*, and a second one inside its training part, unless it is large."""
+    ordered = holdout == "temporal"
+    folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
+    if task.ratings.weights.nnz <= _MOST_TIES_TWICE:
+        second = make_task(*split_records(task.records, holdout=holdout, seed=_SEED + 1), most=_MOST_USERS)
+        if second.users.size >= _FEWEST_USERS:
+            folds.append(Fold(second, Fitted.to(second.records, settings, items, ordered=ordered)))
+    return folds
 
 
 def _choose_blend(
