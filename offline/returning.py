@@ -33,7 +33,7 @@ HALF_LIVES = (0.1, 0.05, 0.02, 0.01, 0.005)
 # The half-life of recent popularity if no hold-out can judge it.
 RECENT = 0.05
 LEAST_GAIN = 0.01
-SURE = 2.0
+SURE = 1.0
 _FEWEST_USERS = 50
 _DATES = 2
 
