@@ -21,7 +21,14 @@ def read_setting(env: Reader) -> Declaration | None:
         return None
 
 
-def agree(given: Declaration | None, held: Declaration | None, *, holder: str, giver: str = SETTING) -> Declaration:
+def agree(
+    given: Declaration | None,
+    held: Declaration | None,
+    *,
+    holder: str,
+    giver: str = SETTING,
+    features: bool = False,
+) -> Declaration:
     """
     Return the declaration to follow: the one *given*, else the one *held* by the data.
 
@@ -32,6 +39,7 @@ def agree(given: Declaration | None, held: Declaration | None, *, holder: str, g
         held: The declaration in the data.
         holder: The data, for messages.
         giver: The setting or the option, for messages.
+        features: Compare the features of the ranker too.
 
     Raises:
         DeclarationError: the two differ in a field that the data depend on; the message names the field.
@@ -39,6 +47,6 @@ def agree(given: Declaration | None, held: Declaration | None, *, holder: str, g
     own = held or default_declaration()
     if given is None:
         return own
-    if difference := own.describe_difference(given, mine=holder, theirs=giver):
+    if difference := own.describe_difference(given, mine=holder, theirs=giver, features=features):
         raise DeclarationError(f"{difference}; train with this declaration, or correct {giver}")
     return given

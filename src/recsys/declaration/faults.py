@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
+from recsys.declaration.features import find_faults
 from recsys.declaration.types import RANGED, SESSION_END, Declaration
 from recsys.records import AGE_GROUP
 
@@ -18,6 +19,7 @@ def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
     yield from _in_attributes(declaration)
     yield from _in_rules(declaration)
     yield from _in_own_models(declaration)
+    yield from find_faults(declaration.features or {}, kind_of=declaration.kind_of_any)
 
 
 def _in_events(declaration: Declaration) -> Iterator[Fault]:

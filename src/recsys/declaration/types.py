@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from recsys.contracts.wire import Condition, Diversity, ItemId, Name
+from recsys.declaration.features import Feature, Owner
 
 Counter = Literal["views", "clicks", "purchases"]
 AttributeKind = Literal["categorical", "multi-valued", "number", "time", "text"]
@@ -209,7 +210,8 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         rules: The rules of every answer.
         training: The sources and the data that training may use.
         context: The values that a request may carry, by name. Without any, the field is not encoded, so that
-            declarations in earlier artefacts keep their digests.
+            declarations in earlier artefacts keep their digests. The same holds for the features.
+        features: Features of the ranker, by name.
         ranker: A ranker of your own; None for the project's.
         encoder: A user encoder of your own; None for the fold-in.
     """
@@ -220,6 +222,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
     rules: Rules = Rules()
     training: Training = Training()
     context: Annotated[dict[Name, ContextField], Meta(max_length=32)] | UnsetType = UNSET
+    features: Annotated[dict[Name, Feature], Meta(max_length=64)] | UnsetType = UNSET
     ranker: OwnRanker | None = None
     encoder: OwnEncoder | None = None
 
@@ -238,12 +241,21 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
             return found.kind
         return "multi-valued" if self.items.other_columns == "attributes" else None
 
+    def kind_of_any(self, owner: Owner, name: str) -> str | None:
+        """Return the kind of the attribute *name* of *owner*; None if the owner cannot have it."""
+        if owner == "item":
+            return self.kind_of(name)
+        found = self.users.attributes.get(name) if owner == "user" else (self.context or {}).get(name)
+        return found.kind if found else None
+
     def encode(self) -> bytes:
         """Return the content as JSON, with sorted keys; a declaration without own models has no keys for them."""
         content = msgspec.to_builtins(self)
         return msgspec.json.encode({key: part for key, part in content.items() if part is not None}, order="sorted")
 
-    def describe_difference(self, other: "Declaration", *, mine: str, theirs: str) -> str | None:
+    def describe_difference(
+        self, other: "Declaration", *, mine: str, theirs: str, features: bool = False
+    ) -> str | None:
         """
         Name the first field in which the *other* declaration differs; None if both fit together.
 
@@ -254,8 +266,9 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
             other: The other declaration.
             mine: The holder of this declaration, for the message.
             theirs: The holder of the other one.
+            features: Compare the features too, on which a model depends and a store does not.
         """
-        parts = ("events", "items", "users", "context")
+        parts = ("events", "items", "users", "context", *(("features",) if features else ()))
         one, two = ({part: msgspec.to_builtins(getattr(each, part) or {}) for part in parts} for each in (self, other))
         found = next(_differences(one, two, ""), None)
         if found is None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.contracts.wire import Features
+from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Subset
 from topk.item_table import F32, I64
 from topk.row_lists import RowLists
@@ -24,6 +25,7 @@ class Ask:
         limit: Items wanted.
         subset: Rows that the user may get; None for all.
         away: Whether the user was away before this request (`blending.AWAY_US`).
+        asker: The user and the time, for features; None without a ranker.
     """
 
     features: Features
@@ -32,6 +34,7 @@ class Ask:
     limit: int
     subset: Subset | None
     away: bool
+    asker: Asker | None = None
 
     def closed(self) -> Sequence[int]:
         """Return the rows of the history and the excluded rows, distinct."""

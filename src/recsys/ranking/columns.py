@@ -1,5 +1,5 @@
 """
-The columns that a ranker can ask for.
+The columns that a ranker can ask for: those of the blend, and the declared features (`recsys.ranking.features`).
 
     blend               score of the blend
     factors             score of the factors, as a share of the user's best; the same for the next four
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recsys.ranking.features import Batch, DeclaredFeatures
 from recsys.ranking.ranker import Shortlist
 from topk.item_table import F32, I64
 
@@ -24,27 +25,22 @@ def built_in(views: int) -> tuple[str, ...]:
     return ("blend", *FIXED, *(f"neighbours_{number}" for number in range(1, views + 1)), "history_length")
 
 
-def find_unknown(names: Sequence[str], known: Sequence[str]) -> str | None:
-    """Return a message if a ranker asks for a column in *names* that is not *known*; None if all are."""
-    unknown = [name for name in names if name not in known]
-    if not unknown:
-        return None
-    return f"the ranker reads columns that the model does not have: {', '.join(unknown)}; it has {', '.join(known)}"
-
-
-def make_matrix(names: Sequence[str], shortlist: Shortlist, sizes: I64) -> F32:
+def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, features: DeclaredFeatures) -> F32:
     """
     Return the features (N, F) of a shortlist, in the order of *names*.
 
     Args:
         names: The columns.
         shortlist: The candidates.
-        sizes: (U,) length of each user's history.
+        batch: The same candidates with their requests.
+        features: The declared features.
     """
-    own = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), _built_in_columns(shortlist, sizes), strict=True))
+    own = _built_in_columns(shortlist, batch.history.sizes())
+    columns = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), own, strict=True))
+    columns |= features.compute([name for name in names if name not in columns], batch)
     matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
     for place, name in enumerate(names):
-        matrix[:, place] = own[name]
+        matrix[:, place] = columns[name]
     return matrix
 
 

@@ -11,6 +11,7 @@ answer, and a user who is not in the training data is served like any other. A u
 gets the popular list.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -24,13 +25,13 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import Arrays, Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import AWAY_US, Blend
-from recsys.ranking.columns import built_in, find_unknown, make_matrix
 from recsys.ranking.encoder import Folding, UserEncoder
 from recsys.ranking.exploring import RESERVE, explore
+from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
 from recsys.ranking.neighbours import Neighbours, Views
-from recsys.ranking.phases import PHASES, Phases
+from recsys.ranking.phases import PHASES, Phase, Phases
 from recsys.ranking.prior import KNOWN_AGES
 from recsys.ranking.ranker import Ranker, Shortlist
 from recsys.ranking.reasons import (
@@ -43,6 +44,7 @@ from recsys.ranking.reasons import (
     name_sources,
     speak_by_neighbours,
 )
+from recsys.ranking.reranking import Declared, Reranker, make_columns
 from recsys.ranking.rules import POOL, Draft, Rules
 from topk.candidates import RankedBatch, rank_candidates
 from topk.item_table import F32, F64, I64, ItemTable
@@ -129,7 +131,7 @@ class RankingModel:
         workers: Threads that share a large catalogue; the caller must limit BLAS to one thread.
         pool: Runs the workers.
         probes: Number of groups of the catalogue to scan per user (`ApproximateIndex`); 0 scans the whole catalogue.
-        ranker: Scores the shortlists; None lets the blend rank.
+        ranker: Scores the shortlists; None for the artefact's own ranker, or for the blend if it has none.
         encoder: Encodes users; None folds their histories in.
 
     Attributes:
@@ -162,8 +164,9 @@ class RankingModel:
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
         self._index: ApproximateIndex | None = None
-        self._ranker = ranker
         try:
+            self._features = Declared.of(artefact)
+            self._reranker = Reranker.of(artefact, ranker, self._features)
             self.attributes = ItemAttributes(artefact.items, artefact.declaration)
             self._shelf = Shelf(self.attributes)
             self._read(artefact, encoder)
@@ -186,21 +189,10 @@ class RankingModel:
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
         self._encoder = encoder or Folding.of(arrays, self._table.vectors)
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
-        self._mixer = self._read_mixer(_blended(arrays)) if "blend_weights" in arrays or self._ranker else None
-        self._check_ranker()
+        self._mixer = self._read_mixer(_blended(arrays)) if "blend_weights" in arrays or self._reranker else None
         self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
-
-    def _check_ranker(self) -> None:
-        """Refuse a ranker that reads columns that the model does not have."""
-        if self._ranker and self._mixer and (fault := find_unknown(self._ranker.names, self.columns)):
-            raise ArtefactError(fault)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns that a ranker can ask for."""
-        return built_in(self._mixer.views.number if self._mixer else 0)
 
     def _read_mixer(self, arrays: Arrays) -> Mixer:
         neighbours = [
@@ -308,15 +300,15 @@ class RankingModel:
         asked = self._join([ask])
         weights = self._mixer.blend.rows(asked.history.sizes(), asked.away)[0].astype(np.float64)
         spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[FIXED_SOURCES:])
-        found, columns = self._scored(self._mixer, asked)
+        found, columns = self._scored(self._mixer, ask, asked)
         largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)
         sources = {row: names[source] for row, source in zip(found.tolist(), largest, strict=True)}
         return explain([sources.get(row, RULES) for row in rows], spoken, ids)
 
-    def _scored(self, mixer: Mixer, asked: Asked) -> tuple[I64, Sequence[F64]]:
-        """Return the items that a list can hold, and the scores of each source."""
-        if self._ranker is not None:
+    def _scored(self, mixer: Mixer, ask: Ask, asked: Asked) -> tuple[I64, Sequence[F64]]:
+        """Return the items that the list of *ask* can hold, and the scores of each source."""
+        if self._reranks(ask):
             shortlist = self._shortlist(mixer, asked, Phases())
             return shortlist.rows, shortlist.columns
         rows, _, columns = mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
@@ -339,6 +331,7 @@ class RankingModel:
             limit=max(query.top_k, POOL) if self._arranges(query) else query.depth,
             subset=shelf.subset(query.filter),
             away=self._was_away(query),
+            asker=_asker(query) if self._reranker else None,
         )
 
     def _was_away(self, query: Query) -> bool:
@@ -373,21 +366,34 @@ class RankingModel:
     def _rank(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
         """Return the best rows and their scores for each of *asks*; strangers get popular items."""
         folded = [ask for ask in asks if not self._is_stranger(ask)]
-        ranked = iter(self._rank_folded(folded, phases) if folded else ())
-        return [self._rank_stranger(ask) if self._is_stranger(ask) else next(ranked) for ask in asks]
+        parts = [[ask for ask in folded if self._reranks(ask) is reranks] for reranks in (False, True)]
+        blended, reranked = (iter(self._rank_folded(part, phases) if part else ()) for part in parts)
+        return [
+            self._rank_stranger(ask) if self._is_stranger(ask) else next(reranked if self._reranks(ask) else blended)
+            for ask in asks
+        ]
 
     def _is_stranger(self, ask: Ask) -> bool:
         """Tell whether nothing is known of a user; a ranker may know more, such as the context of the request."""
-        return not (ask.history or ask.features.age_group in KNOWN_AGES or self._ranker)
+        return not (ask.history or ask.features.age_group in KNOWN_AGES or self._reranks(ask))
+
+    def _reranks(self, ask: Ask) -> bool:
+        return self._reranker is not None and self._reranker.takes(ask)
 
     def _rank_folded(self, asks: Sequence[Ask], phases: Phases) -> list[Ranked]:
+        """Return the lists of *asks*, which a ranker scores all or not at all."""
         asked = self._join(asks)
         limit = min(max(ask.limit for ask in asks), len(self.item_ids))
+        last: Phase = "blend"
         if self._mixer is None:
             ranked = self._score(asked, limit=limit)
             phases.end("candidates")
-        elif self._ranker is not None:
-            ranked = self._rerank(self._mixer, self._ranker, asked, limit=limit, phases=phases)
+        elif self._reranker is not None and self._reranks(asks[0]):
+            shortlist = self._shortlist(self._mixer, asked, phases)
+            phases.end("blend")
+            scores = self._reranker.score(shortlist, asks, asked.history)
+            ranked = rank_candidates(shortlist.rows, scores, counts=shortlist.counts, limit=limit)
+            last = "ranker"
         elif self._scores_all:
             ranked = self._mixer.rank_all(asked, limit=limit, phases=phases)
         else:
@@ -397,7 +403,7 @@ class RankingModel:
         cuts = [min(ask.limit, count) for ask, count in zip(asks, ranked.counts.tolist(), strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
         lists = [(ids[:cut], scores[:cut]) for ids, scores, cut in rows]
-        phases.end("ranker" if self._ranker else "blend")
+        phases.end(last)
         return lists
 
     @property
@@ -410,26 +416,20 @@ class RankingModel:
             return mixer.shortlist_all(asked, phases=phases)
         return mixer.shortlist(asked, self._score(asked, limit=int(asked.depths.max())), phases=phases)
 
-    def _rerank(self, mixer: Mixer, ranker: Ranker, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
-        """Return each user's *limit* best items by the ranker."""
-        shortlist = self._shortlist(mixer, asked, phases)
-        phases.end("blend")
-        matrix = make_matrix(ranker.names, shortlist, asked.history.sizes())
-        scores = ranker.score(matrix, shortlist.counts)
-        return rank_candidates(shortlist.rows, scores, counts=shortlist.counts, limit=limit)
-
     def shortlists(self, queries: Sequence[Query], names: Sequence[str]) -> tuple[I64, I64, F32]:
         """
         Return the shortlist of every query, to train a ranker on: rows (N,), counts (U,), the columns *names* (N, F).
 
         Raises:
-            ValueError: the artefact has no blend.
+            ValueError: the artefact has no blend, or a feature cannot be made.
         """
         if self._mixer is None:
             raise ValueError("the artefact has no blend, which a shortlist needs")
-        asked = self._join([self._ask(query, self._shelf) for query in queries])
+        asks = [replace(self._ask(query, self._shelf), asker=_asker(query)) for query in queries]
+        asked = self._join(asks)
         shortlist = self._shortlist(self._mixer, asked, Phases())
-        return shortlist.rows, shortlist.counts, make_matrix(names, shortlist, asked.history.sizes())
+        features = self._features.only(names)
+        return shortlist.rows, shortlist.counts, make_columns(names, shortlist, asks, asked.history, features)
 
     def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
         """
@@ -518,6 +518,13 @@ class RankingModel:
     def _known(self, item_ids: Sequence[str]) -> list[int]:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
         return list(dict.fromkeys(row for row in map(self._rows.get, item_ids) if row is not None))
+
+
+def _asker(query: Query) -> Asker:
+    """Return the user and the time of *query*; the age group joins the attributes."""
+    known = {"age_group": (query.features.age_group,), **query.user_attributes}
+    at_us = time.time_ns() // 1000 if query.at_us is None else query.at_us
+    return Asker(query.features, at_us, query.as_of_us, known, query.context)
 
 
 def _blended(arrays: Arrays) -> Arrays:

@@ -1,0 +1,283 @@
+"""
+Compute the declared features of candidates. Training and serving use this code, so their features cannot differ.
+
+A feature is an object with one method, `compute`, which returns a number for each candidate of a batch. The kinds are
+those of `recsys.declaration.features`. A class of the team's own has the same method, and its constructor takes the items
+of the catalogue in the order of their rows.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import numpy as np
+
+from recsys.contracts.wire import Features
+from recsys.declaration.features import Feature
+from recsys.items import Item
+from topk.item_table import F32, F64, I64
+from topk.row_lists import RowLists
+
+_DAY_US = 86_400_000_000
+_SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """
+    The user and the time of a request.
+
+    Attributes:
+        features: The four features of the user.
+        at_us: Time of the request, microseconds since the epoch.
+        as_of_us: Time of the user's newest interaction; None if it is unknown.
+        attributes: Values of the user's attributes, by name.
+        context: The situation of the user, by name.
+    """
+
+    features: Features
+    at_us: int
+    as_of_us: int | None
+    attributes: Mapping[str, Sequence[str]]
+    context: Mapping[str, str | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    The candidates of a batch of requests.
+
+    Attributes:
+        rows: (N,) the row of each candidate in the catalogue, grouped by request.
+        owners: (N,) the place of its request in *askers*.
+        askers: The requests.
+        history: Rows of each request's history, newest first.
+    """
+
+    rows: I64
+    owners: I64
+    askers: Sequence[Asker]
+    history: RowLists
+
+
+class Computed(Protocol):
+    """A feature that can be computed for candidates. A value may depend only on its candidate and its request."""
+
+    def compute(self, batch: Batch) -> F32 | F64:
+        """Return the feature of each candidate, (N,). A number that is not finite counts as missing."""
+
+
+class DeclaredFeatures:
+    """
+    The declared features of a catalogue.
+
+    Args:
+        features: The features by name.
+        items: The catalogue.
+        popularity: (I,) popularity of each item, by name of a feature of the kind `popularity`.
+
+    Raises:
+        KeyError, TypeError, ValueError: a class cannot be imported or made, or a popularity is missing.
+    """
+
+    def __init__(
+        self, features: Mapping[str, Feature], items: Sequence[Item], popularity: Mapping[str, F32] | None = None
+    ) -> None:
+        self._features = {
+            name: (_make(name, feature, items, popularity or {}), np.float32(feature.missing))
+            for name, feature in features.items()
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the declaration."""
+        return tuple(self._features)
+
+    def compute(self, names: Sequence[str], batch: Batch) -> dict[str, F32]:
+        """
+        Return the features *names* of the candidates of *batch*, by name.
+
+        Raises:
+            ValueError: a class returns an array of another shape.
+        """
+        found = {}
+        for name in names:
+            feature, missing = self._features[name]
+            values = np.asarray(feature.compute(batch))
+            if values.shape != batch.rows.shape:
+                raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
+            found[name] = np.where(np.isfinite(values), values, missing).astype(np.float32)
+        return found
+
+
+def _make(name: str, feature: Feature, items: Sequence[Item], popularity: Mapping[str, F32]) -> Computed:
+    match feature.kind:
+        case "attribute" if feature.of == "item":
+            return _OfItem(np.array([_item_value(item, feature) for item in items], np.float32))
+        case "popularity":
+            return _OfItem(popularity[f"popularity_{name}"])
+        case "time_since":
+            return _TimeSince(np.array([item.number(feature.attribute or "") for item in items]) * _SECOND_US)
+        case "match":
+            return _Match.of(items, feature.attribute or "", feature.user_attribute)
+        case "python":
+            return _load(feature.class_ or "", items)
+        case _:
+            return _OfAsker(_READERS[feature.kind](feature))
+
+
+@dataclass(frozen=True)
+class _OfItem:
+    """A value of the item alone."""
+
+    values: F32
+
+    def compute(self, batch: Batch) -> F32:
+        return self.values[batch.rows]
+
+
+@dataclass(frozen=True)
+class _OfAsker:
+    """A value of the request alone."""
+
+    read: Callable[[Asker], float]
+
+    def compute(self, batch: Batch) -> F64:
+        return np.array([self.read(asker) for asker in batch.askers], np.float64)[batch.owners]
+
+
+@dataclass(frozen=True)
+class _TimeSince:
+    """Days from a time of the item to the request. An item whose time is still to come has 0, as if it were new."""
+
+    times_us: F64
+
+    def compute(self, batch: Batch) -> F64:
+        at_us = np.array([asker.at_us for asker in batch.askers], np.float64)
+        return np.maximum((at_us[batch.owners] - self.times_us[batch.rows]) / _DAY_US, 0.0)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """
+    How an item fits a user by an attribute of the item.
+
+    Compared with the history, the feature is the share of the history's items that have the value of the item. If the
+    item has several values, the largest share counts. Compared with an attribute of the user, it is 1 if the two have a
+    value in common, and 0 otherwise.
+
+    Attributes:
+        places: Place of each value; the last place, V, stands for no value.
+        codes: Places of each item's distinct values, at least one.
+        user_attribute: The attribute of the user; None for the history.
+    """
+
+    places: Mapping[str, int]
+    codes: RowLists
+    user_attribute: str | None
+
+    @classmethod
+    def of(cls, items: Sequence[Item], attribute: str, user_attribute: str | None) -> "_Match":
+        values = [tuple(dict.fromkeys(item.attributes.get(attribute, ()))) for item in items]
+        places = {value: place for place, value in enumerate(dict.fromkeys(one for each in values for one in each))}
+        codes = RowLists.of([[places[one] for one in each] or [len(places)] for each in values])
+        return cls(places, codes, user_attribute)
+
+    def compute(self, batch: Batch) -> F64:
+        width = len(self.places) + 1
+        table = self._of_history(batch, width) if self.user_attribute is None else self._of_user(batch, width)
+        table[:, -1] = 0
+        sizes = self.codes.sizes()[batch.rows]
+        shares = table[np.repeat(batch.owners, sizes), self._codes_of(batch.rows)]
+        return np.maximum.reduceat(shares, np.cumsum(sizes) - sizes) if shares.size else shares
+
+    def _of_history(self, batch: Batch, width: int) -> F64:
+        """Return the share of each request's history that has each value, (U, V + 1)."""
+        owners = np.repeat(batch.history.owners(), self.codes.sizes()[batch.history.rows])
+        cells = owners * width + self._codes_of(batch.history.rows)
+        counts = np.bincount(cells, minlength=len(batch.askers) * width).reshape(-1, width)
+        return np.asarray(counts / np.maximum(batch.history.sizes(), 1)[:, None], np.float64)
+
+    def _of_user(self, batch: Batch, width: int) -> F64:
+        """Return 1 for each value that the user has, (U, V + 1)."""
+        table = np.zeros((len(batch.askers), width))
+        for place, asker in enumerate(batch.askers):
+            values = asker.attributes.get(self.user_attribute or "", ())
+            table[place, [self.places[value] for value in values if value in self.places]] = 1
+        return table
+
+    def _codes_of(self, rows: I64) -> I64:
+        """Return the places of the values of *rows*, one item after another."""
+        sizes = self.codes.sizes()[rows]
+        ends = np.cumsum(sizes)
+        return self.codes.rows[
+            np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(self.codes.ends[rows] - (ends - sizes), sizes)
+        ]
+
+
+def _item_value(item: Item, feature: Feature) -> float:
+    """Return the number of an item's attribute, or the place of its first word in the declared values."""
+    name = feature.attribute or ""
+    return _place(item.attributes.get(name, ()), feature.values) if feature.values else item.number(name)
+
+
+def _place(words: Sequence[str], values: Sequence[str]) -> float:
+    """Return the place of the first of *words* in *values*, from 1 on; 0 for another word, NaN without a word."""
+    if not words:
+        return np.nan
+    return float(values.index(words[0]) + 1) if words[0] in values else 0.0
+
+
+def _read_attribute(feature: Feature) -> Callable[[Asker], float]:
+    name = feature.attribute or ""
+
+    def read(asker: Asker) -> float:
+        if feature.of == "user":
+            found: Sequence[str | float] = asker.attributes.get(name, ())
+        else:
+            found = (asker.context[name],) if name in asker.context else ()
+        if feature.values:
+            return _place([str(each) for each in found], feature.values)
+        try:
+            return float(found[0])
+        except (IndexError, ValueError):
+            return np.nan
+
+    return read
+
+
+def _recency(asker: Asker) -> float:
+    return np.nan if asker.as_of_us is None else max(asker.at_us - asker.as_of_us, 0) / _DAY_US
+
+
+def _moment(asker: Asker) -> datetime:
+    return datetime.fromtimestamp(asker.at_us // _SECOND_US, UTC)
+
+
+_READERS: Mapping[str, Callable[[Feature], Callable[[Asker], float]]] = {
+    "attribute": _read_attribute,
+    "counter": lambda _: lambda asker: asker.features.total_purchases,
+    "rate": lambda feature: (
+        (lambda asker: asker.features.engagement_score)
+        if feature.name == "engagement"
+        else (lambda asker: asker.features.avg_session_duration)
+    ),
+    "recency": lambda _: _recency,
+    "hour": lambda _: lambda asker: _moment(asker).hour,
+    "weekday": lambda _: lambda asker: _moment(asker).weekday(),
+}
+
+
+def _load(path: str, items: Sequence[Item]) -> Computed:
+    """Make the feature of the class at *path*, a module and a name; the class must have the method `compute`."""
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be imported: {error}; put its module on PYTHONPATH") from error
+    if not (isinstance(found, type) and callable(getattr(found, "compute", None))):
+        raise TypeError(f"{path} must be a class with a method compute")
+    made: Computed = found(items)
+    return made
