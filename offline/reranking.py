@@ -1,0 +1,229 @@
+"""
+Choose whether a learned ranker serves: learn it on held-out users, and hold it against the blend out of fold.
+
+The ranker learns from the candidates and the features that serving would compute, because a model collects them
+(`_Collector`). It learns from two groups of users: those of the hold-out ahead, and newcomers of whom few items are known
+(`offline.choosing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it
+does not gain with newcomers, users with short histories keep the list of the blend.
+
+All requests come right after the user's newest interaction, as in `./run.sh evaluate`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
+
+from offline.boosting import FOLDS, Boosted, Examples, boost
+from offline.describing import Arrays
+from offline.evaluation.quality import DEPTH, hold, score_lists
+from offline.evaluation.trials import Trial
+from offline.returning import LEAST_GAIN, SURE
+from recsys.declaration.types import Declaration
+from recsys.ranking.artefact import Artefact, Declared, Item, Manifest
+from recsys.ranking.columns import built_in
+from recsys.ranking.model import Query, RankingModel
+from recsys.ranking.ranker import SHORTLIST
+from recsys.ranking.trees import TreeRanker
+from topk.candidates import rank_candidates
+from topk.item_table import F32, F64, I64
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Group:
+    """
+    Held-out users, and the part of the model that was trained without what is held out.
+
+    Attributes:
+        arrays: The artefact's arrays, with the blend and the popularity of the features.
+        items: The catalogue of the arrays, with its attributes.
+        queries: One query per user.
+        held: Item ids to be found, one list per query.
+        folds: The fold of each query; queries of one user share it.
+    """
+
+    arrays: Arrays
+    items: Sequence[Item]
+    queries: Sequence[Query]
+    held: Sequence[Sequence[str]]
+    folds: I64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    The decision about the learned ranker.
+
+    Attributes:
+        ranker: The ranker, if it serves.
+        facts: The decision for the manifest.
+        trials: The blend and the ranker on each group.
+    """
+
+    ranker: TreeRanker | None
+    facts: Mapping[str, Any]
+    trials: Sequence[Trial]
+
+    def describe(self) -> str:
+        """Return the decision in one line for the log."""
+        return f"ranker: {self.facts['why']}"
+
+
+def choose_ranker(declaration: Declaration, ahead: Group, newcomers: Group | None) -> Verdict:
+    """
+    Learn a ranker over the declared features, and decide whether it serves.
+
+    Args:
+        declaration: The declaration of the features.
+        ahead: Users whose next items are held out.
+        newcomers: Users of whom few items are known; None without any.
+
+    Cost: see `boost`.
+    """
+    groups = [_Candidates.of(group, declaration) for group in (ahead, newcomers) if group is not None]
+    examples = _join([group.examples for group in groups])
+    boosted = boost(examples, np.concatenate([group.folds for group in groups]))
+    ends = np.cumsum([0, *(len(group.examples.features) for group in groups)])
+    parts = [boosted.scores[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    names = ("all hold-out users", "newcomers")
+    judged = [group.judge(scores, what=what) for group, scores, what in zip(groups, parts, names, strict=False)]
+    return _decide(boosted, judged)
+
+
+def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> Verdict:
+    first, *others = judged
+    trials = [trial for each in judged for trial in (each.blend, each.ranker)]
+    facts = {"names": list(boosted.ranker.names), "gain": round(first.gain, 4), "error": round(first.error, 4)}
+    least = 0 if all(each.gain >= 0 for each in others) else MOST_KNOWN + 1
+    need = max(LEAST_GAIN, SURE * first.error)
+    figures = f"NDCG@10 {first.gain:+.1%} ± {first.error:.1%} out of fold against the blend"
+    if first.gain < need:
+        why = f"the blend serves, because the learned ranker has {figures} and needs {need:+.1%}"
+        return Verdict(None, {**facts, "serves": False, "why": why}, trials)
+    whom = f"histories of {least} items and more" if least else "all histories"
+    why = f"the learned ranker serves {whom}: {len(boosted.ranker.features)} trees, {figures}"
+    return Verdict(
+        replace(boosted.ranker, least_history=least),
+        {**facts, "serves": True, "why": why, "least_history": least},
+        trials,
+    )
+
+
+# The most items that are known of a newcomer.
+MOST_KNOWN = 5
+KNOWN = (0, 1, 2, MOST_KNOWN)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The blend and the ranker on a group, and the gain of NDCG@10 with its standard error."""
+
+    blend: Trial
+    ranker: Trial
+    gain: float
+    error: float
+
+
+class _Collector:
+    """A ranker that keeps the features and returns the score of the blend."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.features: list[F32] = []
+
+    def score(self, features: F32, counts: I64) -> F32:
+        """Return the first column, the score of the blend."""
+        self.features.append(features)
+        return features[:, 0]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """
+    The shortlists of a group.
+
+    Attributes:
+        examples: The features.
+        columns: (N,) the column of each candidate in *held*.
+        held: (U, W) items to be found.
+        folds: (U,) the fold of each user.
+    """
+
+    examples: Examples
+    columns: I64
+    held: csr_array
+    folds: I64
+
+    @classmethod
+    def of(cls, group: Group, declaration: Declaration) -> "_Candidates":
+        """Rank the queries of *group* by its blend, and keep the candidates and their features."""
+        names = (*built_in(len(group.arrays["neighbours_half_lives"])), *(declaration.features or {}))
+        collector = _Collector(names)
+        manifest = Manifest("inner", "0", 0, {}, {}, {}, {}, Declared(declaration.digest, declaration))
+        with threadpool_limits(limits=1):
+            model = RankingModel(Artefact(manifest, dict(group.arrays), list(group.items)), ranker=collector)
+            # The model ranks once when it is made.
+            collector.features.clear()
+            batches = [group.queries[start : start + _BATCH] for start in range(0, len(group.queries), _BATCH)]
+            lists = [ranking.item_ids for batch in batches for ranking in model.rank(batch)]
+        columns = {item_id: column for column, item_id in enumerate(model.item_ids)}
+        for item_id in (item_id for each in group.held for item_id in each):
+            columns.setdefault(item_id, len(columns))
+        found = [
+            item_id in wanted for ids, held in zip(lists, group.held, strict=True) for wanted in [{*held}] for item_id in ids
+        ]
+        return cls(
+            Examples(
+                names,
+                np.concatenate(collector.features),
+                np.array([len(ids) for ids in lists], np.int64),
+                np.array(found, np.bool_),
+            ),
+            np.array([columns[item_id] for ids in lists for item_id in ids], np.int64),
+            hold(group.held, columns),
+            group.folds,
+        )
+
+    def judge(self, scores: F32, *, what: str) -> _Judged:
+        """Compare the lists by *scores* with those of the blend."""
+        before, after = (self._lists(each) for each in (self.examples.features[:, 0], scores))
+        one, other = score_lists(before, self.held)[0], score_lists(after, self.held)[0]
+        gain, error = _gain(other, one)
+        return _Judged(
+            Trial.judge(f"{what}: shortlist by the blend", before, self.held),
+            Trial.judge(f"{what}: shortlist by the learned ranker, out of fold", after, self.held),
+            gain,
+            error,
+        )
+
+    def _lists(self, scores: F32) -> I64:
+        return rank_candidates(self.columns, scores, counts=self.examples.counts, limit=DEPTH).ids
+
+
+def _join(parts: Sequence[Examples]) -> Examples:
+    return Examples(
+        parts[0].names, *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "counts", "found"))
+    )
+
+
+def _gain(scores: F64, others: F64) -> tuple[float, float]:
+    """Return the mean of *scores* over that of *others*, less 1, and its standard error over users."""
+    relative = (scores - others) / max(float(others.mean()), 1e-9)
+    return float(relative.mean()), float(relative.std()) / relative.size**0.5
+
+
+def folds_of(users: int, *, times: int = 1) -> I64:
+    """Return the folds of *users*, whose queries come *times* times, one user after another each time."""
+    return np.tile(np.arange(users) % FOLDS, times)
+
+
+def asks_at(query: Query, at_us: int, attributes: Mapping[str, Sequence[str]]) -> Query:
+    """Return *query* as a request for a shortlist at a time, by a user with *attributes*."""
+    return Query(
+        query.features, query.history, SHORTLIST, as_of_us=at_us or None, at_us=at_us
+    )
