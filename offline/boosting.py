@@ -8,7 +8,7 @@ trees. LightGBM grows the trees, and the ensemble becomes plain arrays (`recsys.
 Source: Burges 2010, "From RankNet to LambdaRank to LambdaMART: an overview".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.ranking.trees import MOST_LEAVES, STEPS, TreeRanker
-from topk.item_table import F32, F64, I64
+from topk.item_table import F32, I64
 
 FOLDS = 5
 _MOST_TREES, _PATIENCE = 60, 15
@@ -103,7 +103,7 @@ def _fit(examples: Examples, *, stops: Examples | None = None, trees: int = _MOS
 
     data = _dataset(lightgbm, examples)
     valid = [_dataset(lightgbm, stops, reference=data)] if stops else []
-    patience = [lightgbm.early_stopping(_PATIENCE, verbose=False)] if stops else []
+    patience: list[Callable[..., Any]] = [lightgbm.early_stopping(_PATIENCE, verbose=False)] if stops else []
     booster = lightgbm.train(_SETTINGS, data, trees, valid_sets=valid, callbacks=patience)
     dumped = booster.dump_model(num_iteration=booster.best_iteration if stops else None)
     return [tree["tree_structure"] for tree in dumped["tree_info"]]
@@ -158,15 +158,3 @@ def _round_down(threshold: float) -> np.float32:
     """Return the largest float32 that is at most *threshold*, so that the same float32 numbers are at most both."""
     rounded = np.float32(threshold)
     return rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf))
-
-
-def fold_of(users: int, *, groups: int = 1) -> I64:
-    """Return the fold of each of *users*, which come in *groups* of the same users each, one group after another."""
-    return np.tile(np.arange(users // groups) % FOLDS, groups)
-
-
-def gains(scores: F64, others: F64) -> tuple[float, float]:
-    """Return the mean of *scores* over that of *others*, less 1, and its standard error over users."""
-    base = max(float(others.mean()), 1e-9)
-    relative = (scores - others) / base
-    return float(relative.mean()), float(relative.std()) / relative.size**0.5

@@ -57,7 +57,8 @@ def choose_by_length(newcomers: Newcomers, pools: Sequence[Pool], weights: F64) 
 def accept(pools: Sequence[Pool], weights: F64, *, what: str) -> tuple[F64, list[Trial]]:
     """Return the best of the learned *weights*, the factors alone and the strongest source sharpened; and the trials."""
     alone = np.eye(weights.size)[0]
-    if not any(pool.counts.size for pool in pools):
+    pools = [pool for pool in pools if pool.counts.size]
+    if not pools:
         return weights, []
     before, after = (judge(pools, each, what=what) for each in (alone, weights))
     chosen, trial = (weights, after) if after.relative_to(before) >= 1 + LEAST_GAIN else (alone, before)

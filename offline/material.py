@@ -9,13 +9,14 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from offline.choosing import choose
+from offline.deciding import decide
 from offline.learnable import learnable
 from offline.refreshing import refresh
 from offline.searching import search
 from offline.training import ModelSettings, train
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, Item, Manifest
+from recsys.ranking.trees import TreeRanker
 from recsys.records import UserRecord
 
 
@@ -29,12 +30,14 @@ class Recipe:
         facts: The trials of the choice, for a manifest.
         metrics: Metrics measured by a search; None without one.
         lines: The trials of the choice, for the log.
+        ranker: The learned ranker; None if the blend ranks.
     """
 
     settings: ModelSettings
     facts: Mapping[str, Any]
     metrics: Mapping[str, float] | None
     lines: Sequence[str]
+    ranker: TreeRanker | None = None
 
 
 @dataclass(frozen=True)
@@ -66,23 +69,26 @@ class Material:
 
         Args:
             searches: Search hyper-parameters first, even if the declaration does not say so.
-            ahead: As of `choose`.
+            ahead: As of `decide`.
         """
         training = self.declaration.training
         with _single_threaded():
             found = search(self.records) if searches or training.search else None
-            chosen = choose(
+            chosen = decide(
                 self.records,
                 items=self._learnable,
                 als=found.settings.als if found else None,
                 ahead=ahead,
                 neighbours="neighbours" in training.sources,
+                declaration=self.declaration,
+                shown=self.items,
             )
         return Recipe(
             chosen.settings,
-            facts={"choice": chosen.facts(), **({"search": found.facts()} if found else {})},
+            facts={**chosen.facts(), **({"search": found.facts()} if found else {})},
             metrics=found.metrics() if found else None,
             lines=list(chosen.describe()),
+            ranker=chosen.ranker,
         )
 
     def train(self, recipe: Recipe, folder: Path) -> Manifest:
@@ -98,6 +104,7 @@ class Material:
                 settings=recipe.settings,
                 facts={**self.facts, **recipe.facts},
                 metrics=recipe.metrics,
+                ranker=recipe.ranker,
                 progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
             )
 

@@ -14,6 +14,8 @@ import msgspec
 from offline.training import ModelSettings, train
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, ArtefactError, Item, Manifest
+from recsys.ranking.reranking import FACTS
+from recsys.ranking.trees import TreeRanker
 from recsys.records import UserRecord
 
 
@@ -42,7 +44,9 @@ def refresh(
             f"model {artefact.manifest.version}: its manifest does not hold its settings: {error}; train without "
             "--refresh"
         ) from error
-    kept: dict[str, Any] = {name: training[name] for name in ("choice", "search", "min_weight") if name in training}
+    kept: dict[str, Any] = {
+        name: training[name] for name in ("choice", "search", "min_weight", FACTS) if name in training
+    }
     vectors = artefact.arrays["item_factors"]
     return train(
         records,
@@ -55,4 +59,5 @@ def refresh(
         start={item.item_id: vectors[row] for row, item in enumerate(artefact.items)},
         facts={**kept, **facts, "refreshed": artefact.manifest.version},
         metrics=artefact.manifest.metrics,
+        ranker=TreeRanker.read(artefact.arrays, training.get(FACTS, {})),
     )

@@ -3,7 +3,7 @@ Choose whether a learned ranker serves: learn it on held-out users, and hold it 
 
 The ranker learns from the candidates and the features that serving would compute, because a model collects them
 (`_Collector`). It learns from two groups of users: those of the hold-out ahead, and newcomers of whom few items are known
-(`offline.choosing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it
+(`offline.rehearsing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it
 does not gain with newcomers, users with short histories keep the list of the blend.
 
 All requests come right after the user's newest interaction, as in `./run.sh evaluate`.
@@ -11,13 +11,14 @@ All requests come right after the user's newest interaction, as in `./run.sh eva
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from offline.boosting import FOLDS, Boosted, Examples, boost
+from offline.boosting import Boosted, Examples, boost
 from offline.describing import Arrays
 from offline.evaluation.quality import DEPTH, hold, score_lists
 from offline.evaluation.trials import Trial
@@ -26,11 +27,13 @@ from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, Declared, Item, Manifest
 from recsys.ranking.columns import built_in
 from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.ranker import SHORTLIST
 from recsys.ranking.trees import TreeRanker
 from topk.candidates import rank_candidates
 from topk.item_table import F32, F64, I64
 
+# The numbers of items that are known of a newcomer.
+MOST_KNOWN = 5
+KNOWN = (0, 1, 2, MOST_KNOWN)
 _BATCH = 64
 
 
@@ -44,7 +47,7 @@ class Group:
         items: The catalogue of the arrays, with its attributes.
         queries: One query per user.
         held: Item ids to be found, one list per query.
-        folds: The fold of each query; queries of one user share it.
+        folds: (U,) the fold of each query, below `FOLDS`; queries of one user share it.
     """
 
     arrays: Arrays
@@ -74,22 +77,23 @@ class Verdict:
         return f"ranker: {self.facts['why']}"
 
 
-def choose_ranker(declaration: Declaration, ahead: Group, newcomers: Group | None) -> Verdict:
+def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
     """
     Learn a ranker over the declared features, and decide whether it serves.
 
     Args:
         declaration: The declaration of the features.
-        ahead: Users whose next items are held out.
-        newcomers: Users of whom few items are known; None without any.
+        held: Users whose next items are held out, then newcomers, if there are any.
 
     Cost: see `boost`.
     """
-    groups = [_Candidates.of(group, declaration) for group in (ahead, newcomers) if group is not None]
+    groups = [_Candidates.of(group, declaration) for group in held]
+    if not groups:
+        return Verdict(None, {"serves": False, "why": "the blend serves, because too few users can judge a ranker"}, ())
     examples = _join([group.examples for group in groups])
     boosted = boost(examples, np.concatenate([group.folds for group in groups]))
     ends = np.cumsum([0, *(len(group.examples.features) for group in groups)])
-    parts = [boosted.scores[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [boosted.scores[start:end] for start, end in pairwise(ends.tolist())]
     names = ("all hold-out users", "newcomers")
     judged = [group.judge(scores, what=what) for group, scores, what in zip(groups, parts, names, strict=False)]
     return _decide(boosted, judged)
@@ -112,11 +116,6 @@ def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> Verdict:
         {**facts, "serves": True, "why": why, "least_history": least},
         trials,
     )
-
-
-# The most items that are known of a newcomer.
-MOST_KNOWN = 5
-KNOWN = (0, 1, 2, MOST_KNOWN)
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,10 @@ class _Candidates:
         for item_id in (item_id for each in group.held for item_id in each):
             columns.setdefault(item_id, len(columns))
         found = [
-            item_id in wanted for ids, held in zip(lists, group.held, strict=True) for wanted in [{*held}] for item_id in ids
+            item_id in wanted
+            for ids, held in zip(lists, group.held, strict=True)
+            for wanted in [{*held}]
+            for item_id in ids
         ]
         return cls(
             Examples(
@@ -207,7 +209,8 @@ class _Candidates:
 
 def _join(parts: Sequence[Examples]) -> Examples:
     return Examples(
-        parts[0].names, *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "counts", "found"))
+        parts[0].names,
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "counts", "found")),
     )
 
 
@@ -215,15 +218,3 @@ def _gain(scores: F64, others: F64) -> tuple[float, float]:
     """Return the mean of *scores* over that of *others*, less 1, and its standard error over users."""
     relative = (scores - others) / max(float(others.mean()), 1e-9)
     return float(relative.mean()), float(relative.std()) / relative.size**0.5
-
-
-def folds_of(users: int, *, times: int = 1) -> I64:
-    """Return the folds of *users*, whose queries come *times* times, one user after another each time."""
-    return np.tile(np.arange(users) % FOLDS, times)
-
-
-def asks_at(query: Query, at_us: int, attributes: Mapping[str, Sequence[str]]) -> Query:
-    """Return *query* as a request for a shortlist at a time, by a user with *attributes*."""
-    return Query(
-        query.features, query.history, SHORTLIST, as_of_us=at_us or None, at_us=at_us
-    )

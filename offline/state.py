@@ -181,7 +181,9 @@ class StateDirectory:
         held = read_artefact(self.model_path(current)).declaration
         stored = asyncio.run(self._stored_declaration(current)) or default_declaration()
         _check_agreement(held, stored, f"the store {current.store}", "run ./run.sh train")
-        _check_agreement(held, given or held, "--declaration", "run ./run.sh train with it, or correct it")
+        _check_agreement(
+            held, given or held, "--declaration", "run ./run.sh train with it, or correct it", features=True
+        )
         return given or held
 
     async def _stored_declaration(self, current: Current) -> Declaration | None:
@@ -227,8 +229,8 @@ class StateDirectory:
         return f"{part}/{max(numbers, default=0) + 1}-{name}"
 
 
-def _check_agreement(held: Declaration, other: Declaration, name: str, remedy: str) -> None:
-    if difference := held.describe_difference(other, mine="the model", theirs=name):
+def _check_agreement(held: Declaration, other: Declaration, name: str, remedy: str, *, features: bool = False) -> None:
+    if difference := held.describe_difference(other, mine="the model", theirs=name, features=features):
         raise StateError(f"{difference}; {remedy}")
 
 

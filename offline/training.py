@@ -12,6 +12,7 @@ from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
 from offline.describing import Arrays, AttributeMap, AttributeSettings, describe, find_new, trust_new
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
+from offline.popularity import measure_popularity
 from offline.prior import fit_prior
 from offline.recency import Timeline
 from recsys.declaration.types import Declaration
@@ -19,6 +20,7 @@ from recsys.features import compute_features
 from recsys.ranking.artefact import Item, Manifest, write_artefact
 from recsys.ranking.changing import ATTRIBUTE_VALUES, ATTRIBUTE_VECTORS, shared_values
 from recsys.ranking.prior import FeaturePrior
+from recsys.ranking.trees import TreeRanker
 from recsys.records import UserRecord
 from topk.item_table import F32
 
@@ -86,6 +88,7 @@ def train(
     start: Mapping[str, F32] | None = None,
     facts: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
+    ranker: TreeRanker | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> Manifest:
     """
@@ -105,6 +108,7 @@ def train(
         start: Item vectors of an earlier model with the same settings, by item id, to start from (`train_als`).
         facts: Further facts about the training, for the manifest.
         metrics: Metrics measured before the training, for the manifest.
+        ranker: The learned ranker; None lets the blend rank. *facts* must have its facts.
         progress: Iterates over the epochs, for example with a progress bar.
     """
     ratings = make_ratings(records)
@@ -112,6 +116,8 @@ def train(
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     new = find_new(items.values(), known)
     arrays = fit_arrays(records, ratings, settings, items=items, new=new, start=start, progress=progress, keep_map=True)
+    arrays |= measure_popularity(records, [item.item_id for item in (*known, *new)], declaration)
+    arrays |= ranker.arrays() if ranker else {}
     placed = {ATTRIBUTE_VALUES: shared_values(known)} if ATTRIBUTE_VECTORS in arrays else {}
     return write_artefact(
         folder,

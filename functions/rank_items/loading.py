@@ -117,7 +117,7 @@ def load_model(
     began = time.monotonic()
     try:
         artefact = read_artefact(folder)
-        agreed = agree(declaration, artefact.declaration, holder="the model")
+        agreed = agree(declaration, artefact.declaration, holder="the model", features=True)
         model = open_model(artefact, provider=provider, workers=workers, pool=pool, probes=probes)
     except (ArtefactError, DeclarationError) as error:
         raise StartError(str(error)) from error

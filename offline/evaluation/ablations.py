@@ -2,16 +2,21 @@
 Ablations: the same training with one part of the model removed or changed, to measure the value of the part.
 
 A source is removed or left alone by its weights. The other weights stay as they are, so a row shows what the source
-adds to this blend.
+adds to this blend. A declared feature is removed by taking it as missing everywhere. The trees of the ranker stay as they
+are, too.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from offline.describing import AttributeSettings
 from offline.training import BlendSettings, ModelSettings
+from recsys.declaration.features import Feature
 from recsys.ranking.mixing import FIXED_SOURCES, POPULARITY
+from recsys.ranking.trees import TreeRanker
 
 _ALS: Mapping[str, Mapping[str, Any]] = {
     "plain iALS": {"weight_exponent": 0.0, "popularity_exponent": 0.0, "frequency_exponent": 1.0},
@@ -38,6 +43,19 @@ def vary(settings: ModelSettings) -> dict[str, ModelSettings]:
     if settings.blend:
         variants |= {name: replace(settings, blend=blend) for name, blend in _vary_sources(settings.blend).items()}
     return variants
+
+
+def vary_features(ranker: TreeRanker, features: Mapping[str, Feature]) -> dict[str, TreeRanker]:
+    """Return *ranker* without each of the declared *features*."""
+    return {f"without feature {name}": _without(ranker, name, feature.missing) for name, feature in features.items()}
+
+
+def _without(ranker: TreeRanker, name: str, missing: float) -> TreeRanker:
+    """Return *ranker* with the answers that its nodes give if the feature *name* is *missing*."""
+    reads = ranker.features == ranker.names.index(name)
+    limits = np.finfo(np.float32)
+    answers = np.where(np.float32(missing) > ranker.thresholds, limits.min, limits.max)
+    return replace(ranker, thresholds=np.where(reads, answers, ranker.thresholds).astype(np.float32))
 
 
 def _vary_sources(blend: BlendSettings) -> dict[str, BlendSettings]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from offline.als import AlsSettings
-from offline.choosing import choose
-from offline.evaluation.ablations import vary
+from offline.deciding import Decision, decide
+from offline.evaluation.ablations import vary, vary_features
 from offline.evaluation.baselines import BASELINES
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
 from offline.evaluation.histories import Histories
@@ -22,7 +22,7 @@ from offline.evaluation.report import Entry, Spread
 from offline.evaluation.studies import Study
 from offline.evaluation.tuning import tune
 from offline.progress import progress
-from offline.training import MODEL_NAME, ModelSettings, train
+from offline.training import MODEL_NAME, train
 from topk.item_table import I64
 
 # The inner hold-out of the baselines is that of offline/choosing.py.
@@ -39,7 +39,7 @@ class Outcome:
         qualities: Quality of its lists, by panel; empty if it was skipped.
         seconds: Duration of its training; None if it was trained elsewhere.
         version: Version of the model; empty for a baseline.
-        note: The chosen parameters of a baseline, or the reason why it was skipped.
+        note: The chosen parameters of a baseline, the reason why it was skipped, or the decision about the ranker.
     """
 
     name: str
@@ -83,28 +83,50 @@ def compare_baselines(study: Study) -> Iterator[Outcome]:
 
 def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[Outcome]:
     print(f"{study.name}: choosing the settings of {MODEL_NAME}", file=sys.stderr, flush=True)
-    contenders = {MODEL_NAME: choose(study.records, items=study.items, ahead=study.ahead).settings}
+    contenders = {MODEL_NAME: _choose(study, None)}
     if searched:
-        contenders[f"{MODEL_NAME}, searched"] = choose(
-            study.records, items=study.items, als=searched, ahead=study.ahead
-        ).settings
+        contenders[f"{MODEL_NAME}, searched"] = _choose(study, searched)
     if ablate:
-        variants = vary(list(contenders.values())[-1])
-        contenders |= {f"  {name}": settings for name, settings in variants.items()}
-    for name, settings in contenders.items():
-        yield _train_and_ask(study, settings, name=name)
+        last = list(contenders.values())[-1]
+        contenders |= {f"  {name}": replace(last, settings=each) for name, each in vary(last.settings).items()}
+        if last.verdict and last.verdict.ranker:
+            rankers = vary_features(last.verdict.ranker, (study.declaration and study.declaration.features) or {})
+            contenders |= {
+                f"  {name}": replace(last, verdict=replace(last.verdict, ranker=ranker))
+                for name, ranker in rankers.items()
+            }
+    for name, choice in contenders.items():
+        yield _train_and_ask(study, choice, name=name)
 
 
-def _train_and_ask(study: Study, settings: ModelSettings, *, name: str) -> Outcome:
+def _choose(study: Study, als: AlsSettings | None) -> Decision:
+    decision = decide(
+        study.records,
+        declaration=study.declaration,
+        items=study.items,
+        shown=study.shown,
+        als=als,
+        ahead=study.ahead,
+    )
+    if decision.verdict:
+        print(f"{study.name}: {decision.verdict.describe()}", file=sys.stderr, flush=True)
+    return decision
+
+
+def _train_and_ask(study: Study, choice: Decision, *, name: str) -> Outcome:
     title = f"{study.name}: {name.strip()}"
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         manifest = train(
             study.records,
             items=study.items,
+            shown=study.shown,
+            declaration=study.declaration,
             folder=Path(folder),
             dataset="",
-            settings=settings,
+            settings=choice.settings,
+            facts=choice.facts(),
+            ranker=choice.ranker,
             progress=show_epochs(f"{title}, training"),
         )
         seconds = time.monotonic() - began
@@ -114,7 +136,8 @@ def _train_and_ask(study: Study, settings: ModelSettings, *, name: str) -> Outco
         return list_answers(rank_by_model(model, panel, name=f"{title}, {where}"), panel)
 
     qualities = {where: measure(lists(panel, where), panel) for where, panel in study.panels.items()}
-    return Outcome(name, qualities, seconds, manifest.version)
+    note = choice.verdict.describe() if choice.verdict and name in {MODEL_NAME, f"{MODEL_NAME}, searched"} else ""
+    return Outcome(name, qualities, seconds, manifest.version, note)
 
 
 def show_epochs(name: str) -> Callable[[range], Iterable[int]]:

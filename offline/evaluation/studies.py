@@ -20,6 +20,7 @@ from offline.evaluation.quality import DEPTH, Panel, make_task
 from offline.interactions import Interactions
 from offline.matrix import Ratings, make_ratings
 from offline.reading.lines import DataError
+from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Item
 from recsys.records import UserRecord
 from topk.item_table import I64
@@ -40,6 +41,8 @@ class Data:
         attributes: Known attributes by user id.
         most_users: Largest number of users to recommend to; more are sampled.
         seed: Seed of random choices.
+        declaration: Tells the features of the ranker; None for none.
+        shown: The items with all of their attributes, which features may read.
     """
 
     interactions: Interactions
@@ -48,6 +51,8 @@ class Data:
     attributes: Attributes = field(default_factory=dict)
     most_users: int = 25_000
     seed: int = 0
+    declaration: Declaration | None = None
+    shown: Mapping[str, Item] = field(default_factory=dict)
 
     def unseen_record(self, user_id: str) -> UserRecord:
         """Return the record of a user without interactions."""
@@ -67,6 +72,8 @@ class Study:
         ahead: Whether the held-out items are later than the training part, not random ones.
         panels: Panels by name.
         date_us: Date of the split, in microseconds; None for other studies.
+        declaration: As of `Data`.
+        shown: As of `Data`.
     """
 
     name: str
@@ -76,6 +83,8 @@ class Study:
     ahead: bool
     panels: Mapping[str, Panel]
     date_us: int | None = None
+    declaration: Declaration | None = None
+    shown: Mapping[str, Item] = field(default_factory=dict)
 
     @cached_property
     def ordered(self) -> bool:
@@ -120,7 +129,7 @@ def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:
     task = make_task(records, split.held_out, most=data.most_users)
     panels = {name: task.panel, NEW_ITEMS: task.panel.new_items()}
     kept = {title: panel for title, panel in panels.items() if panel.records}
-    return Study(name, records, task.ratings, data.items, ahead, kept)
+    return Study(name, records, task.ratings, data.items, ahead, kept, declaration=data.declaration, shown=data.shown)
 
 
 def study_unseen(data: Data, *, ahead: bool) -> Study:
@@ -133,7 +142,9 @@ def study_unseen(data: Data, *, ahead: bool) -> Study:
         for name, split in _first_items(strangers, ordered=ahead and strangers.timed, seed=data.seed)
         if split.held_out
     }
-    return Study("unseen users", records, ratings, data.items, ahead, panels)
+    return Study(
+        "unseen users", records, ratings, data.items, ahead, panels, declaration=data.declaration, shown=data.shown
+    )
 
 
 def _known_part(split: SplitRows, data: Data) -> tuple[list[UserRecord], list[Sequence[str]]]:

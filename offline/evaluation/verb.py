@@ -121,6 +121,8 @@ def evaluate(plan: Plan) -> Report:
         loaded.source.attributes,
         plan.most_users,
         plan.seed,
+        plan.data.declared,
+        loaded.source.items,
     )
     holdout = plan.holdout or default_holdout(interactions)
     if holdout == "temporal" and plan.splits > 1:

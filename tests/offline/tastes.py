@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.choosing import Choice
+from offline.deciding import Decision
 from offline.matrix import make_ratings
 from offline.state import Current, StateDirectory
 from offline.training import suggest, train
@@ -57,4 +57,4 @@ def fill(path: Path, records: Sequence[UserRecord]) -> str:
 
 def choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train with the suggested settings, because a choice costs seconds."""
-    monkeypatch.setattr("offline.material.choose", lambda records, **_: Choice(suggest(make_ratings(records)), []))
+    monkeypatch.setattr("offline.material.decide", lambda records, **_: Decision(suggest(make_ratings(records)), []))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from recsys.catalogue.entries import REMOVED, Entry
 from recsys.ranking.artefact import Artefact, ArtefactError, Item
+from recsys.ranking.features import POPULARITY
 from topk.item_table import F32
 
 ATTRIBUTE_VECTORS: Final = "attribute_vectors"
@@ -97,8 +98,8 @@ def _with_rows(arrays: Mapping[str, NDArray[Any]], vectors: F32) -> dict[str, ND
         "item_factors": np.concatenate([arrays["item_factors"], vectors]),
         **{
             name: np.concatenate([arrays[name], np.zeros(added, np.float32)])
-            for name in ("item_popularity", "item_recent_popularity")
-            if name in arrays
+            for name in arrays
+            if name in {"item_popularity", "item_recent_popularity"} or name.startswith(POPULARITY)
         },
     }
     for source in range(len(arrays.get("neighbours_half_lives", ()))):

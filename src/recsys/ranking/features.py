@@ -20,6 +20,9 @@ from recsys.items import Item
 from topk.item_table import F32, F64, I64
 from topk.row_lists import RowLists
 
+POPULARITY = "popularity_"
+"""The beginning of the names of the arrays of windowed popularity."""
+
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
 
@@ -76,7 +79,7 @@ class DeclaredFeatures:
     Args:
         features: The features by name.
         items: The catalogue.
-        popularity: (I,) popularity of each item, by name of a feature of the kind `popularity`.
+        popularity: The artefact's arrays, with (I,) numbers for each feature of the kind `popularity`.
 
     Raises:
         KeyError, TypeError, ValueError: a class cannot be imported or made, or a popularity is missing.
@@ -112,12 +115,17 @@ class DeclaredFeatures:
         return found
 
 
+def popularity_array(name: str) -> str:
+    """Return the name of the artefact's array for the feature *name* of the kind `popularity`."""
+    return f"{POPULARITY}{name}"
+
+
 def _make(name: str, feature: Feature, items: Sequence[Item], popularity: Mapping[str, F32]) -> Computed:
     match feature.kind:
         case "attribute" if feature.of == "item":
             return _OfItem(np.array([_item_value(item, feature) for item in items], np.float32))
         case "popularity":
-            return _OfItem(popularity[f"popularity_{name}"])
+            return _OfItem(popularity[popularity_array(name)])
         case "time_since":
             return _TimeSince(np.array([item.number(feature.attribute or "") for item in items]) * _SECOND_US)
         case "match":
@@ -212,9 +220,8 @@ class _Match:
         """Return the places of the values of *rows*, one item after another."""
         sizes = self.codes.sizes()[rows]
         ends = np.cumsum(sizes)
-        return self.codes.rows[
-            np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(self.codes.ends[rows] - (ends - sizes), sizes)
-        ]
+        within = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - sizes, sizes)
+        return np.asarray(self.codes.rows[np.repeat(self.codes.ends[rows], sizes) + within], np.int64)
 
 
 def _item_value(item: Item, feature: Feature) -> float:

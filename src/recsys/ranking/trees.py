@@ -103,4 +103,4 @@ class TreeRanker:
         left = np.where(is_right, self.masks.reshape(-1, 1), _ALL).reshape(*self.masks.shape, -1)
         leaves = _LOWEST[np.bitwise_and.reduce(left, axis=1)]
         values = self.values.reshape(-1)[leaves + np.arange(len(self.values))[:, None] * MOST_LEAVES]
-        return values.sum(axis=0, dtype=np.float64).astype(np.float32)
+        return np.asarray(values.sum(axis=0, dtype=np.float64), np.float32)
