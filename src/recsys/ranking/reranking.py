@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from recsys.declaration.features import Feature
 from recsys.items import Item
 from recsys.ranking.artefact import Arrays, Artefact, ArtefactError
@@ -100,14 +98,6 @@ class Reranker:
         return len(ask.history) >= self.least_history
 
     def score(self, shortlist: Shortlist, asks: Sequence[Ask], history: RowLists) -> F32:
-        """
-        Return the ranker's score of each candidate, (N,).
-
-        Raises:
-            ValueError: the ranker returns something else than a finite number for each candidate.
-        """
+        """Return the ranker's score of each candidate, (N,)."""
         matrix = make_columns(self.ranker.names, shortlist, asks, history, self.features)
-        scores = self.ranker.score(matrix, shortlist.counts)
-        if scores.shape != shortlist.rows.shape or not np.isfinite(scores).all():
-            raise ValueError(f"the ranker must return {shortlist.rows.size} finite scores, not {scores.shape}")
-        return scores
+        return self.ranker.score(matrix, shortlist.counts)
