@@ -74,7 +74,16 @@ def rank_records(
 ) -> list[Recommendations]:
     """Return the list of each record, with the scores of the served answers."""
     known = [record.known(history=history) for record in records]
-    queries = [Query(compute_features(each), each.recent, top_k, as_of_us=each.as_of_us) for each in known]
+    queries = [
+        Query(
+            compute_features(each),
+            each.recent,
+            top_k,
+            as_of_us=each.as_of_us,
+            user_attributes=each.user_attributes,
+        )
+        for each in known
+    ]
     rankings = chain.from_iterable(model.rank(queries[at : at + _BATCH]) for at in range(0, len(queries), _BATCH))
     return [Recommendations(each.user_id, answer_items(ranking)) for each, ranking in zip(known, rankings, strict=True)]
 

@@ -73,6 +73,7 @@ def _query(record: UserRecord, at_us: int | None) -> Query:
         top_k=DEPTH,
         as_of_us=record.as_of_us,
         at_us=at_us,
+        user_attributes=record.user_attributes,
     )
 
 
