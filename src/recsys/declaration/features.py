@@ -28,14 +28,14 @@ FeatureKind = Literal[
 Owner = Literal["item", "user", "context"]
 COUNTERS = ("purchases",)
 RATES = ("session_duration", "engagement")
-# The columns that every model has (`recsys.ranking.columns`), besides those of its neighbours.
+# The columns that every model has (`recsys.ranking.columns`); those of its neighbours are `neighbours_1` and so on.
 RESERVED = ("blend", "factors", "popularity", "recent_popularity", "history_length")
 
 _WORDS, _NUMBERS = ("categorical", "multi-valued"), ("number", "time")
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-# The fields of each kind besides `missing`, and whether the kind needs them.
+# The fields of each kind, and whether the kind needs them. Every kind has `missing` too.
 _FIELDS: Mapping[FeatureKind, Mapping[str, bool]] = {
     "attribute": {"of": True, "attribute": True, "values": False},
     "counter": {"name": True},
