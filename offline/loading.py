@@ -15,7 +15,7 @@ from offline.reading.movielens import read_movielens
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Item
-from recsys.records import UserRecord
+from recsys.records import AGE_GROUP, UserRecord
 
 FORMATS: Mapping[str, Callable[..., Source]] = {
     "csv": read_csv,
@@ -134,6 +134,21 @@ def load_items(options: DataOptions) -> dict[str, Item]:
     source = _read(options, interactions=None)
     source.faults.check()
     return source.items
+
+
+def load_users(options: DataOptions) -> dict[str, dict[str, tuple[str, ...]]]:
+    """
+    Return the values of the attributes of the users that *options* name, the age group among them, by user id.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    source = _read(options, interactions=None)
+    source.faults.check()
+    found = {user_id: {each.name: each.values for each in told} for user_id, told in source.attributes.items()}
+    for user_id, group in source.age_groups.items():
+        found.setdefault(user_id, {})[AGE_GROUP] = (group,)
+    return found
 
 
 def _demo_rows(records: list[UserRecord]) -> Iterator[Row]:

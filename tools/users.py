@@ -1,4 +1,4 @@
-"""`./run.sh users`: show what a feature store holds of a user, erase a user, readmit an erased user."""
+"""`./run.sh users`: show, erase and readmit a user of a feature store, and import attributes of users."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from recsys.records import KnownUser
 from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 from tools.erasing import erase, readmit
+from tools.user_import import import_users
 
 _SHOWN = 20
 
@@ -28,7 +29,9 @@ def users(
     as_json: bool = False,
     state_dir: Path,
 ) -> int:
-    """Show, erase or readmit a user; return the exit status."""
+    """Show, erase or readmit a user, or import the file that *user* names; return the exit status."""
+    if action == "import":
+        return import_users(Path(user), store=store, state_dir=state_dir)
     if action == "erase":
         return erase(user, store=store, state_dir=state_dir)
     if action == "readmit":

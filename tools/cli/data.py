@@ -182,10 +182,16 @@ def export(
     """Write the recommendations for all users into a file. The same command continues an interrupted export."""
 
 
-@verb(_GROUP, "tools.users:users", "show user_42", "show user_42 --json", "erase user_42", "readmit user_42")
+@verb(_GROUP, "tools.users:users", "show user_42", "import attributes.csv", "erase user_42", "readmit user_42")
 def users(
-    action: Annotated[Literal["show", "erase", "readmit"], typer.Argument(help="What to do.")],
-    user: Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")],
+    action: Annotated[Literal["show", "import", "erase", "readmit"], typer.Argument(help="What to do.")],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER|FILE",
+            help="Id of the user. For import: a users file as for train, or JSON lines (.jsonl) of user.updated.v1.",
+        ),
+    ],
     *,
     store: Annotated[
         str | None,
@@ -199,4 +205,4 @@ def users(
     as_json: Json = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
-    """Show what the feature store holds of a user; erase a user and print a receipt; readmit an erased user."""
+    """Show, erase or readmit a user of the feature store, or import attributes of users."""

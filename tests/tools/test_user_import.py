@@ -1,0 +1,89 @@
+"""`./run.sh users import`: a file changes attributes of users in a store, checked by the store's declaration."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from recsys.features import UNKNOWN_FEATURES
+from recsys.records import HistoryItem, UserRecord, imported
+from recsys.stores.port import FeatureStore
+from recsys.stores.urls import open_store
+from tests.functions.test_user_updates import SHOP
+from tools.bench.redis_server import RedisServer
+from tools.cli.verbs import main
+
+pytestmark = pytest.mark.may_block
+
+ANN = UserRecord("ann", "25-34", attributes=imported({"city": ["Bern"]}), history=[HistoryItem("a", 1.0, 1)])
+
+
+def with_store(url: str, act: Callable[[FeatureStore], object]) -> list[UserRecord]:
+    """Let *act* change the store at *url*, and return its records."""
+
+    async def run() -> list[UserRecord]:
+        async with aclosing(open_store(url, create=True)) as store:
+            await act(store)  # type: ignore[misc]
+            return [record async for record in store.scan()]
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        made = f"sqlite:///{tmp_path}/a.db"
+    else:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.flush()
+        made = server.url
+    with_store(made, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
+    return made
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def test_a_table_changes_the_attributes_that_it_names(url, tmp_path, capsys):
+    """An empty cell leaves the value as it is. An erased user stays erased."""
+    with_store(url, lambda store: store.erase("eve", at_us=1))
+    file = write(tmp_path / "users.csv", "user_id,age,city,sizes\nann,61,,M|L\nbob,,Rom,\neve,,Rom,\n")
+    assert main(["users", "import", file, "--store", url]) == 0
+    assert capsys.readouterr().out == "2 users updated, 0 have newer values, 1 are erased and stay so\n"
+    ann, bob = with_store(url, lambda store: store.population())
+    assert (ann.age_group, ann.user_attributes) == ("55+", {"city": ["Bern"], "sizes": ["M", "L"]})
+    assert (bob.user_id, bob.user_attributes) == ("bob", {"city": ["Rom"]})
+
+
+def test_json_lines_are_events(url, tmp_path):
+    """No value removes an attribute, and the later of two lines counts."""
+    lines = ['"city", "values": ["Rom"]', '"city", "values": []', '"sizes", "values": ["M"]']
+    text = "\n".join(f'{{"user_id": "ann", "attributes": [{{"attribute": {each}}}]}}' for each in lines)
+    assert main(["users", "import", write(tmp_path / "users.jsonl", text), "--store", url]) == 0
+    (ann,) = with_store(url, lambda store: store.population())
+    assert ann.user_attributes == {"sizes": ["M"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("users.csv", "user_id,spent\nann,much\n", "users.csv:2: spent must be a number, not 'much'"),
+        ("users.jsonl", '{"user_id": "ann"}\n', "users.jsonl:1: "),
+        (
+            "users.jsonl",
+            '{"user_id":"ann","attributes":[{"attribute":"town","values":[]}]}\n',
+            "declared are: age_group",
+        ),
+    ],
+)
+def test_a_faulty_file_changes_nothing(tmp_path, capsys, name, text, message):
+    """The fault is named with its line."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    with_store(url, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
+    assert main(["users", "import", write(tmp_path / name, text), "--store", url]) == 1
+    assert message in capsys.readouterr().err
+    assert with_store(url, lambda store: store.population()) == [ANN]

@@ -1,0 +1,93 @@
+"""`./run.sh users import FILE`: change attributes of users in a feature store."""
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from chassis.wire.cloudevents import CloudEvent, explain
+from chassis.wire.problems import Rejected
+from functions.extract_features.user_updates import read_update
+from offline.loading import DataOptions, load_users
+from offline.reading.faults import DataError
+from offline.reading.lines import read_lines
+from offline.state import StateDirectory, StateError
+from recsys.declaration.reading import default_declaration
+from recsys.declaration.types import Attribute, Declaration
+from recsys.records import UserUpdate
+from recsys.stores.port import Outcome, StoreError
+from recsys.stores.urls import open_store
+
+_CHUNK = 500
+_SHOWN = 10
+
+Values = dict[str, tuple[str, ...]]
+
+
+def import_users(file: Path, *, store: str | None, state_dir: Path) -> int:
+    """Write the attributes in *file* into a store; return the exit status."""
+    try:
+        state = StateDirectory(state_dir)
+        url = store or state.store_url(state.require_current())
+        told = asyncio.run(_import(url, file))
+    except (DataError, StateError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(
+        f"{told[Outcome.ACCEPTED]:,} users updated, {told[Outcome.REPEATED]:,} have newer values, "
+        f"{told[Outcome.ERASED]:,} are erased and stay so"
+    )
+    return 0
+
+
+async def _import(url: str, file: Path) -> Counter[Outcome]:
+    told: Counter[Outcome] = Counter()
+    async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
+        declaration = await opened.declaration() or default_declaration()
+        at_us = time.time_ns() // 1000
+        updates = [UserUpdate(user, at_us, values) for user, values in read_users(file, declaration).items()]
+        for start in range(0, len(updates), _CHUNK):
+            told.update(await opened.update(updates[start : start + _CHUNK]))
+    return told
+
+
+def read_users(file: Path, declaration: Declaration) -> dict[str, Values]:
+    """
+    Return the values in *file* by user: JSON lines if it ends in `.jsonl`, else the users file of a training.
+
+    Raises:
+        DataError: the file cannot be used; the message lists faults with their lines.
+    """
+    if file.suffix == ".jsonl":
+        return _read_json_lines(file, declaration.users.attributes)
+    return load_users(DataOptions(users=file, declaration=declaration))
+
+
+def _read_json_lines(file: Path, attributes: Mapping[str, Attribute]) -> dict[str, Values]:
+    faults: list[str] = []
+    merged: dict[str, Values] = {}
+    for number, text in _texts(file, faults):
+        event = CloudEvent(id="1", source="/users-import", type="user", data=text.encode())
+        try:
+            update = read_update(event, attributes=attributes)
+        except Rejected as refusal:
+            faults.append(f"{file}:{number}: {explain(refusal)}")
+        else:
+            # The later of two lines about an attribute counts.
+            merged[update.user_id] = merged.get(update.user_id, {}) | update.values
+    if faults:
+        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+        raise DataError("\n".join([*faults[:_SHOWN], *more, "nothing was imported; correct the lines"]))
+    return merged
+
+
+def _texts(file: Path, faults: list[str]) -> Iterator[tuple[int, str]]:
+    for number, line in read_lines(file):
+        if isinstance(line, str):
+            yield number, line
+        else:
+            faults.append(f"{file}:{number}: {line}")
