@@ -12,19 +12,24 @@ The errors of a call:
      ├─ NoAnswerError      no connection, or no complete answer within the deadline
      └─ OtherServerError   the answer does not come from a pipeline: check the URL
 
+Both clients try a call again within its time budget if the connection broke, or if a gateway answered 502 or 503. That
+is safe: recommend only reads, and the broker's subscribers count an event once.
+
 The module imports httpx and msgspec, and nothing of the functions or the model.
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
 import msgspec
 
+from chassis.hop.retries import RetryBudget, RetryPolicy
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import Fault
@@ -49,6 +54,9 @@ _SOURCE = "/recsys/client"
 _TIMEOUT_S = 2.0
 # Time beyond the deadline in which the pipeline's own answer to a missed deadline may arrive.
 _GRACE_S = 0.5
+_RETRYABLE_STATUS = frozenset({502, 503})
+# Kubernetes takes a crashed pod out of service within a second or two, so the pauses add up to most of a second.
+_RETRIES = RetryPolicy(attempts=6, base_s=0.025)
 
 
 class CallError(Exception):
@@ -56,7 +64,7 @@ class CallError(Exception):
 
 
 class NoAnswerError(CallError):
-    """The pipeline cannot be reached, or did not answer within the deadline. A retry may succeed."""
+    """The pipeline cannot be reached, or did not answer within the deadline. A later call may succeed."""
 
 
 class OtherServerError(CallError):
@@ -73,7 +81,7 @@ class ProblemError(CallError):
         title: The kind in words.
         detail: A sentence about this request, or None.
         faults: The faults of the request.
-        retry_after_s: Seconds until a retry is useful, or None.
+        retry_after_s: Seconds until another call is useful, or None.
         request_id: Identifies the request in the pipeline's logs, or None.
     """
 
@@ -87,8 +95,8 @@ class ProblemError(CallError):
 
     @property
     def retryable(self) -> bool:
-        """Whether a retry may succeed."""
-        return self.status in {503, 504}
+        """Whether a later call may succeed."""
+        return self.status in {502, 503, 504}
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -116,6 +124,48 @@ class _Exchange:
         """Return the arguments of httpx's `post`."""
         return {"headers": self.headers, "content": self.body, "timeout": self.timeout_s + _GRACE_S}
 
+    def within(self, left_s: float) -> "_Exchange":
+        """Return the same request with *left_s* for its answer."""
+        return replace(self, headers=self.headers | _budget(left_s), timeout_s=left_s)
+
+
+class _Tries:
+    """The attempts of a call, all of which share its time budget."""
+
+    def __init__(self, exchange: _Exchange, budget: RetryBudget) -> None:
+        self._exchange = exchange
+        self._budget = budget
+        self._ends = time.monotonic() + exchange.timeout_s
+        self._made = 0
+        budget.earn()
+
+    def next(self) -> _Exchange:
+        """Return the request of the next attempt."""
+        self._made += 1
+        return self._exchange.within(self._ends - time.monotonic()) if self._made > 1 else self._exchange
+
+    def pause_s(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Return how long to wait before the next attempt; None if there is none after *outcome*."""
+        retry_after_s = None
+        if isinstance(outcome, httpx.Response):
+            if outcome.status_code not in _RETRYABLE_STATUS:
+                return None
+            retry_after_s = _retry_after_s(outcome)
+        elif isinstance(outcome, httpx.TimeoutException):
+            return None
+        left_s = self._ends - time.monotonic()
+        pause_s = _RETRIES.pause_s(self._made, left_s=left_s, retry_after_s=retry_after_s)
+        return pause_s if pause_s is not None and self._budget.spend() else None
+
+
+def _budget(timeout_s: float) -> dict[str, str]:
+    return {"x-request-timeout-ms": f"{timeout_s * 1000:.0f}"}
+
+
+def _retry_after_s(answer: httpx.Response) -> float | None:
+    waits = answer.headers.get("retry-after", "")
+    return float(waits) if waits.isdecimal() else None
+
 
 class _Calls:
     """Makes the requests of both clients."""
@@ -125,13 +175,18 @@ class _Calls:
         self._events_url = events_url
         self._authorization = {"authorization": f"Bearer {token}"} if token else {}
         self._timeout_s = timeout_s
+        self._budget = RetryBudget()
+
+    def tries(self, exchange: _Exchange) -> _Tries:
+        """Return the attempts of a call."""
+        return _Tries(exchange, self._budget)
 
     def ask(self, body: object, *, timeout_s: float | None, strict: bool) -> _Exchange:
         """Return the request to recommend with *body*."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         headers = {
             "content-type": "application/json",
-            "x-request-timeout-ms": f"{timeout_s * 1000:.0f}",
+            **_budget(timeout_s),
             **self._authorization,
             **({"prefer": "handling=strict"} if strict else {}),
         }
@@ -196,10 +251,9 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     """Return *answer*, or raise the problem that it holds."""
     if answer.is_success:
         return answer
-    waits = answer.headers.get("retry-after", "")
     raise ProblemError(
         _decode(answer.content, _Problem, answer),
-        retry_after_s=float(waits) if waits.isdecimal() else None,
+        retry_after_s=_retry_after_s(answer),
         request_id=answer.headers.get("x-request-id"),
     )
 
@@ -213,10 +267,15 @@ def _decode(content: bytes, type_: Any, answer: httpx.Response) -> Any:
         ) from error
 
 
-def _unanswered(exchange: _Exchange, error: httpx.TransportError) -> NoAnswerError:
-    if isinstance(error, httpx.TimeoutException):
-        return NoAnswerError(f"{exchange.url}: no complete answer within {exchange.timeout_s:g} s")
-    return NoAnswerError(f"{exchange.url}: {str(error) or type(error).__name__}; check that the pipeline runs")
+def _answered(exchange: _Exchange, outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
+    """Return the answer of the last attempt, or raise its error."""
+    if isinstance(outcome, httpx.Response):
+        return outcome
+    if isinstance(outcome, httpx.TimeoutException):
+        raise NoAnswerError(f"{exchange.url}: no complete answer within {exchange.timeout_s:g} s") from outcome
+    raise NoAnswerError(
+        f"{exchange.url}: {str(outcome) or type(outcome).__name__}; check that the pipeline runs"
+    ) from outcome
 
 
 class Client:
@@ -331,10 +390,19 @@ class Client:
         _checked(self._post(self._calls.tell(USER_UPDATED, _update(user_id, attributes), event_id)))
 
     def _post(self, exchange: _Exchange) -> httpx.Response:
+        tries = self._calls.tries(exchange)
+        while True:
+            outcome = self._attempt(tries.next())
+            pause_s = tries.pause_s(outcome)
+            if pause_s is None:
+                return _answered(exchange, outcome)
+            time.sleep(pause_s)
+
+    def _attempt(self, exchange: _Exchange) -> httpx.Response | httpx.TransportError:
         try:
             return self._http.post(exchange.url, **exchange.keywords())
         except httpx.TransportError as error:
-            raise _unanswered(exchange, error) from error
+            return error
 
     def close(self) -> None:
         """Close the connections."""
@@ -415,13 +483,22 @@ class AsyncClient:
         _checked(await self._post(self._calls.tell(USER_UPDATED, _update(user_id, attributes), event_id)))
 
     async def _post(self, exchange: _Exchange) -> httpx.Response:
+        tries = self._calls.tries(exchange)
+        while True:
+            outcome = await self._attempt(tries.next())
+            pause_s = tries.pause_s(outcome)
+            if pause_s is None:
+                return _answered(exchange, outcome)
+            await asyncio.sleep(pause_s)
+
+    async def _attempt(self, exchange: _Exchange) -> httpx.Response | httpx.TransportError:
         try:
             async with asyncio.timeout(exchange.timeout_s + _GRACE_S):
                 return await self._http.post(exchange.url, **exchange.keywords())
         except httpx.TransportError as error:
-            raise _unanswered(exchange, error) from error
-        except TimeoutError as error:
-            raise _unanswered(exchange, httpx.ReadTimeout("")) from error
+            return error
+        except TimeoutError:
+            return httpx.ReadTimeout("")
 
     async def aclose(self) -> None:
         """Close the connections."""
