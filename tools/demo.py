@@ -1,7 +1,7 @@
 """
 `./run.sh demo`: run the pipeline with simulated latencies, and show how it scales out under load and in after it.
 
-rank_items simulates 50 ms per batch and has a target of 3 requests in flight per instance. 40 callers load the
+rank_items simulates 50 ms per batch and has a target of 2 requests in flight per instance. 40 callers load the
 pipeline at the same time.
 """
 

@@ -220,24 +220,40 @@ def _read_settings(service: Resource, template: Template, resources: Sequence[Re
         "MODEL_PATH": "model",
         "CPU_LIMIT": template.cpu_limit or "1",
         **Configuration(resources).variables(template),
+        "NAMESPACE_FILE": "-",  # only a pod has the file
     }
     return read(env) if read else None
 
 
 def find_hidden_load(services: Sequence[Resource], resources: Sequence[Resource]) -> Iterator[str]:
-    """Yield a fault for each Service that combines ranking calls, if the autoscaler of rank-items counts calls."""
+    """
+    Yield a fault for each Service that combines ranking calls so that the autoscaler of rank-items sees too few.
+
+    The autoscaler counts a combined call once. It sees enough if an instance at its target has no more calls than fit
+    into a batch, and if the calls in flight can reach the target of the most instances.
+    """
     templates = {service.name: Template.from_body(service.body["spec"]["template"]) for service in services}
     ranking = templates.get("rank-items")
     if ranking is None:
         return
     scaling = ScalingSettings.from_annotations(ranking.annotations, container_concurrency=ranking.container_concurrency)
+    (ranker,) = (_read_settings(each, ranking, resources) for each in services if each.name == "rank-items")
+    if scaling.metric != "concurrency" or scaling.max_scale == 1 or not isinstance(ranker, RankItemsSettings):
+        return
     for caller in services:
         settings = _read_settings(caller, templates[caller.name], resources)
-        together = isinstance(settings, RecommendSettings) and settings.coalesce_ranking is not None
-        if together and scaling.metric == "concurrency" and scaling.max_scale != 1:
+        groups = settings.coalesce_ranking if isinstance(settings, RecommendSettings) else None
+        if groups is None:
+            continue
+        if groups.max_batch_size * scaling.target > ranker.batch.max_batch_size:
             yield (
-                f"{caller.name}: RANKING_COALESCE_IN_FLIGHT must be 0 while rank-items is scaled on concurrency: "
-                "the autoscaler counts combined calls as a single call"
+                f"{caller.name}: RANKING_COALESCE_CALLS {groups.max_batch_size} times target {scaling.target:g} of rank-items "
+                f"exceeds MAX_BATCH_SIZE {ranker.batch.max_batch_size}: the autoscaler would add instances too late"
+            )
+        if groups.slots < scaling.target * scaling.max_scale:
+            yield (
+                f"{caller.name}: RANKING_COALESCE_IN_FLIGHT {groups.slots} is below target {scaling.target:g} times max-scale "
+                f"{scaling.max_scale} of rank-items: the autoscaler would never add the last instances"
             )
 
 

@@ -17,6 +17,8 @@ from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Experiment, read_experiments
 
+# The most calls in a request (docs/adr/0008-coalescing.md).
+_MOST_CALLS = 16
 _BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
 
@@ -192,7 +194,7 @@ class Settings:
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
             coalesce_features=_coalescing(reader, "FEATURES_COALESCE_IN_FLIGHT"),
-            coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT"),
+            coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT", "RANKING_COALESCE_CALLS"),
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
             cors=Cors.read(reader),
@@ -207,12 +209,13 @@ class Settings:
         return settings
 
 
-def _coalescing(reader: Reader, name: str) -> BatchLimits | None:
+def _coalescing(reader: Reader, name: str, calls_name: str | None = None) -> BatchLimits | None:
     """Return the limits of the groups; None, for no groups, if *name* is 0."""
     in_flight = reader.integer(name, 16)
+    most = reader.integer(calls_name, _MOST_CALLS, least=1, most=_MOST_CALLS) if calls_name else _MOST_CALLS
     if not in_flight:
         return None
-    return BatchLimits(max_batch_size=16, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
+    return BatchLimits(max_batch_size=most, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
 
 
 def _path(reader: Reader, name: str) -> Path | None:

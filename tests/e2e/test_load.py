@@ -127,7 +127,7 @@ def test_the_plan_predicts_the_measured_ceiling(pipeline):
             "SIMULATED_LATENCY_S": BATCH_MS / 1000,
             "REQUEST_TIMEOUT_S": 8,
         },
-        "recommend": {"REQUEST_TIMEOUT_S": 8},
+        "recommend": {"REQUEST_TIMEOUT_S": 8, "RANKING_COALESCE_IN_FLIGHT": 0},
         "extract-features": {"REQUEST_TIMEOUT_S": 8},
     }
     for name, environment in settings.items():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import yaml
 
 from kubeyaml.quantities import parse_quantity
+from kubeyaml.resources import Resource
 from kubeyaml.validation import service_faults
 from recsys.contracts import events
 from tests.knative.objects import (
@@ -24,6 +25,7 @@ from tests.knative.objects import (
     services,
     walk,
 )
+from tools.doctor import find_hidden_load
 
 Rule = Callable[[str, list[Object]], Iterator[str]]
 
@@ -242,6 +244,12 @@ def hop_urls_name_services(_: str, objects: list[Object]) -> Iterator[str]:
             host = re.match(r"http://([^/:]+)", value)
             if host and host[1] not in hosts:
                 yield f"{name}: {variable}: {value}"
+
+
+def groups_of_calls_show_the_load(_: str, objects: list[Object]) -> Iterator[str]:
+    """recommend sends ranking calls in groups so small that the autoscaler of rank-items sees the load."""
+    resources = [Resource(body, "overlay") for body in objects]
+    yield from find_hidden_load([each for each in resources if each.is_service], resources)
 
 
 def event_references_exist(_: str, objects: list[Object]) -> Iterator[str]:

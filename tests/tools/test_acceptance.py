@@ -89,7 +89,7 @@ def test_the_scale_check_restores_the_target(tmp_path, before, restored):
         acceptance.scale()
     lowered, restore = [line for line in (tmp_path / "kn.log").read_text().splitlines() if "update" in line]
     assert {parse(f"kn {line}").verb for line in (lowered, restore)} == {"service update"}
-    assert "autoscaling.knative.dev/target=0.5 " in lowered
+    assert "autoscaling.knative.dev/target=0.1 " in lowered
     assert f"autoscaling.knative.dev/{restored} " in restore
 
 

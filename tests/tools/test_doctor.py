@@ -55,19 +55,22 @@ def test_contradictions_are_found(fresh, name, changes, says):
 
 
 @pytest.mark.parametrize(
-    ("scaling", "in_flight", "faults"),
+    ("scaling", "calls", "in_flight", "says"),
     [
-        ({}, "0", 0),
-        ({}, "16", 1),
-        ({"max-scale": "1"}, "16", 0),
-        ({"metric": "rps", "target": "100"}, "16", 0),
+        ({}, "4", "16", []),
+        ({}, "16", "0", []),
+        ({"target": "3"}, "16", "16", ["RANKING_COALESCE_CALLS 16"]),
+        ({}, "4", "8", ["RANKING_COALESCE_IN_FLIGHT 8"]),
+        ({"target": "20"}, "4", "16", ["RANKING_COALESCE_CALLS 4", "RANKING_COALESCE_IN_FLIGHT 16"]),
+        ({"max-scale": "1"}, "16", "16", []),
+        ({"metric": "rps", "target": "100"}, "16", "16", []),
     ],
 )
-def test_coalescing_that_hides_the_load_is_found(fresh, scaling, in_flight, faults):
-    """Coalesced ranking calls are a fault when the autoscaler counts calls."""
+def test_groups_of_calls_that_hide_the_load_are_found(fresh, scaling, calls, in_flight, says):
+    """Groups must be small enough, and enough of them in flight, that the autoscaler of rank-items sees the load."""
     change(fresh, "rank-items", annotation=scaling)
-    change(fresh, "recommend", env={"RANKING_COALESCE_IN_FLIGHT": in_flight})
+    change(fresh, "recommend", env={"RANKING_COALESCE_IN_FLIGHT": in_flight, "RANKING_COALESCE_CALLS": calls})
     services = [resource for resource in fresh if resource.is_service]
     found = list(doctor.find_hidden_load(services, fresh))
-    assert len(found) == faults
-    assert all("RANKING_COALESCE_IN_FLIGHT" in fault for fault in found)
+    assert len(found) == len(says)
+    assert all(text in fault for text, fault in zip(says, found, strict=True))

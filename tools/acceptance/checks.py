@@ -31,8 +31,9 @@ _SOURCE = "/run.sh/acceptance"
 _MAX_SCALE = "autoscaling.knative.dev/max-scale"
 _MIN_SCALE = "autoscaling.knative.dev/min-scale"
 _TARGET = "autoscaling.knative.dev/target"
-# Ranking the demo's catalogue takes a millisecond, so forty callers have only two or three requests in flight.
-_LOW_TARGET = "0.5"
+# Ranking the demo's catalogue takes a millisecond, and a request holds up to four calls, so even forty callers have few
+# requests in flight.
+_LOW_TARGET = "0.1"
 _POLL_S = 0.5
 
 

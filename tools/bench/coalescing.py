@@ -1,11 +1,12 @@
 """
 Benchmark of coalescing: the pipeline on the local platform behind Envoy, with one instance of each function.
 
-    together   coalesces the calls of both hops, with at most 16 requests of each in flight
-    features   as shipped: coalesces the calls of extract_features only
+    together   coalesces the calls of both hops, up to 16 in a request, with at most 16 requests of each in flight
+    shipped    as in the manifests: up to four calls to rank_items in a request
+    features   coalesces the calls of extract_features only
     apart      sends every call as its own request
 
-Rounds alternate between the three. CPU covers the whole platform: Envoy, the functions, the supervisor.
+Rounds alternate between the four. CPU covers the whole platform: Envoy, the functions, the supervisor.
 """
 
 import shutil
@@ -22,11 +23,16 @@ from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port,
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _ROOT = Path(__file__).parents[2]
-_SYSTEMS = {"together": ("16", "16"), "features": ("16", "0"), "apart": ("0", "0")}
+_SYSTEMS = {
+    "together": ("16", "16", "16"),
+    "shipped": ("16", "16", "4"),
+    "features": ("16", "0", "16"),
+    "apart": ("0", "0", "16"),
+}
 
 
 def measure(*, quick: bool) -> BenchReport:
-    """Measure the three configurations at 1 and 32 callers."""
+    """Measure the four configurations at 1 and 32 callers."""
     rounds, seconds = (1, 0.4) if quick else (9, 2.0)
     samples: dict[tuple[str, int], list[LoopFigures]] = {}
     with ExitStack() as stack:
@@ -43,7 +49,7 @@ def measure(*, quick: bool) -> BenchReport:
 
 
 @contextmanager
-def _platform(trained: str, name: str, features: str, ranking: str) -> Iterator[MeasuredServer]:
+def _platform(trained: str, name: str, features: str, ranking: str, calls: str) -> Iterator[MeasuredServer]:
     """Run the pipeline on localkn, with a copy of the state *trained* and one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
@@ -52,7 +58,11 @@ def _platform(trained: str, name: str, features: str, ranking: str) -> Iterator[
         try:
             for service in ("extract-features", "rank-items"):
                 _run("kn", "service", "update", service, "--scale", "1..1", "--state-dir", folder)
-            limits = [f"FEATURES_COALESCE_IN_FLIGHT={features}", f"RANKING_COALESCE_IN_FLIGHT={ranking}"]
+            limits = [
+                f"FEATURES_COALESCE_IN_FLIGHT={features}",
+                f"RANKING_COALESCE_IN_FLIGHT={ranking}",
+                f"RANKING_COALESCE_CALLS={calls}",
+            ]
             env = [word for limit in limits for word in ("--env", limit)]
             _run("kn", "service", "update", "recommend", "--scale", "1..1", *env, "--state-dir", folder)
             yield MeasuredServer(name, port, tuple(_processes(folder)))

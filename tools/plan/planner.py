@@ -246,8 +246,13 @@ def _components(
     # The autoscaler counts HTTP requests, and coalesced requests carry several users.
     targets = {name: max(1, math.floor(in_flight[name] / users[name])) for name in SERVICES}
     max_scales = {name: math.ceil(goal.rps / rates[name]) + 1 for name in SERVICES}
+    seen = {name: targets[name] * max_scales[name] for name in SERVICES}
     environment = _environment(
-        goal, ranker, features_in_flight=targets[FEATURES] * max_scales[FEATURES], ranker_rps=ceilings[RANKER]
+        goal,
+        ranker,
+        features_in_flight=seen[FEATURES],
+        ranking_in_flight=seen[RANKER],
+        ranker_rps=ceilings[RANKER],
     )
     return {
         name: Component(
@@ -263,7 +268,7 @@ def _components(
 
 
 def _environment(
-    goal: Goal, ranker: Ranker, *, features_in_flight: int, ranker_rps: float
+    goal: Goal, ranker: Ranker, *, features_in_flight: int, ranking_in_flight: int, ranker_rps: float
 ) -> dict[str, dict[str, str]]:
     budget_s = min(max(_BUDGET_GOALS * goal.p99_s, _SHORTEST_BUDGET_S), _LONGEST_BUDGET_S)
     queue = max(ranker.max_batch_size, math.ceil(ranker_rps * budget_s))
@@ -271,8 +276,7 @@ def _environment(
         RECOMMEND: {
             "REQUEST_TIMEOUT_S": f"{budget_s:.2f}",
             "FEATURES_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, features_in_flight)),
-            # Off: the ranker's autoscaler would count a coalesced request as one.
-            "RANKING_COALESCE_IN_FLIGHT": "0",
+            "RANKING_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, ranking_in_flight)),
         },
         FEATURES: {"REQUEST_TIMEOUT_S": f"{_FEATURES_SHARE * budget_s:.2f}"},
         RANKER: {
