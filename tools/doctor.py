@@ -31,6 +31,7 @@ from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.ranking.memory import MIB, estimate_mib
 from recsys.ranking.own_models import open_model
 from recsys.stores.port import StoreError
+from tools.rollout.journal import unfinished_rollouts
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"
 
@@ -58,6 +59,7 @@ def diagnose(*, port: int, state_dir: Path) -> int:
         lambda: check_declaration(state),
         check_manifests,
         lambda: check_memory(state),
+        lambda: check_rollouts(state_dir),
     ]
     return max([_report(check) for check in checks])
 
@@ -189,6 +191,16 @@ def check_memory(state: StateDirectory) -> Iterator[str]:
                     f"{limit_mib} MiB; raise limits.memory in {MANIFESTS.parents[1] / 'base/rank-items.yaml'}"
                 )
             yield f"rank-items needs about {need_mib} of {limit_mib} MiB"
+
+
+def check_rollouts(state_dir: Path) -> Iterator[str]:
+    """Tell whether a rollout was killed before it could restore its Service."""
+    if services := unfinished_rollouts(state_dir / "rollouts"):
+        raise DoctorFinding(
+            f"a rollout of {', '.join(services)} was killed, if none is running; the next ./run.sh rollout of that "
+            "Service first restores it"
+        )
+    yield "no rollout is unfinished"
 
 
 def memory_limit_mib(service: Resource) -> int | None:

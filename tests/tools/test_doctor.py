@@ -2,6 +2,7 @@ import pytest
 
 from kubeyaml.manifests import load
 from tools import doctor
+from tools.rollout.journal import journal_of
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,14 @@ def test_groups_of_calls_that_hide_the_load_are_found(fresh, scaling, calls, in_
     found = list(doctor.find_hidden_load(services, fresh))
     assert len(found) == len(says)
     assert all(text in fault for text, fault in zip(says, found, strict=True))
+
+
+def test_a_killed_rollout_is_found(tmp_path):
+    """The finding names the Service, and the command that restores it; an ended rollout is no finding."""
+    journal = journal_of("rank-items", tmp_path / "rollouts")
+    with journal.held():
+        journal.begin({"metadata": {"name": "rank-items"}})
+    with pytest.raises(doctor.DoctorFinding, match=r"a rollout of rank-items was killed.*\./run\.sh rollout"):
+        list(doctor.check_rollouts(tmp_path))
+    journal.end()
+    assert list(doctor.check_rollouts(tmp_path)) == ["no rollout is unfinished"]

@@ -10,6 +10,19 @@ from typing import Any
 
 from tools.deployment.kn import KnError
 
+_SUFFIX = ".unfinished.json"
+
+
+def journal_of(service: str, folder: Path) -> "Journal":
+    """Return the journal of the rollouts of *service* whose reports are in *folder*."""
+    return Journal(folder / f".{service}{_SUFFIX}")
+
+
+def unfinished_rollouts(folder: Path) -> list[str]:
+    """Return the Services with a rollout that is running or was killed."""
+    files = sorted(folder.glob(f".*{_SUFFIX}"))
+    return [file.name[1:].removesuffix(_SUFFIX) for file in files if Journal(file).unfinished()]
+
 
 class Journal:
     """

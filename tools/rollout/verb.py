@@ -15,7 +15,7 @@ from pathlib import Path
 from tools.deployment.kn import Kn, KnError, command_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
-from tools.rollout.journal import Journal
+from tools.rollout.journal import journal_of
 from tools.rollout.report import write_report
 from tools.rollout.trials import TrialClient, make_bodies
 
@@ -86,7 +86,7 @@ def roll_out(
             conductor = Conductor(
                 service,
                 client,
-                Journal(folder / f".{service}.unfinished.json"),
+                journal_of(service, folder),
                 make_client,
                 _bodies(service, client, make_client, body_file=body_file, users=users, top_k=top_k),
                 RolloutPace(requests, step_duration, callers),
