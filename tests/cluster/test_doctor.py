@@ -294,3 +294,21 @@ class TestVerb:
         (folder / "map.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: m}}")
         assert main(["cluster", "doctor", "--overlay", str(folder), "--kubectl", "false"]) == 1
         assert capsys.readouterr().err == f"{folder}: has no Knative Service\n"
+
+
+@pytest.mark.parametrize(
+    ("ingress", "namespace", "workload", "todo"),
+    [
+        ("istio", "istio-system", "istio-ingressgateway", "add components/gateway-istio to"),
+        ("contour", "contour-external", "contour", "add components/gateway-contour to"),
+    ],
+)
+def test_a_gateway_that_the_policies_do_not_admit_is_a_fault(prod, ingress, namespace, workload, todo):
+    """The overlay is made for Kourier; the finding names the component for the installed gateway."""
+    name = f"{ingress}.ingress.networking.knative.dev"
+    objects = changed(healthy(prod), "configmaps", "config-network", data(ingress_class=name))
+    gateway = made(workload, namespace, spec={"replicas": 2}, status={"availableReplicas": 2})
+    objects["deployments.apps"].append(gateway)
+    (found,) = findings(objects, prod, "fault")
+    assert found.seen == f"the NetworkPolicies admit no pod of {namespace}"
+    assert todo in found.todo

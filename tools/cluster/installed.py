@@ -86,15 +86,18 @@ def check_gateway(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
         )
         return
     yield ok(f"the gateway {namespace}/{workload} is available")
+    yield from _admission(wanted, namespace)
+    if wanted.lasting() and gateway["spec"].get("replicas", 1) < 2:
+        todo = _two_gateways(cluster, namespace, workload)
+        yield fault(f"{namespace}/{workload} has one pod, whose end interrupts every call", todo)
+
+
+def _admission(wanted: WantedObjects, namespace: str) -> Iterator[Finding]:
     admitted = wanted.admitted_namespaces()
     if admitted and namespace not in admitted:
-        component = _COMPONENTS.get(namespace, "components/network-policy")
-        yield fault(f"the NetworkPolicies admit no pod of {namespace}", f"add {component} to {wanted.folder}")
-    if wanted.lasting() and gateway["spec"].get("replicas", 1) < 2:
-        yield fault(
-            f"{namespace}/{workload} has one pod, whose end interrupts every call",
-            _two_gateways(cluster, namespace, workload),
-        )
+        component = _COMPONENTS.get(namespace)
+        todo = f"add {component} to" if component else "remove the component of the other gateway from"
+        yield fault(f"the NetworkPolicies admit no pod of {namespace}", f"{todo} {wanted.folder}")
 
 
 def _two_gateways(cluster: Cluster, namespace: str, workload: str) -> str:
@@ -146,29 +149,27 @@ def check_metrics(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
     if not cluster.knows(_POD_MONITORS):
         yield note("the Prometheus operator is not installed", "without it, knative/monitoring cannot be applied")
         return
-    observability = data_of(cluster, "config-observability", SERVING)
-    for key in ("metrics-protocol", "request-metrics-protocol"):
-        if observability.get(key) != "prometheus":
-            yield fault(
-                f"Knative does not expose metrics: {key} is {observability.get(key, 'not set')}",
-                "apply knative/cluster/config-observability.yaml as its first line says (Serving "
-                f"{_text(METRICS_SINCE)} or newer)",
-            )
+    yield from _exposure(cluster)
     monitors = cluster.all(_POD_MONITORS, wanted.namespace)
     if not any(each["metadata"]["name"].startswith("recsys-") for each in monitors):
-        yield fault(
-            f"no PodMonitor of the pipeline in {wanted.namespace}",
-            f"run kubectl apply --namespace {wanted.namespace} -k knative/monitoring",
-        )
+        todo = f"run kubectl apply --namespace {wanted.namespace} -k knative/monitoring"
+        yield fault(f"no PodMonitor of the pipeline in {wanted.namespace}", todo)
         return
     readers = [each for each in cluster.all(_PROMETHEUSES) if _reads(cluster, each, monitors, wanted.namespace)]
     if readers:
         yield ok(f"Prometheus {readers[0]['metadata']['name']} selects the PodMonitors of {wanted.namespace}")
     else:
-        yield fault(
-            f"no Prometheus selects the PodMonitors of {wanted.namespace}",
-            "compare its podMonitorSelector and podMonitorNamespaceSelector with their labels",
-        )
+        todo = "compare its podMonitorSelector and podMonitorNamespaceSelector with their labels"
+        yield fault(f"no Prometheus selects the PodMonitors of {wanted.namespace}", todo)
+
+
+def _exposure(cluster: Cluster) -> Iterator[Finding]:
+    """Yield a fault for each setting that keeps Knative's own metrics from Prometheus."""
+    observability = data_of(cluster, "config-observability", SERVING)
+    todo = f"apply knative/cluster/config-observability.yaml as its first line says (Serving {_text(METRICS_SINCE)})"
+    for key in ("metrics-protocol", "request-metrics-protocol"):
+        if observability.get(key) != "prometheus":
+            yield fault(f"Knative does not expose metrics: {key} is {observability.get(key, 'not set')}", todo)
 
 
 def _reads(cluster: Cluster, prometheus: KubeObject, monitors: list[KubeObject], namespace: str) -> bool:
