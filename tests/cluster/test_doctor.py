@@ -297,18 +297,26 @@ class TestVerb:
 
 
 @pytest.mark.parametrize(
-    ("ingress", "namespace", "workload", "todo"),
+    ("ingress", "gateway", "todo"),
     [
-        ("istio", "istio-system", "istio-ingressgateway", "add components/gateway-istio to"),
-        ("contour", "contour-external", "contour", "add components/gateway-contour to"),
+        (
+            "istio",
+            made("istio-ingressgateway", "istio-system", spec={"replicas": 2}, status={"availableReplicas": 2}),
+            "add components/gateway-istio to",
+        ),
+        (
+            "contour",
+            made("envoy", "contour-external", spec={}, status={"numberAvailable": 1}),
+            "add components/gateway-contour to",
+        ),
     ],
+    ids=["istio", "contour"],
 )
-def test_a_gateway_that_the_policies_do_not_admit_is_a_fault(prod, ingress, namespace, workload, todo):
+def test_a_gateway_that_the_policies_do_not_admit_is_a_fault(prod, ingress, gateway, todo):
     """The overlay is made for Kourier; the finding names the component for the installed gateway."""
     name = f"{ingress}.ingress.networking.knative.dev"
     objects = changed(healthy(prod), "configmaps", "config-network", data(ingress_class=name))
-    gateway = made(workload, namespace, spec={"replicas": 2}, status={"availableReplicas": 2})
-    objects["deployments.apps"].append(gateway)
+    objects["deployments.apps" if ingress == "istio" else "daemonsets.apps"] = [*objects["deployments.apps"], gateway]
     (found,) = findings(objects, prod, "fault")
-    assert found.seen == f"the NetworkPolicies admit no pod of {namespace}"
+    assert found.seen == f"the NetworkPolicies admit no pod of {gateway['metadata']['namespace']}"
     assert todo in found.todo

@@ -9,12 +9,13 @@ from tools.cluster.reading import Cluster, KubeObject, condition, data_of, find,
 from tools.cluster.wanted import WantedObjects
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"
+_DEPLOYMENTS: Final = "deployments.apps"
 LEAST_SERVING, LEAST_EVENTING, METRICS_SINCE = (1, 16), (1, 16), (1, 19)
-# The namespace and the workload of the gateway of each ingress class.
+# The kind, the namespace and the name of the gateway of each ingress class.
 GATEWAYS: Final = {
-    "kourier.ingress.networking.knative.dev": ("kourier-system", "3scale-kourier-gateway"),
-    "istio.ingress.networking.knative.dev": ("istio-system", "istio-ingressgateway"),
-    "contour.ingress.networking.knative.dev": ("contour-external", "contour"),
+    "kourier.ingress.networking.knative.dev": (_DEPLOYMENTS, "kourier-system", "3scale-kourier-gateway"),
+    "istio.ingress.networking.knative.dev": (_DEPLOYMENTS, "istio-system", "istio-ingressgateway"),
+    "contour.ingress.networking.knative.dev": ("daemonsets.apps", "contour-external", "envoy"),
 }
 _COMPONENTS: Final = {"istio-system": "components/gateway-istio", "contour-external": "components/gateway-contour"}
 _DEFAULT_CLASS: Final = "istio.ingress.networking.knative.dev"  # of Serving, if config-network names none
@@ -56,7 +57,7 @@ def _text(version: tuple[int, int]) -> str:
 def check_control_plane(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
     """Check that the Deployments of Serving and Eventing have their pods."""
     for namespace in (SERVING, *([EVENTING] if wanted.of_kind("Broker") else [])):
-        deployments = cluster.all("deployments.apps", namespace)
+        deployments = cluster.all(_DEPLOYMENTS, namespace)
         down = [each["metadata"]["name"] for each in deployments if not _is_up(each)]
         if down:
             todo = f"look at kubectl get pods --namespace {namespace}"
@@ -65,9 +66,10 @@ def check_control_plane(cluster: Cluster, wanted: WantedObjects) -> Iterator[Fin
             yield ok(f"{namespace}: {len(deployments)} Deployments are available")
 
 
-def _is_up(deployment: KubeObject) -> bool:
-    wanted = deployment["spec"].get("replicas", 1)
-    return not wanted or bool((deployment.get("status") or {}).get("availableReplicas"))
+def _is_up(workload: KubeObject) -> bool:
+    """Tell whether a Deployment or DaemonSet has an available pod, or wants none."""
+    wanted, status = workload["spec"].get("replicas", 1), workload.get("status") or {}
+    return not wanted or bool(status.get("availableReplicas") or status.get("numberAvailable"))
 
 
 def check_gateway(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
@@ -77,8 +79,8 @@ def check_gateway(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
     if name not in GATEWAYS:
         yield note(f"the ingress class is {name}", "check that its gateway runs and that the NetworkPolicies admit it")
         return
-    namespace, workload = GATEWAYS[name]
-    gateway = find(cluster, "deployments.apps", workload, namespace)
+    kind, namespace, workload = GATEWAYS[name]
+    gateway = find(cluster, kind, workload, namespace)
     if gateway is None or not _is_up(gateway):
         yield fault(
             f"the ingress class is {name}, and {workload} in {namespace} is not available",
@@ -87,7 +89,8 @@ def check_gateway(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
         return
     yield ok(f"the gateway {namespace}/{workload} is available")
     yield from _admission(wanted, namespace)
-    if wanted.lasting() and gateway["spec"].get("replicas", 1) < 2:
+    # A DaemonSet has a pod on each node.
+    if kind == _DEPLOYMENTS and wanted.lasting() and gateway["spec"].get("replicas", 1) < 2:
         todo = _two_gateways(cluster, namespace, workload)
         yield fault(f"{namespace}/{workload} has one pod, whose end interrupts every call", todo)
 
