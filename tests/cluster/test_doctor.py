@@ -283,6 +283,13 @@ class TestVerb:
         assert "secrets is forbidden; give this kubectl the right" in out
         assert "recommend is ready" in out
 
+    def test_the_objects_of_an_overlay_may_be_in_a_file(self, dev, tmp_path):
+        """An overlay that names another one by URL is built by kubectl."""
+        file = tmp_path / "objects.yaml"
+        file.write_text("\n---\n".join(json.dumps(each.body) for each in dev.resources))
+        program = kubectl(tmp_path / "kubectl", healthy(dev))
+        assert main(["cluster", "doctor", "--overlay", str(file), "--kubectl", program]) == 0
+
     def test_without_a_cluster_there_is_one_finding(self, tmp_path, capsys):
         """A kubectl that does not run or reaches nothing is the only finding."""
         assert main(["cluster", "doctor", "--overlay", str(DEV), "--kubectl", "/nowhere/kubectl"]) == 1

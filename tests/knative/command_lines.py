@@ -36,6 +36,7 @@ KUBECTL: dict[str, tuple[set[str], set[str]]] = {
     "patch": ({"--namespace", "--type", "--patch", "--patch-file"}, set()),
     "wait": ({"--for", "--timeout", *_WHERE}, {"--all"}),
     "get": ({"--sort-by", *_WHERE}, {"--all-namespaces"}),
+    "kustomize": (set(), set()),
     "version": ({"-o", "--output"}, set()),
     "describe": (_WHERE, set()),
     "logs": ({"-c", "--container", "--tail", *_WHERE}, set()),

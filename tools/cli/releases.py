@@ -170,10 +170,7 @@ def cluster(
     overlay: Annotated[
         Path,
         typer.Option(
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Overlay that is deployed, or will be; it has the namespace.",
+            metavar="PATH", exists=True, help="Overlay that is deployed, or will be: a folder, or a file of objects."
         ),
     ],
     kubectl: Kubectl = "kubectl",

@@ -33,7 +33,7 @@ class WantedObjects:
     The objects of an overlay.
 
     Args:
-        folder: The folder of the overlay.
+        folder: The folder of the overlay, or a file with its objects.
 
     Raises:
         ManifestError: The overlay cannot be built, or has no Knative Service.
