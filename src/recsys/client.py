@@ -145,7 +145,7 @@ class _Tries:
         return self._exchange.within(self._ends - time.monotonic()) if self._made > 1 else self._exchange
 
     def pause_s(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Return how long to wait before the next attempt; None if there is none after *outcome*."""
+        """Return how long to wait before the next attempt; None if *outcome* is final."""
         retry_after_s = None
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in _RETRYABLE_STATUS:
