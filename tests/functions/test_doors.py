@@ -13,8 +13,9 @@ from recsys.contracts import wire
 from recsys.contracts.wire import MAX_HISTORY, SessionItem
 from recsys.ranking.answers import answer_items
 from recsys.ranking.artefact import Artefact
+from recsys.ranking.encoder import Folding
 from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.reasons import FACTORS, NEIGHBOURS, POPULARITY, speak_by_factors
+from recsys.ranking.reasons import FACTORS, NEIGHBOURS, POPULARITY
 from tests.functions.test_recommend import FEATURES, RANKED, Harness
 from tests.ranking.test_mixing import ADULT, make_blended
 from topk.row_lists import RowLists
@@ -128,14 +129,15 @@ def test_a_stranger_gets_popular_items_for_that_reason(model):
     assert reasons(model, Query(STRANGER, [], 3, include=["reason"])) == [{"source": POPULARITY}] * 3
 
 
-def test_the_terms_of_the_factors_add_up_to_the_score(model):
+def test_the_terms_of_the_factors_add_up_to_the_score(artefact):
     """The terms of the history and of the start add up to the score by the factors."""
-    fold_in, prior = model._fold_in, model._prior.means([ADULT])
+    items = artefact.arrays["item_factors"]
+    encoder = Folding.of(artefact.arrays, items)
     history, rows = np.array([5, 2, 9]), np.arange(20)
-    terms = speak_by_factors(fold_in, history, rows, prior[0])
-    start = fold_in.items[rows] @ (fold_in.fade(history.size) * prior[0])
-    (user,) = fold_in.users(RowLists.of([history]), priors=prior)
-    assert np.allclose(terms.sum(axis=0) + start, fold_in.items[rows].astype(np.float64) @ user)
+    terms = encoder.speak(history, rows, features=ADULT, items=items)
+    start = items[rows] @ (encoder.fold_in.fade(history.size) * encoder.prior.means([ADULT])[0])
+    (user,) = encoder.vectors(RowLists.of([history]), [ADULT])
+    assert np.allclose(terms.sum(axis=0) + start, items[rows] @ user, atol=1e-5)
 
 
 def test_a_default_answer_has_the_fields_of_before(model):

@@ -97,7 +97,6 @@ def model(
     path: Annotated[
         Path | None,
         typer.Argument(
-            exists=True,
             metavar="[PATH]",
             show_default="the current model",
             help="A declaration with [ranker] or [encoder]; for check, the folder of a model, too.",
