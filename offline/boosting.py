@@ -38,6 +38,10 @@ _SETTINGS: dict[str, Any] = {
 _ALL_LEAVES = (1 << MOST_LEAVES) - 1
 
 
+class LearnerError(Exception):
+    """The library that grows the trees cannot be loaded."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """
@@ -98,8 +102,7 @@ def boost(examples: Examples, folds: I64) -> Boosted:
 
 def _fit(examples: Examples, *, stops: Examples | None = None, trees: int = _MOST_TREES) -> list[dict[str, Any]]:
     """Return the trees of an ensemble; it grows until it no longer helps the users of *stops*."""
-    # Only trainings with declared features need this library.
-    import lightgbm  # noqa: PLC0415
+    lightgbm = _import_lightgbm()
 
     data = _dataset(lightgbm, examples)
     valid = [_dataset(lightgbm, stops, reference=data)] if stops else []
@@ -107,6 +110,20 @@ def _fit(examples: Examples, *, stops: Examples | None = None, trees: int = _MOS
     booster = lightgbm.train(_SETTINGS, data, trees, valid_sets=valid, callbacks=patience)
     dumped = booster.dump_model(num_iteration=booster.best_iteration if stops else None)
     return [tree["tree_structure"] for tree in dumped["tree_info"]]
+
+
+def _import_lightgbm() -> Any:
+    """
+    Return the library. Only trainings with declared features need it.
+
+    Raises:
+        LearnerError: the system has no OpenMP.
+    """
+    try:
+        import lightgbm  # noqa: PLC0415
+    except OSError as error:
+        raise LearnerError(f"LightGBM cannot be loaded: {error}; on Debian, install libgomp1") from error
+    return lightgbm
 
 
 def _dataset(lightgbm: Any, examples: Examples, *, reference: Any = None) -> Any:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from offline.attaching import require_blank
+from offline.boosting import LearnerError
 from offline.cataloguing import changed_items
 from offline.content import StoreContent, read_store
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
             say=_say,
             erasures=lambda: asyncio.run(list_erasures(url, password=password)),
         )
-    except (ArtefactError, PublishError, RetrainingError, StateError, StoreError) as error:
+    except (ArtefactError, LearnerError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

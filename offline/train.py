@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from offline.boosting import LearnerError
 from offline.cataloguing import carry_over, changed_items, put_entries
 from offline.collecting import collect, collect_records
 from offline.content import read_store
@@ -78,7 +79,7 @@ def run(plan: Plan) -> int:
             _train_from_store(state, plan, plan.from_store)
         elif not (plan.if_missing and state.current()):
             _train_on_data(state, plan)
-    except (DataError, StateError, StoreError, ArtefactError, DeclarationError) as error:
+    except (DataError, StateError, StoreError, ArtefactError, DeclarationError, LearnerError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

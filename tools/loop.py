@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from offline.boosting import LearnerError
 from offline.content import read_store
 from offline.erasing import list_erasures
 from offline.retraining import Deploy, RetrainingError, Rules, retrain
@@ -61,7 +62,7 @@ def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> in
             say=partial(print, flush=True),
             erasures=lambda: asyncio.run(list_erasures(url)),
         )
-    except (ArtefactError, RetrainingError, StateError, StoreError) as error:
+    except (ArtefactError, LearnerError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0

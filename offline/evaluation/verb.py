@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from offline.boosting import LearnerError
 from offline.evaluation.arrivals import evaluate_arrivals
 from offline.evaluation.asking import AskError, rank_by_url
 from offline.evaluation.baselines import sampled_share
@@ -90,7 +91,7 @@ def run(plan: Plan, *, as_json: bool = False, report: Path | None = None, plot: 
     """
     try:
         found = evaluate(plan)
-    except (DataError, StateError, ArtefactError, AskError) as error:
+    except (DataError, StateError, ArtefactError, AskError, LearnerError) as error:
         print(error, file=sys.stderr)
         return 1
     print(found.to_json() if as_json else found.to_markdown())

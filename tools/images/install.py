@@ -3,17 +3,22 @@ Runs inside an image build: installs the packages of lock files into a folder, f
 
     python3 install.py FOLDER REQUIREMENTS...
 
-The script uses the base image's pip; or installs pip with ensurepip; or with the package manager.
+The script uses the base image's pip; or installs pip with ensurepip; or with the package manager. If a wheel is linked
+with a shared library that the base image lacks, the package manager installs that, too.
 """
 
 import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 _FLAGS = ("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile", "--disable-pip-version-check",
           "--no-cache-dir", "--root-user-action=ignore")  # fmt: skip
+
+# Shared libraries outside the manylinux standard that wheels are linked with, and Debian's packages of them.
+_PACKAGES = {"libgomp.so.1": "libgomp1"}
 
 
 def main(folder: str, requirements: Sequence[str]) -> int:
@@ -26,7 +31,21 @@ def main(folder: str, requirements: Sequence[str]) -> int:
         )
         return 1
     wanted = [word for path in requirements for word in ("-r", path)]
-    return subprocess.run([*pip, "install", "-qq", *_FLAGS, "--target", folder, *wanted], check=False).returncode
+    done = subprocess.run([*pip, "install", "-qq", *_FLAGS, "--target", folder, *wanted], check=False)
+    absent = missing(Path(folder).rglob("*.so*"))
+    if absent and not _install(*(_PACKAGES[library] for library in absent)):
+        print(f"the base image has neither {', '.join(absent)} nor an apt-get that works", file=sys.stderr)
+        return 1
+    return done.returncode
+
+
+def missing(binaries: Iterable[Path]) -> list[str]:
+    """Return the libraries of `_PACKAGES` that *binaries* are linked with and the base image lacks."""
+    listed = "".join(
+        subprocess.run(["ldd", str(each)], capture_output=True, text=True, check=False).stdout  # noqa: S607
+        for each in binaries
+    )
+    return [library for library in _PACKAGES if f"{library} => not found" in listed]
 
 
 def find_pip() -> list[str] | None:
@@ -35,10 +54,13 @@ def find_pip() -> list[str] | None:
         return [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("ensurepip") and _runs([sys.executable, "-m", "venv", "/pip"]):
         return ["/pip/bin/python", "-m", "pip"]
-    packages = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-pip"]
-    if shutil.which("apt-get") and _runs(["apt-get", "update", "-qq"]) and _runs(packages):
-        return ["/usr/bin/python3", "-m", "pip"]
-    return None
+    return ["/usr/bin/python3", "-m", "pip"] if _install("python3-pip") else None
+
+
+def _install(*packages: str) -> bool:
+    """Install Debian's *packages* in this build stage; return whether that worked."""
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    return bool(shutil.which("apt-get")) and _runs(["apt-get", "update", "-qq"]) and _runs(command)
 
 
 def _runs(command: Sequence[str]) -> bool:
