@@ -176,7 +176,8 @@ def describe(analysis: Analysis) -> list[str]:
     counted = f"{analysis.waiting} users are not through it, {analysis.adjusted} have a history"
     said = [f"{analysis.experiment}: actions per list, in the time followed of each user ({counted})"]
     for arm in analysis.arms:
-        line = f"  {arm.name}: {arm.sample.users} users, {arm.sample.mean:.4f}"
+        line = f"  {arm.name}: {arm.sample.users} users"
+        line += f", {arm.sample.mean:.4f}" if arm.sample.users else "; no user is through the time yet"
         if arm.lift is not None and control > 0:
             value, low, high = (each / control for each in (arm.lift.value, arm.lift.low, arm.lift.high))
             verdict = "better" if arm.is_better else "worse" if arm.is_worse else "undecided"

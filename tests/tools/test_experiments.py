@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from offline.experiments.analysis import Analysis, ArmResult
+from offline.experiments.sequences import Sample
 from offline.state import Current, StateDirectory
 from recsys.experiments.declaration import Arm, Experiment
 from recsys.exposures.records import Action, Exposure, ShownItem
@@ -19,7 +22,7 @@ from recsys.exposures.urls import open_exposures
 from recsys.records import UserRecord
 from tests.offline.tastes import fill
 from tools.cli.verbs import main
-from tools.experiments import find_worse
+from tools.experiments import describe, find_worse
 from tools.running_experiments import find_slice, keep, read_ledger, split_arm
 
 pytestmark = pytest.mark.may_block
@@ -226,3 +229,10 @@ def test_an_arm_without_a_change_is_not_stopped():
     """The guard names only arms that change something."""
     plain = Experiment("colours", (Arm("control", 0.5), Arm("red", 0.5)))
     assert find_worse(plain, [], kinds=[frozenset({"click"})], followed_us=1) == []
+
+
+def test_an_arm_without_users_shows_no_mean():
+    """Before any user's time is over, the report says so, instead of a mean of nothing."""
+    empty = ArmResult("control", Sample.of(np.array([])), None)
+    said = describe(Analysis("ranker", [empty], 1.0, 0, waiting=3, adjusted=0))
+    assert said[1] == "  control: 0 users; no user is through the time yet"
