@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from tools.cli.verbs import main as run_verb
 
 GUIDE = ROOT / "docs/how-to/bring-your-model.md"
 EXAMPLE = ROOT / "examples/own_model"
+
+# torch is not part of the locks, because its builds bring gigabytes of CUDA libraries. Where it is installed, it is tested.
+TRAININGS = [train_towers.train_with_numpy, *([train_towers.train_with_torch] if find_spec("torch") else [])]
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -108,20 +112,18 @@ def test_the_trees_and_the_towers_serve(folder, held_out, capsys):
     assert sum(len(table.splitlines()) for table in tables) <= 30
 
 
-def test_torch_trains_towers_as_numpy_does():
-    """Both trainings take the same steps, and the exported file gives the vectors of the towers."""
-    pytest.importorskip("torch", reason="torch is not part of the locks: its builds bring gigabytes of CUDA libraries")
+@pytest.mark.parametrize("train", TRAININGS)
+def test_the_exported_tower_gives_the_vectors_of_the_trained_one(train):
+    """
+    Both trainings take the same steps, and the exported file gives the vectors of the towers.
+
+    Averages leave out the places after the end of a history; an empty history gives a zero vector.
+    """
     steps = train_towers.make_steps([[row, row + 1, row + 2, (row * 7) % 40] for row in range(30)])
     first = train_towers.start(40)
-    one, two = (train(first, *steps) for train in (train_towers.train_with_numpy, train_towers.train_with_torch))
-    np.testing.assert_allclose(one.items, two.items, rtol=1e-2, atol=1e-3)
-    check_export(two, steps[0])
-
-
-def test_the_exported_tower_gives_the_vectors_of_the_trained_one():
-    """Averages leave out the places after the end of a history; an empty history gives a zero vector."""
-    histories, wanted = train_towers.make_steps([[row, row + 1, row + 2, (row * 7) % 40] for row in range(30)])
-    check_export(train_towers.train_with_numpy(train_towers.start(40), histories, wanted), histories)
+    towers, known = train(first, *steps), train_towers.train_with_numpy(first, *steps)
+    np.testing.assert_allclose(towers.items, known.items, rtol=1e-2, atol=1e-3)
+    check_export(towers, steps[0])
 
 
 def check_export(towers: train_towers.Towers, histories: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """The metrics of the three functions while they serve."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
     return scraped
 
 
+def experiment_at(url: str) -> str:
+    """Return the setting of an experiment whose second arm is ranked at *url*."""
+    arms = [{"name": "control", "share": 0.5}, {"name": "other", "share": 0.5, "url": url}]
+    return json.dumps([{"name": "ranker", "salt": "1", "arms": arms}])
+
+
 def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
     """After some traffic the functions together expose every defined metric, each on its own metrics port."""
     ports = [take_port() for _ in range(3)]
@@ -35,7 +42,7 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         running("rank_items", {**env[1], "MODEL_PATH": str(demo_state.model_path)}) as ranking,
         running(
             "recommend",
-            {**env[2], "EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url,
+            {**env[2], "EXPERIMENTS": experiment_at(ranking.url), "EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url,
              "SHADOW_RANK_ITEMS_URL": ranking.url, "SHADOW_SHARE": "1", "K_SINK": f"http://127.0.0.1:{take_port()}"},
         ) as recommend,
     ):  # fmt: skip
