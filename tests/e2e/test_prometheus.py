@@ -69,13 +69,21 @@ class Prometheus:
         self.process.wait(20)
 
 
+def act_on_an_exposure(url: str) -> None:
+    """Send an interaction that names the exposure to which it belongs."""
+    event = {"ce-id": "1", "ce-source": "/s", "ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1"}
+    data = {"user_id": "user_1", "kind": "view", "item_id": "item_1", "exposure_id": "x1"}
+    assert CLIENT.post(url, json=data, headers=event).status_code == 202
+
+
 @pytest.fixture(scope="module")
 def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Yield a Prometheus after half a minute of valid and invalid requests, interactions and undeliverable events."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
     demo_state.copy_to(state)
-    sink = ["--env-override", f"recommend:K_SINK=http://127.0.0.1:{take_port()}"]
-    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *sink)
+    settings = (f"recommend:K_SINK=http://127.0.0.1:{take_port()}", "extract-features:EXPOSURES=on")
+    overrides = [word for each in settings for word in ("--env-override", each)]
+    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *overrides)
     with ExitStack() as stack:
         stack.callback(verb, "down", "--state-dir", str(state))
         status = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
@@ -93,6 +101,7 @@ def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) 
         until = time.monotonic() + LOAD_S - 2
         while time.monotonic() < until:
             assert CLIENT.post(f"http://127.0.0.1:{port}", json={"user_id": 5}).status_code == 422
+            act_on_an_exposure(f"http://127.0.0.1:{features}")
             time.sleep(0.5)
         eventually(lambda: server.values("count_over_time(up[5m])")[0] >= SCRAPES)
         yield server
