@@ -36,7 +36,7 @@ def pipeline(
 def report(running: ChaosPipeline, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     capsys.readouterr()
     assert run_verb(["experiments", "report", "--json", "--store", running.store_url, "--state-dir", str(folder)]) == 0
-    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["figures"]
     return found
 
 
