@@ -24,7 +24,8 @@ from tools.cli.verbs import main as run_verb
 GUIDE = ROOT / "docs/how-to/bring-your-model.md"
 EXAMPLE = ROOT / "examples/own_model"
 
-# torch is not part of the locks, because its builds bring gigabytes of CUDA libraries. Where it is installed, it is tested.
+# The locks leave out torch, because its builds bring gigabytes of CUDA libraries. Its training is tested where torch is
+# installed.
 TRAININGS = [train_towers.train_with_numpy, *([train_towers.train_with_torch] if find_spec("torch") else [])]
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(300)]

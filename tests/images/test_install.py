@@ -1,4 +1,4 @@
-"""What the install step of an image build adds to the packages."""
+"""The install step of an image build: the libraries that it adds to the packages."""
 
 import sys
 from pathlib import Path
