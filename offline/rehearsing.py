@@ -2,7 +2,7 @@
 Hold out users from whom a ranker can learn, and train the rest of the model without what is held out.
 
     ahead       a fifth of each user's items: the newest ones, or random ones if times are missing
-    newcomers   some users completely: their first 0, 1, 2 or 5 items are known, and the next 20 are to be found
+    newcomers   all interactions of some users; their first 0, 1, 2 or 5 items are known, and the next 20 are to be found
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -2,9 +2,9 @@
 Choose whether a learned ranker serves: learn it on held-out users, and hold it against the blend out of fold.
 
 The ranker learns from the candidates and the features that serving would compute, because a model collects them
-(`_Collector`). It learns from two groups of users: those of the hold-out ahead, and newcomers of whom few items are known
-(`offline.rehearsing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it
-does not gain with newcomers, users with short histories keep the list of the blend.
+(`_Collector`). It learns from two groups of users: those whose newest items are held out, and those of whom only the first
+few items are known (`offline.rehearsing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with
+the first group. If it does not gain with the second group, users with short histories keep the list of the blend.
 
 All requests come right after the user's newest interaction, as in `./run.sh evaluate`.
 """

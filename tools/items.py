@@ -113,7 +113,7 @@ def _at(entry: Entry, at_us: int) -> Entry:
 
 
 def _entry(file: Path, item: Item, at_us: int) -> Entry:
-    """Return the entry of an item of a table, whose column `available` is no attribute."""
+    """Return the entry of an item of a table, whose column `available` does not count as an attribute."""
     attributes = {name: values for name, values in item.attributes.items() if name != _AVAILABLE}
     entry = describe(Item(item.item_id, item.title, attributes), at_us=at_us)
     flags = item.attributes.get(_AVAILABLE)

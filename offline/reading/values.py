@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from chassis.wire.decoder import NOT_TEXT
+from chassis.wire.text import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.declaration.values import Malformed, parse_number
 

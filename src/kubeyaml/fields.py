@@ -80,7 +80,7 @@ def _refusal(value: Any, shape: str) -> str | None:
     try:
         number = read(value)
     except (ValueError, TypeError):
-        return f"is no {kind}"
+        return f"is not a valid {kind}"
     as_number = read if kind in {"duration", "seconds"} else float
     low, high = (as_number(end) if end else None for end in (rest or "..").split(".."))
     within = (low is None or low <= number) and (high is None or number <= high)

@@ -199,4 +199,4 @@ def _filter_faults(given: Mapping[str, Any], path: str) -> Iterator[FieldFault]:
 
 def _name_faults(name: str, path: str) -> Iterator[FieldFault]:
     if not re.fullmatch("[a-z][a-z0-9]*", name):
-        yield f"{path}.{name}", "is no attribute's name: lower-case letters and digits, a letter first"
+        yield f"{path}.{name}", "is not a valid attribute name: use lower-case letters and digits, a letter first"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chassis.wire.decoder import LONG_BYTES, Decoder
+from chassis.wire.decoder import Decoder
+from chassis.wire.json_text import LONG_BYTES
 from chassis.wire.problems import ServingError
 from recsys.contracts import wire
 

@@ -264,7 +264,7 @@ def event_references_exist(_: str, objects: list[Object]) -> Iterator[str]:
                 if (value["apiVersion"], value["kind"], value["name"]) not in there:
                     yield f"{body['kind']} {body['metadata']['name']}: {path}: there is no {value}"
             elif last == "type" and isinstance(value, str) and value not in TYPES:
-                yield f"{body['kind']} {body['metadata']['name']}: {path}: {value} is no type of the contracts"
+                yield f"{body['kind']} {body['metadata']['name']}: {path}: {value} is not a type of the contracts"
         broker = body["spec"].get("broker")
         if broker and ("eventing.knative.dev/v1", "Broker", broker) not in there:
             yield f"{body['kind']} {body['metadata']['name']}: there is no Broker {broker}"

@@ -156,9 +156,9 @@ def _faults(value: Any, schema: Any, *, path: str) -> Iterator[str]:
             if key in schema or "*" in schema:
                 yield from _faults(item, schema.get(key, schema.get("*")), path=at)
             else:
-                yield f"{at}: is no field"
+                yield f"{at}: is not a known field"
     elif isinstance(schema, list) and isinstance(value, list):
         for item in value:
             yield from _faults(item, schema[0], path=path)
     elif not isinstance(schema, type) or type(value) is not schema:
-        yield f"{path}: {value!r} is no {getattr(schema, '__name__', type(schema).__name__)}"
+        yield f"{path}: {value!r} is not a valid {getattr(schema, '__name__', type(schema).__name__)}"

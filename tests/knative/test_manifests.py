@@ -172,6 +172,6 @@ def test_a_schema_finds_unknown_fields_and_wrong_types():
     broker["spec"]["delivery"]["retries"] = 3
     broker["spec"]["delivery"]["retry"] = "10"
     assert sorted(faults(broker)) == [
-        "Broker default: spec.delivery.retries: is no field",
-        "Broker default: spec.delivery.retry: '10' is no int",
+        "Broker default: spec.delivery.retries: is not a known field",
+        "Broker default: spec.delivery.retry: '10' is not a valid int",
     ]

@@ -60,4 +60,4 @@ def test_an_invalid_line_is_named(line: str) -> None:
     """An invalid trace stops the replay with the number of its line."""
     done = replay(["", line])
     assert done.returncode == 1
-    assert "line 2 is no trace" in done.stderr
+    assert "line 2 is not a trace" in done.stderr

@@ -65,7 +65,7 @@ async def test_overrides_change_the_manifests(compose: Callable[..., Platform]) 
         ("cluster-local", "public", {}, "name it with --public: front, back"),
         ("", "", {"public": "nobody"}, "--public nobody: there is no such Service, only front, back"),
         ("serving.knative.dev/v1", "apps/v1", {}, "no Knative Service"),
-        ("timeoutSeconds: 10", "timeoutSeconds: 0x", {}, "Service front: spec.template.spec.timeoutSeconds: '0x' is no number"),
+        ("timeoutSeconds: 10", "timeoutSeconds: 0x", {}, "Service front: spec.template.spec.timeoutSeconds: '0x' is not a valid number"),
         ("{name: settings}}", "{name: absent}}", {}, "Service back: ConfigMap absent is not in the manifests"),
         ("acme/sample:v1", "acme/unknown:v1", {}, "no command for image registry.example.com/acme/unknown:v1"),
         ("", "", {"env_override": ["A"]}, "'A' is neither NAME=VALUE nor NAME-"),

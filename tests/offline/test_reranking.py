@@ -83,7 +83,7 @@ def test_features_without_a_gain_leave_the_blend():
 
 
 def test_the_ablation_shows_the_feature_that_decides(choice, artefact, shop):
-    """Without the planted feature, few items of the user's style are left; without the noise, as many as before."""
+    """Removing the planted feature costs the lists most items of the user's style; removing the noise costs none."""
     rankers = vary_features(choice.ranker, STYLED.features or {})
     whole, fits, noise = (
         share_in_style(RankingModel(artefact, ranker=ranker), shop)

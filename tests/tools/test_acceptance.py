@@ -14,8 +14,9 @@ import pytest
 
 from tests.knative.command_lines import parse
 from tools.acceptance.checks import Acceptance, LoadPace
-from tools.acceptance.deployments import Address, ClusterDeployment, DeploymentError
+from tools.acceptance.deployments import Address, ClusterDeployment
 from tools.cli.verbs import main
+from tools.deployment.kubectl import KubectlError
 
 pytestmark = pytest.mark.may_block
 
@@ -85,7 +86,7 @@ def test_the_scale_check_restores_the_target(tmp_path, before, restored):
     deployment = ClusterDeployment("default", kubectl=["false"], kn=[kn], broker=None)
     pace = LoadPace(callers=1, load_s=0.1)
     acceptance = Acceptance(deployment, Address("http://127.0.0.1:9", "x"), token=None, pace=pace, users=1, tell=print)
-    with closing(acceptance), pytest.raises(DeploymentError):
+    with closing(acceptance), pytest.raises(KubectlError):
         acceptance.scale()
     lowered, restore = [line for line in (tmp_path / "kn.log").read_text().splitlines() if "update" in line]
     assert {parse(f"kn {line}").verb for line in (lowered, restore)} == {"service update"}
@@ -111,9 +112,9 @@ def test_the_broker_is_reached_at_the_given_address(cluster):
 def test_kubectl_errors_are_passed_on(tmp_path):
     """The error contains kubectl's own message, or says that kubectl does not run."""
     refusing = ClusterDeployment("default", kubectl=[program(tmp_path / "kubectl", {})], kn=["false"], broker=None)
-    with pytest.raises(DeploymentError, match="no such thing"):
+    with pytest.raises(KubectlError, match="no such thing"):
         refusing.broker()
-    with pytest.raises(DeploymentError, match="cannot run /nowhere/kubectl"):
+    with pytest.raises(KubectlError, match="cannot run /nowhere/kubectl"):
         ClusterDeployment("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
 
 

@@ -78,7 +78,7 @@ def test_groups_of_calls_that_hide_the_load_are_found(fresh, scaling, calls, in_
 
 
 def test_a_killed_rollout_is_found(tmp_path):
-    """The finding names the Service, and the command that restores it; an ended rollout is no finding."""
+    """The finding names the Service, and the command that restores it; an ended rollout has no finding."""
     journal = journal_of("rank-items", tmp_path / "rollouts")
     with journal.held():
         journal.begin({"metadata": {"name": "rank-items"}})

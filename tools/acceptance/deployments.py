@@ -2,9 +2,7 @@
 
 import json
 import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,16 +12,11 @@ from typing import Any, Protocol
 
 from localkn import control
 from localkn.address import broker_url
-from localkn.errors import LocalknError
 from localkn.state import PlatformDirectory
 from tools.deployment.kn import Kn, traffic
+from tools.deployment.kubectl import run_kubectl
 
-_TIMEOUT_S = 60.0
 _STAMP = "recsys.dev/accepted-at"
-
-
-class DeploymentError(Exception):
-    """The deployment does not answer or refuses a command; the message contains its output."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class Address:
 
 
 class Deployment(Protocol):
-    """A deployed pipeline. Every method raises DeploymentError or KnError if the deployment does not answer."""
+    """A deployed pipeline. Methods raise KnError, KubectlError or LocalknError if the deployment does not answer."""
 
     kn: Kn
 
@@ -77,29 +70,21 @@ class ClusterDeployment:
         """See `Deployment`."""
         revisions = ",".join(traffic(self.kn.service(service)))
         selector = f"serving.knative.dev/revision in ({revisions})"
-        pods = json.loads(self._run("get", "pods", "--selector", selector, "--output", "json"))
+        pods = json.loads(run_kubectl(self._kubectl, "get", "pods", "--selector", selector, "--output", "json"))
         return [pod["metadata"]["name"] for pod in pods["items"] if _is_ready(pod)]
 
     def terminate(self, instance: str) -> None:
         """Delete the pod."""
-        self._run("delete", "pod", instance, "--wait=false")
+        run_kubectl(self._kubectl, "delete", "pod", instance, "--wait=false")
 
     def broker(self) -> Address:
         """See `Deployment`."""
-        url = self._run("get", "broker", "default", "--output", "jsonpath={.status.address.url}").strip()
+        url = run_kubectl(
+            self._kubectl, "get", "broker", "default", "--output", "jsonpath={.status.address.url}"
+        ).strip()
         scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
         return Address(f"{(self._broker or f'{scheme}://{host}').rstrip('/')}/{path}", host)
-
-    def _run(self, *words: str) -> str:
-        command = [*self._kubectl, *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise DeploymentError(f"cannot run {command[0]}: {error}") from error
-        if done.returncode:
-            raise DeploymentError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:
@@ -123,10 +108,7 @@ class LocalDeployment:
 
     def instances(self, service: str) -> list[str]:
         """See `Deployment`; an instance's name is its process id."""
-        try:
-            revisions = control.call(self._control, "status")["services"][service]["revisions"]
-        except LocalknError as error:
-            raise DeploymentError(str(error)) from error
+        revisions = control.call(self._control, "status")["services"][service]["revisions"]
         serving = [instance for each in revisions if each["traffic_percent"] for instance in each["instances"]]
         return [str(instance["pid"]) for instance in serving if instance["state"] == "ready"]
 
@@ -136,8 +118,5 @@ class LocalDeployment:
 
     def broker(self) -> Address:
         """See `Deployment`."""
-        try:
-            url = broker_url(self._state_dir / "platform", "default")
-        except LocalknError as error:
-            raise DeploymentError(str(error)) from error
+        url = broker_url(self._state_dir / "platform", "default")
         return Address(url, url.partition("://")[2].partition("/")[0])

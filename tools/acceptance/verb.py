@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from localkn.errors import LocalknError
 from tools.acceptance.checks import Acceptance, CheckResult, LoadPace
-from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, DeploymentError, LocalDeployment
+from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, LocalDeployment
 from tools.deployment.kn import KnError
+from tools.deployment.kubectl import KubectlError
 
 
 def accept(
@@ -74,7 +76,7 @@ def _found(name: str, acceptance: Acceptance) -> CheckResult:
     """Run check *name*; an error of the deployment is a failed check."""
     try:
         return acceptance.checks[name]()
-    except (DeploymentError, KnError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
+    except (KnError, KubectlError, LocalknError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
         return CheckResult(name, holds=False, seen=f"{type(error).__name__}: {error}")
 
 

@@ -1,24 +1,19 @@
 """Reads the objects of a cluster with kubectl. It changes nothing."""
 
 import json
-import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-_TIMEOUT_S = 60.0
+from tools.deployment.kubectl import KubectlError, run_kubectl
+
 _UNKNOWN_KIND = "doesn't have a resource type"
 
 KubeObject = Mapping[str, Any]
 
 
-class ClusterError(Exception):
-    """kubectl failed; the message is its output."""
-
-
 class Cluster(Protocol):
-    """The objects of a cluster. Every method raises ClusterError if the cluster does not answer."""
+    """The objects of a cluster. Every method raises KubectlError if the cluster does not answer."""
 
     def version(self) -> str:
         """Return the version of Kubernetes, such as v1.34.1."""
@@ -70,7 +65,7 @@ class KubectlCluster:
 
     def version(self) -> str:
         """See `Cluster`."""
-        return str(json.loads(self._run("version", "--output", "json"))["serverVersion"]["gitVersion"])
+        return str(json.loads(run_kubectl(self._command, "version", "--output", "json"))["serverVersion"]["gitVersion"])
 
     def all(self, kind: str, namespace: str | None = None) -> list[KubeObject]:
         """See `Cluster`."""
@@ -83,18 +78,8 @@ class KubectlCluster:
     def _get(self, kind: str, namespace: str | None) -> list[KubeObject] | None:
         where = ["--namespace", namespace] if namespace else ["--all-namespaces"]
         try:
-            return list(json.loads(self._run("get", kind, *where, "--output", "json"))["items"])
-        except ClusterError as error:
+            return list(json.loads(run_kubectl(self._command, "get", kind, *where, "--output", "json"))["items"])
+        except KubectlError as error:
             if _UNKNOWN_KIND in str(error):
                 return None
             raise
-
-    def _run(self, *words: str) -> str:
-        command = [*self._command, *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ClusterError(f"cannot run {command[0]}: {error}") from error
-        if done.returncode:
-            raise ClusterError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout

@@ -11,8 +11,9 @@ from typing import Final
 from kubeyaml.errors import ManifestError
 from tools.cluster import deployed, installed
 from tools.cluster.findings import Finding, fault
-from tools.cluster.reading import Cluster, ClusterError, KubectlCluster
+from tools.cluster.reading import Cluster, KubectlCluster
 from tools.cluster.wanted import WantedObjects
+from tools.deployment.kubectl import KubectlError
 
 Check = Callable[[Cluster, WantedObjects], Iterator[Finding]]
 
@@ -58,11 +59,11 @@ def diagnose(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
     """
     try:
         cluster.version()
-    except ClusterError as error:
+    except KubectlError as error:
         yield fault(str(error), "check that kubectl reaches the cluster: kubectl cluster-info")
         return
     for check in CHECKS:
         try:
             yield from check(cluster, wanted)
-        except ClusterError as error:
+        except KubectlError as error:
             yield fault(str(error), "give this kubectl the right to read that kind, or use another --kubectl")

@@ -23,18 +23,10 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Raw, Struct
 
-from chassis.wire.decoder import (
-    CROWDED,
-    LONG_BYTES,
-    MAX_REFUSED_BYTES,
-    NOT_READ,
-    Uncrowded,
-    explain_syntax,
-    first_items,
-    is_crowded,
-)
+from chassis.wire.decoder import MAX_REFUSED_BYTES, NOT_READ
 from chassis.wire.event_rules import SPECVERSION, AttributeValue, find_attribute_faults, header_text, parse_time
 from chassis.wire.headers import RawHeaders, find_header
+from chassis.wire.json_text import CROWDED, LONG_BYTES, Uncrowded, explain_syntax, first_items, is_crowded
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected, UnsupportedMediaTypeError
 
 STRUCTURED = "application/cloudevents+json"

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from chassis.wire.decoder import NOT_TEXT, shown
 from chassis.wire.problems import Fault
+from chassis.wire.text import NOT_TEXT, shown
 
 SPECVERSION = "1.0"
 MAX_ID_BYTES = 1024

@@ -57,7 +57,7 @@ def main() -> int:
         try:
             answer = replay(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
-            print(f"line {number} is no trace: {error!r}", file=sys.stderr)
+            print(f"line {number} is not a trace: {error!r}", file=sys.stderr)
             return 1
         print(json.dumps(answer))
     return 0

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from chassis.wire.decoder import shown
 from chassis.wire.problems import Fault
+from chassis.wire.text import shown
 from recsys.declaration.types import ContextField
 
 

@@ -217,7 +217,7 @@ def _construct(declared: OwnModel, content: bytes, *, method: str) -> Any:
         found = getattr(importlib.import_module(module), name)
         is_model = inspect.isclass(found) and callable(getattr(found, method, None))
         if not is_model:
-            raise TypeError(f"it is no class with the method {method}")
+            raise TypeError(f"it is not a class with the method {method}")
         return found(content)
     except Exception as error:
         # The code of a team may raise anything.

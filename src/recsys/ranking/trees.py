@@ -1,8 +1,8 @@
 """
 The learned ranker: an ensemble of regression trees as plain arrays, evaluated for all candidates in a few passes.
 
-Every inner node asks whether a feature is at most its threshold. A node whose answer is no removes the leaves to its
-left. The leaf that a candidate reaches is the leftmost one that no node removes. So all nodes are asked together, and a
+Every inner node compares a feature with its threshold. If the feature is above the threshold, the node removes the leaves
+to its left. A candidate reaches the leftmost leaf that no node removes. All nodes are therefore compared together, and a
 bit mask per node replaces the walk from node to node (Lucchese et al. 2015, "QuickScorer").
 
 The score is the sum of the leaves' values. The values are multiples of 1 / `STEPS`, so the sums are exact, and a batch
@@ -40,7 +40,7 @@ class TreeRanker:
         least_history: Users with fewer known items get the list of the blend.
         features: (T, M) int32, the column of each node of each tree.
         thresholds: (T, M) float32; a spare node has the largest number, so that its answer is always yes.
-        masks: (T, M) uint8, the leaves that stay if the answer is no.
+        masks: (T, M) uint8, the leaves that remain if the feature is above the threshold.
         values: (T, L) float32, values of the leaves from left to right.
     """
 

@@ -91,7 +91,7 @@ MALFORMED = {
     "deep": b"[" * 100_000,
     "keys of a number": b'{"keys":5}',
     "no keys": b'{"keys":[]}',
-    "a key that is no object": b'{"keys":[1,null,"x",[]]}',
+    "a key that is not an object": b'{"keys":[1,null,"x",[]]}',
     "a list as id": json.dumps({"keys": [{**PUBLIC, "kid": ["one"]}]}).encode(),
     "an object as id": json.dumps({"keys": [{**PUBLIC, "kid": {}}]}).encode(),
     "a number as modulus": json.dumps({"keys": [{**PUBLIC, "n": 5}]}).encode(),

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from chassis.wire.decoder import NOT_READ, NOT_TEXT, Decoder
+from chassis.wire.decoder import NOT_READ, Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError
+from chassis.wire.text import NOT_TEXT
 from recsys.contracts import wire
 
 
@@ -24,6 +25,7 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[list[str], Meta(min_length=1, max_length=3)] = msgspec.field(default_factory=lambda: ["a"])
     on: bool = False
     free: msgspec.Raw = msgspec.Raw(b"null")
+    code: Annotated[str, Meta(pattern="^[a-z]+$")] = "a"
 
 
 class Lengths(Struct, frozen=True):
@@ -59,7 +61,7 @@ def test_a_body_that_is_not_json_is_refused(body):
 
 def test_all_faults_are_reported_together():
     """The decoder lists every fault of a body with its JSON path."""
-    body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null],"on":"yes","other":1}'
+    body = b'{"count":0,"inner":{"number":2,"x":1},"items":[1,"b",null],"on":"yes","code":"A1","other":1}'
     assert faults(body) == {
         "$.name": "is missing",
         "$.count": "must be at least 1",
@@ -68,6 +70,7 @@ def test_all_faults_are_reported_together():
         "$.items[0]": "must be a string, not a number",
         "$.items[2]": "must be a string, not null",
         "$.on": "must be true or false, not a string",
+        "$.code": "must match ^[a-z]+$",
         "$.other": "is not a known field",
     }
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from chassis.wire import cloudevents, decoder
-from chassis.wire.decoder import LONG_BYTES, Decoder, is_crowded
+from chassis.wire import cloudevents, json_text
+from chassis.wire.decoder import Decoder
+from chassis.wire.json_text import LONG_BYTES, is_crowded
 from chassis.wire.problems import InvalidRequestError
 
 MOST = 5
@@ -42,7 +43,7 @@ def test_only_arrays_and_objects_outside_of_strings_count(value: Any) -> None:
     """A long body is crowded if it has too many arrays and objects. Brackets and quotes in strings do not count."""
     for most in (0, 1, 2, 4, 8):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(decoder, "MAX_NESTED", most)
+            patch.setattr(json_text, "MAX_NESTED", most)
             assert is_crowded(long(value)) is (count_nested(value) > most)
 
 
