@@ -175,6 +175,37 @@ def load(
     """
 
 
+@verb(_GROUP, "loadtests.simulation:run", "", "--users 400 --lists 3")
+def simulate(
+    *,
+    users: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Users of the demo data who look.")] = 1000,
+    lists: Annotated[int, typer.Option(metavar="N", min=1, help="Lists that each user looks at.")] = 2,
+    top_k: Annotated[int, typer.Option(metavar="K", min=1, max=100, help="Items of a list.")] = 5,
+    callers: Annotated[int, typer.Option(metavar="N", min=1, help="Requests in flight.")] = 8,
+    bias: Annotated[
+        float,
+        typer.Option(
+            parser=not_negative, metavar="B", help="Position p gets the attention p^-B; 0 for no position bias."
+        ),
+    ] = 0.7,
+    seed: Seed = 0,
+    url: Url = None,
+    events_url: Annotated[
+        str | None, typer.Option(parser=url, metavar="URL", help="Broker of that pipeline, for the clicks.")
+    ] = None,
+    port: RunningPort = None,
+    as_json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """
+    Let users with planted tastes look at lists and click.
+
+    The pipeline runs with `up --exposures` on the demo data. Clicks go through the broker and name their exposures.
+    """
+    if url and not events_url:
+        raise typer.BadParameter("--url wants --events-url, the Broker of that pipeline")
+
+
 @verb(_GROUP, "tools.plan.verb:plan", "--rps 500 --p99-ms 150")
 def plan(
     *,

@@ -1,0 +1,56 @@
+"""
+People with planted tastes and position bias, who see lists and click on items.
+
+A person clicks on an item with the probability taste x attention. The taste depends on the category of the item, the
+attention on the position alone. A click depends on the seed, the person, the number of the list and the item, and not on
+the time or the order of the answers, so a run can be repeated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from offline.demo import make_demo
+from recsys.experiments.assignment import point
+
+LIKED, OTHER = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class People:
+    """
+    Simulated people.
+
+    Attributes:
+        favourites: The favourite category of each person.
+        categories: The category of each item; items without one are nobody's favourite.
+        bias: Position p, from 1, gets the attention p ** -bias.
+        seed: Seed of the clicks.
+    """
+
+    favourites: Mapping[str, str]
+    categories: Mapping[str, str]
+    bias: float = 0.7
+    seed: int = 0
+
+    def chance(self, user_id: str, item_id: str, position: int) -> float:
+        """Return the probability that the person clicks on the item at *position*, from 1."""
+        taste = LIKED if self.categories.get(item_id) == self.favourites[user_id] else OTHER
+        return float(taste * position**-self.bias)
+
+    def expected_clicks(self, user_id: str, item_ids: Sequence[str]) -> float:
+        """Return the expected number of clicks on a list."""
+        return sum(self.chance(user_id, item_id, position) for position, item_id in enumerate(item_ids, 1))
+
+    def clicks(self, user_id: str, item_ids: Sequence[str], number: int) -> list[str]:
+        """Return the items that the person clicks on in list *number*."""
+        return [
+            item_id
+            for position, item_id in enumerate(item_ids, 1)
+            if point(f"{self.seed}/{number}/{item_id}", user_id) < self.chance(user_id, item_id, position)
+        ]
+
+
+def demo_people(*, bias: float, seed: int) -> People:
+    """Return the users of the demo data, each with the taste that the demo planted."""
+    demo = make_demo()
+    return People(demo.tastes, {item.item_id: item.attributes["category"][0] for item in demo.items}, bias, seed)

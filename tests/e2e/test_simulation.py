@@ -1,0 +1,126 @@
+"""An experiment on the local pipeline: simulated people look and click while an instance of recommend is killed."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from loadtests.people import demo_people
+from loadtests.simulation import Simulated, simulate
+from localkn.address import broker_url
+from offline.state import StateDirectory
+from recsys.client import AsyncClient
+from recsys.experiments.assignment import treat
+from recsys.exposures.records import ExposureOutcome
+from recsys.exposures.urls import open_exposures
+from tests.demo import DemoState
+from tests.e2e.verbs import await_instances, instances_of, verb
+from tests.running import take_port
+from tests.waiting import eventually
+from tools.running_experiments import read_ledger
+
+pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
+
+USERS, LISTS, CALLERS, KILLED_AFTER = 600, 2, 6, 300
+
+
+@pytest.fixture(scope="module")
+def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """Start the pipeline with exposures, an experiment whose second arm shows mixed lists, and two of recommend."""
+    state, port = tmp_path_factory.mktemp("state"), take_port()
+    demo_state.copy_to(state)
+    verb("up", "--exposures", "--detach", "--port", str(port), "--state-dir", str(state))
+    try:
+        arms = ["--arm", "control=50%", "--arm", "mixed=50%,diversity=1"]
+        verb("experiments", "start", "mixing", *arms, "--users", str(USERS), "--state-dir", str(state))
+        verb("kn", "service", "update", "recommend", "--scale-min", "2", "--state-dir", str(state))
+        await_instances(state, "recommend", 2)
+        yield state, port
+    finally:
+        verb("down", "--state-dir", str(state))
+
+
+class Killer:
+    """Kills an instance of recommend after KILLED_AFTER lists."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self.killed: int | None = None
+
+    def __call__(self, found: Simulated) -> None:
+        if self.killed is None and len(found.looks) >= KILLED_AFTER:
+            self.killed = instances_of(self._state, "recommend")[0]["pid"]
+            os.kill(self.killed, signal.SIGKILL)
+
+
+async def logged(state: Path) -> dict[str, ExposureOutcome]:
+    current = StateDirectory(state)
+    async with aclosing(open_exposures(current.store_url(current.require_current()))) as log:
+        return {each.exposure_id: each async for each in log.scan()}
+
+
+def report(state: Path) -> dict[str, Any]:
+    told = verb("experiments", "report", "--json", "--follow", "1s", "--state-dir", str(state)).stdout
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+def test_a_planted_difference_is_found_while_an_instance_is_killed(up: tuple[Path, int]) -> None:
+    """
+    The report has both arms, every click at its list, no user in two arms, and the difference that the tastes make.
+
+    People like one category best, so mixed lists get fewer clicks. The killed instance loses the answers that it had not
+    reported. All of them left before the kill, so every later answer is in the log.
+    """
+    state, port = up
+    people, kill = demo_people(bias=0.7, seed=3), Killer(state)
+
+    async def run() -> Simulated:
+        broker = broker_url(state / "platform", "default")
+        async with AsyncClient(f"http://127.0.0.1:{port}", events_url=broker, timeout_s=20) as client:
+            return await simulate(people, client, users=USERS, lists=LISTS, top_k=5, callers=CALLERS, watch=kill)
+
+    found = asyncio.run(run())
+    assert kill.killed
+    assert (found.failed, found.unsent, found.unnamed) == (0, 0, 0)
+    assert len(found.looks) == USERS * LISTS
+
+    # A caller may still send the clicks of an answer that left before the kill.
+    later = set(list(found.looks)[KILLED_AFTER + CALLERS :])
+    eventually(lambda: later <= asyncio.run(logged(state)).keys())
+    clicks = {exposure_id: look.clicks for exposure_id, look in found.looks.items()}
+
+    def joined() -> bool:
+        log = asyncio.run(logged(state))
+        return all(
+            clicks[each.exposure_id] == sum(len(item.outcomes) for item in each.items)
+            for each in log.values()
+            if each.exposure_id in clicks
+        )
+
+    eventually(joined)
+
+    told = report(state)
+    figures = {each["arm"]: each for each in told["figures"] if each["experiment"] == "mixing"}
+    assert figures.keys() == {"control", "mixed"}
+    assert sum(each["exposures"] for each in figures.values()) >= len(later)
+    (analysis,) = told["analyses"]
+    assert analysis["switched"] == 0
+    assert analysis["mismatch"] >= 0.001
+
+    (experiment,) = read_ledger(state)
+    expected: dict[str, list[float]] = {"control": [], "mixed": []}
+    for look in found.looks.values():
+        treatment = treat([experiment], look.user_id)
+        assert treatment is not None
+        expected[treatment.arm].append(look.expected_clicks)
+    planted = mean(expected["mixed"]) - mean(expected["control"])
+    lift = analysis["arms"][1]["lift"]
+    assert lift["low"] <= planted <= lift["high"] < 0
