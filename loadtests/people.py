@@ -22,7 +22,7 @@ class People:
 
     Attributes:
         favourites: The favourite category of each person.
-        categories: The category of each item; items without one are nobody's favourite.
+        categories: The category of each item. An item without a category suits the taste of no person.
         bias: Position p, from 1, gets the attention p ** -bias.
         seed: Seed of the clicks.
     """

@@ -79,7 +79,7 @@ async def simulate(
     """
     Let the first *users* people look at *lists* lists each, with *callers* requests in flight.
 
-    Everybody looks at a first list, then everybody at a second one. Each click names its exposure. *watch* is called
+    All people look at their first lists before the second round begins. Each click names its exposure. *watch* is called
     after each list.
     """
     found = Simulated()

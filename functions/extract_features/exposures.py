@@ -147,4 +147,6 @@ def _read(answer: ServedData, event: CloudEvent, path: str, faults: list[Fault])
         model.version if model else None,
         answer.experiment,
         answer.arm,
+        answer.took_us,
+        bool(answer.degraded) or answer.arm_failed,
     )

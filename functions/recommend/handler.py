@@ -82,7 +82,9 @@ class Recommend:
     def _report(self, recommended: Recommended, request: RecommendRequest, call: Call) -> tuple[RecommendAnswer, str]:
         """Report an answer; return it, and its exposure id: "" if it is not reported."""
         answer = recommended.answer
-        if not (self._outbox and answer.user_id and self._outbox.note(recommended, request_id=call.request_id)):
+        if not (self._outbox and answer.user_id):
+            return answer, ""
+        if not self._outbox.note(recommended, request_id=call.request_id, took_s=call.receipt.elapsed_s()):
             return answer, ""
         if EXPOSURE in request.include:
             answer = msgspec.structs.replace(answer, exposure_id=recommended.exposure_id)

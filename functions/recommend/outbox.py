@@ -63,11 +63,12 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Noted(msgspec.Struct, frozen=True):
-    """An answer to report."""
+    """An answer to report, the id of its request, when it was made, and how long it took."""
 
     recommended: Recommended
     request_id: str
     moment: datetime
+    took_s: float = 0.0
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -84,6 +85,7 @@ class Served(msgspec.Struct, frozen=True):
         experiment: The experiment that the answer belongs to.
         arm: The arm of the experiment.
         arm_failed: Whether the arm could not rank, so that the default did; absent if not.
+        took_us: The time that the answer took, microseconds.
         time: The time of the answer; absent if the event has it.
     """
 
@@ -96,6 +98,7 @@ class Served(msgspec.Struct, frozen=True):
     experiment: str | None = None
     arm: str | None = None
     arm_failed: bool | msgspec.UnsetType = msgspec.UNSET
+    took_us: int = 0
     time: datetime | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -148,10 +151,10 @@ class Outbox:
             )
         ]
 
-    def note(self, recommended: Recommended, *, request_id: str) -> bool:
-        """Queue an answer; drop it and return False if the queue is full. Never blocks."""
+    def note(self, recommended: Recommended, *, request_id: str, took_s: float = 0.0) -> bool:
+        """Queue an answer that took *took_s* seconds; drop it and return False if the queue is full. Never blocks."""
         try:
-            self._waiting.put_nowait(Noted(recommended, request_id, datetime.now(UTC)))
+            self._waiting.put_nowait(Noted(recommended, request_id, datetime.now(UTC), took_s))
         except asyncio.QueueFull:
             self.statistics.dropped += 1
             return False
@@ -274,6 +277,7 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
         treatment.experiment if treatment else None,
         treatment.arm if treatment else None,
         noted.recommended.arm_failed or msgspec.UNSET,
+        round(noted.took_s * 1e6),
         noted.moment,
     )
 

@@ -156,7 +156,7 @@ def value_of(
 
     Lists before *since_us* are history, even if they name an experiment of this name.
     """
-    arms = [_arm_in(each, name) if each.time_us >= since_us else None for each in lists]
+    arms = [arm_in(each, name) if each.time_us >= since_us else None for each in lists]
     start = next((place for place, arm in enumerate(arms) if arm is not None), None)
     if start is None:
         return None
@@ -176,7 +176,7 @@ def value_of(
     )
 
 
-def _arm_in(exposure: ExposureOutcome, name: str) -> str | None:
+def arm_in(exposure: ExposureOutcome, name: str) -> str | None:
     """Return the arm of the experiment *name*; None if the list does not belong to the experiment."""
     names, arms = (exposure.experiment or "").split(SEPARATOR), (exposure.arm or "").split(SEPARATOR)
     return dict(zip(names, arms, strict=False)).get(name)

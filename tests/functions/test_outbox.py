@@ -56,7 +56,7 @@ def outbox(broker: Broker, *, group: int = 1) -> Outbox:
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    event = make_served(describe(Noted(SHOWN, "r", moment)), source="/s", extensions={"tenant": "t1"})
+    event = make_served(describe(Noted(SHOWN, "r", moment, 0.0123)), source="/s", extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
     assert event.extensions == {"tenant": "t1"}
     assert json.loads(event.data) == {
@@ -71,6 +71,7 @@ def test_the_event_describes_the_answer():
         "request_id": "r",
         "experiment": None,
         "arm": None,
+        "took_us": 12_300,
     }
     assert describe(Noted(Recommended(SHOWN.answer, Raw(b"null")), "r", moment)).model is None
 

@@ -45,7 +45,7 @@ def run(stand_in: StandIn, *, users: int = 40, lists: int = 3, callers: int = 4)
     return asyncio.run(go())
 
 
-def test_everybody_looks_at_each_list_and_clicks_name_their_exposures():
+def test_all_people_look_at_each_list_and_clicks_name_their_exposures():
     """Each of the users gets every list once, and the events hold the clicks that the people make, each with a new id."""
     stand_in = StandIn()
     found = run(stand_in)

@@ -52,6 +52,7 @@ MAX_GROUP = 256
 _LONGEST_SESSION_S = 7 * 86_400.0
 # Estimates divide by it.
 _LEAST_PROPENSITY = 1e-12
+_LONGEST_ANSWER_US = 3_600_000_000
 
 
 ExposureId = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -179,6 +180,9 @@ class ServedData(Struct, frozen=True):
         time: Time of the answer, RFC 3339; by default the time of the event.
         experiment: The experiment that the answer belongs to.
         arm: The arm of the experiment.
+        degraded: The hops that failed.
+        arm_failed: Whether the arm could not rank, so that the default did.
+        took_us: Time that the answer took, microseconds.
     """
 
     exposure_id: ExposureId
@@ -188,6 +192,9 @@ class ServedData(Struct, frozen=True):
     time: Annotated[str, Meta(max_length=64)] | None = None
     experiment: Annotated[str, Meta(max_length=64)] | None = None
     arm: Annotated[str, Meta(max_length=64)] | None = None
+    degraded: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=16)] = []
+    arm_failed: bool = False
+    took_us: Annotated[int, Meta(ge=0, le=_LONGEST_ANSWER_US)] | None = None
 
 
 class ServedGroupData(Struct, frozen=True):

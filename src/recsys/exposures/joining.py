@@ -62,4 +62,6 @@ def _with_outcomes(exposure: Exposure, kinds: dict[tuple[str, str], list[str]]) 
         exposure.experiment,
         exposure.arm,
         items,
+        exposure.took_us,
+        exposure.failed,
     )

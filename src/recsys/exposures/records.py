@@ -33,6 +33,8 @@ class Exposure(Struct, frozen=True, array_like=True):
         version: Version of that artefact.
         experiment: The experiment that the answer belongs to, if any.
         arm: The arm of the experiment.
+        took_us: Time that the answer took, microseconds; None if the event does not tell.
+        failed: Whether a hop or the arm failed, so that the answer is degraded or the default's.
     """
 
     exposure_id: str
@@ -43,6 +45,8 @@ class Exposure(Struct, frozen=True, array_like=True):
     version: str | None = None
     experiment: str | None = None
     arm: str | None = None
+    took_us: int | None = None
+    failed: bool = False
 
     @property
     def key(self) -> str:
@@ -121,3 +125,5 @@ class ExposureOutcome(Struct, frozen=True):
     experiment: str | None
     arm: str | None
     items: tuple[ItemOutcome, ...]
+    took_us: int | None = None
+    failed: bool = False
