@@ -15,11 +15,10 @@ from typing import Any
 import msgspec
 
 from offline.experiments.analysis import Analysis, analyse
-from offline.experiments.sequences import ALPHA
+from offline.experiments.health import ArmHealth, check_health, reasons
 from offline.state import StateDirectory, StateError
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import EventKind
-from recsys.experiments.declaration import Experiment
 from recsys.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
 from recsys.exposures.records import ExposureOutcome
 from recsys.exposures.urls import open_exposures
@@ -28,7 +27,8 @@ from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 from tools import running_experiments
 from tools.deployment.kn import Kn, KnError, command_of
-from tools.running_experiments import declare, read_ledger, read_running, stop
+from tools.guarding import guard
+from tools.running_experiments import read_ledger
 
 _NONE = "-"
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")
@@ -63,21 +63,29 @@ def run(
         known = [each for each in read_ledger(state_dir) if name in {None, each.name}]
         read = asyncio.run(_read(url, window_s=window, keeps=bool(known)))
         if action == "guard":
-            return _guard(
-                Kn(command_of(kn, namespace, state_dir), namespace), read, follow_s=follow, state_dir=state_dir
+            guard(
+                Kn(command_of(kn, namespace, state_dir), namespace),
+                read.exposures,
+                kinds=(read.clicks, read.purchases),
+                followed_us=round(follow * 1e6),
+                state_dir=state_dir,
             )
+            return 0
     except (StateError, StoreError, KnError, ValueError, msgspec.DecodeError) as error:
         print(error, file=sys.stderr)
         return 1
     figures = compute_figures(read.tallies, lambda version: facts_of(state, version))
     analyses = [analyse(each, read.exposures, kinds=read.clicks, followed_us=round(follow * 1e6)) for each in known]
+    healths = {each.name: check_health(each, read.exposures) for each in known}
     if not figures and not as_json:
         print(f"{action}: the store holds no exposures; run ./run.sh up --exposures and ask it", file=sys.stderr)
         return 1
     if as_json:
-        print(msgspec.json.encode({"figures": figures, "analyses": analyses}).decode())
+        print(msgspec.json.encode({"figures": figures, "analyses": analyses, "health": healths}).decode())
     else:
-        print(*lines(figures), *(line for each in analyses for line in ["", *describe(each)]), sep="\n")
+        print(*lines(figures), sep="\n")
+        for each in analyses:
+            print("", *describe(each), *describe_health(healths[each.experiment]), sep="\n")
     return 0
 
 
@@ -89,40 +97,6 @@ class _Read:
     exposures: list[ExposureOutcome]
     clicks: frozenset[str]
     purchases: frozenset[str]
-
-
-def _guard(kn: Kn, read: _Read, *, follow_s: float, state_dir: Path) -> int:
-    """Stop the arms of running experiments that are worse in their clicks or their purchases."""
-    running = read_running(kn)
-    changed: Sequence[Experiment] = running
-    for each in running:
-        worse = find_worse(each, read.exposures, kinds=(read.clicks, read.purchases), followed_us=round(follow_s * 1e6))
-        if worse is None:
-            print(f"{each.name}: users are not in the arms as declared; nothing was stopped", file=sys.stderr)
-        elif worse:
-            print(f"{each.name}: stopping {', '.join(worse)}, worse than {each.arms[0].name}")
-            changed = stop(changed, each.name, worse)
-    if changed != running:
-        declare(kn, changed, state_dir=state_dir)
-    return 0
-
-
-def find_worse(
-    experiment: Experiment, exposures: Sequence[ExposureOutcome], *, kinds: Sequence[frozenset[str]], followed_us: int
-) -> list[str] | None:
-    """
-    Return the arms that still change something and are worse than the control in any of *kinds*.
-
-    None if users are not in the arms as declared. All intervals together err with the probability of a single analysis.
-    """
-    active = {arm.name for arm in experiment.arms if arm.changes() and not arm.stopped}
-    worse: dict[str, None] = {}
-    for each in kinds:
-        found = analyse(experiment, exposures, kinds=each, followed_us=followed_us, alpha=ALPHA / len(kinds))
-        if not found.is_sound:
-            return None
-        worse.update(dict.fromkeys(arm.name for arm in found.arms if arm.is_worse and arm.name in active))
-    return [*worse]
 
 
 async def _read(url: str, *, window_s: float, keeps: bool) -> _Read:
@@ -189,6 +163,15 @@ def describe(analysis: Analysis) -> list[str]:
             "arms); do not trust the figures"
         )
     return said
+
+
+def describe_health(healths: Sequence[ArmHealth]) -> list[str]:
+    """Return the health of the arms of an experiment as lines."""
+    said = []
+    for each in healths:
+        slowest = _NONE if each.p99_s is None else f"{each.p99_s * 1000:.0f} ms"
+        said.append(f"  {each.name}: {each.lists} lists, {each.failed:.2%} failed, p99 {slowest}")
+    return said + [f"  warning: {arm} must stop: {why}" for arm, why in reasons(healths).items()]
 
 
 def _row(each: Figures) -> Sequence[str]:

@@ -109,4 +109,4 @@ def test_a_report_without_exposures_says_what_to_do(demo_state, capsys):
     assert main(["experiments", "report", "--state-dir", str(demo_state.folder)]) == 1
     assert "up --exposures" in capsys.readouterr().err
     assert main(["experiments", "report", "--state-dir", str(demo_state.folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"figures": [], "analyses": []}
+    assert json.loads(capsys.readouterr().out) == {"figures": [], "analyses": [], "health": {}}

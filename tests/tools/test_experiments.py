@@ -4,7 +4,7 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from recsys.exposures.urls import open_exposures
 from recsys.records import UserRecord
 from tests.offline.tastes import fill
 from tools.cli.verbs import main
-from tools.experiments import describe, find_worse
+from tools.experiments import describe
+from tools.guarding import find_worse
 from tools.running_experiments import find_slice, keep, read_ledger, split_arm
 
 pytestmark = pytest.mark.may_block
@@ -159,21 +160,28 @@ def test_the_parts_of_an_arm():
 @pytest.fixture
 def logged(services: Path) -> Path:
     """Return the state directory of a log of an experiment: users of the arm `red` click half as often."""
+    entries: list[Exposure | Action] = []
+    for number in range(1200):
+        arm, most = ("red", 2) if number % 2 else ("control", 4)
+        user = f"u{number:04}"
+        entries.append(Exposure("x", user, HOUR_US, SHOWN, "ials", "1", "layout,colours", f"old,{arm}"))
+        if number // 2 % 10 < most:
+            entries.append(Action(f"{number:032x}", user, HOUR_US + 1, "click", "a", "x"))
+    entries.append(Exposure("x", "zoe", 90 * HOUR_US, SHOWN, "ials", "1"))
+    return write_log(services, entries)
+
+
+SHOWN = (ShownItem("a", 1),)
+
+
+def write_log(services: Path, entries: Sequence[Exposure | Action]) -> Path:
+    """Write a store with *entries* in its log; return its state directory."""
     state = StateDirectory(services / "state")
     with state.locked():
         state.advance(Current("stores/1-test.db", "models/1-none", "test"))
     url = fill(state.folder / "stores/1-test.db", [UserRecord("ann", "55+")])
 
     async def note() -> None:
-        entries: list[Exposure | Action] = []
-        for number in range(1200):
-            arm, most = ("red", 2) if number % 2 else ("control", 4)
-            user = f"u{number:04}"
-            shown = (ShownItem("a", 1),)
-            entries.append(Exposure("x", user, HOUR_US, shown, "ials", "1", "layout,colours", f"old,{arm}"))
-            if number // 2 % 10 < most:
-                entries.append(Action(f"{number:032x}", user, HOUR_US + 1, "click", "a", "x"))
-        entries.append(Exposure("x", "zoe", 90 * HOUR_US, (ShownItem("a", 1),), "ials", "1"))
         async with aclosing(open_exposures(url, retention_s=10**12)) as log:
             await log.note(entries)
 
@@ -192,7 +200,8 @@ def test_the_report_analyses_started_experiments(logged, capsys):
     assert main(["experiments", "report", "--state-dir", str(logged)]) == 0
     said = capsys.readouterr().out
     assert "red: 600 users, 0.2000, -50.0%" in said
-    assert said.strip().endswith("at all looks: worse")
+    assert "at all looks: worse" in said
+    assert "red: 600 lists, 0.00% failed, p99 -" in said
     assert main(["experiments", "report", "colours", "--state-dir", str(logged), "--json"]) == 0
     (analysis,) = json.loads(capsys.readouterr().out)["analyses"]
     assert analysis["arms"][1]["lift"]["high"] < 0
@@ -209,10 +218,39 @@ def test_the_guard_stops_a_worse_arm(logged, services, experiments, capsys):
     keep([RED], state_dir=logged)
     capsys.readouterr()
     assert experiments("guard") == 0
-    assert "stopping red, worse than control" in capsys.readouterr().out
+    assert "stopping red: fewer actions than control" in capsys.readouterr().out
     assert declared(services)[0]["arms"][1]["stopped"]
     assert experiments("guard") == 0
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("red", "said"),
+    [
+        ((240_000, 0), "stopping red: its p99 is 240 ms, that of control 80 ms"),
+        ((80_000, 4), "stopping red: 25.00% of its lists failed, 0.00% of control"),
+        ((90_000, 0), ""),
+    ],
+)
+def test_the_guard_stops_an_arm_that_is_slow_or_fails(services, experiments, capsys, red, said):
+    """A slow arm and a failing arm are stopped within minutes, with the figures; an arm like the control is not."""
+    entries = []
+    for number in range(1200):
+        arm, (most_us, fails) = ("red", red) if number % 2 else ("control", (80_000, 0))
+        # Each tenth list takes longest, so the 99th percentile is that time.
+        took_us = most_us if number // 2 % 10 == 0 else 20_000
+        failed = bool(fails) and number // 2 % fails == 0
+        entries.append(
+            Exposure("x", f"u{number:04}", HOUR_US, SHOWN, "ials", "1", "colours", arm, took_us=took_us, failed=failed)
+        )
+    write_log(services, entries)
+    assert experiments("start", "colours", "--arm", "control=50%", "--arm", "red=50%,tag=red") == 0
+    service = (services / "recommend.json").read_text()
+    (services / "recommend.json").write_text(service.replace(str(declared(services)[0]["started_us"]), "1"))
+    capsys.readouterr()
+    assert experiments("guard") == 0
+    assert said in capsys.readouterr().out
+    assert declared(services)[0]["arms"][1].get("stopped", False) is bool(said)
 
 
 def test_an_unsound_experiment_stops_nothing(logged, services, experiments, capsys):
