@@ -3,14 +3,20 @@
 import fcntl
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from offline.demo import Demo, make_demo
 from offline.state import StateDirectory
+from recsys.records import UserRecord
 from tools.cli.verbs import main as run_verb
+
+if TYPE_CHECKING:
+    from offline.choosing import Choice
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ def demo() -> Demo:
 
 @pytest.fixture(scope="session")
 def demo_state(tmp_path_factory: pytest.TempPathFactory) -> DemoState:
-    """Return the demo as `up` trains it. Tests that change it copy it first."""
+    """Return the demo, trained with the settings that `up` chooses. Tests that change it copy it first."""
     folder = _trained_once(tmp_path_factory, "demo")
     state = StateDirectory(folder)
     current = state.current()
@@ -57,5 +63,19 @@ def _trained_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Pa
     with (run / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if StateDirectory(folder).current() is None:
-            assert run_verb(["train", "--state-dir", str(folder), *words]) == 0
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("offline.deciding.choose", _chosen)
+                assert run_verb(["train", "--state-dir", str(folder), *words]) == 0
     return folder
+
+
+def _chosen(records: Sequence[UserRecord], **_: Any) -> "Choice":
+    """Return what a training chooses for the demo: the choice takes most of its time, and tests/offline covers it."""
+    from offline.choosing import Choice
+    from offline.matrix import make_ratings
+    from offline.selecting import ORDERED_VIEWS
+    from offline.training import BlendSettings, suggest
+
+    weights = ((1.0, 0.774, 0.134, 0.0), (1.0, 0.123, 0.0, 0.219), (1.0, 0.079, 0.0, 0.073), (1.0, 0.0, 0.0, 0.0))
+    blend = BlendSettings(ordered=True, views=(ORDERED_VIEWS[1],), lengths=(0, 1, 2, 4), weights=weights)
+    return Choice(replace(suggest(make_ratings(records)), half_life=20.0, blend=blend), [])

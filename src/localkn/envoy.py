@@ -127,12 +127,13 @@ class EnvoyIngress(Ingress):
             quiet = quiet + 1 if seen is None or not (seen.healthy or seen.active) else 0
 
     async def latencies(self) -> dict[str, dict[str, float]]:
-        """Return p50 and p99 of every revision's answers in milliseconds, since Envoy started."""
+        """Return p50 and p99 of every revision's answers in milliseconds since Envoy started; nothing while it is stopped."""
         try:
             _, body = await self._ask("/stats?format=json&filter=%5Ecluster%5C.%5B%5E.%5D%2B%5C.upstream_rq_time%24")
-        except (OSError, TimeoutError):
+            stats = json.loads(body)["stats"]
+        except (httpx.TransportError, ValueError):
             return {}
-        histograms: dict[str, Any] = next((s["histograms"] for s in json.loads(body)["stats"] if "histograms" in s), {})
+        histograms: dict[str, Any] = next((s["histograms"] for s in stats if "histograms" in s), {})
         quantiles = histograms.get("supported_quantiles", [])
         return {
             entry["name"].split(".")[1]: {
