@@ -46,9 +46,12 @@ class Server:
         self.errors.seek(0)
         return self.errors.read()
 
-    def connect(self) -> socket.socket:
-        """Return a new connection; a read or write on it fails after twenty seconds."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
+    def connect(self, *, receive_bytes: int = 0) -> socket.socket:
+        """Return a new connection with a limit of time; *receive_bytes* sets the size of its receive buffer."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        return connection
 
     def get(self, *headers: str) -> bytes:
         """Return the bytes of a whole GET request for the probe."""
