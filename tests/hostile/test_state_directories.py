@@ -24,11 +24,17 @@ def write_csv(path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    folder = tmp_path / "state"
-    assert run_verb(["train", "--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv"))]) == 0
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("once") / "state"
+    csv = write_csv(folder.with_name("a.csv"))
+    assert run_verb(["train", "--state-dir", str(folder), "--interactions", str(csv)]) == 0
     return folder
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained_once, tmp_path / "state")
 
 
 def store_of(folder: Path) -> Path:
@@ -160,7 +166,7 @@ class TestCopying:
         assert copy("--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{store_of(trained)}") == 1
         assert capsys.readouterr().err.startswith(f"{tmp_path}/typo.db: no such feature store")
         assert copy("--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{tmp_path}/new.db") == 1
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "state"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["state"]
         assert store_of(trained).read_bytes() == before
 
     def test_an_empty_source_is_copied_on_request_alone(self, trained, capsys):

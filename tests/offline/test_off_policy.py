@@ -85,7 +85,7 @@ def test_intervals_cover_the_truth(world):
     covered: defaultdict[str, int] = defaultdict(int)
     values: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(1000):
-        shown, kinds = act(world, draws, rng, users=2000, each=3, spread=0.5)
+        shown, kinds = act(world, draws, rng, users=1000, each=3, spread=0.5)
         for each in evaluate_lists(shown, lists[kinds]).estimates:
             covered[each.name] += each.value.low <= truth <= each.value.high
             values[each.name].append(each.value.value)
