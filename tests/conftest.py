@@ -2,6 +2,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,9 @@ pytest_plugins = ["tests.demo"]
 # BLAS threads spin while they wait, and the other workers of the test run need these cores. This takes effect because no
 # module above imports numpy. Processes that tests start inherit the variable.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# LightGBM imports scikit-learn if it finds it, which takes 2 s of CPU. Only the example of an own model brings it.
+sys.modules["sklearn"] = None  # type: ignore[assignment]
 
 # Hypothesis's limit of 200 ms for an example fails on a busy machine.
 settings.register_profile("tests", deadline=None)

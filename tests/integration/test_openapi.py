@@ -63,7 +63,7 @@ def test_real_answers_are_those_of_the_document(pipeline, name):
     described, checks = operation(name), every_check()
 
     @settings(
-        max_examples=40,
+        max_examples=25,
         deadline=None,
         derandomize=True,
         database=None,

@@ -16,7 +16,7 @@ from recsys.items import Item
 from recsys.records import HistoryItem, UserRecord, imported
 
 DAY_US = 86_400_000_000
-STYLES, ITEMS, USERS, VISITS, DAYS = 8, 400, 300, 10, 60
+STYLES, ITEMS, USERS, VISITS, DAYS = 8, 300, 200, 10, 60
 START_US = 1_700_000_000_000_000
 
 BASE = """
