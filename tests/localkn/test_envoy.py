@@ -52,7 +52,7 @@ async def test_latencies_come_from_the_admin_interface(tmp_path: Path):
 
 
 async def test_without_envoy_no_latency_is_known(tmp_path: Path):
-    """While the platform stops, Envoy's socket is gone, and `status` still answers."""
+    """While the platform stops, nothing listens at the admin socket, and `status` still answers."""
     async with ingress(tmp_path) as envoy:
         assert await envoy.latencies() == {}
 
