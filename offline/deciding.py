@@ -48,6 +48,7 @@ class Decision:
             yield f"{trial.what}: NDCG@10 {trial.ndcg_10:.4f}, Recall@20 {trial.recall_20:.4f}"
         if self.verdict:
             yield self.verdict.describe()
+            yield from self.verdict.describe_features()
 
 
 def decide(

@@ -2,25 +2,30 @@
 Hold out users from whom a ranker can learn, and train the rest of the model without what is held out.
 
     ahead       a fifth of each user's items: the newest ones, or random ones if times are missing
-    newcomers   all interactions of some users; their first 0, 1, 2 or 5 items are known, and the next 20 are to be found
+    newcomers   all interactions of some users; their first 0, 1, 2 or 5 items are known, and the next items are to be found
+
+A request comes at the time of a held-out visit, and the items of this visit are to be found. The ranker can therefore learn
+from the hour of a request and from the age of an item. Without times, all held-out items of a user are to be found.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
 import msgspec
 import numpy as np
 
-from offline.boosting import FOLDS
 from offline.describing import Arrays
-from offline.evaluation.holdout import Holdout, split_records
+from offline.evaluation.holdout import HeldOut, Holdout, split_records
 from offline.evaluation.quality import DEPTH, make_task
 from offline.matrix import make_ratings
 from offline.popularity import measure_popularity
 from offline.reranking import KNOWN, Group
 from offline.training import ModelSettings, fit_arrays
-from recsys.contracts.wire import MAX_HISTORY, Features
+from offline.visits import split_visits
+from recsys.contracts.wire import MAX_HISTORY
 from recsys.declaration.types import Declaration
-from recsys.features import UNKNOWN_FEATURES, compute_features
+from recsys.features import compute_features
 from recsys.items import Item
 from recsys.ranking.model import Query
 from recsys.ranking.ranker import SHORTLIST
@@ -29,6 +34,22 @@ from recsys.records import HistoryItem, UserRecord
 _SEED = 100
 _MOST_USERS, _FEWEST_USERS = 1000, 50
 _SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """
+    A request of a held-out user.
+
+    Attributes:
+        user: Place of the user in its group.
+        query: The request.
+        held: Item ids to be found.
+    """
+
+    user: int
+    query: Query
+    held: Sequence[str]
 
 
 def rehearse(
@@ -55,33 +76,21 @@ def rehearse(
     """
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
-    task = make_task(*split_records(records, holdout=holdout, seed=_SEED), most=_MOST_USERS)
+    training, held_out = split_records(records, holdout=holdout, seed=_SEED)
+    task = make_task(training, held_out, most=_MOST_USERS)
     if task.users.size < _FEWEST_USERS:
         return []
 
-    def group(
-        training: Sequence[UserRecord], asked: Sequence[tuple[Query, Sequence[str]]], users: Sequence[int]
-    ) -> Group:
-        arrays, catalogue = _train_part(training, settings, declaration, items)
+    def group(part: Sequence[UserRecord], asked: Sequence[_Asked]) -> Group:
+        arrays, catalogue = _train_part(part, settings, declaration, items)
         described = [shown.get(item_id, Item(item_id)) for item_id in catalogue]
-        folds = np.array(users, np.int64) % FOLDS
-        return Group(arrays, described, [query for query, _ in asked], [held for _, held in asked], folds)
+        users = np.array([each.user for each in asked], np.int64)
+        return Group(arrays, described, [each.query for each in asked], [each.held for each in asked], users)
 
-    names = {column: item_id for item_id, column in task.columns.items()}
-    ends = task.held.indptr.tolist()
-    asked = [
-        (
-            _query(record := task.records[row], record.history[:MAX_HISTORY], compute_features(record)),
-            [names[column] for column in task.held.indices[start:end].tolist()],
-        )
-        for row, start, end in zip(task.users.tolist(), ends, ends[1:], strict=False)
-    ]
-    groups = [group(task.records, asked, range(len(asked)))]
-    training, strangers = _split_off(records, ordered=ordered)
-    late = list(_ask_newcomers(strangers))
-    if late:
-        groups.append(group(training, [(query, held) for _, query, held in late], [user for user, _, _ in late]))
-    return groups
+    groups = [group(training, _ask_ahead([records[row] for row in task.users], held_out, ordered=ordered))]
+    rest, strangers = _split_off(records, ordered=ordered)
+    asked = list(_ask_newcomers(strangers, ordered=ordered))
+    return [*groups, group(rest, asked)] if asked else groups
 
 
 def _train_part(
@@ -102,28 +111,51 @@ def _split_off(records: Sequence[UserRecord], *, ordered: bool) -> tuple[list[Us
     return [record for row, record in enumerate(records) if row not in out], strangers
 
 
-def _ask_newcomers(strangers: Sequence[UserRecord]) -> Iterator[tuple[int, Query, Sequence[str]]]:
-    """Yield the place, the query and the next items of each stranger, for each number of known items."""
+def _ask_ahead(records: Sequence[UserRecord], held_out: HeldOut, *, ordered: bool) -> list[_Asked]:
+    """
+    Return the requests for the items *held_out*, at most `_MOST_USERS`.
+
+    The first visit of each user comes first, then the second of each user, and so on. Earlier visits are known.
+    """
+    asked: list[tuple[int, _Asked]] = []
+    for user, record in enumerate(records):
+        wanted = {*held_out[record.user_id]}
+        known = [item for item in record.history if item.item_id not in wanted]
+        later = [item for item in record.history if item.item_id in wanted]
+        for number, visit in enumerate(split_visits(later) if ordered else [later]):
+            asked.append((number, _Asked(user, _query(record, visit, known, ordered=ordered), _ids(visit))))
+            known = [*visit, *known]
+    return [each for _, each in sorted(asked, key=itemgetter(0))[:_MOST_USERS]]
+
+
+def _ask_newcomers(strangers: Sequence[UserRecord], *, ordered: bool) -> Iterator[_Asked]:
+    """Yield a request of each stranger for the next items, for each number of known items."""
     for known in KNOWN:
         for place, record in enumerate(strangers):
             first = len(record.history) - known
             if first > 0:
-                features = msgspec.structs.replace(UNKNOWN_FEATURES, age_group=record.age_group)
-                held = [item.item_id for item in record.history[max(0, first - DEPTH) : first]]
-                yield place, _query(record, record.history[first:], features), held
+                new = msgspec.structs.replace(record, views=0, clicks=0, purchases=0, sessions=0, session_ms=0)
+                later = record.history[max(0, first - DEPTH) : first]
+                visit = next(split_visits(later)) if ordered else later
+                yield _Asked(place, _query(new, visit, record.history[first:], ordered=ordered), _ids(visit))
 
 
-def _query(record: UserRecord, known: Sequence[HistoryItem], features: Features) -> Query:
-    """Return the request of a user for a shortlist, right after the newest of the *known* items."""
-    at_us = max((item.time_us for item in known), default=min((item.time_us for item in record.history), default=0))
+def _query(record: UserRecord, visit: Sequence[HistoryItem], known: Sequence[HistoryItem], *, ordered: bool) -> Query:
+    """Return the request of a user for a shortlist at the beginning of a *visit*, after the *known* items."""
+    newest_us = max((item.time_us for item in known), default=None)
+    after_us = min(item.time_us for item in visit) if newest_us is None else newest_us
     return Query(
-        features,
-        [item.item_id for item in known],
+        compute_features(record),
+        _ids(known[:MAX_HISTORY]),
         SHORTLIST,
-        as_of_us=at_us if known else None,
-        at_us=at_us,
+        as_of_us=newest_us,
+        at_us=visit[-1].time_us if ordered else after_us,
         user_attributes=record.user_attributes,
     )
+
+
+def _ids(items: Sequence[HistoryItem]) -> list[str]:
+    return [item.item_id for item in items]
 
 
 def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:

@@ -6,23 +6,23 @@ The ranker learns from the candidates and the features that serving would comput
 few items are known (`offline.rehearsing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with
 the first group. If it does not gain with the second group, users with short histories keep the list of the blend.
 
-All requests come right after the user's newest interaction, as in `./run.sh evaluate`.
+If it serves, each declared feature is judged too: how much NDCG@10 is lost out of fold if the feature is missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from offline.boosting import Boosted, Examples, boost
+from offline.boosting import FOLDS, Boosted, Examples, boost
 from offline.describing import Arrays
 from offline.evaluation.quality import DEPTH, hold, score_lists
 from offline.evaluation.trials import Trial
 from offline.returning import LEAST_GAIN, SURE
+from recsys.declaration.features import Feature
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Artefact, Declared, Item, Manifest
 from recsys.ranking.columns import built_in
@@ -47,14 +47,14 @@ class Group:
         items: The catalogue of the arrays, with its attributes.
         queries: One query per user.
         held: Item ids to be found, one list per query.
-        folds: (U,) the fold of each query, below `FOLDS`; queries of one user share it.
+        users: (Q,) the user of each query, from 0 on.
     """
 
     arrays: Arrays
     items: Sequence[Item]
     queries: Sequence[Query]
     held: Sequence[Sequence[str]]
-    folds: I64
+    users: I64
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class Verdict:
         """Return the decision in one line for the log."""
         return f"ranker: {self.facts['why']}"
 
+    def describe_features(self) -> Iterator[str]:
+        """Yield a line for each declared feature of a ranker that serves."""
+        for name, change in self.facts.get("without", {}).items():
+            yield f"ranker without feature {name}: NDCG@10 {change:+.1%} out of fold"
+
 
 def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
     """
@@ -90,13 +95,14 @@ def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
     groups = [_Candidates.of(group, declaration) for group in held]
     if not groups:
         return Verdict(None, {"serves": False, "why": "the blend serves, because too few users can judge a ranker"}, ())
-    examples = _join([group.examples for group in groups])
-    boosted = boost(examples, np.concatenate([group.folds for group in groups]))
-    ends = np.cumsum([0, *(len(group.examples.features) for group in groups)])
-    parts = [boosted.scores[start:end] for start, end in pairwise(ends.tolist())]
+    boosted = boost(_join([group.examples for group in groups]), np.concatenate([group.folds for group in groups]))
     names = ("all hold-out users", "newcomers")
-    judged = [group.judge(scores, what=what) for group, scores, what in zip(groups, parts, names, strict=False)]
-    return _decide(boosted, judged)
+    judged = [group.judge(boosted, what=what) for group, what in zip(groups, names, strict=False)]
+    verdict = _decide(boosted, judged)
+    if not verdict.ranker:
+        return verdict
+    without = groups[0].judge_features(boosted, declaration.features or {})
+    return replace(verdict, facts={**verdict.facts, "without": without})
 
 
 def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> Verdict:
@@ -149,14 +155,19 @@ class _Candidates:
     Attributes:
         examples: The features.
         columns: (N,) the column of each candidate in *held*.
-        held: (U, W) items to be found.
-        folds: (U,) the fold of each user.
+        held: (Q, W) items to be found.
+        users: (Q,) the user of each query.
     """
 
     examples: Examples
     columns: I64
     held: csr_array
-    folds: I64
+    users: I64
+
+    @property
+    def folds(self) -> I64:
+        """The fold of each query; queries of one user share it."""
+        return self.users % FOLDS
 
     @classmethod
     def of(cls, group: Group, declaration: Declaration) -> "_Candidates":
@@ -188,20 +199,40 @@ class _Candidates:
             ),
             np.array([columns[item_id] for ids in lists for item_id in ids], np.int64),
             hold(group.held, columns),
-            group.folds,
+            group.users,
         )
 
-    def judge(self, scores: F32, *, what: str) -> _Judged:
-        """Compare the lists by *scores* with those of the blend."""
+    def judge(self, boosted: Boosted, *, what: str) -> _Judged:
+        """Compare the lists by *boosted* with those of the blend."""
+        scores = boosted.score(self.examples, self.folds)
         before, after = (self._lists(each) for each in (self.examples.features[:, 0], scores))
-        one, other = score_lists(before, self.held)[0], score_lists(after, self.held)[0]
-        gain, error = _gain(other, one)
+        gain, error = self._gain(score_lists(after, self.held)[0], score_lists(before, self.held)[0])
         return _Judged(
             Trial.judge(f"{what}: shortlist by the blend", before, self.held),
             Trial.judge(f"{what}: shortlist by the learned ranker, out of fold", after, self.held),
             gain,
             error,
         )
+
+    def judge_features(self, boosted: Boosted, features: Mapping[str, Feature]) -> dict[str, float]:
+        """Return the share by which NDCG@10 of *boosted* changes if a feature is missing, by feature."""
+        whole = self._ndcg(boosted.score(self.examples, self.folds))
+        return {
+            name: round(self._gain(self._ndcg(boosted.score(self.examples, self.folds, without=without)), whole)[0], 4)
+            for name, feature in features.items()
+            for without in [(name, feature.missing)]
+        }
+
+    def _ndcg(self, scores: F32) -> F64:
+        return score_lists(self._lists(scores), self.held)[0]
+
+    def _gain(self, scores: F64, others: F64) -> tuple[float, float]:
+        """Return the mean of *scores* over that of *others*, less 1, and its standard error over users."""
+        sizes = np.maximum(np.bincount(self.users), 1)
+        mine, theirs = (np.bincount(self.users, each) / sizes for each in (scores, others))
+        asked = np.bincount(self.users) > 0
+        relative = ((mine - theirs) / max(float(theirs[asked].mean()), 1e-9))[asked]
+        return float(relative.mean()), float(relative.std()) / relative.size**0.5
 
     def _lists(self, scores: F32) -> I64:
         return rank_candidates(self.columns, scores, counts=self.examples.counts, limit=DEPTH).ids
@@ -212,9 +243,3 @@ def _join(parts: Sequence[Examples]) -> Examples:
         parts[0].names,
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "counts", "found")),
     )
-
-
-def _gain(scores: F64, others: F64) -> tuple[float, float]:
-    """Return the mean of *scores* over that of *others*, less 1, and its standard error over users."""
-    relative = (scores - others) / max(float(others.mean()), 1e-9)
-    return float(relative.mean()), float(relative.std()) / relative.size**0.5

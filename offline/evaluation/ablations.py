@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from offline.boosting import without_column
 from offline.describing import AttributeSettings
 from offline.training import BlendSettings, ModelSettings
 from recsys.declaration.features import Feature
@@ -47,15 +46,9 @@ def vary(settings: ModelSettings) -> dict[str, ModelSettings]:
 
 def vary_features(ranker: TreeRanker, features: Mapping[str, Feature]) -> dict[str, TreeRanker]:
     """Return *ranker* without each of the declared *features*."""
-    return {f"without feature {name}": _without(ranker, name, feature.missing) for name, feature in features.items()}
-
-
-def _without(ranker: TreeRanker, name: str, missing: float) -> TreeRanker:
-    """Return *ranker* with the answers that its nodes give if the feature *name* is *missing*."""
-    reads = ranker.features == ranker.names.index(name)
-    limits = np.finfo(np.float32)
-    answers = np.where(np.float32(missing) > ranker.thresholds, limits.min, limits.max)
-    return replace(ranker, thresholds=np.where(reads, answers, ranker.thresholds).astype(np.float32))
+    return {
+        f"without feature {name}": without_column(ranker, name, feature.missing) for name, feature in features.items()
+    }
 
 
 def _vary_sources(blend: BlendSettings) -> dict[str, BlendSettings]:

@@ -1,7 +1,7 @@
 """The measures: NDCG@10, Recall@20, coverage, popularity bias, and bootstrap intervals over users."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -88,8 +88,8 @@ class Panel:
         columns: Column of each item id.
         popularity: (W,) int64, training users per item.
         catalogue: Number of items in the training part.
-        at_us: Time of the requests, microseconds since the epoch; None if each user asks right after the newest
-            interaction of the record.
+        times_us: Time of each user's request, microseconds since the epoch. Users without a time ask right after the
+            newest interaction of the record.
     """
 
     records: Sequence[UserRecord]
@@ -97,7 +97,7 @@ class Panel:
     columns: Mapping[str, int]
     popularity: I64
     catalogue: int
-    at_us: int | None = None
+    times_us: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ratings: Ratings, records: Sequence[UserRecord], held_out: Sequence[Sequence[str]]) -> "Panel":
@@ -111,7 +111,7 @@ class Panel:
 
     def asked_at(self, record: UserRecord) -> int | None:
         """Return the time of the request for the user of *record*; None if it is unknown."""
-        return record.as_of_us if self.at_us is None else self.at_us
+        return self.times_us.get(record.user_id, record.as_of_us)
 
     def new_items(self) -> "Panel":
         """Return the users with held-out items that are not in the training part, and these items alone."""

@@ -5,6 +5,9 @@ The studies of an evaluation: each has a training part, and panels of users whos
     calendar    everything from a date on is held out, for users known before it and for new ones
     unseen      a fifth of the users is held out; panels know their first 0, 1, 2, 5 or 10 items, or all but the newest
                 fifth, and the next 20 items are to be found
+
+If the declaration has features and every row has a time, each user of the first and the last study asks at the beginning
+of the next visit, and the items of this visit are to be found. Features may read the time of a request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +18,15 @@ import msgspec
 import numpy as np
 
 from offline.collecting import Attributes, collect, unseen_record
-from offline.evaluation.holdout import Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
+from offline.evaluation.holdout import HeldOut, Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
 from offline.evaluation.quality import DEPTH, Panel, make_task
 from offline.interactions import Interactions
 from offline.matrix import Ratings, make_ratings
 from offline.reading.lines import DataError
+from offline.visits import split_visits
 from recsys.declaration.types import Declaration
 from recsys.ranking.artefact import Item
-from recsys.records import UserRecord
+from recsys.records import HistoryItem, UserRecord
 from topk.item_table import I64
 
 LENGTHS = (0, 1, 2, 5, 10)
@@ -53,6 +57,30 @@ class Data:
     seed: int = 0
     declaration: Declaration | None = None
     shown: Mapping[str, Item] = field(default_factory=dict)
+
+    @cached_property
+    def _newest_us(self) -> Mapping[tuple[str, str], int]:
+        """Time of each user's newest interaction with each item; empty if no feature may read it."""
+        rows = self.interactions
+        if not (rows.timed and self.declaration and self.declaration.features):
+            return {}
+        first, tie = rows.ties()
+        newest = np.zeros(first.size, np.int64)
+        np.maximum.at(newest, tie, rows.times_us)
+        places = zip(rows.users[first].tolist(), rows.items[first].tolist(), newest.tolist(), strict=True)
+        return {(rows.user_ids[user], rows.item_ids[item]): time_us for user, item, time_us in places}
+
+    def next_visits(self, held: HeldOut) -> tuple[HeldOut, Mapping[str, int]]:
+        """Return the items of *held* that are to be found, and the times of the requests for them, by user."""
+        if not self._newest_us:
+            return held, {}
+        found, times_us = {}, {}
+        for user_id, item_ids in held.items():
+            items = [HistoryItem(item_id, 0.0, self._newest_us[user_id, item_id]) for item_id in item_ids]
+            visit = next(split_visits(sorted(items, key=lambda item: -item.time_us)))
+            found[user_id] = [item.item_id for item in visit]
+            times_us[user_id] = visit[-1].time_us
+        return found, times_us
 
     def unseen_record(self, user_id: str) -> UserRecord:
         """Return the record of a user without interactions."""
@@ -103,7 +131,9 @@ def study_per_user(data: Data, *, holdout: Holdout, seed: int) -> Study:
         DataError: no user has five items, or *holdout* is temporal and a row has no time.
     """
     split = split_rows(data.interactions, holdout=holdout, seed=seed)
-    study = _study(data, split, PER_USER, ahead=holdout == "temporal")
+    asked, times_us = data.next_visits(split.held_out) if holdout == "temporal" else (split.held_out, {})
+    study = _study(data, SplitRows(split.training, asked), PER_USER, ahead=holdout == "temporal")
+    study = replace(study, panels={name: replace(each, times_us=times_us) for name, each in study.panels.items()})
     if not study.panels:
         raise DataError("no user has five items or more, so nothing can be held out; use more data")
     return study
@@ -120,7 +150,10 @@ def study_by_date(data: Data) -> Study:
     asked = [data.unseen_record(user_id) for user_id in new][: data.most_users]
     panel = Panel.of(study.ratings, asked, [new[record.user_id] for record in asked])
     panels = {**study.panels, **({NEW_USERS: panel} if asked else {})}
-    at_date = {name: replace(each, at_us=date_us) for name, each in panels.items()}
+    at_date = {
+        name: replace(each, times_us=dict.fromkeys((record.user_id for record in each.records), date_us))
+        for name, each in panels.items()
+    }
     return replace(study, panels=at_date, date_us=date_us)
 
 
@@ -137,10 +170,12 @@ def study_unseen(data: Data, *, ahead: bool) -> Study:
     training, strangers = split_off_users(data.interactions, seed=data.seed, most=data.most_users // _SHARE_HELD)
     records = collect(training, age_groups={})
     ratings = make_ratings(records)
+    ordered = ahead and strangers.timed
     panels = {
-        name: Panel.of(ratings, *_known_part(split, data))
-        for name, split in _first_items(strangers, ordered=ahead and strangers.timed, seed=data.seed)
+        name: replace(Panel.of(ratings, *_known_part(SplitRows(split.training, asked), data)), times_us=times_us)
+        for name, split in _first_items(strangers, ordered=ordered, seed=data.seed)
         if split.held_out
+        for asked, times_us in [data.next_visits(split.held_out) if ordered else (split.held_out, {})]
     }
     return Study(
         "unseen users", records, ratings, data.items, ahead, panels, declaration=data.declaration, shown=data.shown
