@@ -67,7 +67,7 @@ class Open:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     folder = tmp_path_factory.mktemp("fashion")
     (folder / "users.csv").write_text(USERS, "utf-8")
-    shop = replace(SHOPS["fashion"], declaration=DECLARED)
+    shop = replace(SHOPS["fashion"], declaration=DECLARED, user_header="")
     state = StateDirectory(train(folder, shop, "--users", str(folder / "users.csv")))
     settings: dict[str, dict[str, str]] = {}
     for each in state.environment():
