@@ -193,7 +193,7 @@ class Shop:
             first_s = _START_S + _FIRST_VISIT_S + draw.randrange(7 * _DAY_S)
             for visit in range(VISITS):
                 time_s = first_s + visit * _BETWEEN_VISITS_S + draw.randrange(_BETWEEN_VISITS_S)
-                group = user % GROUPS if visit else draw.randrange(GROUPS)
+                group = draw.randrange(GROUPS) if visit == 4 else user % GROUPS
                 wanted = self.wanted(user, time_s) if visit >= VISITS - _RULED else _shuffled(published(time_s), draw)
                 item = next(
                     each for place in (*wanted, *published(time_s)) if (each := item_id(group, place)) not in seen

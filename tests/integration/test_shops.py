@@ -78,12 +78,12 @@ def test_the_planted_taste_is_recommended(opened):
 
 
 def test_each_feature_with_planted_signal_shows_in_the_ablation(opened):
-    """Without a feature of the planted rule, the learned ranker finds less; without the noise, it finds as much."""
+    """Without a feature of the rule, the learned ranker finds at least 5 % less; without the noise, as much."""
     facts = read_artefact(opened.state.model_path(opened.state.require_current())).manifest.training["ranker"]
     assert facts["serves"], facts["why"]
     change = facts["without"]
-    assert {name: change[name] for name in opened.shop.deciding if change[name] > -0.03} == {}
-    assert abs(change[opened.shop.noise]) < 0.01
+    assert {name: change[name] for name in opened.shop.deciding if change[name] > -0.05} == {}
+    assert abs(change[opened.shop.noise]) < 0.03
 
 
 def test_the_planted_rule_is_served(opened):
@@ -95,7 +95,7 @@ def test_the_planted_rule_is_served(opened):
         left = [item for item in wanted if item not in opened.shop_history(user)]
         hits += [opened.ask(user, top_k=1, hour=hour)[0] in left[:3]] if left else []
     assert len(hits) >= USERS // 7
-    assert sum(hits) > len(hits) * 2 / 3
+    assert sum(hits) > len(hits) / 2
 
 
 def test_the_declaration_is_in_the_artefact_and_in_the_store(opened):
