@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from offline.describing import AttributeMap
 from offline.learnable import learnable
 from recsys.declaration.types import Declaration, OwnEncoder
-from recsys.ranking.artefact import ENCODER, RANKER, Artefact, ArtefactError, Declared, Manifest, write_artefact
+from recsys.ranking.artefact import (
+    ENCODER,
+    RANKER,
+    Artefact,
+    ArtefactError,
+    Declared,
+    Manifest,
+    write_artefact,
+    write_manifest,
+)
 from recsys.ranking.changing import ATTRIBUTE_VALUES, ATTRIBUTE_VECTORS, shared_values
+from recsys.ranking.reference import SCORE
 from topk.item_table import F32
 
 _OF_FOLD_IN = ("fold_in", "prior_", ATTRIBUTE_VECTORS)
@@ -67,7 +77,7 @@ def attach(artefact: Artefact, declaration: Declaration, *, folder: Path) -> Art
 def write_attached(artefact: Artefact, folder: Path) -> Manifest:
     """Write an attached *artefact* into the new or empty *folder*; return its manifest with the new version."""
     manifest = artefact.manifest
-    return write_artefact(
+    written = write_artefact(
         folder,
         name=manifest.name,
         arrays=artefact.arrays,
@@ -77,6 +87,11 @@ def write_attached(artefact: Artefact, folder: Path) -> Manifest:
         declaration=artefact.declaration,
         files=artefact.files,
     )
+    # The attached model has its own scores. The distributions of the features stay.
+    kept = {name: each for name, each in (manifest.reference or {}).items() if name != SCORE}
+    written = msgspec.structs.replace(written, reference=kept or None)
+    write_manifest(folder, written)
+    return written
 
 
 def _read_vectors(folder: Path, encoder: OwnEncoder, *, items: int) -> F32:

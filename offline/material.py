@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from offline.deciding import decide
 from offline.learnable import learnable
+from offline.referring import note_reference
 from offline.refreshing import refresh
 from offline.searching import search
 from offline.training import ModelSettings, train
@@ -94,7 +95,7 @@ class Material:
     def train(self, recipe: Recipe, folder: Path) -> Manifest:
         """Train a model by *recipe*, and write it to *folder*."""
         with _single_threaded():
-            return train(
+            train(
                 self.records,
                 items=self._learnable,
                 shown=self.items,
@@ -107,6 +108,7 @@ class Material:
                 ranker=recipe.ranker,
                 progress=lambda epochs: tqdm(epochs, desc="training", unit="epoch", disable=None),
             )
+            return note_reference(folder, self.records)
 
     def refresh(self, artefact: Artefact, folder: Path) -> Manifest:
         """
@@ -116,7 +118,7 @@ class Material:
             ArtefactError: the manifest of *artefact* does not hold its settings.
         """
         with _single_threaded():
-            return refresh(
+            refresh(
                 self.records,
                 artefact,
                 items=self._learnable,
@@ -126,6 +128,7 @@ class Material:
                 dataset=self.dataset,
                 facts=self.facts,
             )
+            return note_reference(folder, self.records)
 
 
 def _single_threaded() -> threadpool_limits:

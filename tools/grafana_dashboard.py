@@ -179,6 +179,22 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((f'sum(recsys_queue_depth{{{_OURS},queue="ingest"}})', "waiting"),),
         ),
     ),
+    "Drift": (
+        Panel(
+            "Drift from the training (population stability index)",
+            (
+                (
+                    'max by (measure) (measure:recsys_drift_psi:index_1h{namespace=~"$namespace"}) or vector(0)',
+                    "{{measure}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Unknown items in histories",
+            (('max(namespace:recsys_history_items_unknown:ratio_1h{namespace=~"$namespace"}) or vector(0)', "share"),),
+            "percentunit",
+        ),
+    ),
     "Versions": (
         # Without a shadow there are no such metrics, and the panels show 0.
         Panel(

@@ -20,6 +20,7 @@ from recsys.ranking.changing import change
 from recsys.ranking.model import RankingModel
 from recsys.ranking.onnx_model import Provider
 from recsys.ranking.own_models import open_model
+from recsys.ranking.reference import Reference
 
 log = logging.getLogger("recsys.rank_items")
 
@@ -39,6 +40,7 @@ class LoadedModel:
         recall: Share of the exact answer that the index finds; 1 without an index.
         rules: The rules of every answer.
         context: The declared values that a request may carry, by name.
+        reference: Distributions of the training data; None if the artefact has none.
     """
 
     model: RankingModel
@@ -47,6 +49,7 @@ class LoadedModel:
     recall: float
     rules: Rules = field(default_factory=Rules)
     context: Mapping[str, ContextField] = field(default_factory=dict)
+    reference: Reference | None = None
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the model."""
@@ -130,4 +133,6 @@ def load_model(
     followed = rules or agreed.rules
     apply_rules(followed, model)
     written = (folder / MANIFEST).stat().st_mtime
-    return LoadedModel(model, time.monotonic() - began, written, recall, followed, agreed.context or {})
+    return LoadedModel(
+        model, time.monotonic() - began, written, recall, followed, agreed.context or {}, artefact.manifest.reference
+    )

@@ -29,7 +29,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
         async with opened_model(settings) as opened:
             live = opened.live
             batcher: Batcher[Query, Ranking] = Batcher(
-                slow_batches(live.rank, settings.simulated_latency_s),
+                slow_batches(opened.drift.watching(live.rank), settings.simulated_latency_s),
                 limits=settings.batch,
                 executor=executor,
                 arriving=lambda: service.arriving(within_s=settings.batch.max_wait_s),

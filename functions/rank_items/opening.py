@@ -10,6 +10,7 @@ from functools import partial
 from threadpoolctl import threadpool_limits
 
 from chassis.telemetry.instruments import Instrument, Totals
+from functions.rank_items.drift import Drift
 from functions.rank_items.following import CatalogueFollower
 from functions.rank_items.live_model import LiveModel
 from functions.rank_items.loading import LoadedModel, load_model, reload_model
@@ -29,16 +30,18 @@ class OpenedModel:
         loaded: The model of the artefact, with the facts about its loading.
         live: The model in use.
         follower: Reads the changes of the catalogue; None without a catalogue.
+        drift: Counts requests, to compare them with the training.
     """
 
     loaded: LoadedModel
     live: LiveModel
     follower: CatalogueFollower | None
+    drift: Drift
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the model and of the catalogue."""
         revision = Totals(metrics.CATALOGUE, lambda: {(): self.follower.revision if self.follower else 0})
-        return [*self.loaded.instruments(), revision]
+        return [*self.loaded.instruments(), revision, *self.drift.instruments()]
 
 
 @asynccontextmanager
@@ -83,4 +86,9 @@ async def opened_model(settings: Settings) -> AsyncIterator[OpenedModel]:
         follower = None
         if settings.catalogue_url is not None:
             follower = CatalogueFollower(live, settings.catalogue_url, password=settings.catalogue_password)
-        yield OpenedModel(loaded, live, follower)
+        drift = Drift(
+            loaded.reference,
+            version=loaded.model.identity.version,
+            knows=lambda item_id: live.model.row_of(item_id) is not None,
+        )
+        yield OpenedModel(loaded, live, follower, drift)

@@ -53,6 +53,30 @@ RANKING = Definition(
     "and diversity.",
     ("phase",),
 )
+DRIFT_REQUESTS = Definition(
+    "recsys_drift_requests_total",
+    "counter",
+    "rank_items",
+    "A sample of the requests of known users, by the bucket of their features and of the score in fifth place.",
+    "Compare with recsys_drift_expected_ratio: rules.yaml computes the population stability index.",
+    ("measure", "bucket", "version"),
+)
+DRIFT_EXPECTED = Definition(
+    "recsys_drift_expected_ratio",
+    "gauge",
+    "rank_items",
+    "Share of each bucket in the training of the artefact; absent if the artefact does not hold it.",
+    "-",
+    ("measure", "bucket", "version"),
+)
+HISTORY_ITEMS = Definition(
+    "recsys_history_items_total",
+    "counter",
+    "rank_items",
+    "Items in a sample of the histories, by whether the model has them: known, unknown.",
+    "unknown rises: train, or add the items to the catalogue.",
+    ("item",),
+)
 DEGRADED = Definition(
     "recsys_degraded_total",
     "counter",

@@ -31,6 +31,7 @@ from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.items import Item as Item  # noqa: PLC0414 - items.json holds a list of these, so this module offers them too
+from recsys.ranking.reference import Buckets
 
 SCHEMA_VERSION = 4
 MANIFEST, ARRAYS, ITEMS = "manifest.json", "arrays.safetensors", "items.json"
@@ -66,6 +67,7 @@ class Manifest(Struct, frozen=True):
         training: Hyper-parameters, seed, fingerprint and size of the data.
         metrics: Metrics measured during training.
         declaration: The declaration; None for the demo's.
+        reference: Distributions of the training data, by measure (`reference`); None if they are unknown.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Manifest(Struct, frozen=True):
     training: dict[str, Any]
     metrics: dict[str, float]
     declaration: Declared | None = None
+    reference: dict[str, Buckets] | None = None
 
 
 class Artefact(Struct, frozen=True):
@@ -124,8 +127,13 @@ def write_artefact(
     )
     for file, content in contents.items():
         (folder / file).write_bytes(content)
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    write_manifest(folder, manifest)
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write *manifest* into the folder of its artefact."""
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 
 def read_artefact(folder: Path) -> Artefact:
