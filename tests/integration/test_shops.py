@@ -1,8 +1,6 @@
 """Three shops that differ go through import, training, serving, events and filters, and no line of code changes."""
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,9 +11,9 @@ import pytest
 from offline.state import StateDirectory
 from recsys.declaration.reading import read_declaration
 from recsys.ranking.artefact import read_artefact
-from tests.running import CLIENT, ROOT, Running, running
+from tests.running import CLIENT, Running, running
 from tests.shops import GROUPS, HOUR_S, ITEMS_OF_GROUP, MIDNIGHT_S, SHOPS, USERS, Shop, item_id
-from tests.waiting import LIMIT_S
+from tools.cli.verbs import main as run_verb
 
 pytestmark = [pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -51,8 +49,7 @@ class Open:
 def train(folder: Path, shop: Shop, *words: str) -> Path:
     """Write the data of *shop*, train on it by its declaration, and return the state directory."""
     options = [word for name, path in shop.write(folder).items() for word in (f"--{name}", str(path))]
-    command = [sys.executable, "-m", "tools.cli", "train", *options, "--state-dir", str(folder / "state"), *words]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=LIMIT_S)
+    assert run_verb(["train", *options, "--state-dir", str(folder / "state"), *words]) == 0
     return folder / "state"
 
 
