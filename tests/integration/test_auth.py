@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chassis.watched_file import LOOK_AGAIN_S
 from tests.demo import DemoState
 from tests.running import CLIENT, Running, running
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.may_block
-
-FILE_CHECK_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,17 @@ def test_rotating_tokens_loses_no_request(secured):
     """New tokens are added, callers change over, and old tokens are removed; every request is answered."""
     token = ["caller-old"]
     outcomes: list[tuple[int, bool]] = []
+    begun: list[float] = []
     stop = threading.Event()
 
     def call_repeatedly() -> None:
-        with httpx.Client() as client:
+        with httpx.Client(verify=False, timeout=LIMIT_S) as client:
             while not stop.is_set():
+                began = time.monotonic()
                 headers = {"authorization": f"Bearer {token[0]}"}
                 answer = client.post(secured.recommend.url, json={"user_id": "user_1"}, headers=headers)
                 outcomes.append((answer.status_code, "degraded" in answer.json()))
+                begun.append(began)
 
     callers = [threading.Thread(target=call_repeatedly) for _ in range(4)]
     for caller in callers:
@@ -116,7 +119,9 @@ def test_rotating_tokens_loses_no_request(secured):
         draft = file.with_suffix(".new")
         draft.write_text(text)
         draft.replace(file)
-        time.sleep(FILE_CHECK_S)
+        # Every function reads the file again at its first request after that time.
+        due = time.monotonic() + LOOK_AGAIN_S
+        eventually(lambda: sum(began > due for began in begun) >= 4 * len(callers))  # noqa: B023
         token[0] = "caller-new"
     stop.set()
     for caller in callers:

@@ -77,8 +77,9 @@ def test_a_store_survives_the_end_of_an_event_loop(tmp_path):
     assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
-async def test_a_locked_store_is_unavailable_immediately(tmp_path):
-    """A store that another process has locked is reported as unavailable instead of blocking the event loop."""
+async def test_a_locked_store_is_unavailable(tmp_path, monkeypatch):
+    """A store that another process keeps locked is reported as unavailable instead of blocking the event loop."""
+    monkeypatch.setattr("recsys.stores.sqlite_file._LOCK_TIMEOUT_MS", 50)
     store = SqliteStore(tmp_path / "store.db", create=True)
     holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     await store.aclose()
