@@ -8,18 +8,16 @@ The catalogue in Redis. Its keys have one hash tag, so that one script may use a
 """
 
 from collections.abc import Sequence
-from typing import Any
-
-from redis.exceptions import RedisError
+from functools import partial
 
 from recsys.catalogue.entries import Entry
-from recsys.stores.port import StoreFormatError, StoreUnavailableError
-from recsys.stores.redis import open_client
+from recsys.stores.redis_database import RedisDatabase
+from recsys.stores.redis_keys import catalogue_key
 
 TIMEOUT_S = 5.0
 _CHUNK = 500
 _DESCRIPTIONS, _AVAILABILITY, _CHANGES, _REVISION = KEYS = tuple(
-    f"recsys:{{items}}:{part}" for part in ("descriptions", "availability", "changes", "revision")
+    map(catalogue_key, ("descriptions", "availability", "changes", "revision"))
 )
 _PUT = """
 local function put(key, at, value)
@@ -50,64 +48,48 @@ class RedisCatalogue:
     """
 
     def __init__(self, url: str, *, password: str | None = None) -> None:
-        self._redis = open_client(url, password=password, timeout_s=TIMEOUT_S)
-        self._put = self._redis.register_script(_PUT)
-        self._is_closed = False
+        self._database = RedisDatabase(url, password=password, timeout_s=TIMEOUT_S)
+        self._put = self._database.client.register_script(_PUT)
 
     async def put(self, entries: Sequence[Entry]) -> list[bool]:
         """Merge each of *entries* with one script."""
         told: list[bool] = []
         for start in range(0, len(entries), _CHUNK):
-            pipeline = self._redis.pipeline(transaction=False)
+            pipeline = self._database.client.pipeline(transaction=False)
             for each in entries[start : start + _CHUNK]:
                 values = (each.description, each.available_us, int(each.available))
                 await self._put(KEYS, [each.item_id, each.described_us, *values], client=pipeline)
-            told += [bool(answer) for answer in await self._sent(pipeline)]
+            told += [bool(answer) for answer in await self._database.send(pipeline)]
         return told
 
     async def read(self, *, after: int) -> tuple[int, list[Entry]]:
         """Return the revision and the changed entries; one round trip without changes."""
-        pipeline = self._redis.pipeline(transaction=True)
+        pipeline = self._database.client.pipeline(transaction=True)
         pipeline.get(_REVISION)
         pipeline.zrangebyscore(_CHANGES, f"({after}", "+inf")
-        revision, items = await self._sent(pipeline)
+        revision, items = await self._database.send(pipeline)
         entries: list[Entry] = []
         for start in range(0, len(items), _CHUNK):
             some = items[start : start + _CHUNK]
-            pipeline = self._redis.pipeline(transaction=True)
+            pipeline = self._database.client.pipeline(transaction=True)
             pipeline.hmget(_DESCRIPTIONS, some)
             pipeline.hmget(_AVAILABILITY, some)
-            entries += _entries(some, *await self._sent(pipeline))
+            answers = await self._database.send(pipeline)
+            entries += self._database.errors.decode(partial(_entries, some, *answers))
         return int(revision or 0), entries
 
     async def aclose(self) -> None:
         """Close the connections."""
-        self._is_closed = True
-        await self._redis.aclose()
-
-    async def _sent(self, pipeline: Any) -> list[Any]:
-        if self._is_closed:
-            raise StoreUnavailableError("the catalogue was closed")
-        try:
-            return list(await pipeline.execute())
-        except RedisError as error:
-            raise StoreUnavailableError(
-                f"Redis does not answer for the catalogue ({type(error).__name__}); check that it runs and the password"
-            ) from error
+        await self._database.aclose()
 
 
 def _entries(items: Sequence[str], descriptions: list[str | None], availability: list[str | None]) -> list[Entry]:
-    try:
-        return [
-            Entry(item, text, at_us, flag != "0", available_us)
-            for item, (at_us, text), (available_us, flag) in zip(
-                items, map(_split, descriptions), map(_split, availability), strict=True
-            )
-        ]
-    except ValueError as error:
-        raise StoreFormatError(
-            "the catalogue in Redis cannot be read; another program writes recsys:* there"
-        ) from error
+    return [
+        Entry(item, text, at_us, flag != "0", available_us)
+        for item, (at_us, text), (available_us, flag) in zip(
+            items, map(_split, descriptions), map(_split, availability), strict=True
+        )
+    ]
 
 
 def _split(found: str | None) -> tuple[int, str]:

@@ -12,23 +12,24 @@ of the store: a replacement of the store's content leaves them.
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from functools import partial
 
 import msgspec
-from redis.exceptions import RedisError
 
 from recsys.exposures.joining import DAY_S, join
 from recsys.exposures.log import MOST_PER_USER, RETENTION_S
 from recsys.exposures.records import Action, Entry, Exposure, ExposureOutcome
 from recsys.stores.erasures import digest_user
-from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
-from recsys.stores.redis import erasure_key, exposure_keys, open_client
+from recsys.stores.port import Outcome
+from recsys.stores.redis_database import RedisDatabase
+from recsys.stores.redis_keys import erasure_key, exposure_keys
+from recsys.stores.redis_scripts import OUTCOMES, REFUSED
 
 TIMEOUT_S = 5.0
 _CHUNK = 500
-_NOTE = """
-local erased = redis.call('HMGET', KEYS[3], 'at_us', 'readmitted')
-if erased[1] and (erased[2] ~= '1' or tonumber(ARGV[2]) < tonumber(erased[1])) then return 2 end
+_NOTE = f"""
+{REFUSED}
+if refused(KEYS[3], ARGV[2]) then return 2 end
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3]) == 0 then return 0 end
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 local function forget(keys)
@@ -40,10 +41,9 @@ end
 forget(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 1000))
 local spare = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[5])
 if spare > 0 then forget(redis.call('ZRANGE', KEYS[2], 0, spare - 1)) end
-for _, key in ipairs({KEYS[1], KEYS[2]}) do redis.call('PEXPIRE', key, ARGV[6]) end
+for _, key in ipairs({{KEYS[1], KEYS[2]}}) do redis.call('PEXPIRE', key, ARGV[6]) end
 return 1
 """
-_OUTCOMES = (Outcome.REPEATED, Outcome.ACCEPTED, Outcome.ERASED)
 
 _encode = msgspec.json.Encoder().encode
 _exposure, _action = msgspec.json.Decoder(Exposure).decode, msgspec.json.Decoder(Action).decode
@@ -70,68 +70,43 @@ class RedisExposures:
         most_per_user: int = MOST_PER_USER,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._redis = open_client(url, password=password, timeout_s=TIMEOUT_S)
-        self._script = self._redis.register_script(_NOTE)
+        self._database = RedisDatabase(url, password=password, timeout_s=TIMEOUT_S)
+        self._script = self._database.client.register_script(_NOTE)
         self._retention_s, self._most_per_user, self._clock = retention_s, most_per_user, clock
-        self._is_closed = False
 
     async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Keep each of *entries* with one script."""
         oldest_us, ttl_ms = round((self._clock() - self._retention_s) * 1e6), round(self._retention_s * 1000)
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._database.client.pipeline(transaction=False)
         for entry in entries:
             user = digest_user(entry.user_id)
             keys = exposure_keys(user)
             own = keys[:2] if isinstance(entry, Exposure) else keys[2:]
             values = (entry.key, entry.time_us, _encode(entry), oldest_us, self._most_per_user, ttl_ms)
             await self._script([*own, erasure_key(user)], values, client=pipeline)
-        return [_OUTCOMES[answer] for answer in await self._sent(pipeline)]
+        return [OUTCOMES[answer] for answer in await self._database.send(pipeline)]
 
     async def scan(self, *, window_s: float = DAY_S) -> AsyncIterator[ExposureOutcome]:
         """Yield every exposure with its outcomes; may miss users who are added or removed during the scan."""
         prefix, suffix = exposure_keys("|")[0].split("|")
-        try:
-            # Redis may return a key twice.
-            keys = {key async for key in self._redis.scan_iter(match=f"{prefix}*{suffix}", count=1000)}
-        except RedisError as error:
-            raise _unavailable(error) from error
-        users = sorted(key[len(prefix) : -len(suffix)] for key in keys)
+        # Redis may return a key twice.
+        users = sorted({key[len(prefix) : -len(suffix)] async for key in self._database.keys(f"{prefix}*{suffix}")})
         for start in range(0, len(users), _CHUNK):
-            pipeline = self._redis.pipeline(transaction=False)
+            pipeline = self._database.client.pipeline(transaction=False)
             some = users[start : start + _CHUNK]
             for user in some:
                 exposures, _, actions, _ = exposure_keys(user)
                 pipeline.hvals(exposures)
                 pipeline.hvals(actions)
-            found = iter(await self._sent(pipeline))
+            found = iter(await self._database.send(pipeline))
             for exposures, actions in zip(found, found, strict=True):
-                for each in _joined(exposures, actions, window_us=round(window_s * 1e6)):
+                for each in self._database.errors.decode(partial(_joined, exposures, actions, round(window_s * 1e6))):
                     yield each
 
     async def aclose(self) -> None:
         """Close the connections."""
-        self._is_closed = True
-        await self._redis.aclose()
-
-    async def _sent(self, pipeline: Any) -> list[Any]:
-        if self._is_closed:
-            raise StoreUnavailableError("the exposure log was closed")
-        try:
-            return list(await pipeline.execute())
-        except RedisError as error:
-            raise _unavailable(error) from error
+        await self._database.aclose()
 
 
-def _unavailable(error: RedisError) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"Redis does not answer for the exposure log ({type(error).__name__}); check that it runs and the password"
-    )
-
-
-def _joined(exposures: Sequence[str], actions: Sequence[str], *, window_us: int) -> list[ExposureOutcome]:
-    try:
-        return join([_exposure(body) for body in exposures], [_action(body) for body in actions], window_us=window_us)
-    except msgspec.MsgspecError as error:
-        raise StoreFormatError(
-            "the exposure log in Redis cannot be read; another program writes recsys:* there"
-        ) from error
+def _joined(exposures: Sequence[str], actions: Sequence[str], window_us: int) -> list[ExposureOutcome]:
+    return join([_exposure(body) for body in exposures], [_action(body) for body in actions], window_us=window_us)

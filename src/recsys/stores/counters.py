@@ -12,7 +12,7 @@ DEDUPLICATION_WINDOW_S = 7 * 86_400.0
 # The largest counter that `replace` accepts. Stores count in signed 64 bits, so that further events cannot overflow it.
 MOST = 2**53
 
-COUNTERS = ("views", "clicks", "purchases", "sessions")
+COUNTERS = ("views", "clicks", "purchases", "sessions", "session_ms")
 
 
 def new_record(user_id: str) -> UserRecord:
@@ -28,7 +28,7 @@ def countable(records: Iterable[UserRecord]) -> Iterator[UserRecord]:
         StoreFormatError: a counter is below 0 or above `MOST`. An event for this user would fail its whole transaction.
     """
     for record in records:
-        for name in (*COUNTERS, "session_ms"):
+        for name in COUNTERS:
             if not 0 <= getattr(record, name) <= MOST:
                 raise StoreFormatError(
                     f"a user's {name} is {getattr(record, name)}, not within 0 and {MOST}; correct the source"
