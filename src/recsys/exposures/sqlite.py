@@ -1,10 +1,7 @@
 """The exposure log in the file of a SQLite feature store."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,8 @@ from recsys.exposures.log import MOST_PER_USER, RETENTION_S
 from recsys.exposures.records import Action, Entry, Exposure, ExposureOutcome
 from recsys.stores.erasures import digest_user
 from recsys.stores.port import Outcome
-from recsys.stores.sqlite import REFUSED, TranslatedSqliteErrors
-from recsys.stores.sqlite_file import check_file, connect, prepare
+from recsys.stores.sqlite import REFUSED
+from recsys.stores.sqlite_file import SqliteFile
 
 _PRUNE_EVERY_S = 60.0
 _TABLES = {Exposure: "exposures", Action: "actions"}
@@ -62,25 +59,17 @@ class SqliteExposures:
         most_per_user: int = MOST_PER_USER,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path, self._retention_s, self._most_per_user, self._clock = path, retention_s, most_per_user, clock
+        self._retention_s, self._most_per_user, self._clock = retention_s, most_per_user, clock
         self._pruned = float("-inf")
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-exposures")
-        self._translated = TranslatedSqliteErrors(path)
-        check_file(path, create=False)
-        with self._translated, ExitStack() as opened:
-            self._connection = opened.enter_context(closing(connect(path)))
-            prepare(self._connection, path, create=False)
-            opened.pop_all()
+        self._file = SqliteFile(path, thread="sqlite-exposures")
 
     async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Keep *entries* in one transaction: about 0.2 ms, plus 10 us for each."""
-        self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._note_all, entries)
+        return await self._file.run(self._note_all, entries)
 
     async def scan(self, *, window_s: float = DAY_S) -> AsyncIterator[ExposureOutcome]:
         """Yield every exposure with its outcomes, from one snapshot of the file."""
-        self._translated.check_open()
-        with self._translated, closing(connect(self._path)) as reader:
+        with self._file.reading() as reader:
             reader.execute("BEGIN")
             rows = reader.execute("SELECT user, body FROM exposures ORDER BY user")
             for user, own in groupby(rows, key=lambda row: row[0]):
@@ -91,13 +80,10 @@ class SqliteExposures:
 
     async def aclose(self) -> None:
         """Close the file after the write in progress has ended."""
-        self._translated.closed = True
-        await asyncio.to_thread(self._thread.shutdown)
-        self._connection.close()
+        await self._file.aclose()
 
     def _note_all(self, entries: Sequence[Entry]) -> list[Outcome]:
-        with self._translated, self._connection as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._file.transaction():
             noted = [self._note(entry) for entry in entries]
             self._prune()
         return noted
@@ -105,9 +91,9 @@ class SqliteExposures:
     def _note(self, entry: Entry) -> Outcome:
         user = bytes.fromhex(digest_user(entry.user_id))
         row: tuple[Any, ...] = (user, entry.time_us, entry.key, _encode(entry).decode())
-        if self._connection.execute(_NOTE[type(entry)], row).rowcount:
+        if self._file.writer.execute(_NOTE[type(entry)], row).rowcount:
             return Outcome.ACCEPTED
-        refused = self._connection.execute(REFUSED, row[:2]).fetchone()
+        refused = self._file.writer.execute(REFUSED, row[:2]).fetchone()
         return Outcome.ERASED if refused else Outcome.REPEATED
 
     def _prune(self) -> None:
@@ -117,7 +103,7 @@ class SqliteExposures:
             return
         self._pruned = now
         for table in _TABLES.values():
-            self._connection.execute(_FORGET_OLD.format(table=table), [round((now - self._retention_s) * 1e6)])
-            heavy = self._connection.execute(_HEAVY_USERS.format(table=table), [self._most_per_user]).fetchall()
+            self._file.writer.execute(_FORGET_OLD.format(table=table), [round((now - self._retention_s) * 1e6)])
+            heavy = self._file.writer.execute(_HEAVY_USERS.format(table=table), [self._most_per_user]).fetchall()
             limits = ((user, self._most_per_user) for (user,) in heavy)
-            self._connection.executemany(_FORGET_OF_USER.format(table=table), limits)
+            self._file.writer.executemany(_FORGET_OF_USER.format(table=table), limits)

@@ -3,9 +3,8 @@ A feature store in one SQLite file, the default on one machine.
 
 Write-ahead logging lets several processes read while another writes. Reads run on the event loop, because a look-up
 takes tens of microseconds, less than a hand-over to a thread. A read never waits for a lock: it raises
-`StoreUnavailableError` immediately. Writes wait for other writers, so they use a separate thread and connection.
-Checkpoints, which copy the log into the file, wait for the disk. They use another thread and connection, so that events
-do not wait for them.
+`StoreUnavailableError` immediately. Writes wait for other writers, so they use a separate thread and connection, and
+events do not wait while the log is copied (`sqlite_log`).
 """
 
 import asyncio
@@ -13,11 +12,9 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,14 +33,15 @@ from recsys.stores.counters import (
     update_record,
 )
 from recsys.stores.erasures import Erasure, Removed, digest_user
-from recsys.stores.port import Outcome, StoreError, StoreFormatError, StoreUnavailableError
-from recsys.stores.sqlite_file import REFILL, check_file, connect, identify, prepare
+from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
+from recsys.stores.sqlite_errors import REFILL
+from recsys.stores.sqlite_file import SqliteFile, connect
+from recsys.stores.sqlite_log import WriteAheadLog
 
 Fact = TypeVar("Fact", bound=Struct)
 Event = TypeVar("Event", Interaction, UserUpdate)
 
 _PRUNE_EVERY_S = 60.0
-_CHECKPOINT_EVERY_S = 0.25
 # At this many pages (64 MiB) of log a writer checkpoints itself, so that the log cannot grow without limit.
 _LONGEST_LOG = 16_384
 
@@ -86,18 +84,6 @@ _TIE = f"""
 {_INSERT_TIE} ON CONFLICT DO UPDATE SET weight = weight + excluded.weight, time_us = max(time_us, excluded.time_us)
 """
 
-# Primary result codes (https://www.sqlite.org/rescode.html) after which the same call may succeed later, and what helps.
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: "another process holds it; try again",
-    sqlite3.SQLITE_LOCKED: "another process holds it; try again",
-    sqlite3.SQLITE_PROTOCOL: "another process holds it; try again",
-    sqlite3.SQLITE_FULL: "free some disk space",
-    sqlite3.SQLITE_IOERR: "check the disk and its free space",
-    sqlite3.SQLITE_READONLY: "make the file and its folder writable",
-    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable",
-    sqlite3.SQLITE_NOMEM: "give the process more memory",
-}
-
 _decode_items = msgspec.json.Decoder(tuple[list[str], list[str]]).decode
 _decode_attributes = msgspec.json.Decoder(tuple[UserAttribute, ...]).decode
 
@@ -130,27 +116,20 @@ class SqliteStore:
         self._window_us = int(window_s * 1_000_000)
         self._clock = clock
         self._pruned = float("-inf")
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
-        self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-checkpoint")
-        self._next_checkpoint = float("-inf")
         self._snapshot_of: asyncio.AbstractEventLoop | None = None
-        self._translated = TranslatedSqliteErrors(path)
-        check_file(path, create=create)
-        with self._translated, contextlib.ExitStack() as opened:
-            self._writer, self._checkpointer, self._reader = (
-                opened.enter_context(closing(connect(path, create=create))) for _ in range(3)
-            )
-            prepare(self._writer, path, create=create)
+        self._file = SqliteFile(path, create=create, thread="sqlite-writer")
+        self._errors, self._writer = self._file.errors, self._file.writer
+        with self._errors, contextlib.ExitStack() as opened:
+            opened.enter_context(closing(self._writer))
+            self._log = opened.enter_context(closing(WriteAheadLog(path)))
+            self._reader = opened.enter_context(closing(connect(path)))
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
             self._reader.execute("PRAGMA busy_timeout = 0")
-            # A connection that was opened before the file got its log does not know of the log until it reads the file.
-            self._checkpointer.execute("SELECT count(*) FROM facts").fetchone()
-            self._file = identify(path)
             opened.pop_all()
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return each of *user_ids*; some tens of microseconds for a user with 50 items (docs/adr/0002-feature-store.md)."""
-        with self._translated:
+        with self._errors:
             self._share_snapshot()
             return [self._read(user_id, history) for user_id in user_ids]
 
@@ -182,13 +161,11 @@ class SqliteStore:
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
-        self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, self._count, interactions)
+        return await self._file.run(self._write, self._count, interactions)
 
     async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
         """Take over the values of *updates* in one transaction."""
-        self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, self._update, updates)
+        return await self._file.run(self._write, self._update, updates)
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users; None before the first `replace`."""
@@ -199,7 +176,7 @@ class SqliteStore:
         return self._fact("declaration", Declaration)
 
     def _fact(self, name: str, type_: type[Fact]) -> Fact | None:
-        with self._translated:
+        with self._errors:
             row = self._reader.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
             return msgspec.json.decode(row[0], type=type_) if row else None
 
@@ -217,7 +194,7 @@ class SqliteStore:
             raise StoreFormatError(f"{self._path}: this feature store was never filled; {REFILL}")
 
     def _verify(self) -> None:
-        with self._translated, closing(connect(self._path)) as reader:
+        with self._file.reading() as reader:
             (found,) = reader.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise StoreFormatError(f"{self._path}: the file is damaged ({' '.join(found.split())}); {REFILL}")
@@ -226,14 +203,12 @@ class SqliteStore:
         self, records: Iterable[UserRecord], *, population: Features, declaration: Declaration | None = None
     ) -> int:
         """Replace the content by *records* in one transaction; about 2 us a history item."""
-        self._translated.check_open()
         facts = {"population": population, **({"declaration": declaration} if declaration else {})}
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._replace, records, facts)
+        return await self._file.run(self._replace, records, facts)
 
     async def scan(self) -> AsyncIterator[UserRecord]:
         """Yield every record by user id, from one snapshot of the file."""
-        self._translated.check_open()
-        with self._translated, closing(connect(self._path)) as reader:
+        with self._file.reading() as reader:
             reader.execute("BEGIN")
             groups = groupby(reader.execute(_ALL_HISTORY), key=lambda row: row[0])
             owner, items = next(groups, (None, iter(())))
@@ -246,66 +221,42 @@ class SqliteStore:
 
     async def adopt(self, erasures: Iterable[Erasure]) -> Removed:
         """Take over newer *erasures* in one transaction; about 2 us a user of the store if there are any."""
-        self._translated.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._adopt, list(erasures))
+        return await self._file.run(self._adopt, list(erasures))
 
     async def erase(self, user_id: str, *, at_us: int) -> Removed:
         """Remove a user in one transaction, and empty the write-ahead log."""
-        self._translated.check_open()
-        loop, erasure = asyncio.get_running_loop(), Erasure(digest_user(user_id), at_us)
-        return await loop.run_in_executor(self._thread, self._adopt, [erasure], user_id)
+        return await self._file.run(self._adopt, [Erasure(digest_user(user_id), at_us)], user_id)
 
     async def erasures(self) -> list[Erasure]:
         """Return the erasures, from one snapshot of the file."""
-        self._translated.check_open()
-        with self._translated, closing(connect(self._path)) as reader:
+        with self._file.reading() as reader:
             found = reader.execute("SELECT * FROM erasures").fetchall()
         return [Erasure(user.hex(), at_us, bool(readmitted)) for user, at_us, readmitted in found]
 
     async def is_scrubbed(self) -> bool:
         """Tell whether the file was rewritten since the last erasure."""
-        self._translated.check_open()
-        with self._translated, closing(connect(self._path)) as reader:
+        with self._file.reading() as reader:
             return not reader.execute("SELECT 1 FROM facts WHERE name = ?", [_LEFT_OVER]).fetchone()
 
     async def scrub(self) -> None:
         """Rewrite the file, and empty the write-ahead log."""
-        self._translated.check_open()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._rewrite)
-        if not await loop.run_in_executor(self._keeper, self._empty_log):
+        await self._file.run(self._rewrite)
+        if not await asyncio.wrap_future(self._log.empty()):
             raise StoreUnavailableError(f"{self._path}: another process reads an older state of it; try again")
 
     async def aclose(self) -> None:
         """Close the file after the write in progress has ended."""
-        self._translated.closed = True
-        await asyncio.to_thread(self._thread.shutdown)
-        await asyncio.to_thread(self._keeper.shutdown)
-        self._checkpointer.close()
-        self._writer.close()
+        await self._file.aclose()
+        await asyncio.to_thread(self._log.close)
         self._reader.close()
 
     def _write(self, write: Callable[[Event], Outcome], told: Sequence[Event]) -> list[Outcome]:
         """Call *write* with each of *told* in one transaction."""
-        self._check_place()
-        with self._translated, self._writer as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._file.transaction():
             self._prune()
             outcomes = [write(each) for each in told]
-        if time.monotonic() >= self._next_checkpoint:
-            self._next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
-            self._keeper.submit(self._checkpoint)
+        self._log.copy_soon()
         return outcomes
-
-    def _check_place(self) -> None:
-        """Refuse to write into a file that the next start will not find: the events would be lost."""
-        if identify(self._path) != self._file:
-            raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
-
-    def _checkpoint(self) -> None:
-        # Another process may be checkpointing, and then nothing is left to do. A full disk is reported by the next write.
-        with contextlib.suppress(sqlite3.Error):
-            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _count(self, interaction: Interaction) -> Outcome:
         now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
@@ -332,9 +283,7 @@ class SqliteStore:
 
     def _adopt(self, erasures: Sequence[Erasure], user_id: str | None = None) -> Removed:
         """Note *erasures*, and remove their users: the one with *user_id* if it is given, or all who have a digest."""
-        self._check_place()
-        with self._translated, self._writer as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._file.transaction() as transaction:
             noted = [each.user for each in erasures if self._note(each) or user_id is not None]
             doomed = {user for user in noted if transaction.execute(_IS_ERASED, [bytes.fromhex(user)]).fetchone()}
             all_ids = (row[0] for row in transaction.execute("SELECT user_id FROM users")) if doomed else ()
@@ -344,7 +293,7 @@ class SqliteStore:
             if doomed:
                 transaction.execute("INSERT OR REPLACE INTO facts VALUES (?, '')", [_LEFT_OVER])
         if doomed:
-            self._keeper.submit(self._empty_log)
+            self._log.empty()
         return removed
 
     def _note(self, erasure: Erasure) -> bool:
@@ -362,18 +311,10 @@ class SqliteStore:
         return Removed(users, items, events, exposures, actions)
 
     def _rewrite(self) -> None:
-        self._check_place()
-        with self._translated:
+        self._file.check_place()
+        with self._errors:
             self._writer.execute("VACUUM")
             self._writer.execute("DELETE FROM facts WHERE name = ?", [_LEFT_OVER])
-
-    def _empty_log(self) -> bool:
-        """Copy the log into the file and cut it to no bytes; return False if a process reads an older state."""
-        try:
-            ((is_busy, _, _),) = self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            return False
-        return not is_busy
 
     def _prune(self) -> None:
         """Delete events older than the window, at most once a minute."""
@@ -384,8 +325,7 @@ class SqliteStore:
 
     def _replace(self, records: Iterable[UserRecord], facts: Mapping[str, Struct]) -> int:
         count = 0
-        with self._translated, self._writer as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._file.transaction() as transaction:
             for table in ("users", "history", "events"):
                 transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
             erased = {user.hex() for (user,) in transaction.execute(_ERASED)}
@@ -415,34 +355,3 @@ def _read_profile(row: tuple[Any, ...]) -> tuple[Any, ...]:
 def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:
     items = chain(record.history, record.avoided)
     return ((record.user_id, item.item_id, item.weight, item.time_us) for item in items)
-
-
-class TranslatedSqliteErrors:
-    """Turn SQLite's errors into `StoreError`s. A class, because `contextmanager` would cost each read 1 us."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.closed = False
-
-    def check_open(self) -> None:
-        """Raise `StoreUnavailableError` if the store was closed."""
-        if self.closed:
-            raise StoreUnavailableError(f"{self._path} was closed")
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error | msgspec.MsgspecError):
-            # Reads do not look whether the store was closed; SQLite raises for a closed connection.
-            self.check_open()
-            raise self._translate(error) from error
-
-    def _translate(self, error: sqlite3.Error | msgspec.MsgspecError) -> StoreError:
-        # The low byte is the primary code; errors of the sqlite3 module itself have none.
-        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        if remedy:
-            return StoreUnavailableError(f"{self._path}: {error}; {remedy}")
-        return StoreFormatError(f"{self._path}: {error}; {REFILL}")

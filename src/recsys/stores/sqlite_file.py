@@ -1,14 +1,22 @@
 """The file of a SQLite feature store: its tables, and how connections to it are opened and checked."""
 
+import asyncio
 import sqlite3
 import stat
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
-from recsys.stores.port import StoreFormatError, StoreMissingError
+from recsys.stores.port import StoreFormatError, StoreMissingError, StoreUnavailableError
+from recsys.stores.sqlite_errors import REFILL, TranslatedSqliteErrors
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 SCHEMA_VERSION = 4
-REFILL = "run ./run.sh train to make one"
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
 
@@ -62,7 +70,67 @@ _CONVERSIONS = {
 }
 
 
-def check_file(path: Path, *, create: bool) -> None:
+class SqliteFile:
+    """
+    A file that one thread of this process writes into.
+
+    Args:
+        path: The file.
+        create: Make the file and its tables if they do not exist.
+        thread: Name of the thread.
+
+    Attributes:
+        writer: The connection of the thread.
+        errors: Turns SQLite's errors into the port's.
+
+    Raises:
+        StoreError: as for `SqliteStore`.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False, thread: str) -> None:
+        self._path = path
+        self.errors = TranslatedSqliteErrors(path)
+        _check_file(path, create=create)
+        with self.errors, ExitStack() as opened:
+            self.writer = opened.enter_context(closing(connect(path, create=create)))
+            _prepare(self.writer, path, create=create)
+            opened.pop_all()
+        self._identity = _identify(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread)
+
+    async def run(self, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Return what *call* returns on the thread."""
+        self.errors.check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction, which ends with the block."""
+        self.check_place()
+        with self.errors, self.writer as transaction:
+            transaction.execute("BEGIN IMMEDIATE")
+            yield transaction
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Open another connection for the block."""
+        self.errors.check_open()
+        with self.errors, closing(connect(self._path)) as reader:
+            yield reader
+
+    def check_place(self) -> None:
+        """Refuse to write into a file that the next start will not find: the changes would be lost."""
+        if _identify(self._path) != self._identity:
+            raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
+
+    async def aclose(self) -> None:
+        """Close the connection after the write in progress has ended."""
+        self.errors.closed = True
+        await asyncio.to_thread(self._thread.shutdown)
+        self.writer.close()
+
+
+def _check_file(path: Path, *, create: bool) -> None:
     """Refuse a path without a regular file. SQLite's own messages do not name the reason."""
     try:
         mode = path.stat().st_mode
@@ -77,7 +145,7 @@ def check_file(path: Path, *, create: bool) -> None:
         raise StoreFormatError(f"{path}: is {kind} and cannot be a feature store; check the path")
 
 
-def identify(path: Path) -> tuple[int, int] | None:
+def _identify(path: Path) -> tuple[int, int] | None:
     """Return the identity of the file at *path*, which a file that replaces it does not have; None without a file."""
     try:
         found = path.stat()
@@ -86,7 +154,7 @@ def identify(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> None:
     """Make the tables if they are missing and wanted, and check them. A foreign file is not changed."""
     if not (create and _is_blank(connection)):
         _migrate(connection)
