@@ -23,9 +23,9 @@ from recsys.records import UserRecord
 from recsys.stores.urls import open_store
 from tools.store import copy_store
 
-_ROOT = Path(__file__).parents[2]
-_LOCAL = _ROOT / "knative/overlays/local"
-_EXPOSURES = _ROOT / "knative/overlays/local-exposures"
+ROOT = Path(__file__).parents[2]
+_LOCAL = ROOT / "knative/overlays/local"
+_EXPOSURES = ROOT / "knative/overlays/local-exposures"
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.05
 
@@ -107,6 +107,8 @@ def pipeline_running(
     min_scale: int = 1,
     max_scale: int | None = None,
     exposures: bool = False,
+    commands: Path = _LOCAL / "commands.yaml",
+    settings: Sequence[str] = (),
 ) -> Iterator[ChaosPipeline]:
     """
     Train if *folder* holds no model, and serve the pipeline until the block ends.
@@ -117,20 +119,22 @@ def pipeline_running(
         min_scale: Minimum number of instances of extract_features.
         max_scale: Maximum number of instances of each function; None keeps the manifests'.
         exposures: Keep exposures.
+        commands: The commands of the images.
+        settings: Further settings, each as SERVICE:NAME=VALUE.
     """
     state = ["--state-dir", str(folder)]
     _run("tools.cli", "train", *state, "--if-missing")
     current = StateDirectory(folder)
-    settings = current.environment()
+    overridden = [*current.environment(), *settings]
     store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
     if redis_url is not None:
         asyncio.run(copy_store(store_url, redis_url))
         store_url = redis_url
-        settings.append(f"extract-features:FEATURE_STORE_URL={redis_url}")
+        overridden.append(f"extract-features:FEATURE_STORE_URL={redis_url}")
     # The same sink as in knative/components/served-events.
-    settings.append(f"recommend:K_SINK={_BROKER}")
+    overridden.append(f"recommend:K_SINK={_BROKER}")
     port, platform = free_port(), ["--state-dir", str(folder / "platform")]
-    overrides = [word for setting in settings for word in ("--env-override", setting)]
+    overrides = [word for setting in overridden for word in ("--env-override", setting)]
     manifests = _EXPOSURES if exposures else _LOCAL
     if max_scale is not None:
         manifests = _write_overlay(folder / "manifests", manifests, max_scale)
@@ -138,7 +142,7 @@ def pipeline_running(
         "--manifests",
         str(manifests),
         "--commands",
-        str(_LOCAL / "commands.yaml"),
+        str(commands),
         "--port",
         str(port),
         "--detach",
@@ -238,7 +242,7 @@ def _write_overlay(folder: Path, base: Path, max_scale: int) -> Path:
 
 def _run(module: str, *words: str) -> str:
     ended = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=_ROOT, check=False, capture_output=True, text=True
+        [sys.executable, "-m", module, *words], cwd=ROOT, check=False, capture_output=True, text=True
     )
     if ended.returncode:
         raise RuntimeError(f"python -m {module} {' '.join(words[:1])} failed: {ended.stderr.strip()}")

@@ -39,7 +39,18 @@ _GROUP = "Measure"
 _PICTURES = (".png", ".svg", ".pdf")
 
 Bench = Literal[
-    "batching", "coalescing", "coldstart", "events", "page", "pipeline", "scale", "telemetry", "topk", "train", "zero"
+    "batching",
+    "coalescing",
+    "coldstart",
+    "events",
+    "exposures",
+    "page",
+    "pipeline",
+    "scale",
+    "telemetry",
+    "topk",
+    "train",
+    "zero",
 ]
 Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N.")]
 

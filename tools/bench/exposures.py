@@ -1,0 +1,135 @@
+"""
+Benchmark of exposures and of an experiment: the local pipeline with its Broker, switched while it serves.
+
+    off                            no answer is reported
+    exposures                      each answer is reported and kept
+    exposures and an experiment    as before, and each user is in an arm that changes nothing
+
+A round has a slice in each state, and each ratio compares two slices of a round. The events about a slice leave up to half
+a second after its answers, so each slice ends with a pause that belongs to it. CPU time is that of all instances, of the
+Broker and of Envoy.
+"""
+
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from recsys.experiments.declaration import Arm, Experiment
+from tools.bench.closed_loop import run_callers
+from tools.bench.pipeline import train_demo
+from tools.bench.processes import MeasuredServer, in_turns
+from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.bench.switched_exposures import EXPERIMENT, EXPOSURES, OFF, STATES
+from tools.chaos.pipeline import ROOT, pipeline_running
+
+Slice = Mapping[str, float]
+Round = Mapping[str, Slice]
+
+_COMMANDS = """
+root: {root}
+images:
+  extract-features: {{command: [python, -m, chassis.server, --source, functions/extract_features/main.py]}}
+  rank-items: {{command: [python, -m, chassis.server, --source, functions/rank_items/main.py]}}
+  recommend: {{command: [python, -m, tools.bench.switched_exposures, --source, functions/recommend/main.py]}}
+"""
+_WARM_UP = 0.25
+# The outbox waits for half a second, the Broker and the log take the rest.
+_PAUSE_S = 0.9
+_SAME = Experiment("same", (Arm("one", 0.5), Arm("two", 0.5)))
+
+
+class Switched:
+    """A pipeline whose exposures can be switched."""
+
+    def __init__(self, server: MeasuredServer, state_file: Path) -> None:
+        self._server = server
+        self._state_file = state_file
+
+    def run(self, state: str, *, callers: int, seconds: float) -> Slice:
+        """Load the pipeline in *state*; return requests per second, latency in ms, CPU us per request, errors."""
+        self._state_file.write_text(state)
+        for process in self._server.processes:
+            if "tools.bench.switched_exposures" in process.cmdline():
+                process.send_signal(signal.SIGUSR1)
+        time.sleep(0.02)
+        before_s = self._server.cpu_s()
+        outcome = uvloop.run(run_callers(self._server.port, callers=callers, seconds=seconds, warm_up_share=_WARM_UP))
+        time.sleep(_PAUSE_S)
+        # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
+        cpu_us = (self._server.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
+        return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
+
+
+def measure(*, quick: bool) -> BenchReport:
+    """Measure the three states with 32 callers and with a lone one."""
+    rounds, seconds = (2, 0.5) if quick else (12, 2.0)
+    rows: list[ReportRow] = []
+    targets: list[BenchTarget] = []
+    with tempfile.TemporaryDirectory() as folder, _started(Path(folder)) as pipeline:
+        for callers in (32, 1):
+            measured: list[Round] = [
+                {state: pipeline.run(state, callers=callers, seconds=seconds) for state in in_turns(STATES, number)}
+                for number in range(rounds)
+            ]
+            rows += [_summarise(state, callers, measured) for state in STATES]
+            targets += _targets(callers, measured)
+    errors = BenchTarget("errors", sum(row["errors"] for row in rows), "<=", 0)
+    return BenchReport("exposures", rows, [*targets, errors])
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[Switched]:
+    train_demo(folder)
+    state_file, commands = folder / "switch", folder / "commands.yaml"
+    state_file.write_text(OFF)
+    commands.write_text(_COMMANDS.format(root=ROOT))
+    settings = [
+        f"recommend:SWITCH={state_file}",
+        f"recommend:EXPERIMENTS={msgspec.json.encode([_SAME]).decode()}",
+        # A long budget: on a busy machine, timeouts would distort the comparison.
+        "recommend:REQUEST_TIMEOUT_S=8",
+    ]
+    with pipeline_running(folder, max_scale=1, exposures=True, commands=commands, settings=settings) as running:
+        processes = [process for name, process in running.processes().items() if name not in {"localkn", "dashboard"}]
+        yield Switched(MeasuredServer("switched", running.port, tuple(processes)), state_file)
+
+
+def _summarise(state: str, callers: int, measured: Sequence[Round]) -> ReportRow:
+    slices = [each[state] for each in measured]
+    figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
+    return {
+        "state": state,
+        "callers": callers,
+        **{key: round(value, 3) for key, value in figures.items()},
+        **{f"{key} / off": "{:.3f} +- {:.3f}".format(*_ratio(measured, key, state)) for key in ("rps", "cpu_us")},
+        "errors": int(sum(each["errors"] for each in slices)),
+    }
+
+
+def _targets(callers: int, measured: Sequence[Round]) -> Iterator[BenchTarget]:
+    for state in (EXPOSURES, EXPERIMENT):
+        if callers > 1:
+            ratio, error = _ratio(measured, "rps", state)
+            yield BenchTarget(f"{state}, {callers} callers, requests per second, +- {error:.3f}", ratio, ">=", 0.95)
+        else:
+            added = [each[state]["p50_ms"] - each[OFF]["p50_ms"] for each in measured]
+            mean, error = _mean(added)
+            yield BenchTarget(f"{state}, a lone caller, added ms, +- {error:.3f}", mean, "<=", 0.1)
+
+
+def _ratio(measured: Sequence[Round], figure: str, state: str) -> tuple[float, float]:
+    return _mean([each[state][figure] / each[OFF][figure] for each in measured])
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, without the lowest and highest tenth."""
+    ordered = sorted(values)
+    kept = ordered[len(ordered) // 10 : len(ordered) - len(ordered) // 10]
+    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
