@@ -140,8 +140,10 @@ def _read(answer: ServedData, event: CloudEvent, path: str, faults: list[Fault])
         answer.user_id,
         read_time_us(answer.time, event, path=f"{path}.time", faults=faults),
         tuple(
-            ShownItem(item.item_id, item.position or place, item.propensity)
-            for place, item in enumerate(answer.items, 1)
+            [
+                ShownItem(item.item_id, item.position or place, item.propensity)
+                for place, item in enumerate(answer.items, 1)
+            ]
         ),
         model.name if model else None,
         model.version if model else None,

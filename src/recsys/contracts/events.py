@@ -153,7 +153,7 @@ class ExtractedData(Struct, frozen=True):
     user_attributes: UserAttributes | UnsetType = UNSET
 
 
-class ServedItem(Struct, frozen=True):
+class ServedItem(Struct, frozen=True, gc=False):
     """
     An item of a served answer.
 

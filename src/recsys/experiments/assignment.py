@@ -45,9 +45,11 @@ def point(salt: str, user_id: str) -> float:
 
 def arm_of(experiment: Experiment, user_id: str) -> Arm | None:
     """Return the arm of the user; None if the user does not take part."""
-    place = point(f"layer/{experiment.in_layer}", user_id)
-    if not experiment.offset <= place < experiment.offset + experiment.share:
-        return None
+    # All users take part in an experiment that fills its layer, so their place needs no hash.
+    if experiment.share < 1:
+        place = point(f"layer/{experiment.in_layer}", user_id)
+        if not experiment.offset <= place < experiment.offset + experiment.share:
+            return None
     where = point(f"arm/{experiment.hashed}", user_id)
     ends = accumulate(arm.share for arm in experiment.arms)
     return next((arm for arm, end in zip(experiment.arms, ends, strict=True) if where < end), experiment.arms[-1])

@@ -1,11 +1,15 @@
-"""The records of an exposure log, and what joining them gives."""
+"""
+The records of an exposure log, and what joining them gives.
+
+The garbage collector does not track items (`gc=False`): they hold no containers, and an event has hundreds of them.
+"""
 
 from msgspec import Struct
 
 from recsys.records import Interaction
 
 
-class ShownItem(Struct, frozen=True, array_like=True):
+class ShownItem(Struct, frozen=True, array_like=True, gc=False):
     """
     One item of an answer.
 
