@@ -43,7 +43,6 @@ Bench = Literal[
     "coalescing",
     "coldstart",
     "events",
-    "exposures",
     "page",
     "pipeline",
     "scale",

@@ -1,5 +1,5 @@
 """
-Benchmark of exposures and of an experiment: the local pipeline with its Broker, switched while it serves.
+`python -m tools.exposure_costs`: measure exposures and an experiment on the local pipeline, switched while it serves.
 
     off                            no answer is reported
     exposures                      each answer is reported and kept
@@ -10,8 +10,10 @@ a second after its answers, so each slice ends with a pause that belongs to it. 
 Broker and of Envoy.
 """
 
+import argparse
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,3 +135,21 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
     ordered = sorted(values)
     kept = ordered[len(ordered) // 10 : len(ordered) - len(ordered) // 10]
     return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure once, and print the report."""
+    parser = argparse.ArgumentParser(prog="tools.exposure_costs", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="toy size, which shows that it runs, not how fast")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    options = parser.parse_args(arguments)
+    report = measure(quick=options.quick)
+    if options.as_json:
+        print(report.to_json())
+    else:
+        report.show()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
