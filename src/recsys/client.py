@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 import msgspec
@@ -42,12 +42,16 @@ from recsys.contracts.wire import (
     RankedItem,
     Recommendations,
     RecommendRequest,
+    SessionItem,
 )
 
 __all__ = [
     "AsyncClient", "CallError", "Client", "Condition", "Fault", "NoAnswerError", "OtherServerError", "ProblemError", "RankedItem",
-    "RecommendRequest", "Recommendations",
+    "RecommendRequest", "Recommendations", "SessionItem",
 ]  # fmt: skip
+
+Included = Literal["title", "attributes", "reason", "exposure"]
+"""Fields of an answer that callers can ask for."""
 
 _DEFAULTS = msgspec.structs.asdict(RecommendRequest())
 _SOURCE = "/recsys/client"
@@ -305,26 +309,32 @@ class Client:
 
     def recommend(
         self,
-        user_id: str,
+        user_id: str = "",
         *,
         top_k: int = DEFAULT_TOP_K,
         exclude: Sequence[str] = (),
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
+        history: Sequence[SessionItem] = (),
+        item_id: str = "",
+        include: Sequence[Included] = (),
         at: datetime | None = None,
         context: Mapping[str, str | float] | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
         """
-        Return recommendations for a user, best first.
+        Return recommendations for a user, a session or an item, best first.
 
         Args:
-            user_id: The user; an unknown user gets popular items.
+            user_id: The user; an unknown user gets popular items. Not needed with *history* or *item_id*.
             top_k: Number of items, 1 to 100.
             exclude: Items to leave out.
             conditions: Conditions that every item meets.
             diversity: How much items that resemble better ones lose, from 0 (nothing) to 1.
+            history: Items of the session, which are newer than the stored history of the user.
+            item_id: Recommend what resembles this item.
+            include: Further fields of the answer: of each item its title, attributes and reason.
             at: Time to recommend for, with a time zone; None for the present.
             context: The situation of the user, by declared name, such as `{"device": "phone"}`.
             strict: Raise an error instead of returning a degraded answer.
@@ -333,7 +343,7 @@ class Client:
         Raises:
             ProblemError, NoAnswerError, OtherServerError: see the module.
         """
-        fields = (user_id, top_k, list(exclude), list(conditions), diversity)
+        fields = (user_id, top_k, list(exclude), list(conditions), diversity, list(history), item_id, list(include))
         request = RecommendRequest(*fields, at=at, context=dict(context or {}))
         return _read(self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 
@@ -436,19 +446,22 @@ class AsyncClient:
 
     async def recommend(
         self,
-        user_id: str,
+        user_id: str = "",
         *,
         top_k: int = DEFAULT_TOP_K,
         exclude: Sequence[str] = (),
         conditions: Sequence[Condition] = (),
         diversity: float = 0.0,
+        history: Sequence[SessionItem] = (),
+        item_id: str = "",
+        include: Sequence[Included] = (),
         at: datetime | None = None,
         context: Mapping[str, str | float] | None = None,
         strict: bool = False,
         timeout_s: float | None = None,
     ) -> Recommendations:
         """Return recommendations for a user; see `Client.recommend`."""
-        fields = (user_id, top_k, list(exclude), list(conditions), diversity)
+        fields = (user_id, top_k, list(exclude), list(conditions), diversity, list(history), item_id, list(include))
         request = RecommendRequest(*fields, at=at, context=dict(context or {}))
         return _read(await self._post(self._calls.ask(_sent(request), timeout_s=timeout_s, strict=strict)))
 

@@ -8,11 +8,20 @@ import subprocess
 import sys
 
 import httpx
+import msgspec
 import pytest
 
 from chassis.wire import cloudevents
 from functions.extract_features.user_updates import read_update
-from recsys.client import AsyncClient, Client, NoAnswerError, OtherServerError, ProblemError, RecommendRequest
+from recsys.client import (
+    AsyncClient,
+    Client,
+    NoAnswerError,
+    OtherServerError,
+    ProblemError,
+    RecommendRequest,
+    SessionItem,
+)
 from recsys.declaration.types import Attribute
 from tests.documentation.pages import ROOT, block
 from tests.running import take_port
@@ -52,6 +61,20 @@ def test_both_clients_return_the_answer_of_the_pipeline(pipeline):
         answer = call("recommend", "user_42", top_k=3, exclude=["item_1"], strict=True, timeout_s=5)
         assert [{"item_id": item.item_id, "score": item.score} for item in answer.recommendations] == expected
         assert (answer.user_id, answer.degraded) == ("user_42", ())
+
+
+def test_both_clients_ask_for_sessions_similar_items_and_further_fields(pipeline):
+    """No user is needed with a session or an item; the further fields are those of the HTTP answer."""
+    session = [{"item_id": "item_7", "time": "2026-01-01T00:00:00Z"}]
+    for sent, given in (
+        ({"history": session}, {"history": [SessionItem("item_7", "2026-01-01T00:00:00Z")]}),
+        ({"item_id": "item_7"}, {"item_id": "item_7"}),
+    ):
+        expected = pipeline.recommend.post({**sent, "top_k": 2, "include": ["title", "reason"]}).json()
+        for call in both(pipeline.recommend.url):
+            answer = call("recommend", top_k=2, include=["title", "reason"], **given)
+            assert json.loads(msgspec.json.encode(answer))["recommendations"] == expected["recommendations"]
+            assert all(item.title and item.reason for item in answer.recommendations)
 
 
 def test_a_batch_of_any_length_has_an_answer_or_a_problem_for_each_request(pipeline):

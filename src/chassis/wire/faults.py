@@ -255,5 +255,7 @@ def _find_outside(value: float, info: inspect.IntType | inspect.FloatType, path:
         yield Fault(path, "is too large a number")
     elif info.ge is not None and value < info.ge:
         yield Fault(path, f"must be at least {info.ge}")
+    elif info.gt is not None and value <= info.gt:
+        yield Fault(path, f"must be above {info.gt}")
     elif info.le is not None and value > info.le:
         yield Fault(path, f"must be at most {info.le}")

@@ -26,6 +26,7 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True):
     on: bool = False
     free: msgspec.Raw = msgspec.Raw(b"null")
     code: Annotated[str, Meta(pattern="^[a-z]+$")] = "a"
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class Lengths(Struct, frozen=True):
@@ -40,6 +41,12 @@ def faults(body: bytes) -> dict[str, str]:
     with pytest.raises(InvalidRequestError) as caught:
         decoder.decode(body)
     return {fault.path: fault.detail for fault in caught.value.faults}
+
+
+def test_a_number_must_be_above_an_open_limit():
+    """The limit itself is a fault, which names the limit."""
+    assert faults(b'{"name": "a", "share": 0}') == {"$.share": "must be above 0"}
+    assert decoder.decode(b'{"name": "a", "share": 0.1}').share == 0.1
 
 
 def test_a_valid_body_is_decoded():
