@@ -57,9 +57,7 @@ class Interactions:
             times_us.append(-1 if row.time_us is None else row.time_us)
             counters.append(places[row.counter])
         if not users:
-            raise DataError(
-                "the file holds no interactions; add lines below its header, or name another file"
-            )
+            raise DataError("the file holds no interactions; add lines below its header, or name another file")
         return cls(
             list(user_ids),
             list(item_ids),
