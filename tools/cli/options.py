@@ -24,10 +24,10 @@ def url(text: str) -> str:
 def store_url(text: str) -> str:
     """Return *text* if it is the URL of a feature store."""
     from recsys.stores.port import StoreError
-    from recsys.stores.urls import check_store_url
+    from recsys.stores.urls import split_url
 
     try:
-        check_store_url(text)
+        split_url(text)
     except StoreError as error:
         raise typer.BadParameter(str(error)) from error
     return text

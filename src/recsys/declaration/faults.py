@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
-from recsys.declaration.features import find_faults
+from recsys.declaration.features import MISNAMED, NAME, find_faults
 from recsys.declaration.types import RANGED, SESSION_END, Declaration
 from recsys.records import AGE_GROUP
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -27,8 +26,8 @@ def _in_events(declaration: Declaration) -> Iterator[Fault]:
         path = f"$.events.{name}"
         if name == SESSION_END:
             yield Fault(path, "exists without a declaration, and has no weight; remove it")
-        elif not _NAME.fullmatch(name):
-            yield Fault(path, "must be named with small letters, digits and underscores, beginning with a letter")
+        elif not NAME.fullmatch(name):
+            yield Fault(path, MISNAMED)
         if not kind.exact_weight:
             yield Fault(f"{path}.weight", "must not be 0; an event below 1/2048 would not count")
     if not any(kind.exact_weight > 0 for kind in declaration.events.values()):

@@ -34,7 +34,8 @@ RESERVED = ("blend", "factors", "popularity", "recent_popularity", "history_leng
 _WORDS, _NUMBERS = ("categorical", "multi-valued"), ("number", "time")
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+MISNAMED = "must be named with small letters, digits and underscores, beginning with a letter"
 # The fields of each kind, and whether the kind needs them. Every kind has `missing` too.
 _FIELDS: Mapping[FeatureKind, Mapping[str, bool]] = {
     "attribute": {"of": True, "attribute": True, "values": False},
@@ -89,8 +90,8 @@ def find_faults(features: Mapping[str, Feature], *, kind_of: KindOf) -> Iterator
     """Yield every fault of *features*; *kind_of* returns the kind of an owner's attribute, or None without it."""
     for name, feature in features.items():
         path = f"$.features.{name}"
-        if not _NAME.fullmatch(name):
-            yield Fault(path, "must be named with small letters, digits and underscores, beginning with a letter")
+        if not NAME.fullmatch(name):
+            yield Fault(path, MISNAMED)
         elif name in RESERVED or name.startswith("neighbours_"):
             yield Fault(path, "is the name of a column that every model has; choose another name")
         fields = _FIELDS[feature.kind]

@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import asdict
+
 from recsys.exposures.records import Action, Exposure, ExposureOutcome, ItemOutcome
 
 DAY_S = 86_400.0
@@ -53,15 +55,4 @@ def _with_outcomes(exposure: Exposure, kinds: dict[tuple[str, str], list[str]]) 
         )
         for item in exposure.items
     )
-    return ExposureOutcome(
-        exposure.exposure_id,
-        exposure.user_id,
-        exposure.time_us,
-        exposure.model,
-        exposure.version,
-        exposure.experiment,
-        exposure.arm,
-        items,
-        exposure.took_us,
-        exposure.failed,
-    )
+    return ExposureOutcome(**{**asdict(exposure), "items": items})

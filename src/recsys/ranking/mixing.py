@@ -14,13 +14,15 @@ Neighbours that have no weight for the length of a user's history do not vote fo
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.ranking.artefact import Arrays
 from recsys.ranking.asking import Asked
 from recsys.ranking.blending import Blend, blend, normalise
-from recsys.ranking.neighbours import Scored, Views
+from recsys.ranking.neighbours import Neighbours, Scored, Views
 from recsys.ranking.phases import Phases
 from recsys.ranking.ranker import SHORTLIST, Shortlist, cut
 from topk.candidates import RankedBatch, rank_candidates, rank_table
@@ -59,6 +61,37 @@ class Mixer:
     popular: tuple[I64, I64]
     views: Views
     blend: Blend
+
+    @classmethod
+    def of(cls, arrays: Arrays, table: ItemTable, popular: I64) -> Self:
+        """
+        Read the sources of an artefact with the factors *table*; without a blend, the factors alone have a weight.
+
+        Args:
+            arrays: The arrays of the artefact.
+            table: Factors of the catalogue.
+            popular: (I,) rows by falling popularity of all times.
+
+        Raises:
+            KeyError, ValueError: an array is missing, or does not fit the others.
+        """
+        arrays = _blended(arrays)
+        neighbours = [
+            Neighbours(
+                arrays[f"neighbours_{source}_ends"],
+                arrays[f"neighbours_{source}_items"],
+                arrays[f"neighbours_{source}_weights"],
+                half_life,
+            )
+            for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
+        ]
+        weights = Blend(arrays["blend_lengths"], arrays["blend_weights"], arrays.get("blend_away"))
+        weights.check(sources=FIXED_SOURCES + len(neighbours))
+        counts = (arrays["item_popularity"], arrays["item_recent_popularity"])
+        popularity = np.stack(counts).astype(np.float64)
+        popularity /= np.maximum(popularity.max(axis=1, keepdims=True), 1e-9)
+        recent = np.lexsort((popular.argsort(), -popularity[1]))
+        return cls(table, popularity, (popular, recent), Views.of(neighbours, items=popular.size), weights)
 
     def rank_all(self, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
         """
@@ -198,6 +231,19 @@ class Mixer:
             return cells
         nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]
         return np.asarray(cells[nearest != cells], np.int64)
+
+
+def _blended(arrays: Arrays) -> Arrays:
+    """Return *arrays* with a blend that ranks by the factors, if they have no blend."""
+    if "blend_weights" in arrays:
+        return arrays
+    return {
+        **arrays,
+        "item_recent_popularity": arrays["item_popularity"],
+        "neighbours_half_lives": np.empty(0),
+        "blend_lengths": np.zeros(1, np.int64),
+        "blend_weights": np.array([[1, 0, 0]], np.float32),
+    }
 
 
 def _weighed(scores: F64, weights: F64, closed: I64) -> F64:

@@ -14,25 +14,25 @@ gets the popular list.
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct
 
-from recsys.contracts.wire import Condition, Exploration, Features, Model
+from recsys.contracts.wire import Condition, Model
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Arrays, Artefact, ArtefactError, Item
+from recsys.ranking.artefact import Artefact, ArtefactError, Item
 from recsys.ranking.asking import Ask, Asked
-from recsys.ranking.blending import AWAY_US, Blend
+from recsys.ranking.blending import AWAY_US
 from recsys.ranking.encoder import Folding, UserEncoder
-from recsys.ranking.exploring import RESERVE, explore
+from recsys.ranking.exploring import explore
 from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
-from recsys.ranking.neighbours import Neighbours, Views
 from recsys.ranking.phases import PHASES, Phase, Phases
 from recsys.ranking.prior import KNOWN_AGES
+from recsys.ranking.query import Query as Query  # noqa: PLC0414 - a model is asked and answers with these
+from recsys.ranking.query import Ranking as Ranking  # noqa: PLC0414
 from recsys.ranking.ranker import Ranker, Shortlist
 from recsys.ranking.reasons import (
     FACTORS,
@@ -58,68 +58,6 @@ Ranked = tuple[list[int], list[float]]  # rows, best first, and their scores
 
 _MEASURED_USERS = 200
 _MEASURED_HISTORY = 20
-
-
-class Query(Struct, frozen=True):
-    """
-    A request for the *top_k* best items for *features* and *history*, without the items of *exclude*.
-
-    Attributes:
-        features: Features of the user.
-        history: Item ids, newest first.
-        top_k: Items wanted.
-        exclude: Item ids that the user may not get.
-        filter: Conditions that every item meets.
-        diversity: Weight of the resemblance to better items (`rules`); 0 leaves the model's own.
-        include: Further facts about each item: `title`, `attributes`, `reason`.
-        as_of_us: Time of the user's newest interaction, microseconds since the epoch; None if it is unknown.
-        at_us: Time to recommend for; None for the time of the newest interaction in the training data.
-        exploration: Draws a part of the lists at random; None draws none.
-        seed: Determines what is drawn.
-        user_attributes: Values of the user's declared attributes, by name.
-        context: The situation of the user, by declared name.
-    """
-
-    features: Features
-    history: Sequence[str]
-    top_k: int
-    exclude: Sequence[str] = ()
-    filter: Sequence[Condition] = ()
-    diversity: float = 0.0
-    include: Sequence[str] = ()
-    as_of_us: int | None = None
-    at_us: int | None = None
-    exploration: Exploration | None = None
-    seed: str = ""
-    user_attributes: Mapping[str, Sequence[str]] = {}
-    context: Mapping[str, str | float] = {}
-
-    @property
-    def depth(self) -> int:
-        """The number of best items that the list is made of."""
-        return self.top_k if self.exploration is None else max(self.top_k, min(self.top_k + RESERVE, POOL))
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """
-    At most *top_k* item ids with their scores, best first; fewer if fewer items remain after exclusions.
-
-    Attributes:
-        item_ids: The ids.
-        scores: Their scores.
-        seconds: Time of each phase of the batch that ranked them; not part of the answer.
-        include: The further facts that the query asked for.
-        reasons: A reason for each item, if the query asked for reasons.
-        propensities: With exploration, the probability of each item at its position; otherwise empty.
-    """
-
-    item_ids: list[str]
-    scores: list[float]
-    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
-    include: Sequence[str] = ()
-    reasons: Sequence[Because] = ()
-    propensities: Sequence[float] = ()
 
 
 class RankingModel:
@@ -164,6 +102,7 @@ class RankingModel:
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
         self._index: ApproximateIndex | None = None
+        self._mixer: Mixer | None = None
         try:
             self._features = Declared.of(artefact)
             self._reranker = Reranker.of(artefact, ranker, self._features)
@@ -189,28 +128,11 @@ class RankingModel:
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
         self._encoder = encoder or Folding.of(arrays, self._table.vectors)
         self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
-        self._mixer = self._read_mixer(_blended(arrays)) if "blend_weights" in arrays or self._reranker else None
+        if "blend_weights" in arrays or self._reranker:
+            self._mixer = Mixer.of(arrays, self._table, self._popular)
         self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
-
-    def _read_mixer(self, arrays: Arrays) -> Mixer:
-        neighbours = [
-            Neighbours(
-                arrays[f"neighbours_{source}_ends"],
-                arrays[f"neighbours_{source}_items"],
-                arrays[f"neighbours_{source}_weights"],
-                half_life,
-            )
-            for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
-        ]
-        blend = Blend(arrays["blend_lengths"], arrays["blend_weights"], arrays.get("blend_away"))
-        blend.check(sources=FIXED_SOURCES + len(neighbours))
-        popularity = np.stack([self._popularity, arrays["item_recent_popularity"]]).astype(np.float64)
-        popularity /= np.maximum(popularity.max(axis=1, keepdims=True), 1e-9)
-        recent = np.lexsort((self._popular.argsort(), -popularity[1]))
-        views = Views.of(neighbours, items=len(self.item_ids))
-        return Mixer(self._table, popularity, (self._popular, recent), views, blend)
 
     def typical_query(self) -> Query:
         """Return a query that uses every part of the model, to warm it up."""
@@ -525,19 +447,6 @@ def _asker(query: Query) -> Asker:
     known = {"age_group": (query.features.age_group,), **query.user_attributes}
     at_us = time.time_ns() // 1000 if query.at_us is None else query.at_us
     return Asker(query.features, at_us, query.as_of_us, known, query.context)
-
-
-def _blended(arrays: Arrays) -> Arrays:
-    """Return *arrays* with a blend that ranks by the factors, if they have no blend."""
-    if "blend_weights" in arrays:
-        return arrays
-    return {
-        **arrays,
-        "item_recent_popularity": arrays["item_popularity"],
-        "neighbours_half_lives": np.empty(0),
-        "blend_lengths": np.zeros(1, np.int64),
-        "blend_weights": np.array([[1, 0, 0]], np.float32),
-    }
 
 
 def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":

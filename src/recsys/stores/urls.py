@@ -12,21 +12,11 @@ from recsys.stores.sqlite import SqliteStore
 _KINDS = "use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
 
 
-def check_store_url(url: str) -> None:
-    """
-    Check that *url* can name a feature store, without opening it.
-
-    Raises:
-        StoreFormatError: the message says what is wrong with the URL and repeats no password.
-    """
-    split_url(url)
-
-
 def require_store_url(env: Reader, name: str, url: str) -> None:
     """Add a fault to *env* if *url*, the value of the setting *name*, cannot name a feature store. "-" names none."""
     try:
         if url not in {"", "-"}:
-            check_store_url(url)
+            split_url(url)
     except StoreFormatError as error:
         env.faults.append(f"{name}: {error}")
 
@@ -78,7 +68,7 @@ def split_url(url: str) -> SplitResult:
     Return the parts of the URL of a feature store.
 
     Raises:
-        StoreFormatError: the URL names none.
+        StoreFormatError: the URL names none; the message says what is wrong with it and repeats no password.
     """
     try:
         parts = urlsplit(url)

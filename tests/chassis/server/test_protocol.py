@@ -7,70 +7,19 @@ to an equivalent request.
 """
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from itertools import pairwise
 
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from chassis.call import Call, Handler, Reply, problem_reply
-from chassis.environment import Reader
+from chassis.call import Call, Reply, problem_reply
 from chassis.server import protocol as protocol_module
-from chassis.server.asgi import Shell
 from chassis.server.connection import reply_bytes
 from chassis.server.limits import ServerLimits
 from chassis.server.protocol import FunctionConnection, PlainExchange
-from chassis.server.service import Service
-from chassis.server.settings import ServingSettings
 from chassis.wire.problems import NotHttpError
-from tests.virtual_time import on_virtual_time
-
-SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
-_TIMES = re.compile(rb"dur=[0-9.]+")
-
-
-class Wire(asyncio.Transport):
-    """A transport that records writes; the protocol learns of a close one turn later, as with a socket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-        self.closed = False
-        self.reading = True
-        self.protocol: asyncio.Protocol | None = None
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.closed:
-            self.writes.append(bytes(data))
-
-    def close(self) -> None:
-        if not self.closed:
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        self.closed = True
-        assert self.protocol is not None
-        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    @property
-    def sent(self) -> bytes:
-        """Everything written, with the durations removed."""
-        return _TIMES.sub(b"dur=", b"".join(self.writes))
+from tests.chassis.server.wire import CHUNKED, ProtocolServer, Wire, cut, echo, request, settle
 
 
 class Uvicorns(HttpToolsProtocol):
@@ -81,64 +30,6 @@ class Uvicorns(HttpToolsProtocol):
         self.transport.close()
 
 
-class ProtocolServer:
-    """A service behind either of the two protocols."""
-
-    def __init__(self, kind: type[HttpToolsProtocol], handler: Handler) -> None:
-        @asynccontextmanager
-        async def open_handler() -> AsyncIterator[Handler]:
-            yield handler
-
-        self.service = Service("echo", open_handler, settings=SETTINGS)
-        shell = Shell(lambda *_: None, self.service, on_failed_start=lambda: None)  # type: ignore[arg-type]
-        self.config = uvicorn.Config(
-            shell,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            timeout_keep_alive=120,
-        )
-        self.config.load()
-        self.state = ServerState()
-        self.kind = kind
-
-    def connect(self) -> Wire:
-        wire = Wire()
-        wire.protocol = self.kind(config=self.config, server_state=self.state, app_state={})
-        wire.protocol.connection_made(wire)
-        return wire
-
-    async def talk(self, parts: Sequence[bytes]) -> Wire:
-        """Feed *parts* to a new connection one by one, leaving time for an answer after each."""
-        wire = self.connect()
-        for part in parts:
-            if not wire.closed:
-                wire.protocol.data_received(part)  # type: ignore[union-attr]
-            await settle()
-        return wire
-
-
-async def settle() -> None:
-    for _ in range(12):
-        await asyncio.sleep(0)
-
-
-async def echo(call: Call) -> Reply:
-    if call.body == b"crash":
-        raise KeyError
-    return Reply(call.body, headers=((b"x-asked", b"%d" % len(call.body)),))
-
-
-def request(body: bytes = b'{"a":1}', *headers: bytes, start: bytes = b"POST / HTTP/1.1", length: bool = True) -> bytes:
-    lines = [start, b"Host: x", b"X-Request-Id: r1", *headers]
-    if length:
-        lines.append(b"Content-Length: %d" % len(body))
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 WRONG_CHUNK = b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"
 INPUTS = {
     "plain": request(),
@@ -194,11 +85,6 @@ TREATED_DIFFERENTLY: dict[str, tuple[bytes, bytes | list[bytes]]] = {
     "trailers, then another": (TRAILERS + request(b"2"), CHUNKED + request(b"2")),
 }  # fmt: skip
 INPUTS_AND_EQUIVALENTS = {name: (talk, talk) for name, talk in INPUTS.items()} | TREATED_DIFFERENTLY
-
-
-def cut(talk: bytes, cuts: set[int]) -> list[bytes]:
-    borders = [0, *sorted(cuts), len(talk)]
-    return [talk[start:end] for start, end in pairwise(borders)]
 
 
 def reads_of(equivalent: bytes | list[bytes]) -> list[bytes]:
@@ -323,130 +209,6 @@ async def test_several_chunks_take_uvicorns_path(monkeypatch):
     assert len(handed_over) == 2
 
 
-@on_virtual_time
-async def test_a_stalled_upload_times_out(clock):
-    """A stalled upload gets 504, and its connection closes because the rest may still arrive."""
-    side = ProtocolServer(FunctionConnection, echo)
-    wire = await side.talk([request(b"1234", b"X-Request-Timeout-Ms: 20")[:-3]])
-    assert (wire.sent, side.service.load.in_flight) == (b"", 1)
-    await clock.advance(0.05)
-    assert wire.sent.startswith(b"HTTP/1.1 504")
-    assert (b"connection: close\r\n" in wire.sent, wire.closed, side.service.load.in_flight) == (True, True, 0)
-    await settle()
-    assert not side.state.tasks
-
-
-class Slow:
-    """A handler that waits for a signal and records its cancellation."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.cancelled = False
-
-    async def __call__(self, call: Call) -> Reply:
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        return Reply(call.body)
-
-
-async def test_requests_of_one_connection_are_answered_in_order():
-    """The second request of a connection waits until the first is answered."""
-    slow = Slow()
-    wire = await ProtocolServer(FunctionConnection, slow).talk([request(b"1"), request(b"2")])
-    assert wire.writes == []
-    slow.go.set()
-    await settle()
-    assert [wire.sent.count(b"HTTP/1.1 200"), wire.sent[-1:]] == [2, b"2"]
-
-
-async def test_simultaneous_requests_are_answered_together():
-    """Answers to ten connections are sent once the last is ready, so that a reader wakes up once."""
-    sent_before: list[int] = []
-
-    async def note(call: Call) -> Reply:
-        sent_before.append(sum(len(wire.writes) for wire in wires))
-        return Reply(call.body)
-
-    side = ProtocolServer(FunctionConnection, note)
-    await side.service.start()
-    wires = [side.connect() for _ in range(10)]
-    for number, wire in enumerate(wires):
-        wire.protocol.data_received(request(b"%d" % number))  # type: ignore[union-attr]
-    await settle()
-    assert sent_before == [0] * 10
-    assert [wire.sent[-1:] for wire in wires] == [b"%d" % number for number in range(10)]
-
-
-@on_virtual_time
-async def test_a_disconnect_cancels_the_handler(clock):
-    """The server notices a disconnect while the handler works, cancels the handler and sends nothing."""
-    slow = Slow()
-    side = ProtocolServer(FunctionConnection, slow)
-    wire = await side.talk([request()])
-    await clock.advance(0.05)
-    wire.hang_up()
-    await clock.advance(0.05)
-    assert slow.cancelled
-    assert (wire.writes, side.service.load.in_flight, side.state.tasks) == ([], 0, set())
-
-
-async def test_a_disconnect_before_the_answer_suppresses_it():
-    """A caller that disconnects gets no answer, even if the handler finishes before the disconnect is noticed."""
-    slow = Slow()
-    side = ProtocolServer(FunctionConnection, slow)
-    wire = await side.talk([request()])
-    wire.hang_up()
-    slow.go.set()
-    await settle()
-    assert (wire.writes, side.state.tasks) == ([], set())
-
-
-async def test_draining_closes_a_connection_after_its_answer():
-    """The answer in flight says that the connection closes; later answers carry uvicorn's default header."""
-    slow = Slow()
-    side = ProtocolServer(FunctionConnection, slow)
-    wire = await side.talk([request()])
-    wire.protocol.shutdown()  # type: ignore[union-attr]
-    slow.go.set()
-    await settle()
-    assert b"connection: close\r\n\r\n" in wire.sent
-    assert wire.closed
-    side.state.default_headers = [(b"connection", b"close")]
-    late = await side.talk([request()])
-    assert late.sent.count(b"connection: close\r\n") == 1
-    assert late.closed
-    idle = side.connect()
-    idle.protocol.shutdown()  # type: ignore[union-attr]
-    assert idle.closed
-
-
-async def test_a_task_cancelled_by_the_server_is_answered():
-    """A task cancelled by the server gets 500, as in uvicorn, and its connection closes."""
-    side = ProtocolServer(FunctionConnection, Slow())
-    wire = await side.talk([request()])
-    for task in side.state.tasks:
-        task.cancel()
-    await settle()
-    assert wire.sent.startswith(b"HTTP/1.1 500")
-    assert wire.closed
-
-
-async def test_an_answer_waits_for_a_full_connection():
-    """The server sends no answer while the caller does not read."""
-    side = ProtocolServer(FunctionConnection, echo)
-    wire = side.connect()
-    wire.protocol.pause_writing()  # type: ignore[union-attr]
-    wire.protocol.data_received(request())  # type: ignore[union-attr]
-    await settle()
-    assert wire.writes == []
-    wire.protocol.resume_writing()  # type: ignore[union-attr]
-    await settle()
-    assert wire.sent.startswith(b"HTTP/1.1 200")
-
-
 async def test_a_header_with_a_line_break_is_not_sent(caplog):
     """A handler cannot add a second header through a line break in a header value."""
 
@@ -458,81 +220,3 @@ async def test_a_header_with_a_line_break_is_not_sent(caplog):
     assert b"set-cookie" not in wire.sent
     assert wire.closed
     assert "exchange_failed" in caplog.text
-
-
-@on_virtual_time
-async def test_an_idle_connection_times_out(clock):
-    """The idle time counts from the last answer; a connection that is used or busy stays open."""
-    go = asyncio.Event()
-
-    async def wait_for_it(call: Call) -> Reply:
-        if call.body == b"slow":
-            await go.wait()
-        return Reply(call.body)
-
-    side = ProtocolServer(FunctionConnection, wait_for_it)
-    side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
-    wire = await side.talk([request()])
-    await clock.advance(0.12)
-    wire.protocol.data_received(request())  # type: ignore[union-attr]
-    await clock.advance(0.12)
-    assert not wire.closed
-    wire.protocol.data_received(request() + request(b"slow"))  # type: ignore[union-attr]
-    await clock.advance(0.5)
-    assert not wire.closed
-    go.set()
-    await clock.advance(0.12)
-    assert not wire.closed
-    await clock.advance(0.2)
-    assert wire.closed
-
-
-@on_virtual_time
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [],
-        [b"POST / HT"],
-        [request(b"1"), b"POST / HTTP/1.1\r\nHost: x\r\n"],
-        [b"\r\n"],
-        [request(b"x" * 2000)[:300]],
-        [request(b"x" * 2000)[:300], b"x"],
-        [request(b"1", b"Content-Type: text/html")[:-1], b"1"],
-    ],
-    ids=["no bytes", "half a head", "half a second head", "an empty line", "refused early", "refused early, then more", "refused early, then complete"],
-)  # fmt: skip
-async def test_a_connection_without_a_complete_request_times_out(parts, clock):
-    """The idle timeout applies before a complete head and after the answer, even if further bytes arrived."""
-    side = ProtocolServer(FunctionConnection, echo)
-    side.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
-    wire = await side.talk(parts)
-    await clock.advance(0.05)
-    assert not wire.closed
-    await clock.advance(0.1)
-    assert wire.closed
-
-
-@on_virtual_time
-async def test_a_slow_head_times_out(clock):
-    """A head that arrives byte by byte does not extend the idle timeout."""
-    side = ProtocolServer(FunctionConnection, echo)
-    side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
-    wire = side.connect()
-    for byte in request():
-        if wire.closed:
-            break
-        wire.protocol.data_received(bytes([byte]))  # type: ignore[union-attr]
-        await clock.advance(0.02)
-    assert wire.closed
-    assert wire.sent == b""
-
-
-async def test_a_closed_connection_cancels_its_timer():
-    """A closed connection cancels its timer, which would otherwise keep its objects in memory for minutes."""
-    wire = await ProtocolServer(FunctionConnection, echo).talk([request()])
-    assert isinstance(wire.protocol, FunctionConnection)
-    timer = wire.protocol.timeout_keep_alive_task
-    assert timer is not None
-    wire.hang_up()
-    await settle()
-    assert timer.cancelled()
