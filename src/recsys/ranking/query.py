@@ -1,4 +1,4 @@
-"""What a model is asked, and what it answers."""
+"""The requests that a model ranks for, and its rankings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
