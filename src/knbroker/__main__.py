@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 
 from chassis.server.config import configure
+from chassis.server.waking import WakingServer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application
@@ -71,7 +71,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     hosts = environment.get("ALLOWED_HOSTS", "").split()
     app = application(broker, limit_bytes=limit_bytes, hosts=hosts, lifespan=running)
     config = configure(app, host="127.0.0.1", port=int(environment["PORT"]), log_level="warning")
-    uvicorn.Server(config).run()
+    WakingServer(config).run()
 
 
 if __name__ == "__main__":

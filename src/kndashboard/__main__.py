@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-import uvicorn
 import uvloop
 
 from chassis.server.config import configure
+from chassis.server.waking import WakingServer
 from chassis.wire.transport import HttptoolsTransport
 from kndashboard.app import Dashboard
 from kndashboard.columns import WIDTH
@@ -22,7 +22,7 @@ from kndashboard.queries import PlatformQueries
 from kndashboard.recorder import Recorder
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher, scraper
-from localkn import control
+from localkn.control import KeptConnection
 from localkn.state import PlatformDirectory
 
 
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> None:
     # Proxies of the environment do not lead to this machine.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
-        watcher = Watcher(partial(control.call, state.socket("control"), "status"), scraper(HttptoolsTransport()))
+        platform = KeptConnection(state.socket("control"))
+        watcher = Watcher(partial(platform.call, "status"), scraper(HttptoolsTransport()))
         recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
         recording = asyncio.create_task(Recorder(recent, ring).run())
         app = Dashboard(recent, ring, client, platform=PlatformQueries(state)).app()
@@ -50,7 +51,7 @@ async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> No
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:
             try:
-                await uvicorn.Server(config).serve(sockets=[listener])
+                await WakingServer(config).serve(sockets=[listener])
             finally:
                 recording.cancel()
 

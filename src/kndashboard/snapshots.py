@@ -78,13 +78,17 @@ class Watcher:
     Takes snapshots of one platform.
 
     Args:
-        ask: Returns the status; may block, and raises LocalknError if no platform runs.
+        ask: Returns the status; raises LocalknError if no platform runs.
         scrape: Returns the exposition on a loopback port; raises httpx.HTTPError if the port does not answer.
         clock: Seconds on a monotonic clock.
     """
 
     def __init__(
-        self, ask: Callable[[], dict[str, Any]], scrape: Scrape, *, clock: Callable[[], float] = time.monotonic
+        self,
+        ask: Callable[[], Awaitable[dict[str, Any]]],
+        scrape: Scrape,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._scrape, self.clock = ask, scrape, clock
         self._former: Mapping[str, Exposed] = {}
@@ -96,7 +100,7 @@ class Watcher:
         Raises:
             LocalknError: no platform runs.
         """
-        bare = Snapshot(self.clock(), await asyncio.to_thread(self._ask))
+        bare = Snapshot(self.clock(), await self._ask())
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
         read = await asyncio.gather(*(self._read(pod, port) for pod, port in ports.items()))
         scraped = {pod: exposed for pod, exposed in zip(ports, read, strict=True) if exposed is not None}

@@ -55,7 +55,7 @@ class FakePlatform:
         self.answers: dict[str, Any] = {"services": []}
         self.called: list[tuple[str, dict[str, Any]]] = []
 
-    def ask(self) -> dict[str, Any]:
+    async def ask(self) -> dict[str, Any]:
         self.looks += 1
         if self.status is None:
             raise PlatformError("nothing is running in there")

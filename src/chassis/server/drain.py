@@ -12,11 +12,12 @@ import uvicorn
 
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
+from chassis.server.waking import WakingServer
 
 _POLL_S = 0.02
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer(WakingServer):
     """
     A uvicorn server that drains on SIGTERM.
 
