@@ -99,7 +99,7 @@ class Arms:
         async with asyncio.TaskGroup() as group:
             for url, wanted in places.items():
                 group.create_task(rank_at(url, wanted, within_s * ARM_SHARE if url else within_s))
-        failed = [place for url, own in places.items() if url for place in own if not _is_ranked(outcomes[place])]
+        failed = [place for url, own in places.items() if url for place in own if _has_failed(outcomes[place])]
         self._count(places, failed)
         if failed:
             call.receipt.spend("arm-failed", time.monotonic() - began)
@@ -118,5 +118,6 @@ class Arms:
                 self._calls.add(*self._names[url], "answered", amount=len(own) - lost)
 
 
-def _is_ranked(outcome: RankOutcome) -> bool:
-    return isinstance(outcome, Ranked) and bool(outcome.items)
+def _has_failed(outcome: RankOutcome) -> bool:
+    """Tell whether the arm could not rank a call; faults of the caller's own fields say nothing about the arm."""
+    return not isinstance(outcome, Ranked) or not (outcome.items or outcome.caller_faults())

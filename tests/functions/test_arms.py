@@ -10,6 +10,7 @@ import pytest
 from msgspec import Raw
 
 from chassis.environment import SettingsError
+from chassis.wire.problems import InvalidRequestError
 from functions.recommend.arms import ARM_SHARE, Arms
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeaturesClient, RankingClient
@@ -106,6 +107,18 @@ async def test_a_failing_arm_is_answered_by_the_default(red):
     assert answer.arm_failed
     assert answer.treatment is not None
     assert answer.treatment.arm == "red"
+
+
+async def test_a_fault_of_the_caller_does_not_count_against_the_arm():
+    """A filter that the arm refuses is the caller's fault: the caller gets it, and the default is not asked."""
+    fault = {"path": "$.filter[0].attribute", "detail": "must be declared"}
+    instance = Instance(red={"results": [{"error": {"errors": [fault]}}]})
+    user = next(user for user in USERS if arm(user) == "red")
+    with pytest.raises(InvalidRequestError, match="not valid") as caught:
+        await instance.ask(user, filter=[{"attribute": "x", "any_of": ["a"]}])
+    assert [each.path for each in caught.value.faults] == [fault["path"]]
+    assert instance.counts() == {"answered": 1, "failed": 0}
+    assert not instance.default.sent
 
 
 async def test_an_arm_leaves_time_for_the_default():
