@@ -5,12 +5,14 @@ import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from kubeyaml import edits
 from kubeyaml.annotations import SCALING
+from kubeyaml.errors import EditError
 from localkn import control
 from localkn.errors import RefusedError
 
@@ -20,8 +22,12 @@ _SCALING = {
     "scale_activation": "activation-scale", "scale_metric": "metric", "scale_window": "window",
     "scale_utilization": "target-utilization-percentage",
 }  # fmt: skip
-_REPEATED = ("--annotation-service", "--request", "--limit", "--tag", "--untag", "--traffic")
-_GROUP = "serving.knative.dev"
+_REPEATED = ("--annotation-service", "--annotation-revision", "--request", "--limit", "--tag", "--untag", "--traffic")
+_TEMPLATE = (
+    *_SCALING, "image", "env", "annotation", "annotation_service", "annotation_revision", "request", "limit", "concurrency_limit", "timeout",
+)  # fmt: skip
+_NO_SCALE = ".."
+_GROUP, _GROUP_OF_KN = "serving.knative.dev", "client.knative.dev"
 
 
 def add_verbs(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +52,9 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag)
     for flag in ("--concurrency-limit", "--timeout"):
         parser.add_argument(flag, type=int)
-    for flags in (("-e", "--env"), ("-a", "--annotation", "--annotation-revision"), *((flag,) for flag in _REPEATED)):
+    for flags in (("-e", "--env"), ("-a", "--annotation"), *((flag,) for flag in _REPEATED)):
         parser.add_argument(*flags, action="append", default=[])
-    parser.add_argument("--scale", default="..", metavar="MIN..MAX")
+    parser.add_argument("--scale", default=_NO_SCALE, metavar="MIN..MAX")
     parser.add_argument("--no-wait", action="store_true")
     parser.add_argument("--wait-timeout", type=int, default=600)
     parser.set_defaults(verb=_update)
@@ -59,9 +65,12 @@ def _update(arguments: argparse.Namespace) -> None:
     service = _named(control.call(place, "services"), name, noun="service")
     changed = copy.deepcopy(service)
     _edit_template(changed, arguments)
-    edits.set_entries(changed["metadata"], "annotations", arguments.annotation_service)
-    mutation = changed["spec"]["template"] != service["spec"]["template"]
+    edits.set_entries(changed["metadata"], "annotations", _of_service(arguments))
+    mutation = _changes_template(arguments)
     if mutation:
+        # kn notes the time of every update of the template, so that a repeated value makes a revision as well.
+        moment = f"{_GROUP_OF_KN}/updateTimestamp={datetime.now(UTC).isoformat()}"
+        edits.set_entries(changed["spec"]["template"].setdefault("metadata", {}), "annotations", [moment])
         # A changed template needs another name; without a name the platform numbers it.
         metadata = dict(changed["spec"]["template"].pop("metadata", None) or {}, name=arguments.revision_name)
         changed["spec"]["template"]["metadata"] = {key: value for key, value in metadata.items() if value}
@@ -81,23 +90,41 @@ def _update(arguments: argparse.Namespace) -> None:
     print(now["url"])
 
 
+def _changes_template(arguments: argparse.Namespace) -> bool:
+    """Tell whether a flag is given that makes kn change the template; an annotation of the Service is one of them."""
+    return arguments.scale != _NO_SCALE or any(getattr(arguments, name) not in (None, []) for name in _TEMPLATE)
+
+
 def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) -> None:
     edits.change_template(
         service,
         image=arguments.image,
         env=arguments.env,
-        annotations=[*arguments.annotation, *_scaling(arguments)],
+        annotations=[*arguments.annotation, *arguments.annotation_revision, *_scaling(arguments)],
         fields={"containerConcurrency": arguments.concurrency_limit, "timeoutSeconds": arguments.timeout},
         resources={"requests": arguments.request, "limits": arguments.limit},
     )
 
 
+def _of_service(arguments: argparse.Namespace) -> list[str]:
+    """Return the annotations of the Service: those of `--annotation` too, without the ones for scaling."""
+    for each in arguments.annotation_service:
+        if each.startswith(SCALING):
+            raise EditError(f"service can not have auto-scaling related annotation: {each}, use --annotation-revision")
+    return [*(each for each in arguments.annotation if not each.startswith(SCALING)), *arguments.annotation_service]
+
+
 def _scaling(arguments: argparse.Namespace) -> list[str]:
-    """Return the annotations of the scaling flags; `--scale` overrides the others."""
-    low, separator, high = arguments.scale.partition("..")
+    """Return the annotations of the scaling flags."""
     values = {key: getattr(arguments, name) for name, key in _SCALING.items()}
-    scale = {"min-scale": low, "max-scale": high if separator else low}
-    values |= {key: value for key, value in scale.items() if value}
+    low, separator, high = arguments.scale.partition("..")
+    for flag, value in (("min-scale", low), ("max-scale", high if separator else low)):
+        if value:
+            if not value.isdigit():
+                raise EditError("Scale must be of the format x..y or x")
+            if arguments.scale_min or arguments.scale_max:
+                raise EditError("only one of --scale and --scale-min or --scale-max can be specified")
+            values[flag] = value
     return [f"{SCALING}/{key}={value}" for key, value in values.items() if value]
 
 

@@ -96,8 +96,9 @@ def test_flags_edit_the_template(kn: Kn) -> None:
     )
     service, template = applied["service"], applied["service"]["spec"]["template"]
     assert (applied["wait_s"], "status" in service) == (9, False)
-    assert service["metadata"]["annotations"] == {"u": "v"}
+    assert service["metadata"]["annotations"] == {"u": "v", "x/y": "z"}
     group = "autoscaling.knative.dev"
+    assert template["metadata"]["annotations"].pop("client.knative.dev/updateTimestamp")
     assert template["metadata"] == {"annotations": {
         "x/y": "z", f"{group}/min-scale": "2", f"{group}/max-scale": "4", f"{group}/initial-scale": "3",
         f"{group}/target": "7", f"{group}/window": "10s",
@@ -127,9 +128,19 @@ def test_traffic_and_revision_name_flags(kn: Kn) -> None:
 
 
 def test_an_update_without_a_change_applies_nothing(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:
-    """Setting a variable to its present value makes no revision."""
-    assert kn("service", "update", "front", "--env", "A=1") == []
+    """The name of a revision alone changes nothing."""
+    assert kn("service", "update", "front", "--revision-name", "front-v2") == []
     assert "No new revision has been created." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [("--env", "A=1"), ("--annotation-service", "x/y=1"), ("--scale", "1..2")])
+def test_every_update_of_the_template_makes_a_revision(kn: Kn, flags: tuple[str, str]) -> None:
+    """The time of the update is in the template, so that a repeated value changes it as well."""
+    kn("service", "update", "front", *flags)
+    first, second = (each["service"]["spec"]["template"] for each in kn("service", "update", "front", *flags))
+    moments = [each["metadata"]["annotations"]["client.knative.dev/updateTimestamp"] for each in (first, second)]
+    assert moments[0] < moments[1]
+    assert "name" not in first["metadata"]
 
 
 def test_objects_are_printed_in_the_requested_format(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,6 +242,31 @@ def loop(
 
 @verb(
     _GROUP,
+    "tools.congruence.verb:compare",
+    "",
+    "env split rollback",
+    "--namespace default --service rank-items",
+)
+def congruence(
+    scenarios: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Run only these scenarios.")
+    ] = None,
+    *,
+    service: Annotated[str, typer.Option(metavar="NAME", help="The Service to change.")] = "rank-items",
+    namespace: Namespace = None,
+    kn: Kn = "kn",
+    as_json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """
+    Change a Service in many ways, and report where the platform differs from Knative.
+
+    Each scenario undoes its changes. The Service must be ready and send all traffic to its latest revision.
+    """
+
+
+@verb(
+    _GROUP,
     "tools.acceptance.verb:accept",
     "",
     "--only ready answer",

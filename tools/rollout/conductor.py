@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.deployment.kn import Kn, KnError, tagged, traffic
+from tools.deployment.undo import undo
 from tools.rollout.comparison import Comparison, compare, count_faults
 from tools.rollout.decisions import Action, RollBack, Rollout, Shift
 from tools.rollout.journal import Journal
 from tools.rollout.trials import TrialClient, TrialClients, run_trials
-from tools.rollout.undo import undo
 
 CURRENT, CANDIDATE = "current", "candidate"
 _LATEST = "@latest"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubeyaml import edits
-from tools.rollout.undo import undo
+from tools.deployment.undo import undo
 
 SERVICE: dict[str, Any] = {
     "metadata": {"name": "rank-items"},

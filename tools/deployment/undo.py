@@ -1,17 +1,19 @@
-"""Computes the flags of `kn service update` that undo a candidate's changes. Pure."""
+"""Computes the flags of `kn service update` that undo changes of a template. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Annotations that kn renews with every update.
 _NOTES = "client.knative.dev/"
+# Knative's default of timeoutSeconds.
+_TIMEOUT_S = 300
 
 
 def undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """
     Return the flags that turn the template of the Service *after* into that of *before*; none if they are equal.
 
-    Covers the flags of a rollout: image, variables, annotations, the concurrency limit, resources.
+    Covers image, variables, annotations, the concurrency limit, the time limit, resources.
     """
     return [*_undo(before["spec"]["template"], after["spec"]["template"])]
 
@@ -26,6 +28,12 @@ def _undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
         yield from _entries(flag, *((each.get("resources") or {}).get(field) or {} for each in (one, other)))
     if (limit := before["spec"].get("containerConcurrency") or 0) != (after["spec"].get("containerConcurrency") or 0):
         yield from ("--concurrency-limit", str(limit))
+    if (seconds := _timeout_s(before)) != _timeout_s(after):
+        yield from ("--timeout", str(seconds))
+
+
+def _timeout_s(template: Mapping[str, Any]) -> int:
+    return int(template["spec"].get("timeoutSeconds") or _TIMEOUT_S)
 
 
 def _entries(flag: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
