@@ -101,7 +101,7 @@ def test_a_documented_difference_counts_on_the_local_platform_alone(*, is_local:
 
 
 def test_fields_and_traffic_are_read() -> None:
-    """Unset fields are None. Revisions have numbers in the order of their creation, and others keep their names."""
+    """A field that is not set has no value. Revisions have numbers in the order of their creation, and others keep their names."""
     names = ("service:note", "env:A", "env:B", "env:C", "spec:timeoutSeconds", "limits:cpu", "requests:cpu")
     assert [read_field(SERVICE, name) for name in names] == ["1", "1", None, None, "10", "1", None]
     targets = [{"revisionName": "b", "percent": 70, "latestRevision": True}, {"revisionName": "a", "tag": "old"}]
