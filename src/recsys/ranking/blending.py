@@ -57,7 +57,9 @@ class Blend:
     def rows(self, sizes: I64, away: NDArray[np.bool_]) -> F32:
         """Return the weights (U, S) of users. *sizes* (U,) are the lengths of their histories, *away* (U,) tells who was away."""
         rows = self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
-        return rows if self.away is None else np.where((away & (sizes > 0))[:, None], self.away, rows)
+        if self.away is not None and away.any():
+            rows[away & (sizes > 0)] = self.away
+        return rows
 
 
 def normalise(scores: F32, best: F32, counts: I64) -> F64:

@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys.ranking.features import Batch, DeclaredFeatures
 from recsys.ranking.ranker import Shortlist
-from topk.item_table import F32, I64
+from topk.item_table import F32
 
 FIXED = ("factors", "popularity", "recent_popularity")
 
@@ -35,15 +35,11 @@ def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, featur
         batch: The same candidates with their requests.
         features: The declared features.
     """
-    own = _built_in_columns(shortlist, batch.history.sizes())
+    lengths = np.repeat(batch.history.sizes(), shortlist.counts)
+    own = (shortlist.scores, *shortlist.columns, lengths)
     columns = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), own, strict=True))
     columns |= features.compute([name for name in names if name not in columns], batch)
     matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
     for place, name in enumerate(names):
         matrix[:, place] = columns[name]
     return matrix
-
-
-def _built_in_columns(shortlist: Shortlist, sizes: I64) -> list[F32]:
-    lengths = np.repeat(sizes, shortlist.counts)
-    return [shortlist.scores, *(column.astype(np.float32) for column in shortlist.columns), lengths.astype(np.float32)]

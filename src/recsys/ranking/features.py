@@ -179,11 +179,13 @@ class _Match:
     Attributes:
         places: Place of each value; the last place, V, stands for no value.
         codes: Places of each item's distinct values, at least one.
+        sizes: (I,) int64, number of each item's places.
         user_attribute: The attribute of the user; None for the history.
     """
 
     places: Mapping[str, int]
     codes: RowLists
+    sizes: I64
     user_attribute: str | None
 
     @classmethod
@@ -191,21 +193,20 @@ class _Match:
         values = [tuple(dict.fromkeys(item.attributes.get(attribute, ()))) for item in items]
         places = {value: place for place, value in enumerate(dict.fromkeys(one for each in values for one in each))}
         codes = RowLists.of([[places[one] for one in each] or [len(places)] for each in values])
-        return cls(places, codes, user_attribute)
+        return cls(places, codes, codes.sizes(), user_attribute)
 
     def compute(self, batch: Batch) -> F64:
         width = len(self.places) + 1
         table = self._of_history(batch, width) if self.user_attribute is None else self._of_user(batch, width)
         table[:, -1] = 0
-        sizes = self.codes.sizes()[batch.rows]
-        shares = table[np.repeat(batch.owners, sizes), self._codes_of(batch.rows)]
-        return np.maximum.reduceat(shares, np.cumsum(sizes) - sizes) if shares.size else shares
+        codes, owners, sizes = self._codes_of(batch.rows, batch.owners)
+        shares = table[owners, codes]
+        return shares if shares.size == sizes.size else np.maximum.reduceat(shares, np.cumsum(sizes) - sizes)
 
     def _of_history(self, batch: Batch, width: int) -> F64:
         """Return the share of each request's history that has each value, (U, V + 1)."""
-        owners = np.repeat(batch.history.owners(), self.codes.sizes()[batch.history.rows])
-        cells = owners * width + self._codes_of(batch.history.rows)
-        counts = np.bincount(cells, minlength=len(batch.askers) * width).reshape(-1, width)
+        codes, owners, _ = self._codes_of(batch.history.rows, batch.history.owners())
+        counts = np.bincount(owners * width + codes, minlength=len(batch.askers) * width).reshape(-1, width)
         return np.asarray(counts / np.maximum(batch.history.sizes(), 1)[:, None], np.float64)
 
     def _of_user(self, batch: Batch, width: int) -> F64:
@@ -216,12 +217,14 @@ class _Match:
             table[place, [self.places[value] for value in values if value in self.places]] = 1
         return table
 
-    def _codes_of(self, rows: I64) -> I64:
-        """Return the places of the values of *rows*, one item after another."""
-        sizes = self.codes.sizes()[rows]
-        ends = np.cumsum(sizes)
-        within = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - sizes, sizes)
-        return np.asarray(self.codes.rows[np.repeat(self.codes.ends[rows], sizes) + within], np.int64)
+    def _codes_of(self, rows: I64, owners: I64) -> tuple[I64, I64, I64]:
+        """Return the places of the values of *rows*, one item after another, their owners, and each row's number."""
+        sizes, starts = self.sizes[rows], self.codes.ends[rows]
+        total = int(sizes.sum())
+        if total == rows.size:
+            return self.codes.rows[starts], owners, sizes
+        entries = np.arange(total) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+        return self.codes.rows[entries], np.repeat(owners, sizes), sizes
 
 
 def _item_value(item: Item, feature: Feature) -> float:

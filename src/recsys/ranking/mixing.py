@@ -155,20 +155,17 @@ class Mixer:
         (factors,) = _weighed(score_catalogue(asked.vectors, self.table)[None], ones[:1], closed)
         votes = self.views.score_all(asked.history, wanted=np.ones((self.views.number, users), np.bool_))
         phases.end("candidates")
-        columns = [
-            factors,
-            *(np.broadcast_to(popularity, factors.shape) for popularity in self.popularity),
-            *_weighed(votes, ones[1:], closed),
-        ]
+        columns = [factors, *self.popularity, *_weighed(votes, ones[1:], closed)]
         weights = self.blend.rows(asked.history.sizes(), asked.away).astype(np.float64)
         total = np.zeros(factors.shape)
-        for source in np.flatnonzero(weights.any(axis=0)).tolist():
+        for source in weights.any(axis=0).nonzero()[0].tolist():
             total += weights[:, source, None] * columns[source]
         scores = total.astype(np.float32)
         scores.reshape(-1)[closed] = -np.inf
         depths = self._depths(asked)
         owners, rows, counts, best = cut(rank_table(scores, limit=int(depths.max())), depths)
-        return Shortlist(rows, counts, best, [column[owners, rows] for column in columns])
+        cells = owners * items + rows
+        return Shortlist(rows, counts, best, [column.take(rows if column.ndim == 1 else cells) for column in columns])
 
     def shortlist(self, asked: Asked, found: RankedBatch, *, phases: Phases) -> Shortlist:
         """Return the best items of the union of all proposals, as `shortlist_all`; *found* as in `rank`."""

@@ -439,7 +439,8 @@ class RankingModel:
 
     def _known(self, item_ids: Sequence[str]) -> list[int]:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
-        return list(dict.fromkeys(row for row in map(self._rows.get, item_ids) if row is not None))
+        rows = dict.fromkeys(map(self._rows.get, item_ids))
+        return [row for row in rows if row is not None]
 
 
 def _asker(query: Query) -> Asker:

@@ -41,9 +41,10 @@ class FeaturePrior:
 
     def means(self, features: Sequence[Features]) -> F64:
         """Return the prior m of each user, (U, D). The bits of a row depend only on that user's features."""
-        entries = np.array([_entries(each, self.knots) for each in features])
-        columns, shares = entries[:, :, 0].astype(np.intp), entries[:, :, 1, None]
-        return np.asarray(self.base + (self.weights[columns] * shares).sum(axis=1))
+        entries = [_entries(each, self.knots) for each in features]
+        columns = np.array([[column for column, _ in each] for each in entries])
+        shares = np.array([[share for _, share in each] for each in entries])
+        return np.asarray(self.base + (self.weights[columns] * shares[:, :, None]).sum(axis=1))
 
 
 def numbers(features: Features) -> tuple[float, float, float]:

@@ -2,8 +2,11 @@
 The learned ranker: an ensemble of regression trees as plain arrays, evaluated for all candidates in a few passes.
 
 Every inner node compares a feature with its threshold. If the feature is above the threshold, the node removes the leaves
-to its left. A candidate reaches the leftmost leaf that no node removes. All nodes are therefore compared together, and a
-bit mask per node replaces the walk from node to node (Lucchese et al. 2015, "QuickScorer").
+to its left. A candidate reaches the leftmost leaf that no node removes. A bit mask per node thus replaces the walk from
+node to node (Lucchese et al. 2015, "QuickScorer").
+
+The nodes of each column are sorted by their thresholds. The place of a value among these thresholds decides all of them,
+so `_Lookup` joins the masks of all trees in advance for each place.
 
 The score is the sum of the leaves' values. The values are multiples of 1 / `STEPS`, so the sums are exact, and a batch
 gives the same bits as each request alone.
@@ -11,26 +14,30 @@ gives the same bits as each request alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topk.item_table import F32, I64
+from topk.item_table import F32, F64, I64
 
 # Leaves of a tree, at most: the bits of a mask.
 MOST_LEAVES = 8
 STEPS = 2**16
 
-# Cells of a block of answers: larger blocks would not stay in the cache.
-_BLOCK_CELLS = 1 << 18
+# Candidates of a block: the scratch of larger blocks would not stay in the cache.
+_BLOCK = 1024
 _ALL = np.uint8(0xFF)
+_MASKS = 1 << MOST_LEAVES
 # The lowest bit of each mask.
-_LOWEST = np.array([(mask & -mask).bit_length() - 1 for mask in range(1 << MOST_LEAVES)], np.int8)
+_LOWEST = np.array([(mask & -mask).bit_length() - 1 for mask in range(_MASKS)], np.int8)
 _LOWEST[0] = 0
+# Trees whose masks form one number.
+_TOGETHER = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TreeRanker:
     """
     A ranker of trees.
@@ -91,16 +98,55 @@ class TreeRanker:
             raise ValueError(f"nodes of the ranker must read columns 0 to {len(self.names) - 1}")
 
     def score(self, features: F32, counts: I64) -> F32:
-        """Return the score (N,) of each row of *features* (N, F). Cost: a few operations for each row and node."""
-        columns = np.ascontiguousarray(features.T)
-        step = max(1, _BLOCK_CELLS // max(self.features.size, 1))
-        parts = [self._score(columns[:, start : start + step]) for start in range(0, len(features), step)]
+        """
+        Return the score of each row of *features* (N, F), which are finite; (N,).
+
+        Cost: for each row, a binary search for each column, and one addition for each tree.
+        """
+        columns, lookup = features.T, self._lookup
+        parts = [lookup.score(columns[:, start : start + _BLOCK]) for start in range(0, len(features), _BLOCK)]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    def _score(self, columns: F32) -> F32:
-        # Candidates are the last axis, so that each operation reads and writes whole lines.
-        is_right = columns[self.features.reshape(-1)] > self.thresholds.reshape(-1, 1)
-        left = np.where(is_right, self.masks.reshape(-1, 1), _ALL).reshape(*self.masks.shape, -1)
-        leaves = _LOWEST[np.bitwise_and.reduce(left, axis=1)]
-        values = self.values.reshape(-1)[leaves + np.arange(len(self.values))[:, None] * MOST_LEAVES]
-        return np.asarray(values.sum(axis=0, dtype=np.float64), np.float32)
+    @cached_property
+    def _lookup(self) -> "_Lookup":
+        return _Lookup.of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """
+    The ensemble, sorted for scoring. W words of eight masks hold the masks of all trees.
+
+    Attributes:
+        columns: For each column that a node reads: the column, its K thresholds in rising order, and (K + 1, W) uint64,
+            the leaves that stay if a value is above the first 0 to K thresholds.
+        values: (256 * trees,) float64, the value of the leaf that each tree reaches with each mask.
+        firsts: (trees,) int64, the place of each tree's values.
+    """
+
+    columns: list[tuple[int, F32, NDArray[np.uint64]]]
+    values: F64
+    firsts: I64
+
+    @classmethod
+    def of(cls, ranker: TreeRanker) -> Self:
+        trees = -(-len(ranker.features) // _TOGETHER) * _TOGETHER
+        owners, places = np.nonzero(ranker.masks != _ALL)
+        read, above = ranker.features[owners, places], ranker.thresholds[owners, places]
+        columns = []
+        for column in np.unique(read).tolist():
+            nodes = np.flatnonzero(read == column)
+            nodes = nodes[np.argsort(above[nodes], kind="stable")]
+            masks = np.full((nodes.size + 1, trees), _ALL)
+            masks[np.arange(nodes.size) + 1, owners[nodes]] = ranker.masks[owners[nodes], places[nodes]]
+            columns.append((column, above[nodes], np.bitwise_and.accumulate(masks).view(np.uint64)))
+        values = np.zeros((trees, _MASKS))
+        values[: len(ranker.values)] = ranker.values[:, _LOWEST]
+        return cls(columns, values.reshape(-1), np.arange(trees) * _MASKS)
+
+    def score(self, features: F32) -> F32:
+        """Return the score of each column of *features* (F, N)."""
+        masks = np.full((features.shape[1], self.firsts.size // _TOGETHER), np.iinfo(np.uint64).max, np.uint64)
+        for column, thresholds, left in self.columns:
+            masks &= left.take(thresholds.searchsorted(features[column]), axis=0)
+        return self.values.take(masks.view(np.uint8) + self.firsts).sum(axis=1).astype(np.float32)
