@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys.ranking.features import Batch, DeclaredFeatures
 from recsys.ranking.ranker import Shortlist
-from topk.item_table import F32
+from topk.item_table import F32, F64, I64
 
 FIXED = ("factors", "popularity", "recent_popularity")
 
@@ -36,8 +36,8 @@ def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, featur
         features: The declared features.
     """
     lengths = np.repeat(batch.history.sizes(), shortlist.counts)
-    own = (shortlist.scores, *shortlist.columns, lengths)
-    columns = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), own, strict=True))
+    own: Sequence[F32 | F64 | I64] = (shortlist.scores, *shortlist.columns, lengths)
+    columns: dict[str, F32 | F64 | I64] = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), own, strict=True))
     columns |= features.compute([name for name in names if name not in columns], batch)
     matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
     for place, name in enumerate(names):

@@ -158,7 +158,7 @@ class Mixer:
         columns = [factors, *self.popularity, *_weighed(votes, ones[1:], closed)]
         weights = self.blend.rows(asked.history.sizes(), asked.away).astype(np.float64)
         total = np.zeros(factors.shape)
-        for source in weights.any(axis=0).nonzero()[0].tolist():
+        for source in np.flatnonzero(weights.any(axis=0)).tolist():
             total += weights[:, source, None] * columns[source]
         scores = total.astype(np.float32)
         scores.reshape(-1)[closed] = -np.inf

@@ -149,4 +149,5 @@ class _Lookup:
         masks = np.full((features.shape[1], self.firsts.size // _TOGETHER), np.iinfo(np.uint64).max, np.uint64)
         for column, thresholds, left in self.columns:
             masks &= left.take(thresholds.searchsorted(features[column]), axis=0)
-        return self.values.take(masks.view(np.uint8) + self.firsts).sum(axis=1).astype(np.float32)
+        leaves = self.values.take(masks.view(np.uint8) + self.firsts)
+        return np.asarray(leaves.sum(axis=1), np.float32)
