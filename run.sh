@@ -122,6 +122,7 @@ case $VERB in
 esac
 case "$VERB $* " in "evaluate "*" --plot"*) LOCKS+=(evaluation) ;; esac
 case $VERB in model) LOCKS+=(rank-items-onnx) ;; esac
+case "$*" in *s3://*) LOCKS+=(s3) ;; esac
 case "$* " in *".parquet "* | *".zst "*) LOCKS+=(arrow) ;; esac
 
 # Help and the version install nothing.

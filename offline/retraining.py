@@ -2,6 +2,7 @@
 Retrain on a feature store, and let the new model serve if it passes the gate.
 
     python -m offline.retraining --state-dir /models --service rank-items
+    python -m offline.retraining --state-dir /tmp/models --to s3://BUCKET/PREFIX
 
 1. Read the store that FEATURE_STORE_URL names. Stop if fewer than `--fewest` pairs of user and item are newer than the
    serving model.
@@ -25,6 +26,7 @@ from offline.attaching import require_blank
 from offline.boosting import LearnerError
 from offline.cataloguing import changed_items
 from offline.content import StoreContent, read_store
+from offline.delivering import adopt, deliver, parse_target
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.gate import MARGIN, Evidence, divide, judge
@@ -33,6 +35,7 @@ from offline.publishing import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreMissingError
 
@@ -169,23 +172,30 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
     parser = argparse.ArgumentParser(prog="offline.retraining", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the models")
     parser.add_argument("--service", metavar="NAME", help="Knative Service whose MODEL_PATH is set to the new model")
+    parser.add_argument("--to", metavar="s3://BUCKET/PREFIX", help="object store that gets the new model")
     parser.add_argument("--fewest", type=int, default=FEWEST, metavar="N", help="least number of new pairs")
     parser.add_argument("--margin", type=float, default=MARGIN, metavar="0..1", help="share of NDCG@10 it may lose")
     options = parser.parse_args(arguments)
+    if options.to and options.service:
+        parser.error("--to and --service exclude each other: instances follow the place by themselves")
     try:
         url = env.get("FEATURE_STORE_URL", "")
         if not url:
             raise StoreMissingError("FEATURE_STORE_URL is not set; name the store to train on")
         password = env.get("FEATURE_STORE_PASSWORD")
+        state = StateDirectory(options.state_dir)
+        place = parse_target(options.to) if options.to else None
+        if place:
+            adopt(state, place)
         retrain(
-            StateDirectory(options.state_dir),
+            state,
             asyncio.run(read_store(url, password=password)),
-            deploy=_deploy(options.service),
+            deploy=_publish_to(place) if place else _deploy(options.service),
             rules=Rules(fewest=options.fewest, margin=options.margin),
             say=_say,
             erasures=lambda: asyncio.run(list_erasures(url, password=password)),
         )
-    except (ArtefactError, LearnerError, PublishError, RetrainingError, StateError, StoreError) as error:
+    except (ArtefactError, LearnerError, PlaceError, PublishError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -193,6 +203,10 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _publish_to(place: BucketPlace) -> Deploy:
+    return lambda model: _say(f"published: {deliver(model, place)}")
 
 
 def _deploy(service: str | None) -> Deploy:

@@ -20,6 +20,7 @@ from offline.boosting import LearnerError
 from offline.cataloguing import carry_over, changed_items, put_entries
 from offline.collecting import collect, collect_records
 from offline.content import read_store
+from offline.delivering import deliver
 from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
@@ -35,6 +36,7 @@ from recsys.declaration.types import Declaration
 from recsys.features import compute_features, population_defaults
 from recsys.ranking.artefact import ArtefactError, Manifest, read_artefact
 from recsys.ranking.memory import estimate_mib
+from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.records import UserRecord
 from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreUnavailableError
@@ -59,6 +61,7 @@ class Plan:
         refresh: With *from_store*, keep the settings of the current model.
         if_missing: Do nothing if there is a current model.
         state_dir: Directory of the stores and models.
+        to: Place in an object store to publish the model to; None publishes nothing.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -69,6 +72,7 @@ class Plan:
     refresh: bool = False
     if_missing: bool = False
     state_dir: Path = _DEFAULT_STATE
+    to: BucketPlace | None = None
 
 
 def run(plan: Plan) -> int:
@@ -79,7 +83,7 @@ def run(plan: Plan) -> int:
             _train_from_store(state, plan, plan.from_store)
         elif not (plan.if_missing and state.current()):
             _train_on_data(state, plan)
-    except (DataError, StateError, StoreError, ArtefactError, DeclarationError, LearnerError) as error:
+    except (DataError, StateError, StoreError, ArtefactError, DeclarationError, LearnerError, PlaceError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -109,8 +113,10 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
         store = state.publish(draft, "stores", f"{material.dataset}.db")
         # The new store takes over erasures that reached an earlier store since.
         spread(state)
-        state.advance(Current(store, _publish(state, manifest), material.dataset))
+        current = Current(store, _publish(state, manifest), material.dataset)
+        state.advance(current)
     _report(manifest, time.monotonic() - began)
+    _deliver(state.model_path(current), plan)
     _warn_of_own_models(material.declaration)
     _warn_of_shortages(material.records)
 
@@ -123,6 +129,7 @@ def _train_from_store(state: StateDirectory, plan: Plan, store: str) -> None:
     with state.locked():
         manifest, model, records = _train_on_store(state, plan, store)
     _report(manifest, time.monotonic() - began)
+    _deliver(state.folder / model, plan)
     _warn_of_shortages(records)
     place = "" if plan.state_dir == _DEFAULT_STATE else f" --state-dir {plan.state_dir}"
     print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
@@ -202,6 +209,16 @@ def _train_into(state: StateDirectory, material: Material, plan: Plan) -> Manife
 
 def _publish(state: StateDirectory, manifest: Manifest) -> str:
     return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
+
+
+def _deliver(model: Path, plan: Plan) -> None:
+    if plan.to is None:
+        return
+    try:
+        published = deliver(model, plan.to)
+    except PlaceError as error:
+        raise PlaceError(f"{model} is trained, but not published: {error}; train again with --to") from error
+    print(f"published: MODEL_PATH={plan.to} follows it, MODEL_PATH={published} stays with this version")
 
 
 def _fill(path: Path, material: Material, erasures: Sequence[Erasure]) -> None:

@@ -14,7 +14,7 @@ from tests.virtual_time import VirtualClock, virtual_clock
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
-pytest_plugins = ["tests.demo"]
+pytest_plugins = ["tests.demo", "tests.object_store"]
 
 # BLAS threads spin while they wait, and the other workers of the test run need these cores. This takes effect because no
 # module above imports numpy. Processes that tests start inherit the variable.

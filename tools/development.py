@@ -29,14 +29,17 @@ _LOCKS = {
     "rank-items-approximate": ("rank-items", "rank-items-approximate", "tracing"),
     "rank-items-gpu": ("rank-items", "tracing"),
     "rank-items-onnx": ("rank-items", "rank-items-onnx", "tracing"),
+    "rank-items-s3": ("rank-items", "s3", "tracing"),
     "fused": (*_FUNCTIONS, "tracing"),
     "local": (*_FUNCTIONS, "tracing", "offline", "local"),
-    # Training and the feature store.
-    "offline": ("offline", "extract-features"),
+    # Training, the feature store, and the object store.
+    "offline": ("offline", "extract-features", "s3"),
     # For commands that draw; installed in addition to local.
     "evaluation": ("offline", "evaluation"),
     # Parquet and Zstandard; installed in addition to local.
     "arrow": ("arrow",),
+    # Models in an object store; installed in addition to local.
+    "s3": ("s3",),
     # Load tests, which read the state of a local platform.
     "load": ("load", "local"),
 }

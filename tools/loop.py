@@ -3,7 +3,7 @@
 
 Each round reads the store. Once it holds enough new interactions, the round trains, compares the new model with the
 serving one, and updates rank-items in steps, as `./run.sh rollout` does. A model that fails a step does not serve, and
-the loop goes on.
+the loop goes on. With `--to`, a model that passed all steps is published to an object store.
 """
 
 import asyncio
@@ -16,10 +16,12 @@ from pathlib import Path
 
 from offline.boosting import LearnerError
 from offline.content import read_store
+from offline.delivering import deliver, parse_target
 from offline.erasing import list_erasures
 from offline.retraining import Deploy, RetrainingError, Rules, retrain
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
+from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.records import UserRecord
 from recsys.stores.port import StoreError
 from tools.rollout.verb import roll_out
@@ -29,7 +31,16 @@ _TRIED_USERS = 200
 _INTERRUPTED = 130
 
 
-def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: float, state_dir: Path) -> int:
+def run(
+    *,
+    every: float,
+    once: bool,
+    fewest: int,
+    margin: float,
+    step_duration: float,
+    state_dir: Path,
+    to: str | None = None,
+) -> int:
     """
     Retrain every *every* seconds until Ctrl-C.
 
@@ -38,9 +49,14 @@ def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: 
     """
     state, rules = StateDirectory(state_dir), Rules(fewest=fewest, margin=margin)
     try:
+        place = parse_target(to) if to else None
+    except PlaceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
         while True:
             began = time.monotonic()
-            status = _retrain(state, rules, step_duration=step_duration)
+            status = _retrain(state, rules, step_duration=step_duration, place=place)
             if once:
                 return status
             time.sleep(max(0.0, every - (time.monotonic() - began)))
@@ -49,11 +65,11 @@ def run(*, every: float, once: bool, fewest: int, margin: float, step_duration: 
         return _INTERRUPTED
 
 
-def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> int:
+def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float, place: BucketPlace | None) -> int:
     try:
         url = state.store_url(state.require_current())
         content = asyncio.run(read_store(url))
-        deploy = _deploy(state, content.records, step_duration=step_duration)
+        deploy = _deploy(state, content.records, step_duration=step_duration, place=place)
         retrain(
             state,
             content,
@@ -62,14 +78,16 @@ def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float) -> in
             say=partial(print, flush=True),
             erasures=lambda: asyncio.run(list_erasures(url)),
         )
-    except (ArtefactError, LearnerError, RetrainingError, StateError, StoreError) as error:
+    except (ArtefactError, LearnerError, PlaceError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-def _deploy(state: StateDirectory, records: Sequence[UserRecord], *, step_duration: float) -> Deploy:
-    """Return a function that rolls out a model with requests for users of *records*."""
+def _deploy(
+    state: StateDirectory, records: Sequence[UserRecord], *, step_duration: float, place: BucketPlace | None
+) -> Deploy:
+    """Return a function that rolls out a model with requests for users of *records*, and then publishes the model."""
 
     def deploy(model: Path) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
@@ -93,5 +111,7 @@ def _deploy(state: StateDirectory, records: Sequence[UserRecord], *, step_durati
             raise KeyboardInterrupt
         if status:
             raise RetrainingError(f"{_SERVICE} does not serve {model.name}; the report of the rollout says why")
+        if place:
+            print(f"published: {deliver(model, place)}", flush=True)
 
     return deploy

@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from offline import train as training
+from offline.delivering import parse_target
 from offline.evaluation import logged as on_logged
 from offline.evaluation import verb
 from offline.loading import DataOptions
 from offline.reading.columns import parse_mapping
 from offline.state import CURRENT
 from recsys.declaration.reading import DeclarationError, read_declaration
+from recsys.ranking.places import PlaceError
 
 
 def train(*, store: str | None = None, from_store: bool = False, **options: Any) -> int:
     """Train; return the exit status."""
     try:
         data, others = _split(options)
-    except DeclarationError as error:
+        others["to"] = parse_target(others["to"]) if others["to"] else None
+    except (DeclarationError, PlaceError) as error:
         print(error, file=sys.stderr)
         return 1
     return training.run(training.Plan(data, (store or CURRENT) if from_store else None, **others))

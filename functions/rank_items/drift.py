@@ -6,6 +6,7 @@ Prometheus computes the population stability index from these counts and from th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from chassis.telemetry.instruments import Instrument, Labels, Totals
 from recsys import metrics
@@ -15,6 +16,33 @@ from recsys.ranking.reference import Reference, measure
 EVERY = 16
 # Long histories would take most of the time.
 _NEWEST = 20
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What was counted for an artefact. The thread that ranks changes the numbers while a scrape reads them."""
+
+    reference: Reference
+    version: str
+    requests: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, reference: Reference | None, version: str) -> "_Counted":
+        known = reference or {}
+        return cls(known, version, {name: [0] * len(each.shares) for name, each in known.items()})
+
+    @property
+    def counts(self) -> dict[Labels, float]:
+        return self._labelled(self.requests)
+
+    @property
+    def shares(self) -> dict[Labels, float]:
+        return self._labelled({name: each.shares for name, each in self.reference.items()})
+
+    def _labelled(self, values: Mapping[str, Sequence[float]]) -> dict[Labels, float]:
+        return {
+            (name, str(bucket), self.version): value for name, own in values.items() for bucket, value in enumerate(own)
+        }
 
 
 class Drift:
@@ -28,13 +56,14 @@ class Drift:
     """
 
     def __init__(self, reference: Reference | None, *, version: str, knows: Callable[[str], bool]) -> None:
-        self._reference = reference or {}
-        self._version = version
+        self._counted = _Counted.of(reference, version)
         self._knows = knows
         self._asked = 0
-        # The thread that ranks changes the numbers while a scrape reads them. Keys never change.
-        self._counts = {name: [0] * len(each.shares) for name, each in self._reference.items()}
         self._items = {"known": 0, "unknown": 0}
+
+    def follow(self, reference: Reference | None, *, version: str) -> None:
+        """Count from zero for another artefact."""
+        self._counted = _Counted.of(reference, version)
 
     def watching(self, rank: Callable[[Sequence[Query]], list[Ranking]]) -> Callable[[Sequence[Query]], list[Ranking]]:
         """Return *rank*, which also counts what it ranks."""
@@ -61,24 +90,15 @@ class Drift:
         known = sum(map(self._knows, newest))
         self._items["known"] += known
         self._items["unknown"] += len(newest) - known
+        counted = self._counted
         for name, value in measure(query.features, ranking.scores).items():
-            if (buckets := self._reference.get(name)) is not None:
-                self._counts[name][buckets.place(value)] += 1
+            if (buckets := counted.reference.get(name)) is not None:
+                counted.requests[name][buckets.place(value)] += 1
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of drift."""
         return [
-            Totals(metrics.DRIFT_REQUESTS, lambda: self._labelled(self._counts)),
-            Totals(
-                metrics.DRIFT_EXPECTED,
-                lambda: self._labelled({name: each.shares for name, each in self._reference.items()}),
-            ),
+            Totals(metrics.DRIFT_REQUESTS, lambda: self._counted.counts),
+            Totals(metrics.DRIFT_EXPECTED, lambda: self._counted.shares),
             Totals(metrics.HISTORY_ITEMS, lambda: {(known,): count for known, count in self._items.items()}),
         ]
-
-    def _labelled(self, values: Mapping[str, Sequence[float]]) -> dict[Labels, float]:
-        return {
-            (name, str(bucket), self._version): value
-            for name, own in values.items()
-            for bucket, value in enumerate(own)
-        }

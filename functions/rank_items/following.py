@@ -80,7 +80,8 @@ class CatalogueFollower:
     async def _take_over(self) -> bool:
         """Let the model take the entries over; return whether it could."""
         try:
-            await asyncio.to_thread(self._live.follow, self._entries)
+            async with self._live.changing:
+                await asyncio.to_thread(self._live.follow, self._entries)
         except (ArtefactError, StartError) as error:
             log.error("catalogue_not_applied", extra={"reason": str(error)})  # noqa: TRY400 - no trace needed
             return False

@@ -35,7 +35,7 @@ class RankItems:
 
     Args:
         batcher: Ranks several requests at a time.
-        model: Identity of the artefact that the batcher ranks with.
+        model: Identity of the artefact, for rankings that do not name it.
         attributes: Returns the attributes of the items now.
         filters: The attributes that a filter may name; None for all.
         context: The declared values that a request may carry, by name.
@@ -86,7 +86,8 @@ class RankItems:
         )
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
-        data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": self._model})
+        model = ranking.model or self._model
+        data = wire.encode({"user_id": asked.user_id, "recommendations": answer_items(ranking), "model": model})
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, bodies: Sequence[msgspec.Raw], call: Call) -> Reply:
@@ -153,7 +154,7 @@ class RankItems:
         return wire.encode(
             RankAnswer(
                 answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None),
-                self._model,
+                ranking.model or self._model,
                 ranking.propensities or UNSET,
             )
         )

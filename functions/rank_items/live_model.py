@@ -1,5 +1,6 @@
 """The model in use: the artefact with the changes of the catalogue, the rules, and without unavailable items."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from recsys.catalogue.entries import Entry
@@ -14,6 +15,10 @@ class LiveModel:
     Args:
         model: The model of the artefact alone.
         rebuild: Makes the model of the artefact and the entries of a catalogue.
+
+    Attributes:
+        model: The model in use.
+        changing: The caller of `follow` or `replace` holds this lock.
     """
 
     def __init__(
@@ -23,6 +28,7 @@ class LiveModel:
         rebuild: Callable[[Mapping[str, Entry]], RankingModel],
     ) -> None:
         self.model = model
+        self.changing = asyncio.Lock()
         self._rebuild = rebuild
         self._listed: Sequence[str] = ()
         self._entries: Mapping[str, Entry] = {}
@@ -57,6 +63,19 @@ class LiveModel:
         else:
             self._entries = entries
             self._close(self.model)
+
+    def replace(self, model: RankingModel, *, rebuild: Callable[[Mapping[str, Entry]], RankingModel]) -> None:
+        """
+        Take over the model of another artefact, with the entries of the catalogue; may block like `follow`.
+
+        Raises:
+            ArtefactError, StartError: the entries do not fit the artefact or the rules; the former model stays.
+        """
+        changed = rebuild(self._entries) if _descriptions(self._entries) else model
+        model.seconds = changed.seconds = self.model.seconds
+        self._rebuild = rebuild
+        self._close(changed)
+        self.model = changed
 
     def _close(self, model: RankingModel) -> None:
         model.make_unavailable(

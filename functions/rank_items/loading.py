@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,9 @@ from recsys.ranking.reference import Reference
 
 log = logging.getLogger("recsys.rank_items")
 
+Rebuild = Callable[[Mapping[str, Entry]], RankingModel]
+"""Makes the model of an artefact and the entries of a catalogue."""
+
 # Items without a known attribute value that the log names.
 _SHOWN = 10
 
@@ -41,6 +44,8 @@ class LoadedModel:
         rules: The rules of every answer.
         context: The declared values that a request may carry, by name.
         reference: Distributions of the training data; None if the artefact has none.
+        declaration: Digest of the declaration in the artefact.
+        folder: Folder of the artefact.
     """
 
     model: RankingModel
@@ -50,17 +55,24 @@ class LoadedModel:
     rules: Rules = field(default_factory=Rules)
     context: Mapping[str, ContextField] = field(default_factory=dict)
     reference: Reference | None = None
+    declaration: str = ""
+    folder: Path = Path()
 
-    def instruments(self) -> list[Instrument]:
-        """Return the metrics of the model."""
-        identity = (self.model.identity.name, self.model.identity.version)
-        return [
-            Totals(metrics.MODEL, lambda: {identity: 1.0}),
-            Totals(metrics.MODEL_LOAD, lambda: {(): self.load_s}),
-            Totals(metrics.INDEX_RECALL, lambda: {(): self.recall}),
-            Totals(metrics.RANKING, lambda: {(phase,): seconds for phase, seconds in self.model.seconds.items()}),
-            Totals(metrics.MODEL_AGE, lambda: {(): time.time() - self.written}),
-        ]
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Name and version of the artefact."""
+        return self.model.identity.name, self.model.identity.version
+
+
+def model_instruments(loaded: Callable[[], LoadedModel]) -> list[Instrument]:
+    """Return the metrics of the model that *loaded* returns now."""
+    return [
+        Totals(metrics.MODEL, lambda: {loaded().identity: 1.0}),
+        Totals(metrics.MODEL_LOAD, lambda: {(): loaded().load_s}),
+        Totals(metrics.INDEX_RECALL, lambda: {(): loaded().recall}),
+        Totals(metrics.RANKING, lambda: {(phase,): seconds for phase, seconds in loaded().model.seconds.items()}),
+        Totals(metrics.MODEL_AGE, lambda: {(): time.time() - loaded().written}),
+    ]
 
 
 def reload_model(
@@ -134,5 +146,13 @@ def load_model(
     apply_rules(followed, model)
     written = (folder / MANIFEST).stat().st_mtime
     return LoadedModel(
-        model, time.monotonic() - began, written, recall, followed, agreed.context or {}, artefact.manifest.reference
+        model,
+        time.monotonic() - began,
+        written,
+        recall,
+        followed,
+        agreed.context or {},
+        artefact.manifest.reference,
+        artefact.declaration.digest,
+        folder,
     )

@@ -15,6 +15,7 @@ from functions.rank_items.availability import kept_available
 from functions.rank_items.following import catalogue_followed
 from functions.rank_items.handler import RankItems
 from functions.rank_items.opening import opened_model
+from functions.rank_items.renewing import model_followed
 from functions.rank_items.settings import Settings
 from recsys.contracts.pages import pages_of
 from recsys.ranking.model import Query, Ranking
@@ -36,7 +37,11 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
             )
             await batcher.submit(live.model.typical_query(), deadline=time.monotonic() + 60)
             (exposition or service.exposition).add([*opened.instruments(), *batcher.instruments()])
-            async with kept_available(live, settings.unavailable_path), catalogue_followed(opened.follower):
+            async with (
+                kept_available(live, settings.unavailable_path),
+                catalogue_followed(opened.follower),
+                model_followed(opened.model),
+            ):
                 yield RankItems(
                     batcher,
                     model=live.model.identity,

@@ -9,6 +9,7 @@ from functions.rank_items.rules import read_rules
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration, Rules
 from recsys.ranking.onnx_model import PROVIDERS, Provider
+from recsys.ranking.places import ModelPlace, PlaceError, parse_place
 from recsys.stores.urls import require_store_url
 
 
@@ -19,7 +20,7 @@ class Settings:
 
     Attributes:
         serving: Settings of the server.
-        model_path: Folder of the artefact to serve.
+        model_place: Folder of the artefact to serve, or its place in an object store.
         unavailable_path: File of items that no user may get, read again when it changes; None for no such file.
         catalogue_url: URL of the feature store whose catalogue the instance follows; None for no store.
         catalogue_password: Password for Redis, if the URL has none; None for no password.
@@ -35,7 +36,7 @@ class Settings:
     """
 
     serving: ServingSettings
-    model_path: Path
+    model_place: ModelPlace
     unavailable_path: Path | None
     catalogue_url: str | None
     catalogue_password: str | None
@@ -69,7 +70,7 @@ class Settings:
         unavailable = reader.text("UNAVAILABLE_ITEMS_PATH", "-")
         settings = cls(
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
-            model_path=Path(reader.text("MODEL_PATH")),
+            model_place=_read_place(reader),
             unavailable_path=None if unavailable == "-" else Path(unavailable),
             catalogue_url=None if catalogue == "-" else catalogue,
             catalogue_password=reader.secret("FEATURE_STORE_PASSWORD"),
@@ -94,6 +95,15 @@ class Settings:
         )
         reader.finish()
         return settings
+
+
+def _read_place(reader: Reader) -> ModelPlace:
+    text = reader.text("MODEL_PATH")
+    try:
+        return parse_place(text)
+    except PlaceError as error:
+        reader.faults.append(f"MODEL_PATH: {error}")
+        return Path(text)
 
 
 def _read_provider(reader: Reader) -> Provider:

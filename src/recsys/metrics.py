@@ -36,6 +36,13 @@ MODEL_AGE = Definition(
     "Time since the artefact was written.",
     "High: check the training job. New items are recommended only after training.",
 )
+MODEL_BEHIND = Definition(
+    "recsys_model_behind",
+    "gauge",
+    "rank_items",
+    "1 if the instance cannot read the object store that MODEL_PATH names, or refuses the model there; else 0.",
+    "1: the instance serves the former model; see model_place_unavailable and model_refused in the log.",
+)
 CATALOGUE = Definition(
     "recsys_catalogue_revision",
     "gauge",

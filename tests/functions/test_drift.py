@@ -101,3 +101,14 @@ def test_the_expected_shares_are_those_of_the_training():
     """Each bucket has its share of the training as a gauge."""
     drift = Drift(REFERENCE, version="v1", knows=lambda _: True)
     assert read(drift, metrics.DRIFT_EXPECTED)["score", "2", "v1"] == 0.5
+
+
+def test_another_artefact_is_counted_from_zero():
+    """If the instance takes over another model, its reference and version replace those of the former one."""
+    drift = Drift(REFERENCE, version="v1", knows=lambda _: True)
+    drift.follow(None, version="v2")
+    (requests, expected, _) = (each.collect().samples for each in drift.instruments())
+    assert (requests, expected) == ([], [])
+    drift.follow(REFERENCE, version="v3")
+    (requests, _, _) = (each.collect().samples for each in drift.instruments())
+    assert {(sample.labels["version"], sample.value) for sample in requests} == {("v3", 0.0)}

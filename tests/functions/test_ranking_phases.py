@@ -11,7 +11,7 @@ from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from functions.rank_items.handler import RankItems
-from functions.rank_items.loading import LoadedModel
+from functions.rank_items.loading import LoadedModel, model_instruments
 from recsys import metrics
 from recsys.ranking.model import Query, Ranking, RankingModel
 from tests.functions.test_filtered_requests import make_request
@@ -25,7 +25,7 @@ def test_a_receipt_splits_the_time_of_the_model(fields, phases):
     """Each phase that ran is an entry, the phases fit into the time of the batch, and the metric adds them up."""
     model = RankingModel(make_blended())
     loaded = LoadedModel(model, 0.0, 0.0, 1.0)
-    (ranking,) = [each for each in loaded.instruments() if each.definition is metrics.RANKING]
+    (ranking,) = [each for each in model_instruments(lambda: loaded) if each.definition is metrics.RANKING]
 
     def totals() -> dict[str, float]:
         return {sample.labels["phase"]: sample.value for sample in ranking.collect().samples}

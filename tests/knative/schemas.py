@@ -53,6 +53,7 @@ _POD = {
         "volumes": [{
             "name": str, "emptyDir": {"medium": str, "sizeLimit": str}, "configMap": ANY, "secret": ANY,
             "persistentVolumeClaim": {"claimName": str, "readOnly": bool},
+            "image": {"reference": str, "pullPolicy": str},
         }],
     },
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from recsys.ranking.places import BucketPlace, parse_place
 from tests.knative.objects import (
     KNATIVE,
     ON_CLUSTERS,
@@ -71,6 +72,8 @@ def with_components(folder: Path, *names: str) -> list[Object]:
         ["service-tokens"],
         ["model-volume"],
         ["model-volume", "training"],
+        ["model-s3"],
+        ["training", "model-s3"],
         ["zero"],
     ],
     ids="+".join,
@@ -82,8 +85,8 @@ def test_optional_components_fit_production(components, tmp_path):
     kept = {
         name: rule for name, rule in RULES.items() if name not in {"event_policy_is_opt_in", "webhook_accepts_services"}
     }
-    # The secret is the user's, and components/zero lowers the minimum on purpose.
-    expected = {"service-tokens", "scales 0..5"}
+    # The secrets are the user's, and components/zero lowers the minimum on purpose.
+    expected = {"service-tokens", "Secret model-store", "scales 0..5"}
     found = [fault for rule in kept.values() for fault in rule("prod", copy.deepcopy(objects))]
     assert [fault for fault in found if not any(each in fault for each in expected)] == []
 
@@ -109,6 +112,41 @@ def test_the_training_writes_where_rank_items_reads(tmp_path):
     assert (permitted["resourceNames"], permitted["verbs"]) == (["rank-items"], ["get", "update"])
     (subject,) = named["RoleBinding", "training"]["subjects"]
     assert (subject["name"], subject.get("namespace")) == ("training", "recsys")
+
+
+def test_the_training_publishes_where_rank_items_looks(tmp_path):
+    """With an object store, the place and the Secret are the same, and the job needs neither volume nor token."""
+    objects = with_components(tmp_path, "training", "model-s3")
+    named = {(body["kind"], body["metadata"]["name"]): body for body in objects}
+    job, function = (pod_of(named[key]) for key in [("CronJob", "training"), ("Service", "rank-items")])
+    assert job is not None
+    assert function is not None
+    (train,), (rank,) = job["containers"], function["containers"]
+    given = [{each["name"]: each.get("value", each.get("valueFrom")) for each in one["env"]} for one in (train, rank)]
+    assert train["command"][-2:] == ["--to", given[1]["MODEL_PATH"]]
+    assert parse_place(given[1]["MODEL_PATH"]) == BucketPlace("recsys-models", "production")
+    keys = [{name: value for name, value in one.items() if name.startswith("AWS_")} for one in given]
+    assert keys[0] == keys[1]
+    assert {each["secretKeyRef"]["name"] for each in keys[0].values()} == {"model-store"}
+    assert [each["name"] for each in job["volumes"] if "persistentVolumeClaim" in each] == []
+    assert job["automountServiceAccountToken"] is False
+    # The copies do not fit into the memory of /tmp.
+    (mount,) = [each for each in rank["volumeMounts"] if each["mountPath"] == given[1]["TMPDIR"]]
+    assert "readOnly" not in mount
+
+
+def test_a_model_in_an_image_is_mounted_where_rank_items_reads(tmp_path):
+    """The folder in MODEL_PATH is in the volume, and a cluster without the feature flag is the only fault."""
+    objects = with_components(tmp_path, "model-image")
+    (fault,) = [fault for body in objects for fault in faults(body)]
+    assert "needs the feature kubernetes.podspec-volumes-image" in fault
+    (service,) = [body for body in objects if (body["kind"], body["metadata"]["name"]) == ("Service", "rank-items")]
+    pod = service["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if "image" in each]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+    (path,) = [each["value"] for each in pod["containers"][0]["env"] if each["name"] == "MODEL_PATH"]
+    assert (path, mount["readOnly"]) == (f"{mount['mountPath']}/models", True)
+    assert len({each["name"] for each in pod["volumes"]}) == len(pod["volumes"])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tools.cli.options import (
     Seed,
     SkipFaults,
     StateDir,
+    To,
     Users,
     check_data,
     check_map,
@@ -60,6 +61,7 @@ def train(
         bool, typer.Option("--refresh", help="With --from-store: keep the current model's settings, which is faster.")
     ] = False,
     if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing if a model exists already.")] = False,
+    to: To = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Train a model on the demo data, a file or a feature store; the next `up` serves it."""

@@ -108,6 +108,10 @@ def _number(text: str) -> float:
         return math.nan
 
 
+To = Annotated[
+    str | None,
+    typer.Option(metavar="s3://BUCKET/PREFIX", show_default="none", help="Object store to publish the model to."),
+]
 StateDir = Annotated[
     Path, typer.Option("--state-dir", metavar="DIR", help="Directory of the stores, the models and the local platform.")
 ]

@@ -16,6 +16,7 @@ from tools.cli.options import (
     Kubectl,
     Namespace,
     StateDir,
+    To,
     TokenFile,
     above_zero,
     counts,
@@ -235,6 +236,7 @@ def loop(
     step_duration: Annotated[
         float, typer.Option(parser=above_zero, metavar="SECONDS", help="Least duration of a step of the rollout.")
     ] = 10.0,
+    to: To = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Retrain the running pipeline on new interactions, and roll out each model that is not worse."""

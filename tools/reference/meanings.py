@@ -86,7 +86,10 @@ MEANINGS = {
         "UNAVAILABLE_ITEMS_PATH": (
             "a file of item ids, one a line, that are not recommended; a change takes effect within a second"
         ),
-        "MODEL_PATH": "folder of the artefact",
+        "MODEL_PATH": (
+            "folder of the artefact, or `s3://BUCKET/PREFIX` in an [object store](../how-to/deliver-a-model.md), whose "
+            "client reads the usual `AWS_*` variables"
+        ),
         "INDEX_MIN_RECALL": (
             "with `ivf`: share of the exact answer that the index must find, measured at start; below it the instance "
             "does not start"

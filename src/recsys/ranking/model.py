@@ -206,6 +206,7 @@ class RankingModel:
             query.include,
             self._explain(ask, rows) if "reason" in query.include else (),
             propensities,
+            self.identity,
         )
 
     def _explain(self, ask: Ask, rows: Sequence[int]) -> list[Because]:

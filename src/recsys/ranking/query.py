@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from recsys.contracts.wire import Condition, Exploration, Features
+from recsys.contracts.wire import Condition, Exploration, Features, Model
 from recsys.ranking.exploring import RESERVE
 from recsys.ranking.reasons import Because
 from recsys.ranking.rules import POOL
@@ -63,6 +63,7 @@ class Ranking:
         include: The further facts that the query asked for.
         reasons: A reason for each item, if the query asked for reasons.
         propensities: With exploration, the probability of each item at its position; otherwise empty.
+        model: Identity of the model that ranked them; None if the instance has only one model.
     """
 
     item_ids: list[str]
@@ -71,3 +72,4 @@ class Ranking:
     include: Sequence[str] = ()
     reasons: Sequence[Because] = ()
     propensities: Sequence[float] = ()
+    model: Model | None = field(default=None, compare=False)
