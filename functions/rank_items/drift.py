@@ -20,7 +20,7 @@ _NEWEST = 20
 
 @dataclass(frozen=True)
 class _Counted:
-    """What was counted for an artefact. The thread that ranks changes the numbers while a scrape reads them."""
+    """The counts of an artefact. The thread that ranks changes the numbers while a scrape reads them."""
 
     reference: Reference
     version: str

@@ -203,7 +203,7 @@ class Bucket:
 
 class BucketSource:
     """
-    The models of *bucket*, each copied into a folder of its own under *cache*.
+    The models of *bucket*; each is copied into a new folder under *cache*.
 
     Attributes:
         changes: Whether another model may appear, which is so unless the place names a version.
