@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from recsys.experiments.declaration import Arm, Experiment
 from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
@@ -81,7 +83,14 @@ def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) 
     """Yield a Prometheus after half a minute of valid and invalid requests, interactions and undeliverable events."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
     demo_state.copy_to(state)
-    settings = (f"recommend:K_SINK=http://127.0.0.1:{take_port()}", "extract-features:EXPOSURES=on")
+    # The metric of an arm exists from the start on. So few users are in the experiment that hardly any call goes there.
+    arms = (Arm("control", 0.5), Arm("other", 0.5, url=f"http://127.0.0.1:{take_port()}"))
+    experiment = msgspec.json.encode([Experiment("rare", arms, share=1e-9)]).decode()
+    settings = (
+        f"recommend:K_SINK=http://127.0.0.1:{take_port()}",
+        "extract-features:EXPOSURES=on",
+        f"recommend:EXPERIMENTS={experiment}",
+    )
     overrides = [word for each in settings for word in ("--env-override", each)]
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *overrides)
     with ExitStack() as stack:
