@@ -83,7 +83,7 @@ def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) 
     """Yield a Prometheus after half a minute of valid and invalid requests, interactions and undeliverable events."""
     state, port = tmp_path_factory.mktemp("state"), take_port()
     demo_state.copy_to(state)
-    # The metric of an arm exists from the start on. So few users are in the experiment that hardly any call goes there.
+    # The metric of an arm exists from the start on. Hardly any user is in the experiment.
     arms = (Arm("control", 0.5), Arm("other", 0.5, url=f"http://127.0.0.1:{take_port()}"))
     experiment = msgspec.json.encode([Experiment("rare", arms, share=1e-9)]).decode()
     settings = (
