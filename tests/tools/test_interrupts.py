@@ -1,5 +1,6 @@
 """Ctrl-C ends a verb with one sentence about what it leaves, and exit status 130."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,14 @@ def test_an_interrupted_verb_says_what_it_leaves(
     printed = capsys.readouterr().err
     assert says in printed
     assert len(printed.splitlines()) == bool(says)
+
+
+def test_sigterm_ends_a_verb_as_ctrl_c_does() -> None:
+    """The verb unwinds, so its context managers stop the processes that they started."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        program.end_as_on_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, former)

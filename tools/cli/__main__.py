@@ -1,7 +1,13 @@
 """`python -m tools.cli VERB`: what `./run.sh VERB` runs once the packages are installed."""
 
 import os
+import signal
 import sys
+
+
+def end_as_on_ctrl_c() -> None:
+    """Let SIGTERM end a verb as Ctrl-C does, so that benchmarks and the demo stop the processes that they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def run() -> int:
@@ -20,4 +26,5 @@ def run() -> int:
 
 
 if __name__ == "__main__":
+    end_as_on_ctrl_c()
     sys.exit(run())
