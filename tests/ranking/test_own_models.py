@@ -178,7 +178,7 @@ def test_items_that_arrived_later_are_left_out_of_the_history_of_an_encoder(tmp_
         (python_model("ranker", "Unknown"), None, "columns that the model does not have: weather"),
         (python_model("ranker", "Nan"), None, "the model cannot rank: the ranker returned scores that are not finite"),
         (python_model("ranker", "Missing"), None, "class .*:Missing: cannot be used"),
-        (python_model("ranker", "Newest"), None, "it is not a class with the method score"),
+        (python_model("ranker", "Newest"), None, "must be a class with a method score"),
         (python_model("ranker", "Nameless"), None, "names must be a tuple of columns, not 'blend'"),
     ],
 )
@@ -195,7 +195,7 @@ def test_an_artefact_cannot_call_what_is_no_model(tmp_path, class_):
     """Everyone who may write an artefact names its class and its file, so only classes of models are called."""
     (tmp_path / "command").write_bytes(f"touch {tmp_path}/ran".encode())
     text = f'[ranker]\nkind = "python"\nclass = "{class_}"\npath = "command"\n'
-    with pytest.raises(ArtefactError, match="it is not a class with the method score"):
+    with pytest.raises(ArtefactError, match="must be a class with a method score"):
         open_model(make_attached(tmp_path, text))
     assert not (tmp_path / "ran").exists()
 
@@ -279,7 +279,7 @@ def test_a_model_with_own_parts_is_not_retrained_without_them(tmp_path):
     [
         ('[ranker]\nkind = "onnx"\ninputs = ["blend"]', r"ranker.path must name the ONNX file"),
         ('[ranker]\nkind = "onnx"\npath = "a.onnx"', r"ranker.inputs must name the columns"),
-        ('[ranker]\nkind = "python"', r"ranker.class must name the class"),
+        ('[ranker]\nkind = "python"', r"ranker.class must be a module and a class"),
         ('[ranker]\nkind = "python"\nclass = "no class"', r"ranker.class"),
         ('[encoder]\nkind = "onnx"\npath = "a"\nitems = "i"\nclass = "a:B"', r"encoder.class must be absent"),
         ('[ranker]\nkind = "trees"', r"ranker.kind"),

@@ -1,15 +1,13 @@
 """Find the faults of a declaration that concern several of its fields."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
+from recsys.declaration.classes import NO_PATH, PATH
 from recsys.declaration.features import MISNAMED, NAME, find_faults
 from recsys.declaration.types import RANGED, SESSION_END, Declaration
 from recsys.records import AGE_GROUP
-
-_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def find_contradictions(declaration: Declaration) -> Iterator[Fault]:
@@ -68,8 +66,8 @@ def _in_own_models(declaration: Declaration) -> Iterator[Fault]:
             continue
         if model.kind == "onnx" and not model.path:
             yield Fault(f"$.{part}.path", "must name the ONNX file")
-        if model.kind == "python" and not _CLASS.fullmatch(model.class_ or ""):
-            yield Fault(f"$.{part}.class", "must name the class, as module:Class")
+        if model.kind == "python" and not PATH.fullmatch(model.class_ or ""):
+            yield Fault(f"$.{part}.class", NO_PATH)
         if model.kind == "onnx" and model.class_:
             yield Fault(f"$.{part}.class", "must be absent: an ONNX file needs no class")
     ranker = declaration.ranker

@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Name
+from recsys.declaration.classes import NO_PATH, PATH
 
 FeatureKind = Literal[
     "attribute", "counter", "rate", "recency", "time_since", "match", "popularity", "hour", "weekday", "python"
@@ -33,7 +34,6 @@ RESERVED = ("blend", "factors", "popularity", "recent_popularity", "history_leng
 
 _WORDS, _NUMBERS = ("categorical", "multi-valued"), ("number", "time")
 
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MISNAMED = "must be named with small letters, digits and underscores, beginning with a letter"
 # The fields of each kind, and whether the kind needs them. Every kind has `missing` too.
@@ -110,8 +110,8 @@ def _in_values(feature: Feature, path: str, kind_of: KindOf) -> Iterator[Fault]:
             yield Fault(f"{path}.name", f"must be one of: {', '.join(COUNTERS)}")
         case "rate" if feature.name not in RATES:
             yield Fault(f"{path}.name", f"must be one of: {', '.join(RATES)}")
-        case "python" if not _PATH.fullmatch(feature.class_ or ""):
-            yield Fault(f"{path}.class", "must be a module and a class, such as 'shop.features:Margin'")
+        case "python" if not PATH.fullmatch(feature.class_ or ""):
+            yield Fault(f"{path}.class", NO_PATH)
         case "time_since":
             yield from _not_of(("time",), feature.attribute, "item", kind_of, f"{path}.attribute")
         case "match":

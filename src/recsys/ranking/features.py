@@ -6,7 +6,6 @@ those of `recsys.declaration.features`. A class of the team's own has the same m
 of the catalogue in the order of their rows.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from recsys.contracts.wire import Features
+from recsys.declaration.classes import import_class
 from recsys.declaration.features import Feature
 from recsys.items import Item
 from topk.item_table import F32, F64, I64
@@ -131,7 +131,8 @@ def _make(name: str, feature: Feature, items: Sequence[Item], popularity: Mappin
         case "match":
             return _Match.of(items, feature.attribute or "", feature.user_attribute)
         case "python":
-            return _load(feature.class_ or "", items)
+            made: Computed = import_class(feature.class_ or "", method="compute")(items)
+            return made
         case _:
             return _OfAsker(_READERS[feature.kind](feature))
 
@@ -278,16 +279,3 @@ _READERS: Mapping[str, Callable[[Feature], Callable[[Asker], float]]] = {
     "hour": lambda _: lambda asker: _moment(asker).hour,
     "weekday": lambda _: lambda asker: _moment(asker).weekday(),
 }
-
-
-def _load(path: str, items: Sequence[Item]) -> Computed:
-    """Make the feature of the class at *path*, a module and a name; the class must have the method `compute`."""
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be imported: {error}; put its module on PYTHONPATH") from error
-    if not (isinstance(found, type) and callable(getattr(found, "compute", None))):
-        raise TypeError(f"{path} must be a class with a method compute")
-    made: Computed = found(items)
-    return made

@@ -5,8 +5,6 @@ An ONNX file is part of the artefact. A Python class is part of the program, bec
 the code of everyone who may write to its bucket; the file that the class reads is part of the artefact.
 """
 
-import importlib
-import inspect
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.declaration.classes import import_class
 from recsys.declaration.types import OwnEncoder, OwnModel, OwnRanker
 from recsys.ranking.artefact import ENCODER, RANKER, Artefact, ArtefactError
 from recsys.ranking.encoder import FEATURES, EncoderError, EncoderModel, Padded, UserEncoder
@@ -206,21 +205,9 @@ def _shape_of_vectors(artefact: Artefact) -> tuple[int, int]:
 
 
 def _construct(declared: OwnModel, content: bytes, *, method: str) -> Any:
-    """
-    Return an object of the declared class, which gets the content of the model's file.
-
-    The class must have *method*. Without this check, everyone who may write artefacts could call `subprocess.Popen` with
-    the content of a file.
-    """
-    module, _, name = (declared.class_ or "").partition(":")
+    """Return an object of the declared class, which has *method* and gets the content of the model's file."""
     try:
-        found = getattr(importlib.import_module(module), name)
-        is_model = inspect.isclass(found) and callable(getattr(found, method, None))
-        if not is_model:
-            raise TypeError(f"it is not a class with the method {method}")
-        return found(content)
+        return import_class(declared.class_ or "", method=method)(content)
     except Exception as error:
         # The code of a team may raise anything.
-        raise ArtefactError(
-            f"class {declared.class_}: cannot be used: {error!r}; its module must lie in a folder of PYTHONPATH"
-        ) from error
+        raise ArtefactError(f"class {declared.class_}: cannot be used: {error!r}") from error
