@@ -1,6 +1,7 @@
 """The model in use: the artefact with the changes of the catalogue, the rules, and without unavailable items."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from recsys.catalogue.entries import Entry
@@ -29,6 +30,8 @@ class LiveModel:
     ) -> None:
         self.model = model
         self.changing = asyncio.Lock()
+        # Held while a model replaces another one, so that a list that arrives at that moment reaches the new model.
+        self._switching = threading.Lock()
         self._rebuild = rebuild
         self._listed: Sequence[str] = ()
         self._entries: Mapping[str, Entry] = {}
@@ -44,8 +47,9 @@ class LiveModel:
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
         """Stop returning *item_ids*, in addition to the items that the catalogue does not offer."""
-        self._listed = item_ids
-        self._close(self.model)
+        with self._switching:
+            self._listed = item_ids
+            self._close(self.model)
 
     def follow(self, entries: Mapping[str, Entry]) -> None:
         """
@@ -57,12 +61,9 @@ class LiveModel:
         if _descriptions(entries) != _descriptions(self._entries):
             changed = self._rebuild(entries)
             changed.seconds = self.model.seconds
-            self._entries = entries
-            self._close(changed)
-            self.model = changed
+            self._switch(changed, entries)
         else:
-            self._entries = entries
-            self._close(self.model)
+            self._switch(self.model, entries)
 
     def replace(self, model: RankingModel, *, rebuild: Callable[[Mapping[str, Entry]], RankingModel]) -> None:
         """
@@ -74,8 +75,13 @@ class LiveModel:
         changed = rebuild(self._entries) if _descriptions(self._entries) else model
         model.seconds = changed.seconds = self.model.seconds
         self._rebuild = rebuild
-        self._close(changed)
-        self.model = changed
+        self._switch(changed, self._entries)
+
+    def _switch(self, model: RankingModel, entries: Mapping[str, Entry]) -> None:
+        with self._switching:
+            self._entries = entries
+            self._close(model)
+            self.model = model
 
     def _close(self, model: RankingModel) -> None:
         model.make_unavailable(

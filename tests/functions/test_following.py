@@ -1,6 +1,7 @@
 """rank_items follows the catalogue: the revision in its metrics is that of the model in use."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -41,3 +42,28 @@ async def test_a_change_that_cannot_be_applied_keeps_the_revision(demo_state: De
         await follower.look()
         assert follower.revision == 2
         assert live.model is not model
+
+
+@pytest.mark.may_block
+def test_a_list_that_arrives_during_a_change_reaches_the_new_model(demo_state: DemoState) -> None:
+    """The items become unavailable in the new model, even if the list arrives while the model is being replaced."""
+    artefact = read_artefact(demo_state.model_path)
+    former, changed = RankingModel(artefact), RankingModel(artefact)
+    live = LiveModel(former, rebuild=lambda _: changed)
+    item = artefact.items[0].item_id
+    arriving = threading.Thread(target=live.make_unavailable, args=[[item]])
+    close = changed.make_unavailable
+    seen: list[list[str]] = []
+
+    def make_unavailable(item_ids: Sequence[str]) -> None:
+        close(item_ids)
+        seen.append(list(item_ids))
+        if len(seen) == 1:
+            arriving.start()
+            # Without the lock, the list is closed in the former model alone at this moment.
+            arriving.join(0.1)
+
+    changed.make_unavailable = make_unavailable  # type: ignore[method-assign]
+    live.replace(changed, rebuild=lambda _: changed)
+    arriving.join()
+    assert seen == [[], [item]]
