@@ -2,9 +2,10 @@
 Choose whether a learned ranker serves: learn it on held-out users, and hold it against the blend out of fold.
 
 The ranker learns from the candidates and the features that serving would compute, because a model collects them
-(`_Collector`). It learns from two groups of users: those whose newest items are held out, and those of whom only the first
-few items are known (`offline.rehearsing`). It serves if it gains `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with
-the first group. If it does not gain with the second group, users with short histories keep the list of the blend.
+(`_Collector`). It learns from two groups of users (`offline.rehearsing`). Users of the first group have their newest
+items held out. Newcomers, the second group, have all but their first few items held out. The ranker serves if it gains
+`LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it does not gain with newcomers, users with
+short histories keep the list of the blend.
 
 If it serves, each declared feature is judged too: how much NDCG@10 is lost out of fold if the feature is missing.
 """

@@ -226,7 +226,7 @@ async def test_an_answer_that_breaks_off_is_an_outage(place, first, second, obje
     b" " * 70_000,
 ])  # fmt: skip
 def test_a_damaged_pointer_is_refused(place, first, content):
-    """A pointer that names other files than those of an artefact, or that is no pointer, is not followed."""
+    """An instance refuses a pointer that is malformed or names files that do not belong to an artefact."""
     Bucket(place).publish(first)
     replace_object(place, "current.json", content)
     with (

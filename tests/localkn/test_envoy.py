@@ -61,6 +61,6 @@ async def test_without_envoy_no_latency_is_known(tmp_path: Path):
     "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{"]
 )
 async def test_an_envoy_that_ends_while_it_answers_gives_no_latency(tmp_path: Path, answer: bytes):
-    """An answer that breaks off, or is no JSON, counts as no answer."""
+    """If the answer breaks off or is not JSON, there are no figures."""
     async with ingress(tmp_path) as envoy, admin(tmp_path, answer):
         assert await envoy.latencies() == {}

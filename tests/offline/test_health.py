@@ -62,7 +62,7 @@ def test_the_figures_are_those_of_the_lists():
 
 
 def test_too_few_users_stop_no_arm():
-    """With fewer than 100 users in an arm, there is no interval, however bad the arm looks."""
+    """An arm with fewer than 100 users has no interval, even if all of its answers failed."""
     made = [shown(f"b{number}", "blue") for number in range(500)]
     made += [shown(f"r{number}", "red", took_s=5.0, failed=True) for number in range(99)]
     assert reasons(check_health(COLOURS, made)) == {}

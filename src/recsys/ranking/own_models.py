@@ -118,8 +118,8 @@ def open_own_models(artefact: Artefact, *, provider: Provider = "cpu", pool: Exe
         pool: Scores several users at a time.
 
     Raises:
-        ArtefactError: a file or a class is missing, or does not fit the declaration; or *provider* is `cuda`, and there
-            is no GPU or no ONNX file.
+        ArtefactError: a file or a class is missing, or does not fit the declaration. With `cuda`, also if no GPU is
+            found, or if no declared model is an ONNX file.
     """
     declared = artefact.declaration
     if provider == "cuda" and not any(each and each.kind == "onnx" for each in (declared.ranker, declared.encoder)):
