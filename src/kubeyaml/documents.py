@@ -17,6 +17,9 @@ from kubeyaml.errors import ManifestError
 _MOST_NODES: Final = 100_000
 """Nodes of a document with every alias written out; the API server takes no object of more than 3 MiB."""
 
+_MOST_BRACKETS: Final = 100
+"""Brackets open at the same time; PyYAML's scanner visits all of them for every token."""
+
 _TrustingLoader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_PREFIX}merge"
@@ -65,6 +68,13 @@ class _Loader(yaml.SafeLoader):
         first: [(tag, regexp) for tag, regexp in resolvers if tag != f"{_PREFIX}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Open a bracket, unless too many are open."""
+        if self.flow_level >= _MOST_BRACKETS:
+            reason = f"the YAML is nested too deeply: {_MOST_BRACKETS} brackets are open"
+            raise yaml.scanner.ScannerError(None, None, reason, self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Build a document whose aliases stand for a bounded number of nodes."""

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubeyaml.configuration import Configuration
+from kubeyaml.documents import parse_documents
 from kubeyaml.errors import ManifestError
 from kubeyaml.eventing import bind_sinks, routing
 from kubeyaml.manifests import load
@@ -169,7 +170,8 @@ def test_kustomizations_that_double_each_other_are_refused(tmp_path: Path) -> No
         (BOMB, "more than 100000 nodes with its aliases written out"),
         ("a: &a [*a]", "an alias stands for what contains it"),
         ("a: &a {b: *a}", "an alias stands for what contains it"),
-        ("[" * 5000, "is nested too deeply"),
+        ("[" * 5000, "is nested too deeply: 100 brackets are open"),
+        ("- " * 5000, "is nested too deeply"),
         ("a: " + "9" * 5000, "digits"),
         ("a: !!timestamp 2026-99-99", "!!timestamp is not understood here"),
         ("a: !!binary eA==", "!!binary is not understood here"),
@@ -192,6 +194,11 @@ def test_yaml_that_means_harm_is_one_sentence(text: str, reason: str, tmp_path: 
         assert fault.startswith(str(path))
         assert "\n" not in fault
         assert len(fault) < 500
+
+
+def test_a_hundred_brackets_are_read() -> None:
+    """Objects of Kubernetes have far fewer levels than the reader takes."""
+    assert str(parse_documents("[" * 100 + "]" * 100)) == f"[{'[' * 100}{']' * 100}]"
 
 
 def test_an_alias_bomb_in_a_patch_is_refused(tmp_path: Path) -> None:
