@@ -10,6 +10,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from tests.figures import print_figures
+from tests.leftovers import killed_leftovers
 from tests.virtual_time import VirtualClock, virtual_clock
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
@@ -58,6 +59,13 @@ def pytest_configure() -> None:
     """Restore SIGINT, which a background run ignores, because the processes that tests interrupt inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Let no process outlive the run, also if the run is interrupted or killed."""
+    with killed_leftovers():
+        yield
 
 
 @pytest.fixture(scope="session")
