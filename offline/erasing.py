@@ -66,6 +66,11 @@ def erasure_facts(erasures: Iterable[Erasure]) -> dict[str, int]:
     return {} if newest is None else {ERASED_UNTIL: newest}
 
 
+def count_missed(erasures: Iterable[Erasure], *, known_us: int) -> int:
+    """Return the number of *erasures* after *known_us*, the `ERASED_UNTIL` of a training, or -1 if it knows none."""
+    return sum(each.at_us > known_us for each in erasures if not each.readmitted)
+
+
 def without_erased(records: Sequence[UserRecord], erasures: Iterable[Erasure]) -> Sequence[UserRecord]:
     """Return *records* without those of erased users."""
     erased = list_erased(erasures)

@@ -49,13 +49,19 @@ def divide(records: Sequence[UserRecord], *, after_us: int) -> Evidence:
     times = np.array([item.time_us for record in records for item in record.history], np.int64)
     fresh = times[times > after_us]
     date = int(np.median(fresh)) if fresh.size else after_us
+    known, task = split_at(records, date)
+    return Evidence(known, task, fresh.size)
+
+
+def split_at(records: Sequence[UserRecord], date_us: int) -> tuple[list[UserRecord], Task]:
+    """Return *records* up to *date_us*, and the users who acted later, with the items that were new to them."""
     known, later = [], dict[str, list[str]]()
     for record in records:
-        kept = [item for item in record.history if item.time_us <= date]
+        kept = [item for item in record.history if item.time_us <= date_us]
         if len(kept) < len(record.history):
-            later[record.user_id] = [item.item_id for item in record.history if item.time_us > date]
+            later[record.user_id] = [item.item_id for item in record.history if item.time_us > date_us]
         known.append(msgspec.structs.replace(record, history=kept))
-    return Evidence(known, make_task(known, later, most=_MOST_USERS), fresh.size)
+    return known, make_task(known, later, most=_MOST_USERS)
 
 
 @dataclass(frozen=True)

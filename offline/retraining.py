@@ -22,19 +22,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from offline.admitting import find_fault
 from offline.attaching import require_blank
 from offline.boosting import LearnerError
 from offline.cataloguing import changed_items
 from offline.content import StoreContent, read_store
 from offline.delivering import adopt, deliver, parse_target
+from offline.dominance import MOST_OF_ONE_USER, without_dominant
 from offline.erasing import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
-from offline.gate import MARGIN, Evidence, divide, judge
+from offline.evaluation.quality import Task
+from offline.gate import MARGIN, Evidence, Verdict, divide, judge
 from offline.material import Material, Recipe
 from offline.publishing import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
-from recsys.ranking.artefact import ArtefactError, read_artefact
+from recsys.ranking.artefact import Artefact, ArtefactError, Manifest, read_artefact
+from recsys.ranking.model import RankingModel
 from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError, StoreMissingError
@@ -104,19 +108,22 @@ def retrain(
         serving = read_artefact(state.model_path(current)) if current else None
         if serving:
             require_blank(serving)
+        if shortages := find_shortages(content.records):
+            raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
+        records, dominant = without_dominant(content.records)
+        for each in dominant:
+            say(f"left out user {each.user_id}, who has more than {MOST_OF_ONE_USER:.0%} of the data")
         items = {item.item_id: item for item in serving.items} if serving else {}
         material = Material(
-            content.records,
+            records,
             changed_items(items, content.entries),
             "store",
             content.declaration,
             erasure_facts(content.erasures),
         )
-        if shortages := find_shortages(content.records):
-            raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
         recipe: Recipe | None = None
         if current and serving:
-            evidence = divide(content.records, after_us=serving.manifest.training.get("until_us", 0))
+            evidence = divide(records, after_us=serving.manifest.training.get("until_us", 0))
             if evidence.fresh < rules.fewest:
                 say(f"{evidence.fresh} new pairs of user and item; waiting for {rules.fewest}")
                 return None
@@ -125,14 +132,41 @@ def retrain(
             material = replace(material, facts={**material.facts, **compared})
         manifest = material.train(recipe or material.choose(), state.draft("model"))
         # The functions refuse a damaged artefact too, but only after the update has begun.
-        load_model(state.draft("model"))
-        check_still_wanted(content.records, erasures())
-        model = state.publish(state.draft("model"), "models", manifest.version)
-        deploy(state.folder / model)
-        state.advance(Current(current.store if current else "", model, current.dataset if current else "store"))
-        _prune(state.folder / "models", kept=rules.kept)
-        say(f"model {manifest.version} serves, trained on {manifest.training['ties']} pairs of user and item")
-        return state.folder / model
+        admit(state.draft("model"), serving=serving, content=content)
+        check_still_wanted(records, erasures())
+        return serve_draft(state, manifest, deploy=deploy, rules=rules, say=say)
+
+
+def admit(folder: Path, *, serving: Artefact | None, content: StoreContent) -> RankingModel:
+    """
+    Return the model of the artefact in *folder*, which no rule keeps from serving.
+
+    Raises:
+        ArtefactError: the artefact is damaged.
+        RetrainingError: a rule is against it.
+    """
+    fault = find_fault(
+        read_artefact(folder),
+        serving=serving.manifest if serving else None,
+        declaration=content.declaration,
+        erasures=content.erasures,
+    )
+    if fault:
+        raise RetrainingError(f"the new model may not serve: {fault}")
+    return load_model(folder)
+
+
+def serve_draft(
+    state: StateDirectory, manifest: Manifest, *, deploy: Deploy, rules: Rules, say: Callable[[str], None]
+) -> Path:
+    """Deploy the draft of a model and make it current; return its folder. The caller must hold the lock."""
+    current = state.current()
+    model = state.publish(state.draft("model"), "models", manifest.version)
+    deploy(state.folder / model)
+    state.advance(Current(current.store if current else "", model, current.dataset if current else "store"))
+    _prune(state.folder / "models", kept=rules.kept)
+    say(f"model {manifest.version} serves, trained on {manifest.training['ties']} pairs of user and item")
+    return state.folder / model
 
 
 def _challenge(
@@ -145,16 +179,39 @@ def _challenge(
     say: Callable[[str], None],
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe of a challenger that passes the gate, and the figures of the comparison."""
-    if (users := evidence.task.users.size) < _EVIDENCE_USERS:
-        raise RetrainingError(f"{users} users have new items to compare the models on; {_EVIDENCE_USERS} are needed")
+    require_users(evidence.task)
     known = replace(material, records=evidence.known)
     recipe, draft = known.choose(), state.draft("challenger")
     known.train(recipe, draft)
-    verdict = judge(load_model(draft), load_model(serving), evidence.task, margin=margin)
+    verdict = compare(load_model(draft), load_model(serving), evidence.task, margin=margin, say=say)
+    return recipe, {"gate": verdict.facts()}
+
+
+def require_users(task: Task) -> None:
+    """
+    Check that enough users have new items to compare models on.
+
+    Raises:
+        RetrainingError: too few users have some.
+    """
+    if (users := task.users.size) < _EVIDENCE_USERS:
+        raise RetrainingError(f"{users} users have new items to compare the models on; {_EVIDENCE_USERS} are needed")
+
+
+def compare(
+    challenger: RankingModel, serving: RankingModel, task: Task, *, margin: float, say: Callable[[str], None]
+) -> Verdict:
+    """
+    Compare two models on *task*, and say the figures.
+
+    Raises:
+        RetrainingError: the challenger may not serve.
+    """
+    verdict = judge(challenger, serving, task, margin=margin)
     say(verdict.describe())
     if verdict.fault:
         raise RetrainingError(f"the new model may not serve: {verdict.fault}")
-    return recipe, {"gate": verdict.facts()}
+    return verdict
 
 
 def _prune(models: Path, *, kept: int) -> None:

@@ -21,7 +21,15 @@ from offline.cataloguing import carry_over, changed_items, put_entries
 from offline.collecting import collect, collect_records
 from offline.content import read_store
 from offline.delivering import deliver
-from offline.erasing import ERASED_UNTIL, check_still_wanted, erasure_facts, list_erasures, spread, without_erased
+from offline.erasing import (
+    ERASED_UNTIL,
+    check_still_wanted,
+    count_missed,
+    erasure_facts,
+    list_erasures,
+    spread,
+    without_erased,
+)
 from offline.evaluation.holdout import Holdout, split_rows
 from offline.interactions import Interactions
 from offline.loading import DataOptions, load_data, load_items
@@ -175,8 +183,7 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
     Raises:
         DataError: users were erased since.
     """
-    known_us = manifest.training.get(ERASED_UNTIL, -1)
-    if newer := sum(each.at_us > known_us for each in erasures if not each.readmitted):
+    if newer := count_missed(erasures, known_us=manifest.training.get(ERASED_UNTIL, -1)):
         raise DataError(
             f"{newer} users were erased since the current model was trained, and a refresh would start from vectors "
             "that contain them; train without --refresh"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
 from offline.describing import Arrays, AttributeMap, AttributeSettings, describe, find_new, trust_new
+from offline.dominance import largest_share
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.popularity import measure_popularity
@@ -131,6 +132,7 @@ def train(
             "items": len(known),
             "new_items": len(new),
             "ties": int(ratings.weights.nnz),
+            "largest_share": round(largest_share(records), 4),
             "until_us": max((item.time_us for record in records for item in record.history), default=0),
             **asdict(settings),
             **placed,

@@ -3,7 +3,8 @@
 
 Each round reads the store. Once it holds enough new interactions, the round trains, compares the new model with the
 serving one, and updates rank-items in steps, as `./run.sh rollout` does. A model that fails a step does not serve, and
-the loop goes on. With `--to`, a model that passed all steps is published to an object store.
+the loop goes on. With `--to`, a model that passed all steps is published to an object store. With `--offer`, the loop
+judges and rolls out a model that was trained elsewhere, and ends.
 """
 
 import asyncio
@@ -18,11 +19,13 @@ from offline.boosting import LearnerError
 from offline.content import read_store
 from offline.delivering import deliver, parse_target
 from offline.erasing import list_erasures
+from offline.offering import offer as offer_model
 from offline.retraining import Deploy, RetrainingError, Rules, retrain
 from offline.state import StateDirectory, StateError
 from recsys.ranking.artefact import ArtefactError
 from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.records import UserRecord
+from recsys.stores.erasures import Erasure
 from recsys.stores.port import StoreError
 from tools.rollout.verb import roll_out
 
@@ -40,12 +43,14 @@ def run(
     step_duration: float,
     state_dir: Path,
     to: str | None = None,
+    offer: Path | None = None,
 ) -> int:
     """
     Retrain every *every* seconds until Ctrl-C.
 
     Returns:
-        130 after Ctrl-C. With *once*: 0 if the new model serves or there is too little new data, 1 if it may not serve.
+        130 after Ctrl-C. With *once* or *offer*: 0 if the new model serves or there is too little new data, 1 if it may
+        not serve.
     """
     state, rules = StateDirectory(state_dir), Rules(fewest=fewest, margin=margin)
     try:
@@ -56,8 +61,8 @@ def run(
     try:
         while True:
             began = time.monotonic()
-            status = _retrain(state, rules, step_duration=step_duration, place=place)
-            if once:
+            status = _go_round(state, rules, offered=offer, step_duration=step_duration, place=place)
+            if once or offer:
                 return status
             time.sleep(max(0.0, every - (time.monotonic() - began)))
     except KeyboardInterrupt:
@@ -65,23 +70,27 @@ def run(
         return _INTERRUPTED
 
 
-def _retrain(state: StateDirectory, rules: Rules, *, step_duration: float, place: BucketPlace | None) -> int:
+def _go_round(
+    state: StateDirectory, rules: Rules, *, offered: Path | None, step_duration: float, place: BucketPlace | None
+) -> int:
+    say = partial(print, flush=True)
     try:
         url = state.store_url(state.require_current())
         content = asyncio.run(read_store(url))
         deploy = _deploy(state, content.records, step_duration=step_duration, place=place)
-        retrain(
-            state,
-            content,
-            deploy=deploy,
-            rules=rules,
-            say=partial(print, flush=True),
-            erasures=lambda: asyncio.run(list_erasures(url)),
-        )
+        if offered:
+            offer_model(state, content, offered, deploy=deploy, rules=rules, say=say)
+        else:
+            erasures = partial(_list_erasures, url)
+            retrain(state, content, deploy=deploy, rules=rules, say=say, erasures=erasures)
     except (ArtefactError, LearnerError, PlaceError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def _list_erasures(url: str) -> list[Erasure]:
+    return asyncio.run(list_erasures(url))
 
 
 def _deploy(

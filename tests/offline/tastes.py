@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,9 +20,13 @@ DAY_US = 86_400_000_000
 KINDS, OF_A_KIND, USERS = 6, 20, 150
 
 
-def make_records(*, days: int, shift_day: int | None = None, seed: int = 0) -> list[UserRecord]:
+def make_records(
+    *, days: int, until_day: int | None = None, shift_day: int | None = None, seed: int = 0
+) -> list[UserRecord]:
     """
     Return users who each meet one item a day of the kind they like; from *shift_day* on, they like the next kind.
+
+    The records hold the first *until_day* days only.
     """
     generator = np.random.default_rng(seed)
     records = []
@@ -30,10 +35,29 @@ def make_records(*, days: int, shift_day: int | None = None, seed: int = 0) -> l
         for day in range(days):
             kind = (user + (shift_day is not None and day >= shift_day)) % KINDS
             item_id = f"i{kind * OF_A_KIND + int(generator.integers(OF_A_KIND)):03}"
-            history[item_id] = HistoryItem(item_id, 1.0, (day + 1) * DAY_US + user)
+            if until_day is None or day < until_day:
+                history[item_id] = HistoryItem(item_id, 1.0, (day + 1) * DAY_US + user)
         newest_first = sorted(history.values(), key=lambda item: (-item.time_us, item.item_id))
         records.append(UserRecord(f"u{user:03}", "unknown", views=days, history=newest_first))
     return records
+
+
+def relabelled(records: Sequence[UserRecord], *, seed: int, share: float = 1.0) -> list[UserRecord]:
+    """Give a *share* of all pairs of user and item a random item of the catalogue."""
+    generator = np.random.default_rng(seed)
+    catalogue = sorted({item.item_id for record in records for item in record.history})
+
+    def relabel(item: HistoryItem) -> HistoryItem:
+        if generator.random() >= share:
+            return item
+        return msgspec.structs.replace(item, item_id=catalogue[int(generator.integers(len(catalogue)))])
+
+    return [
+        msgspec.structs.replace(
+            record, history=list({each.item_id: each for each in map(relabel, record.history)}.values())
+        )
+        for record in records
+    ]
 
 
 def put_serving(folder: Path, records: Sequence[UserRecord]) -> StateDirectory:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from offline.content import StoreContent
@@ -24,7 +23,7 @@ from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
 from recsys.stores.erasures import Erasure, digest_user
 from tests.offline.api_server import ApiServer, api_server
-from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, USERS, choose_nothing, fill, make_records, put_serving
+from tests.offline.tastes import DAY_US, USERS, choose_nothing, fill, make_records, put_serving, relabelled
 
 
 def train_into(folder: Path, records: Sequence[UserRecord]) -> RankingModel:
@@ -73,26 +72,11 @@ def test_a_model_is_compared_with_itself_without_a_fault(state):
     assert verdict.challenger == verdict.serving > 0.1
 
 
-def relabelled(records: Sequence[UserRecord], seed: int) -> list[UserRecord]:
-    """Give every pair of user and item another item."""
-    generator = np.random.default_rng(seed)
-    return [
-        msgspec.structs.replace(
-            record,
-            history=[
-                msgspec.structs.replace(item, item_id=f"i{int(generator.integers(KINDS * OF_A_KIND)):03}")
-                for item in record.history
-            ],
-        )
-        for record in records
-    ]
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_a_model_of_random_labels_may_not_serve(state, tmp_path, seed):
     """A challenger that learned random items finds far less than the serving model."""
     evidence = divide(make_records(days=12), after_us=8 * DAY_US + USERS)
-    challenger = train_into(tmp_path, relabelled(evidence.known, seed))
+    challenger = train_into(tmp_path, relabelled(evidence.known, seed=seed))
     verdict = judge(challenger, load_model(state.model_path(state.require_current())), evidence.task)
     assert verdict.fault.startswith("it finds ")
     assert verdict.difference.high < 0
@@ -160,7 +144,7 @@ def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, sugge
     own = copied(state, tmp_path)
 
     def learn_noise(records: Sequence[UserRecord], **options: Any) -> Any:
-        return train(relabelled(records, 1), **options)
+        return train(relabelled(records, seed=1), **options)
 
     monkeypatch.setattr("offline.material.train", learn_noise)
     with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from offline.state import Current, StateDirectory
+from offline.training import train
+from recsys.ranking.artefact import read_artefact
 from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
 from tools import loop
 
@@ -39,8 +41,10 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[dict[str, An
     return end_with
 
 
-def run(state: StateDirectory, *, fewest: int = 100) -> int:
-    return loop.run(every=600, once=True, fewest=fewest, margin=0.05, step_duration=1, state_dir=state.folder)
+def run(state: StateDirectory, *, fewest: int = 100, offer: Path | None = None) -> int:
+    return loop.run(
+        every=600, once=not offer, fewest=fewest, margin=0.05, step_duration=1, state_dir=state.folder, offer=offer
+    )
 
 
 def test_a_new_model_is_rolled_out_to_users_of_the_store(state, rolled):
@@ -64,6 +68,22 @@ def test_a_rollout_that_fails_keeps_the_current_model(state, rolled, capsys, sta
     assert run(state) == ends
     assert state.require_current() == before
     assert ("the report of the rollout says why" if status == 1 else "interrupted") in capsys.readouterr().err
+
+
+def test_an_offered_model_is_rolled_out_if_it_may_serve(state, rolled, tmp_path, capsys):
+    """The loop rolls out a copy of a good model and ends; it refuses an older model before the rollout."""
+    seen = rolled(0)
+    train(make_records(days=16, shift_day=8, until_day=12), items={}, folder=tmp_path / "elsewhere", dataset="test")
+    assert run(state, offer=tmp_path / "elsewhere") == 0
+    served = state.model_path(state.require_current())
+    assert [each["env"] for each in seen] == [[f"MODEL_PATH={served}"]]
+    assert read_artefact(served).manifest == read_artefact(tmp_path / "elsewhere").manifest
+    train(make_records(days=7), items={}, folder=tmp_path / "old", dataset="test")
+    assert run(state, offer=tmp_path / "old") == 1
+    assert "the new model may not serve: it is old" in capsys.readouterr().err
+    assert run(state, offer=tmp_path / "nothing") == 1
+    assert "no model at" in capsys.readouterr().err
+    assert (len(seen), state.model_path(state.require_current())) == (1, served)
 
 
 def test_an_empty_state_directory_is_an_error(tmp_path, capsys):

@@ -214,7 +214,7 @@ def dead_letters(
         raise typer.BadParameter("redrive wants --broker, and either IDs or --all")
 
 
-@verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500")
+@verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500", "--offer models/7-3f2a9c01d4e5")
 def loop(
     *,
     every: Annotated[
@@ -237,6 +237,10 @@ def loop(
         float, typer.Option(parser=above_zero, metavar="SECONDS", help="Least duration of a step of the rollout.")
     ] = 10.0,
     to: To = None,
+    offer: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Judge and roll out the model in this folder instead of training; then end."),
+    ] = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Retrain the running pipeline on new interactions, and roll out each model that is not worse."""
