@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from chassis.batching.async_batcher import AsyncBatcher
@@ -95,7 +96,7 @@ def read_served(event: CloudEvent) -> list[Exposure]:
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe an answer.
     """
-    return _read_all([events.served.decode(event.data)], event, paths=["$"])
+    return [events.served.read(event.data, partial(_exposure, event=event))]
 
 
 def read_group(event: CloudEvent) -> list[Exposure]:
@@ -107,23 +108,12 @@ def read_group(event: CloudEvent) -> list[Exposure]:
     """
     members = split_members(event.data, "answers", most=MAX_GROUP) or events.served_group.decode(event.data).answers
     # Decoding the answers one by one takes a tenth of the time that a long body takes.
-    answers = events.served.decode_each(members)
-    return _read_all(answers, event, paths=[f"$.answers[{place}]" for place in range(len(answers))])
-
-
-def _read_all(
-    answers: Sequence[ServedData | ServingError], event: CloudEvent, *, paths: Sequence[str]
-) -> list[Exposure]:
-    faults: list[Fault] = []
-    exposures = []
-    for answer, path in zip(answers, paths, strict=True):
-        if isinstance(answer, ServingError):
-            faults += _placed(answer, path)
-        else:
-            exposures.append(_read(answer, event, path, faults))
-    if faults:
+    results = events.served.read_each(members, partial(_exposure, event=event))
+    refusals = [(place, each) for place, each in enumerate(results) if isinstance(each, ServingError)]
+    if refusals:
+        faults = [fault for place, each in refusals for fault in _placed(each, f"$.answers[{place}]")]
         raise InvalidRequestError(faults=faults)
-    return exposures
+    return [each for each in results if isinstance(each, Exposure)]
 
 
 def _placed(refusal: ServingError, path: str) -> list[Fault]:
@@ -133,12 +123,15 @@ def _placed(refusal: ServingError, path: str) -> list[Fault]:
     return [Fault(path, str(refusal))]
 
 
-def _read(answer: ServedData, event: CloudEvent, path: str, faults: list[Fault]) -> Exposure:
-    model = answer.model
+def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
+    model, faults = answer.model, list[Fault]()
+    time_us = read_time_us(answer.time, event, path="$.time", faults=faults)
+    if faults:
+        raise InvalidRequestError(faults=faults)
     return Exposure(
         answer.exposure_id,
         answer.user_id,
-        read_time_us(answer.time, event, path=f"{path}.time", faults=faults),
+        time_us,
         tuple(
             [
                 ShownItem(item.item_id, item.position or place, item.propensity)

@@ -148,7 +148,10 @@ def read_interaction(event: CloudEvent, *, kinds: Mapping[str, EventKind]) -> In
     Raises:
         NotJsonError, InvalidRequestError: the data are not a valid interaction.
     """
-    data = events.interaction.decode(event.data)
+    return events.interaction.read(event.data, lambda data: _interaction(data, event, kinds))
+
+
+def _interaction(data: events.InteractionData, event: CloudEvent, kinds: Mapping[str, EventKind]) -> Interaction:
     ended, kind = data.kind == SESSION_END, kinds.get(data.kind)
     faults = []
     if not ended and kind is None:

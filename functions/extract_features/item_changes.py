@@ -52,7 +52,10 @@ def read_upsert(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> En
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe a change.
     """
-    data, at_us = events.item_upserted.decode(event.data), event_time_us(event)
+    return events.item_upserted.read(event.data, lambda data: _entry(data, attributes, at_us=event_time_us(event)))
+
+
+def _entry(data: events.ItemUpsertedData, attributes: Mapping[str, Attribute], *, at_us: int) -> Entry:
     is_described = data.title is not None or data.attributes is not None
     if not is_described and data.available is None:
         raise InvalidRequestError(faults=[Fault("$", "must have at least one of title, attributes and available")])

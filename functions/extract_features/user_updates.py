@@ -22,12 +22,15 @@ def read_update(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> Us
     Raises:
         NotJsonError, InvalidRequestError: the data do not name a user and declared attributes with suitable values.
     """
-    data = events.user_updated.decode(event.data)
     known = {AGE_GROUP: _AGE_GROUP, **attributes}
-    values = read_values(
-        data.attributes,
-        lambda name: known[name].kind if name in known else None,
-        declared=known,
-        allowed={AGE_GROUP: AGE_GROUPS},
-    )
-    return UserUpdate(data.user_id, event_time_us(event), values)
+
+    def check(data: events.UserUpdatedData) -> UserUpdate:
+        values = read_values(
+            data.attributes,
+            lambda name: known[name].kind if name in known else None,
+            declared=known,
+            allowed={AGE_GROUP: AGE_GROUPS},
+        )
+        return UserUpdate(data.user_id, event_time_us(event), values)
+
+    return events.user_updated.read(event.data, check)

@@ -68,7 +68,7 @@ class RankItems:
             return await self._events(call)
         if (requests := wire.split_batch(call.body)) is not None:
             return await self._rank_many(requests, call)
-        query = self._query(wire.rank_request.decode(call.body))
+        query = wire.rank_request.read(call.body, self._query)
         call.receipt.mark("decode")
         ranking, facts = await self._batcher.submit(query, deadline=call.deadline.at)
         _enter(facts, ranking, call)
@@ -91,18 +91,11 @@ class RankItems:
         return make_reply(event, call, type_=events.COMPLETED, source=SOURCE, subject=asked.user_id, data=data)
 
     async def _rank_many(self, bodies: Sequence[msgspec.Raw], call: Call) -> Reply:
-        requests = wire.rank_request.decode_each(bodies)
-        queries = [each if isinstance(each, ServingError) else self._query_or_error(each) for each in requests]
+        queries = wire.rank_request.read_each(bodies, self._query)
         call.receipt.mark("decode")
         async with aclosing(self._bulk.rank(queries, deadline=call.deadline.at)) as outcomes:
             results = [self._result(each, call) async for each in outcomes]
         return Reply(wire.encode(BatchAnswer(results)))
-
-    def _query_or_error(self, request: wire.RankRequest) -> Query | ServingError:
-        try:
-            return self._query(request)
-        except ServingError as error:
-            return error
 
     def _query(self, request: wire.RankRequest) -> Query:
         """
@@ -112,9 +105,9 @@ class RankItems:
             InvalidRequestError: the filter or `item_id` names something that the catalogue does not have, the context does
                 not suit the declaration, or an exploration has no id of its exposure.
         """
-        if request.exploration and not request.exposure_id:
-            raise InvalidRequestError(faults=[Fault("$.exposure_id", "is missing; an exploration needs it")])
-        if (request.filter or request.item_id or request.context) and (faults := list(self._faults(request))):
+        if (request.filter or request.item_id or request.context or request.exploration) and (
+            faults := list(self._faults(request))
+        ):
             raise InvalidRequestError(faults=faults)
         exclude = [*request.exclude, *request.avoided] if request.avoided else request.exclude
         history: Sequence[str] = request.history
@@ -142,6 +135,8 @@ class RankItems:
         if request.item_id and self._catalogue and self._catalogue().row_of(request.item_id) is None:
             yield Fault("$.item_id", "the catalogue has no such item")
         yield from find_faults(request.context, self._context, "$.context")
+        if request.exploration and not request.exposure_id:
+            yield Fault("$.exposure_id", "is missing; an exploration needs it")
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):

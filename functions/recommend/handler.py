@@ -7,7 +7,8 @@ import msgspec
 from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import ServingError
+from chassis.wire.decoder import with_more
+from chassis.wire.problems import InvalidRequestError, ServingError
 from functions.recommend.outbox import Outbox
 from functions.recommend.recommender import EXPOSURE, RecommendAnswer, Recommended, Recommender
 from recsys.contracts import events, wire
@@ -46,7 +47,11 @@ class Recommend:
         if (requests := wire.split_batch(call.body)) is not None:
             body = await self._recommend_many(requests, call, strict=strict)
         else:
-            request = wire.recommend_request.decode(call.body)
+            try:
+                request = wire.recommend_request.decode(call.body)
+            except InvalidRequestError as refusal:
+                (explained,) = await self._explain([(call.body, refusal)], call)
+                raise explained from None
             answer, exposure_id = await self._recommend_one(request, call, strict=strict)
             body = wire.encode(answer)
             if exposure_id:
@@ -69,8 +74,24 @@ class Recommend:
             raise result
         return self._report(result, request, call)
 
+    async def _explain(
+        self, refused: Sequence[tuple[bytes, InvalidRequestError]], call: Call
+    ) -> list[InvalidRequestError]:
+        """Return each refusal of a body with the faults that only rank_items can find in the other parts of the body."""
+        mended = [wire.recommend_request.mended(body, refusal)[:1] for body, refusal in refused]
+        found = iter(await self._recommender.find_faults([each for one in mended for each in one], call=call))
+        return [
+            with_more(refusal, next(found)) if each else refusal
+            for (_, refusal), each in zip(refused, mended, strict=True)
+        ]
+
     async def _recommend_many(self, bodies: Sequence[msgspec.Raw], call: Call, *, strict: bool) -> bytes:
         decoded = wire.recommend_request.decode_each(bodies)
+        refused = {place: each for place, each in enumerate(decoded) if isinstance(each, InvalidRequestError)}
+        if refused:
+            explained = await self._explain([(bytes(bodies[place]), each) for place, each in refused.items()], call)
+            for place, refusal in zip(refused, explained, strict=True):
+                decoded[place] = refusal
         requests = [each for each in decoded if isinstance(each, RecommendRequest)]
         made = await self._recommender.recommend(requests, call=call, strict=strict) if requests else ()
         answers = (

@@ -25,7 +25,7 @@ from chassis.hop.client import HopAnswer
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.event_rules import parse_time
-from chassis.wire.problems import DependencyError, InvalidRequestError, ServingError
+from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
 from functions.recommend.arms import Arms
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
@@ -170,6 +170,27 @@ class Recommender:
             self._answer(each, outcome, unknown, strict=strict, arm_failed=place in failed)
             for place, (each, outcome) in enumerate(zip(asked, outcomes, strict=True))
         ]
+
+    async def find_faults(self, requests: Sequence[RecommendRequest], *, call: Call) -> list[Sequence[Fault]]:
+        """Return the faults that rank_items finds in each of *requests*; none if it does not answer in time."""
+        probes = [
+            RankCall(
+                UNKNOWN_USER.features,
+                UNKNOWN_USER.history,
+                top_k=1,
+                filter=each.filter or UNSET,
+                item_id=each.item_id or UNSET,
+                context=each.context or UNSET,
+            )
+            for each in requests
+        ]
+        if not any(each.is_checked for each in probes):
+            return [()] * len(requests)
+        try:
+            answer = await self._ranking.rank(probes, call=call, within_s=call.deadline.left_s() * FEATURES_SHARE)
+        except ServingError:
+            return [()] * len(requests)
+        return [each.caller_faults() if isinstance(each, Ranked) else () for each in answer.value]
 
     def _ask(self, request: RecommendRequest, known: Known) -> _Asked:
         # Without a user there is neither an arm nor an event, so nothing could be learnt from the list.

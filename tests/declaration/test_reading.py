@@ -41,7 +41,7 @@ def test_the_demo_s_declaration_holds_the_weights_and_counters_of_the_demo():
 
 
 def test_all_faults_are_listed_with_their_lines():
-    """One run shows every fault of the types, in the order of the lines."""
+    """One run shows every fault, in the order of the lines."""
     assert faults(
         """
 [events.view]
@@ -64,6 +64,7 @@ pins = [3]
         "recsys.toml:5: events.dislike.weight must be at least -1000",
         "recsys.toml:6: events.dislike.colour is not a known field",
         "recsys.toml:8: rules.boosts[0].score is missing",
+        "recsys.toml:9: rules.boosts[0].attribute must be a declared attribute; declared are: none",
         "recsys.toml:13: rules.pins[0] must be a string, not a number",
         "recsys.toml:15: events.like.weight is missing",
     ]

@@ -34,7 +34,7 @@ def refused(body: object) -> list[tuple[str, str]]:
     [
         ({}, [("$.user_id", "is missing")]),
         ({"history": []}, [("$.user_id", "is missing")]),
-        ({"top_k": 500}, [("$.user_id", "is missing"), ("$.top_k", "must be at most 100")]),
+        ({"top_k": 500}, [("$.top_k", "must be at most 100"), ("$.user_id", "is missing")]),
         ({"user_id": ""}, [("$.user_id", "must not be empty")]),
         ({"item_id": ""}, [("$.item_id", "must not be empty")]),
         (

@@ -79,8 +79,8 @@ def test_without_ranking_a_filtered_request_gets_an_error():
     ],
 )
 def test_malformed_fields_are_refused(field, value, path):
-    """The faults have their places, and no hop is called."""
-    harness = Harness()
+    """The faults have their places, and the user's features are not read."""
+    harness = Harness(ranking={"results": [RANKED]})
     with pytest.raises(InvalidRequestError) as caught:
         harness.reply({"user_id": "ann", field: value})
     assert [fault.path for fault in caught.value.faults] == [path]

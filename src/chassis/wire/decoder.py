@@ -11,7 +11,7 @@ goes through the second pass first, because the fast path reads an over-long arr
 8,192 arrays and objects is refused unread, because skipping an array takes as long as skipping 20 bytes of text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -28,12 +28,16 @@ from chassis.wire.json_text import (
     explain_syntax,
     is_crowded,
 )
+from chassis.wire.mending import independent, mend
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from chassis.wire.text import is_suspect
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_REFUSED_BYTES = 4 * 1024
+# The longest valid request to recommend with ids of 36 characters is shorter. Mending reads a body once more.
+MAX_MENDED_BYTES = 128 * 1024
 NOT_READ = "was not read: the parts of the batch before it have too many faults"
 
 
@@ -56,28 +60,72 @@ class Decoder(Generic[T]):
             NotJsonError: *body* is not UTF-8, or not a single JSON text.
             InvalidRequestError: the JSON has faults; lists up to 100 of them.
         """
+        return self.read(body, _unchanged)
+
+    def read(self, body: bytes, check: Callable[[T], R]) -> R:
+        """
+        Return what *check* returns for the decoded *body*.
+
+        If *body* has faults, *check* gets values in which stand-ins replace the faulty parts, and the error also lists the
+        faults of the other parts.
+
+        Args:
+            body: The body.
+            check: Raises `InvalidRequestError` for values that the type allows and the function does not take. It has no
+                side effects.
+
+        Raises:
+            NotJsonError, InvalidRequestError: as `decode`.
+        """
         if is_crowded(body):
             raise InvalidRequestError(faults=[Fault("$", CROWDED)])
-        return self._decode(body)
+        return self._read(body, check)
 
-    def decode_each(self, bodies: Sequence[Raw]) -> list[T | ServingError]:
+    def read_each(self, bodies: Sequence[Raw], check: Callable[[T], R]) -> list[R | ServingError]:
         """
-        Return each of *bodies*, the members of a batch that a decoder read, as the decoder's type or as an error.
+        Return what `read` returns or raises for each of *bodies*, the members of a batch that a decoder read.
 
         After 4 KiB of refused members, the other members are refused unread, because listing faults takes longer than
         decoding.
         """
-        results: list[T | ServingError] = []
+        results: list[R | ServingError] = []
         refused_bytes = 0
         for body in map(bytes, bodies):
             try:
                 if refused_bytes > MAX_REFUSED_BYTES:
                     raise InvalidRequestError(NOT_READ)
-                results.append(self._decode(body))
+                results.append(self._read(body, check))
             except ServingError as error:
                 results.append(error)
                 refused_bytes += len(body)
         return results
+
+    def decode_each(self, bodies: Sequence[Raw]) -> list[T | ServingError]:
+        """Return each of *bodies* as the decoder's type or as an error; as `read_each`."""
+        return self.read_each(bodies, _unchanged)
+
+    def mended(self, body: bytes, refusal: ServingError) -> list[T]:
+        """
+        Return *body*, which this decoder refused with *refusal*, with stand-ins for the faulty parts.
+
+        The values differ in the stand-ins for words of fixed lists. The list is empty if *body* is longer than 128 KiB or
+        cannot be mended.
+        """
+        if not refusal.faults or len(body) > MAX_MENDED_BYTES:
+            return []
+        try:
+            return [self._fast.decode(each) for each in mend(body, self._info, refusal.faults)]
+        except NOT_DECODED:
+            return []
+
+    def _read(self, body: bytes, check: Callable[[T], R]) -> R:
+        try:
+            value = self._decode(body)
+        except InvalidRequestError as refusal:
+            found = [_faults_of(check, each) for each in self.mended(body, refusal)] if check is not _unchanged else []
+            common = [fault for fault in found[0] if all(fault in other for other in found)] if found else []
+            raise with_more(refusal, common) from None
+        return check(value)
 
     def _decode(self, body: bytes) -> T:
         is_long = len(body) > LONG_BYTES
@@ -96,6 +144,24 @@ class Decoder(Generic[T]):
         refusal = InvalidRequestError(faults=find_faults(body, self._info))
         if refusal.faults:
             raise refusal
+
+
+def with_more(refusal: InvalidRequestError, found: Sequence[Fault]) -> InvalidRequestError:
+    """Return *refusal* with those faults also that were *found* in its mended body and are real."""
+    more = independent(found, refusal.faults)
+    return InvalidRequestError(refusal.detail, faults=[*refusal.faults, *more]) if more else refusal
+
+
+def _unchanged(value: T) -> T:
+    return value
+
+
+def _faults_of(check: Callable[[T], object], value: T) -> Sequence[Fault]:
+    try:
+        check(value)
+    except InvalidRequestError as refusal:
+        return refusal.faults
+    return ()
 
 
 def split_members(body: bytes, name: str, *, most: int) -> list[Raw] | None:

@@ -112,7 +112,7 @@ def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterat
     if kind_of(value) != OBJECT:
         yield Fault(path, f"must be an object, not {kind_of(value)}")
         return
-    members, unknown = _members(value, info)
+    members, unknown = split_fields(value, info)
     for field in info.fields:
         if field.encode_name in members:
             yield from _find(bytes(members[field.encode_name]), field.type, f"{path}.{field.encode_name}")
@@ -123,7 +123,7 @@ def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterat
             yield Fault(f"{path}.{shown(name)}", "is not a known field")
 
 
-def _members(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
+def split_fields(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
     """Return the known fields of an object, and the names of unknown ones; of very many fields, only the first unknown."""
     if value.count(b":") <= _MOST_NAMES:
         members = _object(value)

@@ -7,9 +7,9 @@ Answers may gain fields, because readers of answers ignore unknown fields.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,6 +17,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chassis.wire.decoder import Decoder, split_members
 from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+
+R = TypeVar("R")
 
 MAX_ID_LENGTH = 128
 MAX_TOP_K = 100
@@ -284,27 +286,20 @@ class _Keys(Struct, frozen=True):
 encode = msgspec.json.Encoder().encode
 
 
-class _Who(Struct, frozen=True):
-    user_id: msgspec.Raw = _ABSENT
-    history: msgspec.Raw = _ABSENT
-    item_id: msgspec.Raw = _ABSENT
-
-
 class _RequestDecoder(Decoder[RecommendRequest]):
     """Decodes requests to recommend; refuses those that name no user, no session and no item, and times of no form."""
 
-    def _decode(self, body: bytes) -> RecommendRequest:
-        try:
-            request = super()._decode(body)
-        except InvalidRequestError as error:
-            if _names_nobody(body):
-                raise InvalidRequestError(faults=[_NOBODY, *error.faults]) from error
-            raise
-        if not (request.user_id or request.item_id or request.history):
-            raise InvalidRequestError(faults=[_NOBODY])
-        if faults := list(_faulty_times(request.history)):
-            raise InvalidRequestError(faults=faults)
-        return request
+    def _read(self, body: bytes, check: Callable[[RecommendRequest], R]) -> R:
+        return super()._read(body, lambda request: check(_checked(request)))
+
+
+def _checked(request: RecommendRequest) -> RecommendRequest:
+    faults = list(_faulty_times(request.history))
+    if not (request.user_id or request.item_id or request.history):
+        faults.append(Fault("$.user_id", "is missing"))
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    return request
 
 
 def _faulty_times(session: Sequence[SessionItem]) -> Iterator[Fault]:
@@ -315,16 +310,7 @@ def _faulty_times(session: Sequence[SessionItem]) -> Iterator[Fault]:
             yield Fault(f"$.history[{place}].time", "must be a timestamp (RFC 3339)")
 
 
-_NOBODY = Fault("$.user_id", "is missing")
 _SOME_TIME = "1970-01-01T00:00:00Z"
-
-
-def _names_nobody(body: bytes) -> bool:
-    try:
-        return _who.decode(body) == _Who()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-
 
 recommend_request = _RequestDecoder(RecommendRequest)
 request_batch = Decoder(RequestBatch)
@@ -332,7 +318,6 @@ features_request = Decoder(FeaturesRequest)
 features_batch = Decoder(FeaturesBatch)
 rank_request = Decoder(RankRequest)
 _keys = msgspec.json.Decoder(_Keys)
-_who = msgspec.json.Decoder(_Who)
 # Most batches start with the key. Looking no further saves reading a long body.
 _STARTS = {key: re.compile(rb'\s*\{\s*"%s"\s*:\s*[^\sn]' % key.encode()) for key in _Keys.__struct_fields__}
 

@@ -88,6 +88,8 @@ def condition_faults(condition: Condition, *, is_ranged: bool, path: str) -> Ite
 def _in_use(declaration: Declaration, name: str, path: str) -> Iterator[Fault]:
     kind = declaration.kind_of(name)
     if kind is None:
-        yield Fault(path, f"must be a declared attribute; declared are: {', '.join(declaration.items.attributes)}")
+        yield Fault(
+            path, f"must be a declared attribute; declared are: {', '.join(declaration.items.attributes) or 'none'}"
+        )
     elif kind == "text":
         yield Fault(path, "must not be a text, because no two items share one")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from chassis.wire.decoder import Decoder
-from chassis.wire.problems import Fault, ServingError
+from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from recsys.declaration.faults import find_contradictions
 from recsys.declaration.lines import find_lines, line_of
 from recsys.declaration.types import Declaration
@@ -70,13 +70,15 @@ def _encode(content: dict[str, Any]) -> bytes:
 
 def _check(body: bytes, text: str, name: str) -> Declaration:
     try:
-        declaration = _decoder.decode(body)
+        return _decoder.read(body, _checked)
     except ServingError as error:
-        raise DeclarationError(
-            "\n".join(_describe(list(error.faults) or [Fault("$", str(error))], text, name))
-        ) from error
+        faults = list(error.faults) or [Fault("$", str(error))]
+        raise DeclarationError("\n".join(_describe(faults, text, name))) from error
+
+
+def _checked(declaration: Declaration) -> Declaration:
     if faults := list(find_contradictions(declaration)):
-        raise DeclarationError("\n".join(_describe(faults, text, name)))
+        raise InvalidRequestError(faults=faults)
     return declaration
 
 
