@@ -1,7 +1,7 @@
 """
 Rank items with a trained artefact.
 
-Three kinds of sources score items for a user's history: factors (`folding`, `scoring`), popularity of all times and
+Three kinds of sources score items for a user's history: factors (`folding`, `factors`), popularity of all times and
 recent popularity, and neighbours (`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact
 without a blend ranks by its factors alone: score[u, i] = x_u . y_i. A ranker gives the best items of the blend new
 scores from more features (`ranker`).
@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from recsys.ranking.asking import Ask, Asked
 from recsys.ranking.blending import AWAY_US
 from recsys.ranking.encoder import Folding, UserEncoder
 from recsys.ranking.exploring import explore
+from recsys.ranking.factors import FactorSource
 from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
@@ -46,13 +46,9 @@ from recsys.ranking.reasons import (
 )
 from recsys.ranking.reranking import Declared, Reranker, make_columns
 from recsys.ranking.rules import POOL, Draft, Rules
-from topk.candidates import RankedBatch, rank_candidates
+from topk.candidates import rank_candidates
 from topk.item_table import F32, F64, I64, ItemTable
 from topk.row_lists import RowLists
-from topk.scoring import penalty_pays, picks_pay, score_candidates, score_rows_of
-
-if TYPE_CHECKING:
-    from topk.approximate import ApproximateIndex
 
 Ranked = tuple[list[int], list[float]]  # rows, best first, and their scores
 
@@ -96,40 +92,37 @@ class RankingModel:
         self.item_ids = [item.item_id for item in artefact.items]
         self._items = artefact.items
         self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
-        self._workers, self._pool = workers, pool
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._rules = Rules()
         self._offered: Bools | None = None
         self._unavailable: Sequence[int] = ()
-        self._index: ApproximateIndex | None = None
         self._mixer: Mixer | None = None
         try:
             self._features = Declared.of(artefact)
             self._reranker = Reranker.of(artefact, ranker, self._features)
             self.attributes = ItemAttributes(artefact.items, artefact.declaration)
             self._shelf = Shelf(self.attributes)
+            table = ItemTable.of(artefact.arrays["item_factors"])
+            self._factors = FactorSource(table, workers=workers, pool=pool, probes=probes)
             self._read(artefact, encoder)
         except KeyError as error:
             raise ArtefactError(f"the artefact has no array {error}") from error
         except (ValueError, TypeError, IndexError) as error:
             raise ArtefactError(f"the artefact's arrays or items do not fit each other: {error}") from error
-        if probes:
-            self._index = build_index(self._table, probes=probes)
 
     def _read(self, artefact: Artefact, encoder: UserEncoder | None) -> None:
         arrays = artefact.arrays
-        factors: F32 = arrays["item_factors"]
+        vectors = self._factors.table.vectors
         self._popularity: F32 = arrays["item_popularity"]
-        if not len(factors) == len(self._popularity) == len(self.item_ids):
+        if not len(vectors) == len(self._popularity) == len(self.item_ids):
             raise ValueError(
-                f"{len(self.item_ids)} items, factors {factors.shape}, popularity {self._popularity.shape}"
+                f"{len(self.item_ids)} items, factors {vectors.shape}, popularity {self._popularity.shape}"
             )
-        self._table = ItemTable.of(factors)
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
-        self._encoder = encoder or Folding.of(arrays, self._table.vectors)
-        self._popular = np.lexsort((np.arange(len(factors)), -self._popularity))
+        self._encoder = encoder or Folding.of(arrays, vectors)
+        self._popular = np.lexsort((np.arange(len(vectors)), -self._popularity))
         if "blend_weights" in arrays or self._reranker:
-            self._mixer = Mixer.of(arrays, self._table, self._popular)
+            self._mixer = Mixer.of(arrays, self._factors.table, self._popular)
         self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
         self.rank([self.typical_query()])
@@ -144,7 +137,7 @@ class RankingModel:
 
         Cost: exact ranking for 200 users.
         """
-        if self._index is None:
+        if self._factors.index is None:
             return 1.0
         rng = np.random.default_rng(0)
         share = self._popularity.astype(np.float64) + 1e-9
@@ -152,7 +145,9 @@ class RankingModel:
         histories = RowLists.of(
             [rng.choice(len(share), size, replace=False, p=share / share.sum()) for _ in range(_MEASURED_USERS)]
         )
-        return self._index.measure_recall(self._encoder.vectors(histories, [UNKNOWN_FEATURES] * _MEASURED_USERS))
+        return self._factors.index.measure_recall(
+            self._encoder.vectors(histories, [UNKNOWN_FEATURES] * _MEASURED_USERS)
+        )
 
     def make_unavailable(self, item_ids: Sequence[str]) -> None:
         """Stop returning *item_ids* to any user. Items from an earlier call that are not listed become available."""
@@ -216,7 +211,7 @@ class RankingModel:
         history, listed = np.array(ask.history, np.int64), np.array(rows, np.int64)
         ids = [self.item_ids[row] for row in ask.history]
         spoken = {
-            FACTORS: self._encoder.speak(history, listed, features=ask.features, items=self._table.vectors),
+            FACTORS: self._encoder.speak(history, listed, features=ask.features, items=self._factors.table.vectors),
         }
         if self._mixer is None:
             return explain([FACTORS] * len(rows), spoken, ids)
@@ -234,7 +229,7 @@ class RankingModel:
         if self._reranks(ask):
             shortlist = self._shortlist(mixer, asked, Phases())
             return shortlist.rows, shortlist.columns
-        rows, _, columns = mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+        rows, _, columns = mixer.candidates(asked, self._factors.best(asked, limit=int(asked.depths.max())))
         return rows, columns
 
     def item(self, item_id: str) -> Item | None:
@@ -274,12 +269,12 @@ class RankingModel:
         closed = set(ask.closed())
         pins = [row for row in self._rules.pins if row not in closed and (not ask.subset or ask.subset.mask[row])]
         draft.pin(pins, max(scores, default=0.0))
-        draft.fill(rows, scores, self._table.vectors)
+        draft.fill(rows, scores, self._factors.table.vectors)
         while not draft.is_full and len(rows) == ask.limit and (full := draft.full()):
             subset = self._without(ask.subset, full)
             ask = replace(ask, exclude=[*ask.exclude, *draft.rows], subset=subset)
             ((rows, scores),) = self._rank([ask], Phases())
-            draft.fill(rows, scores, self._table.vectors)
+            draft.fill(rows, scores, self._factors.table.vectors)
         return draft.rows, draft.scores
 
     def _without(self, subset: Subset | None, values: Mapping[str, list[str]]) -> Subset:
@@ -309,7 +304,7 @@ class RankingModel:
         limit = min(max(ask.limit for ask in asks), len(self.item_ids))
         last: Phase = "blend"
         if self._mixer is None:
-            ranked = self._score(asked, limit=limit)
+            ranked = self._factors.best(asked, limit=limit)
             phases.end("candidates")
         elif self._reranker is not None and self._reranks(asks[0]):
             shortlist = self._shortlist(self._mixer, asked, phases)
@@ -317,11 +312,11 @@ class RankingModel:
             scores = self._reranker.score(shortlist, asks, asked.history)
             ranked = rank_candidates(shortlist.rows, scores, counts=shortlist.counts, limit=limit)
             last = "ranker"
-        elif self._scores_all:
+        elif self._factors.scores_all:
             ranked = self._mixer.rank_all(asked, limit=limit, phases=phases)
         else:
             ranked = self._mixer.rank(
-                asked, self._score(asked, limit=int(asked.depths.max())), limit=limit, phases=phases
+                asked, self._factors.best(asked, limit=int(asked.depths.max())), limit=limit, phases=phases
             )
         cuts = [min(ask.limit, count) for ask, count in zip(asks, ranked.counts.tolist(), strict=True)]
         rows = zip(ranked.ids.tolist(), ranked.scores.tolist(), cuts, strict=True)
@@ -329,15 +324,10 @@ class RankingModel:
         phases.end(last)
         return lists
 
-    @property
-    def _scores_all(self) -> bool:
-        """Whether the catalogue is small, so that every source scores all of its items."""
-        return self._table.exact is not None and self._index is None
-
     def _shortlist(self, mixer: Mixer, asked: Asked, phases: Phases) -> Shortlist:
-        if self._scores_all:
+        if self._factors.scores_all:
             return mixer.shortlist_all(asked, phases=phases)
-        return mixer.shortlist(asked, self._score(asked, limit=int(asked.depths.max())), phases=phases)
+        return mixer.shortlist(asked, self._factors.best(asked, limit=int(asked.depths.max())), phases=phases)
 
     def shortlists(self, queries: Sequence[Query], names: Sequence[str]) -> tuple[I64, I64, F32]:
         """
@@ -366,7 +356,7 @@ class RankingModel:
         if self._mixer is None:
             raise ValueError("the artefact has no blend, so its factors are its only source")
         asked = self._join([self._ask(query, self._shelf) for query in queries])
-        return self._mixer.candidates(asked, self._score(asked, limit=int(asked.depths.max())))
+        return self._mixer.candidates(asked, self._factors.best(asked, limit=int(asked.depths.max())))
 
     def _join(self, asks: Sequence[Ask]) -> Asked:
         history = RowLists.of([ask.history for ask in asks])
@@ -378,52 +368,6 @@ class RankingModel:
             # A user's depth depends on that user's request alone, so the candidates do not depend on the batch.
             depths=np.minimum([max(ask.limit, PROPOSALS) for ask in asks], len(self.item_ids)),
             away=np.array([ask.away for ask in asks], np.bool_),
-        )
-
-    def _score(self, asked: Asked, *, limit: int) -> RankedBatch:
-        """Return the best items by the factors. Users with the same subset are scored together."""
-        groups = asked.groups()
-        if len(groups) == 1:
-            return self._score_group(asked.vectors, asked.exclude, groups[0][0], limit=limit)
-        users = np.concatenate([users for _, users in groups])
-        parts = [
-            self._score_group(asked.vectors[users], asked.exclude.of_users(users), subset, limit=limit)
-            for subset, users in groups
-        ]
-        order = np.argsort(users)
-        ids, scores, counts = (
-            np.concatenate([getattr(part, name) for part in parts])[order] for name in ("ids", "scores", "counts")
-        )
-        return RankedBatch(ids, scores, counts)
-
-    def _score_group(self, vectors: F32, exclude: RowLists, subset: Subset | None, *, limit: int) -> RankedBatch:
-        items = len(self.item_ids)
-        if subset is not None and self._table.exact is None and picks_pay(subset.size, items=items, users=len(vectors)):
-            return score_rows_of(
-                vectors,
-                self._table,
-                subset.rows,
-                limit=limit,
-                exclude=exclude,
-                workers=self._workers,
-                pool=self._pool,
-            )
-        closed = penalty = None
-        if subset is not None and self._index is None and penalty_pays(subset.size, items=items, users=len(vectors)):
-            penalty = subset.penalty
-        elif subset is not None:
-            closed = subset.closed
-        if self._index is not None:
-            return self._index.search(vectors, limit=limit, exclude=exclude, unavailable=closed)
-        return score_candidates(
-            vectors,
-            self._table,
-            limit=limit,
-            exclude=exclude,
-            unavailable=closed,
-            penalty=penalty,
-            workers=self._workers,
-            pool=self._pool,
         )
 
     def _rank_stranger(self, ask: Ask) -> Ranked:
@@ -449,20 +393,3 @@ def _asker(query: Query) -> Asker:
     known = {"age_group": (query.features.age_group,), **query.user_attributes}
     at_us = time.time_ns() // 1000 if query.at_us is None else query.at_us
     return Asker(query.features, at_us, query.as_of_us, known, query.context)
-
-
-def build_index(table: ItemTable, *, probes: int) -> "ApproximateIndex":
-    """
-    Build an approximate index over *table*.
-
-    Raises:
-        ArtefactError: FAISS is not installed.
-    """
-    try:
-        # Only instances with an approximate index need this library.
-        from topk.approximate import ApproximateIndex  # noqa: PLC0415
-    except ImportError as error:
-        raise ArtefactError(
-            "an approximate index needs FAISS: install the extra rank-items-approximate, or set INDEX=exact"
-        ) from error
-    return ApproximateIndex(table, probes=probes)
