@@ -27,8 +27,8 @@ from recsys.ranking.model import Query, Ranking, RankingModel
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.sqlite import SqliteStore
+from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call
 from tests.functions.test_filtered_requests import make_request
-from tests.functions.test_recommend import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call
 from tests.ranking.test_filtering import with_kinds
 from tools.bench.batching import make_artefact
 from tools.store import copy_store

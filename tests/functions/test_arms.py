@@ -21,8 +21,8 @@ from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts.wire import Exploration, RecommendRequest
 from recsys.experiments.assignment import Treatment, treat
 from recsys.experiments.declaration import Arm, Experiment
+from tests.functions.harness import DOWN, FEATURES, FakeHop, make_call
 from tests.functions.test_exploring_lists import ADDRESSES
-from tests.functions.test_recommend import DOWN, FEATURES, FakeHop, make_call
 
 RED = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, url="http://red")))
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

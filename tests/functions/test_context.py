@@ -18,9 +18,9 @@ from recsys.declaration.context import find_faults
 from recsys.declaration.reading import DEFAULT, DeclarationError, default_declaration, parse_declaration
 from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking
+from tests.functions.harness import FEATURES, RANKED, Harness, make_call
 from tests.functions.test_doors import refused
 from tests.functions.test_filtered_requests import make_request
-from tests.functions.test_recommend import FEATURES, RANKED, Harness, make_call
 
 pytestmark = pytest.mark.may_block
 

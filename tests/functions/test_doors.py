@@ -16,7 +16,7 @@ from recsys.ranking.artefact import Artefact
 from recsys.ranking.encoder import Folding
 from recsys.ranking.model import Query, RankingModel
 from recsys.ranking.reasons import FACTORS, NEIGHBOURS, POPULARITY
-from tests.functions.test_recommend import FEATURES, RANKED, Harness
+from tests.functions.harness import FEATURES, RANKED, Harness
 from tests.ranking.test_mixing import ADULT, make_blended
 from topk.row_lists import RowLists
 

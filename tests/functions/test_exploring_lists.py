@@ -15,7 +15,7 @@ from functions.recommend.recommender import RecommendAnswer, Recommended, Recomm
 from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts import wire
 from recsys.contracts.wire import Exploration
-from tests.functions.test_recommend import FEATURES, RANKED, FakeHop, make_call
+from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
 
 DEFAULT = Exploration()
 ADDRESSES = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://f", "RANK_ITEMS_URL": "http://r"}

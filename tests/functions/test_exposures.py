@@ -30,7 +30,7 @@ from recsys.exposures.sqlite import SqliteExposures
 from recsys.features import UNKNOWN_FEATURES
 from recsys.stores.port import Outcome, StoreUnavailableError
 from recsys.stores.sqlite import SqliteStore
-from tests.functions.test_recommend import FEATURES, RANKED, FakeHop, make_call
+from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
 
 DECLARATION = default_declaration()
 TIME = "2026-05-01T12:00:00Z"

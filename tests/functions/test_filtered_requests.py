@@ -14,7 +14,7 @@ from chassis.receipt import Receipt
 from chassis.wire.problems import InvalidRequestError
 from functions.rank_items.handler import RankItems
 from recsys.ranking.model import Query, Ranking, RankingModel
-from tests.functions.test_recommend import DOWN, FEATURES, POPULAR, RANKED, Harness
+from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness
 from tests.ranking.test_filtering import KINDS, with_kinds
 from tools.bench.batching import make_artefact
 

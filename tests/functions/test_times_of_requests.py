@@ -14,7 +14,7 @@ from functions.rank_items.handler import RankItems
 from recsys.contracts.wire import Model
 from recsys.ranking.filtering import ItemAttributes
 from recsys.ranking.model import Query, Ranking
-from tests.functions.test_recommend import FEATURES, Harness, make_call
+from tests.functions.harness import FEATURES, Harness, make_call
 
 AS_OF = "1998-03-08T10:00:00Z"
 

@@ -16,7 +16,7 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.memory import MemoryStore
 from recsys.stores.port import Outcome, StoreUnavailableError
-from tests.functions.test_recommend import make_call
+from tests.functions.harness import make_call
 
 SHOP = parse_declaration(
     """

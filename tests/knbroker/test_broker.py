@@ -1,10 +1,7 @@
 """The broker with subscribers that follow a script."""
 
 import asyncio
-import contextlib
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +11,13 @@ import pytest
 from chassis.wire.cloudevents import Event
 from chassis.wire.http_connection import Answer
 from chassis.wire.problems import ServingError
-from knbroker.broker import Broker
-from knbroker.client import Client
-from knbroker.delivery import Delivery, Stored
+from knbroker.delivery import Delivery
 from knbroker.queue import Choice, Queue
 from kubeyaml.eventing import DeliverySpec as Policy
-from kubeyaml.eventing import Routing, Trigger
+from kubeyaml.eventing import Trigger
 from localkn.errors import RefusedError
-from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
-
-EVENT = Event(NEEDED, b"{}")
-TRACE = f"00-{1:032x}-{2:016x}-01"
-FAST = Policy(3, "linear", 0.001, timeout_s=5)
-TO_A = Trigger("ns/a", "ns/b", "http://a", [{"exact": {"type": "a"}}], FAST)
-TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
-
-
-@contextlib.asynccontextmanager
-async def running(
-    path: Path,
-    subscribers: Client,
-    triggers: Sequence[Trigger] = (TO_A, TO_B),
-    *,
-    limit: int = 100,
-    at_once: int = 2,
-) -> AsyncIterator[Broker]:
-    """Run a broker that delivers until the block ends; a failure of the broker ends the block immediately."""
-    queue = Queue(path / "q.db", [trigger.name for trigger in triggers])
-    broker = Broker(Routing(("ns/b",), triggers), queue, subscribers, limit=limit, at_once=at_once)
-    try:
-        async with asyncio.TaskGroup() as group:
-            delivering = group.create_task(broker.run())
-            yield broker
-            delivering.cancel()
-    finally:
-        await queue.close()
-
-
-async def idle(broker: Broker) -> dict[str, Any]:
-    """Return the figures once no delivery is waiting."""
-    while (figures := await broker.figures(letters=10))["waiting"]:
-        await asyncio.sleep(0)
-    return figures
+from tests.knbroker.brokers import EVENT, FAST, disk_fails, idle, running, stored
+from tests.knbroker.subscribers import Subscribers, answer, event_answer
 
 
 async def test_an_event_is_delivered_to_matching_triggers(tmp_path: Path) -> None:
@@ -71,60 +33,6 @@ async def test_an_event_is_delivered_to_matching_triggers(tmp_path: Path) -> Non
     assert "ce-knativearrivaltime" in headers
     assert figures["triggers"]["ns/a"]["delivered"] == 1
     assert figures["brokers"] == {"ns/b": 1}
-
-
-async def test_the_trace_of_an_event_is_passed_to_its_delivery(tmp_path: Path) -> None:
-    """A delivery gets the traceparent header from the event's extension when the sender sets no header."""
-    subscribers = Subscribers()
-    async with running(tmp_path, subscribers) as broker:
-        await broker.accept("ns/b", EVENT.extended(traceparent=TRACE), [])
-        ((_, headers, _),) = await subscribers.until(1)
-    assert headers["traceparent"] == headers["ce-traceparent"] == TRACE
-
-
-@pytest.mark.parametrize("structured", [False, True])
-async def test_an_invalid_trace_attribute_does_not_prevent_delivery(structured: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """An invalid traceparent reaches the subscriber and the sink as an attribute, not as a header."""
-    heads = []
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
-        await reader.readexactly(int(heads[-1].split(b"content-length: ")[1].split()[0]))
-        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % (202 if heads[1:] else 400))
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        policy = Policy(0, structured=structured)
-        trigger = Trigger("ns/a", "ns/b", url, (), policy, dead_letter_sink=f"{url}sink")
-        async with running(tmp_path, Client(limit_bytes=10), [trigger]) as broker:
-            await broker.accept("ns/b", EVENT.extended(traceparent="00-€", tracestate="€"), [])
-            figures = await idle(broker)
-    assert figures["triggers"]["ns/a"]["delivered"] == 1
-    assert heads[1].startswith(b"POST /sink ")
-    assert [b"\r\ntraceparent: " in head for head in heads] == [False, False]
-    assert [b"\r\nce-traceparent: 00-%E2%82%AC\r\n" in head for head in heads] == [not structured, True]
-
-
-async def test_a_tracestate_without_a_traceparent_is_replaced(tmp_path: Path) -> None:
-    """A tracestate header without a traceparent is of another trace, so the event's own values are used."""
-    queue = Queue(tmp_path / "q.db", ["ns/a"])
-    broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=1, at_once=1)
-    event = EVENT.extended(traceparent=TRACE, tracestate="y=2")
-    await broker.accept("ns/b", event, [(b"tracestate", b"x=1"), (b"x-request-id", b"7")])
-    assert queue.read(1).headers == [("x-request-id", "7"), ("traceparent", TRACE), ("tracestate", "y=2")]
-    await queue.close()
-
-
-async def test_headers_that_do_not_fit_are_dropped(tmp_path: Path) -> None:
-    """The broker drops excess headers instead of the event, because a delivery has room for only some."""
-    queue = Queue(tmp_path / "q.db", ["ns/a"])
-    broker = Broker(Routing(("ns/b",), [TO_A]), queue, Subscribers(), limit=10, at_once=1)
-    await broker.accept("ns/b", EVENT, [(b"knative-%d" % number, b"x") for number in range(50)])
-    assert len(queue.read(1).headers) == 16
-    await broker.accept("ns/b", EVENT, [(b"x-request-id", b"7"), (b"knative-a", b"x" * 9000)])
-    assert queue.read(2).headers == [("x-request-id", "7")]
-    await queue.close()
 
 
 async def test_an_unwanted_event_is_accepted_and_counted(tmp_path: Path) -> None:
@@ -174,10 +82,10 @@ async def test_a_full_queue_refuses_events(tmp_path: Path) -> None:
         await broker.accept("ns/b", EVENT, [])
 
 
-async def test_a_failed_write_refuses_the_event(tmp_path: Path) -> None:
+async def test_a_failed_write_refuses_the_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broker accepts no event that it cannot write to disk."""
+    monkeypatch.setattr(Queue, "add", disk_fails)
     async with running(tmp_path, Subscribers()) as broker:
-        broker._queue._writer.execute("PRAGMA query_only = ON")
         with pytest.raises(ServingError, match="cannot be written") as caught:
             await broker.accept("ns/b", EVENT, [])
     assert caught.value.status == 503
@@ -269,62 +177,11 @@ async def test_a_dead_letter_is_delivered_to_the_sink(tmp_path: Path) -> None:
     assert figures["dead_letters"] == []
 
 
-async def test_a_reply_is_routed_by_the_broker(tmp_path: Path) -> None:
-    """The reply is delivered to the Triggers that want it, in the same trace."""
-    subscribers = Subscribers([event_answer(type="b", id="2")])
-    async with running(tmp_path, subscribers) as broker:
-        await broker.accept("ns/b", EVENT, [(b"traceparent", b"x")])
-        _, (url, headers, _) = await subscribers.until(2)
-        figures = await idle(broker)
-    assert (url, headers["ce-id"], headers["traceparent"]) == ("http://b", "2", "x")
-    assert [figures["triggers"][name]["delivered"] for name in ("ns/a", "ns/b")] == [1, 1]
-
-
-async def test_a_loop_of_replies_ends(tmp_path: Path) -> None:
-    """The broker refuses a reply whose TTL is spent, so a subscriber that echoes events does not loop forever."""
-
-    class Echo(Subscribers):
-        async def post(self, url: str, **rest: Any) -> Answer:
-            await super().post(url, **rest)
-            return event_answer(id=str(len(self.posts)))
-
-    no_retry = Trigger("ns/a", "ns/b", "http://a", (), Policy(0))
-    async with running(tmp_path, subscribers := Echo(), [no_retry]) as broker:
-        await broker.accept("ns/b", EVENT.extended(knativebrokerttl=6), [])
-        figures = await idle(broker)
-    assert len(subscribers.posts) == 5
-    assert figures["dead_letters"][0]["failure"]["reason"] == "the reply is refused: its knativebrokerttl is spent"
-
-
-async def test_a_reply_with_too_many_attributes_is_refused(tmp_path: Path) -> None:
-    """The reply must leave room for the broker's attributes; the dead letter names the limit."""
-    long = event_answer(type="b", **{f"x{number}": "a" for number in range(55)})
-    async with running(tmp_path, Subscribers([long])) as broker:
-        await broker.accept("ns/b", EVENT, [])
-        (letter,) = (await idle(broker))["dead_letters"]
-    assert "the reply is refused: an event must have at most 58 attributes" in letter["failure"]["reason"]
-
-
-async def test_replies_wait_while_the_queue_is_full(tmp_path: Path) -> None:
-    """When the queue holds twice its limit, a delivery that brings a reply is retried later."""
-    subscribers = Subscribers()
-    async with running(tmp_path, subscribers) as broker:
-        broker._size = 200
-        subscribers.script = [event_answer(type="b", id="2"), event_answer(type="b", id="2")]
-        broker._limit = 100
-        broker._take_on(await broker._queue.add(_stored(), ["ns/a"]))
-        await subscribers.until(1)
-        broker._size = 1
-        await subscribers.until(3)
-        figures = await idle(broker)
-    assert (figures["triggers"]["ns/a"]["failed"], figures["triggers"]["ns/b"]["delivered"]) == (1, 1)
-
-
 async def test_events_of_an_earlier_process_are_delivered(tmp_path: Path) -> None:
     """Every event that was accepted before a crash is delivered after it."""
     queue = Queue(tmp_path / "q.db", ["ns/a", "ns/b"])
     for _ in range(3):
-        await queue.add(_stored(), ["ns/a"])
+        await queue.add(stored(), ["ns/a"])
     # The queue stays open, because a killed process does not close it.
     async with running(tmp_path, subscribers := Subscribers()) as broker:
         await subscribers.until(3)
@@ -336,7 +193,7 @@ async def test_a_clock_set_back_does_not_delay_earlier_events(tmp_path: Path, mo
     """A delivery that was due soon does not wait for an hour because the clock was set back by an hour."""
     monkeypatch.setattr("knbroker.delivery._LONGEST_PAUSE_S", 0.001)
     queue = Queue(tmp_path / "q.db", ["ns/a"])
-    (delivery,) = await queue.add(_stored(), ["ns/a"])
+    (delivery,) = await queue.add(stored(), ["ns/a"])
     await queue.put(Delivery(delivery.event, "ns/a", 1, time.monotonic() + 3600))
     await queue.close()
     async with running(tmp_path, subscribers := Subscribers()), asyncio.timeout(10):
@@ -348,16 +205,14 @@ async def test_the_record_of_a_delivery_is_written_again_after_a_failure(
 ) -> None:
     """The broker repeats the write and not the delivery, because the subscriber already has the event."""
     monkeypatch.setattr("knbroker.broker._DISK_PAUSE_S", 0.001)
+    end, calls = Queue.end, []
+
+    async def fail_once(queue: Queue, delivery: Delivery) -> None:
+        calls.append(delivery)
+        await (disk_fails() if len(calls) == 1 else end(queue, delivery))
+
+    monkeypatch.setattr(Queue, "end", fail_once)
     async with running(tmp_path, subscribers := Subscribers()) as broker:
-        end, calls = broker._queue.end, []
-
-        async def fail_once(delivery: Any) -> None:
-            calls.append(delivery)
-            if len(calls) == 1:
-                raise sqlite3.OperationalError("disk I/O error")
-            await end(delivery)
-
-        monkeypatch.setattr(broker._queue, "end", fail_once)
         await broker.accept("ns/b", EVENT, [])
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 1
     assert (len(calls), len(subscribers.posts)) == (2, 1)
@@ -376,12 +231,12 @@ async def test_an_id_of_several_sources_is_redriven_for_one(tmp_path: Path) -> N
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
 
 
-async def test_a_redrive_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """With the reason, and the dead letter stays."""
+async def test_a_redrive_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal names the reason, and the dead letter stays."""
+    monkeypatch.setattr(Queue, "revive", disk_fails)
     async with running(tmp_path, Subscribers([answer(400)])) as broker:
         await broker.accept("ns/b", EVENT, [])
         await idle(broker)
-        broker._queue._writer.execute("PRAGMA query_only = ON")
         with pytest.raises(RefusedError, match="cannot be written"):
             await broker.revive(Choice())
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
@@ -410,7 +265,3 @@ async def test_deliveries_run_concurrently_up_to_the_limit(tmp_path: Path) -> No
         gate.set()
         assert (await idle(broker))["triggers"]["ns/a"]["delivered"] == 10
     assert most == 3
-
-
-def _stored() -> Stored:
-    return Stored("ns/b", EVENT, 255, [])

@@ -13,8 +13,8 @@ from chassis.wire.http_connection import Answer
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import DiscardedError, Queue, Topic, discard
 from localkn.errors import RefusedError
+from tests.knbroker.brokers import TO_A, disk_fails, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
-from tests.knbroker.test_broker import TO_A, idle, running
 
 ANN = Topic("user_id", "ann-of-the-hill")
 DATA = b'{"user_id": "ann-of-the-hill"}'
@@ -99,10 +99,10 @@ async def test_a_delivery_under_way_ends_without_a_retry(tmp_path: Path) -> None
         assert len(await subscribers.until(3)) == 3
 
 
-async def test_a_queue_that_cannot_be_rewritten_says_so(tmp_path: Path) -> None:
+async def test_a_queue_that_cannot_be_rewritten_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure names its cause and the remedy."""
+    monkeypatch.setattr(Queue, "discard", disk_fails)
     async with running(tmp_path, Subscribers(), [TO_A]) as broker:
-        broker._queue._writer.execute("PRAGMA query_only = ON")
         with pytest.raises(RefusedError, match="try again"):
             await broker.discard(ANN)
 

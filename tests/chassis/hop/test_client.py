@@ -1,77 +1,23 @@
 import asyncio
-import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import httpx
 import pytest
 
 from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
-from chassis.call import Call, Deadline
 from chassis.hop.breaker import Breaker, BreakerLimits
-from chassis.hop.client import HopAnswer, HopClient
 from chassis.hop.retries import RetryBudget, RetryPolicy
-from chassis.receipt import Receipt
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument
-from chassis.telemetry.tracing import PassOn
-from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
-from tests.virtual_time import VirtualClock, on_virtual_time
+from tests.chassis.hop.scripted import Scripted, client, make_call, send
+from tests.virtual_time import on_virtual_time
 
-Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
-
-
-@pytest.fixture(autouse=True)
-async def on_clock(clock: VirtualClock) -> None:
-    """Let deadlines follow the virtual clock in every test."""
+pytestmark = [on_virtual_time, pytest.mark.usefixtures("clock")]
 
 
-class Scripted(httpx.AsyncBaseTransport):
-    """Answer with the scripted steps in order and repeat the last one."""
-
-    def __init__(self, *script: object) -> None:
-        self._script = list(script)
-        self.requests: list[httpx.Request] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
-        await asyncio.sleep(0)
-        if isinstance(step, Exception):
-            raise step
-        if isinstance(step, int):
-            return httpx.Response(step, json={"n": len(self.requests)})
-        if isinstance(step, httpx.Response):
-            return step
-        assert callable(step)
-        response = await step(request)
-        assert isinstance(response, httpx.Response)
-        return response
-
-
-def client(transport: httpx.AsyncBaseTransport, **more: object) -> HopClient:
-    more.setdefault("policy", RetryPolicy(base_s=0.0001))
-    return HopClient("hop", "http://hop.test/", transport=transport, **more)  # type: ignore[arg-type]
-
-
-def make_call(headers: RawHeaders = (), seconds: float = 1.0) -> Call:
-    return Call(b"", headers, "request-1", Receipt(0.0), Deadline.after(seconds), PassOn(headers))
-
-
-async def send(hop: HopClient, call: Call | None = None, within_s: float = 1.0) -> HopAnswer[object]:
-    return await hop.send(b"{}", call=call or make_call(), within_s=within_s, decode=decode)
-
-
-def decode(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise UnicodeDecodeError("utf-8", body, 0, 1, "garbage") from error
-
-
-@on_virtual_time
 async def test_the_request_carries_the_callers_context():
     """
     The hop gets the request id, the remaining budget, the trace context and the service token, but no other header.
@@ -92,7 +38,6 @@ async def test_the_request_carries_the_callers_context():
     assert "cookie" not in sent
 
 
-@on_virtual_time
 @pytest.mark.parametrize("proxied", [False, True])
 async def test_the_answer_carries_the_hops_receipt(proxied):
     """
@@ -109,7 +54,6 @@ async def test_the_answer_carries_the_hops_receipt(proxied):
     assert answer.spent_s > 0
 
 
-@on_virtual_time
 @pytest.mark.parametrize(
     "failure",
     [httpx.ConnectError(""), httpx.ReadError(""), httpx.RemoteProtocolError(""), 502, 503],
@@ -124,7 +68,6 @@ async def test_transient_failures_are_retried(failure):
     assert hop.breaker.state == "closed"
 
 
-@on_virtual_time
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 500, 501])
 async def test_permanent_failures_are_not_retried(status):
     """Any other error status fails immediately as a failed dependency."""
@@ -134,7 +77,6 @@ async def test_permanent_failures_are_not_retried(status):
     assert len(transport.requests) == 1
 
 
-@on_virtual_time
 @pytest.mark.parametrize("late", [httpx.ReadTimeout(""), httpx.ConnectTimeout(""), httpx.PoolTimeout(""), 504])
 async def test_timeouts_are_not_retried(late):
     """A timeout at the client or at the hop raises DeadlineExceededError without a retry, because the time is spent."""
@@ -144,7 +86,6 @@ async def test_timeouts_are_not_retried(late):
     assert len(transport.requests) == 1
 
 
-@on_virtual_time
 async def test_retry_after_is_honoured_when_it_fits():
     """The client does not retry a 503 whose Retry-After is longer than the time left."""
     busy = httpx.Response(503, headers={"retry-after": "1"})
@@ -156,7 +97,6 @@ async def test_retry_after_is_honoured_when_it_fits():
     assert (await send(client(transport))).value == {"n": 2}
 
 
-@on_virtual_time
 async def test_an_exhausted_retry_budget_ends_retries():
     """The client does not retry when the retry budget is empty."""
     transport = Scripted(httpx.ConnectError(""))
@@ -180,7 +120,6 @@ class OneOfThreeDead(httpx.AsyncBaseTransport):
         return httpx.Response(502 if self.dead and self._draw() < 1 / 3 else 200, json=1)
 
 
-@on_virtual_time
 async def test_retries_hide_one_dead_instance_of_three():
     """The retry budget saved in healthy times covers the failures until the platform removes the dead instance."""
     transport = OneOfThreeDead()
@@ -196,7 +135,6 @@ async def test_retries_hide_one_dead_instance_of_three():
     assert transport.requests < 14_000 * 1.1 + 10
 
 
-@on_virtual_time
 async def test_an_expired_call_is_not_sent():
     """The client sends nothing when the deadline has already passed."""
     transport = Scripted(200)
@@ -205,7 +143,6 @@ async def test_an_expired_call_is_not_sent():
     assert transport.requests == []
 
 
-@on_virtual_time
 @pytest.mark.parametrize("failing", [500, httpx.ReadTimeout(""), httpx.Response(200, content=b"garbage")], ids=repr)
 async def test_a_failing_hop_is_not_called(failing):
     """After repeated failures, including unreadable answers, calls fail immediately without reaching the hop."""
@@ -221,7 +158,6 @@ async def test_a_failing_hop_is_not_called(failing):
     assert hop.statistics.refused == 1
 
 
-@on_virtual_time
 async def test_timeouts_of_grouped_calls_open_the_breaker():
     """A group call that ends at its deadline counts as a failure of the hop, although its callers leave too."""
 
@@ -243,7 +179,6 @@ async def test_timeouts_of_grouped_calls_open_the_breaker():
     assert (hop.breaker.state, hop.statistics.failures, hop.statistics.abandoned) == ("open", 4, 0)
 
 
-@on_virtual_time
 async def test_a_short_timeout_does_not_open_the_breaker():
     """A caller that gives the hop too little time gets no answer, and its timeouts do not count against the hop."""
 
@@ -257,7 +192,6 @@ async def test_a_short_timeout_does_not_open_the_breaker():
     assert (hop.breaker.state, hop.statistics.failures) == ("closed", 10)
 
 
-@on_virtual_time
 @pytest.mark.parametrize(
     ("impatient", "answers", "idle_s", "waits_s"),
     [
@@ -292,7 +226,6 @@ async def test_an_impatient_client_waits_some_times_the_usual_latency(clock, imp
     assert clock.now() - began == pytest.approx(waits_s, rel=0.05)
 
 
-@on_virtual_time
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_a_rejected_request_does_not_open_the_breaker(status, caplog):
     """A request that the hop rejects is our mistake: the client logs it and keeps sending other requests."""
@@ -307,7 +240,6 @@ def calls_by_outcome(instrument: Instrument) -> dict[str, float]:
     return {sample.labels["outcome"]: sample.value for sample in instrument.collect().samples}
 
 
-@on_virtual_time
 async def test_calls_are_counted_when_they_end(clock):
     """A call in flight is in none of the counters, so no counter ever decreases."""
     hold = asyncio.Event()
@@ -329,7 +261,6 @@ async def test_calls_are_counted_when_they_end(clock):
     assert calls_by_outcome(calls) == {**before, "failed": 1}
 
 
-@on_virtual_time
 async def test_a_cancelled_call_does_not_open_the_breaker(clock):
     """A call that its caller cancels does not count as a failure of the hop."""
 
@@ -344,79 +275,3 @@ async def test_a_cancelled_call_does_not_open_the_breaker(clock):
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert (hop.breaker.state, hop.statistics.abandoned, hop.statistics.failures) == ("closed", 1, 0)
-
-
-async def warm_up(hop: HopClient) -> None:
-    for _ in range(32):
-        await send(hop)
-
-
-@on_virtual_time
-async def test_a_slow_answer_is_hedged():
-    """The client sends a second copy of a request that takes longer than usual, and the faster answer wins."""
-    hold = asyncio.Event()
-
-    async def slow(request: httpx.Request) -> httpx.Response:
-        await hold.wait()
-        return httpx.Response(500)
-
-    transport = Scripted(*[200] * 32, slow, 200)
-    hop = client(transport, hedge=True)
-    await warm_up(hop)
-    assert (await send(hop)).value == {"n": 34}
-    assert hop.statistics.hedges == 1
-
-
-@on_virtual_time
-async def test_a_hedge_that_fails_first_does_not_decide():
-    """A failed hedge is ignored while the first request may still succeed; the call fails only when both fail."""
-    hold = asyncio.Event()
-
-    async def slow(request: httpx.Request) -> httpx.Response:
-        await hold.wait()
-        return httpx.Response(200, json="first")
-
-    async def fail(request: httpx.Request) -> httpx.Response:
-        asyncio.get_running_loop().call_later(0.01, hold.set)
-        return httpx.Response(500)
-
-    transport = Scripted(*[200] * 32, slow, fail)
-    hop = client(transport, hedge=True)
-    await warm_up(hop)
-    assert (await send(hop)).value == "first"
-    with pytest.raises(DependencyError):
-        await send(hop)
-
-
-@on_virtual_time
-async def test_an_answer_wins_over_a_simultaneous_failure():
-    """When a request and its hedge end in the same turn of the loop, the successful answer is the result."""
-    for _ in range(40):
-        hold = asyncio.Event()
-
-        async def slow(request: httpx.Request, hold: asyncio.Event = hold) -> httpx.Response:
-            await hold.wait()
-            return httpx.Response(500)
-
-        async def twin(request: httpx.Request, hold: asyncio.Event = hold) -> httpx.Response:
-            hold.set()
-            await asyncio.sleep(0)
-            return httpx.Response(200, json="twin")
-
-        hop = client(Scripted(*[200] * 32, slow, twin), hedge=True)
-        await warm_up(hop)
-        assert (await send(hop)).value == "twin"
-
-
-@on_virtual_time
-async def test_hedges_use_the_retry_budget(clock):
-    """The client does not hedge a slow answer when the retry budget is empty."""
-
-    async def slow(request: httpx.Request) -> httpx.Response:
-        await clock.advance(0.02)
-        return httpx.Response(200, json="slow")
-
-    hop = client(Scripted(*[200] * 32, slow), hedge=True, budget=RetryBudget(share=0.0, reserve=0))
-    await warm_up(hop)
-    assert (await send(hop)).value == "slow"
-    assert hop.statistics.hedges == 0

@@ -1,0 +1,52 @@
+"""The environment of recommend."""
+
+import pytest
+
+from chassis.environment import SettingsError
+from functions.recommend.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("given", "completed"),
+    [
+        ("http://rank-items", "http://rank-items.shop.svc"),
+        ("http://rank-items:8080/v1", "http://rank-items.shop.svc:8080/v1"),
+        ("http://rank-items.other.svc.cluster.local", "http://rank-items.other.svc.cluster.local"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ],
+)
+def test_a_bare_name_of_a_hop_gets_the_namespace_of_the_pod(tmp_path, given, completed):
+    """The same manifests work in any namespace; an address with a dot stays as it is."""
+    file = tmp_path / "namespace"
+    file.write_text("shop")
+    env = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": given}
+    assert Settings.from_env({**env, "NAMESPACE_FILE": str(file)}).rank_items_url == completed
+    assert Settings.from_env(env).rank_items_url == given
+
+
+def test_a_namespace_file_that_cannot_be_read_is_a_fault(tmp_path):
+    """The fault names the variable."""
+    env = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": "http://b"}
+    with pytest.raises(SettingsError, match="NAMESPACE_FILE cannot be read: .*No such file"):
+        Settings.from_env({**env, "NAMESPACE_FILE": str(tmp_path / "none")})
+
+
+def test_settings_require_both_hop_urls():
+    """The URLs of both hops must be set and valid."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"AUTH": "off", "RANK_ITEMS_URL": "rank-items:80"})
+    assert [fault.partition(" ")[0] for fault in caught.value.faults] == ["EXTRACT_FEATURES_URL", "RANK_ITEMS_URL"]
+    with pytest.raises(SettingsError):
+        Settings.from_env({"AUTH": "off", "RANK_ITEMS_URL": "http://a:port", "EXTRACT_FEATURES_URL": "http://a"})
+    with pytest.raises(SettingsError, match="HOP_HEDGING must be 1 or 0"):
+        Settings.from_env(
+            {"AUTH": "off", "RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a", "HOP_HEDGING": "maybe"}
+        )
+
+
+def test_settings_refuse_an_address_that_cannot_be_woken():
+    """Every address in WAKE_URLS is checked when the function starts."""
+    urls = {"AUTH": "off", "RANK_ITEMS_URL": "http://b", "EXTRACT_FEATURES_URL": "http://a"}
+    assert Settings.from_env(urls | {"WAKE_URLS": "http://a http://b"}).wake_urls == ("http://a", "http://b")
+    with pytest.raises(SettingsError, match="WAKE_URLS must hold http"):
+        Settings.from_env(urls | {"WAKE_URLS": "http://a rank-items:80"})
