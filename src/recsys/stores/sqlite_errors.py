@@ -1,12 +1,11 @@
 """SQLite's errors in the words of the port."""
 
 import sqlite3
-from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from recsys.stores.port import StoreError, StoreFormatError, StoreUnavailableError
+from recsys.stores.translation import TranslatedErrors
 
 REFILL = "run ./run.sh train to make one"
 
@@ -23,32 +22,17 @@ _REMEDIES = {
 }
 
 
-class TranslatedSqliteErrors:
-    """Turn SQLite's errors into `StoreError`s. A class, because `contextmanager` would cost each read 1 us."""
+class TranslatedSqliteErrors(TranslatedErrors):
+    """Turns SQLite's errors into the port's."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.closed = False
-
-    def check_open(self) -> None:
-        """Raise `StoreUnavailableError` if the store was closed."""
-        if self.closed:
-            raise StoreUnavailableError(f"{self._path} was closed")
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error | msgspec.MsgspecError):
-            # Reads do not look whether the store was closed; SQLite raises for a closed connection.
-            self.check_open()
-            raise self._translate(error) from error
-
-    def _translate(self, error: sqlite3.Error | msgspec.MsgspecError) -> StoreError:
+    def translate(self, error: BaseException) -> StoreError | None:
+        """Return the port's error for an error of SQLite, or of the decoder of its values."""
+        if not isinstance(error, sqlite3.Error | msgspec.MsgspecError):
+            return None
+        # Reads do not look whether the store was closed; SQLite raises for a closed connection.
+        self.check_open()
         # The low byte is the primary code; errors of the sqlite3 module itself have none.
         remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if remedy:
-            return StoreUnavailableError(f"{self._path}: {error}; {remedy}")
-        return StoreFormatError(f"{self._path}: {error}; {REFILL}")
+            return StoreUnavailableError(f"{self.place}: {error}; {remedy}")
+        return StoreFormatError(f"{self.place}: {error}; {REFILL}")

@@ -1,0 +1,41 @@
+"""Turn the errors of a database into those of the port."""
+
+from types import TracebackType
+
+from recsys.stores.port import StoreError, StoreUnavailableError
+
+
+class TranslatedErrors:
+    """
+    Raises the port's error for an error of the database; use it as a context manager.
+
+    A class, because a context manager made with `contextmanager` costs a read 1 us.
+
+    Args:
+        place: The database, as messages name it, without credentials.
+
+    Attributes:
+        closed: Whether the database was closed.
+    """
+
+    def __init__(self, place: object) -> None:
+        self.place = place
+        self.closed = False
+
+    def check_open(self) -> None:
+        """Raise `StoreUnavailableError` if the database was closed."""
+        if self.closed:
+            raise StoreUnavailableError(f"{self.place} was closed")
+
+    def translate(self, error: BaseException) -> StoreError | None:
+        """Return the port's error for *error*; None if *error* is not of the database."""
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and (translated := self.translate(error)):
+            raise translated from error
