@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -117,3 +118,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         # On a busy machine Redis answers later than a store waits in production.
         patch.setattr("recsys.stores.redis.TIMEOUT_S", LIMIT_S)
         yield server
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def empty_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a feature store that does not exist yet, or is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.flush()
+    return server.url

@@ -24,7 +24,6 @@ from recsys.records import UserRecord
 from topk.item_table import I64
 
 Holdout = Literal["random", "temporal"]
-HOLDOUTS: tuple[Holdout, ...] = ("random", "temporal")
 
 # One item in SHARE is held out.
 SHARE = 5

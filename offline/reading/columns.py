@@ -24,7 +24,6 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "age": ("age",),
 }
 INTERACTION = ("user", "item", "weight", "time", "kind")
-_OF_EVERY_FILE = ("user", "item")
 
 _SEPARATORS = re.compile(r"[\s_-]+")
 

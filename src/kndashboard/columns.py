@@ -20,7 +20,6 @@ _PLAIN = (
     "seconds", "measured", "requests", "errors", "degraded", "cpu", "ranked", "ready", "desired", "in_flight",
     "target", "memory",
 )  # fmt: skip
-_AT = {name: i for i, name in enumerate(_PLAIN)}
 WIDTH = len(_PLAIN) + len(_LATENCIES) + len(_SIZES)
 
 FIGURES = (

@@ -43,17 +43,12 @@ class Place:
             return await store.adopt(erasures)
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+@pytest.fixture
+async def place(empty_store_url: str) -> Place:
     """Return the place of a store that holds one user."""
-    url = f"sqlite:///{tmp_path}/store.db"
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_server")
-        server.flush()
-        url = server.url
-    async with aclosing(open_store(url, create=True)) as store:
+    async with aclosing(open_store(empty_store_url, create=True)) as store:
         await store.replace([UserRecord("ann", "55+")], population=UNKNOWN_FEATURES)
-    return Place(url)
+    return Place(empty_store_url)
 
 
 @pytest.fixture

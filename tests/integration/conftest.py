@@ -1,13 +1,11 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.demo import DemoState
 from tests.running import Running, running
-from tools.bench.redis_server import RedisServer
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,3 @@ def start_pipeline(state: DemoState) -> Iterator[Pipeline]:
 def pipeline(demo_state: DemoState) -> Iterator[Pipeline]:
     with start_pipeline(demo_state) as started:
         yield started
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def empty_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of a feature store that does not exist yet, or is empty."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    server.flush()
-    return server.url

@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from loadtests.phases import SHAPES
-from offline.evaluation.holdout import HOLDOUTS
+from offline.evaluation.holdout import Holdout
 from offline.loading import FORMATS
 from recsys import __version__
 from recsys.contracts import events
@@ -83,7 +83,7 @@ def test_the_choices_are_those_of_the_work():
     """Choices are written out, so that completion imports nothing; they are the same names."""
     assert choices(measurements.load, "shape") == set(SHAPES)
     assert set(get_args(get_args(options.Format)[0])) == set(FORMATS)
-    assert set(get_args(get_args(get_args(options.Holdout)[0])[0])) == set(HOLDOUTS)
+    assert set(get_args(get_args(get_args(options.Holdout)[0])[0])) == set(get_args(Holdout))
     (kind,) = (parameter for parameter in VERBS["send-event"].params if parameter.name == "type_")
     assert kind.default == events.INTERACTION
 

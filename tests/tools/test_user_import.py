@@ -12,7 +12,6 @@ from recsys.records import HistoryItem, UserRecord, imported
 from recsys.stores.port import FeatureStore
 from recsys.stores.urls import open_store
 from tests.functions.test_user_updates import SHOP
-from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
@@ -31,16 +30,10 @@ def with_store(url: str, act: Callable[[FeatureStore], object]) -> list[UserReco
     return asyncio.run(run())
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        made = f"sqlite:///{tmp_path}/a.db"
-    else:
-        server: RedisServer = request.getfixturevalue("redis_server")
-        server.flush()
-        made = server.url
-    with_store(made, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
-    return made
+@pytest.fixture
+def url(empty_store_url: str) -> str:
+    with_store(empty_store_url, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
+    return empty_store_url
 
 
 def write(path: Path, text: str) -> str:

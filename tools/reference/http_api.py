@@ -1,11 +1,9 @@
 """The tables of the HTTP API: bodies from the wire's types, errors from the tree of problems."""
 
-from collections.abc import Iterator
-
 import msgspec
 from msgspec import inspect
 
-from chassis.wire.problems import ServingError, Unavailable
+from chassis.wire.problems import Unavailable, raised_errors
 from recsys.contracts import wire
 from tools.reference.tables import table
 
@@ -118,7 +116,7 @@ def _bounds(least: float | None, most: float | None, unit: str) -> str:
 
 
 def _errors() -> str:
-    errors = sorted({(error.status, error.code, error) for error in _leaves(ServingError)}, key=lambda row: row[:2])
+    errors = sorted({(error.status, error.code, error) for error in raised_errors()}, key=lambda row: row[:2])
     if wrong := {code for _, code, _ in errors} ^ CAUSES.keys():
         raise ValueError(f"CAUSES in tools/reference/http_api.py lacks an error or has one too many: {sorted(wrong)}")
     rows = [
@@ -126,12 +124,3 @@ def _errors() -> str:
         for status, code, error in errors
     ]
     return table(("status", "code", "cause", "a retry may succeed"), rows)
-
-
-def _leaves(error: type[ServingError]) -> Iterator[type[ServingError]]:
-    """Yield the errors that are raised: the root, which is a bug, and those without subclasses."""
-    children = error.__subclasses__()
-    if not children or error is ServingError:
-        yield error
-    for child in children:
-        yield from _leaves(child)

@@ -6,13 +6,13 @@ document therefore cannot differ from the code. JSON Schema has no words for som
 characters that no text may contain. A body that the schema allows can still be refused with 422.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from chassis.wire.problems import Fault, ServingError, Unavailable
+from chassis.wire.problems import Fault, ServingError, Unavailable, raised_errors
 
 _PROBLEM = "application/problem+json"
 _JSON = "application/json"
@@ -124,7 +124,7 @@ _OF_ERRORS = {
 def _errors() -> dict[str, Any]:
     """Return the responses of all errors that can be raised, by status."""
     errors: dict[int, list[type[ServingError]]] = {}
-    for error in sorted(_leaves(ServingError), key=lambda error: (error.status, error.code)):
+    for error in sorted(raised_errors(), key=lambda error: (error.status, error.code)):
         errors.setdefault(error.status, []).append(error)
     return {
         str(status): {
@@ -137,20 +137,12 @@ def _errors() -> dict[str, Any]:
     }
 
 
-def _leaves(error: type[ServingError]) -> Iterator[type[ServingError]]:
-    children = error.__subclasses__()
-    if not children or error is ServingError:
-        yield error
-    for child in children:
-        yield from _leaves(child)
-
-
 def _problem() -> dict[str, Any]:
     members: dict[str, Any] = {
         "type": _TEXT,
         "title": _TEXT,
         "status": {"type": "integer"},
-        "code": {"enum": sorted({error.code for error in _leaves(ServingError)})},
+        "code": {"enum": sorted({error.code for error in raised_errors()})},
     }
     optional = {"detail": _TEXT, "errors": _list({"$ref": _REFERENCE.format(name="Fault")}, None)}
     return _object(members, optional) | {"description": "A problem document (RFC 9457)."}

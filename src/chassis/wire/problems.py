@@ -27,7 +27,7 @@ Only this module sets the status of an error. A problem document (RFC 9457) cont
 so that no internal text, path or trace can reach a body.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -208,3 +208,12 @@ class StorageFullError(Unavailable):
     """507: the disk is full."""
 
     status, code, title = 507, "storage-full", "The disk is full"
+
+
+def raised_errors(error: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
+    """Yield the classes of errors that are raised: the root, which is a bug, and those without subclasses."""
+    children = error.__subclasses__()
+    if not children or error is ServingError:
+        yield error
+    for child in children:
+        yield from raised_errors(child)
