@@ -6,6 +6,7 @@ the experiments that were started.
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from typing import Any
 
 import msgspec
 
-from offline.experiments.analysis import Analysis, analyse
-from offline.experiments.health import ArmHealth, check_health, reasons
+from offline.experiments.analysis import analyse
+from offline.experiments.health import check_health
 from offline.state import StateDirectory, StateError
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import EventKind
+from recsys.experiments.ledger import ExperimentFigures, keep_figures, read_ledger
 from recsys.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
 from recsys.exposures.records import ExposureOutcome
 from recsys.exposures.urls import open_exposures
@@ -27,8 +29,8 @@ from recsys.stores.port import StoreError
 from recsys.stores.urls import open_store
 from tools import running_experiments
 from tools.deployment.kn import Kn, KnError, command_of
+from tools.experiment_figures import describe, summarise
 from tools.guarding import guard
-from tools.running_experiments import read_ledger
 
 _NONE = "-"
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")
@@ -50,6 +52,8 @@ def run(
     """
     Report on experiments, stop arms that are worse, or change what runs (`running_experiments`).
 
+    A report and a guard keep the figures of the experiments in the state directory for the live page.
+
     Returns:
         0; 1 if the store cannot be read or holds no exposures, or the pipeline cannot be changed.
     """
@@ -62,21 +66,25 @@ def run(
         url = store or state.store_url(state.require_current())
         known = [each for each in read_ledger(state_dir) if name in {None, each.name}]
         read = asyncio.run(_read(url, window_s=window, keeps=bool(known)))
+        followed_us, now_us = round(follow * 1e6), time.time_ns() // 1000
+        analyses = [analyse(each, read.exposures, kinds=read.clicks, followed_us=followed_us) for each in known]
+        healths = {each.name: check_health(each, read.exposures) for each in known}
+        found = [summarise(each, healths[each.experiment], followed_us=followed_us, at_us=now_us) for each in analyses]
         if action == "guard":
             guard(
                 Kn(command_of(kn, namespace, state_dir), namespace),
                 read.exposures,
                 kinds=(read.clicks, read.purchases),
-                followed_us=round(follow * 1e6),
+                followed_us=followed_us,
                 state_dir=state_dir,
             )
-            return 0
     except (StateError, StoreError, KnError, ValueError, msgspec.DecodeError) as error:
         print(error, file=sys.stderr)
         return 1
+    _keep(found, state_dir)
+    if action == "guard":
+        return 0
     figures = compute_figures(read.tallies, lambda version: facts_of(state, version))
-    analyses = [analyse(each, read.exposures, kinds=read.clicks, followed_us=round(follow * 1e6)) for each in known]
-    healths = {each.name: check_health(each, read.exposures) for each in known}
     if not figures and not as_json:
         print(f"{action}: the store holds no exposures; run ./run.sh up --exposures and ask it", file=sys.stderr)
         return 1
@@ -84,9 +92,16 @@ def run(
         print(msgspec.json.encode({"figures": figures, "analyses": analyses, "health": healths}).decode())
     else:
         print(*lines(figures), sep="\n")
-        for each in analyses:
-            print("", *describe(each), *describe_health(healths[each.experiment]), sep="\n")
+        for each in found:
+            print("", *describe(each), sep="\n")
     return 0
+
+
+def _keep(found: Sequence[ExperimentFigures], state_dir: Path) -> None:
+    try:
+        keep_figures(found, state_dir=state_dir)
+    except OSError as error:
+        print(f"the live page keeps its former figures: {error}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -142,36 +157,6 @@ def lines(figures: Sequence[Figures]) -> list[str]:
     rows = [_TITLES, *map(_row, figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def describe(analysis: Analysis) -> list[str]:
-    """Return the analysis of an experiment as lines."""
-    control = analysis.arms[0].sample.mean
-    counted = f"{analysis.waiting} users are not through it, {analysis.adjusted} have a history"
-    said = [f"{analysis.experiment}: actions per list, in the time followed of each user ({counted})"]
-    for arm in analysis.arms:
-        line = f"  {arm.name}: {arm.sample.users} users"
-        line += f", {arm.sample.mean:.4f}" if arm.sample.users else "; no user is through the time yet"
-        if arm.lift is not None and control > 0:
-            value, low, high = (each / control for each in (arm.lift.value, arm.lift.low, arm.lift.high))
-            verdict = "better" if arm.is_better else "worse" if arm.is_worse else "undecided"
-            line += f", {value:+.1%} [{low:+.1%}, {high:+.1%}] at all looks: {verdict}"
-        said.append(line)
-    if not analysis.is_sound:
-        said.append(
-            f"  warning: users are not in the arms as declared (p {analysis.mismatch:.1g}, {analysis.switched} in two "
-            "arms); do not trust the figures"
-        )
-    return said
-
-
-def describe_health(healths: Sequence[ArmHealth]) -> list[str]:
-    """Return the health of the arms of an experiment as lines."""
-    said = []
-    for each in healths:
-        slowest = _NONE if each.p99_s is None else f"{each.p99_s * 1000:.0f} ms"
-        said.append(f"  {each.name}: {each.lists} lists, {each.failed:.2%} failed, p99 {slowest}")
-    return said + [f"  warning: {arm} must stop: {why}" for arm, why in reasons(healths).items()]
 
 
 def _row(each: Figures) -> Sequence[str]:

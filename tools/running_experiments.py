@@ -1,13 +1,13 @@
 """
 `./run.sh experiments start|stop|list|plan`: experiments of a running pipeline.
 
-The setting EXPERIMENTS of recommend declares the experiments that run. The file experiments.json of the state directory
-keeps the last declaration of each, so that a report can analyse experiments that have ended.
+The setting EXPERIMENTS of recommend declares the experiments that run. The ledger of the state directory keeps the last
+declaration of each.
 """
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,9 +15,9 @@ import msgspec
 from offline.experiments.planning import plan_users
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment, read_experiments
+from recsys.experiments.ledger import keep
 from tools.deployment.kn import Kn, KnError, command_of, url_of_tag
 
-LEDGER = "experiments.json"
 _SETTING, _RANKS = "EXPERIMENTS", "rank-items"
 # The second one answers requests that come as events, if the pipeline has it.
 _SERVICE, _EVENT_DOOR = "recommend", "recommend-events"
@@ -107,28 +107,6 @@ def declare(kn: Kn, experiments: Sequence[Experiment], *, state_dir: Path) -> No
     except KnError:
         return
     kn.update(_EVENT_DOOR, "--env", f"{_SETTING}={text}")
-
-
-def keep(experiments: Iterable[Experiment], *, state_dir: Path) -> None:
-    """Write *experiments* into the file of all experiments that ever started."""
-    known = {each.name: each for each in read_ledger(state_dir)} | {each.name: each for each in experiments}
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = state_dir / f"{LEDGER}.draft"
-    draft.write_bytes(msgspec.json.encode([*known.values()]))
-    draft.replace(state_dir / LEDGER)
-
-
-def read_ledger(state_dir: Path) -> list[Experiment]:
-    """
-    Return the last declaration of each experiment that was started from *state_dir*.
-
-    Raises:
-        msgspec.DecodeError: the file is damaged.
-    """
-    try:
-        return msgspec.json.decode((state_dir / LEDGER).read_bytes(), type=list[Experiment])
-    except FileNotFoundError:
-        return []
 
 
 def parse_arm(text: str, kn: Kn) -> Arm:

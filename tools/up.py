@@ -46,6 +46,7 @@ def up(
     place = ["--state-dir", str(state_dir / "platform")]
     words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]
     words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1)]
+    words += ["--reports", str(state_dir)]
     words += ["--detach"] * detach + ["--direct"] * direct + [word for name in host or () for word in ("--host", name)]
     # Notice a taken port and wrong flags before training.
     if status := run_localkn([*words, *place, "--check"]):

@@ -32,21 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state-dir", type=Path, required=True, help="the state directory of the platform")
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     parser.add_argument("--trust", type=Path, help="certificate (PEM) of the public port")
+    parser.add_argument("--reports", type=Path, help="directory of the reports on experiments and rollouts")
     options = parser.parse_args(argv)
     # uvloop takes a sixth less time for a snapshot of 15 instances.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(PlatformDirectory(options.state_dir), fd=options.fd, trust=options.trust))
+        state = PlatformDirectory(options.state_dir)
+        queries = PlatformQueries(state, options.reports)
+        runner.run(_serve(state, queries, fd=options.fd, trust=options.trust))
     return 0
 
 
-async def _serve(state: PlatformDirectory, *, fd: int, trust: Path | None) -> None:
+async def _serve(state: PlatformDirectory, queries: PlatformQueries, *, fd: int, trust: Path | None) -> None:
     # Proxies of the environment do not lead to this machine.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
         platform = KeptConnection(state.socket("control"))
         watcher = Watcher(partial(platform.call, "status"), scraper(HttptoolsTransport()))
         recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
         recording = asyncio.create_task(Recorder(recent, ring).run())
-        app = Dashboard(recent, ring, client, platform=PlatformQueries(state)).app()
+        app = Dashboard(recent, ring, client, platform=queries).app()
         # Open pages keep their connections, so the server does not wait for them when it stops.
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)
         with socket.socket(fileno=fd) as listener:

@@ -23,6 +23,7 @@ from chassis.server.body import read_body
 from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_response
 from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
 from kndashboard.asking import PipelineCaller, item_ids
+from kndashboard.changes import changes
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
 from kndashboard.logs import RecentLogs
@@ -44,7 +45,7 @@ _HEADERS = {
 }
 _FILES = (
     "style.css", "page.js", "dom.js", "picture.js", "charts.js", "plot.js", "request.js", "details.js",
-    "user.js",
+    "user.js", "changes.js",
 )  # fmt: skip
 _TRY_BYTES = 65_536
 
@@ -78,6 +79,7 @@ class Dashboard:
                 Route("/_dashboard/state", self._state),
                 Route("/_dashboard/history", self._history),
                 Route("/_dashboard/about", self._about),
+                Route("/_dashboard/changes", self._changes),
                 Route("/_dashboard/events", self._events),
                 Route("/_dashboard/redrive", self._redrive, methods=["POST"]),
                 Route("/_dashboard/logs", self._logs),
@@ -116,6 +118,12 @@ class Dashboard:
         card = await asyncio.to_thread(self._model.card)
         about = {"state_dir": str(self._platform.folder), "model": card, "in_use": in_use(now)}
         return _json(about)
+
+    async def _changes(self, _request: Request) -> Response:
+        """Answer with the experiments, the shadow and the rollouts."""
+        _, now = await self._recent.window()
+        services = await asyncio.to_thread(self._platform.services)
+        return _json(await asyncio.to_thread(changes, services, self._platform.reports, now))
 
     async def _events(self, _: Request) -> Response:
         return _json(await asyncio.to_thread(self._platform.events))

@@ -18,10 +18,11 @@ class PlatformQueries:
 
     Args:
         state: The state directory.
+        reports: Directory of the reports on experiments and rollouts; None for none.
     """
 
-    def __init__(self, state: PlatformDirectory) -> None:
-        self._state = state
+    def __init__(self, state: PlatformDirectory, reports: Path | None = None) -> None:
+        self._state, self.reports = state, reports
         self.folder: Path = state.root.absolute()
         self.logs: Path = state.logs
 

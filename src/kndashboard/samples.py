@@ -23,9 +23,12 @@ _NAMES = frozenset({
     MEMORY,
     *(f"{metric.name}{suffix}" for metric in metrics.DEFINITIONS if metric.kind == "histogram"
       for suffix in ("_bucket", "_sum", "_count") if metric in {definitions.REQUEST_DURATION, definitions.BATCH_SIZE}),
+    *(f"{metric.name}{suffix}" for metric in (definitions.HOP_DURATION, metrics.SHADOW_OVERLAP, metrics.SHADOW_ORDER)
+      for suffix in ("_sum", "_count")),
     *(metric.name for metric in (
         definitions.REQUESTS, definitions.IN_FLIGHT, definitions.QUEUE_DEPTH, definitions.BATCH_CUTS,
         definitions.HOP_CALLS, definitions.BREAKER, metrics.DEGRADED, metrics.EVENTS, metrics.MODEL, metrics.MODEL_AGE,
+        metrics.SHADOWED, metrics.ARM_CALLS,
     )),
 })  # fmt: skip
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -2,7 +2,8 @@
 The model that the platform serves, and the titles of its items.
 
 The manifests of the platform name the artefact: `MODEL_PATH` of a Service. The dashboard reads the description and the
-items of the artefact, and none of its arrays.
+items of an artefact in a folder, and none of its arrays. The dashboard has no access to an object store, so it shows
+what the instances report of an artefact there.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kndashboard.settings import first_setting
 from kndashboard.snapshots import Snapshot
 from localkn.errors import LocalknError
 from recsys import metrics
@@ -31,32 +33,35 @@ class ServedModel:
         self._ask = ask
         self._read: dict[Path, tuple[float, Any]] = {}
 
-    def folder(self) -> Path | None:
-        """Return the folder of the artefact; None if no Service names one, or no platform runs."""
+    def place(self) -> str:
+        """Return the folder or the URL of the artefact; "" if no Service names one, or no platform runs."""
         try:
-            variables = (variable for service in self._ask() for variable in _variables(service))
-            return next((Path(each["value"]) for each in variables if each["name"] == "MODEL_PATH"), None)
+            return first_setting(self._ask(), "MODEL_PATH")
         except LocalknError:
-            return None
+            return ""
 
     def card(self) -> dict[str, Any]:
-        """Return what the manifest of the artefact says; empty without a manifest."""
-        manifest = self._content("manifest.json")
+        """Return the place of the artefact, and what its manifest says; only the place without a manifest."""
+        place = self.place()
+        manifest = self._content(place, "manifest.json")
         if not isinstance(manifest, dict):
-            return {}
+            return {"place": place}
         training = manifest.get("training") or {}
         facts = {key: training.get(key) for key in ("dataset", "users", "items", "ties", "choice")}
-        return {key: manifest.get(key) for key in ("name", "version", "metrics")} | facts
+        return {"place": place} | {key: manifest.get(key) for key in ("name", "version", "metrics")} | facts
 
     def titles(self) -> Mapping[str, tuple[str, str]]:
         """Return title and category by item; empty if the list is missing, or longer than 4 MB."""
-        items = self._content("items.json")
+        items = self._content(self.place(), "items.json")
         if not isinstance(items, list):
             return {}
         return {item["item_id"]: (item.get("title", ""), item.get("category", "")) for item in items}
 
     def search(self, wanted: str) -> dict[str, Any]:
-        """Return the first items whose id, title or category contains *wanted*, and how many there are."""
+        """Return the first items whose id, title or category contains *wanted*, and how many there are; or the problem."""
+        if "://" in (place := self.place()):
+            problem = f"the catalogue is not shown: the page cannot read the model in {place}"
+            return {"total": 0, "items": [], "problem": problem}
         key = wanted.casefold()
         found = [
             {"item_id": item_id, "title": title, "category": category}
@@ -65,11 +70,11 @@ class ServedModel:
         ]
         return {"total": len(found), "items": found[:_SHOWN]}
 
-    def _content(self, name: str) -> Any:
-        """Return the content of a file of the artefact, read once for each version of the file."""
-        folder = self.folder()
-        if folder is None:
+    def _content(self, place: str, name: str) -> Any:
+        """Return the content of a file of the artefact in *place*, read once for each version of the file."""
+        if not place or "://" in place:
             return None
+        folder = Path(place)
         path = folder / name
         try:
             found = path.stat()
@@ -96,8 +101,3 @@ def in_use(now: Snapshot) -> list[dict[str, Any]]:
         {**dict(zip(metrics.MODEL.labels, key, strict=True)), "instances": len(ages), "age_s": max(ages)}
         for key, ages in found.items()
     ]
-
-
-def _variables(service: Mapping[str, Any]) -> list[dict[str, Any]]:
-    containers = service["spec"]["template"]["spec"]["containers"]
-    return [each for container in containers for each in container.get("env", ()) if "value" in each]

@@ -146,6 +146,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="show the platform on this loopback port, or a free one if taken",
     )
+    start.add_argument(
+        "--reports", type=Path, metavar="DIR", help="directory of reports on experiments and rollouts to show"
+    )
     start.add_argument("--tls-cert", type=Path, help="certificate (PEM) to serve the public port with")
     start.add_argument("--tls-key", type=Path, help="its key (PEM)")
     start.add_argument(

@@ -24,10 +24,13 @@ class Companion:
         port: The port; a free one is taken instead of 0 and of a port in use.
         state: State directory of the platform that the dashboard shows.
         trusted: Certificate of the public port, if that speaks TLS.
+        reports: Directory of reports that the dashboard shows, if there is one.
     """
 
-    def __init__(self, port: int, state: PlatformDirectory, trusted: Path | None) -> None:
-        self._port, self._state, self._trusted = port, state, trusted
+    def __init__(
+        self, port: int, state: PlatformDirectory, *, trusted: Path | None = None, reports: Path | None = None
+    ) -> None:
+        self._port, self._state, self._trusted, self._reports = port, state, trusted, reports
 
     @contextlib.asynccontextmanager
     async def beside(self, processes: Processes) -> AsyncIterator[str]:
@@ -52,8 +55,9 @@ class Companion:
     def _start(self, processes: Processes, listener: socket.socket) -> Process:
         where = ["--state-dir", str(self._state.root), "--fd", str(listener.fileno())]
         trust = ["--trust", str(self._trusted)] if self._trusted else []
+        reports = ["--reports", str(self._reports)] if self._reports else []
         return processes.start(
-            [sys.executable, "-m", _MODULE, *where, *trust],
+            [sys.executable, "-m", _MODULE, *where, *trust, *reports],
             env=inherited(),
             directory=self._state.root,
             log=self._state.logs / "dashboard.log",

@@ -49,6 +49,7 @@ class Options:
     tls_key: Path | None = None
     env_override: Sequence[str] = ()
     dashboard_port: int | None = None
+    reports: Path | None = None
     host: Sequence[str] = ()
 
 
@@ -76,8 +77,13 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
                 if options.dashboard_port is None:
                     await _serve(platform, stop=stop, ready=ready)
                     return
-                trusted = options.tls_cert and options.tls_cert.absolute()
-                async with Companion(options.dashboard_port, options.state_dir, trusted).beside(processes) as url:
+                companion = Companion(
+                    options.dashboard_port,
+                    options.state_dir,
+                    trusted=options.tls_cert and options.tls_cert.absolute(),
+                    reports=options.reports and options.reports.absolute(),
+                )
+                async with companion.beside(processes) as url:
                     platform.dashboard = url
                     await _serve(platform, stop=stop, ready=ready)
 

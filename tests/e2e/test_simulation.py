@@ -18,13 +18,13 @@ from localkn.address import broker_url
 from offline.state import StateDirectory
 from recsys.client import AsyncClient
 from recsys.experiments.assignment import treat
+from recsys.experiments.ledger import read_ledger
 from recsys.exposures.records import ExposureOutcome
 from recsys.exposures.urls import open_exposures
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.running import take_port
 from tests.waiting import eventually
-from tools.running_experiments import read_ledger
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 

@@ -255,7 +255,7 @@ async def test_the_model_card_comes_from_the_artefact(
     assert about["state_dir"] == str(tmp_path)
     assert about["model"] == {
         "name": "ials", "version": "2d90", "metrics": {}, "dataset": "demo", "users": 3, "items": 2, "ties": 4,
-        "choice": [CHOICE],
+        "choice": [CHOICE], "place": str(tmp_path / "model"),
     }  # fmt: skip
     assert about["in_use"] == [
         {"name": "ials", "version": "2d90", "instances": 1, "age_s": 60},
@@ -264,6 +264,32 @@ async def test_the_model_card_comes_from_the_artefact(
     write_artefact(tmp_path / "model", version="a-longer-version")
     os.utime(tmp_path / "model/manifest.json", (1, 1))
     assert (await page.get("/_dashboard/about")).json()["model"]["version"] == "a-longer-version"
+
+
+async def test_a_model_of_an_object_store_is_shown_as_the_instances_report_it(
+    page: httpx.AsyncClient, platform: FakePlatform
+) -> None:
+    """The dashboard has no access to the store, so it answers with the place and with the models that are loaded."""
+    (service_of_s3,) = platform.answers["services"] = [service_object(Path("x"))]
+    service_of_s3["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = "s3://models/shop"
+    platform.exposed = {20_001: 'recsys_model_info{name="ials",version="2d90"} 1\nrecsys_model_age_seconds 60\n'}
+    about = (await page.get("/_dashboard/about")).json()
+    assert about["model"] == {"place": "s3://models/shop"}
+    assert about["in_use"] == [{"name": "ials", "version": "2d90", "instances": 1, "age_s": 60}]
+    found = (await page.get("/_dashboard/items?q=a")).json()
+    assert (found["total"], found["problem"]) == (
+        0, "the catalogue is not shown: the page cannot read the model in s3://models/shop"
+    )  # fmt: skip
+
+
+async def test_what_is_tried_is_served(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """The endpoint answers with experiments, shadow and rollouts, and with 503 if the platform has stopped."""
+    platform.answers["services"] = [service_object(Path("x"))]
+    assert (await page.get("/_dashboard/changes")).json() == {
+        "experiments": [], "shadow": None, "rollouts": {"running": [], "ended": []}
+    }  # fmt: skip
+    platform.answers["services"] = PlatformError("nothing is running in there")
+    assert (await page.get("/_dashboard/changes")).status_code == 503
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "null", " " * (4 * 2**20 + 1)])
@@ -275,7 +301,7 @@ async def test_a_missing_or_damaged_artefact_is_no_error(
     for name in ("manifest.json", "items.json"):
         if content is not None:
             (tmp_path / name).write_text(content)
-    assert (await page.get("/_dashboard/about")).json()["model"] == {}
+    assert (await page.get("/_dashboard/about")).json()["model"] == {"place": str(tmp_path)}
     assert (await page.get("/_dashboard/items")).json() == {"total": 0, "items": []}
 
 

@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 
 from offline.experiments.analysis import Analysis, ArmResult
+from offline.experiments.health import ArmHealth
 from offline.experiments.sequences import Sample
 from offline.state import Current, StateDirectory
 from recsys.experiments.declaration import Arm, Experiment
+from recsys.experiments.ledger import keep, read_figures, read_ledger
 from recsys.exposures.records import Action, Exposure, ShownItem
 from recsys.exposures.urls import open_exposures
 from recsys.records import UserRecord
 from tests.offline.tastes import fill
 from tools.cli.verbs import main
-from tools.experiments import describe
+from tools.experiment_figures import describe, summarise
 from tools.guarding import find_worse
-from tools.running_experiments import find_slice, keep, read_ledger, split_arm
+from tools.running_experiments import find_slice, split_arm
 
 pytestmark = pytest.mark.may_block
 
@@ -202,6 +204,8 @@ def test_the_report_analyses_started_experiments(logged, capsys):
     assert "red: 600 users, 0.2000, -50.0%" in said
     assert "at all looks: worse" in said
     assert "red: 600 lists, 0.00% failed, p99 -" in said
+    (kept,) = read_figures(logged)
+    assert [(arm.name, arm.users, arm.verdict) for arm in kept.arms] == [("control", 600, ""), ("red", 600, "worse")]
     assert main(["experiments", "report", "colours", "--state-dir", str(logged), "--json"]) == 0
     (analysis,) = json.loads(capsys.readouterr().out)["analyses"]
     assert analysis["arms"][1]["lift"]["high"] < 0
@@ -272,5 +276,6 @@ def test_an_arm_without_a_change_is_not_stopped():
 def test_an_arm_without_users_shows_no_mean():
     """Before any user's time is over, the report says so, instead of a mean of nothing."""
     empty = ArmResult("control", Sample.of(np.array([])), None)
-    said = describe(Analysis("ranker", [empty], 1.0, 0, waiting=3, adjusted=0))
+    analysis = Analysis("ranker", [empty], 1.0, 0, waiting=3, adjusted=0)
+    said = describe(summarise(analysis, [ArmHealth("control", 0, 0.0, None)], followed_us=1, at_us=1))
     assert said[1] == "  control: 0 users; no user is through the time yet"

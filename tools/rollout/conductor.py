@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tools.deployment.kn import Kn, KnError, tagged, traffic
@@ -195,6 +195,7 @@ class Conductor:
         if share:
             self._watch_out(candidate)
             self.kn.route(self.service, {CANDIDATE: share, CURRENT: 100 - share})
+        self._note(rollout, share, outcome)
         trials = run_trials(
             clients,
             self.bodies,
@@ -208,6 +209,19 @@ class Conductor:
         comparison = compare(trials, share=share, candidate=candidate)
         self.tell(describe(comparison))
         return comparison
+
+    def _note(self, rollout: Rollout, share: int, outcome: RolloutOutcome) -> None:
+        self.journal.note(
+            {
+                "service": self.service,
+                "current": outcome.current,
+                "candidate": outcome.candidate,
+                "steps": [0, *rollout.steps],
+                "share": share,
+                "since": time.time(),
+                "seen": [asdict(step) for step in rollout.seen],
+            }
+        )
 
     def _watch_out(self, candidate: str) -> None:
         """Check that the tag still leads to the candidate: another update may have made a revision."""

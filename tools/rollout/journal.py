@@ -1,16 +1,20 @@
-"""The Service as it was before the rollout under way, on disk, so that a killed rollout can be undone later."""
+"""
+The files of a rollout under way.
+
+They keep the Service as it was before, so that a killed rollout can be undone later, and the steps so far, for the live page.
+"""
 
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tools.deployment.kn import KnError
 
-_SUFFIX = ".unfinished.json"
+_SUFFIX, _PROGRESS = ".unfinished.json", ".running.json"
 
 
 def journal_of(service: str, folder: Path) -> "Journal":
@@ -26,14 +30,17 @@ def unfinished_rollouts(folder: Path) -> list[str]:
 
 class Journal:
     """
-    One file for a Service; it has content exactly while a rollout of that Service is unfinished.
+    Two files for a Service. The first has content exactly while a rollout of that Service is unfinished.
+
+    The second holds the progress of the unfinished rollout.
 
     Args:
-        path: The file; its directory is made.
+        path: The first file; its directory is made.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._progress = path.with_name(path.name.removesuffix(_SUFFIX) + _PROGRESS)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -66,6 +73,15 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
+    def note(self, progress: Mapping[str, Any]) -> None:
+        """Write *progress*, with this process as the one that rolls out. A fault of the disk does not stop the rollout."""
+        draft = self._progress.with_suffix(".draft")
+        with suppress(OSError):
+            draft.write_text(json.dumps({**progress, "pid": os.getpid()}), "utf-8")
+            draft.replace(self._progress)
+
     def end(self) -> None:
         """Forget the rollout: the Service is as it should be."""
         self._path.write_text("", "utf-8")
+        with suppress(OSError):
+            self._progress.unlink(missing_ok=True)

@@ -12,24 +12,26 @@ async function get(path) {
 /** Show which pipeline this is, and its model. */
 export async function about(which, place) {
   const { state_dir: folder, model, in_use: used } = await get("/_dashboard/about");
-  const dataset = model.dataset ?? "no data set";
+  const dataset = model.dataset ?? (model.place || "no data set");
   document.title = `${dataset} · ${folder} · Recommendation pipeline`;
   show(which, html("b", {}, dataset), " in ", html("code", {}, folder));
-  if (!model.name) return show(place, html("p", { class: "empty" }, "No Service names a model (MODEL_PATH)."));
+  if (!model.place && !used.length) return show(place, html("p", { class: "empty" }, "No Service names a model (MODEL_PATH)."));
   // The reader's table stays open when the age in the card changes.
-  if (place.dataset.version !== model.version) {
+  if (!place.firstElementChild?.matches("div") || place.dataset.version !== String(model.version)) {
     place.dataset.version = model.version;
     place.replaceChildren(html("div"), chosen(model));
   }
-  show(place.firstChild, card(model, used));
+  show(place.firstElementChild, card(model, used));
 }
 
+/** The facts of the artefact; of an artefact that the dashboard cannot read, what the instances report. */
 function card(model, used) {
   const loaded = used.map((each) =>
     `${each.name} ${each.version} in ${number(each.instances)} instance${each.instances === 1 ? "" : "s"}, ${age(each.age_s)} old`);
   const facts = {
-    model: `${model.name} ${model.version}`, loaded: loaded.join("; ") || "none yet",
-    data: `${model.dataset}: ${number(model.users)} users, ${number(model.items)} items, ${number(model.ties)} ties`,
+    ...(model.name ? { model: `${model.name} ${model.version}` } : { "read from": model.place || "an unknown place" }),
+    loaded: loaded.join("; ") || "none yet",
+    ...(model.name ? { data: `${model.dataset}: ${number(model.users)} users, ${number(model.items)} items, ${number(model.ties)} ties` } : {}),
     ...Object.fromEntries(Object.entries(model.metrics ?? {}).map(([name, value]) => [name.replaceAll("_", " "), number(value, 4)])),
   };
   return html("dl", {}, ...Object.entries(facts).flatMap(([name, text]) => [html("dt", {}, name), html("dd", {}, text)]));
@@ -101,7 +103,7 @@ export async function logs(select, place) {
     : html("p", { class: "empty" }, "No lines."));
 }
 
-function table(heads, rows, what, kind) {
+export function table(heads, rows, what, kind) {
   return html("div", { class: "scroll", role: "group", tabindex: 0, "aria-label": `Table of ${what}` },
     html("table", { class: kind ?? "" },
       html("thead", {}, html("tr", {}, ...heads.map((text) => html("th", { scope: "col" }, text)))),

@@ -1,5 +1,6 @@
 // Fetches the state once a second while the page is visible, and shows it.
 
+import { changes } from "./changes.js";
 import { Charts } from "./charts.js";
 import { about, logs, search, triggers } from "./details.js";
 import { html, number, show } from "./dom.js";
@@ -129,6 +130,7 @@ look();
 repeat(() => charts.refresh(), () => charts.period * 1000);
 repeat(async () => { events = await triggers(part("triggers")); }, () => SLOW_MS);
 repeat(() => about(part("which"), part("model")), () => 2 * SLOW_MS);
+repeat(() => changes(part("changes")), () => 2 * SLOW_MS);
 repeat(() => logs(part("log"), part("lines")), () => SLOW_MS);
 search(part("search"), part("items"));
 lookUp(part("who"), part("user"));
