@@ -69,8 +69,10 @@ def _traffic(span: SnapshotInterval, name: str, revisions: list[Mapping[str, Any
     """Return requests, failures and latencies; for an image without these metrics, the platform's measurements."""
     statuses = span.rates(definitions.REQUESTS.name, by="status", service=name)
     if not statuses and not span.value(definitions.IN_FLIGHT.name, service=name):
-        seen = {key: revisions[-1].get(key) for key in ("p50_ms", "p99_ms")} if revisions else {}
-        return {"rps": sum(revision["rps"] for revision in revisions), "errors": None, **seen}
+        rps = sum(revision["rps"] for revision in revisions)
+        # The platform's latencies are those since its start, so they say nothing of a Service without requests.
+        seen = {key: revisions[-1].get(key) for key in ("p50_ms", "p99_ms")} if rps else {}
+        return {"rps": rps, "errors": None, "p50_ms": None, "p99_ms": None, **seen}
     buckets = span.buckets(definitions.REQUEST_DURATION.name, service=name)
     failed = sum(rate for status, rate in statuses.items() if status.startswith("5"))
     quantiles = {f"p{q}_ms": _ms(quantile(buckets, q / 100)) for q in (50, 95, 99)}

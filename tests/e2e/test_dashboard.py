@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.demo import DemoState
 from tests.e2e.browser import faults, highest, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
+from tests.kndashboard.tried import write_all
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT, take_port
 from tools.browser import browsing
@@ -25,9 +26,14 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (360, 780)}
 
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """Start a pipeline with the tutorial's simulated costs; yield the dashboard's address and the public port."""
+    """
+    Start a pipeline with the tutorial's simulated costs, an ended experiment and a rollout under way.
+
+    Yield the dashboard's address and the public port.
+    """
     state, port = tmp_path_factory.mktemp("state"), take_port()
     demo_state.copy_to(state)
+    write_all(state)
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
     try:
         shown = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
@@ -135,7 +141,7 @@ def test_a_refusal_is_shown_as_text(page: Page):
 
 
 def test_the_page_says_which_pipeline_it_shows(page: Page):
-    """The title names data set and state directory, and the model, the catalogue, the triggers and the logs are shown."""
+    """The title names data set and state directory; the model, the catalogue, the triggers, trials and logs are shown."""
     expect(page).to_have_title(re.compile(r"^demo · /.+ · Recommendation pipeline$"))
     expect(page.locator("#model")).to_contain_text("1,000 users, 1,000 items")
     page.get_by_label("Id, title or category").fill("item_77")
@@ -143,6 +149,10 @@ def test_the_page_says_which_pipeline_it_shows(page: Page):
     expect(page.locator("#items")).to_contain_text("11 items")
     expect(page.locator("#triggers")).to_contain_text("interactions")
     expect(page.locator("[data-service=broker-ingress]")).to_contain_text("interactions → extract-features")
+    expect(page.locator("#changes")).to_contain_text("colours, ended")
+    page.get_by_text("colours, ended").click()
+    expect(page.locator("#changes table")).to_contain_text(["its p99 is 240 ms", "5 %"])
+    expect(page.locator("[data-rollout=rank-items]")).to_contain_text("then 100 %")
     page.get_by_label("Instance or part").select_option(index=1)
     expect(page.locator("#lines")).to_be_visible()
 
@@ -195,6 +205,7 @@ def test_the_page_fits_and_is_accessible(browser: Browser, up: tuple[str, int], 
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#items")).to_contain_text("11 items")
     expect(page.locator("#lines")).to_be_visible()
+    expect(page.locator("#changes section")).to_have_count(2)
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

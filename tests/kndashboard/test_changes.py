@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from kndashboard.settings import first_setting
 from kndashboard.snapshots import Snapshot
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment
-from recsys.experiments.ledger import DECLARATIONS, FIGURES, ArmFigures, ExperimentFigures, keep, keep_figures
+from recsys.experiments.ledger import DECLARATIONS, FIGURES, keep, keep_figures
 from tests.kndashboard.seen import revision, service, snapshot, status
-from tools.rollout.comparison import RolloutTrial, TrialAnswer, compare
-from tools.rollout.conductor import RolloutOutcome
+from tests.kndashboard.tried import RED, RED_URL, figures_of, outcome, progress
 from tools.rollout.decisions import CandidateLimits
 from tools.rollout.journal import journal_of
 from tools.rollout.report import write_report
@@ -27,10 +25,6 @@ pytestmark = pytest.mark.may_block
 
 # Linux and macOS number processes below 2**22.
 NO_PROCESS = 2**30
-RED_URL = "http://red-rank-items.default.example"
-RED = Experiment(
-    "colours", (Arm("control", 0.5), Arm("red", 0.5, url=RED_URL, diversity=0.3)), users=4000, started_us=1_000
-)
 MEASURED = """\
 recsys_shadow_calls_total{outcome="compared"} 30
 recsys_shadow_calls_total{outcome="failed"} 2
@@ -64,12 +58,6 @@ def seen(*texts: str) -> Snapshot:
 
 def declared(*experiments: Experiment) -> str:
     return msgspec.json.encode(experiments).decode()
-
-
-def figures_of(name: str, *, at_us: int) -> ExperimentFigures:
-    control = ArmFigures("control", 600, 0.4, None, None, None, "", 700, 0.0, 0.08)
-    red = ArmFigures("red", 600, 0.2, -0.5, -0.6, -0.4, "worse", 700, 0.25, 0.24, warning="its p99 is 240 ms")
-    return ExperimentFigures(name, at_us, 1, (control, red), 5, 0, 1.0, 0, sound=True)
 
 
 def test_nothing_that_is_tried_shows_nothing(tmp_path: Path) -> None:
@@ -145,14 +133,6 @@ def test_the_shadow_is_compared_over_all_instances() -> None:
     }
 
 
-def outcome(*, promoted: bool) -> RolloutOutcome:
-    answer = TrialAnswer(5.0, ranking=("a", "b"), revision="new")
-    step = compare([RolloutTrial(answer, answer, answer)], share=5, candidate="new")
-    return RolloutOutcome(
-        "rank-items", "old", "new", promoted=promoted, reasons=() if promoted else ["slow"], seen=[step]
-    )
-
-
 def test_reports_of_rollouts_are_shown(tmp_path: Path) -> None:
     """The page reads the reports that a rollout writes: verdict, reasons, and the figures of each step."""
     write_report(tmp_path, outcome(promoted=False), CandidateLimits())
@@ -179,15 +159,11 @@ def test_the_newest_reports_come_first(tmp_path: Path) -> None:
 def test_a_running_rollout_is_shown_until_it_ends(tmp_path: Path) -> None:
     """The progress names the step under way, and whether the process still runs; the end of the rollout removes it."""
     journal = journal_of("rank-items", tmp_path)
-    progress = {
-        "service": "rank-items", "current": "old", "candidate": "new", "steps": [0, 5, 100], "share": 5, "since": 7.5,
-        "seen": [asdict(step) for step in outcome(promoted=True).seen],
-    }  # fmt: skip
-    journal.note(progress)
+    journal.note(progress())
     (running,) = rollouts(tmp_path)["running"]
     assert (running["share"], running["steps"], running["pid"], running["alive"]) == (5, (0, 5, 100), os.getpid(), True)
     path = next(tmp_path.glob(".*.running.json"))
-    path.write_text(json.dumps(progress | {"pid": NO_PROCESS}))
+    path.write_text(json.dumps(progress() | {"pid": NO_PROCESS}))
     assert [each["alive"] for each in rollouts(tmp_path)["running"]] == [False]
     journal.end()
     assert rollouts(tmp_path) == {"running": [], "ended": []}

@@ -107,6 +107,13 @@ def test_an_image_without_metrics_uses_the_ingresss_figures():
     assert view(seen, seen)["calls"] == []
 
 
+def test_a_service_without_requests_shows_no_old_latency():
+    """The ingress' latencies are those since its start, so an idle Service at zero shows none of them."""
+    idle = service(revision("front-00001", rps=0.0, p50_ms=3.0, p99_ms=9.0), public=True)
+    front = view(*[snapshot(1, status(front=idle))] * 2)["services"]["front"]
+    assert (front["rps"], front["p50_ms"], front["p99_ms"]) == (0.0, None, None)
+
+
 def test_a_service_at_zero_shows_its_waiting_requests():
     """The page shows the requests in the activator, and the last cold start of each revision."""
     asleep = revision("front-00001", desired=1, waiting=3, cold_start_s=1.5)

@@ -1,4 +1,4 @@
-"""The progress that a rollout keeps for the page: there at every step, and gone at the end."""
+"""The progress that a rollout keeps for the page, from its first step to its end."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -48,19 +48,20 @@ function experiment(each, open) {
     : folded(each.name, open, `${each.name}, ended`, ...content);
 }
 
-function row(arm, { arms }) {
+function row(arm, { arms, running }) {
   const { figures, settings, calls } = arm;
   const shown = { revision: (value) => value, diversity: (value) => `diversity ${number(value, 2)}`, exploration: (value) => `exploration ${percent(value)}` };
   const differs = Object.entries(settings).map(([name, value]) => shown[name](value));
   return [
     html("span", {}, arm.name, " ", html("small", {}, differs.join(", ") || "the default")),
     percent(arm.share), number(figures?.users), number(figures?.mean, 4), difference(figures, widest(arms)),
-    number(figures?.lists), percent(figures?.failed, 2), ms(figures?.p99_s ?? null), state(arm, calls),
+    number(figures?.lists), percent(figures?.failed, 2), ms(figures?.p99_s ?? null), state(arm, calls, running),
   ];
 }
 
-function state({ stopped, figures }, calls) {
+function state({ stopped, figures }, calls, running) {
   if (stopped) return html("span", { class: "warn" }, "stopped: gets the default");
+  if (!running) return figures?.warning || "ended";
   if (figures?.warning) return html("span", { class: "bad" }, `must stop: ${figures.warning}`);
   return calls?.failed ? html("span", { class: "warn" }, `${number(calls.failed)} of its own calls failed`) : "runs";
 }

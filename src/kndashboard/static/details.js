@@ -30,7 +30,7 @@ function card(model, used) {
     `${each.name} ${each.version} in ${number(each.instances)} instance${each.instances === 1 ? "" : "s"}, ${age(each.age_s)} old`);
   const facts = {
     ...(model.name ? { model: `${model.name} ${model.version}` } : { "read from": model.place || "an unknown place" }),
-    loaded: loaded.join("; ") || "none yet",
+    loaded: loaded.join("; ") || "in no instance",
     ...(model.name ? { data: `${model.dataset}: ${number(model.users)} users, ${number(model.items)} items, ${number(model.ties)} ties` } : {}),
     ...Object.fromEntries(Object.entries(model.metrics ?? {}).map(([name, value]) => [name.replaceAll("_", " "), number(value, 4)])),
   };

@@ -4,7 +4,7 @@ import { changes } from "./changes.js";
 import { Charts } from "./charts.js";
 import { about, logs, search, triggers } from "./details.js";
 import { html, number, show } from "./dom.js";
-import { described, picture } from "./picture.js";
+import { atZero, described, picture } from "./picture.js";
 import { listen } from "./request.js";
 import { lookUp } from "./user.js";
 
@@ -47,7 +47,7 @@ function announce(state) {
   const news = [];
   for (const [name, service] of Object.entries(state.services)) {
     if (ready[name] !== undefined && ready[name] !== service.ready) {
-      news.push(`${name}: ${service.ready} of ${service.desired} instances are ready`);
+      news.push(atZero(service) ? `${name} has scaled to zero` : `${name}: ${service.ready} of ${service.desired} instances are ready`);
     }
     ready[name] = service.ready;
   }

@@ -2,7 +2,7 @@
 
 import { html, number, placed, svg } from "./dom.js";
 
-const HEIGHT = 142, WIDEST = 330;
+const HEIGHT = 142, WIDEST = 330, LINES = 3;
 const WIDE = { caller: 84, first: 150, wires: 170, gap: 30 };
 const NARROW = { indent: 26, gap: 46, top: 44 };
 const STATES = { starting: "starting", ready: "ready", unready: "not ready", draining: "draining" };
@@ -76,6 +76,7 @@ function box(name, service, place, subscriptions) {
   const instances = current.flatMap((revision) => revision.instances);
   const idle = service.idle ? `, ${service.idle} without traffic` : "";
   const waiting = service.waiting ? `, ${service.waiting} waiting` : "";
+  const scale = atZero(service) ? "at zero" : `${service.ready} of ${service.desired} ready`;
   return placed(place.x, place.y, html(
     "div",
     { class: service.problem ? "box trouble" : "box", "data-service": name, "data-ready": service.ready },
@@ -83,8 +84,8 @@ function box(name, service, place, subscriptions) {
     line(
       html("span", { class: "instances" }, ...instances.slice(0, 10).map((instance) =>
         html("span", { class: `instance ${instance.state}`, title: `${instance.name}: ${STATES[instance.state] ?? instance.state}` }))),
-      html("span", {}, `${service.ready} of ${service.desired} ready${waiting}${idle}`)),
-    ...(subscriptions.length ? subscriptions.map(subscription) : load(service)),
+      html("span", {}, `${scale}${waiting}${idle}`)),
+    ...(subscriptions.length ? listed(subscriptions) : load(service)),
   ), { width: place.width, height: HEIGHT });
 }
 
@@ -96,9 +97,17 @@ function load(service) {
   bar.style.width = `${100 * Math.min(1, share)}%`;
   return [
     html("div", { class: "track" }, bar),
-    html("div", { class: "muted" }, `${number(service.load)} ${service.by_rate ? "req/s" : "in flight"}, meant for ${number(service.meant)}`),
+    html("div", { class: "muted" }, atZero(service) ? "the next request starts an instance"
+      : `${number(service.load)} ${service.by_rate ? "req/s" : "in flight"}, meant for ${number(service.meant)}`),
     line(html("span", {}, `${number(service.rps)} req/s`), html("span", {}, `p50 ${number(service.p50_ms)} · p99 ${number(service.p99_ms)} ms`)),
   ];
+}
+
+/** The triggers, as many as the box holds. */
+function listed(subscriptions) {
+  const shown = subscriptions.length > LINES ? subscriptions.slice(0, LINES - 1) : subscriptions;
+  const more = subscriptions.length - shown.length;
+  return [...shown.map(subscription), ...(more ? [html("div", { class: "small" }, `and ${more} more`)] : [])];
 }
 
 function subscription(route) {
@@ -150,10 +159,12 @@ const head = (x, y) => svg("path", { class: "head", d: `M ${x} ${y} l -9 -5 v 10
 const up = (x, y) => svg("path", { class: "head", d: `M ${x} ${y} l -5 9 h 10 z` });
 const down = (x, y) => svg("path", { class: "head", d: `M ${x} ${y} l -5 -9 h 10 z` });
 
+/** Whether a Service has scaled to zero and no request waits for it. */
+export const atZero = ({ ready, desired, waiting }) => !ready && !desired && !waiting;
+
 export function described(state) {
-  const parts = Object.entries(state.services).map(
-    ([name, service]) => `${name} with ${service.ready} of ${service.desired} instances ready at ${number(service.rps)} requests a second`,
-  );
+  const parts = Object.entries(state.services).map(([name, service]) => (atZero(service) ? `${name} at zero`
+    : `${name} with ${service.ready} of ${service.desired} instances ready at ${number(service.rps)} requests a second`));
   const calls = state.calls.map((call) => `${call.from} calls ${call.to}`);
   const events = routes(state).map((route) => `the trigger ${route.name} delivers events to ${route.to}`);
   return [...parts, ...calls, ...events].join("; ");
