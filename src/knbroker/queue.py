@@ -7,6 +7,10 @@ a row is short enough for the event loop.
 A full disk must not stop deliveries that have begun. The queue therefore holds back disk space (`Reserve`). When a
 write finds the disk full, the queue gives the reserve up and accepts no more events; the room is enough to record that
 deliveries ended. When the reserve fits on the disk again, the queue accepts events again.
+
+A deleted event must not stay readable in the files. SQLite overwrites what it deletes; copies remain in the log, and
+rarely in pages that were split. The queue therefore cleans the files a few seconds after a deletion, when it starts
+after a crash, and when it ends.
 """
 
 import asyncio
@@ -30,6 +34,10 @@ RESERVE_BYTES: Final = 16 * 2**20
 _BATCH_BYTES: Final = 2 * 2**20
 _CHECKPOINT_PAGES: Final = 256
 _RECOVERY_PAUSE_S: Final = 1.0
+CLEANING_PAUSE_S: Final = 5.0
+# Rewriting the file needs as much room as the file takes, and other writes wait for it.
+_REWRITTEN_BYTES: Final = 4 * 2**20
+_CLEANING_SHARE: Final = 0.01
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _SCHEMA: Final = f"""
@@ -37,6 +45,7 @@ PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};
+PRAGMA secure_delete = ON;
 CREATE TABLE IF NOT EXISTS events (
   seq INTEGER PRIMARY KEY, broker TEXT NOT NULL, ttl INTEGER NOT NULL, accepted_at REAL NOT NULL,
   attributes TEXT NOT NULL, headers TEXT NOT NULL, data BLOB
@@ -166,9 +175,18 @@ class Queue:
         path: The file; its directory exists.
         triggers: Names of all Triggers. Deliveries of other Triggers are deleted, as a cluster does with a Trigger.
         reserve_bytes: Disk space to hold back.
+        cleaning_pause_s: Time from a deletion to the cleaning of the files; longer if cleaning takes more than 1 % of it.
     """
 
-    def __init__(self, path: Path, triggers: Iterable[str], *, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        triggers: Iterable[str],
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        cleaning_pause_s: float = CLEANING_PAUSE_S,
+    ) -> None:
+        self._path, has_log = path, path.with_name(f"{path.name}-wal").exists()
         # Without a busy timeout: waiting for a lock would stop the event loop.
         self._reader, self._writer = (
             sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0) for _ in "rw"
@@ -189,6 +207,10 @@ class Queue:
         self._growing: list[Statement] = []
         self._growing_bytes = 0
         self._commit: asyncio.Task[sqlite3.Error | None] | None = None
+        self._least_pause_s = self._pause_s = cleaning_pause_s
+        self._cleaning: asyncio.Task[None] | None = None
+        if has_log:
+            self._clean()
 
     @property
     def has_room(self) -> bool:
@@ -241,11 +263,14 @@ class Queue:
             statements.append(("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row))
         statements += [("INSERT INTO deliveries VALUES (?, ?, 0, 0, 'null', NULL)", (seq, name)) for name in triggers]
         await self._grow(statements + (_ended(cause) if cause else []), size_bytes=len(event.data or b""))
+        if cause:
+            self._clean_soon()
         return [Delivery(seq, trigger) for trigger in triggers]
 
     async def end(self, delivery: Delivery) -> None:
         """Delete a delivery that the subscriber acknowledged."""
         await self._write(_ended(delivery))
+        self._clean_soon()
 
     async def put(self, delivery: Delivery) -> None:
         """Record a delivery after a failed attempt."""
@@ -287,6 +312,9 @@ class Queue:
     async def close(self) -> None:
         """Finish the writes in progress, and close the file."""
         async with self._lock:
+            if self._cleaning:
+                self._cleaning.cancel()
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._clean)
             self._thread.shutdown()
             self._reader.close()
             self._writer.close()
@@ -351,6 +379,30 @@ class Queue:
                     await loop.run_in_executor(self._thread, self._writer.executescript, _SHRINK)
                 await loop.run_in_executor(self._thread, self._reserve.hold)
             return self._reserve.is_held
+
+    def _clean_soon(self) -> None:
+        if self._cleaning is None:
+            self._cleaning = asyncio.create_task(self._clean_later())
+
+    async def _clean_later(self) -> None:
+        await asyncio.sleep(self._pause_s)
+        async with self._lock:
+            # An event that is deleted from here on needs another cleaning.
+            self._cleaning, began = None, time.monotonic()
+            is_clean = await asyncio.get_running_loop().run_in_executor(self._thread, self._clean)
+            self._pause_s = max(self._least_pause_s, (time.monotonic() - began) / _CLEANING_SHARE)
+        if not is_clean:
+            self._clean_soon()
+
+    def _clean(self) -> bool:
+        """Remove what deleted events left in the files; return False if a full disk or another process prevents that."""
+        try:
+            if self._path.stat().st_size <= _REWRITTEN_BYTES and self._reserve.is_held:
+                self._writer.execute("VACUUM")
+            ((is_busy, _, _),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            return False
+        return not is_busy
 
     async def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         async with self._lock:

@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from recsys.ranking.artefact import ITEMS
 from tests.demo import DemoState
@@ -155,6 +157,47 @@ def test_the_event_verbs_send_list_and_redrive(pipeline: ChaosPipeline, folder: 
     delivered = trigger(pipeline, "recommendation-requests")["delivered"]
     verb("send-event", "--type", "dev.recsys.recommendation.requested.v1", *state)
     eventually(lambda: trigger(pipeline, "recommendation-requests")["delivered"] == delivered + 1)
+
+
+def test_an_erasure_leaves_nothing_in_any_file(pipeline: ChaosPipeline, folder: Path, store: str) -> None:
+    """Store, queue, dead letters, logs and the files of Redis hold nothing of the user, also of events that come later."""
+    user = "ann-of-the-hill"
+    told = json.dumps({"user_id": user, "kind": "view", "item_id": "item_1"}).encode()
+    before = trigger(pipeline)
+    if store == "redis":
+        with Redis.from_url(pipeline.store_url) as redis:
+            redis.config_set("rdbcompression", "no")
+    for number in range(5):
+        assert post(pipeline, told, f"early-{number}").status_code == 202
+    assert post(pipeline, told.replace(b"item_id", b"thing"), "dead-of-the-user", **{"ce-subject": user}).is_success
+    recommend(pipeline, user, 5)
+    eventually(lambda: trigger(pipeline)["dead"] == before["dead"] + 1)
+    eventually(lambda: trigger(pipeline)["delivered"] == before["delivered"] + 5)
+    assert user.encode() in content(folder)
+    late = [post(pipeline, told, f"between-{number}") for number in range(20)]
+    erased = verb(
+        "users",
+        "erase",
+        user,
+        "--state-dir",
+        str(folder),
+        *(["--store", pipeline.store_url] if store == "redis" else ()),
+    )
+    assert json.loads(erased.stdout)["verified"]
+    late += [post(pipeline, told, f"late-{number}") for number in range(20)]
+    assert {each.status_code for each in late} == {202}
+    eventually(lambda: pipeline.events()["waiting"] == 0)
+    eventually(lambda: user.encode() not in content(folder))
+    assert trigger(pipeline)["dead"] == before["dead"]
+
+
+def content(folder: Path) -> bytes:
+    """Return what the files of *folder* hold, leaving out those that end while they are read."""
+    held = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            held.append(file.read_bytes() if file.is_file() else b"")
+    return b"".join(held)
 
 
 def test_the_broker_receives_served_events(pipeline: ChaosPipeline) -> None:
