@@ -79,7 +79,7 @@ async def test_the_files_are_clean_after_the_end(tmp_path: Path) -> None:
 
 
 async def test_the_files_are_clean_after_a_crash(tmp_path: Path) -> None:
-    """What a killed process left is removed by the next start."""
+    """The next start removes the bytes that a killed process left."""
     program = f"""
 import asyncio, os
 from pathlib import Path
