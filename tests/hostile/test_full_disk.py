@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -201,14 +202,14 @@ async def test_other_errors_of_the_disk_stop_nothing(disk: Disk) -> None:
     """A locked database refuses new events with 503; the broker records the delivery once the lock is released."""
     async with running(disk, subscribers := Gated([answer(202)])) as broker, asyncio.timeout(60):
         await broker.accept("ns/b", EVENT, [])
-        other = disk.open()
-        other._writer.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(disk.path / "q.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
         subscribers.gate.set()
         await subscribers.until(1)
         with pytest.raises(ServingError, match="locked") as caught:
             await broker.accept("ns/b", EVENT, [])
         assert caught.value.status == 503
-        other._writer.rollback()
+        other.rollback()
         await until(lambda found: not found["waiting"], broker)
-        await other.close()
+        other.close()
     assert len(subscribers.posts) == 1

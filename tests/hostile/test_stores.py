@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
@@ -122,8 +122,9 @@ async def test_a_store_of_another_journal_mode_is_taken(tmp_path):
     """A backup made with VACUUM INTO has no write-ahead log; opening it as a store gives it one."""
     store = SqliteStore(tmp_path / "store.db", create=True)
     await store.replace([ANN], population=UNKNOWN_FEATURES)
-    store._writer.execute(f"VACUUM INTO '{tmp_path}/backup.db'")
     await store.aclose()
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        connection.execute(f"VACUUM INTO '{tmp_path}/backup.db'")
     async with aclosing(SqliteStore(tmp_path / "backup.db")) as backup:
         assert await backup.apply([view(1)]) == [NEW]
 

@@ -55,10 +55,10 @@ def test_a_fresh_instance_stays_for_a_window() -> None:
     made = at_zero(window="10s")
     made.wake(200.0)
     add(made, ready_at=203.0)
-    made.desired = 0
+    idle(made, since=204, until=212)
     assert made.wanted(212.9) == 1
-    made._idle_since = 203.0
-    assert made.wanted(213.0) == 0
+    idle(made, since=213, until=214)
+    assert made.wanted(214) == 0
 
 
 def test_the_retention_period_keeps_the_last_instance() -> None:

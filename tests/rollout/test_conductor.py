@@ -35,9 +35,9 @@ class Recorded(Kn):
         template = {"spec": {"containers": [{"image": "rank-items:v1", "env": [{"name": "A", "value": "1"}]}]}}
         self.body: dict[str, Any] = {"metadata": {"name": "rank-items"}, "spec": {"template": template}}
         self.latest, self.refuses, self.shares = 1, "nothing", list[int]()
-        self._route()
+        self.take_effect()
 
-    def _route(self) -> None:
+    def take_effect(self) -> None:
         latest = f"rank-items-{self.latest:05}"
         targets = self.body["spec"].get("traffic") or copy.deepcopy(list(edits.LATEST))
         shown = [{"revisionName": latest, **target, "url": f"http://{target.get('tag')}"} for target in targets]
@@ -63,7 +63,7 @@ class Recorded(Kn):
         self.body["spec"]["traffic"] = edits.traffic(
             self.body, tags=flags["--tag"], untags=flags["--untag"], shares=flags["--traffic"], mutation=changed
         )
-        self._route()
+        self.take_effect()
         return ""
 
     def spec_traffic(self) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def test_an_update_by_another_user_ends_the_rollout(kn):
     def meddling(url: str, share: int) -> TrialAnswer:
         if kn.latest == 2 and not share:
             kn.latest = 3
-            kn._route()
+            kn.take_effect()
         return good(url, share)
 
     outcome, _ = roll_out(kn, meddling)
@@ -182,7 +182,7 @@ def test_a_failed_rollback_is_reported(kn):
 def test_leftover_tags_are_removed(kn):
     """A rollout removes the tags of an earlier one, which would be in its way."""
     kn.body["spec"]["traffic"] = [{"latestRevision": True, "percent": 100, "tag": "candidate"}]
-    kn._route()
+    kn.take_effect()
     outcome, _ = roll_out(kn)
     assert outcome.promoted
 

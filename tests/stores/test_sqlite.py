@@ -73,7 +73,8 @@ def test_a_store_survives_the_end_of_an_event_loop(tmp_path):
     loop.run_forever()
     assert reading.done()
     loop.close()
-    SqliteStore(tmp_path / "store.db", create=True)._replace([ANN], {"population": UNKNOWN_FEATURES})
+    other = SqliteStore(tmp_path / "store.db", create=True)
+    asyncio.run(other.replace([ANN], population=UNKNOWN_FEATURES))
     assert asyncio.run(store.read(["ann"], history=5)) == [ANN.known(history=5)]
 
 
