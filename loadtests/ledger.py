@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable
 
-# The pipeline reads a user's newest 1000 items. The ledger keeps fewer, so every item in it is one that the pipeline knows.
+# The pipeline reads a user's newest 1000 items. The ledger keeps fewer, so the pipeline knows every item in it.
 _MAX_ITEMS = 900
 _MAX_OFFERS = 1000
 

@@ -22,7 +22,7 @@ pytest_plugins = ["tests.demo", "tests.object_store"]
 # module above imports numpy. Processes that tests start inherit the variable.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# LightGBM imports scikit-learn if it finds it, which takes 2 s of CPU. Only the example of an own model brings it.
+# LightGBM imports scikit-learn if it finds it, which takes 2 s of CPU. Only the example with its own model installs it.
 sys.modules["sklearn"] = None  # type: ignore[assignment]
 
 # Hypothesis's limit of 200 ms for an example fails on a busy machine.

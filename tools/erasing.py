@@ -55,7 +55,7 @@ class Receipt(Struct, frozen=True):
         stores: The numbers of each feature store.
         queued_events: Events and dead letters removed from the queue of the local broker; null without a queue.
         dead_letters: Letters removed that the dead-letter sink of a cluster keeps in the Redis of the store.
-        verified: Whether a second look at the stores found nothing.
+        verified: Whether a second search found no data of the user in the stores.
         next: Further steps for the operator.
     """
 
@@ -77,7 +77,7 @@ def erase(user: str, *, store: str | None, state_dir: Path) -> int:
         removed = asyncio.run(_erase(urls, user, at_us=at_us))
         letters = sum(_remove_letters(url, user) for url in urls)
         queued = _discard(PlatformDirectory(state_dir / "platform"), user)
-        # An event that was under way at the first look is refused now, so the second look finds what remains.
+        # An event that was under way at the first search is refused now, so the second search finds all that remains.
         verified = all(each == Removed() for each in asyncio.run(_erase(urls, user, at_us=at_us, scrub=True)))
         if not store:
             spread(state)

@@ -20,7 +20,7 @@ class ExposureSettings:
 
     Attributes:
         retention_s: Age in seconds from which exposures and actions are deleted.
-        most_per_user: Number of exposures, and of actions, that are kept of a user.
+        most_per_user: Most exposures, and most actions, that the log keeps for each user.
     """
 
     retention_s: float

@@ -52,7 +52,7 @@ class PopularList:
         self._in_use = asyncio.Event()
 
     def note_request(self) -> None:
-        """Let the list be refreshed: recommend is in use."""
+        """Note that recommend is in use, which allows a refresh of the list."""
         self._in_use.set()
 
     def pick(self, unwanted: Iterable[str], limit: int) -> list[RankedItem]:

@@ -55,7 +55,7 @@ def split_rows(interactions: Interactions, *, holdout: Holdout, seed: int = 0) -
         row = int(np.argmin(interactions.times_us))
         user_id = interactions.user_ids[interactions.users[row]]
         item_id = interactions.item_ids[interactions.items[row]]
-        raise DataError(f"user {user_id}, item {item_id}: a temporal hold-out wants a time in every row")
+        raise DataError(f"user {user_id}, item {item_id}: a temporal hold-out needs a time in every row")
     first, tie = interactions.ties()
     newest = np.full(first.size, -1, np.int64)
     np.maximum.at(newest, tie, interactions.times_us)

@@ -129,7 +129,7 @@ def evaluate_logged(
     url = state.store_url(state.require_current()) if is_file or logged == CURRENT else logged
     password = os.environ.get("FEATURE_STORE_PASSWORD")
     exposures = read_file(Path(logged)) if is_file else asyncio.run(_read_log(url, password))
-    # Sums in one order have the same bits for a file and a store.
+    # A fixed order gives sums with the same bits, whether the exposures come from a file or from a store.
     exposures = sorted(
         (each for each in exposures if each.items), key=lambda each: (each.user_id, each.time_us, each.exposure_id)
     )

@@ -2,8 +2,8 @@
 The analysis of an experiment from the exposure log.
 
 A user's value is the number of actions per list, over the lists that the user got within the time *followed* after the
-first list of the experiment. A user counts when that time is over. Each user is therefore one observation, however often
-the user returns, and the intervals may be looked at any time. Users stay in the arm that they were assigned to, even if
+first list of the experiment. A user counts when that time is over. Each user is therefore one observation, even if the
+user returns, and the intervals hold at every look. Users stay in the arm that they were assigned to, even if
 the default answered for the arm.
 """
 

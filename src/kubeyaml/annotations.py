@@ -18,6 +18,6 @@ _FORMER: Final = {
 
 
 def canonical(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Return *annotations* in the present spelling. If both spellings are given, the present one takes precedence."""
+    """Return *annotations* in the current spelling, which takes precedence over the former spelling."""
     former = {new: annotations[old] for old, new in _FORMER.items() if old in annotations}
     return former | {key: value for key, value in annotations.items() if key not in _FORMER}

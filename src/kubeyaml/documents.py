@@ -109,7 +109,7 @@ def _count_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
 
     Args:
         node: A composed node, in which an alias is the same object as the node that it stands for.
-        counted: The nodes counted so far, by identity; 0 for those that hold the present one.
+        counted: The size of each node counted so far, by identity; 0 for a node whose children are being counted.
 
     Raises:
         yaml.constructor.ConstructorError: There are too many, a node holds itself, or a tag is not one of JSON's.

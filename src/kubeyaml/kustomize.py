@@ -95,7 +95,7 @@ def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], co
     if file is None:
         raise ManifestError([f"{directory}: no kustomization.yaml in this directory"])
     root = directory.resolve()
-    # As kustomize: one that holds another one's directory would find that one again.
+    # kustomize refuses this too: a kustomization whose directory contains the other would include it again.
     if any(other.is_relative_to(root) for other in within):
         raise ManifestError([f"{file}: a kustomization includes itself or one that contains it"])
     if next(count, None) is None:

@@ -207,7 +207,7 @@ class Door:
             self._load.leave()
 
     def open(self, instances: Collection[int]) -> None:
-        """Forward what waits to the instances on these ports, and what arrives as long as there is one."""
+        """Forward waiting requests to the instances on these ports, and new requests while there is an instance."""
         self._instances = tuple(instances)
         if self._instances:
             for held in list(self._waiting):

@@ -72,7 +72,7 @@ def test_a_transition_that_is_not_in_the_table_raises(machine):
 
 
 def test_a_drain_or_a_stop_during_a_start_holds():
-    """However a start ends, it makes neither a draining nor a stopped service ready or new."""
+    """The end of a start leaves a draining service draining and a stopped service stopped."""
     for told in (ServiceEvent.DRAIN, ServiceEvent.STOP):
         state = advance(LIFECYCLE, ServiceState.STARTING, told)
         for ended in (ServiceEvent.OPENED, ServiceEvent.FAILED):

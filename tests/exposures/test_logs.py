@@ -71,7 +71,7 @@ async def read(log: ExposureLog) -> list[ExposureOutcome]:
 
 
 async def test_an_action_joins_its_exposure(log):
-    """An exposure is read back as it was noted, with its action, whichever of the two arrives first."""
+    """An exposure is read back as it was noted, with its action, even if the action arrives first."""
     assert await log.note([did("a", exposure_id="one")]) == [Outcome.ACCEPTED]
     assert await read(log) == []
     assert await log.note([shown("one"), did("b", NOW_US + 5, item="sofa")]) == [Outcome.ACCEPTED] * 2
@@ -159,7 +159,7 @@ async def test_entries_older_than_the_retention_are_forgotten(place):
 
 
 async def test_the_newest_entries_of_a_user_are_kept(place):
-    """A user with many exposures keeps the newest, in whichever order they arrive; other users keep theirs."""
+    """The log keeps the newest exposures of a user with many, in any order of arrival; other users keep theirs."""
     async with aclosing(place.log(most_per_user=3)) as log:
         await log.note([shown("theirs", NOW_US - 50, user="bob")])
         for number in [5, 1, 4, 2, 3, 0]:

@@ -63,7 +63,7 @@ def wire_features() -> dict[str, object]:
 
 
 async def test_lists_that_no_event_describes_do_not_explore():
-    """Without a user id nothing is drawn, because nothing could be learnt from it; nor is it without the setting."""
+    """Without a user id, or without the setting, the list is the usual list, because no event would describe it."""
     (anonymous,) = await ask({"history": [{"item_id": "a"}]})
     (plain,) = await ask({"user_id": "zoe"}, None)
     assert not {"exploration", "exposure_id"} & ({*anonymous} | {*plain})

@@ -151,7 +151,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
 
 
 async def test_an_interaction_becomes_an_outcome(kept):
-    """An event about an answer, and an interaction with one of its items, are joined; the store counts it as well."""
+    """The log joins an interaction to the exposure of its item, and the store counts the interaction."""
     assert (await kept.take(SERVED | {"time": TIME})).status == 202
     assert (await kept.take(CLICK, events.INTERACTION)).status == 202
     (exposure,) = await kept.joined()

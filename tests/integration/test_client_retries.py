@@ -122,7 +122,7 @@ async def test_an_event_keeps_its_id_when_it_is_sent_again():
 
 @pytest.mark.may_block
 def test_the_blocking_client_follows_the_same_rules(monkeypatch):
-    """It sleeps between the attempts, and gets the answer."""
+    """The client sleeps between the attempts, and returns the answer of the last one."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     script = Script(bad_gateway, bad_gateway, good)

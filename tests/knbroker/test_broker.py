@@ -219,7 +219,7 @@ async def test_the_record_of_a_delivery_is_written_again_after_a_failure(
 
 
 async def test_an_id_of_several_sources_is_redriven_for_one(tmp_path: Path) -> None:
-    """An id is unique within its source, so the sender of the request says which source it means."""
+    """An id is unique within its source only, so a redrive of an id with several sources has to name one."""
     async with running(tmp_path, Subscribers([answer(400)] * 2)) as broker:
         for source in ("/s", "/t"):
             await broker.accept("ns/b", EVENT.extended(source=source), [])

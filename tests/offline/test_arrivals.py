@@ -56,7 +56,7 @@ def test_only_the_first_interactions_of_a_hidden_item_come_later():
 
 
 def test_new_items_of_a_kind_are_found_by_their_attributes(tmp_path, capsys):
-    """Placed items are found among the new ones, as well as after a training; without them there is nothing to find."""
+    """Items placed by their attributes are found as often as after a training; without them none is found."""
     report = evaluate(tmp_path, capsys, attributes=True)
     assert [row["model"] for row in report["rows"]] == [WITHOUT, PLACED, LATER, "refreshed", RETRAINED]
     sections = {section["panel"]: section["rows"] for section in report["by_length"]}

@@ -27,7 +27,7 @@ def user(name: str, *weights: float) -> UserRecord:
     ids=["no users", "no pairs", "pairs", "weights"],
 )
 def test_the_largest_share_is_of_pairs_or_of_weights(records, share):
-    """The share of the pairs counts, or that of the weights if it is larger."""
+    """The largest share of a user is a share of the pairs or of the weights, the larger of the two."""
     assert largest_share(records) == pytest.approx(share)
 
 

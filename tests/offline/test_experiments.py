@@ -60,7 +60,7 @@ def populations() -> tuple[F64, F64]:
 
 
 def test_experiments_without_a_difference_raise_few_alarms(populations):
-    """Of 1,000 experiments with equal arms, looked at after each pair of users, at most 5 % ever find a difference."""
+    """Of 1,000 experiments with equal arms and a look after each pair of users, at most 5 % find a difference."""
     control, _ = populations
     low, high = run_experiments(control, control, users=2000, planned=1000, seed=3)
     alarms = ((low > 0) | (high < 0)).any(axis=1).mean()

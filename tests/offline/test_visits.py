@@ -94,7 +94,7 @@ def test_an_evaluation_with_features_asks_at_the_next_visit():
 
 
 def test_unseen_users_with_features_ask_at_their_next_visit():
-    """A user without a known item asks at the time of the first one, not at the time of the clock."""
+    """A user without a known item asks at the time of the first held-out item, not at the present time."""
     panel = study_unseen(Data(rows(), declaration=DECLARED), ahead=True).panels["0"]
     assert [panel.asked_at(record) for record in panel.records] == [int(each.user_id[1:]) for each in panel.records]
     assert np.diff(panel.held.indptr).tolist() == [1] * len(panel.records)

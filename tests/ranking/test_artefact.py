@@ -47,7 +47,7 @@ def test_a_written_artefact_can_be_read(folder):
 
 
 def test_the_version_is_derived_from_the_content(folder, tmp_path):
-    """Equal content has the same version wherever it is written, and other content has another version."""
+    """Equal content has the same version in every folder, and other content has another version."""
     again = write_artefact(
         tmp_path / "again", name="m", arrays=dict(reversed(ARRAYS_IN.items())), items=ITEMS_IN, training={}, metrics={}
     )

@@ -116,7 +116,7 @@ def test_a_good_candidate_is_promoted(kn):
 
 @pytest.mark.parametrize("step", [0, 5, 25, 100])
 def test_a_failing_candidate_is_rolled_back(kn, step):
-    """At whichever step it fails, the template is restored and the traffic follows the latest revision as before."""
+    """After a failure at any step, the template is restored and the traffic follows the latest revision as before."""
 
     def failing(url: str, share: int) -> TrialAnswer:
         bad = url == "http://candidate" and share == step

@@ -1,4 +1,4 @@
-"""Rows that no user may get, left out by a penalty in place of their positions."""
+"""A penalty keeps out the rows that no user may get, with the same result as a list of the rows."""
 
 import numpy as np
 import pytest

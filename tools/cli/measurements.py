@@ -213,7 +213,7 @@ def simulate(
     The pipeline runs with `up --exposures` on the demo data. Clicks go through the broker and name their exposures.
     """
     if url and not events_url:
-        raise typer.BadParameter("--url wants --events-url, the Broker of that pipeline")
+        raise typer.BadParameter("--url needs --events-url, the Broker of that pipeline")
 
 
 @verb(_GROUP, "tools.plan.verb:plan", "--rps 500 --p99-ms 150")
@@ -313,11 +313,11 @@ def experiments(
     `up --exposures` keeps both. Each user stays in one arm.
     """
     if action in {"start", "stop"} and not name:
-        raise typer.BadParameter(f"{action} wants the NAME of the experiment")
+        raise typer.BadParameter(f"{action} needs the NAME of the experiment")
     if action == "start" and len(arm or ()) < 2:
-        raise typer.BadParameter("start wants two --arm or more, the control first, such as --arm control=50%")
+        raise typer.BadParameter("start needs two --arm or more, the control first, such as --arm control=50%")
     if action == "plan" and rate is None:
-        raise typer.BadParameter("plan wants --rate, the mean actions per list; experiments report shows it")
+        raise typer.BadParameter("plan needs --rate, the mean actions per list; experiments report shows it")
     if (rate or deviation) and action != "plan":
         raise typer.BadParameter("--rate and --deviation go with plan")
 

@@ -154,7 +154,7 @@ def shadow(
 ) -> None:
     """Let a revision of rank-items rank copies of real calls, without serving its lists."""
     if (action == "start") != bool(to):
-        raise typer.BadParameter("--to goes with start, and start wants it")
+        raise typer.BadParameter("--to goes with start, and start needs it")
     if action == "show" and namespace:
         raise typer.BadParameter("show reads the local pipeline; on a cluster, look at recsys_shadow_* in Prometheus")
 
@@ -211,7 +211,7 @@ def dead_letters(
     if action is None and (ids or all_ or broker):
         raise typer.BadParameter("IDs, --all and --broker go with redrive")
     if action and not (broker and bool(ids) != all_):
-        raise typer.BadParameter("redrive wants --broker, and either IDs or --all")
+        raise typer.BadParameter("redrive needs --broker, and either IDs or --all")
 
 
 @verb(_GROUP, "tools.loop:run", "--every 10m", "--once --fewest 500", "--offer models/7-3f2a9c01d4e5")

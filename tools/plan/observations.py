@@ -85,11 +85,11 @@ class Sweep:
         return [batch for step in self.steps for batch in step.receipts.batches]
 
     def elsewhere_s(self, share: float) -> float:
-        """Return a quantile of the time outside ranking, from the step with the lowest one."""
+        """Return a quantile of the time outside ranking, the lowest of all steps."""
         return _lowest_quantile([step.receipts.elsewhere_s for step in self.steps], share)
 
     def features_s(self) -> float:
-        """Return the median time in extract_features, from the step with the lowest one."""
+        """Return the median time in extract_features, the lowest of all steps."""
         return _lowest_quantile([step.receipts.features_s for step in self.steps], 0.5)
 
     def cpu_s(self, service: str) -> float:

@@ -61,7 +61,7 @@ MEANINGS = {
         "HISTORY_LIMIT": "length of the history in answers, newest items first",
         "EXPOSURES": "1: keep what recommend [showed](../how-to/measure-what-is-shown.md), and what users did with it",
         "EXPOSURE_RETENTION_S": "age from which exposures and actions are deleted",
-        "EXPOSURES_PER_USER": "exposures, and actions, that are kept of a user; the newest stay",
+        "EXPOSURES_PER_USER": "most exposures, and most actions, that the log keeps for each user; the newest stay",
     },
     "rank_items": {
         "MAX_BATCH_SIZE": "most requests in a batch",

@@ -3,7 +3,7 @@ The way of a large request into the batcher: item by item, so that other callers
 
 A request that fits into one batch is queued immediately, like as many single requests. A larger request keeps a window
 of its items in the queue, and adds an item whenever one is answered. At most half of the queue belongs to large
-requests, served in the order of their arrival: the other half is free for small ones, and the slot never runs dry.
+requests, served in the order of their arrival: the other half is free for small ones. The slot always has an item to process.
 """
 
 import asyncio

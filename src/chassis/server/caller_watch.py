@@ -8,7 +8,7 @@ from typing import Any, Self
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Most requests are answered sooner, and then start neither a task nor a timer for it.
+# Most requests are answered sooner, so they need no task and no timer for the watch.
 WATCH_AFTER_S = 0.02
 
 

@@ -63,7 +63,7 @@ class TurnWrites:
     """
     Sends together the answers of requests that arrived in the same turn of the event loop.
 
-    A request that waits for nothing, such as a read from SQLite, is answered before the next one is looked at. If each
+    A request that waits for nothing, such as a read from SQLite, is answered before the service takes the next request. If each
     answer were sent immediately, the reader would wake for it and sleep again. Such an answer is therefore held until
     the last request of the turn is answered, or the turn ends. A request that had to wait is answered immediately,
     because the other requests of its turn no longer keep pace with it.

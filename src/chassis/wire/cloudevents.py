@@ -269,7 +269,7 @@ def _read_document(body: bytes, path: str) -> Event:
 
 
 def _without(data: bytes, document: bytes) -> bytes:
-    """Return *document* with long *data* replaced by null, because reading them a second time takes as long."""
+    """Return *document* with null in place of long *data*, because a second reading would double the time."""
     if len(data) <= LONG_BYTES:
         return document
     # Searching for all of the data would take as long as reading them.

@@ -124,7 +124,7 @@ def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterat
 
 
 def split_fields(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
-    """Return the known fields of an object, and the names of unknown ones; of very many fields, only the first unknown."""
+    """Return the known fields of an object, and its unknown names; if it has very many fields, only the first unknown name."""
     if value.count(b":") <= _MOST_NAMES:
         members = _object(value)
         return members, [name for name in members if name not in _names(info.cls)]

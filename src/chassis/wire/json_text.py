@@ -34,8 +34,8 @@ def explain_syntax(body: bytes, error: Exception) -> ServingError:
     check_encoding(body)
     if isinstance(error, RecursionError):
         return NotJsonError("nested too deeply")
-    # msgspec takes half a surrogate pair for a syntax error. Other escapes in place of the surrogates show whether the
-    # body has no other error.
+    # msgspec reports half a surrogate pair as a syntax error. If the body is JSON after other escapes replace the
+    # surrogates, it has no other error.
     if _ESCAPE in body and _is_json(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0")):
         return InvalidRequestError(faults=[Fault("$", "must not hold unpaired surrogates")])
     return NotJsonError(str(error))

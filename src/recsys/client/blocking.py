@@ -23,7 +23,7 @@ class Client:
         url: Address of recommend.
         events_url: Address of the broker that takes interactions; None if the client sends none.
         token: Bearer token to send.
-        timeout_s: Time budget of a call that sets none, which the pipeline keeps to as well. If the pipeline itself
+        timeout_s: Time budget of a call that sets none. The pipeline gets the budget and keeps it. If the pipeline
             hangs, connecting, sending and each pause in the answer may take that long.
         transport: Carries the requests; httpx's own if None.
     """

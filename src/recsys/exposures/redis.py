@@ -57,7 +57,7 @@ class RedisExposures:
         url: As for `RedisStore`.
         password: The password, if *url* has none.
         retention_s: Age in seconds from which entries are deleted.
-        most_per_user: Number of exposures, and of actions, that are kept of a user.
+        most_per_user: Most exposures, and most actions, that the log keeps for each user.
         clock: Seconds since the epoch.
     """
 

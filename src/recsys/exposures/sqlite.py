@@ -44,7 +44,7 @@ class SqliteExposures:
     Args:
         path: The file, which exists.
         retention_s: Age in seconds from which entries are deleted.
-        most_per_user: Number of exposures, and of actions, that are kept of a user.
+        most_per_user: Most exposures, and most actions, that the log keeps for each user.
         clock: Seconds since the epoch.
 
     Raises:

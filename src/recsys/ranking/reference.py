@@ -47,7 +47,7 @@ Reference = Mapping[str, Buckets]
 
 
 def measure(features: Features, scores: Sequence[float]) -> dict[str, float]:
-    """Return the values of a request with *features*, answered with *scores*; a short list has no score."""
+    """Return the values to count for a request with *features* and the *scores* of its answer; short lists have no score."""
     values: dict[str, float] = {
         "age_group": _AGES.get(features.age_group, len(_AGES) - 1),
         "avg_session_duration": features.avg_session_duration,

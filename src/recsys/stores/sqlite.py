@@ -282,7 +282,7 @@ class SqliteStore:
         return Outcome.ACCEPTED
 
     def _adopt(self, erasures: Sequence[Erasure], user_id: str | None = None) -> Removed:
-        """Note *erasures*, and remove their users: the one with *user_id* if it is given, or all who have a digest."""
+        """Note *erasures*, and remove their users: the user with *user_id* if it is given, else all users with a digest."""
         with self._file.transaction() as transaction:
             noted = [each.user for each in erasures if self._note(each) or user_id is not None]
             doomed = {user for user in noted if transaction.execute(_IS_ERASED, [bytes.fromhex(user)]).fetchone()}

@@ -146,9 +146,7 @@ async def stalled() -> dict[str, object]:
 
 @pytest.mark.parametrize("begun", [False, True], ids=["nothing came", "a part came"])
 async def test_an_incomplete_body_times_out(begun):
-    """
-    The budget covers the upload: the service answers 504 and closes the connection, which may still bring the rest.
-    """
+    """If the budget ends during the upload, the service answers 504 and closes the connection."""
     service = make_service()
     parts = [{"type": "http.request", "body": b"{", "more_body": True}] if begun else []
 
