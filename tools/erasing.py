@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from redis import Redis, RedisError
 
-from knbroker.queue import Topic, discard
+from knbroker.topics import Topic, discard
 from localkn import control
 from localkn.errors import LocalknError, PlatformError
 from localkn.state import PlatformDirectory

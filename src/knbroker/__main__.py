@@ -16,7 +16,8 @@ from chassis.server.waking import WakingServer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application
-from knbroker.queue import RESERVE_BYTES, Choice, Queue, Topic
+from knbroker.queue import RESERVE_BYTES, Choice, Queue
+from knbroker.topics import Topic
 from kubeyaml.eventing import Routing
 from localkn import control
 

@@ -26,7 +26,8 @@ from chassis.wire.problems import (
 from knbroker import delivery as deciding
 from knbroker.client import Client
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
-from knbroker.queue import Choice, DiscardedError, NoRoomError, Queue, Topic
+from knbroker.queue import Choice, DiscardedError, NoRoomError, Queue
+from knbroker.topics import Topic
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
 from localkn.errors import RefusedError

@@ -17,17 +17,18 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
+from knbroker.figures import BrokerFigures, read_figures
 from knbroker.reserve import Reserve
+from knbroker.topics import Topic, discard
 
 RESERVE_BYTES: Final = 16 * 2**20
 # The reserve covers two checkpoints and two batches: the log may contain that much which the database does not yet.
@@ -67,15 +68,6 @@ _FORGET: Final = "DELETE FROM events WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM
 _UPDATE: Final = """
 UPDATE deliveries SET attempts = ?, due_at = ?, failure = ?, dead_at = ? WHERE event = ? AND trigger = ?
 """
-_TRIGGERS: Final = """
-SELECT trigger, COUNT(*) FILTER (WHERE dead_at IS NULL), COUNT(*) FILTER (WHERE dead_at IS NULL AND attempts > 0),
-  COUNT(dead_at), MIN(accepted_at) FILTER (WHERE dead_at IS NULL)
-FROM deliveries JOIN events ON seq = event GROUP BY trigger
-"""
-_DEAD: Final = """
-SELECT trigger, dead_at, attributes, failure FROM deliveries JOIN events ON seq = event
-WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?
-"""
 _CHOSEN: Final = """
 dead_at IS NOT NULL AND (?1 IS NULL OR trigger = ?1) AND event IN (
   SELECT seq FROM events
@@ -91,11 +83,6 @@ _SOURCES: Final = f"""
 SELECT DISTINCT json_extract(attributes, '$.id'), json_extract(attributes, '$.source')
 FROM deliveries JOIN events ON seq = event WHERE {_CHOSEN}
 """
-
-_DISCARD: Final = (
-    "DELETE FROM deliveries WHERE event IN (SELECT value FROM json_each(?))",
-    "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))",
-)
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -118,53 +105,6 @@ class Choice(Struct, frozen=True):
     def values(self) -> list[str | None]:
         """Return the parameters of the SQL statements."""
         return [self.trigger, json.encode(self.ids).decode() if self.ids is not None else None, self.source]
-
-
-class Topic(Struct, frozen=True):
-    """
-    A topic of events: *value* is the subject of an event, or the member *member* of its JSON data.
-
-    An event about several is about the topic if an object of a list in its data is.
-    """
-
-    member: str
-    value: str
-
-    def is_of(self, attributes: Mapping[str, Any], data: bytes | None) -> bool:
-        """Tell whether an event is about this."""
-        if attributes.get("subject") == self.value:
-            return True
-        try:
-            found = json.decode(data or b"null")
-        except (DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if not isinstance(found, dict):
-            return False
-        listed = (each for each in found.values() if isinstance(each, list))
-        return any(isinstance(each, dict) and each.get(self.member) == self.value for each in [found, *chain(*listed)])
-
-
-class BrokerFigures(Struct, frozen=True):
-    """
-    The content of the file in numbers.
-
-    Attributes:
-        counts: Totals by kind (`accepted`, `delivered`, `failed`) and Broker or Trigger.
-        queued: By Trigger: waiting deliveries, those of them that failed before, dead letters, and the time at which
-            the oldest waiting event was accepted.
-        dead_letters: Dead letters as plain data.
-    """
-
-    counts: Mapping[tuple[str, str], int]
-    queued: Mapping[str, tuple[Any, ...]]
-    dead_letters: Sequence[Mapping[str, Any]]
-
-    def of(self, trigger: str) -> dict[str, Any]:
-        """Return the figures of a Trigger."""
-        waiting, retrying, dead, oldest = self.queued.get(trigger, (0, 0, 0, None))
-        counted = {what: self.counts.get((what, trigger), 0) for what in ("delivered", "failed")}
-        since_s = max(0.0, time.time() - oldest) if oldest else None
-        return {**counted, "waiting": waiting, "retrying": retrying, "dead": dead, "oldest_s": since_s}
 
 
 class Queue:
@@ -289,7 +229,7 @@ class Queue:
         """Turn the chosen dead letters into deliveries, and return these."""
         return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
 
-    async def discard(self, topic: "Topic") -> int:
+    async def discard(self, topic: Topic) -> int:
         """
         Delete the events about *topic*, waiting ones and dead letters, and rewrite the file; return their number.
 
@@ -299,15 +239,9 @@ class Queue:
         async with self._lock:
             return await asyncio.get_running_loop().run_in_executor(self._thread, discard, self._writer, topic)
 
-    async def figures(self, *, letters: int) -> "BrokerFigures":
+    async def figures(self, *, letters: int) -> BrokerFigures:
         """Count deliveries, and describe up to *letters* of the newest dead letters."""
-        counts = {(what, who): value for what, who, value in await self._query("SELECT * FROM counts")}
-        queued = {name: tuple(rest) for name, *rest in await self._query(_TRIGGERS)}
-        dead_letters = [
-            {"trigger": trigger, "at": at, "event": json.decode(attributes), "failure": _shown(failure)}
-            for trigger, at, attributes, failure in await self._query(_DEAD, [letters])
-        ]
-        return BrokerFigures(counts, queued, dead_letters)
+        return await read_figures(self._query, letters=letters)
 
     async def close(self) -> None:
         """Finish the writes in progress, and close the file."""
@@ -415,31 +349,9 @@ class Queue:
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
 
-def discard(connection: sqlite3.Connection, topic: Topic) -> int:
-    """
-    Delete the events about *topic* from the file of a queue, and rewrite the file, which also holds delivered events.
-
-    The connection commits each statement itself. Cost: reading and writing the whole file.
-    """
-    rows = connection.execute("SELECT seq, attributes, data FROM events").fetchall()
-    doomed = [seq for seq, attributes, data in rows if topic.is_of(json.decode(attributes), data)]
-    with connection as transaction:
-        transaction.execute("BEGIN IMMEDIATE")
-        for statement in _DISCARD:
-            transaction.execute(statement, [json.encode(doomed).decode()])
-    connection.execute("VACUUM")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return len(doomed)
-
-
 def _ended(delivery: Delivery) -> list[Statement]:
     return [
         (_END, (delivery.event, delivery.trigger)),
         (_FORGET, (delivery.event,)),
         (_COUNT, ("delivered", delivery.trigger)),
     ]
-
-
-def _shown(failure: str) -> dict[str, Any]:
-    found = json.decode(failure, type=Failure)
-    return {"destination": found.destination, "code": found.code, "reason": found.data.decode(errors="replace")}

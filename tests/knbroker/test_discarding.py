@@ -11,7 +11,8 @@ import pytest
 from chassis.wire.cloudevents import Event
 from chassis.wire.http_connection import Answer
 from knbroker.delivery import Delivery, Failure, Stored
-from knbroker.queue import DiscardedError, Queue, Topic, discard
+from knbroker.queue import DiscardedError, Queue
+from knbroker.topics import Topic, discard
 from localkn.errors import RefusedError
 from tests.knbroker.brokers import TO_A, disk_fails, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
