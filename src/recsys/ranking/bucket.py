@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from recsys.ranking.artefact import ARRAYS, ENCODER, ITEMS, MANIFEST, RANKER, ArtefactError, read_artefact
+from recsys.ranking.interruptible import InterruptedReadError, Interruptible
 from recsys.ranking.places import BucketPlace, MissingError, PlaceError
 
 try:
@@ -82,6 +83,7 @@ class Bucket:
         allow_http = env.get("AWS_ALLOW_HTTP", "").lower() == "true" or urlsplit(endpoint).hostname in _LOOPBACK
         if endpoint.startswith("http://") and not allow_http:
             raise PlaceError(f"AWS_ENDPOINT_URL {endpoint}: plain HTTP; use https://, or set AWS_ALLOW_HTTP=true")
+        self._reads = Interruptible()
         with self._explained(""):
             self._store = S3Store(
                 place.bucket,
@@ -89,6 +91,10 @@ class Bucket:
                 client_options={**_CLIENT, "allow_http": allow_http},  # type: ignore[arg-type]
                 retry_config=_RETRY,  # type: ignore[arg-type]
             )
+
+    def stop(self) -> None:
+        """End the read that a thread waits for, and refuse later ones. Any thread may call this."""
+        self._reads.stop()
 
     def publish(self, folder: Path) -> BucketPlace:
         """
@@ -152,10 +158,13 @@ class Bucket:
                 )
 
     def _copy(self, key: str, path: Path) -> tuple[int, str]:
+        return self._reads.run(self._copying(key, path))
+
+    async def _copying(self, key: str, path: Path) -> tuple[int, str]:
         digest, size = hashlib.sha256(), 0
-        found = obstore.get(self._store, key)
+        found = await obstore.get_async(self._store, key)
         with path.open("wb") as file:
-            for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
+            async for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
                 size += file.write(chunk)
                 digest.update(chunk)
         # The age of a model counts from its publication.
@@ -165,11 +174,14 @@ class Bucket:
 
     def _get(self, key: str) -> tuple[str, bytes]:
         with self._explained(key):
-            found = obstore.get(self._store, key)
-            if found.meta["size"] > _POINTER_BYTES:
-                raise ArtefactError(f"{self._name(key)}: has {found.meta['size']} bytes; {_REMEDY}")
-            # Publishing the same model again keeps the ETag and changes the time.
-            return f"{found.meta['e_tag']} {found.meta['last_modified']}", bytes(found.bytes())
+            return self._reads.run(self._getting(key))
+
+    async def _getting(self, key: str) -> tuple[str, bytes]:
+        found = await obstore.get_async(self._store, key)
+        if found.meta["size"] > _POINTER_BYTES:
+            raise ArtefactError(f"{self._name(key)}: has {found.meta['size']} bytes; {_REMEDY}")
+        # Publishing the same model again keeps the ETag and changes the time.
+        return f"{found.meta['e_tag']} {found.meta['last_modified']}", bytes(await found.bytes_async())
 
     def _put(self, key: str, content: Path | bytes) -> None:
         with self._explained(key):
@@ -192,6 +204,8 @@ class Bucket:
                 f"{self._name(key)}: access denied ({_code(error) or type(error).__name__}); check AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY and the rights of the key"
             ) from error
+        except InterruptedReadError as error:
+            raise PlaceError(f"{self._name(key)}: the read was interrupted, because the process ends") from error
         except OSError as error:
             raise PlaceError(f"{error.filename}: {error.strerror or error}; free some space, or set TMPDIR") from error
         except BaseError as error:
@@ -230,6 +244,10 @@ class BucketSource:
             raise
         self._stamp = stamp
         return folder
+
+    def stop(self) -> None:
+        """End a running `fetch` with a `PlaceError`, so that the process does not wait for a download."""
+        self._bucket.stop()
 
     def keep(self, folder: Path) -> None:
         """Delete every other copy."""

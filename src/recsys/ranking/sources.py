@@ -57,7 +57,7 @@ class FolderSource:
 @contextmanager
 def opened_source(place: ModelPlace) -> Iterator[ModelSource]:
     """
-    Yield the source of the models at *place*; it deletes its copies when the block ends.
+    Yield the source of the models at *place*. When the block ends, a download ends and all copies are deleted.
 
     Raises:
         PlaceError: the program has no client for the place, or the temporary directory cannot be written.
@@ -68,7 +68,11 @@ def opened_source(place: ModelPlace) -> Iterator[ModelSource]:
     from recsys.ranking.bucket import Bucket, BucketSource  # noqa: PLC0415 - only some images have the client
 
     with _cache_folder() as cache:
-        yield BucketSource(Bucket(place), cache)
+        source = BucketSource(Bucket(place), cache)
+        try:
+            yield source
+        finally:
+            source.stop()
 
 
 @contextmanager
