@@ -7,7 +7,7 @@ the time or the order of the answers, so a run can be repeated.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offline.demo import make_demo
 from recsys.experiments.assignment import point
@@ -36,6 +36,22 @@ class People:
         """Return the probability that the person clicks on the item at *position*, from 1."""
         taste = LIKED if self.categories.get(item_id) == self.favourites[user_id] else OTHER
         return float(taste * position**-self.bias)
+
+    def matching(self, user_id: str, item_ids: Sequence[str]) -> float:
+        """Return the share of *item_ids* in the favourite category of the person; 0 without items."""
+        matches = sum(self.categories.get(item_id) == self.favourites[user_id] for item_id in item_ids)
+        return matches / max(1, len(item_ids))
+
+    def search(self, user_id: str, number: int) -> str:
+        """Return the item of the favourite category that search *number* of the person finds."""
+        liked = [item_id for item_id, category in self.categories.items() if category == self.favourites[user_id]]
+        return liked[int(point(f"{self.seed}/{number}/search", user_id) * len(liked))]
+
+    def shifted(self) -> "People":
+        """Return the same people with other tastes: people of a category prefer the next category."""
+        names = sorted(set(self.favourites.values()))
+        following = dict(zip(names, [*names[1:], names[0]], strict=True))
+        return replace(self, favourites={user_id: following[name] for user_id, name in self.favourites.items()})
 
     def expected_clicks(self, user_id: str, item_ids: Sequence[str]) -> float:
         """Return the expected number of clicks on a list."""

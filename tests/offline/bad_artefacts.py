@@ -123,6 +123,12 @@ def _until(around: Around, share: float) -> list[UserRecord]:
     ]
 
 
+def _newest_users(records: Sequence[UserRecord], share: float) -> list[UserRecord]:
+    """Return the users who acted last."""
+    newest_first = sorted(records, key=lambda record: -record.history[0].time_us)
+    return newest_first[: int(len(records) * share)]
+
+
 _EVENTS: Mapping[str, EventKind] = default_declaration().events
 _REFUSED = "the new model may not serve: "
 _SHUFFLED = f"{_REFUSED}it finds "
@@ -145,7 +151,7 @@ BAD: Mapping[str, tuple[Make, str]] = {
     "truncated: last byte of the items": (lambda a, f: a.cut(f, ITEMS, 1.0), f"{ITEMS}: its SHA-256"),
     "truncated: half of the manifest": (lambda a, f: a.cut(f, MANIFEST, 0.5), f"{MANIFEST}: cannot be read"),
     "truncated: a fifth of the users": (
-        lambda a, f: a.train(f, a.records[: len(a.records) // 5]),
+        lambda a, f: a.train(f, _newest_users(a.records, 0.2)),
         rf"{_REFUSED}it was trained on \d+ pairs",
     ),
     "old: data of long ago": (lambda a, f: a.train(f, _until(a, 0.5)), f"{_REFUSED}it is old: its data end at"),
@@ -156,8 +162,8 @@ BAD: Mapping[str, tuple[Make, str]] = {
         f"{_REFUSED}its manifest does not hold the facts",
     ),
     "declaration: another weight": (
-        with_declaration(events={**_EVENTS, "click": EventKind(weight=9.0)}),
-        f"{_DECLARED}events.click",
+        with_declaration(events={**_EVENTS, "click": EventKind(weight=9.0, counter="clicks")}),
+        f"{_DECLARED}events.click.weight",
     ),
     "declaration: another attribute of items": (
         with_declaration(items=Items({"category": Attribute("categorical")})),
@@ -171,8 +177,8 @@ BAD: Mapping[str, tuple[Make, str]] = {
         with_declaration(context={"device": ContextField("categorical")}),
         f"{_DECLARED}context.device",
     ),
-    "heavy user: a third of the pairs, new items": (with_heavy_user(flood(0.34)), _HEAVY),
-    "heavy user: two thirds of the pairs, a known user": (with_heavy_user(flood(0.67), own=False), _HEAVY),
+    "heavy user: a sixth of the pairs, new items": (with_heavy_user(flood(0.17)), _HEAVY),
+    "heavy user: a third of the pairs, a known user": (with_heavy_user(flood(0.34), own=False), _HEAVY),
     "heavy user: large weights on all items": (with_heavy_user(heavy_weights(1e6)), _HEAVY),
     "heavy user: a large weight on one item": (with_heavy_user(heavy_weights(1e9, most=1)), _HEAVY),
 }

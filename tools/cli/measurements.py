@@ -185,7 +185,7 @@ def load(
     """
 
 
-@verb(_GROUP, "loadtests.simulation:run", "", "--users 400 --lists 3")
+@verb(_GROUP, "loadtests.simulating:run", "", "--users 400 --lists 3", "--shift --within 5m")
 def simulate(
     *,
     users: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Users of the demo data who look.")] = 1000,
@@ -199,6 +199,12 @@ def simulate(
         ),
     ] = 0.7,
     seed: Seed = 0,
+    shift: Annotated[
+        bool, typer.Option("--shift", help="Change all tastes after a list, and wait until a new model follows.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", show_default="10m", help="Longest wait with --shift.")
+    ] = 600.0,
     url: Url = None,
     events_url: Annotated[
         str | None, typer.Option(parser=url, metavar="URL", help="Broker of that pipeline, for the clicks.")
@@ -211,7 +217,10 @@ def simulate(
     Let users with planted tastes look at lists and click.
 
     The pipeline runs with `up --exposures` on the demo data. Clicks go through the broker and name their exposures.
+    With --shift, the loop runs beside it (`loop --every 30s`), and --lists does not count.
     """
+    if shift and url:
+        raise typer.BadParameter("--shift reads the exposure log of --state-dir; leave out --url")
     if url and not events_url:
         raise typer.BadParameter("--url needs --events-url, the Broker of that pipeline")
 
