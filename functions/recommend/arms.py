@@ -64,7 +64,7 @@ class Arms:
 
     def treat(self, user_id: str) -> Treatment | None:
         """Return the treatment of the user; None for the default."""
-        return treat(self._experiments, user_id) if self._experiments else None
+        return treat(self._experiments, user_id)
 
     async def rank(
         self, calls: Sequence[RankCall], treatments: Sequence[Treatment | None], *, call: Call, within_s: float
@@ -77,6 +77,8 @@ class Arms:
         Raises:
             DependencyError, DeadlineExceededError: as `RankingClient.rank`, if no call could be ranked.
         """
+        if not self._clients:
+            return ArmedAnswer(await self._default.rank(calls, call=call, within_s=within_s))
         places: dict[str, list[int]] = {}
         for place, treatment in enumerate(treatments):
             places.setdefault(treatment.url if treatment else "", []).append(place)

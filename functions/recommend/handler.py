@@ -105,11 +105,11 @@ class Recommend:
         answer = recommended.answer
         if not (self._outbox and answer.user_id):
             return answer, ""
-        if not self._outbox.note(recommended, request_id=call.request_id, took_s=call.receipt.elapsed_s()):
-            return answer, ""
-        if EXPOSURE in request.include:
-            answer = msgspec.structs.replace(answer, exposure_id=recommended.exposure_id)
-        return answer, recommended.exposure_id
+        took_s = call.receipt.elapsed_s()
+        exposure_id = self._outbox.note(recommended, request_id=call.request_id, took_s=took_s)
+        if exposure_id and EXPOSURE in request.include:
+            answer = msgspec.structs.replace(answer, exposure_id=exposure_id)
+        return answer, exposure_id
 
 
 def _encode_results(results: Sequence[RecommendAnswer | ServingError]) -> bytes:

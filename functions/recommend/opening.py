@@ -77,20 +77,23 @@ async def opened_handler(
         popular = PopularList(ranking, settings.popular)
         # Functions that are being woken answer later than this one has to be ready.
         await stack.enter_async_context(popular.kept_fresh(waits=not settings.wake_urls))
-        urls = dict.fromkeys(arm.url for each in settings.experiments for arm in each.arms if arm.url)
-        # An arm that hangs leaves time for the default, so its client is impatient.
-        clients = {
-            url: RankingClient(
-                hops.make(f"rank_items_arm_{number}", url, impatient=True), batch=settings.coalesce_ranking
-            )
-            for number, url in enumerate(urls, 1)
-        }
+        arms = _make_arms(settings, hops, default=ranking) if settings.experiments else None
         recommender = Recommender(
             features=features,
             ranking=ranking,
             popular=popular,
             exploration=settings.exploration,
-            arms=Arms(settings.experiments, default=ranking, clients=clients),
+            arms=arms,
         )
         exposition.add(recommender.instruments())
         yield Recommend(recommender, outbox=outbox)
+
+
+def _make_arms(settings: Settings, hops: Hops, *, default: RankingClient) -> Arms:
+    urls = dict.fromkeys(arm.url for each in settings.experiments for arm in each.arms if arm.url)
+    # An arm that hangs leaves time for the default, so its client is impatient.
+    clients = {
+        url: RankingClient(hops.make(f"rank_items_arm_{number}", url, impatient=True), batch=settings.coalesce_ranking)
+        for number, url in enumerate(urls, 1)
+    }
+    return Arms(settings.experiments, default=default, clients=clients)

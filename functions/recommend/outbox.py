@@ -22,7 +22,7 @@ from msgspec import Raw
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.recommender import RecommendAnswer, Recommended, draw_exposure_id
 from functions.recommend.settings import SinkSettings
 from recsys import metrics
 from recsys.contracts import events
@@ -63,9 +63,10 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Noted(msgspec.Struct, frozen=True):
-    """An answer to report, the id of its request, when it was made, and how long it took."""
+    """An answer to report, its id in events, the id of its request, when it was made, and how long it took."""
 
     recommended: Recommended
+    exposure_id: str
     request_id: str
     moment: datetime
     took_s: float = 0.0
@@ -151,16 +152,21 @@ class Outbox:
             )
         ]
 
-    def note(self, recommended: Recommended, *, request_id: str, took_s: float = 0.0) -> bool:
-        """Queue an answer that took *took_s* seconds; drop it and return False if the queue is full. Never blocks."""
+    def note(self, recommended: Recommended, *, request_id: str, took_s: float = 0.0) -> str:
+        """
+        Queue an answer that took *took_s* seconds, and return its id in events. Never blocks.
+
+        If the queue is full, drop the answer and return "".
+        """
+        exposure_id = recommended.exposure_id or draw_exposure_id()
         try:
-            self._waiting.put_nowait(Noted(recommended, request_id, datetime.now(UTC), took_s))
+            self._waiting.put_nowait(Noted(recommended, exposure_id, request_id, datetime.now(UTC), took_s))
         except asyncio.QueueFull:
             self.statistics.dropped += 1
-            return False
+            return ""
         if not self._lacks_answers:
             self._is_full.set()
-        return True
+        return exposure_id
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -268,7 +274,7 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
     model = _model.decode(noted.recommended.model or Raw(b"null"))
     treatment = noted.recommended.treatment
     return Served(
-        noted.recommended.exposure_id,
+        noted.exposure_id,
         answer.user_id,
         items,
         model,

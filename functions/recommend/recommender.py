@@ -26,7 +26,7 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
-from functions.recommend.arms import Arms
+from functions.recommend.arms import ArmedAnswer, Arms
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
@@ -42,6 +42,8 @@ ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 
 EXPOSURE = "exposure"
 _ID_BYTES = 12
+# The phases of the hops that the receipt of an answer names.
+_PHASES = ("fill", "slot", "model", "store")
 
 _history = msgspec.json.Decoder(list[str])
 
@@ -73,7 +75,7 @@ class Recommended(Struct, frozen=True):
         answer: The answer.
         model: The model that ranked it, JSON; null if no model did.
         propensities: The propensity of each item, JSON; null if nothing was drawn at random.
-        exposure_id: Identifies the answer in events.
+        exposure_id: The id that seeded the draw, and identifies the answer in events; "" if nothing was drawn.
         treatment: The experiments and arms of the user; None for none.
         arm_failed: Whether the arm could not rank, so that the default did.
     """
@@ -87,7 +89,7 @@ class Recommended(Struct, frozen=True):
 
 
 class _Asked(Struct, frozen=True):
-    """A request, the user's features, the treatment, the exploration, and the id of the answer in events."""
+    """A request, the user's features, the treatment, the exploration, and the id that seeds it; "" without one."""
 
     request: RecommendRequest
     known: Known
@@ -107,12 +109,13 @@ class _Asked(Struct, frozen=True):
             request.diversity or (arm and arm.diversity) or UNSET,
             self.known.avoided or UNSET,
             request.item_id or UNSET,
-            [each for each in request.include if each != EXPOSURE] or UNSET,
+            _item_fields(request) if request.include else UNSET,
             _newest(request, self.known),
             request.at or UNSET,
             self.known.attributes,
             request.context or UNSET,
-            *((self.exploration, self.exposure_id) if self.exploration else ()),
+            self.exploration or UNSET,
+            self.exposure_id or UNSET,
         )
 
 
@@ -139,7 +142,7 @@ class Recommender:
     ) -> None:
         self._features = features
         self._ranking = ranking
-        self._arms = arms or Arms((), default=ranking, clients={})
+        self._arms = arms
         self._popular = popular
         self._exploration = exploration
         self._degraded = Counter(metrics.DEGRADED, known=[("features",), ("ranking",)])
@@ -149,7 +152,7 @@ class Recommender:
         waiting = Totals(
             definitions.QUEUE_DEPTH, lambda: {("hop",): self._features.waiting() + self._ranking.waiting()}
         )
-        return [self._degraded, waiting, *self._arms.instruments()]
+        return [self._degraded, waiting, *(self._arms.instruments() if self._arms else ())]
 
     async def recommend(
         self, requests: Sequence[RecommendRequest], *, call: Call, strict: bool
@@ -194,9 +197,9 @@ class Recommender:
 
     def _ask(self, request: RecommendRequest, known: Known) -> _Asked:
         # Without a user there is neither an arm nor an event, so nothing could be learnt from the list.
-        arm = self._arms.treat(request.user_id)
+        arm = self._arms.treat(request.user_id) if self._arms else None
         exploration = (arm and arm.exploration) or self._exploration if request.user_id else None
-        return _Asked(request, known, arm, exploration, os.urandom(_ID_BYTES).hex())
+        return _Asked(request, known, arm, exploration, draw_exposure_id() if exploration else "")
 
     async def _fetch(
         self, requests: Sequence[RecommendRequest], call: Call
@@ -218,15 +221,16 @@ class Recommender:
         self, asked: Sequence[_Asked], call: Call, *, strict: bool
     ) -> tuple[Sequence[RankOutcome], frozenset[int]]:
         """Return the outcome of each of *asked*, and the places of those whose arm failed."""
+        calls = [each.call() for each in asked]
         left_s = call.deadline.left_s()
+        within_s = left_s - min(ANSWER_S, left_s * ANSWER_SHARE)
         began_s = call.receipt.elapsed_s()
         try:
-            armed = await self._arms.rank(
-                [each.call() for each in asked],
-                [each.treatment for each in asked],
-                call=call,
-                within_s=left_s - min(ANSWER_S, left_s * ANSWER_SHARE),
-            )
+            if self._arms:
+                treatments = [each.treatment for each in asked]
+                armed = await self._arms.rank(calls, treatments, call=call, within_s=within_s)
+            else:
+                armed = ArmedAnswer(await self._ranking.rank(calls, call=call, within_s=within_s))
         except ServingError as error:
             call.receipt.spend("ranking-failed", call.receipt.elapsed_s() - began_s)
             if strict:
@@ -267,6 +271,16 @@ class Recommender:
         return self._popular.pick([*request.exclude, *history, *known.avoided], request.top_k)
 
 
+def draw_exposure_id() -> str:
+    """Return an id that no other answer has."""
+    return os.urandom(_ID_BYTES).hex()
+
+
+def _item_fields(request: RecommendRequest) -> Sequence[str] | UnsetType:
+    """Return the fields of `include` that rank_items adds."""
+    return [each for each in request.include if each != EXPOSURE] or UNSET
+
+
 def join_session(session: Sequence[SessionItem], history: Raw) -> Raw:
     """
     Return the items of *session*, newest first, and the stored *history* after them.
@@ -290,11 +304,12 @@ def _newest(request: RecommendRequest, known: Known) -> Raw | UnsetType:
 def _add_receipt(hop: str, answer: HopAnswer[Any], call: Call) -> None:
     """Add a hop's receipt to the request's: its phases, the rest of its time, and the time of the network."""
     receipt, durations = call.receipt, answer.durations
-    total_s = min(durations.get("total", 0.0), answer.spent_s)
-    phases = {name: durations[name] for name in ("fill", "slot", "model", "store") if name in durations}
-    for name, seconds in phases.items():
-        receipt.spend(name, seconds)
-    receipt.spend(hop, max(0.0, total_s - sum(phases.values())))
+    total_s = rest_s = min(durations.get("total", 0.0), answer.spent_s)
+    for name in _PHASES:
+        if name in durations:
+            receipt.spend(name, durations[name])
+            rest_s -= durations[name]
+    receipt.spend(hop, max(0.0, rest_s))
     receipt.spend(f"{hop}-network", answer.spent_s - total_s)
     for name in ("batch", "cut"):
         if name in answer.facts:

@@ -81,6 +81,8 @@ class Profile(Struct, frozen=True):
     @property
     def user_attributes(self) -> dict[str, list[str]]:
         """The values of each attribute that has some, by name. The age group is a feature and not among them."""
+        if not self.attributes:
+            return {}
         return {each.name: list(each.values) for each in self.attributes if each.values and each.name != AGE_GROUP}
 
 

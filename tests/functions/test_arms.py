@@ -162,9 +162,9 @@ def test_the_event_names_experiment_and_arm():
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9}]'))
     treatment = Treatment("colours", "red")
     recommended = Recommended(answer, Raw(b"null"), Raw(b"null"), "e1", treatment, arm_failed=True)
-    served = describe(Noted(recommended, "r", MOMENT))
+    served = describe(Noted(recommended, "x1", "r", MOMENT))
     assert (served.experiment, served.arm, served.arm_failed) == ("colours", "red", True)
-    plain = describe(Noted(Recommended(answer, Raw(b"null")), "r", MOMENT))
+    plain = describe(Noted(Recommended(answer, Raw(b"null")), "x1", "r", MOMENT))
     assert (plain.experiment, plain.arm) == (None, None)
 
 

@@ -210,6 +210,26 @@ async def test_a_request_without_callers_is_cancelled(turns):
     assert (await staying).value == ["C"]
 
 
+async def test_a_request_is_cancelled_when_the_time_of_its_callers_ends(turns):
+    """Work that runs beyond the time of all its callers is cancelled, and its slot is free for the next call."""
+    ended: list[str] = []
+
+    async def run(queries: Sequence[str], _within_s: float) -> Sequence[str]:
+        try:
+            if "c" not in queries:
+                await asyncio.Event().wait()
+        finally:
+            ended.extend(queries)
+        return queries
+
+    batcher: AsyncBatcher[str, str] = AsyncBatcher(run, limits=limits())
+    outcomes = await asyncio.gather(*(batcher.ask(each, within_s=0.01) for each in "ab"), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [DeadlineExceededError] * 2
+    await turns()
+    assert ended == ["a", "b"]
+    assert await batcher.ask("c", within_s=30) == "c"
+
+
 async def test_an_expired_call_is_not_sent():
     """A call without time left fails with DeadlineExceededError and is not sent."""
     hop = Hop()

@@ -56,7 +56,7 @@ def outbox(broker: Broker, *, group: int = 1) -> Outbox:
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    event = make_served(describe(Noted(SHOWN, "r", moment, 0.0123)), source="/s", extensions={"tenant": "t1"})
+    event = make_served(describe(Noted(SHOWN, "x1", "r", moment, 0.0123)), source="/s", extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
     assert event.extensions == {"tenant": "t1"}
     assert json.loads(event.data) == {
@@ -73,7 +73,7 @@ def test_the_event_describes_the_answer():
         "arm": None,
         "took_us": 12_300,
     }
-    assert describe(Noted(Recommended(SHOWN.answer, Raw(b"null")), "r", moment)).model is None
+    assert describe(Noted(Recommended(SHOWN.answer, Raw(b"null")), "x1", "r", moment)).model is None
 
 
 async def test_events_are_sent_in_the_background():
@@ -225,4 +225,4 @@ async def test_the_caller_learns_of_a_dropped_answer(monkeypatch):
     """A full queue is told to the handler, which then returns no exposure id."""
     monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 1)
     box = outbox(Broker(202))
-    assert [box.note(SHOWN, request_id="r") for _ in range(2)] == [True, False]
+    assert [box.note(SHOWN, request_id="r") for _ in range(2)] == ["x1", ""]

@@ -18,8 +18,8 @@ from functions.recommend.outbox import Outbox
 OFF, EXPOSURES, EXPERIMENT = STATES = ("off", "exposures", "exposures and an experiment")
 
 
-def _refuse(*_: Any, **__: Any) -> bool:
-    return False
+def _refuse(*_: Any, **__: Any) -> str:
+    return ""
 
 
 def _leave(*_: Any, **__: Any) -> None:

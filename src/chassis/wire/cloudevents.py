@@ -103,7 +103,10 @@ class CloudEvent(Struct, frozen=True):
 
 def is_event(headers: RawHeaders) -> bool:
     """Tell whether a request with *headers* carries events, by its content type or a ce- header."""
-    return _kind(headers).startswith("application/cloudevents") or any(name.startswith(_PREFIX) for name, _ in headers)
+    for name, _ in headers:
+        if name.startswith(_PREFIX):
+            return True
+    return _kind(headers).startswith("application/cloudevents")
 
 
 def derive_id(event: CloudEvent, purpose: str) -> str:

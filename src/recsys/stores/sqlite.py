@@ -157,7 +157,10 @@ class SqliteStore:
 
     def _read(self, user_id: str, history: int) -> KnownUser | None:
         row = self._reader.execute(_KNOWN_USER, (user_id, history)).fetchone()
-        return KnownUser(*(*_read_profile(row[:-1]), *_decode_items(row[-1]))) if row else None
+        if not row:
+            return None
+        *profile, attributes, items = row
+        return KnownUser(*(*profile, _read_attributes(attributes), *_decode_items(items)))
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
@@ -349,7 +352,11 @@ def _profile(record: UserRecord) -> tuple[Any, ...]:
 
 def _read_profile(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the fields of `Profile` in a *row* of the table of users."""
-    return *row[:-1], () if row[-1] == _NO_ATTRIBUTES else _decode_attributes(row[-1])
+    return *row[:-1], _read_attributes(row[-1])
+
+
+def _read_attributes(text: str) -> tuple[UserAttribute, ...]:
+    return () if text == _NO_ATTRIBUTES else _decode_attributes(text)
 
 
 def _ties(record: UserRecord) -> Iterator[tuple[str, str, float, int]]:
