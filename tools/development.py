@@ -88,7 +88,8 @@ def _runs(given: Sequence[str], *, scenarios: bool) -> list[list[str]]:
 
 
 def _workers(number: int) -> list[str]:
-    return ["-n", str(number), "--dist", "loadfile"]
+    # A worker that takes the place of a crashed one may wait forever for its last test.
+    return ["-n", str(number), "--dist", "loadfile", "--max-worker-restart", "0"]
 
 
 def coverage() -> int:

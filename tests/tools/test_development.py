@@ -21,6 +21,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         return STATUSES[len(started) - 1]
 
     monkeypatch.setattr(development, "_run", run)
+    monkeypatch.setattr(development, "_compile_tests", lambda: None)
     # With COVERAGE, the command is longer.
     monkeypatch.delenv("COVERAGE", raising=False)
     return started
@@ -29,10 +30,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 STATUSES = [0, 1]
 
 
+def _parallel(workers: int) -> tuple[str, ...]:
+    return ("-n", str(workers), "--dist", "loadfile", "--max-worker-restart", "0")
+
+
 def test_the_ordinary_tests_run_in_parallel(runs):
     """Four workers share the files, unless the words choose the workers or name a test."""
     assert development.test(words=["tests/ranking", "-x"], scenarios=False) == 0
-    assert runs.pop() == ("-n", "4", "--dist", "loadfile", "tests/ranking", "-x")
+    assert runs.pop() == (*_parallel(4), "tests/ranking", "-x")
     for chosen in ("-n0", "tests/ranking/test_rules.py::test_ties"):
         development.test(words=[chosen], scenarios=False)
         assert runs.pop() == (chosen,)
@@ -43,7 +48,7 @@ def test_scenarios_that_need_the_machine_run_alone(runs):
     assert development.test(words=["--fuzz-seconds", "9"], scenarios=True) == 1
     assert runs == [
         ("--scenarios", "-m", "alone", "--fuzz-seconds", "9"),
-        ("--scenarios", "-m", "not alone", "-n", "2", "--dist", "loadfile", "--fuzz-seconds", "9"),
+        ("--scenarios", "-m", "not alone", *_parallel(2), "--fuzz-seconds", "9"),
     ]
 
 

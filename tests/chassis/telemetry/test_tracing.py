@@ -61,7 +61,9 @@ class TracedPipeline:
         self.batches = 0
 
     def service(self, name: str, handler: Handler) -> Service:
-        settings = ServingSettings.read(Reader({"AUTH": "off", "METRICS_PORT": "0"}), name=name, max_body_bytes=10_000)
+        # On a busy machine a request may take longer than the default budget of 1 s, and the answer would be degraded.
+        env = {"AUTH": "off", "METRICS_PORT": "0", "REQUEST_TIMEOUT_S": "10"}
+        settings = ServingSettings.read(Reader(env), name=name, max_body_bytes=10_000)
 
         @asynccontextmanager
         async def open_handler() -> AsyncIterator[Handler]:
@@ -79,9 +81,12 @@ class TracedPipeline:
         server = uvicorn.Server(uvicorn.Config(shell, port=0, lifespan="on", log_level="warning", ws="none"))
         serving = asyncio.create_task(server.serve())
         await until(lambda: server.started)
-        yield server.servers[0].sockets[0].getsockname()[1]
-        server.should_exit = True
-        await serving
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            # Without this, a test that fails leaves connections in which uvloop may wait forever when it closes.
+            server.should_exit = True
+            await serving
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator["TracedPipeline"]:
@@ -100,13 +105,13 @@ class TracedPipeline:
             features_port = await parts.enter_async_context(self.listening("extract-features", extract))
             ranking_port = await parts.enter_async_context(self.listening("rank-items", handler))
             transport = HttptoolsTransport()
+            parts.push_async_callback(transport.aclose)
             ranking = RankingClient(HopClient("rank_items", f"http://127.0.0.1:{ranking_port}/", transport=transport))
             hop = HopClient("extract_features", f"http://127.0.0.1:{features_port}/", transport=transport)
             popular = PopularList(ranking, PopularSettings(None, 60))
             recommender = Recommender(features=FeaturesClient(hop), ranking=ranking, popular=popular)
             async with self.listening("recommend", Recommend(recommender)) as self.port:
                 yield self
-            await transport.aclose()
 
     async def post(self, body: bytes, *headers: tuple[bytes, bytes]) -> tuple[dict[bytes, bytes], bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
