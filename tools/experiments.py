@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tools.deployment.kn import Kn, KnError, command_of
 from tools.experiment_figures import describe, summarise
 from tools.guarding import guard
 
-_NONE = "-"
+_NONE, _INTERRUPTED = "-", 130
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")
 
 
@@ -42,6 +43,7 @@ def run(
     name: str | None,
     window: float,
     follow: float,
+    every: float | None,
     store: str | None,
     as_json: bool,
     state_dir: Path,
@@ -52,16 +54,52 @@ def run(
     """
     Report on experiments, stop arms that are worse, or change what runs (`running_experiments`).
 
-    A report and a guard keep the figures of the experiments in the state directory for the live page.
+    A report and a guard keep the figures of the experiments in the state directory for the live page. With *every*, they
+    repeat until Ctrl-C, also after a failure.
 
     Returns:
-        0; 1 if the store cannot be read or holds no exposures, or the pipeline cannot be changed.
+        0; 1 if the store cannot be read or holds no exposures, or the pipeline cannot be changed; 130 after Ctrl-C.
     """
     if action not in {"report", "guard"}:
         return running_experiments.run(
             action=action, name=name, namespace=namespace, kn=kn, state_dir=state_dir, **options
         )
-    state = StateDirectory(state_dir)
+    look = partial(
+        _look,
+        action=action,
+        name=name,
+        window=window,
+        follow=follow,
+        store=store,
+        as_json=as_json,
+        state=StateDirectory(state_dir),
+        kn=Kn(command_of(kn, namespace, state_dir), namespace),
+    )
+    if every is None:
+        return look()
+    try:
+        while True:
+            began = time.monotonic()
+            look()
+            sys.stdout.flush()
+            time.sleep(max(0.0, every - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _look(
+    *,
+    action: str,
+    name: str | None,
+    window: float,
+    follow: float,
+    store: str | None,
+    as_json: bool,
+    state: StateDirectory,
+    kn: Kn,
+) -> int:
+    """Report, or stop arms that are worse, once; return the exit status."""
+    state_dir = state.folder
     try:
         url = store or state.store_url(state.require_current())
         known = [each for each in read_ledger(state_dir) if name in {None, each.name}]
@@ -72,7 +110,7 @@ def run(
         found = [summarise(each, healths[each.experiment], followed_us=followed_us, at_us=now_us) for each in analyses]
         if action == "guard":
             guard(
-                Kn(command_of(kn, namespace, state_dir), namespace),
+                kn,
                 read.exposures,
                 kinds=(read.clicks, read.purchases),
                 followed_us=followed_us,

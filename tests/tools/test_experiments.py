@@ -257,6 +257,28 @@ def test_the_guard_stops_an_arm_that_is_slow_or_fails(services, experiments, cap
     assert declared(services)[0]["arms"][1].get("stopped", False) is bool(said)
 
 
+def test_a_report_repeats(logged, monkeypatch, capsys):
+    """With --every, a report that failed is tried again, and each report renews the figures, until Ctrl-C."""
+    keep([RED], state_dir=logged)
+    (logged / "current.json").rename(logged / "moved.json")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            (logged / "moved.json").rename(logged / "current.json")
+        else:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.experiments.time.sleep", pause)
+    assert main(["experiments", "report", "--every", "60s", "--state-dir", str(logged)]) == 130
+    said = capsys.readouterr()
+    assert "nothing was trained here yet" in said.err
+    assert "at all looks: worse" in said.out
+    assert [each.name for each in read_figures(logged)] == ["colours"]
+    assert all(0 <= seconds <= 60 for seconds in pauses)
+
+
 def test_an_unsound_experiment_stops_nothing(logged, services, experiments, capsys):
     """If users are not in the arms as declared, the guard says so and changes nothing."""
     assert experiments("start", "colours", "--arm", "control=20%", "--arm", "red=80%,tag=red") == 0

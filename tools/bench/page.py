@@ -25,7 +25,7 @@ from tools.bench.report import BenchReport, BenchTarget, ReportRow
 _INSTANCES = 5
 _START_TIMEOUT_S = 120.0
 # Periods of the page's requests, seconds. The charts of 15 minutes have a point every 5 seconds.
-_PERIODS_S = {"state": 1, "events": 5, "logs": 5, "about": 10}
+_PERIODS_S = {"state": 1, "events": 5, "logs": 5, "about": 10, "changes": 10}
 _CHARTS_S = 2
 _MOST_SHARE, _MOST_BYTES = 0.01, 64_000_000
 

@@ -255,7 +255,7 @@ def plan(
     "start colours --arm control=50% --arm red=50%,tag=red --users 4000",
     "list",
     "report",
-    "guard --window 1h",
+    "guard --every 1m",
     "stop colours --arm red",
     "stop colours",
 )
@@ -307,6 +307,12 @@ def experiments(
             help="Longest time from an answer to an action that names no exposure.",
         ),
     ] = 86_400.0,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration, metavar="TIME", show_default="once", help="report and guard: repeat until Ctrl-C."
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
@@ -329,6 +335,8 @@ def experiments(
         raise typer.BadParameter("plan needs --rate, the mean actions per list; experiments report shows it")
     if (rate or deviation) and action != "plan":
         raise typer.BadParameter("--rate and --deviation go with plan")
+    if every is not None and action not in {"report", "guard"}:
+        raise typer.BadParameter("--every goes with report and guard")
 
 
 @verb(_GROUP, "tools.bench.verb:bench", "pipeline", "topk --json --check", "train --interactions ratings.csv")
