@@ -1,14 +1,16 @@
 """
 `./run.sh screenshots`: draw all pictures of README and the documentation from a pipeline under load.
 
-The pictures are the dashboard during a scale-out, in both themes and on a phone, and the report of a load test. They are
-WebP files of at most 150 KB.
+The pictures are the dashboard during a scale-out, in both themes and on a phone, the report of a load test, and an
+experiment on the dashboard. They are WebP files of at most 150 KB.
 """
 
 import io
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,12 @@ _SCALED_OUT = """() => document.querySelector("#charts .line")
 # Two frames after an answer, its charts are drawn.
 _DRAWN = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => done(true)), 200))"
 _WAIT_MS = 60_000
+_EXPERIMENT = (
+    ("experiments", "start", "mixing", "--arm", "control=50%", "--arm", "mixed=50%,diversity=1", "--users", "1000"),
+    ("simulate", "--users", "1000", "--lists", "2"),
+    ("experiments", "report", "--follow", "1s"),
+)
+_ANALYSED = "() => document.querySelector('#changes .interval')"
 _LOAD = ("--shape", "spike", "--users", "60", "--duration", "60s")
 
 
@@ -42,12 +50,14 @@ class Shot:
         width: Width of the window, CSS pixels.
         height: Height of the window, CSS pixels.
         scheme: The theme.
+        part: Selector of the part of the page; "" for the window.
     """
 
     name: str
     width: int
     height: int
     scheme: Literal["light", "dark"]
+    part: str = ""
 
 
 DASHBOARD = (
@@ -56,6 +66,7 @@ DASHBOARD = (
     Shot("dashboard-phone", 390, 844, "light"),
 )
 REPORT = (Shot("report", 1000, 1330, "light"),)
+EXPERIMENT = (Shot("experiment", 1000, 1330, "light", "section:has([data-experiment])"),)
 
 
 def screenshots(*, port: int) -> int:
@@ -65,20 +76,31 @@ def screenshots(*, port: int) -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder, browsing() as browser:
         state, report = Path(folder) / "state", Path(folder) / "report"
-        _run("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
-        try:
-            platform = PlatformDirectory((state / "platform").absolute())
-            url = f"{call(platform.socket('control'), 'status')['dashboard']}/_dashboard"
+        with _running(state, "--simulate-latency", port=port) as url:
             load = _command("load", *_LOAD, "--report", str(report), "--state-dir", str(state))
             with subprocess.Popen(load, cwd=_ROOT) as running:
                 for shot in DASHBOARD:
                     _take(browser, shot, url, until=_SCALED_OUT)
                 running.wait()  # the limits of a load test do not matter here
-        finally:
-            _run("down", "--state-dir", str(state))
         for shot in REPORT:
             _take(browser, shot, (report / "report.html").as_uri(), until="() => document.querySelector('svg')")
+        with _running(state, "--exposures", port=port) as url:
+            for words in _EXPERIMENT:
+                _run(*words, "--state-dir", str(state))
+            for shot in EXPERIMENT:
+                _take(browser, shot, url, until=_ANALYSED)
     return 0
+
+
+@contextmanager
+def _running(state: Path, *words: str, port: int) -> Iterator[str]:
+    """Run a pipeline; yield the address of its page."""
+    _run("up", "--detach", *words, "--port", str(port), "--state-dir", str(state))
+    try:
+        platform = PlatformDirectory((state / "platform").absolute())
+        yield f"{call(platform.socket('control'), 'status')['dashboard']}/_dashboard"
+    finally:
+        _run("down", "--state-dir", str(state))
 
 
 def _command(*words: str) -> list[str]:
@@ -94,13 +116,14 @@ def _take(browser: Browser, shot: Shot, url: str, *, until: str) -> None:
     try:
         page.goto(url)
         page.wait_for_function(until, timeout=_WAIT_MS)
-        if page.locator("#minutes").count():
+        if shot in DASHBOARD:
             # The load fills the charts of the last five minutes.
             with page.expect_response("**/history?minutes=5*"):
                 page.locator("#minutes").select_option("5")
             page.wait_for_function(_DRAWN)
         path = ASSETS / f"{shot.name}.webp"
-        path.write_bytes(compressed(page.screenshot()))
+        shown = page.locator(shot.part).screenshot() if shot.part else page.screenshot()
+        path.write_bytes(compressed(shown))
     finally:
         page.close()
     print(f"{path.relative_to(_ROOT)}: {path.stat().st_size / 1000:.0f} KB")
