@@ -57,7 +57,9 @@ class Interactions:
             times_us.append(-1 if row.time_us is None else row.time_us)
             counters.append(places[row.counter])
         if not users:
-            raise DataError("the file holds no interactions; add lines below its header, or name another file")
+            raise DataError(
+                "the data hold no interactions; add lines below the header of the file, or name another file"
+            )
         return cls(
             list(user_ids),
             list(item_ids),

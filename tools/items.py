@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -72,7 +72,10 @@ def read_entries(file: Path, *, format_: str, at_us: int, declaration: Declarati
     if file.suffix == ".jsonl":
         return _merged(_read_json_lines(file, at_us, declaration.items.attributes))
     options = DataOptions(items=file, format=format_, declaration=_with_availability(declaration))
-    return _merged(_entry(file, item, at_us) for item in load_items(options).values())
+    items = load_items(options).values()
+    if faults := [fault for item in items if (fault := _faulty_flag(item))]:
+        raise DataError("\n".join(_first_of(f"{file}: {fault}" for fault in faults)))
+    return _merged(_entry(item, at_us) for item in items)
 
 
 def _with_availability(declaration: Declaration) -> Declaration:
@@ -102,8 +105,14 @@ def _read_json_lines(file: Path, at_us: int, attributes: Mapping[str, Attribute]
             else:
                 yield _at(entry, at_us)
     if faults:
-        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
-        raise DataError("\n".join([*faults[:_SHOWN], *more, "nothing was imported; correct the lines"]))
+        raise DataError("\n".join(_first_of(faults)))
+
+
+def _first_of(faults: Iterable[str]) -> list[str]:
+    """Return the lines of a message about *faults*."""
+    found = list(faults)
+    more = [f"and {len(found) - _SHOWN:,} more"] if len(found) > _SHOWN else []
+    return [*found[:_SHOWN], *more, "nothing was imported; correct the lines"]
 
 
 def _at(entry: Entry, at_us: int) -> Entry:
@@ -112,15 +121,19 @@ def _at(entry: Entry, at_us: int) -> Entry:
     return Entry(entry.item_id, entry.description, described_us, entry.available, available_us)
 
 
-def _entry(file: Path, item: Item, at_us: int) -> Entry:
+def _faulty_flag(item: Item) -> str | None:
+    flag = next(iter(item.attributes.get(_AVAILABLE, ("true",))))
+    known = flag.lower() in _FLAGS
+    return None if known else f"item {item.item_id}: available must be true or false, not {flag[:40]!r}"
+
+
+def _entry(item: Item, at_us: int) -> Entry:
     """Return the entry of an item of a table, whose column `available` does not count as an attribute."""
     attributes = {name: values for name, values in item.attributes.items() if name != _AVAILABLE}
     entry = describe(Item(item.item_id, item.title, attributes), at_us=at_us)
     flags = item.attributes.get(_AVAILABLE)
     if not flags:
         return entry
-    if flags[0].lower() not in _FLAGS:
-        raise DataError(f"{file}: item {item.item_id}: available must be true or false, not {flags[0]!r}")
     return entry.merge(Entry(item.item_id, available=_FLAGS[flags[0].lower()], available_us=at_us))
 
 

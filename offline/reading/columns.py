@@ -25,6 +25,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 INTERACTION = ("user", "item", "weight", "time", "kind")
 
+_SHOWN_NAMES, _SHOWN_LENGTH = 20, 40
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 Mapped = Mapping[str, str]
@@ -74,7 +75,7 @@ def find_columns(
         wanted = ", ".join(NAMES[field][0] for field in required)
         raise DataError(
             f"{path}:1: the header must name {wanted}; missing: {', '.join(NAMES[field][0] for field in missing)}; "
-            f"found: {', '.join(header)}; name other columns with --map {missing[0]}=COLUMN"
+            f"found: {_listed(header)}; name other columns with --map {missing[0]}=COLUMN"
         )
     return found
 
@@ -90,7 +91,7 @@ def check_mapped(path: Path, header: Sequence[str], fields: Sequence[str], *, ma
     for field in fields:
         if field in mapped and normalise(mapped[field]) not in keys:
             raise DataError(
-                f"{path}:1: the header has no column {mapped[field]!r} for --map {field}=…; found: {', '.join(header)}"
+                f"{path}:1: the header has no column {mapped[field]!r} for --map {field}=…; found: {_listed(header)}"
             )
 
 
@@ -102,6 +103,13 @@ def _find(path: Path, places: Mapping[str, Sequence[int]], field: str, mapped: M
             case [_, _, *_]:
                 raise DataError(f"{path}:1: the header names the column {name!r} twice; rename or remove one of them")
     return None
+
+
+def _listed(header: Sequence[str]) -> str:
+    """Return the first names of *header*, each cut, for a message."""
+    names = [name if len(name) <= _SHOWN_LENGTH else f"{name[:_SHOWN_LENGTH]}…" for name in header[:_SHOWN_NAMES]]
+    more = [f"and {len(header) - _SHOWN_NAMES} more"] if len(header) > _SHOWN_NAMES else []
+    return ", ".join([*names, *more])
 
 
 def normalise(name: str) -> str:

@@ -149,7 +149,8 @@ def readable(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         with path.open("rb") as raw:
             yield raw, path.stat().st_size
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or f"cannot be decompressed: {error}; copy or compress the file again"
+        raise DataError(f"{path}: {reason}") from error
 
 
 def _without_mark(content: bytes, path: Path) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.wire.text import NOT_TEXT
 from offline.reading.columns import Mapped, count_known
 from offline.reading.faults import DataError
 from offline.reading.lines import read_lines, readable
@@ -52,7 +53,14 @@ def open_table(path: Path, mapped: Mapped) -> Table:
         raise DataError(f"{path}:{number}: {first}")
     if not first:
         raise DataError(f"{path}: is empty; the first line must name the columns")
-    delimiter, header = _read_header(first, mapped)
+    if "\r" in first:
+        raise DataError(f"{path}: the lines end in CR alone; save the file with the line ends LF or CRLF")
+    if NOT_TEXT.search(first.replace("\t", " ")):
+        raise DataError(f"{path}: is not text; unpack an archive, or save a workbook as CSV")
+    try:
+        delimiter, header = _read_header(first, mapped)
+    except csv.Error as error:
+        raise DataError(f"{path}:{number}: the header is not CSV: {error}") from error
     return Table(header, _checked(_read_records(lines, delimiter), columns=len(header)))
 
 
