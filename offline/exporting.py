@@ -11,6 +11,7 @@ Each step is on disk before the next begins. A killed export leaves a partial fi
 journal says; the next run cuts it there and goes on with the users that follow.
 """
 
+import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import chain
@@ -115,9 +116,10 @@ async def export(
     lists = FORMATS[target.suffix]
     partial, journal_path = (target.with_name(target.name + suffix) for suffix in (".partial", ".journal"))
     try:
-        journal = _resume(journal_path, partial, start)
-        progress(journal.users)
         with partial.open("ab") as out:
+            _hold(out, partial)
+            journal = _resume(journal_path, out, start)
+            progress(journal.users)
             async for records in _chunks(store.scan(), after=journal.user_id):
                 ranked = rank_records(model, records, top_k=start.top_k, history=history)
                 out.write(lists.encode(ranked, first=not journal.users))
@@ -126,31 +128,46 @@ async def export(
                 )
                 _note(out, journal, journal_path)
                 progress(journal.users)
-        if fingerprint(await store.erasures()) != start.erased:
-            partial.unlink()
-            journal_path.unlink()
-            raise ExportError(f"{target}: users were erased during the export; repeat the command")
-        lists.finish(partial, target)
+            if fingerprint(await store.erasures()) != start.erased:
+                partial.unlink()
+                journal_path.unlink()
+                raise ExportError(f"{target}: users were erased during the export; repeat the command")
+            lists.finish(partial, target)
+            journal_path.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(
             f"{error.filename or target}: cannot be written: {error.strerror or error}; "
             "check the folder and its free space, then repeat the command to continue"
         ) from error
-    journal_path.unlink(missing_ok=True)
-    partial.unlink(missing_ok=True)
     return journal
 
 
-def _resume(path: Path, partial: Path, start: Journal) -> Journal:
+def _hold(out: IO[bytes], partial: Path) -> None:
+    """
+    Lock *out*, the open file at *partial*, until it is closed.
+
+    Raises:
+        ExportError: another export writes the file, or has just completed it.
+    """
+    try:
+        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = partial.exists() and os.path.samestat(os.fstat(out.fileno()), partial.stat())
+    except BlockingIOError:
+        is_ours = False
+    if not is_ours:
+        raise ExportError(f"{partial}: another export writes this file; wait until it ends, or name another file")
+
+
+def _resume(path: Path, out: IO[bytes], start: Journal) -> Journal:
     """Return the journal to go on with, after cutting the partial file to the length that the journal says."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Journal)
-        whole = found.continues(start) and partial.stat().st_size >= found.size
+        whole = found.continues(start) and os.fstat(out.fileno()).st_size >= found.size
     except (FileNotFoundError, msgspec.DecodeError):
         whole = False
     journal = found if whole else start
-    with partial.open("ab") as out:
-        out.truncate(journal.size)
+    out.truncate(journal.size)
     return journal
 
 

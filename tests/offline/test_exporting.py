@@ -137,6 +137,33 @@ async def test_an_export_of_another_model_starts_again(state, model, tmp_path, m
     assert {len(json.loads(line)["recommendations"]) for line in target.read_bytes().splitlines()} == {2}
 
 
+async def test_two_exports_do_not_write_one_file(state, model, tmp_path):
+    """While one export writes, another one is refused, and the file is whole."""
+    target, partial, refused = tmp_path / "a.csv", tmp_path / "a.csv.partial", []
+
+    def try_another(users: int) -> None:
+        with partial.open("ab") as out, pytest.raises(ExportError, match="another export writes this file"):
+            exporting._hold(out, partial)
+        refused.append(users)
+
+    store = open_store(state.store_url(state.require_current()))
+    try:
+        await export(store, model, target, start=START, progress=try_another)
+    finally:
+        await store.aclose()
+    assert refused == [0, 23]
+    assert len(target.read_text().splitlines()) == 1 + 23 * 3
+
+
+async def test_an_export_that_another_one_has_completed_is_not_cut(state, model, tmp_path):
+    """A file that was opened before the other export renamed it is not touched."""
+    target, partial = tmp_path / "a.csv", tmp_path / "a.csv.partial"
+    with partial.open("ab") as late:
+        await write(state, model, target)
+        with pytest.raises(ExportError, match="another export"):
+            exporting._hold(late, partial)
+
+
 async def test_a_folder_that_cannot_be_written_is_named(state, model, tmp_path):
     """The error names the file and says how to go on."""
     with pytest.raises(ExportError, match="no-such-folder.*check the folder and its free space"):
