@@ -17,7 +17,6 @@ from recsys.contracts.wire import BatchAnswer, RecommendRequest
 SOURCE = "/functions/recommend"
 
 _STRICT = (b"preference-applied", b"handling=strict")
-_EXPOSURE = b"recsys-exposure"
 
 
 class Recommend:
@@ -55,7 +54,7 @@ class Recommend:
             answer, exposure_id = await self._recommend_one(request, call, strict=strict)
             body = wire.encode(answer)
             if exposure_id:
-                headers = (*headers, (_EXPOSURE, exposure_id.encode()))
+                headers = (*headers, (wire.EXPOSURE_HEADER, exposure_id.encode()))
         call.receipt.account("app")
         return Reply(body, headers=headers)
 

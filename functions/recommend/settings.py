@@ -14,7 +14,7 @@ from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
 from recsys.contracts.events import MAX_GROUP
-from recsys.contracts.wire import Exploration
+from recsys.contracts.wire import EXPOSURE_HEADER, Exploration
 from recsys.experiments.declaration import Experiment, read_experiments
 
 # The most calls in a request (docs/adr/0008-coalescing.md).
@@ -197,7 +197,7 @@ class Settings:
             coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT", "RANKING_COALESCE_CALLS"),
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
-            cors=Cors.read(reader),
+            cors=Cors.read(reader, exposed=[EXPOSURE_HEADER]),
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
             wake_urls=tuple(reader.text("WAKE_URLS", "-").removeprefix("-").split()),

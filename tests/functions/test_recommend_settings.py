@@ -2,8 +2,10 @@
 
 import pytest
 
+from chassis.call import Reply
 from chassis.environment import SettingsError
 from functions.recommend.settings import Settings
+from recsys.contracts import wire
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,12 @@ def test_settings_refuse_an_address_that_cannot_be_woken():
     assert Settings.from_env(urls | {"WAKE_URLS": "http://a http://b"}).wake_urls == ("http://a", "http://b")
     with pytest.raises(SettingsError, match="WAKE_URLS must hold http"):
         Settings.from_env(urls | {"WAKE_URLS": "http://a rank-items:80"})
+
+
+def test_pages_of_other_origins_may_read_the_id_of_an_exposure():
+    """A page needs the header to report what a user did."""
+    env = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": "http://b"}
+    cors = Settings.from_env({**env, "CORS_ORIGINS": "https://shop.example"}).cors
+    assert cors is not None
+    allowed = dict(cors.allow(Reply(b""), [(b"origin", b"https://shop.example")]).headers)
+    assert wire.EXPOSURE_HEADER in allowed[b"access-control-expose-headers"].split(b", ")

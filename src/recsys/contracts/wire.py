@@ -27,6 +27,7 @@ MAX_HISTORY = 1000
 MAX_EXCLUDE = 1000
 MAX_BATCH = 256
 MAX_VALUES = 100
+EXPOSURE_HEADER = b"recsys-exposure"
 
 UserId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]

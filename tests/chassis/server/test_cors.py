@@ -97,7 +97,24 @@ async def test_without_the_setting_nothing_changes():
         assert not [name for name in answer.headers if name.startswith("access-control") or name == "vary"]
 
 
-@pytest.mark.parametrize("text", ["shop.example", "https://shop.example/", "https://", "ftp://a", "https://a,", "null"])
+async def test_a_function_names_further_headers_that_pages_may_read():
+    """Without it, a browser hides the header from the page."""
+    async with client(Cors([SHOP], exposed=[b"x-own"])) as door:
+        answer = await door.post("/", content=b"{}", headers={"origin": SHOP})
+        assert {"x-own", "x-request-id"} <= set(answer.headers["access-control-expose-headers"].split(", "))
+
+
+@pytest.mark.parametrize("text", ["https://shop.example:8443", "http://[::1]:3000", "http://localhost:8080"])
+def test_an_origin_may_have_a_port_and_an_address(text):
+    """Browsers send a port that is not the scheme's own."""
+    assert read(text) is not None
+
+
+NO_ORIGINS = ["shop.example", "https://shop.example/", "https://", "ftp://a", "https://a,", "null"]
+NEVER_SENT = ["https://Shop.example", "HTTPS://shop.example", "https://bücher.example", "https://a:443", "http://a:80"]
+
+
+@pytest.mark.parametrize("text", NO_ORIGINS + NEVER_SENT)
 def test_a_text_that_is_no_origin_is_a_fault(text):
     """The error names the text, and shows an origin."""
     with pytest.raises(SettingsError, match="CORS_ORIGINS must list origins such as https://shop.example"):
