@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
 import numpy as np
 
 from chassis.environment import Reader
 from chassis.server.service import StartError
+from chassis.wire.decoder import Decoder
+from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from recsys.contracts.wire import Condition
 from recsys.declaration.types import Rules
 from recsys.ranking import rules as ranking
@@ -17,22 +18,33 @@ from recsys.ranking.rules import make_caps
 
 log = logging.getLogger("recsys.rank_items")
 
-_decode = msgspec.json.Decoder(Rules).decode
+_decoder = Decoder(Rules)
 
 
 def read_rules(env: Reader) -> Rules | None:
     """Read the rules of the setting RULES and add their faults to *env*; None leaves the declaration's rules."""
-    text = env.text("RULES", "{}")
     try:
-        rules = _decode(text)
-    except msgspec.DecodeError as error:
-        env.faults.append(f"RULES cannot be read: {error}")
+        rules = _decoder.read(env.text("RULES", "{}").encode(), _checked)
+    except ServingError as refusal:
+        env.faults += [f"RULES: {each.path} {each.detail}" for each in refusal.faults] or [f"RULES: {refusal}"]
         return None
-    for each in (*rules.allow, *rules.deny, *rules.boosts):
-        env.require(
-            bool(each.any_of) or each.is_range, f"RULES: a condition on {each.attribute} has no any_of and no range"
-        )
     return None if rules == Rules() else rules
+
+
+def _checked(rules: Rules) -> Rules:
+    faults = [
+        Fault(f"$.{part}[{place}]", "must have any_of, at_least or at_most")
+        for part, conditions in _conditions(rules).items()
+        for place, each in enumerate(conditions)
+        if not (each.any_of or each.is_range)
+    ]
+    if faults:
+        raise InvalidRequestError(faults=faults)
+    return rules
+
+
+def _conditions(rules: Rules) -> Mapping[str, Sequence[Condition]]:
+    return {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
 
 
 def apply_rules(rules: Rules, model: RankingModel) -> RankingModel:
@@ -57,8 +69,7 @@ def apply_rules(rules: Rules, model: RankingModel) -> RankingModel:
 
 
 def _faults(rules: Rules, model: RankingModel) -> Iterator[str]:
-    parts: Mapping[str, Sequence[Condition]] = {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
-    for name, conditions in parts.items():
+    for name, conditions in _conditions(rules).items():
         for fault in model.attributes.faults(conditions, f"rules.{name}"):
             yield f"{fault.path}: {fault.detail}"
     for item_id in rules.pins:

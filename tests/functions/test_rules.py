@@ -54,6 +54,18 @@ def test_faults_name_the_place(text, place):
     assert place in faults[0]
 
 
+def test_all_faults_are_listed():
+    """One start shows every fault of the rules."""
+    _, faults = read('{"diversity": 2, "cap": {}, "allow": [{"attribute": "category"}], "boosts": [{"score": "1"}]}')
+    assert faults == [
+        "RULES: $.boosts[0].attribute is missing",
+        "RULES: $.boosts[0].score must be a number, not a string",
+        "RULES: $.diversity must be at most 1",
+        "RULES: $.cap is not a known field",
+        "RULES: $.allow[0] must have any_of, at_least or at_most",
+    ]
+
+
 def test_without_the_setting_nothing_changes(model):
     """The default has no rules, and lists stay as they are."""
     before = model.rank([Query(ADULT, ["item_1"], 30)])
