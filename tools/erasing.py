@@ -21,6 +21,7 @@ from localkn.errors import LocalknError, PlatformError
 from localkn.state import PlatformDirectory
 from offline.erasing import spread
 from offline.state import StateDirectory, StateError
+from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.stores.erasures import Erasure, Removed, digest_user
 from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 from recsys.stores.urls import open_store, sqlite_url
@@ -70,6 +71,9 @@ class Receipt(Struct, frozen=True):
 
 def erase(user: str, *, store: str | None, state_dir: Path) -> int:
     """Remove a user from the stores and from the queue, and print the receipt; return the exit status."""
+    if not 1 <= len(user) <= MAX_ID_LENGTH:
+        print(f"the id of a user has 1 to {MAX_ID_LENGTH} characters, not {len(user)}; check it", file=sys.stderr)
+        return 1
     at_us = time.time_ns() // 1000
     try:
         state = StateDirectory(state_dir)

@@ -18,7 +18,7 @@ from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
 from recsys.declaration.reading import default_declaration
 from recsys.declaration.types import Attribute, Declaration
-from recsys.records import UserUpdate
+from recsys.records import AGE_GROUP, UserUpdate
 from recsys.stores.port import Outcome, StoreError
 from recsys.stores.urls import open_store
 
@@ -50,6 +50,9 @@ async def _import(url: str, file: Path) -> Counter[Outcome]:
         declaration = await opened.declaration() or default_declaration()
         at_us = time.time_ns() // 1000
         updates = [UserUpdate(user, at_us, values) for user, values in read_users(file, declaration).items()]
+        if not updates:
+            known = ", ".join(dict.fromkeys([AGE_GROUP, *declaration.users.attributes]))
+            raise DataError(f"{file}: no user has a value of a declared attribute; declared are: {known}")
         for start in range(0, len(updates), _CHUNK):
             told.update(await opened.update(updates[start : start + _CHUNK]))
     return told

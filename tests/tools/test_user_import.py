@@ -65,6 +65,12 @@ def test_json_lines_are_events(url, tmp_path):
     ("name", "text", "message"),
     [
         ("users.csv", "user_id,spent\nann,much\n", "users.csv:2: spent must be a number, not 'much'"),
+        (
+            "users.csv",
+            "user_id,town\nann,Rom\n",
+            "no user has a value of a declared attribute; declared are: age_group, ",
+        ),
+        ("users.csv", "user_id,city\n", "users.csv: no user has a value"),
         ("users.jsonl", '{"user_id": "ann"}\n', "users.jsonl:1: "),
         (
             "users.jsonl",
@@ -74,7 +80,7 @@ def test_json_lines_are_events(url, tmp_path):
     ],
 )
 def test_a_faulty_file_changes_nothing(tmp_path, capsys, name, text, message):
-    """The fault is named with its line."""
+    """The fault is named, with its line if it has one."""
     url = f"sqlite:///{tmp_path}/a.db"
     with_store(url, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
     assert main(["users", "import", write(tmp_path / name, text), "--store", url]) == 1

@@ -84,3 +84,11 @@ def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)["dead_letters"] == 2
         left = [fields[b"letter"].decode() for _, fields in client.xrange(KEY)]
     assert left == letters[2:]
+
+
+@pytest.mark.parametrize("user", ["", "u" * 129])
+def test_an_id_that_no_user_can_have_is_refused(url, capsys, user):
+    """A mistake in a script, such as an empty variable, gets no receipt."""
+    assert main(["users", "erase", user, "--store", url]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"the id of a user has 1 to 128 characters, not {len(user)}; check it\n")
