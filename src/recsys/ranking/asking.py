@@ -75,10 +75,19 @@ class Asked:
         parts += [each.closed + user * items for user, each in enumerate(self.subsets) if each is not None]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def is_open(self, owners: I64, rows: I64) -> NDArray[np.bool_] | None:
-        """Tell for each pair of user and row whether the user's subset has the row; None if all users may get all."""
+    def is_open(self, cells: I64, items: int) -> NDArray[np.bool_] | None:
+        """
+        Tell for each cell whether the user's subset has its row; None if all users may get all.
+
+        Args:
+            cells: (N,) (view * users + user) * items + row.
+            items: Number of items.
+        """
         if not any(self.subsets):
             return None
+        lines = cells // items
+        owners: I64 = lines % len(self.subsets)
+        rows: I64 = cells - lines * items
         groups = self.groups()
         if len(groups) == 1 and groups[0][0] is not None:
             return groups[0][0].mask[rows]

@@ -10,6 +10,7 @@ The columns that a ranker can ask for: those of the blend, and the declared feat
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from recsys.ranking.ranker import Shortlist
 from topk.item_table import F32, F64, I64
 
 FIXED = ("factors", "popularity", "recent_popularity")
+LENGTH = "history_length"
 
 
+@cache
 def built_in(views: int) -> tuple[str, ...]:
     """Return the names of the columns of a model with this number of neighbour sources; those of the blend are first."""
-    return ("blend", *FIXED, *(f"neighbours_{number}" for number in range(1, views + 1)), "history_length")
+    return ("blend", *FIXED, *(f"neighbours_{number}" for number in range(1, views + 1)), LENGTH)
 
 
 def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, features: DeclaredFeatures) -> F32:
@@ -35,10 +38,11 @@ def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, featur
         batch: The same candidates with their requests.
         features: The declared features.
     """
-    lengths = np.repeat(batch.history.sizes(), shortlist.counts)
-    own: Sequence[F32 | F64 | I64] = (shortlist.scores, *shortlist.columns, lengths)
-    columns: dict[str, F32 | F64 | I64] = dict(zip(built_in(len(shortlist.columns) - len(FIXED)), own, strict=True))
-    columns |= features.compute([name for name in names if name not in columns], batch)
+    known = built_in(len(shortlist.columns) - len(FIXED))
+    columns: dict[str, F32 | F64 | I64] = dict(zip(known, (shortlist.scores, *shortlist.columns), strict=False))
+    if LENGTH in names:
+        columns[LENGTH] = batch.history.sizes().repeat(shortlist.counts)
+    columns |= features.compute([name for name in names if name not in known], batch)
     matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
     for place, name in enumerate(names):
         matrix[:, place] = columns[name]

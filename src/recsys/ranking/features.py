@@ -9,7 +9,7 @@ of the catalogue in the order of their rows.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -111,7 +111,9 @@ class DeclaredFeatures:
             values = np.asarray(feature.compute(batch))
             if values.shape != batch.rows.shape:
                 raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
-            found[name] = np.where(np.isfinite(values), values, missing).astype(np.float32)
+            if not isinstance(feature, _OfItem):
+                values = np.where(np.isfinite(values), values, missing)
+            found[name] = values.astype(np.float32, copy=False)
         return found
 
 
@@ -123,9 +125,9 @@ def popularity_array(name: str) -> str:
 def _make(name: str, feature: Feature, items: Sequence[Item], popularity: Mapping[str, F32]) -> Computed:
     match feature.kind:
         case "attribute" if feature.of == "item":
-            return _OfItem(np.array([_item_value(item, feature) for item in items], np.float32))
+            return _OfItem.of(np.array([_item_value(item, feature) for item in items], np.float32), feature)
         case "popularity":
-            return _OfItem(popularity[popularity_array(name)])
+            return _OfItem.of(popularity[popularity_array(name)], feature)
         case "time_since":
             return _TimeSince(np.array([item.number(feature.attribute or "") for item in items]) * _SECOND_US)
         case "match":
@@ -139,9 +141,13 @@ def _make(name: str, feature: Feature, items: Sequence[Item], popularity: Mappin
 
 @dataclass(frozen=True)
 class _OfItem:
-    """A value of the item alone."""
+    """A value of the item alone; absent values are replaced once."""
 
     values: F32
+
+    @classmethod
+    def of(cls, values: F32, feature: Feature) -> Self:
+        return cls(np.where(np.isfinite(values), values, np.float32(feature.missing)))
 
     def compute(self, batch: Batch) -> F32:
         return self.values[batch.rows]
@@ -190,7 +196,7 @@ class _Match:
     user_attribute: str | None
 
     @classmethod
-    def of(cls, items: Sequence[Item], attribute: str, user_attribute: str | None) -> "_Match":
+    def of(cls, items: Sequence[Item], attribute: str, user_attribute: str | None) -> Self:
         values = [tuple(dict.fromkeys(item.attributes.get(attribute, ()))) for item in items]
         places = {value: place for place, value in enumerate(dict.fromkeys(one for each in values for one in each))}
         codes = RowLists.of([[places[one] for one in each] or [len(places)] for each in values])
@@ -200,15 +206,17 @@ class _Match:
         width = len(self.places) + 1
         table = self._of_history(batch, width) if self.user_attribute is None else self._of_user(batch, width)
         table[:, -1] = 0
-        codes, owners, sizes = self._codes_of(batch.rows, batch.owners)
-        shares = table[owners, codes]
-        return shares if shares.size == sizes.size else np.maximum.reduceat(shares, np.cumsum(sizes) - sizes)
+        codes, sizes = self._codes_of(batch.rows)
+        shares = table.take(codes if len(batch.askers) == 1 else codes + (batch.owners * width).repeat(sizes))
+        return shares if shares.size == sizes.size else np.maximum.reduceat(shares, sizes.cumsum() - sizes)
 
     def _of_history(self, batch: Batch, width: int) -> F64:
         """Return the share of each request's history that has each value, (U, V + 1)."""
-        codes, owners, _ = self._codes_of(batch.history.rows, batch.history.owners())
-        counts = np.bincount(owners * width + codes, minlength=len(batch.askers) * width).reshape(-1, width)
-        return np.asarray(counts / np.maximum(batch.history.sizes(), 1)[:, None], np.float64)
+        users, history = len(batch.askers), batch.history
+        codes, sizes = self._codes_of(history.rows)
+        cells = codes if users == 1 else codes + (history.owners() * width).repeat(sizes)
+        counts = np.bincount(cells, minlength=users * width).reshape(users, width)
+        return np.asarray(counts / np.maximum(history.sizes(), 1)[:, None], np.float64)
 
     def _of_user(self, batch: Batch, width: int) -> F64:
         """Return 1 for each value that the user has, (U, V + 1)."""
@@ -218,14 +226,14 @@ class _Match:
             table[place, [self.places[value] for value in values if value in self.places]] = 1
         return table
 
-    def _codes_of(self, rows: I64, owners: I64) -> tuple[I64, I64, I64]:
-        """Return the places of the values of *rows*, one item after another, their owners, and each row's number."""
-        sizes, starts = self.sizes[rows], self.codes.ends[rows]
-        total = int(sizes.sum())
+    def _codes_of(self, rows: I64) -> tuple[I64, I64]:
+        """Return the places of the values of *rows*, one item after another, and each row's number."""
+        sizes, starts = self.sizes.take(rows), self.codes.ends.take(rows)
+        ends = sizes.cumsum()
+        total = int(ends[-1]) if ends.size else 0
         if total == rows.size:
-            return self.codes.rows[starts], owners, sizes
-        entries = np.arange(total) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-        return self.codes.rows[entries], np.repeat(owners, sizes), sizes
+            return self.codes.rows.take(starts), sizes
+        return self.codes.rows.take(np.arange(total) + (starts - ends + sizes).repeat(sizes)), sizes
 
 
 def _item_value(item: Item, feature: Feature) -> float:

@@ -27,7 +27,6 @@ from recsys.ranking.phases import Phases
 from recsys.ranking.ranker import SHORTLIST, Shortlist, cut
 from topk.candidates import RankedBatch, rank_candidates, rank_table
 from topk.item_table import F64, I64, ItemTable
-from topk.row_lists import RowLists
 from topk.scoring import score_catalogue, score_rows
 
 # Items that each source proposes for a user; a request for more items gets more proposals.
@@ -52,6 +51,7 @@ class Mixer:
         table: Factors of the catalogue.
         popularity: (2, I) float64, users per item as a share of the most popular item's; of all times, then recent.
         popular: Two (I,) int64, rows by falling popularity; of all times, then recent.
+        leaders: The first rows of both.
         views: Item-to-item sources.
         blend: Weights of the factors, of both popularities and of each view, in this order.
     """
@@ -59,6 +59,7 @@ class Mixer:
     table: ItemTable
     popularity: F64
     popular: tuple[I64, I64]
+    leaders: I64
     views: Views
     blend: Blend
 
@@ -91,7 +92,8 @@ class Mixer:
         popularity = np.stack(counts).astype(np.float64)
         popularity /= np.maximum(popularity.max(axis=1, keepdims=True), 1e-9)
         recent = np.lexsort((popular.argsort(), -popularity[1]))
-        return cls(table, popularity, (popular, recent), Views.of(neighbours, items=popular.size), weights)
+        leaders = np.concatenate([order[:_POPULAR] for order in (popular, recent)])
+        return cls(table, popularity, (popular, recent), leaders, Views.of(neighbours, items=popular.size), weights)
 
     def rank_all(self, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
         """
@@ -173,13 +175,10 @@ class Mixer:
         phases.end("candidates")
         scores = blend(columns, self.blend.rows(asked.history.sizes(), asked.away), counts)
         depths = self._depths(asked)
-        ranked = rank_candidates(rows, scores, counts=counts, limit=int(depths.max()))
-        owners, best, kept, scores = cut(ranked, depths)
-        items = self.popularity.shape[1]
-        # The candidates of each user rise, so their cells rise, too.
-        cells = np.repeat(np.arange(counts.size) * items, counts) + rows
-        place = np.searchsorted(cells, owners * items + best)
-        return Shortlist(best, kept, scores, [column[place] for column in columns])
+        # The rows of each user's candidates rise, so their places order ties as the rows do.
+        ranked = rank_candidates(np.arange(rows.size), scores, counts=counts, limit=int(depths.max()))
+        _, places, kept, scores = cut(ranked, depths)
+        return Shortlist(rows[places], kept, scores, [column[places] for column in columns])
 
     def _depths(self, asked: Asked) -> I64:
         """Return the length of each user's shortlist, which depends on that user's request alone."""
@@ -195,15 +194,13 @@ class Mixer:
         # Cells of a view's lines follow those of the view before; see `Scored`.
         views = np.arange(self.views.number)[:, None] * (users * items)
         scored = self.views.score(asked.history, wanted=wanted).without((views + closed).reshape(-1))
-        lines = scored.cells // items
-        is_open = asked.is_open(lines % users, scored.cells - lines * items)
+        is_open = asked.is_open(scored.cells, items)
         if is_open is not None:
             scored = Scored(scored.cells[is_open], scored.scores[is_open])
         best = scored.best(lines=wanted.size, items=items, limit=int(asked.depths.max()))
         parts = np.split(best.ids, self.views.number) if self.views.number else []
         proposed = [_cells(ids, asked.depths, items) for ids in (found.ids, *parts)]
-        proposed += [self._popular_cells(asked, closed, order) for order in self.popular]
-        cells = _distinct(np.concatenate(proposed))
+        cells = _distinct(np.concatenate([*proposed, self._popular_cells(asked, closed)]))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
         votes = scored.at((views + cells).reshape(-1)).reshape(self.views.number, cells.size)
@@ -219,11 +216,14 @@ class Mixer:
             ],
         )
 
-    def _popular_cells(self, asked: Asked, closed: I64, order: I64) -> I64:
-        """Return the cells of each user's first items in *order*, without the *closed* cells, which rise."""
-        items = order.size
-        rows = [order[:_POPULAR] if each is None else each.popular(order, _POPULAR) for each in asked.subsets]
-        cells = RowLists.of(rows).cells(items)
+    def _popular_cells(self, asked: Asked, closed: I64) -> I64:
+        """Return the cells of each user's most popular items, of all times and recent, without the *closed* cells, which rise."""
+        rows = [
+            self.leaders if each is None else np.concatenate([each.popular(order, _POPULAR) for order in self.popular])
+            for each in asked.subsets
+        ]
+        owners = np.repeat(np.arange(len(rows)), [each.size for each in rows])
+        cells: I64 = np.concatenate(rows) + owners * self.popularity.shape[1]
         if not closed.size:
             return cells
         nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]

@@ -6,13 +6,14 @@ to its left. A candidate reaches the leftmost leaf that no node removes. A bit m
 node to node (Lucchese et al. 2015, "QuickScorer").
 
 The nodes of each column are sorted by their thresholds. The place of a value among these thresholds decides all of them,
-so `_Lookup` joins the masks of all trees in advance for each place.
+so `_Lookup` joins the masks of all trees in advance for each place. The places of all columns are searched together, and
+each step halves the thresholds that are left.
 
 The score is the sum of the leaves' values. The values are multiples of 1 / `STEPS`, so the sums are exact, and a batch
 gives the same bits as each request alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -27,7 +28,7 @@ MOST_LEAVES = 8
 STEPS = 2**16
 
 # Candidates of a block: the scratch of larger blocks would not stay in the cache.
-_BLOCK = 1024
+_BLOCK = 512
 _ALL = np.uint8(0xFF)
 _MASKS = 1 << MOST_LEAVES
 # The lowest bit of each mask.
@@ -103,8 +104,8 @@ class TreeRanker:
 
         Cost: for each row, a binary search for each column, and one addition for each tree.
         """
-        columns, lookup = features.T, self._lookup
-        parts = [lookup.score(columns[:, start : start + _BLOCK]) for start in range(0, len(features), _BLOCK)]
+        lookup = self._lookup
+        parts = [lookup.score(features[start : start + _BLOCK]) for start in range(0, len(features), _BLOCK)]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     @cached_property
@@ -115,16 +116,20 @@ class TreeRanker:
 @dataclass(frozen=True, slots=True)
 class _Lookup:
     """
-    The ensemble, sorted for scoring. W words of eight masks hold the masks of all trees.
+    The ensemble, sorted for scoring. C columns are read, and P is a power of two above the thresholds of each of them.
 
     Attributes:
-        columns: For each column that a node reads: the column, its K thresholds in rising order, and (K + 1, W) uint64,
-            the leaves that stay if a value is above the first 0 to K thresholds.
+        columns: (C,) int64, the columns.
+        levels: For each step of the search, the thresholds (C * 2**step,) that it compares, those of a column together.
+        left: (C * P, W) uint64, the leaves of all trees that stay if a value is above the first 0 to P - 1 thresholds of
+            a column. A word holds the masks of eight trees.
         values: (256 * trees,) float64, the value of the leaf that each tree reaches with each mask.
         firsts: (trees,) int64, the place of each tree's values.
     """
 
-    columns: list[tuple[int, F32, NDArray[np.uint64]]]
+    columns: I64
+    levels: Sequence[F32]
+    left: NDArray[np.uint64]
     values: F64
     firsts: I64
 
@@ -133,21 +138,34 @@ class _Lookup:
         trees = -(-len(ranker.features) // _TOGETHER) * _TOGETHER
         owners, places = np.nonzero(ranker.masks != _ALL)
         read, above = ranker.features[owners, places], ranker.thresholds[owners, places]
-        columns = []
-        for column in np.unique(read).tolist():
+        columns, counts = np.unique(read, return_counts=True)
+        steps = int(counts.max(initial=0)).bit_length()
+        thresholds = np.full((columns.size, (1 << steps) - 1), np.inf, np.float32)
+        masks = np.full((columns.size, 1 << steps, trees), _ALL)
+        for line, column in enumerate(columns.tolist()):
             nodes = np.flatnonzero(read == column)
             nodes = nodes[np.argsort(above[nodes], kind="stable")]
-            masks = np.full((nodes.size + 1, trees), _ALL)
-            masks[np.arange(nodes.size) + 1, owners[nodes]] = ranker.masks[owners[nodes], places[nodes]]
-            columns.append((column, above[nodes], np.bitwise_and.accumulate(masks).view(np.uint64)))
+            thresholds[line, : nodes.size] = above[nodes]
+            masks[line, np.arange(nodes.size) + 1, owners[nodes]] = ranker.masks[owners[nodes], places[nodes]]
+        halves = [1 << step for step in reversed(range(steps))]
         values = np.zeros((trees, _MASKS))
         values[: len(ranker.values)] = ranker.values[:, _LOWEST]
-        return cls(columns, values.reshape(-1), np.arange(trees) * _MASKS)
+        return cls(
+            columns.astype(np.int64),
+            [thresholds[:, half - 1 :: 2 * half].reshape(-1) for half in halves],
+            np.bitwise_and.accumulate(masks, axis=1).reshape(-1, trees).view(np.uint64),
+            values.reshape(-1),
+            np.arange(trees) * _MASKS,
+        )
 
     def score(self, features: F32) -> F32:
-        """Return the score of each column of *features* (F, N)."""
-        masks = np.full((features.shape[1], self.firsts.size // _TOGETHER), np.iinfo(np.uint64).max, np.uint64)
-        for column, thresholds, left in self.columns:
-            masks &= left.take(thresholds.searchsorted(features[column]), axis=0)
+        """Return the score of each row of *features* (N, F)."""
+        columns = features.T.take(self.columns, axis=0)
+        places = np.repeat(np.arange(len(columns)), len(features)).reshape(columns.shape)
+        for thresholds in self.levels:
+            is_above = thresholds.take(places) < columns
+            places += places
+            places += is_above
+        masks = np.bitwise_and.reduce(self.left.take(places, axis=0), axis=0)
         leaves = self.values.take(masks.view(np.uint8) + self.firsts)
         return np.asarray(leaves.sum(axis=1), np.float32)
