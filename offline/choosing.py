@@ -1,11 +1,12 @@
 """
 Choose the sources and their weights by validation inside the training data.
 
-Three hold-outs validate the choices:
+Four hold-outs validate the choices:
 
     ahead       a fifth of each user's items: the newest ones, or random ones if times are missing
     newcomers   some users completely: their first 0, 1, 2, 5 or 10 items are known, and the next 20 are to be found
     returning   all interactions from a date on, for users who were away on that date (`returning`)
+    arriving    the first 20 items of users who come after a date (`arriving`)
 
 1. The settings of the factors: the half-life of the history, then the exponent of the item ridge. The measure is the
    mean of NDCG@10 and Recall@20, each relative to the first trial.
@@ -14,7 +15,8 @@ Three hold-outs validate the choices:
    the first hold-out and, for small data, on one more inside its training part (`weighing`). The view of the whole
    history costs most at serving, so it joins only if it gains `LEAST_GAIN` (`selecting`).
 4. The weights for each length of short histories, learned on users with histories of that length. If such users are
-   few, the weights are also learned and judged on newcomers (`lengths`).
+   few, the weights are also learned and judged on newcomers (`lengths`). Users without a history are those who arrive,
+   or newcomers if few arrive.
 5. The weights for users who return after they were away, of recent popularity too.
 6. The trust in predictions for new items, if the catalogue has any (`trusting`).
 
@@ -28,6 +30,8 @@ from typing import Any
 import numpy as np
 
 from offline.als import AlsSettings
+from offline.arriving import Arriving
+from offline.dates import FEWEST_USERS, split_at_dates
 from offline.describing import Arrays, find_new
 from offline.evaluation.holdout import Holdout, split_records
 from offline.evaluation.quality import Task, make_task
@@ -47,7 +51,7 @@ from recsys.ranking.artefact import Item
 from recsys.ranking.mixing import FIXED_SOURCES
 from recsys.records import UserRecord
 
-_FEWEST_USERS, _MOST_USERS = 50, 1000
+_MOST_USERS = 1000
 _MOST_TIES = 1_000_000
 # Larger data has enough users in one hold-out, and a second one would cost minutes.
 _MOST_TIES_TWICE = 500_000
@@ -105,7 +109,7 @@ def choose(
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
     task = make_task(*split_records(records, holdout=holdout, seed=_SEED), most=_MOST_USERS)
-    if task.users.size < _FEWEST_USERS:
+    if task.users.size < FEWEST_USERS:
         return Choice(suggested, [])
     settings = suggested if als else suggest(task.ratings)
     exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
@@ -135,7 +139,7 @@ def _fold(
     folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
     if task.ratings.weights.nnz <= _MOST_TIES_TWICE:
         second = make_task(*split_records(task.records, holdout=holdout, seed=_SEED + 1), most=_MOST_USERS)
-        if second.users.size >= _FEWEST_USERS:
+        if second.users.size >= FEWEST_USERS:
             folds.append(Fold(second, Fitted.to(second.records, settings, items, ordered=ordered)))
     return folds
 
@@ -150,7 +154,8 @@ def _choose_blend(
     ordered: bool,
 ) -> tuple[ModelSettings, list[Trial]]:
     """Return *settings* with the blend and its half-life, unless the factors alone serve every length; and the trials."""
-    returning = Returning.of(records, most=_MOST_USERS) if ordered else None
+    dates = split_at_dates(records) if ordered else []
+    returning, arriving = Returning.of(dates, most=_MOST_USERS), Arriving.of(dates, most=_MOST_USERS)
     recent, trials = returning.choose_recent() if returning else (RECENT, [])
     half_life, pools, tried = choose_half_life(folds, Sources(tuple(views), recent), settings.half_life)
     blended = replace(settings, half_life=half_life)
@@ -158,11 +163,13 @@ def _choose_blend(
     pools, weights, tried = choose_views(pools)
     sources, trials = pools[0].sources, [*trials, *tried]
     newcomers = Newcomers.of(records, blended, sources, items, ordered=ordered, most=_MOST_USERS)
-    table, tried = choose_by_length(newcomers, pools, weights)
+    used_dates = dates[: max(len(arriving.groups), len(returning.tasks) if returning else 0)]
+    fits = [Fitted.to(date.before, blended, items, ordered=True) for date in used_dates]
+    table, tried = choose_by_length(newcomers, pools, weights, arrived=arriving.pools(fits, sources))
     trials += tried
     away = None
     if returning:
-        away, tried = returning.choose_weights(blended, sources, items, start=weights, usual=table[-1])
+        away, tried = returning.choose_weights(fits, sources, start=weights, usual=table[-1])
         trials += tried
     lengths = (*LENGTHS, LONG)
     if away is not None:

@@ -8,25 +8,20 @@ of the decision. On these users, `train` chooses the half-life of recent popular
 too few users return, their weights are those of all users.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 from scipy.sparse import csr_array
 
-from offline.evaluation.holdout import SHARE
+from offline.dates import FEWEST_USERS, Dated
 from offline.evaluation.quality import DEPTH, Task, make_task, score_lists
 from offline.evaluation.trials import Trial
 from offline.folds import Fitted, pool_of_task
 from offline.pooling import Pool, Sources, complete, learn, name_weights
 from offline.recency import Timeline
-from offline.training import ModelSettings
 from offline.weighing import scaled
-from recsys.ranking.artefact import Item
-from recsys.ranking.blending import AWAY_US
-from recsys.records import UserRecord
 from topk.item_table import F32, F64, I64
 
 HALF_LIVES = (0.1, 0.05, 0.02, 0.01, 0.005)
@@ -34,8 +29,6 @@ HALF_LIVES = (0.1, 0.05, 0.02, 0.01, 0.005)
 RECENT = 0.05
 LEAST_GAIN = 0.01
 SURE = 1.0
-_FEWEST_USERS = 50
-_DATES = 2
 
 
 @dataclass(frozen=True)
@@ -51,21 +44,19 @@ class Returning:
     tasks: Sequence[Task]
 
     @classmethod
-    def of(cls, records: Sequence[UserRecord], *, most: int) -> "Returning | None":
+    def of(cls, dates: Sequence[Dated], *, most: int) -> "Returning | None":
         """
-        Split *records*, which all have times, at one or two dates.
+        Hold out the users who return after *dates*.
 
         Returns:
             The hold-outs with at least 50 users who return, at most *most* of them; None if the newest date
             has fewer.
         """
         tasks: list[Task] = []
-        before: Sequence[UserRecord] = records
-        while len(tasks) < _DATES:
-            before, held = _split(before)
-            if len(held) < _FEWEST_USERS:
+        for date in dates:
+            if len(date.returned) < FEWEST_USERS:
                 break
-            tasks.append(make_task(before, held, most=most))
+            tasks.append(make_task(date.before, date.returned, most=most))
         return cls(tasks) if tasks else None
 
     def choose_recent(self) -> tuple[float, list[Trial]]:
@@ -82,7 +73,7 @@ class Returning:
         return HALF_LIVES[best], trials
 
     def choose_weights(
-        self, settings: ModelSettings, sources: Sources, items: Mapping[str, Item], *, start: F64, usual: F64
+        self, fits: Sequence[Fitted], sources: Sources, *, start: F64, usual: F64
     ) -> tuple[F64 | None, list[Trial]]:
         """
         Return the weights for users who return, and the trials; None if they should have the weights of the others.
@@ -91,17 +82,12 @@ class Returning:
         look better on the users who learned them.
 
         Args:
-            settings: Settings of the factors.
+            fits: For each date, the sources fitted to the data before it.
             sources: The sources.
-            items: Attributes by item id.
             start: The weights of all users, in the units of the softmax.
             usual: The same, scaled. Others must gain at least `LEAST_GAIN` and `SURE` standard errors.
-
-        Cost: a training on the data before each date.
         """
-        pools = [
-            pool_of_task(Fitted.to(task.records, settings, items, ordered=True), task, sources) for task in self.tasks
-        ]
+        pools = [pool_of_task(fitted, task, sources) for fitted, task in zip(fits, self.tasks, strict=False)]
         weights = _learn(pools, start)
         crossed, usually, learned = (
             _measure(lists, self.tasks)
@@ -120,20 +106,6 @@ class Returning:
             return None, [before, after]
         name = name_weights(weights, sources.views)
         return weights, [before, after, _judge(f"users who return: {name}", learned)]
-
-
-def _split(records: Sequence[UserRecord]) -> tuple[list[UserRecord], dict[str, list[str]]]:
-    """Return *records* without their newest fifth, and its items of the users who were away when it began."""
-    times = np.sort([item.time_us for record in records for item in record.history])
-    date_us = int(times[times.size - max(times.size // SHARE, 1)])
-    before, held = [], {}
-    for record in records:
-        new = sum(item.time_us >= date_us for item in record.history)
-        if new < len(record.history):
-            before.append(msgspec.structs.replace(record, history=record.history[new:]))
-            if new and date_us - record.history[new].time_us >= AWAY_US:
-                held[record.user_id] = [item.item_id for item in record.history[:new]]
-    return before, held
 
 
 def _list_crosswise(pools: Sequence[Pool], start: F64) -> list[I64]:

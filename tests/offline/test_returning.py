@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from offline.choosing import choose
+from offline.dates import split_at_dates
 from offline.matrix import make_ratings
 from offline.recency import Timeline
 from offline.returning import RECENT, Returning
@@ -54,12 +55,12 @@ def test_without_a_fashion_or_a_pause_the_weights_stay(away_days):
 
 def test_only_users_who_were_away_for_a_day_are_held_out():
     """Users with a pause before the date are held out, and training sees none of their items after it."""
-    split = Returning.of(records(away_days=30, fashion=True), most=1000)
+    split = Returning.of(split_at_dates(records(away_days=30, fashion=True)), most=1000)
     assert split is not None
     (task,) = split.tasks
     assert {task.records[row].user_id for row in task.users} == {f"u{user:03}" for user in range(RETURNING)}
     assert max(item.time_us for record in task.records for item in record.history) < START_US + 30 * DAY_US
-    assert Returning.of(records(away_days=0, fashion=True), most=1000) is None
+    assert Returning.of(split_at_dates(records(away_days=0, fashion=True)), most=1000) is None
 
 
 def test_users_who_return_twice_are_held_out_at_both_dates():
@@ -69,7 +70,7 @@ def test_users_who_return_twice_are_held_out_at_both_dates():
     for user in range(60):
         history = [HistoryItem(f"i{place}", 1.0, START_US + days[place] * DAY_US + place) for place in range(20)]
         users.append(UserRecord(f"u{user:02}", "unknown", history=history[::-1]))
-    split = Returning.of(users, most=1000)
+    split = Returning.of(split_at_dates(users), most=1000)
     assert split is not None
     found = [
         (task.users.size, task.held.nnz, max(item.time_us for record in task.records for item in record.history))

@@ -97,7 +97,8 @@ def test_with_all_weight_on_the_factors_they_rank_alone():
     """A blend with one source has the order of that source."""
     blended = RankingModel(make_blended(((1.0, 0.0, 0.0, 0.0, 0.0),)))
     alone = RankingModel(make_artefact(items=ITEMS, dims=16))
-    queries = [query for query in make_queries(60) if query.history and query.as_of_us in {None, NEWEST_US}]
+    known = set(alone.item_ids)
+    queries = [each for each in make_queries(60) if known & {*each.history} and each.as_of_us in {None, NEWEST_US}]
     assert queries
     for one, other in zip(blended.rank(queries), alone.rank(queries), strict=True):
         assert one.item_ids == other.item_ids
@@ -106,13 +107,27 @@ def test_with_all_weight_on_the_factors_they_rank_alone():
 def test_the_weights_of_the_length_of_the_history_count():
     """Histories of the same length get the same row of weights; popularity alone gives the popular list."""
     model = RankingModel(
-        make_blended(((1.0, 1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0), (0.0, 0.01, 0.0, 1.0, 0.0)))
+        make_blended(((0.0, 0.5, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0), (0.0, 0.01, 0.0, 1.0, 0.0)))
     )
     popular = model.rank([Query(UNKNOWN_FEATURES, [], top_k=30)])[0].item_ids
     short = Query(UNKNOWN_FEATURES, ["item_1"], top_k=20)
     assert model.rank([short])[0].item_ids == [each for each in popular if each != "item_1"][:20]
     long = Query(UNKNOWN_FEATURES, [f"item_{row}" for row in range(5)], top_k=20)
     assert model.rank([long])[0].item_ids != [each for each in popular if each not in long.history][:20]
+
+
+def test_a_user_of_whom_nothing_is_known_gets_the_blend_for_new_users():
+    """Without a history and an age, the weights of length 0 rank; without a blend, the popular list is the answer."""
+    recent_alone, factors_alone = (0.0, 0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)
+    base = make_blended((recent_alone, factors_alone))
+    stranger = Query(UNKNOWN_FEATURES, ["no such item"], top_k=10, exclude=["item_3"])
+    recent, popular = (
+        [f"item_{row}" for row in np.argsort(-base.arrays[name], kind="stable").tolist() if row != 3][:10]
+        for name in ("item_recent_popularity", "item_popularity")
+    )
+    assert RankingModel(base).rank([stranger])[0].item_ids == recent
+    unblended = {name: array for name, array in base.arrays.items() if not name.startswith("blend_")}
+    assert RankingModel(Artefact(base.manifest, unblended, base.items)).rank([stranger])[0].item_ids == popular
 
 
 def test_users_who_were_away_have_weights_of_their_own():

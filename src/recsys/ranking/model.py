@@ -7,8 +7,9 @@ without a blend ranks by its factors alone: score[u, i] = x_u . y_i. A ranker gi
 scores from more features (`ranker`).
 
 The model holds no data per user. All sources use the history of the request, so a new interaction counts in the next
-answer, and a user who is not in the training data is served like any other. A user with neither a history nor an age
-gets the popular list.
+answer, and a user who is not in the training data is served like any other. A user without a history gets the blend that
+training chose for such users. The factors alone know nothing of a user with neither a history nor an age, so without a
+blend this user gets the popular list.
 """
 
 import time
@@ -29,6 +30,7 @@ from recsys.ranking.factors import FactorSource
 from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
+from recsys.ranking.mixing import POPULARITY as POPULARITY_SOURCE
 from recsys.ranking.phases import PHASES, Phase, Phases
 from recsys.ranking.prior import KNOWN_AGES
 from recsys.ranking.query import Query as Query  # noqa: PLC0414 - a model is asked and answers with these
@@ -121,7 +123,10 @@ class RankingModel:
         # The fold-in reads the rounded vectors, so that the memory of the artefact's vectors can be freed.
         self._encoder = encoder or Folding.of(arrays, vectors)
         self._popular = np.lexsort((np.arange(len(vectors)), -self._popularity))
-        if "blend_weights" in arrays or self._reranker:
+        blend = arrays.get("blend_weights")
+        # Popularity alone, or no blend, makes the popular list, which needs no ranking.
+        self._blends_strangers = blend is not None and bool(np.delete(blend[0], POPULARITY_SOURCE).any())
+        if blend is not None or self._reranker:
             self._mixer = Mixer.of(arrays, self._factors.table, self._popular)
         self._newest_us = int(arrays["blend_newest_us"][0]) if "blend_newest_us" in arrays else 0
         # Ranking once raises an error for all other arrays that do not fit each other.
@@ -292,8 +297,12 @@ class RankingModel:
         ]
 
     def _is_stranger(self, ask: Ask) -> bool:
-        """Tell whether nothing is known of a user; a ranker may know more, such as the context of the request."""
-        return not (ask.history or ask.features.age_group in KNOWN_AGES or self._reranks(ask))
+        """
+        Tell whether nothing that the model can use is known of a user.
+
+        A blend may have weights for users without a history, and a ranker may know the context of the request.
+        """
+        return not (ask.history or self._blends_strangers or ask.features.age_group in KNOWN_AGES or self._reranks(ask))
 
     def _reranks(self, ask: Ask) -> bool:
         return self._reranker is not None and self._reranker.takes(ask)
