@@ -18,7 +18,7 @@ from chassis.telemetry.instruments import Counter, Instrument
 from chassis.wire.problems import ServingError
 from functions.recommend.hops import RankCall, Ranked, RankingClient, RankOutcome
 from recsys import metrics
-from recsys.experiments.assignment import Treatment, treat
+from recsys.experiments.assignment import Assignment, Treatment
 from recsys.experiments.declaration import Experiment
 
 # The share of the time left that an arm may take. The default needs the rest if the arm fails.
@@ -51,7 +51,7 @@ class Arms:
     def __init__(
         self, experiments: Sequence[Experiment], *, default: RankingClient, clients: Mapping[str, RankingClient]
     ) -> None:
-        self._experiments = experiments
+        self._assignment = Assignment(experiments)
         self._default = default
         self._clients = clients
         self._names = {arm.url: (each.name, arm.name) for each in experiments for arm in each.arms if arm.url}
@@ -64,7 +64,7 @@ class Arms:
 
     def treat(self, user_id: str) -> Treatment | None:
         """Return the treatment of the user; None for the default."""
-        return treat(self._experiments, user_id)
+        return self._assignment.treat(user_id)
 
     async def rank(
         self, calls: Sequence[RankCall], treatments: Sequence[Treatment | None], *, call: Call, within_s: float

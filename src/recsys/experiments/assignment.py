@@ -5,6 +5,7 @@ A hash of the layer and the user is a point from 0 to 1. It tells which slice of
 the experiment's salt and the user tells the arm.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
@@ -36,41 +37,86 @@ class Treatment(Struct, frozen=True):
     exploration: Exploration | None = None
 
 
+class Assignment:
+    """
+    Assigns users to the arms of *experiments*.
+
+    Cost: a hash for each experiment, and another one if the experiment has a slice of its layer.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self._experiments = experiments
+        self._splits = [_Split(each) for each in experiments]
+        self._treatments: dict[tuple[int | None, ...], Treatment | None] = {}
+
+    def treat(self, user_id: str) -> Treatment | None:
+        """Return the treatment of the user; None if the user takes part in no experiment or *user_id* is empty."""
+        if not user_id:
+            return None
+        places = tuple([split.place(user_id) for split in self._splits])
+        if places not in self._treatments:
+            self._treatments[places] = self._combine(places)
+        return self._treatments[places]
+
+    def _combine(self, places: Sequence[int | None]) -> Treatment | None:
+        """Return the treatment of users with the arms at *places*; None stands for an experiment without the user."""
+        # Experiments of different layers change different settings (`find_faults`), so their arms combine.
+        pairs = zip(self._experiments, places, strict=True)
+        chosen = [(each.name, each.arms[place]) for each, place in pairs if place is not None]
+        if not chosen:
+            return None
+        changing = [arm for _, arm in chosen if not arm.stopped]
+        return Treatment(
+            SEPARATOR.join(name for name, _ in chosen),
+            SEPARATOR.join(arm.name for _, arm in chosen),
+            next((arm.url for arm in changing if arm.url), ""),
+            next((arm.diversity for arm in changing if arm.diversity is not None), None),
+            next((arm.exploration for arm in changing if arm.exploration is not None), None),
+        )
+
+
+class _Split:
+    """The slice of an experiment in its layer, and the arms' parts of the slice."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        # All users take part in an experiment that fills its layer, so their place needs no hash.
+        self._layer = _Points(f"layer/{experiment.in_layer}") if experiment.share < 1 else None
+        self._begin, self._end = experiment.offset, experiment.offset + experiment.share
+        self._arms = _Points(f"arm/{experiment.hashed}")
+        self._ends = list(accumulate(arm.share for arm in experiment.arms))
+
+    def place(self, user_id: str) -> int | None:
+        """Return the place of the user's arm in the experiment; None if the user does not take part."""
+        if self._layer and not self._begin <= self._layer.of(user_id) < self._end:
+            return None
+        # The sum of the shares may be a little below 1. The last arm gets the users beyond it.
+        return min(bisect_right(self._ends, self._arms.of(user_id)), len(self._ends) - 1)
+
+
+class _Points:
+    """The numbers that depend on a salt and a user id. Hashing the salt once saves half of the time."""
+
+    def __init__(self, salt: str) -> None:
+        # The length of the salt keeps "a" + "bc" and "ab" + "c" apart.
+        self._salted = blake2b(f"{len(salt)}/{salt}".encode(), digest_size=8, person=b"experiments")
+
+    def of(self, user_id: str) -> float:
+        hashed = self._salted.copy()
+        hashed.update(user_id.encode())
+        return (int.from_bytes(hashed.digest(), "big") >> 11) * 2.0**-53
+
+
 def point(salt: str, user_id: str) -> float:
     """Return a number from 0 to below 1 that depends on *salt* and *user_id* alone, uniform over users."""
-    # The length of the salt keeps "a" + "bc" and "ab" + "c" apart.
-    digest = blake2b(f"{len(salt)}/{salt}{user_id}".encode(), digest_size=8, person=b"experiments").digest()
-    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+    return _Points(salt).of(user_id)
 
 
 def arm_of(experiment: Experiment, user_id: str) -> Arm | None:
     """Return the arm of the user; None if the user does not take part."""
-    # All users take part in an experiment that fills its layer, so their place needs no hash.
-    if experiment.share < 1:
-        place = point(f"layer/{experiment.in_layer}", user_id)
-        if not experiment.offset <= place < experiment.offset + experiment.share:
-            return None
-    where = point(f"arm/{experiment.hashed}", user_id)
-    ends = accumulate(arm.share for arm in experiment.arms)
-    return next((arm for arm, end in zip(experiment.arms, ends, strict=True) if where < end), experiment.arms[-1])
+    place = _Split(experiment).place(user_id)
+    return None if place is None else experiment.arms[place]
 
 
 def treat(experiments: Sequence[Experiment], user_id: str) -> Treatment | None:
-    """
-    Return the treatment of the user; None if the user takes part in no experiment or *user_id* is empty.
-
-    Experiments of different layers change different settings (`find_faults`), so their arms combine.
-    """
-    if not user_id:
-        return None
-    chosen = [(each.name, arm) for each in experiments if (arm := arm_of(each, user_id)) is not None]
-    if not chosen:
-        return None
-    changing = [arm for _, arm in chosen if not arm.stopped]
-    return Treatment(
-        SEPARATOR.join(name for name, _ in chosen),
-        SEPARATOR.join(arm.name for _, arm in chosen),
-        next((arm.url for arm in changing if arm.url), ""),
-        next((arm.diversity for arm in changing if arm.diversity is not None), None),
-        next((arm.exploration for arm in changing if arm.exploration is not None), None),
-    )
+    """Return the treatment of the user, as `Assignment` does."""
+    return Assignment(experiments).treat(user_id)
