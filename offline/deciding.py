@@ -8,7 +8,7 @@ from offline.als import AlsSettings
 from offline.choosing import choose
 from offline.evaluation.trials import Trial
 from offline.rehearsing import rehearse
-from offline.reranking import Verdict, choose_ranker
+from offline.reranking import RankerVerdict, choose_ranker
 from offline.training import BlendSettings, ModelSettings
 from recsys.declaration.types import Declaration
 from recsys.items import Item
@@ -30,7 +30,7 @@ class Decision:
 
     settings: ModelSettings
     trials: Sequence[Trial]
-    verdict: Verdict | None = None
+    verdict: RankerVerdict | None = None
 
     @property
     def ranker(self) -> TreeRanker | None:

@@ -59,7 +59,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RankerVerdict:
     """
     The decision about the learned ranker.
 
@@ -83,7 +83,7 @@ class Verdict:
             yield f"ranker without feature {name}: NDCG@10 {change:+.1%} out of fold"
 
 
-def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
+def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> RankerVerdict:
     """
     Learn a ranker over the declared features, and decide whether it serves.
 
@@ -95,7 +95,9 @@ def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
     """
     groups = [_Candidates.of(group, declaration) for group in held]
     if not groups:
-        return Verdict(None, {"serves": False, "why": "the blend serves, because too few users can judge a ranker"}, ())
+        return RankerVerdict(
+            None, {"serves": False, "why": "the blend serves, because too few users can judge a ranker"}, ()
+        )
     boosted = boost(_join([group.examples for group in groups]), np.concatenate([group.folds for group in groups]))
     names = ("all hold-out users", "newcomers")
     judged = [group.judge(boosted, what=what) for group, what in zip(groups, names, strict=False)]
@@ -106,7 +108,7 @@ def choose_ranker(declaration: Declaration, held: Sequence[Group]) -> Verdict:
     return replace(verdict, facts={**verdict.facts, "without": without})
 
 
-def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> Verdict:
+def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> RankerVerdict:
     first, *others = judged
     trials = [trial for each in judged for trial in (each.blend, each.ranker)]
     facts = {"names": list(boosted.ranker.names), "gain": round(first.gain, 4), "error": round(first.error, 4)}
@@ -115,10 +117,10 @@ def _decide(boosted: Boosted, judged: "Sequence[_Judged]") -> Verdict:
     figures = f"NDCG@10 {first.gain:+.1%} ± {first.error:.1%} out of fold against the blend"
     if first.gain < need:
         why = f"the blend serves, because the learned ranker has {figures} and needs {need:+.1%}"
-        return Verdict(None, {**facts, "serves": False, "why": why}, trials)
+        return RankerVerdict(None, {**facts, "serves": False, "why": why}, trials)
     whom = f"histories of {least} items and more" if least else "all histories"
     why = f"the learned ranker serves {whom}: {len(boosted.ranker.features)} trees, {figures}"
-    return Verdict(
+    return RankerVerdict(
         replace(boosted.ranker, least_history=least),
         {**facts, "serves": True, "why": why, "least_history": least},
         trials,

@@ -20,6 +20,7 @@ from offline.als import AlsSettings
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.holdout import split_records
 from offline.evaluation.quality import Task, make_task, measure
+from offline.evaluation.trials import Measures
 from offline.matrix import Ratings, make_ratings
 from offline.training import ModelSettings, suggest, train
 from recsys.ranking.artefact import Artefact, read_artefact
@@ -39,7 +40,7 @@ _MOST_USERS = 2000
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial(Measures):
     """
     A trial of a value, and its result on the inner hold-outs.
 
@@ -55,14 +56,9 @@ class Trial:
     ndcg_10: float
     recall_20: float
 
-    def beats(self, other: "Trial", *, reference: "Trial") -> bool:
-        """Return whether the sum of both measures, relative to *reference*, exceeds that of *other*."""
+    def beats(self, other: "SearchTrial", *, reference: "SearchTrial") -> bool:
+        """Return whether the measures, relative to *reference*, exceed those of *other*."""
         return self.relative_to(reference) > other.relative_to(reference)
-
-    def relative_to(self, reference: "Trial") -> float:
-        """Return the sum of both measures, each as a multiple of *reference*'s."""
-        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
-        return sum(value / base if base else value for value, base in pairs)
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,8 @@ class Search:
     """
 
     settings: ModelSettings
-    trials: list[Trial]
-    best: Trial | None
+    trials: list[SearchTrial]
+    best: SearchTrial | None
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the search for a manifest."""
@@ -142,7 +138,7 @@ def _inner_task(records: Sequence[UserRecord], *, seed: int) -> Task:
     return make_task(*split_records(records, holdout="random", seed=seed), most=_MOST_USERS)
 
 
-def _try(settings: ModelSettings, tasks: Sequence[Task], *, name: str, value: float) -> Trial:
+def _try(settings: ModelSettings, tasks: Sequence[Task], *, name: str, value: float) -> SearchTrial:
     return _judge([(RankingModel(_fit(settings, task)), task) for task in tasks], name=name, value=value)
 
 
@@ -152,9 +148,9 @@ def _fit(settings: ModelSettings, task: Task) -> Artefact:
         return read_artefact(Path(folder))
 
 
-def _judge(asked: Sequence[tuple[RankingModel, Task]], *, name: str, value: float) -> Trial:
+def _judge(asked: Sequence[tuple[RankingModel, Task]], *, name: str, value: float) -> SearchTrial:
     qualities = [measure(list_by_model(model, task), task.panel) for model, task in asked]
-    return Trial(
+    return SearchTrial(
         name,
         value,
         ndcg_10=float(np.mean(np.concatenate([quality.ndcg for quality in qualities]))),

@@ -12,8 +12,20 @@ from recsys.ranking.artefact import Artefact, Item, Manifest
 from topk.item_table import I64
 
 
+class Measures:
+    """The measures of a trial. The class is plain, so each kind of trial orders its own fields."""
+
+    ndcg_10: float
+    recall_20: float
+
+    def relative_to(self, reference: "Measures") -> float:
+        """Return the mean of both measures, each as a multiple of *reference*'s."""
+        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
+        return sum(value / base if base else 1.0 + value for value, base in pairs) / 2
+
+
 @dataclass(frozen=True)
-class Trial:
+class Trial(Measures):
     """A tried setting, and its NDCG@10 and Recall@20 on the inner hold-out."""
 
     what: str
@@ -25,11 +37,6 @@ class Trial:
         """Return the trial of *lists* (N, DEPTH) for the held-out items *held* (N, W)."""
         ndcg, recall = score_lists(lists, held)
         return cls(what, float(ndcg.mean()), float(recall.mean()))
-
-    def relative_to(self, reference: "Trial") -> float:
-        """Return the mean of both measures, each as a multiple of *reference*'s."""
-        pairs = ((self.ndcg_10, reference.ndcg_10), (self.recall_20, reference.recall_20))
-        return sum(value / base if base else 1.0 + value for value, base in pairs) / 2
 
 
 def unwritten(arrays: Mapping[str, NDArray[Any]], item_ids: Sequence[str]) -> Artefact:

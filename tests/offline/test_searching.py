@@ -5,7 +5,7 @@ from offline import searching
 from offline.als import AlsSettings
 from offline.evaluation.holdout import split_records
 from offline.matrix import make_ratings
-from offline.searching import Trial, search
+from offline.searching import SearchTrial, search
 from offline.training import ModelSettings, suggest
 from recsys.records import HistoryItem, UserRecord
 
@@ -66,12 +66,12 @@ def test_the_outer_holdout_is_not_used(monkeypatch):
 
 def test_trials_are_compared_by_relative_gains():
     """A gain in one measure must exceed the relative loss in the other, and a tie keeps the earlier trial."""
-    reference = Trial("suggested", 0, 0.2, 0.4)
-    assert Trial("ridge", 1, 0.22, 0.39).beats(reference, reference=reference)
-    assert not Trial("ridge", 1, 0.21, 0.36).beats(reference, reference=reference)
+    reference = SearchTrial("suggested", 0, 0.2, 0.4)
+    assert SearchTrial("ridge", 1, 0.22, 0.39).beats(reference, reference=reference)
+    assert not SearchTrial("ridge", 1, 0.21, 0.36).beats(reference, reference=reference)
     assert not reference.beats(reference, reference=reference)
-    nothing = Trial("suggested", 0, 0.0, 0.0)
-    assert Trial("ridge", 1, 0.1, 0.0).beats(nothing, reference=nothing)
+    nothing = SearchTrial("suggested", 0, 0.0, 0.0)
+    assert SearchTrial("ridge", 1, 0.1, 0.0).beats(nothing, reference=nothing)
 
 
 def test_too_little_data_keeps_the_suggestion():

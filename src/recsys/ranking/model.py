@@ -46,7 +46,7 @@ from recsys.ranking.reasons import (
     name_sources,
     speak_by_neighbours,
 )
-from recsys.ranking.reranking import Declared, Reranker, make_columns
+from recsys.ranking.reranking import FeatureInputs, Reranker, make_columns
 from recsys.ranking.rules import POOL, Draft, Rules
 from topk.candidates import rank_candidates
 from topk.item_table import F32, F64, I64, ItemTable
@@ -100,7 +100,7 @@ class RankingModel:
         self._unavailable: Sequence[int] = ()
         self._mixer: Mixer | None = None
         try:
-            self._features = Declared.of(artefact)
+            self._features = FeatureInputs.of(artefact)
             self._reranker = Reranker.of(artefact, ranker, self._features)
             self.attributes = ItemAttributes(artefact.items, artefact.declaration)
             self._shelf = Shelf(self.attributes)

@@ -19,7 +19,7 @@ FACTS = "ranker"
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class FeatureInputs:
     """
     The features that the declaration of an artefact has, and the data that they read.
 
@@ -34,7 +34,7 @@ class Declared:
     arrays: Arrays
 
     @classmethod
-    def of(cls, artefact: Artefact) -> "Declared":
+    def of(cls, artefact: Artefact) -> "FeatureInputs":
         """Return the features of *artefact*, which are not made yet."""
         arrays = {name: array for name, array in artefact.arrays.items() if name.startswith(POPULARITY)}
         return cls(artefact.declaration.features or {}, artefact.items, arrays)
@@ -74,7 +74,7 @@ class Reranker:
     least_history: int = 0
 
     @classmethod
-    def of(cls, artefact: Artefact, given: Ranker | None, declared: Declared) -> "Reranker | None":
+    def of(cls, artefact: Artefact, given: Ranker | None, declared: FeatureInputs) -> "Reranker | None":
         """
         Return the reranker of the ranker *given*, or else of the artefact's own; None without one.
 
