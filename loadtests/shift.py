@@ -3,20 +3,24 @@ Plant a shift of tastes, and wait until a retrained model serves lists that foll
 
 People look at lists in rounds, one list each, spread over the round. Each also views items that no list showed, as a
 search finds them: lists of the old taste alone would never show the new one. After the first round the tastes change. The
-rounds go on until all lists of a round come from models that the first round did not have, and the lists match the new
-tastes almost as well as the first lists matched the old ones.
+rounds go on until models that learned from later events rank all lists of a round, and the lists match the new tastes
+almost as well as the first lists matched the old ones.
 """
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 
 from loadtests.simulation import Audience, shuffled
+from offline.state import StateDirectory
 from recsys.exposures.urls import open_exposures
+from recsys.ranking.artefact import read_artefact
 
 FOLLOWED = 0.8
 """Least match of the new tastes, as a share of the match of the old ones before the shift."""
@@ -27,6 +31,9 @@ SEARCHES = 3
 
 Versions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 """Counts the lists with these exposure ids by the version of the model that ranked them; "" for the popular list."""
+
+LearnedUntil = Callable[[str], int]
+"""Returns the time of the newest event that a version learned from, microseconds since the epoch; 0 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,19 @@ class Round:
         matching: Mean share of the items that suit the present taste.
         clicks: Accepted clicks.
         versions: Number of lists by the version of the model.
+        learned: Number of lists from models that learned from events after the shift.
     """
 
     ended_s: float
     matching: float
     clicks: int
     versions: Mapping[str, int]
+    learned: int
 
     def describe(self) -> str:
         """Return the figures in a sentence."""
         by_version = ", ".join(f"{count} from {version or 'no model'}" for version, count in self.versions.items())
-        return f"{self.ended_s:.0f} s: match {self.matching:.2f}, {self.clicks} clicks, lists {by_version}"
+        return f"{self.ended_s:.0f} s: match {self.matching:.2f}, {self.clicks} clicks, lists {by_version}; {self.learned} learned"
 
 
 @dataclass(frozen=True)
@@ -113,17 +122,14 @@ class Shifted:
 
 
 def follows(each: Round, before: Round) -> bool:
-    """Tell whether models newer than the round *before* the shift ranked all lists, and the lists suit the new tastes."""
-    return (
-        bool(each.versions)
-        and not {"", *before.versions} & each.versions.keys()
-        and each.matching >= FOLLOWED * before.matching
-    )
+    """Tell whether models that learned of the shift ranked all lists of a round, and the lists suit the new tastes."""
+    return 0 < each.learned == sum(each.versions.values()) and each.matching >= FOLLOWED * before.matching
 
 
 async def watch_shift(
     audience: Audience,
     versions: Versions,
+    learned_until: LearnedUntil,
     *,
     users: int,
     callers: int,
@@ -137,30 +143,33 @@ async def watch_shift(
     Args:
         audience: The people.
         versions: Tells which models ranked.
+        learned_until: Tells which events a model learned from.
         users: Number of people.
         callers: Most requests in flight.
         within_s: No round begins later than this after the shift, seconds.
         say: Gets a line for each round.
         round_s: Length of a round, seconds; longer if the pipeline is slow.
     """
-    moment = time.monotonic()
+    moment, moment_us = time.monotonic(), sys.maxsize
 
     async def measure(number: int) -> Round:
         earlier = len(audience.found.looks)
         await go_round(audience, users=users, number=number, callers=callers, round_s=round_s)
         looks = dict(list(audience.found.looks.items())[earlier:])
         ended_s = time.monotonic() - moment if number else 0.0
+        counted = await versions(looks.keys())
         found = Round(
             ended_s,
             fmean(each.matching for each in looks.values()) if looks else 0.0,
             sum(each.clicks for each in looks.values()),
-            await versions(looks.keys()),
+            counted,
+            sum(count for version, count in counted.items() if learned_until(version) > moment_us),
         )
         say(found.describe())
         return found
 
     before = await measure(0)
-    audience.people, moment = audience.people.shifted(), time.monotonic()
+    audience.people, moment, moment_us = audience.people.shifted(), time.monotonic(), time.time_ns() // 1000
     rounds: list[Round] = []
     while time.monotonic() - moment < within_s and not (rounds and follows(rounds[-1], before)):
         rounds.append(await measure(len(rounds) + 1))
@@ -200,3 +209,13 @@ def versions_in(store_url: str, *, patience_s: float = 20.0) -> Versions:
             await asyncio.sleep(0.2)
 
     return read
+
+
+def learned_until_in(state: StateDirectory) -> LearnedUntil:
+    """Return a function that reads the manifests of the models in *state*."""
+
+    def read(version: str) -> int:
+        found = [path for path in (state.folder / "models").glob(f"*-{version}") if version]
+        return int(read_artefact(found[0]).manifest.training["until_us"]) if found else 0
+
+    return cache(read)

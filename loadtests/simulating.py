@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from loadtests.people import demo_people
-from loadtests.shift import Shifted, versions_in, watch_shift
+from loadtests.shift import Shifted, learned_until_in, versions_in, watch_shift
 from loadtests.simulation import Audience, Simulated, describe, simulate
 from loadtests.target import LoadTarget, TargetError, find_target
 from localkn.address import broker_url
@@ -46,7 +46,8 @@ def run(
     try:
         target = find_target(state_dir=state_dir, url=url, port=port, features_url=None, token="")
         broker = events_url or broker_url(state_dir / "platform", "default")
-        store_url = _store_url(state_dir) if shift else ""
+        state = StateDirectory(state_dir)
+        store_url = state.store_url(state.require_current()) if shift else ""
     except (TargetError, LocalknError, StateError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -59,7 +60,13 @@ def run(
         async with _client(target, broker) as client:
             audience, say = Audience(people, client, top_k=top_k), partial(print, file=sys.stderr, flush=True)
             return await watch_shift(
-                audience, versions_in(store_url), users=users, callers=callers, within_s=within, say=say
+                audience,
+                versions_in(store_url),
+                learned_until_in(state),
+                users=users,
+                callers=callers,
+                within_s=within,
+                say=say,
             )
 
     if shift:
@@ -75,11 +82,6 @@ def run(
 
 def _print(facts: Mapping[str, object], text: str, *, as_json: bool) -> None:
     print(msgspec.json.encode(facts).decode() if as_json else text)
-
-
-def _store_url(state_dir: Path) -> str:
-    state = StateDirectory(state_dir)
-    return state.store_url(state.require_current())
 
 
 @asynccontextmanager

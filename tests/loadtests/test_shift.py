@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -11,12 +12,12 @@ import httpx
 import pytest
 
 from loadtests.people import People
-from loadtests.shift import SEARCHES, Shifted, versions_in, watch_shift
+from loadtests.shift import SEARCHES, Shifted, learned_until_in, versions_in, watch_shift
 from loadtests.simulation import Audience
 from recsys.client import AsyncClient
 from recsys.exposures.records import Exposure, ShownItem
 from recsys.exposures.urls import open_exposures
-from tests.offline.tastes import fill
+from tests.offline.tastes import fill, make_records, put_serving
 from tools.cli.verbs import main
 
 USERS = 20
@@ -63,13 +64,18 @@ async def versions(exposure_ids: Collection[str]) -> Mapping[str, int]:
     return Counter(exposure_id.partition("-")[0] for exposure_id in exposure_ids)
 
 
+def learned_until(version: str) -> int:
+    """Only versions that begin with v2 learned after any shift."""
+    return sys.maxsize if version.startswith("v2") else 1
+
+
 def watch(pipeline: Pipeline, *, within_s: float = 600) -> Shifted:
     async def go() -> Shifted:
         transport = httpx.MockTransport(pipeline)
         async with AsyncClient("http://recommend", events_url="http://broker", transport=transport) as client:
             audience = Audience(PEOPLE, client, top_k=2)
             return await watch_shift(
-                audience, versions, users=USERS, callers=4, within_s=within_s, say=print, round_s=0
+                audience, versions, learned_until, users=USERS, callers=4, within_s=within_s, say=print, round_s=0
             )
 
     return asyncio.run(go())
@@ -131,6 +137,14 @@ def test_versions_come_from_the_exposure_log(tmp_path: Path):
         return await versions_in(url)(["one", "two", "three"])
 
     assert asyncio.run(note_and_read()) == {"v1": 1, "v2": 1, "": 1}
+
+
+def test_the_newest_event_of_a_model_is_in_its_manifest(tmp_path):
+    """A model that the state directory does not have learned from no event."""
+    records = make_records(days=2)
+    learned_until = learned_until_in(put_serving(tmp_path, records))
+    newest_us = max(item.time_us for record in records for item in record.history)
+    assert [learned_until(version) for version in ("first", "other", "")] == [newest_us, 0, 0]
 
 
 def test_a_shift_needs_the_log_of_this_machine(capsys):
