@@ -5,6 +5,7 @@ An ONNX file holds a graph of known operators, so loading one runs no code of it
 refused, because the artefact would not cover them.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -108,6 +109,9 @@ class OnnxModel:
 
 
 def _open_session(content: bytes, name: str, provider: Provider) -> Any:
+    # Otherwise the import writes an identifier of the machine into the home directory, and ONNX Runtime sends names and
+    # hashes of models to its makers.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # noqa: PLC0415 - only instances with an ONNX file need this library
     except ImportError as error:
