@@ -7,7 +7,7 @@ were assigned (intention to treat), and a broken arm cannot hide.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -54,8 +54,8 @@ class Arms:
         self._assignment = Assignment(experiments)
         self._default = default
         self._clients = clients
-        self._names = {arm.url: (each.name, arm.name) for each in experiments for arm in each.arms if arm.url}
-        known = [(*name, outcome) for name in self._names.values() for outcome in ("answered", "failed")]
+        rankers = [(each.name, arm.name) for each in experiments for arm in each.arms if arm.url]
+        known = [(*ranker, outcome) for ranker in rankers for outcome in ("answered", "failed")]
         self._calls = Counter(metrics.ARM_CALLS, known=known)
 
     def instruments(self) -> list[Instrument]:
@@ -102,7 +102,7 @@ class Arms:
             for url, wanted in places.items():
                 group.create_task(rank_at(url, wanted, within_s * ARM_SHARE if url else within_s))
         failed = [place for url, own in places.items() if url for place in own if _has_failed(outcomes[place])]
-        self._count(places, failed)
+        self._count(treatments, failed)
         if failed:
             call.receipt.spend("arm-failed", time.monotonic() - began)
             await rank_at("", failed, within_s - (time.monotonic() - began))
@@ -112,12 +112,10 @@ class Arms:
         ordered = [outcomes[place] for place in range(len(calls))]
         return ArmedAnswer(msgspec.structs.replace(slowest, value=ordered), frozenset(failed))
 
-    def _count(self, places: Mapping[str, Sequence[int]], failed: Sequence[int]) -> None:
-        for url, own in places.items():
-            if url:
-                lost = len({*own} & {*failed})
-                self._calls.add(*self._names[url], "failed", amount=lost)
-                self._calls.add(*self._names[url], "answered", amount=len(own) - lost)
+    def _count(self, treatments: Sequence[Treatment | None], failed: Collection[int]) -> None:
+        for place, treatment in enumerate(treatments):
+            if treatment and treatment.url:
+                self._calls.add(*treatment.ranker, "failed" if place in failed else "answered")
 
 
 def _has_failed(outcome: RankOutcome) -> bool:

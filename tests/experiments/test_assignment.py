@@ -96,7 +96,7 @@ def test_a_treatment_joins_the_layers():
     """A user of two experiments has both names and both settings; an anonymous session has no arm."""
     first = Experiment("one", (Arm("a", 0.999999, url="http://a"), Arm("b", 0.000001)))
     second = Experiment("two", (Arm("calm", 0.999999, diversity=0.2), Arm("b", 0.000001)))
-    assert treat([first, second], "zoe") == Treatment("one,two", "a,calm", "http://a", 0.2)
+    assert treat([first, second], "zoe") == Treatment("one,two", "a,calm", "http://a", 0.2, ranker=("one", "a"))
     assert treat([first, second], "") is None
     stopped = Experiment("one", (Arm("a", 0.999999, url="http://a", stopped=True), Arm("b", 0.000001)))
     assert treat([stopped], "zoe") == Treatment("one", "a")

@@ -109,6 +109,19 @@ async def test_a_failing_arm_is_answered_by_the_default(red):
     assert answer.treatment.arm == "red"
 
 
+async def test_arms_with_one_address_are_counted_apart():
+    """Two arms may share a revision; each counts the calls of its own users."""
+    both = Experiment("colours", (Arm("pink", 0.5, url="http://red"), Arm("red", 0.5, url="http://red")))
+    instance = Instance([both])
+    for user in USERS:
+        await instance.ask(user)
+    chosen = Counter(found.arm for user in USERS if (found := treat([both], user)))
+    samples = instance.arms.instruments()[0].collect().samples
+    answered = {each.labels["arm"]: each.value for each in samples if each.labels["outcome"] == "answered"}
+    assert answered == dict(chosen)
+    assert min(answered.values()) > 0
+
+
 async def test_a_fault_of_the_caller_does_not_count_against_the_arm():
     """A filter that the arm refuses is the caller's fault: the caller gets it, and the default is not asked."""
     fault = {"path": "$.filter[0].attribute", "detail": "must be declared"}

@@ -28,6 +28,7 @@ class Treatment(Struct, frozen=True):
         url: Address of the rank_items that ranks; "" for the default one.
         diversity: Diversity of requests that name none; None for the default.
         exploration: Draws a part of the lists at random; None for the default.
+        ranker: The names of the experiment and the arm that chose the address; empty for the default one.
     """
 
     experiment: str
@@ -35,6 +36,7 @@ class Treatment(Struct, frozen=True):
     url: str = ""
     diversity: float | None = None
     exploration: Exploration | None = None
+    ranker: tuple[str, str] = ("", "")
 
 
 class Assignment:
@@ -65,13 +67,15 @@ class Assignment:
         chosen = [(each.name, each.arms[place]) for each, place in pairs if place is not None]
         if not chosen:
             return None
-        changing = [arm for _, arm in chosen if not arm.stopped]
+        changing = [(name, arm) for name, arm in chosen if not arm.stopped]
+        name, ranker = next(((name, arm) for name, arm in changing if arm.url), ("", None))
         return Treatment(
             SEPARATOR.join(name for name, _ in chosen),
             SEPARATOR.join(arm.name for _, arm in chosen),
-            next((arm.url for arm in changing if arm.url), ""),
-            next((arm.diversity for arm in changing if arm.diversity is not None), None),
-            next((arm.exploration for arm in changing if arm.exploration is not None), None),
+            ranker.url if ranker else "",
+            next((arm.diversity for _, arm in changing if arm.diversity is not None), None),
+            next((arm.exploration for _, arm in changing if arm.exploration is not None), None),
+            (name, ranker.name) if ranker else ("", ""),
         )
 
 
