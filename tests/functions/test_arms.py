@@ -110,7 +110,7 @@ async def test_a_failing_arm_is_answered_by_the_default(red):
 
 
 async def test_arms_with_one_address_are_counted_apart():
-    """Two arms may share a revision; each counts the calls of its own users."""
+    """Two arms may share a revision, and the calls for the users of each arm count for that arm."""
     both = Experiment("colours", (Arm("pink", 0.5, url="http://red"), Arm("red", 0.5, url="http://red")))
     instance = Instance([both])
     for user in USERS:

@@ -17,7 +17,7 @@ def tables() -> dict[str, str]:
 def _row(path: Path) -> tuple[str, str, str]:
     text = path.read_text("utf-8")
     title = re.match(r"# (\d+)\. (.+)", text)
-    status = re.search(r"^## Status\n\n(.+?)\.?$", text, re.MULTILINE)
+    status = re.search(r"^## Status\n\n(.+?)\.?\n\n", text, re.MULTILINE | re.DOTALL)
     if title is None or status is None:
         raise ValueError(f"{path}: a decision record begins with '# NUMBER. TITLE' and a section Status")
-    return title[1], f"[{title[2]}]({path.name})", status[1]
+    return title[1], f"[{title[2]}]({path.name})", status[1].replace("\n", " ")
