@@ -28,5 +28,5 @@ def is_suspect(body: bytes) -> bool:
 
 
 def shown(name: str) -> str:
-    """Return a caller's *name* for a message: cut to 64 characters, in printable ASCII."""
-    return name[:64].encode("ascii", "backslashreplace").decode()
+    """Return a caller's *name* for a message: cut to 64 characters, in printable ASCII, others and backslashes escaped."""
+    return name[:64].encode("unicode_escape").decode()

@@ -198,13 +198,13 @@ def test_a_long_body_of_too_many_arrays_and_objects_is_refused():
     }
     for text in ("[{" * 8192, r"\"[[" * 8192, r"\\", "[" * 16_382 + r"\"" + "[" * 16_384):
         body = f'{{"name":"a","{text}":1}}{filler}'.encode()
-        assert set(faults(body)) == {f"$.{json.loads(body).popitem()[0][:64]}"}
+        assert set(faults(body)) == {"$." + json.loads(body).popitem()[0][:64].replace("\\", r"\\")}
 
 
 def test_an_unknown_field_name_is_shortened_and_escaped():
-    """The answer repeats a caller's field name shortened and escaped."""
-    body = ('{"name":"a","' + "y" * 1000 + '":1,"\\u0001é":2}').encode()
-    assert set(faults(body)) == {"$." + "y" * 64, "$.\x01\\xe9"}
+    """The answer repeats a caller's field name shortened and escaped, so that it cannot write to a terminal."""
+    body = ('{"name":"a","' + "y" * 1000 + '":1,"\\u001b[2Jé":2}').encode()
+    assert set(faults(body)) == {"$." + "y" * 64, r"$.\x1b[2J\xe9"}
 
 
 def test_the_members_of_a_batch_are_decoded_one_by_one():

@@ -77,7 +77,7 @@ def test_faults_of_both_kinds_are_listed_together(body, found):
         ({"name": "a", "parts": "all"}, ["$.parts"]),
         ({"name": "a", "parts": [{"name": "price", "kind": "numeric", "least": 3}]}, ["$.parts[0].kind"]),
         ([], ["$"]),
-        ({"name": "a\u0000", "context": {"a\u0000": 1}}, ["$.name", "$.context.a\x00"]),
+        ({"name": "a\u0000", "context": {"a\u0000": 1}}, ["$.name", r"$.context.a\x00"]),
     ],
 )
 def test_what_may_follow_from_a_faulty_part_is_not_listed(body, found):
