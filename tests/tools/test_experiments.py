@@ -143,7 +143,7 @@ def test_wrong_words_are_refused(experiments, capsys):
     """A start without a name or with one arm, and a plan without a rate, are wrong arguments."""
     for words in (("start",), ("start", "one", "--arm", "a=100%"), ("plan",), ("list", "--rate", "1")):
         assert experiments(*words) == 2
-    assert "wants" in capsys.readouterr().err
+    assert "needs" in capsys.readouterr().err
 
 
 def test_a_plan_says_how_many_users(experiments, capsys):
