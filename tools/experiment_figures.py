@@ -49,9 +49,9 @@ def _arm(result: ArmResult, health: ArmHealth, *, control: float, warning: str) 
 
 def describe(figures: ExperimentFigures) -> list[str]:
     """Return the figures as lines."""
-    counted = f"{figures.waiting} users are not through it, {figures.adjusted} have a history"
+    counted = f"{figures.waiting} users are still followed and do not count yet, {figures.adjusted} have a history"
     return [
-        f"{figures.name}: actions per list, in the time followed of each user ({counted})",
+        f"{figures.name}: actions per list while a user is followed ({counted})",
         *map(_actions, figures.arms),
         *_doubts(figures),
         *map(_health, figures.arms),
@@ -61,9 +61,9 @@ def describe(figures: ExperimentFigures) -> list[str]:
 
 def _actions(arm: ArmFigures) -> str:
     line = f"  {arm.name}: {arm.users} users"
-    line += "; no user is through the time yet" if arm.mean is None else f", {arm.mean:.4f}"
+    line += "; no user counts yet" if arm.mean is None else f", {arm.mean:.4f}"
     if arm.change is not None:
-        line += f", {arm.change:+.1%} [{arm.low:+.1%}, {arm.high:+.1%}] at all looks: {arm.verdict}"
+        line += f", {arm.change:+.1%} [{arm.low:+.1%}, {arm.high:+.1%}] (valid at every look): {arm.verdict}"
     return line
 
 

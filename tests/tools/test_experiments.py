@@ -202,7 +202,7 @@ def test_the_report_analyses_started_experiments(logged, capsys):
     assert main(["experiments", "report", "--state-dir", str(logged)]) == 0
     said = capsys.readouterr().out
     assert "red: 600 users, 0.2000, -50.0%" in said
-    assert "at all looks: worse" in said
+    assert "(valid at every look): worse" in said
     assert "red: 600 lists, 0.00% failed, p99 -" in said
     (kept,) = read_figures(logged)
     assert [(arm.name, arm.users, arm.verdict) for arm in kept.arms] == [("control", 600, ""), ("red", 600, "worse")]
@@ -210,7 +210,7 @@ def test_the_report_analyses_started_experiments(logged, capsys):
     (analysis,) = json.loads(capsys.readouterr().out)["analyses"]
     assert analysis["arms"][1]["lift"]["high"] < 0
     assert main(["experiments", "report", "colours", "--state-dir", str(logged), "--follow", "100h"]) == 0
-    assert "1200 users are not through it" in capsys.readouterr().out
+    assert "1200 users are still followed" in capsys.readouterr().out
 
 
 def test_the_guard_stops_a_worse_arm(logged, services, experiments, capsys):
@@ -274,7 +274,7 @@ def test_a_report_repeats(logged, monkeypatch, capsys):
     assert main(["experiments", "report", "--every", "60s", "--state-dir", str(logged)]) == 130
     said = capsys.readouterr()
     assert "nothing was trained here yet" in said.err
-    assert "at all looks: worse" in said.out
+    assert "(valid at every look): worse" in said.out
     assert [each.name for each in read_figures(logged)] == ["colours"]
     assert all(0 <= seconds <= 60 for seconds in pauses)
 
@@ -300,4 +300,4 @@ def test_an_arm_without_users_shows_no_mean():
     empty = ArmResult("control", Sample.of(np.array([])), None)
     analysis = Analysis("ranker", [empty], 1.0, 0, waiting=3, adjusted=0)
     said = describe(summarise(analysis, [ArmHealth("control", 0, 0.0, None)], followed_us=1, at_us=1))
-    assert said[1] == "  control: 0 users; no user is through the time yet"
+    assert said[1] == "  control: 0 users; no user counts yet"

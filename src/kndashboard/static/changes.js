@@ -41,7 +41,7 @@ function experiment(each, open) {
       each.arms.map((arm) => row(arm, each)), `the arms of ${each.name}`, "cards arms"),
     ...doubts(figures),
     html("p", { class: "muted" }, figures
-      ? `Figures of ${when(figures.at_us / 1e6)}; ${number(figures.waiting)} users are not through their time. A difference is that from ${each.arms[0].name}; its interval holds at all looks. `
+      ? `Figures of ${when(figures.at_us / 1e6)}; ${number(figures.waiting)} users are still followed and do not count yet. Each difference is relative to ${each.arms[0].name}, and its interval is valid at every look. `
       : "No figures yet. ", ...(each.running ? ["Update them with ", html("code", {}, "./run.sh experiments report"), "."] : [])),
   ];
   return each.running ? html("div", { "data-experiment": each.name }, html("h3", {}, each.name), ...content)
