@@ -45,7 +45,7 @@ class Ledger:
             del self._offers[next(iter(self._offers))]
 
     def take_offer(self, rng: random.Random) -> tuple[str, str] | None:
-        """Remove the oldest offer and return its user and one of its items; None if there is no offer."""
+        """Remove the oldest offer and return its user and one of its items; None without an offer."""
         while self._offers:
             user_id = next(iter(self._offers))
             items = self._offers.pop(user_id)

@@ -101,7 +101,7 @@ def test_nothing_is_written_outside_a_volume_even_unchecked(key: str, tmp_path: 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "x" * 64])
 def test_a_namespace_is_a_label(name: str, tmp_path: Path) -> None:
-    """A namespace that is no DNS label is refused, because files of Envoy have the namespace in their names."""
+    """A namespace that is not a DNS label is refused, because files of Envoy have the namespace in their names."""
     text = (
         f"{{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {{name: a, namespace: {json.dumps(name)}}}}}"
     )

@@ -134,7 +134,7 @@ def test_a_killed_rollout_is_undone_by_the_next(kn, wanted):
 
 
 def test_what_was_tidied_up_since_is_left_alone(kn):
-    """Without the tags of a rollout the Service is no longer as the killed rollout left it."""
+    """A Service without the tags of the killed rollout was changed since, and stays as it is."""
     described(kn, None)
     with kn.journal.held():
         kn.journal.begin({"spec": {"traffic": [{"revisionName": "another", "percent": 100}]}})

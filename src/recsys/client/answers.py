@@ -6,7 +6,7 @@ import httpx
 import msgspec
 
 from recsys.client.errors import OtherServerError, Problem, ProblemError
-from recsys.contracts.wire import BatchAnswer, Recommendations
+from recsys.contracts.wire import EXPOSURE_HEADER, BatchAnswer, Recommendations
 
 
 class _Failed(msgspec.Struct, frozen=True):
@@ -16,7 +16,7 @@ class _Failed(msgspec.Struct, frozen=True):
 def read(answer: httpx.Response) -> Recommendations:
     """Return the recommendations in *answer*, or raise its error."""
     found: Recommendations = _decode(checked(answer).content, Recommendations, answer)
-    return msgspec.structs.replace(found, exposure_id=answer.headers.get("recsys-exposure", found.exposure_id))
+    return msgspec.structs.replace(found, exposure_id=answer.headers.get(EXPOSURE_HEADER.decode(), found.exposure_id))
 
 
 def read_each(answer: httpx.Response) -> list[Recommendations | ProblemError]:

@@ -12,7 +12,6 @@ training chose for such users. The factors alone know nothing of a user with nei
 blend this user gets the popular list.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -27,7 +26,6 @@ from recsys.ranking.blending import AWAY_US
 from recsys.ranking.encoder import Folding, UserEncoder
 from recsys.ranking.exploring import explore
 from recsys.ranking.factors import FactorSource
-from recsys.ranking.features import Asker
 from recsys.ranking.filtering import Bools, ItemAttributes, Shelf, Subset, join_masks
 from recsys.ranking.mixing import FIXED_SOURCES, PROPOSALS, Mixer
 from recsys.ranking.mixing import POPULARITY as POPULARITY_SOURCE
@@ -254,7 +252,7 @@ class RankingModel:
             limit=max(query.top_k, POOL) if self._arranges(query) else query.depth,
             subset=shelf.subset(query.filter),
             away=self._was_away(query),
-            asker=_asker(query) if self._reranker else None,
+            asker=query.asker() if self._reranker else None,
         )
 
     def _was_away(self, query: Query) -> bool:
@@ -347,7 +345,7 @@ class RankingModel:
         """
         if self._mixer is None:
             raise ValueError("the artefact has no blend, which a shortlist needs")
-        asks = [replace(self._ask(query, self._shelf), asker=_asker(query)) for query in queries]
+        asks = [replace(self._ask(query, self._shelf), asker=query.asker()) for query in queries]
         asked = self._join(asks)
         shortlist = self._shortlist(self._mixer, asked, Phases())
         features = self._features.only(names)
@@ -395,10 +393,3 @@ class RankingModel:
         """Return the distinct rows of *item_ids*. Unknown ids are ignored: a history may be newer than the model."""
         rows = dict.fromkeys(map(self._rows.get, item_ids))
         return [row for row in rows if row is not None]
-
-
-def _asker(query: Query) -> Asker:
-    """Return the user and the time of *query*; the age group joins the attributes."""
-    known = {"age_group": (query.features.age_group,), **query.user_attributes}
-    at_us = time.time_ns() // 1000 if query.at_us is None else query.at_us
-    return Asker(query.features, at_us, query.as_of_us, known, query.context)

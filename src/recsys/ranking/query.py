@@ -1,5 +1,6 @@
 """The requests that a model ranks for, and its rankings."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from msgspec import Struct
 
 from recsys.contracts.wire import Condition, Exploration, Features, Model
 from recsys.ranking.exploring import RESERVE
+from recsys.ranking.features import Asker
 from recsys.ranking.reasons import Because
 from recsys.ranking.rules import POOL
 
@@ -49,6 +51,12 @@ class Query(Struct, frozen=True):
     def depth(self) -> int:
         """The number of best items that the list is made of."""
         return self.top_k if self.exploration is None else max(self.top_k, min(self.top_k + RESERVE, POOL))
+
+    def asker(self) -> Asker:
+        """Return the user and the time of the request; the age group joins the attributes."""
+        known = {"age_group": (self.features.age_group,), **self.user_attributes}
+        at_us = time.time_ns() // 1000 if self.at_us is None else self.at_us
+        return Asker(self.features, at_us, self.as_of_us, known, self.context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Turn the errors of a database into those of the port."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
+from typing import Self
 
 from recsys.stores.port import StoreError, StoreUnavailableError
 
 
-class TranslatedErrors:
+class TranslatedErrors(ABC):
     """
     Raises the port's error for an error of the database; use it as a context manager.
 
@@ -27,12 +29,12 @@ class TranslatedErrors:
         if self.closed:
             raise StoreUnavailableError(f"{self.place} was closed")
 
+    @abstractmethod
     def translate(self, error: BaseException) -> StoreError | None:
         """Return the port's error for *error*; None if *error* is not of the database."""
-        raise NotImplementedError
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
