@@ -215,7 +215,7 @@ def learned_until_in(state: StateDirectory) -> LearnedUntil:
     """Return a function that reads the manifests of the models in *state*."""
 
     def read(version: str) -> int:
-        found = [path for path in (state.folder / "models").glob(f"*-{version}") if version]
-        return int(read_artefact(found[0]).manifest.training["until_us"]) if found else 0
+        folder = state.find_model(version)
+        return int(read_artefact(folder).manifest.training["until_us"]) if folder else 0
 
     return cache(read)

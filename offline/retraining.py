@@ -40,7 +40,7 @@ from offline.sufficiency import find_shortages
 from recsys.ranking.artefact import Artefact, ArtefactError, Manifest, read_artefact
 from recsys.ranking.model import RankingModel
 from recsys.ranking.places import BucketPlace, PlaceError
-from recsys.stores.erasures import Erasure
+from recsys.stores.erasures import Erasure, digest_user
 from recsys.stores.port import StoreError, StoreMissingError
 
 FEWEST = 1000
@@ -112,7 +112,9 @@ def retrain(
             raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
         records, dominant = without_dominant(content.records)
         for each in dominant:
-            say(f"left out user {each.user_id}, who has more than {MOST_OF_ONE_USER:.0%} of the data")
+            # No id, because logs keep this line after an erasure.
+            digest = digest_user(each.user_id)
+            say(f"left out a user with more than {MOST_OF_ONE_USER:.0%} of the data; SHA-256 of the id: {digest}")
         items = {item.item_id: item for item in serving.items} if serving else {}
         material = Material(
             records,

@@ -156,6 +156,10 @@ class StateDirectory:
         """Return the folder of the current model."""
         return self.folder / current.model
 
+    def find_model(self, version: str) -> Path | None:
+        """Return the folder of the model with *version*; None if the directory does not hold it."""
+        return next((self.folder / "models").glob(f"*-{version}"), None) if version else None
+
     def verify_store(self, current: Current) -> None:
         """
         Read the whole current store to verify it.

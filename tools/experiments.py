@@ -176,7 +176,7 @@ def kinds_of(declared: Mapping[str, EventKind]) -> tuple[frozenset[str], frozens
 
 def facts_of(state: StateDirectory, version: str | None) -> ArtefactFacts | None:
     """Return the facts of the artefact with *version*; None if the state directory does not hold it."""
-    folder = next((state.folder / "models").glob(f"*-{version}"), None) if version else None
+    folder = state.find_model(version or "")
     if folder is None:
         return None
     try:

@@ -8,6 +8,7 @@ from offline.retraining import Rules, retrain
 from recsys.declaration.reading import default_declaration
 from recsys.ranking.artefact import read_artefact
 from recsys.records import HistoryItem, UserRecord
+from recsys.stores.erasures import digest_user
 from tests.offline.bad_artefacts import flood
 from tests.offline.tastes import choose_nothing, make_records, put_serving
 
@@ -54,6 +55,8 @@ def test_a_heavy_user_does_not_stop_the_loop(tmp_path, monkeypatch):
     said: list[str] = []
     model = retrain(state, content, deploy=lambda _: None, rules=Rules(fewest=100), say=said.append)
     assert model is not None
-    assert said[0].startswith("left out user heavy")
+    assert said[0].startswith("left out a user with more than 10%")
+    assert digest_user("heavy") in said[0]
+    assert "heavy" not in said[0]
     facts = read_artefact(model).manifest.training
     assert (facts["users"], facts["largest_share"] <= MOST_OF_ONE_USER) == (len(records), True)
