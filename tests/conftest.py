@@ -1,7 +1,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from localkn import processes
 from tests.figures import print_figures
 from tests.leftovers import killed_leftovers
 from tests.virtual_time import VirtualClock, virtual_clock
@@ -88,8 +88,7 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def free_port() -> int:
     """Return a free TCP port on the loopback address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return processes.free_port()
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.running import CLIENT, killed_at_the_end, take_port
+from localkn.processes import free_port
+from tests.running import CLIENT, killed_at_the_end
 from tests.waiting import eventually
 
 _BUCKET = "models"
@@ -62,7 +63,7 @@ class ObjectStore:
 @pytest.fixture(scope="session")
 def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """Return a server with the bucket `models`."""
-    store = ObjectStore(tmp_path_factory.mktemp("buckets"), take_port())
+    store = ObjectStore(tmp_path_factory.mktemp("buckets"), free_port())
     (store.folder / _BUCKET).mkdir()
     with store.serving():
         yield store

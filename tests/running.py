@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 import httpx
 
+from localkn.processes import free_port
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -51,11 +51,6 @@ class Running:
         return self.process.wait(timeout=120)
 
 
-def take_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def source(function: str) -> str:
     return "fused/main.py" if function == "fused" else f"functions/{function}/main.py"
 
@@ -89,7 +84,7 @@ def read_until(output: IO[str] | None, text: str) -> None:
 @contextmanager
 def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool = False) -> Iterator[Running]:
     """Start *function*, wait until it is ready, stop it at the end."""
-    port = port or take_port()
+    port = port or free_port()
     command = stock_command(function, port) if stock else shell_command(function)
     with tempfile.TemporaryFile("w+") as errors:
         # The framework's command forks, so it gets its own process group: `end` can then kill all of it.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,11 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 # Below the ephemeral ports, so that no outgoing connection takes a port between its choice and its use.
 _PORTS = range(18000, 32000)
+# More ports than one platform draws until its servers listen.
+_RESERVED = 64
+# The ports drawn last, and on Linux the descriptors of the sockets that reserve them.
+_drawn: deque[int] = deque(maxlen=_RESERVED)
+_held: deque[int] = deque()
 
 
 class Process:
@@ -131,13 +137,35 @@ def is_free(port: int) -> bool:
     """Tell whether a server can listen on the loopback *port* now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+        return _binds(probe, port)
 
 
 def free_port() -> int:
-    """Return a free loopback port, drawn at random so that two draws rarely collide."""
-    return next(port for port in iter(lambda: SystemRandom().choice(_PORTS), None) if is_free(port))
+    """
+    Draw a free loopback port at random, and reserve it until a server listens on it.
+
+    A reservation lasts for the next 64 draws of this process, which do not return the port again. On Linux no other
+    process draws it either. Servers that set SO_REUSEADDR, as all common ones do, can listen on a reserved port.
+    """
+    while True:
+        port = SystemRandom().choice(_PORTS)
+        with socket.socket() as reservation:
+            if port in _drawn or not _binds(reservation, port):
+                continue
+            _drawn.append(port)
+            if sys.platform == "linux":
+                # Linux lets a server bind beside a socket that does not listen if both have the option by then. The
+                # bind above came before the option, so it fails beside every other socket.
+                reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                _held.append(reservation.detach())
+        if len(_held) > _RESERVED:
+            os.close(_held.popleft())
+        return port
+
+
+def _binds(server: socket.socket, port: int) -> bool:
+    try:
+        server.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True

@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from localkn.processes import free_port
 from recsys.features import UNKNOWN_FEATURES
 from recsys.ranking.artefact import write_artefact
 from recsys.ranking.bucket import Bucket
 from recsys.ranking.places import BucketPlace
 from tests.delivery.slow_store import slow_store
 from tests.object_store import ObjectStore
-from tests.running import CLIENT, ROOT, Running, killed_at_the_end, running, shell_command, take_port
+from tests.running import CLIENT, ROOT, Running, killed_at_the_end, running, shell_command
 from tests.waiting import LIMIT_S, eventually
 from tools.bench.batching import make_artefact
 
@@ -35,7 +36,7 @@ def write(folder: Path, *, items: int) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Return an object store of the test's own, which is not yet running."""
-    own = ObjectStore(tmp_path / "buckets", take_port())
+    own = ObjectStore(tmp_path / "buckets", free_port())
     (own.folder / PLACE.bucket).mkdir(parents=True)
     for name, value in own.env.items():
         monkeypatch.setenv(name, value)
@@ -51,7 +52,7 @@ def served(instance: Running) -> str:
 
 def test_an_instance_follows_the_place_and_outlives_the_store(store, tmp_path):
     """A running instance serves a publication. While the store is down, it answers, and a metric shows the outage."""
-    metrics_port = take_port()
+    metrics_port = free_port()
 
     def is_behind() -> bool:
         return "\nrecsys_model_behind 1" in CLIENT.get(f"http://127.0.0.1:{metrics_port}/metrics").text
@@ -77,7 +78,7 @@ def test_an_instance_ends_during_a_slow_download():
         env = {
             "AUTH": "off",
             "METRICS_PORT": "0",
-            "PORT": str(take_port()),
+            "PORT": str(free_port()),
             "HOST": "127.0.0.1",
             "MODEL_PATH": str(PLACE),
         }

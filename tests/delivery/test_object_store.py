@@ -14,6 +14,7 @@ import pytest
 from chassis.server.service import StartError
 from functions.rank_items.opening import OpenedModel, opened_model
 from functions.rank_items.settings import Settings
+from localkn.processes import free_port
 from recsys import metrics
 from recsys.declaration.reading import DEFAULT, parse_declaration
 from recsys.declaration.types import Declaration
@@ -24,7 +25,6 @@ from recsys.ranking.places import BucketPlace, MissingError, PlaceError, parse_p
 from recsys.ranking.query import Query
 from recsys.ranking.sources import opened_source
 from tests.object_store import ObjectStore
-from tests.running import take_port
 from tools.bench.batching import make_artefact
 
 pytestmark = pytest.mark.may_block
@@ -253,7 +253,7 @@ async def test_another_declaration_needs_new_instances(place, first, tmp_path, c
 
 async def test_an_outage_keeps_the_model(place, first, second, *, tmp_path, monkeypatch, caplog):
     """While the store is down the instance serves and says so once; afterwards it takes over what was published."""
-    store = ObjectStore(tmp_path / "buckets", take_port())
+    store = ObjectStore(tmp_path / "buckets", free_port())
     (store.folder / place.bucket).mkdir(parents=True)
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.env["AWS_ENDPOINT_URL"])
     with store.serving():

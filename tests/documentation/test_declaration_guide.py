@@ -8,12 +8,13 @@ from typing import get_args
 
 import pytest
 
+from localkn.processes import free_port
 from offline.state import StateDirectory, StateError
 from recsys.declaration.reading import DEFAULT, parse_declaration, read_declaration
 from recsys.declaration.types import AttributeKind
 from tests.documentation.pages import ROOT, block, blocks
 from tests.e2e.verbs import assert_none_left, verb
-from tests.running import CLIENT, take_port
+from tests.running import CLIENT
 from tests.waiting import eventually
 from tools.cli.verbs import main as run_verb
 
@@ -91,7 +92,7 @@ def test_the_page_names_every_kind_of_attribute():
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    folder, port = tmp_path_factory.mktemp("guide"), take_port()
+    folder, port = tmp_path_factory.mktemp("guide"), free_port()
     write(folder)
     place = ["--state-dir", str(folder / "state")]
     verb(*[str(folder / word) if word in FILES else word for word in TRAIN[1:]], *place)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from localkn.processes import free_port
 from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
-from tests.running import take_port
 from tools.acceptance.checks import FUNCTIONS
 from tools.cli.releases import Check
 
@@ -24,7 +24,7 @@ def test_the_local_pipeline_passes_acceptance(demo_state: DemoState, tmp_path: P
     """
     state = tmp_path / "state"
     demo_state.copy_to(state)
-    verb("up", "--detach", "--simulate-latency", "--port", str(take_port()), "--state-dir", str(state))
+    verb("up", "--detach", "--simulate-latency", "--port", str(free_port()), "--state-dir", str(state))
     try:
         for service in FUNCTIONS:
             verb("kn", "service", "update", service, "--scale-min", "2", "--state-dir", str(state))

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from localkn.processes import free_port
 from tests.demo import DemoState
 from tests.e2e.browser import faults, highest, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.kndashboard.tried import write_all
 from tests.localkn.running import needs_envoy
-from tests.running import ROOT, take_port
+from tests.running import ROOT
 from tools.browser import browsing
 
 pytestmark = [
@@ -31,7 +32,7 @@ def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     Yield the dashboard's address and the public port.
     """
-    state, port = tmp_path_factory.mktemp("state"), take_port()
+    state, port = tmp_path_factory.mktemp("state"), free_port()
     demo_state.copy_to(state)
     write_all(state)
     verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))

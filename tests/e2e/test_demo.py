@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from localkn.processes import free_port
 from tests.demo import DemoState
 from tests.e2e.browser import highest, needs_browser
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
-from tests.running import take_port
 from tools.browser import browsing
 
 pytestmark = [
@@ -24,7 +24,7 @@ def test_the_page_shows_the_scale_out_of_the_demo(demo_state: DemoState, tmp_pat
     demo_state.copy_to(tmp_path)
     words = ["--state-dir", str(tmp_path)]
     try:
-        printed = verb("demo", "--keep", "--port", str(take_port()), *words).stdout
+        printed = verb("demo", "--keep", "--port", str(free_port()), *words).stdout
         shown = json.loads(verb("status", "--json", *words).stdout)
         assert f"{shown['dashboard']}/_dashboard" in printed
         reached = re.search(r"up to (\d) instances of rank-items", " ".join(printed.split()))

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from localkn.processes import free_port
 from recsys.client import AsyncClient, CallError
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
-from tests.running import take_port
 
 pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -22,7 +22,7 @@ CALLERS, KILLS, PAUSE_S = 10, 3, 0.05
 
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    state, port = tmp_path_factory.mktemp("state"), take_port()
+    state, port = tmp_path_factory.mktemp("state"), free_port()
     demo_state.copy_to(state)
     verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     try:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from localkn.processes import free_port
 from tests.demo import DemoState
-from tests.running import CLIENT, ROOT, take_port
+from tests.running import CLIENT, ROOT
 
 pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -45,7 +46,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    started = Pipeline(tmp_path_factory.mktemp("state"), take_port())
+    started = Pipeline(tmp_path_factory.mktemp("state"), free_port())
     demo_state.copy_to(started.state)
     started.verb("up", "--detach", "--simulate-latency", "--port", str(started.port))
     yield started
@@ -95,7 +96,7 @@ def test_an_invalid_limit_is_refused(pipeline):
 @pytest.mark.parametrize("words", [["load", "--duration", "1"], ["plan", "--rps", "10", "--p99-ms", "500"]])
 def test_a_missing_pipeline_is_an_error(words, tmp_path):
     """The verb says that nothing answers and names the command that starts the pipeline."""
-    nowhere = Pipeline(tmp_path, take_port())
+    nowhere = Pipeline(tmp_path, free_port())
     told = nowhere.verb(*words, "--port", str(nowhere.port), status=1).stderr.strip()
     assert told.splitlines()[-1].startswith(f"http://127.0.0.1:{nowhere.port} does not answer")
     assert "./run.sh up --detach" in told

@@ -15,12 +15,13 @@ import httpx
 import msgspec
 import pytest
 
+from localkn.processes import free_port
 from recsys.experiments.declaration import Arm, Experiment
 from tests.demo import DemoState
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
 from tests.monitoring.promql import alerts, metrics_of, panels
-from tests.running import CLIENT, ROOT, take_port
+from tests.running import CLIENT, ROOT
 from tests.waiting import eventually
 from tools.grafana import prometheus_command, write_prometheus
 
@@ -44,7 +45,7 @@ class Prometheus:
 
     def __init__(self, folder: Path, target: str) -> None:
         write_prometheus(folder, target=target)
-        port = take_port()
+        port = free_port()
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(prometheus_command(folder, port=port), stderr=log)
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
@@ -81,15 +82,15 @@ def act_on_an_exposure(url: str) -> None:
 @pytest.fixture(scope="module")
 def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Yield a Prometheus after half a minute of valid and invalid requests, interactions and undeliverable events."""
-    state, port = tmp_path_factory.mktemp("state"), take_port()
+    state, port = tmp_path_factory.mktemp("state"), free_port()
     demo_state.copy_to(state)
     # The metric of an arm exists from the start on. Hardly any user is in the experiment.
-    arms = (Arm("control", 0.5), Arm("other", 0.5, url=f"http://127.0.0.1:{take_port()}"))
+    arms = (Arm("control", 0.5), Arm("other", 0.5, url=f"http://127.0.0.1:{free_port()}"))
     experiment = msgspec.json.encode([Experiment("rare", arms, share=1e-9)]).decode()
     settings = (
         # On a busy machine a request may take longer than the default budget of 1 s.
         "REQUEST_TIMEOUT_S=8",
-        f"recommend:K_SINK=http://127.0.0.1:{take_port()}",
+        f"recommend:K_SINK=http://127.0.0.1:{free_port()}",
         "extract-features:EXPOSURES=on",
         f"recommend:EXPERIMENTS={experiment}",
     )

@@ -15,6 +15,7 @@ import pytest
 from loadtests.people import demo_people
 from loadtests.simulation import Simulated, simulate
 from localkn.address import broker_url
+from localkn.processes import free_port
 from offline.state import StateDirectory
 from recsys.client import AsyncClient
 from recsys.experiments.assignment import treat
@@ -23,7 +24,6 @@ from recsys.exposures.records import ExposureOutcome
 from recsys.exposures.urls import open_exposures
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
-from tests.running import take_port
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -34,7 +34,7 @@ USERS, LISTS, CALLERS, KILLED_AFTER = 600, 2, 6, 300
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """Start the pipeline with exposures, an experiment whose second arm shows mixed lists, and two of recommend."""
-    state, port = tmp_path_factory.mktemp("state"), take_port()
+    state, port = tmp_path_factory.mktemp("state"), free_port()
     demo_state.copy_to(state)
     verb("up", "--exposures", "--detach", "--port", str(port), "--state-dir", str(state))
     try:

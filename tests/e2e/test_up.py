@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from localkn.processes import free_port
 from tests.e2e.verbs import assert_none_left, verb
-from tests.running import CLIENT, ROOT, take_port
+from tests.running import CLIENT, ROOT
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    state, port = tmp_path_factory.mktemp("state"), take_port()
+    state, port = tmp_path_factory.mktemp("state"), free_port()
     started = verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     assert f"http://127.0.0.1:{port}" in started.stdout
     assert "curl" in started.stdout
@@ -68,7 +69,7 @@ def test_doctor_finds_no_fault(up):
 def test_a_second_up_is_refused(up):
     """A second `up` on the same state directory reports that a platform is running."""
     state, _ = up
-    assert "running" in verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(state), status=1).stderr
+    assert "running" in verb("up", "--detach", "--port", str(free_port()), "--state-dir", str(state), status=1).stderr
 
 
 def test_a_taken_port_is_an_error_before_the_training(tmp_path):
@@ -92,7 +93,7 @@ def test_a_damaged_artefact_is_an_error(up, tmp_path):
         content = file.read_bytes()
         (model / file.name).write_bytes(content[:-1] + b"!" if file.suffix == ".safetensors" else content)
     (tmp_path / "current.json").write_text(json.dumps(current))
-    ended = verb("up", "--detach", "--port", str(take_port()), "--state-dir", str(tmp_path), status=1)
+    ended = verb("up", "--detach", "--port", str(free_port()), "--state-dir", str(tmp_path), status=1)
     assert "SHA-256 is not the manifest's" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "SHA-256" in verb("doctor", "--state-dir", str(tmp_path), status=1).stdout
@@ -135,7 +136,7 @@ def test_users_of_a_file_are_served(tmp_path):
     rows = [f"u{user},i{(user % 4) * 10 + item},1.0,{1_700_000_000 + item}" for user in range(40) for item in range(8)]
     file = tmp_path / "mine.csv"
     file.write_text("user_id,item_id,weight,timestamp\n" + "\n".join(rows) + "\n")
-    state, port = tmp_path / "state", take_port()
+    state, port = tmp_path / "state", free_port()
     verb("train", "--interactions", str(file), "--state-dir", str(state))
     verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
     try:
@@ -149,7 +150,7 @@ def test_users_of_a_file_are_served(tmp_path):
 
 def test_a_served_model_can_be_evaluated(held_out, tmp_path):
     """After training on four fifths no served list differs from the model's, and the verb draws a picture."""
-    state, port = tmp_path / "state", take_port()
+    state, port = tmp_path / "state", free_port()
     shutil.copytree(held_out, state)
     verb("up", "--detach", "--tls", "--port", str(port), "--state-dir", str(state))
     try:

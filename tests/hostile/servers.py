@@ -18,7 +18,8 @@ import msgspec
 import psutil
 
 from kubeyaml.eventing import Routing, Trigger
-from tests.running import ROOT, shell_command, take_port
+from localkn.processes import free_port
+from tests.running import ROOT, shell_command
 from tests.waiting import LIMIT_S, eventually
 
 
@@ -99,7 +100,7 @@ def _function(_folder: Path, metrics_port: int) -> tuple[Sequence[str], Mapping[
 def _broker(folder: Path, _metrics_port: int) -> tuple[Sequence[str], Mapping[str, str]]:
     env = {
         "ROUTING": msgspec.json.encode(
-            Routing(("ns/b",), [Trigger("ns/t", "ns/b", f"http://127.0.0.1:{take_port()}")])
+            Routing(("ns/b",), [Trigger("ns/t", "ns/b", f"http://127.0.0.1:{free_port()}")])
         ).decode(),
         "QUEUE": str(folder / "q.db"),
         "CONTROL": str(folder / "b.sock"),
@@ -114,7 +115,7 @@ KINDS = {"function": "/livez", "metrics": "/metrics", "broker": "/healthz", "das
 def serving(kind: str, *, descriptors: tuple[int, int] | None = None) -> Iterator[Server]:
     """Start a server of *kind*, whose limits of descriptors (soft, hard) may be given, and end it."""
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile("w+") as errors:
-        folder, port = Path(name), take_port()
+        folder, port = Path(name), free_port()
         inherited: tuple[int, ...] = ()
         env: Mapping[str, str] = {}
         if kind == "dashboard":
@@ -125,7 +126,7 @@ def serving(kind: str, *, descriptors: tuple[int, int] | None = None) -> Iterato
             inherited = (listener.fileno(),)
         elif kind == "metrics":
             command, env = _function(folder, port)
-            env = {**env, "PORT": str(take_port())}
+            env = {**env, "PORT": str(free_port())}
         else:
             command, env = (_function if kind == "function" else _broker)(folder, 0)
             env = {**env, "PORT": str(port)}

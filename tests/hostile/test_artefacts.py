@@ -17,9 +17,10 @@ from safetensors.numpy import save
 
 from chassis.server.service import StartError
 from functions.rank_items.loading import load_model
+from localkn.processes import free_port
 from offline.state import StateDirectory
 from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, derive_version, read_artefact
-from tests.running import ROOT, shell_command, take_port
+from tests.running import ROOT, shell_command
 from tests.waiting import LIMIT_S
 from tools.cli.verbs import main as run_verb
 
@@ -179,7 +180,7 @@ def test_an_instance_without_a_model_ends_with_the_reason(tmp_path):
     env = {
         "AUTH": "off",
         "METRICS_PORT": "0",
-        "PORT": str(take_port()),
+        "PORT": str(free_port()),
         "HOST": "127.0.0.1",
         "MODEL_PATH": str(tmp_path / "nope"),
     }

@@ -14,6 +14,7 @@ from redis import Redis
 
 from chassis.environment import SettingsError
 from functions.extract_features.settings import Settings
+from localkn.processes import free_port
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, UserRecord
 from recsys.stores.erasures import digest_user
@@ -22,7 +23,7 @@ from recsys.stores.port import FeatureStore, Outcome, StoreFormatError, StoreMis
 from recsys.stores.redis import RedisStore
 from recsys.stores.sqlite import SqliteStore
 from recsys.stores.urls import open_store
-from tests.running import ROOT, shell_command, take_port
+from tests.running import ROOT, shell_command
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
 
@@ -217,7 +218,7 @@ async def test_a_password_is_in_no_message(free_port):
 
 
 def start(url: str) -> "subprocess.CompletedProcess[str]":
-    env = {"AUTH": "off", "METRICS_PORT": "0", "PORT": str(take_port()), "HOST": "127.0.0.1", "FEATURE_STORE_URL": url}
+    env = {"AUTH": "off", "METRICS_PORT": "0", "PORT": str(free_port()), "HOST": "127.0.0.1", "FEATURE_STORE_URL": url}
     return subprocess.run(
         shell_command("extract_features"),
         cwd=ROOT,

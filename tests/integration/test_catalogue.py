@@ -11,6 +11,7 @@ import pytest
 
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.item_changes import read_removal, read_upsert
+from localkn.processes import free_port
 from recsys.contracts import events
 from recsys.declaration.types import Attribute
 from recsys.features import UNKNOWN_FEATURES
@@ -18,7 +19,7 @@ from recsys.records import UserRecord
 from recsys.stores.urls import open_store
 from tests.functions.test_events import event
 from tests.integration.test_metrics import scrape
-from tests.running import CLIENT, Running, running, take_port
+from tests.running import CLIENT, Running, running
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
@@ -47,7 +48,7 @@ def store_url(empty_store_url: str) -> str:
 @pytest.fixture
 def ports() -> list[int]:
     """Return the ports at which the instances of rank_items show their metrics."""
-    return [take_port(), take_port()]
+    return [free_port(), free_port()]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from chassis.wire import cloudevents
 from functions.extract_features.user_updates import read_update
+from localkn.processes import free_port
 from recsys.client import (
     AsyncClient,
     Client,
@@ -24,7 +25,6 @@ from recsys.client import (
 )
 from recsys.declaration.types import Attribute
 from tests.documentation.pages import ROOT, block
-from tests.running import take_port
 
 pytestmark = pytest.mark.may_block
 
@@ -114,7 +114,7 @@ def test_a_problem_is_an_exception_with_its_fields(pipeline):
 
 def test_a_pipeline_that_is_not_there_or_not_one_is_explained():
     """No connection and a foreign answer are two errors, and both name the URL."""
-    url = f"http://127.0.0.1:{take_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     for call in both(url):
         with pytest.raises(NoAnswerError, match=url):
             call("recommend", "u")

@@ -12,13 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from localkn.processes import free_port
 from recsys.contracts import events
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from recsys.stores.erasures import digest_user
 from recsys.stores.urls import open_store
 from tests.integration.test_metrics import scrape
-from tests.running import CLIENT, Running, running, take_port
+from tests.running import CLIENT, Running, running
 
 pytestmark = pytest.mark.may_block
 
@@ -42,7 +43,7 @@ def store_url(empty_store_url: str) -> str:
 @pytest.fixture
 def metrics_port() -> int:
     """Return the port at which the second instance shows its metrics."""
-    return take_port()
+    return free_port()
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from localkn.processes import free_port
 from offline.evaluation import comparing
 from offline.evaluation.baselines import BASELINES
 from offline.state import StateDirectory
-from tests.running import Running, running, take_port
+from tests.running import Running, running
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
 
@@ -89,7 +90,7 @@ def test_a_model_trained_on_the_held_out_part_is_refused(held_out, capsys):
 
 def test_an_unavailable_pipeline_is_an_error(held_out, capsys):
     """The evaluation reports a pipeline that is missing or cannot recommend in one sentence."""
-    port = take_port()
+    port = free_port()
     assert evaluate(held_out, f"http://127.0.0.1:{port}") == 1
     assert "nothing answers" in capsys.readouterr().err
     env = {"EXTRACT_FEATURES_URL": f"http://127.0.0.1:{port}", "RANK_ITEMS_URL": f"http://127.0.0.1:{port}"}

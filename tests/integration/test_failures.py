@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from localkn.processes import free_port
 from tests.demo import DemoState
-from tests.running import Running, running, take_port
+from tests.running import Running, running
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
@@ -38,13 +39,13 @@ class BreakablePipeline:
             "extract_features": {"FEATURE_STORE_URL": f"sqlite:///{store}"},
             "rank_items": {"MODEL_PATH": str(state.model_path)},
         }
-        self.hops = {name: self._start(name, take_port()) for name in self.env}
+        self.hops = {name: self._start(name, free_port()) for name in self.env}
         self.env["recommend"] = {
             "EXTRACT_FEATURES_URL": self.hops["extract_features"].url,
             "RANK_ITEMS_URL": self.hops["rank_items"].url,
             "POPULAR_LIST_PATH": str(folder / "popular.json"),
         }
-        self.recommend = self._start("recommend", take_port())
+        self.recommend = self._start("recommend", free_port())
 
     def _start(self, name: str, port: int) -> Running:
         return self._stack.enter_context(running(name, self.env[name], port=port))

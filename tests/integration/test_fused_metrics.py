@@ -3,16 +3,17 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from localkn.processes import free_port
 from recsys import metrics
 from tests.demo import DemoState
-from tests.running import CLIENT, running, take_port
+from tests.running import CLIENT, running
 
 pytestmark = pytest.mark.may_block
 
 
 def test_the_fused_function_exposes_the_metrics_of_all_three(demo_state: DemoState):
     """One metrics port has the store's, the model's and the recommender's metrics, and names each metric once."""
-    port = take_port()
+    port = free_port()
     env = {
         "FEATURE_STORE_URL": demo_state.store_url,
         "MODEL_PATH": str(demo_state.model_path),

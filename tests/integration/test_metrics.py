@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from localkn.processes import free_port
 from offline.training import MODEL_NAME
 from recsys.metrics import DEFINITIONS
 from tests.demo import DemoState
-from tests.running import CLIENT, running, take_port
+from tests.running import CLIENT, running
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
@@ -33,7 +34,7 @@ def experiment_at(url: str) -> str:
 
 def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
     """After some traffic the functions together expose every defined metric, each on its own metrics port."""
-    ports = [take_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     env = [{"METRICS_PORT": str(port)} for port in ports]
     store = tmp_path / "store.db"
     store.write_bytes(Path(demo_state.store_url.removeprefix("sqlite:///")).read_bytes())
@@ -43,7 +44,7 @@ def test_every_metric_is_exposed(demo_state: DemoState, tmp_path):
         running(
             "recommend",
             {**env[2], "EXPERIMENTS": experiment_at(ranking.url), "EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url,
-             "SHADOW_RANK_ITEMS_URL": ranking.url, "SHADOW_SHARE": "1", "K_SINK": f"http://127.0.0.1:{take_port()}"},
+             "SHADOW_RANK_ITEMS_URL": ranking.url, "SHADOW_SHARE": "1", "K_SINK": f"http://127.0.0.1:{free_port()}"},
         ) as recommend,
     ):  # fmt: skip
         for number in range(5):

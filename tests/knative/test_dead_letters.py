@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from localkn.processes import free_port
 from tests.knative.objects import KNATIVE, container, overlay, services
-from tests.running import CLIENT, killed_at_the_end, take_port
+from tests.running import CLIENT, killed_at_the_end
 from tests.waiting import LIMIT_S, eventually
 from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main as run_verb
@@ -31,7 +32,7 @@ LETTER = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/
 @contextmanager
 def running(**environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Yield the URL and the process of a sink, which must end with status 0 at SIGTERM."""
-    port = take_port()
+    port = free_port()
     started = subprocess.Popen(
         [sys.executable, str(PROGRAM)],
         env={**os.environ, "PORT": str(port), **environment},

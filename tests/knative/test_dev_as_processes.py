@@ -19,11 +19,12 @@ from typing import Any
 import httpx
 import pytest
 
+from localkn.processes import free_port
 from offline.seeding import main as seed
 from recsys.contracts import events
 from tests.knative.objects import Object, container, overlay, services
 from tests.offline.api_server import api_server
-from tests.running import Running, running, take_port
+from tests.running import Running, running
 from tests.waiting import eventually
 
 needs_redis = pytest.mark.skipif(
@@ -89,7 +90,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Start everything in an unfavourable order: a function before its store, and the store before it is filled."""
-    objects, folder, port = overlay("dev"), tmp_path_factory.mktemp("dev"), take_port()
+    objects, folder, port = overlay("dev"), tmp_path_factory.mktemp("dev"), free_port()
     found = services(objects)
 
     def told(name: str, **changes: str) -> dict[str, str]:

@@ -14,13 +14,14 @@ import trustme
 from redis import Redis
 
 from chassis.wire.redis_link import RedisCommand
+from localkn.processes import free_port
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from recsys.stores.erasures import digest_user
 from recsys.stores.port import Outcome, StoreUnavailableError
 from recsys.stores.redis import RedisStore
 from recsys.stores.urls import open_store
-from tests.running import killed_at_the_end, read_until, take_port
+from tests.running import killed_at_the_end, read_until
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
 
@@ -121,7 +122,7 @@ async def test_tls_checks_the_certificate(tmp_path):
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    port = take_port()
+    port = free_port()
     assert PROGRAM is not None
     started = subprocess.Popen(
         [PROGRAM, "--bind", "127.0.0.1", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no",

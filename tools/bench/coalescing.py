@@ -18,8 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from localkn.processes import free_port
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, summarise
+from tools.bench.processes import LoopFigures, MeasuredServer, drive, in_turns, summarise
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _ROOT = Path(__file__).parents[2]

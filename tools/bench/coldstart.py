@@ -20,8 +20,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from localkn.processes import free_port
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import free_port, started
+from tools.bench.processes import started
 from tools.bench.report import BenchReport, ReportRow
 
 _TIMEOUT_S = 60.0

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import uvloop
 
+from localkn.processes import free_port
 from recsys.records import Interaction
 from recsys.stores.urls import open_store
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, drive, free_port, started
+from tools.bench.processes import MeasuredServer, drive, started
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.store import copy_store

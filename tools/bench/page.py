@@ -18,8 +18,9 @@ import httpx
 import psutil
 
 from localkn import control
+from localkn.processes import free_port
 from localkn.state import PlatformDirectory
-from tools.bench.processes import MeasuredServer, free_port
+from tools.bench.processes import MeasuredServer
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _INSTANCES = 5

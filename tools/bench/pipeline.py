@@ -26,9 +26,10 @@ from chassis.call import Call, Deadline
 from chassis.hop.client import HopClient
 from chassis.receipt import Receipt
 from chassis.wire.transport import HttptoolsTransport
+from localkn.processes import free_port
 from offline.state import StateDirectory
 from offline.train import Plan, run
-from tools.bench.processes import LoopFigures, MeasuredServer, drive, free_port, in_turns, started, summarise
+from tools.bench.processes import LoopFigures, MeasuredServer, drive, in_turns, started, summarise
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _HOP_CALLERS = 10

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -72,12 +71,6 @@ def _await_ready(process: "subprocess.Popen[bytes]", port: int, command: Sequenc
         except httpx.TransportError:
             time.sleep(0.05)
     raise RuntimeError(f"{' '.join(command)} is not ready after {START_TIMEOUT_S:g} s")
-
-
-def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def in_turns(compared: Sequence[T], number: int) -> list[T]:

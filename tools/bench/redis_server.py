@@ -13,7 +13,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from tools.bench.processes import free_port
+from localkn.processes import free_port
 
 
 def _find_program() -> str | None:

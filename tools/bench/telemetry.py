@@ -32,10 +32,11 @@ import uvloop
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Histogram
 from chassis.telemetry.tracing import NoTracer
+from localkn.processes import free_port
 from recsys import metrics
 from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, free_port, in_turns, started
+from tools.bench.processes import MeasuredServer, in_turns, started
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 

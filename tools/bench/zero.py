@@ -22,10 +22,10 @@ import httpx
 
 from kubeyaml.annotations import SCALING
 from localkn import control
+from localkn.processes import free_port
 from localkn.state import PlatformDirectory
 from tools.bench.coldstart import REQUESTS
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import free_port
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _ROOT = Path(__file__).parents[2]

@@ -9,7 +9,6 @@ root privileges are missing, the command prints the reason and exits with 0.
 
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from localkn.processes import free_port
 from tools.images.builder import IMAGES, ROOT, Builder, BuildError
 from tools.images.sandbox import Image, buildah, post, running, unpacked
 
@@ -105,7 +105,7 @@ def prove(base: str, *, model: Path) -> list[ImageFinding]:
             answer = post(port, request)
         if len(answer["recommendations"]) != 3 or answer.get("degraded"):
             raise RuntimeError(f"recommend gave a wrong answer: {answer}")
-        port = _free_port()
+        port = free_port()
         with running(images[FUSED], _env(FUSED, {}), port=port):
             if (other := post(port, request)) != answer:
                 raise RuntimeError(f"the fused function gave another answer: {other}, not {answer}")
@@ -141,7 +141,7 @@ def unwanted(image: Image) -> list[str]:
 @contextmanager
 def pipeline(images: Mapping[str, Image]) -> Iterator[int]:
     """Run the three functions, connected to each other; yield the port of recommend."""
-    ports = {name: _free_port() for name in FUNCTIONS}
+    ports = {name: free_port() for name in FUNCTIONS}
     with ExitStack() as stack:
         for name in FUNCTIONS:
             stack.enter_context(running(images[name], _env(name, ports), port=ports[name]))
@@ -160,7 +160,7 @@ def report(findings: Sequence[ImageFinding]) -> int:
 
 
 def _start_s(name: str, image: Image, env: Mapping[str, str]) -> float:
-    port = _free_port()
+    port = free_port()
     with running(image, {**_env(name, {}), **env}, port=port) as seconds:
         return seconds
 
@@ -182,8 +182,3 @@ def _model(state_dir: Path) -> Path:
     if not models:
         raise BuildError(f"{state_dir} holds no model; run ./run.sh train first")
     return models[-1].parent
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

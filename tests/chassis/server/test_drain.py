@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from chassis.server import drain as server
-from tests.running import CLIENT, ROOT, Running, running, shell_command, take_port
+from localkn.processes import free_port
+from tests.running import CLIENT, ROOT, Running, running, shell_command
 from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.may_block
@@ -145,7 +146,7 @@ def test_invalid_settings_are_listed_and_exit_with_2():
 
 def test_a_missing_artefact_exits_with_1(tmp_path):
     """An instance that can never become ready exits, and its log says why."""
-    ended = run_until_exit("rank_items", {"PORT": str(take_port()), "MODEL_PATH": str(tmp_path / "none")})
+    ended = run_until_exit("rank_items", {"PORT": str(free_port()), "MODEL_PATH": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "start_failed" in ended.stderr
     assert "set MODEL_PATH to a trained model" in ended.stderr
