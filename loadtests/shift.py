@@ -19,8 +19,8 @@ from statistics import fmean
 
 from loadtests.simulation import Audience, shuffled
 from offline.state import StateDirectory
-from recsys.exposures.urls import open_exposures
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
+from recstore.exposures.urls import open_exposures
 
 FOLLOWED = 0.8
 """Least match of the new tastes, as a share of the match of the old ones before the shift."""

@@ -11,7 +11,7 @@ v_i     weight of a missing interaction; it grows with the popularity of the ite
 ridge_i grows with the frequency of the item; its mean over the catalogue is *ridge*
 
 The ridge of users is not scaled, because each request computes the user vector from the history (see
-recsys/ranking/folding.py).
+recrank/fold_in.py).
 
 Sources: Hu, Koren & Volinsky 2008 (model); He et al. 2016 (popularity-aware v_i); Rendle et al. 2022,
 "Revisiting the performance of iALS" (frequency-scaled ridge, small initial factors, tuned v).
@@ -25,7 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from offline.solving import solve_rows, weighted_gram
+from offline.solver import solve_rows, weighted_gram
 from topk.item_table import F32, F64, I64
 
 # Outside this range of catalogue sizes, more factors cost more than they gain. The lower limit was measured on Last.fm;

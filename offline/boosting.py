@@ -3,7 +3,7 @@ Learn a ranker of boosted trees (LambdaMART) on the candidates of held-out users
 
 The users are split into `FOLDS` groups. Each group is judged by an ensemble that the other groups learned: one of them
 stops the growth, so that no user counts for both. The final ensemble learns from all users, with the mean number of
-trees. LightGBM grows the trees, and the ensemble becomes plain arrays (`recsys.ranking.trees`).
+trees. LightGBM grows the trees, and the ensemble becomes plain arrays (`recrank.trees`).
 
 Source: Burges 2010, "From RankNet to LambdaRank to LambdaMART: an overview".
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.ranking.trees import MOST_LEAVES, STEPS, TreeRanker
+from recrank.trees import MOST_LEAVES, STEPS, TreeRanker
 from topk.item_table import F32, I64
 
 FOLDS = 5

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from offline.cataloguing import read_entries
-from recsys.catalogue.entries import Entry
-from recsys.declaration.reading import default_declaration
+from offline.catalogue import read_entries
+from recstore.catalogue.entries import Entry
+from recstore.erasures import Erasure
+from recstore.urls import open_store
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.records import UserRecord
-from recsys.stores.erasures import Erasure
-from recsys.stores.urls import open_store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from offline.evaluation.holdout import SHARE
-from recsys.ranking.blending import AWAY_US
+from recrank.blend import AWAY_US
 from recsys.records import UserRecord
 
 # A hold-out with fewer users judges nothing.

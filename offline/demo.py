@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
 
+from recrank.artefact import Item
 from recsys.features import AGE_GROUPS, CLICK_POINTS, PURCHASE_POINTS, VIEW_POINTS
-from recsys.ranking.artefact import Item
 from recsys.records import HistoryItem, UserRecord
 
 USERS, ITEMS = 1000, 1000

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from offline.describing import Arrays
+from offline.descriptions import Arrays
 from offline.evaluation.quality import DEPTH, Task
 from offline.evaluation.trials import unwritten
 from offline.matrix import Ratings, list_columns, make_ratings
 from offline.pairs import Pairs, count_pairs
-from offline.pooling import Pool, Sources
+from offline.pools import Pool, Sources
 from offline.recency import Timeline
 from offline.training import ModelSettings, fit_arrays, make_blend_arrays
+from recrank.artefact import Item
+from recrank.model import Query, RankingModel
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import compute_features
-from recsys.ranking.artefact import Item
-from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from offline.evaluation.contenders import list_by_model
 from offline.evaluation.quality import Interval, Task, bootstrap, make_task, score_lists
-from recsys.ranking.model import RankingModel
+from recrank.model import RankingModel
 from recsys.records import UserRecord
 
 # A model may lose this share of the serving model's NDCG@10, because a comparison on few users is inexact.

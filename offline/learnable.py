@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
+from recrank.artefact import Item
 from recsys.declaration.types import RANGED, Declaration
-from recsys.ranking.artefact import Item
 from topk.item_table import F64
 
 # A number is learned from as its tenth of the catalogue, because two items rarely have the same number.

@@ -17,10 +17,10 @@ import numpy as np
 
 from offline.evaluation.trials import Trial
 from offline.newcomers import Newcomers
-from offline.pooling import Pool, complete, judge, learn
-from offline.returning import LEAST_GAIN
-from offline.weighing import scaled
-from recsys.ranking.mixing import FACTORS, FIXED_SOURCES, POPULARITY
+from offline.pools import Pool, complete, judge, learn
+from offline.return_weights import LEAST_GAIN
+from offline.source_weights import scaled
+from recrank.mixture import FACTORS, FIXED_SOURCES, POPULARITY
 from topk.item_table import F64
 
 # Least length of each group of short histories, and the number of known items of the newcomers that represent it.

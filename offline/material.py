@@ -9,15 +9,15 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from offline.deciding import decide
+from offline.decision import decide
+from offline.drift_reference import note_reference
 from offline.learnable import learnable
-from offline.referring import note_reference
-from offline.refreshing import refresh
-from offline.searching import search
+from offline.refresh import refresh
+from offline.search import search
 from offline.training import ModelSettings, train
+from recrank.artefact import Artefact, Item, Manifest
+from recrank.trees import TreeRanker
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import Artefact, Item, Manifest
-from recsys.ranking.trees import TreeRanker
 from recsys.records import UserRecord
 
 

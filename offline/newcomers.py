@@ -8,11 +8,11 @@ import numpy as np
 
 from offline.evaluation.quality import DEPTH
 from offline.folds import Fitted
-from offline.pooling import Pool, Sources
+from offline.pools import Pool, Sources
 from offline.training import ModelSettings
+from recrank.artefact import Item
+from recrank.model import Query, RankingModel
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Item
-from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
 
 _SHARE = 0.2

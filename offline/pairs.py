@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
-from recsys.ranking.neighbours import Neighbours
+from recrank.neighbours import Neighbours
 from topk.item_table import F32, I64
 
 # Largest distance between the items of a pair; smaller if the pairs would not fit into memory.

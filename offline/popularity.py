@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from offline.describing import Arrays
+from offline.descriptions import Arrays
+from recrank.features import popularity_array
 from recsys.declaration.types import Declaration
-from recsys.ranking.features import popularity_array
 from recsys.records import UserRecord
 from topk.item_table import F32
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recrank.prior import FeaturePrior, encode, numbers
 from recsys.contracts.wire import Features
-from recsys.ranking.prior import FeaturePrior, encode, numbers
 from topk.item_table import F32, F64
 
 QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)

@@ -2,7 +2,7 @@
 Choose whether a learned ranker serves: learn it on held-out users, and hold it against the blend out of fold.
 
 The ranker learns from the candidates and the features that serving would compute, because a model collects them
-(`_Collector`). It learns from two groups of users (`offline.rehearsing`). Users of the first group have their newest
+(`_Collector`). It learns from two groups of users (`offline.rehearsal`). Users of the first group have their newest
 items held out. Newcomers, the second group, have all but their first few items held out. The ranker serves if it gains
 `LEAST_GAIN` and `SURE` standard errors of NDCG@10 with the first group. If it does not gain with newcomers, users with
 short histories keep the list of the blend.
@@ -19,16 +19,16 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.boosting import FOLDS, Boosted, Examples, boost
-from offline.describing import Arrays
+from offline.descriptions import Arrays
 from offline.evaluation.quality import DEPTH, hold, score_lists
 from offline.evaluation.trials import Trial
-from offline.returning import LEAST_GAIN, SURE
+from offline.return_weights import LEAST_GAIN, SURE
+from recrank.artefact import Artefact, Declared, Item, Manifest
+from recrank.columns import built_in
+from recrank.model import Query, RankingModel
+from recrank.trees import TreeRanker
 from recsys.declaration.features import Feature
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import Artefact, Declared, Item, Manifest
-from recsys.ranking.columns import built_in
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.trees import TreeRanker
 from topk.candidates import rank_candidates
 from topk.item_table import F32, F64, I64
 

@@ -22,26 +22,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offline.admitting import find_fault
-from offline.attaching import require_blank
+from offline.admission import find_fault
+from offline.attachment import require_blank
 from offline.boosting import LearnerError
-from offline.cataloguing import changed_items
+from offline.catalogue import changed_items
 from offline.content import StoreContent, read_store
-from offline.delivering import adopt, deliver, parse_target
+from offline.delivery import adopt, deliver, parse_target
 from offline.dominance import MOST_OF_ONE_USER, without_dominant
-from offline.erasing import check_still_wanted, erasure_facts, list_erasures
+from offline.erasures import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.evaluation.quality import Task
 from offline.gate import MARGIN, Evidence, Verdict, divide, judge
 from offline.material import Material, Recipe
-from offline.publishing import Cluster, PublishError, serve
+from offline.publication import Cluster, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
-from recsys.ranking.artefact import Artefact, ArtefactError, Manifest, read_artefact
-from recsys.ranking.model import RankingModel
-from recsys.ranking.places import BucketPlace, PlaceError
-from recsys.stores.erasures import Erasure, digest_user
-from recsys.stores.port import StoreError, StoreMissingError
+from recrank.artefact import Artefact, ArtefactError, Manifest, read_artefact
+from recrank.model import RankingModel
+from recrank.places import BucketPlace, PlaceError
+from recstore.erasures import Erasure, digest_user
+from recstore.port import StoreError, StoreMissingError
 
 FEWEST = 1000
 _KEPT_MODELS = 10

@@ -27,11 +27,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from recsys.declaration.reading import default_declaration
+from recrank.artefact import read_artefact
+from recstore.sqlite import SqliteStore
+from recstore.urls import sqlite_url
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import read_artefact
-from recsys.stores.sqlite import SqliteStore
-from recsys.stores.urls import sqlite_url
 
 CURRENT = "current"
 """Stands for the URL of the current store."""

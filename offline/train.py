@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from offline.boosting import LearnerError
-from offline.cataloguing import carry_over, changed_items, put_entries
-from offline.collecting import collect, collect_records
+from offline.catalogue import carry_over, changed_items, put_entries
+from offline.collection import collect, collect_records
 from offline.content import read_store
-from offline.delivering import deliver
-from offline.erasing import (
+from offline.delivery import deliver
+from offline.erasures import (
     ERASED_UNTIL,
     check_still_wanted,
     count_missed,
@@ -31,24 +31,24 @@ from offline.erasing import (
     without_erased,
 )
 from offline.evaluation.holdout import Holdout, split_rows
+from offline.inputs import DataOptions, load_data, load_items
 from offline.interactions import Interactions
-from offline.loading import DataOptions, load_data, load_items
 from offline.material import Material
 from offline.reading.lines import DataError
 from offline.state import CURRENT, Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
-from recsys.catalogue.entries import describe
+from recrank.artefact import ArtefactError, Manifest, read_artefact
+from recrank.memory import estimate_mib
+from recrank.places import BucketPlace, PlaceError
+from recstore.catalogue.entries import describe
+from recstore.erasures import Erasure
+from recstore.port import StoreError, StoreUnavailableError
+from recstore.sqlite import SqliteStore
 from recsys.declaration.agreement import agree
-from recsys.declaration.reading import DeclarationError
+from recsys.declaration.reader import DeclarationError
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features, population_defaults
-from recsys.ranking.artefact import ArtefactError, Manifest, read_artefact
-from recsys.ranking.memory import estimate_mib
-from recsys.ranking.places import BucketPlace, PlaceError
 from recsys.records import UserRecord
-from recsys.stores.erasures import Erasure
-from recsys.stores.port import StoreError, StoreUnavailableError
-from recsys.stores.sqlite import SqliteStore
 
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130

@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.als import AlsModel, AlsSettings, suggest_settings, train_als
-from offline.describing import Arrays, AttributeMap, AttributeSettings, describe, find_new, trust_new
+from offline.descriptions import Arrays, AttributeMap, AttributeSettings, describe, find_new, trust_new
 from offline.dominance import largest_share
 from offline.matrix import Ratings, fingerprint, list_columns, make_ratings
 from offline.pairs import Pairs, View, count_pairs
 from offline.popularity import measure_popularity
 from offline.prior import fit_prior
 from offline.recency import Timeline
+from recrank.artefact import Item, Manifest, write_artefact
+from recrank.changes import ATTRIBUTE_VALUES, ATTRIBUTE_VECTORS, shared_values
+from recrank.prior import FeaturePrior
+from recrank.trees import TreeRanker
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
-from recsys.ranking.artefact import Item, Manifest, write_artefact
-from recsys.ranking.changing import ATTRIBUTE_VALUES, ATTRIBUTE_VECTORS, shared_values
-from recsys.ranking.prior import FeaturePrior
-from recsys.ranking.trees import TreeRanker
 from recsys.records import UserRecord
 from topk.item_table import F32
 

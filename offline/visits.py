@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from offline.collecting import SESSION_GAP_US
+from offline.collection import SESSION_GAP_US
 from recsys.records import HistoryItem
 
 

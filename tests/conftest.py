@@ -115,7 +115,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         pytest.skip("redis-server is not installed; install it, for example with: apt-get install redis-server")
     with redis_running(tmp_path_factory.mktemp("redis")) as server, pytest.MonkeyPatch.context() as patch:
         # On a busy machine Redis answers later than a store waits in production.
-        patch.setattr("recsys.stores.redis.TIMEOUT_S", LIMIT_S)
+        patch.setattr("recstore.redis.TIMEOUT_S", LIMIT_S)
         yield server
 
 

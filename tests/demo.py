@@ -16,7 +16,7 @@ from recsys.records import UserRecord
 from tools.cli.verbs import main as run_verb
 
 if TYPE_CHECKING:
-    from offline.choosing import Choice
+    from offline.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ def _trained_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Pa
         fcntl.flock(lock, fcntl.LOCK_EX)
         if StateDirectory(folder).current() is None:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("offline.deciding.choose", _chosen)
+                patch.setattr("offline.decision.choose", _chosen)
                 assert run_verb(["train", "--state-dir", str(folder), *words]) == 0
     return folder
 
 
 def _chosen(records: Sequence[UserRecord], **_: Any) -> "Choice":
     """Return what a training chooses for the demo: the choice takes most of its time, and tests/offline covers it."""
-    from offline.choosing import Choice
+    from offline.choice import Choice
     from offline.matrix import make_ratings
-    from offline.selecting import ORDERED_VIEWS
+    from offline.selection import ORDERED_VIEWS
     from offline.training import BlendSettings, suggest
 
     weights = ((1.0, 0.774, 0.134, 0.0), (1.0, 0.123, 0.0, 0.219), (1.0, 0.079, 0.0, 0.073), (1.0, 0.0, 0.0, 0.0))

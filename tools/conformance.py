@@ -17,14 +17,14 @@ import psutil
 from msgspec import Struct
 from threadpoolctl import threadpool_limits
 
+from recrank.artefact import ENCODER, RANKER, Artefact
+from recrank.encoder import FEATURES, EncoderError
+from recrank.memory import MIB
+from recrank.model import Query, Ranking, RankingModel
+from recrank.onnx_model import Provider
+from recrank.own_models import RankerError, open_model
+from recrank.prior import KNOWN_AGES
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import ENCODER, RANKER, Artefact
-from recsys.ranking.encoder import FEATURES, EncoderError
-from recsys.ranking.memory import MIB
-from recsys.ranking.model import Query, Ranking, RankingModel
-from recsys.ranking.onnx_model import Provider
-from recsys.ranking.own_models import RankerError, open_model
-from recsys.ranking.prior import KNOWN_AGES
 
 GPU_TOLERANCE = 1e-3
 _BATCH = 32

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from recsys.declaration.reading import DEFAULT, DeclarationError, read_declaration
+from recsys.declaration.reader import DEFAULT, DeclarationError, read_declaration
 from recsys.declaration.types import Declaration
 
 

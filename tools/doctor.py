@@ -26,11 +26,11 @@ from kubeyaml.validation import service_faults
 from localkn.address import running_url
 from localkn.kpa.settings import Settings as ScalingSettings
 from offline.state import Current, StateDirectory, StateError
+from recrank.artefact import ArtefactError, read_artefact
+from recrank.memory import MIB, estimate_mib
+from recrank.own_models import open_model
+from recstore.port import StoreError
 from recsys.declaration.agreement import read_setting
-from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.ranking.memory import MIB, estimate_mib
-from recsys.ranking.own_models import open_model
-from recsys.stores.port import StoreError
 from tools.rollout.journal import unfinished_rollouts
 
 MANIFESTS = Path(__file__).parents[1] / "knative/overlays/local"

@@ -19,19 +19,19 @@ import msgspec
 from offline.experiments.analysis import analyse
 from offline.experiments.health import check_health
 from offline.state import StateDirectory, StateError
-from recsys.declaration.reading import default_declaration
+from recrank.artefact import MANIFEST, ArtefactError, read_artefact
+from recstore.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
+from recstore.exposures.records import ExposureOutcome
+from recstore.exposures.urls import open_exposures
+from recstore.port import StoreError
+from recstore.urls import open_store
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import EventKind
 from recsys.experiments.ledger import ExperimentFigures, keep_figures, read_ledger
-from recsys.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
-from recsys.exposures.records import ExposureOutcome
-from recsys.exposures.urls import open_exposures
-from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact
-from recsys.stores.port import StoreError
-from recsys.stores.urls import open_store
 from tools import running_experiments
 from tools.deployment.kn import Kn, KnError, command_of
 from tools.experiment_figures import describe, summarise
-from tools.guarding import guard
+from tools.guard import guard
 
 _NONE, _INTERRUPTED = "-", 130
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")

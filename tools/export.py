@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from offline.exporting import ExportError, Journal, export
+from offline.export import ExportError, Journal, export
 from offline.lists import check_parquet
 from offline.progress import progress
 from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
-from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.ranking.model import RankingModel
-from recsys.ranking.own_models import open_model
-from recsys.stores.erasures import fingerprint
-from recsys.stores.port import FeatureStore, StoreError
-from recsys.stores.urls import open_store
+from recrank.artefact import ArtefactError, read_artefact
+from recrank.model import RankingModel
+from recrank.own_models import open_model
+from recstore.erasures import fingerprint
+from recstore.port import FeatureStore, StoreError
+from recstore.urls import open_store
 
 _INTERRUPTED = 130
 

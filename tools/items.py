@@ -12,17 +12,17 @@ from msgspec.structs import replace
 from chassis.wire.cloudevents import CloudEvent, explain
 from chassis.wire.problems import Rejected
 from functions.extract_features.item_changes import read_upsert
-from offline.cataloguing import put_entries
-from offline.loading import DataOptions, load_items
+from offline.catalogue import put_entries
+from offline.inputs import DataOptions, load_items
 from offline.reading.faults import DataError
 from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
-from recsys.catalogue.entries import Entry, describe
+from recrank.artefact import Artefact, ArtefactError, read_artefact
+from recrank.changes import known_values
+from recstore.catalogue.entries import Entry, describe
+from recstore.port import StoreError
 from recsys.declaration.types import Attribute, Declaration
 from recsys.items import Item
-from recsys.ranking.artefact import Artefact, ArtefactError, read_artefact
-from recsys.ranking.changing import known_values
-from recsys.stores.port import StoreError
 
 _AVAILABLE = "available"
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

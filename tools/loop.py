@@ -17,16 +17,16 @@ from pathlib import Path
 
 from offline.boosting import LearnerError
 from offline.content import read_store
-from offline.delivering import deliver, parse_target
-from offline.erasing import list_erasures
-from offline.offering import offer as offer_model
+from offline.delivery import deliver, parse_target
+from offline.erasures import list_erasures
+from offline.offer import offer as offer_model
 from offline.retraining import Deploy, RetrainingError, Rules, retrain
 from offline.state import StateDirectory, StateError
-from recsys.ranking.artefact import ArtefactError
-from recsys.ranking.places import BucketPlace, PlaceError
+from recrank.artefact import ArtefactError
+from recrank.places import BucketPlace, PlaceError
+from recstore.erasures import Erasure
+from recstore.port import StoreError
 from recsys.records import UserRecord
-from recsys.stores.erasures import Erasure
-from recsys.stores.port import StoreError
 from tools.rollout.verb import roll_out
 
 _SERVICE = "rank-items"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from offline import train as training
-from offline.delivering import parse_target
+from offline.delivery import parse_target
 from offline.evaluation import logged as on_logged
 from offline.evaluation import verb
-from offline.loading import DataOptions
+from offline.inputs import DataOptions
 from offline.reading.columns import parse_mapping
 from offline.state import CURRENT
-from recsys.declaration.reading import DeclarationError, read_declaration
-from recsys.ranking.places import PlaceError
+from recrank.places import PlaceError
+from recsys.declaration.reader import DeclarationError, read_declaration
 
 
 def train(*, store: str | None = None, from_store: bool = False, **options: Any) -> int:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from offline.attaching import AttachError, attach, write_attached
+from offline.attachment import AttachError, attach, write_attached
 from offline.state import Current, StateDirectory, StateError
-from recsys.declaration.reading import DeclarationError, read_declaration
-from recsys.ranking.artefact import Artefact, ArtefactError, read_artefact
-from recsys.ranking.onnx_model import Provider
+from recrank.artefact import Artefact, ArtefactError, read_artefact
+from recrank.onnx_model import Provider
+from recsys.declaration.reader import DeclarationError, read_declaration
 from tools.cli.options import STATE_DIR
 from tools.conformance import Conformance, check_conformance
 

@@ -10,7 +10,7 @@ import msgspec
 
 from localkn.address import chosen_url
 from offline.state import StateDirectory, StateError
-from recsys.ranking.artefact import ITEMS, Item
+from recrank.artefact import ITEMS, Item
 
 _PORT = 8080
 

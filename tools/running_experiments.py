@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from offline.experiments.planning import plan_users
+from offline.experiments.sample_size import plan_users
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment, read_experiments
 from recsys.experiments.ledger import keep

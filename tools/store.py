@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 from tqdm import tqdm
 
-from offline.cataloguing import put_entries, read_entries
+from offline.catalogue import put_entries, read_entries
+from recstore.port import StoreError, StoreMissingError
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
-from recsys.stores.port import StoreError, StoreMissingError
-from recsys.stores.urls import open_store
 
 _INTERRUPTED = 130
 

@@ -9,12 +9,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 from localkn.__main__ import main as run_localkn
-from offline.erasing import spread
+from offline.erasures import spread
 from offline.state import Current, StateDirectory, StateError
-from recsys.declaration.reading import DeclarationError, read_declaration
-from recsys.ranking.artefact import ArtefactError
-from recsys.stores.port import StoreError
-from recsys.stores.sqlite import SqliteStore
+from recrank.artefact import ArtefactError
+from recstore.port import StoreError
+from recstore.sqlite import SqliteStore
+from recsys.declaration.reader import DeclarationError, read_declaration
 from tools.tls import ensure_certificate
 
 _MANIFESTS = Path(__file__).parents[1] / "knative/overlays"

@@ -12,15 +12,15 @@ from pathlib import Path
 from chassis.wire.cloudevents import CloudEvent, explain
 from chassis.wire.problems import Rejected
 from functions.extract_features.user_updates import read_update
-from offline.loading import DataOptions, load_users
+from offline.inputs import DataOptions, load_users
 from offline.reading.faults import DataError
 from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
-from recsys.declaration.reading import default_declaration
+from recstore.port import Outcome, StoreError
+from recstore.urls import open_store
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Attribute, Declaration
 from recsys.records import AGE_GROUP, UserUpdate
-from recsys.stores.port import Outcome, StoreError
-from recsys.stores.urls import open_store
 
 _CHUNK = 500
 _SHOWN = 10

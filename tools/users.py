@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from offline.state import StateDirectory, StateError
+from recstore.port import StoreError
+from recstore.urls import open_store
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import compute_features
 from recsys.records import KnownUser
-from recsys.stores.port import StoreError
-from recsys.stores.urls import open_store
-from tools.erasing import erase, readmit
+from tools.erasure import erase, readmit
 from tools.user_import import import_users
 
 _SHOWN = 20

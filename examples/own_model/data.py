@@ -5,8 +5,8 @@ from pathlib import Path
 
 from offline.content import read_store
 from offline.state import StateDirectory
-from recsys.ranking.artefact import read_artefact
-from recsys.ranking.model import RankingModel
+from recrank.artefact import read_artefact
+from recrank.model import RankingModel
 from recsys.records import UserRecord
 
 

@@ -16,9 +16,9 @@ from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from examples.own_model.data import load_model, load_records
-from recsys.declaration.reading import read_declaration
+from recrank.model import Query
+from recsys.declaration.reader import read_declaration
 from recsys.features import compute_features
-from recsys.ranking.model import Query
 
 _SETTINGS = {
     "objective": "lambdarank",

@@ -14,13 +14,13 @@ from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.decoder import split_members
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
 from functions.extract_features.moments import read_time_us
+from recstore.exposures.log import ExposureLog
+from recstore.exposures.records import Exposure, ShownItem, action_of
+from recstore.port import Outcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
 from recsys.contracts.events import MAX_GROUP, ServedData
-from recsys.exposures.log import ExposureLog
-from recsys.exposures.records import Exposure, ShownItem, action_of
 from recsys.records import Interaction
-from recsys.stores.port import Outcome, StoreError
 
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=2048, slots=1)

@@ -16,14 +16,14 @@ from functions.extract_features.exposures import Exposures
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from functions.extract_features.item_changes import ItemChanges
 from functions.extract_features.user_updates import read_update
-from recsys.catalogue.entries import Catalogue
+from recstore.catalogue.entries import Catalogue
+from recstore.port import FeatureStore, Outcome, StoreError
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Declaration
 from recsys.features import compute_features
 from recsys.records import Interaction, KnownUser, UserUpdate
-from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 SOURCE = "/functions/extract-features"
 

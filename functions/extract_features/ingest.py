@@ -15,12 +15,12 @@ from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.moments import event_time_us, read_time_us
+from recstore.erasures import Removed, digest_user
+from recstore.port import FeatureStore, Outcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
 from recsys.records import Interaction, UserUpdate
-from recsys.stores.erasures import Removed, digest_user
-from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)

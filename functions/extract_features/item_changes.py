@@ -11,11 +11,11 @@ from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
 from functions.extract_features.declared_values import read_values
 from functions.extract_features.moments import event_time_us
-from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
+from recstore.catalogue.entries import REMOVED, Catalogue, Entry, describe
+from recstore.port import StoreError
 from recsys.contracts import events
 from recsys.declaration.types import Attribute
 from recsys.items import Item
-from recsys.stores.port import StoreError
 
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=256, max_wait_s=0.0, max_queue_size=2048, slots=1)

@@ -8,9 +8,9 @@ from chassis.server.asgi import as_function
 from chassis.server.service import Service
 from chassis.telemetry.exposition import Exposition
 from functions.extract_features.handler import ExtractFeatures
-from functions.extract_features.opening import opened_store
 from functions.extract_features.population import population_followed
 from functions.extract_features.settings import Settings
+from functions.extract_features.startup import opened_store
 from recsys.contracts.pages import pages_of
 
 settings = Settings.from_env(os.environ)

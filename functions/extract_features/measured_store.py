@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 from chassis.telemetry.instruments import Counter, Histogram, Instrument
+from recstore.erasures import Erasure, Removed
+from recstore.port import FeatureStore, Outcome, StoreError
 from recsys import metrics
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
-from recsys.stores.erasures import Erasure, Removed
-from recsys.stores.port import FeatureStore, Outcome, StoreError
 
 Result = TypeVar("Result")
 

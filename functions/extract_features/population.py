@@ -6,9 +6,9 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from recstore.port import FeatureStore, StoreError, StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
-from recsys.stores.port import FeatureStore, StoreError, StoreUnavailableError
 
 log = logging.getLogger("recsys.extract_features")
 

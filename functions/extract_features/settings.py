@@ -3,12 +3,12 @@ from dataclasses import dataclass
 
 from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
+from recstore.counters import DEDUPLICATION_WINDOW_S
+from recstore.exposures.log import MOST_PER_USER, RETENTION_S
+from recstore.urls import require_store_url
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration
-from recsys.exposures.log import MOST_PER_USER, RETENTION_S
-from recsys.stores.counters import DEDUPLICATION_WINDOW_S
-from recsys.stores.urls import require_store_url
 
 _LONGEST_WINDOW_S = 10 * 365 * 86_400.0
 

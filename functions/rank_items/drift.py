@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chassis.telemetry.instruments import Instrument, Labels, Totals
+from recrank.model import Query, Ranking
+from recrank.reference import Reference, measure
 from recsys import metrics
-from recsys.ranking.model import Query, Ranking
-from recsys.ranking.reference import Reference, measure
 
 EVERY = 16
 # Long histories would take most of the time.

@@ -14,13 +14,13 @@ from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+from recrank.answers import answer_items
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking, RankingModel
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Model, RankAnswer
 from recsys.declaration.context import find_faults
 from recsys.declaration.types import ContextField
-from recsys.ranking.answers import answer_items
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking, RankingModel
 
 SOURCE = "/functions/rank-items"
 

@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from recsys.catalogue.entries import Entry
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking, RankingModel
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking, RankingModel
+from recstore.catalogue.entries import Entry
 
 
 class LiveModel:

@@ -12,13 +12,13 @@ from chassis.server.service import Service
 from chassis.simulation import slow_batches
 from chassis.telemetry.exposition import Exposition
 from functions.rank_items.availability import kept_available
-from functions.rank_items.following import catalogue_followed
+from functions.rank_items.catalogue_follower import catalogue_followed
 from functions.rank_items.handler import RankItems
-from functions.rank_items.opening import opened_model
-from functions.rank_items.renewing import model_followed
+from functions.rank_items.renewal import model_followed
 from functions.rank_items.settings import Settings
+from functions.rank_items.startup import opened_model
+from recrank.model import Query, Ranking
 from recsys.contracts.pages import pages_of
-from recsys.ranking.model import Query, Ranking
 
 settings = Settings.from_env(os.environ)
 

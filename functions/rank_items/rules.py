@@ -9,12 +9,12 @@ from chassis.environment import Reader
 from chassis.server.service import StartError
 from chassis.wire.decoder import Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+from recrank import rules as ranking
+from recrank.filters import Bools, join_masks
+from recrank.model import RankingModel
+from recrank.rules import make_caps
 from recsys.contracts.wire import Condition
 from recsys.declaration.types import Rules
-from recsys.ranking import rules as ranking
-from recsys.ranking.filtering import Bools, join_masks
-from recsys.ranking.model import RankingModel
-from recsys.ranking.rules import make_caps
 
 log = logging.getLogger("recsys.rank_items")
 

@@ -6,11 +6,11 @@ from chassis.batching.queue import BatchLimits
 from chassis.environment import Reader
 from chassis.server.settings import ServingSettings
 from functions.rank_items.rules import read_rules
+from recrank.onnx_model import PROVIDERS, Provider
+from recrank.places import ModelPlace, PlaceError, parse_place
+from recstore.urls import require_store_url
 from recsys.declaration.agreement import read_setting
 from recsys.declaration.types import Declaration, Rules
-from recsys.ranking.onnx_model import PROVIDERS, Provider
-from recsys.ranking.places import ModelPlace, PlaceError, parse_place
-from recsys.stores.urls import require_store_url
 
 
 @dataclass(frozen=True)

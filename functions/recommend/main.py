@@ -8,8 +8,8 @@ from chassis.auth.tokens import TokenFile
 from chassis.call import Handler
 from chassis.server.asgi import as_function
 from chassis.server.service import Service
-from functions.recommend.opening import opened_handler
 from functions.recommend.settings import Settings
+from functions.recommend.startup import opened_handler
 from recsys.contracts.pages import pages_of
 
 settings = Settings.from_env(os.environ)

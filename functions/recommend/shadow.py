@@ -21,8 +21,8 @@ from chassis.telemetry.tracing import PassOn
 from chassis.wire.problems import ServingError
 from functions.recommend.hops import Ranked
 from recsys import metrics
+from recsys.agreement import correlation, overlap
 from recsys.contracts.wire import RankedItem
-from recsys.ranking.agreement import correlation, overlap
 
 T = TypeVar("T")
 

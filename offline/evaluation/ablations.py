@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from offline.boosting import without_column
-from offline.describing import AttributeSettings
+from offline.descriptions import AttributeSettings
 from offline.training import BlendSettings, ModelSettings
+from recrank.mixture import FIXED_SOURCES, POPULARITY
+from recrank.trees import TreeRanker
 from recsys.declaration.features import Feature
-from recsys.ranking.mixing import FIXED_SOURCES, POPULARITY
-from recsys.ranking.trees import TreeRanker
 
 _ALS: Mapping[str, Mapping[str, Any]] = {
     "plain iALS": {"weight_exponent": 0.0, "popularity_exponent": 0.0, "frequency_exponent": 1.0},

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from offline.choosing import choose
-from offline.collecting import collect
-from offline.evaluation.comparing import Outcome, join_splits
+from offline.choice import choose
+from offline.collection import collect
+from offline.evaluation.comparison import Outcome, join_splits
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
 from offline.evaluation.holdout import HeldOut, Holdout, split_rows
 from offline.evaluation.quality import Panel, Quality, measure
@@ -31,10 +31,10 @@ from offline.evaluation.studies import Data
 from offline.interactions import Interactions
 from offline.matrix import make_ratings
 from offline.reading.lines import DataError
-from offline.refreshing import refresh
+from offline.refresh import refresh
 from offline.training import train
-from recsys.ranking.artefact import Item, read_artefact
-from recsys.ranking.model import RankingModel
+from recrank.artefact import Item, read_artefact
+from recrank.model import RankingModel
 from recsys.records import UserRecord
 
 SHARE, INTERACTIONS = 0.1, 5

@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from offline.evaluation.quality import DEPTH, Panel, Task
 from offline.progress import progress
+from recrank.artefact import read_artefact
+from recrank.model import Query, RankingModel
+from recrank.own_models import open_model
 from recsys.contracts.wire import MAX_HISTORY, RankedItem
 from recsys.features import compute_features
-from recsys.ranking.artefact import read_artefact
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.own_models import open_model
 from recsys.records import UserRecord
 from topk.item_table import I64
 

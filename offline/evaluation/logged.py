@@ -23,14 +23,14 @@ from offline.evaluation.contenders import load_model
 from offline.evaluation.off_policy import OffPolicy, ShownLists, evaluate_lists
 from offline.reading.lines import DataError
 from offline.state import CURRENT, StateDirectory, StateError
+from recrank.artefact import ArtefactError
+from recrank.model import Query, RankingModel
+from recstore.exposures.records import ExposureOutcome
+from recstore.exposures.urls import open_exposures
+from recstore.port import StoreError
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.exposures.records import ExposureOutcome
-from recsys.exposures.urls import open_exposures
 from recsys.features import UNKNOWN_FEATURES, compute_features
-from recsys.ranking.artefact import ArtefactError
-from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
-from recsys.stores.port import StoreError
 from topk.item_table import I64
 
 _BATCH = 32

@@ -17,15 +17,15 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
-from offline.collecting import Attributes, collect, unseen_record
+from offline.collection import Attributes, collect, unseen_record
 from offline.evaluation.holdout import HeldOut, Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
 from offline.evaluation.quality import DEPTH, Panel, make_task
 from offline.interactions import Interactions
 from offline.matrix import Ratings, make_ratings
 from offline.reading.lines import DataError
 from offline.visits import split_visits
+from recrank.artefact import Item
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import Item
 from recsys.records import HistoryItem, UserRecord
 from topk.item_table import I64
 

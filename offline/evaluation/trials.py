@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from offline.evaluation.quality import score_lists
-from recsys.ranking.artefact import Artefact, Item, Manifest
+from recrank.artefact import Artefact, Item, Manifest
 from topk.item_table import I64
 
 

@@ -1,7 +1,7 @@
 """
 Choose the parameters of the baselines as the model's are chosen: on a hold-out inside the training part.
 
-The hold-out, the half-lives and the measure are those of `offline/choosing.py` and `offline/factoring.py`, so the comparison is fair.
+The hold-out, the half-lives and the measure are those of `offline/choice.py` and `offline/factor_settings.py`, so the comparison is fair.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from offline.evaluation.baselines import Baseline, Scorer, list_by_baseline, pop
 from offline.evaluation.histories import Histories
 from offline.evaluation.quality import Task, score_lists
 from offline.evaluation.trials import Trial
-from offline.factoring import HALF_LIVES
+from offline.factor_settings import HALF_LIVES
 from topk.item_table import F64, I64
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from offline.boosting import LearnerError
 from offline.evaluation.arrivals import evaluate_arrivals
-from offline.evaluation.asking import AskError, rank_by_url
 from offline.evaluation.baselines import sampled_share
-from offline.evaluation.comparing import Outcome, compare, compare_baselines, join_splits, reference_of
+from offline.evaluation.comparison import Outcome, compare, compare_baselines, join_splits, reference_of
 from offline.evaluation.contenders import count_differing, list_answers, load_model, rank_by_model
 from offline.evaluation.histories import Histories
 from offline.evaluation.holdout import Holdout, default_holdout
+from offline.evaluation.pipeline import AskError, rank_by_url
 from offline.evaluation.quality import measure
 from offline.evaluation.report import Report, Section
 from offline.evaluation.studies import (
@@ -35,15 +35,15 @@ from offline.evaluation.studies import (
     study_per_user,
     study_unseen,
 )
+from offline.inputs import DataOptions, load_data
 from offline.interactions import Interactions
 from offline.learnable import learnable
-from offline.loading import DataOptions, load_data
 from offline.matrix import fingerprint
 from offline.reading.lines import DataError
-from offline.searching import search
+from offline.search import search
 from offline.state import StateDirectory, StateError
+from recrank.artefact import ArtefactError, read_artefact
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.ranking.artefact import ArtefactError, read_artefact
 from recsys.records import UserRecord
 
 
@@ -98,7 +98,7 @@ def run(plan: Plan, *, as_json: bool = False, report: Path | None = None, plot: 
     if report:
         found.save(report)
     if plot:
-        from offline.evaluation.plotting import draw  # noqa: PLC0415 - needed only for pictures
+        from offline.evaluation.plots import draw  # noqa: PLC0415 - needed only for pictures
 
         draw(found, plot)
     return 0

@@ -16,9 +16,9 @@ import numpy as np
 
 from offline.experiments.checks import MISMATCH, adjust, check_ratio
 from offline.experiments.sequences import ALPHA, Difference, Sample, compare, effective_users
+from recstore.exposures.records import ExposureOutcome
 from recsys.experiments.assignment import SEPARATOR
 from recsys.experiments.declaration import Experiment
-from recsys.exposures.records import ExposureOutcome
 
 DAY_US = 86_400_000_000
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from offline.experiments.analysis import arm_in
 from offline.experiments.sequences import ALPHA, Difference, Sample, compare, effective_users
+from recstore.exposures.records import ExposureOutcome
 from recsys.experiments.declaration import Experiment
-from recsys.exposures.records import ExposureOutcome
 from topk.item_table import F64, I64
 
 SLOWEST = 0.01

@@ -18,12 +18,12 @@ from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import ImportedUser, Row, Source, checked_source
 from offline.reading.tables import open_table
 from offline.reading.values import Ids, parse_integer, parse_weight
+from recrank.artefact import Item
 from recsys.contracts.wire import MAX_VALUES
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Attribute, Declaration, EventKind, Items
 from recsys.declaration.values import Malformed, parse_time_us
 from recsys.features import AGE_GROUPS, group_age
-from recsys.ranking.artefact import Item
 from recsys.records import AGE_GROUP
 
 # The fields of an items file that are found by their usual names.

@@ -10,8 +10,8 @@ from pathlib import Path
 from offline.reading.faults import DataError, Faults, parse_each
 from offline.reading.lines import Row, Source, checked_source, read_lines
 from offline.reading.values import Ids, parse_weight, split
+from recrank.artefact import Item
 from recsys.declaration.values import Malformed
-from recsys.ranking.artefact import Item
 
 _HEADERS = ("//userID", "userID", "//id", "id")
 

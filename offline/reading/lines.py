@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from offline.progress import progress
 from offline.reading.faults import DataError, Faults
+from recrank.artefact import Item
 from recsys.declaration.types import Counter
 from recsys.declaration.values import Malformed
-from recsys.ranking.artefact import Item
 from recsys.records import UserAttribute, imported
 
 __all__ = ["DataError", "Faults", "ImportedUser", "Row", "Source", "read_lines"]

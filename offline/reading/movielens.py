@@ -15,9 +15,9 @@ from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import ImportedUser, Row, Source, checked_source, read_lines
 from offline.reading.values import Ids, named_values, parse_integer, parse_weight, split
+from recrank.artefact import Item
 from recsys.declaration.values import parse_time_us
 from recsys.features import group_age
-from recsys.ranking.artefact import Item
 
 _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",

@@ -7,7 +7,7 @@ from chassis.wire.text import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
 from recsys.declaration.values import Malformed, parse_number
 
-_LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collecting.py
+_LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collection.py
 _LONGEST_VALUE = 100
 _NO_GENRE = "(no genres listed)"  # in MovieLens
 

@@ -12,7 +12,7 @@ import msgspec
 from starlette.applications import Starlette
 
 from chassis.server.config import configure
-from chassis.server.waking import WakingServer
+from chassis.server.idle_server import WakingServer
 from knbroker.broker import Broker
 from knbroker.client import Client
 from knbroker.ingress import application

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from chassis.server.body import read_body, refuse_compressed
-from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard
+from chassis.server.refusals import LOOPBACK, REFUSALS, HostGuard
 from chassis.wire.cloudevents import Event, read
 from chassis.wire.problems import MalformedEventError, Rejected
 from knbroker.broker import Broker

@@ -13,7 +13,7 @@ import httpx
 import uvloop
 
 from chassis.server.config import configure
-from chassis.server.waking import WakingServer
+from chassis.server.idle_server import WakingServer
 from chassis.wire.transport import HttptoolsTransport
 from kndashboard.app import Dashboard
 from kndashboard.columns import WIDTH

@@ -20,15 +20,15 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from chassis.server.body import read_body
-from chassis.server.refusing import LOOPBACK, REFUSALS, HostGuard, problem_response
+from chassis.server.refusals import LOOPBACK, REFUSALS, HostGuard, problem_response
 from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
-from kndashboard.asking import PipelineCaller, item_ids
 from kndashboard.changes import changes
 from kndashboard.exposition import expose
 from kndashboard.history import SnapshotHistory
 from kndashboard.logs import RecentLogs
 from kndashboard.queries import PlatformQueries
 from kndashboard.ranges import RANGES, history
+from kndashboard.requests import PipelineCaller, item_ids
 from kndashboard.ring import RingFile
 from kndashboard.served import ServedModel, in_use
 from kndashboard.view import view

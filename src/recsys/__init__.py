@@ -1,3 +1,3 @@
-"""The library of the functions: features, stores, ranking, and the contracts between the functions."""
+"""Contracts, declaration, records, features, experiments and metrics, on which all parts of the pipeline agree."""
 
 __version__ = "0.2.0"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from recsys.catalogue.entries import REMOVED, Catalogue, Entry, describe
-from recsys.catalogue.memory import MemoryCatalogue
-from recsys.catalogue.urls import open_catalogue
+from recrank.artefact import Item
+from recstore.catalogue.entries import REMOVED, Catalogue, Entry, describe
+from recstore.catalogue.memory import MemoryCatalogue
+from recstore.catalogue.urls import open_catalogue
+from recstore.port import StoreMissingError, StoreUnavailableError
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Item
 from recsys.records import UserRecord
-from recsys.stores.port import StoreMissingError, StoreUnavailableError
-from recsys.stores.urls import open_store
 
 LAMP = Item("lamp", 'A "lamp"', {"category": ("Home", "Light"), "brand": ("Ω|acme",)})
 

@@ -14,22 +14,22 @@ from chassis.environment import SettingsError
 from chassis.server.service import StartError
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
-from functions.extract_features.opening import follow_store
 from functions.extract_features.settings import Settings
+from functions.extract_features.startup import follow_store
 from functions.rank_items.handler import RankItems
-from functions.rank_items.loading import LoadedModel, load_model
+from functions.rank_items.model_loader import LoadedModel, load_model
+from recrank.artefact import MANIFEST, ArtefactError, read_artefact, write_artefact
+from recrank.model import Query, Ranking, RankingModel
+from recstore.memory import MemoryStore
+from recstore.sqlite import SqliteStore
 from recsys.contracts.wire import MAX_HISTORY
-from recsys.declaration.reading import DEFAULT, DeclarationError, default_declaration, parse_declaration
+from recsys.declaration.reader import DEFAULT, DeclarationError, default_declaration, parse_declaration
 from recsys.declaration.types import Declaration, Rules
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import MANIFEST, ArtefactError, read_artefact, write_artefact
-from recsys.ranking.model import Query, Ranking, RankingModel
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.memory import MemoryStore
-from recsys.stores.sqlite import SqliteStore
 from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call
 from tests.functions.test_filtered_requests import make_request
-from tests.ranking.test_filtering import with_kinds
+from tests.ranking.test_filters import with_kinds
 from tools.bench.batching import make_artefact
 from tools.store import copy_store
 

@@ -3,7 +3,7 @@
 import pytest
 
 from recsys.declaration.agreement import agree
-from recsys.declaration.reading import DeclarationError, default_declaration, parse_declaration
+from recsys.declaration.reader import DeclarationError, default_declaration, parse_declaration
 from tests.offline.generated_shop import BASE, MATCH, declare
 
 LINES = BASE.count("\n") + 1

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from offline.collecting import collect_records
+from offline.collection import collect_records
+from offline.inputs import DataOptions, load_data
 from offline.interactions import Interactions
 from offline.learnable import learnable
-from offline.loading import DataOptions, load_data
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import DataError, Faults
+from recrank.artefact import Item
+from recrank.filters import ItemAttributes
 from recsys.contracts.wire import Condition
-from recsys.declaration.reading import parse_declaration
+from recsys.declaration.reader import parse_declaration
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import Item
-from recsys.ranking.filtering import ItemAttributes
 from recsys.records import HistoryItem
 
 pytestmark = pytest.mark.may_block

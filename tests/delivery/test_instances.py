@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from localkn.processes import free_port
+from recrank.artefact import write_artefact
+from recrank.bucket import Bucket
+from recrank.places import BucketPlace
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import write_artefact
-from recsys.ranking.bucket import Bucket
-from recsys.ranking.places import BucketPlace
 from tests.delivery.slow_store import slow_store
 from tests.object_store import ObjectStore
 from tests.running import CLIENT, ROOT, Running, killed_at_the_end, running, shell_command

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from recsys.ranking.interruptible import InterruptedReadError, Interruptible
-from recsys.ranking.places import BucketPlace, PlaceError
-from recsys.ranking.sources import opened_source
+from recrank.interruptible import InterruptedReadError, Interruptible
+from recrank.places import BucketPlace, PlaceError
+from recrank.sources import opened_source
 from tests.delivery.slow_store import slow_store
 from tests.waiting import LIMIT_S
 

@@ -12,18 +12,18 @@ import obstore
 import pytest
 
 from chassis.server.service import StartError
-from functions.rank_items.opening import OpenedModel, opened_model
 from functions.rank_items.settings import Settings
+from functions.rank_items.startup import OpenedModel, opened_model
 from localkn.processes import free_port
+from recrank.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, read_artefact, write_artefact
+from recrank.bucket import Bucket
+from recrank.places import BucketPlace, MissingError, PlaceError, parse_place
+from recrank.query import Query
+from recrank.sources import opened_source
 from recsys import metrics
-from recsys.declaration.reading import DEFAULT, parse_declaration
+from recsys.declaration.reader import DEFAULT, parse_declaration
 from recsys.declaration.types import Declaration
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, read_artefact, write_artefact
-from recsys.ranking.bucket import Bucket
-from recsys.ranking.places import BucketPlace, MissingError, PlaceError, parse_place
-from recsys.ranking.query import Query
-from recsys.ranking.sources import opened_source
 from tests.object_store import ObjectStore
 from tools.bench.batching import make_artefact
 
@@ -145,8 +145,8 @@ async def test_a_killed_publisher_leaves_the_former_model(place, first, second, 
     """A process that is killed between the objects and the pointer changes nothing for an instance."""
     Bucket(place).publish(first)
     program = (
-        "import sys, time; from pathlib import Path; from recsys.ranking.bucket import Bucket; "
-        "from recsys.ranking.places import BucketPlace; "
+        "import sys, time; from pathlib import Path; from recrank.bucket import Bucket; "
+        "from recrank.places import BucketPlace; "
         "Bucket(BucketPlace.parse(sys.argv[1])).upload(Path(sys.argv[2])); print('uploaded', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(place), str(second)], stdout=subprocess.PIPE) as process:

@@ -10,7 +10,7 @@ import pytest
 
 from localkn.processes import free_port
 from offline.state import StateDirectory, StateError
-from recsys.declaration.reading import DEFAULT, parse_declaration, read_declaration
+from recsys.declaration.reader import DEFAULT, parse_declaration, read_declaration
 from recsys.declaration.types import AttributeKind
 from tests.documentation.pages import ROOT, block, blocks
 from tests.e2e.verbs import assert_none_left, verb

@@ -11,7 +11,7 @@ from tests.documentation.pages import ROOT, anchors, blocks, links, name, pages
 from tools.cli.verbs import app
 
 PAGES = pages()
-_FOLDERS = "chassis|topk|recsys|kubeyaml|localkn|knbroker|dashboard|functions|offline|loadtests|tools|tests|examples|knative|docs"
+_FOLDERS = "chassis|topk|recsys|recstore|recrank|kubeyaml|localkn|knbroker|dashboard|functions|offline|loadtests|tools|tests|examples|knative|docs"
 _FILE = re.compile(rf"`((?:src/)?(?:{_FOLDERS})/[\w./-]+)`")
 _VERB = re.compile(r"\./run\.sh ([a-z][a-z-]*)")
 

@@ -14,8 +14,8 @@ import pytest
 
 from examples.own_model import train_towers
 from offline.state import StateDirectory
-from recsys.declaration.reading import DEFAULT
-from recsys.ranking.onnx_model import OnnxModel
+from recrank.onnx_model import OnnxModel
+from recsys.declaration.reader import DEFAULT
 from tests.demo import DemoState
 from tests.documentation.pages import ROOT, block, blocks
 from tests.running import CLIENT, running

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from recsys.declaration.reading import parse_declaration
+from recrank.features import Asker, Batch, DeclaredFeatures
+from recsys.declaration.reader import parse_declaration
 from recsys.features import UNKNOWN_FEATURES
 from recsys.items import Item
-from recsys.ranking.features import Asker, Batch, DeclaredFeatures
 from tests.documentation.pages import ROOT, block
 from topk.row_lists import RowLists
 

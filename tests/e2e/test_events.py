@@ -12,7 +12,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from recsys.ranking.artefact import ITEMS
+from recrank.artefact import ITEMS
 from tests.demo import DemoState
 from tests.e2e.verbs import verb
 from tests.running import CLIENT

@@ -17,11 +17,11 @@ from loadtests.simulation import Simulated, simulate
 from localkn.address import broker_url
 from localkn.processes import free_port
 from offline.state import StateDirectory
+from recstore.exposures.records import ExposureOutcome
+from recstore.exposures.urls import open_exposures
 from recsys.client import AsyncClient
 from recsys.experiments.assignment import treat
 from recsys.experiments.ledger import read_ledger
-from recsys.exposures.records import ExposureOutcome
-from recsys.exposures.urls import open_exposures
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, verb
 from tests.waiting import eventually

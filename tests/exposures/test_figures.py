@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from offline.state import StateDirectory
-from recsys.exposures.figures import ANY_MODEL, ArtefactFacts, Figures, Tally, compute_figures
-from recsys.exposures.records import Action, Entry, Exposure, ExposureOutcome, ItemOutcome, ShownItem
-from recsys.exposures.urls import open_exposures
-from recsys.ranking.artefact import MANIFEST, read_artefact
+from recrank.artefact import MANIFEST, read_artefact
+from recstore.exposures.figures import ANY_MODEL, ArtefactFacts, Figures, Tally, compute_figures
+from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome, ItemOutcome, ShownItem
+from recstore.exposures.urls import open_exposures
 from tests.demo import DemoState
 from tools.cli.verbs import main
 

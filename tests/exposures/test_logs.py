@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from recsys.exposures.joining import join
-from recsys.exposures.log import ExposureLog
-from recsys.exposures.records import Action, Entry, Exposure, ExposureOutcome, ShownItem
-from recsys.exposures.redis import RedisExposures
-from recsys.exposures.sqlite import SqliteExposures
-from recsys.exposures.urls import open_exposures
+from recstore.erasures import Erasure, Removed, digest_user
+from recstore.exposures.join import join
+from recstore.exposures.log import ExposureLog
+from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome, ShownItem
+from recstore.exposures.redis import RedisExposures
+from recstore.exposures.sqlite import SqliteExposures
+from recstore.exposures.urls import open_exposures
+from recstore.port import Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
-from recsys.stores.erasures import Erasure, Removed, digest_user
-from recsys.stores.port import Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
-from recsys.stores.urls import open_store
 
 NOW_S = 1_800_000_000.0
 SECOND_US = 1_000_000

@@ -11,7 +11,7 @@ from functions.extract_features.ingest import read_interaction
 from functions.extract_features.item_changes import read_upsert
 from functions.extract_features.user_updates import read_update
 from recsys.contracts import events, wire
-from recsys.declaration.reading import DeclarationError, default_declaration, parse_declaration
+from recsys.declaration.reader import DeclarationError, default_declaration, parse_declaration
 from tests.functions.harness import DOWN, FEATURES, RANKED, Harness
 from tests.functions.test_events import event
 from tests.functions.test_filtered_requests import BOOKS, FILM_FAULT, REFUSED, make_request, rank

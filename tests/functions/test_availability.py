@@ -4,8 +4,8 @@ import pytest
 
 from chassis import watched_file as watching
 from functions.rank_items.availability import kept_available, parse_item_ids
+from recrank.model import Query, RankingModel
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.model import Query, RankingModel
 from tests.waiting import until
 from tools.bench.batching import make_artefact
 

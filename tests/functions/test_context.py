@@ -12,12 +12,12 @@ from chassis.batching.batcher import Batcher
 from chassis.batching.queue import BatchLimits
 from chassis.wire.problems import InvalidRequestError
 from functions.rank_items.handler import RankItems
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking
 from recsys.contracts import events
 from recsys.contracts.wire import Model
 from recsys.declaration.context import find_faults
-from recsys.declaration.reading import DEFAULT, DeclarationError, default_declaration, parse_declaration
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking
+from recsys.declaration.reader import DEFAULT, DeclarationError, default_declaration, parse_declaration
 from tests.functions.harness import FEATURES, RANKED, Harness, make_call
 from tests.functions.test_doors import refused
 from tests.functions.test_filtered_requests import make_request

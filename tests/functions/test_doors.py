@@ -9,15 +9,15 @@ from msgspec import Raw
 
 from chassis.wire.problems import InvalidRequestError
 from functions.recommend.recommender import join_session
+from recrank.answers import answer_items
+from recrank.artefact import Artefact
+from recrank.encoder import Folding
+from recrank.model import Query, RankingModel
+from recrank.reasons import FACTORS, NEIGHBOURS, POPULARITY
 from recsys.contracts import wire
 from recsys.contracts.wire import MAX_HISTORY, SessionItem
-from recsys.ranking.answers import answer_items
-from recsys.ranking.artefact import Artefact
-from recsys.ranking.encoder import Folding
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.reasons import FACTORS, NEIGHBOURS, POPULARITY
 from tests.functions.harness import FEATURES, RANKED, Harness
-from tests.ranking.test_mixing import ADULT, make_blended
+from tests.ranking.test_mixture import ADULT, make_blended
 from topk.row_lists import RowLists
 
 STRANGER = msgspec.structs.replace(ADULT, age_group="unknown")

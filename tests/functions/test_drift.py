@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from functions.rank_items.drift import EVERY, Drift
+from recrank.model import Query, Ranking
+from recrank.reference import Buckets, make_buckets, measure
 from recsys import metrics
 from recsys.contracts.wire import Condition, Features
-from recsys.ranking.model import Query, Ranking
-from recsys.ranking.reference import Buckets, make_buckets, measure
 
 ANN = Features("25-34", 30.0, 2, 0.5)
 LIST = Ranking(list("abcdef"), [1.0, 0.9, 0.8, 0.7, 0.6, 0.5])

@@ -14,12 +14,12 @@ from chassis.wire.cloudevents import CloudEvent, read_events, write_binary, writ
 from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingest import read_interaction
+from recstore.memory import MemoryStore
+from recstore.port import Outcome, StoreUnavailableError
 from recsys.contracts import events
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, KnownUser, UserRecord
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Outcome, StoreUnavailableError
 
 
 def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:

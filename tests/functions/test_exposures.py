@@ -23,13 +23,13 @@ from functions.recommend.outbox import Outbox
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings, SinkSettings
+from recstore.exposures.records import ExposureOutcome
+from recstore.exposures.sqlite import SqliteExposures
+from recstore.port import Outcome, StoreUnavailableError
+from recstore.sqlite import SqliteStore
 from recsys.contracts import events
-from recsys.declaration.reading import default_declaration
-from recsys.exposures.records import ExposureOutcome
-from recsys.exposures.sqlite import SqliteExposures
+from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
-from recsys.stores.port import Outcome, StoreUnavailableError
-from recsys.stores.sqlite import SqliteStore
 from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
 
 DECLARATION = default_declaration()

@@ -9,11 +9,11 @@ from chassis.receipt import Receipt
 from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import Settings
+from recstore.memory import MemoryStore
+from recstore.port import StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.features import AGE_GROUPS, UNKNOWN_FEATURES, compute_features, group_age, population_defaults
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import StoreUnavailableError
 
 POPULATION = Features(age_group="unknown", avg_session_duration=60.0, total_purchases=1, engagement_score=0.5)
 ANN = UserRecord(

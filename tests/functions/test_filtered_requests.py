@@ -13,9 +13,9 @@ from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from chassis.wire.problems import InvalidRequestError
 from functions.rank_items.handler import RankItems
-from recsys.ranking.model import Query, Ranking, RankingModel
+from recrank.model import Query, Ranking, RankingModel
 from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness
-from tests.ranking.test_filtering import KINDS, with_kinds
+from tests.ranking.test_filters import KINDS, with_kinds
 from tools.bench.batching import make_artefact
 
 BOOKS = [{"attribute": "category", "any_of": ["book"]}]

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from functions.extract_features.population import first_population, population_followed
+from recstore.memory import MemoryStore
+from recstore.port import StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import StoreUnavailableError
 
 POPULATION = Features(age_group="unknown", avg_session_duration=60.0, total_purchases=1, engagement_score=0.5)
 

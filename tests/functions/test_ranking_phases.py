@@ -11,11 +11,11 @@ from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from functions.rank_items.handler import RankItems
-from functions.rank_items.loading import LoadedModel, model_instruments
+from functions.rank_items.model_loader import LoadedModel, model_instruments
+from recrank.model import Query, Ranking, RankingModel
 from recsys import metrics
-from recsys.ranking.model import Query, Ranking, RankingModel
 from tests.functions.test_filtered_requests import make_request
-from tests.ranking.test_mixing import make_blended
+from tests.ranking.test_mixture import make_blended
 
 
 @pytest.mark.parametrize(

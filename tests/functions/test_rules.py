@@ -7,10 +7,10 @@ import pytest
 from chassis.environment import Reader
 from chassis.server.service import StartError
 from functions.rank_items.rules import apply_rules, read_rules
+from recrank.model import Query, RankingModel
 from recsys.declaration.types import Rules
-from recsys.ranking.model import Query, RankingModel
-from tests.ranking.test_filtering import with_kinds
-from tests.ranking.test_mixing import ADULT
+from tests.ranking.test_filters import with_kinds
+from tests.ranking.test_mixture import ADULT
 from tests.ranking.test_rules import kind
 from tools.bench.batching import make_artefact
 

@@ -11,9 +11,9 @@ from chassis.batching.queue import BatchLimits
 from chassis.call import Call
 from chassis.wire.problems import InvalidRequestError
 from functions.rank_items.handler import RankItems
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking
 from recsys.contracts.wire import Model
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking
 from tests.functions.harness import FEATURES, Harness, make_call
 
 AS_OF = "1998-03-08T10:00:00Z"

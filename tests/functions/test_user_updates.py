@@ -10,12 +10,12 @@ from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.user_updates import read_update
+from recstore.memory import MemoryStore
+from recstore.port import Outcome, StoreUnavailableError
 from recsys.contracts import events
-from recsys.declaration.reading import parse_declaration
+from recsys.declaration.reader import parse_declaration
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Outcome, StoreUnavailableError
 from tests.functions.harness import make_call
 
 SHOP = parse_declaration(

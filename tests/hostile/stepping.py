@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from offline.loading import DataOptions
+from offline.inputs import DataOptions
 from offline.state import StateDirectory
 from offline.train import Plan
 from offline.train import run as train
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "sqlite3.connect"}
 _WRITING = {"os.mkdir", "os.rename"}

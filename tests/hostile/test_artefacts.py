@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from chassis.server.service import StartError
-from functions.rank_items.loading import load_model
+from functions.rank_items.model_loader import load_model
 from localkn.processes import free_port
 from offline.state import StateDirectory
-from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, derive_version, read_artefact
+from recrank.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError, derive_version, read_artefact
 from tests.running import ROOT, shell_command
 from tests.waiting import LIMIT_S
 from tools.cli.verbs import main as run_verb

@@ -15,7 +15,7 @@ from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import ServingError
 from functions.extract_features.ingest import read_interaction
 from recsys.contracts import wire
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from tests.hostile.conftest import Figure
 
 pytestmark = pytest.mark.may_block

@@ -11,7 +11,7 @@ import pytest
 
 from localkn.processes import free_port
 from offline.state import StateDirectory
-from recsys.stores.sqlite_file import SCHEMA_VERSION
+from recstore.sqlite_file import SCHEMA_VERSION
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
 

@@ -15,14 +15,14 @@ from redis import Redis
 from chassis.environment import SettingsError
 from functions.extract_features.settings import Settings
 from localkn.processes import free_port
+from recstore.erasures import digest_user
+from recstore.memory import MemoryStore
+from recstore.port import FeatureStore, Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
+from recstore.redis import RedisStore
+from recstore.sqlite import SqliteStore
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, UserRecord
-from recsys.stores.erasures import digest_user
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore, Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
-from recsys.stores.redis import RedisStore
-from recsys.stores.sqlite import SqliteStore
-from recsys.stores.urls import open_store
 from tests.running import ROOT, shell_command
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
@@ -36,9 +36,9 @@ INGEST = """
 import asyncio, resource, sys
 from pathlib import Path
 from recsys.records import Interaction
-from recsys.stores.port import StoreUnavailableError
+from recstore.port import StoreUnavailableError
 from tests.waiting import LIMIT_S
-from recsys.stores.sqlite import SqliteStore
+from recstore.sqlite import SqliteStore
 
 async def ingest(path, limit):
     store = SqliteStore(path)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from offline.state import StateDirectory
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
 from tests.waiting import LIMIT_S
 from tools.cli.verbs import main as run_verb
 

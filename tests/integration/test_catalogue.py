@@ -12,11 +12,11 @@ import pytest
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.item_changes import read_removal, read_upsert
 from localkn.processes import free_port
+from recstore.urls import open_store
 from recsys.contracts import events
 from recsys.declaration.types import Attribute
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
-from recsys.stores.urls import open_store
 from tests.functions.test_events import event
 from tests.integration.test_metrics import scrape
 from tests.running import CLIENT, Running, running

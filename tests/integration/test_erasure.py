@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from localkn.processes import free_port
+from recstore.erasures import digest_user
+from recstore.urls import open_store
 from recsys.contracts import events
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.erasures import digest_user
-from recsys.stores.urls import open_store
 from tests.integration.test_metrics import scrape
 from tests.running import CLIENT, Running, running
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from localkn.processes import free_port
-from offline.evaluation import comparing
+from offline.evaluation import comparison
 from offline.evaluation.baselines import BASELINES
 from offline.state import StateDirectory
 from tests.running import Running, running
@@ -39,7 +39,7 @@ def evaluate(folder: Path, url: str, *words: str) -> int:
 @pytest.fixture
 def one_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare with popularity alone; tests/offline/test_evaluate.py covers the other baselines, which take seconds."""
-    monkeypatch.setattr(comparing, "BASELINES", BASELINES[:1])
+    monkeypatch.setattr(comparison, "BASELINES", BASELINES[:1])
 
 
 def test_served_lists_equal_the_models(held_out, one_baseline, capsys):

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.attaching import attach, write_attached
-from recsys.catalogue.entries import describe
-from recsys.declaration.reading import DEFAULT, parse_declaration
+from offline.attachment import attach, write_attached
+from recrank.artefact import Item, read_artefact
+from recrank.changes import change
+from recrank.model import Query
+from recrank.own_models import open_model
+from recstore.catalogue.entries import describe
+from recsys.declaration.reader import DEFAULT, parse_declaration
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Item, read_artefact
-from recsys.ranking.changing import change
-from recsys.ranking.model import Query
-from recsys.ranking.own_models import open_model
 from tests.demo import DemoState
 from tests.running import running
 from tools.cli.verbs import main as run_verb

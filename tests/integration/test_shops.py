@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from offline.state import StateDirectory
-from recsys.declaration.reading import read_declaration
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
+from recsys.declaration.reader import read_declaration
 from tests.running import CLIENT, Running, running
 from tests.shops import GROUPS, HOUR_S, ITEMS_OF_GROUP, MIDNIGHT_S, SHOPS, USERS, Shop, item_id
 from tools.cli.verbs import main as run_verb

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from localkn.processes import free_port
-from offline.seeding import main as seed
+from offline.seed import main as seed
 from recsys.contracts import events
 from tests.knative.objects import Object, container, overlay, services
 from tests.offline.api_server import api_server
@@ -126,11 +126,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
     """Run the pod's command once and return the ConfigMap that it creates and rank-items mounts."""
-    assert job["command"][:3] == ["python", "-m", "offline.seeding"]
+    assert job["command"][:3] == ["python", "-m", "offline.seed"]
     ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
     (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
     with api_server() as api, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("offline.publishing.Cluster.own", lambda: api.cluster)
+        patch.setattr("offline.publication.Cluster.own", lambda: api.cluster)
         words = job["command"][3 : job["command"].index("--every")]
         assert seed(words, env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0
         return api.maps[wanted]["binaryData"]  # type: ignore[no-any-return]

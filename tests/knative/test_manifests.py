@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recsys.ranking.places import BucketPlace, parse_place
+from recrank.places import BucketPlace, parse_place
 from tests.knative.objects import (
     KNATIVE,
     ON_CLUSTERS,

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kndashboard.asking import PipelineCaller, item_ids
+from kndashboard.requests import PipelineCaller, item_ids
 from kndashboard.snapshots import Snapshot
 from tests.kndashboard.seen import revision, service, snapshot, status
 

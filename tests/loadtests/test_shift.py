@@ -14,9 +14,9 @@ import pytest
 from loadtests.people import People
 from loadtests.shift import SEARCHES, Shifted, learned_until_in, versions_in, watch_shift
 from loadtests.simulation import Audience
+from recstore.exposures.records import Exposure, ShownItem
+from recstore.exposures.urls import open_exposures
 from recsys.client import AsyncClient
-from recsys.exposures.records import Exposure, ShownItem
-from recsys.exposures.urls import open_exposures
 from tests.offline.tastes import fill, make_records, put_serving
 from tools.cli.verbs import main
 

@@ -11,7 +11,7 @@ import pytest
 
 from localkn.__main__ import main
 from tests.localkn.running import Running, needs_envoy
-from tools.congruence.running import Subject, read_field, traffic_text
+from tools.congruence.runner import Subject, read_field, traffic_text
 from tools.congruence.scenarios import SCENARIOS, Scenario, Step
 from tools.deployment.kn import Kn, KnError
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from offline.publishing import Cluster
+from offline.publication import Cluster
 
 PATH = "/api/v1/namespaces/default/configmaps"
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from offline.training import train
-from recsys.declaration.reading import default_declaration
+from recrank.artefact import ARRAYS, ITEMS, MANIFEST, read_artefact, write_artefact
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Attribute, ContextField, EventKind, Items, Users
 from recsys.items import Item
-from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, read_artefact, write_artefact
 from recsys.records import HistoryItem, UserRecord
 from tests.offline.tastes import relabelled
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.declaration.reading import parse_declaration
+from recsys.declaration.reader import parse_declaration
 from recsys.declaration.types import Declaration
 from recsys.items import Item
 from recsys.records import HistoryItem, UserRecord, imported

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from offline.evaluation.off_policy import ShownLists
+from recrank.exploration import RESERVE
 from recsys.contracts.wire import Exploration
-from recsys.ranking.exploring import RESERVE
 from tests.ranking.drawn_lists import enumerate_lists
 from topk.item_table import F64, I64
 

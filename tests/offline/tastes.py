@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from offline.deciding import Decision
+from offline.decision import Decision
 from offline.matrix import make_ratings
 from offline.state import Current, StateDirectory
 from offline.training import suggest, train
+from recstore.sqlite import SqliteStore
 from recsys.features import compute_features, population_defaults
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.sqlite import SqliteStore
 
 DAY_US = 86_400_000_000
 KINDS, OF_A_KIND, USERS = 6, 20, 150

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from offline.als import AlsSettings, attention, item_ridges, suggest_settings, train_als, unobserved_weights
-from recsys.ranking.folding import FoldIn
+from recrank.fold_in import FoldIn
 from topk.row_lists import RowLists
 
 SMALL = AlsSettings(factors=16)

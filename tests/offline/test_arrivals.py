@@ -10,7 +10,7 @@ from offline.evaluation.arrivals import AMONG_NEW, INTERACTIONS, LATER, PLACED, 
 from offline.evaluation.studies import Data
 from offline.interactions import Interactions
 from offline.reading.lines import DataError, Row
-from recsys.ranking.artefact import Item
+from recrank.artefact import Item
 from tools.cli.verbs import main
 
 USERS, KINDS, OF_A_KIND = 90, 3, 30

@@ -5,10 +5,10 @@ import pytest
 from offline.content import StoreContent
 from offline.dominance import MOST_OF_ONE_USER, largest_share, without_dominant
 from offline.retraining import Rules, retrain
-from recsys.declaration.reading import default_declaration
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
+from recstore.erasures import digest_user
+from recsys.declaration.reader import default_declaration
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.erasures import digest_user
 from tests.offline.bad_artefacts import flood
 from tests.offline.tastes import choose_nothing, make_records, put_serving
 

@@ -11,11 +11,11 @@ import pytest
 
 from offline.experiments.analysis import analyse, value_of
 from offline.experiments.checks import MISMATCH, adjust, check_ratio
-from offline.experiments.planning import plan_users
+from offline.experiments.sample_size import plan_users
 from offline.experiments.sequences import LEAST_USERS, Sample, compare, effective_users, stretch
+from recstore.exposures.records import ExposureOutcome, ItemOutcome
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment
-from recsys.exposures.records import ExposureOutcome, ItemOutcome
 from tests.offline.simulated_users import Draws, World, act
 from topk.item_table import F64
 

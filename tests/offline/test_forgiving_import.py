@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.loading import FORMATS
+from offline.inputs import FORMATS
 from offline.progress import progress
 from offline.reading.columns import parse_mapping
 from offline.reading.csv_files import read_csv
@@ -19,8 +19,8 @@ from offline.reading.lines import Row
 from offline.reading.movielens import read_movielens
 from offline.state import StateDirectory
 from offline.sufficiency import ENOUGH_ITEMS, ENOUGH_USERS, find_shortages
+from recrank.artefact import Item
 from recsys.declaration.values import Malformed, parse_time_us
-from recsys.ranking.artefact import Item
 from recsys.records import HistoryItem, UserRecord
 from tools.cli.verbs import main as run_verb
 

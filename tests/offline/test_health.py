@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from offline.experiments.health import ArmHealth, check_health, reasons
+from recstore.exposures.records import ExposureOutcome
 from recsys.experiments.declaration import Arm, Experiment
-from recsys.exposures.records import ExposureOutcome
 
 COLOURS = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, diversity=0.5)), users=2000, started_us=10)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offline import choosing, pairs
+from offline import choice, pairs
 from offline.pairs import View, count_pairs
 from recsys.records import HistoryItem, UserRecord
 from tools.bench.scale import write_interactions
@@ -30,9 +30,9 @@ def test_blocks_of_rows_do_not_change_neighbours(monkeypatch):
 def test_settings_of_large_data_are_chosen_on_a_sample(monkeypatch):
     """Above a number of ties, random users are kept in their order; below it, all users."""
     records = [UserRecord(f"u{n}", "unknown", history=[HistoryItem("a", 1.0, 1)] * 10) for n in range(100)]
-    assert choosing._sample(records) is records
-    monkeypatch.setattr(choosing, "_MOST_TIES", 300)
-    sample = choosing._sample(records)
+    assert choice._sample(records) is records
+    monkeypatch.setattr(choice, "_MOST_TIES", 300)
+    sample = choice._sample(records)
     assert [record.user_id for record in sample] == sorted(
         (record.user_id for record in sample), key=lambda id_: int(id_[1:])
     )

@@ -5,9 +5,9 @@ from scipy.sparse import csr_array
 
 from offline.lengths import accept
 from offline.pairs import View
-from offline.pooling import Pool, Sources, complete, learn
-from offline.selecting import ORDERED_VIEWS, choose_views
-from offline.weighing import scaled
+from offline.pools import Pool, Sources, complete, learn
+from offline.selection import ORDERED_VIEWS, choose_views
+from offline.source_weights import scaled
 from topk.item_table import F64
 
 USERS, ITEMS = 400, 60

@@ -15,11 +15,11 @@ from offline.evaluation.logged import evaluate_logged, number_items, rank_again,
 from offline.reading.lines import DataError
 from offline.state import Current, StateDirectory
 from offline.training import train
+from recrank.model import Query, RankingModel
+from recstore.exposures.records import Action, Exposure, ExposureOutcome, ItemOutcome, ShownItem
+from recstore.exposures.urls import open_exposures
 from recsys.contracts.wire import Exploration
-from recsys.exposures.records import Action, Exposure, ExposureOutcome, ItemOutcome, ShownItem
-from recsys.exposures.urls import open_exposures
 from recsys.features import compute_features
-from recsys.ranking.model import Query, RankingModel
 from recsys.records import UserRecord
 from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, fill, make_records, put_serving
 from tools.cli.verbs import main

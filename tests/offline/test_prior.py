@@ -1,9 +1,9 @@
 import numpy as np
 
 from offline.prior import fit_knots, fit_prior
+from recrank.prior import encode
 from recsys.contracts.wire import Features
 from recsys.features import AGE_GROUPS
-from recsys.ranking.prior import encode
 
 
 def random_features(count: int, seed: int = 0) -> list[Features]:

@@ -9,7 +9,7 @@ from offline.reading.csv_files import read_csv
 from offline.reading.lastfm import read_lastfm
 from offline.reading.lines import DataError, Row
 from offline.reading.movielens import read_movielens
-from recsys.ranking.artefact import Item
+from recrank.artefact import Item
 
 
 def write(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path:

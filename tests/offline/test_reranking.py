@@ -4,15 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from offline.deciding import Decision, decide
+from offline.decision import Decision, decide
 from offline.evaluation.ablations import vary_features
 from offline.learnable import learnable
 from offline.training import train
+from recrank.artefact import Artefact, ArtefactError, read_artefact
+from recrank.model import Query, RankingModel
+from recrank.trees import MOST_LEAVES
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import compute_features
-from recsys.ranking.artefact import Artefact, ArtefactError, read_artefact
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.trees import MOST_LEAVES
 from tests.offline.generated_shop import AGE, MATCH, NOISE, declare, make_shop
 
 STYLED = declare(MATCH, NOISE)

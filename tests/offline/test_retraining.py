@@ -11,17 +11,17 @@ from offline.content import StoreContent
 from offline.evaluation.contenders import load_model
 from offline.gate import divide, judge
 from offline.matrix import make_ratings
-from offline.publishing import PublishError, serve
+from offline.publication import PublishError, serve
 from offline.retraining import RetrainingError, Rules, main, retrain
-from offline.searching import Search
+from offline.search import Search
 from offline.state import Current, StateDirectory, StateError
 from offline.training import suggest, train
-from recsys.declaration.reading import default_declaration
+from recrank.artefact import ARRAYS, ArtefactError, read_artefact
+from recrank.model import RankingModel
+from recstore.erasures import Erasure, digest_user
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Training
-from recsys.ranking.artefact import ARRAYS, ArtefactError, read_artefact
-from recsys.ranking.model import RankingModel
 from recsys.records import UserRecord
-from recsys.stores.erasures import Erasure, digest_user
 from tests.offline.api_server import ApiServer, api_server
 from tests.offline.tastes import DAY_US, USERS, choose_nothing, fill, make_records, put_serving, relabelled
 

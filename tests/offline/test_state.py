@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from offline.state import Current, StateDirectory, StateError
-from recsys.declaration.reading import default_declaration, read_declaration
-from recsys.ranking.artefact import ArtefactError, read_artefact
-from recsys.stores.urls import open_store
+from recrank.artefact import ArtefactError, read_artefact
+from recstore.urls import open_store
+from recsys.declaration.reader import default_declaration, read_declaration
 from tools.cli.verbs import main as run_verb
 
 

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from offline.state import StateDirectory
+from recrank.artefact import Artefact, read_artefact
+from recstore.port import Outcome
+from recstore.sqlite import SqliteStore
+from recstore.urls import open_store
 from recsys.contracts.wire import Features
-from recsys.ranking.artefact import Artefact, read_artefact
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.port import Outcome
-from recsys.stores.sqlite import SqliteStore
-from recsys.stores.urls import open_store
 from tools.cli.verbs import main as run_verb
 
 

@@ -7,7 +7,7 @@ from offline.als import AlsSettings
 from offline.evaluation.studies import PER_USER, Data, study_per_user, study_unseen
 from offline.interactions import Interactions
 from offline.reading.lines import Row
-from offline.rehearsing import rehearse
+from offline.rehearsal import rehearse
 from offline.training import BlendSettings, ModelSettings
 from offline.visits import split_visits
 from recsys.records import HistoryItem, UserRecord

@@ -6,9 +6,9 @@ from unittest.mock import patch
 
 import numpy as np
 
+from recrank import exploration as exploring
+from recrank.exploration import Explored, explore, softmax
 from recsys.contracts.wire import Exploration
-from recsys.ranking import exploring
-from recsys.ranking.exploring import Explored, explore, softmax
 
 
 def enumerate_lists(

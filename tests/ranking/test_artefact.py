@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys.ranking.artefact import (
+from recrank.artefact import (
     ARRAYS,
     ITEMS,
     MANIFEST,

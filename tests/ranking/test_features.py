@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from recrank.features import Asker, Batch, DeclaredFeatures
 from recsys.contracts.wire import Features
 from recsys.declaration.features import Feature
 from recsys.features import UNKNOWN_FEATURES
 from recsys.items import Item
-from recsys.ranking.features import Asker, Batch, DeclaredFeatures
 from topk.item_table import F32
 from topk.row_lists import RowLists
 

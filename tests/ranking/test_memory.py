@@ -5,8 +5,8 @@ import pytest
 
 from kubeyaml.manifests import load
 from offline.state import StateDirectory
-from recsys.ranking.artefact import write_artefact
-from recsys.ranking.memory import estimate_mib
+from recrank.artefact import write_artefact
+from recrank.memory import estimate_mib
 from tools import doctor
 from tools.bench.batching import make_artefact
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from chassis.server.service import StartError
-from functions.rank_items.loading import load_model
+from functions.rank_items.model_loader import load_model
+from recrank.artefact import Artefact, ArtefactError, Item, write_artefact
+from recrank.model import Query, RankingModel
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Artefact, ArtefactError, Item, write_artefact
-from recsys.ranking.model import Query, RankingModel
 from tools.bench.batching import make_artefact
 
 ITEMS = 500

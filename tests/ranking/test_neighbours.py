@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.ranking.neighbours import Neighbours, Scored, Views
+from recrank.neighbours import Neighbours, Scored, Views
 from topk.item_table import ShapeMismatchError
 from topk.row_lists import RowLists
 

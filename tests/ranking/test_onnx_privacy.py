@@ -10,8 +10,8 @@ import pytest
 pytestmark = pytest.mark.may_block
 
 PROGRAM = """
-from recsys.ranking.artefact import ArtefactError
-from recsys.ranking.onnx_model import OnnxModel
+from recrank.artefact import ArtefactError
+from recrank.onnx_model import OnnxModel
 try:
     OnnxModel(b"no model", name="ranker.onnx", provider="cpu")
 except ArtefactError as error:

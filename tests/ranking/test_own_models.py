@@ -9,13 +9,13 @@ import pytest
 
 from chassis.environment import SettingsError
 from functions.rank_items.settings import Settings
-from offline.attaching import AttachError, attach, require_blank, write_attached
-from recsys.declaration.reading import DEFAULT, DeclarationError, parse_declaration
+from offline.attachment import AttachError, attach, require_blank, write_attached
+from recrank.artefact import ENCODER, RANKER, Artefact, ArtefactError, read_artefact
+from recrank.encoder import FEATURES
+from recrank.own_models import open_model, open_own_models
+from recsys.declaration.reader import DEFAULT, DeclarationError, parse_declaration
 from recsys.declaration.types import Declaration
-from recsys.ranking.artefact import ENCODER, RANKER, Artefact, ArtefactError, read_artefact
-from recsys.ranking.encoder import FEATURES
-from recsys.ranking.own_models import open_model, open_own_models
-from tests.ranking.test_mixing import make_blended, make_queries
+from tests.ranking.test_mixture import make_blended, make_queries
 from topk.item_table import F32, I64
 
 COLUMNS = ["popularity", "blend"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from recrank.artefact import Artefact, ArtefactError
+from recrank.model import Query, RankingModel
+from recrank.ranker import SHORTLIST
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Artefact, ArtefactError
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.ranker import SHORTLIST
-from tests.ranking.test_mixing import ADULT, ITEMS, make_blended, make_queries
+from tests.ranking.test_mixture import ADULT, ITEMS, make_blended, make_queries
 from topk.item_table import DENSE_ITEMS, F32, I64
 
 BUILT_IN = (

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recrank.filters import ItemAttributes
+from recrank.model import Query, RankingModel
+from recrank.rules import Draft, Rules, make_caps
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.rules import Draft, Rules, make_caps
-from tests.ranking.test_filtering import ITEMS, KINDS, with_kinds
-from tests.ranking.test_mixing import ADULT, make_blended, make_queries
+from tests.ranking.test_filters import ITEMS, KINDS, with_kinds
+from tests.ranking.test_mixture import ADULT, make_blended, make_queries
 from tools.bench.batching import make_artefact
 
 ALL = 10**6

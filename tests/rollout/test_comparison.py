@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.ranking.agreement import correlation, overlap
+from recsys.agreement import correlation, overlap
 from tools.rollout.comparison import (
     RolloutTrial,
     TrialAnswer,

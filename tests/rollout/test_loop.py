@@ -8,7 +8,7 @@ import pytest
 
 from offline.state import Current, StateDirectory
 from offline.training import train
-from recsys.ranking.artefact import read_artefact
+from recrank.artefact import read_artefact
 from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
 from tools import loop
 

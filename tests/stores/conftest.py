@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import FeatureStore
-from recsys.stores.redis import RedisStore
-from recsys.stores.sqlite import SqliteStore
+from recstore.memory import MemoryStore
+from recstore.port import FeatureStore
+from recstore.redis import RedisStore
+from recstore.sqlite import SqliteStore
 from tools.bench.redis_server import RedisServer
 
 Opener = Callable[..., FeatureStore]

@@ -8,12 +8,12 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
+from recstore.port import FeatureStore, Outcome, StoreFormatError, StoreUnavailableError
 from recsys.contracts.wire import Features
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import SESSION_END
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
-from recsys.stores.port import FeatureStore, Outcome, StoreFormatError, StoreUnavailableError
 from tests.stores.conftest import Opener
 
 NEW, SEEN = Outcome.ACCEPTED, Outcome.REPEATED

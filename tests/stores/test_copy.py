@@ -5,9 +5,9 @@ import pytest
 from redis import Redis
 
 from offline.demo import Demo
+from recstore.urls import open_store
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
-from recsys.stores.urls import open_store
 from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main
 from tools.store import copy_store

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
+from recstore.port import FeatureStore
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.port import FeatureStore
 from tests.stores.test_conformance import scan_all, store
 
 __all__ = ["store"]

@@ -15,12 +15,12 @@ from redis import Redis
 
 from chassis.wire.redis_link import RedisCommand
 from localkn.processes import free_port
+from recstore.erasures import digest_user
+from recstore.port import Outcome, StoreUnavailableError
+from recstore.redis import RedisStore
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.erasures import digest_user
-from recsys.stores.port import Outcome, StoreUnavailableError
-from recsys.stores.redis import RedisStore
-from recsys.stores.urls import open_store
 from tests.running import killed_at_the_end, read_until
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
@@ -41,7 +41,7 @@ EVENT = Interaction("//s", "1", "ann", "view", 5, "b")
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let calls wait longer than in production, because a busy machine answers late."""
-    monkeypatch.setattr("recsys.stores.redis.TIMEOUT_S", 30.0)
+    monkeypatch.setattr("recstore.redis.TIMEOUT_S", 30.0)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_calls_fail_during_an_outage_and_work_after_it(server):
 
 async def test_a_hung_server_is_unavailable_after_the_timeout(server, monkeypatch):
     """A call to a server that does not answer fails after the timeout without blocking the loop."""
-    monkeypatch.setattr("recsys.stores.redis.TIMEOUT_S", 0.05)
+    monkeypatch.setattr("recstore.redis.TIMEOUT_S", 0.05)
     assert server.process is not None
 
     async def answers() -> bool:

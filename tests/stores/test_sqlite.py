@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from recstore.memory import MemoryStore
+from recstore.port import Outcome, StoreFormatError, StoreUnavailableError
+from recstore.sqlite import SqliteStore
+from recstore.sqlite_file import SCHEMA_VERSION
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
-from recsys.stores.memory import MemoryStore
-from recsys.stores.port import Outcome, StoreFormatError, StoreUnavailableError
-from recsys.stores.sqlite import SqliteStore
-from recsys.stores.sqlite_file import SCHEMA_VERSION
-from recsys.stores.urls import open_store
 
 NEW = Outcome.ACCEPTED
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
@@ -80,7 +80,7 @@ def test_a_store_survives_the_end_of_an_event_loop(tmp_path):
 
 async def test_a_locked_store_is_unavailable(tmp_path, monkeypatch):
     """A store that another process keeps locked is reported as unavailable instead of blocking the event loop."""
-    monkeypatch.setattr("recsys.stores.sqlite_file._LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr("recstore.sqlite_file._LOCK_TIMEOUT_MS", 50)
     store = SqliteStore(tmp_path / "store.db", create=True)
     holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     await store.aclose()

@@ -8,13 +8,13 @@ from contextlib import aclosing
 import pytest
 from redis import Redis
 
+from recstore.erasures import Erasure, Removed, digest_user
+from recstore.port import FeatureStore, Outcome, StoreUnavailableError
+from recstore.redis import RedisStore
+from recstore.sqlite import SqliteStore
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, KnownUser, UserAttribute, UserRecord, UserUpdate, imported
-from recsys.stores.erasures import Erasure, Removed, digest_user
-from recsys.stores.port import FeatureStore, Outcome, StoreUnavailableError
-from recsys.stores.redis import RedisStore
-from recsys.stores.sqlite import SqliteStore
-from recsys.stores.urls import open_store
 from tests.stores.conftest import Opener
 from tests.stores.test_conformance import interaction, scan_all
 from tools.bench.redis_server import RedisServer

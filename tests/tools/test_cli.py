@@ -16,7 +16,7 @@ import typer.main
 
 from loadtests.phases import SHAPES
 from offline.evaluation.holdout import Holdout
-from offline.loading import FORMATS
+from offline.inputs import FORMATS
 from recsys import __version__
 from recsys.contracts import events
 from tests.running import ROOT

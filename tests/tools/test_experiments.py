@@ -17,15 +17,15 @@ from offline.experiments.analysis import Analysis, ArmResult
 from offline.experiments.health import ArmHealth
 from offline.experiments.sequences import Sample
 from offline.state import Current, StateDirectory
+from recstore.exposures.records import Action, Exposure, ShownItem
+from recstore.exposures.urls import open_exposures
 from recsys.experiments.declaration import Arm, Experiment
 from recsys.experiments.ledger import keep, read_figures, read_ledger
-from recsys.exposures.records import Action, Exposure, ShownItem
-from recsys.exposures.urls import open_exposures
 from recsys.records import UserRecord
 from tests.offline.tastes import fill
 from tools.cli.verbs import main
 from tools.experiment_figures import describe, summarise
-from tools.guarding import find_worse
+from tools.guard import find_worse
 from tools.running_experiments import find_slice, split_arm
 
 pytestmark = pytest.mark.may_block

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from offline.cataloguing import put_entries, read_entries
+from offline.catalogue import put_entries, read_entries
 from offline.state import StateDirectory
-from recsys.catalogue.entries import REMOVED, Entry
+from recrank.artefact import read_artefact
+from recstore.catalogue.entries import REMOVED, Entry
 from recsys.items import Item
-from recsys.ranking.artefact import read_artefact
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from recstore.port import FeatureStore
+from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord, imported
-from recsys.stores.port import FeatureStore
-from recsys.stores.urls import open_store
 from tests.functions.test_user_updates import SHOP
 from tools.cli.verbs import main
 

@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from knative.components.eventing.dead_letters import KEY, as_line
+from recstore.sqlite import SqliteStore
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
-from recsys.stores.sqlite import SqliteStore
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block

@@ -26,9 +26,9 @@ from chassis.wire.problems import OverloadedError
 from offline.als import AlsModel, suggest_settings
 from offline.prior import fit_prior
 from offline.training import ModelSettings, make_arrays
+from recrank.artefact import Artefact, Item, Manifest
+from recrank.model import Query, Ranking, RankingModel
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking.artefact import Artefact, Item, Manifest
-from recsys.ranking.model import Query, Ranking, RankingModel
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _QUEUE = 64

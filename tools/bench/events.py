@@ -22,8 +22,8 @@ from pathlib import Path
 import uvloop
 
 from localkn.processes import free_port
+from recstore.urls import open_store
 from recsys.records import Interaction
-from recsys.stores.urls import open_store
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, drive, started
 from tools.bench.redis_server import PROGRAM, redis_running

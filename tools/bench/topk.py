@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from recsys.ranking.folding import FoldIn
+from recrank.fold_in import FoldIn
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from topk.approximate import ApproximateIndex
 from topk.item_table import F32, I64, ItemTable, grid_bits, round_to_grid

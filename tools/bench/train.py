@@ -1,7 +1,7 @@
 """
 Benchmark of training, compared with a textbook implementation of the same half-epochs.
 
-    ours       stacks rows of equal length and solves the smaller of two systems for each (offline/solving.py)
+    ours       stacks rows of equal length and solves the smaller of two systems for each (offline/solver.py)
     textbook   solves a D x D system for every row in turn: Hu, Koren & Volinsky 2008, eq. 4
 
 Both use two threads with one BLAS thread each, start from the same vectors, and have to agree. *training_s* is the time
@@ -22,10 +22,10 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from offline.als import attention, suggest_settings, train_als
-from offline.collecting import collect_records
-from offline.loading import FORMATS
+from offline.collection import collect_records
+from offline.inputs import FORMATS
 from offline.matrix import Ratings, make_ratings
-from offline.solving import solve_rows
+from offline.solver import solve_rows
 from offline.training import ModelSettings, train
 from recsys.records import HistoryItem, UserRecord
 from tools.bench.report import BenchReport, BenchTarget, ReportRow

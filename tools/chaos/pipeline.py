@@ -19,8 +19,8 @@ from localkn.errors import LocalknError
 from localkn.processes import free_port
 from localkn.state import PlatformDirectory as PlatformState
 from offline.state import StateDirectory
+from recstore.urls import open_store
 from recsys.records import UserRecord
-from recsys.stores.urls import open_store
 from tools.store import copy_store
 
 ROOT = Path(__file__).parents[2]

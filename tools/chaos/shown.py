@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from recstore.exposures.join import DAY_S, join
+from recstore.exposures.records import Action, Exposure, ExposureOutcome, ShownItem, action_of
+from recstore.exposures.urls import open_exposures
 from recsys.contracts import events
-from recsys.exposures.joining import DAY_S, join
-from recsys.exposures.records import Action, Exposure, ExposureOutcome, ShownItem, action_of
-from recsys.exposures.urls import open_exposures
 from recsys.records import Interaction
 from tools.chaos.kills import chaos_pipeline, kill_instances
 from tools.chaos.pipeline import ChaosPipeline, Event, Sender

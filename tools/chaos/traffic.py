@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from recsys.declaration.reading import default_declaration
+from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_AGE
 from recsys.records import HistoryItem, UserRecord
 

@@ -143,7 +143,7 @@ def store(
     ] = False,
 ) -> None:
     """Copy one feature store into another."""
-    from recsys.stores.urls import same_place
+    from recstore.urls import same_place
 
     if same_place(source, target):
         raise typer.BadParameter("--from and --to name the same store")

@@ -185,7 +185,7 @@ def load(
     """
 
 
-@verb(_GROUP, "loadtests.simulating:run", "", "--users 400 --lists 3", "--shift --within 5m")
+@verb(_GROUP, "loadtests.simulate:run", "", "--users 400 --lists 3", "--shift --within 5m")
 def simulate(
     *,
     users: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Users of the demo data who look.")] = 1000,

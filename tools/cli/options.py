@@ -23,8 +23,8 @@ def url(text: str) -> str:
 
 def store_url(text: str) -> str:
     """Return *text* if it is the URL of a feature store."""
-    from recsys.stores.port import StoreError
-    from recsys.stores.urls import split_url
+    from recstore.port import StoreError
+    from recstore.urls import split_url
 
     try:
         split_url(text)

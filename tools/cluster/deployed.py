@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tools.cluster.findings import Finding, fault, note, ok
-from tools.cluster.reading import Cluster, KubeObject, condition, find, is_ready
+from tools.cluster.reader import Cluster, KubeObject, condition, find, is_ready
 from tools.cluster.wanted import WantedObjects, hop_namespace
 from tools.rollout.conductor import CANDIDATE
 

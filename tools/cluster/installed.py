@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tools.cluster.findings import Finding, fault, note, ok
-from tools.cluster.reading import Cluster, KubeObject, condition, data_of, find, is_ready
+from tools.cluster.reader import Cluster, KubeObject, condition, data_of, find, is_ready
 from tools.cluster.wanted import WantedObjects
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"

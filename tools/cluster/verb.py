@@ -11,7 +11,7 @@ from typing import Final
 from kubeyaml.errors import ManifestError
 from tools.cluster import deployed, installed
 from tools.cluster.findings import Finding, fault
-from tools.cluster.reading import Cluster, KubectlCluster
+from tools.cluster.reader import Cluster, KubectlCluster
 from tools.cluster.wanted import WantedObjects
 from tools.deployment.kubectl import KubectlError
 

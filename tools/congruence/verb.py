@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tools.congruence.running import Difference, Subject
+from tools.congruence.runner import Difference, Subject
 from tools.congruence.scenarios import SCENARIOS
 from tools.deployment.kn import Kn, KnError, command_of
 

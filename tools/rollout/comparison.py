@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.ranking.agreement import correlation, overlap
+from recsys.agreement import correlation, overlap
 
 
 @dataclass(frozen=True)

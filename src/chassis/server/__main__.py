@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-from chassis.waking import wake
+from chassis.wake import wake
 
 # Functions that scaled to zero start in parallel with this one.
 wake(os.environ.get("WAKE_URLS", "-"))
@@ -29,7 +29,7 @@ from chassis.server.config import configure
 from chassis.server.drain import DrainingServer, listen
 from chassis.server.limits import ServerLimits
 from chassis.server.protocol import FunctionConnection
-from chassis.server.refusing import REFUSALS
+from chassis.server.refusals import REFUSALS
 from chassis.telemetry.logs import configure_logs
 
 

@@ -10,9 +10,9 @@ from types import FrameType
 
 import uvicorn
 
+from chassis.server.idle_server import WakingServer
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
-from chassis.server.waking import WakingServer
 
 _POLL_S = 0.02
 

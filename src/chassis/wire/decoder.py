@@ -28,8 +28,8 @@ from chassis.wire.json_text import (
     explain_syntax,
     is_crowded,
 )
-from chassis.wire.mending import independent, mend
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+from chassis.wire.repair import independent, mend
 from chassis.wire.text import is_suspect
 
 T = TypeVar("T")

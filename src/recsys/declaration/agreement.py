@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chassis.environment import Reader
-from recsys.declaration.reading import DeclarationError, default_declaration, read_declaration
+from recsys.declaration.reader import DeclarationError, default_declaration, read_declaration
 from recsys.declaration.types import Declaration
 
 SETTING = "RECSYS_DECLARATION"

@@ -29,7 +29,7 @@ FeatureKind = Literal[
 Owner = Literal["item", "user", "context"]
 COUNTERS = ("purchases",)
 RATES = ("session_duration", "engagement")
-# The columns that every model has (`recsys.ranking.columns`); those of its neighbours are `neighbours_1` and so on.
+# The columns that every model has (`recrank.columns`); those of its neighbours are `neighbours_1` and so on.
 RESERVED = ("blend", "factors", "popularity", "recent_popularity", "history_length")
 
 _WORDS, _NUMBERS = ("categorical", "multi-valued"), ("number", "time")

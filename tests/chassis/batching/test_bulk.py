@@ -19,9 +19,9 @@ from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from chassis.wire.problems import DeadlineExceededError, InvalidRequestError, OverloadedError, ServingError
 from functions.rank_items.handler import RankItems
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking
 from recsys.contracts.wire import Model
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query, Ranking
 from tests.waiting import until
 
 NEVER = math.inf

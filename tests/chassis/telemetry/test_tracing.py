@@ -35,12 +35,12 @@ from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
+from recrank import model
+from recrank.filters import ItemAttributes
+from recrank.model import Query
+from recstore.memory import MemoryStore
 from recsys.contracts.wire import Model
 from recsys.features import UNKNOWN_FEATURES
-from recsys.ranking import model
-from recsys.ranking.filtering import ItemAttributes
-from recsys.ranking.model import Query
-from recsys.stores.memory import MemoryStore
 from tests.waiting import until
 
 CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from chassis.server.service import StartError
-from recsys.ranking.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError
+from recrank.artefact import ARRAYS, ITEMS, MANIFEST, ArtefactError
 from tests.hostile.conftest import Figure
 from tests.hostile.fuzz.doors import DOORS
 from tests.hostile.fuzz.mutations import Draw, damaged, documents

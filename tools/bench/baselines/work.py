@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from recrank.artefact import read_artefact
+from recrank.model import Query, RankingModel
+from recrank.own_models import open_model
+from recstore.port import FeatureStore
+from recstore.urls import open_store
 from recsys.contracts.wire import Features
 from recsys.features import compute_features
-from recsys.ranking.artefact import read_artefact
-from recsys.ranking.model import Query, RankingModel
-from recsys.ranking.own_models import open_model
-from recsys.stores.port import FeatureStore
-from recsys.stores.urls import open_store
 
 
 @cache

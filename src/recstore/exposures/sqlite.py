@@ -1,0 +1,109 @@
+"""The exposure log in the file of a SQLite feature store."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recstore.erasures import digest_user
+from recstore.exposures.join import DAY_S, join
+from recstore.exposures.log import MOST_PER_USER, RETENTION_S
+from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome
+from recstore.port import Outcome
+from recstore.sqlite import REFUSED
+from recstore.sqlite_file import SqliteFile
+
+_PRUNE_EVERY_S = 60.0
+_TABLES = {Exposure: "exposures", Action: "actions"}
+_NOTE = {
+    kind: f"INSERT INTO {table} SELECT ?1, ?3, ?2, ?4 WHERE NOT EXISTS ({REFUSED}) ON CONFLICT DO NOTHING"
+    for kind, table in _TABLES.items()
+}
+# Rows are in the order of their arrival. A late row stays until the rows before it are too old as well.
+_FORGET_OLD = """
+DELETE FROM {table} WHERE rowid < ifnull(
+    (SELECT rowid FROM {table} WHERE time_us >= ?1 ORDER BY rowid LIMIT 1), (SELECT 1 + max(rowid) FROM {table}))
+"""
+_HEAVY_USERS = "SELECT user FROM {table} GROUP BY user HAVING count(*) > ?1"
+_FORGET_OF_USER = """
+DELETE FROM {table} WHERE rowid IN (
+    SELECT rowid FROM {table} WHERE user = ?1 ORDER BY time_us DESC, key DESC LIMIT -1 OFFSET ?2)
+"""
+
+_encode = msgspec.json.Encoder().encode
+_exposure, _action = msgspec.json.Decoder(Exposure).decode, msgspec.json.Decoder(Action).decode
+
+
+class SqliteExposures:
+    """
+    Keep entries in the tables `exposures` and `actions` of a feature store's file.
+
+    Args:
+        path: The file, which exists.
+        retention_s: Age in seconds from which entries are deleted.
+        most_per_user: Most exposures, and most actions, that the log keeps for each user.
+        clock: Seconds since the epoch.
+
+    Raises:
+        StoreError: as for `SqliteStore`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        retention_s: float = RETENTION_S,
+        most_per_user: int = MOST_PER_USER,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._retention_s, self._most_per_user, self._clock = retention_s, most_per_user, clock
+        self._pruned = float("-inf")
+        self._file = SqliteFile(path, thread="sqlite-exposures")
+
+    async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
+        """Keep *entries* in one transaction: about 0.2 ms, plus 10 us for each."""
+        return await self._file.run(self._note_all, entries)
+
+    async def scan(self, *, window_s: float = DAY_S) -> AsyncIterator[ExposureOutcome]:
+        """Yield every exposure with its outcomes, from one snapshot of the file."""
+        with self._file.reading() as reader:
+            reader.execute("BEGIN")
+            rows = reader.execute("SELECT user, body FROM exposures ORDER BY user")
+            for user, own in groupby(rows, key=lambda row: row[0]):
+                exposures = [_exposure(body) for _, body in own]
+                actions = reader.execute("SELECT body FROM actions WHERE user = ?", [user])
+                for each in join(exposures, [_action(body) for (body,) in actions], window_us=round(window_s * 1e6)):
+                    yield each
+
+    async def aclose(self) -> None:
+        """Close the file after the write in progress has ended."""
+        await self._file.aclose()
+
+    def _note_all(self, entries: Sequence[Entry]) -> list[Outcome]:
+        with self._file.transaction():
+            noted = [self._note(entry) for entry in entries]
+            self._prune()
+        return noted
+
+    def _note(self, entry: Entry) -> Outcome:
+        user = bytes.fromhex(digest_user(entry.user_id))
+        row: tuple[Any, ...] = (user, entry.time_us, entry.key, _encode(entry).decode())
+        if self._file.writer.execute(_NOTE[type(entry)], row).rowcount:
+            return Outcome.ACCEPTED
+        refused = self._file.writer.execute(REFUSED, row[:2]).fetchone()
+        return Outcome.ERASED if refused else Outcome.REPEATED
+
+    def _prune(self) -> None:
+        """Delete old entries, and those beyond the limit of a user, at most once a minute."""
+        now = self._clock()
+        if self._pruned <= now < self._pruned + _PRUNE_EVERY_S:
+            return
+        self._pruned = now
+        for table in _TABLES.values():
+            self._file.writer.execute(_FORGET_OLD.format(table=table), [round((now - self._retention_s) * 1e6)])
+            heavy = self._file.writer.execute(_HEAVY_USERS.format(table=table), [self._most_per_user]).fetchall()
+            limits = ((user, self._most_per_user) for (user,) in heavy)
+            self._file.writer.executemany(_FORGET_OF_USER.format(table=table), limits)

@@ -1,0 +1,96 @@
+"""The Redis database of a feature store: its client, and its errors in the words of the port."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from recstore.port import StoreError, StoreFormatError, StoreUnavailableError
+from recstore.translation import TranslatedErrors
+
+Read = TypeVar("Read")
+
+
+class RedisDatabase:
+    """
+    The client of one database. It connects at the first call.
+
+    Args:
+        url: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://` for TLS.
+        password: The password, if *url* has none.
+        timeout_s: Limit for connecting, and for each answer.
+
+    Attributes:
+        client: The client.
+        errors: Turns the client's errors into the port's.
+    """
+
+    def __init__(self, url: str, *, password: str | None, timeout_s: float) -> None:
+        credentials: dict[str, Any] = {"password": password} if password else {}
+        self.client = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            decode_responses=True,
+            # If Redis closed an idle connection, the call is retried once.
+            retry=Retry(NoBackoff(), 1),
+            **credentials,
+        )
+        self.errors = TranslatedRedisErrors(_place(self.client.connection_pool.connection_kwargs))
+
+    async def send(self, pipeline: Any) -> list[Any]:
+        """Send the commands of *pipeline*, and return their answers."""
+        self.errors.check_open()
+        with self.errors:
+            return list(await pipeline.execute())
+
+    async def keys(self, pattern: str) -> AsyncIterator[str]:
+        """Yield the keys that match *pattern*. Redis may yield a key twice."""
+        self.errors.check_open()
+        with self.errors:
+            async for key in self.client.scan_iter(match=pattern, count=1000):
+                yield key
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self.errors.closed = True
+        await self.client.aclose()
+
+
+class TranslatedRedisErrors(TranslatedErrors):
+    """Turns Redis' errors into the port's. Messages hold no user id and no credentials."""
+
+    def translate(self, error: BaseException) -> StoreError | None:
+        """Return the port's error for an error of the client."""
+        if isinstance(error, ResponseError):
+            # An answer begins with a code in capitals. The rest may name keys.
+            code = str(error).partition(" ")[0]
+            if code == "WRONGTYPE" or "not an integer" in str(error) or "not a valid float" in str(error):
+                return self.foreign(f"a key has another type ({code})")
+            return StoreUnavailableError(f"{self.place}: it refuses commands ({code}); see its log")
+        if isinstance(error, RedisError):
+            return StoreUnavailableError(
+                f"{self.place}: no answer ({type(error).__name__}); check that it runs there and the password"
+            )
+        return None
+
+    def decode(self, read: Callable[[], Read]) -> Read:
+        """Return what *read* makes of an answer; what it cannot read becomes `StoreFormatError`."""
+        try:
+            return read()
+        except (ValueError, TypeError) as error:
+            raise self.foreign("a value cannot be read") from error
+
+    def foreign(self, fault: str) -> StoreFormatError:
+        """Return the error of content that another program wrote."""
+        return StoreFormatError(
+            f"{self.place}: {fault}, so another program writes recsys:* there; choose another database"
+        )
+
+
+def _place(connection: Mapping[str, Any]) -> str:
+    host, port, database = (connection.get(name) for name in ("host", "port", "db"))
+    return f"Redis at {host or 'localhost'}:{port or 6379}, database {database or 0}"

@@ -1,1 +1,0 @@
-"""Feature stores: one port, with implementations in memory, SQLite and Redis."""
