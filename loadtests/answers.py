@@ -27,7 +27,7 @@ class LoadAnswer:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AnswerVerdict:
     """
     The result of checking one answer.
 
@@ -46,20 +46,20 @@ class Verdict:
     items: Sequence[str] = ()
 
 
-def judge_recommendations(answer: LoadAnswer, *, user_id: str, top_k: int, known: Collection[str]) -> Verdict:
+def judge_recommendations(answer: LoadAnswer, *, user_id: str, top_k: int, known: Collection[str]) -> AnswerVerdict:
     """
     Check an answer of recommend.
 
     *known* are items that are certainly in the user's history, so the answer must not contain them.
     """
     if answer.status != 200:
-        return Verdict(_unexpected(answer))
+        return AnswerVerdict(_unexpected(answer))
     try:
         body = msgspec.json.decode(answer.body)
         items = [(str(each["item_id"]), float(each["score"])) for each in body["recommendations"]]
         asked, degraded = body["user_id"], tuple(body.get("degraded", ()))
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return Verdict(f"malformed answer: {type(error).__name__}", wrong=True)
+        return AnswerVerdict(f"malformed answer: {type(error).__name__}", wrong=True)
     # Without extract_features, recommend does not know the history.
     seen = () if "features" in degraded else known
     fault = _fault(asked == user_id, items, top_k=top_k, known=seen)
@@ -67,7 +67,7 @@ def judge_recommendations(answer: LoadAnswer, *, user_id: str, top_k: int, known
     if fault is None and "total" not in durations:
         fault = "no receipt (Server-Timing)"
     batch = facts.get("batch", "")
-    return Verdict(
+    return AnswerVerdict(
         fault,
         wrong=fault is not None,
         degraded=bool(degraded),
@@ -90,30 +90,30 @@ def _fault(same_user: bool, items: Sequence[tuple[str, float]], *, top_k: int, k
     return next((fault for fault, holds in rules.items() if not holds), None)
 
 
-def judge_event(answer: LoadAnswer) -> Verdict:
+def judge_event(answer: LoadAnswer) -> AnswerVerdict:
     """Check the answer to an interaction event: an empty 202, or a 200 with features if replies are enabled."""
     if answer.status == 202 and not answer.body:
-        return Verdict()
+        return AnswerVerdict()
     if answer.status == 200:
-        return Verdict()
-    return Verdict(_unexpected(answer), wrong=answer.status == 202)
+        return AnswerVerdict()
+    return AnswerVerdict(_unexpected(answer), wrong=answer.status == 202)
 
 
-def judge_refusal(answer: LoadAnswer, *, status: int, code: str) -> Verdict:
+def judge_refusal(answer: LoadAnswer, *, status: int, code: str) -> AnswerVerdict:
     """Check the answer to an invalid request: a problem document with *status* and *code* that locates the fault."""
     if answer.status != status:
         # Accepting the request is wrong, and so is blaming the server or another fault.
         wrong = answer.status in {200, 500} or 400 <= answer.status < 500
-        return Verdict(f"{_unexpected(answer)} instead of {status}", wrong=wrong)
+        return AnswerVerdict(f"{_unexpected(answer)} instead of {status}", wrong=wrong)
     try:
         problem: dict[str, Any] = msgspec.json.decode(answer.body, type=dict[str, Any])
     except msgspec.DecodeError:
-        return Verdict("not a problem document", wrong=True)
+        return AnswerVerdict("not a problem document", wrong=True)
     if (problem.get("status"), problem.get("code")) != (status, code):
-        return Verdict(f"unexpected problem code: {problem.get('code')}", wrong=True)
+        return AnswerVerdict(f"unexpected problem code: {problem.get('code')}", wrong=True)
     if status == 422 and not all(each.get("path") and each.get("detail") for each in problem.get("errors") or [{}]):
-        return Verdict("does not say what is invalid", wrong=True)
-    return Verdict()
+        return AnswerVerdict("does not say what is invalid", wrong=True)
+    return AnswerVerdict()
 
 
 def _unexpected(answer: LoadAnswer) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.answers import Verdict
+from loadtests.answers import AnswerVerdict
 from loadtests.traffic import RECOMMENDATION_KINDS, Kind
 
 Series = dict[str, list[Any]]
@@ -59,7 +59,7 @@ class Recorder:
         self._late = array("d")
         self.samples: list[PlatformSample] = []
 
-    def note(self, kind: Kind, verdict: Verdict, *, at_s: float, latency_s: float) -> None:
+    def note(self, kind: Kind, verdict: AnswerVerdict, *, at_s: float, latency_s: float) -> None:
         """Record an answer that arrived *at_s* seconds after the start."""
         second = self._seconds.setdefault(int(at_s), _Second())
         second.answers += 1

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.answers import LoadAnswer, Verdict, judge_event, judge_recommendations, judge_refusal
+from loadtests.answers import AnswerVerdict, LoadAnswer, judge_event, judge_recommendations, judge_refusal
 from loadtests.ledger import Ledger
 from loadtests.population import Population
 from recsys.contracts.events import INTERACTION
@@ -54,7 +54,7 @@ class JudgedRequest:
     url: str
     body: bytes
     headers: Mapping[str, str]
-    judge: Callable[[LoadAnswer], Verdict]
+    judge: Callable[[LoadAnswer], AnswerVerdict]
 
 
 class Traffic:
@@ -110,7 +110,7 @@ class Traffic:
     def _recommendation(self, kind: Kind, user_id: str) -> JudgedRequest:
         top_k, known = self._rng.choice(_TOP_K), self._ledger.known(user_id)
 
-        def judge(answer: LoadAnswer) -> Verdict:
+        def judge(answer: LoadAnswer) -> AnswerVerdict:
             verdict = judge_recommendations(answer, user_id=user_id, top_k=top_k, known=known)
             if verdict.fault is None:
                 self._ledger.offer(user_id, verdict.items)
@@ -130,7 +130,7 @@ class Traffic:
             "ce-id": str(next(self._numbers)),
         }
 
-        def judge(answer: LoadAnswer) -> Verdict:
+        def judge(answer: LoadAnswer) -> AnswerVerdict:
             verdict = judge_event(answer)
             if verdict.fault is None:
                 self._ledger.accept(user_id, item_id)

@@ -10,14 +10,14 @@ from locust import FastHttpUser, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.answers import LoadAnswer, Verdict
+from loadtests.answers import AnswerVerdict, LoadAnswer
 from loadtests.recorder import Recorder
 from loadtests.traffic import JudgedRequest, Traffic
 
 # Limit of the open loop. Further requests wait, and latency includes this wait.
 MAX_IN_FLIGHT = 1000
 _TIMEOUT_S = 10.0
-_UNANSWERED = Verdict("no answer: the run ended")
+_UNANSWERED = AnswerVerdict("no answer: the run ended")
 
 
 class LoadEnvironment(Environment):

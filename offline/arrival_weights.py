@@ -14,7 +14,7 @@ import numpy as np
 
 from offline.dates import FEWEST_USERS, Dated
 from offline.evaluation.quality import DEPTH
-from offline.folds import Fitted
+from offline.folds import FittedSources
 from offline.pools import Pool, Sources
 from recrank.model import Query
 from recsys.features import UNKNOWN_FEATURES
@@ -46,12 +46,12 @@ class Arriving:
             groups.append([date.arrived[place] for place in np.sort(chosen).tolist()])
         return cls(groups)
 
-    def pools(self, fits: Sequence[Fitted], sources: Sources) -> list[Pool]:
+    def pools(self, fits: Sequence[FittedSources], sources: Sources) -> list[Pool]:
         """Return the candidates of the users without a history, to find their first items; *fits* has one for each date."""
         return [_pool(fitted, users, sources) for fitted, users in zip(fits, self.groups, strict=False)]
 
 
-def _pool(fitted: Fitted, users: Sequence[UserRecord], sources: Sources) -> Pool:
+def _pool(fitted: FittedSources, users: Sequence[UserRecord], sources: Sources) -> Pool:
     queries = [Query(msgspec.structs.replace(UNKNOWN_FEATURES, age_group=user.age_group), [], DEPTH) for user in users]
     held = [[item.item_id for item in user.history[-DEPTH:]] for user in users]
     return Pool.of(fitted.blended(sources, []), queries, held, sources)

@@ -37,7 +37,7 @@ from offline.evaluation.holdout import Holdout, split_records
 from offline.evaluation.quality import Task, make_task
 from offline.evaluation.trials import Trial
 from offline.factor_settings import FREQUENCY_EXPONENTS, HALF_LIVES, choose_factors, choose_strength
-from offline.folds import Fitted, Fold
+from offline.folds import FittedSources, Fold
 from offline.lengths import LENGTHS, LONG, choose_by_length
 from offline.matrix import make_ratings
 from offline.newcomers import Newcomers
@@ -136,11 +136,11 @@ def _fold(
 ) -> list[Fold]:
     """Return the hold-out of *task*, whose factors are *arrays*, and a second one inside its training part, unless it is large."""
     ordered = holdout == "temporal"
-    folds = [Fold(task, Fitted.around(arrays, task.records, task.ratings, ordered=ordered))]
+    folds = [Fold(task, FittedSources.around(arrays, task.records, task.ratings, ordered=ordered))]
     if task.ratings.weights.nnz <= _MOST_TIES_TWICE:
         second = make_task(*split_records(task.records, holdout=holdout, seed=_SEED + 1), most=_MOST_USERS)
         if second.users.size >= FEWEST_USERS:
-            folds.append(Fold(second, Fitted.to(second.records, settings, items, ordered=ordered)))
+            folds.append(Fold(second, FittedSources.to(second.records, settings, items, ordered=ordered)))
     return folds
 
 
@@ -164,7 +164,7 @@ def _choose_blend(
     sources, trials = pools[0].sources, [*trials, *tried]
     newcomers = Newcomers.of(records, blended, sources, items, ordered=ordered, most=_MOST_USERS)
     used_dates = dates[: max(len(arriving.groups), len(returning.tasks) if returning else 0)]
-    fits = [Fitted.to(date.before, blended, items, ordered=True) for date in used_dates]
+    fits = [FittedSources.to(date.before, blended, items, ordered=True) for date in used_dates]
     table, tried = choose_by_length(newcomers, pools, weights, arrived=arriving.pools(fits, sources))
     trials += tried
     away = None

@@ -18,7 +18,7 @@ from recsys.records import UserRecord
 
 
 @dataclass(frozen=True)
-class Decision:
+class TrainingDecision:
     """
     The settings of a training, and the decision about a ranker.
 
@@ -60,7 +60,7 @@ def decide(
     als: AlsSettings | None = None,
     ahead: bool = True,
     neighbours: bool = True,
-) -> Decision:
+) -> TrainingDecision:
     """
     Choose the settings for *records*, and a ranker if the *declaration* has features.
 
@@ -75,13 +75,13 @@ def decide(
     """
     chosen = choose(records, items=items, als=als, ahead=ahead, neighbours=neighbours)
     if not (declaration and declaration.features):
-        return Decision(chosen.settings, chosen.trials)
+        return TrainingDecision(chosen.settings, chosen.trials)
     settings = chosen.settings
     if settings.blend is None:
         settings = replace(settings, blend=_factors_alone())
     held = rehearse(records, settings, declaration, items=items, shown=shown, ahead=ahead)
     verdict = choose_ranker(declaration, held)
-    return Decision(settings if verdict.ranker else chosen.settings, [*chosen.trials, *verdict.trials], verdict)
+    return TrainingDecision(settings if verdict.ranker else chosen.settings, [*chosen.trials, *verdict.trials], verdict)
 
 
 def _factors_alone() -> BlendSettings:

@@ -38,7 +38,7 @@ class ExportError(Exception):
     """The file cannot be written; the message says why and what to do."""
 
 
-class Journal(msgspec.Struct, frozen=True):
+class ExportJournal(msgspec.Struct, frozen=True):
     """
     The state of an export.
 
@@ -60,7 +60,7 @@ class Journal(msgspec.Struct, frozen=True):
     users: int = 0
     size: int = 0
 
-    def continues(self, other: "Journal") -> bool:
+    def continues(self, other: "ExportJournal") -> bool:
         """Tell whether both belong to the same export."""
         return (self.model, self.store, self.top_k, self.erased) == (
             other.model,
@@ -94,10 +94,10 @@ async def export(
     model: RankingModel,
     target: Path,
     *,
-    start: Journal,
+    start: ExportJournal,
     history: int = MAX_HISTORY,
     progress: Callable[[int], None] = lambda _: None,
-) -> Journal:
+) -> ExportJournal:
     """
     Write the lists of all users of *store* to *target*, and return the final journal.
 
@@ -159,10 +159,10 @@ def _hold(out: IO[bytes], partial: Path) -> None:
         raise ExportError(f"{partial}: another export writes this file; wait until it ends, or name another file")
 
 
-def _resume(path: Path, out: IO[bytes], start: Journal) -> Journal:
+def _resume(path: Path, out: IO[bytes], start: ExportJournal) -> ExportJournal:
     """Return the journal to go on with, after cutting the partial file to the length that the journal says."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Journal)
+        found = msgspec.json.decode(path.read_bytes(), type=ExportJournal)
         whole = found.continues(start) and os.fstat(out.fileno()).st_size >= found.size
     except (FileNotFoundError, msgspec.DecodeError):
         whole = False
@@ -171,7 +171,7 @@ def _resume(path: Path, out: IO[bytes], start: Journal) -> Journal:
     return journal
 
 
-def _note(out: IO[bytes], journal: Journal, path: Path) -> None:
+def _note(out: IO[bytes], journal: ExportJournal, path: Path) -> None:
     """Bring the lists to disk, then the journal that counts them."""
     out.flush()
     os.fsync(out.fileno())

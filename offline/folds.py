@@ -21,7 +21,7 @@ from recsys.records import UserRecord
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSources:
     """
     The sources, fitted to a part of the data.
 
@@ -40,19 +40,21 @@ class Fitted:
     @classmethod
     def to(
         cls, records: Sequence[UserRecord], settings: ModelSettings, items: Mapping[str, Item], *, ordered: bool
-    ) -> "Fitted":
+    ) -> "FittedSources":
         """Fit all sources to *records*."""
         ratings = make_ratings(records)
         arrays = fit_arrays(records, ratings, replace(settings, blend=None), items=items)
         return cls.around(arrays, records, ratings, ordered=ordered)
 
     @classmethod
-    def around(cls, arrays: Arrays, records: Sequence[UserRecord], ratings: Ratings, *, ordered: bool) -> "Fitted":
+    def around(
+        cls, arrays: Arrays, records: Sequence[UserRecord], ratings: Ratings, *, ordered: bool
+    ) -> "FittedSources":
         """Fit the other sources to *records*, whose factors and popularity are *arrays*."""
         pairs = count_pairs(list_columns(records, ratings), items=len(ratings.item_ids), ordered=ordered)
         return cls(arrays, pairs, Timeline.of(records, ratings), ratings.item_ids)
 
-    def with_half_life(self, half_life: float) -> "Fitted":
+    def with_half_life(self, half_life: float) -> "FittedSources":
         """Return the same sources with another half-life of the factors' histories."""
         strength = self.arrays["fold_in"][0]
         return replace(self, arrays={**self.arrays, "fold_in": np.array([strength, half_life], np.float32)})
@@ -67,7 +69,7 @@ class Fitted:
         return RankingModel(unwritten(arrays, self.item_ids))
 
 
-def pool_of_task(fitted: Fitted, task: Task, sources: Sources) -> "Pool":
+def pool_of_task(fitted: FittedSources, task: Task, sources: Sources) -> "Pool":
     """Return the candidates of the users of *task*."""
     names = {column: item_id for item_id, column in task.columns.items()}
     records = [task.records[row] for row in task.users]
@@ -85,7 +87,7 @@ class Fold:
     """A hold-out and the sources that were fitted to its training part."""
 
     task: Task
-    fitted: Fitted
+    fitted: FittedSources
 
     def pool(self, sources: Sources, *, half_life: float) -> "Pool":
         """Return the candidates of the held-out users, with *half_life* for the histories of the factors."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from offline.evaluation.contenders import list_by_model
-from offline.evaluation.quality import Interval, Task, bootstrap, make_task, score_lists
+from offline.evaluation.quality import MeanInterval, Task, bootstrap, make_task, score_lists
 from recrank.model import RankingModel
 from recsys.records import UserRecord
 
@@ -65,7 +65,7 @@ def split_at(records: Sequence[UserRecord], date_us: int) -> tuple[list[UserReco
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """
     The result of a comparison.
 
@@ -80,7 +80,7 @@ class Verdict:
     users: int
     serving: float
     challenger: float
-    difference: Interval
+    difference: MeanInterval
     fault: str
 
     def describe(self) -> str:
@@ -96,7 +96,7 @@ class Verdict:
         return {"users": self.users, "serving_ndcg_10": self.serving, "challenger_ndcg_10": self.challenger}
 
 
-def judge(challenger: RankingModel, serving: RankingModel, task: Task, *, margin: float = MARGIN) -> Verdict:
+def judge(challenger: RankingModel, serving: RankingModel, task: Task, *, margin: float = MARGIN) -> GateVerdict:
     """
     Compare two models on *task*, which neither has seen.
 
@@ -113,4 +113,4 @@ def judge(challenger: RankingModel, serving: RankingModel, task: Task, *, margin
         fault = f"it finds {-difference.mean / means[1]:.0%} less than the serving model; {margin:.0%} is allowed"
     elif difference.high < 0:
         fault = "it finds less than the serving model, and the difference is not by chance"
-    return Verdict(task.users.size, means[1], means[0], difference, fault)
+    return GateVerdict(task.users.size, means[1], means[0], difference, fault)

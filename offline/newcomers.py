@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from offline.evaluation.quality import DEPTH
-from offline.folds import Fitted
+from offline.folds import FittedSources
 from offline.pools import Pool, Sources
 from offline.training import ModelSettings
 from recrank.artefact import Item
@@ -44,7 +44,7 @@ class Newcomers:
         out = set(rng.permutation(able)[: min(most, int(len(able) * _SHARE))].tolist())
         training = [record for row, record in enumerate(records) if row not in out]
         strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
-        fitted = Fitted.to(training, settings, items, ordered=ordered)
+        fitted = FittedSources.to(training, settings, items, ordered=ordered)
         return cls(fitted.blended(sources, strangers), sources, strangers)
 
     def pool(self, known: int) -> Pool | None:

@@ -12,7 +12,7 @@ from offline.content import StoreContent
 from offline.dominance import without_dominant
 from offline.evaluation.contenders import load_model
 from offline.gate import split_at
-from offline.retraining import Deploy, RetrainingError, Rules, admit, compare, require_users, serve_draft
+from offline.retraining import Deploy, RetrainingError, RetrainingRules, admit, compare, require_users, serve_draft
 from offline.state import StateDirectory
 from recrank.artefact import ARRAYS, ENCODER, ITEMS, MANIFEST, RANKER, read_artefact
 
@@ -25,7 +25,7 @@ def offer(
     model: Path,
     *,
     deploy: Deploy,
-    rules: Rules,
+    rules: RetrainingRules,
     say: Callable[[str], None],
 ) -> Path:
     """

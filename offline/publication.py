@@ -27,7 +27,7 @@ class PublishError(Exception):
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ClusterAccess:
     """
     The API server and the account to use.
 
@@ -44,7 +44,7 @@ class Cluster:
     trust: ssl.SSLContext | None
 
     @classmethod
-    def own(cls, account: Path = _ACCOUNT) -> "Cluster":
+    def own(cls, account: Path = _ACCOUNT) -> "ClusterAccess":
         """
         Return the cluster that this pod runs in.
 
@@ -83,7 +83,7 @@ class Cluster:
             connection.close()
 
 
-def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
+def publish(folder: Path, *, name: str, cluster: ClusterAccess) -> None:
     """
     Create the ConfigMap *name* with the files of *folder*, or replace its content.
 
@@ -111,7 +111,7 @@ def publish(folder: Path, *, name: str, cluster: Cluster) -> None:
         raise PublishError(f"the API server refuses ConfigMap {name} ({status}): {reason}")
 
 
-def serve(model: Path, *, service: str, cluster: Cluster) -> None:
+def serve(model: Path, *, service: str, cluster: ClusterAccess) -> None:
     """
     Set MODEL_PATH of a Knative Service to *model*, which its pods see under the same path.
 

@@ -32,9 +32,9 @@ from offline.dominance import MOST_OF_ONE_USER, without_dominant
 from offline.erasures import check_still_wanted, erasure_facts, list_erasures
 from offline.evaluation.contenders import load_model
 from offline.evaluation.quality import Task
-from offline.gate import MARGIN, Evidence, Verdict, divide, judge
+from offline.gate import MARGIN, Evidence, GateVerdict, divide, judge
 from offline.material import Material, Recipe
-from offline.publication import Cluster, PublishError, serve
+from offline.publication import ClusterAccess, PublishError, serve
 from offline.state import Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from recrank.artefact import Artefact, ArtefactError, Manifest, read_artefact
@@ -56,7 +56,7 @@ class RetrainingError(Exception):
 
 
 @dataclass(frozen=True)
-class Rules:
+class RetrainingRules:
     """
     When to retrain, and what the new model has to reach.
 
@@ -76,7 +76,7 @@ def retrain(
     content: StoreContent,
     *,
     deploy: Deploy,
-    rules: Rules,
+    rules: RetrainingRules,
     say: Callable[[str], None],
     erasures: Callable[[], Sequence[Erasure]] = tuple,
 ) -> Path | None:
@@ -159,7 +159,7 @@ def admit(folder: Path, *, serving: Artefact | None, content: StoreContent) -> R
 
 
 def serve_draft(
-    state: StateDirectory, manifest: Manifest, *, deploy: Deploy, rules: Rules, say: Callable[[str], None]
+    state: StateDirectory, manifest: Manifest, *, deploy: Deploy, rules: RetrainingRules, say: Callable[[str], None]
 ) -> Path:
     """Deploy the draft of a model and make it current; return its folder. The caller must hold the lock."""
     current = state.current()
@@ -202,7 +202,7 @@ def require_users(task: Task) -> None:
 
 def compare(
     challenger: RankingModel, serving: RankingModel, task: Task, *, margin: float, say: Callable[[str], None]
-) -> Verdict:
+) -> GateVerdict:
     """
     Compare two models on *task*, and say the figures.
 
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None, *, env: Mapping[str, str] = os.
             state,
             asyncio.run(read_store(url, password=password)),
             deploy=_publish_to(place) if place else _deploy(options.service),
-            rules=Rules(fewest=options.fewest, margin=options.margin),
+            rules=RetrainingRules(fewest=options.fewest, margin=options.margin),
             say=_say,
             erasures=lambda: asyncio.run(list_erasures(url, password=password)),
         )
@@ -271,7 +271,7 @@ def _publish_to(place: BucketPlace) -> Deploy:
 def _deploy(service: str | None) -> Deploy:
     """Return a function that lets *service* serve a model, or one that prints how to do it."""
     if service:
-        cluster = Cluster.own()
+        cluster = ClusterAccess.own()
         return lambda model: serve(model, service=service, cluster=cluster)
     return lambda model: _say(f"serve it: kn service update rank-items --env MODEL_PATH={model}")
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from offline.dates import FEWEST_USERS, Dated
 from offline.evaluation.quality import DEPTH, Task, make_task, score_lists
 from offline.evaluation.trials import Trial
-from offline.folds import Fitted, pool_of_task
+from offline.folds import FittedSources, pool_of_task
 from offline.pools import Pool, Sources, complete, learn, name_weights
 from offline.recency import Timeline
 from offline.source_weights import scaled
@@ -73,7 +73,7 @@ class Returning:
         return HALF_LIVES[best], trials
 
     def choose_weights(
-        self, fits: Sequence[Fitted], sources: Sources, *, start: F64, usual: F64
+        self, fits: Sequence[FittedSources], sources: Sources, *, start: F64, usual: F64
     ) -> tuple[F64 | None, list[Trial]]:
         """
         Return the weights for users who return, and the trials; None if they should have the weights of the others.

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from offline.demo import Demo, make_demo
-from offline.publication import Cluster, PublishError, publish
+from offline.publication import ClusterAccess, PublishError, publish
 from offline.training import train
 from recstore.port import FeatureStore, StoreError, StoreMissingError, StoreUnavailableError
 from recstore.urls import open_store
@@ -100,7 +100,7 @@ def _publish(demo: Demo, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         items = {item.item_id: item for item in demo.items}
         manifest = train(demo.records, items=items, folder=Path(folder), dataset="demo")
-        publish(Path(folder), name=name, cluster=Cluster.own())
+        publish(Path(folder), name=name, cluster=ClusterAccess.own())
     return f"model {manifest.name} {manifest.version} is in ConfigMap {name}"
 
 

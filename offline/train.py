@@ -56,7 +56,7 @@ _DEFAULT_STATE = Path(".recsys")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """
     The data and the options of a training.
 
@@ -83,7 +83,7 @@ class Plan:
     to: BucketPlace | None = None
 
 
-def run(plan: Plan) -> int:
+def run(plan: TrainingPlan) -> int:
     """Train as *plan* says; return the exit status."""
     state = StateDirectory(plan.state_dir)
     try:
@@ -100,7 +100,7 @@ def run(plan: Plan) -> int:
     return 0
 
 
-def _train_on_data(state: StateDirectory, plan: Plan) -> None:
+def _train_on_data(state: StateDirectory, plan: TrainingPlan) -> None:
     began = time.monotonic()
     material = _load(plan)
     with state.locked():
@@ -129,7 +129,7 @@ def _train_on_data(state: StateDirectory, plan: Plan) -> None:
     _warn_of_shortages(material.records)
 
 
-def _train_from_store(state: StateDirectory, plan: Plan, store: str) -> None:
+def _train_from_store(state: StateDirectory, plan: TrainingPlan, store: str) -> None:
     """Train on a store. If it is the current store, the model becomes current too."""
     began = time.monotonic()
     # This check precedes the lock, because locking would create the state directory.
@@ -143,7 +143,9 @@ def _train_from_store(state: StateDirectory, plan: Plan, store: str) -> None:
     print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
 
 
-def _train_on_store(state: StateDirectory, plan: Plan, store: str) -> tuple[Manifest, str, Sequence[UserRecord]]:
+def _train_on_store(
+    state: StateDirectory, plan: TrainingPlan, store: str
+) -> tuple[Manifest, str, Sequence[UserRecord]]:
     current = state.require_current()
     own = store == CURRENT
     url = state.store_url(current) if own else store
@@ -190,7 +192,7 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
         )
 
 
-def _load(plan: Plan) -> Material:
+def _load(plan: TrainingPlan) -> Material:
     data = load_data(plan.data)
     users: dict[str, Any] = {"age_groups": data.source.age_groups, "attributes": data.source.attributes}
     facts: dict[str, Any] = {"min_weight": least} if (least := plan.data.least_weight) else {}
@@ -203,7 +205,7 @@ def _load(plan: Plan) -> Material:
     return Material(records, data.source.items, data.name, plan.data.declared, facts)
 
 
-def _train_into(state: StateDirectory, material: Material, plan: Plan) -> Manifest:
+def _train_into(state: StateDirectory, material: Material, plan: TrainingPlan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
     recipe = material.choose(searches=plan.search, ahead=plan.holdout != "random")
     for line in recipe.lines:
@@ -218,7 +220,7 @@ def _publish(state: StateDirectory, manifest: Manifest) -> str:
     return state.publish(state.draft(_MODEL_DRAFT), "models", manifest.version)
 
 
-def _deliver(model: Path, plan: Plan) -> None:
+def _deliver(model: Path, plan: TrainingPlan) -> None:
     if plan.to is None:
         return
     try:

@@ -46,7 +46,7 @@ class _Letter(Struct, frozen=True):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Receipt(Struct, frozen=True):
+class ErasureReceipt(Struct, frozen=True):
     """
     The proof of an erasure; it does not hold the user's id.
 
@@ -88,7 +88,7 @@ def erase(user: str, *, store: str | None, state_dir: Path) -> int:
     except (StateError, StoreError, LocalknError, sqlite3.Error) as error:
         print(f"{error}; the erasure is not complete: run the command again", file=sys.stderr)
         return 1
-    receipt = Receipt(
+    receipt = ErasureReceipt(
         digest_user(user),
         datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(),
         [StoreReceipt(_shown(url), *msgspec.structs.astuple(each)) for url, each in zip(urls, removed, strict=True)],

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from offline.experiments.analysis import Analysis, ArmResult
 from offline.experiments.health import ArmHealth, reasons
-from offline.experiments.sequences import Difference
+from offline.experiments.sequences import MeanDifference
 from recsys.experiments.ledger import ArmFigures, ExperimentFigures
 
 
@@ -31,7 +31,7 @@ def summarise(analysis: Analysis, healths: Sequence[ArmHealth], *, followed_us: 
 def _arm(result: ArmResult, health: ArmHealth, *, control: float, warning: str) -> ArmFigures:
     sample = result.sample
     lift = result.lift if control > 0 else None
-    change = Difference(lift.value / control, lift.low / control, lift.high / control) if lift else None
+    change = MeanDifference(lift.value / control, lift.low / control, lift.high / control) if lift else None
     return ArmFigures(
         result.name,
         sample.users,

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from offline.export import ExportError, Journal, export
+from offline.export import ExportError, ExportJournal, export
 from offline.lists import check_parquet
 from offline.progress import progress
 from offline.reading.faults import DataError
@@ -34,7 +34,7 @@ def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> i
         current = state.require_current()
         artefact = read_artefact(state.model_path(current))
         url = store or state.store_url(current)
-        start = Journal(artefact.manifest.version, url, top_k)
+        start = ExportJournal(artefact.manifest.version, url, top_k)
         with (
             # The bits of a score do not depend on the number of threads, and BLAS's own threads would only wait.
             threadpool_limits(limits=1),
@@ -52,7 +52,7 @@ def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> i
     return 0
 
 
-async def _export(url: str, model: RankingModel, to: Path, start: Journal) -> Journal:
+async def _export(url: str, model: RankingModel, to: Path, start: ExportJournal) -> ExportJournal:
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
         users = await _count(opened)
         start = msgspec.structs.replace(start, erased=fingerprint(await opened.erasures()))

@@ -23,7 +23,7 @@ _R = "[$__rate_interval]"
 
 
 @dataclass(frozen=True)
-class Panel:
+class GrafanaPanel:
     """A panel: its *queries* are pairs of PromQL and legend."""
 
     title: str
@@ -51,12 +51,12 @@ def _rate(metric: str, by: str, limits: str = _POD) -> tuple[tuple[str, str], ..
     )
 
 
-def _stat(title: str, query: str, unit: str) -> Panel:
-    return Panel(title, ((query, ""),), unit, "stat", columns=4, height=4)
+def _stat(title: str, query: str, unit: str) -> GrafanaPanel:
+    return GrafanaPanel(title, ((query, ""),), unit, "stat", columns=4, height=4)
 
 
 _FRONT = f'{_OURS},service="recommend"'
-ROWS: dict[str, tuple[Panel, ...]] = {
+ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
     "Pipeline": (
         _stat("Requests", f"sum(rate(recsys_requests_total{{{_FRONT}}}{_R}))", "reqps"),
         _stat("Failures", f"service:recsys_failures:ratio_rate5m{{{_FRONT}}}", "percentunit"),
@@ -64,21 +64,25 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         _stat("p99", f"service:recsys_request_duration_seconds:p99_5m{{{_FRONT}}}", "s"),
         _stat("Ready instances", f"sum(recsys_ready{{{_OURS}}})", "short"),
         _stat("Model age", f"max(recsys_model_age_seconds{{{_OURS}}})", "s"),
-        Panel("Requests", _rate("recsys_requests_total", "service", _OURS), "reqps"),
-        Panel("Latency of recommend", _quantiles("recsys_request_duration_seconds", _FRONT), "s"),
-        Panel("Answers degraded, by missing hop", _rate("recsys_degraded_total", "hop", _OURS), "reqps"),
+        GrafanaPanel("Requests", _rate("recsys_requests_total", "service", _OURS), "reqps"),
+        GrafanaPanel("Latency of recommend", _quantiles("recsys_request_duration_seconds", _FRONT), "s"),
+        GrafanaPanel("Answers degraded, by missing hop", _rate("recsys_degraded_total", "hop", _OURS), "reqps"),
     ),
     "Components": (
-        Panel("Requests by status", _rate("recsys_requests_total", "service, status"), "reqps"),
-        Panel("Latency", _quantiles("recsys_request_duration_seconds", _POD, "service"), "s"),
-        Panel("Errors by code", _rate("recsys_errors_total", "service, code"), "reqps"),
-        Panel("In flight", ((f"sum by (service) (recsys_requests_in_flight{{{_POD}}})", "{{service}}"),)),
-        Panel("Waiting", ((f"sum by (service, queue) (recsys_queue_depth{{{_POD}}})", "{{service}} {{queue}}"),)),
-        Panel("CPU", _rate("process_cpu_seconds_total", "service"), "percentunit"),
-        Panel("Memory", ((f"sum by (service) (process_resident_memory_bytes{{{_POD}}})", "{{service}}"),), "bytes"),
-        Panel("Calls by hop and outcome", _rate("recsys_hop_calls_total", "hop, outcome", _OURS), "reqps"),
-        Panel("Latency of hops", _quantiles("recsys_hop_duration_seconds", _OURS, "hop"), "s"),
-        Panel(
+        GrafanaPanel("Requests by status", _rate("recsys_requests_total", "service, status"), "reqps"),
+        GrafanaPanel("Latency", _quantiles("recsys_request_duration_seconds", _POD, "service"), "s"),
+        GrafanaPanel("Errors by code", _rate("recsys_errors_total", "service, code"), "reqps"),
+        GrafanaPanel("In flight", ((f"sum by (service) (recsys_requests_in_flight{{{_POD}}})", "{{service}}"),)),
+        GrafanaPanel(
+            "Waiting", ((f"sum by (service, queue) (recsys_queue_depth{{{_POD}}})", "{{service}} {{queue}}"),)
+        ),
+        GrafanaPanel("CPU", _rate("process_cpu_seconds_total", "service"), "percentunit"),
+        GrafanaPanel(
+            "Memory", ((f"sum by (service) (process_resident_memory_bytes{{{_POD}}})", "{{service}}"),), "bytes"
+        ),
+        GrafanaPanel("Calls by hop and outcome", _rate("recsys_hop_calls_total", "hop, outcome", _OURS), "reqps"),
+        GrafanaPanel("Latency of hops", _quantiles("recsys_hop_duration_seconds", _OURS, "hop"), "s"),
+        GrafanaPanel(
             "Retries and hedges",
             (
                 (f"sum by (hop) (rate(recsys_hop_retries_total{{{_OURS}}}{_R}))", "{{hop}} retries"),
@@ -86,15 +90,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             "reqps",
         ),
-        Panel(
+        GrafanaPanel(
             "Breakers: 0 closed, 1 half-open, 2 open",
             ((f"max by (hop) (recsys_breaker_state{{{_OURS}}})", "{{hop}}"),),
         ),
-        Panel("Feature store", _quantiles("recsys_store_duration_seconds", _OURS, "operation"), "s"),
-        Panel("Failures of the feature store", _rate("recsys_store_errors_total", "operation", _OURS), "reqps"),
+        GrafanaPanel("Feature store", _quantiles("recsys_store_duration_seconds", _OURS, "operation"), "s"),
+        GrafanaPanel("Failures of the feature store", _rate("recsys_store_errors_total", "operation", _OURS), "reqps"),
     ),
     "Batching": (
-        Panel(
+        GrafanaPanel(
             "Batch size, mean",
             (
                 (
@@ -107,19 +111,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (f"service:recsys_batch_size:mean_5m{{{_OURS}}}", "5 minutes"),
             ),
         ),
-        Panel(
+        GrafanaPanel(
             "Batch sizes",
             ((f"sum by (le) (increase(recsys_batch_size_bucket{{{_OURS}}}{_R}))", "{{le}}"),),
             kind="heatmap",
         ),
-        Panel("Waits: fill and slot", _quantiles("recsys_batch_wait_seconds", _OURS, "kind"), "s"),
-        Panel("Execution", _quantiles("recsys_batch_execution_seconds", _OURS), "s"),
-        Panel("Busy ranking, by phase", _rate("recsys_ranking_seconds_total", "phase", _OURS), "percentunit"),
-        Panel("Why batches were cut", _rate("recsys_batch_cuts_total", "reason", _OURS), "ops"),
-        Panel("Requests dropped from the queue", _rate("recsys_batch_dropped_total", "reason", _OURS), "reqps"),
+        GrafanaPanel("Waits: fill and slot", _quantiles("recsys_batch_wait_seconds", _OURS, "kind"), "s"),
+        GrafanaPanel("Execution", _quantiles("recsys_batch_execution_seconds", _OURS), "s"),
+        GrafanaPanel("Busy ranking, by phase", _rate("recsys_ranking_seconds_total", "phase", _OURS), "percentunit"),
+        GrafanaPanel("Why batches were cut", _rate("recsys_batch_cuts_total", "reason", _OURS), "ops"),
+        GrafanaPanel("Requests dropped from the queue", _rate("recsys_batch_dropped_total", "reason", _OURS), "reqps"),
     ),
     "Autoscaling": (
-        Panel(
+        GrafanaPanel(
             "Instances",
             (
                 (f"sum by (kn_revision_name) (kn_revision_pods_count{{{_KN}}})", "{{kn_revision_name}} ready"),
@@ -128,7 +132,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             columns=12,
         ),
-        Panel(
+        GrafanaPanel(
             "Concurrency against target",
             (
                 (f"sum by (kn_revision_name) (kn_revision_concurrency_stable{{{_KN}}})", "{{kn_revision_name}} stable"),
@@ -143,10 +147,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             columns=12,
         ),
-        Panel(
+        GrafanaPanel(
             "Panic mode", ((f"max by (kn_revision_name) (kn_revision_panic_mode{{{_KN}}})", "{{kn_revision_name}}"),)
         ),
-        Panel(
+        GrafanaPanel(
             "Not ready, pending, terminating",
             (
                 (
@@ -163,24 +167,24 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ),
             ),
         ),
-        Panel(
+        GrafanaPanel(
             "Start of an instance",
             ((f"max by (service) (recsys_start_duration_seconds{{{_POD}}})", "{{service}}"),),
             "s",
         ),
     ),
     "Events": (
-        Panel("Interactions by outcome", _rate("recsys_events_total", "outcome", _OURS), "ops"),
-        Panel("Events about answers by outcome", _rate("recsys_served_events_total", "outcome", _OURS), "ops"),
-        Panel("Exposures by outcome", _rate("recsys_exposures_total", "outcome", _OURS), "ops"),
-        Panel("Actions that name an exposure", _rate("recsys_exposure_actions_total", "kind", _OURS), "ops"),
-        Panel(
+        GrafanaPanel("Interactions by outcome", _rate("recsys_events_total", "outcome", _OURS), "ops"),
+        GrafanaPanel("Events about answers by outcome", _rate("recsys_served_events_total", "outcome", _OURS), "ops"),
+        GrafanaPanel("Exposures by outcome", _rate("recsys_exposures_total", "outcome", _OURS), "ops"),
+        GrafanaPanel("Actions that name an exposure", _rate("recsys_exposure_actions_total", "kind", _OURS), "ops"),
+        GrafanaPanel(
             "Events waiting for their transaction",
             ((f'sum(recsys_queue_depth{{{_OURS},queue="ingest"}})', "waiting"),),
         ),
     ),
     "Drift": (
-        Panel(
+        GrafanaPanel(
             "Drift from the training (population stability index)",
             (
                 (
@@ -189,7 +193,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ),
             ),
         ),
-        Panel(
+        GrafanaPanel(
             "Unknown items in histories",
             (('max(namespace:recsys_history_items_unknown:ratio_1h{namespace=~"$namespace"}) or vector(0)', "share"),),
             "percentunit",
@@ -197,12 +201,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Versions": (
         # Without a shadow there are no such metrics, and the panels show 0.
-        Panel(
+        GrafanaPanel(
             "Shadow: copies by outcome",
             ((f"sum by (outcome) (rate(recsys_shadow_calls_total{{{_OURS}}}{_R})) or vector(0)", "{{outcome}}"),),
             "reqps",
         ),
-        Panel(
+        GrafanaPanel(
             "Shadow: agreement with served lists",
             tuple(
                 (
@@ -216,7 +220,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             "percentunit",
         ),
-        Panel(
+        GrafanaPanel(
             "Arms of experiments: calls by outcome",
             (
                 (
@@ -226,13 +230,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             "reqps",
         ),
-        Panel(
+        GrafanaPanel(
             "Revisions",
             ((f"count by (service, revision) (recsys_build_info{{{_POD}}})", "{{revision}}"),),
             kind="table",
             columns=12,
         ),
-        Panel(
+        GrafanaPanel(
             "Models",
             ((f"count by (name, version) (recsys_model_info{{{_OURS}}})", "{{name}} {{version}}"),),
             kind="table",
@@ -298,7 +302,7 @@ def _panels() -> Iterator[dict[str, Any]]:
         y += lowest
 
 
-def _panel(number: int, panel: Panel, *, x: int, y: int) -> dict[str, Any]:
+def _panel(number: int, panel: GrafanaPanel, *, x: int, y: int) -> dict[str, Any]:
     layout = {"timeseries": "time_series", "heatmap": "heatmap", "table": "table", "stat": "time_series"}[panel.kind]
     return {
         "id": number,

@@ -20,7 +20,7 @@ from offline.content import read_store
 from offline.delivery import deliver, parse_target
 from offline.erasures import list_erasures
 from offline.offer import offer as offer_model
-from offline.retraining import Deploy, RetrainingError, Rules, retrain
+from offline.retraining import Deploy, RetrainingError, RetrainingRules, retrain
 from offline.state import StateDirectory, StateError
 from recrank.artefact import ArtefactError
 from recrank.places import BucketPlace, PlaceError
@@ -52,7 +52,7 @@ def run(
         130 after Ctrl-C. With *once* or *offer*: 0 if the new model serves or there is too little new data, 1 if it may
         not serve.
     """
-    state, rules = StateDirectory(state_dir), Rules(fewest=fewest, margin=margin)
+    state, rules = StateDirectory(state_dir), RetrainingRules(fewest=fewest, margin=margin)
     try:
         place = parse_target(to) if to else None
     except PlaceError as error:
@@ -71,7 +71,12 @@ def run(
 
 
 def _go_round(
-    state: StateDirectory, rules: Rules, *, offered: Path | None, step_duration: float, place: BucketPlace | None
+    state: StateDirectory,
+    rules: RetrainingRules,
+    *,
+    offered: Path | None,
+    step_duration: float,
+    place: BucketPlace | None,
 ) -> int:
     say = partial(print, flush=True)
     try:

@@ -24,7 +24,7 @@ def train(*, store: str | None = None, from_store: bool = False, **options: Any)
     except (DeclarationError, PlaceError) as error:
         print(error, file=sys.stderr)
         return 1
-    return training.run(training.Plan(data, (store or CURRENT) if from_store else None, **others))
+    return training.run(training.TrainingPlan(data, (store or CURRENT) if from_store else None, **others))
 
 
 def evaluate(
@@ -48,7 +48,7 @@ def evaluate(
     except DeclarationError as error:
         print(error, file=sys.stderr)
         return 1
-    return verb.run(verb.Plan(data, **others), as_json=as_json, report=report, plot=plot)
+    return verb.run(verb.EvaluationPlan(data, **others), as_json=as_json, report=report, plot=plot)
 
 
 def _split(options: dict[str, Any]) -> tuple[DataOptions, dict[str, Any]]:

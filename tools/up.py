@@ -86,9 +86,9 @@ def _trained(state_dir: Path) -> tuple[StateDirectory, Current]:
     if state.current() is None:
         _tell(f"{state_dir}: no model yet; training on the demo data")
         # scipy takes a second to import.
-        from offline.train import Plan, run  # noqa: PLC0415
+        from offline.train import TrainingPlan, run  # noqa: PLC0415
 
-        if run(Plan(state_dir=state_dir, if_missing=True)):
+        if run(TrainingPlan(state_dir=state_dir, if_missing=True)):
             raise StateError(f"{state_dir}: the training failed; the line above gives the reason")
     return state, state.require_current()
 

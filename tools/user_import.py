@@ -16,7 +16,7 @@ from offline.inputs import DataOptions, load_users
 from offline.reading.faults import DataError
 from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
-from recstore.port import Outcome, StoreError
+from recstore.port import EventOutcome, StoreError
 from recstore.urls import open_store
 from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Attribute, Declaration
@@ -38,14 +38,14 @@ def import_users(file: Path, *, store: str | None, state_dir: Path) -> int:
         print(error, file=sys.stderr)
         return 1
     print(
-        f"{told[Outcome.ACCEPTED]:,} users updated, {told[Outcome.REPEATED]:,} have newer values, "
-        f"{told[Outcome.ERASED]:,} are erased and stay so"
+        f"{told[EventOutcome.ACCEPTED]:,} users updated, {told[EventOutcome.REPEATED]:,} have newer values, "
+        f"{told[EventOutcome.ERASED]:,} are erased and stay so"
     )
     return 0
 
 
-async def _import(url: str, file: Path) -> Counter[Outcome]:
-    told: Counter[Outcome] = Counter()
+async def _import(url: str, file: Path) -> Counter[EventOutcome]:
+    told: Counter[EventOutcome] = Counter()
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
         declaration = await opened.declaration() or default_declaration()
         at_us = time.time_ns() // 1000

@@ -56,7 +56,7 @@ HABITS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class HabitFinding:
     """A sentence with a habit, and where the text around it begins."""
 
     path: str
@@ -68,10 +68,10 @@ class Finding:
         return f"{self.path}:{self.line}: {self.remedy}: {self.sentence}"
 
 
-def find_habits(path: str, content: str) -> list[Finding]:
+def find_habits(path: str, content: str) -> list[HabitFinding]:
     """Return every sentence of a file that shows one of `HABITS`."""
     return [
-        Finding(path, line, sentence, habit.remedy)
+        HabitFinding(path, line, sentence, habit.remedy)
         for line, text in _texts(path, content)
         for sentence in _sentences(text)
         for habit in HABITS

@@ -16,7 +16,7 @@ from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, S
 from functions.extract_features.moments import read_time_us
 from recstore.exposures.log import ExposureLog
 from recstore.exposures.records import Exposure, ShownItem, action_of
-from recstore.port import Outcome, StoreError
+from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
 from recsys.contracts.events import MAX_GROUP, ServedData
@@ -37,14 +37,16 @@ class Exposures:
 
     def __init__(self, log: ExposureLog) -> None:
         self._log = log
-        self._batcher: AsyncBatcher[Sequence[Exposure], Sequence[Outcome]] = AsyncBatcher(self._note, limits=_LIMITS)
-        self.outcomes: Counter[Outcome] = Counter()
+        self._batcher: AsyncBatcher[Sequence[Exposure], Sequence[EventOutcome]] = AsyncBatcher(
+            self._note, limits=_LIMITS
+        )
+        self.outcomes: Counter[EventOutcome] = Counter()
         self.actions: Counter[str] = Counter()
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of exposures."""
         return [
-            Totals(metrics.EXPOSURES, lambda: {(outcome.value,): self.outcomes[outcome] for outcome in Outcome}),
+            Totals(metrics.EXPOSURES, lambda: {(outcome.value,): self.outcomes[outcome] for outcome in EventOutcome}),
             Totals(metrics.EXPOSURE_ACTIONS, lambda: {(kind,): count for kind, count in self.actions.items()}),
         ]
 
@@ -69,7 +71,7 @@ class Exposures:
         self.actions.update(
             action.kind
             for action, outcome in zip(actions, noted, strict=True)
-            if action.exposure_id and outcome is Outcome.ACCEPTED
+            if action.exposure_id and outcome is EventOutcome.ACCEPTED
         )
 
     async def _take(self, exposures: Sequence[Exposure], _event: CloudEvent, call: Call) -> None:
@@ -81,7 +83,7 @@ class Exposures:
         """
         self.outcomes.update(await self._batcher.ask(exposures, within_s=call.deadline.left_s()))
 
-    async def _note(self, groups: Sequence[Sequence[Exposure]], _within_s: float) -> list[Sequence[Outcome]]:
+    async def _note(self, groups: Sequence[Sequence[Exposure]], _within_s: float) -> list[Sequence[EventOutcome]]:
         try:
             noted = iter(await self._log.note([exposure for group in groups for exposure in group]))
         except StoreError as error:

@@ -17,7 +17,7 @@ from functions.extract_features.ingest import Ingest, read_erasure, read_interac
 from functions.extract_features.item_changes import ItemChanges
 from functions.extract_features.user_updates import read_update
 from recstore.catalogue.entries import Catalogue
-from recstore.port import FeatureStore, Outcome, StoreError
+from recstore.port import EventOutcome, FeatureStore, StoreError
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reader import default_declaration
@@ -102,7 +102,7 @@ class ExtractFeatures:
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""
         outcome = await self.ingest.count(interaction, within_s=call.deadline.left_s())
-        if not self._reply_to_interactions or outcome is Outcome.ERASED:
+        if not self._reply_to_interactions or outcome is EventOutcome.ERASED:
             return None
         (data,) = await self._answer([interaction.user_id], call)
         return make_reply(event, call, type_=events.UPDATED, source=SOURCE, subject=interaction.user_id, data=data)

@@ -16,7 +16,7 @@ from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, R
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.moments import event_time_us, read_time_us
 from recstore.erasures import Removed, digest_user
-from recstore.port import FeatureStore, Outcome, StoreError
+from recstore.port import EventOutcome, FeatureStore, StoreError
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
@@ -41,9 +41,9 @@ class Ingest:
 
     def __init__(self, store: FeatureStore, exposures: Exposures | None = None) -> None:
         self._store, self._exposures = store, exposures
-        self._batcher: AsyncBatcher[Interaction, Outcome] = AsyncBatcher(self._apply, limits=_LIMITS)
-        self._updates: AsyncBatcher[UserUpdate, Outcome] = AsyncBatcher(self._update, limits=_LIMITS)
-        self.outcomes: Counter[Outcome] = Counter()
+        self._batcher: AsyncBatcher[Interaction, EventOutcome] = AsyncBatcher(self._apply, limits=_LIMITS)
+        self._updates: AsyncBatcher[UserUpdate, EventOutcome] = AsyncBatcher(self._update, limits=_LIMITS)
+        self.outcomes: Counter[EventOutcome] = Counter()
         self.rejected = 0
 
     def instruments(self) -> list[Instrument]:
@@ -52,7 +52,7 @@ class Ingest:
             Totals(
                 metrics.EVENTS,
                 lambda: {
-                    **{(outcome.value,): self.outcomes[outcome] for outcome in Outcome},
+                    **{(outcome.value,): self.outcomes[outcome] for outcome in EventOutcome},
                     ("rejected",): self.rejected,
                 },
             ),
@@ -71,7 +71,7 @@ class Ingest:
 
         return read_and_count
 
-    async def count(self, interaction: Interaction, *, within_s: float) -> Outcome:
+    async def count(self, interaction: Interaction, *, within_s: float) -> EventOutcome:
         """
         Count *interaction* unless it is repeated or of an erased user; return the outcome.
 
@@ -110,7 +110,7 @@ class Ingest:
         log.info("user_erased", extra={"user_sha256": digest_user(user_id), **msgspec.structs.asdict(removed)})
         return removed
 
-    async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[Outcome]:
+    async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[EventOutcome]:
         try:
             outcomes = await self._store.apply(interactions)
             # If this fails, the broker sends the events again: the store knows them as repeated, and the log gets them.
@@ -120,7 +120,7 @@ class Ingest:
             raise _unavailable() from error
         return outcomes
 
-    async def _update(self, updates: Sequence[UserUpdate], _within_s: float) -> list[Outcome]:
+    async def _update(self, updates: Sequence[UserUpdate], _within_s: float) -> list[EventOutcome]:
         try:
             return await self._store.update(updates)
         except StoreError as error:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from chassis.telemetry.instruments import Counter, Histogram, Instrument
 from recstore.erasures import Erasure, Removed
-from recstore.port import FeatureStore, Outcome, StoreError
+from recstore.port import EventOutcome, FeatureStore, StoreError
 from recsys import metrics
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
@@ -31,11 +31,11 @@ class MeasuredStore:
         """Return each of *user_ids*."""
         return await self._measured("read", self._store.read(user_ids, history=history))
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count *interactions*."""
         return await self._measured("apply", self._store.apply(interactions))
 
-    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+    async def update(self, updates: Sequence[UserUpdate]) -> list[EventOutcome]:
         """Take over the values of *updates*."""
         return await self._measured("update", self._store.update(updates))
 

@@ -20,7 +20,7 @@ from recstore.catalogue.entries import Entry
 from recsys import metrics
 from recsys.declaration.agreement import agree
 from recsys.declaration.reader import DeclarationError
-from recsys.declaration.types import ContextField, Declaration, Rules
+from recsys.declaration.types import ContextField, Declaration, DeclaredRules
 
 log = logging.getLogger("recsys.rank_items")
 
@@ -52,7 +52,7 @@ class LoadedModel:
     load_s: float
     written: float
     recall: float
-    rules: Rules = field(default_factory=Rules)
+    rules: DeclaredRules = field(default_factory=DeclaredRules)
     context: Mapping[str, ContextField] = field(default_factory=dict)
     reference: Reference | None = None
     declaration: str = ""
@@ -111,7 +111,7 @@ def load_model(
     min_recall: float = 0.0,
     provider: Provider = "cpu",
     declaration: Declaration | None = None,
-    rules: Rules | None = None,
+    rules: DeclaredRules | None = None,
 ) -> LoadedModel:
     """
     Read and verify the artefact in *folder*, and let the model follow its rules.

@@ -14,24 +14,24 @@ from recrank.filters import Bools, join_masks
 from recrank.model import RankingModel
 from recrank.rules import make_caps
 from recsys.contracts.wire import Condition
-from recsys.declaration.types import Rules
+from recsys.declaration.types import DeclaredRules
 
 log = logging.getLogger("recsys.rank_items")
 
-_decoder = Decoder(Rules)
+_decoder = Decoder(DeclaredRules)
 
 
-def read_rules(env: Reader) -> Rules | None:
+def read_rules(env: Reader) -> DeclaredRules | None:
     """Read the rules of the setting RULES and add their faults to *env*; None leaves the declaration's rules."""
     try:
         rules = _decoder.read(env.text("RULES", "{}").encode(), _checked)
     except ServingError as refusal:
         env.faults += [f"RULES: {each.path} {each.detail}" for each in refusal.faults] or [f"RULES: {refusal}"]
         return None
-    return None if rules == Rules() else rules
+    return None if rules == DeclaredRules() else rules
 
 
-def _checked(rules: Rules) -> Rules:
+def _checked(rules: DeclaredRules) -> DeclaredRules:
     faults = [
         Fault(f"$.{part}[{place}]", "must have any_of, at_least or at_most")
         for part, conditions in _conditions(rules).items()
@@ -43,11 +43,11 @@ def _checked(rules: Rules) -> Rules:
     return rules
 
 
-def _conditions(rules: Rules) -> Mapping[str, Sequence[Condition]]:
+def _conditions(rules: DeclaredRules) -> Mapping[str, Sequence[Condition]]:
     return {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
 
 
-def apply_rules(rules: Rules, model: RankingModel) -> RankingModel:
+def apply_rules(rules: DeclaredRules, model: RankingModel) -> RankingModel:
     """
     Let *model* follow *rules*, and return it.
 
@@ -68,7 +68,7 @@ def apply_rules(rules: Rules, model: RankingModel) -> RankingModel:
     return model
 
 
-def _faults(rules: Rules, model: RankingModel) -> Iterator[str]:
+def _faults(rules: DeclaredRules, model: RankingModel) -> Iterator[str]:
     for name, conditions in _conditions(rules).items():
         for fault in model.attributes.faults(conditions, f"rules.{name}"):
             yield f"{fault.path}: {fault.detail}"
@@ -77,14 +77,14 @@ def _faults(rules: Rules, model: RankingModel) -> Iterator[str]:
             yield f"rules.pins: the catalogue has no item {item_id!r}"
 
 
-def _offered(rules: Rules, model: RankingModel) -> Bools | None:
+def _offered(rules: DeclaredRules, model: RankingModel) -> Bools | None:
     if not (rules.allow or rules.deny):
         return None
     masks = [model.attributes.mask(each) for each in rules.allow]
     return join_masks([*masks, *(~model.attributes.mask(each) for each in rules.deny)])
 
 
-def _arrange(rules: Rules, model: RankingModel) -> ranking.Rules:
+def _arrange(rules: DeclaredRules, model: RankingModel) -> ranking.Rules:
     boosts = None
     if rules.boosts:
         boosts = np.zeros(len(model.item_ids), np.float32)

@@ -10,7 +10,7 @@ from recrank.onnx_model import PROVIDERS, Provider
 from recrank.places import ModelPlace, PlaceError, parse_place
 from recstore.urls import require_store_url
 from recsys.declaration.agreement import read_setting
-from recsys.declaration.types import Declaration, Rules
+from recsys.declaration.types import Declaration, DeclaredRules
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Settings:
     catalogue_url: str | None
     catalogue_password: str | None
     declaration: Declaration | None
-    rules: Rules | None
+    rules: DeclaredRules | None
     probes: int
     min_recall: float
     provider: Provider

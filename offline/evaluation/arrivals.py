@@ -22,7 +22,7 @@ import numpy as np
 
 from offline.choice import choose
 from offline.collection import collect
-from offline.evaluation.comparison import Outcome, join_splits
+from offline.evaluation.comparison import StudyOutcome, join_splits
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
 from offline.evaluation.holdout import HeldOut, Holdout, split_rows
 from offline.evaluation.quality import Panel, Quality, measure
@@ -138,7 +138,7 @@ def _share(quality: Quality, whole: Quality) -> float:
     return round(float(quality.recall.mean() / max(whole.recall.mean(), 1e-9)), 4)
 
 
-def _compare(arrivals: Arrivals, items: Mapping[str, Item], folder: Path, *, ahead: bool) -> Iterator[Outcome]:
+def _compare(arrivals: Arrivals, items: Mapping[str, Item], folder: Path, *, ahead: bool) -> Iterator[StudyOutcome]:
     known = {item_id: item for item_id, item in items.items() if item_id not in arrivals.hidden}
     chosen = choose(arrivals.before, items=items, ahead=ahead).settings
     plain = choose(arrivals.before, items=known, ahead=ahead).settings
@@ -155,12 +155,12 @@ def _compare(arrivals: Arrivals, items: Mapping[str, Item], folder: Path, *, ahe
         yield _ask(name, load_model(folder / name), arrivals, arrivals.after)
 
 
-def _ask(name: str, model: RankingModel, arrivals: Arrivals, records: Sequence[UserRecord]) -> Outcome:
+def _ask(name: str, model: RankingModel, arrivals: Arrivals, records: Sequence[UserRecord]) -> StudyOutcome:
     """Return the quality of *model* for users as *records* know them."""
     panels = {KNOWN: arrivals.panel(records, hidden=False), AMONG_ALL: arrivals.panel(records, hidden=True)}
     qualities = {where: _measure(model, panel) for where, panel in panels.items()}
     model.make_unavailable([item_id for item_id in model.item_ids if item_id not in arrivals.hidden])
-    return Outcome(name, {**qualities, AMONG_NEW: _measure(model, panels[AMONG_ALL])})
+    return StudyOutcome(name, {**qualities, AMONG_NEW: _measure(model, panels[AMONG_ALL])})
 
 
 def _measure(model: RankingModel, panel: Panel) -> Quality:

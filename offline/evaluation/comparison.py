@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from offline.als import AlsSettings
-from offline.decision import Decision, decide
+from offline.decision import TrainingDecision, decide
 from offline.evaluation.ablations import vary, vary_features
 from offline.evaluation.baselines import BASELINES
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
 from offline.evaluation.histories import Histories
 from offline.evaluation.holdout import Holdout, split_records
 from offline.evaluation.quality import Panel, Quality, make_task, measure
-from offline.evaluation.report import Entry, Spread
+from offline.evaluation.report import PanelEntry, Spread
 from offline.evaluation.studies import Study
 from offline.evaluation.tuning import tune
 from offline.progress import progress
@@ -30,7 +30,7 @@ _INNER_SEED, _INNER_USERS = 100, 1000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """
     The result of a contender in one study.
 
@@ -49,7 +49,7 @@ class Outcome:
     note: str = ""
 
 
-def compare(study: Study, *, searched: AlsSettings | None = None, ablate: bool = False) -> list[Outcome]:
+def compare(study: Study, *, searched: AlsSettings | None = None, ablate: bool = False) -> list[StudyOutcome]:
     """
     Return the outcomes of the baselines, then of the model, on all panels of *study*.
 
@@ -61,7 +61,7 @@ def compare(study: Study, *, searched: AlsSettings | None = None, ablate: bool =
     return [*compare_baselines(study), *_compare_models(study, searched=searched, ablate=ablate)]
 
 
-def compare_baselines(study: Study) -> Iterator[Outcome]:
+def compare_baselines(study: Study) -> Iterator[StudyOutcome]:
     """Yield the outcome of each baseline; their parameters are chosen inside the training part."""
     histories = Histories.of(study.records, study.ratings)
     holdout: Holdout = "temporal" if study.ordered else "random"
@@ -70,18 +70,18 @@ def compare_baselines(study: Study) -> Iterator[Outcome]:
     with progress(f"{study.name}: baselines", len(BASELINES), "baselines") as show:
         for place, baseline in enumerate(BASELINES):
             if reason := baseline.obstacle(histories, ordered=study.ordered):
-                yield Outcome(baseline.name, note=reason)
+                yield StudyOutcome(baseline.name, note=reason)
                 continue
             tuned = tune(baseline, inner, ordered=study.ordered)
             began = time.monotonic()
             fitted = tuned.fit(histories)
             seconds = time.monotonic() - began
             qualities = {name: measure(fitted.lists(asked), panel) for name, (panel, asked) in panels.items()}
-            yield Outcome(baseline.name, qualities, seconds, note=tuned.describe())
+            yield StudyOutcome(baseline.name, qualities, seconds, note=tuned.describe())
             show(place + 1)
 
 
-def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[Outcome]:
+def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool) -> Iterator[StudyOutcome]:
     print(f"{study.name}: choosing the settings of {MODEL_NAME}", file=sys.stderr, flush=True)
     contenders = {MODEL_NAME: _choose(study, None)}
     if searched:
@@ -99,7 +99,7 @@ def _compare_models(study: Study, *, searched: AlsSettings | None, ablate: bool)
         yield _train_and_ask(study, choice, name=name)
 
 
-def _choose(study: Study, als: AlsSettings | None) -> Decision:
+def _choose(study: Study, als: AlsSettings | None) -> TrainingDecision:
     decision = decide(
         study.records,
         declaration=study.declaration,
@@ -113,7 +113,7 @@ def _choose(study: Study, als: AlsSettings | None) -> Decision:
     return decision
 
 
-def _train_and_ask(study: Study, choice: Decision, *, name: str) -> Outcome:
+def _train_and_ask(study: Study, choice: TrainingDecision, *, name: str) -> StudyOutcome:
     title = f"{study.name}: {name.strip()}"
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
@@ -137,7 +137,7 @@ def _train_and_ask(study: Study, choice: Decision, *, name: str) -> Outcome:
 
     qualities = {where: measure(lists(panel, where), panel) for where, panel in study.panels.items()}
     note = choice.verdict.describe() if choice.verdict and name in {MODEL_NAME, f"{MODEL_NAME}, searched"} else ""
-    return Outcome(name, qualities, seconds, manifest.version, note)
+    return StudyOutcome(name, qualities, seconds, manifest.version, note)
 
 
 def show_epochs(name: str) -> Callable[[range], Iterable[int]]:
@@ -152,7 +152,7 @@ def show_epochs(name: str) -> Callable[[range], Iterable[int]]:
     return iterate
 
 
-def join_splits(splits: Sequence[Sequence[Outcome]], panel: str) -> list[Entry]:
+def join_splits(splits: Sequence[Sequence[StudyOutcome]], panel: str) -> list[PanelEntry]:
     """
     Return one entry per contender for *panel* over *splits*, which all have the same contenders and the same users.
 
@@ -160,16 +160,16 @@ def join_splits(splits: Sequence[Sequence[Outcome]], panel: str) -> list[Entry]:
     standard deviation over splits, which shows the effect of another split.
     """
     joined = [_join(outcomes, panel) for outcomes in zip(*splits, strict=True) if panel in outcomes[0].qualities]
-    return Entry.all_of(joined, reference=reference_of(splits[0]))
+    return PanelEntry.all_of(joined, reference=reference_of(splits[0]))
 
 
-def reference_of(outcomes: Sequence[Outcome]) -> str:
+def reference_of(outcomes: Sequence[StudyOutcome]) -> str:
     """Return the name of the contender that the others are compared with, which is the first model."""
     names = {baseline.name for baseline in BASELINES}
     return next(outcome.name for outcome in outcomes if outcome.name not in names)
 
 
-def _join(outcomes: Sequence[Outcome], panel: str) -> Entry:
+def _join(outcomes: Sequence[StudyOutcome], panel: str) -> PanelEntry:
     qualities = [outcome.qualities[panel] for outcome in outcomes]
     joined = replace(
         qualities[0],
@@ -186,7 +186,7 @@ def _join(outcomes: Sequence[Outcome], panel: str) -> Entry:
             ndcg=statistics.stdev(float(quality.ndcg.mean()) for quality in qualities),
             recall=statistics.stdev(float(quality.recall.mean()) for quality in qualities),
         )
-    return Entry(
+    return PanelEntry(
         outcomes[0].name,
         joined,
         seconds=statistics.median(seconds) if seconds else None,

@@ -57,7 +57,7 @@ class ShownLists:
 
 
 @dataclass(frozen=True)
-class Interval:
+class ValueInterval:
     """A value and the ends of its confidence interval."""
 
     value: float
@@ -77,8 +77,8 @@ class Estimate:
     """
 
     name: str
-    value: Interval
-    lift: Interval
+    value: ValueInterval
+    lift: ValueInterval
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def evaluate_lists(shown: ShownLists, candidate: I64) -> OffPolicy:
     )
 
 
-def mean_interval(values: F64, users: I64, *, level: float = LEVEL) -> Interval:
+def mean_interval(values: F64, users: I64, *, level: float = LEVEL) -> ValueInterval:
     """Return the mean of *values* (E,) with its interval; the values of one of *users* (E,) may depend on each other."""
     counts = np.bincount(users).astype(np.float64)
     mean = float(values.mean())
     off = (np.bincount(users, values) - mean * counts)[counts > 0]
     variance = float((off**2).sum()) / values.size**2 * off.size / (off.size - 1)
     half = NormalDist().inv_cdf((1 + level) / 2) * variance**0.5
-    return Interval(mean, mean - half, mean + half)
+    return ValueInterval(mean, mean - half, mean + half)
 
 
 def _normalised(shown: ShownLists, weights: F64) -> F64:

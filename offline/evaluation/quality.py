@@ -169,7 +169,7 @@ def score_lists(lists: I64, held: csr_array) -> tuple[F64, F64]:
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanInterval:
     """A mean and its 95 % confidence interval."""
 
     mean: float
@@ -177,7 +177,7 @@ class Interval:
     high: float
 
 
-def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[Interval]:
+def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[MeanInterval]:
     """
     Return the mean of each column of *values* (N, C) with its bootstrap percentile interval.
 
@@ -197,7 +197,7 @@ def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[Interva
     )
     low, high = np.quantile(means / users, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     triples = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Interval(*triple) for triple in triples]
+    return [MeanInterval(*triple) for triple in triples]
 
 
 def _draw(generator: np.random.Generator, users: int, draws: int) -> F64:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from offline.evaluation.quality import Interval, Quality, bootstrap
+from offline.evaluation.quality import MeanInterval, Quality, bootstrap
 
 _COLUMNS = (
     "model",
@@ -35,8 +35,8 @@ class Spread:
 class Figure:
     """A measure's mean with its interval, and its difference from the reference; None for the reference itself."""
 
-    interval: Interval
-    difference: Interval | None = None
+    interval: MeanInterval
+    difference: MeanInterval | None = None
 
     @property
     def differs(self) -> bool:
@@ -56,7 +56,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PanelEntry:
     """
     The results of a contender on a panel.
 
@@ -77,7 +77,7 @@ class Entry:
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
     @classmethod
-    def all_of(cls, entries: Sequence["Entry"], *, reference: str) -> list["Entry"]:
+    def all_of(cls, entries: Sequence["PanelEntry"], *, reference: str) -> list["PanelEntry"]:
         """Return *entries* with figures, each compared with the entry *reference* user by user."""
         tables = [_values(entry.quality) for entry in entries]
         (base,) = (table for entry, table in zip(entries, tables, strict=True) if entry.name == reference)
@@ -110,7 +110,7 @@ def _values(quality: Quality) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([quality.ndcg, quality.recall, quality.recall_reachable], axis=1)
 
 
-def _take(intervals: Any) -> list[Interval]:
+def _take(intervals: Any) -> list[MeanInterval]:
     return [next(intervals) for _ in _MEASURES]
 
 
@@ -128,7 +128,7 @@ class Section:
 
     name: str
     users: int
-    entries: Sequence[Entry]
+    entries: Sequence[PanelEntry]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Report:
 
     facts: dict[str, Any]
     reference: str
-    entries: Sequence[Entry]
+    entries: Sequence[PanelEntry]
     calendar: Section | None = None
     lengths: Sequence[Section] = ()
     title: str = "Users that training never saw, by number of known items, and new items"
@@ -185,7 +185,7 @@ class Report:
         (folder / "evaluation.json").write_text(self.to_json() + "\n")
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _cells(entry: PanelEntry) -> tuple[str, ...]:
     figures, spread = entry.figures, entry.spread
     return (
         entry.name,
@@ -205,7 +205,7 @@ def _length_cells(sections: Sequence[Section]) -> list[tuple[str, ...]]:
     return [header, *((section.name, str(section.users), *map(_pair, section.entries)) for section in sections)]
 
 
-def _pair(entry: Entry) -> str:
+def _pair(entry: PanelEntry) -> str:
     ndcg, recall = entry.figures["ndcg_10"], entry.figures["recall_20"]
     return f"{_short(ndcg)} / {_short(recall)}"
 

@@ -37,13 +37,13 @@ class Tuned:
         fading = f"half-life {self.half_life:g}" if self.half_life else ""
         return ", ".join(filter(None, (parameter, fading)))
 
-    def fit(self, histories: Histories) -> "Fitted":
+    def fit(self, histories: Histories) -> "FittedBaseline":
         """Fit the baseline to *histories*."""
-        return Fitted(self, self.baseline.fit(histories, self.value), popularity(histories))
+        return FittedBaseline(self, self.baseline.fit(histories, self.value), popularity(histories))
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedBaseline:
     """A fitted baseline: its parameters, its scorer and the popularity (I,) of the training part."""
 
     tuned: Tuned

@@ -17,7 +17,7 @@ from typing import Any
 from offline.boosting import LearnerError
 from offline.evaluation.arrivals import evaluate_arrivals
 from offline.evaluation.baselines import sampled_share
-from offline.evaluation.comparison import Outcome, compare, compare_baselines, join_splits, reference_of
+from offline.evaluation.comparison import StudyOutcome, compare, compare_baselines, join_splits, reference_of
 from offline.evaluation.contenders import count_differing, list_answers, load_model, rank_by_model
 from offline.evaluation.histories import Histories
 from offline.evaluation.holdout import Holdout, default_holdout
@@ -48,7 +48,7 @@ from recsys.records import UserRecord
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """
     What to evaluate.
 
@@ -79,7 +79,7 @@ class Plan:
     state_dir: Path = Path(".recsys")
 
 
-def run(plan: Plan, *, as_json: bool = False, report: Path | None = None, plot: Path | None = None) -> int:
+def run(plan: EvaluationPlan, *, as_json: bool = False, report: Path | None = None, plot: Path | None = None) -> int:
     """
     Carry out *plan* and print the report; return the exit status.
 
@@ -104,7 +104,7 @@ def run(plan: Plan, *, as_json: bool = False, report: Path | None = None, plot: 
     return 0
 
 
-def evaluate(plan: Plan) -> Report:
+def evaluate(plan: EvaluationPlan) -> Report:
     """
     Evaluate all models and baselines on the data of *plan*, and return the report.
 
@@ -137,7 +137,7 @@ def evaluate(plan: Plan) -> Report:
     }
     if plan.new_items:
         return evaluate_arrivals(data, holdout=holdout, facts=said)
-    splits: list[list[Outcome]] = []
+    splits: list[list[StudyOutcome]] = []
     facts: dict[str, Any] = {}
     lengths: list[Section] = []
     for seed in range(plan.seed, plan.seed + plan.splits):
@@ -157,7 +157,7 @@ def evaluate(plan: Plan) -> Report:
     return Report(said | facts, reference_of(splits[0]), join_splits(splits, PER_USER), calendar, lengths)
 
 
-def _is_whole(plan: Plan) -> bool:
+def _is_whole(plan: EvaluationPlan) -> bool:
     """Return whether *plan* asks for all studies; further models and splits are compared on the first alone."""
     return not (plan.brief or plan.via or plan.search or plan.ablate or plan.splits > 1)
 
@@ -168,13 +168,13 @@ def _sections(study: Study) -> Iterator[Section]:
         yield _section(study, outcomes, panel)
 
 
-def _section(study: Study, outcomes: Sequence[Outcome], panel: str) -> Section:
+def _section(study: Study, outcomes: Sequence[StudyOutcome], panel: str) -> Section:
     facts = {} if study.date_us is None else {"date": f"{datetime.fromtimestamp(study.date_us / 1e6, UTC):%Y-%m-%d}"}
     users = len(study.panels[panel].records)
     return Section(panel, users, join_splits([outcomes], panel), facts)
 
 
-def _describe(study: Study, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _describe(study: Study, outcomes: Sequence[StudyOutcome]) -> dict[str, Any]:
     panel = study.panels[PER_USER]
     share = sampled_share(Histories.of(study.records, study.ratings))
     return {
@@ -192,7 +192,7 @@ def _describe(study: Study, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _compare(plan: Plan, study: Study) -> tuple[list[Outcome], dict[str, Any]]:
+def _compare(plan: EvaluationPlan, study: Study) -> tuple[list[StudyOutcome], dict[str, Any]]:
     if plan.via:
         return _ask_served(plan, plan.via, study)
     searched = search(study.records).settings.als if plan.search else None
@@ -200,20 +200,20 @@ def _compare(plan: Plan, study: Study) -> tuple[list[Outcome], dict[str, Any]]:
     return outcomes, {"model": next(outcome.version for outcome in outcomes if outcome.version)}
 
 
-def _ask_served(plan: Plan, url: str, study: Study) -> tuple[list[Outcome], dict[str, Any]]:
+def _ask_served(plan: EvaluationPlan, url: str, study: Study) -> tuple[list[StudyOutcome], dict[str, Any]]:
     model = load_model(_served_folder(plan, study.records))
     panel, name = study.panels[PER_USER], model.identity.name
     inside = rank_by_model(model, panel, name=name)
     outside = rank_by_url(url, panel, name=url, authority=plan.state_dir / "tls/ca.pem")
     outcomes = [
-        Outcome(f"{name}, {where}", {PER_USER: measure(list_answers(answers, panel), panel)})
+        StudyOutcome(f"{name}, {where}", {PER_USER: measure(list_answers(answers, panel), panel)})
         for where, answers in (("in process", inside), ("served", outside))
     ]
     differing = count_differing(inside, outside)
     return [*compare_baselines(study), *outcomes], {"model": model.identity.version, "differing_lists": differing}
 
 
-def _served_folder(plan: Plan, records: Sequence[UserRecord]) -> Path:
+def _served_folder(plan: EvaluationPlan, records: Sequence[UserRecord]) -> Path:
     """Return the folder of the current model, after checking that no held-out item was in its training data."""
     state = StateDirectory(plan.state_dir)
     current = state.current()

@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from offline.experiments.checks import MISMATCH, adjust, check_ratio
-from offline.experiments.sequences import ALPHA, Difference, Sample, compare, effective_users
+from offline.experiments.sequences import ALPHA, MeanDifference, Sample, compare, effective_users
 from recstore.exposures.records import ExposureOutcome
 from recsys.experiments.assignment import SEPARATOR
 from recsys.experiments.declaration import Experiment
@@ -51,12 +51,12 @@ class ArmResult:
     Attributes:
         name: The arm.
         sample: The users, after the adjustment by their history.
-        lift: Difference from the mean of the control, at all looks; None for the control and with too few users.
+        lift: MeanDifference from the mean of the control, at all looks; None for the control and with too few users.
     """
 
     name: str
     sample: Sample
-    lift: Difference | None
+    lift: MeanDifference | None
 
     @property
     def is_worse(self) -> bool:

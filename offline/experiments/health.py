@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.experiments.analysis import arm_in
-from offline.experiments.sequences import ALPHA, Difference, Sample, compare, effective_users
+from offline.experiments.sequences import ALPHA, MeanDifference, Sample, compare, effective_users
 from recstore.exposures.records import ExposureOutcome
 from recsys.experiments.declaration import Experiment
 from topk.item_table import F64, I64
@@ -50,8 +50,8 @@ class ArmHealth:
     lists: int
     failed: float
     p99_s: float | None
-    excess_failed: Difference | None = None
-    excess_slow: Difference | None = None
+    excess_failed: MeanDifference | None = None
+    excess_slow: MeanDifference | None = None
 
     @property
     def is_failing(self) -> bool:
@@ -119,7 +119,7 @@ def check_health(
 
 
 def _health(
-    name: str, lists: _Lists, excess_failed: Difference | None = None, excess_slow: Difference | None = None
+    name: str, lists: _Lists, excess_failed: MeanDifference | None = None, excess_slow: MeanDifference | None = None
 ) -> ArmHealth:
     failed = float(lists.failed.mean()) if lists.failed.size else 0.0
     return ArmHealth(name, int(lists.users.size), failed, lists.p99_s, excess_failed, excess_slow)
@@ -127,7 +127,7 @@ def _health(
 
 def _excess(
     lists: _Lists, control: _Lists, limit_s: float | None, *, planned: float, alpha: float
-) -> Difference | None:
+) -> MeanDifference | None:
     """Return how far the share of slow lists is above `SLOWEST`. The error of the control's percentile counts as well."""
     if limit_s is None:
         return None
@@ -136,7 +136,7 @@ def _excess(
     if found is None:
         return None
     shift = usual.mean - SLOWEST
-    return Difference(found.value + shift, found.low + shift, found.high + shift)
+    return MeanDifference(found.value + shift, found.low + shift, found.high + shift)
 
 
 def _gather(experiment: Experiment, arm: str, exposures: Iterable[ExposureOutcome]) -> _Lists:

@@ -54,7 +54,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Difference:
+class MeanDifference:
     """The difference of two means, and the ends of its interval."""
 
     value: float
@@ -86,7 +86,7 @@ def effective_users(one: Number, other: Number) -> Number:
     return one * other / (one + other)
 
 
-def compare(arm: Sample, control: Sample, *, planned: float, alpha: float = ALPHA) -> Difference | None:
+def compare(arm: Sample, control: Sample, *, planned: float, alpha: float = ALPHA) -> MeanDifference | None:
     """
     Return how far the mean of *arm* is above that of *control*; None with fewer than `LEAST_USERS` users in one.
 
@@ -101,4 +101,4 @@ def compare(arm: Sample, control: Sample, *, planned: float, alpha: float = ALPH
     value = arm.mean - control.mean
     error = math.sqrt(arm.variance / arm.users + control.variance / control.users)
     half = error * stretch(effective_users(float(arm.users), float(control.users)), planned=planned, alpha=alpha)
-    return Difference(value, value - half, value + half)
+    return MeanDifference(value, value - half, value + half)

@@ -14,9 +14,9 @@ from starlette.applications import Starlette
 from chassis.server.config import configure
 from chassis.server.idle_server import WakingServer
 from knbroker.broker import Broker
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from knbroker.ingress import application
-from knbroker.queue import RESERVE_BYTES, Choice, Queue
+from knbroker.queue import RESERVE_BYTES, DeadLetterChoice, Queue
 from knbroker.topics import Topic
 from kubeyaml.eventing import Routing
 from localkn import control
@@ -42,14 +42,14 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
     names = [trigger.name for trigger in routing.triggers]
     queue = Queue(Path(environment["QUEUE"]), names, reserve_bytes=reserve_bytes)
-    client = Client(limit_bytes=limit_bytes)
+    client = DeliveryClient(limit_bytes=limit_bytes)
     broker = Broker(routing, queue, client, limit=limit, at_once=at_once)
 
     async def events(request: dict[str, Any]) -> dict[str, Any]:
         return await broker.figures(letters=request.get("letters", 1000))
 
     async def redrive(request: dict[str, Any]) -> dict[str, Any]:
-        return await broker.revive(Choice(request.get("trigger"), request.get("ids"), request.get("source")))
+        return await broker.revive(DeadLetterChoice(request.get("trigger"), request.get("ids"), request.get("source")))
 
     async def discard(request: dict[str, Any]) -> dict[str, Any]:
         return await broker.discard(Topic(request["member"], request["value"]))

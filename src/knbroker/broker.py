@@ -24,9 +24,9 @@ from chassis.wire.problems import (
     StorageFullError,
 )
 from knbroker import delivery as deciding
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
-from knbroker.queue import Choice, DiscardedError, NoRoomError, Queue
+from knbroker.queue import DeadLetterChoice, DiscardedError, NoRoomError, Queue
 from knbroker.topics import Topic
 from kubeyaml.eventing import Routing, Trigger
 from kubeyaml.filters import every
@@ -64,7 +64,7 @@ class Broker:
         at_once: Most deliveries of one Trigger at a time.
     """
 
-    def __init__(self, routing: Routing, queue: Queue, client: Client, *, limit: int, at_once: int) -> None:
+    def __init__(self, routing: Routing, queue: Queue, client: DeliveryClient, *, limit: int, at_once: int) -> None:
         self._queue, self._client, self._limit, self._at_once = queue, client, limit, at_once
         self._triggers = {trigger.name: trigger for trigger in routing.triggers}
         self._filters = {
@@ -111,7 +111,7 @@ class Broker:
                 for _ in range(self._at_once):
                     workers.create_task(self._work(due))
 
-    async def revive(self, choice: Choice) -> dict[str, Any]:
+    async def revive(self, choice: DeadLetterChoice) -> dict[str, Any]:
         """
         Redeliver the chosen dead letters; return their number, and the ids that match no dead letter.
 

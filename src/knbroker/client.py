@@ -10,7 +10,7 @@ from chassis.wire.transport import HttptoolsTransport
 _HEAD_BYTES = 64 * 1024
 
 
-class Client:
+class DeliveryClient:
     """
     Post events over kept-alive connections.
 

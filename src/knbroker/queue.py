@@ -95,7 +95,7 @@ class DiscardedError(Exception):
     """The event was discarded; its delivery ends."""
 
 
-class Choice(Struct, frozen=True):
+class DeadLetterChoice(Struct, frozen=True):
     """A choice of dead letters: by Trigger, by event ids, by source; all of them if none of these is given."""
 
     trigger: str | None = None
@@ -218,14 +218,14 @@ class Queue:
         row = (delivery.attempts, delivery.due_at + self._epoch, failure, dead_at, delivery.event, delivery.trigger)
         await self._write([(_UPDATE, row), (_COUNT, ("failed", delivery.trigger))])
 
-    async def sources(self, choice: Choice) -> dict[str, list[str]]:
+    async def sources(self, choice: DeadLetterChoice) -> dict[str, list[str]]:
         """Return the sources of the chosen dead letters, by event id."""
         found: dict[str, list[str]] = {}
         for event_id, source in await self._query(_SOURCES, choice.values()):
             found.setdefault(event_id, []).append(source)
         return found
 
-    async def revive(self, choice: Choice) -> list[Delivery]:
+    async def revive(self, choice: DeadLetterChoice) -> list[Delivery]:
         """Turn the chosen dead letters into deliveries, and return these."""
         return [Delivery(event, trigger) for event, trigger in sorted(await self._query(_REVIVE, choice.values()))]
 

@@ -19,7 +19,7 @@ from kndashboard.app import Dashboard
 from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
 from kndashboard.queries import PlatformQueries
-from kndashboard.recorder import Recorder
+from kndashboard.recorder import SnapshotRecorder
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher, scraper
 from localkn.control import KeptConnection
@@ -48,7 +48,7 @@ async def _serve(state: PlatformDirectory, queries: PlatformQueries, *, fd: int,
         platform = KeptConnection(state.socket("control"))
         watcher = Watcher(partial(platform.call, "status"), scraper(HttptoolsTransport()))
         recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
-        recording = asyncio.create_task(Recorder(recent, ring).run())
+        recording = asyncio.create_task(SnapshotRecorder(recent, ring).run())
         app = Dashboard(recent, ring, client, platform=queries).app()
         # Open pages keep their connections, so the server does not wait for them when it stops.
         config = configure(app, log_level="warning", timeout_graceful_shutdown=1)

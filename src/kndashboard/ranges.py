@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kndashboard.columns import FIGURES, added, figures
-from kndashboard.ring import SPANS, Columns, RingFile, Span
+from kndashboard.ring import SPANS, Columns, RingFile, RingSpan
 
 
 @dataclass(frozen=True)
 class Range:
     """A length of time that the page offers, and how finely it is drawn."""
 
-    span: Span
+    span: RingSpan
     step_s: int
     minutes: int
 

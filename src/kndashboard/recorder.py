@@ -18,7 +18,7 @@ _LONGEST_S = 5.0
 _PAUSE_S = 10.0
 
 
-class Recorder:
+class SnapshotRecorder:
     """
     Writes what happens between two snapshots into the file.
 

@@ -29,7 +29,7 @@ _HEAD, _MARK, _SLOT = struct.Struct("<II"), struct.Struct("<Idh"), struct.Struct
 
 
 @dataclass(frozen=True)
-class Span:
+class RingSpan:
     """A ring: its step in seconds, and its number of slots."""
 
     step_s: int
@@ -37,7 +37,7 @@ class Span:
 
 
 # An hour by the second, and a day by half minutes.
-SPANS = (Span(1, 3600), Span(30, 2880))
+SPANS = (RingSpan(1, 3600), RingSpan(30, 2880))
 
 Columns = Mapping[str, Sequence[float]]
 
@@ -57,7 +57,7 @@ class RingFile:
         self._first = _HEADER_BYTES + _MARKS * _MARK_BYTES
         self.size = self._first + sum(span.slots for span in SPANS) * self._slot_bytes
         self._services: list[str] = []
-        self._current: dict[Span, tuple[int, array[float]]] = {}
+        self._current: dict[RingSpan, tuple[int, array[float]]] = {}
         self._file = self._open(path)
         marks = list(self._marks())
         self._next_mark = (max(marks)[2] + 1) % _MARKS if marks else 0
@@ -83,7 +83,7 @@ class RingFile:
             self._current[span] = number, values
             self._write(span, number, values)
 
-    def read(self, span: Span, begin: float, end: float) -> Iterator[tuple[int, Columns]]:
+    def read(self, span: RingSpan, begin: float, end: float) -> Iterator[tuple[int, Columns]]:
         """Yield the start of each slot that is not empty in *begin* to *end*, and its columns by Service."""
         oldest = int(end // span.step_s) - span.slots + 1
         for number, values in self._read(span, max(oldest, int(begin // span.step_s)), int(end // span.step_s) + 1):
@@ -122,15 +122,15 @@ class RingFile:
     def _empty(self) -> "array[float]":
         return array("f", bytes(4 * self._width * _COLUMNS))
 
-    def _place(self, span: Span, number: int) -> int:
+    def _place(self, span: RingSpan, number: int) -> int:
         before = sum(each.slots for each in SPANS[: SPANS.index(span)])
         return self._first + (before + number % span.slots) * self._slot_bytes
 
-    def _write(self, span: Span, number: int, values: "array[float]") -> None:
+    def _write(self, span: RingSpan, number: int, values: "array[float]") -> None:
         body = _SLOT.pack(0, number)[4:] + values.tobytes()
         os.pwrite(self._file, _sealed(body), self._place(span, number))
 
-    def _read(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, "array[float]"]]:
+    def _read(self, span: RingSpan, begin: int, end: int) -> Iterator[tuple[int, "array[float]"]]:
         while begin < end:
             # The slots up to the end of the ring are contiguous.
             count = min(end - begin, span.slots - begin % span.slots)

@@ -12,7 +12,7 @@ _RUNNING, _REPORTS = ".*.running.json", "[!.]*.json"
 _SHOWN = 5
 
 
-class AnswerFigures(Struct, frozen=True):
+class StepFigures(Struct, frozen=True):
     """Figures of the answers of a revision in a step."""
 
     requests: int
@@ -21,7 +21,7 @@ class AnswerFigures(Struct, frozen=True):
     p99_ms: float
 
 
-class Step(Struct, frozen=True):
+class RolloutStep(Struct, frozen=True):
     """
     The comparison of a step.
 
@@ -35,9 +35,9 @@ class Step(Struct, frozen=True):
     """
 
     share: int
-    current: AnswerFigures
-    candidate: AnswerFigures
-    live: AnswerFigures
+    current: StepFigures
+    candidate: StepFigures
+    live: StepFigures
     overlap: float | None = None
     correlation: float | None = None
 
@@ -50,7 +50,7 @@ class EndedRollout(Struct, frozen=True):
     candidate: str | None
     promoted: bool
     reasons: tuple[str, ...]
-    seen: tuple[Step, ...]
+    seen: tuple[RolloutStep, ...]
     seconds: float
     time: str
 
@@ -76,7 +76,7 @@ class RunningRollout(Struct, frozen=True):
     steps: tuple[int, ...]
     share: int
     since: float
-    seen: tuple[Step, ...]
+    seen: tuple[RolloutStep, ...]
     pid: int
 
 

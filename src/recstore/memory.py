@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from recstore.counters import DEDUPLICATION_WINDOW_S, count_interaction, countable, new_record, update_record
 from recstore.erasures import Erasure, Removed, digest_user, list_erased
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
@@ -36,37 +36,37 @@ class MemoryStore:
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record.known(history=history) if record else None for record in found]
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count *interactions*."""
         self._check_open()
         return [self._apply(interaction) for interaction in interactions]
 
-    def _apply(self, interaction: Interaction) -> Outcome:
+    def _apply(self, interaction: Interaction) -> EventOutcome:
         erasure = self._erasures.get(digest_user(interaction.user_id))
         if erasure and erasure.refuses(interaction.time_us):
-            return Outcome.ERASED
+            return EventOutcome.ERASED
         seen = self._seen.setdefault(interaction.user_id, {})
         key, now = (interaction.source, interaction.event_id), self._clock()
         if seen.get(key, float("-inf")) > now - self._window_s:
-            return Outcome.REPEATED
+            return EventOutcome.REPEATED
         seen[key] = now
         record = self._records.get(interaction.user_id) or new_record(interaction.user_id)
         self._records[interaction.user_id] = count_interaction(record, interaction)
-        return Outcome.ACCEPTED
+        return EventOutcome.ACCEPTED
 
-    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+    async def update(self, updates: Sequence[UserUpdate]) -> list[EventOutcome]:
         """Take over the values of *updates*."""
         self._check_open()
         return [self._update(update) for update in updates]
 
-    def _update(self, update: UserUpdate) -> Outcome:
+    def _update(self, update: UserUpdate) -> EventOutcome:
         erasure = self._erasures.get(digest_user(update.user_id))
         if erasure and erasure.refuses(update.at_us):
-            return Outcome.ERASED
+            return EventOutcome.ERASED
         before = self._records.get(update.user_id)
         after = update_record(before or new_record(update.user_id), update)
         self._records[update.user_id] = after
-        return Outcome.REPEATED if after == before else Outcome.ACCEPTED
+        return EventOutcome.REPEATED if after == before else EventOutcome.ACCEPTED
 
     async def population(self) -> Features | None:
         """Return the defaults for unknown users."""

@@ -35,7 +35,7 @@ class StoreFormatError(StoreError):
     """The store exists and holds data that this version cannot read."""
 
 
-class Outcome(StrEnum):
+class EventOutcome(StrEnum):
     """The result of an event: it changed the user, it changed nothing because it is repeated or old, or its user is erased."""
 
     ACCEPTED = "accepted"
@@ -59,7 +59,7 @@ class FeatureStore(Protocol):
         """
         ...
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """
         Count each of *interactions* once; tell for each whether it was new, repeated, or of an erased user.
 
@@ -74,7 +74,7 @@ class FeatureStore(Protocol):
         """
         ...
 
-    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+    async def update(self, updates: Sequence[UserUpdate]) -> list[EventOutcome]:
         """
         Take over the values of *updates*; tell for each whether it changed something, or is of an erased user.
 

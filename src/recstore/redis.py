@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 from chassis.wire.redis_link import RedisCommand, RedisLink
 from recstore.counters import DEDUPLICATION_WINDOW_S, countable
 from recstore.erasures import Erasure, Removed, digest_user, list_erased
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recstore.redis_database import RedisDatabase
 from recstore.redis_keys import ERASURES, LASTING, POINTER, erasure_key, exposure_keys, fact_key, user_keys
 from recstore.redis_records import READ_LENGTH, known_user, read_known, user_record, write_record
@@ -77,7 +77,7 @@ class RedisStore:
         found = zip(user_ids, answers[READ_LENGTH - 1 :: READ_LENGTH], strict=True)
         return self._errors.decode(lambda: [known_user(user_id, *parts) for user_id, parts in found])
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count each of *interactions* with one script."""
         now_us = int(self._clock() * 1_000_000)
 
@@ -87,7 +87,7 @@ class RedisStore:
 
         return await self._change(APPLY, interactions, arguments)
 
-    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+    async def update(self, updates: Sequence[UserUpdate]) -> list[EventOutcome]:
         """Take over the values of each of *updates* with one script."""
 
         def arguments(each: UserUpdate) -> tuple[Any, ...]:
@@ -99,7 +99,7 @@ class RedisStore:
 
     async def _change(
         self, script: str, events: Sequence[Event], arguments: Callable[[Event], tuple[Any, ...]]
-    ) -> list[Outcome]:
+    ) -> list[EventOutcome]:
         def commands(generation: str, each: Event) -> list[RedisCommand]:
             user = digest_user(each.user_id)
             return [("EVALSHA", script, 6, *user_keys(generation, user), erasure_key(user), *arguments(each))]

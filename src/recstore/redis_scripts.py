@@ -6,9 +6,9 @@ The keys of a user are in the order of `user_keys`, and that of the erasure foll
 
 import hashlib
 
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 
-OUTCOMES = (Outcome.REPEATED, Outcome.ACCEPTED, Outcome.ERASED)
+OUTCOMES = (EventOutcome.REPEATED, EventOutcome.ACCEPTED, EventOutcome.ERASED)
 """The outcome of an event by the number that its script returns."""
 
 REFUSED = """

@@ -30,7 +30,7 @@ from recstore.counters import (
     update_record,
 )
 from recstore.erasures import Erasure, Removed, digest_user
-from recstore.port import Outcome, StoreFormatError, StoreUnavailableError
+from recstore.port import EventOutcome, StoreFormatError, StoreUnavailableError
 from recstore.sqlite_errors import REFILL
 from recstore.sqlite_file import SqliteFile, connect
 from recstore.sqlite_log import WriteAheadLog
@@ -162,11 +162,11 @@ class SqliteStore:
         *profile, attributes, items = row
         return KnownUser(*(*profile, _read_attributes(attributes), *_decode_items(items)))
 
-    async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+    async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count *interactions* in one transaction: about 0.2 ms, plus 20 us for each."""
         return await self._file.run(self._write, self._count, interactions)
 
-    async def update(self, updates: Sequence[UserUpdate]) -> list[Outcome]:
+    async def update(self, updates: Sequence[UserUpdate]) -> list[EventOutcome]:
         """Take over the values of *updates* in one transaction."""
         return await self._file.run(self._write, self._update, updates)
 
@@ -253,7 +253,7 @@ class SqliteStore:
         await asyncio.to_thread(self._log.close)
         self._reader.close()
 
-    def _write(self, write: Callable[[Event], Outcome], told: Sequence[Event]) -> list[Outcome]:
+    def _write(self, write: Callable[[Event], EventOutcome], told: Sequence[Event]) -> list[EventOutcome]:
         """Call *write* with each of *told* in one transaction."""
         with self._file.transaction():
             self._prune()
@@ -261,28 +261,28 @@ class SqliteStore:
         self._log.copy_soon()
         return outcomes
 
-    def _count(self, interaction: Interaction) -> Outcome:
+    def _count(self, interaction: Interaction) -> EventOutcome:
         now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
         mark = (user, interaction.time_us, interaction.digest(), now_us, self._window_us)
         if not self._writer.execute(_NOTE_EVENT, mark).rowcount:
             refused = self._writer.execute(REFUSED, (user, interaction.time_us)).fetchone()
-            return Outcome.ERASED if refused else Outcome.REPEATED
+            return EventOutcome.ERASED if refused else EventOutcome.REPEATED
         record = count_interaction(new_record(interaction.user_id), interaction)
         self._writer.execute(_COUNT, _profile(record))
         self._writer.executemany(_TIE, _ties(record))
-        return Outcome.ACCEPTED
+        return EventOutcome.ACCEPTED
 
-    def _update(self, update: UserUpdate) -> Outcome:
+    def _update(self, update: UserUpdate) -> EventOutcome:
         user = bytes.fromhex(digest_user(update.user_id))
         if self._writer.execute(REFUSED, (user, update.at_us)).fetchone():
-            return Outcome.ERASED
+            return EventOutcome.ERASED
         row = self._writer.execute("SELECT * FROM users WHERE user_id = ?", [update.user_id]).fetchone()
         before = UserRecord(*_read_profile(row)) if row else None
         after = update_record(before or new_record(update.user_id), update)
         if after == before:
-            return Outcome.REPEATED
+            return EventOutcome.REPEATED
         self._writer.execute(_UPDATE, _profile(after))
-        return Outcome.ACCEPTED
+        return EventOutcome.ACCEPTED
 
     def _adopt(self, erasures: Sequence[Erasure], user_id: str | None = None) -> Removed:
         """Note *erasures*, and remove their users: the user with *user_id* if it is given, else all users with a digest."""

@@ -24,7 +24,7 @@ from recstore.memory import MemoryStore
 from recstore.sqlite import SqliteStore
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.declaration.reader import DEFAULT, DeclarationError, default_declaration, parse_declaration
-from recsys.declaration.types import Declaration, Rules
+from recsys.declaration.types import Declaration, DeclaredRules
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call
@@ -84,7 +84,7 @@ def test_a_model_of_another_declaration_is_not_served(tmp_path, declaration, oth
     folder = write(tmp_path / "model", declaration)
     with pytest.raises(StartError, match="events.purchase.weight is 5.0 in the model and 7.0 in RECSYS_DECLARATION"):
         load(folder, other)
-    assert load(folder, default_declaration()).rules == Rules()
+    assert load(folder, default_declaration()).rules == DeclaredRules()
 
 
 def test_the_rules_of_the_setting_replace_those_of_the_model(tmp_path):

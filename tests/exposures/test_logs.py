@@ -15,7 +15,7 @@ from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome,
 from recstore.exposures.redis import RedisExposures
 from recstore.exposures.sqlite import SqliteExposures
 from recstore.exposures.urls import open_exposures
-from recstore.port import Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
+from recstore.port import EventOutcome, StoreFormatError, StoreMissingError, StoreUnavailableError
 from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
@@ -72,17 +72,17 @@ async def read(log: ExposureLog) -> list[ExposureOutcome]:
 
 async def test_an_action_joins_its_exposure(log):
     """An exposure is read back as it was noted, with its action, even if the action arrives first."""
-    assert await log.note([did("a", exposure_id="one")]) == [Outcome.ACCEPTED]
+    assert await log.note([did("a", exposure_id="one")]) == [EventOutcome.ACCEPTED]
     assert await read(log) == []
-    assert await log.note([shown("one"), did("b", NOW_US + 5, item="sofa")]) == [Outcome.ACCEPTED] * 2
+    assert await log.note([shown("one"), did("b", NOW_US + 5, item="sofa")]) == [EventOutcome.ACCEPTED] * 2
     assert await read(log) == join([shown("one")], [did("a", exposure_id="one")], window_us=DAY_US)
 
 
 async def test_a_repeated_entry_counts_once(log):
     """The same entry in one call, or in a later one, is repeated; users may share an id."""
     entries: list[Entry] = [shown("one"), did("a"), shown("one", user="bob")]
-    assert await log.note([*entries, entries[0]]) == [Outcome.ACCEPTED] * 3 + [Outcome.REPEATED]
-    assert await log.note(entries) == [Outcome.REPEATED] * 3
+    assert await log.note([*entries, entries[0]]) == [EventOutcome.ACCEPTED] * 3 + [EventOutcome.REPEATED]
+    assert await log.note(entries) == [EventOutcome.REPEATED] * 3
     assert [(each.user_id, each.items[0].outcomes) for each in await read(log)] == [("ann", ("click",)), ("bob", ())]
 
 
@@ -128,7 +128,7 @@ async def test_an_erasure_removes_and_refuses(place, log):
     await log.note([shown("one"), shown("two"), did("a"), shown("other", user="bob"), did("b", user="bob")])
     removed = await place.erase(Erasure(digest_user("ann"), NOW_US))
     assert (removed.exposures, removed.actions) == (2, 1)
-    assert await log.note([shown("one"), shown("late", NOW_US + DAY_US), did("a")]) == [Outcome.ERASED] * 3
+    assert await log.note([shown("one"), shown("late", NOW_US + DAY_US), did("a")]) == [EventOutcome.ERASED] * 3
     assert [each.exposure_id for each in await read(log)] == ["other"]
     assert await place.erase(Erasure(digest_user("ann"), NOW_US)) == Removed()
 
@@ -138,7 +138,7 @@ async def test_a_readmitted_user_is_logged_from_then_on(place, log):
     await place.erase(Erasure(digest_user("ann"), NOW_US))
     await place.erase(Erasure(digest_user("ann"), NOW_US + 10, readmitted=True))
     entries = [shown("before", NOW_US + 9), shown("after", NOW_US + 10), did("a", NOW_US + 11)]
-    assert await log.note(entries) == [Outcome.ERASED, Outcome.ACCEPTED, Outcome.ACCEPTED]
+    assert await log.note(entries) == [EventOutcome.ERASED, EventOutcome.ACCEPTED, EventOutcome.ACCEPTED]
     assert [each.exposure_id for each in await read(log)] == ["after"]
 
 

@@ -15,7 +15,7 @@ from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonE
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingest import read_interaction
 from recstore.memory import MemoryStore
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recsys.contracts import events
 from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
@@ -69,13 +69,13 @@ class TestInteraction:
         """A repeated delivery gets the same answer as the first and changes nothing."""
         for _ in range(3):
             assert (await handler(make_call(event(VIEW)))).status == 202
-        assert handler.ingest.outcomes == {Outcome.ACCEPTED: 1, Outcome.REPEATED: 2}
+        assert handler.ingest.outcomes == {EventOutcome.ACCEPTED: 1, EventOutcome.REPEATED: 2}
 
     async def test_batches_are_all_or_nothing(self, handler, turns):
         """If one event of a batch is malformed, none is applied."""
         good = [event({**VIEW, "item_id": f"i{n}"}, id=str(n)) for n in range(5)]
         assert (await handler(make_call(*good))).status == 202
-        assert handler.ingest.outcomes[Outcome.ACCEPTED] == 5
+        assert handler.ingest.outcomes[EventOutcome.ACCEPTED] == 5
         with pytest.raises(InvalidRequestError) as caught:
             await handler(
                 make_call(
@@ -87,14 +87,14 @@ class TestInteraction:
             )
         assert [fault.path for fault in caught.value.faults] == ["$[1].type", "$[2].data.kind", "$[3].data"]
         await turns()
-        assert handler.ingest.outcomes[Outcome.ACCEPTED] == 5
+        assert handler.ingest.outcomes[EventOutcome.ACCEPTED] == 5
 
     async def test_simultaneous_events_share_a_transaction(self):
         """Events that arrive while a transaction runs are applied together in the next one."""
         groups: list[int] = []
 
         class Counting(MemoryStore):
-            async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+            async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
                 groups.append(len(interactions))
                 return await super().apply(interactions)
 
@@ -125,7 +125,7 @@ class TestInteraction:
         """An unavailable store is a retryable error that does not reveal the store's address."""
 
         class Unavailable(MemoryStore):
-            async def apply(self, interactions: Sequence[Interaction]) -> list[Outcome]:
+            async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
                 raise StoreUnavailableError("secret://host")
 
         with pytest.raises(DependencyError) as caught:

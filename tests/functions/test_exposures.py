@@ -25,7 +25,7 @@ from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings, SinkSettings
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.sqlite import SqliteExposures
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recstore.sqlite import SqliteStore
 from recsys.contracts import events
 from recsys.declaration.reader import default_declaration
@@ -180,7 +180,7 @@ async def test_repeated_events_change_nothing(kept):
         assert (await kept.take(SERVED | {"time": TIME})).status == 202
         assert (await kept.take(CLICK, events.INTERACTION, id_="c")).status == 202
     assert [each.items[0].outcomes for each in await kept.joined()] == [("click",)]
-    assert kept.exposures.outcomes == {Outcome.ACCEPTED: 1, Outcome.REPEATED: 1}
+    assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 1, EventOutcome.REPEATED: 1}
 
 
 async def test_a_group_is_kept_as_its_answers(kept):
@@ -203,13 +203,13 @@ async def test_an_erased_users_answers_are_refused(kept):
     await kept.take({"answers": [SERVED, SERVED | {"user_id": "bob"}]}, events.SERVED_GROUP)
     await kept.take(CLICK, events.INTERACTION)
     assert [each.user_id for each in await kept.joined()] == ["bob"]
-    assert kept.exposures.outcomes[Outcome.ERASED] == 1
+    assert kept.exposures.outcomes[EventOutcome.ERASED] == 1
 
 
 async def test_an_interaction_is_not_lost_if_the_log_fails(kept, monkeypatch):
     """If the log does not answer, the event is refused for now; its next delivery is noted, and counted once."""
 
-    async def fail(_entries: object) -> list[Outcome]:
+    async def fail(_entries: object) -> list[EventOutcome]:
         raise StoreUnavailableError("locked")
 
     await kept.take(SERVED | {"time": TIME})

@@ -8,7 +8,7 @@ from chassis.environment import Reader
 from chassis.server.service import StartError
 from functions.rank_items.rules import apply_rules, read_rules
 from recrank.model import Query, RankingModel
-from recsys.declaration.types import Rules
+from recsys.declaration.types import DeclaredRules
 from tests.ranking.test_filters import with_kinds
 from tests.ranking.test_mixture import ADULT
 from tests.ranking.test_rules import kind
@@ -20,12 +20,12 @@ def model():
     return RankingModel(with_kinds(make_artefact(items=500, dims=16)))
 
 
-def read(text: str) -> tuple[Rules | None, list[str]]:
+def read(text: str) -> tuple[DeclaredRules | None, list[str]]:
     reader = Reader({"RULES": text})
     return read_rules(reader), reader.faults
 
 
-def read_document(**rules: object) -> Rules:
+def read_document(**rules: object) -> DeclaredRules:
     found, faults = read(json.dumps(rules))
     assert found
     assert not faults
@@ -70,7 +70,7 @@ def test_without_the_setting_nothing_changes(model):
     """The default has no rules, and lists stay as they are."""
     before = model.rank([Query(ADULT, ["item_1"], 30)])
     assert read("{}") == (None, [])
-    apply_rules(Rules(), model)
+    apply_rules(DeclaredRules(), model)
     assert model.rank([Query(ADULT, ["item_1"], 30)]) == before
 
 

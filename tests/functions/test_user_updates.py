@@ -11,7 +11,7 @@ from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.user_updates import read_update
 from recstore.memory import MemoryStore
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recsys.contracts import events
 from recsys.declaration.reader import parse_declaration
 from recsys.features import UNKNOWN_FEATURES
@@ -72,7 +72,7 @@ async def test_the_next_answer_has_the_values():
     assert answer["attributes"] == {
         "city": ["Bern"], "sizes": ["M", "L"], "since": ["1767225600.0"], "spent": ["10.0"],
     }  # fmt: skip
-    assert handler.ingest.outcomes[Outcome.ACCEPTED] == 1
+    assert handler.ingest.outcomes[EventOutcome.ACCEPTED] == 1
 
 
 async def test_the_time_of_the_event_decides():
@@ -82,7 +82,7 @@ async def test_the_time_of_the_event_decides():
     await handler(event(told(city=["Rom"]), time="2025-12-31T00:00:00Z"))
     await handler(event(told(city=["Bern"])))
     assert (await ask(handler))["attributes"] == {"city": ["Bern"]}
-    assert handler.ingest.outcomes[Outcome.REPEATED] == 2
+    assert handler.ingest.outcomes[EventOutcome.REPEATED] == 2
 
 
 async def test_a_sequence_passes_the_values_on():

@@ -23,7 +23,7 @@ from typing import Any
 
 from offline.inputs import DataOptions
 from offline.state import StateDirectory
-from offline.train import Plan
+from offline.train import TrainingPlan
 from offline.train import run as train
 from recrank.artefact import read_artefact
 
@@ -77,7 +77,7 @@ def run(folder: Path, csv: Path, *, fault: tuple[str, int] | None) -> tuple[int,
             if fault:
                 sys.addaudithook(stop_at(*fault, folder=folder, tell=lambda event: os.write(writer, event.encode())))
             try:
-                status = train(Plan(DataOptions(csv), state_dir=folder))
+                status = train(TrainingPlan(DataOptions(csv), state_dir=folder))
             except BaseException as error:
                 errors.write(f"Traceback: {error!r}")
                 status = 99

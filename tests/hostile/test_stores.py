@@ -17,7 +17,7 @@ from functions.extract_features.settings import Settings
 from localkn.processes import free_port
 from recstore.erasures import digest_user
 from recstore.memory import MemoryStore
-from recstore.port import FeatureStore, Outcome, StoreFormatError, StoreMissingError, StoreUnavailableError
+from recstore.port import EventOutcome, FeatureStore, StoreFormatError, StoreMissingError, StoreUnavailableError
 from recstore.redis import RedisStore
 from recstore.sqlite import SqliteStore
 from recstore.urls import open_store
@@ -29,7 +29,7 @@ from tools.bench.redis_server import RedisServer
 
 pytestmark = pytest.mark.may_block
 
-NEW, SEEN = Outcome.ACCEPTED, Outcome.REPEATED
+NEW, SEEN = EventOutcome.ACCEPTED, EventOutcome.REPEATED
 ANN = UserRecord("ann", "25-34")
 
 INGEST = """

@@ -9,7 +9,7 @@ import pytest
 
 from chassis.wire.cloudevents import Event
 from knbroker.broker import Broker
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from knbroker.queue import Queue
 from kubeyaml.eventing import Routing, Trigger
 from tests.chassis.telemetry.test_tracing import CALLER, TREE, TracedPipeline
@@ -59,7 +59,7 @@ async def test_a_trace_continues_through_the_broker(by_header: bool, tmp_path: P
             Trigger("d/requests", "d/b", f"http://127.0.0.1:{traced.port}/", [{"suffix": {"type": "requested.v1"}}]),
             Trigger("d/answers", "d/b", url, [{"suffix": {"type": "completed.v1"}}]),
         ]
-        queue, client = Queue(tmp_path / "q.db", ["d/requests", "d/answers"]), Client(limit_bytes=100_000)
+        queue, client = Queue(tmp_path / "q.db", ["d/requests", "d/answers"]), DeliveryClient(limit_bytes=100_000)
         broker = Broker(Routing(("d/b",), triggers), queue, client, limit=10, at_once=2)
         delivering = asyncio.create_task(broker.run())
         event = REQUESTED if by_header else REQUESTED.extended(traceparent=context)

@@ -9,7 +9,7 @@ from typing import Any
 
 from chassis.wire.cloudevents import Event
 from knbroker.broker import Broker
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from knbroker.delivery import Stored
 from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
@@ -26,7 +26,7 @@ TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
 @contextlib.asynccontextmanager
 async def running(
     path: Path,
-    subscribers: Client,
+    subscribers: DeliveryClient,
     triggers: Sequence[Trigger] = (TO_A, TO_B),
     *,
     limit: int = 100,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from chassis.wire.http_connection import Answer
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 
 NEEDED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
 Post = tuple[str, dict[str, str], bytes]
@@ -22,7 +22,7 @@ def event_answer(**attributes: str) -> Answer:
     return answer(200, b"{}", *(f"ce-{name}: {value}" for name, value in (NEEDED | attributes).items()))
 
 
-class Subscribers(Client):
+class Subscribers(DeliveryClient):
     """Answer each post with the next step of *script*, and with 202 after its end."""
 
     def __init__(self, script: Sequence[Answer | Exception | Callable[[], Answer]] = ()) -> None:

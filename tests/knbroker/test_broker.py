@@ -12,7 +12,7 @@ from chassis.wire.cloudevents import Event
 from chassis.wire.http_connection import Answer
 from chassis.wire.problems import ServingError
 from knbroker.delivery import Delivery
-from knbroker.queue import Choice, Queue
+from knbroker.queue import DeadLetterChoice, Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Trigger
 from localkn.errors import RefusedError
@@ -159,8 +159,8 @@ async def test_a_refused_event_becomes_a_dead_letter(tmp_path: Path) -> None:
         (letter,) = (await idle(broker))["dead_letters"]
         assert letter["failure"] == {"destination": "http://a", "code": 422, "reason": "no item"}
         assert (letter["event"]["id"], letter["trigger"]) == ("1", "ns/a")
-        assert await broker.revive(Choice(ids=["other"])) == {"redriven": 0, "unknown": ["other"]}
-        assert await broker.revive(Choice()) == {"redriven": 1, "unknown": []}
+        assert await broker.revive(DeadLetterChoice(ids=["other"])) == {"redriven": 0, "unknown": ["other"]}
+        assert await broker.revive(DeadLetterChoice()) == {"redriven": 1, "unknown": []}
         await subscribers.until(2)
         figures = await idle(broker)
     assert (figures["dead_letters"], figures["triggers"]["ns/a"]["delivered"]) == ([], 1)
@@ -225,9 +225,9 @@ async def test_an_id_of_several_sources_is_redriven_for_one(tmp_path: Path) -> N
             await broker.accept("ns/b", EVENT.extended(source=source), [])
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 2
         with pytest.raises(RefusedError, match="1: dead letters of /s, /t; say which with --source"):
-            await broker.revive(Choice(ids=["1"]))
-        assert await broker.revive(Choice(ids=["1"], source="/t")) == {"redriven": 1, "unknown": []}
-        assert await broker.revive(Choice(source="/t")) == {"redriven": 0, "unknown": []}
+            await broker.revive(DeadLetterChoice(ids=["1"]))
+        assert await broker.revive(DeadLetterChoice(ids=["1"], source="/t")) == {"redriven": 1, "unknown": []}
+        assert await broker.revive(DeadLetterChoice(source="/t")) == {"redriven": 0, "unknown": []}
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
 
 
@@ -238,7 +238,7 @@ async def test_a_redrive_that_cannot_be_written_is_refused(tmp_path: Path, monke
         await broker.accept("ns/b", EVENT, [])
         await idle(broker)
         with pytest.raises(RefusedError, match="cannot be written"):
-            await broker.revive(Choice())
+            await broker.revive(DeadLetterChoice())
         assert (await idle(broker))["triggers"]["ns/a"]["dead"] == 1
 
 

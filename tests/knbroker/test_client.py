@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trustme
 
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -65,12 +65,14 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(*script: bytes | None, context: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Server, Client]]:
+async def serving(
+    *script: bytes | None, context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Server, DeliveryClient]]:
     """Start a server with a script, and return it with a client."""
     server = Server(script)
     listener = await asyncio.start_server(server, "127.0.0.1", 0, ssl=context)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/in?x=1"
-    client = Client(limit_bytes=10)
+    client = DeliveryClient(limit_bytes=10)
     try:
         yield server, client
     finally:
@@ -127,7 +129,7 @@ async def test_a_new_connection_that_is_reset_is_an_error() -> None:
 
     listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with listener:
-        url, client = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", Client(limit_bytes=10)
+        url, client = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", DeliveryClient(limit_bytes=10)
         posts = (client.post(url, headers=[], body=b"x", timeout_s=5.0) for _ in range(16))
         errors = await asyncio.gather(*posts, return_exceptions=True)
     assert [error for error in errors if not isinstance(error, httpx.TransportError)] == []
@@ -226,6 +228,6 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def wait_until_closed(client: Client) -> None:
+async def wait_until_closed(client: DeliveryClient) -> None:
     """Return once none of the client's kept connections can be used."""
     await until(lambda: client.idle_connections == 0)

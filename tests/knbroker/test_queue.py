@@ -8,7 +8,7 @@ import pytest
 
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
-from knbroker.queue import Choice, Queue
+from knbroker.queue import DeadLetterChoice, Queue
 
 STORED = Stored(
     "ns/b", Event({"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}, b"\x00"), 255, [("x", "y")]
@@ -110,10 +110,10 @@ async def test_dead_letters_wait_for_a_redrive(tmp_path: Path) -> None:
     assert len(figures.dead_letters) == 4
     letter = figures.dead_letters[0]
     assert letter["failure"] == {"destination": "http://sub", "code": 500, "reason": "\ufffdoops"}
-    assert await queue.revive(Choice(ids=["2"])) == [Delivery(2, "ns/t"), Delivery(2, "ns/u")]
-    assert await queue.revive(Choice("ns/t", ["2", "3"])) == [Delivery(3, "ns/t")]
-    assert await queue.revive(Choice()) == [Delivery(1, "ns/t"), Delivery(1, "ns/u"), Delivery(3, "ns/u")]
-    assert await queue.revive(Choice()) == []
+    assert await queue.revive(DeadLetterChoice(ids=["2"])) == [Delivery(2, "ns/t"), Delivery(2, "ns/u")]
+    assert await queue.revive(DeadLetterChoice("ns/t", ["2", "3"])) == [Delivery(3, "ns/t")]
+    assert await queue.revive(DeadLetterChoice()) == [Delivery(1, "ns/t"), Delivery(1, "ns/u"), Delivery(3, "ns/u")]
+    assert await queue.revive(DeadLetterChoice()) == []
     assert len(queue.pending()) == 6
     await queue.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from knbroker.broker import Broker
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
@@ -38,7 +38,7 @@ async def test_an_invalid_trace_attribute_does_not_prevent_delivery(structured: 
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         policy = Policy(0, structured=structured)
         trigger = Trigger("ns/a", "ns/b", url, (), policy, dead_letter_sink=f"{url}sink")
-        async with running(tmp_path, Client(limit_bytes=10), [trigger]) as broker:
+        async with running(tmp_path, DeliveryClient(limit_bytes=10), [trigger]) as broker:
             await broker.accept("ns/b", EVENT.extended(traceparent="00-€", tracestate="€"), [])
             figures = await idle(broker)
     assert figures["triggers"]["ns/a"]["delivered"] == 1

@@ -9,7 +9,7 @@ import pytest
 from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
 from kndashboard.ranges import RANGES, history
-from kndashboard.recorder import Recorder
+from kndashboard.recorder import SnapshotRecorder
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Snapshot, Watcher
 from tests.kndashboard.seen import POD, revision, service, snapshot, status
@@ -47,7 +47,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self.wall, self.ring = Wall(), RingFile(path, width=WIDTH)
-        self.recorder = Recorder(SnapshotHistory(Watcher(dict, None)), self.ring, clock=self.wall)  # type: ignore[arg-type]
+        self.recorder = SnapshotRecorder(SnapshotHistory(Watcher(dict, None)), self.ring, clock=self.wall)  # type: ignore[arg-type]
 
     def see(self, seen: Snapshot) -> None:
         self.wall.now = BEGIN + seen.at
@@ -133,7 +133,7 @@ def test_deployments_are_marked(recording: Recording):
     steps = [[one], [one, two], [one, failed], [one | {"traffic_percent": 90}, failed | {"traffic_percent": 10}]]
     for second, revisions in enumerate(steps):
         recording.see(snapshot(second, status(rank_items=service(*revisions))))
-    recording.recorder = Recorder(SnapshotHistory(Watcher(dict, None)), recording.ring, clock=recording.wall)  # type: ignore[arg-type]
+    recording.recorder = SnapshotRecorder(SnapshotHistory(Watcher(dict, None)), recording.ring, clock=recording.wall)  # type: ignore[arg-type]
     recording.see(snapshot(4, status(rank_items=service(*steps[-1]))))
     assert [(mark["at"] - BEGIN, mark["text"]) for mark in recording.range()["marks"]] == [
         (0, "the pipeline starts"),

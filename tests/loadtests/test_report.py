@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from chassis.environment import SettingsError
-from loadtests.answers import Verdict
+from loadtests.answers import AnswerVerdict
 from loadtests.limits import RunLimits, verdict
 from loadtests.phases import SHAPES
 from loadtests.progress import Progress
@@ -44,10 +44,10 @@ def record(*, fault: str | None = None, wrong: bool = False, cpu: float = 30.0) 
             PlatformSample(second + 0.1, 4, rank_items_scale(1 + (second > 4), 1 + (second > 2)), cpu, 50.0)
         )
         for number in range(10):
-            recorder.note("returning", Verdict(batch=1 + number % 2), at_s=second + number / 10, latency_s=0.010)
-        recorder.note("mistake", Verdict(), at_s=second + 0.5, latency_s=5.0)
+            recorder.note("returning", AnswerVerdict(batch=1 + number % 2), at_s=second + number / 10, latency_s=0.010)
+        recorder.note("mistake", AnswerVerdict(), at_s=second + 0.5, latency_s=5.0)
     if fault:
-        recorder.note("event", Verdict(fault, wrong=wrong), at_s=3.3, latency_s=0.002)
+        recorder.note("event", AnswerVerdict(fault, wrong=wrong), at_s=3.3, latency_s=0.002)
     return recorder
 
 
@@ -78,7 +78,7 @@ def test_a_second_without_answers_has_no_latency():
     """A second without answers counts zero requests and has no latency."""
     recorder = Recorder()
     for second in (0, 2):
-        recorder.note("returning", Verdict(), at_s=second, latency_s=0.001)
+        recorder.note("returning", AnswerVerdict(), at_s=second, latency_s=0.001)
     series = recorder.result(duration_s=3)["seconds"]
     assert series["rps"] == [1, 0, 1]
     assert series["p50_ms"][1] is None
@@ -129,7 +129,7 @@ def test_degraded_answers_have_a_limit():
     """A run with too many degraded answers breaks MAX_DEGRADED_RATIO."""
     recorder = Recorder()
     for number in range(10):
-        recorder.note("returning", Verdict(degraded=number == 0), at_s=0, latency_s=0.001)
+        recorder.note("returning", AnswerVerdict(degraded=number == 0), at_s=0, latency_s=0.001)
     assert "MAX_DEGRADED_RATIO 0.1" in result_of(recorder)["verdict"]
 
 
@@ -227,7 +227,7 @@ def test_recent_figures_cover_the_last_seconds():
     """The progress display shows the last seconds instead of the average of the run."""
     recorder = Recorder()
     for second in range(20):
-        recorder.note("returning", Verdict(), at_s=second, latency_s=0.001 * (second + 1))
+        recorder.note("returning", AnswerVerdict(), at_s=second, latency_s=0.001 * (second + 1))
     recent = recorder.recent(20.0)
     assert recent["rps"] == 1.0
     assert 19 < recent["p99_ms"] <= 20

@@ -12,7 +12,7 @@ import pytest
 from localkn.__main__ import main
 from tests.localkn.running import Running, needs_envoy
 from tools.congruence.runner import Subject, read_field, traffic_text
-from tools.congruence.scenarios import SCENARIOS, Scenario, Step
+from tools.congruence.scenarios import SCENARIOS, Scenario, ScenarioStep
 from tools.deployment.kn import Kn, KnError
 
 SERVICE: dict[str, Any] = {
@@ -69,7 +69,9 @@ class FakeKn(Kn):
 
 def scenario(**expected: Any) -> Scenario:
     fields = {"annotation:autoscaling.knative.dev/target": "7"}
-    step = Step("--scale-target 7", **{"result": "made", "traffic": "1@latest=100", "fields": fields, **expected})
+    step = ScenarioStep(
+        "--scale-target 7", **{"result": "made", "traffic": "1@latest=100", "fields": fields, **expected}
+    )
     return Scenario("target", [step])
 
 

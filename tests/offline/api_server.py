@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from offline.publication import Cluster
+from offline.publication import ClusterAccess
 
 PATH = "/api/v1/namespaces/default/configmaps"
 
@@ -32,8 +32,8 @@ class ApiServer(ThreadingHTTPServer):
         self.service, self.conflicts = service or {}, conflicts
 
     @property
-    def cluster(self) -> Cluster:
-        return Cluster(f"127.0.0.1:{self.server_port}", "default", "token", None)
+    def cluster(self) -> ClusterAccess:
+        return ClusterAccess(f"127.0.0.1:{self.server_port}", "default", "token", None)
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from offline.decision import Decision
+from offline.decision import TrainingDecision
 from offline.matrix import make_ratings
 from offline.state import Current, StateDirectory
 from offline.training import suggest, train
@@ -81,4 +81,6 @@ def fill(path: Path, records: Sequence[UserRecord]) -> str:
 
 def choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train with the suggested settings, because a choice costs seconds."""
-    monkeypatch.setattr("offline.material.decide", lambda records, **_: Decision(suggest(make_ratings(records)), []))
+    monkeypatch.setattr(
+        "offline.material.decide", lambda records, **_: TrainingDecision(suggest(make_ratings(records)), [])
+    )

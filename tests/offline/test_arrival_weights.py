@@ -4,7 +4,7 @@ import numpy as np
 
 from offline.arrival_weights import Arriving
 from offline.dates import Dated, split_at_dates
-from offline.folds import Fitted
+from offline.folds import FittedSources
 from offline.lengths import accept
 from offline.matrix import make_ratings
 from offline.pools import Sources, complete, learn
@@ -60,7 +60,7 @@ def test_new_users_get_recent_popularity_if_taste_changes():
     dates = [each for each in split_at_dates(records(fashion=True)) if each.arrived]
     arriving = Arriving([date.arrived for date in dates])
     sources = Sources((), 0.05)
-    fits = [Fitted.to(date.before, suggest(make_ratings(date.before)), {}, ordered=True) for date in dates]
+    fits = [FittedSources.to(date.before, suggest(make_ratings(date.before)), {}, ordered=True) for date in dates]
     pools = arriving.pools(fits, sources)
     weights = complete(scaled(learn(pools, np.zeros(len(sources)), range(FIXED_SOURCES))))
     chosen, trials = accept(pools, weights, what="0 items", alone=(FACTORS, POPULARITY))

@@ -4,7 +4,7 @@ import pytest
 
 from offline.content import StoreContent
 from offline.dominance import MOST_OF_ONE_USER, largest_share, without_dominant
-from offline.retraining import Rules, retrain
+from offline.retraining import RetrainingRules, retrain
 from recrank.artefact import read_artefact
 from recstore.erasures import digest_user
 from recsys.declaration.reader import default_declaration
@@ -53,7 +53,7 @@ def test_a_heavy_user_does_not_stop_the_loop(tmp_path, monkeypatch):
     history = [HistoryItem(item.item_id, item.weight, newest_us) for item in flood(0.6)(records)]
     content = StoreContent([*records, UserRecord("heavy", "unknown", history=history)], default_declaration())
     said: list[str] = []
-    model = retrain(state, content, deploy=lambda _: None, rules=Rules(fewest=100), say=said.append)
+    model = retrain(state, content, deploy=lambda _: None, rules=RetrainingRules(fewest=100), say=said.append)
     assert model is not None
     assert said[0].startswith("left out a user with more than 10%")
     assert digest_user("heavy") in said[0]

@@ -21,7 +21,7 @@ from offline.erasures import spread
 from offline.state import StateDirectory
 from recrank.artefact import read_artefact
 from recstore.erasures import digest_user
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 from recstore.sqlite import SqliteStore
 from recsys.records import Interaction
 from tests.offline.test_train import csv, current_model, scan, store_url
@@ -184,7 +184,7 @@ def test_a_readmitted_user_comes_back_everywhere(folder, csv, capsys):
     assert USER in users(folder)
     later = Interaction("/s", "1", USER, "view", 4_000_000_000_000_000, "i1")
     (path,) = StateDirectory(folder).stores()[2:]
-    assert in_store(path, lambda store: store.apply([later])) == [Outcome.ACCEPTED]
+    assert in_store(path, lambda store: store.apply([later])) == [EventOutcome.ACCEPTED]
     assert run("users", "readmit", USER, "--state-dir", folder) == 1
 
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from offline import export as exporting
-from offline.export import ExportError, Journal, export
+from offline.export import ExportError, ExportJournal, export
 from offline.inputs import DataOptions
 from offline.state import StateDirectory
-from offline.train import Plan
+from offline.train import TrainingPlan
 from offline.train import run as train
 from recrank.artefact import read_artefact
 from recrank.model import RankingModel
@@ -22,7 +22,7 @@ from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
-START = Journal("model", "store", 3)
+START = ExportJournal("model", "store", 3)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def state(tmp_path_factory) -> StateDirectory:
     folder = tmp_path_factory.mktemp("export")
     rows = [f'"u,{user}",i{(user * step) % 7}' for user in range(23) for step in (1, 2, 3)]
     (folder / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    assert train(Plan(DataOptions(folder / "a.csv"), state_dir=folder / "s")) == 0
+    assert train(TrainingPlan(DataOptions(folder / "a.csv"), state_dir=folder / "s")) == 0
     return StateDirectory(folder / "s")
 
 
@@ -44,7 +44,9 @@ def small_chunks(monkeypatch) -> None:
     monkeypatch.setattr(exporting, "_CHUNK", 5)
 
 
-async def write(state: StateDirectory, model: RankingModel, target: Path, start: Journal = START) -> Journal:
+async def write(
+    state: StateDirectory, model: RankingModel, target: Path, start: ExportJournal = START
+) -> ExportJournal:
     store = open_store(state.store_url(state.require_current()))
     try:
         return await export(store, model, target, start=start)
@@ -133,7 +135,7 @@ async def test_an_export_of_another_model_starts_again(state, model, tmp_path, m
         patched.setattr(exporting, "_note", fail)
         with pytest.raises(KeyboardInterrupt):
             await write(state, model, target)
-    await write(state, model, target, Journal("model", "store", 2))
+    await write(state, model, target, ExportJournal("model", "store", 2))
     assert {len(json.loads(line)["recommendations"]) for line in target.read_bytes().splitlines()} == {2}
 
 

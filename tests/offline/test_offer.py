@@ -10,7 +10,7 @@ from offline.admission import find_fault
 from offline.content import StoreContent
 from offline.erasures import ERASED_UNTIL
 from offline.offer import offer
-from offline.retraining import RetrainingError, Rules
+from offline.retraining import RetrainingError, RetrainingRules
 from offline.state import StateDirectory
 from offline.training import train
 from recrank.artefact import ArtefactError, read_artefact
@@ -50,7 +50,7 @@ def try_to_offer(
     state: StateDirectory, model: Path, deploy: Callable[[Path], None], erasures: Sequence[Erasure] = ()
 ) -> Path:
     content = StoreContent(NOW, default_declaration(), erasures=erasures)
-    return offer(state, content, model, deploy=deploy, rules=Rules(), say=print)
+    return offer(state, content, model, deploy=deploy, rules=RetrainingRules(), say=print)
 
 
 def refuse(_: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from offline.state import StateDirectory
 from recrank.artefact import Artefact, Item, read_artefact
 from recrank.model import Query, RankingModel
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction
@@ -28,7 +28,7 @@ def current(folder: Path) -> tuple[Artefact, str]:
 
 async def apply_events(url: str, *told: Interaction) -> None:
     store = open_store(url)
-    assert set(await store.apply(told)) == {Outcome.ACCEPTED}
+    assert set(await store.apply(told)) == {EventOutcome.ACCEPTED}
     await store.aclose()
 
 

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from offline.decision import Decision, decide
+from offline.decision import TrainingDecision, decide
 from offline.evaluation.ablations import vary_features
 from offline.learnable import learnable
 from offline.training import train
@@ -24,7 +24,7 @@ def shop():
 
 
 @pytest.fixture(scope="module")
-def choice(shop) -> Decision:
+def choice(shop) -> TrainingDecision:
     return decide(shop.records, items=learnable(shop.items, STYLED), declaration=STYLED, shown=shop.items)
 
 

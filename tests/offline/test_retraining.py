@@ -12,7 +12,7 @@ from offline.evaluation.contenders import load_model
 from offline.gate import divide, judge
 from offline.matrix import make_ratings
 from offline.publication import PublishError, serve
-from offline.retraining import RetrainingError, Rules, main, retrain
+from offline.retraining import RetrainingError, RetrainingRules, main, retrain
 from offline.search import Search
 from offline.state import Current, StateDirectory, StateError
 from offline.training import suggest, train
@@ -88,7 +88,11 @@ def test_a_shift_of_tastes_is_served(state, tmp_path):
     served: list[Path] = []
     said: list[str] = []
     model = retrain(
-        own, content(make_records(days=16, shift_day=8)), deploy=served.append, rules=Rules(fewest=100), say=said.append
+        own,
+        content(make_records(days=16, shift_day=8)),
+        deploy=served.append,
+        rules=RetrainingRules(fewest=100),
+        say=said.append,
     )
     assert served == [model]
     assert own.model_path(own.require_current()) == model
@@ -111,7 +115,7 @@ def test_a_declared_search_precedes_the_choice(state, tmp_path, suggested, monke
     declaration = msgspec.structs.replace(default_declaration(), training=Training(search=True))
     monkeypatch.setattr("offline.material.search", lambda records: Search(suggest(make_ratings(records)), [], None))
     told = StoreContent(make_records(days=16, shift_day=8), declaration)
-    model = retrain(copied(state, tmp_path), told, deploy=lambda _: None, rules=Rules(fewest=100), say=print)
+    model = retrain(copied(state, tmp_path), told, deploy=lambda _: None, rules=RetrainingRules(fewest=100), say=print)
     assert model is not None
     assert "search" in read_artefact(model).manifest.training
 
@@ -120,7 +124,7 @@ def test_little_news_changes_nothing(state, tmp_path):
     """Below the least number of new pairs, nothing is trained."""
     own = copied(state, tmp_path)
     said: list[str] = []
-    rules = Rules(fewest=1000)
+    rules = RetrainingRules(fewest=1000)
     assert retrain(own, content(make_records(days=9)), deploy=refuse, rules=rules, say=said.append) is None
     assert "waiting for 1000" in said[0]
     assert own.require_current().model == "models/1-first"
@@ -135,7 +139,7 @@ def test_a_store_that_lost_its_users_keeps_the_serving_model(state, tmp_path, re
     """Too few users to learn from do not replace the model."""
     own = copied(state, tmp_path)
     with pytest.raises(RetrainingError, match=reason):
-        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print)
+        retrain(own, content(records), deploy=refuse, rules=RetrainingRules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
 
 
@@ -148,7 +152,7 @@ def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, sugge
 
     monkeypatch.setattr("offline.material.train", learn_noise)
     with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):
-        retrain(own, content(make_records(days=12)), deploy=refuse, rules=Rules(fewest=100), say=print)
+        retrain(own, content(make_records(days=12)), deploy=refuse, rules=RetrainingRules(fewest=100), say=print)
     assert own.require_current().model == "models/1-first"
 
 
@@ -160,7 +164,9 @@ def test_a_failed_deployment_keeps_the_pointer(state, tmp_path, suggested):
         raise RetrainingError("rolled back")
 
     with pytest.raises(RetrainingError, match="rolled back"):
-        retrain(own, content(make_records(days=16, shift_day=8)), deploy=fail, rules=Rules(fewest=100), say=print)
+        retrain(
+            own, content(make_records(days=16, shift_day=8)), deploy=fail, rules=RetrainingRules(fewest=100), say=print
+        )
     assert own.require_current().model == "models/1-first"
 
 
@@ -170,7 +176,7 @@ def test_a_damaged_serving_model_is_an_error(state, tmp_path):
     path = own.model_path(own.require_current()) / ARRAYS
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtefactError):
-        retrain(own, content(make_records(days=12)), deploy=refuse, rules=Rules(fewest=1), say=print)
+        retrain(own, content(make_records(days=12)), deploy=refuse, rules=RetrainingRules(fewest=1), say=print)
 
 
 def test_the_command_trains_the_first_model_and_then_waits(tmp_path, capsys, suggested):
@@ -205,7 +211,7 @@ def test_the_oldest_models_are_removed(state, tmp_path, suggested):
     for number in range(2, 5):
         (own.folder / "models" / f"{number}-other").mkdir()
     (own.folder / "models" / "notes").mkdir()
-    rules = Rules(fewest=100, kept=2)
+    rules = RetrainingRules(fewest=100, kept=2)
     model = retrain(own, content(make_records(days=16, shift_day=8)), deploy=lambda _: None, rules=rules, say=print)
     assert model is not None
     assert {path.name for path in (own.folder / "models").iterdir()} == {model.name, "4-other", "notes"}
@@ -253,13 +259,20 @@ def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(state, tmp_
     own, records = copied(state, tmp_path), make_records(days=16, shift_day=8)
     erasure = Erasure(digest_user(records[0].user_id), 7)
     with pytest.raises(StateError, match="run the same command again"):
-        retrain(own, content(records), deploy=refuse, rules=Rules(fewest=100), say=print, erasures=lambda: [erasure])
+        retrain(
+            own,
+            content(records),
+            deploy=refuse,
+            rules=RetrainingRules(fewest=100),
+            say=print,
+            erasures=lambda: [erasure],
+        )
     assert own.require_current().model == "models/1-first"
     model = retrain(
         own,
         content(records[1:], erasure),
         deploy=lambda _: None,
-        rules=Rules(fewest=100),
+        rules=RetrainingRules(fewest=100),
         say=print,
         erasures=lambda: [erasure],
     )

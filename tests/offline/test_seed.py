@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from offline.publication import LIMIT_BYTES, Cluster, PublishError, publish
+from offline.publication import LIMIT_BYTES, ClusterAccess, PublishError, publish
 from offline.seed import keep_filled, main, seed
 from offline.training import train
 from recrank.artefact import read_artefact
@@ -64,13 +64,13 @@ def test_an_error_of_the_api_server_is_passed_on(api, tmp_path):
 def test_an_unreachable_api_server_is_an_error(tmp_path, free_port):
     """A network error becomes PublishError."""
     with pytest.raises(PublishError, match="did not answer"):
-        publish(tmp_path, name="model", cluster=Cluster(f"127.0.0.1:{free_port}", "default", "token", None))
+        publish(tmp_path, name="model", cluster=ClusterAccess(f"127.0.0.1:{free_port}", "default", "token", None))
 
 
 def test_a_missing_token_is_an_error(tmp_path):
     """Outside of a pod the error names the missing ServiceAccount token."""
     with pytest.raises(PublishError, match="no ServiceAccount token"):
-        Cluster.own(tmp_path)
+        ClusterAccess.own(tmp_path)
 
 
 def test_a_pod_trusts_its_clusters_authority(tmp_path):
@@ -79,7 +79,7 @@ def test_a_pod_trusts_its_clusters_authority(tmp_path):
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
     (tmp_path / "namespace").write_text("recsys\n")
     (tmp_path / "token").write_text("secret\n")
-    own = Cluster.own(tmp_path)
+    own = ClusterAccess.own(tmp_path)
     assert (own.namespace, own.token, own.address) == ("recsys", "secret", "kubernetes.default.svc")
     assert own.trust
     assert own.trust.verify_mode is ssl.CERT_REQUIRED

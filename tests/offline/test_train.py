@@ -8,7 +8,7 @@ import pytest
 
 from offline.state import StateDirectory
 from recrank.artefact import Artefact, read_artefact
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 from recstore.sqlite import SqliteStore
 from recstore.urls import open_store
 from recsys.contracts.wire import Features
@@ -43,7 +43,7 @@ async def scan(url: str) -> list[UserRecord]:
 
 async def apply_events(url: str, *told: Interaction) -> None:
     store = open_store(url)
-    assert set(await store.apply(told)) == {Outcome.ACCEPTED}
+    assert set(await store.apply(told)) == {EventOutcome.ACCEPTED}
     await store.aclose()
 
 

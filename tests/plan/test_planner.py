@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tools.plan.curves import BatchCost, Scalability
-from tools.plan.observations import FEATURES, RANKER, RECOMMEND, ObservedSettings, Receipts, Step, Sweep
+from tools.plan.observations import FEATURES, RANKER, RECOMMEND, LoopStep, ObservedSettings, Receipts, Sweep
 from tools.plan.planner import EventLoop, Goal, UnreachableError, fit, make_plan, predict_ceiling
-from tools.plan.ranker import HEADROOM, Ranker
+from tools.plan.ranker import HEADROOM, SimulatedRanker
 from tools.plan.verb import describe, show
 
 # The tutorial's costs: 10 ms for features, 50 ms for a batch, and some CPU time for each part.
@@ -20,10 +20,10 @@ COST = BatchCost(0.0002, 0.050)
 CPU_S = {RECOMMEND: 0.0004, FEATURES: 0.0002, RANKER: 0.0003, "platform": 0.0004, "callers": 0.0001}
 
 
-def step(callers: int, *, ready: int = 1, cpu_s=None, batch: int | None = None) -> Step:
+def step(callers: int, *, ready: int = 1, cpu_s=None, batch: int | None = None) -> LoopStep:
     size = batch or max(1, callers // 2)
     rps = callers / (0.013 + 2 * COST.time_s(size))
-    return Step(
+    return LoopStep(
         callers=callers,
         rps=rps,
         p50_ms=1000 * callers / rps,
@@ -83,7 +83,7 @@ def test_the_target_follows_littles_law():
     """The target is the number of requests in flight at the planned rate, divided by two users per request."""
     plan = make_plan(sweep(), Goal(rps=900, p99_s=0.2))
     ranker = plan.components[RANKER]
-    cost = Ranker(plan.fits.batch, int(ranker.environment["MAX_BATCH_SIZE"]))
+    cost = SimulatedRanker(plan.fits.batch, int(ranker.environment["MAX_BATCH_SIZE"]))
     waits_s = EventLoop(CPU_S[RANKER]).waits_s(ranker.instance_rps).mean_s
     in_flight = ranker.instance_rps * (cost.at(ranker.instance_rps).mean_s + waits_s)
     assert ranker.target == int(in_flight / 2)

@@ -14,7 +14,7 @@ from tools.deployment.kn import Kn, KnError, traffic
 from tools.rollout.comparison import TrialAnswer
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
-from tools.rollout.journal import Journal
+from tools.rollout.journal import RolloutJournal
 from tools.rollout.trials import TrialClient
 
 OLD, NEW = "rank-items-00001", "rank-items-00002"
@@ -29,7 +29,7 @@ class Recorded(Kn):
         shares: The candidate's share of the traffic after each update.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: RolloutJournal) -> None:
         super().__init__(["kn"])
         self.journal = journal
         template = {"spec": {"containers": [{"image": "rank-items:v1", "env": [{"name": "A", "value": "1"}]}]}}
@@ -87,7 +87,7 @@ def good(url: str, share: int) -> TrialAnswer:
 
 @pytest.fixture
 def kn(tmp_path: Path) -> Recorded:
-    return Recorded(Journal(tmp_path / "rollouts/.rank-items.json"))
+    return Recorded(RolloutJournal(tmp_path / "rollouts/.rank-items.json"))
 
 
 def roll_out(kn: Recorded, answer: Callable[[str, int], TrialAnswer] = good) -> tuple[RolloutOutcome, list[str]]:

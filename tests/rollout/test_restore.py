@@ -14,7 +14,7 @@ from tests.rollout.test_conductor import NEW, OLD, Recorded, good, kn, roll_out
 from tests.running import ROOT
 from tools.deployment.kn import KnError, traffic
 from tools.rollout.comparison import TrialAnswer
-from tools.rollout.journal import Journal
+from tools.rollout.journal import RolloutJournal
 
 __all__ = ["kn"]
 
@@ -179,7 +179,7 @@ def test_a_service_has_one_rollout_at_a_time(kn):
 def test_a_journal_that_was_being_written_is_empty(tmp_path: Path):
     """A rollout killed before its first command has nothing to restore."""
     (tmp_path / "j").write_text('{"spec": {"tra')
-    assert Journal(tmp_path / "j").unfinished() is None
+    assert RolloutJournal(tmp_path / "j").unfinished() is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from recstore.port import FeatureStore, Outcome, StoreFormatError, StoreUnavailableError
+from recstore.port import EventOutcome, FeatureStore, StoreFormatError, StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import SESSION_END
@@ -16,7 +16,7 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
 from tests.stores.conftest import Opener
 
-NEW, SEEN = Outcome.ACCEPTED, Outcome.REPEATED
+NEW, SEEN = EventOutcome.ACCEPTED, EventOutcome.REPEATED
 POPULATION = Features(age_group="unknown", avg_session_duration=61.5, total_purchases=2, engagement_score=0.25)
 
 ANN = UserRecord(

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from recstore.erasures import Erasure, Removed, digest_user
-from recstore.port import FeatureStore, Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, FeatureStore, StoreUnavailableError
 from recstore.redis import RedisStore
 from recstore.sqlite import SqliteStore
 from recstore.urls import open_store
@@ -43,7 +43,7 @@ async def test_an_erasure_removes_profile_history_and_marks(store):
     assert await store.read(["ann"], history=10) == [None]
     assert [record.user_id for record in await scan_all(store)] == ["bob"]
     assert await store.erase("ann", at_us=ERASED_US) == Removed()
-    assert await store.apply([act(1, "bob")]) == [Outcome.REPEATED]
+    assert await store.apply([act(1, "bob")]) == [EventOutcome.REPEATED]
 
 
 async def test_events_do_not_bring_an_erased_user_back(store):
@@ -51,7 +51,7 @@ async def test_events_do_not_bring_an_erased_user_back(store):
     await store.apply([act(1)])
     await store.erase("ann", at_us=ERASED_US)
     told = await store.apply([act(1), act(2), act(3, time_us=2 * ERASED_US), act(4, "bob")])
-    assert told == [Outcome.ERASED] * 3 + [Outcome.ACCEPTED]
+    assert told == [EventOutcome.ERASED] * 3 + [EventOutcome.ACCEPTED]
     assert await store.read(["ann"], history=10) == [None]
     assert await store.erase("ann", at_us=ERASED_US) == Removed()
 
@@ -59,7 +59,7 @@ async def test_events_do_not_bring_an_erased_user_back(store):
 async def test_an_unknown_user_can_be_erased(store):
     """The erasure of a user without data removes nothing and refuses later events."""
     assert await store.erase("eve", at_us=ERASED_US) == Removed()
-    assert await store.apply([act(1, "eve")]) == [Outcome.ERASED]
+    assert await store.apply([act(1, "eve")]) == [EventOutcome.ERASED]
 
 
 async def test_a_replacement_keeps_erasures_and_leaves_out_their_users(store):
@@ -67,7 +67,7 @@ async def test_a_replacement_keeps_erasures_and_leaves_out_their_users(store):
     await store.erase("ann", at_us=ERASED_US)
     assert await store.replace([ANN, BOB], population=UNKNOWN_FEATURES) == 1
     assert await scan_all(store) == [BOB]
-    assert await store.apply([act(1)]) == [Outcome.ERASED]
+    assert await store.apply([act(1)]) == [EventOutcome.ERASED]
     assert await store.erasures() == [Erasure(digest_user("ann"), ERASED_US)]
 
 
@@ -77,7 +77,7 @@ async def test_a_readmitted_user_starts_without_the_past(store):
     await store.erase("ann", at_us=ERASED_US)
     await store.adopt([Erasure(digest_user("ann"), ERASED_US + 10, readmitted=True)])
     told = await store.apply([act(1), act(2, time_us=ERASED_US + 9), act(3, time_us=ERASED_US + 10)])
-    assert told == [Outcome.ERASED, Outcome.ERASED, Outcome.ACCEPTED]
+    assert told == [EventOutcome.ERASED, EventOutcome.ERASED, EventOutcome.ACCEPTED]
     (ann,) = [record for record in await scan_all(store) if record.user_id == "ann"]
     assert (ann.views, [item.item_id for item in ann.history]) == (1, ["item_3"])
     assert await store.replace([ANN, BOB], population=UNKNOWN_FEATURES) == 2
@@ -123,8 +123,8 @@ async def test_an_erasure_reaches_writes_of_other_instances(shared_opener):
         await asyncio.wait(writes[:3], return_when=asyncio.FIRST_COMPLETED)
         await one.erase("ann", at_us=ERASED_US)
         told = [await write for write in writes]
-        assert [bob for _, bob in told] == [Outcome.ACCEPTED] * 40
-        assert {ann for ann, _ in told} <= {Outcome.ACCEPTED, Outcome.ERASED}
+        assert [bob for _, bob in told] == [EventOutcome.ACCEPTED] * 40
+        assert {ann for ann, _ in told} <= {EventOutcome.ACCEPTED, EventOutcome.ERASED}
         for reader in (one, other):
             assert await reader.read(["ann"], history=10) == [None]
         assert await other.erase("ann", at_us=ERASED_US) == Removed()
@@ -220,7 +220,7 @@ async def test_a_store_of_version_1_is_taken_over(tmp_path):
     old.close()
     async with aclosing(SqliteStore(path)) as store:
         assert await scan_all(store) == [ANN]
-        assert await store.apply([act(1)]) == [Outcome.ACCEPTED]
+        assert await store.apply([act(1)]) == [EventOutcome.ACCEPTED]
         await store.erase("ann", at_us=ERASED_US)
     async with aclosing(SqliteStore(path)) as store:
         assert await scan_all(store) == []
@@ -234,7 +234,7 @@ async def test_an_erasure_survives_the_end_of_the_process(kind, request, tmp_pat
         await store.replace([ANN], population=UNKNOWN_FEATURES)
         await store.erase("ann", at_us=ERASED_US)
     async with aclosing(opener()) as store:
-        assert await store.apply([act(1)]) == [Outcome.ERASED]
+        assert await store.apply([act(1)]) == [EventOutcome.ERASED]
 
 
 async def test_an_instance_that_was_just_opened_counts_what_it_removes(shared_opener):

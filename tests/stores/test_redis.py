@@ -16,7 +16,7 @@ from redis import Redis
 from chassis.wire.redis_link import RedisCommand
 from localkn.processes import free_port
 from recstore.erasures import digest_user
-from recstore.port import Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, StoreUnavailableError
 from recstore.redis import RedisStore
 from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
@@ -33,7 +33,7 @@ pytestmark = [
     ),
 ]
 
-NEW = Outcome.ACCEPTED
+NEW = EventOutcome.ACCEPTED
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 EVENT = Interaction("//s", "1", "ann", "view", 5, "b")
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from recstore.memory import MemoryStore
-from recstore.port import Outcome, StoreFormatError, StoreUnavailableError
+from recstore.port import EventOutcome, StoreFormatError, StoreUnavailableError
 from recstore.sqlite import SqliteStore
 from recstore.sqlite_file import SCHEMA_VERSION
 from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 
-NEW = Outcome.ACCEPTED
+NEW = EventOutcome.ACCEPTED
 ANN = UserRecord("ann", "25-34", history=[HistoryItem("a", 1.0, 1)])
 
 

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from recstore.erasures import Erasure, Removed, digest_user
-from recstore.port import FeatureStore, Outcome, StoreUnavailableError
+from recstore.port import EventOutcome, FeatureStore, StoreUnavailableError
 from recstore.redis import RedisStore
 from recstore.sqlite import SqliteStore
 from recstore.urls import open_store
@@ -20,7 +20,7 @@ from tests.stores.test_conformance import interaction, scan_all
 from tools.bench.redis_server import RedisServer
 from tools.store import copy_store
 
-NEW, SAME, ERASED = Outcome.ACCEPTED, Outcome.REPEATED, Outcome.ERASED
+NEW, SAME, ERASED = EventOutcome.ACCEPTED, EventOutcome.REPEATED, EventOutcome.ERASED
 NOW_US = 1_800_000_000_000_001
 HISTORY = [HistoryItem("a", 1.0, 300)]
 ANN = UserRecord("ann", "25-34", views=2, attributes=imported({"city": ["Bern"], "plan": ["free"]}), history=HISTORY)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from offline.state import StateDirectory
-from offline.train import Plan
+from offline.train import TrainingPlan
 from offline.train import run as train
 from tools import export, store
 from tools.cli import __main__ as program
@@ -25,7 +25,7 @@ def interrupt(*_arguments: object, **_options: object) -> None:
     [
         (lambda folder: export.run(to=folder / "lists.csv", top_k=5, state_dir=folder), "the same command continues"),
         (lambda _: store.copy(action="copy", source="memory:", target="memory:"), "the target holds its former"),
-        (lambda folder: train(Plan(state_dir=folder, if_missing=True)), "what was current stays current"),
+        (lambda folder: train(TrainingPlan(state_dir=folder, if_missing=True)), "what was current stays current"),
         (lambda _: program.run(), ""),
     ],
     ids=["export", "store copy", "train", "any other"],

@@ -28,7 +28,7 @@ from chassis.receipt import Receipt
 from chassis.wire.transport import HttptoolsTransport
 from localkn.processes import free_port
 from offline.state import StateDirectory
-from offline.train import Plan, run
+from offline.train import TrainingPlan, run
 from tools.bench.processes import LoopFigures, MeasuredServer, drive, in_turns, started, summarise
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
@@ -55,7 +55,7 @@ def measure(*, quick: bool) -> BenchReport:
 def train_demo(folder: Path) -> dict[str, str]:
     """Train on the demo data in *folder*; return the environment variables for serving the result."""
     with contextlib.redirect_stdout(io.StringIO()):
-        run(Plan(state_dir=folder))
+        run(TrainingPlan(state_dir=folder))
     state = StateDirectory(folder)
     current = state.current()
     if current is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from tools.bench.redis_server import RedisServer, redis_running
 from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
 from tools.chaos.traffic import InteractionEvent, expected_records, make_events
@@ -96,7 +96,7 @@ class _Callers:
 
     def __init__(self, url: str, *, users: int) -> None:
         self._url, self._users = url, users
-        self._client = Client(limit_bytes=2**20)
+        self._client = DeliveryClient(limit_bytes=2**20)
         self.answers: list[_TimedAnswer] = []
 
     async def run(self, number: int, *, pause_s: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httpx
 import psutil
 
-from knbroker.client import Client
+from knbroker.client import DeliveryClient
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.processes import free_port
@@ -157,7 +157,7 @@ def pipeline_running(
         _run("localkn", "down", *platform)
 
 
-class Event(Protocol):
+class PostableEvent(Protocol):
     """An event to post."""
 
     def headers(self) -> list[tuple[str, str]]:
@@ -180,10 +180,10 @@ class Sender:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = Client(limit_bytes=2**20)
+        self._client = DeliveryClient(limit_bytes=2**20)
         self.accepted = self.refused = 0
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: PostableEvent) -> None:
         """
         Post *event*, and retry until the broker accepts it.
 
@@ -195,7 +195,7 @@ class Sender:
             await asyncio.sleep(_PAUSE_S)
         self.accepted += 1
 
-    async def send_all(self, events: Sequence[Event], *, senders: int) -> None:
+    async def send_all(self, events: Sequence[PostableEvent], *, senders: int) -> None:
         """Post *events* with *senders* concurrent posts."""
         left = iter(events)
 
@@ -211,7 +211,7 @@ class Sender:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _posted(self, event: Event) -> bool:
+    async def _posted(self, event: PostableEvent) -> bool:
         try:
             answer = await self._client.post(
                 self._url, headers=event.headers(), body=event.body(), timeout_s=_TIMEOUT_S

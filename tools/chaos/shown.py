@@ -27,7 +27,7 @@ from recstore.exposures.urls import open_exposures
 from recsys.contracts import events
 from recsys.records import Interaction
 from tools.chaos.kills import chaos_pipeline, kill_instances
-from tools.chaos.pipeline import ChaosPipeline, Event, Sender
+from tools.chaos.pipeline import ChaosPipeline, PostableEvent, Sender
 from tools.chaos.traffic import SOURCE, InteractionEvent, time_us
 
 _REPEATED = 0.2
@@ -98,7 +98,7 @@ async def run(pipeline: ChaosPipeline, *, store: str, answers: int, senders: int
     served = make_answers(answers, prefix=prefix, seed=seed)
     acted = make_interactions(served, prefix=prefix, seed=seed)
     draw = random.Random(seed)
-    posts: list[Event] = [
+    posts: list[PostableEvent] = [
         *served,
         *acted,
         *draw.sample(served, round(_REPEATED * answers)),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.congruence.scenarios import Result, Scenario, Step
+from tools.congruence.scenarios import Result, Scenario, ScenarioStep
 from tools.deployment.kn import Kn, KnError
 from tools.deployment.undo import undo
 
@@ -13,7 +13,7 @@ _LATEST = "@latest=100"
 
 
 @dataclass(frozen=True)
-class Difference:
+class StepDifference:
     """A step whose outcome is not the expected one."""
 
     scenario: str
@@ -40,7 +40,7 @@ class Subject:
         self._service = kn.service(name)
         self._image = _container(self._service)["image"]
 
-    def run(self, scenario: Scenario) -> Iterator[Difference]:
+    def run(self, scenario: Scenario) -> Iterator[StepDifference]:
         """
         Yield the steps of *scenario* that differ; undo the steps afterwards.
 
@@ -55,7 +55,7 @@ class Subject:
         finally:
             self._undo(before)
 
-    def _differences(self, scenario: Scenario, step: Step, revisions: list[str]) -> Iterator[Difference]:
+    def _differences(self, scenario: Scenario, step: ScenarioStep, revisions: list[str]) -> Iterator[StepDifference]:
         flags = step.flags.format(*revisions, image=self._image)
         result = self._apply(flags, revisions)
         fields = ((name, read_field(self._service, name)) for name in step.fields)
@@ -63,7 +63,7 @@ class Subject:
         wanted_result = (self._is_local and step.here) or step.result
         wanted = _describe(wanted_result, (self._is_local and step.traffic_here) or step.traffic, step.fields.items())
         if seen != wanted:
-            yield Difference(scenario.name, flags, wanted, seen)
+            yield StepDifference(scenario.name, flags, wanted, seen)
 
     def _apply(self, flags: str, revisions: list[str]) -> Result:
         """Run `kn service update`, note a new revision in *revisions*, and return the result."""
@@ -94,7 +94,7 @@ def _describe(result: Result, traffic: str, fields: Iterable[tuple[str, str | No
 
 
 def traffic_text(service: Mapping[str, Any], revisions: Sequence[str]) -> str:
-    """Return the division of traffic in the form of `Step.traffic`; *revisions* are in the order of their creation."""
+    """Return the division of traffic in the form of `ScenarioStep.traffic`; *revisions* are in the order of their creation."""
     return ",".join(sorted(_target_text(target, revisions) for target in service["status"].get("traffic") or ()))
 
 
@@ -107,7 +107,7 @@ def _target_text(target: Mapping[str, Any], revisions: Sequence[str]) -> str:
 
 
 def read_field(service: Mapping[str, Any], name: str) -> str | None:
-    """Return the value of a field of `Step.fields`, as text; None if it is not set."""
+    """Return the value of a field of `ScenarioStep.fields`, as text; None if it is not set."""
     section, _, key = name.partition(":")
     template, container = service["spec"]["template"], _container(service)
     sections: Mapping[str, Mapping[str, Any]] = {

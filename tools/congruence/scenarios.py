@@ -25,7 +25,7 @@ IMAGE = "congruence.invalid/none:1"
 
 
 @dataclass(frozen=True)
-class Step:
+class ScenarioStep:
     """
     A change, and what follows from it.
 
@@ -58,12 +58,12 @@ class Scenario:
     """
 
     name: str
-    steps: Sequence[Step]
+    steps: Sequence[ScenarioStep]
 
 
 def _set(name: str, flags: str, field_: str, value: str) -> Scenario:
     """Return a scenario of one flag that sets one field of the template."""
-    return Scenario(name, [Step(flags, "made", "1@latest=100", {field_: value})])
+    return Scenario(name, [ScenarioStep(flags, "made", "1@latest=100", {field_: value})])
 
 
 def _annotation(name: str, flags: str, key: str, value: str) -> Scenario:
@@ -71,7 +71,7 @@ def _annotation(name: str, flags: str, key: str, value: str) -> Scenario:
 
 
 def _refused(name: str, flags: str) -> Scenario:
-    return Scenario(name, [Step(flags, "refused")])
+    return Scenario(name, [ScenarioStep(flags, "refused")])
 
 
 SCENARIOS: Sequence[Scenario] = (
@@ -79,18 +79,18 @@ SCENARIOS: Sequence[Scenario] = (
     Scenario(
         "env",
         [
-            Step("--env CONGRUENCE=1", "made", "1@latest=100", {"env:CONGRUENCE": "1"}),
-            Step("--env CONGRUENCE=2", "made", "2@latest=100", {"env:CONGRUENCE": "2"}),
+            ScenarioStep("--env CONGRUENCE=1", "made", "1@latest=100", {"env:CONGRUENCE": "1"}),
+            ScenarioStep("--env CONGRUENCE=2", "made", "2@latest=100", {"env:CONGRUENCE": "2"}),
             # kn notes the time of every update of the template, so a repeated value makes a revision as well.
-            Step("--env CONGRUENCE=2", "made", "3@latest=100", {"env:CONGRUENCE": "2"}),
-            Step("--env CONGRUENCE-", "made", "4@latest=100", {"env:CONGRUENCE": None}),
+            ScenarioStep("--env CONGRUENCE=2", "made", "3@latest=100", {"env:CONGRUENCE": "2"}),
+            ScenarioStep("--env CONGRUENCE-", "made", "4@latest=100", {"env:CONGRUENCE": None}),
         ],
     ),
-    Scenario("env-absent", [Step("--env CONGRUENCE_ABSENT-", "made", "1@latest=100")]),
+    Scenario("env-absent", [ScenarioStep("--env CONGRUENCE_ABSENT-", "made", "1@latest=100")]),
     Scenario(
         "env-two",
         [
-            Step(
+            ScenarioStep(
                 "--env CONGRUENCE_A=1 --env CONGRUENCE_B=a=b",
                 "made",
                 "1@latest=100",
@@ -107,13 +107,13 @@ SCENARIOS: Sequence[Scenario] = (
     Scenario(
         "annotation-service",
         [
-            Step(
+            ScenarioStep(
                 "--annotation-service congruence.example/note=1",
                 "made",
                 "1@latest=100",
                 {"service:congruence.example/note": "1"},
             ),
-            Step(
+            ScenarioStep(
                 "--annotation-service congruence.example/note-",
                 "made",
                 "2@latest=100",
@@ -160,52 +160,52 @@ SCENARIOS: Sequence[Scenario] = (
     Scenario(
         "tag",
         [
-            Step("--tag {0}=congruence-a", "kept", "0#congruence-a=0,0@latest=100"),
-            Step("--tag {0}=congruence-a", "kept", "0#congruence-a=0,0@latest=100"),
-            Step("--tag @latest=congruence-b", "kept", "0#congruence-a=0,0@latest#congruence-b=100"),
-            Step("--untag congruence-a", "kept", "0@latest#congruence-b=100"),
-            Step("--untag congruence-b", "kept", "0@latest=100"),
+            ScenarioStep("--tag {0}=congruence-a", "kept", "0#congruence-a=0,0@latest=100"),
+            ScenarioStep("--tag {0}=congruence-a", "kept", "0#congruence-a=0,0@latest=100"),
+            ScenarioStep("--tag @latest=congruence-b", "kept", "0#congruence-a=0,0@latest#congruence-b=100"),
+            ScenarioStep("--untag congruence-a", "kept", "0@latest#congruence-b=100"),
+            ScenarioStep("--untag congruence-b", "kept", "0@latest=100"),
         ],
     ),
     Scenario(
         "tag-taken",
         [
-            Step("--tag {0}=congruence", "kept", "0#congruence=0,0@latest=100"),
-            Step("--tag @latest=congruence", "refused", "0#congruence=0,0@latest=100"),
-            Step("--untag congruence --tag @latest=congruence", "kept", "0@latest#congruence=100"),
+            ScenarioStep("--tag {0}=congruence", "kept", "0#congruence=0,0@latest=100"),
+            ScenarioStep("--tag @latest=congruence", "refused", "0#congruence=0,0@latest=100"),
+            ScenarioStep("--untag congruence --tag @latest=congruence", "kept", "0@latest#congruence=100"),
         ],
     ),
     Scenario(
         "split",
         [
-            Step("--env CONGRUENCE=1 --traffic {0}=90 --traffic @latest=10", "made", "0=90,1@latest=10"),
-            Step("--traffic {0}=50 --traffic {1}=50", "kept", "0=50,1=50"),
-            Step("--traffic {1}=100", "kept", "1=100"),
-            Step("--traffic @latest=100", "kept", "1@latest=100"),
+            ScenarioStep("--env CONGRUENCE=1 --traffic {0}=90 --traffic @latest=10", "made", "0=90,1@latest=10"),
+            ScenarioStep("--traffic {0}=50 --traffic {1}=50", "kept", "0=50,1=50"),
+            ScenarioStep("--traffic {1}=100", "kept", "1=100"),
+            ScenarioStep("--traffic @latest=100", "kept", "1@latest=100"),
         ],
     ),
     Scenario(
         "split-by-tag",
         [
-            Step("--tag {0}=congruence", "kept", "0#congruence=0,0@latest=100"),
-            Step("--env CONGRUENCE=1", "made", "0#congruence=0,1@latest=100"),
-            Step("--traffic congruence=30 --traffic @latest=70", "kept", "0#congruence=30,1@latest=70"),
+            ScenarioStep("--tag {0}=congruence", "kept", "0#congruence=0,0@latest=100"),
+            ScenarioStep("--env CONGRUENCE=1", "made", "0#congruence=0,1@latest=100"),
+            ScenarioStep("--traffic congruence=30 --traffic @latest=70", "kept", "0#congruence=30,1@latest=70"),
         ],
     ),
     Scenario(
         "rollback",
         [
-            Step("--env CONGRUENCE=1", "made", "1@latest=100"),
-            Step("--traffic {0}=100", "kept", "0=100"),
-            Step("--env CONGRUENCE=2", "made", "0=100"),
-            Step("--traffic @latest=100", "kept", "2@latest=100"),
+            ScenarioStep("--env CONGRUENCE=1", "made", "1@latest=100"),
+            ScenarioStep("--traffic {0}=100", "kept", "0=100"),
+            ScenarioStep("--env CONGRUENCE=2", "made", "0=100"),
+            ScenarioStep("--traffic @latest=100", "kept", "2@latest=100"),
         ],
     ),
     Scenario(
         "image-absent",
         [
-            Step(f"--image {IMAGE}", "failed", here="refused"),
-            Step("--image {image}", "made", "2@latest=100", traffic_here="1@latest=100"),
+            ScenarioStep(f"--image {IMAGE}", "failed", here="refused"),
+            ScenarioStep("--image {image}", "made", "2@latest=100", traffic_here="1@latest=100"),
         ],
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tools.congruence.runner import Difference, Subject
+from tools.congruence.runner import StepDifference, Subject
 from tools.congruence.scenarios import SCENARIOS
 from tools.deployment.kn import Kn, KnError, command_of
 
@@ -26,7 +26,7 @@ def compare(
         known = ", ".join(each.name for each in SCENARIOS)
         print(f"{', '.join(sorted(unknown))}: no such scenario; there are {known}", file=sys.stderr)
         return 2
-    differences: list[Difference] = []
+    differences: list[StepDifference] = []
     try:
         subject = Subject(Kn(command_of(kn, namespace, state_dir), namespace), service, is_local=not namespace)
         for number, scenario in enumerate(chosen, 1):

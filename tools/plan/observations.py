@@ -28,7 +28,7 @@ class Receipts:
 
 
 @dataclass(frozen=True)
-class Step:
+class LoopStep:
     """
     Measurements of a closed loop with a fixed number of callers.
 
@@ -77,7 +77,7 @@ class ObservedSettings:
 class Sweep:
     """Steps with rising numbers of callers, and the settings during them."""
 
-    steps: Sequence[Step]
+    steps: Sequence[LoopStep]
     configured: ObservedSettings
 
     def batches(self) -> list[tuple[int, float]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tools.plan.curves import BatchCost, Scalability, fit_batch_cost, fit_scalability
 from tools.plan.observations import FEATURES, RANKER, RECOMMEND, SERVICES, Sweep
-from tools.plan.ranker import HEADROOM, Ranker
+from tools.plan.ranker import HEADROOM, SimulatedRanker
 
 # A Python process with a single event loop cannot use more than one CPU.
 _PROCESS_CPUS = 1.0
@@ -119,7 +119,7 @@ def predict_ceiling(sweep: Sweep, fits: Fits, *, ready: Mapping[str, int] | None
     *ready* is the number of instances by Service; the default is max-scale.
     """
     counts = ready or sweep.configured.max_scale
-    ceilings = _ceilings(sweep, Ranker(fits.batch, sweep.configured.max_batch_size))
+    ceilings = _ceilings(sweep, SimulatedRanker(fits.batch, sweep.configured.max_batch_size))
     totals = [ceilings[name] * (counts.get(name) or 1) for name in SERVICES]
     return min([*totals, _machine_rps(sweep) or math.inf])
 
@@ -186,7 +186,7 @@ class EventLoop:
         """Return the time that queueing adds to a request at *rps*, as in a ranker with batches of one."""
         if not self.cpu_s:
             return Waits(0.0, 0.0)
-        figures = Ranker(BatchCost(0.0, self.cpu_s), 1).at(rps)
+        figures = SimulatedRanker(BatchCost(0.0, self.cpu_s), 1).at(rps)
         return Waits(figures.mean_s - self.cpu_s, figures.p99_s - self.cpu_s)
 
 
@@ -201,7 +201,7 @@ def _share(rps: float, rate: float) -> float:
     return rps / math.ceil(rps / rate)
 
 
-def _plan_ranker(cost: BatchCost, ranking_s: float) -> tuple[Ranker, float]:
+def _plan_ranker(cost: BatchCost, ranking_s: float) -> tuple[SimulatedRanker, float]:
     """
     Return the ranker with the largest useful batch limit, and the highest rate at which its p99 is below *ranking_s*.
 
@@ -209,16 +209,16 @@ def _plan_ranker(cost: BatchCost, ranking_s: float) -> tuple[Ranker, float]:
     limit is also at most twice the size that batches reach at the planned rate, because a higher limit has no effect.
     """
     fitting = (ranking_s / 2 - cost.fixed_s) / cost.per_item_s if cost.per_item_s else math.inf
-    ranker = Ranker(cost, int(max(1, min(fitting, _LARGEST_BATCH))))
+    ranker = SimulatedRanker(cost, int(max(1, min(fitting, _LARGEST_BATCH))))
     rate = ranker.rate_within(ranking_s)
     if not rate:
         return ranker, 0.0
     reached = max(_USUAL_BATCH, 2 * ranker.at(rate).large_batch)
-    ranker = Ranker(cost, min(ranker.max_batch_size, reached))
+    ranker = SimulatedRanker(cost, min(ranker.max_batch_size, reached))
     return ranker, ranker.rate_within(ranking_s)
 
 
-def _ceilings(sweep: Sweep, ranker: Ranker) -> dict[str, float]:
+def _ceilings(sweep: Sweep, ranker: SimulatedRanker) -> dict[str, float]:
     """Return the highest rate of one instance of each Service: limited by its event loop's CPU, or by the ranker's slot."""
     if not any(sweep.cpu_s(name) for name in SERVICES):
         reached = max(step.rps for step in sweep.steps)
@@ -236,7 +236,7 @@ def _machine_rps(sweep: Sweep) -> float | None:
 def _components(
     sweep: Sweep,
     goal: Goal,
-    ranker: Ranker,
+    ranker: SimulatedRanker,
     *,
     rates: Mapping[str, float],
     ceilings: Mapping[str, float],
@@ -268,7 +268,7 @@ def _components(
 
 
 def _environment(
-    goal: Goal, ranker: Ranker, *, features_in_flight: int, ranking_in_flight: int, ranker_rps: float
+    goal: Goal, ranker: SimulatedRanker, *, features_in_flight: int, ranking_in_flight: int, ranker_rps: float
 ) -> dict[str, dict[str, str]]:
     budget_s = min(max(_BUDGET_GOALS * goal.p99_s, _SHORTEST_BUDGET_S), _LONGEST_BUDGET_S)
     queue = max(ranker.max_batch_size, math.ceil(ranker_rps * budget_s))

@@ -40,7 +40,7 @@ class QueueFigures:
 
 
 @dataclass(frozen=True)
-class Ranker:
+class SimulatedRanker:
     """An instance with its batch cost and maximum batch size."""
 
     cost: BatchCost

@@ -14,7 +14,7 @@ from loadtests.target import LoadTarget
 from localkn import control
 from localkn.errors import LocalknError
 from tools.bench.closed_loop import LoopOutcome, ServerAddress, request_recommendations, run_callers
-from tools.plan.observations import RANKER, SERVICES, ObservedSettings, Receipts, Step, Sweep
+from tools.plan.observations import RANKER, SERVICES, LoopStep, ObservedSettings, Receipts, Sweep
 
 # A step is repeated if the number of instances changed during it.
 _ATTEMPTS = 4
@@ -45,7 +45,7 @@ def measure(
     return Sweep(steps, read_configuration(target))
 
 
-def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) -> Step:
+def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) -> LoopStep:
     """Run *callers* for *seconds*; repeat the step if the number of instances changed during it."""
     for attempt in range(1, _ATTEMPTS + 1):
         before, receipts = _read_state(target), list[bytes]()
@@ -67,11 +67,11 @@ async def _drive(target: LoadTarget, *, callers: int, seconds: float, users: int
 
 def _step(
     outcome: LoopOutcome, receipts: Sequence[bytes], before: _PlatformState, after: _PlatformState, *, seconds: float
-) -> Step:
+) -> LoopStep:
     # The CPU time includes the warm-up, so it is divided by the requests of the whole step.
     requests = max(1.0, outcome.rps * seconds)
     cpu_s = {name: max(0.0, used - before.cpu_s.get(name, used)) / requests for name, used in after.cpu_s.items()}
-    return Step(
+    return LoopStep(
         callers=outcome.callers,
         rps=outcome.rps,
         p50_ms=outcome.p50_ms,

@@ -10,7 +10,7 @@ from tools.deployment.kn import Kn, KnError, tagged, traffic
 from tools.deployment.undo import undo
 from tools.rollout.comparison import Comparison, compare, count_faults
 from tools.rollout.decisions import Action, RollBack, Rollout, Shift
-from tools.rollout.journal import Journal
+from tools.rollout.journal import RolloutJournal
 from tools.rollout.trials import TrialClient, TrialClients, run_trials
 
 CURRENT, CANDIDATE = "current", "candidate"
@@ -79,7 +79,7 @@ class Conductor:
 
     service: str
     kn: Kn
-    journal: Journal
+    journal: RolloutJournal
     make_client: Callable[[str], TrialClient]
     bodies: Sequence[bytes]
     pace: RolloutPace

@@ -17,18 +17,18 @@ from tools.deployment.kn import KnError
 _SUFFIX, _PROGRESS = ".unfinished.json", ".running.json"
 
 
-def journal_of(service: str, folder: Path) -> "Journal":
+def journal_of(service: str, folder: Path) -> "RolloutJournal":
     """Return the journal of the rollouts of *service* whose reports are in *folder*."""
-    return Journal(folder / f".{service}{_SUFFIX}")
+    return RolloutJournal(folder / f".{service}{_SUFFIX}")
 
 
 def unfinished_rollouts(folder: Path) -> list[str]:
     """Return the Services with a rollout that is running or was killed."""
     files = sorted(folder.glob(f".*{_SUFFIX}"))
-    return [file.name[1:].removesuffix(_SUFFIX) for file in files if Journal(file).unfinished()]
+    return [file.name[1:].removesuffix(_SUFFIX) for file in files if RolloutJournal(file).unfinished()]
 
 
-class Journal:
+class RolloutJournal:
     """
     Two files for a Service. The first has content exactly while a rollout of that Service is unfinished.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from recstore.exposures.join import DAY_S
 from recstore.exposures.records import Entry, ExposureOutcome
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 
 RETENTION_S = 30 * DAY_S
 MOST_PER_USER = 1000
@@ -24,7 +24,7 @@ class ExposureLog(Protocol):
     each user, up to its limit. Methods raise `StoreError`s as those of `FeatureStore` do.
     """
 
-    async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
+    async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         """
         Keep each of *entries*; tell for each whether it was new, repeated, or of an erased user.
 

@@ -20,7 +20,7 @@ from recstore.erasures import digest_user
 from recstore.exposures.join import DAY_S, join
 from recstore.exposures.log import MOST_PER_USER, RETENTION_S
 from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 from recstore.redis_database import RedisDatabase
 from recstore.redis_keys import erasure_key, exposure_keys
 from recstore.redis_scripts import OUTCOMES, REFUSED
@@ -74,7 +74,7 @@ class RedisExposures:
         self._script = self._database.client.register_script(_NOTE)
         self._retention_s, self._most_per_user, self._clock = retention_s, most_per_user, clock
 
-    async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
+    async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         """Keep each of *entries* with one script."""
         oldest_us, ttl_ms = round((self._clock() - self._retention_s) * 1e6), round(self._retention_s * 1000)
         pipeline = self._database.client.pipeline(transaction=False)

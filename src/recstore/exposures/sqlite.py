@@ -12,7 +12,7 @@ from recstore.erasures import digest_user
 from recstore.exposures.join import DAY_S, join
 from recstore.exposures.log import MOST_PER_USER, RETENTION_S
 from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome
-from recstore.port import Outcome
+from recstore.port import EventOutcome
 from recstore.sqlite import REFUSED
 from recstore.sqlite_file import SqliteFile
 
@@ -63,7 +63,7 @@ class SqliteExposures:
         self._pruned = float("-inf")
         self._file = SqliteFile(path, thread="sqlite-exposures")
 
-    async def note(self, entries: Sequence[Entry]) -> list[Outcome]:
+    async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         """Keep *entries* in one transaction: about 0.2 ms, plus 10 us for each."""
         return await self._file.run(self._note_all, entries)
 
@@ -82,19 +82,19 @@ class SqliteExposures:
         """Close the file after the write in progress has ended."""
         await self._file.aclose()
 
-    def _note_all(self, entries: Sequence[Entry]) -> list[Outcome]:
+    def _note_all(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         with self._file.transaction():
             noted = [self._note(entry) for entry in entries]
             self._prune()
         return noted
 
-    def _note(self, entry: Entry) -> Outcome:
+    def _note(self, entry: Entry) -> EventOutcome:
         user = bytes.fromhex(digest_user(entry.user_id))
         row: tuple[Any, ...] = (user, entry.time_us, entry.key, _encode(entry).decode())
         if self._file.writer.execute(_NOTE[type(entry)], row).rowcount:
-            return Outcome.ACCEPTED
+            return EventOutcome.ACCEPTED
         refused = self._file.writer.execute(REFUSED, row[:2]).fetchone()
-        return Outcome.ERASED if refused else Outcome.REPEATED
+        return EventOutcome.ERASED if refused else EventOutcome.REPEATED
 
     def _prune(self) -> None:
         """Delete old entries, and those beyond the limit of a user, at most once a minute."""

@@ -115,7 +115,7 @@ class Boost(Condition, frozen=True, forbid_unknown_fields=True, kw_only=True):
     score: Annotated[float, Meta(ge=-1000, le=1000)]
 
 
-class Rules(Struct, frozen=True, forbid_unknown_fields=True):
+class DeclaredRules(Struct, frozen=True, forbid_unknown_fields=True):
     """
     The rules of every answer.
 
@@ -219,7 +219,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
     events: Annotated[dict[Name, EventKind], Meta(min_length=1, max_length=64)]
     items: Items = Items()
     users: Users = Users()
-    rules: Rules = Rules()
+    rules: DeclaredRules = DeclaredRules()
     training: Training = Training()
     context: Annotated[dict[Name, ContextField], Meta(max_length=32)] | UnsetType = UNSET
     features: Annotated[dict[Name, Feature], Meta(max_length=64)] | UnsetType = UNSET
@@ -259,7 +259,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         """
         Name the first field in which the *other* declaration differs; None if both fit together.
 
-        Rules, training and own models may differ: rules take effect without training, a training ends before its model
+        DeclaredRules, training and own models may differ: rules take effect without training, a training ends before its model
         serves, and the artefact holds the own models that serve.
 
         Args:
