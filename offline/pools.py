@@ -134,7 +134,7 @@ class Pool:
         """Return the lists (U, DEPTH) of the blend with *weights*, padded with -1."""
         used = weights.nonzero()[0]
         table: F32 = np.tile(weights[used].astype(np.float32), (self.counts.size, 1))
-        scores = blend([self.columns[source] for source in used], table, self.counts)
+        scores = blend(np.stack([self.columns[source] for source in used]), table, self.counts)
         return rank_candidates(self.rows, scores, counts=self.counts, limit=DEPTH).ids
 
 

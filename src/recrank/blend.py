@@ -9,7 +9,6 @@ Users who were away get separate weights, because recent popularity suits them b
 Each step treats every candidate separately, so the batch does not change the bits of a score.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,27 +66,27 @@ def normalise(scores: F32, best: F32, counts: I64) -> F64:
     Divide each user's scores by the user's best score; the result is 0 if the best score is not above 0.
 
     Args:
-        scores: (N,) float32, grouped by user.
-        best: (U,) float32, best score of each user.
+        scores: (S, N) float32, scores of each source, grouped by user.
+        best: (S, U) float32, best score of each user.
         counts: (U,) int64, number of candidates of each user.
     """
-    bests = np.repeat(best.astype(np.float64), counts)
-    return np.divide(scores, bests, out=np.zeros(scores.size), where=bests > 0)
+    bests = best.astype(np.float64).repeat(counts, axis=1)
+    return np.divide(scores, bests, out=np.zeros(scores.shape), where=bests > 0)
 
 
-def blend(columns: Sequence[F64], weights: F32, counts: I64) -> F32:
+def blend(columns: F64, weights: F32, counts: I64) -> F32:
     """
     Return the weighted sums of normalised scores.
 
     Args:
-        columns: Normalised scores (N,) float64 of each source, grouped by user.
+        columns: (S, N) float64, normalised scores of each source, grouped by user.
         weights: (U, S) float32, weights of the sources for each user.
         counts: (U,) int64, number of candidates of each user.
 
     Returns:
         (N,) float32.
     """
-    total = np.zeros(columns[0].size)
-    for source, column in enumerate(columns):
-        total += np.repeat(weights[:, source].astype(np.float64), counts) * column
+    table = weights.T.astype(np.float64)
+    weighed = table.repeat(counts, axis=1) if counts.size > 1 else table
+    total: F64 = np.add.reduce(weighed * columns, axis=0)
     return total.astype(np.float32)

@@ -157,7 +157,8 @@ class Mixer:
         (factors,) = _weighed(score_catalogue(asked.vectors, self.table)[None], ones[:1], closed)
         votes = self.views.score_all(asked.history, wanted=np.ones((self.views.number, users), np.bool_))
         phases.end("candidates")
-        columns = [factors, *self.popularity, *_weighed(votes, ones[1:], closed)]
+        votes = _weighed(votes, ones[1:], closed)
+        columns = [factors, *self.popularity, *votes]
         weights = self.blend.rows(asked.history.sizes(), asked.away).astype(np.float64)
         total = np.zeros(factors.shape)
         for source in np.flatnonzero(weights.any(axis=0)).tolist():
@@ -167,7 +168,9 @@ class Mixer:
         depths = self._depths(asked)
         owners, rows, counts, best = cut(rank_table(scores, limit=int(depths.max())), depths)
         cells = owners * items + rows
-        return Shortlist(rows, counts, best, [column.take(rows if column.ndim == 1 else cells) for column in columns])
+        voted = votes.reshape(self.views.number, factors.size).take(cells, axis=1)
+        shares = np.concatenate([factors.take(cells)[None], self.popularity.take(rows, axis=1), voted])
+        return Shortlist(rows, counts, best, shares)
 
     def shortlist(self, asked: Asked, found: RankedBatch, *, phases: Phases) -> Shortlist:
         """Return the best items of the union of all proposals, as `shortlist_all`; *found* as in `rank`."""
@@ -178,17 +181,17 @@ class Mixer:
         # The rows of each user's candidates rise, so their places order ties as the rows do.
         ranked = rank_candidates(np.arange(rows.size), scores, counts=counts, limit=int(depths.max()))
         _, places, kept, scores = cut(ranked, depths)
-        return Shortlist(rows[places], kept, scores, [column[places] for column in columns])
+        return Shortlist(rows[places], kept, scores, columns.take(places, axis=1))
 
     def _depths(self, asked: Asked) -> I64:
         """Return the length of each user's shortlist, which depends on that user's request alone."""
         return np.minimum(np.maximum(asked.depths, SHORTLIST), self.popularity.shape[1])
 
-    def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, list[F64]]:
-        """Return the union of all proposals: rows (N,) grouped by user, counts (U,), scores (N,) of each source."""
+    def candidates(self, asked: Asked, found: RankedBatch) -> tuple[I64, I64, F64]:
+        """Return the union of all proposals: rows (N,) grouped by user, counts (U,), scores (S, N) of each source."""
         return self._collect(asked, found, wanted=np.ones((self.views.number, asked.depths.size), np.bool_))
 
-    def _collect(self, asked: Asked, found: RankedBatch, *, wanted: Bools) -> tuple[I64, I64, list[F64]]:
+    def _collect(self, asked: Asked, found: RankedBatch, *, wanted: Bools) -> tuple[I64, I64, F64]:
         users, items = asked.depths.size, self.popularity.shape[1]
         closed = np.sort(asked.exclude.cells(items))
         # Cells of a view's lines follow those of the view before; see `Scored`.
@@ -198,23 +201,15 @@ class Mixer:
         if is_open is not None:
             scored = Scored(scored.cells[is_open], scored.scores[is_open])
         best = scored.best(lines=wanted.size, items=items, limit=int(asked.depths.max()))
-        parts = np.split(best.ids, self.views.number) if self.views.number else []
-        proposed = [_cells(ids, asked.depths, items) for ids in (found.ids, *parts)]
-        cells = _distinct(np.concatenate([*proposed, self._popular_cells(asked, closed)]))
+        proposed = _cells(np.concatenate([found.ids, best.ids]), asked.depths, items)
+        cells = _distinct(np.concatenate([proposed, self._popular_cells(asked, closed)]))
         owners = cells // items
         rows, counts = cells - owners * items, np.bincount(owners, minlength=users)
         votes = scored.at((views + cells).reshape(-1)).reshape(self.views.number, cells.size)
         bests = best.scores[:, 0].reshape(self.views.number, users)
         factors = score_rows(asked.vectors, self.table, rows, counts=counts)
-        return (
-            rows,
-            counts,
-            [
-                normalise(factors, found.scores[:, 0], counts),
-                *(popularity[rows] for popularity in self.popularity),
-                *(normalise(each, highest, counts) for each, highest in zip(votes, bests, strict=True)),
-            ],
-        )
+        shares = normalise(np.vstack([factors, votes]), np.vstack([found.scores[:, 0], bests]), counts)
+        return rows, counts, np.concatenate([shares[:1], self.popularity.take(rows, axis=1), shares[1:]])
 
     def _popular_cells(self, asked: Asked, closed: I64) -> I64:
         """Return the cells of each user's most popular items, of all times and recent, without the *closed* cells, which rise."""
@@ -222,8 +217,8 @@ class Mixer:
             self.leaders if each is None else np.concatenate([each.popular(order, _POPULAR) for order in self.popular])
             for each in asked.subsets
         ]
-        owners = np.repeat(np.arange(len(rows)), [each.size for each in rows])
-        cells: I64 = np.concatenate(rows) + owners * self.popularity.shape[1]
+        starts = np.arange(0, len(rows) * self.popularity.shape[1], self.popularity.shape[1])
+        cells: I64 = np.concatenate(rows) + (starts if len(rows) == 1 else starts.repeat([each.size for each in rows]))
         if not closed.size:
             return cells
         nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]
@@ -260,9 +255,13 @@ def _weighed(scores: F64, weights: F64, closed: I64) -> F64:
 
 
 def _cells(ids: I64, depths: I64, items: int) -> I64:
-    """Return the items in each user's first *depths* places, as cells."""
-    kept = (np.arange(ids.shape[1]) < depths[:, None]) & (ids >= 0)
-    return np.asarray((ids + np.arange(depths.size)[:, None] * items)[kept], np.int64)
+    """Return the items in the first *depths* (U,) places of each user's lists, *ids* (S * U, limit), as cells."""
+    width = ids.shape[1]
+    lists = ids.reshape(-1, depths.size, width)
+    kept = lists >= 0
+    if depths.min() < width:
+        kept &= np.arange(width) < depths[:, None]
+    return np.asarray((lists + np.arange(0, depths.size * items, items)[:, None])[kept], np.int64)
 
 
 def _distinct(cells: I64) -> I64:

@@ -222,12 +222,12 @@ class RankingModel:
         weights = self._mixer.blend.rows(asked.history.sizes(), asked.away)[0].astype(np.float64)
         spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[FIXED_SOURCES:])
         found, columns = self._scored(self._mixer, ask, asked)
-        largest = np.argmax(np.stack(columns) * weights[:, None], axis=0).tolist()
+        largest = np.argmax(columns * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)
         sources = {row: names[source] for row, source in zip(found.tolist(), largest, strict=True)}
         return explain([sources.get(row, RULES) for row in rows], spoken, ids)
 
-    def _scored(self, mixer: Mixer, ask: Ask, asked: Asked) -> tuple[I64, Sequence[F64]]:
+    def _scored(self, mixer: Mixer, ask: Ask, asked: Asked) -> tuple[I64, F64]:
         """Return the items that the list of *ask* can hold, and the scores of each source."""
         if self._reranks(ask):
             shortlist = self._shortlist(mixer, asked, Phases())
@@ -351,9 +351,9 @@ class RankingModel:
         features = self._features.only(names)
         return shortlist.rows, shortlist.counts, make_columns(names, shortlist, asks, asked.history, features)
 
-    def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, list[F64]]:
+    def candidates(self, queries: Sequence[Query]) -> tuple[I64, I64, F64]:
         """
-        Return the candidates of every query: rows (N,) grouped by query, counts (U,), each source's scores (N,).
+        Return the candidates of every query: rows (N,) grouped by query, counts (U,), each source's scores (S, N).
 
         Training uses the candidates to choose the weights of the blend.
 

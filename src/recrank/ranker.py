@@ -6,7 +6,6 @@ for each item of each shortlist, and the items are sorted by its scores. `recran
 `recrank.columns` the matrix.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,13 +49,13 @@ class Shortlist:
         rows: (N,) rows of the catalogue.
         counts: (U,) number of items of each user.
         scores: (N,) scores of the blend.
-        columns: (N,) normalised scores of each source.
+        columns: (S, N) normalised scores of each source.
     """
 
     rows: I64
     counts: I64
     scores: F32
-    columns: Sequence[F64]
+    columns: F64
 
     def owners(self) -> I64:
         """Return the user of each item, (N,) int64."""

@@ -167,5 +167,7 @@ class _Lookup:
             places += places
             places += is_above
         masks = np.bitwise_and.reduce(self.left.take(places, axis=0), axis=0)
-        leaves = self.values.take(masks.view(np.uint8) + self.firsts)
-        return np.asarray(leaves.sum(axis=1), np.float32)
+        leaves = masks.view(np.uint8).astype(np.intp)
+        leaves += self.firsts
+        # A product with ones adds up several times as fast as `sum`, and the sums are exact in any order.
+        return np.asarray(self.values.take(leaves) @ np.ones(self.firsts.size), np.float32)

@@ -95,6 +95,8 @@ def _in_order(bits: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def group_by_user(owners: I64, users: int) -> tuple[I64, I64]:
     """Return a stable order that groups *owners* (N,), and each user's count (U,). Cost: O(N), a radix sort."""
+    if users == 1:
+        return np.arange(owners.size), np.array([owners.size])
     narrow = owners.astype(np.min_scalar_type(users))
     return np.argsort(narrow, kind="stable"), np.bincount(owners, minlength=users)
 

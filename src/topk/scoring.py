@@ -326,6 +326,9 @@ def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
 
 def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
     """Return the exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
+    step = max(1, _SEGMENT_BYTES // (_SEGMENT * 12 * batch.users.shape[1]))
+    if counts.size == 1 and rows.size <= step * _SEGMENT:
+        return np.asarray(batch.items.take(rows).astype(np.float64) @ batch.users[0])
     segments = -(-counts // _SEGMENT)
     owners = np.repeat(np.arange(counts.size), segments)
     place = np.arange(owners.size) - np.repeat(np.cumsum(segments) - segments, segments)
@@ -333,7 +336,6 @@ def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
     padded = np.zeros(real.shape, np.int64)
     padded[real] = rows
     sums = np.empty(real.shape, np.float64)
-    step = max(1, _SEGMENT_BYTES // (_SEGMENT * 12 * batch.users.shape[1]))
     for start in range(0, len(padded), step):
         part = slice(start, start + step)
         vectors = batch.items.take(padded[part]).astype(np.float64)
