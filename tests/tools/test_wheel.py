@@ -13,7 +13,7 @@ from tests.waiting import LIMIT_S
 pytestmark = pytest.mark.may_block
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("chassis", "topk", "recsys", "kubeyaml", "localkn", "knbroker", "kndashboard")
+PACKAGES = ("chassis", "topk", "recsys", "recstore", "recrank", "kubeyaml", "localkn", "knbroker", "kndashboard")
 
 
 def test_the_wheel_installs_typed_packages_of_this_version(tmp_path):
