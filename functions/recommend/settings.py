@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import msgspec
 
 from chassis.batching.queue import BatchLimits
-from chassis.environment import Reader
+from chassis.environment import Reader, is_http_url
 from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
 from chassis.wire.cloudevents import find_extension_faults
+from chassis.wire.decoder import Decoder
+from chassis.wire.problems import ServingError
 from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import EXPOSURE_HEADER, Exploration
 from recsys.experiments.declaration import Experiment, read_experiments
@@ -107,9 +108,10 @@ def read_exploration(env: Reader) -> Exploration | None:
     if text == "-":
         return None
     try:
-        return _exploration.decode(text)
-    except msgspec.DecodeError as error:
-        env.faults.append(f'EXPLORATION cannot be read: {error}; write {{"share": 0.1, "temperature": 0.5}}, or -')
+        return _exploration.decode(text.encode())
+    except ServingError as refusal:
+        said = "; ".join(f"{each.path} {each.detail}" for each in refusal.faults) or refusal
+        env.faults.append(f'EXPLORATION cannot be read: {said}; write {{"share": 0.1, "temperature": 0.5}}, or -')
         return None
 
 
@@ -119,13 +121,10 @@ def read_running(env: Reader) -> tuple[Experiment, ...]:
     if text == "-":
         return ()
     try:
-        found = read_experiments(text)
+        return read_experiments(text)
     except ValueError as error:
         env.faults.append(f"EXPERIMENTS cannot be read: {error}; ./run.sh experiments start writes it")
         return ()
-    for url in (arm.url for each in found for arm in each.arms if arm.url):
-        env.require(is_http_url(url), f"EXPERIMENTS: the url of an arm must be a http(s) URL, not {url!r}")
-    return found
 
 
 class _Overrides(msgspec.Struct):
@@ -133,7 +132,7 @@ class _Overrides(msgspec.Struct):
 
 
 _overrides = msgspec.json.Decoder(_Overrides)
-_exploration = msgspec.json.Decoder(Exploration)
+_exploration = Decoder(Exploration)
 
 
 @dataclass(frozen=True)
@@ -244,12 +243,3 @@ def _complete(url: str, namespace: str | None) -> str:
     """Add *namespace* to a host that is the bare name of a Service: the gateway does not know a Service by that alone."""
     bare = _BARE_HOST.match(url)
     return f"{bare[0]}.{namespace}.svc{url[bare.end() :]}" if bare and namespace else url
-
-
-def is_http_url(text: str) -> bool:
-    """Tell whether *text* is an absolute http or https URL."""
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        return False
-    return url.scheme in {"http", "https"} and bool(url.host)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import TypeVar
 
+import httpx
+
 T = TypeVar("T", int, float)
 
 
@@ -97,3 +99,12 @@ class Reader:
             self.faults.append(f"{name} must be within {least} and {most}, not {text}")
             return default
         return value
+
+
+def is_http_url(text: str) -> bool:
+    """Tell whether *text* is an absolute http or https URL."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)

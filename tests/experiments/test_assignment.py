@@ -11,7 +11,7 @@ import pytest
 
 from recsys.contracts.wire import Exploration
 from recsys.experiments.assignment import Treatment, arm_of, point, treat
-from recsys.experiments.declaration import Arm, Experiment, find_faults, read_experiments
+from recsys.experiments.declaration import Arm, Experiment, find_contradictions, read_experiments
 from tests.running import ROOT
 
 USERS = [f"user_{number}" for number in range(20_000)]
@@ -111,14 +111,14 @@ A, B = '{"name": "a", "share": 0.5}', '{"name": "b", "share": 0.5}'
     ("text", "said"),
     [
         ("x", "malformed"),
-        ('[{"name": "one", "arms": []}]', "length >= 2"),
-        (f'[{{"name": "One", "arms": [{A}, {B}]}}]', "regex"),
-        (f'[{{"name": "one\\n", "arms": [{A}, {B}]}}]', "regex"),
+        ('[{"name": "one", "arms": []}]', "arms must have at least 2 items"),
+        (f'[{{"name": "One", "arms": [{A}, {B}]}}]', "name must match"),
+        (f'[{{"name": "one\\n", "arms": [{A}, {B}]}}]', "name must not hold control characters"),
         (f'[{{"name": "one", "arms": [{A}, {A}]}}]', "two arms of one name"),
         (f'[{{"name": "one", "arms": [{A}, {{"name": "b", "share": 0.4}}]}}]', "add up to 1"),
         (f'[{{"name": "one", "arms": [{A}, {B}], "offset": 0.5, "share": 0.6}}]', "ends after its layer"),
         (f'[{{"name": "one", "arms": [{A}, {B}]}}, {{"name": "one", "arms": [{A}, {B}]}}]', "declared twice"),
-        (f'[{{"name": "one", "tag": "x", "arms": [{A}, {B}]}}]', "unknown field"),
+        (f'[{{"name": "one", "tag": "x", "arms": [{A}, {B}]}}]', "tag is not a known field"),
     ],
 )
 def test_a_faulty_declaration_is_refused(text, said):
@@ -127,19 +127,43 @@ def test_a_faulty_declaration_is_refused(text, said):
         read_experiments(text)
 
 
+def test_all_faults_of_a_declaration_are_listed_together():
+    """Faults of the types and of the rules are in one message; a rule says nothing about a part with another fault."""
+    first = f'{{"name": "One", "arms": [{A}, {{"name": "b", "share": 0.4, "url": "rank-items"}}], "shore": 1}}'
+    second = f'{{"name": "two", "arms": [{A}, {{"name": "b", "share": "half"}}], "offset": 0.9, "share": 0.2}}'
+    with pytest.raises(ValueError, match=r"\$\[0\]") as caught:
+        read_experiments(f"[{first}, {second}]")
+    assert str(caught.value).split("; ") == [
+        "$[0].name must match ^[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z",
+        "$[0].shore is not a known field",
+        "$[1].arms[1].share must be a number, not a string",
+        "$[0].arms[1].url must be a http(s) URL, not 'rank-items'",
+        "$[0].arms has shares that do not add up to 1",
+        "$[1] has a slice that ends after its layer",
+    ]
+
+
+def test_a_slice_with_a_fault_overlaps_nothing():
+    """Two experiments of a layer are compared only if the parts that decide are right."""
+    one, other = (f'{{"name": "{name}", "layer": "list", "arms": [{A}, {B}], "share": %s}}' for name in ("one", "two"))
+    with pytest.raises(ValueError, match="share must be a number") as caught:
+        read_experiments(f"[{one % 0.5}, {other % 'null'}]")
+    assert "overlap" not in str(caught.value)
+
+
 def test_experiments_that_disturb_each_other_are_refused():
     """Two layers may not change one setting, and two experiments of a layer may not share users."""
     one = Experiment("one", (Arm("a", 0.5), Arm("b", 0.5, diversity=0.1)), layer="list", share=0.5)
     other = Experiment("other", (Arm("a", 0.5), Arm("b", 0.5, diversity=0.2)))
-    assert any("change the same setting (diversity)" in fault for fault in find_faults([one, other]))
+    assert any("change the same setting (diversity)" in fault for _, fault in find_contradictions([one, other]))
     overlapping = Experiment("other", other.arms, layer="list", offset=0.4, share=0.5)
-    assert any("overlap in the layer list" in fault for fault in find_faults([one, overlapping]))
+    assert any("overlap in the layer list" in fault for _, fault in find_contradictions([one, overlapping]))
     apart = Experiment("other", other.arms, layer="list", offset=0.5, share=0.5)
-    assert not [*find_faults([one, apart])]
+    assert not [*find_contradictions([one, apart])]
 
 
 def test_names_fit_into_the_log():
     """The joined names of overlapping experiments have at most 64 characters."""
     long = [Experiment(f"{'x' * 25}-{number}", (Arm("a", 0.5), Arm("b", 0.5))) for number in range(3)]
-    assert any("shorter names" in fault for fault in find_faults(long))
-    assert not [*find_faults(long[:2])]
+    assert any("shorter names" in fault for _, fault in find_contradictions(long))
+    assert not [*find_contradictions(long[:2])]

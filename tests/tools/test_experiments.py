@@ -122,7 +122,7 @@ def test_experiments_of_a_layer_get_free_slices(services, experiments, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("start", "One", "--arm", "a=50%", "--arm", "b=50%"), "regex"),
+        (("start", "One", "--arm", "a=50%", "--arm", "b=50%"), "name must match"),
         (("start", "one", "--arm", "a=50%", "--arm", "b=40%"), "add up to 1"),
         (("start", "one", "--arm", "a=50%", "--arm", "b=half"), "'half' is not a number"),
         (("start", "one", "--arm", "a", "--arm", "b=50%"), "write NAME=SHARE"),

@@ -43,7 +43,7 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     """
     Yield the faults of *body* as a value of the type *info*.
 
-    The types are those of the wire contracts: structs, lists with a limit, dicts, strings, times with a time zone,
+    The types are those of the wire contracts: structs, lists and tuples with a limit, dicts, strings, times with a time zone,
     numbers, booleans, null, unions of one type with null, unions of strings with numbers, raw JSON.
 
     Raises:
@@ -152,7 +152,7 @@ def _known_fields(struct: type[Struct], *, is_closed: bool) -> msgspec.json.Deco
     return msgspec.json.Decoder(msgspec.defstruct("KnownFields", fields, forbid_unknown_fields=is_closed))
 
 
-def _find_in_list(value: bytes, info: inspect.ListType, path: str) -> Iterator[Fault]:
+def _find_in_list(value: bytes, info: inspect.ListType | inspect.VarTupleType, path: str) -> Iterator[Fault]:
     if info.max_length is None:
         raise TypeError(f"no limit in {info!r}")
     if kind_of(value) != ARRAY:
@@ -161,8 +161,8 @@ def _find_in_list(value: bytes, info: inspect.ListType, path: str) -> Iterator[F
     if has_more(value, info.max_length) or len(items := first_items(value, info.max_length)) > info.max_length:
         yield too_many(path, info.max_length)
         return
-    if info.min_length and not items:
-        yield Fault(path, "must not be empty")
+    if len(items) < (least := info.min_length or 0):
+        yield Fault(path, "must not be empty" if least == 1 else f"must have at least {least} items")
     for index, item in enumerate(items):
         yield from _find(item, info.item_type, f"{path}[{index}]")
 
@@ -237,6 +237,7 @@ def _find_in_time(value: bytes, _info: inspect.DateTimeType, path: str) -> Itera
 _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] = {
     inspect.StructType: _find_in_struct,
     inspect.ListType: _find_in_list,
+    inspect.VarTupleType: _find_in_list,
     inspect.DictType: _find_in_dict,
     inspect.Metadata: lambda value, info, path: _find(value, info.type, path),  # a type with a description
     inspect.StrType: _find_in_text,

@@ -75,7 +75,7 @@ class _Mending:
                         name: self.mend(bytes(member), info.value_type, inner)
                         for name, (inner, member) in faultless.items()
                     }
-                case inspect.ListType():
+                case inspect.ListType() | inspect.VarTupleType():
                     items = enumerate(map(bytes, _array(value)))
                     mended = [self.mend(item, info.item_type, f"{path}[{place}]") for place, item in items]
                 case inspect.UnionType():
@@ -97,8 +97,8 @@ class _Mending:
         match info:
             case inspect.StructType():
                 small = {field.encode_name: self._stand_in(field.type) for field in info.fields if field.required}
-            case inspect.ListType():
-                small = [self._stand_in(info.item_type)]
+            case inspect.ListType() | inspect.VarTupleType():
+                small = [self._stand_in(info.item_type)] * max(1, info.min_length or 0)
             case inspect.UnionType():
                 small = self._stand_in(_first(info))
             case inspect.Metadata():

@@ -7,13 +7,17 @@ different layers overlap. The slices and the arms are chosen by separate hashes,
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
+from chassis.environment import is_http_url
+from chassis.wire.decoder import Decoder
+from chassis.wire.problems import Fault, ServingError
+from chassis.wire.repair import independent
 from recsys.contracts.wire import Diversity, Exploration
 
+_MOST = 256
 MAX_NAMES = 64
 """Characters of the names of the experiments of a user, or of the user's arms, with commas between them."""
 
@@ -87,6 +91,13 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         return set().union(*(arm.changes() for arm in self.arms))
 
 
+class Contradiction(NamedTuple):
+    """Parts of a declaration that do not fit together: their places (JSON paths), and a description."""
+
+    places: Sequence[str]
+    detail: str
+
+
 def read_experiments(text: str) -> tuple[Experiment, ...]:
     """
     Return the experiments that *text* declares.
@@ -94,43 +105,81 @@ def read_experiments(text: str) -> tuple[Experiment, ...]:
     Raises:
         ValueError: the text does not hold a declaration; lists every fault.
     """
+    body = text.encode()
     try:
-        found = _decoder.decode(text)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from error
-    if faults := list(find_faults(found)):
-        raise ValueError("; ".join(faults))
-    return found
+        found = _decoder.decode(body)
+    except ServingError as refusal:
+        faults = [f"{each.path} {each.detail}" for each in refusal.faults] or [refusal.detail or refusal.title]
+        mended = _decoder.mended(body, refusal)
+        more = [each.detail for each in _common(mended) if _is_apart(each, refusal.faults)]
+        raise ValueError("; ".join([*faults, *more])) from refusal
+    if contradictions := list(find_contradictions(found)):
+        raise ValueError("; ".join(each.detail for each in contradictions))
+    return tuple(found)
 
 
-def find_faults(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """Yield what is wrong with *experiments*, as sentences without an end."""
-    names = [each.name for each in experiments]
-    yield from (f"the experiment {name} is declared twice" for name in sorted({n for n in names if names.count(n) > 1}))
-    for each in experiments:
-        yield from _faults_of(each)
-    for one, other in combinations(experiments, 2):
-        if one.in_layer != other.in_layer:
-            if both := one.changes() & other.changes():
-                named = ", ".join(sorted(both))
-                yield f"{one.name} and {other.name} change the same setting ({named}): put them into one layer"
-        elif (
-            one.offset < other.offset + other.share - _TOLERANCE and other.offset < one.offset + one.share - _TOLERANCE
-        ):
-            yield f"{one.name} and {other.name} overlap in the layer {one.in_layer}: give them separate slices"
+def _common(mended: Sequence[Sequence[Experiment]]) -> list[Contradiction]:
+    found = [list(find_contradictions(each)) for each in mended]
+    return [each for each in found[0] if all(each in other for other in found)] if found else []
+
+
+def _is_apart(contradiction: Contradiction, faults: Sequence[Fault]) -> bool:
+    """Tell whether *contradiction* reads none of the parts that have *faults*."""
+    places = [Fault(place, "") for place in contradiction.places]
+    return len(independent(places, faults)) == len(places)
+
+
+def find_contradictions(experiments: Sequence[Experiment]) -> Iterator[Contradiction]:
+    """Yield the parts of *experiments* that do not fit together."""
+    for place, each in enumerate(experiments):
+        yield from _in_experiment(each, f"$[{place}]")
+    for (place, one), (other_place, other) in combinations(enumerate(experiments), 2):
+        places = [f"$[{place}]", f"$[{other_place}]"]
+        if one.name == other.name:
+            yield Contradiction([f"{each}.name" for each in places], f"the experiment {one.name} is declared twice")
+        yield from _between(one, other, places)
     names_of_arms = _longest(experiments, lambda each: [arm.name for arm in each.arms])
     if max(_longest(experiments, lambda each: [each.name]), names_of_arms) > MAX_NAMES:
-        yield f"the names of the experiments or arms of a user have more than {MAX_NAMES} characters: use shorter names"
+        yield Contradiction(
+            ["$"],
+            f"the names of the experiments or arms of a user have more than {MAX_NAMES} characters: use shorter names",
+        )
 
 
-def _faults_of(experiment: Experiment) -> Iterator[str]:
-    names = [arm.name for arm in experiment.arms]
+def _in_experiment(experiment: Experiment, place: str) -> Iterator[Contradiction]:
+    names, arms = [arm.name for arm in experiment.arms], f"{place}.arms"
+    for number, arm in enumerate(experiment.arms):
+        if arm.url and not is_http_url(arm.url):
+            url = f"{arms}[{number}].url"
+            yield Contradiction([url], f"{url} must be a http(s) URL, not {arm.url!r}")
     if len({*names}) < len(names):
-        yield f"{experiment.name} has two arms of one name"
+        yield Contradiction([arms], f"{arms} has two arms of one name")
     if abs(sum(arm.share for arm in experiment.arms) - 1) > _TOLERANCE:
-        yield f"the shares of the arms of {experiment.name} do not add up to 1"
+        yield Contradiction([arms], f"{arms} has shares that do not add up to 1")
     if experiment.offset + experiment.share > 1 + _TOLERANCE:
-        yield f"the slice of {experiment.name} ends after its layer"
+        yield Contradiction([f"{place}.offset", f"{place}.share"], f"{place} has a slice that ends after its layer")
+
+
+def _between(one: Experiment, other: Experiment, places: Sequence[str]) -> Iterator[Contradiction]:
+    layers = [f"{place}.{part}" for place in places for part in ("name", "layer")]
+    if one.in_layer == other.in_layer:
+        if _overlap(one, other):
+            slices = [f"{place}.{part}" for place in places for part in ("offset", "share")]
+            yield Contradiction(
+                [*layers, *slices],
+                f"{one.name} and {other.name} overlap in the layer {one.in_layer}: give them separate slices",
+            )
+    elif both := one.changes() & other.changes():
+        yield Contradiction(
+            [*layers, *(f"{place}.arms" for place in places)],
+            f"{one.name} and {other.name} change the same setting ({', '.join(sorted(both))}): put them into one layer",
+        )
+
+
+def _overlap(one: Experiment, other: Experiment) -> bool:
+    return (
+        one.offset < other.offset + other.share - _TOLERANCE and other.offset < one.offset + one.share - _TOLERANCE
+    )
 
 
 def _longest(experiments: Sequence[Experiment], names_of: Callable[[Experiment], Sequence[str]]) -> int:
@@ -141,4 +190,4 @@ def _longest(experiments: Sequence[Experiment], names_of: Callable[[Experiment],
     return sum(layers.values()) + len(layers) - 1
 
 
-_decoder = msgspec.json.Decoder(tuple[Experiment, ...])
+_decoder = Decoder(Annotated[tuple[Experiment, ...], Meta(max_length=_MOST)])
