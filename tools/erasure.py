@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Struct
 from redis import Redis, RedisError
 
+from knbroker.erasures import TopicErasure
+from knbroker.queue import note
 from knbroker.topics import Topic, discard
 from localkn import control
 from localkn.errors import LocalknError, PlatformError
@@ -27,7 +29,7 @@ from recstore.urls import open_store, sqlite_url
 from recsys.contracts.wire import MAX_ID_LENGTH
 
 _LOCK_S = 5.0
-_LETTERS, _PAGE = "recsys-dead-letters", 1000
+_LETTERS, _PAGE = "recsys-letters", 1000
 
 
 class StoreReceipt(Struct, frozen=True):
@@ -43,6 +45,12 @@ class StoreReceipt(Struct, frozen=True):
 
 class _Letter(Struct, frozen=True):
     attributes: dict[str, str] = {}
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Structured(Struct, frozen=True):
+    specversion: str
+    subject: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -106,7 +114,9 @@ def readmit(user: str, *, store: str | None, state_dir: Path) -> int:
     try:
         state = StateDirectory(state_dir)
         known = asyncio.run(_readmit([store] if store else _store_urls(state), user))
-    except (StateError, StoreError) as error:
+        if known:
+            _keep_letters(PlatformDirectory(state_dir / "platform"), user)
+    except (StateError, StoreError, LocalknError, sqlite3.Error) as error:
         print(error, file=sys.stderr)
         return 1
     if not known:
@@ -160,31 +170,42 @@ def _discard(platform: PlatformDirectory, user: str) -> int | None:
         if not path.exists():
             return None
         with closing(sqlite3.connect(path, isolation_level=None, timeout=_LOCK_S)) as connection:
-            return discard(connection, topic)
+            discarded = discard(connection, topic)
+        note(path, [TopicErasure.of(topic)])
+        return discarded
+
+
+def _keep_letters(platform: PlatformDirectory, user: str) -> None:
+    """Let the broker keep dead letters about the user again; a broker that starts later learns it from `up`."""
+    topic = Topic("user_id", user)
+    with suppress(PlatformError):
+        control.call(platform.socket("control"), "keep", **msgspec.structs.asdict(topic))
 
 
 def _remove_letters(url: str, user: str) -> int:
-    """Remove letters about the user from the stream that knative/components/eventing/dead_letters.py keeps."""
+    """Remove letters about the user that knative/components/eventing/dead_letters.py keeps."""
     if not url.startswith("redis"):
         return 0
-    topic, removed, after = Topic("user_id", user), 0, "-"
-    password = os.environ.get("FEATURE_STORE_PASSWORD")
+    topic, password = Topic("user_id", user), os.environ.get("FEATURE_STORE_PASSWORD")
     try:
         with Redis.from_url(url, decode_responses=True, **({"password": password} if password else {})) as redis:
-            while page := redis.xrange(_LETTERS, min=after, count=_PAGE):
-                doomed = [id_ for id_, fields in page if _is_about(topic, fields["letter"])]
-                removed += redis.xdel(_LETTERS, *doomed) if doomed else 0
-                after = f"({page[-1][0]}"
+            members = (member for member, _ in redis.zscan_iter(_LETTERS, count=_PAGE))
+            return sum(redis.zrem(_LETTERS, each) for each in members if _is_about(topic, each.partition(" ")[2]))
     except RedisError as error:
         raise StoreUnavailableError(
             f"{_shown(url)}: the dead letters cannot be read ({type(error).__name__})"
         ) from error
-    return removed
 
 
 def _is_about(topic: Topic, letter: str) -> bool:
     found = msgspec.json.decode(letter, type=_Letter)
-    return topic.is_of(found.attributes, bytes(found.data))
+    if topic.is_of(found.attributes, bytes(found.data)):
+        return True
+    try:
+        event = msgspec.json.decode(found.data, type=_Structured)
+    except msgspec.DecodeError:
+        return False
+    return topic.is_of({"subject": event.subject}, bytes(event.data))
 
 
 def _next_steps(*, was_known: bool) -> list[str]:

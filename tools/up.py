@@ -3,15 +3,20 @@
 import asyncio
 import json
 import shlex
+import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+from knbroker.erasures import TopicErasure
+from knbroker.queue import note
 from localkn.__main__ import main as run_localkn
+from localkn.state import PlatformDirectory
 from offline.erasures import spread
 from offline.state import Current, StateDirectory, StateError
 from recrank.artefact import ArtefactError
+from recstore.erasures import Erasure
 from recstore.port import StoreError
 from recstore.sqlite import SqliteStore
 from recsys.declaration.reader import DeclarationError, read_declaration
@@ -54,7 +59,7 @@ def up(
     try:
         declared = read_declaration(declaration) if declaration else None
         state, current = _trained(state_dir)
-        spread(state)
+        _tell_broker(PlatformDirectory(state_dir / "platform"), spread(state))
         changes = [
             *(_SIMULATED if simulate_latency else ()),
             *(env_override or ()),
@@ -91,6 +96,19 @@ def _trained(state_dir: Path) -> tuple[StateDirectory, Current]:
         if run(TrainingPlan(state_dir=state_dir, if_missing=True)):
             raise StateError(f"{state_dir}: the training failed; the line above gives the reason")
     return state, state.require_current()
+
+
+def _tell_broker(platform: PlatformDirectory, erasures: Sequence[Erasure]) -> None:
+    """Let the broker, which does not run yet, drop the dead letters about erased users."""
+    if erasures:
+        path = platform.events / "queue.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            note(path, [TopicErasure("user_id", each.user, each.at_us, each.readmitted) for each in erasures])
+        except sqlite3.Error as error:
+            raise StateError(
+                f"{path}: the queue of events cannot be written: {error}; remove it or free space"
+            ) from error
 
 
 async def _some_user(state: StateDirectory, current: Current) -> str:

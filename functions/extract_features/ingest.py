@@ -15,6 +15,7 @@ from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.moments import event_time_us, read_time_us
+from functions.extract_features.scrubber import Scrubber
 from recstore.erasures import Removed, digest_user
 from recstore.port import EventOutcome, FeatureStore, StoreError
 from recsys import metrics
@@ -35,12 +36,16 @@ class Ingest:
     Counts interactions and takes over updates in *store*, and notes interactions in *exposures*, if exposures are kept.
 
     Attributes:
+        scrubber: Scrubs the store after erasures.
         outcomes: Events by outcome since the start.
         rejected: Events that were malformed.
     """
 
-    def __init__(self, store: FeatureStore, exposures: Exposures | None = None) -> None:
+    def __init__(
+        self, store: FeatureStore, exposures: Exposures | None = None, *, scrubber: Scrubber | None = None
+    ) -> None:
         self._store, self._exposures = store, exposures
+        self.scrubber = scrubber or Scrubber(store)
         self._batcher: AsyncBatcher[Interaction, EventOutcome] = AsyncBatcher(self._apply, limits=_LIMITS)
         self._updates: AsyncBatcher[UserUpdate, EventOutcome] = AsyncBatcher(self._update, limits=_LIMITS)
         self.outcomes: Counter[EventOutcome] = Counter()
@@ -107,6 +112,8 @@ class Ingest:
             removed = await self._store.erase(user_id, at_us=at_us)
         except StoreError as error:
             raise _unavailable() from error
+        if removed != Removed():
+            self.scrubber.scrub_soon()
         log.info("user_erased", extra={"user_sha256": digest_user(user_id), **msgspec.structs.asdict(removed)})
         return removed
 

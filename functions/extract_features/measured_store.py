@@ -69,9 +69,9 @@ class MeasuredStore:
         """Return the erasures."""
         return await self._store.erasures()
 
-    async def scrub(self) -> None:
+    async def scrub(self, *, quickly: bool = False) -> bool:
         """Overwrite what removed data may have left."""
-        await self._store.scrub()
+        return await self._store.scrub(quickly=quickly)
 
     async def aclose(self) -> None:
         """Close the store."""

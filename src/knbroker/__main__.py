@@ -35,13 +35,14 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     Serve until SIGTERM.
 
     `ROUTING` contains Brokers and Triggers, `QUEUE` is the path of the queue's file, `CONTROL` the path of the socket
-    for `events`, `redrive` and `discard`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
+    for `events`, `redrive`, `discard` and `keep`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
     names further hosts of the ingress, separated by spaces.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
     names = [trigger.name for trigger in routing.triggers]
-    queue = Queue(Path(environment["QUEUE"]), names, reserve_bytes=reserve_bytes)
+    # The dead letter of an erasure is redriven, so that the erasure takes place.
+    queue = Queue(Path(environment["QUEUE"]), names, reserve_bytes=reserve_bytes, kept=routing.erasing)
     client = DeliveryClient(limit_bytes=limit_bytes)
     broker = Broker(routing, queue, client, limit=limit, at_once=at_once)
 
@@ -54,7 +55,15 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     async def discard(request: dict[str, Any]) -> dict[str, Any]:
         return await broker.discard(Topic(request["member"], request["value"]))
 
-    handlers: dict[str, control.VerbHandler] = {"events": events, "redrive": redrive, "discard": discard}
+    async def keep(request: dict[str, Any]) -> dict[str, Any]:
+        return await broker.keep(Topic(request["member"], request["value"]))
+
+    handlers: dict[str, control.VerbHandler] = {
+        "events": events,
+        "redrive": redrive,
+        "discard": discard,
+        "keep": keep,
+    }
 
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:

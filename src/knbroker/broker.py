@@ -26,6 +26,7 @@ from chassis.wire.problems import (
 from knbroker import delivery as deciding
 from knbroker.client import DeliveryClient
 from knbroker.delivery import FIRST_TTL, TRACEPARENT, Delivery, DeliveryRequest, Failure, Stored
+from knbroker.erasures import erasure_by
 from knbroker.queue import DeadLetterChoice, DiscardedError, NoRoomError, Queue
 from knbroker.topics import Topic
 from kubeyaml.eventing import Routing, Trigger
@@ -71,6 +72,7 @@ class Broker:
             broker: [(trigger.name, every(trigger.filters)) for trigger in routing.triggers if trigger.broker == broker]
             for broker in routing.brokers
         }
+        self._erasing = routing.erasing
         self._due: dict[str, asyncio.Queue[Delivery]] = {name: asyncio.Queue() for name in self._triggers}
         self._size = self._under_way = self._unwanted = 0
 
@@ -133,6 +135,8 @@ class Broker:
         """
         Delete the events about *topic*, and return their number. Deliveries under way end without a retry.
 
+        Later events about *topic* are delivered. Those that become dead letters are deleted within seconds.
+
         Raises:
             RefusedError: The queue cannot be written.
         """
@@ -140,6 +144,19 @@ class Broker:
             return {"discarded": await self._queue.discard(topic)}
         except sqlite3.Error as error:
             raise RefusedError(f"the queue cannot be rewritten: {error}; free some disk space and try again") from error
+
+    async def keep(self, topic: Topic) -> dict[str, Any]:
+        """
+        Keep dead letters about *topic* again, after `discard`.
+
+        Raises:
+            RefusedError: The queue cannot be written.
+        """
+        try:
+            await self._queue.keep(topic)
+        except sqlite3.Error as error:
+            raise RefusedError(f"the queue cannot be written: {error}; free some disk space and try again") from error
+        return {}
 
     async def figures(self, *, letters: int) -> dict[str, Any]:
         """
@@ -211,7 +228,8 @@ class Broker:
             if isinstance(outcome, Event):
                 return await self._reply(outcome, stored, delivery)
             if outcome is None:
-                await _record(lambda: self._queue.end(delivery))
+                erased = erasure_by(stored.event, self._erasing)
+                await _record(lambda: self._queue.end(delivery, erased=erased))
         except sqlite3.Error:
             raise
         except DiscardedError:

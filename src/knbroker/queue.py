@@ -10,14 +10,14 @@ deliveries ended. When the reserve fits on the disk again, the queue accepts eve
 
 A deleted event must not stay readable in the files. SQLite overwrites what it deletes; copies remain in the log, and
 rarely in pages that were split. The queue therefore cleans the files a few seconds after a deletion, when it starts
-after a crash, and when it ends.
+after a crash, and when it ends. Each cleaning also removes the dead letters about erased topics (`erasures`).
 """
 
 import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,9 @@ from typing import Any, Final
 from msgspec import Struct, json
 
 from chassis.wire.cloudevents import Event
+from knbroker import erasures
 from knbroker.delivery import Delivery, Failure, Stored
+from knbroker.erasures import TopicErasure
 from knbroker.figures import BrokerFigures, read_figures
 from knbroker.reserve import Reserve
 from knbroker.topics import Topic, discard
@@ -59,7 +61,7 @@ CREATE TABLE IF NOT EXISTS deliveries (
 CREATE TABLE IF NOT EXISTS counts (
   what TEXT NOT NULL, who TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (what, who)
 ) WITHOUT ROWID;
-"""
+{erasures.SCHEMA}"""
 # A script, because `execute` would run this vacuum for one page.
 _SHRINK: Final = "PRAGMA incremental_vacuum(512); PRAGMA wal_checkpoint(TRUNCATE)"
 _COUNT: Final = "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (what, who) DO UPDATE SET value = value + 1"
@@ -116,6 +118,7 @@ class Queue:
         triggers: Names of all Triggers. Deliveries of other Triggers are deleted, as a cluster does with a Trigger.
         reserve_bytes: Disk space to hold back.
         cleaning_pause_s: Time from a deletion to the cleaning of the files; longer if cleaning takes more than 1 % of it.
+        kept: Types of events whose dead letters stay, also if they are about an erased topic.
     """
 
     def __init__(
@@ -125,7 +128,9 @@ class Queue:
         *,
         reserve_bytes: int = RESERVE_BYTES,
         cleaning_pause_s: float = CLEANING_PAUSE_S,
+        kept: Collection[str] = (),
     ) -> None:
+        self._kept = kept
         self._path, has_log = path, path.with_name(f"{path.name}-wal").exists()
         # Without a busy timeout: waiting for a lock would stop the event loop.
         self._reader, self._writer = (
@@ -207,9 +212,9 @@ class Queue:
             self._clean_soon()
         return [Delivery(seq, trigger) for trigger in triggers]
 
-    async def end(self, delivery: Delivery) -> None:
-        """Delete a delivery that the subscriber acknowledged."""
-        await self._write(_ended(delivery))
+    async def end(self, delivery: Delivery, *, erased: TopicErasure | None = None) -> None:
+        """Delete a delivery that the subscriber acknowledged, and note the erasure that it reported."""
+        await self._write([*_ended(delivery), *([(erasures.NOTE, erased.row())] if erased else [])])
         self._clean_soon()
 
     async def put(self, delivery: Delivery) -> None:
@@ -217,6 +222,8 @@ class Queue:
         failure, dead_at = json.encode(delivery.failure).decode(), time.time() if delivery.is_dead else None
         row = (delivery.attempts, delivery.due_at + self._epoch, failure, dead_at, delivery.event, delivery.trigger)
         await self._write([(_UPDATE, row), (_COUNT, ("failed", delivery.trigger))])
+        if delivery.is_dead:
+            self._clean_soon()
 
     async def sources(self, choice: DeadLetterChoice) -> dict[str, list[str]]:
         """Return the sources of the chosen dead letters, by event id."""
@@ -233,11 +240,18 @@ class Queue:
         """
         Delete the events about *topic*, waiting ones and dead letters, and rewrite the file; return their number.
 
+        Events about *topic* that become dead letters later are deleted too, until `keep`.
+
         Raises:
             sqlite3.Error: The file cannot be written.
         """
+        await self._write([(erasures.NOTE, TopicErasure.of(topic).row())])
         async with self._lock:
             return await asyncio.get_running_loop().run_in_executor(self._thread, discard, self._writer, topic)
+
+    async def keep(self, topic: Topic) -> None:
+        """Keep dead letters about *topic* again."""
+        await self._write([(erasures.NOTE, TopicErasure.of(topic, lifted=True).row())])
 
     async def figures(self, *, letters: int) -> BrokerFigures:
         """Count deliveries, and describe up to *letters* of the newest dead letters."""
@@ -329,8 +343,14 @@ class Queue:
             self._clean_soon()
 
     def _clean(self) -> bool:
-        """Remove what deleted events left in the files; return False if a full disk or another process prevents that."""
+        """
+        Remove the dead letters about erased topics, and what deleted events left in the files.
+
+        Returns:
+            False if a full disk or another process prevents that.
+        """
         try:
+            erasures.remove_letters(self._writer, kept=self._kept)
             if self._path.stat().st_size <= _REWRITTEN_BYTES and self._reserve.is_held:
                 self._writer.execute("VACUUM")
             ((is_busy, _, _),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -347,6 +367,15 @@ class Queue:
             return self._writer.execute(sql, values).fetchall()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+
+def note(path: Path, erased: Iterable[TopicErasure]) -> None:
+    """Note erasures in the file of a queue that no broker has open; make the file if it does not exist."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(_SCHEMA)
+        with connection as transaction:
+            transaction.execute("BEGIN IMMEDIATE")
+            transaction.executemany(erasures.NOTE, [each.row() for each in erased])
 
 
 def _ended(delivery: Delivery) -> list[Statement]:

@@ -25,16 +25,19 @@ class Topic(Struct, frozen=True):
 
     def is_of(self, attributes: Mapping[str, Any], data: bytes | None) -> bool:
         """Tell whether an event is about this."""
-        if attributes.get("subject") == self.value:
-            return True
-        try:
-            found = json.decode(data or b"null")
-        except (DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if not isinstance(found, dict):
-            return False
-        listed = (each for each in found.values() if isinstance(each, list))
-        return any(isinstance(each, dict) and each.get(self.member) == self.value for each in [found, *chain(*listed)])
+        return self.value in find_values(self.member, attributes, data)
+
+
+def find_values(member: str, attributes: Mapping[str, Any], data: bytes | None) -> set[str]:
+    """Return the values of all topics with *member* that an event is about."""
+    try:
+        found = json.decode(data or b"null")
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        found = None
+    members = found if isinstance(found, dict) else {}
+    listed = (each for each in members.values() if isinstance(each, list))
+    named = [each.get(member) for each in [members, *chain(*listed)] if isinstance(each, dict)]
+    return {each for each in [attributes.get("subject"), *named] if isinstance(each, str)}
 
 
 def discard(connection: sqlite3.Connection, topic: Topic) -> int:

@@ -7,7 +7,7 @@ Source: knative/eventing pkg/apis/duck/v1 (DeliverySpec), pkg/reconciler/broker/
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urljoin
 
@@ -18,6 +18,9 @@ from kubeyaml.resources import Resource
 
 INGRESS_HOST: Final = "broker-ingress.knative-eventing.svc.cluster.local"
 """Where every Broker takes events, each under its own path."""
+
+ERASES: Final = "localkn.dev/erases"
+"""Annotation of an EventType: such an event erases the topic that this member of its data names."""
 
 _GROUPS: Final = {
     "Broker": "eventing.knative.dev",
@@ -63,10 +66,15 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """All Brokers, `NAMESPACE/NAME` each, and all Triggers of some manifests."""
+    """
+    All Brokers, `NAMESPACE/NAME` each, and all Triggers of some manifests.
+
+    An event of a type in `erasing` erases its topic, which the given member of its data names.
+    """
 
     brokers: Sequence[str] = ()
     triggers: Sequence[Trigger] = ()
+    erasing: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_eventing(resource: Resource) -> bool:
@@ -96,7 +104,14 @@ def routing(resources: Sequence[Resource]) -> Routing:
             triggers.append(_trigger(trigger, broker, addresses))
     if addresses.faults:
         raise ManifestError(addresses.faults)
-    return Routing(tuple(brokers), triggers)
+    return Routing(tuple(brokers), triggers, dict(_erasing(resources)))
+
+
+def _erasing(resources: Sequence[Resource]) -> Iterator[tuple[str, str]]:
+    for resource in resources:
+        member = (resource.body["metadata"].get("annotations") or {}).get(ERASES)
+        if member and resource.kind == "EventType" and resource.api_group == _GROUPS["Broker"]:
+            yield resource.body["spec"]["type"], member
 
 
 def bind_sinks(resources: Sequence[Resource]) -> None:

@@ -207,7 +207,7 @@ def _handlers(platform: Platform, stop: asyncio.Event) -> dict[str, control.Verb
             raise RefusedError("the broker is not running; it is being restarted") from error
 
     served = {"status": status, "services": services, "revisions": revisions, "apply": apply, "stop": end}
-    return {**served, "events": pass_on, "redrive": pass_on, "discard": pass_on}
+    return {**served, "events": pass_on, "redrive": pass_on, "discard": pass_on, "keep": pass_on}
 
 
 async def _settled(platform: Platform, service: KnativeService, *, within_s: float, traffic_only: bool) -> None:

@@ -122,8 +122,9 @@ class MemoryStore:
         self._check_open()
         return list(self._erasures.values())
 
-    async def scrub(self) -> None:
+    async def scrub(self, *, quickly: bool = False) -> bool:
         """Do nothing, because there are no files."""
+        return True
 
     async def aclose(self) -> None:
         """Refuse further calls."""

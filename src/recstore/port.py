@@ -14,6 +14,9 @@ from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
 from recsys.records import Interaction, KnownUser, UserRecord, UserUpdate
 
+QUICK_BYTES = 64 * 2**20
+"""The largest store that is written whole while it serves, which takes less than a second of CPU."""
+
 
 class StoreError(Exception):
     """Base of all store errors; `retryable` tells whether the same call may succeed later."""
@@ -134,11 +137,14 @@ class FeatureStore(Protocol):
         """Return the erasures and readmissions, in no particular order."""
         ...
 
-    async def scrub(self) -> None:
+    async def scrub(self, *, quickly: bool = False) -> bool:
         """
-        Overwrite what removed data may have left in the files of the store.
+        Overwrite what removed data may have left in the files of the store; return whether that was done.
 
         The cost is that of writing the whole store. Writes of other processes wait, or fail as for a locked store.
+
+        Args:
+            quickly: Leave a store as it is if writing it takes long: above `QUICK_BYTES`.
         """
         ...
 

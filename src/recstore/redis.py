@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 from chassis.wire.redis_link import RedisCommand, RedisLink
 from recstore.counters import DEDUPLICATION_WINDOW_S, countable
 from recstore.erasures import Erasure, Removed, digest_user, list_erased
-from recstore.port import EventOutcome, StoreUnavailableError
+from recstore.port import QUICK_BYTES, EventOutcome, StoreUnavailableError
 from recstore.redis_database import RedisDatabase
 from recstore.redis_keys import ERASURES, LASTING, POINTER, erasure_key, exposure_keys, fact_key, user_keys
 from recstore.redis_records import READ_LENGTH, known_user, read_known, user_record, write_record
@@ -186,15 +186,18 @@ class RedisStore:
             found += self._errors.decode(partial(_read_erasures, some, answers))
         return found
 
-    async def scrub(self) -> None:
+    async def scrub(self, *, quickly: bool = False) -> bool:
         """Let Redis rewrite its append-only file or its snapshot in the background, if it keeps them."""
         self._errors.check_open()
         client = self._database.client
         with self._errors:
+            if quickly and (await client.info("memory"))["used_memory"] > QUICK_BYTES:
+                return False
             if (await client.info("persistence"))["aof_enabled"]:
                 await client.bgrewriteaof()
             elif (await client.config_get("save")).get("save"):
                 await client.bgsave(schedule=True)
+            return True
 
     async def aclose(self) -> None:
         """Close the connections."""

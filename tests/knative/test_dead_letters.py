@@ -14,8 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from localkn.processes import free_port
+from recstore.erasures import digest_user
+from recstore.redis_keys import erasure_key
 from tests.knative.objects import KNATIVE, container, overlay, services
 from tests.running import CLIENT, killed_at_the_end
 from tests.waiting import LIMIT_S, eventually
@@ -25,6 +28,7 @@ from tools.cli.verbs import main as run_verb
 pytestmark = pytest.mark.may_block
 
 PROGRAM = KNATIVE / "components/eventing/dead_letters.py"
+UNKNOWN = f"{7:019d}-{7:06d}"
 LETTER = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/s", "ce-knativeerrorcode": "422",
           "content-type": "application/json"}  # fmt: skip
 
@@ -103,7 +107,7 @@ def test_without_redis_there_is_no_list(sink):
     """A sink that keeps no letters has no list of them."""
     url, _ = sink
     assert CLIENT.get(f"{url}/letters").status_code == 404
-    assert CLIENT.delete(f"{url}/letters/1-1").status_code == 404
+    assert CLIENT.delete(f"{url}/letters/{UNKNOWN}").status_code == 404
 
 
 def ids(url: str) -> list[str]:
@@ -130,7 +134,7 @@ def test_letters_survive_the_sink(redis_server: RedisServer):
             for expected in (True, False):
                 assert CLIENT.delete(f"{other}/letters/{first[0]['id']}").json() == {"removed": expected}
             assert ids(other)[0] == "1"
-            for wrong in ("x", "1-1-1", "%28"):
+            for wrong in ("x", "1-1", "%28"):
                 assert CLIENT.delete(f"{other}/letters/{wrong}").status_code == 404
                 assert CLIENT.get(f"{other}/letters", params={"after": wrong}).status_code == 400
 
@@ -142,6 +146,42 @@ def test_a_letter_that_cannot_be_kept_is_refused(free_port: int):
         assert line(process)["data"] == {"user_id": "u"}
         answer = CLIENT.get(f"{url}/letters")
         assert (answer.status_code, "Redis: " in answer.json()["detail"]) == (503, True)
+
+
+def test_the_log_of_kept_letters_names_no_user(redis_server: RedisServer):
+    """The log has the type, the source and the id of the event, and the failure; the letter has the rest."""
+    redis_server.flush()
+    with running(DEAD_LETTERS_URL=redis_server.url) as (url, process):
+        CLIENT.post(url, json={"user_id": "ann-of-the-hill"}, headers={**LETTER, "ce-subject": "ann-of-the-hill"})
+        assert line(process) == {
+            "event": "dead_letter", "type": "t", "source": "/s", "id": "1", "knativeerrorcode": "422"
+        }  # fmt: skip
+
+
+def test_nothing_is_kept_of_an_erased_user(redis_server: RedisServer):
+    """A letter about a user who is erased is dropped, and the event of the erasure removes the earlier letters."""
+    redis_server.flush()
+    ann, erasure = {"user_id": "ann-of-the-hill"}, erasure_key(digest_user("ann-of-the-hill"))
+    with Redis.from_url(redis_server.url) as redis, running(DEAD_LETTERS_URL=redis_server.url) as (url, process):
+        CLIENT.post(url, json=ann, headers=LETTER)
+        CLIENT.post(url, json={"user_id": "bob"}, headers={**LETTER, "ce-id": "2", "ce-subject": "ann-of-the-hill"})
+        CLIENT.post(url, json={"user_id": "bob"}, headers={**LETTER, "ce-id": "3"})
+        # The feature store has not erased the user yet: the broker delivers this event again.
+        assert CLIENT.post(f"{url}/erased", json=ann, headers=LETTER).status_code == 503
+        assert ids(url) == ["1", "2", "3"]
+        redis.hset(erasure, mapping={"at_us": 1, "readmitted": 0})
+        assert CLIENT.post(f"{url}/erased", json=ann, headers=LETTER).status_code == 202
+        assert ids(url) == ["3"]
+        assert CLIENT.post(url, json=ann, headers={**LETTER, "ce-id": "4"}).status_code == 202
+        assert ids(url) == ["3"]
+        redis.config_set("rdbcompression", "no")
+        redis.save()
+        assert b"ann-of-the-hill" not in (redis_server.folder / "dump.rdb").read_bytes()
+        redis.hset(erasure, mapping={"at_us": 2, "readmitted": 1})
+        CLIENT.post(url, json=ann, headers={**LETTER, "ce-id": "5"})
+        assert CLIENT.post(f"{url}/erased", json=ann, headers=LETTER).status_code == 202
+        assert ids(url) == ["3", "5"]
+        assert [line(process)["id"] for _ in range(4)] == ["1", "2", "3", "5"]
 
 
 class Broker(ThreadingHTTPServer):
@@ -196,8 +236,8 @@ def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broke
         assert "1 of 2 dead letters were accepted" in output.out
         assert "the Broker answers 400" in output.err
         assert ids(url) == ["refused"]
-        assert run_verb([*again, "7-7"]) == 1
-        assert "7-7: no such dead letter" in capsys.readouterr().err
+        assert run_verb([*again, UNKNOWN]) == 1
+        assert f"{UNKNOWN}: no such dead letter" in capsys.readouterr().err
     (path, first, body), (_, second, raw), _ = broker.events
     assert path == "/recsys/default"
     assert (first["content-type"], json.loads(body)) == ("application/cloudevents+json", structured)
@@ -207,7 +247,7 @@ def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broke
 
 @pytest.mark.parametrize(
     "words",
-    [["7-7"], ["--all"], ["redrive"], ["redrive", "--all"], ["redrive", "7-7", "--all", "--broker", "http://b"]],
+    [[UNKNOWN], ["--all"], ["redrive"], ["redrive", "--all"], ["redrive", UNKNOWN, "--all", "--broker", "http://b"]],
     ids=" ".join,
 )
 def test_redrive_wants_letters_and_a_broker(words):

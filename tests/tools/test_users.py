@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from knative.components.eventing.dead_letters import KEY, as_line
+from knative.components.eventing.dead_letters import Letters, as_line
 from recstore.sqlite import SqliteStore
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
+
+STRUCTURED = "application/cloudevents+json"
 
 ANN = UserRecord(
     "ann",
@@ -68,22 +70,24 @@ def test_an_unknown_user_and_a_missing_store_are_explained(url, tmp_path, capsys
 
 
 def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
-    """An erasure in Redis removes the user's letters from the stream of the dead-letter sink, and no others."""
+    """An erasure in Redis removes the user's letters that the dead-letter sink keeps, and no others."""
     redis_server.flush()
     letters = [
         as_line([("ce-subject", "ann"), ("content-type", "application/json")], b"{}"),
         as_line([("content-type", "application/json")], b'{"user_id": "ann"}'),
+        as_line([("content-type", STRUCTURED)], b'{"specversion": "1.0", "data": {"user_id": "ann"}}'),
         as_line([("content-type", "application/json")], b'{"user_id": "bob"}'),
+        as_line([("content-type", STRUCTURED)], b'{"specversion": "1.0", "data": {"user_id": "bob"}}'),
         as_line([], b"\xff"),
     ]
-    with Redis(port=redis_server.port) as client:
+    with Redis(port=redis_server.port, decode_responses=True) as client:
+        sink = Letters(client)
         for letter in letters:
-            client.xadd(KEY, {"letter": letter})
+            assert sink.add(letter)
         arguments = ["users", "erase", "ann", "--store", redis_server.url, "--state-dir", str(tmp_path)]
         assert main(arguments) == 0
-        assert json.loads(capsys.readouterr().out)["dead_letters"] == 2
-        left = [fields[b"letter"].decode() for _, fields in client.xrange(KEY)]
-    assert left == letters[2:]
+        assert json.loads(capsys.readouterr().out)["dead_letters"] == 3
+        assert [each["letter"] for each in sink.page("")] == [json.loads(letter) for letter in letters[3:]]
 
 
 @pytest.mark.parametrize("user", ["", "u" * 129])

@@ -1,22 +1,29 @@
 """
-Keep undeliverable events in Redis, and write each to standard output as one JSON line.
+Keep undeliverable events in Redis.
 
     POST /                  an event, in binary or structured mode
+    POST /erased            an event about the erasure of a user: removes the user's letters
     GET /letters?after=ID   the letters after ID, oldest first, at most 100: {"letters": [{"id": …, "letter": …}]}
     DELETE /letters/ID      remove a letter, after it was sent again
 
 A letter holds the event's attributes and data, so that it can be sent again. Knative's attributes `knativeerrordest`,
 `knativeerrorcode` and `knativeerrordata` name the subscriber that refused it and the reason.
 
-DEAD_LETTERS_URL names the Redis; without it, letters are in the log only. Uses the standard library and redis-py.
+Letters about an erased user are not kept. The feature store in the same Redis knows these users.
+
+DEAD_LETTERS_URL names the Redis. Standard output gets a JSON line for each letter: its attributes without the user, or
+the whole letter if no Redis keeps it. Uses the standard library and redis-py.
 """
 
+import hashlib
 import json
 import os
 import re
+import secrets
 import signal
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -30,14 +37,23 @@ MAX_BYTES = 1024 * 1024
 MAX_LETTERS = 100_000
 PAGE = 100
 # Not among the keys recsys:*, which belong to the feature store.
-KEY = "recsys-dead-letters"
-ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+KEY = "recsys-letters"
+ID = re.compile(r"\d{19}-\d{6}", re.ASCII)
 _TIMEOUT_S = 5.0
+# The key of the erasure of a user, by the SHA-256 of the user's id; the feature store writes it.
+_ERASURE = "recsys:erased:{{{}}}"
+_LOGGED = ("type", "source", "id", "knativeerrordest", "knativeerrorcode")
+
+
+class NotErasedError(Exception):
+    """The feature store does not know of the erasure yet."""
 
 
 class Letters:
     """
-    The letters, in a stream of Redis.
+    The letters, in a sorted set of Redis: each member is an id and a letter, in the order of the ids.
+
+    A stream would keep the bytes of removed letters, in its memory and in the files of Redis.
 
     Args:
         redis: The client; None keeps no letters.
@@ -51,28 +67,71 @@ class Letters:
         """Whether letters are kept."""
         return self._redis is not None
 
-    def add(self, letter: str) -> None:
+    def add(self, letter: str) -> bool:
         """
-        Keep *letter*.
+        Keep *letter*, unless it is about an erased user; return whether it is kept.
 
         Raises:
             RedisError: the letter could not be kept, or there are MAX_LETTERS letters.
         """
         if self._redis is None:
-            return
-        if self._redis.xlen(KEY) >= MAX_LETTERS:
+            return False
+        if self._redis.zcard(KEY) >= MAX_LETTERS:
             raise RedisError(f"{MAX_LETTERS} letters are kept; send or remove some")
-        self._redis.xadd(KEY, {"letter": letter})
+        member = f"{time.time_ns():019d}-{secrets.randbelow(10**6):06d} {letter}"
+        self._redis.zadd(KEY, {member: 0})
+        # An erasure that is noted after this look removes the letter itself.
+        if any(map(self._is_erased, users_of(json.loads(letter)))):
+            self._redis.zrem(KEY, member)
+            return False
+        return True
 
     def page(self, after: str) -> list[dict[str, object]]:
         """Return the letters after the id *after*, oldest first; "" begins at the first."""
-        # The types of redis-py say that a stream may hold None.
-        found: Any = self._redis.xrange(KEY, min=f"({after}" if after else "-", count=PAGE) if self._redis else []
-        return [{"id": id_, "letter": json.loads(fields["letter"])} for id_, fields in found]
+        # The types of redis-py do not tell strings from bytes.
+        found: Any = self._redis.zrangebylex(KEY, f"({after}!" if after else "-", "+", 0, PAGE) if self._redis else []
+        split = (member.partition(" ") for member in found)
+        return [{"id": id_, "letter": json.loads(letter)} for id_, _, letter in split]
 
     def remove(self, id_: str) -> bool:
         """Remove a letter; return whether it existed."""
-        return bool(self._redis and self._redis.xdel(KEY, id_))
+        return bool(self._redis and self._redis.zremrangebylex(KEY, f"[{id_} ", f"({id_}!"))
+
+    def erase(self, user: str) -> None:
+        """
+        Remove the letters about a user who is erased in the feature store.
+
+        Raises:
+            NotErasedError: the feature store knows no erasure of the user.
+        """
+        if self._redis is None:
+            return
+        if not self._redis.exists(_erasure(user)):
+            raise NotErasedError
+        if self._is_erased(user):
+            members: Any = self._redis.zscan_iter(KEY)
+            for member, _ in members:
+                if user in users_of(json.loads(member.partition(" ")[2])):
+                    self._redis.zrem(KEY, member)
+
+    def _is_erased(self, user: str) -> bool:
+        noted: Any = self._redis.hmget(_erasure(user), "at_us", "readmitted") if self._redis else [None]
+        return noted[0] is not None and noted[1] != "1"
+
+
+def _erasure(user: str) -> str:
+    return _ERASURE.format(hashlib.sha256(user.encode()).hexdigest())
+
+
+def users_of(letter: Any) -> set[str]:
+    """Return the users that *letter* may be about: its subject, and the `user_id` of its data or of objects in a list."""
+    attributes, data = letter["attributes"], letter.get("data")
+    if isinstance(data, dict) and "specversion" in data:  # an event in structured mode
+        attributes, data = data, data.get("data")
+    members = data if isinstance(data, dict) else {}
+    listed = [each for value in members.values() if isinstance(value, list) for each in value]
+    named = [each.get("user_id") for each in [members, *listed] if isinstance(each, dict)]
+    return {each for each in [attributes.get("subject"), *named] if isinstance(each, str)}
 
 
 def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
@@ -86,6 +145,12 @@ def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
     except ValueError:
         letter["data_base64"] = b64encode(body).decode()
     return json.dumps(letter, separators=(",", ":"), sort_keys=True)
+
+
+def as_log(letter: str) -> str:
+    """Return *letter* for the log: its attributes without those that may name a user."""
+    attributes = json.loads(letter)["attributes"]
+    return json.dumps({"event": "dead_letter", **{name: attributes[name] for name in _LOGGED if name in attributes}})
 
 
 class Sink(BaseHTTPRequestHandler):
@@ -118,18 +183,28 @@ class Sink(BaseHTTPRequestHandler):
             self._with_redis(lambda: b'{"removed":true}' if self.letters.remove(id_) else b'{"removed":false}')
 
     def do_POST(self) -> None:
-        """Keep the event, and write it to standard output."""
+        """Keep the event, or remove the letters of an erased user."""
         body = self._read()
         if body is None:
             self.close_connection = True
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
-        line = as_line(self.headers.items(), body)
-        print(line, flush=True)
+        letter = as_line(self.headers.items(), body)
         try:
-            self.letters.add(line)
+            if self.path == "/erased":
+                for user in users_of(json.loads(letter)):
+                    self.letters.erase(user)
+            elif self.letters.add(letter):
+                print(as_log(letter), flush=True)
+            elif not self.letters.kept:
+                print(letter, flush=True)
+        except NotErasedError:
+            # The broker delivers the event again, and extract_features has it by then.
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
         except RedisError as error:
-            # The broker delivers the event again. The line above is in the log in any case.
+            # The broker delivers the event again, but not for ever.
+            print(letter, flush=True)
             print(f"cannot keep a letter: {error}", file=sys.stderr, flush=True)
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
             return

@@ -115,7 +115,7 @@ def read_experiments(text: str) -> tuple[Experiment, ...]:
         raise ValueError("; ".join([*faults, *more])) from refusal
     if contradictions := list(find_contradictions(found)):
         raise ValueError("; ".join(each.detail for each in contradictions))
-    return tuple(found)
+    return found
 
 
 def _common(mended: Sequence[Sequence[Experiment]]) -> list[Contradiction]:
@@ -177,9 +177,7 @@ def _between(one: Experiment, other: Experiment, places: Sequence[str]) -> Itera
 
 
 def _overlap(one: Experiment, other: Experiment) -> bool:
-    return (
-        one.offset < other.offset + other.share - _TOLERANCE and other.offset < one.offset + one.share - _TOLERANCE
-    )
+    return one.offset < other.offset + other.share - _TOLERANCE and other.offset < one.offset + one.share - _TOLERANCE
 
 
 def _longest(experiments: Sequence[Experiment], names_of: Callable[[Experiment], Sequence[str]]) -> int:
@@ -190,4 +188,5 @@ def _longest(experiments: Sequence[Experiment], names_of: Callable[[Experiment],
     return sum(layers.values()) + len(layers) - 1
 
 
-_decoder = Decoder(Annotated[tuple[Experiment, ...], Meta(max_length=_MOST)])
+_Declared = Annotated[tuple[Experiment, ...], Meta(max_length=_MOST)]
+_decoder: Decoder[tuple[Experiment, ...]] = Decoder(_Declared)
