@@ -85,7 +85,7 @@ def erasure_by(event: Event, erasing: Mapping[str, str]) -> TopicErasure | None:
 
 
 def _time_us(text: Any) -> int:
-    """Return the time *text* in microseconds since the epoch, or now if there is none or it is in the future."""
+    """Return the time *text* in microseconds since the epoch, or the present if it is missing, invalid or in the future."""
     now_us = time.time_ns() // 1000
     try:
         return min(round(parse_time(str(text)).timestamp() * 1_000_000), now_us)

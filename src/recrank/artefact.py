@@ -60,7 +60,7 @@ class Manifest(Struct, frozen=True):
 
     Attributes:
         name: The model's name.
-        version: First 12 digits of the SHA-256 over the hashes of the files.
+        version: First 12 digits of the SHA-256 over the hashes of the files and the declarations of attached models.
         schema_version: Version of this format; any other is refused.
         shapes: Shape of each array.
         sha256: SHA-256 of each file.
@@ -117,7 +117,7 @@ def write_artefact(
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     manifest = Manifest(
         name=name,
-        version=derive_version(hashes),
+        version=derive_version(hashes, declaration),
         schema_version=SCHEMA_VERSION,
         shapes={key: list(array.shape) for key, array in sorted(arrays.items())},
         sha256=hashes,
@@ -148,7 +148,8 @@ def read_artefact(folder: Path) -> Artefact:
     manifest = _read_manifest(folder)
     own = [file for file in (RANKER, ENCODER) if file in manifest.sha256]
     contents = {file: _read_verified(folder / file, manifest) for file in (ARRAYS, ITEMS, *own)}
-    if manifest.version != derive_version(manifest.sha256):
+    declared = manifest.declaration.content if manifest.declaration else None
+    if manifest.version != derive_version(manifest.sha256, declared):
         raise ArtefactError(
             f"{folder / MANIFEST}: version {manifest.version!r} does not belong to these files; {_REMEDY}"
         )
@@ -189,9 +190,13 @@ def _check_ids(items: Sequence[Item], path: Path) -> None:
         raise ArtefactError(f"{path}: {times} rows have the id {item_id!r}; {_REMEDY}")
 
 
-def derive_version(hashes: Mapping[str, str]) -> str:
-    """Return the version that belongs to files with these *hashes*."""
-    lines = "".join(f"{file}:{hashes[file]}\n" for file in sorted(hashes))
+def derive_version(hashes: Mapping[str, str], declaration: Declaration | None = None) -> str:
+    """Return the version that belongs to files with these *hashes*, and to the models that *declaration* attaches."""
+    own = (declaration.ranker, declaration.encoder) if declaration else ()
+    # A class and the order of the columns are in no file.
+    attached = {f"model {place}": msgspec.json.encode(model).decode() for place, model in enumerate(own) if model}
+    named = {**hashes, **attached}
+    lines = "".join(f"{name}:{named[name]}\n" for name in sorted(named))
     return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 

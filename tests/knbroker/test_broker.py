@@ -207,7 +207,7 @@ async def test_the_record_of_a_delivery_is_written_again_after_a_failure(
     monkeypatch.setattr("knbroker.broker._DISK_PAUSE_S", 0.001)
     end, calls = Queue.end, []
 
-    async def fail_once(queue: Queue, delivery: Delivery) -> None:
+    async def fail_once(queue: Queue, delivery: Delivery, **_: object) -> None:
         calls.append(delivery)
         await (disk_fails() if len(calls) == 1 else end(queue, delivery))
 

@@ -10,7 +10,7 @@ import pytest
 from chassis.environment import SettingsError
 from functions.rank_items.settings import Settings
 from offline.attachment import AttachError, attach, require_blank, write_attached
-from recrank.artefact import ENCODER, RANKER, Artefact, ArtefactError, read_artefact
+from recrank.artefact import ENCODER, RANKER, Artefact, ArtefactError, derive_version, read_artefact
 from recrank.encoder import FEATURES
 from recrank.own_models import open_model, open_own_models
 from recsys.declaration.reader import DEFAULT, DeclarationError, parse_declaration
@@ -198,6 +198,17 @@ def test_an_artefact_cannot_call_what_is_no_model(tmp_path, class_):
     with pytest.raises(ArtefactError, match="must be a class with a method score"):
         open_model(make_attached(tmp_path, text))
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_attached_class_gives_another_version(tmp_path):
+    """The class is in no file, but another model has another version: answers, events and rollouts tell them apart."""
+    texts = ["", python_model("ranker", "Weighted"), python_model("ranker", "Nan"), onnx_ranker()]
+    versions = [
+        derive_version({"arrays": "1"}, parse_declaration(f"[events.view]\nweight = 1\n{text}", "own.toml"))
+        for text in texts
+    ]
+    assert versions[0] == derive_version({"arrays": "1"})
+    assert len({*versions}) == len(texts)
 
 
 def test_the_files_belong_to_the_artefact(tmp_path):
