@@ -56,7 +56,8 @@ def _split(records: Sequence[UserRecord]) -> Dated:
     for record in records:
         new = sum(item.time_us >= date_us for item in record.history)
         if new == len(record.history):
-            arrived.append(record)
+            # A user without a history is known by attributes alone, and never arrives.
+            arrived += [record] if new else []
             continue
         before.append(msgspec.structs.replace(record, history=record.history[new:]))
         if new and date_us - record.history[new].time_us >= AWAY_US:

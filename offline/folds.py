@@ -51,7 +51,9 @@ class FittedSources:
         cls, arrays: Arrays, records: Sequence[UserRecord], ratings: Ratings, *, ordered: bool
     ) -> "FittedSources":
         """Fit the other sources to *records*, whose factors and popularity are *arrays*."""
-        pairs = count_pairs(list_columns(records, ratings), items=len(ratings.item_ids), ordered=ordered)
+        pairs = count_pairs(
+            list_columns(records, ratings), items=len(ratings.item_ids), ordered=ordered, together=ordered
+        )
         return cls(arrays, pairs, Timeline.of(records, ratings), ratings.item_ids)
 
     def with_half_life(self, half_life: float) -> "FittedSources":

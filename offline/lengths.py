@@ -1,14 +1,15 @@
 """
 Choose the weights of the sources for each length of the history.
 
-The weights are learned (`weighing`), then compared with two simpler choices on the same users:
+The weights are learned (`source_weights`), then compared with two simpler choices on the same users:
 
     a source alone                      if the learned weights gain less than `LEAST_GAIN` over it: the factors, or
                                         popularity for users without a history
     the strongest source, sharpened     its weight 1 and a small share of the learned weights, if this gains `LEAST_GAIN`
 
 The likelihood that learning maximises counts every held-out item, the lists only the first places. If one source finds
-the next item almost surely, the learned weights lean too much towards the other sources.
+the next item almost surely, the learned weights lean too much towards the other sources. The chosen weights are refined by
+what the lists find (`refinement`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from offline.evaluation.trials import Trial
 from offline.newcomers import Newcomers
 from offline.pools import Pool, complete, judge, learn
+from offline.refinement import refine
 from offline.return_weights import LEAST_GAIN
 from offline.source_weights import scaled
 from recrank.mixture import FACTORS, FIXED_SOURCES, POPULARITY
@@ -73,9 +75,11 @@ def accept(pools: Sequence[Pool], weights: F64, *, what: str, alone: Sequence[in
     chosen, trial = (weights, after) if after.relative_to(before) >= 1 + LEAST_GAIN else (best_alone, before)
     sharpened = [(each, judge(pools, each, what=what)) for each in _sharpen(weights)]
     best, best_trial = max(sharpened, key=lambda pair: pair[1].relative_to(trial))
+    tried = [*(each for _, each in single), after]
     if best_trial.relative_to(trial) >= 1 + LEAST_GAIN:
-        return best, [*(each for _, each in single), after, best_trial]
-    return chosen, [*(each for _, each in single), after]
+        chosen, tried = best, [*tried, best_trial]
+    refined = refine(pools, chosen, weights.nonzero()[0].tolist())
+    return refined, tried if refined is chosen else [*tried, judge(pools, refined, what=what)]
 
 
 def _sharpen(weights: F64) -> Iterator[F64]:

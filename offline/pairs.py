@@ -2,8 +2,8 @@
 Count pairs of items in histories, and derive each item's neighbours from the counts.
 
 With times, a pair (a, b) counts distance**-0.5 for every user whose history has b within 20 items after a, or fewer
-for large data. Without times, a pair counts 1 for every user with both items. A view of the counts sets the weight of
-the reverse order and the discount of well-known items:
+for large data. Without times, a pair counts 1 for every user with both items; data with times can be counted in this way
+too. A view of the counts sets the weight of the reverse order and the discount of well-known items:
 
     weight[a, b] = (pairs[a, b] + backward * pairs[b, a]) / users[a]**source_exponent / users[b]**target_exponent
 
@@ -13,6 +13,7 @@ Sources: Ludewig & Jannach 2018 (sequential rules, decay by distance); Deshpande
 discount by popularity).
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,8 +29,10 @@ from topk.item_table import F32, I64
 _REACH, _SHORTEST_REACH = 20, 5
 _DECAY = 0.5
 _MOST_PAIRS = 60_000_000
-# Without times, at most this number of items of a history form pairs, because the number of pairs grows by the square.
+# Regardless of the order, at most this number of items of a history form pairs, because the number of pairs grows by the
+# square. Data with times has the pairs in order, too, so these pairs get less memory.
 _MOST_UNORDERED = 200
+_MOST_TOGETHER = 20_000_000
 _BLOCK_PAIRS = 4_000_000
 
 # Neighbours kept per item; fewer in a large catalogue, to limit memory and the time of a request.
@@ -46,12 +49,14 @@ class View:
         source_exponent: Discount of well-known items of the history.
         target_exponent: Discount of well-known neighbours.
         half_life: Places back in the history at which a vote counts half; with 0, all votes count the same.
+        together: Whether a pair counts 1 for every user with both items, although the data has times.
     """
 
     backward: float
     source_exponent: float
     target_exponent: float
     half_life: float
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,14 @@ class Pairs:
     Counted pairs.
 
     Attributes:
-        counts: (I, I) sparse float32; the row is the earlier item, the column the later one.
+        counts: (I, I) sparse float32; with times, the row is the earlier item, the column the later one.
         users: (I,) int64, users per item.
+        together: (I, I) sparse float32, users with both items; None if no view needs it.
     """
 
     counts: csr_array
     users: I64
+    together: csr_array | None = None
 
     def neighbours(self, view: View, *, only: NDArray[np.bool_] | None = None) -> Neighbours:
         """
@@ -75,18 +82,25 @@ class Pairs:
             view: The rule.
             only: (I,) bool, items that get neighbours; None for all items.
 
+        Raises:
+            ValueError: *view* needs the users with both items, which were not counted.
+
         Cost: a sort of the pairs of these items, in blocks that limit the memory.
         """
-        reverse = csr_array(self.counts.T.tocsr()) if view.backward else None
-        parts = [self._strongest(rows, view, reverse, only) for rows in _row_blocks(self.counts.indptr)]
+        counts = self.together if view.together else self.counts
+        if counts is None:
+            raise ValueError("the users with both items of a pair were not counted; count the pairs with together=True")
+        reverse = csr_array(counts.T.tocsr()) if view.backward else None
+        parts = [
+            self._strongest(csr_array(counts[rows]), rows, view, reverse, only) for rows in _row_blocks(counts.indptr)
+        ]
         sizes, targets, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Neighbours(np.concatenate(([0], np.cumsum(sizes))), targets, weights, view.half_life)
 
     def _strongest(
-        self, rows: slice, view: View, reverse: csr_array | None, only: NDArray[np.bool_] | None
+        self, matrix: csr_array, rows: slice, view: View, reverse: csr_array | None, only: NDArray[np.bool_] | None
     ) -> tuple[I64, NDArray[np.int32], F32]:
-        """Return the number of neighbours of each of *rows*, the neighbours and their weights."""
-        matrix = csr_array(self.counts[rows])
+        """Return the number of neighbours of each of *rows*, whose counts are *matrix*, the neighbours and their weights."""
         if reverse is not None:
             matrix = csr_array(matrix + view.backward * reverse[rows])
         sources, targets, counts = (
@@ -105,7 +119,7 @@ class Pairs:
         return np.bincount(sources[kept], minlength=matrix.shape[0]), targets[kept].astype(np.int32), weights[kept]
 
 
-def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: bool) -> Pairs:
+def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: bool, together: bool = False) -> Pairs:
     """
     Count pairs of items in *histories*.
 
@@ -113,16 +127,22 @@ def count_pairs(histories: Sequence[NDArray[np.int32]], *, items: int, ordered: 
         histories: Item columns per user, distinct; oldest first if *ordered*.
         items: Number of columns.
         ordered: Whether histories are in the order of time.
+        together: Whether to count the users with both items, too, if *ordered*.
 
-    Cost: about 20 pairs per item of a history if *ordered*, else the square of the length of each history.
+    Cost: about 20 pairs per item of a history if *ordered*. Users with both items cost the square of the length of each
+        history, and 20 million pairs at most if *ordered*.
     """
-    entries = sum(len(each) for each in histories)
-    reach = int(np.clip(_MOST_PAIRS // max(entries, 1), _SHORTEST_REACH, _REACH))
-    total: csr_array = csr_array(coo_array((items, items), dtype=np.float32))
-    for sources, targets, weights in _blocks(histories, reach if ordered else None):
-        total = csr_array(total + coo_array((weights, (sources, targets)), shape=(items, items)).tocsr())
     users = np.bincount(np.concatenate(histories), minlength=items).astype(np.int64)
-    return Pairs(total, users)
+    if not ordered:
+        return Pairs(_count_together(histories, items, most=_MOST_UNORDERED), users)
+    sizes = np.array([len(each) for each in histories], np.int64)
+    reach = int(np.clip(_MOST_PAIRS // max(int(sizes.sum()), 1), _SHORTEST_REACH, _REACH))
+    total: csr_array = csr_array(coo_array((items, items), dtype=np.float32))
+    for sources, targets, weights in _blocks(histories, reach):
+        total = csr_array(total + coo_array((weights, (sources, targets)), shape=(items, items)).tocsr())
+    lengths = range(1, _MOST_UNORDERED + 1)
+    most = bisect_right(lengths, _MOST_TOGETHER, key=lambda length: int((np.minimum(sizes, length) ** 2).sum()))
+    return Pairs(total, users, _count_together(histories, items, most=max(most, 2)) if together else None)
 
 
 Entries = tuple[NDArray[np.int32], NDArray[np.int32], F32]
@@ -135,11 +155,23 @@ def _row_blocks(ends: NDArray[np.integer]) -> Iterator[slice]:
         yield slice(start, end)
 
 
-def _blocks(histories: Sequence[NDArray[np.int32]], reach: int | None) -> Iterator[Entries]:
+def _count_together(histories: Sequence[NDArray[np.int32]], items: int, *, most: int) -> csr_array:
+    """Return the users with both items of each pair, (I, I); at most *most* items of a history form pairs."""
+    # Items are taken from the whole history at equal distances: without times, the history is in the order of the ids.
+    chosen = [history[:: -(-len(history) // most)] if len(history) else history for history in histories]
+    ends = np.concatenate(([0], np.cumsum([len(each) for each in chosen], dtype=np.int64)))
+    indices = np.concatenate(chosen)
+    seen = csr_array((np.ones(indices.size, np.float32), indices, ends), shape=(len(histories), items))
+    counts = coo_array(seen.T @ seen)
+    apart = counts.row != counts.col
+    return csr_array(coo_array((counts.data[apart], (counts.row[apart], counts.col[apart])), shape=counts.shape))
+
+
+def _blocks(histories: Sequence[NDArray[np.int32]], reach: int) -> Iterator[Entries]:
     parts: list[Entries] = []
     held = 0
     for history in histories:
-        for entries in _ordered(history, reach) if reach else _unordered(history):
+        for entries in _ordered(history, reach):
             parts.append(entries)
             held += entries[0].size
         if held > _BLOCK_PAIRS:
@@ -152,16 +184,6 @@ def _blocks(histories: Sequence[NDArray[np.int32]], reach: int | None) -> Iterat
 def _ordered(history: NDArray[np.int32], reach: int) -> Iterator[Entries]:
     for distance in range(1, min(reach, len(history) - 1) + 1):
         yield history[:-distance], history[distance:], _constant(len(history) - distance, distance**-_DECAY)
-
-
-def _unordered(history: NDArray[np.int32]) -> Iterator[Entries]:
-    # Items are taken from the whole history at equal distances: without times, the history is in the order of the ids.
-    chosen = history[:: -(-len(history) // _MOST_UNORDERED)] if len(history) else history
-    size = len(chosen)
-    if size > 1:
-        sources, targets = np.repeat(chosen, size), np.tile(chosen, size)
-        apart = sources != targets
-        yield sources[apart], targets[apart], _constant(size * (size - 1), 1.0)
 
 
 def _constant(size: int, value: float) -> F32:

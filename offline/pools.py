@@ -119,9 +119,15 @@ class Pool:
             sizes=self.sizes[users],
         )
 
-    def without_last_view(self) -> "Pool":
-        """Return the same candidates without the scores of the last view."""
-        return replace(self, columns=self.columns[:-1], sources=replace(self.sources, views=self.sources.views[:-1]))
+    def only_views(self, views: Sequence[View]) -> "Pool":
+        """Return the same candidates without the scores of views other than *views*, which keep their order."""
+        kept = [place for place, view in enumerate(self.sources.views) if view in views]
+        columns = [*self.columns[:FIXED_SOURCES], *(self.columns[FIXED_SOURCES + place] for place in kept)]
+        return replace(
+            self,
+            columns=columns,
+            sources=replace(self.sources, views=tuple(self.sources.views[place] for place in kept)),
+        )
 
     def found(self) -> NDArray[np.bool_]:
         """Return, for each candidate, whether it is held out for its user."""
@@ -166,8 +172,9 @@ def name_weights(weights: F64, views: Sequence[View]) -> str:
 
 
 def _name_view(view: View) -> str:
+    counted = "together" if view.together else f"backward {view.backward:g}"
     return (
-        f"neighbours(backward {view.backward:g}, exponents {view.source_exponent:g} {view.target_exponent:g}, "
+        f"neighbours({counted}, exponents {view.source_exponent:g} {view.target_exponent:g}, "
         f"half-life {view.half_life:g})"
     )
 

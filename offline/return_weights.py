@@ -21,6 +21,7 @@ from offline.evaluation.trials import Trial
 from offline.folds import FittedSources, pool_of_task
 from offline.pools import Pool, Sources, complete, learn, name_weights
 from offline.recency import Timeline
+from offline.refinement import relative_gains, standard_error
 from offline.source_weights import scaled
 from topk.item_table import F32, F64, I64
 
@@ -99,10 +100,8 @@ class Returning:
         )
         before = _judge("users who return: usual weights", usually)
         after = _judge("users who return: weights of the other half", crossed)
-        means = np.maximum(usually.mean(axis=1, keepdims=True), 1e-9)
-        gains = ((crossed - usually) / means).mean(axis=0)
-        error = float(gains.std()) / gains.size**0.5
-        if gains.mean() < max(LEAST_GAIN, SURE * error):
+        gains = relative_gains(crossed, usually)
+        if gains.mean() < max(LEAST_GAIN, SURE * standard_error(gains)):
             return None, [before, after]
         name = name_weights(weights, sources.views)
         return weights, [before, after, _judge(f"users who return: {name}", learned)]

@@ -13,9 +13,11 @@ from offline.return_weights import LEAST_GAIN
 from offline.source_weights import scaled
 from topk.item_table import F64
 
-# The first view finds items that follow the newest item, the second one items that go with the last few, the third one
-# items that go with any of the history.
-ORDERED_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0), View(1.0, 0.5, 0.2, 0.0))
+# The first view finds items that follow the newest item, the second one items that go with the last few. The others find
+# items that go with any of the history: near to it in time, or at any time.
+NEAR_VIEWS = (View(0.0, 0.5, 0.2, 1.0), View(0.5, 0.5, 0.5, 3.0))
+WHOLE_VIEWS = (View(1.0, 0.5, 0.2, 0.0), View(0.0, 0.5, 0.5, 0.0, together=True))
+ORDERED_VIEWS = NEAR_VIEWS + WHOLE_VIEWS
 UNORDERED_VIEWS = (View(0.0, 0.5, 0.5, 0.0),)
 
 
@@ -29,7 +31,7 @@ def choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> t
     tried: list[tuple[float, list[Pool], Trial]] = []
     for half_life in HALF_LIVES[: HALF_LIVES.index(alone) + 1][::-1]:
         pools = [fold.pool(sources, half_life=half_life) for fold in folds]
-        few = _with_few_views(pools)
+        few = _with_views(pools)
         what = f"half-life {half_life:g} in the blend"
         tried.append((half_life, pools, judge(few, complete(scaled(_learn_all(few))), what=what)))
         if tried[-1][2].relative_to(tried[0][2]) < 1 - LEAST_GAIN:
@@ -39,23 +41,22 @@ def choose_half_life(folds: Sequence[Fold], sources: Sources, alone: float) -> t
 
 
 def choose_views(pools: list[Pool]) -> tuple[list[Pool], F64, list[Trial]]:
-    """Return *pools* without the view of the whole history, unless it gains `LEAST_GAIN`; the weights and the trials."""
-    more = _learn_all(pools)
-    few = _with_few_views(pools)
-    if few is pools:
-        return pools, more, []
-    fewer = _learn_all(few)
-    before, after = (
-        judge(each, complete(scaled(weights)), what="all hold-out users")
-        for each, weights in ((few, fewer), (pools, more))
-    )
-    gains = after.relative_to(before) >= 1 + LEAST_GAIN
-    return (pools, more, [before, after]) if gains else (few, fewer, [before, after])
+    """Return *pools* with at most one view of the whole history, which gains `LEAST_GAIN`; the weights and the trials."""
+    tried: list[tuple[list[Pool], F64, Trial]] = []
+    for more in ((), *((view,) for view in WHOLE_VIEWS if view in pools[0].sources.views)):
+        each = _with_views(pools, *more)
+        weights = _learn_all(each)
+        tried.append((each, weights, judge(each, complete(scaled(weights)), what="all hold-out users")))
+    before = tried[0][2]
+    best = max(tried, key=lambda one: one[2].relative_to(before))
+    chosen, weights, _ = best if best[2].relative_to(before) >= 1 + LEAST_GAIN else tried[0]
+    return chosen, weights, [trial for _, _, trial in tried] if len(tried) > 1 else []
 
 
-def _with_few_views(pools: list[Pool]) -> list[Pool]:
-    """Return *pools* without the view of the whole history, if they have it."""
-    return [pool.without_last_view() for pool in pools] if len(pools[0].sources.views) == len(ORDERED_VIEWS) else pools
+def _with_views(pools: list[Pool], *more: View) -> list[Pool]:
+    """Return *pools* without the views of the whole history, except *more*."""
+    left_out = [view for view in WHOLE_VIEWS if view not in more]
+    return [pool.only_views([view for view in pool.sources.views if view not in left_out]) for pool in pools]
 
 
 def _learn_all(pools: Sequence[Pool]) -> F64:

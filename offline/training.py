@@ -176,7 +176,8 @@ def fit_arrays(
     arrays = make_arrays(model, prior, settings)
     if settings.blend is not None:
         histories = list_columns(records, ratings)
-        pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered)
+        together = any(view.together for view in settings.blend.views)
+        pairs = count_pairs(histories, items=len(ratings.item_ids), ordered=settings.blend.ordered, together=together)
         arrays |= make_blend_arrays(pairs, settings.blend, timeline=Timeline.of(records, ratings))
     return add_attributes(arrays, ratings, settings.attributes, items=items or {}, new=new, keep_map=keep_map)
 

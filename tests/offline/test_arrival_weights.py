@@ -40,6 +40,15 @@ def test_users_who_come_after_a_date_are_new_and_the_others_are_not():
     assert not first.returned
 
 
+def test_users_without_interactions_never_arrive():
+    """A user of whom attributes alone are known has nothing to be found, and would make every mean undefined."""
+    known = [UserRecord(f"v{number}", "25-34") for number in range(3)]
+    for date in split_at_dates([*known, *records(fashion=True), *known]):
+        assert date.arrived
+        assert all(user.history for user in date.arrived)
+        assert all(user.history for user in date.before)
+
+
 def test_few_arrivals_judge_nothing_and_many_need_one_date():
     """Fewer than 50 users are too few; the second date counts only beside a first one with fewer than 300."""
     users = records(fashion=True)

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from offline.lengths import accept
 from offline.pairs import View
 from offline.pools import Pool, Sources, complete, learn
-from offline.selection import ORDERED_VIEWS, choose_views
+from offline.selection import NEAR_VIEWS, ORDERED_VIEWS, WHOLE_VIEWS, choose_views
 from offline.source_weights import scaled
 from topk.item_table import F64
 
@@ -65,14 +65,18 @@ def test_a_source_that_is_nearly_sure_is_sharpened():
     assert trials[2].ndcg_10 > 1.01 * trials[1].ndcg_10
 
 
-def test_the_view_of_the_whole_history_must_gain():
-    """The last view joins if it tells what the others do not, and is left out if it is noise."""
+def test_a_view_of_the_whole_history_must_gain():
+    """At most one view of the whole history joins: the one that tells most. Without a gain, none does."""
     rng = np.random.default_rng(3)
-    factors, newest, last, whole = rng.random((4, USERS, ITEMS))
+    factors, newest, last, near, together = rng.random((5, USERS, ITEMS))
     none = np.full((USERS, ITEMS), 1e-9)
-    columns = [factors, none, none, newest, last, whole]
-    for held, views in ((wanted(factors + newest + 2 * whole, 5), 3), (wanted(factors + newest, 5), 2)):
-        chosen, weights, trials = choose_views([pool(columns, held, ORDERED_VIEWS)])
-        assert len(chosen[0].sources.views) == views
-        assert weights.size == 3 + views
-        assert len(trials) == 2
+    columns = [factors, none, none, newest, last, near, together]
+    for told, views in (
+        (2 * near + together, (*NEAR_VIEWS, WHOLE_VIEWS[0])),
+        (2 * together, (*NEAR_VIEWS, WHOLE_VIEWS[1])),
+        (0, NEAR_VIEWS),
+    ):
+        chosen, weights, trials = choose_views([pool(columns, wanted(factors + newest + told, 5), ORDERED_VIEWS)])
+        assert chosen[0].sources.views == views
+        assert weights.size == len(chosen[0].columns) == 3 + len(views)
+        assert len(trials) == 3

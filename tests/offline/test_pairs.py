@@ -66,3 +66,33 @@ def test_long_unordered_histories_are_thinned(monkeypatch):
     monkeypatch.setattr(pairs, "_MOST_UNORDERED", 10)
     counted = count_pairs([np.arange(100, dtype=np.int32)], items=100, ordered=False)
     assert np.unique(counted.counts.indices).tolist() == list(range(0, 100, 10))
+
+
+def test_ordered_histories_may_also_count_users_with_both_items():
+    """A view of pairs at any distance has the counts of data without times; the other views keep their counts."""
+    both = histories([0, 1, 2], [2, 1])
+    counted = count_pairs(both, items=3, ordered=True, together=True)
+    unordered = count_pairs(both, items=3, ordered=False)
+    assert counted.together is not None
+    assert counted.together.toarray().tolist() == unordered.counts.toarray().tolist()
+    found = counted.neighbours(View(0.0, 0.5, 0.5, 0.0, together=True))
+    wanted = unordered.neighbours(View(0.0, 0.5, 0.5, 0.0))
+    assert found.items.tolist() == wanted.items.tolist()
+    assert found.weights.tolist() == wanted.weights.tolist()
+    assert counted.neighbours(PLAIN).items.tolist() == [1, 2, 2, 1]
+
+
+def test_memory_bounds_the_pairs_at_any_distance(monkeypatch):
+    """Long histories are thinned until the pairs of all users fit the limit."""
+    monkeypatch.setattr(pairs, "_MOST_TOGETHER", 500)
+    many = [np.arange(40, dtype=np.int32) for _ in range(5)]
+    counted = count_pairs(many, items=40, ordered=True, together=True)
+    assert counted.together is not None
+    assert np.unique(counted.together.indices).tolist() == list(range(0, 40, 4))
+
+
+def test_a_view_without_its_counts_is_refused():
+    """The error names what is missing."""
+    counted = count_pairs(histories([0, 1]), items=2, ordered=True)
+    with pytest.raises(ValueError, match="together=True"):
+        counted.neighbours(View(0.0, 0.5, 0.5, 0.0, together=True))
