@@ -5,20 +5,20 @@ Four hold-outs validate the choices:
 
     ahead       a fifth of each user's items: the newest ones, or random ones if times are missing
     newcomers   some users completely: their first 0, 1, 2, 5 or 10 items are known, and the next 20 are to be found
-    returning   all interactions from a date on, for users who were away on that date (`returning`)
-    arriving    the first 20 items of users who come after a date (`arriving`)
+    returning   all interactions from a date on, for users who were away on that date (`return_weights`)
+    arriving    the first 20 items of users who come after a date (`arrival_weights`)
 
 1. The settings of the factors: the half-life of the history, then the exponent of the item ridge. The measure is the
    mean of NDCG@10 and Recall@20, each relative to the first trial.
-2. The strength of the items' attributes, if the items have any (`describing`).
+2. The strength of the items' attributes, if the items have any (`descriptions`).
 3. The half-life within the blend, and the weights of factors, popularity and the views of the counted pairs, learned on
-   the first hold-out and, for small data, on one more inside its training part (`weighing`). The view of the whole
-   history costs most at serving, so it joins only if it gains `LEAST_GAIN` (`selecting`).
+   the first hold-out and, for small data, on one more inside its training part (`source_weights`). A view of the whole
+   history costs most at serving, so at most one joins, and only if it gains `LEAST_GAIN` (`selection`).
 4. The weights for each length of short histories, learned on users with histories of that length. If such users are
    few, the weights are also learned and judged on newcomers (`lengths`). Users without a history are those who arrive,
-   or newcomers if few arrive.
+   or newcomers if few arrive. The weights of each length are refined by what the lists find (`refinement`).
 5. The weights for users who return after they were away, of recent popularity too.
-6. The trust in predictions for new items, if the catalogue has any (`trusting`).
+6. The trust in predictions for new items, if the catalogue has any (`trust`).
 
 Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
 """
