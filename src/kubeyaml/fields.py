@@ -53,21 +53,37 @@ def _mapping_faults(value: Mapping[str, Any], shape: Mapping[str, Any], *, path:
     prefix = f"{path}." if path else ""
     if "annotations" in path:
         value = canonical(value)
+    # The fields of an object may be null; the values of a map, as of annotations, may not.
+    is_map = shape.get(".other", "any") != "any"
     for key, item in value.items():
-        reason = next((why for start, why in shape.get(".not", {}).items() if key.startswith(start)), None)
-        if key not in shape and ".key" in shape:
-            reason = _refusal(key, shape[".key"])
-        if item is None and key not in shape and reason is None:
+        reason = _key_refusal(key, shape)
+        if reason is None and item is None and is_map:
             reason = "must not be null"
-        if key in shape or (".other" in shape and reason is None):
-            yield from field_faults(item, shape.get(key, shape.get(".other")), path=f"{prefix}{key}")
+        if reason is not None:
+            yield f"{prefix}{key}", reason
         else:
-            yield f"{prefix}{key}", reason or "is not known to Knative, or forbidden"
+            yield from field_faults(item, shape[key if _names_field(key, shape) else ".other"], path=f"{prefix}{key}")
     for key in shape.get(".needs", ()):
         if not value.get(key):
             yield f"{prefix}{key}", "is missing"
     if (choice := shape.get(".one")) and sum(value.get(key) is not None for key in choice) != 1:
         yield path, f"exactly one of {', '.join(choice)} is wanted"
+
+
+def _names_field(key: str, shape: Mapping[str, Any]) -> bool:
+    """Tell whether *shape* names the field *key*; its own entries begin with a dot and are no fields."""
+    return key in shape and not key.startswith(".")
+
+
+def _key_refusal(key: str, shape: Mapping[str, Any]) -> str | None:
+    """Return why *shape* has no field *key*; None if it has one."""
+    if _names_field(key, shape):
+        return None
+    if reason := next((why for start, why in shape.get(".not", {}).items() if key.startswith(start)), None):
+        return str(reason)
+    if ".key" in shape and (reason := _refusal(key, shape[".key"])):
+        return reason
+    return None if ".other" in shape else "is not known to Knative, or forbidden"
 
 
 def _refusal(value: Any, shape: str) -> str | None:
