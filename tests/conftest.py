@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from localkn import processes
 from tests.figures import print_figures
@@ -26,13 +27,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.modules["sklearn"] = None  # type: ignore[assignment]
 
 # Hypothesis's limit of 200 ms for an example fails on a busy machine.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
+settings.register_profile("explore", deadline=None, derandomize=False)
+settings.register_profile("repeat", deadline=None, derandomize=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice between the ordinary tests and the scenarios, and the options of tests/hostile/fuzz."""
+    """Add the choice between the ordinary tests and the scenarios, and the options of drawn examples."""
     parser.addoption("--scenarios", action="store_true", help="run the long scenarios instead of the ordinary tests")
+    parser.addoption("--explore", action="store_true", help="draw new examples instead of the same ones in every run")
     parser.addoption("--fuzz-seconds", type=float, default=20.0, help="duration of tests/hostile/fuzz")
     parser.addoption("--fuzz-seed", type=int, help="repeat the round of tests/hostile/fuzz with this seed")
 
@@ -56,10 +58,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     print_figures(terminalreporter)
 
 
-def pytest_configure() -> None:
-    """Restore SIGINT, which a background run ignores, because the processes that tests interrupt inherit it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the examples of property tests, and let the processes of tests be interrupted."""
+    settings.load_profile("explore" if config.getoption("--explore") else "repeat")
+    if not config.getoption("--explore"):
+        # Hypothesis also tries constants of the imported modules, and the order of the tests decides what is imported.
+        config.add_cleanup(_fixed_constants().undo)
+    # A background run ignores SIGINT, and the processes that tests interrupt inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _fixed_constants() -> pytest.MonkeyPatch:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(providers, "_get_local_constants", lambda: providers._local_constants)
+    return patch
 
 
 @pytest.fixture(scope="session", autouse=True)

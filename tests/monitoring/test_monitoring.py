@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from kndashboard.definitions import DEFINITIONS as PLATFORM
+from kubeyaml.documents import read_trusted
 from kubeyaml.manifests import load
 from recsys.metrics import DEFINITIONS
 from tests.monitoring.promql import MONITORING, ROOT, alerts, metrics_of, panels, rules
@@ -110,7 +111,7 @@ def test_an_alert_is_documented_and_tested(name: str):
     headings = re.findall(r"^## (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
     assert name in headings
     assert anchor == name.lower()
-    tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]
+    tests = read_trusted(MONITORING / "rules_test.yaml")["tests"]
     checks = [check for test in tests for check in test.get("alert_rule_test", ()) if check["alertname"] == name]
     fires, *quiet = (bool(check["exp_alerts"]) for check in checks)
     assert (fires, set(quiet)) == (True, {False})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.plan.curves import BatchCost
-from tools.plan.ranker import HEADROOM, SimulatedRanker
+from tools.plan.ranker import HEADROOM, SimulatedRanker, _serve_singly, _unit_arrivals
 
 
 @pytest.mark.parametrize("load", [0.2, 0.5, 0.7])
@@ -65,3 +65,14 @@ def test_a_looser_goal_allows_a_higher_rate():
     rates = [ranker.rate_within(goal_s) for goal_s in (0.06, 0.1, 0.12, 0.15, 0.3)]
     assert rates == sorted(rates)
     assert rates[0] < rates[-1] == HEADROOM * ranker.ceiling_rps
+
+
+@pytest.mark.parametrize("load", [0.05, 0.5, 0.79])
+def test_requests_that_run_singly_wait_for_those_before(load):
+    """With batches of one, each request starts when it arrives or when the request before it ends."""
+    arrivals = [moment * 0.010 / load for moment in _unit_arrivals()[:2000]]
+    free, expected = 0.0, []
+    for arrival in arrivals:
+        free = max(free, arrival) + 0.010
+        expected.append(free - arrival)
+    assert _serve_singly(arrivals, 0.010) == pytest.approx(expected, abs=1e-9)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
+import numpy as np
+
 from tools.plan.curves import BatchCost
 
 # Highest planned utilisation. The rest absorbs growing load until additional instances are ready.
@@ -55,9 +57,24 @@ class SimulatedRanker:
         """Simulate independent callers that send *rps* in total. From the ceiling on, latencies are infinite."""
         if rps >= self.ceiling_rps:
             return QueueFigures(math.inf, math.inf, float(self.max_batch_size), self.max_batch_size)
+        arrivals = [moment / rps for moment in _unit_arrivals()]
+        if self.max_batch_size == 1:
+            latencies, sizes = _serve_singly(arrivals, self.cost.time_s(1)), [1]
+        else:
+            latencies, sizes = self._serve_in_batches(arrivals)
+        latencies.sort()
+        sizes.sort()
+        return QueueFigures(
+            mean_s=sum(latencies) / len(latencies),
+            p99_s=latencies[int(0.99 * len(latencies))],
+            batch=sum(sizes) / len(sizes),
+            large_batch=sizes[int(0.99 * len(sizes))],
+        )
+
+    def _serve_in_batches(self, arrivals: list[float]) -> tuple[list[float], list[int]]:
+        """Return the latency of each request and the size of each batch."""
         latencies: list[float] = []
         sizes: list[int] = []
-        arrivals = [moment / rps for moment in _unit_arrivals()]
         free = 0.0
         first = 0
         while first < len(arrivals):
@@ -67,14 +84,7 @@ class SimulatedRanker:
             latencies += [free - arrival for arrival in arrivals[first:last]]
             sizes.append(last - first)
             first = last
-        latencies.sort()
-        sizes.sort()
-        return QueueFigures(
-            mean_s=sum(latencies) / len(latencies),
-            p99_s=latencies[int(0.99 * len(latencies))],
-            batch=sum(sizes) / len(sizes),
-            large_batch=sizes[int(0.99 * len(sizes))],
-        )
+        return latencies, sizes
 
     def rate_within(self, p99_s: float) -> float:
         """Return the highest rate that keeps *p99_s* and the headroom; 0 if even a lone request is slower."""
@@ -87,6 +97,19 @@ class SimulatedRanker:
             middle = (low + high) / 2
             low, high = (middle, high) if self.at(middle).p99_s <= p99_s else (low, middle)
         return low
+
+
+def _serve_singly(arrivals: list[float], time_s: float) -> list[float]:
+    """
+    Return the latency of each request if all requests take *time_s*, one after the other.
+
+    A request waits for the latest end of a run of requests without a gap. The start of such a run is the request that
+    arrived latest, measured against the time that all requests before it take.
+    """
+    arrived = np.array(arrivals)
+    before_s = time_s * np.arange(len(arrived))
+    waits = np.maximum.accumulate(arrived - before_s) + before_s - arrived
+    return (waits + time_s).tolist()
 
 
 @lru_cache(maxsize=1)

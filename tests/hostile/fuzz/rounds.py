@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,13 @@ class Rounds:
 
     Attributes:
         seconds: Duration of this test's rounds.
+        seeds: The seeds of the rounds.
         repeated: The seed of the only round to run, or None.
         test: Part of the test's name, for the command that repeats a round.
     """
 
     seconds: float
+    seeds: Iterator[int]
     repeated: int | None
     test: str
 
@@ -37,11 +39,11 @@ class Rounds:
         if self.repeated is not None:
             self._run_one(attempt, mutations, self.repeated)
             return
-        first, end = time.time_ns() // 1_000_000, time.monotonic() + self.seconds * share
-        for seed in itertools.count(first):
+        end = time.monotonic() + self.seconds * share
+        for seed in self.seeds:
             self._run_one(attempt, mutations, seed)
             if time.monotonic() >= end:
-                print(f"{self.test}: seeds {first} to {seed}")
+                print(f"{self.test}: the last seed was {seed}")
                 return
 
     def _run_one(self, attempt: Callable[[Any], None], mutations: SearchStrategy[Any], seed: int) -> None:
@@ -67,4 +69,5 @@ class Rounds:
 def make_rounds(request: pytest.FixtureRequest, test: str, *, tests: int) -> Rounds:
     """Return the rounds of *test*; *tests* of them divide `--fuzz-seconds` evenly."""
     seconds: float = request.config.getoption("--fuzz-seconds")
-    return Rounds(seconds / tests, request.config.getoption("--fuzz-seed"), test)
+    first = time.time_ns() // 1_000_000 if request.config.getoption("--explore") else 0
+    return Rounds(seconds / tests, itertools.count(first), request.config.getoption("--fuzz-seed"), test)
