@@ -1,9 +1,8 @@
 """The guide "Bring your model" and its example: the commands train, check, attach and serve models of a team's own."""
 
-import os
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -47,9 +46,12 @@ def declare(*tables: str) -> None:
     Path("recsys.toml").write_text("\n".join([DEFAULT.read_text("utf-8"), *tables]), "utf-8")
 
 
-def run_module(words: list[str]) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/src", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *words[1:]], env=environment, check=True)
+def run_module(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `python -m MODULE ARGUMENTS` in this process, which has imported most of what the module needs."""
+    assert words[:2] == ["python", "-m"]
+    monkeypatch.setattr(sys, "argv", words[2:])
+    monkeypatch.delitem(sys.modules, words[2], raising=False)
+    runpy.run_module(words[2], run_name="__main__")
 
 
 def verb(command: list[str]) -> int:
@@ -92,13 +94,13 @@ def test_the_python_ranker_serves(folder, monkeypatch, capsys):
     assert before != after
 
 
-def test_the_trees_and_the_towers_serve(folder, held_out, capsys):
+def test_the_trees_and_the_towers_serve(folder, held_out, monkeypatch, capsys):
     """The example trains both models, the kit passes them, and the pipeline answers with them."""
     shutil.copytree(held_out, "held-out")
     tables = [(EXAMPLE / name).read_text("utf-8") for name in ("ranker.toml", "encoder.toml")]
     declare(tables[0])
-    run_module(TRAIN_RANKER)
-    run_module(TRAIN_TOWERS)
+    run_module(TRAIN_RANKER, monkeypatch)
+    run_module(TRAIN_TOWERS, monkeypatch)
     assert verb(CHECK) == 0
     assert "the ranker (onnx" in capsys.readouterr().out
     assert verb(ATTACH) == 0
