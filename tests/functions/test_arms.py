@@ -21,7 +21,7 @@ from functions.recommend.settings import PopularSettings, Settings
 from recsys.contracts.wire import Exploration, RecommendRequest
 from recsys.experiments.assignment import Treatment, treat
 from recsys.experiments.declaration import Arm, Experiment
-from tests.functions.harness import DOWN, FEATURES, FakeHop, make_call
+from tests.functions.harness import BUDGET_S, DOWN, FEATURES, FakeHop, make_call
 from tests.functions.test_exploring_lists import ADDRESSES
 
 RED = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, url="http://red")))
@@ -140,7 +140,7 @@ async def test_an_arm_leaves_time_for_the_default():
     user = next(user for user in USERS if arm(user) == "red")
     await instance.ask(user)
     (given,) = instance.red.budgets
-    assert 0 < given <= ARM_SHARE
+    assert given == pytest.approx(BUDGET_S * ARM_SHARE, rel=0.05)
 
 
 async def test_a_batch_is_split_by_address():

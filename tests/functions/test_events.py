@@ -34,7 +34,7 @@ def make_call(*sent: CloudEvent) -> Call:
     else:
         headers = [(b"content-type", b"application/cloudevents-batch+json")]
         body = b"[" + b",".join(map(write_structured, sent)) + b"]"
-    return Call(body, headers, "id", Receipt(0.0), Deadline.after(5))
+    return Call(body, headers, "id", Receipt(0.0), Deadline.after(60))
 
 
 def reply_event(reply: Reply) -> CloudEvent:
@@ -61,7 +61,9 @@ class TestInteraction:
         """An accepted event gets an empty 202, and its effect is visible as soon as the answer arrives."""
         reply = await handler(make_call(event(VIEW)))
         assert (reply.status, reply.body) == (202, b"")
-        answer = json.loads((await handler(Call(b'{"user_id":"zoe"}', [], "id", Receipt(0.0), Deadline.after(1)))).body)
+        answer = json.loads(
+            (await handler(Call(b'{"user_id":"zoe"}', [], "id", Receipt(0.0), Deadline.after(60)))).body
+        )
         assert answer["history"] == ["item_1"]
         assert answer["as_of"] == "2026-01-01T00:00:00Z"
 

@@ -137,7 +137,7 @@ class Kept:
 
     async def take(self, data: object, type_: str = events.SERVED, *, id_: str = "1", **more: Any) -> Reply:
         event = CloudEvent(id_, "/test", type_, data=json.dumps(data).encode(), **more)
-        return await self.handler(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(5)))
+        return await self.handler(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(60)))
 
     async def joined(self) -> list[ExposureOutcome]:
         return [each async for each in self.log.scan()]
@@ -254,7 +254,7 @@ async def test_without_exposures_these_events_are_refused(kept):
     plain = ExtractFeatures(kept.store, population=UNKNOWN_FEATURES, history_limit=10, declaration=DECLARATION)
     event = CloudEvent("1", "/test", events.SERVED, data=json.dumps(SERVED).encode())
     with pytest.raises(InvalidRequestError, match="no such event"):
-        await plain(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(5)))
+        await plain(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(60)))
 
 
 def test_the_settings_limit_the_log():

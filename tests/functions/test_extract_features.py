@@ -30,7 +30,7 @@ ANN = UserRecord(
 
 
 def call(body: object) -> Call:
-    return Call(json.dumps(body).encode(), [], "id", Receipt(0.0), Deadline.after(1))
+    return Call(json.dumps(body).encode(), [], "id", Receipt(0.0), Deadline.after(60))
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ async def rank(body: object) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as executor:
         batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
         handler = RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)
-        reply = await handler(Call(json.dumps(body).encode(), (), "id", Receipt(0.0), Deadline.after(5)))
+        reply = await handler(Call(json.dumps(body).encode(), (), "id", Receipt(0.0), Deadline.after(60)))
         batcher.drain()
     answer: dict[str, Any] = json.loads(reply.body)
     return answer

@@ -40,7 +40,7 @@ class FakeHop:
 
 
 def make_call() -> Call:
-    return Call(b"", [], "id", Receipt(0.0), Deadline.after(5))
+    return Call(b"", [], "id", Receipt(0.0), Deadline.after(60))
 
 
 @pytest.mark.parametrize(("limits", "requests"), [(LIMITS, 1), (None, 3)])
@@ -48,7 +48,7 @@ async def test_simultaneous_feature_calls_share_a_request(limits, requests):
     """With limits, three simultaneous calls share a request; without limits, they are three requests."""
     hop = FakeHop({"features": {}, "history": []})
     source = FeaturesClient(hop, batch=limits)
-    answers = await asyncio.gather(*(source.fetch([user], call=make_call(), within_s=1) for user in "abc"))
+    answers = await asyncio.gather(*(source.fetch([user], call=make_call(), within_s=60) for user in "abc"))
     assert len(hop.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
 
@@ -59,7 +59,7 @@ async def test_simultaneous_ranking_calls_share_a_request(limits, requests):
     hop = FakeHop({"items": []})
     ranking = RankingClient(hop, batch=limits)
     one = RankCall(msgspec.Raw(b"{}"), msgspec.Raw(b"[]"), 5)
-    answers = await asyncio.gather(*(ranking.rank([one], call=make_call(), within_s=1) for _ in "abc"))
+    answers = await asyncio.gather(*(ranking.rank([one], call=make_call(), within_s=60) for _ in "abc"))
     assert len(hop.bodies) == requests
     assert [len(answer.value) for answer in answers] == [1, 1, 1]
     assert ranking.waiting() == 0
@@ -118,22 +118,22 @@ async def test_a_long_request_is_split():
     """The parts keep the order of the calls and the size limit, and the receipt is that of the slowest part."""
     hop = FakeRanking()
     names = [f"u{number}" for number in range(10)]
-    answer = await RankingClient(hop).rank([long_call(name) for name in names], call=make_call(), within_s=1)
+    answer = await RankingClient(hop).rank([long_call(name) for name in names], call=make_call(), within_s=60)
     assert first_items(answer) == names
     assert sorted(hop.counts) == [1, 3, 3, 3]
     assert max(hop.sizes) <= 4000
     assert answer.durations == {"total": 4.0}
-    assert 0 < answer.spent_s < 1
+    assert 0 < answer.spent_s < 60
 
 
 @pytest.mark.usefixtures("short_requests")
 async def test_parts_fail_independently():
     """When a part fails, only its calls fail; when every part fails, the whole call does."""
     calls = [long_call(f"u{number}") for number in range(7)]
-    answer = await RankingClient(FakeRanking("u4")).rank(calls, call=make_call(), within_s=1)
+    answer = await RankingClient(FakeRanking("u4")).rank(calls, call=make_call(), within_s=60)
     assert first_items(answer) == ["u0", "u1", "u2", *["dependency-failed"] * 3, "u6"]
     with pytest.raises(DependencyError):
-        await RankingClient(FakeRanking("u")).rank(calls, call=make_call(), within_s=1)
+        await RankingClient(FakeRanking("u")).rank(calls, call=make_call(), within_s=60)
 
 
 @pytest.mark.usefixtures("short_requests")
@@ -142,14 +142,14 @@ async def test_parts_are_sent_with_limited_concurrency(turns):
     hop = FakeRanking()
     hop.release.clear()
     ranking, calls = RankingClient(hop), [long_call("a", 3000)] * 20
-    asked = asyncio.ensure_future(ranking.rank(calls, call=make_call(), within_s=1))
+    asked = asyncio.ensure_future(ranking.rank(calls, call=make_call(), within_s=60))
     await turns()
     assert hop.under_way == PARTS_AT_ONCE
     asked.cancel()
     await asyncio.wait([asked])
     assert hop.under_way == 0
     hop.release.set()
-    assert len((await ranking.rank(calls, call=make_call(), within_s=1)).value) == 20
+    assert len((await ranking.rank(calls, call=make_call(), within_s=60)).value) == 20
     assert hop.most_under_way == PARTS_AT_ONCE
     assert hop.budgets[PARTS_AT_ONCE:] == sorted(hop.budgets[PARTS_AT_ONCE:], reverse=True)
 
@@ -170,7 +170,7 @@ async def test_long_calls_do_not_delay_short_ones():
     ranking = RankingClient(hop, batch=LIMITS)
     share = MAX_REQUEST_BYTES // LIMITS.max_batch_size
     calls = [long_call("a"), long_call("b", share), long_call("c"), long_call("d", 2 * MAX_REQUEST_BYTES)]
-    answers = await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
+    answers = await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=60) for each in calls))
     assert [first_items(answer) for answer in answers] == [["a"], ["b"], ["c"], ["d"]]
     assert sorted(hop.counts) == [1, 1, 2]
 
@@ -181,7 +181,7 @@ async def test_a_full_group_fits_into_one_request():
     ranking = RankingClient(hop, batch=LIMITS)
     size = MAX_REQUEST_BYTES // LIMITS.max_batch_size - 80
     calls = [long_call("a", size) for _ in range(LIMITS.max_batch_size)]
-    await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=1) for each in calls))
+    await asyncio.gather(*(ranking.rank([each], call=make_call(), within_s=60) for each in calls))
     assert hop.counts == [LIMITS.max_batch_size]
     assert 0.99 * MAX_REQUEST_BYTES < hop.sizes[0] <= MAX_REQUEST_BYTES
 
@@ -218,9 +218,9 @@ async def longest_bodies() -> tuple[int, int]:
     history = msgspec.json.encode([LONGEST_ID] * MAX_HISTORY)
     one = RankCall(msgspec.Raw(features), msgspec.Raw(history), 100, [LONGEST_ID] * MAX_EXCLUDE)
     with pytest.raises(DependencyError):
-        await FeaturesClient(Scales()).fetch([LONGEST_ID] * MAX_BATCH, call=make_call(), within_s=1)
+        await FeaturesClient(Scales()).fetch([LONGEST_ID] * MAX_BATCH, call=make_call(), within_s=60)
     with pytest.raises(DependencyError):
-        await RankingClient(Scales()).rank([one], call=make_call(), within_s=1)
+        await RankingClient(Scales()).rank([one], call=make_call(), within_s=60)
     return sizes[0], sizes[1]
 
 

@@ -32,7 +32,7 @@ def test_a_receipt_splits_the_time_of_the_model(fields, phases):
 
     before = totals()
     receipt = Receipt(0.0)
-    call = Call(json.dumps(make_request(**fields)).encode(), (), "id", receipt, Deadline.after(5))
+    call = Call(json.dumps(make_request(**fields)).encode(), (), "id", receipt, Deadline.after(60))
 
     async def answer() -> None:
         limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)

@@ -32,7 +32,7 @@ class Hop:
 async def ask_together(hop: Hop, tracer: Tracer, *headers: list[tuple[bytes, bytes]]) -> None:
     batcher: CallBatcher[str, str] = CallBatcher(hop, limits=BatchLimits(10, 0.0, 100, slots=4))
     calls = [
-        Call(b"", each, f"id-{number}", Receipt(0.0), Deadline.after(5), tracer.begin("recommend", each))
+        Call(b"", each, f"id-{number}", Receipt(0.0), Deadline.after(60), tracer.begin("recommend", each))
         for number, each in enumerate(headers)
     ]
     await asyncio.gather(*(batcher([call.request_id], call=call, within_s=5.0) for call in calls))

@@ -15,10 +15,11 @@ from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
 from kubeyaml.eventing import Routing, Trigger
 from tests.knbroker.subscribers import NEEDED
+from tests.waiting import LIMIT_S
 
 EVENT = Event(NEEDED, b"{}")
 TRACE = f"00-{1:032x}-{2:016x}-01"
-FAST = Policy(3, "linear", 0.001, timeout_s=5)
+FAST = Policy(3, "linear", 0.001, timeout_s=LIMIT_S)
 TO_A = Trigger("ns/a", "ns/b", "http://a", [{"exact": {"type": "a"}}], FAST)
 TO_B = Trigger("ns/b", "ns/b", "http://b", [{"exact": {"type": "b"}}], FAST)
 

@@ -18,6 +18,7 @@ from kubeyaml.eventing import Trigger
 from localkn.errors import RefusedError
 from tests.knbroker.brokers import EVENT, FAST, disk_fails, idle, running, stored
 from tests.knbroker.subscribers import Subscribers, answer, event_answer
+from tests.waiting import LIMIT_S
 
 
 async def test_an_event_is_delivered_to_matching_triggers(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ async def test_a_clock_set_back_does_not_delay_earlier_events(tmp_path: Path, mo
     (delivery,) = await queue.add(stored(), ["ns/a"])
     await queue.put(Delivery(delivery.event, "ns/a", 1, time.monotonic() + 3600))
     await queue.close()
-    async with running(tmp_path, subscribers := Subscribers()), asyncio.timeout(10):
+    async with running(tmp_path, subscribers := Subscribers()), asyncio.timeout(LIMIT_S):
         await subscribers.until(1)
 
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from knbroker.client import DeliveryClient
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 TIMED_OUT = b"HTTP/1.1 408 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -84,7 +84,7 @@ async def test_connections_are_reused() -> None:
     """Two posts share a connection, and path, query, headers and body arrive."""
     async with serving(OK, OK) as (server, client):
         for _ in range(2):
-            answer = await client.post(server.url, headers=[("ce-id", "1")], body=b"abc", timeout_s=5.0)
+            answer = await client.post(server.url, headers=[("ce-id", "1")], body=b"abc", timeout_s=LIMIT_S)
             assert (answer.status, bytes(answer.body), answer.headers) == (200, b"ok", [(b"content-length", b"2")])
         assert server.connections == 1
         assert server.requests[0].startswith(b"POST /in?x=1 HTTP/1.1\r\nhost: 127.0.0.1:")
@@ -95,29 +95,31 @@ async def test_connections_are_reused() -> None:
 async def test_a_repeated_header_is_sent_repeatedly() -> None:
     """The client sends each value in order, because a tracestate may have several parts."""
     async with serving(OK) as (server, client):
-        await client.post(server.url, headers=[("tracestate", "a=1"), ("tracestate", "b=2")], body=b"", timeout_s=5.0)
+        await client.post(
+            server.url, headers=[("tracestate", "a=1"), ("tracestate", "b=2")], body=b"", timeout_s=LIMIT_S
+        )
         assert b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n" in server.requests[0]
 
 
 async def test_a_closed_connection_is_replaced() -> None:
     """If the server closes a kept connection, idle or during the request, the client repeats the post on a new one."""
     async with serving(OK, None, OK, OK) as (server, client):
-        await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
-        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)).status == 200
+        await client.post(server.url, headers=[], body=b"1", timeout_s=LIMIT_S)
+        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=LIMIT_S)).status == 200
         assert server.connections == 2
         server.writers[1].close()
         await wait_until_closed(client)
-        assert (await client.post(server.url, headers=[], body=b"3", timeout_s=5.0)).status == 200
+        assert (await client.post(server.url, headers=[], body=b"3", timeout_s=LIMIT_S)).status == 200
         assert server.connections == 3
 
 
 async def test_a_reset_connection_is_replaced() -> None:
     """The client replaces a kept connection that a killed subscriber or a proxy has reset."""
     async with serving(OK, OK) as (server, client):
-        await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
+        await client.post(server.url, headers=[], body=b"1", timeout_s=LIMIT_S)
         reset(server.writers[0])
         await wait_until_closed(client)
-        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)).status == 200
+        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=LIMIT_S)).status == 200
         assert server.connections == 2
 
 
@@ -130,7 +132,7 @@ async def test_a_new_connection_that_is_reset_is_an_error() -> None:
     listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with listener:
         url, client = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", DeliveryClient(limit_bytes=10)
-        posts = (client.post(url, headers=[], body=b"x", timeout_s=5.0) for _ in range(16))
+        posts = (client.post(url, headers=[], body=b"x", timeout_s=LIMIT_S) for _ in range(16))
         errors = await asyncio.gather(*posts, return_exceptions=True)
     assert [error for error in errors if not isinstance(error, httpx.TransportError)] == []
 
@@ -139,11 +141,11 @@ async def test_a_new_connection_that_is_reset_is_an_error() -> None:
 async def test_surplus_bytes_close_an_idle_connection(surplus: bytes) -> None:
     """The client closes an idle connection that receives bytes, and the next post gets its own answer."""
     async with serving(OK, b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n") as (server, client):
-        await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
+        await client.post(server.url, headers=[], body=b"1", timeout_s=LIMIT_S)
         server.writers[0].write(surplus)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             await server.ended.wait()
-        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)).status == 503
+        assert (await client.post(server.url, headers=[], body=b"2", timeout_s=LIMIT_S)).status == 503
         assert server.connections == 2
 
 
@@ -152,7 +154,7 @@ async def test_surplus_bytes_do_not_change_the_answer(surplus: bytes) -> None:
     """The first answer counts, and the connection is not kept."""
     async with serving(OK + surplus, OK) as (server, client):
         for _ in range(2):
-            answer = await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+            answer = await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
             assert (answer.status, bytes(answer.body), answer.headers) == (200, b"ok", [(b"content-length", b"2")])
         assert server.connections == 2
 
@@ -161,10 +163,10 @@ async def test_a_missing_answer_is_an_error() -> None:
     """The client does not retry on a new connection; the broker's back-off does."""
     async with serving(None) as (server, client):
         with pytest.raises(httpx.RemoteProtocolError, match="without an answer"):
-            await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+            await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
         assert server.connections == 1
     with pytest.raises(httpx.ConnectError, match="cannot be reached"):
-        await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+        await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
 
 
 @pytest.mark.parametrize(
@@ -187,15 +189,15 @@ async def test_invalid_answers_are_errors(said: bytes, reason: str) -> None:
     """An answer that is too long, not HTTP, an upgrade, or only informational raises ConnectionError."""
     async with serving(said) as (server, client):
         with pytest.raises(httpx.TransportError, match=reason):
-            await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+            await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
 
 
 async def test_an_invalid_answer_is_not_requested_again() -> None:
     """The client does not repeat a post that was answered, also on a kept connection."""
     async with serving(OK, UPGRADE, OK) as (server, client):
-        await client.post(server.url, headers=[], body=b"1", timeout_s=5.0)
+        await client.post(server.url, headers=[], body=b"1", timeout_s=LIMIT_S)
         with pytest.raises(httpx.RemoteProtocolError, match="not an HTTP answer"):
-            await client.post(server.url, headers=[], body=b"2", timeout_s=5.0)
+            await client.post(server.url, headers=[], body=b"2", timeout_s=LIMIT_S)
         assert len(server.requests) == 2
 
 
@@ -203,9 +205,9 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     """The client reads such an answer to the end, skips informational ones, and closes the connection."""
     early = b"HTTP/1.1 103 Early\r\nlink: </style.css>\r\n\r\n"
     async with serving(early + b"HTTP/1.0 202 X\r\n\r\nok", OK) as (server, client):
-        answer = await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+        answer = await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
         assert (answer.status, bytes(answer.body), answer.headers) == (202, b"ok", [])
-        await client.post(server.url, headers=[], body=b"", timeout_s=5.0)
+        await client.post(server.url, headers=[], body=b"", timeout_s=LIMIT_S)
         assert server.connections == 2
 
 
@@ -217,7 +219,7 @@ async def test_https_urls_use_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     async with serving(OK, context=context) as (server, client):
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        assert (await client.post(url, headers=[], body=b"", timeout_s=5.0)).status == 200
+        assert (await client.post(url, headers=[], body=b"", timeout_s=LIMIT_S)).status == 200
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -109,7 +109,8 @@ def _serve_singly(arrivals: list[float], time_s: float) -> list[float]:
     arrived = np.array(arrivals)
     before_s = time_s * np.arange(len(arrived))
     waits = np.maximum.accumulate(arrived - before_s) + before_s - arrived
-    return (waits + time_s).tolist()
+    latencies: list[float] = (waits + time_s).tolist()
+    return latencies
 
 
 @lru_cache(maxsize=1)

@@ -54,7 +54,7 @@ class TestTokens:
     @pytest.mark.parametrize("token", ["first", "second"])
     async def test_every_listed_token_is_admitted(self, tokens, token):
         """Several tokens are valid at the same time, so that an operator can rotate them."""
-        await TokenGuard(tokens).admit(bearer(token), within_s=5.0)
+        await TokenGuard(tokens).admit(bearer(token), within_s=60.0)
 
     @pytest.mark.parametrize(
         "headers",
@@ -63,14 +63,14 @@ class TestTokens:
     async def test_a_missing_token_is_challenged(self, tokens, headers):
         """The guard answers a request without a bearer token with a challenge."""
         with pytest.raises(UnauthorizedError) as caught:
-            await TokenGuard(tokens).admit(headers, within_s=5.0)
+            await TokenGuard(tokens).admit(headers, within_s=60.0)
         assert challenge(caught) == 'Bearer realm="recsys"'
 
     @pytest.mark.parametrize("token", ["wrong", "firs", "firstt", "#", "\xe9"])
     async def test_a_wrong_token_is_refused(self, tokens, token):
         """The guard refuses a token that is not in the file, and the refusal does not repeat the token."""
         with pytest.raises(UnauthorizedError) as caught:
-            await TokenGuard(tokens).admit(bearer(token), within_s=5.0)
+            await TokenGuard(tokens).admit(bearer(token), within_s=60.0)
         assert 'error="invalid_token"' in challenge(caught)
         assert caught.value.problem()["detail"] == "the token is unknown, expired or revoked"
 
@@ -78,40 +78,40 @@ class TestTokens:
         """The guard refuses a token after its expiry time."""
         clock.now += 5
         with pytest.raises(UnauthorizedError):
-            await TokenGuard(tokens).admit(bearer("second"), within_s=5.0)
+            await TokenGuard(tokens).admit(bearer("second"), within_s=60.0)
 
     async def test_file_changes_take_effect_without_a_restart(self, tokens, file, clock):
         """One second after the file changes, the guard admits an added token and refuses a removed one."""
         guard = TokenGuard(tokens)
-        await guard.admit(bearer("first"), within_s=5.0)
+        await guard.admit(bearer("first"), within_s=60.0)
         file.write_text("third\n")
         clock.now += 1
-        await guard.admit(bearer("third"), within_s=5.0)
+        await guard.admit(bearer("third"), within_s=60.0)
         with pytest.raises(UnauthorizedError):
-            await guard.admit(bearer("first"), within_s=5.0)
+            await guard.admit(bearer("first"), within_s=60.0)
 
     async def test_an_empty_file_revokes_all_tokens(self, tokens, file, clock):
         """The guard admits no caller while the token file is empty."""
         guard = TokenGuard(tokens)
-        await guard.admit(bearer("first"), within_s=5.0)
+        await guard.admit(bearer("first"), within_s=60.0)
         file.write_text("")
         clock.now += 1
         with pytest.raises(UnauthorizedError):
-            await guard.admit(bearer("first"), within_s=5.0)
+            await guard.admit(bearer("first"), within_s=60.0)
 
     async def test_a_missing_file_keeps_the_known_tokens(self, tokens, file, clock):
         """The tokens read last stay valid while the file is missing."""
         guard = TokenGuard(tokens)
-        await guard.admit(bearer("first"), within_s=5.0)
+        await guard.admit(bearer("first"), within_s=60.0)
         file.unlink()
         clock.now += 1
-        await guard.admit(bearer("first"), within_s=5.0)
+        await guard.admit(bearer("first"), within_s=60.0)
         await guard.aclose()
 
     async def test_a_guard_without_a_token_file_is_not_ready(self, tmp_path):
         """A guard that has never read its file reports that it is not ready, not that the caller is unauthorized."""
         with pytest.raises(NotReadyError):
-            await TokenGuard(TokenFile(tmp_path / "missing", max_read_s=30)).admit(bearer("first"), within_s=5.0)
+            await TokenGuard(TokenFile(tmp_path / "missing", max_read_s=30)).admit(bearer("first"), within_s=60.0)
 
     async def test_the_first_valid_token_is_sent(self, tokens, file, clock):
         """A client sends the first token of its file that has not expired."""
@@ -182,7 +182,7 @@ class TestSigned:
     async def test_a_valid_token_is_admitted_and_keys_are_fetched_once(self, guard, issuer):
         """The guard fetches the issuer's keys once, not for every request."""
         for _ in range(3):
-            await guard.admit(bearer(issuer.token()), within_s=5.0)
+            await guard.admit(bearer(issuer.token()), within_s=60.0)
         assert issuer.fetches == 1
         await guard.aclose()
 
@@ -205,20 +205,20 @@ class TestSigned:
         refused.
         """
         with pytest.raises(UnauthorizedError) as caught:
-            await guard.admit(bearer(issuer.token(**changes)), within_s=5.0)
+            await guard.admit(bearer(issuer.token(**changes)), within_s=60.0)
         assert 'error="invalid_token"' in challenge(caught)
 
     @pytest.mark.parametrize("token", ["garbage", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."])
     async def test_a_malformed_token_is_refused(self, guard, token):
         """The guard refuses text that is not a signed token, including a token without a signature."""
         with pytest.raises(UnauthorizedError):
-            await guard.admit(bearer(token), within_s=5.0)
+            await guard.admit(bearer(token), within_s=60.0)
 
     async def test_a_foreign_signature_is_refused(self, guard, issuer):
         """The guard refuses a token that names the issuer's key but is signed with another key."""
         forger = Issuer()
         with pytest.raises(UnauthorizedError):
-            await guard.admit(bearer(forger.token()), within_s=5.0)
+            await guard.admit(bearer(forger.token()), within_s=60.0)
 
     async def test_another_algorithm_is_refused(self, guard, issuer):
         """The guard refuses a signature algorithm that does not match the type of the issuer's key."""
@@ -229,36 +229,36 @@ class TestSigned:
             headers={"kid": "one"},
         )
         with pytest.raises(UnauthorizedError):
-            await guard.admit(bearer(token), within_s=5.0)
+            await guard.admit(bearer(token), within_s=60.0)
 
     async def test_small_clock_differences_are_tolerated(self, guard, issuer):
         """The guard admits a token that expired within the leeway."""
-        await guard.admit(bearer(issuer.token(exp=timedelta(seconds=-10))), within_s=5.0)
+        await guard.admit(bearer(issuer.token(exp=timedelta(seconds=-10))), within_s=60.0)
 
     async def test_a_new_key_is_found(self, guard, issuer, clock):
         """The guard fetches the keys again when a token names an unknown key, but limits how often it does so."""
-        await guard.admit(bearer(issuer.token()), within_s=5.0)
+        await guard.admit(bearer(issuer.token()), within_s=60.0)
         issuer.keys["two"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         clock.now += 11
-        await guard.admit(bearer(issuer.token(key_id="two")), within_s=5.0)
+        await guard.admit(bearer(issuer.token(key_id="two")), within_s=60.0)
         for _ in range(5):
             with pytest.raises(UnauthorizedError):
-                await guard.admit(bearer(issuer.token(key_id="three")), within_s=5.0)
+                await guard.admit(bearer(issuer.token(key_id="three")), within_s=60.0)
         assert issuer.fetches == 2
 
     async def test_known_keys_survive_an_outage_of_the_issuer(self, guard, issuer, clock):
         """The guard keeps using the keys it knows while the issuer is unreachable."""
-        await guard.admit(bearer(issuer.token()), within_s=5.0)
+        await guard.admit(bearer(issuer.token()), within_s=60.0)
         issuer.away = True
         clock.now += 1000
-        await guard.admit(bearer(issuer.token()), within_s=5.0)
+        await guard.admit(bearer(issuer.token()), within_s=60.0)
         assert issuer.fetches == 2
 
     async def test_a_guard_without_keys_is_not_ready(self, guard, issuer):
         """The guard reports that it is not ready when the issuer has never answered."""
         issuer.away = True
         with pytest.raises(NotReadyError):
-            await guard.admit(bearer(issuer.token()), within_s=5.0)
+            await guard.admit(bearer(issuer.token()), within_s=60.0)
 
 
 def read(**env: str) -> tuple[AuthSettings, list[str]]:

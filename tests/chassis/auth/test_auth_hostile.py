@@ -106,10 +106,10 @@ malformed = pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 @malformed
 async def test_a_malformed_key_set_leaves_the_known_keys(guard, issuer, clock, body):
     """The known keys stay valid if the issuer later publishes a malformed key set."""
-    await guard.admit(bearer(signed()), within_s=5)
+    await guard.admit(bearer(signed()), within_s=60)
     issuer.body = body
     clock.now += 1000
-    await guard.admit(bearer(signed()), within_s=5)
+    await guard.admit(bearer(signed()), within_s=60)
     assert issuer.asked == 2
 
 
@@ -118,13 +118,13 @@ async def test_without_a_usable_key_the_guard_is_not_ready(guard, issuer, body):
     """An issuer that never published a usable key gives 503, not 401 and not 500."""
     issuer.body = body
     with pytest.raises(NotReadyError):
-        await guard.admit(bearer(signed()), within_s=5)
+        await guard.admit(bearer(signed()), within_s=60)
 
 
 async def test_a_malformed_key_leaves_the_others(guard, issuer):
     """The usable keys of a set count, although other entries are malformed."""
     issuer.body = json.dumps({"keys": [{"kid": ["one"]}, 7, {**PUBLIC, "kid": "two", "n": 5}, PUBLIC]}).encode()
-    await guard.admit(bearer(signed()), within_s=5)
+    await guard.admit(bearer(signed()), within_s=60)
 
 
 def encoded(header: bytes, payload: bytes = b"{}") -> str:
@@ -152,19 +152,19 @@ def encoded(header: bytes, payload: bytes = b"{}") -> str:
 async def test_a_malformed_token_is_refused(guard, header):
     """Any text in place of a token's header gives 401."""
     with pytest.raises(UnauthorizedError):
-        await guard.admit(bearer(encoded(header)), within_s=5)
+        await guard.admit(bearer(encoded(header)), within_s=60)
 
 
 @pytest.mark.parametrize("exp", [[], {}, "soon", 1e400, True, -1], ids=str)
 async def test_a_signed_token_with_a_malformed_expiry_is_refused(guard, exp):
     """A claim of the wrong type gives 401, even in a token that the issuer signed."""
     with pytest.raises(UnauthorizedError):
-        await guard.admit(bearer(signed(exp=exp)), within_s=5)
+        await guard.admit(bearer(signed(exp=exp)), within_s=60)
 
 
 async def test_a_hanging_issuer_leaves_the_known_keys(guard, issuer, clock):
     """While the issuer does not answer, known keys are used, however old they are."""
-    await guard.admit(bearer(signed()), within_s=5)
+    await guard.admit(bearer(signed()), within_s=60)
     issuer.answers.clear()
     clock.now += 1000
     await guard.admit(bearer(signed()), within_s=0.01)
@@ -202,11 +202,11 @@ async def test_a_hanging_issuer_does_not_hold_a_request_past_its_budget(issuer):
 async def test_a_caller_that_disconnects_does_not_end_the_fetch(guard, issuer, turns):
     """The keys arrive for the other callers although the caller that first asked for them has left."""
     issuer.answers.clear()
-    leaving = asyncio.create_task(guard.admit(bearer(signed()), within_s=5))
+    leaving = asyncio.create_task(guard.admit(bearer(signed()), within_s=60))
     await turns()
     leaving.cancel()
     await turns()
-    waiting = asyncio.create_task(guard.admit(bearer(signed()), within_s=5))
+    waiting = asyncio.create_task(guard.admit(bearer(signed()), within_s=60))
     await turns()
     issuer.answers.set()
     await waiting
@@ -262,12 +262,12 @@ async def test_a_malformed_expiry_ends_the_token(tmp_path, caplog):
     clock, path = Clock(), tmp_path / "tokens"
     path.write_text("first\nsecond\n")
     guard = TokenGuard(TokenFile(path, clock=clock, max_read_s=30))
-    await guard.admit(bearer("second"), within_s=5)
+    await guard.admit(bearer("second"), within_s=60)
     path.write_text("first\nsecond 2026-02-31\n")
     clock.now += 1
-    await guard.admit(bearer("first"), within_s=5)
+    await guard.admit(bearer("first"), within_s=60)
     with pytest.raises(UnauthorizedError):
-        await guard.admit(bearer("second"), within_s=5)
+        await guard.admit(bearer("second"), within_s=60)
     (record,) = caplog.records
     assert record.getMessage() == "token_file_invalid"
     assert "line 2" in record.__dict__["faults"][0]
@@ -279,7 +279,7 @@ async def test_callers_that_come_together_at_the_start_wait_for_the_file(tmp_pat
     path = tmp_path / "tokens"
     path.write_text("first\n")
     guard = TokenGuard(TokenFile(path, max_read_s=30))
-    await asyncio.gather(*(guard.admit(bearer("first"), within_s=5) for _ in range(50)))
+    await asyncio.gather(*(guard.admit(bearer("first"), within_s=60) for _ in range(50)))
 
 
 async def test_a_file_system_that_hangs_leaves_the_known_tokens(tmp_path, monkeypatch):
@@ -298,7 +298,7 @@ async def test_a_file_system_that_hangs_leaves_the_known_tokens(tmp_path, monkey
     monkeypatch.setattr(Path, "stat", hang)
     clock.now += 1
     guard = TokenGuard(file)
-    await asyncio.gather(*(guard.admit(bearer("first"), within_s=5) for _ in range(20)))
+    await asyncio.gather(*(guard.admit(bearer("first"), within_s=60) for _ in range(20)))
     release.set()
     await file.aclose()
     assert len(reads) == 1

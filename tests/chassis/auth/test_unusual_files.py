@@ -13,6 +13,7 @@ from chassis.auth.tokens import TokenFile, parse_tokens
 from chassis.environment import SettingsError
 from chassis.wire.problems import NotReadyError
 from functions.rank_items.availability import parse_item_ids
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.may_block
 
@@ -63,7 +64,7 @@ async def test_a_redirected_key_set_is_not_followed(caplog: pytest.LogCaptureFix
 
     guard = SignedTokenGuard(SETTINGS, transport=httpx.MockTransport(publish))
     with caplog.at_level(logging.WARNING), pytest.raises(NotReadyError):
-        await asyncio.wait_for(guard.admit([(b"authorization", b"Bearer " + TOKEN)], within_s=1.0), 5)
+        await asyncio.wait_for(guard.admit([(b"authorization", b"Bearer " + TOKEN)], within_s=LIMIT_S), LIMIT_S)
     await guard.aclose()
     assert asked == [SETTINGS.jwks_url]
     (record,) = [record for record in caplog.records if record.msg == "jwks_unavailable"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chassis.batching.batcher import Batcher, BatchFacts
 from chassis.batching.queue import BatchLimits
 from chassis.wire.problems import DeadlineExceededError, OverloadedError, ServingError, UnsupportedMediaTypeError
+from tests.waiting import LIMIT_S
 
 NEVER = math.inf
 
@@ -238,7 +239,7 @@ class RandomRun:
     async def end(self) -> None:
         self.arriving = 0
         self.batcher.drain()
-        await asyncio.wait(self.answers.values(), timeout=5)
+        await asyncio.wait(self.answers.values(), timeout=LIMIT_S)
 
     def check(self) -> None:
         assert self.ran == sorted(self.ran)

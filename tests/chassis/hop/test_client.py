@@ -111,28 +111,36 @@ class OneOfThreeDead(httpx.AsyncBaseTransport):
     """A gateway that sends a random third of the requests to a dead instance."""
 
     def __init__(self) -> None:
-        self.dead = False
         self.requests = 0
         self._draw = random.Random(4).random
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
-        return httpx.Response(502 if self.dead and self._draw() < 1 / 3 else 200, json=1)
+        return httpx.Response(502 if self._draw() < 1 / 3 else 200, json=1)
 
 
 async def test_retries_hide_one_dead_instance_of_three():
     """The retry budget saved in healthy times covers the failures until the platform removes the dead instance."""
-    transport = OneOfThreeDead()
-    hop = client(transport, policy=RetryPolicy(base_s=0.0))
+    budget, transport = RetryBudget(), OneOfThreeDead()
     for _ in range(8000):
-        await send(hop)
-    transport.dead = True
+        budget.earn()
+    hop = client(transport, budget=budget, policy=RetryPolicy(base_s=0.0))
     outcomes = await asyncio.gather(*(send(hop) for _ in range(1500)), return_exceptions=True)
     assert sum(isinstance(outcome, DependencyError) for outcome in outcomes) < 1500 * 0.01
-    assert transport.requests < 9500 * 1.1 + 10
+    assert transport.requests <= 1500 + 9500 * 0.1 + 10
     for _ in range(3):
         await asyncio.gather(*(send(hop) for _ in range(1500)), return_exceptions=True)
-    assert transport.requests < 14_000 * 1.1 + 10
+    assert transport.requests <= 6000 + 14_000 * 0.1 + 10
+
+
+async def test_each_call_earns_a_share_of_a_retry():
+    """A call that needs no retry leaves its share to later calls."""
+    transport = Scripted(200, httpx.ConnectError(""))
+    hop = client(transport, budget=RetryBudget(share=0.5, reserve=0))
+    await send(hop)
+    with pytest.raises(DependencyError):
+        await send(hop)
+    assert len(transport.requests) == 3
 
 
 async def test_an_expired_call_is_not_sent():

@@ -11,6 +11,7 @@ from chassis.hop.client import HopClient
 from chassis.receipt import Receipt
 from chassis.wire.problems import DependencyError
 from chassis.wire.transport import HttptoolsTransport
+from tests.waiting import LIMIT_S
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
@@ -31,10 +32,10 @@ async def test_a_refusal_never_opens_the_breaker(status):
         transport=httpx.MockTransport(refuse),
         breaker=Breaker(BreakerLimits(least_calls=1)),
     )
-    call = Call(b"", (), "id", Receipt(0.0), Deadline.after(5))
+    call = Call(b"", (), "id", Receipt(0.0), Deadline.after(LIMIT_S))
     for _ in range(10):
         with pytest.raises(DependencyError, match=str(status)):
-            await hop.send(b"{}", call=call, within_s=1.0, decode=bytes)
+            await hop.send(b"{}", call=call, within_s=LIMIT_S, decode=bytes)
     assert (asked, hop.breaker.state) == (10, "closed")
 
 
@@ -65,8 +66,8 @@ async def test_an_endless_answer_is_cut_off(flood):
     port = server.sockets[0].getsockname()[1]
     transport = HttptoolsTransport(max_answer_bytes=100_000)
     with pytest.raises(httpx.RemoteProtocolError, match="100000 bytes"):
-        await transport.post(httpx.URL(f"http://127.0.0.1:{port}/"), [(b"host", b"x")], b"{}", timeout_s=10)
-    async with asyncio.timeout(10):
+        await transport.post(httpx.URL(f"http://127.0.0.1:{port}/"), [(b"host", b"x")], b"{}", timeout_s=LIMIT_S)
+    async with asyncio.timeout(LIMIT_S):
         await closed.wait()
     await transport.aclose()
     server.close()
@@ -89,6 +90,6 @@ async def test_an_answer_at_the_limit_is_taken():
     url = httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     transport = HttptoolsTransport(max_answer_bytes=len(answer))
     for _ in range(3):
-        assert (await transport.post(url, [(b"host", b"x")], b"{}", timeout_s=10)).body == body
+        assert (await transport.post(url, [(b"host", b"x")], b"{}", timeout_s=LIMIT_S)).body == body
     await transport.aclose()
     server.close()

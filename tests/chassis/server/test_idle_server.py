@@ -12,7 +12,7 @@ import pytest
 
 from chassis.server.config import configure
 from chassis.server.idle_server import WakingServer
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +58,7 @@ async def test_the_flag_wakes_the_server(end: Callable[[WakingServer], None]) ->
     try:
         await until(lambda: server.started)
         asyncio.get_running_loop().call_soon(partial(end, server))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             await running
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -69,6 +69,6 @@ async def test_a_flag_that_is_set_first_ends_the_server() -> None:
     """A server whose flag is set before it waits ends after its start."""
     server = _server()
     server.should_exit = True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         await server._serve()
     assert server.started

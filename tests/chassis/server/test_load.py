@@ -6,7 +6,7 @@ import pytest
 
 from chassis.server import load
 from chassis.server.load import Load, report_load
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 class Clock:
@@ -79,5 +79,5 @@ async def test_reports_reach_the_socket(tmp_path, monkeypatch):
 
 
 def _receive(listener: socket.socket) -> bytes:
-    listener.settimeout(5)
+    listener.settimeout(LIMIT_S)
     return listener.recv(1024)
