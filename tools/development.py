@@ -89,7 +89,8 @@ def _runs(given: Sequence[str], *, scenarios: bool) -> list[list[str]]:
 
 def _workers(number: int) -> list[str]:
     # A worker that takes the place of a crashed one may wait forever for its last test.
-    return ["-n", str(number), "--dist", "loadfile", "--max-worker-restart", "0"]
+    # Files start in the order of their names: the longest have few tests, and would otherwise start last.
+    return ["-n", str(number), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0"]
 
 
 def coverage() -> int:
