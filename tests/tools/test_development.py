@@ -31,7 +31,7 @@ STATUSES = [0, 1]
 
 
 def _parallel(workers: int) -> tuple[str, ...]:
-    return ("-n", str(workers), "--dist", "loadfile", "--max-worker-restart", "0")
+    return ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
 
 
 def test_the_ordinary_tests_run_in_parallel(runs):
