@@ -22,6 +22,7 @@ from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import faults
 from localkn.commands import Commands
+from localkn.processes import free_port
 from tests.waiting import LIMIT_S
 
 SAMPLE = Path(__file__).parents[1] / "localkn/sample"
@@ -293,7 +294,7 @@ def test_up_says_it_in_one_line(text: str, tmp_path: Path) -> None:
         "--state-dir",
         "s",
         "--port",
-        "18999",
+        str(free_port()),
     ]
     done = subprocess.run(
         [sys.executable, "-m", "localkn", *words],

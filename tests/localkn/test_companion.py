@@ -25,7 +25,7 @@ def test_the_dashboard_shows_the_platform_and_restarts(platform: Running) -> Non
 
     (process,) = [p for p in platform.processes() if p.cmdline()[1:3] == ["-m", "kndashboard"]]
     process.kill()
-    process.wait(5)
+    process.wait(LIMIT_S)
     eventually(lambda: any(p.cmdline()[1:3] == ["-m", "kndashboard"] for p in platform.processes()))
     assert f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
 

@@ -22,7 +22,7 @@ from functions.rank_items.handler import RankItems
 from recrank.filters import ItemAttributes
 from recrank.model import Query, Ranking
 from recsys.contracts.wire import Model
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 NEVER = math.inf
 LIMITS = BatchLimits(max_batch_size=4, max_queue_size=32)
@@ -247,7 +247,7 @@ async def test_a_cancelled_batch_request_leaves_the_queue_empty(turns):
         ranked.append(len(queries))
         if len(ranked) > 1:
             started.set()
-            let.wait(10)
+            let.wait(LIMIT_S)
         return [Ranking([], []) for _ in queries]
 
     one = {

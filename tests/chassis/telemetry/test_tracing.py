@@ -40,8 +40,16 @@ from recrank.filters import ItemAttributes
 from recrank.model import Query
 from recstore.memory import MemoryStore
 from recsys.contracts.wire import Model
+from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
+
+
+@pytest.fixture(autouse=True)
+def _declaration() -> None:
+    """Read the declaration before the loop runs, as an instance does."""
+    default_declaration()
+
 
 CALLER = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 UNSAMPLED = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
@@ -92,7 +100,7 @@ class TracedPipeline:
     async def pipeline(self) -> AsyncIterator["TracedPipeline"]:
         def rank(queries: Sequence[Query]) -> list[model.Ranking]:
             self.batches += 1
-            self.gate.wait(5)
+            self.gate.wait(LIMIT_S)
             return [model.Ranking(["a"], [1.0]) for _ in queries]
 
         extract = ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=5)
