@@ -19,7 +19,7 @@ from recstore.exposures.records import Exposure, ShownItem, action_of
 from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
-from recsys.contracts.events import MAX_GROUP, ServedData
+from recsys.contracts.events import MAX_GROUP, ServedData, ServedItem
 from recsys.records import Interaction
 
 # One transaction at a time. Events that arrive during a transaction share the next.
@@ -125,6 +125,12 @@ def _placed(refusal: ServingError, path: str) -> list[Fault]:
     return [Fault(path, str(refusal))]
 
 
+def _shown(item: ServedItem, place: int) -> str | ShownItem:
+    if item.propensity == 1.0 and item.position in {None, place}:
+        return item.item_id
+    return ShownItem(item.item_id, item.position or place, item.propensity)
+
+
 def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
     model, faults = answer.model, list[Fault]()
     time_us = read_time_us(answer.time, event, path="$.time", faults=faults)
@@ -134,12 +140,7 @@ def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
         answer.exposure_id,
         answer.user_id,
         time_us,
-        tuple(
-            [
-                ShownItem(item.item_id, item.position or place, item.propensity)
-                for place, item in enumerate(answer.items, 1)
-            ]
-        ),
+        tuple([_shown(item, place) for place, item in enumerate(answer.items, 1)]),
         model.name if model else None,
         model.version if model else None,
         answer.experiment,

@@ -14,14 +14,14 @@ import uvloop
 
 from chassis.server.config import configure
 from chassis.server.idle_server import WakingServer
-from chassis.wire.transport import HttptoolsTransport
 from kndashboard.app import Dashboard
 from kndashboard.columns import WIDTH
 from kndashboard.history import SnapshotHistory
 from kndashboard.queries import PlatformQueries
 from kndashboard.recorder import SnapshotRecorder
 from kndashboard.ring import RingFile
-from kndashboard.snapshots import Watcher, scraper
+from kndashboard.scraper import Scraper
+from kndashboard.snapshots import Watcher
 from localkn.control import KeptConnection
 from localkn.state import PlatformDirectory
 
@@ -46,7 +46,7 @@ async def _serve(state: PlatformDirectory, queries: PlatformQueries, *, fd: int,
     # Proxies of the environment do not lead to this machine.
     async with httpx.AsyncClient(verify=_trusting(trust), trust_env=False) as client:
         platform = KeptConnection(state.socket("control"))
-        watcher = Watcher(partial(platform.call, "status"), scraper(HttptoolsTransport()))
+        watcher = Watcher(partial(platform.call, "status"), Scraper().read)
         recent, ring = SnapshotHistory(watcher), RingFile(state.history, width=WIDTH)
         recording = asyncio.create_task(SnapshotRecorder(recent, ring).run())
         app = Dashboard(recent, ring, client, platform=queries).app()

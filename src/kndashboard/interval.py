@@ -8,7 +8,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 
-from kndashboard.samples import Labels
 from kndashboard.snapshots import Snapshot
 
 
@@ -30,8 +29,10 @@ class SnapshotInterval:
 
     def increase(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
         """Return the increase of the counter *name* by the values of the label *by*, of one *service* or of all."""
-        grown = ((labels, max(0.0, value - before)) for labels, value, before in self._of(name, service))
-        return _grouped(grown, by, sum)
+        found: dict[str, float] = {}
+        for label, value, before in self._of(name, service, by):
+            found[label] = found.get(label, 0.0) + max(0.0, value - before)
+        return found
 
     def rates(self, name: str, *, by: str = "", service: str | None = None) -> dict[str, float]:
         """Return the increase per second; see `increase`."""
@@ -47,7 +48,10 @@ class SnapshotInterval:
         over: Callable[[Iterable[float]], float] = sum,
     ) -> dict[str, float]:
         """Return the latest value of *name*, with *over* applied to the values of the instances."""
-        return _grouped(((labels, value) for labels, value, _ in self._of(name, service)), by, over)
+        found: dict[str, list[float]] = {}
+        for label, value, _ in self._of(name, service, by):
+            found.setdefault(label, []).append(value)
+        return {label: over(values) for label, values in found.items()}
 
     def buckets(self, name: str, *, service: str | None = None) -> dict[float, float]:
         """Return the number of new values in each bucket of the histogram *name*, by upper bound."""
@@ -55,14 +59,13 @@ class SnapshotInterval:
         cumulated = sorted((float(bound), count) for bound, count in counted.items())
         return {bound: count - below for (_, below), (bound, count) in pairwise([(0.0, 0.0), *cumulated])}
 
-    def _of(self, name: str, service: str | None) -> Iterator[tuple[Labels, float, float]]:
-        """Yield the labels of each sample of *name*, its value, and its value before."""
+    def _of(self, name: str, service: str | None, by: str) -> Iterator[tuple[str, float, float]]:
+        """Yield each sample of *name*: its label *by*, its value, and its value before."""
         pods = self._after if service is None else self._pods.get(service, ())
         for pod in pods:
             if pod in self._after:
-                before = self._before[pod].samples.get(name, {}) if pod in self._before else {}
-                for labels, value in self._after[pod].samples.get(name, {}).items():
-                    yield labels, value, before.get(labels, 0.0)
+                before = self._before[pod].samples if pod in self._before else None
+                yield from self._after[pod].samples.since(before, name, by)
 
 
 def quantile(buckets: Mapping[float, float], q: float) -> float | None:
@@ -86,16 +89,3 @@ def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     if high == float("inf"):
         return low
     return low + (high - low) * (wanted - cumulated[at - 1]) / (cumulated[at] - cumulated[at - 1])
-
-
-def _grouped(
-    samples: Iterable[tuple[Labels, float]], by: str, over: Callable[[Iterable[float]], float]
-) -> dict[str, float]:
-    groups: dict[str, list[float]] = {}
-    for labels, value in samples:
-        found = ""
-        for name, text in labels if by else ():
-            if name == by:
-                found = text
-        groups.setdefault(found, []).append(value)
-    return {label: over(values) for label, values in groups.items()}

@@ -4,18 +4,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import httpx
 
-from chassis.wire.transport import HttptoolsTransport
-from kndashboard.samples import Layout, Samples, read_samples
+from kndashboard.samples import SampleReader, Samples
 
 PodLabels = Mapping[str, str]
 Scrape = Callable[[int], Awaitable[str]]
-
-_SCRAPE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,22 +22,10 @@ class Exposed:
     Attributes:
         text: The exposition.
         samples: Its samples that the page shows.
-        layout: The place of each sample in *text*.
     """
 
     text: str
     samples: Samples
-    layout: Layout
-
-    @classmethod
-    def read(cls, text: str, before: "Exposed | None" = None) -> "Exposed":
-        """
-        Read an exposition; *before* is an earlier one of the same instance.
-
-        Raises:
-            ValueError: A line of *text* is not a sample.
-        """
-        return cls(text, *read_samples(text, before.layout if before else None))
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._scrape, self.clock = ask, scrape, clock
-        self._former: Mapping[str, Exposed] = {}
+        self._readers: dict[str, SampleReader] = {}
 
     async def snapshot(self) -> Snapshot:
         """
@@ -104,29 +88,12 @@ class Watcher:
         ports = {labels["pod"]: each["metrics_port"] for labels, each in bare.instances() if each["metrics_port"]}
         read = await asyncio.gather(*(self._read(pod, port) for pod, port in ports.items()))
         scraped = {pod: exposed for pod, exposed in zip(ports, read, strict=True) if exposed is not None}
-        self._former = scraped
+        self._readers = {pod: reader for pod, reader in self._readers.items() if pod in ports}
         return Snapshot(bare.at, bare.status, scraped)
 
     async def _read(self, pod: str, port: int) -> Exposed | None:
         try:
-            return Exposed.read(await self._scrape(port), self._former.get(pod))
+            text = await self._scrape(port)
+            return Exposed(text, self._readers.setdefault(pod, SampleReader()).read(text))
         except (httpx.HTTPError, ValueError):
             return None
-
-
-def scraper(transport: HttptoolsTransport) -> Scrape:
-    """Return a function that reads expositions with *transport*, which costs a fifth of an `httpx.AsyncClient`."""
-
-    async def scrape(port: int) -> str:
-        url = _metrics_of(port)
-        answer = await transport.send(b"GET", url, [(b"host", url.netloc)], b"", timeout_s=_SCRAPE_S)
-        if answer.status != 200:
-            raise httpx.RemoteProtocolError(f"port {port} answered {answer.status} to a request for metrics")
-        return answer.body.decode()
-
-    return scrape
-
-
-@lru_cache(1024)
-def _metrics_of(port: int) -> httpx.URL:
-    return httpx.URL(scheme="http", host="127.0.0.1", port=port, path="/metrics")

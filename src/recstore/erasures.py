@@ -55,7 +55,12 @@ class Removed(Struct, frozen=True):
 
 def digest_user(user_id: str) -> str:
     """Return the digest by which stores know an erased user: SHA-256 of *user_id*, hexadecimal."""
-    return hashlib.sha256(user_id.encode()).hexdigest()
+    return hash_user(user_id).hex()
+
+
+def hash_user(user_id: str) -> bytes:
+    """Return the 32 bytes of `digest_user`."""
+    return hashlib.sha256(user_id.encode()).digest()
 
 
 def fingerprint(erasures: Iterable[Erasure]) -> str:

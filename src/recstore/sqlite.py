@@ -29,7 +29,7 @@ from recstore.counters import (
     split_ties,
     update_record,
 )
-from recstore.erasures import Erasure, Removed, digest_user
+from recstore.erasures import Erasure, Removed, digest_user, hash_user
 from recstore.port import QUICK_BYTES, EventOutcome, StoreFormatError, StoreUnavailableError
 from recstore.sqlite_errors import REFILL
 from recstore.sqlite_file import SqliteFile, connect
@@ -264,7 +264,7 @@ class SqliteStore:
         return outcomes
 
     def _count(self, interaction: Interaction) -> EventOutcome:
-        now_us, user = int(self._clock() * 1_000_000), bytes.fromhex(digest_user(interaction.user_id))
+        now_us, user = int(self._clock() * 1_000_000), hash_user(interaction.user_id)
         mark = (user, interaction.time_us, interaction.digest(), now_us, self._window_us)
         if not self._writer.execute(_NOTE_EVENT, mark).rowcount:
             refused = self._writer.execute(REFUSED, (user, interaction.time_us)).fetchone()
@@ -275,7 +275,7 @@ class SqliteStore:
         return EventOutcome.ACCEPTED
 
     def _update(self, update: UserUpdate) -> EventOutcome:
-        user = bytes.fromhex(digest_user(update.user_id))
+        user = hash_user(update.user_id)
         if self._writer.execute(REFUSED, (user, update.at_us)).fetchone():
             return EventOutcome.ERASED
         row = self._writer.execute("SELECT * FROM users WHERE user_id = ?", [update.user_id]).fetchone()

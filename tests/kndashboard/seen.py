@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kndashboard.samples import SampleReader
 from kndashboard.snapshots import Exposed, Snapshot
 
 POD = "rank-items-00001-1"
@@ -40,4 +41,4 @@ def status(**services: dict[str, Any]) -> dict[str, Any]:
 
 
 def snapshot(at: float, said: dict[str, Any], exposed: Mapping[str, str] = {}) -> Snapshot:
-    return Snapshot(at, said, {pod: Exposed.read(text) for pod, text in exposed.items()})
+    return Snapshot(at, said, {pod: Exposed(text, SampleReader().read(text)) for pod, text in exposed.items()})

@@ -1,13 +1,19 @@
 """The quick reading of an exposition."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chassis.telemetry import definitions
 from chassis.telemetry.exposition import Exposition
 from chassis.telemetry.instruments import Counter, Histogram
-from kndashboard.samples import read_samples
+from kndashboard.samples import SampleReader, Samples, differing_lines
+
+
+def read_samples(text: str) -> Samples:
+    return SampleReader().read(text)
 
 
 def test_the_samples_are_those_of_prometheus_client():
@@ -27,7 +33,7 @@ def test_the_samples_are_those_of_prometheus_client():
         for sample in family.samples
         if family.name != "recsys_hop_retries"
     }
-    read, _ = read_samples(text)
+    read = read_samples(text)
     assert {(name, tuple(key for key, _ in labels)) for name in read for labels in read[name]} == set(parsed)
     (labels,) = read["recsys_requests_total"]
     assert read["recsys_requests_total"][labels] == 2.5
@@ -35,24 +41,41 @@ def test_the_samples_are_those_of_prometheus_client():
     assert "recsys_hop_retries_total" not in read
 
 
+KNOWN = 'recsys_requests_total{status="200"} 5\n# TYPE x gauge\nx 1\nprocess_cpu_seconds_total 2'
+
+
 @pytest.mark.parametrize("text", [
+    KNOWN,
     'recsys_requests_total{status="200"} 7\n# TYPE x gauge\nx 1\nprocess_cpu_seconds_total 2.5',
     'recsys_requests_total{status="200"} 7\n# TYPE x gauge\nprocess_cpu_seconds_total 2.5\nx 1',
     'recsys_requests_total{status="200"} 7\nrecsys_requests_total{status="503"} 1\nprocess_cpu_seconds_total 2.5',
+    f'{KNOWN}\nrecsys_requests_total{{status="503"}} 1',
     "process_cpu_seconds_total 2.5",
     "",
 ])  # fmt: skip
-def test_a_known_layout_changes_no_sample(text: str):
-    """The samples are the same with the layout of an earlier exposition, whether or not its lines are in place."""
-    _, layout = read_samples('recsys_requests_total{status="200"} 5\n# TYPE x gauge\nx 1\nprocess_cpu_seconds_total 2')
-    assert read_samples(text, layout) == read_samples(text)
+def test_a_known_exposition_changes_no_sample(text: str):
+    """The samples are the same after another exposition, whether or not the lines are in place."""
+    reader = SampleReader()
+    before = reader.read(KNOWN)
+    assert dict(reader.read(text)) == dict(read_samples(text))
+    assert dict(before) == dict(read_samples(KNOWN))
 
 
-def test_a_known_layout_refuses_what_is_no_number():
-    """A value that is not a number makes the text invalid, also in a known place."""
-    _, layout = read_samples("process_cpu_seconds_total 2")
-    with pytest.raises(ValueError, match="x"):
-        read_samples("process_cpu_seconds_total x", layout)
+@pytest.mark.parametrize("text", ["process_cpu_seconds_total x", "process_cpu_seconds_total 2\nx", "x"])
+def test_what_is_no_number_is_refused_after_a_known_exposition(text: str):
+    """A value that is not a number, and a line without a value, make the text invalid, also in a known place."""
+    reader = SampleReader()
+    reader.read("process_cpu_seconds_total 2")
+    with pytest.raises(ValueError, match=r"."):
+        reader.read(text)
+
+
+@given(st.lists(st.text("ab\u20ac", max_size=40), max_size=60), st.data())
+def test_the_differing_lines_are_those_of_a_comparison_line_by_line(lines: list[str], data: st.DataObject):
+    """Whatever lines change and however their lengths change, exactly the changed pairs are yielded."""
+    others = [data.draw(st.sampled_from([line, line, line, f"{line}b", "a" * 50, line[1:]])) for line in lines]
+    expected = [(line, other) for line, other in zip(lines, others, strict=True) if line != other]
+    assert list(differing_lines("\n".join(lines), "\n".join(others))) == expected
 
 
 @pytest.mark.parametrize("text", ["not metrics at all", "a{b 3", "{} 3", "a three", "<html>"])

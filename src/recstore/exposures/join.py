@@ -31,7 +31,7 @@ def join(exposures: Sequence[Exposure], actions: Iterable[Action], *, window_us:
     ordered = sorted(exposures, key=lambda each: (each.time_us, each.exposure_id))
     shown: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for exposure in ordered:
-        for item in exposure.items:
+        for item in exposure.shown():
             shown[item.item_id].append((exposure.time_us, exposure.exposure_id))
     kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for action in sorted(actions, key=lambda each: (each.time_us, each.event)):
@@ -53,6 +53,6 @@ def _with_outcomes(exposure: Exposure, kinds: dict[tuple[str, str], list[str]]) 
         ItemOutcome(
             item.item_id, item.position, item.propensity, tuple(kinds.get((exposure.exposure_id, item.item_id), ()))
         )
-        for item in exposure.items
+        for item in exposure.shown()
     )
     return ExposureOutcome(**{**asdict(exposure), "items": items})

@@ -32,7 +32,7 @@ class Exposure(Struct, frozen=True, array_like=True):
         exposure_id: Identifies the answer among those of the user.
         user_id: The user.
         time_us: Time of the answer, microseconds since the epoch.
-        items: The items of the answer.
+        items: The items of the answer. An id alone stands for an item at its place in the list that nothing drew.
         model: Name of the artefact that ranked; None for the popular list.
         version: Version of that artefact.
         experiment: The experiment that the answer belongs to, if any.
@@ -44,7 +44,7 @@ class Exposure(Struct, frozen=True, array_like=True):
     exposure_id: str
     user_id: str
     time_us: int
-    items: tuple[ShownItem, ...]
+    items: tuple[str | ShownItem, ...]
     model: str | None = None
     version: str | None = None
     experiment: str | None = None
@@ -56,6 +56,10 @@ class Exposure(Struct, frozen=True, array_like=True):
     def key(self) -> str:
         """The key within the exposures of the user."""
         return self.exposure_id
+
+    def shown(self) -> list[ShownItem]:
+        """Return the items, each with its position and its propensity."""
+        return [ShownItem(each, place) if isinstance(each, str) else each for place, each in enumerate(self.items, 1)]
 
 
 class Action(Struct, frozen=True, array_like=True):

@@ -1,14 +1,14 @@
 """The exposure log in the file of a SQLite feature store."""
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from recstore.erasures import digest_user
+from recstore.erasures import hash_user
 from recstore.exposures.join import DAY_S, join
 from recstore.exposures.log import MOST_PER_USER, RETENTION_S
 from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome
@@ -32,6 +32,9 @@ _FORGET_OF_USER = """
 DELETE FROM {table} WHERE rowid IN (
     SELECT rowid FROM {table} WHERE user = ?1 ORDER BY time_us DESC, key DESC LIMIT -1 OFFSET ?2)
 """
+
+_Values = tuple[bytes, int, str, str]
+_Row = tuple[type[Entry], _Values]
 
 _encode = msgspec.json.Encoder().encode
 _exposure, _action = msgspec.json.Decoder(Exposure).decode, msgspec.json.Decoder(Action).decode
@@ -64,8 +67,8 @@ class SqliteExposures:
         self._file = SqliteFile(path, thread="sqlite-exposures")
 
     async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
-        """Keep *entries* in one transaction: about 0.2 ms, plus 10 us for each."""
-        return await self._file.run(self._note_all, entries)
+        """Keep *entries* in one transaction: about 0.2 ms, plus 10 us for each; three times that if one is repeated."""
+        return await self._file.run(self._note, entries)
 
     async def scan(self, *, window_s: float = DAY_S) -> AsyncIterator[ExposureOutcome]:
         """Yield every exposure with its outcomes, from one snapshot of the file."""
@@ -82,19 +85,29 @@ class SqliteExposures:
         """Close the file after the write in progress has ended."""
         await self._file.aclose()
 
-    def _note_all(self, entries: Sequence[Entry]) -> list[EventOutcome]:
-        with self._file.transaction():
-            noted = [self._note(entry) for entry in entries]
+    def _note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
+        rows = [(type(entry), _row(entry)) for entry in entries]
+        return [EventOutcome.ACCEPTED] * len(rows) if self._note_new(rows) else self._note_each(rows)
+
+    def _note_new(self, rows: Sequence[_Row]) -> bool:
+        """Keep *rows* if the log refuses none of them; else keep none, and return False."""
+        with self._file.transaction() as transaction:
+            kept = 0
+            for kind, statement in _NOTE.items():
+                # One call for all rows takes half the time of a call for each, but tells only how many were kept.
+                own = [row for each, row in rows if each is kind]
+                kept += transaction.executemany(statement, own).rowcount if own else 0
+            if kept < len(rows):
+                transaction.rollback()
+                return False
+            self._prune()
+        return True
+
+    def _note_each(self, rows: Sequence[_Row]) -> list[EventOutcome]:
+        with self._file.transaction() as transaction:
+            noted = [_note_one(transaction, *row) for row in rows]
             self._prune()
         return noted
-
-    def _note(self, entry: Entry) -> EventOutcome:
-        user = bytes.fromhex(digest_user(entry.user_id))
-        row: tuple[Any, ...] = (user, entry.time_us, entry.key, _encode(entry).decode())
-        if self._file.writer.execute(_NOTE[type(entry)], row).rowcount:
-            return EventOutcome.ACCEPTED
-        refused = self._file.writer.execute(REFUSED, row[:2]).fetchone()
-        return EventOutcome.ERASED if refused else EventOutcome.REPEATED
 
     def _prune(self) -> None:
         """Delete old entries, and those beyond the limit of a user, at most once a minute."""
@@ -107,3 +120,14 @@ class SqliteExposures:
             heavy = self._file.writer.execute(_HEAVY_USERS.format(table=table), [self._most_per_user]).fetchall()
             limits = ((user, self._most_per_user) for (user,) in heavy)
             self._file.writer.executemany(_FORGET_OF_USER.format(table=table), limits)
+
+
+def _row(entry: Entry) -> _Values:
+    return hash_user(entry.user_id), entry.time_us, entry.key, _encode(entry).decode()
+
+
+def _note_one(transaction: sqlite3.Connection, kind: type[Entry], values: _Values) -> EventOutcome:
+    if transaction.execute(_NOTE[kind], values).rowcount:
+        return EventOutcome.ACCEPTED
+    refused = transaction.execute(REFUSED, values[:2]).fetchone()
+    return EventOutcome.ERASED if refused else EventOutcome.REPEATED
