@@ -72,7 +72,7 @@ def test_what_is_no_number_is_refused_after_a_known_exposition(text: str):
 
 @given(st.lists(st.text("ab\u20ac", max_size=40), max_size=60), st.data())
 def test_the_differing_lines_are_those_of_a_comparison_line_by_line(lines: list[str], data: st.DataObject):
-    """Whatever lines change and however their lengths change, exactly the changed pairs are yielded."""
+    """Exactly the pairs of lines that differ are yielded, also where their lengths differ."""
     others = [data.draw(st.sampled_from([line, line, line, f"{line}b", "a" * 50, line[1:]])) for line in lines]
     expected = [(line, other) for line, other in zip(lines, others, strict=True) if line != other]
     assert list(differing_lines("\n".join(lines), "\n".join(others))) == expected
