@@ -8,14 +8,13 @@ requests take uvicorn's path. Parsing and limits are the same on both paths. doc
 measurements.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from chassis.call import Reply, problem_reply
 from chassis.server.asgi import Shell
-from chassis.server.caller_watch import ClientDisconnectedError, Receive
+from chassis.server.caller_watch import ClientDisconnectedError, DisconnectSignal, Receive
 from chassis.server.connection import ServerConnection, reply_bytes
 from chassis.server.service import Scope
 from chassis.wire.headers import RawHeaders
@@ -102,7 +101,7 @@ class PlainExchange:
     Attributes:
         disconnected: The caller has disconnected.
         keep_alive: The connection stays open after the answer.
-        message_event: Set when the caller disconnects.
+        message_event: The signal that the caller disconnects.
         response_complete: The answer has been sent, and the next request may start.
     """
 
@@ -115,14 +114,15 @@ class PlainExchange:
         self._body = body
         self.disconnected = False
         self.keep_alive = True
-        self.message_event = asyncio.Event()
+        self.message_event = DisconnectSignal()
         self.response_complete = False
 
     async def run(self, answer: AnswerRequest) -> None:
         """Answer the request, unless the caller disconnects."""
         begun = self._protocol.turn_writes.begin()
         try:
-            reply = await answer({"method": "POST", "path": "/", "headers": self._headers}, self.receive, self._body)
+            scope = {"method": "POST", "path": "/", "headers": self._headers}
+            reply = await answer(scope, self.message_event, self._body)
             written = reply_bytes(reply, keep_alive=self.keep_alive)
         except ClientDisconnectedError:
             return
@@ -135,8 +135,3 @@ class PlainExchange:
         if not self.disconnected:
             self.response_complete = True
             self._protocol.finish(written, begun=begun, keep_alive=self.keep_alive)
-
-    async def receive(self) -> dict[str, Any]:
-        """Return the ASGI disconnect message when the caller disconnects."""
-        await self.message_event.wait()
-        return {"type": "http.disconnect"}
