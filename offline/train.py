@@ -37,6 +37,7 @@ from offline.material import Material
 from offline.reading.lines import DataError
 from offline.state import CURRENT, Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
+from offline.training import LEFT_OUT
 from recrank.artefact import ArtefactError, Manifest, read_artefact
 from recrank.memory import estimate_mib
 from recrank.places import BucketPlace, PlaceError
@@ -252,6 +253,12 @@ def _report(manifest: Manifest, seconds: float) -> None:
         f"trained {manifest.name} {manifest.version} on {facts['dataset']} data{held_out}: {facts['users']} users, "
         f"{facts['items']} items, {facts['ties']} ties, in {seconds:.1f} s"
     )
+    if left_out := facts.get(LEFT_OUT):
+        print(
+            f"warning: {left_out} items are not in the model: they have no interactions, and share no value of an "
+            "attribute with two items that have some",
+            file=sys.stderr,
+        )
 
 
 def _warn_of_own_models(declaration: Declaration) -> None:

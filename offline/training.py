@@ -26,6 +26,8 @@ from recsys.records import UserRecord
 from topk.item_table import F32
 
 MODEL_NAME = "ials"
+LEFT_OUT = "left_out"
+"""The fact that counts the known items that a model leaves out."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def train(
     arrays |= measure_popularity(records, [item.item_id for item in (*known, *new)], declaration)
     arrays |= ranker.arrays() if ranker else {}
     placed = {ATTRIBUTE_VALUES: shared_values(known)} if ATTRIBUTE_VECTORS in arrays else {}
+    left_out = len(items.keys() - {item.item_id for item in (*known, *new)})
     return write_artefact(
         folder,
         name=MODEL_NAME,
@@ -136,6 +139,7 @@ def train(
             "until_us": max((item.time_us for record in records for item in record.history), default=0),
             **asdict(settings),
             **placed,
+            **({LEFT_OUT: left_out} if left_out else {}),
             **(facts or {}),
         },
         metrics=metrics or {},
