@@ -115,7 +115,7 @@ deny = [
         ("[events.view\n", "recsys.toml:1: not TOML"),
         ("a = 1\na = 2\n", "recsys.toml:2: not TOML"),
         ("", "recsys.toml:1: events is missing"),
-        ("[events.view]\nweight = nan\n", "recsys.toml:2: events.view.weight must be a number, not null"),
+        ("[events.view]\nweight = nan\n", "recsys.toml:2: events.view.weight is not a finite number"),
         ("[events.view]\nweight = 2026-01-01\n", "recsys.toml:2: events.view.weight must be a number, not a string"),
         ('note = """\n[events.view]\nweight = 1\n"""\n', "recsys.toml:1: note is not a known field"),
     ],
@@ -194,3 +194,23 @@ def test_a_declaration_is_frozen():
     with pytest.raises(AttributeError):
         default_declaration().rules = None  # type: ignore[misc,assignment]
     assert msgspec.json.decode(default_declaration().encode(), type=Declaration) == default_declaration()
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e400"])
+def test_a_number_that_is_not_finite_is_refused(number):
+    """The message does not speak of another kind of value."""
+    with pytest.raises(DeclarationError, match=r"a.toml:2: events.view.weight is not a finite number"):
+        parse_declaration(f"[events.view]\nweight = {number}\n", "a.toml")
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused():
+    """A file of brackets is no reason for a traceback."""
+    with pytest.raises(DeclarationError, match="nested too deeply"):
+        parse_declaration(f"x = {'[' * 3000}{']' * 3000}", "a.toml")
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    """Some editors write one at the start of a file."""
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xef\xbb\xbf[events.view]\r\nweight = 1\r\n")
+    assert read_declaration(path).events["view"].weight == 1

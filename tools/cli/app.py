@@ -76,11 +76,16 @@ def verb(group: str, work: str, *examples: str, **settings: Any) -> Callable[[Ca
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, 1 if it failed, 2 for wrong arguments."""
     command = typer.main.get_group(app)
+    given = list(sys.argv[1:] if words is None else words)
+    if garbled := next((word for word in given if _is_garbled(word)), None):
+        shown = os.fsencode(garbled).decode(errors="backslashreplace")
+        print(f"{PROGRAM}: the argument {shown!r} is not UTF-8; correct it, or rename the file", file=sys.stderr)
+        return 2
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         completion_init()
         return shell_complete(command, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     try:
-        with command.make_context(PROGRAM, list(sys.argv[1:] if words is None else words)) as context:
+        with command.make_context(PROGRAM, given) as context:
             return int(command.invoke(context) or 0)
     except typer.Exit as end:
         return end.exit_code
@@ -89,3 +94,8 @@ def main(words: Sequence[str] | None = None) -> int:
         where = failed.command_path if failed else PROGRAM
         print(f"{where}: {error.format_message().removesuffix('.')} (see {where} --help)", file=sys.stderr)
         return error.exit_code
+
+
+def _is_garbled(word: str) -> bool:
+    """Tell whether the bytes of *word* are no text. Neither a store nor a message can hold such a word."""
+    return any("\ud800" <= character <= "\udfff" for character in word)

@@ -253,7 +253,7 @@ _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] =
 
 def _find_outside(value: float, info: inspect.IntType | inspect.FloatType, path: str) -> Iterator[Fault]:
     if isinstance(value, float) and not math.isfinite(value):
-        yield Fault(path, "is too large a number")
+        yield Fault(path, "is not a finite number")
     elif info.ge is not None and value < info.ge:
         yield Fault(path, f"must be at least {info.ge}")
     elif info.gt is not None and value <= info.gt:

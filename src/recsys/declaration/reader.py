@@ -1,5 +1,6 @@
 """Read a declaration from a TOML file, and report all of its faults with their lines."""
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def read_declaration(path: Path) -> Declaration:
         DeclarationError: the file cannot be read, or has faults.
     """
     try:
-        text = path.read_text("utf-8")
+        # Some editors of Windows begin a file with a byte order mark.
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_declaration(text, str(path))
@@ -60,12 +62,22 @@ def parse_declaration(text: str, name: str) -> Declaration:
         found = _LINE.search(str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         raise DeclarationError(f"{name}:{line}: not TOML: {_LINE.sub('', str(error)).strip()}") from error
-    return _check(_encode(content), text, name)
+    except RecursionError as error:
+        raise DeclarationError(f"{name}:1: not TOML: nested too deeply") from error
+    # TOML has dates, which become text and are faults.
+    return _check(msgspec.json.encode(_without_infinity(content)), text, name)
 
 
-def _encode(content: dict[str, Any]) -> bytes:
-    # TOML has dates, which become text, and numbers that are not finite, which become null; both are faults.
-    return msgspec.json.encode(content)
+def _without_infinity(value: Any) -> Any:
+    """Return *value* with numbers that are not finite as JSON numbers beyond the range of a float."""
+    match value:
+        case dict():
+            return {name: _without_infinity(member) for name, member in value.items()}
+        case list():
+            return [_without_infinity(item) for item in value]
+        case float() if not math.isfinite(value):
+            return msgspec.Raw(b"1e999")
+    return value
 
 
 def _check(body: bytes, text: str, name: str) -> Declaration:
