@@ -3,8 +3,6 @@
 import copy
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 from kubeyaml.validation import faults
+from localkn.__main__ import main
 from localkn.commands import Commands
 from localkn.processes import free_port
-from tests.waiting import LIMIT_S
 
 SAMPLE = Path(__file__).parents[1] / "localkn/sample"
 SERVICE = """
@@ -282,26 +280,13 @@ def test_mutated_manifests_are_taken_or_refused_never_more(data: st.DataObject) 
 
 
 @pytest.mark.parametrize("text", [BOMB, "a: &a [*a]", "{apiVersion: v1, kind: X, metadata: [a]}"])
-def test_up_says_it_in_one_line(text: str, tmp_path: Path) -> None:
+def test_up_says_it_in_one_line(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No traceback, no platform, exit status 1."""
-    (tmp_path / "manifest.yaml").write_text(text)
-    words = [
-        "up",
-        "--manifests",
-        "manifest.yaml",
-        "--commands",
-        str(SAMPLE / "commands.yaml"),
-        "--state-dir",
-        "s",
-        "--port",
-        str(free_port()),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "localkn", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    monkeypatch.chdir(tmp_path)
+    Path("manifest.yaml").write_text(text)
+    commands = str(SAMPLE / "commands.yaml")
+    words = ["--manifests", "manifest.yaml", "--commands", commands, "--state-dir", "s", "--port", str(free_port())]
+    assert main(["up", *words]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

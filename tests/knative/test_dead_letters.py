@@ -52,8 +52,9 @@ def running(**environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]
             assert process.wait(LIMIT_S) == 0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sink() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Start a sink that keeps no letters; each test reads the lines of its events."""
     with running() as started:
         yield started
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from localkn.__main__ import main
 from tests.localkn.running import Running
 
 
@@ -21,7 +22,7 @@ def _platform(directory: Path) -> Iterator[Running]:
     """Yield a platform that is not started yet; kill every process that outlives `down`, and fail if there was one."""
     running = Running(directory)
     yield running
-    running.run("down")
+    main(["down", "--state-dir", str(running.state.root)])
     left = running.processes()
     for process in left:
         process.send_signal(signal.SIGKILL)
