@@ -7,13 +7,14 @@ The figures of these tests end the run.
 import contextlib
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
 
 from tests.hostile.conftest import Figure
 from tests.hostile.servers import Server, read_to_end, serving
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
 
@@ -216,12 +217,7 @@ def test_too_many_connections_are_told(kind: str, figure: Figure) -> None:
             assert b"\r\ncontent-type: application/problem+json\r\n" in answer
             assert b"\r\nretry-after: 1\r\n" in answer
         assert "too_many_connections" in server.log()
-        wait_for(server.is_serving)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():
-        pass
+        eventually(server.is_serving)
 
 
 def test_idle_connections_take_no_threads(figure: Figure) -> None:
