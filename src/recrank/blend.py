@@ -55,7 +55,7 @@ class Blend:
 
     def rows(self, sizes: I64, away: NDArray[np.bool_]) -> F32:
         """Return the weights (U, S) of users. *sizes* (U,) are the lengths of their histories, *away* (U,) tells who was away."""
-        rows = self.weights[np.searchsorted(self.lengths, sizes, side="right") - 1]
+        rows = self.weights[self.lengths.searchsorted(sizes, side="right") - 1]
         if self.away is not None and away.any():
             rows[away & (sizes > 0)] = self.away
         return rows

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.contracts.wire import Features
 from recsys.declaration.classes import import_class
@@ -25,6 +26,8 @@ POPULARITY = "popularity_"
 
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
+# Values of an item that a table with a place for each can hold: a wider table would waste memory.
+_MOST_SLOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class DeclaredFeatures:
             values = np.asarray(feature.compute(batch))
             if values.shape != batch.rows.shape:
                 raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
-            if not isinstance(feature, _OfItem):
+            if not isinstance(feature, _OfItem | _Match):  # these are always finite
                 values = np.where(np.isfinite(values), values, missing)
             found[name] = values.astype(np.float32, copy=False)
         return found
@@ -186,13 +189,13 @@ class _Match:
     Attributes:
         places: Place of each value; the last place, V, stands for no value.
         codes: Places of each item's distinct values, at least one.
-        sizes: (I,) int64, number of each item's places.
+        slots: (S, I) int32, the same places, padded with V; None if an item has more than `_MOST_SLOTS` values.
         user_attribute: The attribute of the user; None for the history.
     """
 
     places: Mapping[str, int]
     codes: RowLists
-    sizes: I64
+    slots: NDArray[np.int32] | None
     user_attribute: str | None
 
     @classmethod
@@ -200,21 +203,22 @@ class _Match:
         values = [tuple(dict.fromkeys(item.attributes.get(attribute, ()))) for item in items]
         places = {value: place for place, value in enumerate(dict.fromkeys(one for each in values for one in each))}
         codes = RowLists.of([[places[one] for one in each] or [len(places)] for each in values])
-        return cls(places, codes, codes.sizes(), user_attribute)
+        return cls(places, codes, _slots(codes, len(places)), user_attribute)
 
     def compute(self, batch: Batch) -> F64:
         width = len(self.places) + 1
         table = self._of_history(batch, width) if self.user_attribute is None else self._of_user(batch, width)
         table[:, -1] = 0
-        codes, sizes = self._codes_of(batch.rows)
-        shares = table.take(codes if len(batch.askers) == 1 else codes + (batch.owners * width).repeat(sizes))
-        return shares if shares.size == sizes.size else np.maximum.reduceat(shares, sizes.cumsum() - sizes)
+        shares = table.take(self._cells(batch.rows, batch.owners, width))
+        if self.slots is not None:
+            return np.asarray(shares.max(axis=0), np.float64)
+        sizes = self._sizes(batch.rows)
+        return np.asarray(np.maximum.reduceat(shares, sizes.cumsum() - sizes), np.float64)
 
     def _of_history(self, batch: Batch, width: int) -> F64:
         """Return the share of each request's history that has each value, (U, V + 1)."""
         users, history = len(batch.askers), batch.history
-        codes, sizes = self._codes_of(history.rows)
-        cells = codes if users == 1 else codes + (history.owners() * width).repeat(sizes)
+        cells = self._cells(history.rows, history.owners(), width).reshape(-1)
         counts = np.bincount(cells, minlength=users * width).reshape(users, width)
         return np.asarray(counts / np.maximum(history.sizes(), 1)[:, None], np.float64)
 
@@ -226,14 +230,29 @@ class _Match:
             table[place, [self.places[value] for value in values if value in self.places]] = 1
         return table
 
-    def _codes_of(self, rows: I64) -> tuple[I64, I64]:
-        """Return the places of the values of *rows*, one item after another, and each row's number."""
-        sizes, starts = self.sizes.take(rows), self.codes.ends.take(rows)
+    def _cells(self, rows: I64, owners: I64, width: int) -> I64:
+        """Return owner * *width* + place for the values of *rows*: (S, N) with slots, else one row after another."""
+        if self.slots is not None:
+            return np.asarray(self.slots.take(rows, axis=1) + owners * width, np.int64)
+        sizes = self._sizes(rows)
         ends = sizes.cumsum()
-        total = int(ends[-1]) if ends.size else 0
-        if total == rows.size:
-            return self.codes.rows.take(starts), sizes
-        return self.codes.rows.take(np.arange(total) + (starts - ends + sizes).repeat(sizes)), sizes
+        entries = np.arange(sizes.sum()) + (self.codes.ends.take(rows) - ends + sizes).repeat(sizes)
+        return np.asarray(self.codes.rows.take(entries) + (owners * width).repeat(sizes), np.int64)
+
+    def _sizes(self, rows: I64) -> I64:
+        """Return the number of values of each of *rows*."""
+        return self.codes.ends.take(rows + 1) - self.codes.ends.take(rows)
+
+
+def _slots(codes: RowLists, vacant: int) -> NDArray[np.int32] | None:
+    """Return the places of each item's values, padded with *vacant*; None if an item has too many values."""
+    sizes = codes.sizes()
+    widest = int(sizes.max(initial=1))
+    if widest > _MOST_SLOTS:
+        return None
+    table = np.full((sizes.size, widest), vacant, np.int32)
+    table[np.arange(widest) < sizes[:, None]] = codes.rows
+    return np.ascontiguousarray(table.T)
 
 
 def _item_value(item: Item, feature: Feature) -> float:

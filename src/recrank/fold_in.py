@@ -24,6 +24,7 @@ eq. 7; the second form is the Woodbury (push-through) identity.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from topk.item_table import F32, F64, I64, ShapeMismatchError
 from topk.row_lists import RowLists
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FoldIn:
     """
     The part of the model that folds histories into user vectors.
@@ -70,29 +71,33 @@ class FoldIn:
         if priors.shape[1:] != self.diagonal.shape:
             raise ShapeMismatchError(f"priors {priors.shape} for {self.diagonal.size} dimensions")
         history.check(users=len(priors), items=len(self.items))
-        scale = 1.0 / np.sqrt(self.diagonal.astype(np.float64))
         ends = history.ends.tolist()
         folded = np.empty(priors.shape, np.float64)
         for user, prior in enumerate(priors):
-            folded[user] = self._user(history.rows[ends[user] : ends[user + 1]], prior, scale)
+            folded[user] = self._user(history.rows[ends[user] : ends[user + 1]], prior)
         return folded
 
     def fade(self, items: int) -> float:
         """Return k, the weight of the prior after a history of *items* items."""
         return 1.0 if not items else self.prior_strength / (self.prior_strength + items)
 
-    def _user(self, rows: I64, prior: F64, scale: F64) -> F64:
+    @cached_property
+    def _scale(self) -> F64:
+        """P^-1/2, (D,)."""
+        return np.asarray(1.0 / np.sqrt(self.diagonal.astype(np.float64)), np.float64)
+
+    def _user(self, rows: I64, prior: F64) -> F64:
         start = self.fade(rows.size) * prior
         if not rows.size:
             return start
         design: F64 = self.items[rows].astype(np.float64)
         error: F64 = 1.0 - design @ start
-        design *= scale
+        design *= self._scale
         if self.half_life:
             root = np.exp2(np.arange(rows.size) / (-2.0 * self.half_life))
             design *= root[:, None]
             error *= root
-        return start + scale * _ridge_solution(design, error)
+        return start + self._scale * _ridge_solution(design, error)
 
 
 def _ridge_solution(design: F64, error: F64) -> F64:

@@ -221,7 +221,7 @@ class Mixer:
         cells: I64 = np.concatenate(rows) + (starts if len(rows) == 1 else starts.repeat([each.size for each in rows]))
         if not closed.size:
             return cells
-        nearest = closed[np.minimum(np.searchsorted(closed, cells), closed.size - 1)]
+        nearest = closed.take(closed.searchsorted(cells), mode="clip")
         return np.asarray(cells[nearest != cells], np.int64)
 
 

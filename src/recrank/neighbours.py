@@ -45,17 +45,21 @@ class Scored:
 
     def without(self, cells: I64) -> "Scored":
         """Return the scores of the other cells; *cells* rise."""
-        place = np.searchsorted(self.cells, cells)
-        place[place == self.cells.size] = 0
-        place = place[self.cells[place] == cells] if self.cells.size else place[:0]
-        return Scored(np.delete(self.cells, place), np.delete(self.scores, place)) if place.size else self
+        if not self.cells.size:
+            return self
+        place = self.cells.searchsorted(cells)
+        kept = np.ones(self.cells.size, np.bool_)
+        kept[place[self.cells.take(place, mode="clip") == cells]] = False
+        return Scored(self.cells[kept], self.scores[kept])
 
     def at(self, cells: I64) -> F32:
         """Return the scores of *cells*; a cell without a score has 0."""
         if not self.cells.size:
             return np.zeros(cells.size, np.float32)
-        place = np.minimum(np.searchsorted(self.cells, cells), self.cells.size - 1)
-        return np.where(self.cells[place] == cells, self.scores[place], np.float32(0))
+        place = self.cells.searchsorted(cells)
+        scores = self.scores.take(place, mode="clip")
+        scores[self.cells.take(place, mode="clip") != cells] = 0
+        return scores
 
     def best(self, *, lines: int, items: int, limit: int) -> RankedBatch:
         """Return each line's *limit* best items."""
@@ -183,24 +187,24 @@ class Views:
         first = np.empty(cells.size, np.bool_)
         first[0] = True
         np.not_equal(cells[1:], cells[:-1], out=first[1:])
-        sums = np.bincount(np.cumsum(first) - 1, votes[order])
+        sums = np.bincount(first.cumsum() - 1, votes.take(order))
         return Scored(cells[first], sums.astype(np.float32))
 
     def _vote(self, history: RowLists, wanted: NDArray[np.bool_]) -> tuple[I64, F64]:
         """Return the cell, line * I + row, and the strength of every vote, in the order of the histories."""
         users, items = history.ends.size - 1, self.catalogue
         counts = (np.minimum(history.sizes(), self.voters) * wanted).reshape(-1)
-        line = np.repeat(np.arange(counts.size), counts)
-        place = np.arange(line.size) - (np.cumsum(counts) - counts)[line]
+        line = np.arange(counts.size).repeat(counts)
+        place = np.arange(line.size) - (counts.cumsum() - counts).take(line)
         view = line // users
-        rows = history.rows[history.ends[line - view * users] + place] + view * items
-        sizes = self.sizes[rows]
-        ends = np.cumsum(sizes)
-        entries = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(self.starts[rows] - (ends - sizes), sizes)
-        cells = np.repeat(line * items, sizes)
-        cells += self.items[entries]
-        votes = np.repeat(self.fade[view, place], sizes)
-        votes *= self.weights[entries]
+        rows = history.rows.take(history.ends.take(line - view * users) + place) + view * items
+        sizes = self.sizes.take(rows)
+        ends = sizes.cumsum()
+        entries = np.arange(int(ends[-1]) if ends.size else 0) + (self.starts.take(rows) - (ends - sizes)).repeat(sizes)
+        cells = (line * items).repeat(sizes)
+        cells += self.items.take(entries)
+        votes = self.fade[view, place].repeat(sizes)
+        votes *= self.weights.take(entries)
         return cells, votes
 
 

@@ -19,9 +19,8 @@ from topk.screening import Cells, Excluded, Plan, Screen, hopeful, rounding_marg
 # The cost of a product is about (users + 6) * items: the items are read even for a batch of one. A share of this cost
 # takes about a millisecond, the least that is worth another thread.
 _COST_PER_WORKER = 600_000
-# Items that remain after screening are scored in segments of one user each, 1 MiB of segments at a time.
-_SEGMENT = 16
-_SEGMENT_BYTES = 1 << 20
+# Items that remain after screening are scored user by user, with 1 MiB of vectors at a time.
+_SCRATCH_BYTES = 1 << 20
 _LARGE_BATCH = 8
 
 
@@ -326,18 +325,12 @@ def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
 
 def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
     """Return the exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
-    step = max(1, _SEGMENT_BYTES // (_SEGMENT * 12 * batch.users.shape[1]))
-    if counts.size == 1 and rows.size <= step * _SEGMENT:
-        return np.asarray(batch.items.take(rows).astype(np.float64) @ batch.users[0])
-    segments = -(-counts // _SEGMENT)
-    owners = np.repeat(np.arange(counts.size), segments)
-    place = np.arange(owners.size) - np.repeat(np.cumsum(segments) - segments, segments)
-    real = np.arange(_SEGMENT) < (counts[owners] - place * _SEGMENT)[:, None]
-    padded = np.zeros(real.shape, np.int64)
-    padded[real] = rows
-    sums = np.empty(real.shape, np.float64)
-    for start in range(0, len(padded), step):
-        part = slice(start, start + step)
-        vectors = batch.items.take(padded[part]).astype(np.float64)
-        sums[part] = np.matmul(vectors, batch.users[owners[part], :, None])[:, :, 0]
-    return sums[real]
+    sums = np.empty(rows.size, np.float64)
+    step = max(1, _SCRATCH_BYTES // (12 * batch.users.shape[1]))
+    end = 0
+    for user, count in zip(batch.users, counts.tolist(), strict=True):
+        start, end = end, end + count
+        for first in range(start, end, step):
+            part = slice(first, min(first + step, end))
+            np.matmul(batch.items.take(rows[part]).astype(np.float64), user, out=sums[part])
+    return sums
