@@ -162,9 +162,11 @@ def _count_together(histories: Sequence[NDArray[np.int32]], items: int, *, most:
     ends = np.concatenate(([0], np.cumsum([len(each) for each in chosen], dtype=np.int64)))
     indices = np.concatenate(chosen)
     seen = csr_array((np.ones(indices.size, np.float32), indices, ends), shape=(len(histories), items))
-    counts = coo_array(seen.T @ seen)
-    apart = counts.row != counts.col
-    return csr_array(coo_array((counts.data[apart], (counts.row[apart], counts.col[apart])), shape=counts.shape))
+    counts = csr_array(csr_array(seen.T.tocsr()) @ seen)
+    counts.data[counts.indices == np.repeat(np.arange(items, dtype=np.int32), np.diff(counts.indptr))] = 0
+    counts.eliminate_zeros()
+    counts.sort_indices()
+    return counts
 
 
 def _blocks(histories: Sequence[NDArray[np.int32]], reach: int) -> Iterator[Entries]:
