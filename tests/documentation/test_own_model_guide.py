@@ -47,8 +47,8 @@ def declare(*tables: str) -> None:
 
 
 def run_module(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run `python -m MODULE ARGUMENTS` in this process, which has imported most of what the module needs."""
-    assert words[:2] == ["python", "-m"]
+    """Run `.venv/bin/python -m MODULE ARGUMENTS` in this process, which has imported most of what the module needs."""
+    assert words[:2] == [".venv/bin/python", "-m"]
     monkeypatch.setattr(sys, "argv", words[2:])
     monkeypatch.delitem(sys.modules, words[2], raising=False)
     runpy.run_module(words[2], run_name="__main__")
