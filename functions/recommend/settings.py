@@ -1,6 +1,5 @@
 """The settings of recommend, read from its environment."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from chassis.batching.queue import BatchLimits
 from chassis.environment import Reader, is_http_url
 from chassis.server.cors import Cors
 from chassis.server.settings import ServingSettings
+from chassis.wake import complete_url
 from chassis.wire.cloudevents import find_extension_faults
 from chassis.wire.decoder import Decoder
 from chassis.wire.problems import ServingError
@@ -20,7 +20,6 @@ from recsys.experiments.declaration import Experiment, read_experiments
 
 # The most calls in a request (docs/adr/0008-coalescing.md).
 _MOST_CALLS = 16
-_BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,8 @@ class Settings:
         namespace = _namespace(reader)
         settings = cls(
             serving=ServingSettings.read(reader, name="recommend", max_body_bytes=512 * 1024),
-            extract_features_url=_complete(_url(reader, "EXTRACT_FEATURES_URL"), namespace),
-            rank_items_url=_complete(_url(reader, "RANK_ITEMS_URL"), namespace),
+            extract_features_url=complete_url(_url(reader, "EXTRACT_FEATURES_URL"), namespace),
+            rank_items_url=complete_url(_url(reader, "RANK_ITEMS_URL"), namespace),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
@@ -199,7 +198,7 @@ class Settings:
             cors=Cors.read(reader, exposed=[EXPOSURE_HEADER]),
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
-            wake_urls=tuple(reader.text("WAKE_URLS", "-").removeprefix("-").split()),
+            wake_urls=tuple(complete_url(url, namespace) for url in _words(reader, "WAKE_URLS")),
             experiments=read_running(reader),
         )
         for url in settings.wake_urls:
@@ -229,6 +228,11 @@ def _url(reader: Reader, name: str) -> str:
     return text
 
 
+def _words(reader: Reader, name: str) -> list[str]:
+    """Return the words of a variable; none for `-`."""
+    return reader.text(name, "-").removeprefix("-").split()
+
+
 def _namespace(reader: Reader) -> str | None:
     """Return the namespace of the pod, from the file that the kubelet writes; None without such a file."""
     path = _path(reader, "NAMESPACE_FILE")
@@ -237,9 +241,3 @@ def _namespace(reader: Reader) -> str | None:
     except (OSError, ValueError) as error:
         reader.faults.append(f"NAMESPACE_FILE cannot be read: {error}")
         return None
-
-
-def _complete(url: str, namespace: str | None) -> str:
-    """Add *namespace* to a host that is the bare name of a Service: the gateway does not know a Service by that alone."""
-    bare = _BARE_HOST.match(url)
-    return f"{bare[0]}.{namespace}.svc{url[bare.end() :]}" if bare and namespace else url

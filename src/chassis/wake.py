@@ -7,23 +7,43 @@ module imports nothing outside the standard library, because it runs before the 
 
 import contextlib
 import http.client
+import re
 import threading
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 _LONGEST_S = 30.0
+_BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
 
 
-def wake(urls: str) -> list[threading.Thread]:
+def wake(env: Mapping[str, str]) -> list[threading.Thread]:
     """
-    Send a request to each of *urls*, and return the threads that wait for the answers.
+    Send a request to each address in WAKE_URLS, and return the threads that wait for the answers.
 
     Args:
-        urls: Addresses, separated by spaces; `-` or nothing for none.
+        env: The environment. WAKE_URLS holds addresses, separated by spaces; `-` or nothing for none. NAMESPACE_FILE
+            names the file with the namespace of the pod.
     """
-    threads = [threading.Thread(target=_knock, args=(url,), daemon=True) for url in urls.removeprefix("-").split()]
+    urls = env.get("WAKE_URLS", "").removeprefix("-").split()
+    namespace = _read_namespace(env.get("NAMESPACE_FILE", "-")) if urls else None
+    threads = [threading.Thread(target=_knock, args=(complete_url(url, namespace),), daemon=True) for url in urls]
     for thread in threads:
         thread.start()
     return threads
+
+
+def complete_url(url: str, namespace: str | None) -> str:
+    """Add *namespace* to a host that is the bare name of a Service: the gateway does not know a Service by that alone."""
+    bare = _BARE_HOST.match(url)
+    return f"{bare[0]}.{namespace}.svc{url[bare.end() :]}" if bare and namespace else url
+
+
+def _read_namespace(file: str) -> str | None:
+    """Return the namespace; None if the file cannot be read, which the settings report later."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(file).read_text("utf-8").strip()
+    return None
 
 
 def _knock(url: str) -> None:

@@ -7,6 +7,7 @@ file that can be run instead.
 
 import base64
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Final
 from kubeyaml.documents import parse_documents, read_documents
 from kubeyaml.errors import ManifestError
 from kubeyaml.naming import KNOWN_OF_SERVICES, name_by_content
+from kubeyaml.patches import MERGE_KEYS, SERVING, apply_patch
 from kubeyaml.resources import Resource, read_file
 
 _NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -34,10 +36,13 @@ _KNOWN: Final = {
     "images": [dict.fromkeys(("name", "newName", "newTag", "digest"))],
     "labels": [dict.fromkeys(("pairs", "includeSelectors"))],
     "configurations": None,
+    "openapi": {"path": None},
 }
 _MOST: Final = 1000
 """Kustomizations in one build: a few small ones that include each other twice would come to billions."""
 
+_MERGE_KEY: Final = "x-kubernetes-patch-merge-key"
+_KINDS: Final = "x-kubernetes-group-version-kind"
 _CONFIGURATION: Final = {"nameReference": [dict.fromkeys(("kind", "version", "fieldSpecs"))]}
 _CLUSTER_SCOPED: Final = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 
@@ -67,18 +72,21 @@ class _Resources(list[Resource]):
     Attributes:
         hashed: Kind and name of the objects that get a hash in their name.
         references: Kind, and path in a Knative Service, of further fields that hold such names.
+        merge_services: Whether a schema tells how to merge the lists of a Knative Service.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.hashed: set[tuple[str, str]] = set()
         self.references = set(KNOWN_OF_SERVICES)
+        self.merge_services = False
 
     def take(self, other: "_Resources") -> None:
         """Add the objects of another kustomization."""
         self += [Resource(copy.deepcopy(resource.body), resource.source) for resource in other]
         self.hashed |= other.hashed
         self.references |= other.references
+        self.merge_services |= other.merge_services
 
 
 def _apply(directory: Path, resources: _Resources, *, within: Sequence[Path], count: Iterator[int]) -> None:
@@ -144,6 +152,8 @@ def _accumulate(
         else:
             found += read_file(_own_file(file.parent, entry))
         resources.take(found)
+    if schema := content.get("openapi"):
+        resources.merge_services |= _describes_services(_own_file(file.parent, schema["path"]))
     for entry in content.get("configurations") or ():
         resources.references |= _references(_own_file(file.parent, entry))
     for kind, field in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
@@ -200,45 +210,10 @@ def _generate(kind: str, entry: Mapping[str, Any], resources: _Resources, *, fil
     existing["data"] = ((existing.get("data") or {}) if entry["behavior"] == "merge" else {}) | data
 
 
-def _patch(entry: Mapping[str, Any], resources: list[Resource], *, root: Path) -> None:
+def _patch(entry: Mapping[str, Any], resources: _Resources, *, root: Path) -> None:
     text = entry["patch"] if "patch" in entry else _own_file(root, entry["path"]).read_text("utf-8")
-    operations = next(iter(parse_documents(text)), None)
-    if not entry.get("target") or not isinstance(operations, list):
-        raise ValueError("patches: only JSON 6902 patches with a target are understood here")
-    for resource in resources:
-        version = resource.body["apiVersion"].rpartition("/")[2]
-        actual = {
-            "group": resource.api_group, "version": version, "kind": resource.kind, "name": resource.name,
-            "namespace": resource.namespace,
-        }  # fmt: skip
-        # Anchored regular expressions, as in kustomize.
-        if all(re.fullmatch(pattern, actual[field]) for field, pattern in entry["target"].items()):
-            for operation in operations:
-                _operate(resource.body, operation)
-
-
-def _operate(body: Any, operation: Mapping[str, Any]) -> None:
-    kind, pointer = operation.get("op"), str(operation.get("path"))
-    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-    try:
-        for part in parents:
-            body = body[int(part)] if isinstance(body, list) else body[part]
-        key: Any = int(last) if isinstance(body, list) and last != "-" else last
-        if kind == "add" and isinstance(body, list):
-            body.insert(len(body) if key == "-" else key, operation["value"])
-        elif kind == "add":
-            body[key] = operation["value"]
-        elif kind == "replace":
-            body[key] = (body[key], operation["value"])[1]
-        elif kind == "remove":
-            del body[key]
-        elif kind == "test":
-            if body[key] != operation["value"]:
-                raise ValueError(f"it is {body[key]!r}")
-        else:
-            raise ValueError("only add, replace, remove and test are understood here")
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"patches: {kind} {pointer}: {error!r}") from error
+    patch = next(iter(parse_documents(text)), None)
+    apply_patch(patch, resources, target=entry.get("target"), merge_services=resources.merge_services)
 
 
 def _transform(body: dict[str, Any], content: Mapping[str, Any]) -> None:
@@ -286,3 +261,18 @@ def _references(file: Path) -> set[tuple[str, str]]:
         for spec in entry["fieldSpecs"]
         if (spec["group"], spec["kind"]) == ("serving.knative.dev", "Service")
     }
+
+
+def _describes_services(file: Path) -> bool:
+    """
+    Tell whether a schema describes Knative Services.
+
+    Raises:
+        ValueError: It has other keys for the lists of a pod than the ones understood here.
+    """
+    definitions = json.loads(file.read_text("utf-8"))["definitions"].values()
+    fields = {name: field for each in definitions for name, field in (each.get("properties") or {}).items()}
+    keys = {name: field[_MERGE_KEY] for name, field in fields.items() if _MERGE_KEY in field}
+    if unknown := [name for name, key in keys.items() if MERGE_KEYS.get(name) != key]:
+        raise ValueError(f"{file}: {', '.join(unknown)}: this merge key is not understood here")
+    return any(kind["group"] == SERVING for each in definitions for kind in each.get(_KINDS) or ())

@@ -296,9 +296,10 @@ def network_policy_admits_knative(_: str, objects: list[Object]) -> Iterator[str
     """
     The gateway and the activator reach queue-proxy, the autoscaler reaches its metrics, and labels match the pods.
     """
-    (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
+    policies = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] in {"services", "gateway"}]
     allowed = {
         (source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+        for policy in policies
         for rule in policy["spec"]["ingress"]
         for source in rule["from"]
         for port in rule["ports"]
@@ -306,10 +307,11 @@ def network_policy_admits_knative(_: str, objects: list[Object]) -> Iterator[str
     needed = {("kourier-system", 8012), ("knative-serving", 8012), ("knative-serving", 9090)}
     needed |= {("kourier-system", 8112), ("knative-serving", 8112)}
     yield from (f"{source} does not reach {port}" for source, port in needed - allowed)
-    chosen = policy["spec"]["podSelector"]["matchLabels"].items()
     for name, service in services(objects).items():
-        if not chosen <= service["spec"]["template"]["metadata"]["labels"].items():
-            yield f"{name}'s pods do not have the labels {dict(chosen)}"
+        for policy in policies:
+            chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+            if not chosen <= service["spec"]["template"]["metadata"]["labels"].items():
+                yield f"{name}'s pods do not have the labels {dict(chosen)}"
 
 
 def event_policy_is_opt_in(_: str, objects: list[Object]) -> Iterator[str]:

@@ -156,15 +156,21 @@ def test_a_model_in_an_image_is_mounted_where_rank_items_reads(tmp_path):
 def test_other_gateways_are_admitted(component, gateways, tmp_path):
     """With Istio or Contour in place of Kourier, only the gateway's namespaces in the network policy change."""
 
-    def sources(objects: list[Object]) -> list[set[str]]:
-        (policy,) = [b for b in objects if b["kind"] == "NetworkPolicy" and b["metadata"]["name"] == "services"]
-        return [
-            {source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for source in rule["from"]}
+    def sources(objects: list[Object]) -> dict[tuple[str, str], set[int]]:
+        """Return the ports that each namespace may reach, by policy."""
+        return {
+            (policy["metadata"]["name"], source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]): {
+                port["port"] for port in rule["ports"]
+            }
+            for policy in objects
+            if policy["kind"] == "NetworkPolicy"
             for rule in policy["spec"]["ingress"]
-        ]
+            for source in rule["from"]
+        }
 
-    first, *others = sources(overlay("prod"))
-    assert sources(with_components(tmp_path, component)) == [first - {"kourier-system"} | gateways, *others]
+    expected = sources(overlay("prod"))
+    ports = expected.pop(("gateway", "kourier-system"))
+    assert sources(with_components(tmp_path, component)) == expected | {("gateway", name): ports for name in gateways}
 
 
 def with_change(path: str, value: Any) -> list[Object]:

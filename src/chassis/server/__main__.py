@@ -15,18 +15,17 @@ import sys
 from chassis.wake import wake
 
 # Functions that scaled to zero start in parallel with this one.
-wake(os.environ.get("WAKE_URLS", "-"))
+wake(os.environ)
 # Imports make objects that stay. Searching them for garbage takes an eighth of the start; `settle_memory` ends the pause.
 gc.disable()
 # httpx would import its command line with click, rich and pygments, a seventh of the CPU of recommend's start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-from functions_framework.aio import create_asgi_app
-
 from chassis.environment import SettingsError
 from chassis.server.asgi import Shell, service_of
 from chassis.server.config import configure
 from chassis.server.drain import DrainingServer, listen
+from chassis.server.framework import create_asgi_app
 from chassis.server.limits import ServerLimits
 from chassis.server.protocol import FunctionConnection
 from chassis.server.refusals import REFUSALS

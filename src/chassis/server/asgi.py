@@ -15,13 +15,13 @@ from collections.abc import Callable, MutableMapping
 from types import FunctionType
 from typing import Any, cast
 
-import functions_framework.aio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chassis.call import Reply, headers_of
 from chassis.server.caller_watch import ClientDisconnectedError, Receive, Send
+from chassis.server.framework import http
 from chassis.server.joined_writes import TurnWrites
 from chassis.server.load import report_load
 from chassis.server.metrics import metrics_served
@@ -46,7 +46,7 @@ def as_function(service: Service) -> FunctionType:
         return response
 
     handle.service = service  # type: ignore[attr-defined]
-    return cast("FunctionType", functions_framework.aio.http(handle))
+    return cast("FunctionType", http(handle))
 
 
 def service_of(framework: Starlette) -> Service:
