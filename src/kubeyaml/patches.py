@@ -65,13 +65,14 @@ def _identity(patch: Mapping[str, Any]) -> dict[str, str]:
 def _matches(resources: Sequence[Resource], target: Mapping[str, str]) -> list[Resource]:
     """Return the objects that fit *target*: anchored regular expressions, as in kustomize."""
 
-    def field(resource: Resource, name: str) -> str:
+    def fields(resource: Resource) -> dict[str, str]:
         version = resource.body["apiVersion"].rpartition("/")[2]
-        return {"group": resource.api_group, "version": version, "kind": resource.kind, "name": resource.name}.get(
-            name, resource.namespace
-        )
+        return {
+            "group": resource.api_group, "version": version, "kind": resource.kind, "name": resource.name,
+            "namespace": resource.namespace,
+        }  # fmt: skip
 
-    return [each for each in resources if all(re.fullmatch(text, field(each, name)) for name, text in target.items())]
+    return [each for each in resources if all(re.fullmatch(text, fields(each)[name]) for name, text in target.items())]
 
 
 def _merged(value: Any, patch: Any, keys: Mapping[str, str]) -> Any:

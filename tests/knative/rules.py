@@ -241,9 +241,9 @@ def hop_urls_name_services(_: str, objects: list[Object]) -> Iterator[str]:
     hosts |= services(objects).keys()  # recommend adds its own namespace
     for name, service in services(objects).items():
         for variable, value in environment(service, objects).items():
-            host = re.match(r"http://([^/:]+)", value)
-            if host and host[1] not in hosts:
-                yield f"{name}: {variable}: {value}"
+            for host in re.findall(r"(?:^| )http://([^/: ]+)", value):
+                if host not in hosts:
+                    yield f"{name}: {variable}: {value}"
 
 
 def groups_of_calls_show_the_load(_: str, objects: list[Object]) -> Iterator[str]:
