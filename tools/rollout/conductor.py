@@ -11,6 +11,7 @@ from tools.deployment.undo import undo
 from tools.rollout.comparison import Comparison, compare, count_faults
 from tools.rollout.decisions import Action, RollBack, Rollout, Shift
 from tools.rollout.journal import RolloutJournal
+from tools.rollout.reconcilers import reconciler_of
 from tools.rollout.trials import TrialClient, TrialClients, run_trials
 
 CURRENT, CANDIDATE = "current", "candidate"
@@ -159,6 +160,11 @@ class Conductor:
     ) -> Sequence[str]:
         """Carry out action after action; return the reasons for a rollback, none after a promotion."""
         self.tell(f"{self.service}: {outcome.current} serves; making the candidate")
+        if reconciler := reconciler_of(before):
+            self.tell(
+                f"{reconciler} manages {self.service}: pause it until the rollout has ended, "
+                "or let it ignore spec.template and spec.traffic"
+            )
         # One command, so that the new revision gets no traffic at any moment.
         self.kn.update(
             self.service, *changes, "--traffic", f"{outcome.current}=100",
@@ -176,6 +182,8 @@ class Conductor:
         heir = _LATEST if follows_latest(before) else outcome.candidate or _LATEST
         self.kn.route(self.service, {heir: 100}, "--untag", CANDIDATE, "--untag", CURRENT)
         self.tell(f"promoted {outcome.candidate}")
+        if reconciler:
+            self.tell(f"change the manifests of {self.service} in the same way before {reconciler} continues")
         return ()
 
     def _clients(self, outcome: RolloutOutcome) -> TrialClients:
@@ -193,8 +201,8 @@ class Conductor:
     def _step(self, rollout: Rollout, share: int, clients: TrialClients, outcome: RolloutOutcome) -> Comparison:
         candidate = outcome.candidate or ""
         if share:
-            self._watch_out(candidate)
             self.kn.route(self.service, {CANDIDATE: share, CURRENT: 100 - share})
+        self._watch_out(candidate, share=share)
         self._note(rollout, share, outcome)
         trials = run_trials(
             clients,
@@ -208,6 +216,7 @@ class Conductor:
         )
         comparison = compare(trials, share=share, candidate=candidate)
         self.tell(describe(comparison))
+        self._watch_out(candidate, share=share)
         return comparison
 
     def _note(self, rollout: Rollout, share: int, outcome: RolloutOutcome) -> None:
@@ -223,11 +232,24 @@ class Conductor:
             }
         )
 
-    def _watch_out(self, candidate: str) -> None:
-        """Check that the tag still leads to the candidate: another update may have made a revision."""
-        latest = tagged(self.kn.service(self.service)).get(CANDIDATE, {}).get("revisionName")
-        if latest != candidate:
-            raise KnError(f"another update of {self.service} interferes: the candidate became {latest}")
+    def _watch_out(self, candidate: str, *, share: int) -> None:
+        """
+        Check that the traffic is as this rollout has set it, and that the tag leads to the candidate.
+
+        Raises:
+            KnError: A reconciler or another update has changed the Service, so the figures are not the candidate's.
+        """
+        now = self.kn.service(self.service)
+        latest = tagged(now).get(CANDIDATE, {}).get("revisionName")
+        percents = {tag: percent for _, percent, tag in _targets(now)}
+        if CURRENT not in percents or percents.get(CANDIDATE) != share:
+            fault = f"spec.traffic of {self.service} is no longer as the rollout set it"
+        elif latest != candidate:
+            fault = f"another update of {self.service} interferes: the candidate became {latest}"
+        else:
+            return
+        reconciler = reconciler_of(now)
+        raise KnError(f"{fault}; {reconciler} manages it: pause it and roll out again" if reconciler else fault)
 
     def _restore(self, before: Mapping[str, Any], *, candidate: str | None) -> Iterator[str]:
         """
@@ -244,7 +266,8 @@ class Conductor:
                 return
             self.kn.route(self.service, {current: 100}, *_untagging(now))
             latest = now["status"].get("latestCreatedRevisionName")
-            if latest not in {before["status"].get("latestCreatedRevisionName"), candidate or latest}:
+            same = now["spec"]["template"]["spec"] == before["spec"]["template"]["spec"]
+            if not same and latest not in {before["status"].get("latestCreatedRevisionName"), candidate or latest}:
                 yield (
                     f"another update made {latest}, so traffic stays with {current}; to follow the latest revision: "
                     f"kn service update {self.service} --traffic @latest=100"
