@@ -2,8 +2,8 @@
 Import the part of functions-framework and uvicorn that serves asynchronous functions.
 
 Both packages import all that their other parts need: Flask, Werkzeug and the SDK of CloudEvents for synchronous functions,
-click and watchfiles for the command line. That takes a third of the CPU of a start. While this module imports the two
-packages, an empty module stands in for each of these. docs/adr/0001-own-entry-point.md has the measurements.
+click and watchfiles for the command line. That takes a third of the CPU of a start. This module imports empty modules in
+their place. docs/adr/0001-own-entry-point.md has the measurements.
 """
 
 import os
@@ -49,7 +49,7 @@ class _Finder(MetaPathFinder, Loader):
 
 @contextmanager
 def left_out(packages: frozenset[str]) -> Iterator[None]:
-    """Let empty modules stand in for *packages* in imports within the block; a later import gets the real package."""
+    """Import empty modules in place of *packages* within the block; a later import gets the real package."""
     finder = _Finder(packages)
     sys.meta_path.insert(0, finder)
     try:
