@@ -29,7 +29,9 @@ pytestmark = pytest.mark.may_block
 
 GUIDES = ROOT / "docs/how-to"
 ROLL_OUT = (GUIDES / "roll-out.md").read_text().partition("## Write changes as manifests")[2]
-PAIRS = re.findall(r"```sh\n(kn service update .*?)\n```.*?```yaml\n(.*?)```", ROLL_OUT.partition("\n## ")[0], re.DOTALL)
+PAIRS = re.findall(
+    r"```sh\n(kn service update .*?)\n```.*?```yaml\n(.*?)```", ROLL_OUT.partition("\n## ")[0], re.DOTALL
+)
 URL = "https://example.com/recsys.git//knative"
 
 
@@ -78,7 +80,9 @@ def test_the_guide_has_patches():
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """Return a folder with the kustomization of the guide."""
-    (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", (GUIDES / "run-on-a-cluster.md").read_text(), re.DOTALL)
+    (text,) = re.findall(
+        r"```yaml\n(apiVersion: kustomize.*?)```", (GUIDES / "run-on-a-cluster.md").read_text(), re.DOTALL
+    )
     return kustomization(tmp_path, text.replace("?ref=v0.2.0", ""))
 
 
