@@ -1,6 +1,11 @@
-"""`./run.sh store copy --from URL --to URL`: replace the content of one feature store by that of another."""
+"""
+`./run.sh store copy --from URL --to URL`: replace the content of one feature store by that of another.
+
+FEATURE_STORE_PASSWORD holds the password of a Redis whose URL has none.
+"""
 
 import asyncio
+import os
 import sys
 from contextlib import aclosing
 
@@ -44,7 +49,8 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
     Raises:
         StoreError: A store cannot be used, or the source holds no users and *allow_empty* is off.
     """
-    async with aclosing(open_store(source_url)) as source:
+    password = os.environ.get("FEATURE_STORE_PASSWORD")
+    async with aclosing(open_store(source_url, password=password)) as source:
         # `replace` takes a plain iterable, which a store may walk in a thread. Records are small enough for memory.
         records = [record async for record in source.scan()]
         population = await source.population() or UNKNOWN_FEATURES
@@ -56,12 +62,16 @@ async def copy_store(source_url: str, target_url: str, *, user_ttl_s: int = 0, a
         )
     shown = tqdm(records, desc="copying", unit="user", disable=None)
     # Opened second, so that a source that cannot be read makes no target.
-    async with aclosing(open_store(target_url, create=True, ttl_s=user_ttl_s)) as target:
+    async with aclosing(open_store(target_url, create=True, password=password, ttl_s=user_ttl_s)) as target:
         # The target keeps its own erasures, and leaves out the users of both.
         await target.adopt(erasures)
         count = await target.replace(shown, population=population, declaration=declaration)
-    async with aclosing(open_store(source_url)) as source, aclosing(open_store(target_url)) as target:
+    async with (
+        aclosing(open_store(source_url, password=password)) as source,
+        aclosing(open_store(target_url, password=password)) as target,
+    ):
         # Users may have been erased from the source while it was copied.
         await target.adopt(await source.erasures())
-    await put_entries(target_url, (await read_entries(source_url)).values())
+    entries = await read_entries(source_url, password=password)
+    await put_entries(target_url, entries.values(), password=password)
     return count
