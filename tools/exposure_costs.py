@@ -21,10 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import uvloop
 
 from recsys.experiments.declaration import Arm, Experiment
-from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, in_turns
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
@@ -41,13 +39,13 @@ images:
   rank-items: {{command: [python, -m, chassis.server, --source, functions/rank_items/main.py]}}
   recommend: {{command: [python, -m, tools.bench.switched_exposures, --source, functions/recommend/main.py]}}
 """
-_WARM_UP = 0.25
+_WARM_UP_SHARE = 0.25
 # The outbox waits for half a second, the Broker and the log take the rest.
 _PAUSE_S = 0.9
 _SAME = Experiment("same", (Arm("one", 0.5), Arm("two", 0.5)))
 
 
-class Switched:
+class SwitchedExposures:
     """A pipeline whose exposures can be switched."""
 
     def __init__(self, server: MeasuredServer, state_file: Path) -> None:
@@ -61,12 +59,7 @@ class Switched:
             if "tools.bench.switched_exposures" in process.cmdline():
                 process.send_signal(signal.SIGUSR1)
         time.sleep(0.02)
-        before_s = self._server.cpu_s()
-        outcome = uvloop.run(run_callers(self._server.port, callers=callers, seconds=seconds, warm_up_share=_WARM_UP))
-        time.sleep(_PAUSE_S)
-        # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
-        cpu_us = (self._server.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
-        return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
+        return self._server.load(callers=callers, seconds=seconds, warm_up_share=_WARM_UP_SHARE, pause_s=_PAUSE_S)
 
 
 def measure(*, quick: bool) -> BenchReport:
@@ -87,7 +80,7 @@ def measure(*, quick: bool) -> BenchReport:
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[Switched]:
+def _started(folder: Path) -> Iterator[SwitchedExposures]:
     train_demo(folder)
     state_file, commands = folder / "switch", folder / "commands.yaml"
     state_file.write_text(OFF)
@@ -100,7 +93,7 @@ def _started(folder: Path) -> Iterator[Switched]:
     ]
     with pipeline_running(folder, max_scale=1, exposures=True, commands=commands, settings=settings) as running:
         processes = [process for name, process in running.processes().items() if name not in {"localkn", "dashboard"}]
-        yield Switched(MeasuredServer("switched", running.port, tuple(processes)), state_file)
+        yield SwitchedExposures(MeasuredServer("switched", running.port, tuple(processes)), state_file)
 
 
 def _summarise(state: str, callers: int, measured: Sequence[Round]) -> ReportRow:

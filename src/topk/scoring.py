@@ -25,7 +25,7 @@ _LARGE_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class UserBatch:
     """
     A validated batch of users.
 
@@ -215,7 +215,7 @@ def _checked(
     exclude: RowLists | None,
     unavailable: I64 | None,
     penalty: F32 | None = None,
-) -> Batch:
+) -> UserBatch:
     rows, dims = len(items), items.vectors.shape[1]
     if users.ndim != 2 or users.shape[1] != dims or len(users) == 0 or limit < 1:
         raise ShapeMismatchError(f"users {users.shape} against {dims} dimensions, limit {limit}")
@@ -225,10 +225,10 @@ def _checked(
         raise ShapeMismatchError(f"unavailable rows must lie in 0..{rows - 1}")
     if penalty is not None and penalty.shape != (rows,):
         raise ShapeMismatchError(f"penalty {penalty.shape} for {rows} rows")
-    return Batch(round_to_grid(users, grid_bits(dims)), items, limit, exclude, unavailable, penalty)
+    return UserBatch(round_to_grid(users, grid_bits(dims)), items, limit, exclude, unavailable, penalty)
 
 
-def _score_all(batch: Batch, exact: F64) -> RankedBatch:
+def _score_all(batch: UserBatch, exact: F64) -> RankedBatch:
     sums = batch.users @ exact
     scores = sums.astype(np.float32)
     if batch.exclude is not None:
@@ -240,7 +240,7 @@ def _score_all(batch: Batch, exact: F64) -> RankedBatch:
     return rank_table(scores, limit=batch.limit)
 
 
-def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> RankedBatch:
+def _screen_and_score(batch: UserBatch, *, workers: int, pool: Executor | None) -> RankedBatch:
     users = len(batch.users)
     plan = Plan.of(items=len(batch.items), users=users, workers=workers)
 
@@ -274,7 +274,7 @@ def _screen_and_score(batch: Batch, *, workers: int, pool: Executor | None) -> R
     return _score_cells(batch, cells)
 
 
-def _margin(batch: Batch, reach: F64) -> F64:
+def _margin(batch: UserBatch, reach: F64) -> F64:
     """
     Return the margin of the screen, (U,) float64.
 
@@ -283,7 +283,7 @@ def _margin(batch: Batch, reach: F64) -> F64:
     return np.where(reach == 0, -np.inf, rounding_margin(reach, dimensions=batch.users.shape[1]))
 
 
-def _first_cells(batch: Batch, user: int) -> Cells:
+def _first_cells(batch: UserBatch, user: int) -> Cells:
     """
     Return the first items that are not excluded, as the candidates of a user for whom all items score 0.
 
@@ -298,14 +298,14 @@ def _first_cells(batch: Batch, user: int) -> Cells:
     return np.setdiff1d(np.arange(enough), closed) * len(batch.users) + user
 
 
-def _excluded(batch: Batch, plan: Plan) -> Excluded | None:
+def _excluded(batch: UserBatch, plan: Plan) -> Excluded | None:
     if batch.exclude is None:
         return None
     cells = batch.exclude.rows * plan.users + batch.exclude.owners()
     return Excluded.by_block(cells, blocks=plan.blocks, block_size=plan.block_rows * plan.users)
 
 
-def _unavailable(batch: Batch, plan: Plan) -> Excluded | None:
+def _unavailable(batch: UserBatch, plan: Plan) -> Excluded | None:
     if batch.unavailable is None:
         return None
     rows = np.sort(batch.unavailable, kind="stable")  # one pass if the rows rise already
@@ -313,7 +313,7 @@ def _unavailable(batch: Batch, plan: Plan) -> Excluded | None:
     return Excluded(rows, ends.tolist())
 
 
-def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
+def _score_cells(batch: UserBatch, cells: Cells) -> RankedBatch:
     users = len(batch.users)
     rows = cells // users
     owners = cells - rows * users
@@ -323,7 +323,7 @@ def _score_cells(batch: Batch, cells: Cells) -> RankedBatch:
     return rank_candidates(rows, sums.astype(np.float32), counts=counts, limit=batch.limit)
 
 
-def _exact_sums(batch: Batch, rows: I64, counts: I64) -> F64:
+def _exact_sums(batch: UserBatch, rows: I64, counts: I64) -> F64:
     """Return the exact inner products of *rows* (N,), grouped by user, with their users. Cost: O(N*D)."""
     sums = np.empty(rows.size, np.float64)
     step = max(1, _SCRATCH_BYTES // (12 * batch.users.shape[1]))

@@ -20,7 +20,7 @@ from typing import Any, cast
 import httptools
 import uvloop
 
-_WARM_UP_SHARE = 0.15
+WARM_UP_SHARE = 0.15
 
 MakeRequest = Callable[[], bytes]
 Check = Callable[[int, bytes], bool]
@@ -127,7 +127,7 @@ async def run_callers(
     work: Work | None = None,
     pause_s: float = 0.0,
     receipts: list[bytes] | None = None,
-    warm_up_share: float = _WARM_UP_SHARE,
+    warm_up_share: float = WARM_UP_SHARE,
     may_end: Callable[[], bool] = lambda: True,
 ) -> LoopOutcome:
     """

@@ -27,14 +27,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import uvloop
-
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Histogram
 from chassis.telemetry.tracing import NoTracer
 from localkn.processes import free_port
 from recsys import metrics
-from tools.bench.closed_loop import run_callers
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, in_turns, started
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
@@ -48,7 +45,7 @@ _SCRAPE_EVERY_S = 15.0
 _TURN_S = 0.01
 
 
-class Switched:
+class SwitchedTelemetry:
     """A pipeline whose telemetry can be switched. Its metrics are scraped every 15 seconds."""
 
     def __init__(self, server: MeasuredServer, metrics_ports: Sequence[int], state_file: Path) -> None:
@@ -66,11 +63,7 @@ class Switched:
         if time.monotonic() >= self._scrape_at and state != NO_METRICS:
             self._scrape_at += _SCRAPE_EVERY_S
             threading.Thread(target=self._scrape).start()
-        before_s = self._server.cpu_s()
-        outcome = uvloop.run(run_callers(self._server.port, callers=_CALLERS, seconds=seconds))
-        # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
-        cpu_us = (self._server.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
-        return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
+        return self._server.load(callers=_CALLERS, seconds=seconds)
 
     def _scrape(self) -> None:
         for port in self._metrics_ports:
@@ -92,7 +85,7 @@ def measure(*, quick: bool) -> BenchReport:
     return BenchReport("telemetry", rows, [*_targets(measured), *_share_targets(measured), errors])
 
 
-def _start(stack: ExitStack, folder: Path) -> Switched:
+def _start(stack: ExitStack, folder: Path) -> SwitchedTelemetry:
     state_file = folder / "state"
     state_file.write_text(SHIPPED)
     env = {
@@ -111,7 +104,7 @@ def _start(stack: ExitStack, folder: Path) -> Switched:
         given = {**env, "PORT": str(port), "METRICS_PORT": str(metrics_port)}
         words = ["tools.bench.switched", "--source", f"functions/{name}/main.py"]
         processes.append(stack.enter_context(started(words, given, port=port)))
-    return Switched(MeasuredServer("switched", ports[2], tuple(processes)), metrics_ports, state_file)
+    return SwitchedTelemetry(MeasuredServer("switched", ports[2], tuple(processes)), metrics_ports, state_file)
 
 
 @contextmanager
