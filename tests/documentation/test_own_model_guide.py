@@ -94,6 +94,7 @@ def test_the_python_ranker_serves(folder, monkeypatch, capsys):
     assert before != after
 
 
+@pytest.mark.scenario
 def test_the_trees_and_the_towers_serve(folder, held_out, monkeypatch, capsys):
     """The example trains both models, the kit passes them, and the pipeline answers with them."""
     shutil.copytree(held_out, "held-out")
