@@ -60,8 +60,7 @@ def _running(state: Path, *, instances: int) -> Iterator[tuple[MeasuredServer, s
             _verb("kn", "service", "update", name, "--annotation", scale, *words)
         _await_instances(directory, instances)
         url = status["dashboard"]
-        port = httpx.URL(url).port or 0
-        yield MeasuredServer("dashboard", port, (_listener(port),)), url
+        yield MeasuredServer("dashboard", httpx.URL(url).port or 0, (_dashboard_of(directory),)), url
     finally:
         _verb("down", *words)
 
@@ -84,16 +83,16 @@ def _ready(service: dict[str, Any]) -> int:
     return sum(int(each["ready"]) for each in service["revisions"] if each["traffic_percent"])
 
 
-def _listener(port: int) -> psutil.Process:
-    """Return the process that listens on *port*."""
+def _dashboard_of(directory: PlatformDirectory) -> psutil.Process:
+    """Return the process of the dashboard. localkn holds its port too, so the port does not identify it."""
     for process in psutil.process_iter():
         try:
-            found = process.net_connections(kind="tcp")
+            words = process.cmdline()
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
-        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
+        if "kndashboard" in words and str(directory.root) in words:
             return process
-    raise RuntimeError(f"no process listens on port {port}")
+    raise RuntimeError(f"no dashboard shows {directory.root}")
 
 
 def _sample(dashboard: MeasuredServer, url: str, *, seconds: float, is_open: bool) -> ReportRow:
