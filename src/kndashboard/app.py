@@ -16,7 +16,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from chassis.server.body import read_body
@@ -194,8 +194,11 @@ def _json(content: Any) -> Response:
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    # Many callers at the same time would open the file as often, and could take the last descriptors of the process.
+    content = (STATIC / name).read_bytes()
+
     async def send(_: Request) -> Response:
-        return FileResponse(STATIC / name, headers=_HEADERS, media_type=_TYPES[Path(name).suffix])
+        return Response(content, headers=_HEADERS, media_type=_TYPES[Path(name).suffix])
 
     return send
 
