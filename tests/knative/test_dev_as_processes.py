@@ -130,7 +130,7 @@ def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
     ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
     (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
     with api_server() as api, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("offline.publication.Cluster.own", lambda: api.cluster)
+        patch.setattr("offline.publication.ClusterAccess.own", lambda: api.cluster)
         words = job["command"][3 : job["command"].index("--every")]
         assert seed(words, env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0
         return api.maps[wanted]["binaryData"]  # type: ignore[no-any-return]
