@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ async def running(
     *,
     limit: int = 100,
     at_once: int = 2,
+    queue: Queue | None = None,
+    erasing: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Broker]:
     """Run a broker that delivers until the block ends; a failure of the broker ends the block immediately."""
-    queue = Queue(path / "q.db", [trigger.name for trigger in triggers])
-    broker = Broker(Routing(("ns/b",), triggers), queue, subscribers, limit=limit, at_once=at_once)
+    queue = queue or Queue(path / "q.db", [trigger.name for trigger in triggers])
+    broker = Broker(Routing(("ns/b",), triggers, erasing or {}), queue, subscribers, limit=limit, at_once=at_once)
     try:
         async with asyncio.TaskGroup() as group:
             delivering = group.create_task(broker.run())

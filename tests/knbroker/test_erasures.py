@@ -1,22 +1,19 @@
 """Dead letters about an erased topic do not stay, however late the event dies."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from chassis.wire.cloudevents import Event
-from knbroker.broker import Broker
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.erasures import TopicErasure, erasure_by
 from knbroker.queue import Queue, note
 from knbroker.topics import Topic
-from kubeyaml.eventing import Routing, routing
+from kubeyaml.eventing import Trigger, routing
 from kubeyaml.manifests import load
 from tests.knative.objects import KNATIVE
-from tests.knbroker.brokers import TO_A, idle
+from tests.knbroker.brokers import TO_A, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer
 from tests.waiting import LIMIT_S
 
@@ -94,25 +91,13 @@ async def test_a_queue_learns_of_erasures_before_its_broker_starts(tmp_path: Pat
     await queue.close()
 
 
-@asynccontextmanager
-async def running(path: Path, subscribers: Subscribers) -> AsyncIterator[Broker]:
-    queue = Queue(path / "q.db", [TO_A.name], cleaning_pause_s=0, kept=ERASING)
-    to_a = TO_A.__class__(TO_A.name, TO_A.broker, TO_A.subscriber, (), TO_A.delivery)
-    broker = Broker(Routing(("ns/b",), [to_a], ERASING), queue, subscribers, limit=100, at_once=1)
-    try:
-        async with asyncio.TaskGroup() as group:
-            delivering = group.create_task(broker.run())
-            yield broker
-            delivering.cancel()
-    finally:
-        await queue.close()
-
-
 @pytest.mark.anyio
 async def test_an_event_erases_a_topic(tmp_path: Path) -> None:
     """Once its subscriber accepts an erasure, earlier letters and later ones go. A refused erasure stays a letter."""
     subscribers = Subscribers([answer(422), answer(422), answer(202), answer(422), answer(422)])
-    async with running(tmp_path, subscribers) as broker:
+    to_a = Trigger(TO_A.name, TO_A.broker, TO_A.subscriber, (), TO_A.delivery)
+    queue = Queue(tmp_path / "q.db", [to_a.name], cleaning_pause_s=0, kept=ERASING)
+    async with running(tmp_path, subscribers, [to_a], at_once=1, queue=queue, erasing=ERASING) as broker:
         for number, (type_, user) in enumerate(
             [("a", "ann-of-the-hill"), ("a", "bob"), ("erased", "ann-of-the-hill"), ("a", "ann-of-the-hill")]
         ):

@@ -35,7 +35,7 @@ def test_no_other_process_draws_a_reserved_port() -> None:
 
 
 def test_a_server_listens_on_a_reserved_port() -> None:
-    """The reservation does not stand in the way of the server for which the port was drawn."""
+    """A server can listen on the port that was drawn for it."""
     with socket.create_server(("127.0.0.1", free_port())) as server:
         assert server.getsockname()[1]
 

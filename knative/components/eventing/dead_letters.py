@@ -203,7 +203,7 @@ class Sink(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         except RedisError as error:
-            # The broker delivers the event again, but not for ever.
+            # The broker delivers the event again, but only a few times.
             print(letter, flush=True)
             print(f"cannot keep a letter: {error}", file=sys.stderr, flush=True)
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
