@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None, *, announce: Callable[[str], None] =
     except BrokenPipeError:  # as with `logs | head`: discard the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # as with a full disk
+        print(f"{error.filename or arguments.state_dir.root}: {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _up(arguments: argparse.Namespace) -> int | None:
@@ -71,7 +74,6 @@ def _announce(arguments: argparse.Namespace, text: str) -> None:
 def _detached(arguments: argparse.Namespace) -> int:
     """Run `up` in a new session and wait until it announces that it is ready, or ends."""
     state: PlatformDirectory = arguments.state_dir
-    state.root.mkdir(parents=True, exist_ok=True)
     mine, its = os.pipe()
     with state.supervisor_log.open("ab") as log:
         earlier = log.tell()

@@ -50,7 +50,8 @@ class Companion:
         while True:
             await asyncio.wait({self._process.exited})
             await asyncio.sleep(_RESTART_S)
-            self._process = self._start(processes, listener)
+            with contextlib.suppress(OSError):  # no room for a log or a process: the next round tries again
+                self._process = self._start(processes, listener)
 
     def _start(self, processes: Processes, listener: socket.socket) -> Process:
         where = ["--state-dir", str(self._state.root), "--fd", str(listener.fileno())]

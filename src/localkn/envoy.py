@@ -98,14 +98,23 @@ class EnvoyIngress(Ingress):
             raise PlatformError(f"Envoy does not start:\n{log}")
 
     def publish(self, picture: Picture) -> None:
-        """Write the files that changed, each atomically; Envoy watches them."""
+        """
+        Write the files that changed, each atomically; Envoy watches them.
+
+        While Envoy runs, a full disk is no error: Envoy keeps its configuration, and the next call writes the rest.
+        """
         if self._written and picture == self._picture:
             return
-        self._picture = picture
         files = xds.resources(self._state.envoy, picture, certificate=self._certificate, hosts=self._hosts)
-        for name, content in files.items():
-            if self._write(name, content):
-                self._wake.set()
+        try:
+            for name, content in files.items():
+                if self._write(name, content):
+                    self._wake.set()
+        except OSError:
+            if self._process is None:
+                raise
+        else:
+            self._picture = picture
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
         """Return the endpoints of a revision as Envoy last reported them."""
@@ -173,10 +182,10 @@ class EnvoyIngress(Ingress):
         text = json.dumps(content)
         if self._written.get(name) == text:
             return False
-        self._written[name] = text
         whole, part = self._state.envoy / name, self._state.envoy / f".{name}"
         part.write_text(text, "utf-8")
         part.replace(whole)
+        self._written[name] = text
         return True
 
     async def observe(self) -> None:
@@ -203,7 +212,8 @@ class EnvoyIngress(Ingress):
     async def _look(self) -> None:
         if self._process is not None and self._process.exited.done():
             await asyncio.sleep(_RESTART_S)
-            self._start()
+            with contextlib.suppress(OSError):  # no room for a log or a process: the next look tries again
+                self._start()
         try:
             _, body = await self._ask("/clusters?format=json")
             seen = {status["name"]: dict(_hosts(status)) for status in json.loads(body).get("cluster_statuses", ())}

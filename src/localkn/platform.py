@@ -5,6 +5,7 @@ One loop compares the actual state with the wanted one after each change of an i
 """
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -309,7 +310,8 @@ class Platform:
     async def _live(self, instance: Instance, service: KnativeService, revision: Revision) -> None:
         await instance.run(partial(self._launch, instance, service, revision), self.processes)
         if not instance.stopping:
-            print(f"{instance.name} ended: {instance.exit_reason}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a full disk or a closed terminal must not keep the replacement away
+                print(f"{instance.name} ended: {instance.exit_reason}", file=sys.stderr, flush=True)
         self.reports.forget(instance.name)
         revision.ended(instance, time.monotonic())
         asyncio.get_running_loop().call_at(revision.retry_at, self.changed)

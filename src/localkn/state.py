@@ -73,7 +73,9 @@ class PlatformDirectory:
     def _lock(self) -> int:
         """Return the descriptor that holds the directory while it is open."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            # The directories above may be new too, and hold data of users: `.recsys` for example.
+            for directory in reversed((self.root, *self.root.parents)):
+                directory.mkdir(mode=0o700, exist_ok=True)
             # Access to the control socket is control of the platform, and volumes hold Secrets.
             self.root.chmod(0o700)
             lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)

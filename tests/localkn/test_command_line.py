@@ -1,9 +1,11 @@
 """The command line of localkn: what is wrong is said before anything starts, and the exit status tells its kind."""
 
+import errno
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -134,3 +136,12 @@ def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path)}, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_an_error_of_the_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk is full while the platform starts."""
+    monkeypatch.setattr("localkn.up.run", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    status, _, said = run(capsys, *up(tmp_path))
+    assert (status, said) == (1, f"{tmp_path / 'state'}: No space left on device\n")

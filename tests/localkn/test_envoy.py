@@ -1,13 +1,17 @@
 """The admin interface of Envoy, as the platform reads it."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
 from localkn.envoy import EnvoyIngress
+from localkn.ingress import IngressCluster, Picture
 from localkn.processes import Processes
 from localkn.state import PlatformDirectory
 
@@ -64,3 +68,25 @@ async def test_an_envoy_that_ends_while_it_answers_gives_no_latency(tmp_path: Pa
     """If the answer breaks off or is not JSON, there are no figures."""
     async with ingress(tmp_path) as envoy, admin(tmp_path, answer):
         assert await envoy.latencies() == {}
+
+
+async def test_a_full_disk_delays_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A change that cannot be written is written by a later call, and the platform keeps running."""
+    before, after = (Picture([IngressCluster(name, [])]) for name in ("front-00001", "front-00002"))
+    async with ingress(tmp_path) as envoy:
+        envoy.publish(before)
+        envoy._process = cast("Any", object())
+        with monkeypatch.context() as full:
+            full.setattr(Path, "write_text", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+            envoy.publish(after)
+        assert "front-00002" not in (tmp_path / "envoy/cds.json").read_text()
+        envoy.publish(after)
+        assert "front-00002" in (tmp_path / "envoy/cds.json").read_text()
+
+
+async def test_a_start_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without its first configuration, Envoy would serve nothing."""
+    monkeypatch.setattr(Path, "write_text", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    async with ingress(tmp_path) as envoy:
+        with pytest.raises(OSError, match="No space"):
+            envoy.publish(Picture())

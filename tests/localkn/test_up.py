@@ -101,6 +101,16 @@ def test_sockets_of_a_long_path_are_in_the_temporary_directory(tmp_path: Path, m
         deep.socket("control")
 
 
+def test_the_directories_of_a_first_start_are_closed_to_others(tmp_path: Path) -> None:
+    """The platform's directory and those that are made on the way to it, independent of the umask."""
+    before = os.umask(0)
+    try:
+        PlatformDirectory(tmp_path / "state/platform").check()
+    finally:
+        os.umask(before)
+    assert {place.stat().st_mode & 0o777 for place in (tmp_path / "state", tmp_path / "state/platform")} == {0o700}
+
+
 async def test_faults_of_triggers_are_reported_before_anything_starts(compose: Callable[..., Platform]) -> None:
     """`up` refuses a Trigger that the webhook would refuse, and a reference to a missing object."""
     trigger = """
