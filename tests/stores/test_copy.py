@@ -8,6 +8,7 @@ from offline.demo import Demo
 from recstore.urls import open_store
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
+from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main
 from tools.store import copy_store
@@ -38,7 +39,7 @@ def test_copied_users_get_a_time_to_live(redis_server: RedisServer, tmp_path):
     asyncio.run(fill(url))
     assert main(["store", "copy", "--from", url, "--to", redis_server.url, "--user-ttl-s", "1000"]) == 0
     with Redis(port=redis_server.port) as client:
-        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=2)]
+        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=LIMIT_S)]
 
 
 async def fill(url: str) -> None:

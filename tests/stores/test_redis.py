@@ -146,15 +146,20 @@ async def test_a_time_to_live_applies_to_every_key_of_a_user(server):
     with Redis(port=server.port) as client:
         left = {key.rpartition(b":")[2]: client.ttl(key) for key in client.keys("recsys:0:*")}
         assert left == {
-            b"u": pytest.approx(1000, abs=2),
-            b"t": pytest.approx(1000, abs=2),
-            b"w": pytest.approx(1000, abs=2),
-            b"e": pytest.approx(500, abs=2),
+            b"u": pytest.approx(1000, abs=LIMIT_S),
+            b"t": pytest.approx(1000, abs=LIMIT_S),
+            b"w": pytest.approx(1000, abs=LIMIT_S),
+            b"e": pytest.approx(500, abs=LIMIT_S),
         }
         client.flushall()
         lasting = RedisStore(server.url, window_s=500)
         await lasting.apply([EVENT])
-        assert sorted(client.ttl(key) for key in client.keys("recsys:0:*")) == [-1, -1, -1, pytest.approx(500, abs=2)]
+        assert sorted(client.ttl(key) for key in client.keys("recsys:0:*")) == [
+            -1,
+            -1,
+            -1,
+            pytest.approx(500, abs=LIMIT_S),
+        ]
         await lasting.aclose()
     await store.aclose()
 
@@ -164,7 +169,7 @@ async def test_a_time_to_live_applies_to_imported_users(server):
     store = RedisStore(server.url, ttl_s=1000)
     await store.replace([ANN], population=UNKNOWN_FEATURES)
     with Redis(port=server.port) as client:
-        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=2)] * 3
+        assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=LIMIT_S)] * 3
     await store.aclose()
 
 

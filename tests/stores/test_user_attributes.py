@@ -17,6 +17,7 @@ from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, KnownUser, UserAttribute, UserRecord, UserUpdate, imported
 from tests.stores.conftest import Opener
 from tests.stores.test_conformance import interaction, scan_all
+from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
 from tools.store import copy_store
 
@@ -180,7 +181,7 @@ async def test_an_update_renews_the_time_to_live(redis_server: RedisServer):
             for part in ("u", "t", "w"):
                 client.expire(f"{key}:{part}", 10)
             await store.update([update(city=["Rom"], at_us=NOW_US + 1)])
-            assert [client.ttl(f"{key}:{part}") for part in ("u", "t", "w")] == [pytest.approx(1000, abs=2)] * 3
+            assert [client.ttl(f"{key}:{part}") for part in ("u", "t", "w")] == [pytest.approx(1000, abs=LIMIT_S)] * 3
 
 
 async def test_a_file_of_version_3_is_taken_over(tmp_path):

@@ -210,7 +210,8 @@ async def test_a_crash_reveals_no_internals(caplog):
     ("asked", "budget_s"),
     [(None, 1.0), ("250", 0.25), ("999999", 10.0), ("nan", 1.0), ("-5", 1.0), ("soon", 1.0), ("inf", 10.0)],
 )
-async def test_the_budget_comes_from_the_request(asked, budget_s):
+@on_virtual_time
+async def test_the_budget_comes_from_the_request(asked, budget_s, clock):
     """The service caps the caller's budget, and uses the default when the header is unusable."""
     left = []
 
@@ -221,7 +222,7 @@ async def test_the_budget_comes_from_the_request(asked, budget_s):
     await make_service(note).answer(
         scope(**({} if asked is None else {"x_request_timeout_ms": asked})), receive_of(b"{}")
     )
-    assert left[0] == pytest.approx(budget_s, abs=0.1)
+    assert left[0] == pytest.approx(budget_s, abs=0.01)
 
 
 async def test_a_handler_over_the_budget_is_cancelled():
