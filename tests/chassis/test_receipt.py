@@ -37,7 +37,8 @@ def test_unclaimed_time_goes_to_one_phase():
     receipt.spend("hop", 3.0)
     receipt.account("app")
     assert receipt.durations["hop"] == 5.0
-    assert receipt.durations["app"] == pytest.approx(5.0, abs=0.1)
+    # Time passes between the two calls.
+    assert 5.0 <= receipt.durations["app"] < 10.0
 
 
 @pytest.mark.parametrize(
