@@ -9,8 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from typing import TypeVar
-
-import httpx
+from urllib.parse import urlsplit
 
 T = TypeVar("T", int, float)
 
@@ -104,7 +103,9 @@ class Reader:
 def is_http_url(text: str) -> bool:
     """Tell whether *text* is an absolute http or https URL."""
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
+        url = urlsplit(text)
+        # Reading the port checks it.
+        has_address = bool(url.hostname) and url.port != 0
+    except ValueError:
         return False
-    return url.scheme in {"http", "https"} and bool(url.host)
+    return url.scheme in {"http", "https"} and has_address and text.isprintable() and " " not in text

@@ -3,7 +3,10 @@
 import fnmatch
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -120,3 +123,34 @@ def test_the_images_of_python_parts_are_built_in_the_same_way():
         return [(each, re.sub(r'"(requirements|[a-z-]+)\.txt"', "LOCK", rest)) for each, rest in found]
 
     assert [name for name in LOCKS if shared(name) != shared("recommend")] == []
+
+
+@pytest.mark.parametrize("name", sorted(LOCKS & IMAGES.keys()))
+def test_an_image_contains_the_packages_that_its_program_imports(name):
+    """The program of every image can be imported with the packages of its lock file alone."""
+    stage = dict(final_stage(ROOT / IMAGES[name]))
+    words = json.loads(stage["CMD"])
+    programs = [words[words.index("-m") + 1], *(word.removesuffix(".py") for word in words if word.endswith(".py"))]
+    lock = (ROOT / f"requirements/{name}.txt").read_text()
+    locked = {_normal(each) for each in re.findall(r"^([\w.-]+)(?:\[.*\])?==", lock, flags=re.MULTILINE)}
+    hidden = [
+        module
+        for module, owners in packages_distributions().items()
+        if not {_normal(owner) for owner in owners} & locked and not (ROOT / "src" / module).exists()
+    ]
+    # A function that is imported without settings refuses them after its imports.
+    code = """
+import contextlib, importlib, sys
+sys.modules.update(dict.fromkeys(sys.argv[1].split()))
+from chassis.environment import SettingsError
+for program in sys.argv[2:]:
+    with contextlib.suppress(SettingsError):
+        importlib.import_module(program.replace("/", "."))
+"""
+    command = [sys.executable, "-c", code, " ".join(hidden), *programs]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
