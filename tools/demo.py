@@ -17,12 +17,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from localkn import control
-from localkn.address import running_url
-from localkn.state import PlatformDirectory as PlatformState
+from localkn.address import read_status
 from tools.bench.closed_loop import LoopOutcome, run_callers
 
-ROOT = Path(__file__).parents[1]
 CALLERS, LOAD_S = 40, 20.0
 # The default window of a minute would make the viewer wait.
 WINDOW = "10s"
@@ -38,9 +35,8 @@ def demo(*, port: int, state_dir: Path, keep: bool = False) -> int:
     _run("up", "--detach", "--simulate-latency", "--port", str(port), *state)
     try:
         _run("kn", "service", "update", "rank-items", "--scale-window", WINDOW, *state, quiet=True)
-        url = running_url(state_dir / "platform") or ""
         _say("One request")
-        _show_request(url)
+        _show_request(read_status(state_dir / "platform")["url"])
         _say(f"{CALLERS} concurrent callers for {LOAD_S:.0f} s: rank_items scales out")
         highest, outcome = asyncio.run(_load(port, state_dir))
         console.print(
@@ -52,7 +48,8 @@ def demo(*, port: int, state_dir: Path, keep: bool = False) -> int:
         console.print(f"back to one instance after {took_s:.0f} s")
         if keep:
             # `print` cuts no address in two on a narrow terminal.
-            print(f"{_page(state_dir)} shows what happened; ./run.sh down stops the pipeline")
+            page = f"{read_status(state_dir / 'platform')['dashboard']}/_dashboard"
+            print(f"{page} shows what happened; ./run.sh down stops the pipeline")
     except BaseException:
         keep = False
         raise
@@ -103,19 +100,8 @@ def _await_scale_in(state_dir: Path) -> float:
 
 
 def _services(state_dir: Path) -> dict[str, Any]:
-    services: dict[str, Any] = _status(state_dir)["services"]
+    services: dict[str, Any] = read_status(state_dir / "platform")["services"]
     return services
-
-
-def _page(state_dir: Path) -> str:
-    return f"{_status(state_dir)['dashboard']}/_dashboard"
-
-
-def _status(state_dir: Path) -> dict[str, Any]:
-    status: dict[str, Any] = control.call(
-        PlatformState((state_dir / "platform").absolute()).socket("control"), "status"
-    )
-    return status
 
 
 def _ready(services: dict[str, Any], name: str) -> int:

@@ -29,7 +29,7 @@ from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import EventKind
 from recsys.experiments.ledger import ExperimentFigures, keep_figures, read_ledger
 from tools import running_experiments
-from tools.deployment.kn import Kn, KnError, command_of
+from tools.deployment.kn import Kn, KnError, kn_of
 from tools.experiment_figures import describe, summarise
 from tools.guard import guard
 
@@ -73,7 +73,7 @@ def run(
         store=store,
         as_json=as_json,
         state=StateDirectory(state_dir),
-        kn=Kn(command_of(kn, namespace, state_dir), namespace),
+        kn=kn_of(kn, namespace, state_dir),
     )
     if every is None:
         return look()

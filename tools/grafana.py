@@ -15,10 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from localkn import control
+from localkn.address import read_status
 from localkn.errors import LocalknError, PlatformError
 from localkn.processes import free_port
-from localkn.state import PlatformDirectory
 
 MONITORING = Path(__file__).parents[1] / "knative/monitoring"
 _SCRAPE = "2s"
@@ -75,8 +74,7 @@ def _metrics_of(state_dir: Path) -> str:
     Raises:
         LocalknError: No pipeline runs, or it has no dashboard.
     """
-    state = PlatformDirectory((state_dir / "platform").absolute())
-    dashboard: str | None = control.call(state.socket("control"), "status")["dashboard"]
+    dashboard: str | None = read_status(state_dir / "platform")["dashboard"]
     if dashboard is None:
         raise PlatformError(
             f"the pipeline in {state_dir} has no dashboard, whose metrics are needed; start it with `up`"

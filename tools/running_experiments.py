@@ -16,7 +16,7 @@ from offline.experiments.sample_size import plan_users
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment, read_experiments
 from recsys.experiments.ledger import keep
-from tools.deployment.kn import Kn, KnError, command_of, url_of_tag
+from tools.deployment.kn import Kn, KnError, kn_of, url_of_tag
 
 _SETTING, _RANKS = "EXPERIMENTS", "rank-items"
 # The second one answers requests that come as events, if the pipeline has it.
@@ -46,7 +46,7 @@ def run(
         0; 1 if kn refuses, or the declaration has faults.
     """
     given = arm or ()
-    client = Kn(command_of(kn, namespace, state_dir), namespace)
+    client = kn_of(kn, namespace, state_dir)
     try:
         if action == "plan":
             print(describe_plan(rate or 0, deviation, lift=lift, shares=[part.share for part in _plain(given)]))

@@ -18,12 +18,11 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser
 
-from localkn.control import call
-from localkn.state import PlatformDirectory
+from localkn.address import read_status
 from tools.browser import NAMES, PROGRAM, browsing
+from tools.running import ROOT, run_verb, verb_up
 
-_ROOT = Path(__file__).parents[1]
-ASSETS = _ROOT / "docs/assets"
+ASSETS = ROOT / "docs/assets"
 MOST_BYTES = 150_000
 # Four instances of rank-items are ready, and the charts have lines.
 _SCALED_OUT = """() => document.querySelector("#charts .line")
@@ -77,8 +76,8 @@ def screenshots(*, port: int) -> int:
     with tempfile.TemporaryDirectory() as folder, browsing() as browser:
         state, report = Path(folder) / "state", Path(folder) / "report"
         with _running(state, "--simulate-latency", port=port) as url:
-            load = _command("load", *_LOAD, "--report", str(report), "--state-dir", str(state))
-            with subprocess.Popen(load, cwd=_ROOT) as running:
+            load = ["load", *_LOAD, "--report", str(report), "--state-dir", str(state)]
+            with subprocess.Popen([sys.executable, "-m", "tools.cli", *load], cwd=ROOT) as running:
                 for shot in DASHBOARD:
                     _take(browser, shot, url, until=_SCALED_OUT)
                 running.wait()  # the limits of a load test do not matter here
@@ -86,7 +85,7 @@ def screenshots(*, port: int) -> int:
             _take(browser, shot, (report / "report.html").as_uri(), until="() => document.querySelector('svg')")
         with _running(state, "--exposures", port=port) as url:
             for words in _EXPERIMENT:
-                _run(*words, "--state-dir", str(state))
+                run_verb(*words, state_dir=state)
             for shot in EXPERIMENT:
                 _take(browser, shot, url, until=_ANALYSED)
     return 0
@@ -95,20 +94,8 @@ def screenshots(*, port: int) -> int:
 @contextmanager
 def _running(state: Path, *words: str, port: int) -> Iterator[str]:
     """Run a pipeline; yield the address of its page."""
-    _run("up", "--detach", *words, "--port", str(port), "--state-dir", str(state))
-    try:
-        platform = PlatformDirectory((state / "platform").absolute())
-        yield f"{call(platform.socket('control'), 'status')['dashboard']}/_dashboard"
-    finally:
-        _run("down", "--state-dir", str(state))
-
-
-def _command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "tools.cli", *words]
-
-
-def _run(*words: str) -> None:
-    subprocess.run(_command(*words), cwd=_ROOT, check=True)
+    with verb_up(state, *words, port=port):
+        yield f"{read_status(state / 'platform')['dashboard']}/_dashboard"
 
 
 def _take(browser: Browser, shot: Shot, url: str, *, until: str) -> None:
@@ -126,7 +113,7 @@ def _take(browser: Browser, shot: Shot, url: str, *, until: str) -> None:
         path.write_bytes(compressed(shown))
     finally:
         page.close()
-    print(f"{path.relative_to(_ROOT)}: {path.stat().st_size / 1000:.0f} KB")
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} KB")
 
 
 def compressed(png: bytes) -> bytes:

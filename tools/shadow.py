@@ -7,11 +7,10 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from localkn import control
+from localkn.address import read_status
 from localkn.errors import LocalknError
-from localkn.state import PlatformDirectory
 from recsys import metrics
-from tools.deployment.kn import Kn, KnError, command_of, url_of_tag
+from tools.deployment.kn import KnError, kn_of, url_of_tag
 
 _SERVICE, _SETTING, _SHARE = "rank-items", "SHADOW_RANK_ITEMS_URL", "SHADOW_SHARE"
 _TIMEOUT_S = 10.0
@@ -24,7 +23,7 @@ def run(*, action: str, to: str | None, share: float, namespace: str | None, kn:
     Returns:
         0; 1 if kn refuses, no such tag exists, or the pipeline does not run.
     """
-    client = Kn(command_of(kn, namespace, state_dir), namespace)
+    client = kn_of(kn, namespace, state_dir)
     try:
         if action == "start":
             url = url_of_tag(client, _SERVICE, to or "")
@@ -43,8 +42,9 @@ def run(*, action: str, to: str | None, share: float, namespace: str | None, kn:
 
 def _read_metrics(state_dir: Path) -> dict[str, float]:
     """Return the sums of the samples of all instances of the local pipeline, by name and label."""
-    status = control.call(PlatformDirectory((state_dir / "platform").absolute()).socket("control"), "status")
-    answer = httpx.get(f"{status['dashboard']}/metrics", timeout=_TIMEOUT_S).raise_for_status()
+    answer = httpx.get(
+        f"{read_status(state_dir / 'platform')['dashboard']}/metrics", timeout=_TIMEOUT_S
+    ).raise_for_status()
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:

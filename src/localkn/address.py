@@ -1,4 +1,4 @@
-"""The URLs at which a running platform answers."""
+"""What a running platform tells: its status, and the URLs at which it answers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,21 @@ from localkn.errors import LocalknError
 from localkn.state import PlatformDirectory
 
 
+def read_status(folder: Path) -> dict[str, Any]:
+    """
+    Return the status of the platform whose files are in *folder*, as `localkn status --json` prints it.
+
+    Raises:
+        LocalknError: The platform is not running.
+    """
+    status: dict[str, Any] = control.call(PlatformDirectory(folder.absolute()).socket("control"), "status")
+    return status
+
+
 def running_url(folder: Path) -> str | None:
     """Return the public URL of the platform whose files are in *folder*; None if it is not running."""
     try:
-        return str(_status(folder)["url"])
+        return str(read_status(folder)["url"])
     except LocalknError:
         return None
 
@@ -23,7 +34,7 @@ def broker_url(folder: Path, broker: str) -> str:
     Raises:
         LocalknError: The platform is not running, or it has no such Broker.
     """
-    brokers = _status(folder)["brokers"]
+    brokers = read_status(folder)["brokers"]
     name = broker if "/" in broker else f"default/{broker}"
     if name not in brokers:
         raise LocalknError(f"no Broker {name} is running; running: {', '.join(brokers) or 'none'}")
@@ -39,8 +50,3 @@ def chosen_url(folder: Path, *, url: str | None, port: int | None, default_port:
         return running or f"http://127.0.0.1:{default_port}"
     # The port alone does not say whether it speaks TLS; the platform may.
     return running if running and running.endswith(f":{port}") else f"http://127.0.0.1:{port}"
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    status: dict[str, Any] = control.call(PlatformDirectory(folder.absolute()).socket("control"), "status")
-    return status

@@ -18,6 +18,7 @@ def test_every_benchmark_runs_at_a_small_size(name, demo_state: DemoState, monke
     report = json.loads(capsys.readouterr().out)
     assert report["bench"] == name
     assert report["rows"]
+    assert not any(row.get("errors") for row in report["rows"])
     assert {"python", "machine", "cpus", "numpy"} <= report["environment"].keys()
     assert all(
         isinstance(target["value"], int | float) and target["op"] in {"<=", ">="} for target in report["targets"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import psutil
 
-from localkn import control
-from localkn.state import PlatformDirectory
+from localkn.address import read_status
 from tests.running import ROOT
 from tests.waiting import eventually
 
@@ -39,9 +38,7 @@ def assert_none_left(state: Path) -> None:
 
 def status_of(state: Path) -> dict[str, Any]:
     """Return the services that `status --json` prints, without starting a process."""
-    services: dict[str, Any] = control.call(PlatformDirectory(state / "platform").socket("control"), "status")[
-        "services"
-    ]
+    services: dict[str, Any] = read_status(state / "platform")["services"]
     return services
 
 

@@ -11,7 +11,7 @@ import typer
 
 from tests.knative.command_lines import parse
 from tools.cli.options import counts, share
-from tools.deployment.kn import Kn, KnError, command_of, tagged, traffic
+from tools.deployment.kn import Kn, KnError, kn_of, tagged, traffic
 
 # A Service on a cluster whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
@@ -111,5 +111,5 @@ def test_flags_are_parsed():
     for text in ("5", "-1%", "x", "nan"):
         with pytest.raises(typer.BadParameter, match="is not a share"):
             share(text)
-    assert command_of("kn --context prod", "recsys", Path("x")) == ["kn", "--context", "prod"]
-    assert command_of("kn", None, Path("/tmp/x"))[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]
+    assert kn_of("kn --context prod", "recsys", Path("x")) == Kn(["kn", "--context", "prod"], "recsys")
+    assert kn_of("kn", None, Path("/tmp/x")).command[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]

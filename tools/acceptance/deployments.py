@@ -3,17 +3,14 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from localkn import control
-from localkn.address import broker_url
-from localkn.state import PlatformDirectory
-from tools.deployment.kn import Kn, traffic
+from localkn.address import broker_url, read_status
+from tools.deployment.kn import Kn, kn_of, traffic
 from tools.deployment.kubectl import run_kubectl
 
 _STAMP = "recsys.dev/accepted-at"
@@ -101,14 +98,12 @@ class LocalDeployment:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        folder = (state_dir / "platform").absolute()
-        self._control = PlatformDirectory(folder).socket("control")
-        self.kn = Kn([sys.executable, "-m", "localkn", "kn", "--state-dir", str(folder)])
+        self._platform = state_dir / "platform"
+        self.kn = kn_of("kn", None, state_dir)
 
     def instances(self, service: str) -> list[str]:
         """See `Deployment`; an instance's name is its process id."""
-        revisions = control.call(self._control, "status")["services"][service]["revisions"]
+        revisions = read_status(self._platform)["services"][service]["revisions"]
         serving = [instance for each in revisions if each["traffic_percent"] for instance in each["instances"]]
         return [str(instance["pid"]) for instance in serving if instance["state"] == "ready"]
 
@@ -118,5 +113,5 @@ class LocalDeployment:
 
     def broker(self) -> Address:
         """See `Deployment`."""
-        url = broker_url(self._state_dir / "platform", "default")
+        url = broker_url(self._platform, "default")
         return Address(url, url.partition("://")[2].partition("/")[0])

@@ -10,7 +10,6 @@ Rounds alternate between the four. CPU covers the whole platform: Envoy, the fun
 """
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,12 +17,11 @@ from pathlib import Path
 
 import psutil
 
-from localkn.processes import free_port
 from tools.bench.pipeline import train_demo
 from tools.bench.processes import LoopFigures, MeasuredServer, drive, in_turns, summarise
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.running import run_verb, verb_up
 
-_ROOT = Path(__file__).parents[2]
 _SYSTEMS = {
     "together": ("16", "16", "16"),
     "shipped": ("16", "16", "4"),
@@ -54,25 +52,17 @@ def _platform(trained: str, name: str, features: str, ranking: str, calls: str) 
     """Run the pipeline on localkn, with a copy of the state *trained* and one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
-        port = free_port()
-        _run("up", "--detach", "--port", str(port), "--state-dir", folder)
-        try:
+        with verb_up(Path(folder)) as port:
             for service in ("extract-features", "rank-items"):
-                _run("kn", "service", "update", service, "--scale", "1..1", "--state-dir", folder)
+                run_verb("kn", "service", "update", service, "--scale", "1..1", state_dir=Path(folder))
             limits = [
                 f"FEATURES_COALESCE_IN_FLIGHT={features}",
                 f"RANKING_COALESCE_IN_FLIGHT={ranking}",
                 f"RANKING_COALESCE_CALLS={calls}",
             ]
             env = [word for limit in limits for word in ("--env", limit)]
-            _run("kn", "service", "update", "recommend", "--scale", "1..1", *env, "--state-dir", folder)
+            run_verb("kn", "service", "update", "recommend", "--scale", "1..1", *env, state_dir=Path(folder))
             yield MeasuredServer(name, port, tuple(_processes(folder)))
-        finally:
-            _run("down", "--state-dir", folder)
-
-
-def _run(*words: str) -> None:
-    subprocess.run([str(_ROOT / "run.sh"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
 def _processes(folder: str) -> Iterator[psutil.Process]:

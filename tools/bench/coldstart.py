@@ -8,7 +8,6 @@ Benchmark of a cold start: from the command to the first answer of a new instanc
 
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import psutil
 
 from localkn.processes import free_port
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import started
+from tools.bench.processes import addresses, medians, start_function
 from tools.bench.report import BenchReport, ReportRow
 
 _TIMEOUT_S = 60.0
@@ -48,23 +47,13 @@ def measure(*, quick: bool) -> BenchReport:
     names = ("rank_items",) if quick else tuple(REQUESTS)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
-        env |= {"METRICS_PORT": "0", **_start_hops(stack, env)}
+        env |= addresses([start_function(stack, env, name) for name in ("extract_features", "rank_items")])
+        env |= {"METRICS_PORT": "0"}
         samples: dict[str, list[ReportRow]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
                 samples[name].append(_start(name, env))
         return BenchReport("coldstart", [_summarise(name, taken) for name, taken in samples.items()])
-
-
-def _start_hops(stack: ExitStack, env: Mapping[str, str]) -> dict[str, str]:
-    """Start the functions that recommend calls; return the environment variables with their URLs."""
-    urls = {}
-    for name in ("extract_features", "rank_items"):
-        port = free_port()
-        command = ["chassis.server", "--source", f"functions/{name}/main.py"]
-        stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
-        urls[f"{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
-    return urls
 
 
 def _start(name: str, env: Mapping[str, str]) -> ReportRow:
@@ -108,7 +97,4 @@ def _await_ready(client: httpx.Client, *, until: float) -> None:
 
 
 def _summarise(name: str, samples: list[ReportRow]) -> ReportRow:
-    return {
-        "function": name,
-        **{figure: round(statistics.median(sample[figure] for sample in samples), 1) for figure in samples[0]},
-    }
+    return {"function": name, **medians(samples, **dict.fromkeys(samples[0], 1))}

@@ -12,7 +12,6 @@ Rounds alternate between the stores. Redis writes an append-only file, synced ev
 
 import asyncio
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from localkn.processes import free_port
 from recstore.urls import open_store
 from recsys.records import Interaction
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, drive, started
+from tools.bench.processes import MeasuredServer, drive, medians, start_function, started
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.store import copy_store
@@ -40,7 +39,11 @@ def measure(*, quick: bool) -> BenchReport:
     rounds, seconds = (1, 0.4) if quick else (5, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         urls = _fill(Path(folder), stack)
-        servers = {name: _start(stack, url) for name, url in urls.items()}
+        env = {"AUTH": "off", "METRICS_PORT": "0"}
+        servers = {
+            name: start_function(stack, {**env, "FEATURE_STORE_URL": url}, "extract_features")
+            for name, url in urls.items()
+        }
         hello = _start_hello(stack)
         samples: dict[str, list[ReportRow]] = {name: [] for name in urls}
         for _ in range(rounds):
@@ -58,13 +61,6 @@ def _fill(folder: Path, stack: ExitStack) -> dict[str, str]:
         urls["redis"] = server.url
         asyncio.run(copy_store(urls["sqlite"], server.url))
     return urls
-
-
-def _start(stack: ExitStack, url: str) -> MeasuredServer:
-    port = free_port()
-    env = {"AUTH": "off", "FEATURE_STORE_URL": url, "PORT": str(port), "METRICS_PORT": "0"}
-    command = ["chassis.server", "--source", "functions/extract_features/main.py"]
-    return MeasuredServer("extract_features", port, (stack.enter_context(started(command, env, port=port)),))
 
 
 def _start_hello(stack: ExitStack) -> MeasuredServer:
@@ -119,8 +115,11 @@ async def _apply_bare(url: str, *, seconds: float) -> float:
 
 
 def _summarise(store: str, samples: list[ReportRow]) -> ReportRow:
-    median = {figure: round(statistics.median(sample[figure] for sample in samples), 3) for figure in samples[0]}
-    return {"store": store, **median, "errors": sum(sample["errors"] for sample in samples)}
+    return {
+        "store": store,
+        **medians(samples, **dict.fromkeys(samples[0], 3)),
+        "errors": sum(sample["errors"] for sample in samples),
+    }
 
 
 def _targets(row: ReportRow) -> list[BenchTarget]:

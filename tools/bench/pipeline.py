@@ -29,7 +29,16 @@ from chassis.wire.transport import HttptoolsTransport
 from localkn.processes import free_port
 from offline.state import StateDirectory
 from offline.train import TrainingPlan, run
-from tools.bench.processes import LoopFigures, MeasuredServer, drive, in_turns, started, summarise
+from tools.bench.processes import (
+    LoopFigures,
+    MeasuredServer,
+    addresses,
+    drive,
+    in_turns,
+    start_function,
+    started,
+    summarise,
+)
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 
 _HOP_CALLERS = 10
@@ -40,10 +49,10 @@ def measure(*, quick: bool) -> BenchReport:
     levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 8, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
-        hop = _start(stack, env, "extract_features")
+        hop = start_function(stack, env, "extract_features")
         servers = [
             _start_direct(stack, env, hop),
-            _start(stack, env, "fused"),
+            start_function(stack, env, "fused"),
             _start_baseline(stack, env, "monolith", "monolith:app"),
             _start_composition(stack, env),
         ]
@@ -68,24 +77,9 @@ def train_demo(folder: Path) -> dict[str, str]:
     }
 
 
-def _start(stack: ExitStack, env: Mapping[str, str], name: str) -> MeasuredServer:
-    port = free_port()
-    source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
-    command = ["chassis.server", "--source", source]
-    process = stack.enter_context(started(command, {**env, "PORT": str(port)}, port=port))
-    return MeasuredServer(name, port, (process,))
-
-
 def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: MeasuredServer) -> MeasuredServer:
-    rank_items = _start(stack, env, "rank_items")
-    urls = {
-        "EXTRACT_FEATURES_URL": f"http://127.0.0.1:{extract_features.port}",
-        "RANK_ITEMS_URL": f"http://127.0.0.1:{rank_items.port}",
-    }
-    recommend = _start(stack, {**env, **urls}, "recommend")
-    return MeasuredServer(
-        "direct", recommend.port, recommend.processes + extract_features.processes + rank_items.processes
-    )
+    hops = [extract_features, start_function(stack, env, "rank_items")]
+    return start_function(stack, {**env, **addresses(hops)}, "recommend").joined("direct", hops)
 
 
 def _start_baseline(stack: ExitStack, env: Mapping[str, str], name: str, app: str) -> MeasuredServer:
@@ -96,10 +90,8 @@ def _start_baseline(stack: ExitStack, env: Mapping[str, str], name: str, app: st
 
 def _start_composition(stack: ExitStack, env: Mapping[str, str]) -> MeasuredServer:
     hops = [_start_baseline(stack, env, name, f"composition:{name}") for name in ("extract_features", "rank_items")]
-    urls = [f"http://127.0.0.1:{hop.port}/" for hop in hops]
-    named = {"EXTRACT_FEATURES_URL": urls[0], "RANK_ITEMS_URL": urls[1]}
-    front = _start_baseline(stack, {**env, **named}, "recommend", "composition:recommend")
-    return MeasuredServer("composition", front.port, front.processes + hops[0].processes + hops[1].processes)
+    front = _start_baseline(stack, {**env, **addresses(hops)}, "recommend", "composition:recommend")
+    return front.joined("composition", hops)
 
 
 def _compare(servers: list[MeasuredServer], *, callers: int, rounds: int, seconds: float) -> list[ReportRow]:

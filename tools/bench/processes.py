@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import httpx
 import psutil
 import uvloop
 
+from localkn.processes import free_port
 from tools.bench.closed_loop import WARM_UP_SHARE, run_callers
 from tools.bench.report import ReportRow
 
@@ -31,6 +32,10 @@ class MeasuredServer:
     name: str
     port: int
     processes: tuple[psutil.Process, ...]
+
+    def joined(self, name: str, hops: "Sequence[MeasuredServer]") -> "MeasuredServer":
+        """Return this server under another name, with the processes of the *hops* that it calls."""
+        return MeasuredServer(name, self.port, sum((hop.processes for hop in hops), self.processes))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of its processes so far."""
@@ -83,6 +88,21 @@ def started(command: Sequence[str], env: Mapping[str, str], *, port: int) -> Ite
             process.wait()
 
 
+def start_function(
+    stack: ExitStack, env: Mapping[str, str], name: str, *, program: str = "chassis.server"
+) -> MeasuredServer:
+    """Serve the function *name*, or `fused`, on a free port until *stack* is closed."""
+    source = "fused/main.py" if name == "fused" else f"functions/{name}/main.py"
+    port = free_port()
+    process = started([program, "--source", source], {**env, "PORT": str(port)}, port=port)
+    return MeasuredServer(name, port, (stack.enter_context(process),))
+
+
+def addresses(hops: Sequence[MeasuredServer]) -> dict[str, str]:
+    """Return the environment variables that tell recommend where its hops are."""
+    return {f"{hop.name.upper()}_URL": f"http://127.0.0.1:{hop.port}" for hop in hops}
+
+
 def _await_ready(process: "subprocess.Popen[bytes]", port: int, command: Sequence[str]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -124,16 +144,21 @@ def drive(
 
 def summarise(system: str, callers: int, outcomes: Sequence[LoopFigures]) -> ReportRow:
     """Return the medians over the rounds, and the sum of the errors."""
-
-    def median(figure: str) -> float:
-        return statistics.median(outcome[figure] for outcome in outcomes)
-
     return {
         "system": system,
         "callers": callers,
-        "rps": round(median("rps"), 1),
-        "p50_ms": round(median("p50_ms"), 3),
-        "p99_ms": round(median("p99_ms"), 3),
-        "cpu_us": round(median("cpu_us"), 1),
+        **medians(outcomes, rps=1, p50_ms=3, p99_ms=3, cpu_us=1),
         "errors": int(sum(outcome["errors"] for outcome in outcomes)),
     }
+
+
+def medians(outcomes: Sequence[LoopFigures], **digits: int) -> dict[str, float]:
+    """Return the median of each figure that *digits* names, rounded to that many digits."""
+    return {name: round(statistics.median(each[name] for each in outcomes), most) for name, most in digits.items()}
+
+
+def trimmed_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, without the lowest and highest tenth."""
+    ordered = sorted(values)
+    kept = ordered[len(ordered) // 10 : len(ordered) - len(ordered) // 10]
+    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5

@@ -33,7 +33,7 @@ from chassis.telemetry.tracing import NoTracer
 from localkn.processes import free_port
 from recsys import metrics
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, in_turns, started
+from tools.bench.processes import MeasuredServer, addresses, in_turns, medians, start_function, trimmed_mean
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
 
@@ -97,14 +97,12 @@ def _start(stack: ExitStack, folder: Path) -> SwitchedTelemetry:
         "OTEL_TRACES_SAMPLER_ARG": "0.01",
     }
     names = ("extract_features", "rank_items", "recommend")
-    ports, metrics_ports = ([free_port() for _ in names] for _ in range(2))
-    env |= {"EXTRACT_FEATURES_URL": f"http://127.0.0.1:{ports[0]}", "RANK_ITEMS_URL": f"http://127.0.0.1:{ports[1]}"}
-    processes = []
-    for name, port, metrics_port in zip(names, ports, metrics_ports, strict=True):
-        given = {**env, "PORT": str(port), "METRICS_PORT": str(metrics_port)}
-        words = ["tools.bench.switched", "--source", f"functions/{name}/main.py"]
-        processes.append(stack.enter_context(started(words, given, port=port)))
-    return SwitchedTelemetry(MeasuredServer("switched", ports[2], tuple(processes)), metrics_ports, state_file)
+    metrics_ports = [free_port() for _ in names]
+    servers: list[MeasuredServer] = []
+    for name, metrics_port in zip(names, metrics_ports, strict=True):
+        given = {**env, **addresses(servers), "METRICS_PORT": str(metrics_port)}
+        servers.append(start_function(stack, given, name, program="tools.bench.switched"))
+    return SwitchedTelemetry(servers[-1].joined("switched", servers[:-1]), metrics_ports, state_file)
 
 
 @contextmanager
@@ -128,11 +126,10 @@ def _collecting() -> Iterator[str]:
 
 def _summarise(state: str, measured: Sequence[Round]) -> ReportRow:
     slices = [each[state] for each in measured]
-    figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
     ratio, error = _mean_ratio(measured, "cpu_us", state, SHIPPED)
     return {
         "state": state,
-        **{key: round(value, 3) for key, value in figures.items()},
+        **medians(slices, rps=3, p50_ms=3, cpu_us=3),
         "cpu / shipped": f"{ratio:.3f} +- {error:.3f}",
         "errors": int(sum(each["errors"] for each in slices)),
     }
@@ -149,10 +146,7 @@ def _targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:
 
 
 def _mean_ratio(measured: Sequence[Round], figure: str, state: str, other: str) -> tuple[float, float]:
-    """Return the mean of the ratios within rounds and its standard error, without the lowest and highest tenth."""
-    ratios = sorted(each[state][figure] / each[other][figure] for each in measured)
-    kept = ratios[len(ratios) // 10 : len(ratios) - len(ratios) // 10]
-    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
+    return trimmed_mean([each[state][figure] / each[other][figure] for each in measured])
 
 
 def _share_targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:

@@ -10,7 +10,6 @@ Each figure is the time of one request. The windows are short, so that the funct
 
 import math
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +20,12 @@ from typing import Any
 import httpx
 
 from kubeyaml.annotations import SCALING
-from localkn import control
-from localkn.processes import free_port
-from localkn.state import PlatformDirectory
+from localkn.address import read_status
 from tools.bench.coldstart import REQUESTS
 from tools.bench.pipeline import train_demo
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.running import run_verb, verb_up
 
-_ROOT = Path(__file__).parents[2]
 _WINDOW = ("--scale-window", "6s", "--annotation", f"{SCALING}/scale-down-delay=0s")
 _TIMEOUT_S = 60.0
 _LONGEST_S, _LARGEST_RATIO = 2.5, 1.3
@@ -50,25 +47,17 @@ def measure(*, quick: bool) -> BenchReport:
 @contextmanager
 def zero_mode(state: Path) -> Iterator[None]:
     """Run `./run.sh up --zero` on the state directory *state*, with short windows, until the block ends."""
-    _run("up", "--zero", "--detach", "--port", str(free_port()), "--state-dir", str(state))
-    try:
+    with verb_up(state, "--zero"):
         for name in _ALONE:
-            _run("kn", "service", "update", name.replace("_", "-"), *_WINDOW, "--state-dir", str(state))
+            run_verb("kn", "service", "update", name.replace("_", "-"), *_WINDOW, state_dir=state)
         yield
-    finally:
-        _run("down", "--state-dir", str(state))
-
-
-def _run(*words: str) -> None:
-    subprocess.run([str(_ROOT / "run.sh"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
 
 
 def services(state: Path) -> dict[str, dict[str, Any]]:
     """Return the Services of the running platform, each with its revisions that get traffic."""
-    status = control.call(PlatformDirectory(state.absolute() / "platform").socket("control"), "status")
     return {
         name: service | {"revisions": [each for each in service["revisions"] if each["traffic_percent"]]}
-        for name, service in status["services"].items()
+        for name, service in read_status(state / "platform")["services"].items()
     }
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,13 @@ from knbroker.client import DeliveryClient
 from localkn import control
 from localkn.errors import LocalknError
 from localkn.processes import free_port
-from localkn.state import PlatformDirectory as PlatformState
+from localkn.state import PlatformDirectory
 from offline.state import StateDirectory
 from recstore.urls import open_store
 from recsys.records import UserRecord
+from tools.running import ROOT, run, run_verb
 from tools.store import copy_store
 
-ROOT = Path(__file__).parents[2]
 _LOCAL = ROOT / "knative/overlays/local"
 _EXPOSURES = ROOT / "knative/overlays/local-exposures"
 _TIMEOUT_S = 10.0
@@ -34,7 +33,7 @@ class ChaosPipeline:
     """A running pipeline with the feature store *store_url*."""
 
     def __init__(self, folder: Path, port: int, store_url: str) -> None:
-        self._control = PlatformState(folder.absolute() / "platform").socket("control")
+        self._control = PlatformDirectory(folder.absolute() / "platform").socket("control")
         self.port, self.store_url = port, store_url
         self.broker_url: str = self.status()["brokers"]["default/default"]
 
@@ -122,8 +121,7 @@ def pipeline_running(
         commands: The commands of the images.
         settings: Further settings, each as SERVICE:NAME=VALUE.
     """
-    state = ["--state-dir", str(folder)]
-    _run("tools.cli", "train", *state, "--if-missing")
+    run_verb("train", "--if-missing", state_dir=folder)
     current = StateDirectory(folder)
     overridden = [*current.environment(), *settings]
     store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
@@ -138,23 +136,16 @@ def pipeline_running(
     manifests = _EXPOSURES if exposures else _LOCAL
     if max_scale is not None:
         manifests = _write_overlay(folder / "manifests", manifests, max_scale)
-    given = [
-        "--manifests",
-        str(manifests),
-        "--commands",
-        str(commands),
-        "--port",
-        str(port),
-        "--detach",
-    ]
+    given = ["--manifests", str(manifests), "--commands", str(commands), "--port", str(port), "--detach"]
     given += ["--dashboard-port", str(free_port())]
-    _run("localkn", "up", *platform, *given, *overrides)
+    _localkn("up", *platform, *given, *overrides)
     try:
         if min_scale > 1:
-            _run("localkn", "kn", *platform, "service", "update", "extract-features", "--scale-min", str(min_scale))
+            scale = ["--scale-min", str(min_scale)]
+            _localkn("kn", *platform, "service", "update", "extract-features", *scale)
         yield ChaosPipeline(folder, port, store_url)
     finally:
-        _run("localkn", "down", *platform)
+        _localkn("down", *platform)
 
 
 class PostableEvent(Protocol):
@@ -240,10 +231,5 @@ def _write_overlay(folder: Path, base: Path, max_scale: int) -> Path:
     return folder
 
 
-def _run(module: str, *words: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    if ended.returncode:
-        raise RuntimeError(f"python -m {module} {' '.join(words[:1])} failed: {ended.stderr.strip()}")
-    return ended.stdout
+def _localkn(*words: str) -> None:
+    run(sys.executable, "-m", "localkn", *words)

@@ -43,6 +43,7 @@ Bench = Literal[
     "coalescing",
     "coldstart",
     "events",
+    "exposures",
     "page",
     "pipeline",
     "scale",

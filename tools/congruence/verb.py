@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools.congruence.runner import StepDifference, Subject
 from tools.congruence.scenarios import SCENARIOS
-from tools.deployment.kn import Kn, KnError, command_of
+from tools.deployment.kn import KnError, kn_of
 
 
 def compare(
@@ -28,7 +28,7 @@ def compare(
         return 2
     differences: list[StepDifference] = []
     try:
-        subject = Subject(Kn(command_of(kn, namespace, state_dir), namespace), service, is_local=not namespace)
+        subject = Subject(kn_of(kn, namespace, state_dir), service, is_local=not namespace)
         for number, scenario in enumerate(chosen, 1):
             found = list(subject.run(scenario))
             differences += found

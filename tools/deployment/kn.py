@@ -149,9 +149,9 @@ def _is_routed(service: Mapping[str, Any]) -> bool:
     return plain(service["spec"].get("traffic") or (), latest) == plain(status.get("traffic") or (), latest)
 
 
-def command_of(kn: str, namespace: str | None, state_dir: Path) -> list[str]:
-    """Return the words that start *kn*, or localkn's own kn without a namespace."""
+def kn_of(kn: str, namespace: str | None, state_dir: Path) -> Kn:
+    """Return *kn* on the cluster, or without a namespace localkn's own kn on the platform of *state_dir*."""
     if namespace:
-        return shlex.split(kn)
+        return Kn(shlex.split(kn), namespace)
     # `kn` of localkn takes the state directory among its own flags.
-    return [sys.executable, "-m", "localkn", "kn", "--state-dir", str(state_dir / "platform")]
+    return Kn([sys.executable, "-m", "localkn", "kn", "--state-dir", str(state_dir / "platform")])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tools.deployment.kn import Kn, KnError, command_of
+from tools.deployment.kn import Kn, KnError, kn_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
 from tools.rollout.journal import journal_of
@@ -82,7 +82,7 @@ def roll_out(
     try:
         with _interruptible():
             make_client = _clients(gateway=gateway, token_file=token_file, ca_file=ca_file)
-            client = Kn(command_of(kn, namespace, state_dir), namespace)
+            client = kn_of(kn, namespace, state_dir)
             conductor = Conductor(
                 service,
                 client,

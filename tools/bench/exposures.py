@@ -1,5 +1,5 @@
 """
-`python -m tools.exposure_costs`: measure exposures and an experiment on the local pipeline, switched while it serves.
+Benchmark of exposures and an experiment: the local pipeline, switched while it serves.
 
     off                            no answer is reported
     exposures                      each answer is reported and kept
@@ -10,10 +10,7 @@ a second after its answers, so each slice ends with a pause that belongs to it. 
 Broker and of Envoy.
 """
 
-import argparse
 import signal
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +21,11 @@ import msgspec
 
 from recsys.experiments.declaration import Arm, Experiment
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, in_turns
+from tools.bench.processes import MeasuredServer, in_turns, medians, trimmed_mean
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.bench.switched_exposures import EXPERIMENT, EXPOSURES, OFF, STATES
-from tools.chaos.pipeline import ROOT, pipeline_running
+from tools.chaos.pipeline import pipeline_running
+from tools.running import ROOT
 
 Slice = Mapping[str, float]
 Round = Mapping[str, Slice]
@@ -98,11 +96,10 @@ def _started(folder: Path) -> Iterator[SwitchedExposures]:
 
 def _summarise(state: str, callers: int, measured: Sequence[Round]) -> ReportRow:
     slices = [each[state] for each in measured]
-    figures = {key: statistics.median(each[key] for each in slices) for key in ("rps", "p50_ms", "cpu_us")}
     return {
         "state": state,
         "callers": callers,
-        **{key: round(value, 3) for key, value in figures.items()},
+        **medians(slices, rps=3, p50_ms=3, cpu_us=3),
         **{f"{key} / off": "{:.3f} +- {:.3f}".format(*_ratio(measured, key, state)) for key in ("rps", "cpu_us")},
         "errors": int(sum(each["errors"] for each in slices)),
     }
@@ -115,34 +112,9 @@ def _targets(callers: int, measured: Sequence[Round]) -> Iterator[BenchTarget]:
             yield BenchTarget(f"{state}, {callers} callers, requests per second, +- {error:.3f}", ratio, ">=", 0.95)
         else:
             added = [each[state]["p50_ms"] - each[OFF]["p50_ms"] for each in measured]
-            mean, error = _mean(added)
+            mean, error = trimmed_mean(added)
             yield BenchTarget(f"{state}, a lone caller, added ms, +- {error:.3f}", mean, "<=", 0.1)
 
 
 def _ratio(measured: Sequence[Round], figure: str, state: str) -> tuple[float, float]:
-    return _mean([each[state][figure] / each[OFF][figure] for each in measured])
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error, without the lowest and highest tenth."""
-    ordered = sorted(values)
-    kept = ordered[len(ordered) // 10 : len(ordered) - len(ordered) // 10]
-    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure once, and print the report."""
-    parser = argparse.ArgumentParser(prog="tools.exposure_costs", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="toy size, which shows that it runs, not how fast")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    options = parser.parse_args(arguments)
-    report = measure(quick=options.quick)
-    if options.as_json:
-        print(report.to_json())
-    else:
-        report.show()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return trimmed_mean([each[state][figure] / each[OFF][figure] for each in measured])

@@ -5,8 +5,6 @@ Benchmark of the dashboard: CPU and memory of its process while it watches five 
     open    one page is open: a client sends the requests of src/kndashboard/static/page.js with the same periods
 """
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,11 +15,10 @@ from typing import Any
 import httpx
 import psutil
 
-from localkn import control
-from localkn.processes import free_port
-from localkn.state import PlatformDirectory
+from localkn.address import read_status
 from tools.bench.processes import MeasuredServer
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
+from tools.running import run_verb, verb_up
 
 _INSTANCES = 5
 _START_TIMEOUT_S = 120.0
@@ -50,29 +47,21 @@ def measure(*, quick: bool) -> BenchReport:
 @contextmanager
 def _running(state: Path, *, instances: int) -> Iterator[tuple[MeasuredServer, str]]:
     """Start the pipeline with *instances* of each function; yield the dashboard's process and its address."""
-    words = ["--state-dir", str(state)]
-    _verb("up", "--detach", "--port", str(free_port()), *words)
-    try:
-        directory = PlatformDirectory(state / "platform")
-        status = control.call(directory.socket("control"), "status")
+    with verb_up(state):
+        platform = state / "platform"
+        status = read_status(platform)
         for name in status["services"]:
             scale = f"autoscaling.knative.dev/min-scale={instances}"
-            _verb("kn", "service", "update", name, "--annotation", scale, *words)
-        _await_instances(directory, instances)
+            run_verb("kn", "service", "update", name, "--annotation", scale, state_dir=state)
+        _await_instances(platform, instances)
         url = status["dashboard"]
-        yield MeasuredServer("dashboard", httpx.URL(url).port or 0, (_dashboard_of(directory),)), url
-    finally:
-        _verb("down", *words)
+        yield MeasuredServer("dashboard", httpx.URL(url).port or 0, (_dashboard_of(platform),)), url
 
 
-def _verb(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "tools.cli", *words], check=True, stdout=subprocess.DEVNULL)
-
-
-def _await_instances(directory: PlatformDirectory, instances: int) -> None:
+def _await_instances(platform: Path, instances: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        services = control.call(directory.socket("control"), "status")["services"].values()
+        services = read_status(platform)["services"].values()
         if all(_ready(service) >= instances for service in services):
             return
         time.sleep(0.2)
@@ -83,16 +72,16 @@ def _ready(service: dict[str, Any]) -> int:
     return sum(int(each["ready"]) for each in service["revisions"] if each["traffic_percent"])
 
 
-def _dashboard_of(directory: PlatformDirectory) -> psutil.Process:
+def _dashboard_of(platform: Path) -> psutil.Process:
     """Return the process of the dashboard. localkn holds its port too, so the port does not identify it."""
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
-        if "kndashboard" in words and str(directory.root) in words:
+        if "kndashboard" in words and str(platform) in words:
             return process
-    raise RuntimeError(f"no dashboard shows {directory.root}")
+    raise RuntimeError(f"no dashboard shows {platform}")
 
 
 def _sample(dashboard: MeasuredServer, url: str, *, seconds: float, is_open: bool) -> ReportRow:
