@@ -19,7 +19,7 @@ from tests.running import CLIENT
 from tests.waiting import eventually
 from tools.bench.redis_server import PROGRAM, redis_running
 from tools.chaos import kills, outage
-from tools.chaos.pipeline import ChaosPipeline, pipeline_running
+from tools.running import RunningPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
@@ -50,27 +50,27 @@ def folder(demo_state: DemoState, store: str, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def pipeline(folder: Path, store: str) -> Iterator[ChaosPipeline]:
+def pipeline(folder: Path, store: str) -> Iterator[RunningPipeline]:
     """Start the pipeline on that store, with two instances of extract_features."""
     with kills.chaos_pipeline(folder, store) as running:
         yield running
 
 
-def post(pipeline: ChaosPipeline, content: bytes, id_: str, **headers: str) -> httpx.Response:
+def post(pipeline: RunningPipeline, content: bytes, id_: str, **headers: str) -> httpx.Response:
     return CLIENT.post(pipeline.broker_url, content=content, headers={**INTERACTION, "ce-id": id_, **headers})
 
 
-def trigger(pipeline: ChaosPipeline, name: str = "interactions") -> dict[str, Any]:
+def trigger(pipeline: RunningPipeline, name: str = "interactions") -> dict[str, Any]:
     return pipeline.events()["triggers"][f"default/{name}"]  # type: ignore[no-any-return]
 
 
-def recommend(pipeline: ChaosPipeline, user: str, top_k: int) -> list[str]:
+def recommend(pipeline: RunningPipeline, user: str, top_k: int) -> list[str]:
     answer = CLIENT.post(f"http://127.0.0.1:{pipeline.port}", json={"user_id": user, "top_k": top_k}).json()
     assert "degraded" not in answer
     return [each["item_id"] for each in answer["recommendations"]]
 
 
-def test_an_interaction_changes_the_next_recommendation(pipeline: ChaosPipeline, folder: Path) -> None:
+def test_an_interaction_changes_the_next_recommendation(pipeline: RunningPipeline, folder: Path) -> None:
     """After the delivery of a purchase, its item is not recommended and more items of its category are."""
     (model,) = (folder / "models").iterdir()
     category = {item["item_id"]: item["attributes"]["category"][0] for item in json.loads((model / ITEMS).read_text())}
@@ -101,7 +101,7 @@ def test_an_interaction_changes_the_next_recommendation(pipeline: ChaosPipeline,
     ],
 )
 def test_the_broker_refuses_invalid_events(
-    pipeline: ChaosPipeline, headers: dict[str, str], body: bytes, status: int, reason: str
+    pipeline: RunningPipeline, headers: dict[str, str], body: bytes, status: int, reason: str
 ) -> None:
     """The broker answers 4xx with a problem document that holds the reason, and keeps nothing of the event."""
     before = pipeline.events()
@@ -128,7 +128,7 @@ def test_the_broker_refuses_invalid_events(
     ],
 )
 def test_invalid_data_becomes_a_dead_letter(
-    pipeline: ChaosPipeline, name: str, body: bytes, code: int, reason: str
+    pipeline: RunningPipeline, name: str, body: bytes, code: int, reason: str
 ) -> None:
     """The broker accepts the event, extract_features refuses it with 4xx, and one attempt leaves one dead letter."""
     before = trigger(pipeline)
@@ -140,7 +140,7 @@ def test_invalid_data_becomes_a_dead_letter(
     assert reason in letter["failure"]["reason"]
 
 
-def test_the_event_verbs_send_list_and_redrive(pipeline: ChaosPipeline, folder: Path) -> None:
+def test_the_event_verbs_send_list_and_redrive(pipeline: RunningPipeline, folder: Path) -> None:
     """`send-event` posts an event, `events` lists dead letters, and `redrive` delivers one again."""
     state = ["--state-dir", str(folder)]
     sent = json.loads(
@@ -159,7 +159,7 @@ def test_the_event_verbs_send_list_and_redrive(pipeline: ChaosPipeline, folder: 
     eventually(lambda: trigger(pipeline, "recommendation-requests")["delivered"] == delivered + 1)
 
 
-def test_an_erasure_leaves_nothing_in_any_file(pipeline: ChaosPipeline, folder: Path, store: str) -> None:
+def test_an_erasure_leaves_nothing_in_any_file(pipeline: RunningPipeline, folder: Path, store: str) -> None:
     """Store, queue, dead letters, logs and the files of Redis hold nothing of the user, also of events that come later."""
     user = "ann-of-the-hill"
     told = json.dumps({"user_id": user, "kind": "view", "item_id": "item_1"}).encode()
@@ -201,14 +201,14 @@ def content(folder: Path) -> bytes:
     return b"".join(held)
 
 
-def test_the_broker_receives_served_events(pipeline: ChaosPipeline) -> None:
+def test_the_broker_receives_served_events(pipeline: RunningPipeline) -> None:
     """With a sink, recommend sends `recommendation.served.v1` after each answer; no Trigger wants it here."""
     before = pipeline.events()["unwanted"]
     recommend(pipeline, "user_1", 5)
     eventually(lambda: pipeline.events()["unwanted"] > before)
 
 
-def test_random_kills_lose_and_repeat_no_event(pipeline: ChaosPipeline, store: str) -> None:
+def test_random_kills_lose_and_repeat_no_event(pipeline: RunningPipeline, store: str) -> None:
     """
     Every user's record matches the events although broker and instances are killed.
 

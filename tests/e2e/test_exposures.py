@@ -12,8 +12,8 @@ from tests.running import CLIENT
 from tests.waiting import eventually
 from tools.bench.redis_server import PROGRAM
 from tools.chaos import kills, shown
-from tools.chaos.pipeline import ChaosPipeline
 from tools.cli.verbs import main as run_verb
+from tools.running import RunningPipeline
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
@@ -25,7 +25,7 @@ needs_redis = pytest.mark.skipif(
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def pipeline(
     request: pytest.FixtureRequest, demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[ChaosPipeline, str, Path]]:
+) -> Iterator[tuple[RunningPipeline, str, Path]]:
     """Start the pipeline with exposures on, on each kind of store; return it, the kind and its state directory."""
     folder = tmp_path_factory.mktemp(f"exposures-{request.param}")
     demo_state.copy_to(folder)
@@ -33,7 +33,7 @@ def pipeline(
         yield running, request.param, folder
 
 
-def report(running: ChaosPipeline, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def report(running: RunningPipeline, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     capsys.readouterr()
     assert run_verb(["experiments", "report", "--json", "--store", running.store_url, "--state-dir", str(folder)]) == 0
     found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["figures"]
@@ -41,7 +41,7 @@ def report(running: ChaosPipeline, folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_an_answer_and_its_click_are_in_the_report(
-    pipeline: tuple[ChaosPipeline, str, Path], capsys: pytest.CaptureFixture[str]
+    pipeline: tuple[RunningPipeline, str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An answer reaches the log within seconds, and a click that names its exposure becomes its outcome."""
     running, _, folder = pipeline
@@ -55,7 +55,7 @@ def test_an_answer_and_its_click_are_in_the_report(
     eventually(lambda: report(running, folder, capsys)[0]["click_through"] == 1)
 
 
-def test_kills_lose_no_pair_and_join_none_twice(pipeline: tuple[ChaosPipeline, str, Path]) -> None:
+def test_kills_lose_no_pair_and_join_none_twice(pipeline: tuple[RunningPipeline, str, Path]) -> None:
     """
     Shuffled and repeated answers and interactions, with extract_features and the broker killed, give the exact join.
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.demo import DemoState
 from tests.hostile.conftest import Figure
-from tools.chaos.pipeline import pipeline_running
 from tools.chaos.soak import ProcessUsage, SoakFaults, SoakLoad, compare, run
+from tools.running import pipeline_running
 
 pytestmark = pytest.mark.may_block
 

@@ -24,8 +24,7 @@ from tools.bench.pipeline import train_demo
 from tools.bench.processes import MeasuredServer, in_turns, medians, trimmed_mean
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.bench.switched_exposures import EXPERIMENT, EXPOSURES, OFF, STATES
-from tools.chaos.pipeline import pipeline_running
-from tools.running import ROOT
+from tools.running import ROOT, pipeline_running
 
 Slice = Mapping[str, float]
 Round = Mapping[str, Slice]

@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.bench.redis_server import redis_running
-from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
+from tools.chaos.sender import Sender
 from tools.chaos.traffic import expected_records, make_events, repeat_some
+from tools.running import RunningPipeline, pipeline_running
 
 _REPEATED = 0.2
 _KILL_AFTER_S = (0.3, 1.5)
@@ -68,7 +69,9 @@ class KillsOutcome:
         return bool(self.kills) and not (self.waiting or self.dead_letters or self.wrong_users)
 
 
-async def run(pipeline: ChaosPipeline, *, store: str, events: int, users: int, senders: int, seed: int) -> KillsOutcome:
+async def run(
+    pipeline: RunningPipeline, *, store: str, events: int, users: int, senders: int, seed: int
+) -> KillsOutcome:
     """Send events while killing processes, wait for the deliveries, and compare the store with the events."""
     made = make_events(events, users=users, prefix=f"chaos{seed}", seed=seed)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
@@ -98,7 +101,7 @@ async def run(pipeline: ChaosPipeline, *, store: str, events: int, users: int, s
     )
 
 
-async def kill_instances(pipeline: ChaosPipeline, kills: Counter[str], draw: random.Random) -> None:
+async def kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
     """Kill a random instance every few hundred milliseconds until cancelled, and count the kills in *kills*."""
     wait_s = _KILL_AFTER_S[0]
     while True:
@@ -122,7 +125,7 @@ async def kill_instances(pipeline: ChaosPipeline, kills: Counter[str], draw: ran
 
 
 @contextmanager
-def chaos_pipeline(folder: Path, store: str, *, exposures: bool = False) -> Iterator[ChaosPipeline]:
+def chaos_pipeline(folder: Path, store: str, *, exposures: bool = False) -> Iterator[RunningPipeline]:
     """Run a pipeline on a *store* of `sqlite` or `redis`, with at least two instances of extract_features."""
     if store == "sqlite":
         with pipeline_running(folder, min_scale=2, exposures=exposures) as pipeline:

@@ -23,8 +23,9 @@ import httpx
 
 from knbroker.client import DeliveryClient
 from tools.bench.redis_server import RedisServer, redis_running
-from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
+from tools.chaos.sender import Sender
 from tools.chaos.traffic import InteractionEvent, expected_records, make_events
+from tools.running import RunningPipeline, pipeline_running
 
 _BEFORE_S, _AFTER_S = 2.0, 6.0
 _DRAIN_TIMEOUT_S = 60.0
@@ -121,7 +122,9 @@ class _Callers:
         await self._client.aclose()
 
 
-async def run(pipeline: ChaosPipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float) -> OutageOutcome:
+async def run(
+    pipeline: RunningPipeline, redis: RedisServer, *, mode: str, seconds: float, rate: float
+) -> OutageOutcome:
     """Apply load, make Redis unavailable for *seconds*, wait for the deliveries, and compare the store with the events."""
     made = make_events(round(rate * (_BEFORE_S + seconds + _AFTER_S)), users=100, prefix=f"outage_{mode}", seed=1)
     sender, callers = Sender(pipeline.broker_url), _Callers(f"http://127.0.0.1:{pipeline.port}", users=500)
@@ -185,7 +188,7 @@ async def _interrupt(redis: RedisServer, *, mode: str, seconds: float) -> None:
             redis.signal(signal.SIGCONT)
 
 
-async def _watch_backlog(pipeline: ChaosPipeline) -> tuple[int, float]:
+async def _watch_backlog(pipeline: RunningPipeline) -> tuple[int, float]:
     """Return the largest number of deliveries that wait for a retry, and the seconds until none does."""
     began, backlog = time.monotonic(), 0
     with contextlib.suppress(TimeoutError):

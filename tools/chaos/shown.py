@@ -27,8 +27,9 @@ from recstore.exposures.urls import open_exposures
 from recsys.contracts import events
 from recsys.records import Interaction
 from tools.chaos.kills import chaos_pipeline, kill_instances
-from tools.chaos.pipeline import ChaosPipeline, PostableEvent, Sender
+from tools.chaos.sender import PostableEvent, Sender
 from tools.chaos.traffic import SOURCE, InteractionEvent, time_us
+from tools.running import RunningPipeline
 
 _REPEATED = 0.2
 _USERS, _ITEMS, _LENGTH = 100, 200, 5
@@ -92,7 +93,7 @@ class ShownOutcome:
         return bool(self.kills and self.pairs) and not (self.waiting or self.dead_letters or self.wrong_answers)
 
 
-async def run(pipeline: ChaosPipeline, *, store: str, answers: int, senders: int, seed: int) -> ShownOutcome:
+async def run(pipeline: RunningPipeline, *, store: str, answers: int, senders: int, seed: int) -> ShownOutcome:
     """Send events while killing processes, wait for the deliveries, and compare the log with the events."""
     prefix = f"shown{seed}"
     served = make_answers(answers, prefix=prefix, seed=seed)

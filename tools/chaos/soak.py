@@ -23,8 +23,9 @@ import psutil
 from chassis.server.limits import raise_descriptor_limit
 from tools.bench.closed_loop import run_callers
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
-from tools.chaos.pipeline import ChaosPipeline, Sender, pipeline_running
+from tools.chaos.sender import Sender
 from tools.chaos.traffic import expected_records, make_events
+from tools.running import RunningPipeline, pipeline_running
 
 _WARM_UP = 0.1
 _CALLERS, _SENDERS, _USERS = 16, 16, 500
@@ -93,7 +94,7 @@ class SoakFaults:
 class Soak:
     """Loads a pipeline and notes what is wrong."""
 
-    def __init__(self, pipeline: ChaosPipeline, *, open_connections: int) -> None:
+    def __init__(self, pipeline: RunningPipeline, *, open_connections: int) -> None:
         self._pipeline = pipeline
         self._open_connections = open_connections
         self.faults = SoakFaults()
@@ -159,7 +160,7 @@ class Soak:
         return is_right
 
 
-async def measure_idle(pipeline: ChaosPipeline) -> dict[str, ProcessUsage]:
+async def measure_idle(pipeline: RunningPipeline) -> dict[str, ProcessUsage]:
     """Return the usage of each process once the numbers of descriptors have not changed for some seconds."""
     seen: list[dict[str, ProcessUsage]] = []
     for _ in range(_QUIET_TIMEOUT_S):
@@ -173,7 +174,7 @@ async def measure_idle(pipeline: ChaosPipeline) -> dict[str, ProcessUsage]:
     return seen[-1]
 
 
-def _measure(pipeline: ChaosPipeline) -> dict[str, ProcessUsage]:
+def _measure(pipeline: RunningPipeline) -> dict[str, ProcessUsage]:
     return {name: _usage(process) for name, process in pipeline.processes().items()}
 
 
@@ -183,7 +184,7 @@ def _usage(process: psutil.Process) -> ProcessUsage:
     return ProcessUsage(process.pid, process.memory_info().rss / 1e6, descriptors - connections, connections)
 
 
-async def run(pipeline: ChaosPipeline, load: SoakLoad) -> BenchReport:
+async def run(pipeline: RunningPipeline, load: SoakLoad) -> BenchReport:
     """Warm up, measure, apply the rest of *load*, measure again and compare."""
     first = load.share(_WARM_UP)
     soak = Soak(pipeline, open_connections=max(1, first.connections))

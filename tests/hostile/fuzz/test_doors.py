@@ -16,7 +16,7 @@ from tests.hostile.conftest import Figure
 from tests.hostile.fuzz.doors import DOORS, Answer, Door, assert_fair, send
 from tests.hostile.fuzz.mutations import Request, every_fragment, requests
 from tests.hostile.fuzz.rounds import MUTATIONS, make_rounds
-from tools.chaos.pipeline import ChaosPipeline, pipeline_running
+from tools.running import RunningPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(600)]
 
@@ -56,7 +56,7 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def platform(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosPipeline]:
+def platform(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPipeline]:
     """The whole pipeline, as `./run.sh up` runs it."""
     folder = tmp_path_factory.mktemp("fuzz")
     demo_state.copy_to(folder)
@@ -64,7 +64,7 @@ def platform(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
-def port_of(platform: ChaosPipeline, door: Door) -> int:
+def port_of(platform: RunningPipeline, door: Door) -> int:
     if door.name == "public port":
         return platform.port
     if door.name == "dashboard":
@@ -72,13 +72,13 @@ def port_of(platform: ChaosPipeline, door: Door) -> int:
     return platform.port_of(door.name)
 
 
-def memory_mb(platform: ChaosPipeline) -> dict[str, float]:
+def memory_mb(platform: RunningPipeline) -> dict[str, float]:
     return {name: process.memory_info().rss / 1e6 for name, process in platform.processes().items()}
 
 
 @pytest.mark.parametrize("door", DOORS, ids=[door.name for door in DOORS])
 def test_mutations_are_answered_and_leave_nothing_behind(
-    platform: ChaosPipeline, door: Door, request: pytest.FixtureRequest, figure: Figure
+    platform: RunningPipeline, door: Door, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
     """
     Each mutation gets a success, a short refusal, or 503 or 504 with a reason; a valid request gets its right answer.
