@@ -1,4 +1,4 @@
-"""Starts programs of this project in processes of their own, and pipelines that end with a block."""
+"""Starts programs of this project as processes, and pipelines that end with a block."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a running platform tells: its status, and the URLs at which it answers."""
+"""The status of a running platform, and the URLs at which it answers."""
 
 from pathlib import Path
 from typing import Any
