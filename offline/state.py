@@ -243,6 +243,8 @@ def _explained(folder: Path) -> Iterator[None]:
     """Raise `StateError` for an error of the operating system in the block."""
     try:
         yield
+    except BrokenPipeError:  # of the standard output
+        raise
     except OSError as error:
         raise StateError(
             f"{error.filename or folder}: cannot be written: {error.strerror or error}; "

@@ -93,8 +93,8 @@ def _trained(state_dir: Path) -> tuple[StateDirectory, Current]:
         # scipy takes a second to import.
         from offline.train import TrainingPlan, run  # noqa: PLC0415
 
-        if run(TrainingPlan(state_dir=state_dir, if_missing=True)):
-            raise StateError(f"{state_dir}: the training failed; the line above gives the reason")
+        if status := run(TrainingPlan(state_dir=state_dir, if_missing=True)):
+            sys.exit(status)
     return state, state.require_current()
 
 

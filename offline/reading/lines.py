@@ -115,7 +115,9 @@ def _decode(content: bytes, encoding: str) -> str | Malformed:
     try:
         return content.decode(encoding).rstrip("\r\n")
     except UnicodeDecodeError as error:
-        return Malformed(f"not {encoding.upper()}", f" at byte {error.start + 1} of the line")
+        return Malformed(
+            f"not {encoding.upper()}", f" at byte {error.start + 1} of the line; save the file in {encoding.upper()}"
+        )
 
 
 def _read_content(path: Path) -> Iterator[bytes]:
@@ -147,6 +149,8 @@ def readable(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     """
     try:
         with path.open("rb") as raw:
+            if not raw.seekable():
+                raise DataError(f"{path}: is a pipe; save its output in a file")
             yield raw, path.stat().st_size
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"cannot be decompressed: {error}; copy or compress the file again"

@@ -15,6 +15,7 @@ from recsys.declaration.values import Malformed
 Fields = list[str]
 Records = Iterator[tuple[int, Fields | Malformed]]
 
+_ZIP = b"PK\3\4"
 _DELIMITERS = ",;\t|"
 # A stray quote could otherwise make one field of the rest of the file.
 _LONGEST_RECORD_LINES = 100
@@ -43,12 +44,14 @@ def open_table(path: Path, mapped: Mapped) -> Table:
         DataError: the file cannot be read, or has no header.
     """
     with readable(path) as (raw, _):
-        is_parquet = raw.read(len(MAGIC)) == MAGIC
-    if is_parquet:
+        beginning = raw.read(4)
+    if beginning == MAGIC:
         header, records = read_parquet(path)
         return Table(header, records)
     lines = read_lines(path)
     number, first = next(lines, (1, ""))
+    if beginning == _ZIP:
+        raise _not_text(path)
     if isinstance(first, Malformed):
         raise DataError(f"{path}:{number}: {first}")
     if not first:
@@ -56,12 +59,16 @@ def open_table(path: Path, mapped: Mapped) -> Table:
     if "\r" in first:
         raise DataError(f"{path}: the lines end in CR alone; save the file with the line ends LF or CRLF")
     if NOT_TEXT.search(first.replace("\t", " ")):
-        raise DataError(f"{path}: is not text; unpack an archive, or save a workbook as CSV")
+        raise _not_text(path)
     try:
         delimiter, header = _read_header(first, mapped)
     except csv.Error as error:
         raise DataError(f"{path}:{number}: the header is not CSV: {error}") from error
     return Table(header, _checked(_read_records(lines, delimiter), columns=len(header)))
+
+
+def _not_text(path: Path) -> DataError:
+    return DataError(f"{path}: is not text; unpack an archive, or save a workbook as CSV")
 
 
 def _read_header(line: str, mapped: Mapped) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from chassis.wire.text import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
-from recsys.declaration.values import Malformed, parse_number
+from recsys.declaration.values import Malformed, not_a_number, parse_number
 
 _LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collection.py
 _LONGEST_VALUE = 100
@@ -74,7 +74,7 @@ def parse_weight(text: str) -> float:
         return weight
     if math.isfinite(weight) and weight > 0:
         raise Malformed(f"the weight must be at most {_LARGEST_WEIGHT}", f", not {text[:40]!r}")
-    raise Malformed("the weight must be a number above 0", f", not {text[:40]!r}")
+    raise Malformed("the weight must be a number above 0", not_a_number(text))
 
 
 def parse_integer(text: str, column: str) -> int:

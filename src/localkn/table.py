@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 _COLUMNS = ("revision", "traffic", "ready", "in flight", "rps", "p50/p99 ms", "state")
+_WIDE = 72
 
 
 def show(ask: Callable[[], dict[str, Any]], *, watch: bool | None = None) -> None:
@@ -22,23 +23,24 @@ def show(ask: Callable[[], dict[str, Any]], *, watch: bool | None = None) -> Non
     """
     console = Console()
     if not (console.is_terminal if watch is None else watch):
-        console.print(_table(ask()))
+        console.print(_table(ask(), console.width))
         return
     while not console.is_terminal:
-        console.print(_table(ask()))
+        console.print(_table(ask(), console.width))
         time.sleep(1)
-    with Live(_table(ask()), console=console, auto_refresh=False) as live:
+    with Live(_table(ask(), console.width), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(_table(ask()), refresh=True)
+            live.update(_table(ask(), console.width), refresh=True)
 
 
-def _table(status: Mapping[str, Any]) -> Table:
+def _table(status: Mapping[str, Any], width: int) -> Table:
     revisions = [revision for service in status["services"].values() for revision in service["revisions"]]
     failures = [f"{revision['name']} failed: {revision['failure']}" for revision in revisions if revision["failure"]]
     brokers = [f"Broker {name} takes events at {url}" for name, url in status["brokers"].items()]
     caption = "\n".join([*failures, *brokers, *status["notes"]])
-    # Without frames, 80 columns hold every heading; a tag that does not fit moves to the next line.
+    # Without frames, 72 columns hold every heading; a tag that does not fit moves to the next line.
+    columns = _COLUMNS if width >= _WIDE else ("revision", "ready", "state")
     table = Table(
         title=status["url"],
         caption=caption,
@@ -48,12 +50,13 @@ def _table(status: Mapping[str, Any]) -> Table:
         collapse_padding=True,
     )
     longest = max((len(revision["name"]) for revision in revisions), default=0)
-    table.add_column(_COLUMNS[0], min_width=longest)
-    for column in _COLUMNS[1:]:
+    table.add_column(columns[0], min_width=longest)
+    for column in columns[1:]:
         table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for revision in revisions:
         if revision["instances"] or revision["traffic_percent"]:
-            table.add_row(*_row(revision))
+            row = dict(zip(_COLUMNS, _row(revision), strict=True))
+            table.add_row(*(row[column] for column in columns))
     return table
 
 

@@ -161,6 +161,12 @@ def test_an_interrupted_training_prints_no_traceback(trained):
     assert (waiting.returncode, errors) == (130, f"{trained}: interrupted; what was current stays current\n")
 
 
+def test_a_closed_output_is_no_fault_of_the_directory(trained):
+    """As with `train | head`: the command ends silently, and its message does not send the user to the disk."""
+    with pytest.raises(BrokenPipeError), StateDirectory(trained).locked():
+        raise BrokenPipeError
+
+
 def test_only_the_owner_may_open_the_directory(tmp_path):
     """A state directory is created with mode 0700, independent of the umask."""
     before = os.umask(0)

@@ -57,6 +57,15 @@ def test_eighty_columns_hold_every_heading(capsys: pytest.CaptureFixture[str], m
         assert word in shown
 
 
+def test_forty_columns_hold_the_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow terminal shows fewer columns, each in full."""
+    monkeypatch.setenv("COLUMNS", "40")
+    named = REVISION | {"name": "extract-features-00012", "tags": []}
+    table.show(lambda: STATUS | {"services": {"x": {"revisions": [named]}}}, watch=False)
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "extract" in line]
+    assert row == ["extract-features-00012", "2/5", "panic"]
+
+
 @pytest.mark.parametrize(("terminal", "watch"), [(True, None), (True, True), (False, True)])
 def test_the_table_is_refreshed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, watch: bool | None) -> None:
     """The table is refreshed every second until it is interrupted: on a terminal, and elsewhere on request."""

@@ -1,6 +1,7 @@
 """Files that are no table: the message names the file and the remedy, and shows no binary data."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ def refusal(path: Path) -> str:
     ("content", "message"),
     [
         (b"PK\x03\x04\x14\x00" + b"x" * 200, ": is not text; unpack an archive, or save a workbook as CSV"),
+        (b"PK\x03\x04\xff\xfe" + b"x" * 200, ": is not text; unpack an archive, or save a workbook as CSV"),
         (bytes(5000), ": is not text; unpack an archive, or save a workbook as CSV"),
         (b"user_id\x00,item_id\nu,i\n", ": is not text; unpack an archive, or save a workbook as CSV"),
         (TABLE.replace(b"\n", b"\r"), ": the lines end in CR alone; save the file with the line ends LF or CRLF"),
@@ -34,13 +36,34 @@ def refusal(path: Path) -> str:
         (gzip.compress(TABLE)[:-9], ": cannot be decompressed: Compressed file ended before the end-of-stream marker was reached; copy or compress the file again"),
         (bytes(pa.compress(TABLE, codec="zstd", asbytes=True)) + b"more", ": cannot be decompressed: ZSTD decompress failed: Unknown frame descriptor; copy or compress the file again"),
     ],
-    ids=["zip", "zeros", "zero in the header", "old line ends", "long header", "gzip and more", "half of gzip", "zstd and more"],
+    ids=["zip", "zip of bytes", "zeros", "zero in the header", "old line ends", "long header", "gzip and more", "half of gzip", "zstd and more"],
 )  # fmt: skip
 def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
     """No exception of a library reaches the user, and no row is read."""
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     assert refusal(path) == message
+
+
+def test_a_pipe_is_refused(tmp_path):
+    """The file is read more than once."""
+    path = tmp_path / "a.csv"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        assert refusal(path) == ": is a pipe; save its output in a file"
+    finally:
+        os.close(writer)
+
+
+def test_what_a_german_spreadsheet_writes_is_explained(tmp_path):
+    """The first of each kind of fault says what to change."""
+    path = tmp_path / "a.csv"
+    path.write_bytes("user_id;item_id;weight\nann;tea;1,5\nj\xfcrgen;tea;2\n".encode("latin-1"))
+    assert refusal(path).splitlines()[:2] == [
+        ":2: the weight must be a number above 0, not '1,5'; write decimals with a point",
+        f"{path}:3: not UTF-8 at byte 2 of the line; save the file in UTF-8",
+    ]
 
 
 def test_a_header_without_the_fields_is_shown_in_part(tmp_path):

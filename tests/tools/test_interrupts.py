@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from localkn.processes import free_port
 from offline.state import StateDirectory
 from offline.train import TrainingPlan
 from offline.train import run as train
 from tools import export, store
 from tools.cli import __main__ as program
 from tools.cli import verbs
+from tools.up import up
 
 pytestmark = pytest.mark.may_block
 
@@ -45,6 +47,14 @@ def test_an_interrupted_verb_says_what_it_leaves(
     printed = capsys.readouterr().err
     assert says in printed
     assert len(printed.splitlines()) == bool(says)
+
+
+def test_an_interrupted_first_start_ends_as_its_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training has said what it leaves; `up` adds nothing, and its status is that of Ctrl-C."""
+    monkeypatch.setattr("offline.train.run", lambda _: 130)
+    with pytest.raises(SystemExit) as end:
+        up(port=free_port(), state_dir=tmp_path / "state")
+    assert end.value.code == 130
 
 
 def test_sigterm_ends_a_verb_as_ctrl_c_does() -> None:

@@ -1,5 +1,8 @@
 """The pipeline that `./run.sh recommend` asks, and its messages about answers without recommendations."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -49,6 +52,17 @@ def test_a_port_that_is_named_is_asked(server, tmp_path, monkeypatch, capsys):
     assert main(["recommend", "u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]) == 0
     assert "1.000" in capsys.readouterr().out
     assert main(["recommend", "u", "--state-dir", str(tmp_path)]) == 1
+
+
+def test_an_encoding_without_the_characters_escapes_them(server, tmp_path):
+    """A terminal or a pipe whose encoding is ASCII."""
+    server.body = '{"recommendations": [{"item_id": "é☕", "score": 1.0}]}'.encode()
+    words = ["recommend", "u", "--port", str(server.server_port), "--state-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.cli", *words],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[2], done.stderr) == (0, "\\xe9\\u2615", "")
 
 
 def test_without_a_port_the_running_pipeline_is_asked(server, tmp_path, monkeypatch):

@@ -26,5 +26,7 @@ def run() -> int:
 
 
 if __name__ == "__main__":
+    # As on stderr: a title that the terminal's encoding lacks is escaped instead of ending the verb.
+    sys.stdout.reconfigure(errors="backslashreplace")
     end_as_on_ctrl_c()
     sys.exit(run())

@@ -35,6 +35,11 @@ def parse_number(text: str) -> float:
         return math.nan
 
 
+def not_a_number(text: str) -> str:
+    """Return the end of a message that refuses *text* as a number."""
+    return f", not {text[:40]!r}{'; write decimals with a point' * (',' in text)}"
+
+
 def parse_time_us(text: str) -> int:
     """
     Return a time in microseconds since the epoch.
@@ -64,7 +69,7 @@ def canonical_number(text: str, name: str) -> str:
     """
     number = parse_number(text)
     if not math.isfinite(number):
-        raise Malformed(f"{name} must be a number", f", not {text[:40]!r}")
+        raise Malformed(f"{name} must be a number", not_a_number(text))
     return repr(number)
 
 
