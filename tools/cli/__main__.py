@@ -1,8 +1,10 @@
 """`python -m tools.cli VERB`: what `./run.sh VERB` runs once the packages are installed."""
 
+import io
 import os
 import signal
 import sys
+from typing import cast
 
 
 def end_as_on_ctrl_c() -> None:
@@ -27,6 +29,6 @@ def run() -> int:
 
 if __name__ == "__main__":
     # As on stderr: a title that the terminal's encoding lacks is escaped instead of ending the verb.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     end_as_on_ctrl_c()
     sys.exit(run())

@@ -288,6 +288,8 @@ def _read_value(raw: bytes) -> Any:
 
 def _read_data(data: bytes, encoded: bytes, media_type: AttributeValue | None, path: str) -> bytes | None:
     if encoded != b"null":
+        if data != b"null":
+            raise InvalidRequestError(faults=[Fault(f"{path}.data_base64", "must be absent beside data")])
         try:
             return msgspec.json.decode(encoded, type=bytes)
         except msgspec.ValidationError as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chassis.wire.cloudevents import CloudEvent, derive_id, is_event, read_events, write_binary, write_structured
 from chassis.wire.event_rules import parse_time
-from chassis.wire.problems import InvalidRequestError, NotJsonError, UnsupportedMediaTypeError
+from chassis.wire.problems import Fault, InvalidRequestError, NotJsonError, UnsupportedMediaTypeError
 
 REQUIRED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 
@@ -156,6 +156,13 @@ def test_attributes_are_bounded_to_fit_into_headers():
 def test_data_can_be_base64():
     """A document may carry JSON in base64; other data is refused because of its media type."""
     assert structured({**REQUIRED, "data_base64": "e30="}).data == b"{}"
+
+
+def test_data_are_given_once():
+    """An event with data in both forms is refused: readers could take either."""
+    with pytest.raises(InvalidRequestError) as caught:
+        structured({**REQUIRED, "data": {}, "data_base64": "e30="})
+    assert caught.value.faults == (Fault("$.data_base64", "must be absent beside data"),)
 
 
 def test_surrounding_quotes_are_removed():
