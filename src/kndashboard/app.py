@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import msgspec
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from chassis.server.body import read_body
 from chassis.server.refusals import LOOPBACK, REFUSALS, HostGuard, problem_response
+from chassis.wire.decoder import Decoder
 from chassis.wire.problems import DependencyError, ForbiddenError, InvalidRequestError
 from kndashboard.changes import changes
 from kndashboard.exposition import expose
@@ -48,6 +49,20 @@ _FILES = (
     "user.js", "changes.js",
 )  # fmt: skip
 _TRY_BYTES = 65_536
+
+
+class _LookUp(msgspec.Struct):
+    user_id: str = ""
+    added: str = ""
+
+
+class _Redrive(msgspec.Struct, omit_defaults=True):
+    trigger: str | None = None
+    ids: Annotated[list[str], msgspec.Meta(max_length=1_000)] | None = None
+    source: str | None = None
+
+
+_LOOK_UP, _REDRIVE = Decoder(_LookUp), Decoder(_Redrive)
 
 
 class Dashboard:
@@ -129,9 +144,8 @@ class Dashboard:
         return _json(await asyncio.to_thread(self._platform.events))
 
     async def _redrive(self, request: Request) -> Response:
-        asked = _object(await _own_body(request))
-        choice = {key: value for key, value in asked.items() if key in {"trigger", "ids", "source"}}
-        return _json(await asyncio.to_thread(self._platform.redrive, choice))
+        choice = _REDRIVE.decode(await _own_body(request))
+        return _json(await asyncio.to_thread(self._platform.redrive, msgspec.to_builtins(choice)))
 
     async def _logs(self, request: Request) -> Response:
         name = request.query_params.get("name", "")
@@ -148,12 +162,9 @@ class Dashboard:
         return _json({**answer, "titles": await self._titles(item_ids(answer))})
 
     async def _user(self, request: Request) -> Response:
-        asked = _object(await _own_body(request))
-        user_id, added = asked.get("user_id", ""), asked.get("added", "")
-        if not (isinstance(user_id, str) and isinstance(added, str)):
-            raise InvalidRequestError("user_id and added must be strings")
+        asked = _LOOK_UP.decode(await _own_body(request))
         _, now = await self._recent.window()
-        found = await self._caller.look_up(now, user_id, added=added)
+        found = await self._caller.look_up(now, asked.user_id, added=asked.added)
         answers = (each for each in found.values() if isinstance(each, dict))
         return _json({**found, "titles": await self._titles(item_id for each in answers for item_id in item_ids(each))})
 
@@ -174,19 +185,6 @@ async def _own_body(request: Request) -> bytes:
     if _is_foreign(request):
         raise ForbiddenError("requests are taken from the dashboard's own page")
     return await read_body(request.headers.raw, request.receive, limit=_TRY_BYTES)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """
-    Return a JSON object.
-
-    Raises:
-        InvalidRequestError: *body* is something else.
-    """
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError("the body must be a JSON object") from error
 
 
 def _json(content: Any) -> Response:

@@ -256,7 +256,7 @@ class HopClient:
     def _read(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         try:
             return decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DependencyError(f"{self._name} answered something unreadable", retry_after_s=1.0) from error
 
     async def _try(self, body: bytes, call: Call, ends: float) -> Answer:

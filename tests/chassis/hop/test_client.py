@@ -151,7 +151,11 @@ async def test_an_expired_call_is_not_sent():
     assert transport.requests == []
 
 
-@pytest.mark.parametrize("failing", [500, httpx.ReadTimeout(""), httpx.Response(200, content=b"garbage")], ids=repr)
+@pytest.mark.parametrize(
+    "failing",
+    [500, httpx.ReadTimeout(""), httpx.Response(200, content=b"garbage"), httpx.Response(200, content=b"[" * 10_000)],
+    ids=["500", "timeout", "garbage", "nested"],
+)
 async def test_a_failing_hop_is_not_called(failing):
     """After repeated failures, including unreadable answers, calls fail immediately without reaching the hop."""
     transport = Scripted(failing)
