@@ -30,7 +30,7 @@ from offline.content import StoreContent, read_store
 from offline.delivery import adopt, deliver, parse_target
 from offline.dominance import MOST_OF_ONE_USER, without_dominant
 from offline.erasures import check_still_wanted, erasure_facts, list_erasures
-from offline.evaluation.contenders import load_model
+from offline.evaluation.contenders import load_model, open_alone
 from offline.evaluation.quality import Task
 from offline.gate import MARGIN, Evidence, GateVerdict, divide, judge
 from offline.material import Material, Recipe
@@ -147,15 +147,16 @@ def admit(folder: Path, *, serving: Artefact | None, content: StoreContent) -> R
         ArtefactError: the artefact is damaged.
         RetrainingError: a rule is against it.
     """
+    artefact = read_artefact(folder)
     fault = find_fault(
-        read_artefact(folder),
+        artefact,
         serving=serving.manifest if serving else None,
         declaration=content.declaration,
         erasures=content.erasures,
     )
     if fault:
         raise RetrainingError(f"the new model may not serve: {fault}")
-    return load_model(folder)
+    return open_alone(artefact)
 
 
 def serve_draft(

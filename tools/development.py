@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tools import grafana_dashboard, metrics_page
-from tools.reference import command_line, pages
+from tools.reference import pages
 
 _ROOT = Path(__file__).parents[1]
 _SCRIPTS = Path(sys.executable).parent
-_PAGES = (metrics_page.write, grafana_dashboard.write, command_line.write, pages.write)
 _SITE = ("mkdocs", "build", "--strict")
 
 # The exit status of pytest if no test was collected.
@@ -108,12 +106,12 @@ def check() -> int:
         ("codespell",),
         ("python", "-m", "tools.wording"),
     )
-    return status or max([write(check=True) for write in _PAGES]) or _run(_SITE)
+    return status or pages.write(check=True) or _run(_SITE)
 
 
 def docs() -> int:
     """Write the generated pages and build the documentation site."""
-    return max([write() for write in _PAGES]) or _run(_SITE)
+    return pages.write() or _run(_SITE)
 
 
 def lock(*, upgrade: bool = False) -> int:

@@ -134,9 +134,9 @@ def check_store(state: StateDirectory) -> Iterator[str]:
         yield f"feature store {current.store} is whole"
 
 
-def check_declaration(state: StateDirectory, env: Mapping[str, str] = os.environ) -> Iterator[str]:
+def check_declaration(state: StateDirectory) -> Iterator[str]:
     """Check that the declarations of the model, of the store and of RECSYS_DECLARATION fit together."""
-    reader = Reader(env)
+    reader = Reader(os.environ)
     given = read_setting(reader)
     if reader.faults:
         raise DoctorFinding("; ".join(reader.faults))

@@ -4,18 +4,16 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from chassis.wire.cloudevents import CloudEvent, explain
-from chassis.wire.problems import Rejected
 from functions.extract_features.item_changes import read_upsert
 from offline.catalogue import put_entries
 from offline.inputs import DataOptions, load_items
 from offline.reading.faults import DataError
-from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
 from recrank.artefact import Artefact, ArtefactError, read_artefact
 from recrank.changes import known_values
@@ -23,10 +21,10 @@ from recstore.catalogue.entries import Entry, describe
 from recstore.port import StoreError
 from recsys.declaration.types import Attribute, Declaration
 from recsys.items import Item
+from tools.event_lines import SHOWN, read_event_lines, refuse
 
 _AVAILABLE = "available"
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_SHOWN = 10
 
 
 def items(
@@ -51,7 +49,7 @@ def items(
         return 1
     print(f"{changed:,} items changed, {len(entries) - changed:,} are as they were")
     if unplaced := _unplaced(entries, artefact):
-        shown = ", ".join(unplaced[:_SHOWN])
+        shown = ", ".join(unplaced[:SHOWN])
         print(
             f"warning: {len(unplaced):,} new items have no attribute value that the model knows, and are recommended "
             f"after the next training only: {shown}",
@@ -70,11 +68,11 @@ def read_entries(file: Path, *, format_: str, at_us: int, declaration: Declarati
         DataError: the file cannot be used; the message lists faults with their lines.
     """
     if file.suffix == ".jsonl":
-        return _merged(_read_json_lines(file, at_us, declaration.items.attributes))
+        found = read_event_lines(file, partial(read_upsert, attributes=declaration.items.attributes))
+        return _merged(_at(entry, at_us) for entry in found)
     options = DataOptions(items=file, format=format_, declaration=_with_availability(declaration))
     items = load_items(options).values()
-    if faults := [fault for item in items if (fault := _faulty_flag(item))]:
-        raise DataError("\n".join(_first_of(f"{file}: {fault}" for fault in faults)))
+    refuse([f"{file}: {fault}" for item in items if (fault := _faulty_flag(item))])
     return _merged(_entry(item, at_us) for item in items)
 
 
@@ -84,35 +82,11 @@ def _with_availability(declaration: Declaration) -> Declaration:
     return replace(declaration, items=replace(declaration.items, attributes=attributes))
 
 
-def _merged(entries: Iterator[Entry]) -> dict[str, Entry]:
+def _merged(entries: Iterable[Entry]) -> dict[str, Entry]:
     merged: dict[str, Entry] = {}
     for entry in entries:
         merged[entry.item_id] = merged.get(entry.item_id, entry).merge(entry)
     return merged
-
-
-def _read_json_lines(file: Path, at_us: int, attributes: Mapping[str, Attribute]) -> Iterator[Entry]:
-    faults = []
-    for number, line in read_lines(file):
-        if not isinstance(line, str):
-            faults.append(f"{file}:{number}: {line}")
-        elif line.strip():
-            event = CloudEvent(id="1", source="/items-import", type="item", data=line.encode())
-            try:
-                entry = read_upsert(event, attributes=attributes)
-            except Rejected as refusal:
-                faults.append(f"{file}:{number}: {explain(refusal)}")
-            else:
-                yield _at(entry, at_us)
-    if faults:
-        raise DataError("\n".join(_first_of(faults)))
-
-
-def _first_of(faults: Iterable[str]) -> list[str]:
-    """Return the lines of a message about *faults*."""
-    found = list(faults)
-    more = [f"and {len(found) - _SHOWN:,} more"] if len(found) > _SHOWN else []
-    return [*found[:_SHOWN], *more, "nothing was imported; correct the lines"]
 
 
 def _at(entry: Entry, at_us: int) -> Entry:

@@ -5,25 +5,22 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
-from chassis.wire.cloudevents import CloudEvent, explain
-from chassis.wire.problems import Rejected
 from functions.extract_features.user_updates import read_update
 from offline.inputs import DataOptions, load_users
 from offline.reading.faults import DataError
-from offline.reading.lines import read_lines
 from offline.state import StateDirectory, StateError
 from recstore.port import EventOutcome, StoreError
 from recstore.urls import open_store
 from recsys.declaration.reader import default_declaration
-from recsys.declaration.types import Attribute, Declaration
+from recsys.declaration.types import Declaration
 from recsys.records import AGE_GROUP, UserUpdate
+from tools.event_lines import read_event_lines
 
 _CHUNK = 500
-_SHOWN = 10
 
 Values = dict[str, tuple[str, ...]]
 
@@ -65,32 +62,10 @@ def read_users(file: Path, declaration: Declaration) -> dict[str, Values]:
     Raises:
         DataError: the file cannot be used; the message lists faults with their lines.
     """
-    if file.suffix == ".jsonl":
-        return _read_json_lines(file, declaration.users.attributes)
-    return load_users(DataOptions(users=file, declaration=declaration))
-
-
-def _read_json_lines(file: Path, attributes: Mapping[str, Attribute]) -> dict[str, Values]:
-    faults: list[str] = []
+    if file.suffix != ".jsonl":
+        return load_users(DataOptions(users=file, declaration=declaration))
     merged: dict[str, Values] = {}
-    for number, text in _texts(file, faults):
-        event = CloudEvent(id="1", source="/users-import", type="user", data=text.encode())
-        try:
-            update = read_update(event, attributes=attributes)
-        except Rejected as refusal:
-            faults.append(f"{file}:{number}: {explain(refusal)}")
-        else:
-            # The later of two lines about an attribute counts.
-            merged[update.user_id] = merged.get(update.user_id, {}) | update.values
-    if faults:
-        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
-        raise DataError("\n".join([*faults[:_SHOWN], *more, "nothing was imported; correct the lines"]))
+    for update in read_event_lines(file, partial(read_update, attributes=declaration.users.attributes)):
+        # The later of two lines about an attribute counts.
+        merged[update.user_id] = merged.get(update.user_id, {}) | update.values
     return merged
-
-
-def _texts(file: Path, faults: list[str]) -> Iterator[tuple[int, str]]:
-    for number, line in read_lines(file):
-        if isinstance(line, str):
-            yield number, line
-        else:
-            faults.append(f"{file}:{number}: {line}")

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from offline.evaluation.quality import DEPTH, Panel, Task
 from offline.progress import progress
-from recrank.artefact import read_artefact
+from recrank.artefact import Artefact, read_artefact
 from recrank.model import Query, RankingModel
 from recrank.own_models import open_model
 from recsys.contracts.wire import MAX_HISTORY, RankedItem
@@ -32,8 +32,13 @@ def load_model(folder: Path) -> RankingModel:
     Raises:
         ArtefactError: the artefact cannot be used.
     """
+    return open_alone(read_artefact(folder))
+
+
+def open_alone(artefact: Artefact) -> RankingModel:
+    """Return the model of *artefact*, opened with one thread; see `load_model`."""
     with threadpool_limits(limits=1):
-        return open_model(read_artefact(folder))
+        return open_model(artefact)
 
 
 def list_by_model(model: RankingModel, task: Task) -> I64:

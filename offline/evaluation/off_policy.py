@@ -129,13 +129,13 @@ def evaluate_lists(shown: ShownLists, candidate: I64) -> OffPolicy:
     )
 
 
-def mean_interval(values: F64, users: I64, *, level: float = LEVEL) -> ValueInterval:
+def mean_interval(values: F64, users: I64) -> ValueInterval:
     """Return the mean of *values* (E,) with its interval; the values of one of *users* (E,) may depend on each other."""
     counts = np.bincount(users).astype(np.float64)
     mean = float(values.mean())
     off = (np.bincount(users, values) - mean * counts)[counts > 0]
     variance = float((off**2).sum()) / values.size**2 * off.size / (off.size - 1)
-    half = NormalDist().inv_cdf((1 + level) / 2) * variance**0.5
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * variance**0.5
     return ValueInterval(mean, mean - half, mean + half)
 
 

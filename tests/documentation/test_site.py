@@ -64,9 +64,18 @@ def test_links_between_files_become_links_between_pages(page, link, wanted):
     assert rewrite_links(link, page=page) == wanted
 
 
-def test_generated_tables_are_up_to_date():
-    """The tables in the pages are those that the code gives."""
+def test_generated_files_are_up_to_date():
+    """`./run.sh docs` would change nothing."""
     assert reference.write(check=True) == 0
+
+
+def test_generated_files_can_be_checked_and_written(tmp_path, monkeypatch):
+    """A check reports a stale file and a missing one, and `docs` writes them."""
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    monkeypatch.setattr(reference, "render", lambda: {"a/stale.md": "new", "missing.md": "new"})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/stale.md").write_text("old")
+    assert [reference.write(check=check) for check in (True, False, True)] == [1, 0, 0]
 
 
 def test_tables_and_markers_must_agree():

@@ -15,7 +15,7 @@ from kubeyaml.documents import read_trusted
 from kubeyaml.manifests import load
 from recsys.metrics import DEFINITIONS
 from tests.monitoring.promql import MONITORING, ROOT, alerts, metrics_of, panels, rules
-from tools import grafana_dashboard, metrics_page
+from tools.reference import metrics
 
 PROMTOOL = shutil.which("promtool")
 # Metrics that prometheus_client exposes for every process.
@@ -62,23 +62,6 @@ def test_every_metric_is_used():
     assert {d.name for d in DEFINITIONS} - base == set()
 
 
-def test_generated_files_are_up_to_date():
-    """The page of metrics and the dashboard equal what their definitions generate."""
-    assert metrics_page.render() == metrics_page.PAGE.read_text("utf-8")
-    assert grafana_dashboard.render() == grafana_dashboard.FILE.read_text("utf-8")
-
-
-def test_generated_files_can_be_checked_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`--check` reports a stale file, and the tool without `--check` writes the file."""
-    for tool, name in ((metrics_page, "PAGE"), (grafana_dashboard, "FILE")):
-        file = tmp_path / name
-        file.write_text("old")
-        monkeypatch.setattr(tool, name, file)
-        assert tool.write(check=True) == 1
-        assert tool.write() == 0
-        assert tool.write(check=True) == 0
-
-
 def test_panels_fit_the_grid():
     """No two panels overlap, none exceeds the width of the dashboard, and ids are unique."""
     shown = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
@@ -94,7 +77,7 @@ def test_panels_fit_the_grid():
 
 def test_the_tutorials_metrics_are_documented():
     """The docs list the tutorial's request counter, latency, error counter and queue depth beside the metrics here."""
-    rows = re.findall(r"^\| `(ray_serve_\w+)` \| `(\w+)`", metrics_page.PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(ray_serve_\w+)` \| `(\w+)`", metrics.render(), re.MULTILINE)
     assert [theirs.rpartition("deployment_")[2] for theirs, _ in rows] == [
         "request_counter", "processing_latency_ms", "error_counter", "queued_queries"
     ]  # fmt: skip

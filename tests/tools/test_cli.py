@@ -23,7 +23,6 @@ from tests.running import ROOT
 from tools.cli import measurements, options
 from tools.cli.app import WORK
 from tools.cli.verbs import app, main
-from tools.reference import command_line
 
 pytestmark = pytest.mark.may_block
 
@@ -130,11 +129,6 @@ def test_the_version_is_the_package_s(capsys):
     """`--version` prints it alone."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
-
-
-def test_the_reference_is_up_to_date():
-    """`./run.sh docs` would change nothing."""
-    assert command_line.write(check=True) == 0
 
 
 class TestCompletion:

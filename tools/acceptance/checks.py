@@ -22,15 +22,15 @@ import httpx
 
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
+from kubeyaml.annotations import SCALING
 from recsys.contracts import events
 from tools.acceptance.deployments import Address, Deployment, create_revision
 from tools.bench.closed_loop import LoopOutcome, ServerAddress, request_recommendations, run_callers
+from tools.cluster.reader import condition
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
 _SOURCE = "/run.sh/acceptance"
-_MAX_SCALE = "autoscaling.knative.dev/max-scale"
-_MIN_SCALE = "autoscaling.knative.dev/min-scale"
-_TARGET = "autoscaling.knative.dev/target"
+_MAX_SCALE, _MIN_SCALE, _TARGET = f"{SCALING}/max-scale", f"{SCALING}/min-scale", f"{SCALING}/target"
 # Ranking the demo's catalogue takes a millisecond, and a request holds up to four calls, so even forty callers have few
 # requests in flight.
 _LOW_TARGET = "0.1"
@@ -121,7 +121,7 @@ class Acceptance:
 
     def ready(self) -> CheckResult:
         """Check that every Service is ready."""
-        states = {name: _ready_condition(self._deployment.kn.service(name)) for name in FUNCTIONS}
+        states = {name: condition(self._deployment.kn.service(name))["status"] for name in FUNCTIONS}
         return CheckResult("ready", set(states.values()) == {"True"}, _join(states))
 
     def answer(self) -> CheckResult:
@@ -273,11 +273,6 @@ def _event(type_: str, data: Mapping[str, Any]) -> CloudEvent:
 
 def _items(answer: Mapping[str, Any]) -> list[str]:
     return [each["item_id"] for each in answer["recommendations"]]
-
-
-def _ready_condition(service: Mapping[str, Any]) -> str:
-    conditions = {each["type"]: each["status"] for each in service["status"].get("conditions", ())}
-    return str(conditions.get("Ready", "Unknown"))
 
 
 def _scale(service: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from localkn.address import broker_url, read_status
+from tools.cluster.reader import is_ready
 from tools.deployment.kn import Kn, kn_of, traffic
 from tools.deployment.kubectl import run_kubectl
 
@@ -68,7 +69,8 @@ class ClusterDeployment:
         revisions = ",".join(traffic(self.kn.service(service)))
         selector = f"serving.knative.dev/revision in ({revisions})"
         pods = json.loads(run_kubectl(self._kubectl, "get", "pods", "--selector", selector, "--output", "json"))
-        return [pod["metadata"]["name"] for pod in pods["items"] if _is_ready(pod)]
+        kept = [pod for pod in pods["items"] if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+        return [pod["metadata"]["name"] for pod in kept]
 
     def terminate(self, instance: str) -> None:
         """Delete the pod."""
@@ -82,11 +84,6 @@ class ClusterDeployment:
         scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
         return Address(f"{(self._broker or f'{scheme}://{host}').rstrip('/')}/{path}", host)
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
-    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
 class LocalDeployment:

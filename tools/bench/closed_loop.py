@@ -208,41 +208,39 @@ def post(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def request_recommendations(
-    users: int, *, seed: int = 0, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()
-) -> Work:
+def request_recommendations(users: int, *, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()) -> Work:
     """Request recommendations for random users. An answer is correct if it has items and is not degraded."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     return Work(
         lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users), *headers, host=host),
         lambda status, body: status == 200 and b'"recommendations":[{' in body and b'"degraded"' not in body,
     )
 
 
-def request_features(users: int, *, seed: int = 0) -> Work:
+def request_features(users: int) -> Work:
     """Request features of random users. An answer is correct if the user is known."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     return Work(
         lambda: post(b'{"user_id":"user_%d"}' % draw.randint(1, users)),
         lambda status, body: status == 200 and b'"cold_start"' not in body,
     )
 
 
-def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
+def send_interactions(users: int) -> Work:
     """Send interaction events, each with its own id. The correct answer is an empty 202."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     count = 0
 
     def request() -> bytes:
         nonlocal count
         count += 1
-        data = (draw.randint(1, users), draw.randint(0, items - 1), count % 1000)
+        data = (draw.randint(1, users), draw.randrange(1000), count % 1000)
         body = b'{"user_id":"user_%d","kind":"view","item_id":"item_%d","time":"2026-02-01T00:00:00.%03dZ"}' % data
         return post(
             body,
             b"ce-specversion: 1.0",
             b"ce-type: dev.recsys.interaction.v1",
-            b"ce-source: /load/%d" % seed,
+            b"ce-source: /load/0",
             b"ce-id: %d-%d" % (time.monotonic_ns(), count),
         )
 
@@ -252,7 +250,7 @@ def send_interactions(users: int, items: int, *, seed: int = 0) -> Work:
 WORK: dict[str, Callable[[int], Work]] = {
     "recommend": request_recommendations,
     "features": request_features,
-    "interactions": lambda users: send_interactions(users, 1000),
+    "interactions": send_interactions,
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
+from kubeyaml.annotations import SCALING
 from localkn.address import read_status
 from tools.bench.processes import MeasuredServer
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
@@ -51,7 +52,7 @@ def _running(state: Path, *, instances: int) -> Iterator[tuple[MeasuredServer, s
         platform = state / "platform"
         status = read_status(platform)
         for name in status["services"]:
-            scale = f"autoscaling.knative.dev/min-scale={instances}"
+            scale = f"{SCALING}/min-scale={instances}"
             run_verb("kn", "service", "update", name, "--annotation", scale, state_dir=state)
         _await_instances(platform, instances)
         url = status["dashboard"]

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from kubeyaml.annotations import SCALING
 from kubeyaml.configuration import references
 from kubeyaml.errors import ManifestError
 from kubeyaml.manifests import load
 from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 
-_MIN_SCALE = "autoscaling.knative.dev/min-scale"
 # Fields of a pod that Serving accepts only behind a flag. Source: knative/serving pkg/apis/config/features.go.
 _POD_FLAGS: Final = {
     "affinity": "kubernetes.podspec-affinity",
@@ -57,7 +57,7 @@ class WantedObjects:
 
     def lasting(self) -> list[str]:
         """Return the names of the Services that always have at least two instances."""
-        return [each.name for each in self.services if int(_annotations(each).get(_MIN_SCALE, 0)) > 1]
+        return [each.name for each in self.services if int(_annotations(each).get(f"{SCALING}/min-scale", 0)) > 1]
 
     def flags(self) -> dict[str, str]:
         """Return each feature flag of Serving that a Service needs, and the name of such a Service."""

@@ -10,6 +10,7 @@ import psutil
 import uvloop
 
 from chassis.receipt import parse_receipt
+from kubeyaml.annotations import SCALING
 from loadtests.target import LoadTarget
 from localkn import control
 from localkn.errors import LocalknError
@@ -18,7 +19,6 @@ from tools.plan.observations import RANKER, SERVICES, LoopStep, ObservedSettings
 
 # A step is repeated if the number of instances changed during it.
 _ATTEMPTS = 4
-_SCALING = "autoscaling.knative.dev/"
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def read_configuration(target: LoadTarget) -> ObservedSettings:
     annotations = {name: (body.get("metadata") or {}).get("annotations") or {} for name, body in templates.items()}
     return ObservedSettings(
         max_batch_size=int(_environment(templates.get(RANKER, {})).get("MAX_BATCH_SIZE", 32)),
-        max_scale={name: int(each.get(f"{_SCALING}max-scale", 0)) for name, each in annotations.items()},
-        target={name: float(each.get(f"{_SCALING}target", 100)) for name, each in annotations.items()},
+        max_scale={name: int(each.get(f"{SCALING}/max-scale", 0)) for name, each in annotations.items()},
+        target={name: float(each.get(f"{SCALING}/target", 100)) for name, each in annotations.items()},
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     )
 

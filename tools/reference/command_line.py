@@ -1,18 +1,14 @@
 """`docs/reference/cli.md`, which `./run.sh VERB --help` prints where nothing is installed yet."""
 
-import sys
 import textwrap
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import typer.main
 
 from tools.cli.app import PROGRAM
 from tools.cli.verbs import app
-
-PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 
 _HEAD = """# Command line
 
@@ -28,16 +24,6 @@ the options and does nothing else. The exit status is 0, 1 for a failure, 2 for 
 def render() -> str:
     """Return the page as Markdown."""
     return _HEAD + "\n" + "\n".join(_overview()) + "\n\n" + "\n".join(_sections()).rstrip() + "\n"
-
-
-def write(*, check: bool = False) -> int:
-    """Write the page, or check that it is up to date; return the exit status."""
-    if not check:
-        PAGE.write_text(render(), "utf-8")
-    elif PAGE.read_text("utf-8") != render():
-        print("docs/reference/cli.md is out of date; run ./run.sh docs", file=sys.stderr)
-        return 1
-    return 0
 
 
 def _groups() -> Iterator[tuple[str, list[Any]]]:

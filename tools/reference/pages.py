@@ -1,4 +1,4 @@
-"""The generated parts of the reference, written by `./run.sh docs`: tables of pages, and the OpenAPI documents."""
+"""Generated files, written by `./run.sh docs`: pages, tables of pages, the OpenAPI documents, and the Grafana dashboard."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recsys.contracts.openapi import CONTRACTS, document
 from tools.declaration import schema
-from tools.reference import decisions, http_api, manifests, settings
+from tools.reference import command_line, decisions, grafana_dashboard, http_api, manifests, metrics, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,13 +38,22 @@ def fill(page: str, tables: dict[str, str]) -> str:
     )
 
 
+def render() -> dict[str, str]:
+    """Return the content of each file."""
+    return {
+        **{name: fill((ROOT / name).read_text("utf-8"), tables()) for name, tables in PAGES.items()},
+        **{f"docs/reference/openapi/{name}.json": document(name).decode() + "\n" for name in CONTRACTS},
+        "docs/reference/recsys.schema.json": schema(),
+        "docs/reference/cli.md": command_line.render(),
+        "docs/reference/metrics.md": metrics.render(),
+        "knative/monitoring/dashboard.json": grafana_dashboard.render(),
+    }
+
+
 def write(*, check: bool = False) -> int:
-    """Write the tables and documents, or check that they are up to date; return the exit status."""
+    """Write the files, or check that they are up to date; return the exit status."""
     status = 0
-    wanted = {name: fill((ROOT / name).read_text("utf-8"), tables()) for name, tables in PAGES.items()}
-    wanted["docs/reference/recsys.schema.json"] = schema()
-    wanted |= {f"docs/reference/openapi/{name}.json": document(name).decode() + "\n" for name in CONTRACTS}
-    for name, content in wanted.items():
+    for name, content in render().items():
         page = ROOT / name
         if not check:
             page.parent.mkdir(exist_ok=True)

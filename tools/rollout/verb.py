@@ -26,16 +26,6 @@ _INTERRUPTED = 130
 def roll_out(
     *,
     service: str,
-    image: Sequence[str] | None = None,
-    env: Sequence[str] | None = None,
-    scale: Sequence[str] | None = None,
-    scale_init: Sequence[str] | None = None,
-    scale_target: Sequence[str] | None = None,
-    concurrency_limit: Sequence[str] | None = None,
-    annotation_revision: Sequence[str] | None = None,
-    request: Sequence[str] | None = None,
-    limit: Sequence[str] | None = None,
-    wait_timeout: Sequence[str] | None = None,
     max_error_rate: float,
     max_p99_ms: float | None = None,
     max_slowdown: float,
@@ -55,9 +45,10 @@ def roll_out(
     ca_file: Path | None = None,
     state_dir: Path,
     report: Path | None = None,
+    **changes: Sequence[str] | None,
 ) -> int:
     """
-    Roll out.
+    Roll out; *changes* are flags of `kn service update`, and pass unchanged.
 
     Returns:
         0 for promoted, 1 for rolled back or nothing begun, 2 for wrong arguments, 130 for interrupted.
@@ -69,10 +60,6 @@ def roll_out(
         min_overlap=min_overlap,
         min_correlation=min_correlation,
     )
-    # Passed to `kn service update` unchanged.
-    changes = {"image": image, "env": env, "scale": scale, "scale-init": scale_init, "scale-target": scale_target,
-               "concurrency-limit": concurrency_limit, "annotation-revision": annotation_revision,
-               "request": request, "limit": limit, "wait-timeout": wait_timeout}  # fmt: skip
     folder = report or state_dir / "rollouts"
     try:
         rollout = Rollout([int(step) for step in steps.split(",")], limits)
@@ -92,9 +79,8 @@ def roll_out(
                 RolloutPace(requests, step_duration, callers),
                 tell=_tell,
             )
-            words = [
-                word for flag, values in changes.items() for value in values or () for word in (f"--{flag}", value)
-            ]
+            given = ((f"--{name.replace('_', '-')}", value) for name in changes for value in changes[name] or ())
+            words = [word for pair in given for word in pair]
             return _report(conductor.run(rollout, words), folder, rollout.limits)
     except (KnError, OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -55,6 +55,21 @@ def answering(answer: bytes) -> Talk:
     return talk
 
 
+class Held:
+    """Answers requests once the test sets `release`; then waits for the end of the connection."""
+
+    def __init__(self) -> None:
+        self.arrived, self.release, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        self.arrived.set()
+        await self.release.wait()
+        writer.write(OK)
+        await reader.read()
+        self.closed.set()
+
+
 async def post(transport: HttptoolsTransport, url: str, body: bytes = b"{}", **timeout: float) -> httpx.Response:
     request = httpx.Request("POST", url, content=body, extensions={"timeout": timeout})
     return await transport.handle_async_request(request)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from chassis.wire.transport import HttptoolsTransport
-from tests.chassis.wire.servers import OK, answering, post, read_request, serving
+from tests.chassis.wire.servers import OK, Held, answering, post, read_request, serving
 from tests.waiting import until
 
 
@@ -153,21 +153,14 @@ async def test_surplus_bytes_close_the_connection(transport):
 
 async def test_a_cancelled_request_closes_its_connection(transport):
     """The connection of a cancelled request is not reused."""
-    arrived, hold = asyncio.Event(), asyncio.Event()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        arrived.set()
-        await hold.wait()
-        writer.write(OK)
-
-    async with serving(slow) as server:
+    held = Held()
+    async with serving(held.talk) as server:
         request = asyncio.create_task(post(transport, server.url))
-        await arrived.wait()
+        await held.arrived.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        hold.set()
+        held.release.set()
         assert (await post(transport, server.url)).content == b"ok"
     assert server.connections == 2
 
@@ -180,25 +173,15 @@ async def test_httpx_accepts_the_transport():
 
 async def test_busy_connections_close_after_their_answer():
     """Closing the transport ends idle connections immediately and busy ones after their answer."""
-    arrived, hold = asyncio.Event(), asyncio.Event()
-    closed = asyncio.Event()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        arrived.set()
-        await hold.wait()
-        writer.write(OK)
-        await reader.read()
-        closed.set()
-
+    held = Held()
     transport = HttptoolsTransport()
-    async with serving(slow) as server:
+    async with serving(held.talk) as server:
         request = asyncio.create_task(post(transport, server.url))
-        await arrived.wait()
+        await held.arrived.wait()
         await transport.aclose()
-        hold.set()
+        held.release.set()
         assert (await request).content == b"ok"
-        await closed.wait()
+        await held.closed.wait()
 
 
 async def test_names_below_localhost_are_this_machine():

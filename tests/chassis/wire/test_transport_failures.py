@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from chassis.wire.transport import HttptoolsTransport
-from tests.chassis.wire.servers import OK, answering, post, read_request, serving
+from tests.chassis.wire.servers import Held, answering, post, read_request, serving
 
 
 async def test_a_refused_connection_is_a_connect_error(transport, free_port):
@@ -37,46 +37,30 @@ async def test_a_silent_server_is_a_read_timeout(transport):
 
 async def test_a_full_pool_is_a_pool_timeout():
     """A request that finds every connection busy for too long raises PoolTimeout."""
-    arrived, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        arrived.set()
-        await release.wait()
-        writer.write(OK)
-
+    held = Held()
     transport = HttptoolsTransport(max_connections=1)
-    async with serving(slow) as server:
+    async with serving(held.talk) as server:
         first = asyncio.create_task(post(transport, server.url))
-        await arrived.wait()
+        await held.arrived.wait()
         with pytest.raises(httpx.PoolTimeout):
             await post(transport, server.url, pool=0.02)
-        release.set()
+        held.release.set()
         assert (await first).content == b"ok"
 
 
 async def test_the_stages_of_a_post_share_one_timeout(turns, monkeypatch):
     """Time spent waiting for a connection is deducted from the time left for the answer."""
-    arrived, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        arrived.set()
-        await release.wait()
-        writer.write(OK)
-        await read_request(reader)
-        await asyncio.Event().wait()
-
+    held = Held()
     transport = HttptoolsTransport(max_connections=1)
-    async with serving(slow) as server:
+    async with serving(held.talk) as server:
         url = httpx.URL(server.url)
         first = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=60))
-        await arrived.wait()
+        await held.arrived.wait()
         second = asyncio.create_task(transport.post(url, [], b"{}", timeout_s=100))
         await turns()
         late = time.monotonic() + 101
         monkeypatch.setattr(time, "monotonic", lambda: late)
-        release.set()
+        held.release.set()
         with pytest.raises(httpx.ReadTimeout):
             await asyncio.wait_for(second, 60)
         assert (await first).status == 200

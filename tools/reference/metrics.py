@@ -1,14 +1,10 @@
-"""`./run.sh docs`: write docs/reference/metrics.md from the definitions; with --check, fail if it is out of date."""
+"""`docs/reference/metrics.md`, from the definitions of the metrics."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from chassis.telemetry.definitions import Definition
 from kndashboard.definitions import DEFINITIONS as PLATFORM
 from recsys.metrics import DEFINITIONS
-
-PAGE = Path(__file__).parents[1] / "docs/reference/metrics.md"
 
 _HEAD = """# Metrics
 
@@ -65,13 +61,3 @@ def _rows(definitions: Sequence[Definition]) -> str:
         f"| {d.meaning} | {d.advice} |\n"
         for d in definitions
     )
-
-
-def write(*, check: bool = False) -> int:
-    """Write the file, or check that it is up to date; return the exit status."""
-    if not check:
-        PAGE.write_text(render(), "utf-8")
-    elif PAGE.read_text("utf-8") != render():
-        print("docs/reference/metrics.md is out of date; run ./run.sh docs", file=sys.stderr)
-        return 1
-    return 0

@@ -1,17 +1,13 @@
 """
-`./run.sh docs`: write the Grafana dashboard from the list of panels below; with --check, fail if it is out of date.
+`knative/monitoring/dashboard.json`, the Grafana dashboard, from the list of panels below.
 
 The dashboard's JSON has a thousand lines of layout around forty queries. Reviewers read the queries here.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-FILE = Path(__file__).parents[1] / "knative/monitoring/dashboard.json"
 
 _WIDTH = 24
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
@@ -45,9 +41,18 @@ def _quantiles(metric: str, limits: str, by: str = "") -> tuple[tuple[str, str],
     )
 
 
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{each}}}}}" for each in by.split(", "))
+
+
 def _rate(metric: str, by: str, limits: str = _POD) -> tuple[tuple[str, str], ...]:
-    return (
-        (f"sum by ({by}) (rate({metric}{{{limits}}}{_R}))", " ".join(f"{{{{{each}}}}}" for each in by.split(", "))),
+    return ((f"sum by ({by}) (rate({metric}{{{limits}}}{_R}))", _legend(by)),)
+
+
+def _levels(how: str, by: str, limits: str, **words: str) -> tuple[tuple[str, str], ...]:
+    """Return a query for each gauge that *words* names, combined as *how* says; a legend ends in the gauge's word."""
+    return tuple(
+        (f"{how} by ({by}) ({metric}{{{limits}}})", f"{_legend(by)} {word}".rstrip()) for metric, word in words.items()
     )
 
 
@@ -72,14 +77,10 @@ ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
         GrafanaPanel("Requests by status", _rate("recsys_requests_total", "service, status"), "reqps"),
         GrafanaPanel("Latency", _quantiles("recsys_request_duration_seconds", _POD, "service"), "s"),
         GrafanaPanel("Errors by code", _rate("recsys_errors_total", "service, code"), "reqps"),
-        GrafanaPanel("In flight", ((f"sum by (service) (recsys_requests_in_flight{{{_POD}}})", "{{service}}"),)),
-        GrafanaPanel(
-            "Waiting", ((f"sum by (service, queue) (recsys_queue_depth{{{_POD}}})", "{{service}} {{queue}}"),)
-        ),
+        GrafanaPanel("In flight", _levels("sum", "service", _POD, recsys_requests_in_flight="")),
+        GrafanaPanel("Waiting", _levels("sum", "service, queue", _POD, recsys_queue_depth="")),
         GrafanaPanel("CPU", _rate("process_cpu_seconds_total", "service"), "percentunit"),
-        GrafanaPanel(
-            "Memory", ((f"sum by (service) (process_resident_memory_bytes{{{_POD}}})", "{{service}}"),), "bytes"
-        ),
+        GrafanaPanel("Memory", _levels("sum", "service", _POD, process_resident_memory_bytes=""), "bytes"),
         GrafanaPanel("Calls by hop and outcome", _rate("recsys_hop_calls_total", "hop, outcome", _OURS), "reqps"),
         GrafanaPanel("Latency of hops", _quantiles("recsys_hop_duration_seconds", _OURS, "hop"), "s"),
         GrafanaPanel(
@@ -92,7 +93,7 @@ ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
         ),
         GrafanaPanel(
             "Breakers: 0 closed, 1 half-open, 2 open",
-            ((f"max by (hop) (recsys_breaker_state{{{_OURS}}})", "{{hop}}"),),
+            _levels("max", "hop", _OURS, recsys_breaker_state=""),
         ),
         GrafanaPanel("Feature store", _quantiles("recsys_store_duration_seconds", _OURS, "operation"), "s"),
         GrafanaPanel("Failures of the feature store", _rate("recsys_store_errors_total", "operation", _OURS), "reqps"),
@@ -125,10 +126,13 @@ ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
     "Autoscaling": (
         GrafanaPanel(
             "Instances",
-            (
-                (f"sum by (kn_revision_name) (kn_revision_pods_count{{{_KN}}})", "{{kn_revision_name}} ready"),
-                (f"sum by (kn_revision_name) (kn_revision_pods_requested{{{_KN}}})", "{{kn_revision_name}} requested"),
-                (f"sum by (kn_revision_name) (kn_revision_pods_desired{{{_KN}}})", "{{kn_revision_name}} desired"),
+            _levels(
+                "sum",
+                "kn_revision_name",
+                _KN,
+                kn_revision_pods_count="ready",
+                kn_revision_pods_requested="requested",
+                kn_revision_pods_desired="desired",
             ),
             columns=12,
         ),
@@ -147,29 +151,21 @@ ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
             ),
             columns=12,
         ),
-        GrafanaPanel(
-            "Panic mode", ((f"max by (kn_revision_name) (kn_revision_panic_mode{{{_KN}}})", "{{kn_revision_name}}"),)
-        ),
+        GrafanaPanel("Panic mode", _levels("max", "kn_revision_name", _KN, kn_revision_panic_mode="")),
         GrafanaPanel(
             "Not ready, pending, terminating",
-            (
-                (
-                    f"sum by (kn_revision_name) (kn_revision_pods_not_ready_count{{{_KN}}})",
-                    "{{kn_revision_name}} not ready",
-                ),
-                (
-                    f"sum by (kn_revision_name) (kn_revision_pods_pending_count{{{_KN}}})",
-                    "{{kn_revision_name}} pending",
-                ),
-                (
-                    f"sum by (kn_revision_name) (kn_revision_pods_terminating_count{{{_KN}}})",
-                    "{{kn_revision_name}} ending",
-                ),
+            _levels(
+                "sum",
+                "kn_revision_name",
+                _KN,
+                kn_revision_pods_not_ready_count="not ready",
+                kn_revision_pods_pending_count="pending",
+                kn_revision_pods_terminating_count="ending",
             ),
         ),
         GrafanaPanel(
             "Start of an instance",
-            ((f"max by (service) (recsys_start_duration_seconds{{{_POD}}})", "{{service}}"),),
+            _levels("max", "service", _POD, recsys_start_duration_seconds=""),
             "s",
         ),
     ),
@@ -238,7 +234,7 @@ ROWS: dict[str, tuple[GrafanaPanel, ...]] = {
         ),
         GrafanaPanel(
             "Models",
-            ((f"count by (name, version) (recsys_model_info{{{_OURS}}})", "{{name}} {{version}}"),),
+            _levels("count", "name, version", _OURS, recsys_model_info=""),
             kind="table",
         ),
         _stat("Loading the model", f"max(recsys_model_load_seconds{{{_OURS}}})", "s"),
@@ -323,13 +319,3 @@ def _panel(number: int, panel: GrafanaPanel, *, x: int, y: int) -> dict[str, Any
             for i, (query, legend) in enumerate(panel.queries)
         ],
     }
-
-
-def write(*, check: bool = False) -> int:
-    """Write the file, or check that it is up to date; return the exit status."""
-    if not check:
-        FILE.write_text(render(), "utf-8")
-    elif FILE.read_text("utf-8") != render():
-        print(f"{FILE.name} is out of date; run ./run.sh docs", file=sys.stderr)
-        return 1
-    return 0
