@@ -43,7 +43,7 @@ class Newcomers:
         able = [row for row, record in enumerate(records) if len(record.history) > 1]
         out = set(rng.permutation(able)[: min(most, int(len(able) * _SHARE))].tolist())
         training = [record for row, record in enumerate(records) if row not in out]
-        strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
+        strangers = [arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
         fitted = FittedSources.to(training, settings, items, ordered=ordered)
         return cls(fitted.blended(sources, strangers), sources, strangers)
 
@@ -61,7 +61,7 @@ class Newcomers:
         return Pool.of(self.model, queries, held, self.sources)
 
 
-def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
+def arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
     """Return *record*; if it is not *ordered* by time, its history gets a random order."""
     if ordered:
         return record

@@ -19,6 +19,7 @@ from offline.descriptions import Arrays
 from offline.evaluation.holdout import HeldOut, Holdout, split_records
 from offline.evaluation.quality import DEPTH, make_task
 from offline.matrix import make_ratings
+from offline.newcomers import arranged
 from offline.popularity import measure_popularity
 from offline.reranking import KNOWN, Group
 from offline.training import ModelSettings, fit_arrays
@@ -107,7 +108,7 @@ def _split_off(records: Sequence[UserRecord], *, ordered: bool) -> tuple[list[Us
     rng = np.random.default_rng(_SEED)
     able = [row for row, record in enumerate(records) if len(record.history) > 1]
     out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _SHARE))].tolist())
-    strangers = [_arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
+    strangers = [arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
     return [record for row, record in enumerate(records) if row not in out], strangers
 
 
@@ -156,11 +157,3 @@ def _query(record: UserRecord, visit: Sequence[HistoryItem], known: Sequence[His
 
 def _ids(items: Sequence[HistoryItem]) -> list[str]:
     return [item.item_id for item in items]
-
-
-def _arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
-    """Return *record*; if it is not *ordered* by time, its history gets a random order."""
-    if ordered:
-        return record
-    places = rng.permutation(len(record.history))
-    return msgspec.structs.replace(record, history=[record.history[place] for place in places])

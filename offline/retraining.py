@@ -108,21 +108,8 @@ def retrain(
         serving = read_artefact(state.model_path(current)) if current else None
         if serving:
             require_blank(serving)
-        if shortages := find_shortages(content.records):
-            raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
-        records, dominant = without_dominant(content.records)
-        for each in dominant:
-            # No id, because logs keep this line after an erasure.
-            digest = digest_user(each.user_id)
-            say(f"left out a user with more than {MOST_OF_ONE_USER:.0%} of the data; SHA-256 of the id: {digest}")
-        items = {item.item_id: item for item in serving.items} if serving else {}
-        material = Material(
-            records,
-            changed_items(items, content.entries),
-            "store",
-            content.declaration,
-            erasure_facts(content.erasures),
-        )
+        material = _collect(content, serving, say=say)
+        records = material.records
         recipe: Recipe | None = None
         if current and serving:
             evidence = divide(records, after_us=serving.manifest.training.get("until_us", 0))
@@ -137,6 +124,24 @@ def retrain(
         admit(state.draft("model"), serving=serving, content=content)
         check_still_wanted(records, erasures())
         return serve_draft(state, manifest, deploy=deploy, rules=rules, say=say)
+
+
+def _collect(content: StoreContent, serving: Artefact | None, *, say: Callable[[str], None]) -> Material:
+    """
+    Return what to train on: the users of *content* without dominant ones, and the items of *serving* with their changes.
+
+    Raises:
+        RetrainingError: there is too little to learn from.
+    """
+    if shortages := find_shortages(content.records):
+        raise RetrainingError(f"too little to learn from: {'; '.join(shortages)}")
+    records, dominant = without_dominant(content.records)
+    for each in dominant:
+        # No id, because logs keep this line after an erasure.
+        digest = digest_user(each.user_id)
+        say(f"left out a user with more than {MOST_OF_ONE_USER:.0%} of the data; SHA-256 of the id: {digest}")
+    items = changed_items({item.item_id: item for item in serving.items} if serving else {}, content.entries)
+    return Material(records, items, "store", content.declaration, erasure_facts(content.erasures))
 
 
 def admit(folder: Path, *, serving: Artefact | None, content: StoreContent) -> RankingModel:

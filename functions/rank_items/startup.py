@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TypedDict
 
 from threadpoolctl import threadpool_limits
@@ -80,30 +80,16 @@ async def opened_model(settings: Settings) -> AsyncIterator[OpenedModel]:
         ThreadPoolExecutor(workers, thread_name_prefix="score") as pool,
         _source_of(settings) as source,
     ):
-        options: _Options = {
-            "workers": workers,
-            "pool": pool,
-            "probes": settings.probes,
-            "provider": settings.provider,
-        }
-
-        def load(folder: Path) -> LoadedModel:
-            return load_model(
-                folder,
-                min_recall=settings.min_recall,
-                declaration=settings.declaration,
-                rules=settings.rules,
-                **options,
-            )
-
-        def rebuild_of(loaded: LoadedModel) -> Rebuild:
-            def rebuild(entries: Mapping[str, Entry]) -> RankingModel:
-                changed = reload_model(loaded.folder, entries, version=loaded.model.identity.version, **options)
-                return apply_rules(loaded.rules, changed)
-
-            return rebuild
-
-        model = await asyncio.to_thread(ModelFollower, source, load=load, rebuild=rebuild_of)
+        options = _Options(workers=workers, pool=pool, probes=settings.probes, provider=settings.provider)
+        load = partial(
+            load_model,
+            min_recall=settings.min_recall,
+            declaration=settings.declaration,
+            rules=settings.rules,
+            **options,
+        )
+        rebuild = partial(_rebuild_of, options)
+        model = await asyncio.to_thread(ModelFollower, source, load=load, rebuild=rebuild)
         follower = None
         if settings.catalogue_url is not None:
             follower = CatalogueFollower(model.live, settings.catalogue_url, password=settings.catalogue_password)
@@ -114,6 +100,16 @@ async def opened_model(settings: Settings) -> AsyncIterator[OpenedModel]:
         )
         model.taken_over = lambda loaded: drift.follow(loaded.reference, version=loaded.identity[1])
         yield OpenedModel(model, follower, drift)
+
+
+def _rebuild_of(options: _Options, loaded: LoadedModel) -> Rebuild:
+    """Return a function that gives the model of *loaded* with changes of the catalogue."""
+
+    def rebuild(entries: Mapping[str, Entry]) -> RankingModel:
+        changed = reload_model(loaded.folder, entries, version=loaded.model.identity.version, **options)
+        return apply_rules(loaded.rules, changed)
+
+    return rebuild
 
 
 @contextmanager

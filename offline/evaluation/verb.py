@@ -139,22 +139,27 @@ def evaluate(plan: EvaluationPlan) -> Report:
         return evaluate_arrivals(data, holdout=holdout, facts=said)
     splits: list[list[StudyOutcome]] = []
     facts: dict[str, Any] = {}
-    lengths: list[Section] = []
     for seed in range(plan.seed, plan.seed + plan.splits):
         study = study_per_user(data, holdout=holdout, seed=seed)
         outcomes, asked = _compare(plan, study)
         splits.append(outcomes)
         facts = facts or _describe(study, outcomes) | asked
-    calendar = None
-    if _is_whole(plan):
-        lengths = list(_sections(study_unseen(data, ahead=holdout == "temporal")))
-        newer = study, outcomes
-        if holdout == "temporal":
-            by_date = study_by_date(data)
-            newer = by_date, compare(by_date)
-            calendar = _section(*newer, CALENDAR) if CALENDAR in by_date.panels else None
-        lengths += [_section(*newer, panel) for panel in (NEW_USERS, NEW_ITEMS) if panel in newer[0].panels]
+    calendar, lengths = _further(data, study, outcomes, holdout=holdout) if _is_whole(plan) else (None, [])
     return Report(said | facts, reference_of(splits[0]), join_splits(splits, PER_USER), calendar, lengths)
+
+
+def _further(
+    data: Data, study: Study, outcomes: Sequence[StudyOutcome], *, holdout: Holdout
+) -> tuple[Section | None, list[Section]]:
+    """Return the split at a date, and the sections by length of the history, of new users and of new items."""
+    lengths = list(_sections(study_unseen(data, ahead=holdout == "temporal")))
+    calendar = None
+    if holdout == "temporal":
+        study = study_by_date(data)
+        outcomes = compare(study)
+        calendar = _section(study, outcomes, CALENDAR) if CALENDAR in study.panels else None
+    lengths += [_section(study, outcomes, panel) for panel in (NEW_USERS, NEW_ITEMS) if panel in study.panels]
+    return calendar, lengths
 
 
 def _is_whole(plan: EvaluationPlan) -> bool:

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -46,28 +45,9 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     client = DeliveryClient(limit_bytes=limit_bytes)
     broker = Broker(routing, queue, client, limit=limit, at_once=at_once)
 
-    async def events(request: dict[str, Any]) -> dict[str, Any]:
-        return await broker.figures(letters=request.get("letters", 1000))
-
-    async def redrive(request: dict[str, Any]) -> dict[str, Any]:
-        return await broker.revive(DeadLetterChoice(request.get("trigger"), request.get("ids"), request.get("source")))
-
-    async def discard(request: dict[str, Any]) -> dict[str, Any]:
-        return await broker.discard(Topic(request["member"], request["value"]))
-
-    async def keep(request: dict[str, Any]) -> dict[str, Any]:
-        return await broker.keep(Topic(request["member"], request["value"]))
-
-    handlers: dict[str, control.VerbHandler] = {
-        "events": events,
-        "redrive": redrive,
-        "discard": discard,
-        "keep": keep,
-    }
-
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
-        async with control.serving(Path(environment["CONTROL"]), handlers):
+        async with control.serving(Path(environment["CONTROL"]), _handlers(broker)):
             delivering = asyncio.create_task(broker.run())
             # The deliveries end only through a bug. Then the process ends, and localkn restarts it.
             delivering.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
@@ -82,6 +62,18 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     app = application(broker, limit_bytes=limit_bytes, hosts=hosts, lifespan=running)
     config = configure(app, host="127.0.0.1", port=int(environment["PORT"]), log_level="warning")
     WakingServer(config).run()
+
+
+def _handlers(broker: Broker) -> dict[str, control.VerbHandler]:
+    """Return the verbs of the control socket."""
+    return {
+        "events": lambda request: broker.figures(letters=request.get("letters", 1000)),
+        "redrive": lambda request: broker.revive(
+            DeadLetterChoice(request.get("trigger"), request.get("ids"), request.get("source"))
+        ),
+        "discard": lambda request: broker.discard(Topic(request["member"], request["value"])),
+        "keep": lambda request: broker.keep(Topic(request["member"], request["value"])),
+    }
 
 
 if __name__ == "__main__":

@@ -108,18 +108,20 @@ def _operate(body: Any, operation: Mapping[str, Any]) -> None:
         for part in parents:
             body = body[int(part)] if isinstance(body, list) else body[part]
         key: Any = int(last) if isinstance(body, list) and last != "-" else last
-        if kind == "add" and isinstance(body, list):
-            body.insert(len(body) if key == "-" else key, operation["value"])
-        elif kind == "add":
-            body[key] = operation["value"]
-        elif kind == "replace":
-            body[key] = (body[key], operation["value"])[1]
-        elif kind == "remove":
-            del body[key]
-        elif kind == "test":
-            if body[key] != operation["value"]:
+        match kind:
+            case "add" if isinstance(body, list):
+                body.insert(len(body) if key == "-" else key, operation["value"])
+            case "add":
+                body[key] = operation["value"]
+            case "replace":
+                body[key] = (body[key], operation["value"])[1]
+            case "remove":
+                del body[key]
+            case "test" if body[key] == operation["value"]:
+                pass
+            case "test":
                 raise ValueError(f"it is {body[key]!r}")
-        else:
-            raise ValueError("only add, replace, remove and test are understood here")
+            case _:
+                raise ValueError("only add, replace, remove and test are understood here")
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"patches: {kind} {pointer}: {error!r}") from error

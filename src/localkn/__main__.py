@@ -133,8 +133,24 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--state-dir", type=_state, required=True, help="directory of this platform's files")
+    _add_up(verbs.add_parser("up", parents=[common], help="start the Services of some manifests"))
+    verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
+    status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
+    status.add_argument("--json", action="store_true", help="for machines")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--once", dest="watch", action="store_const", const=False, help="print once and exit")
+    how.add_argument("--watch", action="store_const", const=True, help="update every second; default on a terminal")
+    status.set_defaults(verb=_status)
+    printed = verbs.add_parser("logs", parents=[common], help="what instances printed, merged by time")
+    printed.add_argument("name", nargs="?", default="", help="Service, revision or instance")
+    printed.add_argument("-f", "--follow", action="store_true", help="follow")
+    printed.set_defaults(verb=_logs)
+    events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
+    kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
+    return parser
 
-    start = verbs.add_parser("up", parents=[common], help="start the Services of some manifests")
+
+def _add_up(start: argparse.ArgumentParser) -> None:
     start.add_argument("--manifests", type=Path, required=True, help="YAML file, directory, or kustomization")
     start.add_argument("--commands", type=Path, required=True, help="YAML file that maps images to commands")
     start.add_argument("--port", type=_port, required=True, help="loopback port of the public Service")
@@ -160,21 +176,6 @@ def _parser() -> argparse.ArgumentParser:
         "--host", action="append", default=[], metavar="NAME", help="a further host that the public port answers to"
     )
     start.set_defaults(verb=_up)
-
-    verbs.add_parser("down", parents=[common], help="stop everything").set_defaults(verb=_down)
-    status = verbs.add_parser("status", parents=[common], help="Services, revisions, instances")
-    status.add_argument("--json", action="store_true", help="for machines")
-    how = status.add_mutually_exclusive_group()
-    how.add_argument("--once", dest="watch", action="store_const", const=False, help="print once and exit")
-    how.add_argument("--watch", action="store_const", const=True, help="update every second; default on a terminal")
-    status.set_defaults(verb=_status)
-    printed = verbs.add_parser("logs", parents=[common], help="what instances printed, merged by time")
-    printed.add_argument("name", nargs="?", default="", help="Service, revision or instance")
-    printed.add_argument("-f", "--follow", action="store_true", help="follow")
-    printed.set_defaults(verb=_logs)
-    events.add_verbs(verbs.add_parser("events", parents=[common], help="what the broker holds; redrive dead letters"))
-    kn.add_verbs(verbs.add_parser("kn", parents=[common], help="kn's verbs for Services and revisions"))
-    return parser
 
 
 def _port(text: str) -> int:

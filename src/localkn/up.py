@@ -113,12 +113,7 @@ def compose(options: Options, processes: Processes) -> Platform:
     Raises:
         LocalknError: The manifests have faults; the message lists all of a kind.
     """
-    resources = load(options.manifests)
-    services = [resource for resource in resources if resource.is_service]
-    features = enabled_features(resources)
-    found = [fault for resource in resources for fault in faults(resource, features=features)]
-    if found or not services:
-        raise ManifestError(found or [f"{options.manifests}: no Knative Service (serving.knative.dev/v1) in it"])
+    resources, services, features = _checked(options.manifests)
     bind_sinks(resources)
     routes = routing(resources)
     broker, commands = broker_service(routes, options.state_dir)
@@ -155,6 +150,17 @@ def compose(options: Options, processes: Processes) -> Platform:
     if routes.brokers:
         platform.add(broker.body, namespace=broker.namespace, built_in=True)
     return platform
+
+
+def _checked(manifests: Path) -> tuple[Sequence[Resource], list[Resource], set[str]]:
+    """Return the objects of *manifests*, the Services among them, and the enabled features of pods."""
+    resources = load(manifests)
+    services = [resource for resource in resources if resource.is_service]
+    features = enabled_features(resources)
+    found = [fault for resource in resources for fault in faults(resource, features=features)]
+    if found or not services:
+        raise ManifestError(found or [f"{manifests}: no Knative Service (serving.knative.dev/v1) in it"])
+    return resources, services, features
 
 
 async def _serve(platform: Platform, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:

@@ -14,13 +14,10 @@ from recstore.port import QUICK_BYTES, StoreUnavailableError
 from recstore.sqlite import SqliteStore
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
+from tests.files import content
 from tests.waiting import LIMIT_S
 
 USER = "someone-123"
-
-
-def content(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from chassis.wire.cloudevents import Event
 from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import Queue
+from tests.files import content
 from tests.knbroker.subscribers import NEEDED
 from tests.waiting import LIMIT_S
 
@@ -28,10 +29,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 def about(user: bytes, number: int, *, size: int = 0) -> Stored:
     data = b'{"user_id":"%s","note":"%s"}' % (user, user * (size // len(user)))
     return Stored("ns/b", Event({**NEEDED, "id": str(number), "subject": user.decode()}, data), 255, [])
-
-
-def content(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 async def until_gone(folder: Path) -> None:

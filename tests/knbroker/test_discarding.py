@@ -14,6 +14,7 @@ from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import DiscardedError, Queue
 from knbroker.topics import Topic, discard
 from localkn.errors import RefusedError
+from tests.files import content
 from tests.knbroker.brokers import TO_A, disk_fails, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
@@ -23,10 +24,6 @@ DATA = b'{"user_id": "ann-of-the-hill"}'
 
 def event(data: bytes, **attributes: str) -> Event:
     return Event({**NEEDED, **attributes}, data)
-
-
-def content(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from knbroker.queue import Queue, note
 from knbroker.topics import Topic
 from kubeyaml.eventing import Trigger, routing
 from kubeyaml.manifests import load
+from tests.files import content
 from tests.knative.objects import KNATIVE
 from tests.knbroker.brokers import TO_A, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer
@@ -29,10 +30,6 @@ def about(user: str, number: int) -> Stored:
 
 def dead(delivery: Delivery) -> Delivery:
     return Delivery(delivery.event, delivery.trigger, 1, 0.0, Failure("http://a", 422, b"no"), is_dead=True)
-
-
-def content(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 async def letters(queue: Queue) -> list[str]:

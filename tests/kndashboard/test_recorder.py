@@ -12,6 +12,7 @@ from kndashboard.ranges import RANGES, history
 from kndashboard.recorder import SnapshotRecorder
 from kndashboard.ring import RingFile
 from kndashboard.snapshots import Snapshot, Watcher
+from tests.clock import Clock
 from tests.kndashboard.seen import POD, revision, service, snapshot, status
 
 BEGIN = 1_800_000_000.0
@@ -32,21 +33,11 @@ def exposed(*, requests: int, failed: int = 0, slow: int = 0, cpu: float = 0.0, 
     ])  # fmt: skip
 
 
-class Wall:
-    """The clock of the recorder, which a test moves."""
-
-    def __init__(self) -> None:
-        self.now = BEGIN
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Recording:
     """A recorder whose snapshots and time a test gives."""
 
     def __init__(self, path: Path) -> None:
-        self.wall, self.ring = Wall(), RingFile(path, width=WIDTH)
+        self.wall, self.ring = Clock(BEGIN), RingFile(path, width=WIDTH)
         self.recorder = SnapshotRecorder(SnapshotHistory(Watcher(dict, None)), self.ring, clock=self.wall)  # type: ignore[arg-type]
 
     def see(self, seen: Snapshot) -> None:

@@ -10,21 +10,12 @@ from typing import cast
 import pytest
 
 from localkn.activator import Door
+from tests.clock import Clock
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-
-
-class Time:
-    """A clock that the tests set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Echo(asyncio.Protocol):
@@ -56,8 +47,8 @@ async def opened() -> AsyncIterator[Callable[..., Door]]:
     """Return a function that opens a door, and close it in the end."""
     serving = []
 
-    def make(*, http2: bool = False, queue_limit: int = 10, clock: Time | None = None) -> Door:
-        door = Door(http2=http2, queue_limit=queue_limit, woken=lambda: woken.append(1), clock=clock or Time())
+    def make(*, http2: bool = False, queue_limit: int = 10, clock: Clock | None = None) -> Door:
+        door = Door(http2=http2, queue_limit=queue_limit, woken=lambda: woken.append(1), clock=clock or Clock())
         serving.append(asyncio.create_task(door.serve()))
         return door
 
@@ -100,7 +91,7 @@ async def connect() -> AsyncIterator[Connect]:
 
 async def test_a_request_waits_and_is_answered(opened: Callable[..., Door], connect: Connect) -> None:
     """The first waiting request wakes the revision; its bytes reach the instance, and the cold start is measured."""
-    clock = Time()
+    clock = Clock()
     door = opened(clock=clock)
     reader, writer = await connect(door)
     await until(lambda: door.waiting == 1)
@@ -213,7 +204,7 @@ async def test_a_request_waits_again_if_its_instance_has_just_ended(
 
 async def test_waiting_requests_count_as_load(opened: Callable[..., Door], connect: Connect) -> None:
     """The report is the time-weighted number of waiting requests, without the first, which was announced."""
-    clock = Time()
+    clock = Clock()
     door = opened(clock=clock)
     writers = [(await connect(door))[1] for _ in range(3)]
     await until(lambda: door.waiting == 3)

@@ -14,6 +14,7 @@ from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import SESSION_END
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, KnownUser, UserRecord
+from tests.clock import Clock
 from tests.stores.conftest import Opener
 
 NEW, SEEN = EventOutcome.ACCEPTED, EventOutcome.REPEATED
@@ -43,14 +44,6 @@ def as_read(*records: UserRecord | None) -> list[KnownUser | None]:
 
 async def scan_all(store: FeatureStore) -> list[UserRecord]:
     return [record async for record in store.scan()]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -274,7 +267,7 @@ async def test_a_repeated_event_changes_nothing(store):
 
 async def test_repeated_events_are_recognized_within_the_window(opener):
     """A repeated event changes nothing within the window and counts as a new event after it."""
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     store = opener(window_s=7 * 86_400.0, clock=clock)
     assert await store.apply([interaction(1)]) == [NEW]
     clock.now += 6.9 * 86_400

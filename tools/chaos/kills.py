@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tools.bench.redis_server import redis_running
 from tools.chaos.sender import Sender
-from tools.chaos.traffic import expected_records, make_events, repeat_some
+from tools.chaos.traffic import count_differing, expected_records, make_events, repeat_some
 from tools.running import RunningPipeline, pipeline_running
 
 _REPEATED = 0.2
@@ -97,7 +97,7 @@ async def run(
         failed_attempts=trigger["failed"],
         waiting=figures["waiting"],
         dead_letters=trigger["dead"],
-        wrong_users=sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys()),
+        wrong_users=count_differing(expected, found),
     )
 
 

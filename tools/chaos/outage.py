@@ -24,7 +24,7 @@ import httpx
 from knbroker.client import DeliveryClient
 from tools.bench.redis_server import RedisServer, redis_running
 from tools.chaos.sender import Sender
-from tools.chaos.traffic import InteractionEvent, expected_records, make_events
+from tools.chaos.traffic import InteractionEvent, count_differing, expected_records, make_events
 from tools.running import RunningPipeline, pipeline_running
 
 _BEFORE_S, _AFTER_S = 2.0, 6.0
@@ -159,7 +159,7 @@ async def run(
         backlog_drained_s=round(drained_s, 2),
         waiting=figures["waiting"],
         dead_letters=trigger["dead"] - before["dead"],
-        wrong_users=sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys()),
+        wrong_users=count_differing(expected, found),
     )
 
 

@@ -28,7 +28,7 @@ from recsys.contracts import events
 from recsys.records import Interaction
 from tools.chaos.kills import chaos_pipeline, kill_instances
 from tools.chaos.sender import PostableEvent, Sender
-from tools.chaos.traffic import SOURCE, InteractionEvent, time_us
+from tools.chaos.traffic import SOURCE, InteractionEvent, count_differing, time_us
 from tools.running import RunningPipeline
 
 _REPEATED = 0.2
@@ -125,7 +125,7 @@ async def run(pipeline: RunningPipeline, *, store: str, answers: int, senders: i
         kills=dict(kills),
         waiting=figures["waiting"],
         dead_letters=sum(each["dead"] for each in figures["triggers"].values()),
-        wrong_answers=sum(expected.get(each) != found.get(each) for each in expected.keys() | found.keys()),
+        wrong_answers=count_differing(expected, found),
     )
 
 

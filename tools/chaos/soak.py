@@ -24,7 +24,7 @@ from chassis.server.limits import raise_descriptor_limit
 from tools.bench.closed_loop import run_callers
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.chaos.sender import Sender
-from tools.chaos.traffic import expected_records, make_events
+from tools.chaos.traffic import count_differing, expected_records, make_events
 from tools.running import RunningPipeline, pipeline_running
 
 _WARM_UP = 0.1
@@ -120,7 +120,7 @@ class Soak:
             await sender.send_all(events, senders=_SENDERS)
         figures = await self._pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
         expected, found = expected_records(events), await self._pipeline.records(f"soak-{name}_")
-        self.faults.users += sum(expected.get(user) != found.get(user) for user in expected.keys() | found.keys())
+        self.faults.users += count_differing(expected, found)
         self.faults.dead_letters = figures["triggers"]["default/interactions"]["dead"]
 
     async def _connect(self, count: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -81,6 +81,11 @@ def expected_records(events: Iterable[InteractionEvent]) -> dict[str, UserRecord
     for event in events:
         of_user[event.user_id].append(event)
     return {user: _record(user, own) for user, own in of_user.items()}
+
+
+def count_differing(expected: Mapping[str, object], found: Mapping[str, object]) -> int:
+    """Return the number of keys whose values differ, or that one side lacks."""
+    return sum(expected.get(key) != found.get(key) for key in expected.keys() | found.keys())
 
 
 def _record(user: str, events: Sequence[InteractionEvent]) -> UserRecord:

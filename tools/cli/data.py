@@ -19,6 +19,7 @@ from tools.cli.options import (
     Seed,
     SkipFaults,
     StateDir,
+    Store,
     To,
     Users,
     check_data,
@@ -157,10 +158,7 @@ def items(
     ],
     *,
     format_: Format = "csv",
-    store: Annotated[
-        str | None,
-        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to write."),
-    ] = None,
+    store: Store = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Add and change items of the running pipeline, which shows them within seconds."""
@@ -174,10 +172,7 @@ def export(
         typer.Option(parser=lists_file, metavar="FILE", help="File to write: .csv, .jsonl or .parquet."),
     ],
     top_k: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of items for each user.")] = 10,
-    store: Annotated[
-        str | None,
-        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
-    ] = None,
+    store: Store = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Write the recommendations for all users into a file. The same command continues an interrupted export."""

@@ -22,6 +22,7 @@ from tools.cli.options import (
     Seed,
     SkipFaults,
     StateDir,
+    Store,
     Url,
     Users,
     above_zero,
@@ -31,7 +32,6 @@ from tools.cli.options import (
     duration,
     not_negative,
     share,
-    store_url,
     url,
 )
 
@@ -314,10 +314,7 @@ def experiments(
             parser=duration, metavar="TIME", show_default="once", help="report and guard: repeat until Ctrl-C."
         ),
     ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to read."),
-    ] = None,
+    store: Store = None,
     as_json: Json = False,
     namespace: Namespace = None,
     kn: Kn = "kn",

@@ -122,6 +122,9 @@ RunningPort = Annotated[
 ]
 Url = Annotated[str | None, typer.Option(parser=url, metavar="URL", help="A pipeline elsewhere.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Store = Annotated[
+    str | None, typer.Option(parser=store_url, metavar="URL", show_default="the current store", help="Store to use.")
+]
 Interactions = Annotated[
     Path | None,
     typer.Option(

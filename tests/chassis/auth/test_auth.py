@@ -16,6 +16,7 @@ from chassis.auth.signed_tokens import SignedTokenGuard
 from chassis.auth.tokens import TokenFile, TokenGuard
 from chassis.environment import Reader, SettingsError
 from chassis.wire.problems import NotReadyError, UnauthorizedError
+from tests.clock import Clock
 
 
 def bearer(token: str) -> list[tuple[bytes, bytes]]:
@@ -24,14 +25,6 @@ def bearer(token: str) -> list[tuple[bytes, bytes]]:
 
 def challenge(caught: pytest.ExceptionInfo[UnauthorizedError]) -> str:
     return dict(caught.value.headers)["www-authenticate"]
-
-
-class Clock:
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TestTokens:
@@ -173,7 +166,7 @@ class TestSigned:
 
     @pytest.fixture
     def clock(self) -> Clock:
-        return Clock()
+        return Clock(1_800_000_000.0)
 
     @pytest.fixture
     def guard(self, issuer: Issuer, clock: Clock) -> SignedTokenGuard:

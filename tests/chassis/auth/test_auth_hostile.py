@@ -25,6 +25,7 @@ from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import NotReadyError, UnauthorizedError
+from tests.clock import Clock
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PUBLIC = {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())), "kid": "one", "alg": "RS256"}
@@ -55,14 +56,6 @@ class Issuer:
         self.asked += 1
         await self.answers.wait()
         return httpx.Response(200, content=self.body)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -4,19 +4,12 @@ from hypothesis import strategies as st
 
 from chassis.hop.breaker import Breaker, BreakerLimits
 from chassis.hop.retries import RetryBudget, RetryPolicy
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(50.0)
 
 
 @pytest.fixture

@@ -6,20 +6,13 @@ import pytest
 
 from chassis.server import load
 from chassis.server.load import Load, report_load
+from tests.clock import Clock
 from tests.waiting import LIMIT_S, until
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_concurrency_is_weighted_by_time():
     """One request for a quarter of a second and a second one for half of that time make a concurrency of 0.375."""
-    clock = Clock()
+    clock = Clock(100.0)
     measured = Load(clock)
     measured.arrive()
     clock.now += 0.125
@@ -33,7 +26,7 @@ def test_concurrency_is_weighted_by_time():
 
 def test_requests_in_flight_carry_over_to_the_next_report():
     """A request that outlives a report counts fully in the next one, but its arrival is counted only once."""
-    clock = Clock()
+    clock = Clock(100.0)
     measured = Load(clock)
     measured.arrive()
     clock.now += 1
@@ -45,7 +38,7 @@ def test_requests_in_flight_carry_over_to_the_next_report():
 
 def test_an_empty_period_reports_no_concurrency():
     """Two reports at the same instant do not divide by zero."""
-    measured = Load(Clock())
+    measured = Load(Clock(100.0))
     assert measured.report() == (0.0, 0)
 
 
