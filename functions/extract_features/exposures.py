@@ -140,7 +140,7 @@ def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
         answer.exposure_id,
         answer.user_id,
         time_us,
-        tuple([_shown(item, place) for place, item in enumerate(answer.items, 1)]),
+        tuple([each if isinstance(each, str) else _shown(each, place) for place, each in enumerate(answer.items, 1)]),
         model.name if model else None,
         model.version if model else None,
         answer.experiment,

@@ -36,11 +36,16 @@ FLUSH_S = 1.0
 _ATTEMPTS = 5
 _BASE_S = 0.2
 _TIMEOUT_S = 5.0
-# How long a group waits for further answers. At most this many bytes of answers fit into extract_features' body.
+# How long a group waits for further answers, and the most bytes of them: extract_features takes bodies of 256 KiB.
 _GATHER_S = 0.5
-_GROUP_BYTES = 131_072
+_GROUP_BYTES = 204_800
 
-_items = msgspec.json.Decoder(list[RankedItem])
+
+class _Id(msgspec.Struct, frozen=True, gc=False):
+    item_id: str
+
+
+_items, _ids = msgspec.json.Decoder(list[RankedItem]), msgspec.json.Decoder(list[_Id])
 _propensities = msgspec.json.Decoder(list[float] | None)
 _model = msgspec.json.Decoder(Model | None)
 
@@ -79,7 +84,7 @@ class Served(msgspec.Struct, frozen=True):
     Attributes:
         exposure_id: Identifies the answer.
         user_id: The user.
-        items: The items, best first.
+        items: The items, best first; their ids alone for a group, if nothing was drawn.
         model: The artefact that ranked; null for the popular list.
         degraded: The hops that failed.
         request_id: The id of the request.
@@ -92,7 +97,7 @@ class Served(msgspec.Struct, frozen=True):
 
     exposure_id: str
     user_id: str
-    items: list[Shown] | Raw
+    items: list[Shown] | list[str]
     model: Model | None
     degraded: tuple[str, ...]
     request_id: str
@@ -260,17 +265,18 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
     """
     Return the description of an answer, which forms an event *alone* or is part of a group.
 
-    In a group, items that were not drawn at random stay as rank_items encoded them. Their positions follow from their
-    order, and decoding them would take most of the time.
+    In a group, an id alone stands for an item, unless an item of the answer was drawn at random.
 
     Raises:
         msgspec.DecodeError: the answer of rank_items is malformed.
     """
     answer: RecommendAnswer = noted.recommended.answer
-    items: list[Shown] | Raw = answer.recommendations
     propensities = _propensities.decode(noted.recommended.propensities)
+    items: list[Shown] | list[str]
     if is_alone or propensities:
         items = _show(answer.recommendations, propensities)
+    else:
+        items = [each.item_id for each in _ids.decode(answer.recommendations)]
     model = _model.decode(noted.recommended.model or Raw(b"null"))
     treatment = noted.recommended.treatment
     return Served(

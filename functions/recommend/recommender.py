@@ -14,6 +14,7 @@ errors.
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ FEATURES_SHARE = 0.4
 ANSWER_SHARE, ANSWER_S = 0.1, 0.25
 
 EXPOSURE = "exposure"
-_ID_BYTES = 12
+_RANDOM_BYTES = 8
 # The phases of the hops that the receipt of an answer names.
 _PHASES = ("fill", "slot", "model", "store")
 
@@ -272,8 +273,12 @@ class Recommender:
 
 
 def draw_exposure_id() -> str:
-    """Return an id that no other answer has."""
-    return os.urandom(_ID_BYTES).hex()
+    """
+    Return an id that no other answer has, greater than those of earlier milliseconds.
+
+    A log adds ids that grow at the end of its index. Ids in random order would cost five times the time.
+    """
+    return ((time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(_RANDOM_BYTES)).hex()
 
 
 def _item_fields(request: RecommendRequest) -> Sequence[str] | UnsetType:

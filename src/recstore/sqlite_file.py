@@ -16,7 +16,7 @@ from recstore.sqlite_errors import REFILL, TranslatedSqliteErrors
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
 
@@ -44,7 +44,7 @@ CREATE TABLE items (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX items_changed ON items (revision);
 CREATE TABLE exposures (
-    user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (user, key)
+    user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (key, user)
 ) STRICT;
 CREATE TABLE actions (
     user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (user, key)
@@ -62,11 +62,18 @@ def _making(*names: str) -> list[str]:
 # users by their source and id. They cannot be assigned to users, so they are dropped.
 _FORMER_TABLES = {1: {"users", "history", "events", "facts"}}
 _FORMER_TABLES[2] = {*_FORMER_TABLES[1], "erasures", "items"}
-_FORMER_TABLES[3] = {*_FORMER_TABLES[2], "exposures", "actions"}
+_FORMER_TABLES[3] = _FORMER_TABLES[4] = {*_FORMER_TABLES[2], "exposures", "actions"}
 _CONVERSIONS = {
     1: ["DROP TABLE events", *_making("events", "erasures", "items")],
     2: _making("exposures", "actions"),
     3: ["ALTER TABLE users ADD COLUMN attributes TEXT NOT NULL DEFAULT '[]'"],
+    # The index of version 4 had the user first, so each exposure changed another page.
+    4: [
+        "ALTER TABLE exposures RENAME TO former",
+        *_making("exposures"),
+        "INSERT INTO exposures SELECT * FROM former ORDER BY rowid",
+        "DROP TABLE former",
+    ],
 }
 
 

@@ -1,6 +1,7 @@
 """One suite that the exposure logs of all kinds pass."""
 
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -196,3 +197,28 @@ async def test_the_url_names_the_log(place, tmp_path):
         open_(f"sqlite:///{tmp_path}/none.db")
     with pytest.raises(StoreFormatError, match="memory"):
         open_("memory:")
+
+
+async def test_a_file_of_version_4_is_taken_over(tmp_path):
+    """A file whose exposures have the user first keeps them, and knows them as repeated."""
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    entries: list[Entry] = [shown("two"), shown("one", user="bob"), shown("one"), did("a")]
+    async with aclosing(open_store(place.url, create=True)), aclosing(place.log()) as log:
+        await log.note(entries)
+        before = await read(log)
+    with sqlite3.connect(tmp_path / "store.db") as old:
+        (made,) = old.execute("SELECT sql FROM sqlite_schema WHERE name = 'exposures'").fetchone()
+        old.executescript(f"""
+            ALTER TABLE exposures RENAME TO newer;
+            {made.replace("(key, user)", "(user, key)")};
+            INSERT INTO exposures SELECT * FROM newer;
+            DROP TABLE newer;
+            PRAGMA user_version = 4;
+        """)
+    old.close()
+    async with aclosing(place.log()) as log:
+        assert await log.note(entries) == [EventOutcome.REPEATED] * 4
+        assert await read(log) == before
+    with sqlite3.connect(tmp_path / "store.db") as new:
+        assert new.execute("SELECT sql FROM sqlite_schema WHERE name = 'exposures'").fetchone() == (made,)
+    new.close()

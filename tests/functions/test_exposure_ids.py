@@ -32,6 +32,15 @@ async def test_the_id_that_seeds_a_draw_is_the_id_of_its_event():
     assert json.loads(sink.events[0].data)["exposure_id"] == seed == dict(reply.headers)[b"recsys-exposure"].decode()
 
 
+def test_later_ids_are_greater(monkeypatch):
+    """The ids of two milliseconds are in the order of their times; those of one millisecond differ."""
+    monkeypatch.setattr("time.time_ns", lambda: 1_799_999_999_999_999_999)
+    earlier = {recommender.draw_exposure_id() for _ in range(100)}
+    monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
+    assert len(earlier) == 100
+    assert max(earlier) < recommender.draw_exposure_id()
+
+
 async def test_an_answer_that_needs_no_id_draws_none(monkeypatch):
     """Without exploration and without a sink, a request costs no random bytes."""
 

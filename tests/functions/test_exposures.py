@@ -187,7 +187,7 @@ async def test_a_group_is_kept_as_its_answers(kept):
     """Each answer of a group is an exposure with its own time."""
     answers = [SERVED | {"exposure_id": f"x{n}", "time": f"2026-05-01T12:00:0{n}Z"} for n in range(3)]
     assert (await kept.take({"answers": answers}, events.SERVED_GROUP)).status == 202
-    bare = SERVED | {"exposure_id": "x3", "time": TIME, "items": [{"item_id": "a"}, {"item_id": "b", "title": "B"}]}
+    bare = SERVED | {"exposure_id": "x3", "time": TIME, "items": ["a", {"item_id": "b", "title": "B"}]}
     await kept.take({"answers": [bare]}, events.SERVED_GROUP)
     found = await kept.joined()
     assert [each.exposure_id for each in found] == ["x0", "x3", "x1", "x2"]
@@ -233,7 +233,9 @@ async def test_an_interaction_is_not_lost_if_the_log_fails(kept, monkeypatch):
         ({"user_id": "u" * 129}, "$.user_id"),
         ({"time": "yesterday"}, "$.time"),
         ({"time": "1969-01-01T00:00:00Z"}, "$.time"),
-        ({"items": [{"item_id": "a", "position": 0}]}, "$.items[0].position"),
+        ({"items": ["a", ""]}, "$.items[1]"),
+        ({"items": [1]}, "$.items[0]"),
+        ({"items": ["a", {"item_id": "a", "position": 0}]}, "$.items[1].position"),
         ({"items": [{"item_id": "a", "position": 1, "propensity": 0}]}, "$.items[0].propensity"),
     ],
 )
@@ -279,7 +281,7 @@ async def test_a_long_group_is_read_like_a_short_one(kept):
         await kept.take({"answers": answers}, events.SERVED_GROUP)
     assert refusal.value.faults[0].path == "$.answers[20].exposure_id"
     with pytest.raises(InvalidRequestError) as many:
-        await kept.take({"answers": [SERVED] * 257}, events.SERVED_GROUP)
+        await kept.take({"answers": [SERVED] * 513}, events.SERVED_GROUP)
     assert [fault.path for fault in many.value.faults] == ["$.answers"]
     with pytest.raises(InvalidRequestError):
         await kept.take({"answers": []}, events.SERVED_GROUP)

@@ -10,10 +10,13 @@ from msgspec import Raw
 
 from chassis.environment import Reader
 from chassis.wire.cloudevents import read_events
+from functions.extract_features.exposures import read_group
 from functions.recommend import outbox as outbox_module
 from functions.recommend.outbox import Noted, Outbox, describe, make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import SinkSettings
+from recsys.contracts.events import MAX_GROUP
+from recsys.contracts.wire import MAX_TOP_K
 from tests.waiting import until
 
 SHOWN = Recommended(
@@ -151,7 +154,7 @@ def test_the_sink_is_read_from_knatives_variables():
     )
     assert read(K_SINK="http://b", SERVED_EVENTS_GROUP="9")[0] == SinkSettings("http://b", {}, 9)
     assert len(read(K_SINK="b")[1]) == 1
-    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="257")[1]) == 1
+    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="513")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a-b":"1","c":"\\u0007","d":"2"}}')[1]) == 2
 
@@ -169,7 +172,7 @@ async def test_answers_that_follow_each_other_share_an_event():
     assert max(len(json.loads(event.data)["answers"]) for event in sent) == 4
     assert [answer["exposure_id"] for answer in answers] == ids
     assert all(answer["time"].endswith("Z") and answer["user_id"] == "zoe" for answer in answers)
-    assert answers[0]["items"] == json.loads(bytes(SHOWN.answer.recommendations))
+    assert answers[0]["items"] == [each["item_id"] for each in json.loads(bytes(SHOWN.answer.recommendations))]
     assert (box.statistics.sent, box.statistics.failed) == (10, 0)
 
 
@@ -208,6 +211,29 @@ async def test_a_group_is_cut_by_its_bytes(monkeypatch):
     assert sum(sizes) == 9
     assert len(sizes) > 1
     assert box.statistics.sent == 9
+
+
+async def test_groups_of_the_longest_lists_are_read():
+    """extract_features reads the groups about lists of drawn items, whose bodies are within its limit."""
+    item = {"item_id": "a", "score": 1.0}
+    drawn = Recommended(
+        RecommendAnswer("u", Raw(json.dumps([item] * MAX_TOP_K).encode())),
+        Raw(b'{"name":"m","version":"1"}'),
+        Raw(json.dumps([0.5] * MAX_TOP_K).encode()),
+    )
+    broker = Broker(202)
+    box = outbox(broker, group=MAX_GROUP)
+    async with box.sending():
+        ids = [box.note(drawn, request_id="r") for _ in range(99)]
+    kept = [
+        exposure
+        for request in broker.requests
+        for event in read_events(list(request.headers.raw), request.content)
+        for exposure in read_group(event)
+    ]
+    assert {each.exposure_id for each in kept} == set(ids)
+    assert all(len(each.items) == MAX_TOP_K for each in kept)
+    assert max(len(request.content) for request in broker.requests) <= 256 * 1024
 
 
 async def test_a_group_without_its_unreadable_answer_is_sent():

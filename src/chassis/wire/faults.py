@@ -32,7 +32,11 @@ from chassis.wire.text import FORBIDDEN, NOT_TEXT, shown
 _INTEGER = re.compile(rb"-?\d{1,40}")
 _MOST_NAMES = 1000
 _NO_COLONS = bytes(byte for byte in range(256) if byte not in b':"')
-_KIND_OF: dict[type[inspect.Type], str] = {inspect.StrType: STRING, inspect.FloatType: NUMBER}
+_KIND_OF: dict[type[inspect.Type], str] = {
+    inspect.StrType: STRING,
+    inspect.FloatType: NUMBER,
+    inspect.StructType: OBJECT,
+}
 
 _text = msgspec.json.Decoder(str).decode
 _time = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
@@ -44,7 +48,7 @@ def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
     Yield the faults of *body* as a value of the type *info*.
 
     The types are those of the wire contracts: structs, lists and tuples with a limit, dicts, strings, times with a time zone,
-    numbers, booleans, null, unions of one type with null, unions of strings with numbers, raw JSON.
+    numbers, booleans, null, unions of one type with null, unions of strings with numbers or structs, raw JSON.
 
     Raises:
         NotJsonError: *body* is not a JSON text in UTF-8.

@@ -47,7 +47,7 @@ UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
 SERVED_GROUP = "dev.recsys.recommendation.served.group.v1"
-MAX_GROUP = 256
+MAX_GROUP = 512
 
 _LONGEST_SESSION_S = 7 * 86_400.0
 # Estimates divide by it.
@@ -175,7 +175,7 @@ class ServedData(Struct, frozen=True):
     Attributes:
         exposure_id: Identifies the answer.
         user_id: The user.
-        items: The items, best first.
+        items: The items, best first. An id alone stands for an item at its place in the list that nothing drew.
         model: The artefact that ranked; null for the popular list.
         time: Time of the answer, RFC 3339; by default the time of the event.
         experiment: The experiment that the answer belongs to.
@@ -187,7 +187,7 @@ class ServedData(Struct, frozen=True):
 
     exposure_id: ExposureId
     user_id: UserId
-    items: Annotated[list[ServedItem], Meta(max_length=MAX_TOP_K)]
+    items: Annotated[list[ServedItem | ItemId], Meta(max_length=MAX_TOP_K)]
     model: Model | None = None
     time: Annotated[str, Meta(max_length=64)] | None = None
     experiment: Annotated[str, Meta(max_length=64)] | None = None
