@@ -62,8 +62,8 @@ def up(
         _tell_broker(PlatformDirectory(state_dir / "platform"), spread(state))
         changes = [
             *(_SIMULATED if simulate_latency else ()),
-            *(env_override or ()),
             *state.environment(fused=fused, declaration=declared),
+            *(env_override or ()),
         ]
         user = asyncio.run(_some_user(state, current))
     except (StateError, ArtefactError, StoreError, DeclarationError) as error:

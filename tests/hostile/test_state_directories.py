@@ -14,6 +14,7 @@ from offline.state import StateDirectory
 from recstore.sqlite_file import SCHEMA_VERSION
 from tools.cli.verbs import main
 from tools.cli.verbs import main as run_verb
+from tools.up import up
 
 pytestmark = pytest.mark.may_block
 
@@ -130,6 +131,16 @@ def test_a_start_and_the_doctor_say_what_is_wrong(trained, capfd, damage, says):
     faults = [line for line in capfd.readouterr().out.splitlines() if line.startswith("fault") and "port 1" not in line]
     assert faults == [f"fault  {start.err.strip()}"]
     assert sorted(trained.rglob("*")) == before
+
+
+def test_what_the_user_sets_counts(trained, monkeypatch):
+    """The last value of a setting counts, so a store that the user names replaces that of the directory."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr("tools.up.run_localkn", lambda words, **_: calls.append(words))
+    named = "extract-features:FEATURE_STORE_URL=redis://127.0.0.1:6379/0"
+    up(port=free_port(), state_dir=trained, env_override=[named])
+    given = [word for word in calls[-1] if "FEATURE_STORE_URL=" in word]
+    assert (len(given), given[-1]) == (2, named)
 
 
 @pytest.mark.parametrize(
