@@ -68,7 +68,7 @@ def _report(check: Callable[[], Iterator[str]]) -> int:
     try:
         for line in check():
             print(f"ok     {line}")
-    except DoctorFinding as fault:
+    except (ArtefactError, DoctorFinding, ManifestError, StateError, StoreError) as fault:
         print(f"fault  {fault}")
         return 1
     return 0
@@ -101,10 +101,7 @@ def check_port(port: int, state_dir: Path) -> Iterator[str]:
 
 def check_state(state: StateDirectory) -> Iterator[str]:
     """Tell what is current in the state directory, and whether others may open it."""
-    try:
-        current = state.current()
-    except StateError as error:
-        raise DoctorFinding(str(error)) from error
+    current = state.current()
     if current is None:
         yield f"{state.folder}: nothing was trained here yet; the first up trains on the demo data"
         return
@@ -117,20 +114,14 @@ def check_state(state: StateDirectory) -> Iterator[str]:
 def check_model(state: StateDirectory) -> Iterator[str]:
     """Load the current model as `rank_items` does."""
     if current := _current(state):
-        try:
-            model = open_model(read_artefact(state.model_path(current)))
-        except ArtefactError as error:
-            raise DoctorFinding(str(error)) from error
+        model = open_model(read_artefact(state.model_path(current)))
         yield f"model {model.identity.name} {model.identity.version} ranks {len(model.item_ids)} items"
 
 
 def check_store(state: StateDirectory) -> Iterator[str]:
     """Read the current feature store whole."""
     if current := _current(state):
-        try:
-            state.verify_store(current)
-        except StoreError as error:
-            raise DoctorFinding(str(error)) from error
+        state.verify_store(current)
         yield f"feature store {current.store} is whole"
 
 
@@ -143,8 +134,6 @@ def check_declaration(state: StateDirectory) -> Iterator[str]:
     if current := _current(state):
         try:
             followed = state.declaration(current, given=given)
-        except StateError as error:
-            raise DoctorFinding(str(error)) from error
         except (ArtefactError, StoreError):
             return  # `check_model` and `check_store` report these
         kinds = ", ".join(followed.events)
@@ -161,10 +150,7 @@ def _current(state: StateDirectory) -> Current | None:
 
 def check_manifests() -> Iterator[str]:
     """Read the local manifests as a start does, and check that their settings agree."""
-    try:
-        resources = load(MANIFESTS)
-    except ManifestError as error:
-        raise DoctorFinding(str(error)) from error
+    resources = load(MANIFESTS)
     services = [resource for resource in resources if resource.is_service]
     faults = [fault for service in services for fault in find_faults(service, resources)]
     faults = faults or list(find_hidden_load(services, resources))

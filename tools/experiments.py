@@ -64,17 +64,8 @@ def run(
         return running_experiments.run(
             action=action, name=name, namespace=namespace, kn=kn, state_dir=state_dir, **options
         )
-    look = partial(
-        _look,
-        action=action,
-        name=name,
-        window=window,
-        follow=follow,
-        store=store,
-        as_json=as_json,
-        state=StateDirectory(state_dir),
-        kn=kn_of(kn, namespace, state_dir),
-    )
+    state, client = StateDirectory(state_dir), kn_of(kn, namespace, state_dir)
+    look = partial(_look, state, client, action, name=name, window=window, follow=follow, store=store, as_json=as_json)
     if every is None:
         return look()
     try:
@@ -88,15 +79,15 @@ def run(
 
 
 def _look(
-    *,
+    state: StateDirectory,
+    kn: Kn,
     action: str,
+    *,
     name: str | None,
     window: float,
     follow: float,
     store: str | None,
     as_json: bool,
-    state: StateDirectory,
-    kn: Kn,
 ) -> int:
     """Report, or stop arms that are worse, once; return the exit status."""
     state_dir = state.folder
@@ -109,13 +100,8 @@ def _look(
         healths = {each.name: check_health(each, read.exposures) for each in known}
         found = [summarise(each, healths[each.experiment], followed_us=followed_us, at_us=now_us) for each in analyses]
         if action == "guard":
-            guard(
-                kn,
-                read.exposures,
-                kinds=(read.clicks, read.purchases),
-                followed_us=followed_us,
-                state_dir=state_dir,
-            )
+            kinds = read.clicks, read.purchases
+            guard(kn, read.exposures, kinds=kinds, followed_us=followed_us, state_dir=state_dir)
     except (StateError, StoreError, KnError, ValueError, msgspec.DecodeError) as error:
         print(error, file=sys.stderr)
         return 1

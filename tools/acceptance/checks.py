@@ -105,15 +105,8 @@ class Acceptance:
         self._tell = tell
         self._trust = trust or ssl.create_default_context()
         self._client = httpx.Client(timeout=10.0, trust_env=False, verify=self._trust)
-        self.checks: Mapping[str, Callable[[], CheckResult]] = {
-            "ready": self.ready,
-            "answer": self.answer,
-            "interaction": self.interaction,
-            "reply": self.reply,
-            "scale": self.scale,
-            "update": self.update,
-            "end": self.end,
-        }
+        checks = (self.ready, self.answer, self.interaction, self.reply, self.scale, self.update, self.end)
+        self.checks: Mapping[str, Callable[[], CheckResult]] = {check.__name__: check for check in checks}
 
     def close(self) -> None:
         """Close the connections."""

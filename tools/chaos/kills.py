@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,12 +75,10 @@ async def run(
     """Send events while killing processes, wait for the deliveries, and compare the store with the events."""
     made = make_events(events, users=users, prefix=f"chaos{seed}", seed=seed)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
-    killing = asyncio.create_task(kill_instances(pipeline, kills, random.Random(seed)))
     began = time.monotonic()
-    await sender.send_all(repeat_some(made, share=_REPEATED, seed=seed), senders=senders)
-    sent = time.monotonic()
-    killing.cancel()
-    await asyncio.wait([killing])
+    async with killing(pipeline, kills, random.Random(seed)):
+        await sender.send_all(repeat_some(made, share=_REPEATED, seed=seed), senders=senders)
+        sent = time.monotonic()
     figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
     drained = time.monotonic()
     await sender.aclose()
@@ -101,8 +99,16 @@ async def run(
     )
 
 
-async def kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
-    """Kill a random instance every few hundred milliseconds until cancelled, and count the kills in *kills*."""
+@asynccontextmanager
+async def killing(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> AsyncIterator[None]:
+    """Kill a random instance every few hundred milliseconds until the block ends, and count the kills in *kills*."""
+    task = asyncio.create_task(_kill_instances(pipeline, kills, draw))
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
     wait_s = _KILL_AFTER_S[0]
     while True:
         await asyncio.sleep(wait_s)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from recstore.exposures.records import Action, Exposure, ExposureOutcome, ShownI
 from recstore.exposures.urls import open_exposures
 from recsys.contracts import events
 from recsys.records import Interaction
-from tools.chaos.kills import chaos_pipeline, kill_instances
+from tools.chaos.kills import chaos_pipeline, killing
 from tools.chaos.sender import PostableEvent, Sender
 from tools.chaos.traffic import SOURCE, InteractionEvent, count_differing, time_us
 from tools.running import RunningPipeline
@@ -107,11 +107,8 @@ async def run(pipeline: RunningPipeline, *, store: str, answers: int, senders: i
     ]
     draw.shuffle(posts)
     sender, kills = Sender(pipeline.broker_url), Counter[str]()
-    killing = asyncio.create_task(kill_instances(pipeline, kills, draw))
-    await sender.send_all(posts, senders=senders)
-    killing.cancel()
-    with suppress(asyncio.CancelledError):
-        await killing
+    async with killing(pipeline, kills, draw):
+        await sender.send_all(posts, senders=senders)
     figures = await pipeline.until_delivered(within_s=_DRAIN_TIMEOUT_S)
     await sender.aclose()
     expected = expected_outcomes(served, acted)
