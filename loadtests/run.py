@@ -139,12 +139,9 @@ def _drive(environment: LoadEnvironment, run: Run, target: LoadTarget, show: Sho
     process.cpu_percent()
     psutil.cpu_percent()
     if run.rate is not None:
+        rng = random.Random(run.seed + 1)
         environment.due_times = due_times(
-            run.shape.phases,
-            rate=run.rate,
-            duration_s=run.duration_s,
-            pattern=run.pattern,
-            rng=random.Random(run.seed + 1),
+            run.shape.phases, rate=run.rate, duration_s=run.duration_s, pattern=run.pattern, rng=rng
         )
     environment.began = time.perf_counter()
     runner.start_shape()
@@ -159,13 +156,8 @@ def _drive(environment: LoadEnvironment, run: Run, target: LoadTarget, show: Sho
             elapsed_s = time.perf_counter() - environment.began
             if elapsed_s >= next_sample_s:
                 next_sample_s += 1.0
-                sample = PlatformSample(
-                    elapsed_s,
-                    run.wanted(elapsed_s),
-                    service_figures(target.status()),
-                    process.cpu_percent(),
-                    psutil.cpu_percent(),
-                )
+                figures, shares = service_figures(target.status()), (process.cpu_percent(), psutil.cpu_percent())
+                sample = PlatformSample(elapsed_s, run.wanted(elapsed_s), figures, *shares)
                 environment.recorder.samples.append(sample)
                 show(sample, environment.recorder.recent(elapsed_s))
             if interrupted.wait(timeout=min(0.2, max(0.01, next_sample_s - elapsed_s))):

@@ -58,13 +58,8 @@ def load(
     logging.getLogger("locust").setLevel(logging.WARNING)
     try:
         limits = RunLimits.from_env(os.environ)
-        target = find_target(
-            state_dir=state_dir,
-            url=url,
-            port=port,
-            features_url=features_url,
-            token=os.environ.get("LOAD_TOKEN", ""),
-        )
+        token = os.environ.get("LOAD_TOKEN", "")
+        target = find_target(state_dir=state_dir, url=url, port=port, features_url=features_url, token=token)
         began = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         unit = "users" if run.rate is None else "wanted rps"
         with Progress(duration_s=run.duration_s, unit=unit, console=console) as progress:

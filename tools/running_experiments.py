@@ -53,15 +53,11 @@ def run(
             return 0
         running = read_running(client)
         if action == "start":
+            offset = find_slice(running, layer, share) if layer else 0.0
             arms = tuple(parse_arm(text, client) for text in given)
+            at_us = time.time_ns() // 1000
             started = Experiment(
-                name or "",
-                arms,
-                layer=layer or "",
-                offset=find_slice(running, layer, share) if layer else 0.0,
-                share=share,
-                users=users,
-                started_us=time.time_ns() // 1000,
+                name or "", arms, layer=layer or "", offset=offset, share=share, users=users, started_us=at_us
             )
             declare(client, [*running, started], state_dir=state_dir)
             print(*describe([started]), sep="\n")

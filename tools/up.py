@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from knbroker.erasures import TopicErasure
@@ -50,8 +51,7 @@ def up(
     overlay = "fused" if fused else "zero" if zero else "local-exposures" if exposures else "local"
     place = ["--state-dir", str(state_dir / "platform")]
     words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]
-    words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1)]
-    words += ["--reports", str(state_dir)]
+    words += ["--port", str(port), "--dashboard-port", str(dashboard_port or port + 1), "--reports", str(state_dir)]
     words += ["--detach"] * detach + ["--direct"] * direct + [word for name in host or () for word in ("--host", name)]
     # Notice a taken port and wrong flags before training.
     if status := run_localkn([*words, *place, "--check"]):
@@ -75,14 +75,17 @@ def up(
     _tell(f"{current.model} and {current.store} are complete")
     _tell(f"starting Envoy, the Broker and the Services of knative/overlays/{overlay}")
 
-    def announce(text: str) -> None:
-        print(text)
-        if "is ready at" in text:
-            trust = f"--cacert {shlex.quote(str(state_dir / 'tls/ca.pem'))} " if tls else ""
-            body = shlex.quote(json.dumps({"user_id": user, "top_k": 5}, separators=(",", ":")))
-            print(f"try: curl {trust}-d {body} {text.rsplit(maxsplit=1)[-1]}")
+    authority = state_dir / "tls/ca.pem" if tls else None
+    return run_localkn([*words, *place], announce=partial(_announce, user, authority))
 
-    return run_localkn([*words, *place], announce=announce)
+
+def _announce(user: str, authority: Path | None, text: str) -> None:
+    """Print *text*, and a request to try if the platform is ready."""
+    print(text)
+    if "is ready at" in text:
+        trust = f"--cacert {shlex.quote(str(authority))} " if authority else ""
+        body = shlex.quote(json.dumps({"user_id": user, "top_k": 5}, separators=(",", ":")))
+        print(f"try: curl {trust}-d {body} {text.rsplit(maxsplit=1)[-1]}")
 
 
 def _trained(state_dir: Path) -> tuple[StateDirectory, Current]:

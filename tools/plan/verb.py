@@ -32,13 +32,8 @@ def plan(
     """Plan; return 0 if there is a plan, 1 if no setting reaches the goal or nothing could be measured."""
     console = Console(stderr=True)
     try:
-        target = find_target(
-            state_dir=state_dir,
-            url=url,
-            port=port,
-            features_url=None,
-            token=os.environ.get("LOAD_TOKEN", ""),
-        )
+        token = os.environ.get("LOAD_TOKEN", "")
+        target = find_target(state_dir=state_dir, url=url, port=port, features_url=None, token=token)
         console.print(f"sweeping {target.url}, {step_s:g} s a step", soft_wrap=True)
         sweep = measure(
             target,
