@@ -14,7 +14,7 @@ from tests.knative.objects import ROOT
 from tools.cli.verbs import main
 from tools.images import install, prove
 from tools.images.assemble import configure, libraries, place
-from tools.images.builder import Builder, BuildError, find_builder, local_paths
+from tools.images.builder import DESTINATIONS, Builder, BuildError, find_builder, local_paths
 from tools.images.sandbox import unpacked
 
 needs_buildah = pytest.mark.skipif(
@@ -55,6 +55,49 @@ def test_a_model_image_is_named_after_its_model(podman, capsys, tmp_path):
     last = podman()[-1]
     assert "--build-arg IMAGE=dev.local/rank-items:v1 --build-arg MODEL_VERSION=abc" in last
     assert last.endswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("to", sorted({*DESTINATIONS} - {"registry"}))
+def test_images_are_loaded_into_the_nodes(podman, monkeypatch, tmp_path, to):
+    """The builder writes an archive of every image, and the program of the cluster loads it; a failure is an error."""
+    fake = Path(shutil.which("podman") or "")
+    program = fake.with_name(DESTINATIONS[to][0])
+    program.symlink_to(fake)
+    assert main(["images", "redis", "rank-items", "--builder", "podman", "--to", to]) == 0
+    saved, loaded, *others = [line for line in podman() if "save" in line.split()[:1] or "image.tar" in line]
+    archive = loaded.split()[-1]
+    assert saved == f"save --output {archive} dev.local/redis:dev"
+    assert loaded == " ".join([*DESTINATIONS[to][1:], archive])
+    assert others[0].endswith("dev.local/rank-items:dev")
+    program.unlink()
+    assert main(["images", "redis", "--builder", "podman", "--to", to]) == 1
+
+
+def test_images_are_pushed_to_their_registry(podman):
+    """With --to registry, the builder pushes each image under its full name."""
+    assert main(["images", "redis", "--builder", "podman", "--prefix", "r.test/x", "--to", "registry"]) == 0
+    assert podman()[-1] == "push r.test/x/redis:dev"
+
+
+def test_buildah_writes_archives_that_contain_the_name(podman, monkeypatch):
+    """buildah has no `save`, so it pushes the image to an archive, with the name that the manifests use."""
+    commands = []
+    monkeypatch.setattr("tools.images.builder._run", lambda command, _: commands.append(command))
+    Builder("buildah").deliver("dev.local/redis:dev", "kind")
+    archive = commands[1][-1]
+    assert commands[0] == ["buildah", "push", "dev.local/redis:dev", f"docker-archive:{archive}:dev.local/redis:dev"]
+
+
+def test_a_base_is_made_of_debian_packages(monkeypatch):
+    """`--base debootstrap` makes the base, and builds on it with the builder that has it."""
+    built = []
+    monkeypatch.setattr("tools.images.verb.make_base", lambda suite: f"localhost/base:{suite}")
+    monkeypatch.setattr("tools.images.verb.find_builder", Builder)
+    monkeypatch.setattr(
+        Builder, "build", lambda self, _, **given: built.append((self.name, given["arguments"]["BASE"]))
+    )
+    assert main(["images", "redis", "--base", "debootstrap"]) == 0
+    assert built == [("buildah", "localhost/base:stable")]
 
 
 def test_build_failures_are_reported(podman, capsys, tmp_path):

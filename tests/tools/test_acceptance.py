@@ -3,6 +3,7 @@
 import copy
 import http.server
 import json
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -230,12 +231,24 @@ def test_an_instance_that_is_not_needed_gets_no_replacement(acceptance, fake):
     assert fake.ended == ["extract-features-2", "rank-items-2", "recommend-2"]
 
 
-def test_degraded_answers_under_load_are_failures(acceptance):
-    """The check of an update counts a degraded answer as a failure."""
+def test_degraded_answers_under_load_are_failures(acceptance, fake):
+    """A degraded answer is a failure during an update, and during the end of one instance of several."""
     Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
-    finding = acceptance.update()
-    assert not finding.holds
-    assert "first failure: 200" in finding.seen
+    fake.count = 2
+    for finding in (acceptance.update(), acceptance.end()):
+        assert not finding.holds
+        assert "first failure: 200" in finding.seen
+
+
+def test_answers_may_be_degraded_while_the_only_instance_is_replaced(acceptance, fake, monkeypatch):
+    """The end of a function's only instance may degrade answers; the finding counts them."""
+    Answering.answer = {**Answering.answer, "degraded": ["features"]}
+    monkeypatch.setattr(fake, "instances", lambda service: [f"{service}-{fake.ended.count(f'{service}-0')}"])
+    finding = acceptance.end()
+    assert finding.holds
+    assert re.search(
+        r"0 of \d+ requests failed .*; [1-9]\d* were degraded, as a function had one instance", finding.seen
+    )
 
 
 def test_a_missing_platform_is_an_error(tmp_path, capsys):

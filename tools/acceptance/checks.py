@@ -2,7 +2,8 @@
 The checks of the acceptance test. Each check uses or disturbs the pipeline and returns what it observed.
 
 Under load, a request fails if no answer arrives, or if the answer is wrong or degraded. A degraded answer counts as a
-failure because a disturbance must not be visible to users.
+failure because a disturbance must not be visible to users. The end of a function's only instance is the exception:
+recommend waits half a second for another and then answers without the function, which keeps callers from queueing.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from chassis.wire.cloudevents import CloudEvent
 from kubeyaml.annotations import SCALING
 from recsys.contracts import events
 from tools.acceptance.deployments import Address, Deployment, create_revision
-from tools.bench.closed_loop import LoopOutcome, ServerAddress, request_recommendations, run_callers
+from tools.bench.closed_loop import LoopOutcome, ServerAddress, Work, request_recommendations, run_callers
 from tools.cluster.reader import condition
 
 FUNCTIONS = ("extract-features", "rank-items", "recommend")
@@ -66,10 +67,11 @@ class LoadPace:
 
 @dataclass(frozen=True)
 class BackgroundLoad:
-    """Callers at work: the outcome that they will have, and the event that lets them end."""
+    """Callers at work: the outcome that they will have, the event that lets them end, and permitted degraded answers."""
 
     outcome: "Future[LoopOutcome]"
     may_end: threading.Event
+    degraded: list[bytes]
 
 
 class Acceptance:
@@ -190,8 +192,10 @@ class Acceptance:
         """
         Check that no request fails while an instance of each function is terminated and replaced under load.
 
-        The autoscaler may scale in at the same time. As many instances as the Service's minimum then are enough.
+        The autoscaler may scale in at the same time. As many instances as the Service's minimum then are enough. Answers
+        may be degraded if a function has only one instance.
         """
+        alone = any(len(self._deployment.instances(service)) == 1 for service in FUNCTIONS)
 
         def replace(service: str) -> None:
             before = self._deployment.instances(service)
@@ -206,12 +210,12 @@ class Acceptance:
                     raise TimeoutError(f"{before[-1]} of {service} was not replaced within {self.pace.load_s:g} s")
                 time.sleep(_POLL_S)
 
-        return self._disturb("end", replace)
+        return self._disturb("end", replace, may_degrade=alone)
 
-    def _disturb(self, check: str, action: Callable[[str], None]) -> CheckResult:
+    def _disturb(self, check: str, action: Callable[[str], None], *, may_degrade: bool = False) -> CheckResult:
         """Apply *action* to each function in turn while the pipeline is under load."""
         took: dict[str, str] = {}
-        with self._load(self.pace.callers // 2, pause_s=0.05) as load:
+        with self._load(self.pace.callers // 2, pause_s=0.05, may_degrade=may_degrade) as load:
             # Give the load time to reach every instance.
             time.sleep(min(5.0, self.pace.load_s / 5))
             for service in FUNCTIONS:
@@ -219,17 +223,27 @@ class Acceptance:
                 action(service)
                 took[service] = f"{time.monotonic() - began:.1f} s"
         outcome = load.outcome.result()
-        return CheckResult(check, not outcome.errors, f"{_join(took)}; {_load_summary(outcome)}")
+        degraded = f"; {len(load.degraded)} were degraded, as a function had one instance" if load.degraded else ""
+        return CheckResult(check, not outcome.errors, f"{_join(took)}; {_load_summary(outcome)}{degraded}")
 
     @contextmanager
-    def _load(self, callers: int, *, pause_s: float = 0.0) -> Iterator["BackgroundLoad"]:
+    def _load(self, callers: int, *, pause_s: float = 0.0, may_degrade: bool = False) -> Iterator["BackgroundLoad"]:
         """Run *callers* against recommend in the background until the block ends, and at least for the load's time."""
         seconds = self.pace.load_s
         parts = urlsplit(self._address.url)
         secure = parts.scheme == "https"
         at = ServerAddress(parts.hostname or "", parts.port or (443 if secure else 80), self._trust if secure else None)
         headers = [name + b": " + value for name, value in self._authorization]
-        work = request_recommendations(self._users, host=self._address.host.encode("latin-1"), headers=headers)
+        full = request_recommendations(self._users, host=self._address.host.encode("latin-1"), headers=headers)
+        degraded: list[bytes] = []
+
+        def is_correct(status: int, body: bytes) -> bool:
+            if may_degrade and status == httpx.codes.OK and b'"degraded"' in body:
+                degraded.append(body)
+                return True
+            return full.is_correct(status, body)
+
+        work = Work(full.request, is_correct)
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
             self._tell(f"{callers} callers for {seconds:.0f} s")
             may_end = threading.Event()
@@ -243,7 +257,7 @@ class Acceptance:
                 may_end=may_end.is_set,
             )
             try:
-                yield BackgroundLoad(pool.submit(asyncio.run, calling), may_end)
+                yield BackgroundLoad(pool.submit(asyncio.run, calling), may_end, degraded)
             finally:
                 may_end.set()
 

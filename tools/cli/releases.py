@@ -34,7 +34,13 @@ Change = Annotated[
 Check = StrEnum("Check", ["ready", "answer", "interaction", "reply", "scale", "update", "end"])
 
 
-@verb(_GROUP, "tools.images.verb:images", "--tag v1 --base BASE", "rank-items --tag ivf -- --platform linux/arm64")
+@verb(
+    _GROUP,
+    "tools.images.verb:images",
+    "--to kind",
+    "--prefix REGISTRY/recsys --tag v1 --to registry",
+    "rank-items -- --platform linux/arm64",
+)
 def images(
     words: Annotated[
         list[str] | None,
@@ -48,7 +54,11 @@ def images(
         str, typer.Option(metavar="PREFIX", help="Prefix of the names, such as a registry.")
     ] = "dev.local",
     base: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="Image whose Python, 3.11 or newer, the images take.")
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Image whose Python, 3.11 or newer, the images take; `debootstrap` makes one of Debian's packages.",
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also build rank-items with this model in it.")
@@ -57,8 +67,12 @@ def images(
         Literal["docker", "podman", "buildah"] | None,
         typer.Option(show_default="the first that is installed", help="Program that builds."),
     ] = None,
+    to: Annotated[
+        Literal["registry", "containerd", "k3d", "kind", "minikube"] | None,
+        typer.Option(help="Push the images to the registry in PREFIX, or load them into the nodes."),
+    ] = None,
 ) -> None:
-    """Build the container images."""
+    """Build the container images, and bring them to a cluster."""
 
 
 @verb(_GROUP, "tools.images.prove:prove_images", "", "--suite trixie")

@@ -21,6 +21,14 @@ IMAGES: Mapping[str, str] = {
     "offline": "offline/Dockerfile",
     "redis": "knative/components/redis/Dockerfile",
 }
+# The command that brings an archive of an image into the nodes of a cluster. `registry` pushes without an archive.
+DESTINATIONS: Mapping[str, Sequence[str]] = {
+    "registry": (),
+    "containerd": ("ctr", "--namespace", "k8s.io", "images", "import"),
+    "k3d": ("k3d", "image", "import"),
+    "kind": ("kind", "load", "image-archive"),
+    "minikube": ("minikube", "image", "load"),
+}
 _BUILDERS: Mapping[str, Sequence[str]] = {
     "docker": ("docker", "build"),
     "podman": ("podman", "build"),
@@ -55,9 +63,30 @@ class Builder:
         given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         with self._pip_flags() as pip:
             command = [*_BUILDERS[self.name], "--file", str(dockerfile), "--tag", image, *given, *pip, *self.flags]
-            print("+", *command, str(context), file=sys.stderr, flush=True)
-            if subprocess.run([*command, str(context)], check=False).returncode:
-                raise BuildError(f"{self.name} cannot build {image}; the lines above give the reason")
+            _run([*command, str(context)], f"{self.name} cannot build {image}")
+
+    def deliver(self, image: str, to: str) -> None:
+        """
+        Push *image* to the registry in its name, or load it into the nodes of a cluster.
+
+        Args:
+            image: Full name of an image that this builder has.
+            to: A name in DESTINATIONS.
+
+        Raises:
+            BuildError: A command failed; it printed the reason.
+        """
+        if not (load := DESTINATIONS[to]):
+            _run([self.name, "push", image], f"{image} cannot be pushed")
+            return
+        # /tmp may be too small for an image.
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            archive = f"{folder}/image.tar"
+            save = [self.name, "save", "--output", archive, image]
+            if self.name == "buildah":
+                save = ["buildah", "push", image, f"docker-archive:{archive}:{image}"]
+            _run(save, f"{image} cannot be written to {folder}")
+            _run([*load, archive], f"{to} cannot load {image}")
 
     @contextmanager
     def _pip_flags(self) -> Iterator[list[str]]:
@@ -73,6 +102,17 @@ class Builder:
             folders = [] if self.name == "docker" else sorted(local_paths(settings))
             volumes = [word for path in folders for word in ("--volume", f"{path}:{path}:ro")]
             yield ["--secret", f"id=pip,src={file.name}", *volumes]
+
+
+def _run(command: Sequence[str], fault: str) -> None:
+    """Print *command* and run it; raise a BuildError with *fault* if it fails."""
+    print("+", *command, file=sys.stderr, flush=True)
+    try:
+        failed = subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        raise BuildError(f"{fault}: {command[0]} is not installed") from None
+    if failed:
+        raise BuildError(f"{fault}; the lines above give the reason")
 
 
 def find_builder(wanted: str | None, flags: Sequence[str] = ()) -> Builder:

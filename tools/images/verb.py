@@ -7,6 +7,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from tools.images.builder import IMAGES, ROOT, Builder, BuildError, find_builder, revision
+from tools.images.prove import make_base
+
+# The base that needs no registry.
+DEBOOTSTRAP = "debootstrap"
 
 
 def images(
@@ -17,22 +21,32 @@ def images(
     base: str | None = None,
     model: Path | None = None,
     builder: str | None = None,
+    to: str | None = None,
 ) -> int:
-    """Build the images that *words* name, all of them by default, with the flags in *words*; return the exit status."""
+    """
+    Build the images that *words* name, all of them by default, with the flags in *words*, and deliver them.
+
+    Return the exit status.
+    """
     given = list(words or ())
     names = list(takewhile(lambda word: not word.startswith("-"), given))
     if unknown := [name for name in names if name not in IMAGES]:
         print(f"{', '.join(unknown)}: no such image; the images are {', '.join(IMAGES)}", file=sys.stderr)
         return 2
-    arguments = {"VERSION": tag, "REVISION": revision()} | ({"BASE": base} if base else {})
     built = []
     try:
+        if base == DEBOOTSTRAP:
+            builder, base = "buildah", make_base("stable")
+        arguments = {"VERSION": tag, "REVISION": revision()} | ({"BASE": base} if base else {})
         program = find_builder(builder, given[len(names) :])
         for name in names or IMAGES:
             built.append(f"{prefix}/{name}:{tag}")
             program.build(ROOT / IMAGES[name], context=ROOT, image=built[-1], arguments=arguments)
         if model:
             built.append(build_with_model(program, model, image=f"{prefix}/rank-items:{tag}"))
+        if to:
+            for image in built:
+                program.deliver(image, to)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
