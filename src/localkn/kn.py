@@ -96,6 +96,9 @@ def _changes_template(arguments: argparse.Namespace) -> bool:
 
 
 def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    for each in (*arguments.annotation_revision, *arguments.annotation_service):
+        if each.endswith("-") and "=" not in each:
+            raise EditError(f"{each!r} is no name of an annotation; kn removes one with --annotation {each}")
     edits.change_template(
         service,
         image=arguments.image,

@@ -109,6 +109,15 @@ def test_flags_edit_the_template(kn: Kn) -> None:
     assert container["resources"] == {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}
 
 
+@pytest.mark.parametrize("flag", ["--annotation-revision", "--annotation-service"])
+def test_only_annotation_removes_annotations(kn: Kn, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    """Of kn's three flags for annotations, `--annotation` alone removes one; the others set a name that is refused."""
+    assert kn("service", "update", "front", flag, "x/y-", status=1) == []
+    assert "kn removes one with --annotation x/y-" in capsys.readouterr().err
+    (removed,) = kn("service", "update", "front", "--annotation", "x/y-")
+    assert "x/y" not in removed["service"]["spec"]["template"]["metadata"]["annotations"]
+
+
 def test_scale_can_be_a_number_or_an_open_range(kn: Kn) -> None:
     """`--scale` accepts 5, 1.. and ..5, as kn does."""
     for scale in ("5", "1..", "..5"):

@@ -60,7 +60,7 @@ def test_changes_are_reverted(missing):
         ("--env", "A-" if missing == "env" else "A=1"),
         ("--env", "B-"),
         ("--annotation-revision", "autoscaling.knative.dev/target=3"),
-        ("--annotation-revision", "x-"),
+        ("--annotation", "x-"),
         ("--request", "cpu-" if missing == "resources" else "cpu=2"),
         ("--limit", "memory-"),
         ("--concurrency-limit", "0"),

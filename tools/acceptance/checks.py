@@ -161,7 +161,8 @@ class Acceptance:
         try:
             yield
         finally:
-            kn.update(service, "--annotation-revision", f"{_TARGET}={before}" if before else f"{_TARGET}-")
+            restore = ("--annotation-revision", f"{_TARGET}={before}") if before else ("--annotation", f"{_TARGET}-")
+            kn.update(service, *restore)
 
     def _scale_out_and_in(self) -> CheckResult:
         least, most = _scale(self._deployment.kn.service("rank-items"))

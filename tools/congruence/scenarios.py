@@ -93,11 +93,22 @@ _STEPS: Mapping[str, Sequence[ScenarioStep]] = {
             {"env:CONGRUENCE_A": "1", "env:CONGRUENCE_B": "a=b"},
         )
     ],
-    "annotation-revision": _set(
-        "--annotation-revision congruence.example/note=1",
-        "annotation:congruence.example/note",
-        "1",
-    ),
+    "annotation-revision": [
+        ScenarioStep(
+            "--annotation-revision congruence.example/note=1",
+            "made",
+            "1@latest=100",
+            {"annotation:congruence.example/note": "1"},
+        ),
+        # kn takes the minus sign for a part of the name, which Kubernetes refuses.
+        ScenarioStep("--annotation-revision congruence.example/note-", "refused", "1@latest=100"),
+        ScenarioStep(
+            "--annotation congruence.example/note- --annotation congruence.example/note--",
+            "made",
+            "2@latest=100",
+            {"annotation:congruence.example/note": None},
+        ),
+    ],
     "annotation-service": [
         ScenarioStep(
             "--annotation-service congruence.example/note=1",
@@ -107,6 +118,12 @@ _STEPS: Mapping[str, Sequence[ScenarioStep]] = {
         ),
         ScenarioStep(
             "--annotation-service congruence.example/note-",
+            "refused",
+            "1@latest=100",
+            {"service:congruence.example/note": "1"},
+        ),
+        ScenarioStep(
+            "--annotation congruence.example/note-",
             "made",
             "2@latest=100",
             {"service:congruence.example/note": None},

@@ -23,7 +23,8 @@ def _undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if one["image"] != other["image"]:
         yield from ("--image", one["image"])
     yield from _entries("--env", _values(one), _values(other))
-    yield from _entries("--annotation-revision", _annotations(before), _annotations(after))
+    # kn's --annotation-revision sets annotations but does not remove them; --annotation would set them on the Service too.
+    yield from _entries("--annotation-revision", _annotations(before), _annotations(after), removal="--annotation")
     for flag, field in (("--request", "requests"), ("--limit", "limits")):
         yield from _entries(flag, *((each.get("resources") or {}).get(field) or {} for each in (one, other)))
     if (limit := before["spec"].get("containerConcurrency") or 0) != (after["spec"].get("containerConcurrency") or 0):
@@ -36,10 +37,12 @@ def _timeout_s(template: Mapping[str, Any]) -> int:
     return int(template["spec"].get("timeoutSeconds") or _TIMEOUT_S)
 
 
-def _entries(flag: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+def _entries(
+    flag: str, one: Mapping[str, str], other: Mapping[str, str], *, removal: str | None = None
+) -> Iterator[str]:
     for name in sorted({*one, *other}):
         if name not in one:
-            yield from (flag, f"{name}-")
+            yield from (removal or flag, f"{name}-")
         elif one[name] != other.get(name):
             yield from (flag, f"{name}={one[name]}")
 
