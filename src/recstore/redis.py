@@ -19,7 +19,7 @@ from recstore.erasures import Erasure, Removed, digest_user, list_erased
 from recstore.port import QUICK_BYTES, EventOutcome, StoreUnavailableError
 from recstore.redis_database import RedisDatabase
 from recstore.redis_keys import ERASURES, LASTING, POINTER, erasure_key, exposure_keys, fact_key, user_keys
-from recstore.redis_records import READ_LENGTH, known_user, read_known, user_record, write_record
+from recstore.redis_records import READ_LENGTH, known_user, read_alone, read_known, user_record, write_record
 from recstore.redis_scripts import APPLY, ERASE, OUTCOMES, SCAN, SCRIPTS, UPDATE
 from recsys.contracts.wire import Features
 from recsys.declaration.types import Declaration
@@ -73,8 +73,15 @@ class RedisStore:
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return each of *user_ids*."""
-        answers = await self._run(user_ids, lambda g, user_id: read_known(g, digest_user(user_id), history=history))
-        found = zip(user_ids, answers[READ_LENGTH - 1 :: READ_LENGTH], strict=True)
+        try:
+            answers = await self._run(user_ids, lambda g, user_id: read_known(g, digest_user(user_id), history=history))
+            answers = answers[READ_LENGTH - 1 :: READ_LENGTH]
+        except StoreUnavailableError as error:
+            if not str(error.__cause__).startswith("OOM "):
+                raise
+            # A full Redis refuses transactions, even those that only read.
+            answers = await self._run(user_ids, lambda g, user_id: read_alone(g, digest_user(user_id), history=history))
+        found = zip(user_ids, answers, strict=True)
         return self._errors.decode(lambda: [known_user(user_id, *parts) for user_id, parts in found])
 
     async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:

@@ -8,6 +8,7 @@ import msgspec
 from chassis.wire.redis_link import RedisCommand
 from recstore.counters import COUNTERS, split_ties
 from recstore.redis_keys import user_keys
+from recstore.redis_scripts import READ
 from recsys.records import AGE_GROUP, HistoryItem, KnownUser, UserAttribute, UserRecord
 
 _ATTRIBUTE = "a:"
@@ -39,9 +40,18 @@ def read_known(generation: str, digest: str, *, history: int) -> list[RedisComma
     returned times and weights, which requests do not need.
     """
     user, times, _, _, avoided = user_keys(generation, digest)
-    # From 0 to -1 would be all of them.
-    places = (0, history - 1) if history else (1, 0)
+    places = _places(history)
     return [("MULTI",), ("HGETALL", user), ("ZRANGE", times, *places), ("ZRANGE", avoided, *places), ("EXEC",)]
+
+
+def read_alone(generation: str, digest: str, *, history: int) -> list[RedisCommand]:
+    """Return the script that answers as the transaction of `read_known`."""
+    return [("EVALSHA", READ, 5, *user_keys(generation, digest), *_places(history))]
+
+
+def _places(history: int) -> tuple[int, int]:
+    # From 0 to -1 would be all of them.
+    return (0, history - 1) if history else (1, 0)
 
 
 READ_LENGTH = 5

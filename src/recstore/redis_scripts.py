@@ -37,6 +37,13 @@ for first = 1, #ids, 1000 do
 end
 return {profile, items, weights}
 """
+_READ = """
+return {
+    redis.call('HGETALL', KEYS[1]),
+    redis.call('ZRANGE', KEYS[2], ARGV[1], ARGV[2]),
+    redis.call('ZRANGE', KEYS[5], ARGV[1], ARGV[2])
+}
+"""
 # The arguments are the time, the age group of a new user, the time to live, the user id, the new age group, and a name and
 # a value for each attribute.
 _UPDATE = f"""
@@ -107,7 +114,8 @@ end
 return removed
 """
 SCRIPTS = {
-    hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in (_SCAN, _APPLY, _UPDATE, _ERASE)
+    hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text
+    for text in (_SCAN, _READ, _APPLY, _UPDATE, _ERASE)
 }
 """The text of each script by the name under which Redis calls it."""
-SCAN, APPLY, UPDATE, ERASE = SCRIPTS
+SCAN, READ, APPLY, UPDATE, ERASE = SCRIPTS

@@ -50,6 +50,21 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield started
 
 
+async def test_a_full_redis_is_still_read(server):
+    """Redis without memory refuses events and transactions; the store reads users by a script then."""
+    async with aclosing(RedisStore(server.url)) as store:
+        await store.replace([ANN], population=UNKNOWN_FEATURES)
+        before = await store.read(["ann", "nobody"], history=5)
+        with Redis.from_url(server.url) as client:
+            client.config_set("maxmemory", "1mb")
+            client.script_flush()
+            with pytest.raises(StoreUnavailableError, match="OOM"):
+                await store.apply([EVENT])
+            assert await store.read(["ann", "nobody"], history=5) == before
+            client.config_set("maxmemory", "0")
+        assert await store.apply([EVENT]) == [NEW]
+
+
 async def test_calls_fail_during_an_outage_and_work_after_it(server):
     """Calls fail immediately while Redis is down and work after its restart, although Redis has lost its scripts."""
     store = RedisStore(server.url)
