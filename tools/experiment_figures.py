@@ -5,19 +5,18 @@ from collections.abc import Iterator, Sequence
 
 from offline.experiments.analysis import Analysis, ArmResult
 from offline.experiments.health import ArmHealth, reasons
-from offline.experiments.sequences import MeanDifference
 from recsys.experiments.ledger import ArmFigures, ExperimentFigures
 
 
 def summarise(analysis: Analysis, healths: Sequence[ArmHealth], *, followed_us: int, at_us: int) -> ExperimentFigures:
     """Return the figures of an experiment; *healths* has its arms in the same order."""
-    control, warnings = analysis.arms[0].sample.mean, reasons(healths)
+    warnings = reasons(healths)
     return ExperimentFigures(
         analysis.experiment,
         at_us,
         followed_us,
         tuple(
-            _arm(result, health, control=control, warning=warnings.get(health.name, ""))
+            _arm(result, health, warning=warnings.get(health.name, ""))
             for result, health in zip(analysis.arms, healths, strict=True)
         ),
         analysis.waiting,
@@ -28,10 +27,8 @@ def summarise(analysis: Analysis, healths: Sequence[ArmHealth], *, followed_us: 
     )
 
 
-def _arm(result: ArmResult, health: ArmHealth, *, control: float, warning: str) -> ArmFigures:
-    sample = result.sample
-    lift = result.lift if control > 0 else None
-    change = MeanDifference(lift.value / control, lift.low / control, lift.high / control) if lift else None
+def _arm(result: ArmResult, health: ArmHealth, *, warning: str) -> ArmFigures:
+    sample, change = result.sample, result.change
     return ArmFigures(
         result.name,
         sample.users,
@@ -39,7 +36,7 @@ def _arm(result: ArmResult, health: ArmHealth, *, control: float, warning: str) 
         change.value if change else None,
         change.low if change else None,
         change.high if change else None,
-        "" if change is None else "better" if result.is_better else "worse" if result.is_worse else "undecided",
+        "" if result.lift is None else "better" if result.is_better else "worse" if result.is_worse else "undecided",
         health.lists,
         health.failed,
         health.p99_s,
@@ -64,6 +61,8 @@ def _actions(arm: ArmFigures) -> str:
     line += "; no user counts yet" if arm.mean is None else f", {arm.mean:.4f}"
     if arm.change is not None:
         line += f", {arm.change:+.1%} [{arm.low:+.1%}, {arm.high:+.1%}] (valid at every look): {arm.verdict}"
+    elif arm.verdict:
+        line += f": {arm.verdict}; the mean of the control may be 0, so the change has no interval"
     return line
 
 

@@ -1,6 +1,6 @@
 """
 `./run.sh experiments report`: figures of what was shown and what users did with it, by model and arm, and the analysis of
-the experiments that were started.
+the experiments that were started. `./run.sh experiments plan`: the users that an experiment needs.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
-from offline.experiments.analysis import analyse
+from offline.experiments.analysis import analyse, measure_users
 from offline.experiments.health import check_health
+from offline.experiments.sample_size import plan_users
+from offline.experiments.sequences import LEAST_USERS
 from offline.state import StateDirectory, StateError
 from recrank.artefact import MANIFEST, ArtefactError, read_artefact
 from recstore.exposures.figures import ArtefactFacts, Figures, Key, Tally, compute_figures
@@ -32,6 +34,7 @@ from tools import running_experiments
 from tools.deployment.kn import Kn, KnError, kn_of
 from tools.experiment_figures import describe, summarise
 from tools.guard import guard
+from tools.running_experiments import split_arm
 
 _NONE, _INTERRUPTED = "-", 130
 _TITLES = ("arm", "model", "exposures", "users", "clicked", "converted", "items", "coverage", "new items", "model age")
@@ -49,20 +52,35 @@ def run(
     state_dir: Path,
     namespace: str | None,
     kn: str,
+    arm: Sequence[str] | None,
+    rate: float | None,
+    deviation: float | None,
+    lift: float,
     **options: Any,
 ) -> int:
     """
-    Report on experiments, stop arms that are worse, or change what runs (`running_experiments`).
+    Report on experiments, stop arms that are worse, plan, or change what runs (`running_experiments`).
 
     A report and a guard keep the figures of the experiments in the state directory for the live page. With *every*, they
     repeat until Ctrl-C, also after a failure.
 
     Returns:
-        0; 1 if the store cannot be read or holds no exposures, or the pipeline cannot be changed; 130 after Ctrl-C.
+        0; 1 if the store cannot be read or holds too few exposures, or the pipeline cannot be changed; 130 after Ctrl-C.
     """
+    if action == "plan":
+        return _plan(
+            arm or (),
+            rate,
+            deviation,
+            lift=lift,
+            window_s=window,
+            follow_s=follow,
+            store=store,
+            state=StateDirectory(state_dir),
+        )
     if action not in {"report", "guard"}:
         return running_experiments.run(
-            action=action, name=name, namespace=namespace, kn=kn, state_dir=state_dir, **options
+            action=action, name=name, arm=arm, namespace=namespace, kn=kn, state_dir=state_dir, **options
         )
     state, client = StateDirectory(state_dir), kn_of(kn, namespace, state_dir)
     look = partial(_look, state, client, action, name=name, window=window, follow=follow, store=store, as_json=as_json)
@@ -76,6 +94,39 @@ def run(
             time.sleep(max(0.0, every - (time.monotonic() - began)))
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _plan(
+    arms: Sequence[str],
+    rate: float | None,
+    deviation: float | None,
+    *,
+    lift: float,
+    window_s: float,
+    follow_s: float,
+    store: str | None,
+    state: StateDirectory,
+) -> int:
+    """Print the users that an experiment needs. Without a *rate*, the users of the log tell mean and deviation."""
+    try:
+        shares = [split_arm(text)[0].share for text in arms] or [0.5, 0.5]
+        if rate is None:
+            url = store or state.store_url(state.require_current())
+            read = asyncio.run(_read(url, window_s=window_s, keeps=True))
+            usual = measure_users(read.exposures, kinds=read.clicks, followed_us=round(follow_s * 1e6))
+            if usual.users < LEAST_USERS or not usual.mean:
+                raise ValueError(
+                    f"the log has {usual.users} users whose time is over; a plan needs {LEAST_USERS} and an action: "
+                    "wait, lower --follow, or pass --rate"
+                )
+            rate, deviation = usual.mean, usual.variance**0.5
+            print(f"{usual.users} users of the log: {rate:.4f} actions per list, standard deviation {deviation:.4f}")
+        users = plan_users(rate, rate**0.5 if deviation is None else deviation, lift=lift, shares=shares)
+    except (StateError, StoreError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{users} users in all arms find a change of {lift:.1%} with a probability of 80 %")
+    return 0
 
 
 def _look(

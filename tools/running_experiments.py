@@ -1,5 +1,5 @@
 """
-`./run.sh experiments start|stop|list|plan`: experiments of a running pipeline.
+`./run.sh experiments start|stop|list`: experiments of a running pipeline.
 
 The setting EXPERIMENTS of recommend declares the experiments that run. The ledger of the state directory keeps the last
 declaration of each.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from offline.experiments.sample_size import plan_users
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment, read_experiments
 from recsys.experiments.ledger import keep
@@ -32,15 +31,12 @@ def run(
     layer: str | None,
     share: float,
     users: int,
-    rate: float | None,
-    deviation: float | None,
-    lift: float,
     namespace: str | None,
     kn: str,
     state_dir: Path,
 ) -> int:
     """
-    Start, stop, list or plan experiments.
+    Start, stop or list experiments.
 
     Returns:
         0; 1 if kn refuses, or the declaration has faults.
@@ -48,9 +44,6 @@ def run(
     given = arm or ()
     client = kn_of(kn, namespace, state_dir)
     try:
-        if action == "plan":
-            print(describe_plan(rate or 0, deviation, lift=lift, shares=[part.share for part in _plain(given)]))
-            return 0
         running = read_running(client)
         if action == "start":
             offset = find_slice(running, layer, share) if layer else 0.0
@@ -140,10 +133,6 @@ def split_arm(text: str) -> tuple[Arm, dict[str, str]]:
     return Arm(name, _number(share, text)), {key: value for key, _, value in settings}
 
 
-def _plain(arms: Sequence[str]) -> list[Arm]:
-    return [split_arm(text)[0] for text in arms] or [Arm("control", 0.5), Arm("other", 0.5)]
-
-
 def _number(value: str, text: str) -> float:
     try:
         return float(value[:-1]) / 100 if value.endswith("%") else float(value)
@@ -206,9 +195,3 @@ def describe(experiments: Sequence[Experiment]) -> list[str]:
             )
             lines.append(f"  {arm.name} {arm.share:.0%}: {named or 'the default'}{' (stopped)' if arm.stopped else ''}")
     return lines
-
-
-def describe_plan(mean: float, deviation: float | None, *, lift: float, shares: Sequence[float]) -> str:
-    """Return the number of users that an experiment needs; a *deviation* of None is that of a Poisson number."""
-    users = plan_users(mean, mean**0.5 if deviation is None else deviation, lift=lift, shares=shares)
-    return f"{users} users in all arms find a change of {lift:.1%} with a probability of 80 %"

@@ -9,6 +9,10 @@ mixture of its martingales by a normal density gives, for the effective number o
 where 1 / n = 1 / n_arm + 1 / n_control. The interval is narrowest, compared with that of a single look, where
 n r = -2 log alpha + log(1 - 2 log alpha). The plan of the experiment fixes that n in advance.
 
+The same bound for arm - (1 + change) control gives the interval of the relative change: the values that it does not exclude
+(Fieller 1954, "Some problems in interval estimation"). Dividing the interval of the difference by the mean of the control
+would ignore the error of that mean.
+
 The bound is asymptotic: the normal approximation must hold from the first look on. An arm with fewer than `LEAST_USERS`
 users has no interval.
 
@@ -55,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """The difference of two means, and the ends of its interval."""
+    """The difference of two means, absolute or relative, and the ends of its interval."""
 
     value: float
     low: float
@@ -100,5 +104,28 @@ def compare(arm: Sample, control: Sample, *, planned: float, alpha: float = ALPH
         return None
     value = arm.mean - control.mean
     error = math.sqrt(arm.variance / arm.users + control.variance / control.users)
-    half = error * stretch(effective_users(float(arm.users), float(control.users)), planned=planned, alpha=alpha)
+    half = error * _reach(arm, control, planned=planned, alpha=alpha)
     return MeanDifference(value, value - half, value + half)
+
+
+def compare_relative(arm: Sample, control: Sample, *, planned: float, alpha: float = ALPHA) -> MeanDifference | None:
+    """
+    Return the change of the mean of *arm* as a share of that of *control*. The arguments are those of `compare`.
+
+    Its interval and that of the difference are on the same side of 0. None with fewer than `LEAST_USERS` users in one, and
+    if the mean of *control* may be 0.
+    """
+    if min(arm.users, control.users) < LEAST_USERS:
+        return None
+    reach = _reach(arm, control, planned=planned, alpha=alpha)
+    # Ratios q with (arm - q control)^2 <= reach^2 (variance of arm + q^2 variance of control): a quadratic inequality.
+    square = control.mean**2 - reach**2 * control.variance / control.users
+    if control.mean <= 0 or square <= 0:
+        return None
+    middle = arm.mean * control.mean / square
+    half = math.sqrt(max(0.0, middle**2 - (arm.mean**2 - reach**2 * arm.variance / arm.users) / square))
+    return MeanDifference(arm.mean / control.mean - 1, middle - half - 1, middle + half - 1)
+
+
+def _reach(arm: Sample, control: Sample, *, planned: float, alpha: float) -> float:
+    return stretch(effective_users(float(arm.users), float(control.users)), planned=planned, alpha=alpha)

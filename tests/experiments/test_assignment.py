@@ -5,12 +5,13 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 
 import pytest
 
 from recsys.contracts.wire import Exploration
-from recsys.experiments.assignment import Treatment, arm_of, point, treat
+from recsys.experiments.assignment import Assignment, Treatment, arm_of, point, treat
 from recsys.experiments.declaration import Arm, Experiment, find_contradictions, read_experiments
 from tests.running import ROOT
 
@@ -71,6 +72,20 @@ def test_no_user_moves_when_other_things_change():
         treatment = treat([other, COLOURS], user)
         assert treatment is not None
         assert treatment.arm.split(",")[1] == arm
+
+
+def test_many_layers_take_bounded_memory():
+    """Thirteen layers have 8,192 combinations of arms, and an instance keeps the newest of them alone."""
+    assignment = Assignment([Experiment(name, (BLUE, Arm("red", 0.5))) for name in "abcdefghijklm"])
+    tracemalloc.start()
+    try:
+        combinations = {each.arm for user in USERS if (each := assignment.treat(user))}
+        assert len(combinations) > 7000
+        del combinations
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < kept < 1_000_000
 
 
 def test_layers_are_independent():

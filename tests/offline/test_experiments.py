@@ -8,11 +8,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from offline.experiments.analysis import analyse, value_of
 from offline.experiments.checks import MISMATCH, adjust, check_ratio
 from offline.experiments.sample_size import plan_users
-from offline.experiments.sequences import LEAST_USERS, Sample, compare, effective_users, stretch
+from offline.experiments.sequences import LEAST_USERS, Sample, compare, compare_relative, effective_users, stretch
 from recstore.exposures.records import ExposureOutcome, ItemOutcome
 from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment
@@ -111,6 +113,49 @@ def test_the_interval_is_narrowest_at_the_plan():
     found = compare(many, Sample(10_000, 0.5, 1.0), planned=5000)
     assert found is not None
     assert 0 < found.low < found.value == 0.5 < found.high
+
+
+@pytest.mark.parametrize("change", [-0.5, 0.0, 0.5, 2.0])
+def test_the_relative_change_is_covered(change):
+    """The intervals of the relative change of 300 experiments contain it at all looks in at least 95 %, also a large one."""
+    rng = np.random.default_rng(8)
+    covered = divided = 0
+    for _ in range(300):
+        control, arm = (rng.poisson(0.5 * each, 1000).astype(np.float64) for each in (1, 1 + change))
+        samples = [(Sample.of(arm[:users]), Sample.of(control[:users])) for users in range(LEAST_USERS, 1001, 20)]
+        covered += all(
+            each is not None and each.low <= change <= each.high
+            for each in (compare_relative(*pair, planned=500) for pair in samples)
+        )
+        divided += all(
+            each is not None and each.low / pair[1].mean <= change <= each.high / pair[1].mean
+            for pair in samples
+            for each in [compare(*pair, planned=500)]
+        )
+    assert covered >= 0.95 * 300
+    # The interval of the difference, divided by the mean of the control, misses a large change.
+    assert change < 2 or divided < 0.8 * 300
+
+
+@given(
+    arm=st.builds(Sample, st.integers(100, 5000), st.floats(0, 3), st.floats(0.01, 4)),
+    control=st.builds(Sample, st.integers(100, 5000), st.floats(0.01, 3), st.floats(0.01, 4)),
+)
+def test_the_relative_interval_agrees_with_the_difference(arm, control):
+    """The interval of the change contains the change, and lies on the same side of 0 as that of the difference."""
+    difference, change = compare(arm, control, planned=1000), compare_relative(arm, control, planned=1000)
+    assert difference is not None
+    if change is not None:
+        assert change.low <= change.value <= change.high
+        if min(abs(difference.low), abs(difference.high)) > 1e-6:
+            assert (change.low > 0, change.high < 0) == (difference.low > 0, difference.high < 0)
+
+
+def test_a_control_without_actions_has_no_relative_change():
+    """If the mean of the control may be 0, the arm can still be better, and the change has no interval."""
+    lists = log(1000, red_clicks=4, blue_clicks=0)
+    red = analyse(COLOURS, lists, kinds=CLICKS).arms[1]
+    assert (red.is_better, red.change) == (True, None)
 
 
 def test_the_ratio_check_seldom_errs_and_finds_a_mismatch():

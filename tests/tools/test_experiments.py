@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ import pytest
 
 from offline.experiments.analysis import Analysis, ArmResult
 from offline.experiments.health import ArmHealth
-from offline.experiments.sequences import Sample
+from offline.experiments.sample_size import plan_users
+from offline.experiments.sequences import Sample, compare
 from offline.state import Current, StateDirectory
 from recstore.exposures.records import Action, Exposure, ShownItem
 from recstore.exposures.urls import open_exposures
@@ -140,8 +142,13 @@ def test_a_faulty_command_changes_nothing(services, experiments, capsys, words, 
 
 
 def test_wrong_words_are_refused(experiments, capsys):
-    """A start without a name or with one arm, and a plan without a rate, are wrong arguments."""
-    for words in (("start",), ("start", "one", "--arm", "a=100%"), ("plan",), ("list", "--rate", "1")):
+    """A start without a name or with one arm, and a deviation without a rate, are wrong arguments."""
+    for words in (
+        ("start",),
+        ("start", "one", "--arm", "a=100%"),
+        ("plan", "--deviation", "1"),
+        ("list", "--rate", "1"),
+    ):
         assert experiments(*words) == 2
     assert "needs" in capsys.readouterr().err
 
@@ -152,6 +159,23 @@ def test_a_plan_says_how_many_users(experiments, capsys):
     assert capsys.readouterr().out.startswith("6012 users")
     assert experiments("plan", "--rate", "0.5", "--lift", "10%", "--arm", "a=90%", "--arm", "b=10%") == 0
     assert int(capsys.readouterr().out.split()[0]) > 20_000
+
+
+def test_a_plan_reads_the_log(logged, tmp_path, capsys):
+    """Without a rate, the plan takes mean and deviation of the users of the log, as the report will compare them."""
+    plan = ["experiments", "plan", "--lift", "10%", "--state-dir", str(logged)]
+    assert main(plan) == 0
+    # 360 of 1,200 users click; the last user of the log has no list whose time is over.
+    found = re.match(
+        r"1200 users of the log: 0.3000 actions per list, standard deviation 0.458\d\n(\d+) users",
+        capsys.readouterr().out,
+    )
+    assert found
+    assert int(found[1]) == plan_users(0.3, 0.45845, lift=0.1)
+    assert main([*plan, "--follow", "100h"]) == 1
+    assert "the log has 0 users whose time is over" in capsys.readouterr().err
+    assert main(["experiments", "plan", "--state-dir", str(tmp_path / "empty")]) == 1
+    assert "./run.sh train" in capsys.readouterr().err
 
 
 def test_the_parts_of_an_arm():
@@ -301,3 +325,15 @@ def test_an_arm_without_users_shows_no_mean():
     analysis = Analysis("ranker", [empty], 1.0, 0, waiting=3, adjusted=0)
     said = describe(summarise(analysis, [ArmHealth("control", 0, 0.0, None)], followed_us=1, at_us=1))
     assert said[1] == "  control: 0 users; no user counts yet"
+
+
+def test_a_control_without_actions_leaves_a_verdict():
+    """An arm that is better than a control without actions is called so, and the change has no interval."""
+    samples = [Sample.of(np.zeros(200)), Sample.of(np.arange(200.0) % 2)]
+    arms = [
+        ArmResult("control", samples[0], None),
+        ArmResult("red", samples[1], compare(samples[1], samples[0], planned=100)),
+    ]
+    healths = [ArmHealth(each.name, 200, 0.0, None) for each in arms]
+    figures = summarise(Analysis("ranker", arms, 1.0, 0, waiting=0, adjusted=0), healths, followed_us=1, at_us=1)
+    assert "red: 200 users, 0.5000: better; the mean of the control may be 0" in describe(figures)[2]

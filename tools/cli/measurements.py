@@ -252,6 +252,7 @@ def plan(
 @verb(
     _GROUP,
     "tools.experiments:run",
+    "plan --lift 10%",
     "plan --rate 0.4 --lift 10%",
     "start colours --arm control=50% --arm red=50%,tag=red --users 4000",
     "list",
@@ -284,12 +285,21 @@ def experiments(
         int, typer.Option(metavar="N", min=1, help="start: users that the plan asks for, in all arms.")
     ] = 10_000,
     rate: Annotated[
-        float | None, typer.Option(parser=above_zero, metavar="R", help="plan: mean actions per list of a user.")
+        float | None,
+        typer.Option(
+            parser=above_zero,
+            metavar="R",
+            show_default="that of the log",
+            help="plan: mean actions per list of a user.",
+        ),
     ] = None,
     deviation: Annotated[
         float | None,
         typer.Option(
-            parser=above_zero, metavar="D", show_default="root of the rate", help="plan: its standard deviation."
+            parser=above_zero,
+            metavar="D",
+            show_default="that of the log, or root of --rate",
+            help="plan: standard deviation between users.",
         ),
     ] = None,
     lift: Annotated[float, typer.Option(parser=share, metavar="10%", help="plan: change to find.")] = 0.1,
@@ -329,8 +339,8 @@ def experiments(
         raise typer.BadParameter(f"{action} needs the NAME of the experiment")
     if action == "start" and len(arm or ()) < 2:
         raise typer.BadParameter("start needs two --arm or more, the control first, such as --arm control=50%")
-    if action == "plan" and rate is None:
-        raise typer.BadParameter("plan needs --rate, the mean actions per list; experiments report shows it")
+    if deviation and rate is None:
+        raise typer.BadParameter("--deviation needs --rate")
     if (rate or deviation) and action != "plan":
         raise typer.BadParameter("--rate and --deviation go with plan")
     if every is not None and action not in {"report", "guard"}:

@@ -74,7 +74,7 @@ const widest = (arms) => Math.max(0.01, ...arms.flatMap(({ figures }) => (figure
 
 /** The interval as text, with a bar around the zero of the control. */
 function difference(figures, most) {
-  if ((figures?.change ?? null) === null) return "–";
+  if ((figures?.change ?? null) === null) return figures?.verdict || "–";
   const piece = html("span", { class: `piece ${figures.verdict}` });
   const at = (share) => 50 + (50 * share) / most;
   piece.style.left = `${at(figures.low)}%`;

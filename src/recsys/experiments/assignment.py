@@ -7,6 +7,7 @@ the experiment's salt and the user tells the arm.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -16,6 +17,7 @@ from recsys.contracts.wire import Exploration
 from recsys.experiments.declaration import Arm, Experiment
 
 SEPARATOR = ","
+_KEPT = 1024
 
 
 class Treatment(Struct, frozen=True):
@@ -49,18 +51,16 @@ class Assignment:
     def __init__(self, experiments: Sequence[Experiment]) -> None:
         self._experiments = experiments
         self._splits = [_Split(each) for each in experiments]
-        self._treatments: dict[tuple[int | None, ...], Treatment | None] = {}
+        # Many layers have more combinations of arms than memory holds.
+        self._combined = lru_cache(_KEPT)(self._combine)
 
     def treat(self, user_id: str) -> Treatment | None:
         """Return the treatment of the user; None if the user takes part in no experiment or *user_id* is empty."""
         if not user_id:
             return None
-        places = tuple([split.place(user_id) for split in self._splits])
-        if places not in self._treatments:
-            self._treatments[places] = self._combine(places)
-        return self._treatments[places]
+        return self._combined(tuple([split.place(user_id) for split in self._splits]))
 
-    def _combine(self, places: Sequence[int | None]) -> Treatment | None:
+    def _combine(self, places: tuple[int | None, ...]) -> Treatment | None:
         """Return the treatment of users with the arms at *places*; None stands for an experiment without the user."""
         # Experiments of different layers change different settings (`find_faults`), so their arms combine.
         pairs = zip(self._experiments, places, strict=True)

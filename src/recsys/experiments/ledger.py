@@ -27,10 +27,11 @@ class ArmFigures(Struct, frozen=True):
         name: The arm.
         users: Users whose time is over.
         mean: Actions per list; None without users.
-        change: Difference from the control as a share of the control's mean; None for the control and too few users.
+        change: Difference from the control as a share of the control's mean; None for the control, too few users, or if
+            the mean of the control may be 0.
         low: Lower end of the interval of *change*, which holds at all looks.
         high: Its upper end.
-        verdict: Position of the interval; "" without a *change*.
+        verdict: Position of the interval of the difference; "" for the control and too few users.
         lists: Number of lists, those of waiting users included.
         failed: Share of the lists that failed.
         p99_s: 99th percentile of the time that a list took, seconds; None if no event tells the time.
