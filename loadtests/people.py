@@ -1,13 +1,13 @@
 """
 People with planted tastes and position bias, who see lists and click on items.
 
-A person clicks on an item with the probability taste x attention. The taste depends on the category of the item, the
-attention on the position alone. A click depends on the seed, the person, the number of the list and the item, and not on
+A person clicks on an item with the probability activity x taste x attention. The taste depends on the category of the item,
+the attention on the position alone. A click depends on the seed, the person, the number of the list and the item, and not on
 the time or the order of the answers, so a run can be repeated.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from offline.demo import make_demo
 from recsys.experiments.assignment import point
@@ -25,17 +25,19 @@ class People:
         categories: The category of each item. An item without a category suits the taste of no person.
         bias: Position p, from 1, gets the attention p ** -bias.
         seed: Seed of the clicks.
+        activity: The activity of people who click more or less often than others, whose activity is 1.
     """
 
     favourites: Mapping[str, str]
     categories: Mapping[str, str]
     bias: float = 0.7
     seed: int = 0
+    activity: Mapping[str, float] = field(default_factory=dict)
 
     def chance(self, user_id: str, item_id: str, position: int) -> float:
         """Return the probability that the person clicks on the item at *position*, from 1."""
         taste = LIKED if self.categories.get(item_id) == self.favourites[user_id] else OTHER
-        return float(taste * position**-self.bias)
+        return float(self.activity.get(user_id, 1.0) * taste * position**-self.bias)
 
     def matching(self, user_id: str, item_ids: Sequence[str]) -> float:
         """Return the share of *item_ids* in the favourite category of the person; 0 without items."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 
 from loadtests.people import People
@@ -123,18 +123,47 @@ async def simulate(
     All people look at their first lists before the second round begins. *watch* is called after each list.
     """
     audience = Audience(people, client, top_k=top_k)
-    visits = [(user_id, number) for number in range(lists) for user_id in shuffled(people, users, number)]
-    visits.reverse()
+
+    async def look(user_id: str, number: int) -> None:
+        await audience.look(user_id, number)
+        watch(audience.found)
+
+    await _in_turn(
+        (look(user_id, number) for number in range(lists) for user_id in shuffled(people, users, number)), callers
+    )
+    return audience.found
+
+
+async def receive_newcomers(
+    people: People, client: AsyncClient, *, lists: int, top_k: int, callers: int, pause_s: float
+) -> Simulated:
+    """
+    Let all people, whom the pipeline does not know, come one after the other, *callers* at a time.
+
+    Each views an item of the favourite category, waits *pause_s* seconds, and looks at *lists* lists.
+    """
+    audience = Audience(people, client, top_k=top_k)
+
+    async def visit(user_id: str) -> None:
+        await audience.search(user_id, 0)
+        await asyncio.sleep(pause_s)
+        for number in range(lists):
+            await audience.look(user_id, number)
+
+    await _in_turn((visit(user_id) for user_id in people.favourites), callers)
+    return audience.found
+
+
+async def _in_turn(visits: Iterator[Coroutine[None, None, None]], callers: int) -> None:
+    """Await all *visits* in their order, *callers* at a time."""
 
     async def work() -> None:
-        while visits:
-            await audience.look(*visits.pop())
-            watch(audience.found)
+        for visit in visits:
+            await visit
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(work())
-    return audience.found
 
 
 def shuffled(people: People, users: int, number: int) -> list[str]:

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from loadtests.people import LIKED, OTHER, People, demo_people
-from loadtests.simulation import Simulated, describe, simulate
+from loadtests.simulation import Simulated, describe, receive_newcomers, simulate
 from recsys.client import AsyncClient
 from tools.cli.verbs import main
 
@@ -82,6 +83,32 @@ def test_clicks_have_the_planted_frequencies():
     assert clicked["a"] / len(numbers) == pytest.approx(LIKED, abs=0.032)
     assert clicked["c"] / len(numbers) == pytest.approx(LIKED / 3, abs=0.024)
     assert PEOPLE.expected_clicks("user_1", "abc") == pytest.approx(LIKED + OTHER / 2 + LIKED / 3)
+
+
+def test_newcomers_view_an_item_before_their_lists():
+    """Each newcomer views an item of the favourite category without an exposure, then looks at all lists in turn."""
+    stand_in = StandIn()
+
+    async def go() -> Simulated:
+        transport = httpx.MockTransport(stand_in)
+        async with AsyncClient("http://recommend", events_url="http://broker", transport=transport) as client:
+            return await receive_newcomers(PEOPLE, client, lists=2, top_k=3, callers=4, pause_s=0.0)
+
+    found = asyncio.run(go())
+    assert Counter(stand_in.asked) == dict.fromkeys(PEOPLE.favourites, 2)
+    viewed = [each["user_id"] for each in stand_in.events if each["kind"] == "view"]
+    assert sorted(viewed) == sorted(PEOPLE.favourites)
+    assert len(found.looks) == 80
+    expected = sum(len(PEOPLE.clicks(user, "abc", number)) for user in PEOPLE.favourites for number in range(2))
+    assert found.summary()["clicks"] == expected == len(stand_in.events) - len(viewed)
+
+
+def test_active_people_click_more_often():
+    """The activity of a person multiplies each click's probability, and the others keep theirs."""
+    active = replace(PEOPLE, activity={"user_1": 1.1})
+    for position, item in enumerate("abc", 1):
+        assert active.chance("user_1", item, position) == pytest.approx(1.1 * PEOPLE.chance("user_1", item, position))
+        assert active.chance("user_2", item, position) == PEOPLE.chance("user_2", item, position)
 
 
 def test_what_is_lost_is_counted():

@@ -43,6 +43,7 @@ Bench = Literal[
     "coalescing",
     "coldstart",
     "events",
+    "experiments",
     "exposures",
     "page",
     "pipeline",
