@@ -103,6 +103,23 @@ def test_malformed_requests_are_refused(platform: Running) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "header", "status", "says"),
+    [
+        ("1.0", "Content-Length: 0", 426, b"HTTP/1.1"),
+        ("1.1", "Transfer-Encoding: gzip, chunked", 501, b"Content-Length"),
+    ],
+)
+def test_what_envoy_does_not_speak_is_explained(
+    platform: Running, version: str, header: str, status: int, says: bytes
+) -> None:
+    """Some load generators send HTTP/1.0; the answer says what to send instead."""
+    request = f"POST / HTTP/{version}\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+    answer = asyncio.run(ask(platform.port, request))
+    assert_problem(answer, status)
+    assert says in answer[2]
+
+
+@pytest.mark.parametrize(
     ("method", "protocol", "problem"),
     [("GET", "websocket", None), ("POST", "websocket", 400), ("POST", "WebSocket", 400), ("POST", "h2c", None),
      ("POST", "other", 403)],

@@ -80,6 +80,7 @@ async def test_unknown_paths_and_methods_are_refused(door: httpx.AsyncClient) ->
     assert (unknown.json()["code"], unknown.json()["detail"]) == ("not-found", "there is no Broker ns/c")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not-found")
     assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method-not-allowed", "POST")
+    assert wrong.json()["detail"] == "send POST"
     assert (await door.get("/healthz")).status_code == 200
 
 

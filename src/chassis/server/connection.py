@@ -231,7 +231,7 @@ class ServerConnection(HttpToolsProtocol):
         self._frame_bytes = 0
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise MethodNotAllowedError(headers=[("allow", "GET, HEAD, POST")])
+                raise MethodNotAllowedError.of("GET, HEAD, POST")
             return
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"} or (version == "1.1" and not self._has_host):

@@ -49,7 +49,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 async def _explain(_: Request, error: Exception) -> Response:
     """Answer what Starlette refuses itself: an unknown path or method."""
     if isinstance(error, HTTPException) and error.status_code == MethodNotAllowedError.status:
-        return problem_response(MethodNotAllowedError(headers=list((error.headers or {}).items())))
+        return problem_response(MethodNotAllowedError.of((error.headers or {}).get("Allow", "")))
     return problem_response(NotFoundError())
 
 

@@ -178,12 +178,12 @@ class Service:
             if self._cors and is_preflight(method, scope["headers"]):
                 return self._cors.preflight
             if method != "POST":
-                raise MethodNotAllowedError(headers=[("allow", "POST")])
+                raise MethodNotAllowedError.of("POST")
             return await self._measure(scope["headers"], receive, body, request_id)
         if path not in {"/livez", "/readyz", *self._pages}:
             raise NotFoundError
         if method not in {"GET", "HEAD"}:
-            raise MethodNotAllowedError(headers=[("allow", "GET, HEAD")])
+            raise MethodNotAllowedError.of("GET, HEAD")
         if path in self._pages:
             return self._pages[path]()
         if path == "/readyz":

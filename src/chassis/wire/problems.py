@@ -29,7 +29,7 @@ so that no internal text, path or trace can reach a body.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -136,6 +136,11 @@ class MethodNotAllowedError(Rejected):
     """405: the path does not accept this method; `headers` must contain Allow."""
 
     status, code, title = 405, "method-not-allowed", "This path does not take this method"
+
+    @classmethod
+    def of(cls, allow: str) -> Self:
+        """Return the error of a path that accepts the methods in *allow*, which has the form of the header."""
+        return cls(f"send {allow.replace(', ', ' or ')}", headers=[("allow", allow)])
 
 
 class RequestTimeoutError(Rejected):

@@ -88,6 +88,7 @@ async def test_unknown_paths_and_methods_are_problems(method, path, status, allo
     reply = await make_service().answer(scope(method, path), receive_of(b"{}"))
     assert (reply.status, reply.content_type) == (status, b"application/problem+json")
     assert header(reply, b"allow") == allow
+    assert json.loads(reply.body).get("detail") == {"POST": "send POST", "GET, HEAD": "send GET or HEAD"}.get(allow)
 
 
 @pytest.mark.parametrize(
