@@ -28,11 +28,15 @@ async def first_population(
     Raises:
         StoreError: the store did not answer for *within_s* seconds, or holds data that cannot be read.
     """
+    said = ""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             while True:
-                with contextlib.suppress(StoreUnavailableError):
+                try:
                     return _known(await store.population())
+                except StoreUnavailableError as error:
+                    if said != (said := str(error)):
+                        log.warning("waiting_for_store", extra={"reason": said})
                 await asyncio.sleep(again_s)
     return _known(await store.population())
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from redis.asyncio.connection import AbstractConnection, RedisSSLContext, SSLConnection
 from redis.exceptions import NoScriptError, RedisError
 
 from chassis.wire.redis_link import RedisCommand, RedisLink
@@ -59,17 +60,23 @@ class RedisStore:
     ) -> None:
         self._database = RedisDatabase(url, password=password, timeout_s=TIMEOUT_S)
         self._errors = self._database.errors
-        pool = self._database.client.connection_pool
-        self._link = RedisLink(
-            # The link has a timeout for each call, and its reader waits without one. In protocol 2 the server sends
-            # nothing but answers.
-            lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None, "protocol": 2}),
-            timeout_s=TIMEOUT_S,
-        )
+        self._tls: RedisSSLContext | None = None
+        self._link = RedisLink(self._connection, timeout_s=TIMEOUT_S)
         self._window_us = int(window_s * 1_000_000)
         self._ttl_s = ttl_s
         self._clock = clock
         self._generation = "0"
+
+    def _connection(self) -> AbstractConnection:
+        """Return a connection for the link, which is not connected yet."""
+        pool = self._database.client.connection_pool
+        # The link has a timeout for each call, and its reader waits without one. In protocol 2 the server sends nothing
+        # but answers.
+        made = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None, "protocol": 2})
+        if isinstance(made, SSLConnection):
+            # A context contains all trusted certificates, almost a megabyte, so the attempts to connect share one.
+            self._tls = made.ssl_context = self._tls or made.ssl_context
+        return made
 
     async def read(self, user_ids: Sequence[str], *, history: int) -> list[KnownUser | None]:
         """Return each of *user_ids*."""

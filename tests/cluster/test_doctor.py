@@ -217,13 +217,34 @@ def test_the_model_and_the_store_of_the_demo(dev):
     assert "the feature store has no ready pod" in faults
 
 
-def test_the_reason_of_a_pod_that_does_not_run_is_shown(prod):
-    """An image that cannot be pulled is part of the finding about its Service."""
-    waiting = {"name": "user-container", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}]},
+            "user-container: ImagePullBackOff no such tag",
+        ),
+        # The container runs again, and is not ready.
+        (
+            {"containerStatuses": [{"state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}]},
+            "user-container: OOMKilled",
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: 1 Insufficient cpu."}]},
+            "0/1 nodes: 1 Insufficient cpu.",
+        ),
+    ],
+)
+def test_the_reason_of_a_pod_that_does_not_run_is_shown(prod, status, reason):
+    """The finding about a Service has the reason why its pods do not run, such as an image that cannot be pulled."""
+    status = {
+        **status,
+        "containerStatuses": [{"name": "user-container"} | each for each in status.get("containerStatuses", ())],
+    }
     objects = changed(healthy(prod), KSVC, "rank-items", put(status={"conditions": UNREADY}))
-    objects = changed(objects, "pods", "rank-items-node-a", put(status={"containerStatuses": [waiting]}))
+    objects = changed(objects, "pods", "rank-items-node-a", put(status=status))
     (found,) = findings(objects, prod, "fault")
-    assert "user-container: ImagePullBackOff no such tag" in found.seen
+    assert reason in found.seen
 
 
 def test_flags_of_serving_are_compared(tmp_path):

@@ -27,9 +27,10 @@ class StartingStore(MemoryStore):
         return await super().population()
 
 
-async def test_a_starting_store_is_waited_for():
-    """The function waits for a store that starts at the same time, as on a fresh cluster."""
+async def test_a_starting_store_is_waited_for(caplog):
+    """The function waits for a store that starts at the same time, as on a fresh cluster, and logs the reason once."""
     assert await first_population(StartingStore(3), again_s=0) == UNKNOWN_FEATURES
+    assert [each.reason for each in caplog.records if each.message == "waiting_for_store"] == ["it starts"]
 
 
 async def test_an_unavailable_store_is_an_error():

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -152,6 +154,17 @@ async def test_tls_checks_the_certificate(tmp_path):
         async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0")) as stranger:
             with pytest.raises(StoreUnavailableError):
                 await stranger.apply([EVENT])
+
+
+async def test_attempts_to_connect_share_the_certificates(monkeypatch, free_port):
+    """A store that cannot be reached loads the trusted certificates once, however often it is tried."""
+    make = Mock(side_effect=ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", make)
+    async with aclosing(open_store(f"rediss://127.0.0.1:{free_port}/0")) as store:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await store.population()
+    assert make.call_count == 1
 
 
 async def test_a_time_to_live_applies_to_every_key_of_a_user(server):

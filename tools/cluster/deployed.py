@@ -89,7 +89,7 @@ def check_store(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
         elif own:
             yield fault("the feature store has no ready pod", "look at kubectl describe pods of feature-store")
         else:
-            yield note("the feature store does not exist yet", f"run kubectl apply -k {wanted.folder}")
+            yield note("the feature store does not exist yet", f"run {wanted.apply_command()}")
 
 
 def check_services(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def check_services(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]
     there = {each["metadata"]["name"]: each for each in cluster.all(SERVICES, wanted.namespace)}
     absent = [each.name for each in wanted.services if each.name not in there]
     if absent:
-        yield note(f"{', '.join(absent)}: not deployed in {wanted.namespace}", f"run kubectl apply -k {wanted.folder}")
+        yield note(f"{', '.join(absent)}: not deployed in {wanted.namespace}", f"run {wanted.apply_command()}")
     for service in wanted.services:
         found = there.get(service.name)
         if found is None:
@@ -120,13 +120,22 @@ def _logs(wanted: WantedObjects, service: str) -> str:
     return f"look at kubectl logs --namespace {wanted.namespace} {selector} --container user-container"
 
 
+def _unscheduled(pod: KubeObject) -> Iterator[KubeObject]:
+    """Yield the condition by which *pod* fits no node."""
+    for each in (pod.get("status") or {}).get("conditions") or ():
+        if each["type"] == "PodScheduled" and each["status"] == "False" and each.get("message"):
+            yield each
+
+
 def _waiting(cluster: Cluster, wanted: WantedObjects, service: str) -> Iterator[str]:
     """Yield why containers of *service* do not run, each reason once."""
     pods = [each for each in cluster.all("pods", wanted.namespace) if _labels(each).get(_SERVICE_LABEL) == service]
-    reasons = dict[str, None]()
+    reasons = {each["message"]: None for pod in pods for each in _unscheduled(pod)}
     for status in (each for pod in pods for each in (pod.get("status") or {}).get("containerStatuses") or ()):
         state: dict[str, Any] = status.get("state") or {}
-        ended = state.get("waiting") or state.get("terminated") or {}
+        # A container that runs again, but is not ready, may end as it did before.
+        last = {} if status.get("ready") else (status.get("lastState") or {}).get("terminated")
+        ended = state.get("waiting") or state.get("terminated") or last or {}
         if ended.get("reason"):
             reasons[f"{status['name']}: {ended['reason']} {ended.get('message', '')}".strip()] = None
     yield from reasons

@@ -51,6 +51,10 @@ class WantedObjects:
         """The Knative Services."""
         return [each for each in self.resources if each.is_service]
 
+    def apply_command(self) -> str:
+        """Return the command that deploys the objects."""
+        return f"kubectl apply {'-k' if self.folder.is_dir() else '-f'} {self.folder}"
+
     def of_kind(self, kind: str) -> list[Resource]:
         """Return the objects of *kind*."""
         return [each for each in self.resources if each.kind == kind]
