@@ -145,6 +145,7 @@ async def test_a_server_that_keeps_closing_is_an_error():
         await link.aclose()
 
 
+@on_virtual_time
 async def test_a_timeout_closes_the_connection():
     """A call without an answer in time closes its connection, because a late answer could be taken for the next one."""
     async with serving(ignore, count) as server:
