@@ -32,12 +32,12 @@ class BreakablePipeline:
     def __init__(self, state: DemoState, folder: Path, stack: ExitStack) -> None:
         self._stack = stack
         self._client = stack.enter_context(httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0)))
-        store = folder / "store.db"
-        store.write_bytes(Path(state.store_url.removeprefix("sqlite:///")).read_bytes())
-        self.store = store
+        # Tests lock the store and take the model away. Other workers use the demo at that time.
+        state.copy_to(folder)
+        self.store = folder / Path(state.store_url.removeprefix("sqlite:///")).relative_to(state.folder)
         self.env = {
-            "extract_features": {"FEATURE_STORE_URL": f"sqlite:///{store}"},
-            "rank_items": {"MODEL_PATH": str(state.model_path)},
+            "extract_features": {"FEATURE_STORE_URL": f"sqlite:///{self.store}"},
+            "rank_items": {"MODEL_PATH": str(folder / state.model_path.relative_to(state.folder))},
         }
         self.hops = {name: self._start(name, free_port()) for name in self.env}
         self.env["recommend"] = {
