@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.event_rules import parse_time
+from chassis.wire.event_rules import NOT_A_TIME, parse_time
 from chassis.wire.problems import Fault
 
 _LATEST_S = 4_102_444_800
@@ -29,7 +29,7 @@ def read_time_us(text: str | None, event: CloudEvent, *, path: str, faults: list
         try:
             moment = parse_time(text)
         except ValueError:
-            faults.append(Fault(path, "must be a timestamp (RFC 3339)"))
+            faults.append(Fault(path, NOT_A_TIME))
     seconds = _seconds(moment) if moment else time.time()
     if not 0 <= seconds < _LATEST_S:
         faults.append(Fault(path, "must be between 1970 and 2100"))

@@ -39,7 +39,7 @@ def refused(body: object) -> list[tuple[str, str]]:
         ({"item_id": ""}, [("$.item_id", "must not be empty")]),
         (
             {"history": [{"item_id": "a", "time": "noon"}, {"item_id": "b"}, {"item_id": "c", "time": "1"}]},
-            [(f"$.history[{n}].time", "must be a timestamp (RFC 3339)") for n in (0, 2)],
+            [(f"$.history[{n}].time", "must be a time with a time zone, such as 2026-01-31T12:00:00Z") for n in (0, 2)],
         ),
         (
             {"user_id": "a", "include": ["price"]},

@@ -21,6 +21,9 @@ MAX_HEADER_BYTES = 32 * 1024
 
 AttributeValue = str | int | bool
 
+NOT_A_TIME = "must be a time with a time zone, such as 2026-01-31T12:00:00Z"
+"""Fault of a text that is not RFC 3339."""
+
 # RFC 3986: the characters of a URI reference; section 3: a scheme makes it absolute.
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")

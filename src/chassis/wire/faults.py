@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Raw, Struct, inspect
 
+from chassis.wire.event_rules import NOT_A_TIME
 from chassis.wire.json_text import (
     ARRAY,
     BOOLEAN,
@@ -235,7 +236,7 @@ def _find_in_time(value: bytes, _info: inspect.DateTimeType, path: str) -> Itera
     try:
         _time(value)
     except msgspec.DecodeError:
-        yield Fault(path, "must be a time with a time zone, such as 2026-01-31T12:00:00Z")
+        yield Fault(path, NOT_A_TIME)
 
 
 _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] = {

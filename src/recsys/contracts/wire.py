@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder, split_members
-from chassis.wire.event_rules import parse_time
+from chassis.wire.event_rules import NOT_A_TIME, parse_time
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 
 R = TypeVar("R")
@@ -308,7 +308,7 @@ def _faulty_times(session: Sequence[SessionItem]) -> Iterator[Fault]:
         try:
             parse_time(item.time or _SOME_TIME)
         except ValueError:
-            yield Fault(f"$.history[{place}].time", "must be a timestamp (RFC 3339)")
+            yield Fault(f"$.history[{place}].time", NOT_A_TIME)
 
 
 _SOME_TIME = "1970-01-01T00:00:00Z"
