@@ -21,6 +21,7 @@ from localkn.processes import Process, Processes
 from localkn.state import PlatformDirectory
 from localkn.stats import LoadReport, Sampler, Seen
 
+_RESERVE_BYTES = 262_144  # The files of some hundred revisions take less.
 _START_S = 20.0
 _RESTART_S = 0.5
 _POLL_S = 0.025
@@ -101,7 +102,8 @@ class EnvoyIngress(Ingress):
         """
         Write the files that changed, each atomically; Envoy watches them.
 
-        While Envoy runs, a full disk is no error: Envoy keeps its configuration, and the next call writes the rest.
+        While Envoy runs, a full disk is no error: Envoy keeps its configuration, and the next call writes the rest into
+        the room that a reserve leaves.
         """
         if self._written and picture == self._picture:
             return
@@ -113,8 +115,12 @@ class EnvoyIngress(Ingress):
         except OSError:
             if self._process is None:
                 raise
+            self._reserve.unlink(missing_ok=True)
         else:
             self._picture = picture
+            if not self._reserve.exists():
+                with contextlib.suppress(OSError):
+                    self._reserve.write_bytes(bytes(_RESERVE_BYTES))
 
     def seen(self, cluster: str) -> Mapping[int, Seen]:
         """Return the endpoints of a revision as Envoy last reported them."""
@@ -157,6 +163,10 @@ class EnvoyIngress(Ingress):
         """End Envoy; requests in flight are lost."""
         if self._process is not None:
             await self._process.end(grace_s=2.0)
+
+    @property
+    def _reserve(self) -> Path:
+        return self._state.envoy / "reserve"
 
     @property
     def _log(self) -> Path:

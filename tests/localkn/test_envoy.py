@@ -71,7 +71,7 @@ async def test_an_envoy_that_ends_while_it_answers_gives_no_latency(tmp_path: Pa
 
 
 async def test_a_full_disk_delays_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A change that cannot be written is written by a later call, and the platform keeps running."""
+    """A later call writes the change into the room of a reserve, and the platform keeps running."""
     before, after = (Picture([IngressCluster(name, [])]) for name in ("front-00001", "front-00002"))
     async with ingress(tmp_path) as envoy:
         envoy.publish(before)
@@ -80,8 +80,10 @@ async def test_a_full_disk_delays_a_change(tmp_path: Path, monkeypatch: pytest.M
             full.setattr(Path, "write_text", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
             envoy.publish(after)
         assert "front-00002" not in (tmp_path / "envoy/cds.json").read_text()
+        assert not (tmp_path / "envoy/reserve").exists()
         envoy.publish(after)
         assert "front-00002" in (tmp_path / "envoy/cds.json").read_text()
+        assert (tmp_path / "envoy/reserve").stat().st_size > 0
 
 
 async def test_a_start_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
