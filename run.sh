@@ -117,7 +117,7 @@ VERB=${1:---help}
 if [ "$VERB" = help ]; then VERB=${1:---help}; set -- --help; fi
 case $VERB in
   bench | test | coverage | check | docs | lock | screenshots) LOCKS=(dev) ;;
-  load | acceptance) LOCKS=(load) ;;
+  load) LOCKS=(load) ;;
   *) LOCKS=(local) ;;
 esac
 case "$VERB $* " in "evaluate "*" --plot"*) LOCKS+=(evaluation) ;; esac

@@ -1,6 +1,7 @@
 """The Redis database of a feature store: its client, and its errors in the words of the port."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from ssl import SSLCertVerificationError
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -72,6 +73,11 @@ class TranslatedRedisErrors(TranslatedErrors):
                 return self.foreign(f"a key has another type ({code})")
             return StoreUnavailableError(f"{self.place}: it refuses commands ({code}); see its log")
         if isinstance(error, RedisError):
+            if refused := _refusal(error):
+                return StoreUnavailableError(
+                    f"{self.place}: its certificate is refused ({refused}); if an authority of your own signed it, add "
+                    f"?ssl_ca_certs=FILE to the address"
+                )
             return StoreUnavailableError(
                 f"{self.place}: no answer ({type(error).__name__}); check that it runs there and the password"
             )
@@ -89,6 +95,15 @@ class TranslatedRedisErrors(TranslatedErrors):
         return StoreFormatError(
             f"{self.place}: {fault}, so another program writes recsys:* there; choose another database"
         )
+
+
+def _refusal(error: BaseException | None) -> str:
+    """Return why the certificate of the server was refused, if that led to *error*."""
+    while error:
+        if isinstance(error, SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _place(connection: Mapping[str, Any]) -> str:

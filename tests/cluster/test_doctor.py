@@ -140,7 +140,14 @@ FAULTS: dict[str, tuple[Callable[[Objects], Objects], str, str]] = {
     ),
     "trigger not ready": (
         lambda o: changed(o, "triggers.eventing.knative.dev", "interactions", put(status={})),
-        "Trigger interactions is not ready: no condition yet", "describe trigger interactions",
+        "Trigger interactions is not ready: no condition yet", "describe trigger interactions --namespace recsys",
+    ),
+    "trigger without a Service": (
+        lambda o: changed(
+            o, "triggers.eventing.knative.dev", "interactions",
+            put(status={"conditions": [{"type": "Ready", "status": "False", "message": "address not set for Kind = Service"}]}),
+        ),
+        "Trigger interactions is not ready: address not set", "kubectl annotate trigger interactions --namespace recsys",
     ),
     "mapping not ready": (
         lambda o: changed(

@@ -13,6 +13,7 @@ SERVICES = "services.serving.knative.dev"
 _PLACEHOLDER: Final = "example.com"
 _LEAST_VALID = timedelta(days=14)  # cert-manager renews 30 days before the end
 _OF_MODEL: Final = "model"  # the ConfigMap that seed-demo writes
+_NO_ADDRESS: Final = "address not set"  # of a Trigger whose Service was not ready when Eventing looked
 _SERVICE_LABEL: Final = "serving.knative.dev/service"
 
 
@@ -149,7 +150,12 @@ def check_events(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
         unready = [each for each in deployed if not is_ready(each)]
         for each in unready:
             name, reason = each["metadata"]["name"], condition(each).get("message") or "no condition yet"
-            yield fault(f"{kind} {name} is not ready: {reason}", f"look at kubectl describe {kind.lower()} {name}")
+            todo = f"look at kubectl describe {kind.lower()} {name} --namespace {wanted.namespace}"
+            if _NO_ADDRESS in reason:
+                # Eventing looks again after pauses that double, up to a quarter of an hour. A change makes it look now.
+                change = f"kubectl annotate trigger {name} --namespace {wanted.namespace} --overwrite"
+                todo = f'when its Service is ready, run {change} checked="$(date)"'
+            yield fault(f"{kind} {name} is not ready: {reason}", todo)
         if deployed and not unready:
             yield ok(f"{len(deployed)} {kind}s are ready")
 
