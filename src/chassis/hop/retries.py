@@ -46,12 +46,14 @@ class RetryPolicy:
     How many attempts a call has, and how long the pauses between them are.
 
     Attributes:
-        attempts: All attempts of a call, the first included. With one dead instance of three, one call in 3**5 fails.
+        attempts: All attempts of a call, the first included. With one dead instance of two, one call in 2**10 fails.
         base_s: Mean pause before the first retry. Each further retry doubles it.
+        most_s: The longest mean pause.
     """
 
-    attempts: int = 5
+    attempts: int = 10
     base_s: float = 0.005
+    most_s: float = 0.02
 
     def pause_s(
         self,
@@ -69,5 +71,6 @@ class RetryPolicy:
         """
         if attempt >= self.attempts:
             return None
-        pause_s = max(retry_after_s or 0.0, 2 * draw() * self.base_s * 2 ** (attempt - 1))
+        mean_s = min(self.most_s, self.base_s * 2 ** (attempt - 1))
+        pause_s = max(retry_after_s or 0.0, 2 * draw() * mean_s)
         return pause_s if pause_s < left_s else None

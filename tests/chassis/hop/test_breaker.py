@@ -124,16 +124,20 @@ def test_the_retry_budget_is_bounded():
     assert [budget.spend() for _ in range(3)] == [True, True, False]
 
 
-def test_pauses_double_until_the_last_attempt():
-    """Each pause is twice the one before, and no pause follows the last attempt."""
-    policy = RetryPolicy(attempts=3, base_s=0.01)
-    assert policy.pause_s(1, left_s=1, draw=lambda: 0.5) == 0.01
-    assert policy.pause_s(2, left_s=1, draw=lambda: 0.5) == 0.02
-    assert policy.pause_s(3, left_s=1) is None
+def test_pauses_double_up_to_a_limit():
+    """Each pause is twice the one before, up to the longest, and no pause follows the last attempt."""
+    policy = RetryPolicy(attempts=5, base_s=0.01, most_s=0.03)
+    assert [policy.pause_s(number, left_s=1, draw=lambda: 0.5) for number in range(1, 6)] == [
+        0.01,
+        0.02,
+        0.03,
+        0.03,
+        None,
+    ]
 
 
 @given(
-    attempt=st.integers(1, 4),
+    attempt=st.integers(1, 9),
     left_s=st.floats(-1, 5),
     after_s=st.none() | st.floats(0, 5),
     drawn=st.floats(0, 1, exclude_max=True),
