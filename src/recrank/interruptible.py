@@ -35,6 +35,11 @@ class Interruptible:
                 return thread.submit(asyncio.run, self._run(work)).result()
         except asyncio.CancelledError as error:
             raise InterruptedReadError from error
+        except OSError as error:
+            # After `stop`, the folder that the read writes into may be gone.
+            if self._is_stopped:
+                raise InterruptedReadError from error
+            raise
 
     def stop(self) -> None:
         """Cancel what runs now, and refuse to run more. Any thread may call this."""
