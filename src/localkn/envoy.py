@@ -102,7 +102,7 @@ class EnvoyIngress(Ingress):
         """
         Write the files that changed, each atomically; Envoy watches them.
 
-        While Envoy runs, a full disk is no error: Envoy keeps its configuration, and the next call writes the rest into
+        A full disk raises no error while Envoy runs. Envoy keeps its configuration, and the next call writes the rest into
         the room that a reserve leaves.
         """
         if self._written and picture == self._picture:

@@ -370,7 +370,7 @@ async def test_a_platform_without_a_broker_has_no_triggers(page: httpx.AsyncClie
 async def test_a_redrive_must_come_from_the_page(
     page: httpx.AsyncClient, platform: FakePlatform, headers: dict[str, str], body: bytes, status: int
 ) -> None:
-    """Another site cannot start deliveries, and a body that is no choice of dead letters is refused."""
+    """Another site cannot start deliveries, and a body that does not choose dead letters is refused."""
     answer = await page.post("/_dashboard/redrive", content=body, headers=headers)
     assert (answer.status_code, platform.called) == (status, [])
 

@@ -171,7 +171,7 @@ def activity_of(treatment: Treatment) -> float:
 
 
 def raise_activity(experiments: Sequence[Experiment], prefix: str, *, least: int = 0) -> dict[str, float]:
-    """Return the activity of at least *least* people, and of as many as all *experiments* need."""
+    """Return the activity of each person: at least *least* people, and enough for all *experiments*."""
     assignment, found = Assignment(experiments), dict[str, float]()
     lacking = {each.name: each.users for each in experiments}
     for number in count():
