@@ -98,7 +98,7 @@ def _changes_template(arguments: argparse.Namespace) -> bool:
 def _edit_template(service: Mapping[str, Any], arguments: argparse.Namespace) -> None:
     for each in (*arguments.annotation_revision, *arguments.annotation_service):
         if each.endswith("-") and "=" not in each:
-            raise EditError(f"{each!r} does not name an annotation; to remove one, use --annotation {each}")
+            raise EditError(f"{each!r} does not name an annotation; kn removes one with --annotation {each}")
     edits.change_template(
         service,
         image=arguments.image,
