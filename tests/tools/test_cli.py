@@ -1,5 +1,6 @@
 """The command line: help, wrong arguments, completion, and what a clone without packages does."""
 
+import fcntl
 import importlib
 import inspect
 import os
@@ -178,18 +179,24 @@ class TestClone:
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, tmp_path / file)
         shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+        # A Python that would act is not found: PATH holds none.
+        (tmp_path / "bin").mkdir()
+        for tool in ("bash", "dirname", "env", "cksum", "cat", "grep", "sed", "flock"):
+            (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
         return tmp_path
 
+    def environment(self, clone: Path) -> dict[str, str]:
+        return {"PATH": str(clone / "bin")}
+
     def run(self, clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-        # A Python that would act is not found: PATH holds none.
-        path = clone / "bin"
-        path.mkdir(exist_ok=True)
-        for tool in ("bash", "dirname", "env", "cksum", "cat", "grep", "sed"):
-            if not (path / tool).exists():
-                (path / tool).symlink_to(shutil.which(tool) or tool)
         before = sorted(clone.rglob("*"))
         done = subprocess.run(
-            ["bash", "run.sh", *words], cwd=clone, env={"PATH": str(path)}, capture_output=True, text=True, check=False
+            ["bash", "run.sh", *words],
+            cwd=clone,
+            env=self.environment(clone),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert sorted(clone.rglob("*")) == before
         return done
@@ -222,6 +229,19 @@ class TestClone:
         done = self.run(clone, "fly")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "./run.sh: no such verb 'fly'; see ./run.sh --help\n"
+
+    def test_one_command_at_a_time_installs(self, clone):
+        """A command that starts while another installs says so, and waits before it looks for a Python."""
+        command = ["bash", "run.sh", "status"]
+        with open(clone / "run.sh") as script:
+            fcntl.flock(script, fcntl.LOCK_EX)
+            waiting = subprocess.Popen(
+                command, cwd=clone, env=self.environment(clone), stderr=subprocess.PIPE, text=True
+            )
+            assert waiting.stderr is not None
+            assert waiting.stderr.readline() == "another ./run.sh installs into .venv; waiting for it\n"
+            assert waiting.poll() is None
+        assert waiting.communicate()[1].startswith("Python 3.11 or newer is needed")
 
 
 def test_a_closed_output_is_no_failure_with_a_traceback():
