@@ -139,21 +139,25 @@ case "$*" in *s3://*) LOCKS+=(s3) ;; esac
 case "$* " in *".parquet "* | *".zst "*) LOCKS+=(arrow) ;; esac
 
 # Help and the version install nothing.
+HELP=
+for word; do
+  case $word in
+    --help) HELP=1 ;;
+    --) break ;;
+  esac
+done
 if ! installed "${LOCKS[0]}"; then
   case $VERB in
     -h | --help) page; exit ;;
     --version) sed -n 's/^__version__ = "\(.*\)"$/\1/p' src/recsys/__init__.py; exit ;;
   esac
   [ ! -f "$PAGE" ] || grep -qxF "### $VERB" "$PAGE" || usage "./run.sh: no such verb '$VERB'; see ./run.sh --help"
-  for word; do
-    case $word in
-      --help) page "$VERB"; exit ;;
-      --) break ;;
-    esac
-  done
+  [ -z "$HELP" ] || { page "$VERB"; exit; }
 fi
-ensure "${LOCKS[@]}"
-case $VERB in up | demo | test | screenshots) ensure_envoy ;; esac
+if [ -z "$HELP" ]; then
+  ensure "${LOCKS[@]}"
+  case $VERB in up | demo | test | screenshots) ensure_envoy ;; esac
+fi
 exec 9<&- # The verb holds no lock.
 # With this variable set, each process that starts compiles every module again: 1 s of CPU for a function.
 unset PYTHONDONTWRITEBYTECODE

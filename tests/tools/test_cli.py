@@ -230,6 +230,17 @@ class TestClone:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "./run.sh: no such verb 'fly'; see ./run.sh --help\n"
 
+    @pytest.mark.parametrize("words", [["up"], ["model", "check"], ["train", "--to", "s3://models/films"]])
+    def test_help_installs_nothing_into_an_environment(self, clone, words):
+        """A verb whose main packages are installed does not install the others for its help."""
+        key = 'echo "local $({ echo "$PWD"; cat requirements/local.txt; } | cksum)"'
+        (clone / ".venv" / "bin").mkdir(parents=True)
+        (clone / ".venv" / ".installed").write_text(subprocess.check_output(["bash", "-c", key], cwd=clone, text=True))
+        (clone / ".venv" / "bin" / "python").write_text('#!/usr/bin/env bash\necho "$@"\n')
+        (clone / ".venv" / "bin" / "python").chmod(0o755)
+        done = self.run(clone, *words, "--help")
+        assert (done.stdout, done.stderr) == (f"-m tools.cli {' '.join(words)} --help\n", "")
+
     def test_one_command_at_a_time_installs(self, clone):
         """A command that starts while another installs says so, and waits before it looks for a Python."""
         command = ["bash", "run.sh", "status"]
