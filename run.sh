@@ -3,6 +3,9 @@
 # bash before 4.4 treats an empty array as unset. The bash of macOS is older and cannot parse the rest of this file.
 [ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "./run.sh needs bash 4.4 or newer; this is $BASH_VERSION" >&2; exit 1; }
 set -euo pipefail
+# A closed input or output leads to /dev/null, so that no verb fails at it or opens another file in its place.
+{ true 3>&1; } 2>/dev/null || exec >/dev/null
+{ true 3<&0; } 2>/dev/null || exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=$PWD
 VENV=$ROOT/.venv

@@ -241,6 +241,13 @@ class TestClone:
         done = self.run(clone, *words, "--help")
         assert (done.stdout, done.stderr) == (f"-m tools.cli {' '.join(words)} --help\n", "")
 
+    def test_a_closed_input_and_output_are_no_failure(self, clone):
+        """As in a script that starts a command with `>&-`."""
+        command = "exec bash run.sh --version <&- >&-"
+        assert (
+            subprocess.run(["bash", "-c", command], cwd=clone, env=self.environment(clone), check=False).returncode == 0
+        )
+
     def test_one_command_at_a_time_installs(self, clone):
         """A command that starts while another installs says so, and waits before it looks for a Python."""
         command = ["bash", "run.sh", "status"]
