@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -33,6 +34,8 @@ from recstore.urls import sqlite_url
 from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Declaration
 
+DEFAULT = Path(".recsys")
+"""The state directory of commands that name none."""
 CURRENT = "current"
 """Stands for the URL of the current store."""
 
@@ -91,6 +94,11 @@ class StateDirectory:
         if current is None:
             raise StateError(f"{self.folder}: nothing was trained here yet; run ./run.sh train or ./run.sh up")
         return current
+
+    def serving_command(self, model: str) -> str:
+        """Return the command, quoted for a shell, that lets the running pipeline serve *model*, a relative path."""
+        update = ["./run.sh", "kn", "service", "update", "rank-items", "--env", f"MODEL_PATH={self.folder / model}"]
+        return shlex.join([*update, *([] if self.folder == DEFAULT.absolute() else ["--state-dir", str(self.folder)])])
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ from offline.inputs import DataOptions, load_data, load_items
 from offline.interactions import Interactions
 from offline.material import Material
 from offline.reading.lines import DataError
-from offline.state import CURRENT, Current, StateDirectory, StateError
+from offline.state import CURRENT, DEFAULT, Current, StateDirectory, StateError
 from offline.sufficiency import find_shortages
 from offline.training import LEFT_OUT
 from recrank.artefact import ArtefactError, Manifest, read_artefact
@@ -53,7 +53,6 @@ from recsys.records import UserRecord
 
 _MODEL_DRAFT = "model"
 _INTERRUPTED = 130
-_DEFAULT_STATE = Path(".recsys")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class TrainingPlan:
     search: bool = False
     refresh: bool = False
     if_missing: bool = False
-    state_dir: Path = _DEFAULT_STATE
+    state_dir: Path = DEFAULT
     to: BucketPlace | None = None
 
 
@@ -140,8 +139,7 @@ def _train_from_store(state: StateDirectory, plan: TrainingPlan, store: str) -> 
     _report(manifest, time.monotonic() - began)
     _deliver(state.folder / model, plan)
     _warn_of_shortages(records)
-    place = "" if plan.state_dir == _DEFAULT_STATE else f" --state-dir {plan.state_dir}"
-    print(f"serve it: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / model}{place}")
+    print(f"serve it: {state.serving_command(model)}")
 
 
 def _train_on_store(

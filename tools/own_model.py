@@ -10,7 +10,6 @@ from offline.state import Current, StateDirectory, StateError
 from recrank.artefact import Artefact, ArtefactError, read_artefact
 from recrank.onnx_model import Provider
 from recsys.declaration.reader import DeclarationError, read_declaration
-from tools.cli.options import STATE_DIR
 from tools.conformance import Conformance, check_conformance
 
 _DRAFT = "model"
@@ -52,9 +51,8 @@ def _attach(state: StateDirectory, path: Path) -> int:
         manifest = write_attached(attached, state.draft(_DRAFT))
         published = state.publish(state.draft(_DRAFT), "models", manifest.version)
         state.advance(Current(current.store, published, current.dataset))
-    place = "" if state.folder == STATE_DIR.absolute() else f" --state-dir {state.folder}"
     print(
         f"{manifest.name} {manifest.version}: {path} attached to {attached.manifest.version}; the next start serves it"
     )
-    print(f"serve it now: ./run.sh kn service update rank-items --env MODEL_PATH={state.folder / published}{place}")
+    print(f"serve it now: {state.serving_command(published)}")
     return 0

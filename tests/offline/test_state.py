@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,12 @@ def test_a_damaged_model_is_refused(tmp_path):
     (tmp_path / current["model"] / "items.json").write_text("[]")
     with pytest.raises(ArtefactError, match="SHA-256"):
         StateDirectory(tmp_path).environment()
+
+
+def test_the_command_that_serves_a_model_can_be_copied(tmp_path):
+    """A shell takes a directory with spaces and quotes as one word."""
+    command = StateDirectory(tmp_path / "Ann's models").serving_command("models/1-a")
+    folder = f"{tmp_path}/Ann's models"
+    update = ["./run.sh", "kn", "service", "update", "rank-items"]
+    assert shlex.split(command) == [*update, "--env", f"MODEL_PATH={folder}/models/1-a", "--state-dir", folder]
+    assert "--state-dir" not in StateDirectory(Path(".recsys")).serving_command("models/1-a")

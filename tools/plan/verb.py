@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -118,7 +119,11 @@ def _with_current(value: int, now: float | None) -> str:
 
 
 def _kn(state_dir: Path) -> str:
-    return "./run.sh kn {}" if state_dir == Path(".recsys") else f"./run.sh kn {{}} --state-dir {state_dir}"
+    return (
+        "./run.sh kn {}"
+        if state_dir == Path(".recsys")
+        else f"./run.sh kn {{}} --state-dir {shlex.quote(str(state_dir))}"
+    )
 
 
 def _update(name: str, plan: CapacityPlan) -> str:
