@@ -160,6 +160,8 @@ def readable(path: Path) -> Iterator[tuple[IO[bytes], int]]:
 def _without_mark(content: bytes, path: Path) -> bytes:
     if content.startswith(_UTF16):
         raise DataError(f"{path}: the text is in UTF-16; save it in UTF-8")
+    if content.startswith(_GZIP):
+        raise DataError(f"{path}: is compressed twice; decompress it once")
     return content.removeprefix(b"\xef\xbb\xbf")
 
 

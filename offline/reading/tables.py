@@ -99,7 +99,8 @@ def _read_records(lines: Iterator[tuple[int, str | Malformed]], delimiter: str) 
         except StopIteration:
             return
         except csv.Error as error:
-            fields = Malformed(f"not CSV: {error}")
+            # Python's csv asks for another mode of opening the file.
+            fields = Malformed("not CSV: " + ("a CR inside a line" if "new-line" in str(error) else str(error)))
         except Malformed as error:
             fields = error
         if isinstance(fields, Malformed):

@@ -34,9 +34,10 @@ def refusal(path: Path) -> str:
         (b"x" * 200_000 + b",user_id\n", ":1: the header is not CSV: field larger than field limit (131072)"),
         (gzip.compress(TABLE) + b"more", ": cannot be decompressed: Not a gzipped file (b'mo'); copy or compress the file again"),
         (gzip.compress(TABLE)[:-9], ": cannot be decompressed: Compressed file ended before the end-of-stream marker was reached; copy or compress the file again"),
+        (gzip.compress(gzip.compress(TABLE)), ": is compressed twice; decompress it once"),
         (bytes(pa.compress(TABLE, codec="zstd", asbytes=True)) + b"more", ": cannot be decompressed: ZSTD decompress failed: Unknown frame descriptor; copy or compress the file again"),
     ],
-    ids=["zip", "zip of bytes", "zeros", "zero in the header", "old line ends", "long header", "gzip and more", "half of gzip", "zstd and more"],
+    ids=["zip", "zip of bytes", "zeros", "zero in the header", "old line ends", "long header", "gzip and more", "half of gzip", "gzip twice", "zstd and more"],
 )  # fmt: skip
 def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
     """No exception of a library reaches the user, and no row is read."""
@@ -79,4 +80,4 @@ def test_a_line_with_a_foreign_line_end_is_a_fault_of_the_line(tmp_path):
     """The lines around it are read."""
     path = tmp_path / "a.csv"
     path.write_bytes(TABLE + b"ben,tea\rcarl,tea\n" + b"dora,tea\n")
-    assert refusal(path).startswith(":3: not CSV: new-line character")
+    assert refusal(path).startswith(":3: not CSV: a CR inside a line")
