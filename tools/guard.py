@@ -27,9 +27,8 @@ def guard(
     Raises:
         KnError: kn refused.
     """
-    running = read_running(kn)
-    changed: Sequence[Experiment] = running
-    for each in running:
+    found: dict[str, list[str]] = {}
+    for each in read_running(kn):
         # Two guardrails look at the answers, the others at the actions. Together they err like a single analysis.
         alpha = ALPHA / (len(kinds) + 2)
         harmful = find_unhealthy(each, exposures, alpha=alpha)
@@ -39,9 +38,13 @@ def guard(
         harmful = {**dict.fromkeys(worse or (), f"fewer actions than {each.arms[0].name}"), **harmful}
         for arm, why in harmful.items():
             print(f"{each.name}: stopping {arm}: {why}")
-        changed = stop(changed, each.name, list(harmful)) if harmful else changed
-    if changed != running:
-        declare(kn, changed, state_dir=state_dir)
+        found |= {each.name: list(harmful)} if harmful else {}
+    # The analysis of a long log takes minutes, in which another command may start or stop experiments.
+    running: Sequence[Experiment] = read_running(kn) if found else ()
+    if still := [each.name for each in running if each.name in found]:
+        for name in still:
+            running = stop(running, name, found[name])
+        declare(kn, running, state_dir=state_dir)
 
 
 def find_unhealthy(

@@ -251,7 +251,7 @@ class TestClone:
     def test_one_command_at_a_time_installs(self, clone):
         """A command that starts while another installs says so, and waits before it looks for a Python."""
         command = ["bash", "run.sh", "status"]
-        with open(clone / "run.sh") as script:
+        with (clone / "run.sh").open() as script:
             fcntl.flock(script, fcntl.LOCK_EX)
             waiting = subprocess.Popen(
                 command, cwd=clone, env=self.environment(clone), stderr=subprocess.PIPE, text=True

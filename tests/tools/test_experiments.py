@@ -252,6 +252,21 @@ def test_the_guard_stops_a_worse_arm(logged, services, experiments, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_guard_keeps_what_changes_during_its_analysis(logged, services, experiments, monkeypatch):
+    """An experiment that another command stops meanwhile stays stopped, and one that it starts goes on."""
+    arms = ("--arm", "control=50%", "--arm", "red=50%,tag=red")
+    assert experiments("start", "colours", *arms) == 0
+
+    def find(*_: object, **__: object) -> list[str]:
+        assert experiments("stop", "colours") == 0
+        assert experiments("start", "shades", *arms) == 0
+        return ["red"]
+
+    monkeypatch.setattr("tools.guard.find_worse", find)
+    assert experiments("guard") == 0
+    assert [each["name"] for each in declared(services)] == ["shades"]
+
+
 @pytest.mark.parametrize(
     ("red", "said"),
     [
