@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -199,7 +199,7 @@ def _remove_letters(url: str, user: str) -> int:
 
 def _is_about(topic: Topic, letter: str) -> bool:
     found = msgspec.json.decode(letter, type=_Letter)
-    if topic.is_of(found.attributes, bytes(found.data)):
+    if topic.is_of({"subject": unquote(found.attributes.get("subject", ""))}, bytes(found.data)):
         return True
     try:
         event = msgspec.json.decode(found.data, type=_Structured)

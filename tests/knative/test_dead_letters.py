@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -183,6 +184,23 @@ def test_nothing_is_kept_of_an_erased_user(redis_server: RedisServer):
         assert CLIENT.post(f"{url}/erased", json=ann, headers=LETTER).status_code == 202
         assert ids(url) == ["3", "5"]
         assert [line(process)["id"] for _ in range(4)] == ["1", "2", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    "subject", ["Zoë 😀".encode(), b"Zo%C3%AB%20%F0%9F%98%80"], ids=["as Knative", "as the standard"]
+)
+def test_attributes_beyond_ascii_are_kept(redis_server: RedisServer, broker: "Broker", subject: bytes):
+    """A letter with such attributes is sent again with them, and is known as one about the user that they name."""
+    redis_server.flush()
+    with Redis.from_url(redis_server.url) as redis, running(DEAD_LETTERS_URL=redis_server.url) as (url, _):
+        headers = [*((name.encode(), value.encode()) for name, value in LETTER.items()), (b"ce-subject", subject)]
+        CLIENT.post(url, content=b"{", headers=headers)
+        where = ["--namespace", "recsys", "--gateway", url, "--broker", f"http://127.0.0.1:{broker.server_port}"]
+        assert run_verb(["dead-letters", "redrive", *where, "--all"]) == 0
+        assert [unquote(sent["ce-subject"]) for _, sent, _ in broker.events] == ["Zoë 😀"]
+        redis.hset(erasure_key(digest_user("Zoë 😀")), mapping={"at_us": 1, "readmitted": 0})
+        CLIENT.post(url, content=b"{", headers=headers)
+        assert ids(url) == []
 
 
 class Broker(ThreadingHTTPServer):

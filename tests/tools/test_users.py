@@ -74,6 +74,7 @@ def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
     redis_server.flush()
     letters = [
         as_line([("ce-subject", "ann"), ("content-type", "application/json")], b"{}"),
+        as_line([("ce-subject", "%61nn"), ("content-type", "application/json")], b"{"),
         as_line([("content-type", "application/json")], b'{"user_id": "ann"}'),
         as_line([("content-type", STRUCTURED)], b'{"specversion": "1.0", "data": {"user_id": "ann"}}'),
         as_line([("content-type", "application/json")], b'{"user_id": "bob"}'),
@@ -86,8 +87,8 @@ def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
             assert sink.add(letter)
         arguments = ["users", "erase", "ann", "--store", redis_server.url, "--state-dir", str(tmp_path)]
         assert main(arguments) == 0
-        assert json.loads(capsys.readouterr().out)["dead_letters"] == 3
-        assert [each["letter"] for each in sink.page("")] == [json.loads(letter) for letter in letters[3:]]
+        assert json.loads(capsys.readouterr().out)["dead_letters"] == 4
+        assert [each["letter"] for each in sink.page("")] == [json.loads(letter) for letter in letters[4:]]
 
 
 @pytest.mark.parametrize("user", ["", "u" * 129])

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from redis import Redis, RedisError
 
@@ -42,6 +42,7 @@ ID = re.compile(r"\d{19}-\d{6}", re.ASCII)
 _TIMEOUT_S = 5.0
 # The key of the erasure of a user, by the SHA-256 of the user's id; the feature store writes it.
 _ERASURE = "recsys:erased:{{{}}}"
+_ASCII = "".join(map(chr, range(32, 127)))
 _LOGGED = ("type", "source", "id", "knativeerrordest", "knativeerrorcode")
 
 
@@ -125,18 +126,22 @@ def _erasure(user: str) -> str:
 
 def users_of(letter: Any) -> set[str]:
     """Return the users that *letter* may be about: its subject, and the `user_id` of its data or of objects in a list."""
-    attributes, data = letter["attributes"], letter.get("data")
+    subject, data = unquote(letter["attributes"].get("subject", "")), letter.get("data")
     if isinstance(data, dict) and "specversion" in data:  # an event in structured mode
-        attributes, data = data, data.get("data")
+        subject, data = data.get("subject"), data.get("data")
     members = data if isinstance(data, dict) else {}
     listed = [each for value in members.values() if isinstance(value, list) for each in value]
     named = [each.get("user_id") for each in [members, *listed] if isinstance(each, dict)]
-    return {each for each in [attributes.get("subject"), *named] if isinstance(each, str)}
+    return {each for each in [subject, *named] if isinstance(each, str) and each}
 
 
 def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
-    """Return an event, in binary or structured mode, as one line of JSON."""
-    named = {name.lower(): value for name, value in headers}
+    """
+    Return an event, in binary or structured mode, as one line of JSON.
+
+    Attributes stay percent-encoded. The brokers of Knative send UTF-8 instead, which http.server reads as Latin-1.
+    """
+    named = {name.lower(): quote(value, safe=_ASCII, encoding="latin-1") for name, value in headers}
     attributes = {name.removeprefix("ce-"): value for name, value in named.items() if name.startswith("ce-")}
     attributes["datacontenttype"] = named.get("content-type", "")
     letter: dict[str, object] = {"event": "dead_letter", "attributes": attributes}
