@@ -126,7 +126,8 @@ def _erasure(user: str) -> str:
 
 def users_of(letter: Any) -> set[str]:
     """Return the users that *letter* may be about: its subject, and the `user_id` of its data or of objects in a list."""
-    subject, data = unquote(letter["attributes"].get("subject", "")), letter.get("data")
+    subject: Any = unquote(letter["attributes"].get("subject", ""))
+    data = letter.get("data")
     if isinstance(data, dict) and "specversion" in data:  # an event in structured mode
         subject, data = data.get("subject"), data.get("data")
     members = data if isinstance(data, dict) else {}
