@@ -46,6 +46,7 @@ class ExportJournal(msgspec.Struct, frozen=True):
         model: Version of the model.
         store: The feature store.
         top_k: Length of the lists.
+        offer: Digest of the rules and of the changes of the catalogue.
         erased: Fingerprint of the erased users, who are in no list.
         user_id: The last user in the partial file.
         users: Users in the partial file.
@@ -55,6 +56,7 @@ class ExportJournal(msgspec.Struct, frozen=True):
     model: str
     store: str
     top_k: int
+    offer: str = ""
     erased: str = ""
     user_id: str = ""
     users: int = 0
@@ -62,12 +64,7 @@ class ExportJournal(msgspec.Struct, frozen=True):
 
     def continues(self, other: "ExportJournal") -> bool:
         """Tell whether both belong to the same export."""
-        return (self.model, self.store, self.top_k, self.erased) == (
-            other.model,
-            other.store,
-            other.top_k,
-            other.erased,
-        )
+        return self == msgspec.structs.replace(other, user_id=self.user_id, users=self.users, size=self.size)
 
 
 def rank_records(

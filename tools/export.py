@@ -1,6 +1,8 @@
 """`./run.sh export --to FILE`: write the recommendations for all users of the current store into a file."""
 
 import asyncio
+import hashlib
+import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,22 +12,28 @@ from pathlib import Path
 import msgspec
 from threadpoolctl import threadpool_limits
 
+from chassis.server.service import StartError
+from functions.rank_items.rules import apply_rules
+from offline.catalogue import read_entries
 from offline.export import ExportError, ExportJournal, export
 from offline.lists import check_parquet
 from offline.progress import progress
 from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
 from recrank.artefact import ArtefactError, read_artefact
+from recrank.changes import change
 from recrank.model import RankingModel
 from recrank.own_models import open_model
 from recstore.erasures import fingerprint
 from recstore.port import FeatureStore, StoreError
 from recstore.urls import open_store
+from recsys.declaration.agreement import agree
+from recsys.declaration.reader import DeclarationError, read_declaration
 
 _INTERRUPTED = 130
 
 
-def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> int:
+def run(*, to: Path, top_k: int, store: str | None = None, declaration: Path | None = None, state_dir: Path) -> int:
     """Export the lists; return the exit status."""
     try:
         if to.suffix == ".parquet":
@@ -33,16 +41,24 @@ def run(*, to: Path, top_k: int, store: str | None = None, state_dir: Path) -> i
         state = StateDirectory(state_dir)
         current = state.require_current()
         artefact = read_artefact(state.model_path(current))
+        given = read_declaration(declaration) if declaration else None
+        rules = agree(given, artefact.declaration, holder="the model", giver="--declaration", features=True).rules
         url = store or state.store_url(current)
-        start = ExportJournal(artefact.manifest.version, url, top_k)
+        entries = asyncio.run(read_entries(url, password=os.environ.get("FEATURE_STORE_PASSWORD")))
+        offer = hashlib.sha256(msgspec.json.encode([rules, sorted(entries.items())])).hexdigest()
+        start = ExportJournal(artefact.manifest.version, url, top_k, offer)
+        # The instances log rules without items, and nothing here writes their log.
+        logging.getLogger("recsys").addHandler(logging.NullHandler())
         with (
             # The bits of a score do not depend on the number of threads, and BLAS's own threads would only wait.
             threadpool_limits(limits=1),
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         ):
-            model = open_model(artefact, workers=os.cpu_count() or 1, pool=pool)
+            changed, _ = change(artefact, entries)
+            model = apply_rules(rules, open_model(changed, workers=os.cpu_count() or 1, pool=pool))
+            model.make_unavailable([item_id for item_id, each in entries.items() if not each.is_offered])
             done = asyncio.run(_export(url, model, to, start))
-    except (DataError, ExportError, StateError, ArtefactError, StoreError) as error:
+    except (DataError, DeclarationError, ExportError, StateError, ArtefactError, StartError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,14 +1,17 @@
 """Exported lists: complete after any interruption, and the same in every format."""
 
+import asyncio
 import csv
 import json
 import os
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from offline import export as exporting
+from offline.catalogue import put_entries
 from offline.export import ExportError, ExportJournal, export
 from offline.inputs import DataOptions
 from offline.state import StateDirectory
@@ -16,6 +19,7 @@ from offline.train import TrainingPlan
 from offline.train import run as train
 from recrank.artefact import read_artefact
 from recrank.model import RankingModel
+from recstore.catalogue.entries import REMOVED, Entry
 from recstore.urls import open_store
 from recsys.contracts import wire
 from tools.cli.verbs import main as run_verb
@@ -188,3 +192,32 @@ def test_the_encoded_lists_are_those_of_the_wire():
     """A line of JSON has the bytes of the answer."""
     answer = wire.Recommendations("u", [wire.RankedItem("i", 1.0)])
     assert wire.encode(answer) == b'{"user_id":"u","recommendations":[{"item_id":"i","score":1.0}]}'
+
+
+def test_the_lists_follow_the_rules_and_the_catalogue(tmp_path):
+    """As those of an instance: pinned items come first, and denied, removed and unavailable items are absent."""
+    rows = [f"u{user},i{(user * step) % 7}" for user in range(23) for step in (1, 2, 3)]
+    (tmp_path / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    (tmp_path / "items.csv").write_text(
+        "item_id,colour\n" + "".join(f"i{n},{'red' if n == 2 else 'blue'}\n" for n in range(7))
+    )
+    declared = '[events.view]\nweight = 1\n[items.attributes.colour]\nkind = "categorical"\n[rules]\npins = ["i5"]\n'
+    (tmp_path / "trained.toml").write_text(declared)
+    (tmp_path / "served.toml").write_text(f'{declared}[[rules.deny]]\nattribute = "colour"\nany_of = ["red"]\n')
+    place, target = ["--state-dir", str(tmp_path / "s")], tmp_path / "a.jsonl"
+    data = ["--interactions", str(tmp_path / "a.csv"), "--items", str(tmp_path / "items.csv")]
+    assert run_verb(["train", *data, "--declaration", str(tmp_path / "trained.toml"), *place]) == 0
+
+    def lists(*words: str) -> list[list[str]]:
+        assert run_verb(["export", "--to", str(target), *words, *place]) == 0
+        lines = [json.loads(line) for line in target.read_bytes().splitlines()]
+        return [[each["item_id"] for each in line["recommendations"]] for line in lines]
+
+    found = lists()
+    assert all(each.index("i5") == 0 for each in found if "i5" in each)
+    assert {"i2", "i3", "i4", "i5"} <= {*chain(*found)}
+    assert "i2" not in chain(*lists("--declaration", str(tmp_path / "served.toml")))
+    url = StateDirectory(tmp_path / "s").store_url(StateDirectory(tmp_path / "s").require_current())
+    put = [Entry("i3", REMOVED, 1), Entry("i4", available=False, available_us=1)]
+    assert asyncio.run(put_entries(url, put)) == 2
+    assert not {"i3", "i4"} & {*chain(*lists())}

@@ -173,6 +173,7 @@ def export(
     ],
     top_k: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of items for each user.")] = 10,
     store: Store = None,
+    declaration: DeclarationFile = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Write the recommendations for all users into a file. The same command continues an interrupted export."""
