@@ -253,7 +253,7 @@ def test_the_guard_stops_a_worse_arm(logged, services, experiments, capsys):
 
 
 def test_the_guard_keeps_what_changes_during_its_analysis(logged, services, experiments, monkeypatch):
-    """An experiment that another command stops meanwhile stays stopped, and one that it starts goes on."""
+    """The guard leaves alone what another command has stopped or started since it read the experiments."""
     arms = ("--arm", "control=50%", "--arm", "red=50%,tag=red")
     assert experiments("start", "colours", *arms) == 0
 
