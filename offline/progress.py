@@ -48,6 +48,6 @@ class _Lines:
         if (now := self._clock()) < self._next:
             return
         self._next = now + _EVERY_S
-        amount = tqdm.format_sizeof(done) + f" {self._unit}"
+        amount = f"{done if done < 1000 else tqdm.format_sizeof(done)} {self._unit}"
         share = f" ({done / self._total:.0%})" if self._total else ""
         print(f"{self._name}: {amount}{share}", file=self._out, flush=True)

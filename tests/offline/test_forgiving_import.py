@@ -285,9 +285,9 @@ def test_progress_away_from_a_terminal_is_a_line_every_few_seconds():
     """Without a terminal, at most one line is printed in five seconds."""
     now, out = [0.0], io.StringIO()
     with progress("reading a.csv", 2000, "B", out=out, clock=lambda: now[0]) as show:
-        for now[0], done in ((4.9, 100), (5.0, 1000), (9.9, 1500), (10.1, 2000)):
+        for now[0], done in ((4.9, 100), (5.0, 999), (9.9, 1500), (10.1, 2000)):
             show(done)
-    assert out.getvalue() == "reading a.csv: 1.00k B (50%)\nreading a.csv: 2.00k B (100%)\n"
+    assert out.getvalue() == "reading a.csv: 999 B (50%)\nreading a.csv: 2.00k B (100%)\n"
 
 
 def test_progress_on_a_terminal_is_a_bar():
