@@ -200,12 +200,19 @@ def _cells(entry: PanelEntry) -> tuple[str, ...]:
 
 
 def _length_cells(sections: Sequence[Section]) -> list[tuple[str, ...]]:
-    """Return a row per panel and a column per contender."""
-    header = ("panel", "users", *(entry.name for entry in sections[0].entries))
-    return [header, *((section.name, str(section.users), *map(_pair, section.entries)) for section in sections)]
+    """Return a row per panel and a column per contender; the training part of a panel can be too large for some."""
+    ordered = sorted(sections, key=lambda section: -len(section.entries))
+    names = list(dict.fromkeys(entry.name for section in ordered for entry in section.entries))
+    rows = [("panel", "users", *names)]
+    for section in sections:
+        entries = {entry.name: entry for entry in section.entries}
+        rows.append((section.name, str(section.users), *(_pair(entries.get(name)) for name in names)))
+    return rows
 
 
-def _pair(entry: PanelEntry) -> str:
+def _pair(entry: PanelEntry | None) -> str:
+    if entry is None:
+        return "-"
     ndcg, recall = entry.figures["ndcg_10"], entry.figures["recall_20"]
     return f"{_short(ndcg)} / {_short(recall)}"
 

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from offline.evaluation.quality import Quality
+from offline.evaluation.report import PanelEntry, Report, Section
 from tools.cli.verbs import main
 
 
@@ -110,6 +113,21 @@ def test_data_with_times_is_split_at_a_date_too(tmp_path, capsys):
     assert panels == {"0": 8, "1": 8, "2": 8, "5": 8, "10": 8, "more": 8, "new items": 40}
     assert run("--interactions", path, "--brief", "--json") == 0
     assert {"calendar", "by_length"}.isdisjoint(json.loads(capsys.readouterr().out))
+
+
+def test_a_model_without_a_result_in_one_panel_has_a_dash_there():
+    """EASE is skipped for a training part with too many items; its column of the other panels stays in its place."""
+    values = np.array([0.25, 0.75])
+    quality = Quality(values, values, values, coverage=1.0, popularity_bias=1.0)
+    few, many = (
+        Section(panel, 2, PanelEntry.all_of([PanelEntry(name, quality) for name in names], reference="ials"))
+        for panel, names in (("0", ("popularity", "ials")), ("new items", ("popularity", "EASE", "ials")))
+    )
+    shown = Report({}, "ials", few.entries, lengths=[few, many]).to_markdown()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    assert cells[-4] == ["panel", "users", "popularity", "EASE", "ials"]
+    assert cells[-2] == ["0", "2", "0.500 / 0.500", "-", "0.500 / 0.500"]
+    assert cells[-1] == ["new items", "2", *["0.500 / 0.500"] * 3]
 
 
 def test_columns_can_be_named_and_faulty_lines_left_out(csv, tmp_path, capsys):
