@@ -77,6 +77,7 @@ def rank_records(
             compute_features(each),
             each.recent,
             top_k,
+            each.avoided,
             as_of_us=each.as_of_us,
             user_attributes=each.user_attributes,
         )

@@ -75,7 +75,8 @@ def _query(record: UserRecord, at_us: int | None) -> Query:
     return Query(
         compute_features(record),
         [item.item_id for item in record.history[:MAX_HISTORY]],
-        top_k=DEPTH,
+        DEPTH,
+        [item.item_id for item in record.avoided[:MAX_HISTORY]],
         as_of_us=record.as_of_us,
         at_us=at_us,
         user_attributes=record.user_attributes,

@@ -191,7 +191,7 @@ def rank_again(
 
 def _query(exposure: ExposureOutcome, record: UserRecord | None) -> Query:
     if record is None:
-        return Query(UNKNOWN_FEATURES, [], len(exposure.items))
+        return Query(UNKNOWN_FEATURES, [], len(exposure.items), at_us=exposure.time_us)
     history = [item for item in record.history if item.time_us < exposure.time_us]
     avoided = [item.item_id for item in record.avoided if item.time_us < exposure.time_us]
     return Query(
@@ -200,6 +200,8 @@ def _query(exposure: ExposureOutcome, record: UserRecord | None) -> Query:
         len(exposure.items),
         avoided,
         as_of_us=max((item.time_us for item in history), default=None),
+        at_us=exposure.time_us,
+        user_attributes=record.user_attributes,
     )
 
 

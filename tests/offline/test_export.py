@@ -195,13 +195,16 @@ def test_the_encoded_lists_are_those_of_the_wire():
 
 
 def test_the_lists_follow_the_rules_and_the_catalogue(tmp_path):
-    """As those of an instance: pinned items come first, and denied, removed and unavailable items are absent."""
-    rows = [f"u{user},i{(user * step) % 7}" for user in range(23) for step in (1, 2, 3)]
-    (tmp_path / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
+    """
+    As those of an instance: pinned items come first. Items are absent that are denied, removed or unavailable, or that
+    the user dislikes.
+    """
+    rows = [f"u{user},i{(user * step) % 7},view" for user in range(23) for step in (1, 2, 3)]
+    (tmp_path / "a.csv").write_text("user_id,item_id,kind\n" + "\n".join([*rows, "u0,i6,dislike"]) + "\n")
     (tmp_path / "items.csv").write_text(
         "item_id,colour\n" + "".join(f"i{n},{'red' if n == 2 else 'blue'}\n" for n in range(7))
     )
-    declared = '[events.view]\nweight = 1\n[items.attributes.colour]\nkind = "categorical"\n[rules]\npins = ["i5"]\n'
+    declared = '[events]\nview.weight = 1\ndislike.weight = -1\n[items.attributes.colour]\nkind = "categorical"\n[rules]\npins = ["i5"]\n'
     (tmp_path / "trained.toml").write_text(declared)
     (tmp_path / "served.toml").write_text(f'{declared}[[rules.deny]]\nattribute = "colour"\nany_of = ["red"]\n')
     place, target = ["--state-dir", str(tmp_path / "s")], tmp_path / "a.jsonl"
@@ -214,6 +217,7 @@ def test_the_lists_follow_the_rules_and_the_catalogue(tmp_path):
         return [[each["item_id"] for each in line["recommendations"]] for line in lines]
 
     found = lists()
+    assert {*found[0]} == {"i1", "i2", "i3", "i4", "i5"}
     assert all(each.index("i5") == 0 for each in found if "i5" in each)
     assert {"i2", "i3", "i4", "i5"} <= {*chain(*found)}
     assert "i2" not in chain(*lists("--declaration", str(tmp_path / "served.toml")))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -15,12 +16,12 @@ from offline.evaluation.logged import evaluate_logged, number_items, rank_again,
 from offline.reading.lines import DataError
 from offline.state import Current, StateDirectory
 from offline.training import train
-from recrank.model import Query, RankingModel
+from recrank.model import Query, Ranking, RankingModel
 from recstore.exposures.records import Action, Exposure, ExposureOutcome, ItemOutcome, ShownItem
 from recstore.exposures.urls import open_exposures
 from recsys.contracts.wire import Exploration
 from recsys.features import compute_features
-from recsys.records import UserRecord
+from recsys.records import UserRecord, imported
 from tests.offline.tastes import DAY_US, KINDS, OF_A_KIND, fill, make_records, put_serving
 from tools.cli.verbs import main
 
@@ -197,6 +198,21 @@ def test_the_past_is_ranked_with_the_history_of_the_past(state):
     assert rank_again(model, [early], {"u000": record}) == rank_again(model, [first], {"u000": cut})
     assert rank_again(model, [early], {"u000": record}) != rank_again(model, [first], {"u000": record})
     assert len(rank_again(model, [first], {})[0]) == LENGTH
+
+
+def test_the_candidate_ranks_as_at_the_time_of_the_list():
+    """It gets the time of the list, not that of the evaluation, and the attributes of the user."""
+    asked: list[Query] = []
+
+    class Model:
+        def rank(self, queries: Sequence[Query]) -> list[Ranking]:
+            asked.extend(queries)
+            return [Ranking([], []) for _ in queries]
+
+    shown = ExposureOutcome("x", "ann", 5, None, None, None, None, (ItemOutcome("a", 1, 0.5),))
+    ann = UserRecord("ann", "unknown", attributes=imported({"city": ["Rome"]}))
+    rank_again(cast("RankingModel", Model()), [shown, msgspec.structs.replace(shown, user_id="zoe")], {"ann": ann})
+    assert [(each.at_us, each.user_attributes) for each in asked] == [(5, {"city": ["Rome"]}), (5, {})]
 
 
 def test_lists_of_different_lengths_are_padded():
