@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -194,6 +195,11 @@ class TestInteraction:
         )
         now = read_interaction(event({"user_id": "a", "kind": "session_end"}), kinds=KINDS)
         assert now.time_us > 1_767_225_600_000_000
+
+    def test_a_time_in_the_future_counts_as_the_present(self):
+        """One device whose clock is ahead cannot make all other users look as if they had been away."""
+        ahead = read_interaction(event({**VIEW, "time": "2099-01-01T00:00:00Z"}), kinds=KINDS)
+        assert 1_767_225_600_000_000 < ahead.time_us <= time.time_ns() // 1000
 
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
