@@ -102,7 +102,7 @@ class SqliteFile:
             self.writer = opened.enter_context(closing(connect(path, create=create)))
             _prepare(self.writer, path, create=create)
             opened.pop_all()
-        self._identity = _identify(path)
+        self._identities = self._identify()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread)
 
     async def run(self, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
@@ -127,8 +127,13 @@ class SqliteFile:
 
     def check_place(self) -> None:
         """Refuse to write into a file that the next start will not find: the changes would be lost."""
-        if _identify(self._path) != self._identity:
-            raise StoreUnavailableError(f"{self._path}: the file was removed or replaced while in use; restart")
+        if self._identify() != self._identities:
+            raise StoreUnavailableError(
+                f"{self._path}: the file or its -wal was removed or replaced while in use; restart"
+            )
+
+    def _identify(self) -> list[tuple[int, int] | None]:
+        return [_identify(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal")]
 
     async def aclose(self) -> None:
         """Close the connection after the write in progress has ended."""
@@ -169,7 +174,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> Non
     _use_write_ahead_log(connection)
     if create:
         _make_tables(connection)
-        _check_schema(connection, path)
+    # The first statement in the new mode makes the log.
+    _check_schema(connection, path)
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:

@@ -105,6 +105,21 @@ async def test_a_file_that_was_taken_away_takes_no_events(tmp_path, take):
         SqliteStore(tmp_path / "store.db")
 
 
+@pytest.mark.parametrize("created", [True, False])
+async def test_a_log_that_was_taken_away_takes_no_events(tmp_path, created):
+    """After the write-ahead log is deleted, other processes and the next start would not find the events."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(path, create=True)
+    await store.replace([ANN], population=UNKNOWN_FEATURES)
+    if not created:
+        await store.aclose()
+        store = SqliteStore(path)
+    path.with_name("store.db-wal").unlink()
+    with pytest.raises(StoreUnavailableError, match="removed or replaced while in use; restart"):
+        await store.apply([view(1)])
+    await store.aclose()
+
+
 async def test_a_foreign_database_is_left_as_it_is(tmp_path):
     """Another program's file is refused with and without `create`, and not one byte of it changes."""
     path = tmp_path / "theirs.db"
