@@ -21,6 +21,11 @@ from chassis.telemetry.tracing import Attributes, begin_shared
 Q = TypeVar("Q")
 A = TypeVar("A")
 _SHARED = "shared-call"
+# A model that takes no longer than this for a batch is quick: one instance ranks 1,600 users a second in groups of 16,
+# as many as one recommend can ask for.
+_QUICK_S = 0.010
+# The share of the latest batch in the mean of the model's time.
+_LATEST = 1 / 8
 Q_contra = TypeVar("Q_contra", contravariant=True)
 
 
@@ -44,14 +49,24 @@ class CallBatcher(Generic[Q, A]):
     Args:
         send: Sends several queries as one request.
         limits: `max_batch_size` queries in a request, `slots` requests in flight, `max_queue_size` queries waiting.
+        quick: Other limits for the time in which the hop's model is quick, by the receipts of its answers.
         fits: Tells whether a query may share a request.
     """
 
     def __init__(
-        self, send: SendMany[Q, A], *, limits: BatchLimits, fits: Callable[[Q], bool] = lambda _: True
+        self,
+        send: SendMany[Q, A],
+        *,
+        limits: BatchLimits,
+        quick: BatchLimits | None = None,
+        fits: Callable[[Q], bool] = lambda _: True,
     ) -> None:
         self._send = send
         self._fits = fits
+        self._limits = limits
+        self._quick = quick
+        self._is_quick = False
+        self._model_s = 2 * _QUICK_S
         self._batcher: AsyncBatcher[_Asked[Q], HopAnswer[list[A]]] = AsyncBatcher(self._send_batch, limits=limits)
 
     @property
@@ -74,7 +89,9 @@ class CallBatcher(Generic[Q, A]):
 
     async def _send_batch(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
         if len(asked) == 1:
-            return [await self._send([asked[0].query], call=asked[0].call, within_s=within_s)]
+            answer = await self._send([asked[0].query], call=asked[0].call, within_s=within_s)
+            self._follow(answer.durations.get("model"))
+            return [answer]
         began = time.monotonic()
         call = _shared_call([each.call for each in asked], began, within_s)
         status = 0
@@ -86,7 +103,17 @@ class CallBatcher(Generic[Q, A]):
             facts: Attributes = {"group.size": len(asked), "group.trace_id": call.span.trace_id or ""}
             for each in asked:
                 each.call.span.record(_SHARED, began=began, ended=time.monotonic(), attributes=facts)
+        self._follow(answer.durations.get("model"))
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]
+
+    def _follow(self, model_s: float | None) -> None:
+        """Choose the limits by the time that the hop's model took for the latest batches."""
+        if self._quick is None or model_s is None:
+            return
+        self._model_s += (model_s - self._model_s) * _LATEST
+        if (is_quick := self._model_s <= _QUICK_S) != self._is_quick:
+            self._is_quick = is_quick
+            self._batcher.limit(self._quick if is_quick else self._limits)
 
 
 def _shared_call(calls: Sequence[Call], began: float, within_s: float) -> Call:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ Query = TypeVar("Query", bound=Sized)
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
 # How many parts of one request are in flight together. Each keeps an instance busy for milliseconds.
 PARTS_AT_ONCE = 4
+# Most single calls in one request to a hop, and the requests in flight of a quick hop.
+MOST_CALLS, IN_FLIGHT = 16, 4
 
 _OPENING, _SEPARATOR, _CLOSING = b'{"requests":[', b",", b"]}"
 
@@ -152,7 +155,8 @@ class RankingClient:
 
     Args:
         hop: The client for rank_items.
-        batch: Limits of the batches in which single requests are sent; None sends each request alone.
+        batch: Limits of the batches in which single requests are sent; None sends each request alone. While the model is
+            quick, the limits are those of calls to extract_features.
     """
 
     def __init__(self, hop: Hop, *, batch: BatchLimits | None = None) -> None:
@@ -160,8 +164,12 @@ class RankingClient:
         self._batcher: CallBatcher[_RankQuery, RankOutcome] | None = None
         if batch:
             # A batch of queries up to this length fits into one request, so no query waits for the parts of another one.
-            longest = MAX_REQUEST_BYTES // batch.max_batch_size - len(_OPENING + _CLOSING)
-            self._batcher = CallBatcher(self._send_parts, limits=batch, fits=lambda query: len(query) <= longest)
+            most = max(batch.max_batch_size, MOST_CALLS)
+            longest = MAX_REQUEST_BYTES // most - len(_OPENING + _CLOSING)
+            quick = replace(batch, max_batch_size=most, slots=min(batch.slots, IN_FLIGHT))
+            self._batcher = CallBatcher(
+                self._send_parts, limits=batch, quick=quick, fits=lambda query: len(query) <= longest
+            )
         self._send: SendMany[_RankQuery, RankOutcome] = self._batcher or self._send_parts
 
     def waiting(self) -> int:

@@ -14,12 +14,10 @@ from chassis.wake import complete_url
 from chassis.wire.cloudevents import find_extension_faults
 from chassis.wire.decoder import Decoder
 from chassis.wire.problems import ServingError
+from functions.recommend.hops import IN_FLIGHT, MOST_CALLS
 from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import EXPOSURE_HEADER, Exploration
 from recsys.experiments.declaration import Experiment, read_experiments
-
-# The most calls in a request (docs/adr/0008-coalescing.md).
-_MOST_CALLS = 16
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,8 @@ class Settings:
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
-            coalesce_features=_coalescing(reader, "FEATURES_COALESCE_IN_FLIGHT"),
-            coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT", "RANKING_COALESCE_CALLS"),
+            coalesce_features=_coalescing(reader, "FEATURES_COALESCE_IN_FLIGHT", IN_FLIGHT),
+            coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT", 16, "RANKING_COALESCE_CALLS"),
             popular=PopularSettings.read(reader),
             sink=SinkSettings.read(reader),
             cors=Cors.read(reader, exposed=[EXPOSURE_HEADER]),
@@ -207,10 +205,10 @@ class Settings:
         return settings
 
 
-def _coalescing(reader: Reader, name: str, calls_name: str | None = None) -> BatchLimits | None:
+def _coalescing(reader: Reader, name: str, usual: int, calls_name: str | None = None) -> BatchLimits | None:
     """Return the limits of the groups; None, for no groups, if *name* is 0."""
-    in_flight = reader.integer(name, 16)
-    most = reader.integer(calls_name, _MOST_CALLS, least=1, most=_MOST_CALLS) if calls_name else _MOST_CALLS
+    in_flight = reader.integer(name, usual)
+    most = reader.integer(calls_name, MOST_CALLS, least=1, most=MOST_CALLS) if calls_name else MOST_CALLS
     if not in_flight:
         return None
     return BatchLimits(max_batch_size=most, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)

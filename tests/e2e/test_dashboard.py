@@ -66,24 +66,24 @@ def page(browser: Browser, up: tuple[str, int]) -> Iterator[Page]:
 
 def test_a_scale_out_is_shown_live(page: Page, up: tuple[str, int]):
     """Under load new instances appear in the picture, the table and the announcements, without a reload."""
-    front = page.locator("[data-service=recommend]")
-    expect(front).to_have_attribute("data-ready", "1")
-    # Sixty callers are three times the load of one instance of recommend; coalescing does not change this.
+    ranking = page.locator("[data-service=rank-items]")
+    expect(ranking).to_have_attribute("data-ready", "1")
+    # Groups of four calls from sixty callers are seven times the load of one instance of rank-items.
     load = [sys.executable, "-m", "tools.bench.closed_loop", "--port", str(up[1]), "--callers", "60", "--seconds", "25"]
     with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE) as running:
         page.wait_for_function(
-            "() => document.querySelector('[data-service=recommend]').dataset.ready >= 3", timeout=60_000
+            "() => document.querySelector('[data-service=rank-items]').dataset.ready >= 3", timeout=60_000
         )
-        expect(page.locator("#news")).to_contain_text("recommend")
-        expect(front).to_contain_text("panic mode")
-        expect(front.locator(".instance.ready").nth(2)).to_be_visible()
+        expect(page.locator("#news")).to_contain_text("rank-items")
+        expect(ranking).to_contain_text("panic mode")
+        expect(ranking.locator(".instance.ready").nth(2)).to_be_visible()
         expect(page.locator("[data-revision=rank-items-00001]")).to_contain_text("100 %")
         expect(page.locator("#batches caption")).to_contain_text("batches, by size")
         expect(page.locator("svg .wire.busy:not(.event)")).to_have_count(3)
         running.communicate()
     # A page that is opened after the load shows the whole scale-out.
     page.reload()
-    assert highest(page, "Instances", "recommend, ready") >= 3
+    assert highest(page, "Instances", "rank-items, ready") >= 3
     assert highest(page, "Requests", "recommend, requests a second") > 1
     assert highest(page, "Latency", "rank-items, p99") >= 50
     expect(page.locator("#marks")).to_contain_text("the pipeline starts")

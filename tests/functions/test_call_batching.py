@@ -21,6 +21,7 @@ class Hop:
         self.release = asyncio.Event()
         self.release.set()
         self.error: DependencyError | None = None
+        self.model_s: float | None = None
 
     async def __call__(self, queries: Sequence[str], *, call: Call, within_s: float) -> HopAnswer[list[str]]:
         self.requests.append(list(queries))
@@ -28,7 +29,8 @@ class Hop:
         await self.release.wait()
         if self.error:
             raise self.error
-        return HopAnswer([query.upper() for query in queries], 0.5, {"total": 0.25}, {"rev": "r"})
+        durations = {"total": 0.25} if self.model_s is None else {"model": self.model_s}
+        return HopAnswer([query.upper() for query in queries], 0.5, durations, {"rev": "r"})
 
 
 def limits(slots: int = 1, room: int = 100) -> BatchLimits:
@@ -250,4 +252,48 @@ async def test_a_full_queue_refuses_calls(turns):
     with pytest.raises(OverloadedError):
         await ask(batcher, "c")
     hop.release.set()
+    await asyncio.gather(first, second)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+async def test_the_groups_follow_the_time_of_the_model(turns, together):
+    """Calls to a quick model share few large requests, and calls to a slow one many small ones, alone or in groups."""
+    hop = Hop()
+    small = BatchLimits(max_batch_size=2, max_wait_s=0.0, max_queue_size=100, slots=5)
+    batcher = CallBatcher(hop, limits=small, quick=limits(slots=1))
+    for model_s, sizes in ((0.001, [1, 7]), (0.05, [1, 2, 2, 2, 1])):
+        hop.model_s = model_s
+        for _ in range(12):
+            await asyncio.gather(*(ask(batcher, "x") for _ in range(together)))
+        hop.requests.clear()
+        hop.release.clear()
+        first = ask(batcher, "a")
+        await turns()
+        asked = [ask(batcher, each) for each in "bcdefgh"]
+        await turns()
+        hop.release.set()
+        await asyncio.gather(first, *asked)
+        assert [len(request) for request in hop.requests] == sizes
+
+
+async def test_waiting_calls_are_sent_when_the_limits_grow(turns):
+    """Waiting calls are sent as soon as more requests may be in flight."""
+    release = asyncio.Event()
+    sent: list[Sequence[str]] = []
+
+    async def run(queries: Sequence[str], _within_s: float) -> Sequence[str]:
+        sent.append(queries)
+        await release.wait()
+        return queries
+
+    batcher: AsyncBatcher[str, str] = AsyncBatcher(run, limits=limits())
+    first = asyncio.create_task(batcher.ask("a", within_s=30))
+    await turns()
+    second = asyncio.create_task(batcher.ask("b", within_s=30))
+    await turns()
+    assert sent == [["a"]]
+    batcher.limit(limits(slots=2))
+    await turns()
+    assert sent == [["a"], ["b"]]
+    release.set()
     await asyncio.gather(first, second)

@@ -1,12 +1,11 @@
 """
 Benchmark of coalescing: the pipeline on the local platform behind Envoy, with one instance of each function.
 
-    together   coalesces the calls of both hops, up to 16 in a request, with at most 16 requests of each in flight
-    shipped    as in the manifests: up to four calls to rank_items in a request
+    together   coalesces the calls of both hops, as in the manifests
     features   coalesces the calls of extract_features only
     apart      sends every call as its own request
 
-Rounds alternate between the four. CPU covers the whole platform: Envoy, the functions, the supervisor.
+Rounds alternate between the three. CPU covers the whole platform: Envoy, the functions, the supervisor.
 """
 
 import shutil
@@ -23,15 +22,14 @@ from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.running import run_verb, verb_up
 
 _SYSTEMS = {
-    "together": ("16", "16", "16"),
-    "shipped": ("16", "16", "4"),
-    "features": ("16", "0", "16"),
-    "apart": ("0", "0", "16"),
+    "together": ("4", "16"),
+    "features": ("4", "0"),
+    "apart": ("0", "0"),
 }
 
 
 def measure(*, quick: bool) -> BenchReport:
-    """Measure the four configurations at 1 and 32 callers."""
+    """Measure the three configurations at 1 and 32 callers."""
     rounds, seconds = (1, 0.4) if quick else (9, 2.0)
     samples: dict[tuple[str, int], list[LoopFigures]] = {}
     with ExitStack() as stack:
@@ -48,18 +46,14 @@ def measure(*, quick: bool) -> BenchReport:
 
 
 @contextmanager
-def _platform(trained: str, name: str, features: str, ranking: str, calls: str) -> Iterator[MeasuredServer]:
+def _platform(trained: str, name: str, features: str, ranking: str) -> Iterator[MeasuredServer]:
     """Run the pipeline on localkn, with a copy of the state *trained* and one instance of each function."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
         with verb_up(Path(folder)) as port:
             for service in ("extract-features", "rank-items"):
                 run_verb("kn", "service", "update", service, "--scale", "1..1", state_dir=Path(folder))
-            limits = [
-                f"FEATURES_COALESCE_IN_FLIGHT={features}",
-                f"RANKING_COALESCE_IN_FLIGHT={ranking}",
-                f"RANKING_COALESCE_CALLS={calls}",
-            ]
+            limits = [f"FEATURES_COALESCE_IN_FLIGHT={features}", f"RANKING_COALESCE_IN_FLIGHT={ranking}"]
             env = [word for limit in limits for word in ("--env", limit)]
             run_verb("kn", "service", "update", "recommend", "--scale", "1..1", *env, state_dir=Path(folder))
             yield MeasuredServer(name, port, tuple(_processes(folder)))

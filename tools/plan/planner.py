@@ -11,8 +11,8 @@ from tools.plan.ranker import HEADROOM, SimulatedRanker
 # A Python process with a single event loop cannot use more than one CPU.
 _PROCESS_CPUS = 1.0
 _LARGEST_BATCH, _USUAL_BATCH = 256, 32
-# The default limit of coalesced requests in flight (docs/adr/0008-coalescing.md).
-_LEAST_IN_FLIGHT = 16
+# The default limits of coalesced requests in flight (docs/adr/0008-coalescing.md).
+_LEAST_FEATURES_IN_FLIGHT, _LEAST_RANKING_IN_FLIGHT = 4, 16
 # A request's time budget is this multiple of the goal's p99, between the two bounds.
 _BUDGET_GOALS = 3.0
 _SHORTEST_BUDGET_S, _LONGEST_BUDGET_S = 0.25, 10.0
@@ -275,8 +275,8 @@ def _environment(
     return {
         RECOMMEND: {
             "REQUEST_TIMEOUT_S": f"{budget_s:.2f}",
-            "FEATURES_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, features_in_flight)),
-            "RANKING_COALESCE_IN_FLIGHT": str(max(_LEAST_IN_FLIGHT, ranking_in_flight)),
+            "FEATURES_COALESCE_IN_FLIGHT": str(max(_LEAST_FEATURES_IN_FLIGHT, features_in_flight)),
+            "RANKING_COALESCE_IN_FLIGHT": str(max(_LEAST_RANKING_IN_FLIGHT, ranking_in_flight)),
         },
         FEATURES: {"REQUEST_TIMEOUT_S": f"{_FEATURES_SHARE * budget_s:.2f}"},
         RANKER: {

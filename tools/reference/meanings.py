@@ -114,9 +114,10 @@ MEANINGS = {
             "calls to extract_features in flight before further calls wait and are combined "
             "([ADR 8](../adr/0008-coalescing.md)); 0: never combine"
         ),
-        "RANKING_COALESCE_IN_FLIGHT": "the same for rank_items",
+        "RANKING_COALESCE_IN_FLIGHT": "the same for rank_items; 4 at most while its model takes at most 10 ms for a batch",
         "RANKING_COALESCE_CALLS": (
-            "most calls to rank_items in a request; 4 in `knative/`, because the autoscaler counts a request once"
+            "most calls to rank_items in a request while its model takes more than 10 ms for a batch; "
+            "4 in `knative/`, because the autoscaler counts a request once"
         ),
         "POPULAR_LIST_PATH": "file that keeps the popular list over a restart",
         "POPULAR_LIST_REFRESH_S": "how often the popular list is fetched",

@@ -49,6 +49,12 @@ class AsyncBatcher(Generic[Q, R]):
         """The number of queries that wait for a slot."""
         return len(self._queue)
 
+    def limit(self, limits: BatchLimits) -> None:
+        """Set other *limits*; batches that run keep their slots."""
+        self._queue.limits = limits
+        if len(self._queue):
+            self._cut_soon()
+
     async def ask(self, query: Q, *, within_s: float) -> R:
         """
         Return the result for *query*.

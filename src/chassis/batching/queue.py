@@ -69,11 +69,14 @@ class BatchQueue(Generic[T]):
         limits: The bounds.
         abandoned: Tells whether the caller of an item has left.
 
+    Attributes:
+        limits: As given. They may be replaced at any time; batches that run keep their slots.
+
     Invariants: first in, first out; at most `max_queue_size` entries wait; no cut while every slot is taken.
     """
 
     def __init__(self, limits: BatchLimits, *, abandoned: Callable[[T], bool]) -> None:
-        self._limits = limits
+        self.limits = limits
         self._abandoned = abandoned
         self._waiting: deque[QueueEntry[T]] = deque()
         self._draining = False
@@ -86,7 +89,7 @@ class BatchQueue(Generic[T]):
     @property
     def has_slot(self) -> bool:
         """Whether a batch may be cut now."""
-        return self._taken < self._limits.slots
+        return self._taken < self.limits.slots
 
     @property
     def is_idle(self) -> bool:
@@ -99,9 +102,9 @@ class BatchQueue(Generic[T]):
 
     def put(self, entry: QueueEntry[T]) -> bool:
         """Queue *entry*, or return False if the queue is full of live entries."""
-        if len(self._waiting) >= self._limits.max_queue_size:
+        if len(self._waiting) >= self.limits.max_queue_size:
             self._drop_abandoned()
-        if len(self._waiting) >= self._limits.max_queue_size:
+        if len(self._waiting) >= self.limits.max_queue_size:
             self.dropped["shed"] += 1
             return False
         self._waiting.append(entry)
@@ -117,8 +120,8 @@ class BatchQueue(Generic[T]):
             return Decision(expired)
         reason = self._reason(now, arriving)
         if reason is None:
-            return Decision(expired, wake_at=self._waiting[0].enqueued + self._limits.max_wait_s)
-        size = min(len(self._waiting), self._limits.max_batch_size)
+            return Decision(expired, wake_at=self._waiting[0].enqueued + self.limits.max_wait_s)
+        size = min(len(self._waiting), self.limits.max_batch_size)
         self._taken += 1
         return Decision(expired, Cut([self._waiting.popleft() for _ in range(size)], reason))
 
@@ -131,13 +134,13 @@ class BatchQueue(Generic[T]):
         self._draining = True
 
     def _reason(self, now: float, arriving: int) -> CutReason | None:
-        if len(self._waiting) >= self._limits.max_batch_size:
+        if len(self._waiting) >= self.limits.max_batch_size:
             return "full"
         if self._draining:
             return "drain"
         if not arriving:
             return "slot_free"
-        if now >= self._waiting[0].enqueued + self._limits.max_wait_s:
+        if now >= self._waiting[0].enqueued + self.limits.max_wait_s:
             return "window"
         return None
 
