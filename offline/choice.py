@@ -23,9 +23,8 @@ Four hold-outs validate the choices:
 Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -70,15 +69,6 @@ class Choice:
 
     settings: ModelSettings
     trials: list[Trial]
-
-    def facts(self) -> list[dict[str, Any]]:
-        """Return the trials for a manifest."""
-        return [{"what": trial.what, "ndcg_10": trial.ndcg_10, "recall_20": trial.recall_20} for trial in self.trials]
-
-    def describe(self) -> Iterator[str]:
-        """Yield one line per trial for the log."""
-        for trial in self.trials:
-            yield f"{trial.what}: NDCG@10 {trial.ndcg_10:.4f}, Recall@20 {trial.recall_20:.4f}"
 
 
 def choose(

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from offline.queries import query_of
 from recrank.artefact import Manifest, read_artefact, write_manifest
-from recrank.model import Query, RankingModel
+from recrank.model import RankingModel
 from recrank.reference import PLACE, Buckets, make_buckets, measure
-from recsys.contracts.wire import MAX_HISTORY
-from recsys.features import compute_features
 from recsys.records import UserRecord
 
 USERS = 1000
@@ -38,11 +37,7 @@ def find_reference(model: RankingModel, records: Sequence[UserRecord]) -> dict[s
         return None
     # Training users are drawn with a fixed seed, so equal trainings write equal manifests.
     drawn = random.Random(0).choices(records, histories, k=min(USERS, len(records)))  # noqa: S311 - no secret
-    known = [record.known(history=MAX_HISTORY) for record in drawn]
-    queries = [
-        Query(compute_features(each), each.recent, PLACE, as_of_us=each.as_of_us, user_attributes=each.user_attributes)
-        for each in known
-    ]
+    queries = [query_of(record, PLACE) for record in drawn]
     values: dict[str, list[float]] = {}
     for start in range(0, len(queries), _BATCH):
         batch = queries[start : start + _BATCH]

@@ -21,12 +21,12 @@ from typing import IO
 import msgspec
 
 from offline.lists import FORMATS
+from offline.queries import query_of
 from recrank.answers import answer_items
-from recrank.model import Query, RankingModel
+from recrank.model import RankingModel
 from recstore.erasures import fingerprint
 from recstore.port import FeatureStore
 from recsys.contracts.wire import MAX_HISTORY, Recommendations
-from recsys.features import compute_features
 from recsys.records import UserRecord
 
 _BATCH = 64
@@ -64,27 +64,19 @@ class ExportJournal(msgspec.Struct, frozen=True):
 
     def continues(self, other: "ExportJournal") -> bool:
         """Tell whether both belong to the same export."""
-        return self == msgspec.structs.replace(other, user_id=self.user_id, users=self.users, size=self.size)
+        return msgspec.structs.replace(self, user_id=other.user_id, users=other.users, size=other.size) == other
 
 
 def rank_records(
     model: RankingModel, records: Sequence[UserRecord], *, top_k: int, history: int
 ) -> list[Recommendations]:
     """Return the list of each record, with the scores of the served answers."""
-    known = [record.known(history=history) for record in records]
-    queries = [
-        Query(
-            compute_features(each),
-            each.recent,
-            top_k,
-            each.avoided,
-            as_of_us=each.as_of_us,
-            user_attributes=each.user_attributes,
-        )
-        for each in known
-    ]
+    queries = [query_of(record, top_k, history=history) for record in records]
     rankings = chain.from_iterable(model.rank(queries[at : at + _BATCH]) for at in range(0, len(queries), _BATCH))
-    return [Recommendations(each.user_id, answer_items(ranking)) for each, ranking in zip(known, rankings, strict=True)]
+    return [
+        Recommendations(record.user_id, answer_items(ranking))
+        for record, ranking in zip(records, rankings, strict=True)
+    ]
 
 
 async def export(

@@ -38,12 +38,8 @@ class Newcomers:
         ordered: bool,
         most: int,
     ) -> "Newcomers":
-        """Hold out a fifth of the users, at most *most*, and fit the sources to the other users."""
-        rng = np.random.default_rng(_SEED)
-        able = [row for row, record in enumerate(records) if len(record.history) > 1]
-        out = set(rng.permutation(able)[: min(most, int(len(able) * _SHARE))].tolist())
-        training = [record for row, record in enumerate(records) if row not in out]
-        strangers = [arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
+        """Hold out some users as `split_off` does, and fit the sources to the other users."""
+        training, strangers = split_off(records, most=most, ordered=ordered)
         fitted = FittedSources.to(training, settings, items, ordered=ordered)
         return cls(fitted.blended(sources, strangers), sources, strangers)
 
@@ -61,9 +57,19 @@ class Newcomers:
         return Pool.of(self.model, queries, held, self.sources)
 
 
-def arranged(record: UserRecord, rng: np.random.Generator, *, ordered: bool) -> UserRecord:
-    """Return *record*; if it is not *ordered* by time, its history gets a random order."""
-    if ordered:
-        return record
-    places = rng.permutation(len(record.history))
-    return msgspec.structs.replace(record, history=[record.history[place] for place in places])
+def split_off(records: Sequence[UserRecord], *, most: int, ordered: bool) -> tuple[list[UserRecord], list[UserRecord]]:
+    """
+    Return the other users and the strangers: a random fifth of the users with two items, at most *most*.
+
+    If histories are not *ordered* by time, those of the strangers get a random order.
+    """
+    rng = np.random.default_rng(_SEED)
+    able = [row for row, record in enumerate(records) if len(record.history) > 1]
+    out = set(rng.permutation(able)[: min(most, int(len(able) * _SHARE))].tolist())
+    strangers = [records[row] for row in sorted(out)]
+    if not ordered:
+        strangers = [
+            msgspec.structs.replace(each, history=[each.history[place] for place in rng.permutation(len(each.history))])
+            for each in strangers
+        ]
+    return [record for row, record in enumerate(records) if row not in out], strangers

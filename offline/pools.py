@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from offline.evaluation.quality import DEPTH, hold, score_lists
+from offline.evaluation.quality import DEPTH, hold, number_columns, score_lists
 from offline.evaluation.trials import Trial
 from offline.pairs import View
 from offline.source_weights import fit_weights
@@ -91,9 +91,7 @@ class Pool:
         """
         with threadpool_limits(limits=1):
             parts = [model.candidates(queries[start : start + _BATCH]) for start in range(0, len(queries), _BATCH)]
-        columns = {item_id: column for column, item_id in enumerate(model.item_ids)}
-        for item_id in (item_id for each in held for item_id in each):
-            columns.setdefault(item_id, len(columns))
+        columns = number_columns(model.item_ids, held)
         return cls(
             np.concatenate([part[0] for part in parts]),
             np.concatenate([part[1] for part in parts]),

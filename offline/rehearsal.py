@@ -19,7 +19,7 @@ from offline.descriptions import Arrays
 from offline.evaluation.holdout import HeldOut, Holdout, split_records
 from offline.evaluation.quality import DEPTH, make_task
 from offline.matrix import make_ratings
-from offline.newcomers import arranged
+from offline.newcomers import split_off
 from offline.popularity import measure_popularity
 from offline.reranking import KNOWN, Group
 from offline.training import ModelSettings, fit_arrays
@@ -34,7 +34,6 @@ from recsys.records import HistoryItem, UserRecord
 
 _SEED = 100
 _MOST_USERS, _FEWEST_USERS = 1000, 50
-_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def rehearse(
         return Group(arrays, described, [each.query for each in asked], [each.held for each in asked], users)
 
     groups = [group(training, _ask_ahead([records[row] for row in task.users], held_out, ordered=ordered))]
-    rest, strangers = _split_off(records, ordered=ordered)
+    rest, strangers = split_off(records, most=_MOST_USERS, ordered=ordered)
     asked = list(_ask_newcomers(strangers, ordered=ordered))
     return [*groups, group(rest, asked)] if asked else groups
 
@@ -101,15 +100,6 @@ def _train_part(
     ratings = make_ratings(records)
     arrays = fit_arrays(records, ratings, settings, items=items)
     return {**arrays, **measure_popularity(records, ratings.item_ids, declaration)}, ratings.item_ids
-
-
-def _split_off(records: Sequence[UserRecord], *, ordered: bool) -> tuple[list[UserRecord], list[UserRecord]]:
-    """Return most users, and a random fifth of those with two items, at most `_MOST_USERS`."""
-    rng = np.random.default_rng(_SEED)
-    able = [row for row, record in enumerate(records) if len(record.history) > 1]
-    out = set(rng.permutation(able)[: min(_MOST_USERS, int(len(able) * _SHARE))].tolist())
-    strangers = [arranged(records[row], rng, ordered=ordered) for row in sorted(out)]
-    return [record for row, record in enumerate(records) if row not in out], strangers
 
 
 def _ask_ahead(records: Sequence[UserRecord], held_out: HeldOut, *, ordered: bool) -> list[_Asked]:

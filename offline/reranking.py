@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from offline.boosting import FOLDS, Boosted, Examples, boost
 from offline.descriptions import Arrays
-from offline.evaluation.quality import DEPTH, hold, score_lists
+from offline.evaluation.quality import DEPTH, hold, number_columns, score_lists
 from offline.evaluation.trials import Trial
 from offline.return_weights import LEAST_GAIN, SURE
 from recrank.artefact import Artefact, Declared, Item, Manifest
@@ -184,9 +184,7 @@ class _Candidates:
             collector.features.clear()
             batches = [group.queries[start : start + _BATCH] for start in range(0, len(group.queries), _BATCH)]
             lists = [ranking.item_ids for batch in batches for ranking in model.rank(batch)]
-        columns = {item_id: column for column, item_id in enumerate(model.item_ids)}
-        for item_id in (item_id for each in group.held for item_id in each):
-            columns.setdefault(item_id, len(columns))
+        columns = number_columns(model.item_ids, group.held)
         found = [
             item_id in wanted
             for ids, held in zip(lists, group.held, strict=True)

@@ -24,7 +24,7 @@ from offline.choice import choose
 from offline.collection import collect
 from offline.evaluation.comparison import StudyOutcome, join_splits
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
-from offline.evaluation.holdout import HeldOut, Holdout, split_rows
+from offline.evaluation.holdout import HeldOut, Holdout, places, split_rows
 from offline.evaluation.quality import Panel, Quality, measure
 from offline.evaluation.report import Report, Section
 from offline.evaluation.studies import Data
@@ -173,8 +173,4 @@ def _is_hidden(rows: Interactions, hidden: frozenset[str]) -> Any:
 
 def _first_rows(rows: Interactions, hidden: frozenset[str]) -> Any:
     """Return which of *rows* are among the first INTERACTIONS of a hidden item; equal times in the order of the rows."""
-    order = np.lexsort((rows.times_us, rows.items))
-    sizes = np.bincount(rows.items, minlength=len(rows.item_ids))
-    place = np.empty(order.size, np.int64)
-    place[order] = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return _is_hidden(rows, hidden) & (place < INTERACTIONS)
+    return _is_hidden(rows, hidden) & (places(rows.items, rows.times_us) < INTERACTIONS)

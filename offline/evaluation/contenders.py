@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from offline.evaluation.quality import DEPTH, Panel, Task
 from offline.progress import progress
+from offline.queries import query_of
 from recrank.artefact import Artefact, read_artefact
-from recrank.model import Query, RankingModel
+from recrank.model import RankingModel
 from recrank.own_models import open_model
-from recsys.contracts.wire import MAX_HISTORY, RankedItem
-from recsys.features import compute_features
+from recsys.contracts.wire import RankedItem
 from recsys.records import UserRecord
 from topk.item_table import I64
 
@@ -52,7 +52,7 @@ def rank_by_model(model: RankingModel, panel: Panel, *, name: str = "") -> list[
     # One thread, as in rank_items, because the bits of a fold-in may depend on the number of threads.
     with threadpool_limits(limits=1):
         for records in batches(panel.records, name=name):
-            for ranking in model.rank([_query(record, panel.asked_at(record)) for record in records]):
+            for ranking in model.rank([query_of(record, DEPTH, at_us=panel.asked_at(record)) for record in records]):
                 pairs = zip(ranking.item_ids, ranking.scores, strict=True)
                 answers.append([RankedItem(item_id, round(score, 3) + 0.0) for item_id, score in pairs])
     return answers
@@ -69,18 +69,6 @@ def list_answers(answers: Sequence[Sequence[RankedItem]], panel: Panel) -> I64:
 def count_differing(first: Sequence[Sequence[RankedItem]], second: Sequence[Sequence[RankedItem]]) -> int:
     """Return the number of lists that differ in an item, the order or a score."""
     return sum(list(one) != list(other) for one, other in zip(first, second, strict=True))
-
-
-def _query(record: UserRecord, at_us: int | None) -> Query:
-    return Query(
-        compute_features(record),
-        [item.item_id for item in record.history[:MAX_HISTORY]],
-        DEPTH,
-        [item.item_id for item in record.avoided[:MAX_HISTORY]],
-        as_of_us=record.as_of_us,
-        at_us=at_us,
-        user_attributes=record.user_attributes,
-    )
 
 
 def batches(records: Sequence[UserRecord], *, name: str) -> Iterator[Sequence[UserRecord]]:

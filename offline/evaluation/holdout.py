@@ -105,8 +105,9 @@ def split_records(
     of several items with equal times is the newest.
     """
     sizes = np.array([len(record.history) for record in records], np.int64)
-    places = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    marks = mark_last(np.repeat(np.arange(sizes.size), sizes), _keys(-places, holdout, seed))
+    owners = np.repeat(np.arange(sizes.size), sizes)
+    newest_last = np.arange(owners.size)[::-1]
+    marks = mark_last(owners, _keys(newest_last, holdout, seed))
     training, held_out = [], {}
     for record, own in zip(records, np.split(marks, np.cumsum(sizes)[:-1]), strict=True):
         out = own.nonzero()[0].tolist()
@@ -132,7 +133,12 @@ def mark_last(owners: I64, keys: I64) -> NDArray[np.bool_]:
         (N,) bool.
     """
     sizes = np.bincount(owners)
-    order = np.lexsort((keys, owners))
-    place = np.empty(owners.size, np.int64)
-    place[order] = np.arange(owners.size) - (np.cumsum(sizes) - sizes)[owners[order]]
-    return place >= (sizes - sizes // SHARE)[owners]
+    return places(owners, keys) >= (sizes - sizes // SHARE)[owners]
+
+
+def places(owners: I64, keys: I64) -> I64:
+    """Return the place of each entry among those of its owner, from 0, ordered by *keys*, then by position."""
+    sizes, order = np.bincount(owners), np.lexsort((keys, owners))
+    found = np.empty(owners.size, np.int64)
+    found[order] = np.arange(owners.size) - (np.cumsum(sizes) - sizes)[owners[order]]
+    return found

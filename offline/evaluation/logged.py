@@ -1,8 +1,8 @@
 """
 `./run.sh evaluate --logged`: estimate from an exposure log how a candidate would have done.
 
-The candidate ranks for each logged list what the user's record held at that time. Two things of the past are not in a
-record: counters are those of today, and an item on which a user acted again later is missing from the history before.
+The candidate ranks at the time of each logged list, with what the user's record held then. Some of the past is not in a
+record: counters and attributes are those of today, and an item on which a user acted again later is missing before.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from offline.content import read_store
 from offline.evaluation.contenders import load_model
 from offline.evaluation.off_policy import OffPolicy, ShownLists, evaluate_lists
+from offline.queries import query_of
 from offline.reading.lines import DataError
 from offline.state import CURRENT, StateDirectory, StateError
 from recrank.artefact import ArtefactError
@@ -28,8 +29,7 @@ from recrank.model import Query, RankingModel
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.urls import open_exposures
 from recstore.port import StoreError
-from recsys.contracts.wire import MAX_HISTORY
-from recsys.features import UNKNOWN_FEATURES, compute_features
+from recsys.features import UNKNOWN_AGE
 from recsys.records import UserRecord
 from topk.item_table import I64
 
@@ -190,19 +190,13 @@ def rank_again(
 
 
 def _query(exposure: ExposureOutcome, record: UserRecord | None) -> Query:
-    if record is None:
-        return Query(UNKNOWN_FEATURES, [], len(exposure.items), at_us=exposure.time_us)
-    history = [item for item in record.history if item.time_us < exposure.time_us]
-    avoided = [item.item_id for item in record.avoided if item.time_us < exposure.time_us]
-    return Query(
-        compute_features(record),
-        [item.item_id for item in history[:MAX_HISTORY]],
-        len(exposure.items),
-        avoided,
-        as_of_us=max((item.time_us for item in history), default=None),
-        at_us=exposure.time_us,
-        user_attributes=record.user_attributes,
+    now = record or UserRecord(exposure.user_id, UNKNOWN_AGE)
+    history, avoided = (
+        [item for item in items if item.time_us < exposure.time_us] for items in (now.history, now.avoided)
     )
+    newest_us = max((item.time_us for item in history), default=None)
+    then = msgspec.structs.replace(now, history=history, avoided=avoided, as_of_us=newest_us)
+    return query_of(then, len(exposure.items), at_us=exposure.time_us)
 
 
 def number_items(

@@ -1,7 +1,8 @@
 """The measures: NDCG@10, Recall@20, coverage, popularity bias, and bootstrap intervals over users."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -57,16 +58,18 @@ def make_task(records: Sequence[UserRecord], held_out: Mapping[str, Sequence[str
         most: Largest number of users; more users are sampled at random. None keeps all users.
     """
     ratings = make_ratings(records)
-    columns = {item_id: column for column, item_id in enumerate(ratings.item_ids)}
-    for item_ids in held_out.values():
-        for item_id in item_ids:
-            columns.setdefault(item_id, len(columns))
+    columns = number_columns(ratings.item_ids, held_out.values())
     users = np.array([row for row, user_id in enumerate(ratings.user_ids) if held_out.get(user_id)], np.int64)
     if most is not None and users.size > most:
         users = np.sort(np.random.default_rng(0).permutation(users)[:most])
     held = hold([held_out[ratings.user_ids[row]] for row in users], columns)
     popularity = np.bincount(ratings.weights.indices, minlength=len(columns)).astype(np.int64)
     return Task(ratings, records, users, held, columns, popularity)
+
+
+def number_columns(catalogue: Iterable[str], held_out: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Return the column of each item: those of the *catalogue* come first, then other *held_out* items."""
+    return {item_id: column for column, item_id in enumerate(dict.fromkeys(chain(catalogue, *held_out)))}
 
 
 def hold(wanted: Sequence[Sequence[str]], columns: Mapping[str, int]) -> csr_array:
@@ -102,10 +105,7 @@ class Panel:
     @classmethod
     def of(cls, ratings: Ratings, records: Sequence[UserRecord], held_out: Sequence[Sequence[str]]) -> "Panel":
         """Return the panel of *records*, whose *held_out* items are to be found by models trained on *ratings*."""
-        columns = {item_id: column for column, item_id in enumerate(ratings.item_ids)}
-        for item_ids in held_out:
-            for item_id in item_ids:
-                columns.setdefault(item_id, len(columns))
+        columns = number_columns(ratings.item_ids, held_out)
         popularity = np.bincount(ratings.weights.indices, minlength=len(columns)).astype(np.int64)
         return cls(records, hold(held_out, columns), columns, popularity, len(ratings.item_ids))
 

@@ -18,7 +18,17 @@ import msgspec
 import numpy as np
 
 from offline.collection import Attributes, collect, unseen_record
-from offline.evaluation.holdout import HeldOut, Holdout, SplitRows, held_out, split_by_date, split_off_users, split_rows
+from offline.evaluation.holdout import (
+    SHARE,
+    HeldOut,
+    Holdout,
+    SplitRows,
+    held_out,
+    places,
+    split_by_date,
+    split_off_users,
+    split_rows,
+)
 from offline.evaluation.quality import DEPTH, Panel, make_task
 from offline.interactions import Interactions
 from offline.matrix import Ratings, make_ratings
@@ -27,10 +37,8 @@ from offline.visits import split_visits
 from recrank.artefact import Item
 from recsys.declaration.types import Declaration
 from recsys.records import HistoryItem, UserRecord
-from topk.item_table import I64
 
 LENGTHS = (0, 1, 2, 5, 10)
-_SHARE_HELD = 5
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ def _study(data: Data, split: SplitRows, name: str, *, ahead: bool) -> Study:
 
 def study_unseen(data: Data, *, ahead: bool) -> Study:
     """Return the study of users that training never saw, by the number of their known items."""
-    training, strangers = split_off_users(data.interactions, seed=data.seed, most=data.most_users // _SHARE_HELD)
+    training, strangers = split_off_users(data.interactions, seed=data.seed, most=data.most_users // SHARE)
     records = collect(training, age_groups={})
     ratings = make_ratings(records)
     ordered = ahead and strangers.timed
@@ -202,20 +210,13 @@ def _first_items(interactions: Interactions, *, ordered: bool, seed: int) -> Ite
         keys = np.zeros(first.size, np.int64)
         np.maximum.at(keys, tie, interactions.times_us)
     sizes = np.bincount(owners, minlength=len(interactions.user_ids))
-    places = _places(owners, keys, sizes)
+    place = places(owners, keys)
     known = {str(length): np.full(sizes.size, length) for length in LENGTHS}
-    most = sizes - np.maximum(sizes // _SHARE_HELD, 1)
+    most = sizes - np.maximum(sizes // SHARE, 1)
     known["more"] = np.where(most > LENGTHS[-1], most, sizes)
     for name, lengths in known.items():
         limits = lengths[owners]
         able = (sizes > lengths)[owners]
-        before = able & (places < limits)
-        after = able & (places >= limits) & (places < limits + DEPTH)
+        before = able & (place < limits)
+        after = able & (place >= limits) & (place < limits + DEPTH)
         yield name, SplitRows(interactions.only(before[tie]), held_out(interactions, first[after]))
-
-
-def _places(owners: I64, keys: I64, sizes: I64) -> I64:
-    order = np.lexsort((keys, owners))
-    places = np.empty_like(order)
-    places[order] = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return places

@@ -10,7 +10,7 @@ import numpy as np
 
 from offline.evaluation.baselines import Baseline, Scorer, list_by_baseline, popularity
 from offline.evaluation.histories import Histories
-from offline.evaluation.quality import Task, score_lists
+from offline.evaluation.quality import Task
 from offline.evaluation.trials import Trial
 from offline.factor_settings import HALF_LIVES
 from topk.item_table import F64, I64
@@ -72,6 +72,5 @@ def tune(baseline: Baseline, inner: Task, *, ordered: bool) -> Tuned:
         score, counts = baseline.fit(training, value), popularity(training)
         for half_life in half_lives:
             lists = list_by_baseline(baseline, score, half_life, asked, counts)
-            ndcg, recall = score_lists(lists, inner.held)
-            trials.append(Trial(baseline.name, float(ndcg.mean()), float(recall.mean())))
+            trials.append(Trial.judge(baseline.name, lists, inner.held))
     return choices[int(np.argmax([trial.relative_to(trials[0]) for trial in trials]))]

@@ -100,7 +100,7 @@ class KeptConnection:
         reader, writer = self._streams
         writer.write(line)
         answer = await reader.readline()
-        if not answer:
+        if not answer.endswith(b"\n"):
             raise ConnectionResetError("the platform has closed the connection")
         return answer
 
@@ -117,8 +117,10 @@ def call(path: Path, verb: str, *, timeout_s: float = _TIMEOUT_S, **arguments: A
         connection.settimeout(timeout_s)
         connection.connect(str(path))
         connection.sendall(_request(verb, arguments))
-        line = connection.makefile("rb").readline()
-    return _result(line or b'{"error": "the platform has just stopped"}')
+        with connection.makefile("rb") as answers:
+            line = answers.readline()
+    # A platform that ends leaves no answer, or the beginning of one.
+    return _result(line if line.endswith(b"\n") else b'{"error": "the platform has just stopped"}')
 
 
 def _request(verb: str, arguments: Mapping[str, Any]) -> bytes:

@@ -39,9 +39,10 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
             verb = verbs.add_parser(name)
             if described:
                 verb.add_argument("name")
-            verb.add_argument("-s", "--service", help="revisions of this Service only")
+            if noun == "revision":
+                verb.add_argument("-s", "--service", help="revisions of this Service only")
             verb.add_argument("-o", "--output", choices=["json", "yaml", "name", "url"])
-            verb.set_defaults(verb=_show, described=described)
+            verb.set_defaults(verb=_show, described=described, service=None)
         if noun == "service":
             _add_update(verbs.add_parser("update", help="change a Service; a changed template makes a new revision"))
 

@@ -87,7 +87,7 @@ def service_object(platform: Platform, service: KnativeService) -> dict[str, Any
         ],
     }
     metadata = service.body["metadata"] | generation | _created(first)
-    return _object("KnativeService", metadata, service.body["spec"], shown)
+    return _object("Service", metadata, service.body["spec"], shown)
 
 
 def revision_object(service: KnativeService, revision: Revision) -> dict[str, Any]:

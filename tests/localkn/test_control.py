@@ -40,14 +40,19 @@ def test_a_call_without_a_platform_is_an_error(tmp_path: Path) -> None:
             control.call(place, "status")
         server.listen()
 
-        def hang_up() -> None:
-            server.accept()[0].close()
+        for said in (b"", b'{"result": ["cut'):
 
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        with pytest.raises((PlatformError, RefusedError)):
-            control.call(place, "status")
-        thread.join()
+            def hang_up(said: bytes = said) -> None:
+                connection = server.accept()[0]
+                connection.recv(100)
+                connection.sendall(said)
+                connection.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            with pytest.raises(RefusedError, match="just stopped"):
+                control.call(place, "status")
+            thread.join()
 
 
 async def test_a_kept_connection_carries_many_calls(tmp_path: Path) -> None:
@@ -73,12 +78,14 @@ async def test_a_kept_connection_carries_many_calls(tmp_path: Path) -> None:
             await platform.call("count")
 
 
-async def test_a_kept_connection_survives_a_restart_of_the_platform(tmp_path: Path) -> None:
-    """A call to a platform that has closed the connection fails, and the next call reaches the new platform."""
+@pytest.mark.parametrize("said", [b"", b'{"result": ["cut'])
+async def test_a_kept_connection_survives_a_restart_of_the_platform(tmp_path: Path, said: bytes) -> None:
+    """A call fails that the platform does not answer to the end, and the next call reaches the new platform."""
     place = tmp_path / "c.sock"
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
+        writer.write(said)
         writer.close()
 
     async def name(_: dict[str, Any]) -> str:

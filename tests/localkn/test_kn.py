@@ -166,6 +166,8 @@ def test_objects_are_printed_in_the_requested_format(kn: Kn, capsys: pytest.Capt
     assert len(json.loads(shown("revision", "list", "-s", "front", "-o", "json"))["items"]) == 2
     assert json.loads(shown("revision", "list", "-s", "other", "-o", "json"))["items"] == []
     assert shown("revision", "list", "-s", "other") == "\n"
+    with pytest.raises(SystemExit):
+        kn("service", "list", "-s", "front")
 
 
 def test_tables_show_services_and_revisions(kn: Kn, capsys: pytest.CaptureFixture[str]) -> None:

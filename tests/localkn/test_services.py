@@ -1,12 +1,15 @@
 """The traffic of a Service between its revisions."""
 
 import copy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from localkn.errors import RefusedError
+from localkn.platform import Platform
 from localkn.services import KnativeService, TrafficTarget
+from localkn.views import service_object
 from tests.localkn.test_revisions import add
 
 
@@ -72,6 +75,12 @@ def test_traffic_moves_when_the_new_revision_serves() -> None:
     step(service)
     assert not service.revisions["s-00001"].autoscaler.reachable
     assert service.revisions["s-00002"].autoscaler.reachable
+
+
+def test_an_object_has_the_kind_of_its_manifest() -> None:
+    """`kubectl` and programs that read kn's output find the kind Service."""
+    platform = cast("Platform", SimpleNamespace(url_of=lambda *_, **__: "http://s"))
+    assert service_object(platform, updated_service("a"))["kind"] == "Service"
 
 
 def test_a_failed_revision_gets_no_traffic() -> None:
