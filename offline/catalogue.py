@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 
 from recstore.catalogue.entries import REMOVED, Entry
@@ -51,14 +51,19 @@ def carry_over(paths: Iterable[Path], target: Path, *, imported: Collection[str]
 
     The descriptions of items that were *imported* into the target are newer, so only their availability is taken. A
     store that cannot be read is left out.
+
+    Raises:
+        StoreError: *target* cannot be written.
     """
 
     async def carry() -> None:
         for path in paths:
-            with suppress(StoreError):
+            try:
                 entries = (await read_entries(sqlite_url(path))).values()
-                kept = [_without_description(each) if each.item_id in imported else each for each in entries]
-                await put_entries(sqlite_url(target), kept)
+            except StoreError:
+                continue
+            kept = [_without_description(each) if each.item_id in imported else each for each in entries]
+            await put_entries(sqlite_url(target), kept)
 
     asyncio.run(carry())
 

@@ -20,7 +20,7 @@ from offline.content import read_store
 from offline.delivery import deliver, parse_target
 from offline.erasures import list_erasures
 from offline.offer import offer as offer_model
-from offline.retraining import Deploy, RetrainingError, RetrainingRules, retrain
+from offline.retraining import RetrainingError, RetrainingRules, retrain
 from offline.state import StateDirectory, StateError
 from recrank.artefact import ArtefactError
 from recrank.places import BucketPlace, PlaceError
@@ -82,12 +82,15 @@ def _go_round(
     try:
         url = state.store_url(state.require_current())
         content = asyncio.run(read_store(url))
-        deploy = _deploy(state, content.records, step_duration=step_duration, place=place)
+        deploy = partial(_deploy, state, content.records, step_duration=step_duration)
         if offered:
-            offer_model(state, content, offered, deploy=deploy, rules=rules, say=say)
+            model: Path | None = offer_model(state, content, offered, deploy=deploy, rules=rules, say=say)
         else:
             erasures = partial(_list_erasures, url)
-            retrain(state, content, deploy=deploy, rules=rules, say=say, erasures=erasures)
+            model = retrain(state, content, deploy=deploy, rules=rules, say=say, erasures=erasures)
+        # Last, because a model that serves is the current one also if the object store refuses it.
+        if model and place:
+            say(f"published: {deliver(model, place)}")
     except (ArtefactError, LearnerError, PlaceError, RetrainingError, StateError, StoreError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
@@ -98,34 +101,26 @@ def _list_erasures(url: str) -> list[Erasure]:
     return asyncio.run(list_erasures(url))
 
 
-def _deploy(
-    state: StateDirectory, records: Sequence[UserRecord], *, step_duration: float, place: BucketPlace | None
-) -> Deploy:
-    """Return a function that rolls out a model with requests for users of *records*, and then publishes the model."""
-
-    def deploy(model: Path) -> None:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
-            users.write("\n".join(record.user_id for record in records[:_TRIED_USERS]))
-            users.flush()
-            status = roll_out(
-                service=_SERVICE,
-                env=[f"MODEL_PATH={model}"],
-                max_error_rate=0.001,
-                max_slowdown=1.5,
-                steps="5,25,100",
-                step_duration=step_duration,
-                requests=_TRIED_USERS,
-                callers=2,
-                users=Path(users.name),
-                top_k=10,
-                kn="kn",
-                state_dir=state.folder,
-            )
-        if status == _INTERRUPTED:
-            raise KeyboardInterrupt
-        if status:
-            raise RetrainingError(f"{_SERVICE} does not serve {model.name}; the report of the rollout says why")
-        if place:
-            print(f"published: {deliver(model, place)}", flush=True)
-
-    return deploy
+def _deploy(state: StateDirectory, records: Sequence[UserRecord], model: Path, *, step_duration: float) -> None:
+    """Roll out *model* with requests for users of *records*."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
+        users.write("\n".join(record.user_id for record in records[:_TRIED_USERS]))
+        users.flush()
+        status = roll_out(
+            service=_SERVICE,
+            env=[f"MODEL_PATH={model}"],
+            max_error_rate=0.001,
+            max_slowdown=1.5,
+            steps="5,25,100",
+            step_duration=step_duration,
+            requests=_TRIED_USERS,
+            callers=2,
+            users=Path(users.name),
+            top_k=10,
+            kn="kn",
+            state_dir=state.folder,
+        )
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status:
+        raise RetrainingError(f"{_SERVICE} does not serve {model.name}; the report of the rollout says why")

@@ -13,7 +13,7 @@ Users count from their first list on. Waiting for a whole day, as the analysis o
 running.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ class _Lists:
 
 
 def check_health(
-    experiment: Experiment, exposures: Iterable[ExposureOutcome], *, alpha: float = ALPHA
+    experiment: Experiment, exposures: Sequence[ExposureOutcome], *, alpha: float = ALPHA
 ) -> list[ArmHealth]:
     """
     Return the health of each arm, the control first.
@@ -139,7 +139,7 @@ def _excess(
     return MeanDifference(found.value + shift, found.low + shift, found.high + shift)
 
 
-def _gather(experiment: Experiment, arm: str, exposures: Iterable[ExposureOutcome]) -> _Lists:
+def _gather(experiment: Experiment, arm: str, exposures: Sequence[ExposureOutcome]) -> _Lists:
     own = [each for each in exposures if each.time_us >= experiment.started_us and arm_in(each, experiment.name) == arm]
     numbers = {user: number for number, user in enumerate(dict.fromkeys(each.user_id for each in own))}
     return _Lists(

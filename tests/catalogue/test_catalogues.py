@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from offline.catalogue import carry_over, put_entries, read_entries
 from recrank.artefact import Item
 from recstore.catalogue.entries import REMOVED, Catalogue, Entry, describe
 from recstore.catalogue.memory import MemoryCatalogue
 from recstore.catalogue.urls import open_catalogue
 from recstore.port import StoreMissingError, StoreUnavailableError
-from recstore.urls import open_store
+from recstore.urls import open_store, sqlite_url
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import UserRecord
 
@@ -118,3 +119,26 @@ def test_a_missing_store_has_no_catalogue(tmp_path):
     """Opening the catalogue makes no file."""
     with pytest.raises(StoreMissingError):
         open_catalogue(f"sqlite:///{tmp_path}/none.db")
+
+
+def stored(path: Path) -> Path:
+    """Make a store at *path*, whose catalogue has a lamp."""
+
+    async def fill() -> None:
+        async with aclosing(open_store(sqlite_url(path), create=True)) as store:
+            await store.replace([UserRecord("ann", "55+")], population=UNKNOWN_FEATURES)
+        await put_entries(sqlite_url(path), [describe(LAMP, at_us=5)])
+
+    asyncio.run(fill())
+    return path
+
+
+@pytest.mark.may_block
+def test_a_store_that_cannot_be_read_is_not_carried_over_and_a_target_must_be_writable(tmp_path: Path) -> None:
+    """Changes of the catalogue never get lost without an error."""
+    source, target = stored(tmp_path / "1.db"), stored(tmp_path / "2.db")
+    asyncio.run(put_entries(sqlite_url(source), [Entry("desk", available=False, available_us=7)]))
+    carry_over([tmp_path / "none.db", source], target, imported=())
+    assert set(asyncio.run(read_entries(sqlite_url(target)))) == {"lamp", "desk"}
+    with pytest.raises(StoreMissingError):
+        carry_over([source], tmp_path / "none.db", imported=())

@@ -9,6 +9,7 @@ import pytest
 from offline.state import Current, StateDirectory
 from offline.training import train
 from recrank.artefact import read_artefact
+from recrank.places import PlaceError
 from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
 from tools import loop
 
@@ -41,9 +42,16 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[dict[str, An
     return end_with
 
 
-def run(state: StateDirectory, *, fewest: int = 100, offer: Path | None = None) -> int:
+def run(state: StateDirectory, *, fewest: int = 100, offer: Path | None = None, to: str | None = None) -> int:
     return loop.run(
-        every=600, once=not offer, fewest=fewest, margin=0.05, step_duration=1, state_dir=state.folder, offer=offer
+        every=600,
+        once=not offer,
+        fewest=fewest,
+        margin=0.05,
+        step_duration=1,
+        state_dir=state.folder,
+        offer=offer,
+        to=to,
     )
 
 
@@ -58,6 +66,20 @@ def test_a_new_model_is_rolled_out_to_users_of_the_store(state, rolled):
     assert state.require_current().store == "stores/1-test.db"
     assert run(state) == 0
     assert len(seen) == 1
+
+
+def test_a_model_that_serves_is_current_also_if_it_cannot_be_published(state, rolled, monkeypatch, capsys):
+    """The object store is told last, so the next round improves on the model that serves."""
+
+    def refuse(*_: object) -> None:
+        raise PlaceError("no such bucket")
+
+    monkeypatch.setattr(loop, "deliver", refuse)
+    seen, before = rolled(0), state.require_current()
+    assert run(state, to="s3://bucket/p") == 1
+    assert "no such bucket" in capsys.readouterr().err
+    assert state.require_current() != before
+    assert seen[0]["env"] == [f"MODEL_PATH={state.model_path(state.require_current())}"]
 
 
 @pytest.mark.parametrize(("status", "ends"), [(1, 1), (130, 130)])

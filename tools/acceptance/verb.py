@@ -7,7 +7,6 @@ of each function under load. The last three checks disturb other users of the de
 
 import json
 import shlex
-import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ import httpx
 from localkn.errors import LocalknError
 from tools.acceptance.checks import Acceptance, CheckResult, LoadPace
 from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, LocalDeployment
+from tools.deployment.credentials import read_authorities, read_token
 from tools.deployment.kn import KnError
 from tools.deployment.kubectl import KubectlError
 
@@ -53,13 +53,13 @@ def accept(
         acceptance = Acceptance(
             deployment,
             _door(deployment, gateway=gateway, host=host),
-            token=token_file.read_text().split()[0] if token_file else None,
-            trust=ssl.create_default_context(cafile=ca_file) if ca_file else None,
+            token=read_token(token_file),
+            trust=read_authorities(ca_file),
             pace=LoadPace(callers=callers, load_s=seconds),
             users=users,
             tell=tell,
         )
-    except (KnError, OSError) as error:
+    except (KnError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     findings = []

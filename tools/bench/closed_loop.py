@@ -136,6 +136,9 @@ async def run_callers(
     The first part of the run, *warm_up_share*, is not counted. The run lasts longer than *seconds* until an answer is
     counted and *may_end* returns true. Without *work*, callers request recommendations for random users out of *users*.
     The Server-Timing header of every counted answer is appended to *receipts*.
+
+    Raises:
+        OSError: the server cannot be reached, or closes every connection before an answer is counted.
     """
     work = work or request_recommendations(users)
     at = ServerAddress(port=address) if isinstance(address, int) else address
@@ -151,7 +154,9 @@ async def run_callers(
     await asyncio.sleep(seconds * warm_up_share)
     tally.counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - warm_up_share))
-    while not (tally.has_counted and may_end()):  # noqa: ASYNC110 - may_end can depend on another thread
+    while not (tally.has_counted and may_end()):
+        if not tally.has_counted and all(client.stopped.done() for client in clients):
+            raise ConnectionError(f"{at.host}:{at.port} closed every connection before an answer was counted")
         await asyncio.sleep(0.01)
     tally.counting, elapsed_s = False, time.perf_counter() - began
     for client in clients:

@@ -58,7 +58,7 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with Redis(port=self.port) as client:
                     client.ping()
@@ -68,7 +68,10 @@ class RedisServer:
                 time.sleep(0.01)
             else:
                 return
-        raise RuntimeError(f"redis-server on port {self.port} does not answer after 60 s")
+        status = self.process.poll()
+        self.stop(signal.SIGKILL)
+        reason = "does not answer after 60 s" if status is None else f"ended with status {status}"
+        raise RuntimeError(f"redis-server on port {self.port} {reason}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send the signal *number* and wait until the process exits."""

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,9 +103,12 @@ async def run(
 async def killing(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> AsyncIterator[None]:
     """Kill a random instance every few hundred milliseconds until the block ends, and count the kills in *kills*."""
     task = asyncio.create_task(_kill_instances(pipeline, kills, draw))
-    yield
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
@@ -126,8 +129,9 @@ async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: 
             if instance["state"] == "ready"
         ]
         if pids:
-            os.kill(draw.choice(pids), signal.SIGKILL)
-            kills[name] += 1
+            with suppress(ProcessLookupError):  # the instance has ended by itself
+                os.kill(draw.choice(pids), signal.SIGKILL)
+                kills[name] += 1
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 
 The command creates a base image with debootstrap, builds the images on it with buildah, and searches them for files
 that must be absent. It runs each image with a read-only root and without root privileges, and sends a request through all
-three functions, and the same request to the fused function. It prints a table. The exit status is 1 if a check fails. If a required tool or
-root privileges are missing, the command prints the reason and exits with 0.
+three functions, and the same request to the fused function. It prints a table. The exit status is 1 if a check fails. If
+a required tool or root privileges are missing, the command prints the reason and exits with 0.
 """
 
 import os
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkn.processes import free_port
+from offline.state import StateDirectory, StateError
 from tools.images.builder import IMAGES, ROOT, Builder, BuildError
 from tools.images.sandbox import Image, buildah, post, running, unpacked
 
@@ -51,8 +52,10 @@ def prove_images(*, base: str | None = None, suite: str, state_dir: Path) -> int
         print(f"skipped: {reason}")
         return 0
     try:
-        findings = prove(base or make_base(suite), model=_model(state_dir))
-    except (BuildError, RuntimeError) as error:
+        state = StateDirectory(state_dir)
+        model = state.model_path(state.require_current())
+        findings = prove(base or make_base(suite), model=model)
+    except (BuildError, RuntimeError, StateError) as error:
         print(error, file=sys.stderr)
         return 1
     return report(findings)
@@ -173,10 +176,3 @@ def _env(name: str, ports: Mapping[str, int]) -> dict[str, str]:
             for other in ("extract-features", "rank-items")
         },
     }[name]
-
-
-def _model(state_dir: Path) -> Path:
-    models = sorted((state_dir / "models").glob("*/manifest.json"))
-    if not models:
-        raise BuildError(f"{state_dir} holds no model; run ./run.sh train first")
-    return models[-1].parent

@@ -6,12 +6,12 @@ revision. If it breaks a limit, the current revision gets all traffic back. A re
 """
 
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tools.deployment.credentials import read_authorities, read_token
 from tools.deployment.kn import Kn, KnError, kn_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
@@ -124,8 +124,7 @@ def _tell(line: str) -> None:
 
 
 def _clients(*, gateway: str | None, token_file: Path | None, ca_file: Path | None) -> Callable[[str], TrialClient]:
-    token = token_file.read_text().split()[0] if token_file else None
-    trust = ssl.create_default_context(cafile=ca_file) if ca_file else None
+    token, trust = read_token(token_file), read_authorities(ca_file)
     return lambda url: TrialClient(url, gateway=gateway, token=token, trust=trust)
 
 
