@@ -21,7 +21,7 @@ import psutil
 
 from localkn.processes import free_port
 from tools.bench.pipeline import train_demo
-from tools.bench.processes import addresses, medians, start_function
+from tools.bench.processes import addresses, medians, start_hops
 from tools.bench.report import BenchReport, ReportRow
 
 _TIMEOUT_S = 60.0
@@ -47,7 +47,7 @@ def measure(*, quick: bool) -> BenchReport:
     names = ("rank_items",) if quick else tuple(REQUESTS)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
-        env |= addresses([start_function(stack, env, name) for name in ("extract_features", "rank_items")])
+        env |= addresses(start_hops(stack, env))
         env |= {"METRICS_PORT": "0"}
         samples: dict[str, list[ReportRow]] = {name: [] for name in names}
         for _ in range(rounds):

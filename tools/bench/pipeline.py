@@ -15,7 +15,7 @@ import io
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from tools.bench.processes import (
     drive,
     in_turns,
     start_function,
+    start_hops,
     started,
     summarise,
 )
@@ -49,15 +50,15 @@ def measure(*, quick: bool) -> BenchReport:
     levels, rounds, seconds = ((1, 4), 1, 0.4) if quick else ((1, 10, 32, 64), 8, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         env = train_demo(Path(folder))
-        hop = start_function(stack, env, "extract_features")
+        hops = start_hops(stack, env)
         servers = [
-            _start_direct(stack, env, hop),
+            start_direct(stack, env, hops),
             start_function(stack, env, "fused"),
             _start_baseline(stack, env, "monolith", "monolith:app"),
             _start_composition(stack, env),
         ]
         rows = [row for callers in levels for row in _compare(servers, callers=callers, rounds=rounds, seconds=seconds)]
-        hop_us = uvloop.run(_measure_hop(hop.port, calls=200 if quick else 5000))
+        hop_us = uvloop.run(_measure_hop(hops[0].port, calls=200 if quick else 5000))
     return BenchReport("pipeline", rows, _targets(rows, hop_us, busy=levels[-2:][0] if quick else 32))
 
 
@@ -77,8 +78,8 @@ def train_demo(folder: Path) -> dict[str, str]:
     }
 
 
-def _start_direct(stack: ExitStack, env: Mapping[str, str], extract_features: MeasuredServer) -> MeasuredServer:
-    hops = [extract_features, start_function(stack, env, "rank_items")]
+def start_direct(stack: ExitStack, env: Mapping[str, str], hops: Sequence[MeasuredServer]) -> MeasuredServer:
+    """Serve recommend, connected to *hops* without a platform."""
     return start_function(stack, {**env, **addresses(hops)}, "recommend").joined("direct", hops)
 
 

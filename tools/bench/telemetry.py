@@ -1,108 +1,55 @@
 """
-Benchmark of metrics and traces: one pipeline, switched between four states while it serves.
+Benchmark of metrics and traces: the CPU time of the telemetry calls of one request, and its share of that of a request.
 
-    shipped            metrics on, tracing off: the default
-    without metrics    instruments do nothing
-    without spans      as shipped, and spans do nothing
-    traced             metrics on, one trace in a hundred recorded and sent by OTLP
+    metrics                   the updates of all instruments for one request, in a batch of one
+    tracing off               the span calls of a request that nothing records
+    one trace in a hundred    the same; the sampled traces are recorded and sent by OTLP, and a collector reads them
 
-Sixteen callers run in a closed loop. A round has one slice of a third of a second in each state, and each ratio compares
-two slices of the same round. The report has the mean ratio and its standard error. Load from other processes varies by
-much more than telemetry costs, so the benchmark takes many rounds. Metrics are scraped every 15 seconds, as in
-production.
-
-A second measurement runs the telemetry calls of one request in a loop, and compares their time with the CPU time of a
-request.
+Each kind runs in a loop. A comparison with a pipeline whose telemetry is off would have to be finer than the differences
+between two processes with the same code, and than those that other programs make.
 """
 
 import http.server
-import signal
-import statistics
 import tempfile
 import threading
 import time
-import timeit
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from chassis.telemetry import definitions
+from chassis.telemetry import definitions, otel
 from chassis.telemetry.instruments import Counter, Histogram
-from chassis.telemetry.tracing import NoTracer
-from localkn.processes import free_port
+from chassis.telemetry.tracing import NoTracer, Tracer
 from recsys import metrics
-from tools.bench.pipeline import train_demo
-from tools.bench.processes import MeasuredServer, addresses, in_turns, medians, start_function, trimmed_mean
-from tools.bench.report import BenchReport, BenchTarget, ReportRow
-from tools.bench.switched import NO_METRICS, NO_SPANS, SHIPPED, STATES, TRACED
-
-Round = Mapping[str, Mapping[str, float]]
+from tools.bench.pipeline import start_direct, train_demo
+from tools.bench.processes import drive, start_hops, summarise
+from tools.bench.report import BenchReport, BenchTarget
 
 _CALLERS = 16
-_SCRAPE_EVERY_S = 15.0
-# Time for a process to enter a new state.
-_TURN_S = 0.01
-
-
-class SwitchedTelemetry:
-    """A pipeline whose telemetry can be switched. Its metrics are scraped every 15 seconds."""
-
-    def __init__(self, server: MeasuredServer, metrics_ports: Sequence[int], state_file: Path) -> None:
-        self._server = server
-        self._metrics_ports = metrics_ports
-        self._state_file = state_file
-        self._scrape_at = time.monotonic() + _SCRAPE_EVERY_S
-
-    def run(self, state: str, *, seconds: float) -> Mapping[str, float]:
-        """Load the pipeline in *state*; return requests per second, latency in ms, CPU us per request, errors."""
-        self._state_file.write_text(state)
-        for process in self._server.processes:
-            process.send_signal(signal.SIGUSR1)
-        time.sleep(_TURN_S)
-        if time.monotonic() >= self._scrape_at and state != NO_METRICS:
-            self._scrape_at += _SCRAPE_EVERY_S
-            threading.Thread(target=self._scrape).start()
-        return self._server.load(callers=_CALLERS, seconds=seconds)
-
-    def _scrape(self) -> None:
-        for port in self._metrics_ports:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                answer.read()
 
 
 def measure(*, quick: bool) -> BenchReport:
-    """Measure the four states."""
-    rounds, seconds = (2, 0.3) if quick else (160, 0.33)
+    """Measure a request, and the three kinds of calls."""
+    calls, rounds, seconds = (500, 1, 0.4) if quick else (50_000, 8, 2.0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        pipeline = _start(stack, Path(folder))
-        measured: list[Round] = [
-            {state: pipeline.run(state, seconds=seconds) for state in in_turns(STATES, number)}
-            for number in range(rounds)
-        ]
-    rows = [_summarise(state, measured) for state in STATES]
-    errors = BenchTarget("errors", sum(row["errors"] for row in rows), "<=", 0)
-    return BenchReport("telemetry", rows, [*_targets(measured), *_share_targets(measured), errors])
-
-
-def _start(stack: ExitStack, folder: Path) -> SwitchedTelemetry:
-    state_file = folder / "state"
-    state_file.write_text(SHIPPED)
-    env = {
-        **train_demo(folder),
-        # A long budget: on a busy machine, timeouts would distort the comparison.
-        "REQUEST_TIMEOUT_S": "8",
-        "SWITCH": str(state_file),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(_collecting()),
-        "OTEL_TRACES_SAMPLER_ARG": "0.01",
-    }
-    names = ("extract_features", "rank_items", "recommend")
-    metrics_ports = [free_port() for _ in names]
-    servers: list[MeasuredServer] = []
-    for name, metrics_port in zip(names, metrics_ports, strict=True):
-        given = {**env, **addresses(servers), "METRICS_PORT": str(metrics_port)}
-        servers.append(start_function(stack, given, name, program="tools.bench.switched"))
-    return SwitchedTelemetry(servers[-1].joined("switched", servers[:-1]), metrics_ports, state_file)
+        env = train_demo(Path(folder))
+        server = start_direct(stack, env, start_hops(stack, env))
+        taken = [drive(server, callers=_CALLERS, seconds=seconds) for _ in range(rounds)]
+    request = summarise("direct", _CALLERS, taken)
+    with _collecting() as endpoint:
+        costs_us = {
+            "metrics": (_cost_us(_metrics_work(), calls), 0.03),
+            "tracing off": (_tracing_cost_us(NoTracer(), calls), 0.01),
+            "one trace in a hundred": (
+                _tracing_cost_us(otel.make_tracer(endpoint, ratio=0.01, resource={}), calls),
+                0.05,
+            ),
+        }
+    targets = [
+        BenchTarget(f"{kind}, us", cost_us, "<=", share * request["cpu_us"])
+        for kind, (cost_us, share) in costs_us.items()
+    ]
+    return BenchReport("telemetry", [request], [*targets, BenchTarget("errors", request["errors"], "<=", 0)])
 
 
 @contextmanager
@@ -124,42 +71,13 @@ def _collecting() -> Iterator[str]:
         server.shutdown()
 
 
-def _summarise(state: str, measured: Sequence[Round]) -> ReportRow:
-    slices = [each[state] for each in measured]
-    ratio, error = _mean_ratio(measured, "cpu_us", state, SHIPPED)
-    return {
-        "state": state,
-        **medians(slices, rps=3, p50_ms=3, cpu_us=3),
-        "cpu / shipped": f"{ratio:.3f} +- {error:.3f}",
-        "errors": int(sum(each["errors"] for each in slices)),
-    }
-
-
-def _targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:
-    for text, state, other, share in (
-        ("metrics on / off", SHIPPED, NO_METRICS, 0.03),
-        ("tracing off / without spans", SHIPPED, NO_SPANS, 0.01),
-        ("tracing one in a hundred / off", TRACED, SHIPPED, 0.05),
-    ):
-        ratio, error = _mean_ratio(measured, "rps", state, other)
-        yield BenchTarget(f"{text}, requests per second, +- {error:.3f}", ratio, ">=", 1 - share)
-
-
-def _mean_ratio(measured: Sequence[Round], figure: str, state: str, other: str) -> tuple[float, float]:
-    return trimmed_mean([each[state][figure] / each[other][figure] for each in measured])
-
-
-def _share_targets(measured: Sequence[Round]) -> Iterator[BenchTarget]:
-    request_us = statistics.median(each[SHIPPED]["cpu_us"] for each in measured)
-    for text, work, share in (
-        ("metrics calls of one request", _metrics_work(), 0.03),
-        ("tracing calls of one request, tracing off", _tracing_work(), 0.01),
-    ):
-        yield BenchTarget(f"{text}, us", _least_us(work), "<=", share * request_us)
-
-
-def _least_us(work: Callable[[], None], *, calls: int = 2000) -> float:
-    return min(timeit.repeat(work, number=calls, repeat=25)) / calls * 1e6
+def _cost_us(work: Callable[[], None], calls: int, *, finish: Callable[[], None] = lambda: None) -> float:
+    """Return the CPU microseconds of this process for one call of *work*; *finish* ends the work of all calls."""
+    began = time.process_time()
+    for _ in range(calls):
+        work()
+    finish()
+    return (time.process_time() - began) / calls * 1e6
 
 
 def _metrics_work() -> Callable[[], None]:
@@ -178,12 +96,11 @@ def _metrics_work() -> Callable[[], None]:
     return count
 
 
-def _tracing_work() -> Callable[[], None]:
-    """Return a function that makes the span calls of all three functions for one request that is not traced."""
-    tracer = NoTracer()
+def _tracing_cost_us(tracer: Tracer, calls: int) -> float:
+    """Return the CPU microseconds of the span calls of all three functions for one request."""
     headers = [(b"name-%d" % number, b"value") for number in range(9)]
 
-    def pass_on() -> None:
+    def trace() -> None:
         front = tracer.begin("recommend", headers)
         for name in ("extract_features", "rank_items"):
             hop = front.child(name)
@@ -193,4 +110,4 @@ def _tracing_work() -> Callable[[], None]:
             hop.end(status=200)
         front.end(status=200)
 
-    return pass_on
+    return _cost_us(trace, calls, finish=tracer.close)

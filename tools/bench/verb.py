@@ -3,8 +3,6 @@
 import importlib
 from pathlib import Path
 
-_MODULES = {"page": "dashboard"}
-
 
 def bench(
     *,
@@ -17,7 +15,7 @@ def bench(
 ) -> int:
     """Run one benchmark; return the exit status."""
     data = {"interactions": interactions, "format_": format_} if interactions else {}
-    report = importlib.import_module(f"tools.bench.{_MODULES.get(name, name)}").measure(quick=quick, **data)
+    report = importlib.import_module(f"tools.bench.{name}").measure(quick=quick, **data)
     if as_json:
         print(report.to_json())
     else:

@@ -44,7 +44,6 @@ Bench = Literal[
     "coldstart",
     "events",
     "experiments",
-    "exposures",
     "page",
     "pipeline",
     "scale",
