@@ -64,6 +64,11 @@ class StateDirectory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
 
+    @property
+    def option(self) -> str:
+        """What names the directory on a command line of `./run.sh`, after a space; "" for the usual one."""
+        return "" if self.folder == DEFAULT.absolute() else f" --state-dir {shlex.quote(str(self.folder))}"
+
     def current(self) -> Current | None:
         """
         Return the current pair, or None before the first training.
@@ -97,8 +102,8 @@ class StateDirectory:
 
     def serving_command(self, model: str) -> str:
         """Return the command, quoted for a shell, that lets the running pipeline serve *model*, a relative path."""
-        update = ["./run.sh", "kn", "service", "update", "rank-items", "--env", f"MODEL_PATH={self.folder / model}"]
-        return shlex.join([*update, *([] if self.folder == DEFAULT.absolute() else ["--state-dir", str(self.folder)])])
+        setting = shlex.quote(f"MODEL_PATH={self.folder / model}")
+        return f"./run.sh kn service update rank-items --env {setting}{self.option}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from localkn.address import read_status
+from localkn.address import read_status, ready_instances
 from tools.bench.closed_loop import LoopOutcome, run_callers
 
 CALLERS, LOAD_S = 40, 20.0
@@ -81,7 +81,7 @@ async def _load(port: int, state_dir: Path) -> tuple[int, LoopOutcome]:
     with Live(console=console, refresh_per_second=2) as live:
         while not running.done():
             services = await asyncio.to_thread(_services, state_dir)
-            highest = max(highest, _ready(services, "rank-items"))
+            highest = max(highest, ready_instances(services["rank-items"]))
             live.update(_table(services))
             await asyncio.sleep(0.5)
     return highest, await running
@@ -93,7 +93,7 @@ def _await_scale_in(state_dir: Path) -> float:
         while time.monotonic() < began + _SCALE_IN_TIMEOUT_S:
             services = _services(state_dir)
             live.update(_table(services))
-            if _ready(services, "rank-items") == 1:
+            if ready_instances(services["rank-items"]) == 1:
                 break
             time.sleep(0.5)
     return time.monotonic() - began
@@ -102,10 +102,6 @@ def _await_scale_in(state_dir: Path) -> float:
 def _services(state_dir: Path) -> dict[str, Any]:
     services: dict[str, Any] = read_status(state_dir / "platform")["services"]
     return services
-
-
-def _ready(services: dict[str, Any], name: str) -> int:
-    return sum(int(revision["ready"]) for revision in services[name]["revisions"] if revision["traffic_percent"])
 
 
 def _table(services: dict[str, Any]) -> Table:

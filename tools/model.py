@@ -38,6 +38,13 @@ def evaluate(
     **options: Any,
 ) -> int:
     """Evaluate on held-out items, or on a log of lists; return the exit status."""
+    try:
+        # An evaluation takes up to an hour, so a faulty place for its results ends it before it begins.
+        for folder in ([report] if report else []) + ([plot.parent] if plot else []):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"{error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
     if logged:
         state_dir: Path = options["state_dir"]
         return on_logged.run(

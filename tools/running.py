@@ -131,7 +131,6 @@ def pipeline_running(
     min_scale: int = 1,
     max_scale: int | None = None,
     exposures: bool = False,
-    commands: Path = _LOCAL / "commands.yaml",
     settings: Sequence[str] = (),
 ) -> Iterator[RunningPipeline]:
     """
@@ -143,13 +142,12 @@ def pipeline_running(
         min_scale: Minimum number of instances of extract_features.
         max_scale: Maximum number of instances of each function; None keeps the manifests'.
         exposures: Keep exposures.
-        commands: The commands of the images.
         settings: Further settings, each as SERVICE:NAME=VALUE.
     """
     run_verb("train", "--if-missing", state_dir=folder)
     current = StateDirectory(folder)
     overridden = [*current.environment(), *settings]
-    store_url = current.store_url(current.current())  # type: ignore[arg-type]  # not None after training
+    store_url = current.store_url(current.require_current())
     if redis_url is not None:
         asyncio.run(copy_store(store_url, redis_url))
         store_url = redis_url
@@ -161,8 +159,8 @@ def pipeline_running(
     manifests = _EXPOSURES if exposures else _LOCAL
     if max_scale is not None:
         manifests = _write_overlay(folder / "manifests", manifests, max_scale)
-    given = ["--manifests", str(manifests), "--commands", str(commands), "--port", str(port), "--detach"]
-    given += ["--dashboard-port", str(free_port())]
+    given = ["--manifests", str(manifests), "--commands", str(_LOCAL / "commands.yaml"), "--detach"]
+    given += ["--port", str(port), "--dashboard-port", str(free_port())]
     _localkn("up", *platform, *given, *overrides)
     try:
         if min_scale > 1:

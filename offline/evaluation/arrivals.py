@@ -173,4 +173,4 @@ def _is_hidden(rows: Interactions, hidden: frozenset[str]) -> Any:
 
 def _first_rows(rows: Interactions, hidden: frozenset[str]) -> Any:
     """Return which of *rows* are among the first INTERACTIONS of a hidden item; equal times in the order of the rows."""
-    return _is_hidden(rows, hidden) & (places(rows.items, rows.times_us) < INTERACTIONS)
+    return _is_hidden(rows, hidden) & (places(rows.items.astype(np.int64), rows.times_us) < INTERACTIONS)

@@ -49,7 +49,6 @@ def run(
         return 1
     print(found.to_json() if as_json else found.to_text())
     if report:
-        report.mkdir(parents=True, exist_ok=True)
         (report / "logged.json").write_text(found.to_json() + "\n")
     return 0
 

@@ -179,8 +179,7 @@ class Report:
         return "\n\n".join([*parts, ", ".join(shown)])
 
     def save(self, folder: Path) -> None:
-        """Write `evaluation.md` and `evaluation.json` into *folder*."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `evaluation.md` and `evaluation.json` into the existing *folder*."""
         (folder / "evaluation.md").write_text(self.to_markdown() + "\n")
         (folder / "evaluation.json").write_text(self.to_json() + "\n")
 

@@ -41,7 +41,7 @@ from offline.learnable import learnable
 from offline.matrix import fingerprint
 from offline.reading.lines import DataError
 from offline.search import search
-from offline.state import StateDirectory, StateError
+from offline.state import DEFAULT, StateDirectory, StateError
 from recrank.artefact import ArtefactError, read_artefact
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.records import UserRecord
@@ -76,7 +76,7 @@ class EvaluationPlan:
     brief: bool = False
     most_users: int = 25_000
     via: str | None = None
-    state_dir: Path = Path(".recsys")
+    state_dir: Path = DEFAULT
 
 
 def run(plan: EvaluationPlan, *, as_json: bool = False, report: Path | None = None, plot: Path | None = None) -> int:

@@ -1,8 +1,8 @@
-"""The autoscaling annotations of a revision template, in their former and present spellings."""
+"""The annotations of objects, and the former and present spellings of those for autoscaling."""
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 SCALING: Final = "autoscaling.knative.dev"
 
@@ -15,6 +15,11 @@ _FORMER: Final = {
         "target-utilization-percentage",
     )
 }  # fmt: skip
+
+
+def annotations_of(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the annotations of an object, or of a Service's template."""
+    return (described.get("metadata") or {}).get("annotations") or {}
 
 
 def canonical(annotations: Mapping[str, str]) -> dict[str, str]:

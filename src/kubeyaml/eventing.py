@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urljoin
 
+from kubeyaml.annotations import annotations_of
 from kubeyaml.edits import set_env
 from kubeyaml.errors import ManifestError
 from kubeyaml.quantities import parse_period_s
@@ -109,7 +110,7 @@ def routing(resources: Sequence[Resource]) -> Routing:
 
 def _erasing(resources: Sequence[Resource]) -> Iterator[tuple[str, str]]:
     for resource in resources:
-        member = (resource.body["metadata"].get("annotations") or {}).get(ERASES)
+        member = annotations_of(resource.body).get(ERASES)
         if member and resource.kind == "EventType" and resource.api_group == _GROUPS["Broker"]:
             yield resource.body["spec"]["type"], member
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubeyaml.annotations import annotations_of
 from kubeyaml.quantities import parse_duration_ns, parse_quantity
 
 
@@ -82,7 +83,7 @@ class Template:
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "Template":
         """Read a template that `validation.service_faults` found nothing wrong with."""
-        annotations = (body.get("metadata") or {}).get("annotations") or {}
+        annotations = annotations_of(body)
         pod = body["spec"]
         container = pod["containers"][0]
         port = (container.get("ports") or [{}])[0]

@@ -1,5 +1,6 @@
 """The status of a running platform, and the URLs at which it answers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     """
     status: dict[str, Any] = control.call(PlatformDirectory(folder.absolute()).socket("control"), "status")
     return status
+
+
+def ready_instances(service: Mapping[str, Any]) -> int:
+    """Return the number of ready instances of a Service of `read_status`, without those of revisions without traffic."""
+    return sum(int(each["ready"]) for each in service["revisions"] if each["traffic_percent"])
 
 
 def running_url(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from chassis.server.limits import raise_descriptor_limit
 from kubeyaml import edits
-from kubeyaml.annotations import SCALING, canonical
+from kubeyaml.annotations import SCALING, annotations_of, canonical
 from kubeyaml.configuration import Configuration, unfilled_volumes
 from kubeyaml.errors import ManifestError
 from kubeyaml.eventing import bind_sinks, is_eventing, routing
@@ -235,11 +235,7 @@ def _explained(platform: Platform, service: KnativeService) -> str:
 
 def _notes(resources: Sequence[Resource], *, direct: bool) -> list[str]:
     ignored = [r for r in resources if not (r.is_service or is_eventing(r) or r.kind in _USED)]
-    annotations = {
-        r.name: canonical((r.body["spec"]["template"].get("metadata") or {}).get("annotations") or {})
-        for r in resources
-        if r.is_service
-    }
+    annotations = {r.name: canonical(annotations_of(r.body["spec"]["template"])) for r in resources if r.is_service}
     to_zero = [name for name, given in annotations.items() if direct and given.get(f"{SCALING}/min-scale", "0") == "0"]
     return (
         [f"{r.kind} {r.name}: ignored on this machine" for r in ignored]

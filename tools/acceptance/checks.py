@@ -17,13 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
-from kubeyaml.annotations import SCALING
+from kubeyaml.annotations import SCALING, annotations_of
 from recsys.contracts import events
 from tools.acceptance.deployments import Address, Deployment, create_revision
 from tools.bench.closed_loop import LoopOutcome, ServerAddress, Work, request_recommendations, run_callers
@@ -156,7 +155,7 @@ class Acceptance:
     def _low_target(self, service: str) -> Iterator[None]:
         """Lower the target of *service* until the block ends, so that this load makes it scale out."""
         kn = self._deployment.kn
-        before = _annotations(kn.service(service)).get(_TARGET)
+        before = annotations_of(kn.service(service)["spec"]["template"]).get(_TARGET)
         kn.update(service, "--annotation-revision", f"{_TARGET}={_LOW_TARGET}")
         try:
             yield
@@ -231,9 +230,7 @@ class Acceptance:
     def _load(self, callers: int, *, pause_s: float = 0.0, may_degrade: bool = False) -> Iterator["BackgroundLoad"]:
         """Run *callers* against recommend in the background until the block ends, and at least for the load's time."""
         seconds = self.pace.load_s
-        parts = urlsplit(self._address.url)
-        secure = parts.scheme == "https"
-        at = ServerAddress(parts.hostname or "", parts.port or (443 if secure else 80), self._trust if secure else None)
+        at = ServerAddress.of(self._address.url, trust=self._trust)
         headers = [name + b": " + value for name, value in self._authorization]
         full = request_recommendations(self._users, host=self._address.host.encode("latin-1"), headers=headers)
         degraded: list[bytes] = []
@@ -285,13 +282,8 @@ def _items(answer: Mapping[str, Any]) -> list[str]:
 
 def _scale(service: Mapping[str, Any]) -> tuple[int, int]:
     """Return the minimum and maximum number of instances of a Service."""
-    annotations = _annotations(service)
+    annotations = annotations_of(service["spec"]["template"])
     return int(annotations.get(_MIN_SCALE, 0)), int(annotations[_MAX_SCALE])
-
-
-def _annotations(service: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the annotations of the Service's template."""
-    return dict(service["spec"]["template"]["metadata"]["annotations"])
 
 
 def _join(values: Mapping[str, str]) -> str:

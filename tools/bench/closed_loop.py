@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httptools
 import uvloop
@@ -58,6 +59,13 @@ class ServerAddress:
     host: str = "127.0.0.1"
     port: int = 80
     trust: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, url: str, *, trust: ssl.SSLContext) -> "ServerAddress":
+        """Return the address of *url*; with https, *trust* verifies the certificate."""
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        return cls(parts.hostname or "", parts.port or (443 if secure else 80), trust if secure else None)
 
 
 class _Caller(asyncio.Protocol):

@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 
 from kubeyaml.annotations import SCALING
-from localkn.address import read_status
+from localkn.address import read_status, ready_instances
 from tools.bench.processes import MeasuredServer
 from tools.bench.report import BenchReport, BenchTarget, ReportRow
 from tools.running import run_verb, verb_up
@@ -63,14 +62,10 @@ def _await_instances(platform: Path, instances: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         services = read_status(platform)["services"].values()
-        if all(_ready(service) >= instances for service in services):
+        if all(ready_instances(service) >= instances for service in services):
             return
         time.sleep(0.2)
     raise RuntimeError(f"after {_START_TIMEOUT_S:g} s some function has fewer than {instances} instances")
-
-
-def _ready(service: dict[str, Any]) -> int:
-    return sum(int(each["ready"]) for each in service["revisions"] if each["traffic_percent"])
 
 
 def _dashboard_of(platform: Path) -> psutil.Process:

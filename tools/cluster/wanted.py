@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kubeyaml.annotations import SCALING
+from kubeyaml.annotations import SCALING, annotations_of
 from kubeyaml.configuration import references
 from kubeyaml.errors import ManifestError
 from kubeyaml.manifests import load
@@ -61,7 +61,11 @@ class WantedObjects:
 
     def lasting(self) -> list[str]:
         """Return the names of the Services that always have at least two instances."""
-        return [each.name for each in self.services if int(_annotations(each).get(f"{SCALING}/min-scale", 0)) > 1]
+        return [
+            each.name
+            for each in self.services
+            if int(annotations_of(each.body["spec"]["template"]).get(f"{SCALING}/min-scale", 0)) > 1
+        ]
 
     def flags(self) -> dict[str, str]:
         """Return each feature flag of Serving that a Service needs, and the name of such a Service."""
@@ -110,10 +114,6 @@ def hop_namespace(value: str) -> tuple[str, str] | None:
 
 def _pod(service: Resource) -> Mapping[str, Any]:
     return dict(service.body["spec"]["template"]["spec"])
-
-
-def _annotations(service: Resource) -> Mapping[str, str]:
-    return dict((service.body["spec"]["template"].get("metadata") or {}).get("annotations") or {})
 
 
 def _flags(pod: Mapping[str, Any]) -> Iterator[str]:

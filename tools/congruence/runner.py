@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubeyaml.annotations import annotations_of
 from tools.congruence.scenarios import Result, Scenario, ScenarioStep
 from tools.deployment.kn import Kn, KnError
 from tools.deployment.undo import undo
@@ -111,8 +112,8 @@ def read_field(service: Mapping[str, Any], name: str) -> str | None:
     section, _, key = name.partition(":")
     template, container = service["spec"]["template"], _container(service)
     sections: Mapping[str, Mapping[str, Any]] = {
-        "annotation": template.get("metadata", {}).get("annotations") or {},
-        "service": service["metadata"].get("annotations") or {},
+        "annotation": annotations_of(template),
+        "service": annotations_of(service),
         "env": {each["name"]: each.get("value") for each in container.get("env") or ()},
         "spec": template["spec"],
         **(container.get("resources") or {}),

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kubeyaml.annotations import annotations_of
+
 # Annotations that kn renews with every update.
 _NOTES = "client.knative.dev/"
 # Knative's default of timeoutSeconds.
@@ -52,5 +54,4 @@ def _values(container: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _annotations(template: Mapping[str, Any]) -> dict[str, str]:
-    found = (template.get("metadata") or {}).get("annotations") or {}
-    return {name: value for name, value in found.items() if not name.startswith(_NOTES)}
+    return {name: value for name, value in annotations_of(template).items() if not name.startswith(_NOTES)}

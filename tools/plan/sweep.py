@@ -10,11 +10,12 @@ import psutil
 import uvloop
 
 from chassis.receipt import parse_receipt
-from kubeyaml.annotations import SCALING
+from kubeyaml.annotations import SCALING, annotations_of
 from loadtests.target import LoadTarget
 from localkn import control
 from localkn.errors import LocalknError
 from tools.bench.closed_loop import LoopOutcome, ServerAddress, request_recommendations, run_callers
+from tools.bench.report import describe_environment
 from tools.plan.observations import RANKER, SERVICES, LoopStep, ObservedSettings, Receipts, Sweep
 
 # A step is repeated if the number of instances changed during it.
@@ -57,11 +58,9 @@ def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) ->
 
 
 async def _drive(target: LoadTarget, *, callers: int, seconds: float, users: int, receipts: list[bytes]) -> LoopOutcome:
-    url = httpx.URL(target.url)
-    secure = url.scheme == "https"
-    address = ServerAddress(url.host, url.port or (443 if secure else 80), target.trust() if secure else None)
+    address = ServerAddress.of(target.url, trust=target.trust())
     headers = [f"{name}: {value}".encode() for name, value in target.headers.items()]
-    work = request_recommendations(users, host=url.netloc, headers=headers)
+    work = request_recommendations(users, host=httpx.URL(target.url).netloc, headers=headers)
     return await run_callers(address, callers=callers, seconds=seconds, work=work, receipts=receipts)
 
 
@@ -140,12 +139,12 @@ def read_configuration(target: LoadTarget) -> ObservedSettings:
     except LocalknError:
         return ObservedSettings()
     templates = {service["metadata"]["name"]: service["spec"]["template"] for service in services}
-    annotations = {name: (body.get("metadata") or {}).get("annotations") or {} for name, body in templates.items()}
+    annotations = {name: annotations_of(body) for name, body in templates.items()}
     return ObservedSettings(
         max_batch_size=int(_environment(templates.get(RANKER, {})).get("MAX_BATCH_SIZE", 32)),
         max_scale={name: int(each.get(f"{SCALING}/max-scale", 0)) for name, each in annotations.items()},
         target={name: float(each.get(f"{SCALING}/target", 100)) for name, each in annotations.items()},
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cpus=describe_environment()["cpus"],
     )
 
 

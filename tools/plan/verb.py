@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.target import TargetError, find_target
+from offline.state import StateDirectory
 from tools.plan.curves import TooFewError
 from tools.plan.observations import ObservedSettings, Sweep
 from tools.plan.planner import CapacityPlan, Goal, UnreachableError, make_plan
@@ -50,7 +50,7 @@ def plan(
     if as_json:
         print(json.dumps(describe(found, sweep)))
     else:
-        kn = _kn(state_dir) if target.control else "kn {}"
+        kn = f"./run.sh kn {{}}{StateDirectory(state_dir).option}" if target.control else "kn {}"
         show(found, sweep.configured, Console(width=None if sys.stdout.isatty() else 140), kn=kn)
     return 0
 
@@ -116,14 +116,6 @@ def show(plan: CapacityPlan, configured: ObservedSettings, console: Console, *, 
 
 def _with_current(value: int, now: float | None) -> str:
     return str(value) if now is None or now == value else f"{value} (now {now:g})"
-
-
-def _kn(state_dir: Path) -> str:
-    return (
-        "./run.sh kn {}"
-        if state_dir == Path(".recsys")
-        else f"./run.sh kn {{}} --state-dir {shlex.quote(str(state_dir))}"
-    )
 
 
 def _update(name: str, plan: CapacityPlan) -> str:
