@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from localkn.address import read_status
-from localkn.errors import LocalknError, PlatformError
+from localkn.address import dashboard_url
+from localkn.errors import LocalknError
 from localkn.processes import free_port
 
 MONITORING = Path(__file__).parents[1] / "knative/monitoring"
@@ -38,48 +38,30 @@ def grafana(*, port: int, state_dir: Path) -> int:
         print("\n".join(missing), file=sys.stderr)
         return 1
     try:
-        target = _metrics_of(state_dir)
+        target = dashboard_url(state_dir / "platform").removeprefix("http://")
     except LocalknError as error:
         print(error, file=sys.stderr)
         return 1
     folder, prometheus_port = (state_dir / "grafana").absolute(), free_port()
     write_prometheus(folder, target=target)
     write_grafana(folder, prometheus_port=prometheus_port)
+    running: list[subprocess.Popen[bytes]] = []
     with (folder / "log").open("wb") as log:
-        running = [
-            subprocess.Popen(prometheus_command(folder, port=prometheus_port), stderr=log),
-            subprocess.Popen(
-                [str(programs["grafana"]), "server", *_homepath()],
-                env=os.environ | grafana_environment(folder, port=port),
-                stdout=log,
-            ),
-        ]
-        print(
-            f"Grafana: http://127.0.0.1:{port}/d/recsys-pipeline; Prometheus: http://127.0.0.1:{prometheus_port}",
-            flush=True,
-        )
         try:
+            running.append(subprocess.Popen(prometheus_command(folder, port=prometheus_port), stderr=log))
+            server = [str(programs["grafana"]), "server", *_homepath()]
+            settings = os.environ | grafana_environment(folder, port=port)
+            running.append(subprocess.Popen(server, env=settings, stdout=log))
+            print(
+                f"Grafana: http://127.0.0.1:{port}/d/recsys-pipeline; Prometheus: http://127.0.0.1:{prometheus_port}",
+                flush=True,
+            )
             return _await_end(running, folder / "log")
         finally:
             for process in running:
                 process.terminate()
             for process in running:
                 process.wait()
-
-
-def _metrics_of(state_dir: Path) -> str:
-    """
-    Return the address of the running pipeline's dashboard, which serves `/metrics`.
-
-    Raises:
-        LocalknError: No pipeline runs, or it has no dashboard.
-    """
-    dashboard: str | None = read_status(state_dir / "platform")["dashboard"]
-    if dashboard is None:
-        raise PlatformError(
-            f"the pipeline in {state_dir} has no dashboard, whose metrics are needed; start it with `up`"
-        )
-    return dashboard.removeprefix("http://")
 
 
 def write_prometheus(folder: Path, *, target: str) -> None:

@@ -1,15 +1,14 @@
 """`./run.sh shadow`: let a revision of rank-items rank copies of calls, and show how its lists compare."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
-from localkn.address import read_status
+from localkn.address import dashboard_url
 from localkn.errors import LocalknError
-from recsys import metrics
 from tools.deployment.kn import KnError, kn_of, url_of_tag
 
 _SERVICE, _SETTING, _SHARE = "rank-items", "SHADOW_RANK_ITEMS_URL", "SHADOW_SHARE"
@@ -33,38 +32,27 @@ def run(*, action: str, to: str | None, share: float, namespace: str | None, kn:
             client.update("recommend", "--env", f"{_SETTING}=-")
             print(f"no calls to {_SERVICE} are copied")
         else:
-            print("\n".join(describe(_read_metrics(state_dir))))
+            shadow = _read_figures(state_dir)
+            print("\n".join(describe(shadow)) if shadow else f"no calls to {_SERVICE} are copied")
     except (KnError, LocalknError, httpx.HTTPError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _read_metrics(state_dir: Path) -> dict[str, float]:
-    """Return the sums of the samples of all instances of the local pipeline, by name and label."""
-    answer = httpx.get(
-        f"{read_status(state_dir / 'platform')['dashboard']}/metrics", timeout=_TIMEOUT_S
-    ).raise_for_status()
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(answer.text):
-        for sample in family.samples:
-            label = sample.labels.get("outcome") or sample.labels.get("hop") or ""
-            if "le" not in sample.labels:
-                found[f"{sample.name} {label}".strip()] = found.get(f"{sample.name} {label}".strip(), 0) + sample.value
-    return found
+def _read_figures(state_dir: Path) -> dict[str, Any] | None:
+    """Return what the dashboard of the local pipeline shows of the shadow; None if no shadow runs."""
+    url = f"{dashboard_url(state_dir / 'platform')}/_dashboard/changes"
+    shadow: dict[str, Any] | None = httpx.get(url, timeout=_TIMEOUT_S).raise_for_status().json()["shadow"]
+    return shadow
 
 
-def describe(samples: Mapping[str, float]) -> list[str]:
-    """Return the lines that say how the shadow compares; *samples* as from `_read_metrics`."""
-    outcomes = {
-        name: int(samples.get(f"{metrics.SHADOWED.name} {name}", 0)) for name in ("compared", "failed", "dropped")
-    }
-    lines = [", ".join(f"{count} copies {outcome}" for outcome, count in outcomes.items())]
-    for definition, title in ((metrics.SHADOW_OVERLAP, "overlap"), (metrics.SHADOW_ORDER, "agreement in order")):
-        if count := samples.get(f"{definition.name}_count"):
-            lines.append(f"mean {title} of {int(count)} lists: {samples[f'{definition.name}_sum'] / count:.3f}")
-    for hop, title in (("rank_items", "serving"), ("rank_items_shadow", "shadow")):
-        if count := samples.get(f"recsys_hop_duration_seconds_count {hop}"):
-            mean_ms = samples[f"recsys_hop_duration_seconds_sum {hop}"] / count * 1000
-            lines.append(f"mean latency of {int(count)} calls, {title}: {mean_ms:.1f} ms")
-    return lines
+def describe(shadow: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that say how the *shadow* compares."""
+    yield ", ".join(f"{count:.0f} copies {outcome}" for outcome, count in shadow["copies"].items())
+    for figure, title in (("overlap", "overlap"), ("order", "agreement in order")):
+        if (mean := shadow[figure]) is not None:
+            yield f"mean {title} of the lists: {mean:.3f}"
+    for title, mean_s in shadow["latency_s"].items():
+        if mean_s is not None:
+            yield f"mean latency of a call, {title}: {mean_s * 1000:.1f} ms"

@@ -33,6 +33,19 @@ def running_url(folder: Path) -> str | None:
         return None
 
 
+def dashboard_url(folder: Path) -> str:
+    """
+    Return the URL of the dashboard of the platform in *folder*.
+
+    Raises:
+        LocalknError: The platform is not running, or it has no dashboard.
+    """
+    dashboard: str | None = read_status(folder)["dashboard"]
+    if dashboard is None:
+        raise LocalknError(f"the platform in {folder} has no dashboard; start it again with `up`")
+    return dashboard
+
+
 def broker_url(folder: Path, broker: str) -> str:
     """
     Return the URL at which a Broker (`[NAMESPACE/]NAME`) of the platform in *folder* accepts events.

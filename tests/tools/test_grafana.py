@@ -63,3 +63,23 @@ def test_a_pipeline_must_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("PATH", str(tmp_path))
     assert grafana(port=3000, state_dir=tmp_path / "state") == 1
     assert "nothing is running in" in capsys.readouterr().err
+
+
+def test_prometheus_ends_if_grafana_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing of a start that failed stays behind."""
+    for name, content in (("prometheus", f"#!/bin/sh\nexec {shutil.which('sleep')} 60\n"), ("grafana", "")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("tools.grafana.dashboard_url", lambda _: "http://127.0.0.1:1")
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    with pytest.raises(OSError, match="Exec format error"):
+        grafana(port=3000, state_dir=tmp_path / "state")
+    assert [process.poll() is not None for process in started] == [True]
