@@ -12,6 +12,7 @@ from loadtests.answers import AnswerVerdict
 from loadtests.traffic import RECOMMENDATION_KINDS, Kind
 
 Series = dict[str, list[Any]]
+_RECENT_S = 5
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -78,13 +79,13 @@ class Recorder:
         """Record the delay between the due time of an open-loop request and its sending."""
         self._late.append(seconds)
 
-    def recent(self, now_s: float, *, window_s: int = 5) -> dict[str, float]:
-        """Return requests per second and p99 (ms) of the last *window_s* whole seconds, and all faults so far."""
+    def recent(self, now_s: float) -> dict[str, float]:
+        """Return requests per second and p99 (ms) of the last five whole seconds, and all faults so far."""
         last = int(now_s)
-        window = [self._seconds[second] for second in range(max(0, last - window_s), last) if second in self._seconds]
+        window = [self._seconds[second] for second in range(max(0, last - _RECENT_S), last) if second in self._seconds]
         latencies = array("d", (latency for second in window for latency in second.latencies))
         return {
-            "rps": sum(second.answers for second in window) / max(1, min(window_s, last)),
+            "rps": sum(second.answers for second in window) / max(1, min(_RECENT_S, last)),
             "p99_ms": _quantiles(latencies)["p99_ms"],
             "faults": float(sum(second.faults for second in self._seconds.values())),
         }

@@ -29,6 +29,8 @@ ROUND_S = 10.0
 SEARCHES = 3
 """Items that a person views in a round without a list."""
 
+_PATIENCE_S = 20.0
+
 Versions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 """Counts the lists with these exposure ids by the version of the model that ranked them; "" for the popular list."""
 
@@ -193,11 +195,11 @@ async def go_round(audience: Audience, *, users: int, number: int, callers: int,
             await asyncio.sleep(round_s / users)
 
 
-def versions_in(store_url: str, *, patience_s: float = 20.0) -> Versions:
+def versions_in(store_url: str) -> Versions:
     """Return a function that reads versions from the exposure log beside the feature store at *store_url*."""
 
     async def read(exposure_ids: Collection[str]) -> Counter[str]:
-        wanted, deadline = set(exposure_ids), time.monotonic() + patience_s
+        wanted, deadline = set(exposure_ids), time.monotonic() + _PATIENCE_S
         while True:
             async with aclosing(open_exposures(store_url)) as log:
                 found = {

@@ -26,7 +26,7 @@ from recrank.answers import answer_items
 from recrank.model import RankingModel
 from recstore.erasures import fingerprint
 from recstore.port import FeatureStore
-from recsys.contracts.wire import MAX_HISTORY, Recommendations
+from recsys.contracts.wire import Recommendations
 from recsys.records import UserRecord
 
 _BATCH = 64
@@ -67,11 +67,9 @@ class ExportJournal(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, user_id=other.user_id, users=other.users, size=other.size) == other
 
 
-def rank_records(
-    model: RankingModel, records: Sequence[UserRecord], *, top_k: int, history: int
-) -> list[Recommendations]:
+def rank_records(model: RankingModel, records: Sequence[UserRecord], *, top_k: int) -> list[Recommendations]:
     """Return the list of each record, with the scores of the served answers."""
-    queries = [query_of(record, top_k, history=history) for record in records]
+    queries = [query_of(record, top_k) for record in records]
     rankings = chain.from_iterable(model.rank(queries[at : at + _BATCH]) for at in range(0, len(queries), _BATCH))
     return [
         Recommendations(record.user_id, answer_items(ranking))
@@ -85,7 +83,6 @@ async def export(
     target: Path,
     *,
     start: ExportJournal,
-    history: int = MAX_HISTORY,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ExportJournal:
     """
@@ -96,7 +93,6 @@ async def export(
         model: The model.
         target: The file; its suffix chooses the format.
         start: The journal of a new export: the model, the store, the length of the lists and the erased users.
-        history: Largest number of items of a history, as extract_features is configured.
         progress: Takes the number of users written so far.
 
     Raises:
@@ -111,7 +107,7 @@ async def export(
             journal = _resume(journal_path, out, start)
             progress(journal.users)
             async for records in _chunks(store.scan(), after=journal.user_id):
-                ranked = rank_records(model, records, top_k=start.top_k, history=history)
+                ranked = rank_records(model, records, top_k=start.top_k)
                 out.write(lists.encode(ranked, first=not journal.users))
                 journal = msgspec.structs.replace(
                     journal, user_id=records[-1].user_id, users=journal.users + len(records), size=out.tell()

@@ -6,9 +6,9 @@ from recsys.features import compute_features
 from recsys.records import UserRecord
 
 
-def query_of(record: UserRecord, top_k: int, *, history: int = MAX_HISTORY, at_us: int | None = None) -> Query:
-    """Return the request, with at most *history* known and avoided items; *at_us* is the time to recommend for."""
-    known = record.known(history=history)
+def query_of(record: UserRecord, top_k: int, *, at_us: int | None = None) -> Query:
+    """Return the request for *top_k* items; *at_us* is the time to recommend for, None for that of the training data."""
+    known = record.known(history=MAX_HISTORY)
     return Query(
         compute_features(known),
         known.recent,

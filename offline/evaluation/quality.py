@@ -177,7 +177,7 @@ class MeanInterval:
     high: float
 
 
-def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[MeanInterval]:
+def bootstrap(values: F64) -> list[MeanInterval]:
     """
     Return the mean of each column of *values* (N, C) with its bootstrap percentile interval.
 
@@ -185,15 +185,15 @@ def bootstrap(values: F64, *, draws: int = DRAWS, seed: int = 0) -> list[MeanInt
     that of paired users. An interval covers the choice of users. It does not cover the effect of another split or
     another training.
 
-    Cost: draws * N random numbers and draws * N * C multiply-adds.
+    Cost: DRAWS * N random numbers and DRAWS * N * C multiply-adds.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
     users = len(values)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     step = max(1, _BLOCK_DRAWS // users)
     means = np.concatenate(
-        [_draw(generator, users, min(step, draws - start)) @ values for start in range(0, draws, step)]
+        [_draw(generator, users, min(step, DRAWS - start)) @ values for start in range(0, DRAWS, step)]
     )
     low, high = np.quantile(means / users, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     triples = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)

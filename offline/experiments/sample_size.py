@@ -15,11 +15,9 @@ def plan_users(
     *,
     lift: float,
     shares: Sequence[float] = (0.5, 0.5),
-    alpha: float = ALPHA,
-    power: float = POWER,
 ) -> int:
     """
-    Return the users of all arms together that show a *lift* with probability *power*.
+    Return the users of all arms together that show a *lift* with probability `POWER`.
 
     The interval of each arm then lies above 0 at this number of users or before.
 
@@ -28,11 +26,9 @@ def plan_users(
         deviation: Standard deviation of the values of users.
         lift: Relative change of the mean, such as 0.1.
         shares: Shares of the arms, the control first.
-        alpha: Probability that an interval misses the truth at any look.
-        power: Probability of finding the lift.
     """
     # At the planned number of users, the interval reaches this many standard errors.
-    reach = stretch(1.0, planned=1.0, alpha=alpha / (len(shares) - 1)) + NormalDist().inv_cdf(power)
+    reach = stretch(1.0, planned=1.0, alpha=ALPHA / (len(shares) - 1)) + NormalDist().inv_cdf(POWER)
     needed = (reach * deviation / (mean * lift)) ** 2
     smallest = min(shares[1:])
     users = needed / effective_users(shares[0], smallest)

@@ -5,15 +5,15 @@ Source: Knative Serving's metrics reference, and pkg/autoscaler/scaling/metrics.
 pkg/reconciler/autoscaling/kpa/metrics.go; OpenTelemetry's names as its Prometheus exporter writes them.
 """
 
-from chassis.telemetry.definitions import Definition, MetricKind
+from chassis.telemetry.definitions import Definition
 
 # Labels that Knative's autoscaler sets for each revision, and that Prometheus sets for each pod.
 REVISION_LABELS = ("k8s_namespace_name", "kn_service_name", "kn_configuration_name", "kn_revision_name")
 POD_LABELS = ("namespace", "service", "revision", "pod")
 
 
-def _of_revision(name: str, meaning: str, advice: str, kind: MetricKind = "gauge") -> Definition:
-    return Definition(name, kind, "autoscaler", meaning, advice, REVISION_LABELS)
+def _of_revision(name: str, meaning: str, advice: str) -> Definition:
+    return Definition(name, "gauge", "autoscaler", meaning, advice, REVISION_LABELS)
 
 
 DESIRED = _of_revision(

@@ -39,10 +39,10 @@ def data_of(cluster: Cluster, config_map: str, namespace: str) -> Mapping[str, s
     return (found or {}).get("data") or {}
 
 
-def condition(body: KubeObject, kind: str = "Ready") -> Mapping[str, Any]:
-    """Return the condition *kind* in the status of an object; an unknown one if the status has none."""
+def condition(body: KubeObject) -> Mapping[str, Any]:
+    """Return the condition Ready in the status of an object; an unknown one if the status has none."""
     conditions = (body.get("status") or {}).get("conditions") or ()
-    return next((each for each in conditions if each["type"] == kind), {"type": kind, "status": "Unknown"})
+    return next((each for each in conditions if each["type"] == "Ready"), {"type": "Ready", "status": "Unknown"})
 
 
 def is_ready(body: KubeObject) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_START_S = 60.0
 _SCRIPT = """
 set -eu
 mount --make-rprivate /
@@ -82,12 +83,12 @@ def unpacked(image: str) -> Iterator[Image]:
 
 
 @contextmanager
-def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float = 60.0) -> Iterator[float]:
+def running(image: Image, env: Mapping[str, str], *, port: int) -> Iterator[float]:
     """
     Run *image*'s program until the block ends; yield the seconds until it was ready.
 
     Raises:
-        RuntimeError: The program exited, or was not ready within *within_s*.
+        RuntimeError: The program exited, or was not ready within a minute.
     """
     namespaces = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _SCRIPT, "run"]
     # chroot starts in /, a container in its working directory. So Python changes the directory and executes the program.
@@ -101,7 +102,7 @@ def running(image: Image, env: Mapping[str, str], *, port: int, within_s: float 
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             while not _is_ready(port):
-                if process.poll() is not None or time.monotonic() > began + within_s:
+                if process.poll() is not None or time.monotonic() > began + _START_S:
                     log.seek(0)
                     raise RuntimeError(f"{' '.join(image.command)} did not become ready: {log.read()[-2000:]}")
                 time.sleep(0.005)
