@@ -62,10 +62,6 @@ class ExportJournal(msgspec.Struct, frozen=True):
     users: int = 0
     size: int = 0
 
-    def continues(self, other: "ExportJournal") -> bool:
-        """Tell whether both belong to the same export."""
-        return msgspec.structs.replace(self, user_id=other.user_id, users=other.users, size=other.size) == other
-
 
 def rank_records(model: RankingModel, records: Sequence[UserRecord], *, top_k: int) -> list[Recommendations]:
     """Return the list of each record, with the scores of the served answers."""
@@ -149,7 +145,8 @@ def _resume(path: Path, out: IO[bytes], start: ExportJournal) -> ExportJournal:
     """Return the journal to go on with, after cutting the partial file to the length that the journal says."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=ExportJournal)
-        whole = found.continues(start) and os.fstat(out.fileno()).st_size >= found.size
+        is_same = msgspec.structs.replace(start, user_id=found.user_id, users=found.users, size=found.size) == found
+        whole = is_same and os.fstat(out.fileno()).st_size >= found.size
     except (FileNotFoundError, msgspec.DecodeError):
         whole = False
     journal = found if whole else start

@@ -84,9 +84,9 @@ class PanelEntry:
         intervals = iter(bootstrap(np.hstack([part for table in tables for part in (table, table - base)])))
         found = []
         for entry in entries:
-            means = [next(intervals) for _ in _MEASURES]
-            differences = [None if entry.name == reference else interval for interval in _take(intervals)]
-            pairs = zip(_MEASURES, means, differences, strict=True)
+            means, differences = ([next(intervals) for _ in _MEASURES] for _ in range(2))
+            others = [None] * len(means) if entry.name == reference else differences
+            pairs = zip(_MEASURES, means, others, strict=True)
             found.append(replace(entry, figures={name: Figure(mean, other) for name, mean, other in pairs}))
         return found
 
@@ -108,10 +108,6 @@ _MEASURES = ("ndcg_10", "recall_20", "recall_20_reachable")
 
 def _values(quality: Quality) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([quality.ndcg, quality.recall, quality.recall_reachable], axis=1)
-
-
-def _take(intervals: Any) -> list[MeanInterval]:
-    return [next(intervals) for _ in _MEASURES]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_a_missing_library_is_installed_or_named(works, status, monkeypatch: pyt
 
     monkeypatch.setattr(install, "find_pip", lambda: ["true"])
     monkeypatch.setattr(install, "missing", lambda _: ["libgomp.so.1"])
-    monkeypatch.setattr(install, "_install", add)
+    monkeypatch.setattr(install, "install_packages", add)
     assert install.main("lib", ["offline.txt"]) == status
     assert installed == ["libgomp1"]
     assert ("libgomp.so.1" in capfd.readouterr().err) == (status == 1)

@@ -259,5 +259,5 @@ def test_answers_may_be_degraded_while_the_only_instance_is_replaced(acceptance,
 
 def test_a_missing_platform_is_an_error(tmp_path, capsys):
     """The program exits with 1 and a message when no platform is running."""
-    assert main(["acceptance", "--state-dir", str(tmp_path), "--only", "ready"]) == 1
+    assert main(["acceptance", "--state-dir", str(tmp_path), "ready"]) == 1
     assert capsys.readouterr().err

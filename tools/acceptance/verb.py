@@ -26,7 +26,6 @@ from tools.deployment.kubectl import KubectlError
 def accept(
     *,
     checks: Sequence[str] | None = None,
-    only: Sequence[str] | None = None,
     callers: int,
     seconds: float,
     users: int,
@@ -63,7 +62,7 @@ def accept(
         print(error, file=sys.stderr)
         return 1
     findings = []
-    for name in [*(only or ()), *(checks or ())] or acceptance.checks:
+    for name in checks or acceptance.checks:
         findings.append(_found(name, acceptance))
         tell(f"{'holds' if findings[-1].holds else 'FAILS'}  {name}: {findings[-1].seen}")
     acceptance.close()

@@ -289,15 +289,12 @@ def congruence(
     _GROUP,
     "tools.acceptance.verb:accept",
     "",
-    "--only ready answer",
+    "ready answer",
     "--namespace default --gateway http://127.0.0.1:8081 --broker http://127.0.0.1:8082",
 )
 def acceptance(
-    checks: Annotated[
-        list[Check] | None, typer.Argument(metavar="[CHECK]...", help="Further checks of --only.")
-    ] = None,
+    checks: Annotated[list[Check] | None, typer.Argument(metavar="[CHECK]...", help="Run only these checks.")] = None,
     *,
-    only: Annotated[list[Check] | None, typer.Option(help="Run only these checks; may be repeated.")] = None,
     callers: Annotated[int, typer.Option(metavar="N", min=1, help="Requests in flight during a load.")] = 40,
     seconds: Annotated[
         float,

@@ -33,7 +33,7 @@ def main(folder: str, requirements: Sequence[str]) -> int:
     wanted = [word for path in requirements for word in ("-r", path)]
     done = subprocess.run([*pip, "install", "-qq", *_FLAGS, "--target", folder, *wanted], check=False)
     absent = missing(Path(folder).rglob("*.so*"))
-    if absent and not _install(*(_PACKAGES[library] for library in absent)):
+    if absent and not install_packages(*(_PACKAGES[library] for library in absent)):
         print(f"the base image has neither {', '.join(absent)} nor an apt-get that works", file=sys.stderr)
         return 1
     return done.returncode
@@ -54,10 +54,10 @@ def find_pip() -> list[str] | None:
         return [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("ensurepip") and _runs([sys.executable, "-m", "venv", "/pip"]):
         return ["/pip/bin/python", "-m", "pip"]
-    return ["/usr/bin/python3", "-m", "pip"] if _install("python3-pip") else None
+    return ["/usr/bin/python3", "-m", "pip"] if install_packages("python3-pip") else None
 
 
-def _install(*packages: str) -> bool:
+def install_packages(*packages: str) -> bool:
     """Install Debian's *packages* in this build stage; return whether that worked."""
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     return bool(shutil.which("apt-get")) and _runs(["apt-get", "update", "-qq"]) and _runs(command)

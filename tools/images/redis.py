@@ -7,34 +7,28 @@ If the base image does not have the programs, its package manager installs them.
 """
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from tools.images.assemble import configure, libraries, place
+from tools.images.install import install_packages
 
 PROGRAMS = ("redis-server", "redis-cli")
 
 
 def main(root: Path) -> int:
     """Copy the programs and their libraries into *root*; return the exit status."""
-    if not all(map(shutil.which, PROGRAMS)) and not _install():
-        print("the base image has neither redis-server nor apt-get; set BASE to another image", file=sys.stderr)
+    if not all(map(shutil.which, PROGRAMS)) and not install_packages("redis-server", "redis-tools"):
+        print(
+            "the base image has neither redis-server nor an apt-get that works; set BASE to another image",
+            file=sys.stderr,
+        )
         return 1
     programs = [Path(path) for path in map(shutil.which, PROGRAMS) if path]
     for path in (*programs, *libraries(programs, root=root)):
         place(path, root)
     configure(root)
     return 0
-
-
-def _install() -> bool:
-    """Install the packages in this build stage; return whether that worked."""
-    update, install = ["update"], ["install", "-y", "--no-install-recommends", "redis-server", "redis-tools"]
-    return bool(shutil.which("apt-get")) and all(
-        subprocess.run(["apt-get", "-qq", *words], stdout=subprocess.DEVNULL, check=False).returncode == 0  # noqa: S607
-        for words in (update, install)
-    )
 
 
 if __name__ == "__main__":
