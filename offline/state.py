@@ -66,7 +66,7 @@ class StateDirectory:
 
     @property
     def option(self) -> str:
-        """What names the directory on a command line of `./run.sh`, after a space; "" for the usual one."""
+        """The option that names the directory to a verb of `./run.sh`, with a space before it; "" for the usual one."""
         return "" if self.folder == DEFAULT.absolute() else f" --state-dir {shlex.quote(str(self.folder))}"
 
     def current(self) -> Current | None:

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.may_block, pytest.mark.timeout(600)]
 
 
 def test_the_images_get_the_model_that_the_pipeline_serves(tmp_path: Path, monkeypatch, capsys):
-    """The current model is proven, whatever other models the directory holds; without one, the error says what to run."""
+    """The directory may hold newer and older models. Without a current one, the error says what to run."""
     asked: list[Path] = []
 
     def note(_: str, *, model: Path) -> list[prove.ImageFinding]:

@@ -167,8 +167,8 @@ def test_invalid_input_is_an_error(tmp_path, csv, capsys):
     assert run("--interactions", csv, "--state-dir", tmp_path, "--via", "http://127.0.0.1:1") == 1
     assert "nothing was trained" in capsys.readouterr().err
     (tmp_path / "file").touch()
-    for words in (("--report", tmp_path / "file"), ("--plot", tmp_path / "file/a.svg")):
-        assert run(*words) == 1
+    for place in (("--report", tmp_path / "file"), ("--plot", tmp_path / "file/a.svg")):
+        assert run(*place) == 1
         assert f"{tmp_path}/file: cannot be written: " in capsys.readouterr().err
     for words in (("--via", "http://127.0.0.1:1", "--search"), ("--splits", 0), ("--plot", "a.txt")):
         assert run("--interactions", csv, *words) == 2

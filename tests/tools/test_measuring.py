@@ -26,7 +26,7 @@ async def test_callers_without_any_answer_end_with_an_error() -> None:
 
 
 class Pipeline:
-    """Has one instance of each victim; the first one that is to die has ended by itself."""
+    """Has one instance of each victim; the first kill finds that its victim has exited."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.killed: list[int] = []
@@ -55,7 +55,7 @@ async def kill_often(pipeline: Any, counted: Counter[str], *, least: int) -> Non
 
 
 async def test_killing_goes_on_after_a_victim_that_has_ended_and_ends_with_the_block(monkeypatch) -> None:
-    """An instance that ended by itself is not counted, and no instance dies after a block that failed."""
+    """An instance that has exited is not counted, and no instance is killed after a block that failed."""
     pipeline, counted = Pipeline(monkeypatch), Counter[str]()
     with pytest.raises(RuntimeError, match="the block failed"):
         await kill_often(pipeline, counted, least=2)

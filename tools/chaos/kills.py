@@ -129,7 +129,7 @@ async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: 
             if instance["state"] == "ready"
         ]
         if pids:
-            with suppress(ProcessLookupError):  # the instance has ended by itself
+            with suppress(ProcessLookupError):  # the instance has exited
                 os.kill(draw.choice(pids), signal.SIGKILL)
                 kills[name] += 1
 
