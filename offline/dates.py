@@ -1,7 +1,7 @@
 """
 Split the training data at dates: what came before a date, and the users who act after it.
 
-The hold-outs of users who return (`returning`) and of users who arrive (`arriving`) share these splits.
+The weights of users who return (`return_weights`) and of users who arrive (`arrival_weights`) are learned on them.
 """
 
 from collections.abc import Mapping, Sequence

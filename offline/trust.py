@@ -2,9 +2,9 @@
 Choose how much to trust the predictions for new items, so that they compete fairly with known ones.
 
 Some items are hidden from the training part of an inner hold-out and become its new items. A trust is fair if it costs
-the known items at most `MOST_LOSS` of NDCG@10 and Recall@20, on average. Training takes the largest fair trust whose lists, judged by all
-held-out items, are within `MOST_LOSS` of the best, because items that are shown collect interactions. A prediction is a
-mean over many items and thus shorter than most vectors, so the trust is usually above 1.
+the known items at most `MOST_LOSS` of NDCG@10 and Recall@20, on average. Training takes the largest fair trust whose
+lists, judged by all held-out items, are within `MOST_LOSS` of the best, because items that are shown collect
+interactions. A prediction is a mean over many items and thus shorter than most vectors, so the trust is usually above 1.
 """
 
 from collections.abc import Mapping

@@ -45,9 +45,6 @@ def up(
     state_dir: Path,
 ) -> int:
     """Train if nothing was trained yet, check what will be served, and start the platform."""
-    if zero and (fused or direct or exposures):
-        print("--zero has manifests of its own; leave out --fused, --direct and --exposures", file=sys.stderr)
-        return 2
     overlay = "fused" if fused else "zero" if zero else "local-exposures" if exposures else "local"
     place = ["--state-dir", str(state_dir / "platform")]
     words = ["up", "--manifests", str(_MANIFESTS / overlay), "--commands", str(_MANIFESTS / "local/commands.yaml")]

@@ -1,7 +1,8 @@
 """
 Choose the parameters of the baselines as the model's are chosen: on a hold-out inside the training part.
 
-The hold-out, the half-lives and the measure are those of `offline/choice.py` and `offline/factor_settings.py`, so the comparison is fair.
+The hold-out, the half-lives and the measure are those of `offline/choice.py` and `offline/factor_settings.py`, so the
+comparison is fair.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 Read tables with named columns: comma-separated files, other delimiters, and Parquet.
 
 Interactions: `user_id,item_id[,weight][,timestamp][,kind]`, in any order. Users: `user_id[,age_group | ,age]` and
-the attributes that the declaration names. Other columns of these files are ignored. `offline/reading/columns.py` lists the other names of columns, among them those of MovieLens'
-`ratings.csv` and `movies.csv`.
+the attributes that the declaration names. Other columns of these files are ignored. `offline/reading/columns.py` lists
+the other names of columns, among them those of MovieLens' `ratings.csv` and `movies.csv`.
 
 Items: `item_id[,title]` and the attributes that the declaration names. In the demo's declaration, every other column, for
 example `brand`, is an attribute whose cells may hold several values, separated by bars, as MovieLens' genres.

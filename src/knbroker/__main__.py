@@ -34,8 +34,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     Serve until SIGTERM.
 
     `ROUTING` contains Brokers and Triggers, `QUEUE` is the path of the queue's file, `CONTROL` the path of the socket
-    for `events`, `redrive`, `discard` and `keep`, `PORT` the port. Variables with the names of the limits override them. `ALLOWED_HOSTS`
-    names further hosts of the ingress, separated by spaces.
+    for `events`, `redrive`, `discard` and `keep`, `PORT` the port. Variables with the names of the limits override them.
+    `ALLOWED_HOSTS` names further hosts of the ingress, separated by spaces.
     """
     routing = msgspec.json.decode(environment["ROUTING"], type=Routing)
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)

@@ -46,6 +46,8 @@ def up(
     """Serve the pipeline, after training on the demo data if no model exists yet."""
     if exposures and fused:
         raise typer.BadParameter("--exposures goes without --fused: the single Service reports no answers")
+    if zero and (fused or direct or exposures):
+        raise typer.BadParameter("--zero has manifests of its own; leave out --fused, --direct and --exposures")
 
 
 @verb(_GROUP, "tools.local:down", "")
