@@ -47,7 +47,7 @@ def up(
     if exposures and fused:
         raise typer.BadParameter("--exposures goes without --fused: the single Service reports no answers")
     if zero and (fused or direct or exposures):
-        raise typer.BadParameter("--zero has manifests of its own; leave out --fused, --direct and --exposures")
+        raise typer.BadParameter("--zero goes without --fused, --direct and --exposures, which have other manifests")
 
 
 @verb(_GROUP, "tools.local:down", "")
