@@ -16,14 +16,14 @@ class RetryBudget:
 
     Args:
         share: Retries added by each request.
-        reserve: Retries in the new budget.
+        reserve: Retries in the new budget. An instance may die just after the caller has started.
         most: The most retries the budget can hold. A dead instance may receive requests for seconds until the platform
             removes it, and each of them needs a retry (docs/adr/0004-hop-client.md).
 
     Source: Finagle's RetryBudget (a token bucket fed by requests).
     """
 
-    def __init__(self, *, share: float = 0.1, reserve: float = 10.0, most: float = 1000.0) -> None:
+    def __init__(self, *, share: float = 0.1, reserve: float = 500.0, most: float = 1000.0) -> None:
         self._share = share
         self._most = most
         self._tokens = reserve
@@ -46,12 +46,15 @@ class RetryPolicy:
     How many attempts a call has, and how long the pauses between them are.
 
     Attributes:
-        attempts: All attempts of a call, the first included. With one dead instance of two, one call in 2**10 fails.
-        base_s: Mean pause before the first retry. Each further retry doubles it.
+        attempts: All attempts of a call, the first included. A dead instance of two got 63 % of the attempts on a cluster,
+            because its quick failures come back as further attempts.
+        at_once: Retries without a pause. A gateway that takes instances in turn sends them to another one.
+        base_s: Mean pause before the next retry. Each further retry doubles it.
         most_s: The longest mean pause.
     """
 
-    attempts: int = 10
+    attempts: int = 16
+    at_once: int = 2
     base_s: float = 0.005
     most_s: float = 0.02
 
@@ -71,6 +74,6 @@ class RetryPolicy:
         """
         if attempt >= self.attempts:
             return None
-        mean_s = min(self.most_s, self.base_s * 2 ** (attempt - 1))
+        mean_s = min(self.most_s, self.base_s * 2 ** (attempt - 1 - self.at_once)) if attempt > self.at_once else 0.0
         pause_s = max(retry_after_s or 0.0, 2 * draw() * mean_s)
         return pause_s if pause_s < left_s else None

@@ -159,7 +159,7 @@ HOP_RETRIES = Definition(
     "recsys_hop_retries_total",
     "counter",
     "recommend",
-    "Repeated attempts: up to nine for a call, and over time at most one for ten calls.",
+    "Repeated attempts: up to 15 for a call, and over time at most one for ten calls.",
     "Steadily above 0: check for restarting instances and broken connections.",
     ("hop",),
 )

@@ -14,7 +14,7 @@ from recsys.client.errors import NoAnswerError
 GRACE_S = 0.5
 _RETRYABLE_STATUS = frozenset({502, 503})
 # Kubernetes takes a crashed pod out of service within a second or two, so the pauses add up to most of a second.
-_RETRIES = RetryPolicy(attempts=6, base_s=0.025)
+_RETRIES = RetryPolicy(base_s=0.025, most_s=0.05)
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,10 @@ def test_the_retry_budget_is_bounded():
 
 
 def test_pauses_double_up_to_a_limit():
-    """Each pause is twice the one before, up to the longest, and no pause follows the last attempt."""
-    policy = RetryPolicy(attempts=5, base_s=0.01, most_s=0.03)
-    assert [policy.pause_s(number, left_s=1, draw=lambda: 0.5) for number in range(1, 6)] == [
+    """After the retries without a pause, each pause doubles up to the longest, and none follows the last attempt."""
+    policy = RetryPolicy(attempts=6, at_once=1, base_s=0.01, most_s=0.03)
+    assert [policy.pause_s(number, left_s=1, draw=lambda: 0.5) for number in range(1, 7)] == [
+        0.0,
         0.01,
         0.02,
         0.03,
@@ -137,7 +138,7 @@ def test_pauses_double_up_to_a_limit():
 
 
 @given(
-    attempt=st.integers(1, 9),
+    attempt=st.integers(1, 15),
     left_s=st.floats(-1, 5),
     after_s=st.none() | st.floats(0, 5),
     drawn=st.floats(0, 1, exclude_max=True),

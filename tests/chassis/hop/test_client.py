@@ -121,7 +121,7 @@ class OneOfThreeDead(httpx.AsyncBaseTransport):
 
 async def test_retries_hide_one_dead_instance_of_three():
     """The retry budget saved in healthy times covers the failures until the platform removes the dead instance."""
-    budget, transport = RetryBudget(), OneOfThreeDead()
+    budget, transport = RetryBudget(reserve=10), OneOfThreeDead()
     for _ in range(8000):
         budget.earn()
     hop = client(transport, budget=budget, policy=RetryPolicy(base_s=0.0))
