@@ -1,45 +1,35 @@
 """Wake calls to functions at zero."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from chassis.wake import wake
+from tests.http_server import HttpHandler, HttpServer
 
 pytestmark = pytest.mark.may_block
 
 
-class Function(BaseHTTPRequestHandler):
+class Function(HttpHandler):
     """Answers like a function that has just started, and records the requests."""
 
     asked: ClassVar[list[str]] = []
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self.asked.append(f"{self.command} {self.path} {self.headers['host']}")
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(200)
 
 
 @pytest.fixture
 def function() -> Iterator[str]:
     """Serve a function; yield its host and port."""
     Function.asked.clear()
-    with HTTPServer(("127.0.0.1", 0), Function) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
+    with HttpServer(Function) as server:
         yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
 
 
 def test_every_address_gets_a_request(function: str) -> None:

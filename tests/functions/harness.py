@@ -1,20 +1,29 @@
-"""The handler of recommend over two hops that answer as a test says."""
+"""The handlers of recommend and rank_items, over hops and models that answer as a test says."""
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from chassis.batching.batcher import Batcher
+from chassis.batching.queue import BatchLimits
 from chassis.call import Call, Deadline, Reply
-from chassis.hop.client import HopAnswer
+from chassis.hop.client import Hop, HopAnswer
 from chassis.receipt import Receipt
+from chassis.wire.cloudevents import CloudEvent, write_binary, write_structured
 from chassis.wire.headers import RawHeaders
 from chassis.wire.problems import DependencyError
+from functions.rank_items.handler import RankItems
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.popular import PopularList
 from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
+from recrank.filters import ItemAttributes
+from recrank.model import Query, Ranking, RankingModel
+from recsys.contracts.wire import Model
 
 T = TypeVar("T")
 
@@ -45,9 +54,44 @@ class FakeHop:
         return HopAnswer(value, 0.005, {"total": 0.004, "model": 0.003}, {"rev": "hop-1", "batch": "2"})
 
 
-def make_call(body: object, headers: RawHeaders = (), *, seconds: float = BUDGET_S) -> Call:
+def make_call(body: object = None, headers: RawHeaders = (), *, seconds: float = BUDGET_S) -> Call:
     deadline = Deadline.after(seconds)
-    return Call(json.dumps(body).encode(), headers, "id", Receipt(deadline.at - seconds), deadline)
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Call(encoded, headers, "id", Receipt(deadline.at - seconds), deadline)
+
+
+def event_call(*sent: CloudEvent) -> Call:
+    """Return the call that brings an event, or a batch of events."""
+    if len(sent) == 1:
+        return make_call(sent[0].data, write_binary(sent[0]))
+    body = b"[" + b",".join(map(write_structured, sent)) + b"]"
+    return make_call(body, [(b"content-type", b"application/cloudevents-batch+json")])
+
+
+def make_recommender(features: Hop, ranking: Hop, **more: Any) -> Recommender:
+    """Return a recommender over two hops, with an empty popular list unless *more* has another one."""
+    client = RankingClient(ranking)
+    more.setdefault("popular", PopularList(client, PopularSettings(None, 60)))
+    return Recommender(features=FeaturesClient(features), ranking=client, **more)
+
+
+def rank_request(**fields: object) -> dict[str, object]:
+    """Return a request to rank_items."""
+    features = {"age_group": "25-34", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0}
+    return {"features": features, "history": ["item_1"], **fields}
+
+
+@contextmanager
+def ranking_by(rank: RankingModel | Callable[[Sequence[Query]], list[Ranking]], **options: Any) -> Iterator[RankItems]:
+    """Return the handler of rank_items over a model, or over a function that ranks."""
+    identity, attributes = Model("m", "1"), ItemAttributes([])
+    if isinstance(rank, RankingModel):
+        identity, attributes, rank = rank.identity, rank.attributes, rank.rank
+    limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(rank, limits=limits, executor=executor)
+        yield RankItems(batcher, model=identity, attributes=lambda: attributes, **options)
+        batcher.drain()
 
 
 class Harness:
@@ -60,9 +104,7 @@ class Harness:
         listed = PopularList(RankingClient(FakeHop({"items": POPULAR})), PopularSettings(None, 60))
         if popular:
             asyncio.run(listed.refresh())
-        self.handler = Recommend(
-            Recommender(features=FeaturesClient(self.features), ranking=RankingClient(self.ranking), popular=listed)
-        )
+        self.handler = Recommend(make_recommender(self.features, self.ranking, popular=listed))
 
     def reply(self, body: object, headers: RawHeaders = (), *, seconds: float = BUDGET_S) -> tuple[Reply, Call]:
         call = make_call(body, headers, seconds=seconds)

@@ -12,9 +12,9 @@ from functions.extract_features.item_changes import read_upsert
 from functions.extract_features.user_updates import read_update
 from recsys.contracts import events, wire
 from recsys.declaration.reader import DeclarationError, default_declaration, parse_declaration
-from tests.functions.harness import DOWN, FEATURES, RANKED, Harness
+from tests.functions.harness import DOWN, FEATURES, RANKED, Harness, rank_request
 from tests.functions.test_events import event
-from tests.functions.test_filtered_requests import BOOKS, FILM_FAULT, REFUSED, make_request, rank
+from tests.functions.test_filtered_requests import BOOKS, FILM_FAULT, REFUSED, rank
 from tests.functions.test_user_updates import SHOP
 
 
@@ -24,7 +24,7 @@ def paths(caught: pytest.ExceptionInfo[InvalidRequestError]) -> list[str]:
 
 def test_rank_items_lists_undeclared_attributes_beside_wrong_types():
     """Alone and in a batch."""
-    faulty = make_request(top_k="5", filter=[{"attribute": "colour", "any_of": ["red"]}], context={"page": "home"})
+    faulty = rank_request(top_k="5", filter=[{"attribute": "colour", "any_of": ["red"]}], context={"page": "home"})
     with pytest.raises(InvalidRequestError) as caught:
         asyncio.run(rank(faulty))
     assert paths(caught) == ["$.top_k", "$.filter[0].attribute", "$.context.page"]

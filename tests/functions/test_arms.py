@@ -13,15 +13,14 @@ from chassis.environment import SettingsError
 from chassis.wire.problems import InvalidRequestError
 from functions.recommend.arms import ARM_SHARE, Arms
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeaturesClient, RankingClient
+from functions.recommend.hops import RankingClient
 from functions.recommend.outbox import Noted, describe
-from functions.recommend.popular import PopularList
-from functions.recommend.recommender import RecommendAnswer, Recommended, Recommender
-from functions.recommend.settings import PopularSettings, Settings
+from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.settings import Settings
 from recsys.contracts.wire import Exploration, RecommendRequest
 from recsys.experiments.assignment import Treatment, treat
 from recsys.experiments.declaration import Arm, Experiment
-from tests.functions.harness import BUDGET_S, DOWN, FEATURES, FakeHop, make_call
+from tests.functions.harness import BUDGET_S, DOWN, FEATURES, FakeHop, make_call, make_recommender
 from tests.functions.test_exploring_lists import ADDRESSES
 
 RED = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, url="http://red")))
@@ -48,12 +47,9 @@ class Instance:
         features: object = FEATURES,
     ) -> None:
         self.default, self.red = FakeHop(blue), FakeHop(red)
-        default = RankingClient(self.default)
-        self.arms = Arms(experiments, default=default, clients={"http://red": RankingClient(self.red)})
-        popular = PopularList(RankingClient(FakeHop(BLUE_LIST)), PopularSettings(None, 60))
-        self.recommender = Recommender(
-            features=FeaturesClient(FakeHop(features)), ranking=default, popular=popular, arms=self.arms
-        )
+        clients = {"http://red": RankingClient(self.red)}
+        self.arms = Arms(experiments, default=RankingClient(self.default), clients=clients)
+        self.recommender = make_recommender(FakeHop(features), self.default, arms=self.arms)
 
     async def ask(self, user_id: str, **fields: Any) -> list[str]:
         reply = await Recommend(self.recommender)(make_call({**({"user_id": user_id} if user_id else {}), **fields}))

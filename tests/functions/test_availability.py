@@ -22,8 +22,9 @@ def recommended(model: RankingModel) -> set[str]:
 
 
 def test_the_file_lists_one_id_per_line():
-    """The parser skips blank lines and comments."""
+    """The parser skips blank lines and comments, and only a line feed ends an id."""
     assert parse_item_ids("item_1\n\n  item 2 \n# sold out\n#item_3") == ["item_1", "item 2"]
+    assert parse_item_ids("a\u2028b\nc") == ["a\u2028b", "c"]
 
 
 async def test_file_changes_take_effect_without_a_restart(model, tmp_path: Path, monkeypatch, caplog):

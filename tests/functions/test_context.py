@@ -3,24 +3,17 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from chassis.batching.batcher import Batcher
-from chassis.batching.queue import BatchLimits
 from chassis.wire.problems import InvalidRequestError
-from functions.rank_items.handler import RankItems
-from recrank.filters import ItemAttributes
 from recrank.model import Query, Ranking
 from recsys.contracts import events
-from recsys.contracts.wire import Model
 from recsys.declaration.context import find_faults
 from recsys.declaration.reader import DEFAULT, DeclarationError, default_declaration, parse_declaration
-from tests.functions.harness import FEATURES, RANKED, Harness, make_call
+from tests.functions.harness import FEATURES, RANKED, Harness, make_call, rank_request, ranking_by
 from tests.functions.test_doors import refused
-from tests.functions.test_filtered_requests import make_request
 
 pytestmark = pytest.mark.may_block
 
@@ -83,21 +76,17 @@ async def query_of(body: object, headers: Sequence[tuple[bytes, bytes]] = (), **
         queries.extend(batch)
         return [Ranking(["a"], [1.0]) for _ in batch]
 
-    limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[Query, Ranking] = Batcher(rank, limits=limits, executor=executor)
-        handler = RankItems(batcher, model=Model("m", "1"), attributes=lambda: ItemAttributes([]), **options)
+    with ranking_by(rank, **options) as handler:
         reply = await handler(make_call(body, headers, seconds=30))
-        batcher.drain()
     return queries[0], reply.body
 
 
 async def test_the_ranker_gets_attributes_and_context():
     """Requests without them get empty ones, and the same answer."""
-    request = make_request(user_attributes=ATTRIBUTES, context=CONTEXT)
+    request = rank_request(user_attributes=ATTRIBUTES, context=CONTEXT)
     query, answer = await query_of(request, context=DECLARATION.context)
     assert (query.user_attributes, query.context) == (ATTRIBUTES, CONTEXT)
-    query, plain = await query_of(make_request())
+    query, plain = await query_of(rank_request())
     assert (query.user_attributes, query.context) == ({}, {})
     assert plain == answer
 
@@ -106,7 +95,7 @@ async def test_a_sequence_brings_the_attributes():
     """`features.extracted.v1` has them from extract_features."""
     headers = [(b"ce-specversion", b"1.0"), (b"ce-id", b"1"), (b"ce-source", b"/s"),
                (b"ce-type", events.EXTRACTED.encode())]  # fmt: skip
-    data = {**make_request(user_attributes=ATTRIBUTES), "user_id": "ann"}
+    data = {**rank_request(user_attributes=ATTRIBUTES), "user_id": "ann"}
     query, _ = await query_of(data, headers)
     assert query.user_attributes == ATTRIBUTES
 
@@ -114,10 +103,10 @@ async def test_a_sequence_brings_the_attributes():
 def test_rank_items_checks_the_context_by_the_declaration():
     """All faults are listed with their places, and a pipeline without a declared context takes none."""
     with pytest.raises(InvalidRequestError) as caught:
-        asyncio.run(query_of(make_request(context=FAULTY), context=DECLARATION.context))
+        asyncio.run(query_of(rank_request(context=FAULTY), context=DECLARATION.context))
     assert [(fault.path, fault.detail) for fault in caught.value.faults] == FAULTS
     with pytest.raises(InvalidRequestError) as caught:
-        asyncio.run(query_of(make_request(context=CONTEXT)))
+        asyncio.run(query_of(rank_request(context=CONTEXT)))
     assert [fault.detail for fault in caught.value.faults] == ["must be a declared context; declared are: none"] * 2
     assert not list(find_faults(CONTEXT, DECLARATION.context or {}, "$"))
 

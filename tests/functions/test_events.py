@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from chassis.call import Call, Deadline, Reply
-from chassis.receipt import Receipt
+from chassis.call import Reply
 from chassis.telemetry.tracing import PassOn
-from chassis.wire.cloudevents import CloudEvent, read_events, write_binary, write_structured
+from chassis.wire.cloudevents import CloudEvent, read_events
 from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.ingest import read_interaction
@@ -21,21 +20,13 @@ from recsys.contracts import events
 from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction, KnownUser, UserRecord
+from tests.functions.harness import event_call, make_call
 
 
 def event(data: object, type_: str = events.INTERACTION, **changes: object) -> CloudEvent:
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
     fields: dict[str, object] = {"id": "1", "source": "/shop", "type": type_, "data": body, **changes}
     return CloudEvent(**fields)  # type: ignore[arg-type]
-
-
-def make_call(*sent: CloudEvent) -> Call:
-    if len(sent) == 1:
-        headers, body = write_binary(sent[0]), sent[0].data
-    else:
-        headers = [(b"content-type", b"application/cloudevents-batch+json")]
-        body = b"[" + b",".join(map(write_structured, sent)) + b"]"
-    return Call(body, headers, "id", Receipt(0.0), Deadline.after(60))
 
 
 def reply_event(reply: Reply) -> CloudEvent:
@@ -60,28 +51,26 @@ class TestInteraction:
 
     async def test_an_interaction_is_applied_and_acknowledged(self, handler):
         """An accepted event gets an empty 202, and its effect is visible as soon as the answer arrives."""
-        reply = await handler(make_call(event(VIEW)))
+        reply = await handler(event_call(event(VIEW)))
         assert (reply.status, reply.body) == (202, b"")
-        answer = json.loads(
-            (await handler(Call(b'{"user_id":"zoe"}', [], "id", Receipt(0.0), Deadline.after(60)))).body
-        )
+        answer = json.loads((await handler(make_call({"user_id": "zoe"}))).body)
         assert answer["history"] == ["item_1"]
         assert answer["as_of"] == "2026-01-01T00:00:00Z"
 
     async def test_a_repeated_event_is_acknowledged(self, handler):
         """A repeated delivery gets the same answer as the first and changes nothing."""
         for _ in range(3):
-            assert (await handler(make_call(event(VIEW)))).status == 202
+            assert (await handler(event_call(event(VIEW)))).status == 202
         assert handler.ingest.outcomes == {EventOutcome.ACCEPTED: 1, EventOutcome.REPEATED: 2}
 
     async def test_batches_are_all_or_nothing(self, handler, turns):
         """If one event of a batch is malformed, none is applied."""
         good = [event({**VIEW, "item_id": f"i{n}"}, id=str(n)) for n in range(5)]
-        assert (await handler(make_call(*good))).status == 202
+        assert (await handler(event_call(*good))).status == 202
         assert handler.ingest.outcomes[EventOutcome.ACCEPTED] == 5
         with pytest.raises(InvalidRequestError) as caught:
             await handler(
-                make_call(
+                event_call(
                     event(VIEW, id="new"),
                     event(VIEW, type_="other", id="bad"),
                     event({**VIEW, "kind": "stare"}, id="worse"),
@@ -102,7 +91,7 @@ class TestInteraction:
                 return await super().apply(interactions)
 
         handler = ExtractFeatures(Counting(), population=UNKNOWN_FEATURES, history_limit=10)
-        await handler(make_call(*(event(VIEW, id=str(n)) for n in range(40))))
+        await handler(event_call(*(event(VIEW, id=str(n)) for n in range(40))))
         assert groups == [40]
 
     async def test_a_batch_is_answered_after_all_its_events_ended(self):
@@ -121,7 +110,7 @@ class TestInteraction:
         handler = ExtractFeatures(Half(), population=UNKNOWN_FEATURES, history_limit=10)
         requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in ("a", "bad", "b")]
         with pytest.raises(DependencyError):
-            await handler(make_call(*requests))
+            await handler(event_call(*requests))
         assert done == ["a", "b"]
 
     async def test_an_unavailable_store_is_a_503(self):
@@ -132,24 +121,24 @@ class TestInteraction:
                 raise StoreUnavailableError("secret://host")
 
         with pytest.raises(DependencyError) as caught:
-            await ExtractFeatures(Unavailable(), population=UNKNOWN_FEATURES, history_limit=1)(make_call(event(VIEW)))
+            await ExtractFeatures(Unavailable(), population=UNKNOWN_FEATURES, history_limit=1)(event_call(event(VIEW)))
         assert "secret" not in str(caught.value.problem())
 
     async def test_a_reply_carries_the_new_features(self, store):
         """With replies enabled, the answer is an event with the features after the interaction."""
         handler = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=10, reply_to_interactions=True)
-        reply = reply_event(await handler(make_call(event(VIEW, extensions={"traceparent": "00-1"}))))
+        reply = reply_event(await handler(event_call(event(VIEW, extensions={"traceparent": "00-1"}))))
         assert (reply.type, reply.subject) == (events.UPDATED, "zoe")
         assert json.loads(reply.data)["history"] == ["item_1"]
         assert reply.extensions == {"causationid": "1", "correlationid": "1", "traceparent": "00-1"}
-        again = reply_event(await handler(make_call(event(VIEW))))
+        again = reply_event(await handler(event_call(event(VIEW))))
         assert again.id == reply.id
 
     @pytest.mark.parametrize("type_", ["dev.recsys.interaction.v2", "x", events.EXTRACTED])
     async def test_unknown_event_types_are_refused(self, handler, type_):
         """The handler refuses an event whose type it does not support."""
         with pytest.raises(InvalidRequestError) as caught:
-            await handler(make_call(event(VIEW, type_=type_)))
+            await handler(event_call(event(VIEW, type_=type_)))
         assert caught.value.faults[0].path == "type"
 
     @pytest.mark.parametrize(
@@ -211,7 +200,7 @@ PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
 async def test_a_valid_trace_header_is_passed_on(found, carried):
     """A request's valid `traceparent` becomes an attribute of the reply; an invalid one is dropped."""
-    call = make_call(event({"user_id": "zoe"}, type_=events.REQUESTED))
+    call = event_call(event({"user_id": "zoe"}, type_=events.REQUESTED))
     call = msgspec.structs.replace(call, span=PassOn([(b"traceparent", found)]))
     reply = reply_event(await ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=10)(call))
     assert reply.extensions == {"causationid": "1", "correlationid": "1", **carried}
@@ -223,7 +212,7 @@ async def test_extract_features_answers_a_recommendation_request():
     await store.replace([UserRecord("zoe", "55+")], population=UNKNOWN_FEATURES)
     handler = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=10)
     request = event({"user_id": "zoe", "top_k": 3}, type_=events.REQUESTED, extensions={"correlationid": "c"})
-    reply = reply_event(await handler(make_call(request)))
+    reply = reply_event(await handler(event_call(request)))
     assert reply.type == events.EXTRACTED
     assert json.loads(reply.data) == {
         "user_id": "zoe",
@@ -239,6 +228,6 @@ async def test_a_batch_of_requests_gets_a_batch_of_replies():
     """The replies to a batch of events are one batch."""
     handler = ExtractFeatures(MemoryStore(), population=UNKNOWN_FEATURES, history_limit=10)
     requests = [event({"user_id": user}, type_=events.REQUESTED, id=user) for user in "ab"]
-    reply = await handler(make_call(*requests))
+    reply = await handler(event_call(*requests))
     assert reply.content_type == b"application/cloudevents-batch+json"
     assert [each["subject"] for each in json.loads(reply.body)] == ["a", "b"]

@@ -8,14 +8,12 @@ from msgspec import Raw
 
 from chassis.environment import SettingsError
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.outbox import Noted, describe, make_served
-from functions.recommend.popular import PopularList
-from functions.recommend.recommender import RecommendAnswer, Recommended, Recommender
-from functions.recommend.settings import PopularSettings, Settings
+from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.settings import Settings
 from recsys.contracts import wire
 from recsys.contracts.wire import Exploration
-from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
+from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call, make_recommender, rank_request
 
 DEFAULT = Exploration()
 ADDRESSES = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://f", "RANK_ITEMS_URL": "http://r"}
@@ -40,11 +38,7 @@ async def ask(body: object, exploration: Exploration | None = DEFAULT) -> list[d
     """Return the requests that rank_items gets."""
     hop = FakeHop(RANKED if "requests" not in str(body) else {"results": [RANKED, RANKED]})
     features = FakeHop(FEATURES if "requests" not in str(body) else {"results": [FEATURES, FEATURES]})
-    popular = PopularList(RankingClient(FakeHop(RANKED)), PopularSettings(None, 60))
-    recommender = Recommender(
-        features=FeaturesClient(features), ranking=RankingClient(hop), popular=popular, exploration=exploration
-    )
-    await Recommend(recommender)(make_call(body))
+    await Recommend(make_recommender(features, hop, exploration=exploration))(make_call(body))
     (sent,) = hop.sent
     return list(sent["requests"]) if "requests" in sent else [sent]
 
@@ -53,13 +47,9 @@ async def test_each_list_of_a_user_has_an_id_of_its_own():
     """The requests of a batch have different ids, so that their draws are independent."""
     (sent,) = await ask({"user_id": "zoe"})
     assert sent["exploration"] == {"share": 0.1, "temperature": 0.5}
-    assert wire.rank_request.decode(json.dumps(sent | {"features": wire_features()}).encode()).exposure_id
+    assert wire.rank_request.decode(json.dumps(sent | rank_request()).encode()).exposure_id
     batch = await ask({"requests": [{"user_id": "zoe"}, {"user_id": "ann"}]})
     assert len({str(each["exposure_id"]) for each in batch}) == 2
-
-
-def wire_features() -> dict[str, object]:
-    return {"age_group": "", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0}
 
 
 async def test_lists_that_no_event_describes_do_not_explore():

@@ -4,22 +4,11 @@ import json
 
 from functions.recommend import outbox, recommender
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.outbox import Outbox
-from functions.recommend.popular import PopularList
-from functions.recommend.recommender import Recommender
-from functions.recommend.settings import PopularSettings, SinkSettings
+from functions.recommend.settings import SinkSettings
 from recsys.contracts.wire import Exploration
-from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
+from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call, make_recommender
 from tests.functions.test_exposures import Sink
-
-
-def recommender_of(ranking: FakeHop, exploration: Exploration | None = None) -> Recommender:
-    client = RankingClient(ranking)
-    popular = PopularList(client, PopularSettings(None, 60))
-    return Recommender(
-        features=FeaturesClient(FakeHop(FEATURES)), ranking=client, popular=popular, exploration=exploration
-    )
 
 
 async def test_the_id_that_seeds_a_draw_is_the_id_of_its_event():
@@ -27,7 +16,9 @@ async def test_the_id_that_seeds_a_draw_is_the_id_of_its_event():
     ranking, sink = FakeHop(RANKED), Sink()
     box = Outbox(SinkSettings("http://sink.test", {}), source="/r", transport=sink)
     async with box.sending():
-        reply = await Recommend(recommender_of(ranking, Exploration()), outbox=box)(make_call({"user_id": "ann"}))
+        reply = await Recommend(make_recommender(FakeHop(FEATURES), ranking, exploration=Exploration()), outbox=box)(
+            make_call({"user_id": "ann"})
+        )
     seed = ranking.sent[0]["exposure_id"]
     assert json.loads(sink.events[0].data)["exposure_id"] == seed == dict(reply.headers)[b"recsys-exposure"].decode()
 
@@ -50,5 +41,5 @@ async def test_an_answer_that_needs_no_id_draws_none(monkeypatch):
     monkeypatch.setattr(recommender, "draw_exposure_id", refuse)
     monkeypatch.setattr(outbox, "draw_exposure_id", refuse)
     ranking = FakeHop(RANKED)
-    reply = await Recommend(recommender_of(ranking))(make_call({"user_id": "ann"}))
+    reply = await Recommend(make_recommender(FakeHop(FEATURES), ranking))(make_call({"user_id": "ann"}))
     assert (reply.status, "exposure_id" in ranking.sent[0]) == (200, False)

@@ -9,20 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from chassis.call import Call, Deadline, Reply
+from chassis.call import Reply
 from chassis.environment import SettingsError
-from chassis.receipt import Receipt
-from chassis.wire.cloudevents import CloudEvent, read_events, write_binary
+from chassis.wire.cloudevents import CloudEvent, read_events
 from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import ExposureSettings, Settings
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeaturesClient, RankingClient
 from functions.recommend.outbox import Outbox
-from functions.recommend.popular import PopularList
-from functions.recommend.recommender import Recommender
-from functions.recommend.settings import PopularSettings, SinkSettings
+from functions.recommend.settings import SinkSettings
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.sqlite import SqliteExposures
 from recstore.port import EventOutcome, StoreUnavailableError
@@ -30,7 +26,7 @@ from recstore.sqlite import SqliteStore
 from recsys.contracts import events
 from recsys.declaration.reader import default_declaration
 from recsys.features import UNKNOWN_FEATURES
-from tests.functions.harness import FEATURES, RANKED, FakeHop, make_call
+from tests.functions.harness import FEATURES, RANKED, FakeHop, event_call, make_call, make_recommender
 
 DECLARATION = default_declaration()
 TIME = "2026-05-01T12:00:00Z"
@@ -68,12 +64,8 @@ class Asked:
         self.ranking, self.sink = FakeHop(ranked), Sink()
         outbox = Outbox(SinkSettings("http://sink.test", {}), source="/r", transport=self.sink)
         self.outbox = outbox if reports else None
-        listed = PopularList(RankingClient(FakeHop({"items": []})), PopularSettings(None, 60))
         known = FakeHop({"results": [FEATURES] * 2} if "results" in json.dumps(ranked) else FEATURES)
-        self.handler = Recommend(
-            Recommender(features=FeaturesClient(known), ranking=RankingClient(self.ranking), popular=listed),
-            outbox=self.outbox,
-        )
+        self.handler = Recommend(make_recommender(known, self.ranking), outbox=self.outbox)
 
     async def reply(self, body: object) -> Reply:
         if not self.outbox:
@@ -136,8 +128,7 @@ class Kept:
         )
 
     async def take(self, data: object, type_: str = events.SERVED, *, id_: str = "1", **more: Any) -> Reply:
-        event = CloudEvent(id_, "/test", type_, data=json.dumps(data).encode(), **more)
-        return await self.handler(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(60)))
+        return await self.handler(event_call(CloudEvent(id_, "/test", type_, data=json.dumps(data).encode(), **more)))
 
     async def joined(self) -> list[ExposureOutcome]:
         return [each async for each in self.log.scan()]
@@ -256,7 +247,7 @@ async def test_without_exposures_these_events_are_refused(kept):
     plain = ExtractFeatures(kept.store, population=UNKNOWN_FEATURES, history_limit=10, declaration=DECLARATION)
     event = CloudEvent("1", "/test", events.SERVED, data=json.dumps(SERVED).encode())
     with pytest.raises(InvalidRequestError, match="no such event"):
-        await plain(Call(event.data, write_binary(event), "id", Receipt(0.0), Deadline.after(60)))
+        await plain(event_call(event))
 
 
 def test_the_settings_limit_the_log():

@@ -3,9 +3,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from chassis.call import Call, Deadline
 from chassis.environment import SettingsError
-from chassis.receipt import Receipt
 from chassis.wire.problems import DependencyError, InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import Settings
@@ -14,6 +12,7 @@ from recstore.port import StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.features import AGE_GROUPS, UNKNOWN_FEATURES, compute_features, group_age, population_defaults
 from recsys.records import HistoryItem, UserRecord
+from tests.functions.harness import make_call
 
 POPULATION = Features(age_group="unknown", avg_session_duration=60.0, total_purchases=1, engagement_score=0.5)
 ANN = UserRecord(
@@ -29,10 +28,6 @@ ANN = UserRecord(
 )
 
 
-def call(body: object) -> Call:
-    return Call(json.dumps(body).encode(), [], "id", Receipt(0.0), Deadline.after(60))
-
-
 @pytest.fixture
 async def handler() -> ExtractFeatures:
     store = MemoryStore()
@@ -42,7 +37,7 @@ async def handler() -> ExtractFeatures:
 
 async def test_a_known_user_gets_computed_features(handler):
     """The answer holds computed features, the history newest first, and the time of the newest interaction."""
-    reply = await handler(call({"user_id": "ann"}))
+    reply = await handler(make_call({"user_id": "ann"}))
     assert json.loads(reply.body) == {
         "user_id": "ann",
         "features": {
@@ -58,7 +53,7 @@ async def test_a_known_user_gets_computed_features(handler):
 
 async def test_an_unknown_user_gets_population_defaults(handler):
     """An unknown user gets the population defaults, an empty history and the cold-start flag."""
-    assert json.loads((await handler(call({"user_id": "who"}))).body) == {
+    assert json.loads((await handler(make_call({"user_id": "who"}))).body) == {
         "user_id": "who",
         "features": json.loads(
             '{"age_group":"unknown","avg_session_duration":60.0,"total_purchases":1,"engagement_score":0.5}'
@@ -71,7 +66,7 @@ async def test_an_unknown_user_gets_population_defaults(handler):
 
 async def test_a_user_without_interactions_is_known(handler):
     """A user with a profile and no interactions has zero counters and no cold-start flag."""
-    answer = json.loads((await handler(call({"user_id": "new"}))).body)
+    answer = json.loads((await handler(make_call({"user_id": "new"}))).body)
     assert answer["features"]["age_group"] == "55+"
     assert answer["features"]["engagement_score"] == 0.0
     assert answer["as_of"] is None
@@ -80,8 +75,8 @@ async def test_a_user_without_interactions_is_known(handler):
 
 async def test_a_batch_equals_single_requests(handler):
     """A batch is answered in the order of its users, each as in a single request."""
-    results = json.loads((await handler(call({"user_ids": ["who", "ann", "who"]}))).body)["results"]
-    singles = [json.loads((await handler(call({"user_id": each}))).body) for each in ("who", "ann", "who")]
+    results = json.loads((await handler(make_call({"user_ids": ["who", "ann", "who"]}))).body)["results"]
+    singles = [json.loads((await handler(make_call({"user_id": each}))).body) for each in ("who", "ann", "who")]
     assert results == singles
 
 
@@ -90,7 +85,7 @@ async def test_the_history_is_limited():
     store = MemoryStore()
     await store.replace([ANN], population=UNKNOWN_FEATURES)
     limited = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=1)
-    assert json.loads((await limited(call({"user_id": "ann"}))).body)["history"] == ["b"]
+    assert json.loads((await limited(make_call({"user_id": "ann"}))).body)["history"] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +95,7 @@ async def test_the_history_is_limited():
 async def test_invalid_requests_are_refused(handler, body):
     """A request must hold one user id or a list of 1 to 256 user ids."""
     with pytest.raises(InvalidRequestError):
-        await handler(call(body))
+        await handler(make_call(body))
 
 
 async def test_a_failing_store_is_a_failed_dependency():
@@ -111,7 +106,7 @@ async def test_a_failing_store_is_a_failed_dependency():
             raise StoreUnavailableError("/secret/path is locked")
 
     with pytest.raises(DependencyError) as caught:
-        await ExtractFeatures(Broken(), population=UNKNOWN_FEATURES, history_limit=1)(call({"user_id": "a"}))
+        await ExtractFeatures(Broken(), population=UNKNOWN_FEATURES, history_limit=1)(make_call({"user_id": "a"}))
     assert "secret" not in str(caught.value.problem())
 
 

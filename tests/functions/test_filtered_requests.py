@@ -2,26 +2,19 @@
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from chassis.batching.batcher import Batcher
-from chassis.batching.queue import BatchLimits
-from chassis.call import Call, Deadline
-from chassis.receipt import Receipt
 from chassis.wire.problems import InvalidRequestError
-from functions.rank_items.handler import RankItems
-from recrank.model import Query, Ranking, RankingModel
-from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness
+from recrank.model import RankingModel
+from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call, rank_request, ranking_by
 from tests.ranking.test_filters import KINDS, with_kinds
 from tools.bench.batching import make_artefact
 
 BOOKS = [{"attribute": "category", "any_of": ["book"]}]
 FILM_FAULT = {"path": "$.filter[0].any_of[0]", "detail": "no item has this category; some are: book"}
 REFUSED = {"results": [{"error": {"status": 422, "code": "invalid-request", "errors": [FILM_FAULT]}}]}
-FEATURELESS = {"age_group": "25-34", "avg_session_duration": 0, "total_purchases": 0, "engagement_score": 0}
 
 
 def test_both_fields_reach_rank_items():
@@ -90,23 +83,15 @@ def test_malformed_fields_are_refused(field, value, path):
 async def rank(body: object) -> dict[str, Any]:
     """Return rank_items' answer to *body*."""
     model = RankingModel(with_kinds(make_artefact(items=500, dims=16)))
-    limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
-        handler = RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)
-        reply = await handler(Call(json.dumps(body).encode(), (), "id", Receipt(0.0), Deadline.after(60)))
-        batcher.drain()
+    with ranking_by(model) as handler:
+        reply = await handler(make_call(body))
     answer: dict[str, Any] = json.loads(reply.body)
     return answer
 
 
-def make_request(**fields: object) -> dict[str, object]:
-    return {"features": FEATURELESS, "history": ["item_1"], **fields}
-
-
 def test_rank_items_filters():
     """Every item of the answer meets the filter."""
-    answer = asyncio.run(rank(make_request(filter=BOOKS, top_k=20)))
+    answer = asyncio.run(rank(rank_request(filter=BOOKS, top_k=20)))
     assert [KINDS[int(item["item_id"][5:]) % 100] for item in answer["items"]] == ["book"] * 20
 
 
@@ -114,9 +99,9 @@ def test_rank_items_lists_unknown_attributes_and_values():
     """All faults of a filter are reported together, in a batch for its own request only."""
     unknown = [{"attribute": "colour", "any_of": ["red"]}, {"attribute": "category", "any_of": ["flim"]}]
     with pytest.raises(InvalidRequestError) as caught:
-        asyncio.run(rank(make_request(filter=unknown)))
+        asyncio.run(rank(rank_request(filter=unknown)))
     assert [fault.path for fault in caught.value.faults] == ["$.filter[0].attribute", "$.filter[1].any_of[0]"]
-    answer = asyncio.run(rank({"requests": [make_request(filter=unknown), make_request()]}))
+    answer = asyncio.run(rank({"requests": [rank_request(filter=unknown), rank_request()]}))
     failed, answered = answer["results"]
     assert failed["error"]["status"] == 422
     assert len(answered["items"]) == 5

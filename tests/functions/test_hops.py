@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.batching.queue import BatchLimits
-from chassis.call import Call, Deadline
+from chassis.call import Call
 from chassis.hop.client import HopAnswer
-from chassis.receipt import Receipt
 from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
 from functions.extract_features.settings import Settings as ExtractFeaturesSettings
 from functions.rank_items.settings import Settings as RankItemsSettings
 from functions.recommend import hops
 from functions.recommend.hops import MAX_REQUEST_BYTES, PARTS_AT_ONCE, FeaturesClient, RankCall, RankingClient, cut
 from recsys.contracts.wire import MAX_BATCH, MAX_EXCLUDE, MAX_HISTORY, MAX_ID_LENGTH
+from tests.functions.harness import make_call
 
 T = TypeVar("T")
 
@@ -37,10 +37,6 @@ class FakeHop:
         many = asked.get("user_ids") or asked.get("requests")
         answer = {"results": [self._one] * len(many)} if many else self._one
         return HopAnswer(decode(msgspec.json.encode(answer)), 0.001, {}, {})
-
-
-def make_call() -> Call:
-    return Call(b"", [], "id", Receipt(0.0), Deadline.after(60))
 
 
 @pytest.mark.parametrize(("limits", "requests"), [(LIMITS, 1), (None, 3)])

@@ -1,5 +1,7 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -56,6 +58,15 @@ def outbox(broker: Broker, *, group: int = 1) -> Outbox:
     return Outbox(settings, source="/functions/recommend", transport=broker, sleep=no_sleep)
 
 
+@asynccontextmanager
+async def sending(*answers: int | Exception, group: int = 1) -> AsyncIterator[tuple[Broker, Outbox]]:
+    """Send events to a broker until the block ends; the rest is sent at its end."""
+    broker = Broker(*answers)
+    box = outbox(broker, group=group)
+    async with box.sending():
+        yield broker, box
+
+
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,9 +92,7 @@ def test_the_event_describes_the_answer():
 
 async def test_events_are_sent_in_the_background():
     """Each noted answer becomes one well-formed event at the sink, including those noted last."""
-    broker = Broker(202)
-    box = outbox(broker)
-    async with box.sending():
+    async with sending(202) as (broker, box):
         for number in range(10):
             box.note(msgspec.structs.replace(SHOWN, exposure_id=f"x{number}"), request_id="r")
     assert (box.statistics.sent, box.statistics.dropped, box.statistics.failed) == (10, 0, 0)
@@ -95,9 +104,7 @@ async def test_events_are_sent_in_the_background():
 @pytest.mark.parametrize("trouble", [503, 429, httpx.ConnectError("away")])
 async def test_transient_sink_failures_are_retried(trouble):
     """The sender retries a transient failure with the same event."""
-    broker = Broker(trouble, trouble, 202)
-    box = outbox(broker)
-    async with box.sending():
+    async with sending(trouble, trouble, 202) as (broker, box):
         box.note(SHOWN, request_id="r")
     assert box.statistics.sent == 1
     assert len({request.headers["ce-id"] for request in broker.requests}) == 1
@@ -106,9 +113,7 @@ async def test_transient_sink_failures_are_retried(trouble):
 @pytest.mark.parametrize(("answer", "attempts"), [(400, 1), (503, 5)])
 async def test_an_undeliverable_event_is_dropped_and_counted(answer, attempts, caplog):
     """A refusal is final, and so is the fifth failed attempt; the log does not contain the event."""
-    broker = Broker(answer)
-    box = outbox(broker)
-    async with box.sending():
+    async with sending(answer) as (broker, box):
         box.note(SHOWN, request_id="r")
     assert (box.statistics.failed, len(broker.requests)) == (1, attempts)
     assert "zoe" not in caplog.text
@@ -116,11 +121,9 @@ async def test_an_undeliverable_event_is_dropped_and_counted(answer, attempts, c
 
 async def test_an_unreadable_answer_does_not_stop_the_senders():
     """Unreadable answers, even more than there are senders, are counted, and later ones are sent."""
-    broker = Broker(202)
-    box = outbox(broker)
     items = Raw(b'[{"item_id":"a","score":null}]')
     unreadable = Recommended(msgspec.structs.replace(SHOWN.answer, recommendations=items), SHOWN.model)
-    async with box.sending():
+    async with sending(202) as (_, box):
         for recommended in [unreadable] * 8 + [SHOWN] * 3:
             box.note(recommended, request_id="r")
     assert (box.statistics.sent, box.statistics.dropped, box.statistics.failed) == (3, 0, 8)
@@ -130,10 +133,8 @@ async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
     """Events beyond the queue's capacity are dropped and counted, and no caller waits for them."""
     monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 5)
     monkeypatch.setattr(outbox_module, "FLUSH_S", 0.01)
-    broker = Broker(202)
-    broker.open.clear()
-    box = outbox(broker)
-    async with box.sending():
+    async with sending(202) as (broker, box):
+        broker.open.clear()
         for _ in range(20):
             box.note(SHOWN, request_id="r")
     assert box.statistics.sent == 0
@@ -161,9 +162,7 @@ def test_the_sink_is_read_from_knatives_variables():
 
 async def test_answers_that_follow_each_other_share_an_event():
     """With a group size, events describe up to that many answers in their order, each with its time and id."""
-    broker = Broker(202)
-    box = outbox(broker, group=4)
-    async with box.sending():
+    async with sending(202, group=4) as (broker, box):
         for exposure_id in (ids := [f"x{number}" for number in range(10)]):
             box.note(msgspec.structs.replace(SHOWN, exposure_id=exposure_id), request_id="r")
     sent = [read_events(list(request.headers.raw), request.content)[0] for request in broker.requests]
@@ -178,9 +177,7 @@ async def test_answers_that_follow_each_other_share_an_event():
 
 async def test_a_group_holds_propensities_that_are_not_1():
     """An answer with a drawn position has explicit positions and propensities, also in a group."""
-    broker = Broker(202)
-    box = outbox(broker, group=9)
-    async with box.sending():
+    async with sending(202, group=9) as (broker, box):
         box.note(msgspec.structs.replace(SHOWN, propensities=Raw(b"[0.9,0.1]")), request_id="r")
     (answer,) = json.loads(broker.requests[0].content)["answers"]
     assert [(item["position"], item["propensity"]) for item in answer["items"]] == [(1, 0.9), (2, 0.1)]
@@ -189,9 +186,7 @@ async def test_a_group_holds_propensities_that_are_not_1():
 async def test_a_full_group_is_sent_immediately(monkeypatch):
     """A group that is full does not wait for the time of a group, and neither does the rest at the end."""
     monkeypatch.setattr(outbox_module, "_GATHER_S", 3600)
-    broker = Broker(202)
-    box = outbox(broker, group=3)
-    async with box.sending():
+    async with sending(202, group=3) as (_, box):
         for _ in range(3):
             box.note(SHOWN, request_id="r")
         await until(lambda: box.statistics.sent == 3)
@@ -202,9 +197,7 @@ async def test_a_full_group_is_sent_immediately(monkeypatch):
 async def test_a_group_is_cut_by_its_bytes(monkeypatch):
     """A group that would exceed the limit of bytes is sent as several events; none of its answers is lost."""
     monkeypatch.setattr(outbox_module, "_GROUP_BYTES", 700)
-    broker = Broker(202)
-    box = outbox(broker, group=100)
-    async with box.sending():
+    async with sending(202, group=100) as (broker, box):
         for _ in range(9):
             box.note(SHOWN, request_id="r")
     sizes = [len(json.loads(request.content)["answers"]) for request in broker.requests]
@@ -221,9 +214,7 @@ async def test_groups_of_the_longest_lists_are_read():
         Raw(b'{"name":"m","version":"1"}'),
         Raw(json.dumps([0.5] * MAX_TOP_K).encode()),
     )
-    broker = Broker(202)
-    box = outbox(broker, group=MAX_GROUP)
-    async with box.sending():
+    async with sending(202, group=MAX_GROUP) as (broker, box):
         ids = [box.note(drawn, request_id="r") for _ in range(99)]
     kept = [
         exposure
@@ -238,10 +229,8 @@ async def test_groups_of_the_longest_lists_are_read():
 
 async def test_a_group_without_its_unreadable_answer_is_sent():
     """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
-    broker = Broker(202)
-    box = outbox(broker, group=10)
     unreadable = Recommended(SHOWN.answer, Raw(b'{"name":1}'))
-    async with box.sending():
+    async with sending(202, group=10) as (_, box):
         for recommended in [SHOWN, unreadable, SHOWN]:
             box.note(recommended, request_id="r")
     assert (box.statistics.sent, box.statistics.failed) == (2, 1)

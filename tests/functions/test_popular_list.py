@@ -13,12 +13,11 @@ from chassis.call import Call
 from chassis.hop.client import HopAnswer
 from chassis.wire.problems import DependencyError
 from functions.recommend.handler import Recommend
-from functions.recommend.hops import FeaturesClient, RankingClient
+from functions.recommend.hops import RankingClient
 from functions.recommend.popular import PopularList
-from functions.recommend.recommender import Recommender
 from functions.recommend.settings import PopularSettings
 from recsys.contracts.wire import RankedItem
-from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, FakeHop, make_call
+from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, FakeHop, make_call, make_recommender
 from tests.virtual_time import on_virtual_time
 from tests.waiting import until
 
@@ -87,8 +86,7 @@ async def test_the_list_is_refreshed_only_together_with_a_request(clock, in_use)
     """A refresh accompanies a request, and never follows later: rank_items could not scale to zero otherwise."""
     hop = FakeHop({"items": POPULAR})
     listed = PopularList(RankingClient(hop), PopularSettings(None, 30.0))
-    ranking = RankingClient(FakeHop(RANKED))
-    handler = Recommend(Recommender(features=FeaturesClient(FakeHop(FEATURES)), ranking=ranking, popular=listed))
+    handler = Recommend(make_recommender(FakeHop(FEATURES), FakeHop(RANKED), popular=listed))
     async with listed.kept_fresh():
         await handler(make_call({"user_id": "ann"}))
         await clock.advance(31)

@@ -15,7 +15,7 @@ from recstore.sqlite import SqliteStore
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
 from tests.files import content
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, until
 
 USER = "someone-123"
 
@@ -36,18 +36,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
         yield opened
 
 
-async def until_gone(folder: Path) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while USER.encode() in content(folder):
-            await asyncio.sleep(0.01)
-
-
 async def test_the_files_are_scrubbed_after_an_erasure(store: SqliteStore, tmp_path: Path) -> None:
     """The function that took the event rewrites the file; the other users stay."""
     ingest = Ingest(store, scrubber=Scrubber(store, pause_s=0))
     async with ingest.scrubber.running():
         await ingest.erase(USER, at_us=10**15)
-        await until_gone(tmp_path)
+        await until(lambda: USER.encode() not in content(tmp_path))
         async with asyncio.timeout(LIMIT_S):
             while not await store.is_scrubbed():
                 await asyncio.sleep(0.01)

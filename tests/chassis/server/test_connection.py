@@ -11,23 +11,18 @@ from uvicorn.server import ServerState
 from chassis.server.caller_watch import Receive, Send
 from chassis.server.connection import ServerConnection
 from chassis.server.limits import Refusals, ServerLimits
+from tests.chassis.server import wire
+from tests.chassis.server.wire import settle
 from tests.virtual_time import VirtualClock, on_virtual_time
 from tests.waiting import until
 
 
-class Wire(asyncio.Transport):
-    """A transport that notes what is sent and whether the server reads."""
+class Wire(wire.Wire):
+    """A transport whose close does not reach the protocol."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = b""
-        self.closed = self.aborted = False
-        self.reading = True
+    aborted = False
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent += bytes(data)
-
-    def close(self) -> None:
+    def hang_up(self) -> None:
         self.closed = True
 
     def abort(self) -> None:
@@ -35,12 +30,6 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed or self.aborted
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
 
     @property
     def statuses(self) -> list[int]:
@@ -97,11 +86,6 @@ class Server:
             connection.data_received(part)
             await settle()
         return wire, connection
-
-
-async def settle() -> None:
-    for _ in range(12):
-        await asyncio.sleep(0)
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -61,7 +61,7 @@ async def test_simultaneous_requests_are_answered_together():
     await side.service.start()
     wires = [side.connect() for _ in range(10)]
     for number, wire in enumerate(wires):
-        wire.protocol.data_received(request(b"%d" % number))  # type: ignore[union-attr]
+        wire.protocol.data_received(request(b"%d" % number))
     await settle()
     assert sent_before == [0] * 10
     assert [wire.sent[-1:] for wire in wires] == [b"%d" % number for number in range(10)]
@@ -96,7 +96,7 @@ async def test_draining_closes_a_connection_after_its_answer():
     slow = Slow()
     side = ProtocolServer(FunctionConnection, slow)
     wire = await side.talk([request()])
-    wire.protocol.shutdown()  # type: ignore[union-attr]
+    wire.protocol.shutdown()
     slow.go.set()
     await settle()
     assert b"connection: close\r\n\r\n" in wire.sent
@@ -106,7 +106,7 @@ async def test_draining_closes_a_connection_after_its_answer():
     assert late.sent.count(b"connection: close\r\n") == 1
     assert late.closed
     idle = side.connect()
-    idle.protocol.shutdown()  # type: ignore[union-attr]
+    idle.protocol.shutdown()
     assert idle.closed
 
 
@@ -125,11 +125,11 @@ async def test_an_answer_waits_for_a_full_connection():
     """The server sends no answer while the caller does not read."""
     side = ProtocolServer(FunctionConnection, echo)
     wire = side.connect()
-    wire.protocol.pause_writing()  # type: ignore[union-attr]
-    wire.protocol.data_received(request())  # type: ignore[union-attr]
+    wire.protocol.pause_writing()
+    wire.protocol.data_received(request())
     await settle()
     assert wire.writes == []
-    wire.protocol.resume_writing()  # type: ignore[union-attr]
+    wire.protocol.resume_writing()
     await settle()
     assert wire.sent.startswith(b"HTTP/1.1 200")
 
@@ -148,10 +148,10 @@ async def test_an_idle_connection_times_out(clock):
     side.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
     wire = await side.talk([request()])
     await clock.advance(0.12)
-    wire.protocol.data_received(request())  # type: ignore[union-attr]
+    wire.protocol.data_received(request())
     await clock.advance(0.12)
     assert not wire.closed
-    wire.protocol.data_received(request() + request(b"slow"))  # type: ignore[union-attr]
+    wire.protocol.data_received(request() + request(b"slow"))
     await clock.advance(0.5)
     assert not wire.closed
     go.set()
@@ -195,7 +195,7 @@ async def test_a_slow_head_times_out(clock):
     for byte in request():
         if wire.closed:
             break
-        wire.protocol.data_received(bytes([byte]))  # type: ignore[union-attr]
+        wire.protocol.data_received(bytes([byte]))
         await clock.advance(0.02)
     assert wire.closed
     assert wire.sent == b""

@@ -3,10 +3,19 @@
 import asyncio
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
+from chassis.server import caller_watch
 from chassis.server.caller_watch import CallerWatch, ClientDisconnectedError, DisconnectSignal, WatchStarter
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def wait_for(signal: DisconnectSignal) -> None:
@@ -52,16 +61,36 @@ async def test_a_signal_is_a_channel():
     assert await reading == await signal() == {"type": "http.disconnect"}
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_an_ended_watch_of_a_signal_is_freed_without_the_collector():
     """Reference counts alone free the watch and the signal of an answered request."""
-    gc.disable()
-    try:
-        signal = DisconnectSignal()
-        watch = CallerWatch(signal, within_s=60, starter=WatchStarter())
-        gone = weakref.ref(watch)
-        with watch:
-            watch.start()
-        del watch, signal
-        assert gone() is None
-    finally:
-        gc.enable()
+    signal = DisconnectSignal()
+    watch = CallerWatch(signal, within_s=60, starter=WatchStarter())
+    gone = weakref.ref(watch)
+    with watch:
+        watch.start()
+    del watch, signal
+    assert gone() is None
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_an_ended_watch_is_freed_without_the_collector(monkeypatch):
+    """Reference counts alone free the watch of a request with an ASGI channel, with its task and its timer."""
+    monkeypatch.setattr(caller_watch, "WATCH_AFTER_S", 0.0)
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> object:
+        entered.set()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    watch = CallerWatch(receive, within_s=60, starter=WatchStarter())
+    gone = weakref.ref(watch)
+    with watch:
+        await entered.wait()
+    del watch
+    await left.wait()
+    await asyncio.sleep(0)
+    assert gone() is None

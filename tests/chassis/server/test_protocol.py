@@ -176,11 +176,11 @@ async def test_bodies_do_not_count_toward_the_head_limit():
     for talk in (request(long), chunks):
         refused = await side.talk(cut(talk, set(range(20_000, len(talk), 20_000))))
         assert (refused.sent.count(b"HTTP/1.1 413"), refused.sent.count(b"HTTP/1.1 ")) == (1, 1)
-        refused.protocol.data_received(request(b"1"))  # type: ignore[union-attr]
+        refused.protocol.data_received(request(b"1"))
         await settle()
         assert refused.sent.endswith(b"\r\n\r\n1")
     wire = side.connect()
-    wire.protocol.data_received(request(b"1") * 1000)  # type: ignore[union-attr]
+    wire.protocol.data_received(request(b"1") * 1000)
     while wire.sent.count(b"HTTP/1.1 200") < 1000:
         await settle()
 

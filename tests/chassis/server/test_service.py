@@ -11,7 +11,7 @@ from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.server.lifecycle import ServiceState
 from chassis.server.service import Service
 from chassis.server.settings import ServingSettings
-from chassis.wire.problems import OverloadedError
+from chassis.wire.problems import DependencyError, OverloadedError
 from tests.virtual_time import on_virtual_time
 
 SETTINGS = ServingSettings.read(Reader({"K_REVISION": "echo-00001", "AUTH": "off"}), name="echo", max_body_bytes=1024)
@@ -207,6 +207,18 @@ async def test_a_crash_reveals_no_internals(caplog):
     assert [record.message for record in caplog.records] == ["request_crashed"]
 
 
+async def test_the_log_states_the_cause_and_the_answer_does_not(caplog):
+    """The log of a failed request states why a dependency failed; the answer names no file."""
+
+    async def fail(call: Call) -> Reply:
+        raise DependencyError("the store does not answer") from OSError("store.db: the file was removed; restart")
+
+    reply = await make_service(fail).answer(scope(), receive_of(b"{}"))
+    (record,) = [record for record in caplog.records if record.msg == "request_failed"]
+    assert record.__dict__["cause"] == "store.db: the file was removed; restart"
+    assert (reply.status, b"store.db" in reply.body) == (503, False)
+
+
 @pytest.mark.parametrize(
     ("asked", "budget_s"),
     [(None, 1.0), ("250", 0.25), ("999999", 10.0), ("nan", 1.0), ("-5", 1.0), ("soon", 1.0), ("inf", 10.0)],
@@ -268,16 +280,21 @@ async def test_a_service_starts_drains_and_stops():
     assert events == ["opened", "closed"]
 
 
-async def test_a_service_is_not_ready_while_it_starts():
-    """While its parts are being opened, the service answers probes and requests with 503."""
-    opening = asyncio.Event()
-
+def slow_service(opening: asyncio.Event, *, fails: bool = False) -> Service:
     @asynccontextmanager
     async def slowly() -> AsyncIterator[Handler]:
         await opening.wait()
+        if fails:
+            raise OSError("no such model")
         yield echo
 
-    service = Service("slow", slowly, settings=SETTINGS)
+    return Service("slow", slowly, settings=SETTINGS)
+
+
+async def test_a_service_is_not_ready_while_it_starts():
+    """While its parts are being opened, the service answers probes and requests with 503."""
+    opening = asyncio.Event()
+    service = slow_service(opening)
     starting = asyncio.create_task(service.start())
     await asyncio.sleep(0)
     assert (await service.answer(scope("GET", "/readyz"), receive_of())).status == 503
@@ -291,15 +308,7 @@ async def test_a_service_is_not_ready_while_it_starts():
 async def test_an_instance_told_to_drain_while_it_starts_stays_draining(fails):
     """The service stays not ready, whether its start succeeds or fails, so that it receives no new traffic."""
     opening = asyncio.Event()
-
-    @asynccontextmanager
-    async def slowly() -> AsyncIterator[Handler]:
-        await opening.wait()
-        if fails:
-            raise OSError("no such model")
-        yield echo
-
-    service = Service("slow", slowly, settings=SETTINGS)
+    service = slow_service(opening, fails=fails)
     starting = asyncio.create_task(service.start())
     await asyncio.sleep(0)
     service.drain()

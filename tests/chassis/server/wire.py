@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,7 +29,7 @@ class Wire(asyncio.Transport):
         self.writes: list[bytes] = []
         self.closed = False
         self.reading = True
-        self.protocol: asyncio.Protocol | None = None
+        self.protocol: Any = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.closed:
@@ -40,7 +41,6 @@ class Wire(asyncio.Transport):
 
     def hang_up(self) -> None:
         self.closed = True
-        assert self.protocol is not None
         asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     def is_closing(self) -> bool:
@@ -92,7 +92,7 @@ class ProtocolServer:
         wire = self.connect()
         for part in parts:
             if not wire.closed:
-                wire.protocol.data_received(part)  # type: ignore[union-attr]
+                wire.protocol.data_received(part)
             await settle()
         return wire
 

@@ -1,4 +1,4 @@
-"""A server that answers HTTP as a test says, byte by byte."""
+"""A server that answers as a test says, byte by byte."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,15 +14,22 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Server:
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+    """Count connections; the n-th of *talks* handles the n-th connection, and the last all later ones."""
+
+    def __init__(self, *talks: Talk) -> None:
+        self._talks = talks
         self.connections = 0
-        self.url = ""
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = self._talks[min(self.connections, len(self._talks) - 1)]
         self.connections += 1
         try:
-            await self._talk(reader, writer)
+            await talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -30,10 +37,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(talk: Talk) -> AsyncIterator[Server]:
-    server = Server(talk)
+async def serving(*talks: Talk) -> AsyncIterator[Server]:
+    server = Server(*talks)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+    server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
     finally:

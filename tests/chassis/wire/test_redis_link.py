@@ -3,8 +3,8 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from redis.asyncio.connection import Connection
@@ -13,48 +13,25 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chassis.wire.redis_link import RedisLink
+from tests.chassis.wire.servers import Server, Talk, serving
 from tests.virtual_time import on_virtual_time
-
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 
 
-class Server:
-    """Count connections; the n-th of *talks* handles the n-th connection, and the last all later ones."""
+def link_to(port: int, timeout_s: float = 60.0) -> RedisLink:
+    def make() -> Connection:
+        # With RESP2 and no client name, the first bytes sent are those of the first command.
+        return Connection(host="127.0.0.1", port=port, socket_timeout=None, protocol=2, driver_info=None)
 
-    def __init__(self, *talks: Talk) -> None:
-        self._talks = list(talks)
-        self.connections = 0
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk = self._talks[min(self.connections, len(self._talks) - 1)]
-        self.connections += 1
-        try:
-            await talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    def link(self, timeout_s: float = 60.0) -> RedisLink:
-        def make() -> Connection:
-            # With RESP2 and no client name, the first bytes sent are those of the first command.
-            return Connection(host="127.0.0.1", port=self.port, socket_timeout=None, protocol=2, driver_info=None)
-
-        return RedisLink(make, timeout_s=timeout_s)
+    return RedisLink(make, timeout_s=timeout_s)
 
 
 @asynccontextmanager
-async def serving(*talks: Talk) -> AsyncIterator[Server]:
-    server = Server(*talks)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        listener.close()
+async def linked(*talks: Talk, timeout_s: float = 60.0) -> AsyncIterator[tuple[Server, RedisLink]]:
+    """Serve, and open a link to the server."""
+    async with serving(*talks) as server, aclosing(link_to(server.port, timeout_s)) as link:
+        yield server, link
 
 
 async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,12 +62,10 @@ def answer_once_with(answer: bytes) -> Talk:
 
 async def test_simultaneous_calls_share_a_connection():
     """Each call gets the answers to its own commands, in order."""
-    async with serving(count) as server:
-        link = server.link()
+    async with linked(count) as (server, link):
         calls = [link.ask([("PING",)] * size) for size in (1, 3, 2)]
         assert await asyncio.gather(*calls) == [[1], [2, 3, 4], [5, 6]]
         assert server.connections == 1
-        await link.aclose()
 
 
 async def test_calls_of_one_turn_are_sent_in_one_write():
@@ -102,12 +77,10 @@ async def test_calls_of_one_turn_are_sent_in_one_write():
             arrived.append(data.count(PING))
             writer.write(b":0\r\n" * data.count(PING))
 
-    async with serving(note) as server:
-        link = server.link()
+    async with linked(note) as (_, link):
         await link.ask([("PING",)])
         await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))
         assert arrived == [1, 5]
-        await link.aclose()
 
 
 async def test_an_error_reply_is_an_answer():
@@ -117,51 +90,42 @@ async def test_an_error_reply_is_an_answer():
         while await reader.readexactly(len(PING)):
             writer.write(b"-ERR no\r\n")
 
-    async with serving(refuse) as server:
-        link = server.link()
+    async with linked(refuse) as (server, link):
         for _ in range(2):
             answers = await link.ask([("PING",), ("PING",)])
             assert [type(answer) for answer in answers] == [ResponseError] * 2
         assert server.connections == 1
-        await link.aclose()
 
 
 async def test_calls_are_retried_after_the_connection_closes():
     """Every waiting call is retried over one new connection."""
-    async with serving(leave, count) as server:
-        link = server.link()
+    async with linked(leave, count) as (server, link):
         assert sorted(await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))) == [[n] for n in range(1, 6)]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_a_server_that_keeps_closing_is_an_error():
     """A call is retried once."""
-    async with serving(leave) as server:
-        link = server.link()
+    async with linked(leave) as (server, link):
         with pytest.raises(RedisConnectionError):
             await link.ask([("PING",)])
         assert server.connections == 2
-        await link.aclose()
 
 
 @on_virtual_time
 async def test_a_timeout_closes_the_connection():
     """A call without an answer in time closes its connection, because a late answer could be taken for the next one."""
-    async with serving(ignore, count) as server:
-        link = server.link(timeout_s=0.1)
+    async with linked(ignore, count, timeout_s=0.1) as (server, link):
         with pytest.raises(RedisTimeoutError):
             await link.ask([("PING",)])
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 @on_virtual_time
 async def test_only_the_call_that_timed_out_fails(clock):
     """The connection closes for all calls, and a younger call is retried over a new one in the time it has left."""
-    async with serving(ignore, count) as server:
-        link = server.link(timeout_s=0.2)
+    async with linked(ignore, count, timeout_s=0.2) as (server, link):
         older = asyncio.create_task(link.ask([("PING",)]))
         await clock.advance(0.1)
         younger = asyncio.create_task(link.ask([("PING",)]))
@@ -169,42 +133,35 @@ async def test_only_the_call_that_timed_out_fails(clock):
             await older
         assert await younger == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_a_cancelled_call_does_not_shift_the_answers():
     """The answer of a cancelled call is dropped, and the next call gets its own."""
-    async with serving(count) as server:
-        link = server.link()
+    async with linked(count) as (server, link):
         await link.ask([("PING",)])
         leaver = asyncio.create_task(link.ask([("PING",)]))
         await asyncio.sleep(0)
         leaver.cancel()
         assert await link.ask([("PING",)]) == [3]
         assert server.connections == 1
-        await link.aclose()
 
 
 async def test_an_unexpected_answer_closes_the_connection(turns):
     """The link closes a connection with a surplus answer, because later answers could no longer be assigned."""
-    async with serving(answer_once_with(b":1\r\n:2\r\n"), count) as server:
-        link = server.link()
+    async with linked(answer_once_with(b":1\r\n:2\r\n"), count) as (server, link):
         assert await link.ask([("PING",)]) == [1]
         await turns()
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_an_answer_that_is_not_redis_closes_the_connection():
     """The waiting call fails, and the next call gets a new connection."""
-    async with serving(answer_once_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"), count) as server:
-        link = server.link()
+    async with linked(answer_once_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"), count) as (server, link):
         with pytest.raises(RedisError):
             await link.ask([("PING",)])
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_a_call_is_retried_after_a_reset():
@@ -215,11 +172,9 @@ async def test_a_call_is_retried_after_a_reset():
         no_farewell = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_farewell)
 
-    async with serving(reset, count) as server:
-        link = server.link()
+    async with linked(reset, count) as (server, link):
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_answers_are_assembled_from_pieces():
@@ -232,12 +187,10 @@ async def test_answers_are_assembled_from_pieces():
             await asyncio.sleep(0)
         await reader.read()
 
-    async with serving(in_pieces) as server:
-        link = server.link()
+    async with linked(in_pieces) as (_, link):
         text, (number, odd, error) = await link.ask([("PING",)] * 2)
         assert (text, number, odd) == ("naïve", 1, "\ufffd")
         assert isinstance(error, NoScriptError)
-        await link.aclose()
 
 
 async def test_a_call_is_retried_when_the_connection_closes_before_the_write(monkeypatch):
@@ -251,17 +204,14 @@ async def test_a_call_is_retried_when_the_connection_closes_before_the_write(mon
         await send(connection, packed, check_health=check_health)
 
     monkeypatch.setattr(Connection, "send_packed_command", once_too_late)
-    async with serving(count) as server:
-        link = server.link()
+    async with linked(count) as (server, link):
         assert await link.ask([("PING",)]) == [1]
         assert server.connections == 2
-        await link.aclose()
 
 
 async def test_a_closed_link_stays_closed():
     """Calls in flight and later calls fail instead of opening a new connection."""
-    async with serving(ignore) as server:
-        link = server.link()
+    async with linked(ignore) as (server, link):
         call = asyncio.create_task(link.ask([("PING",)]))
         while not server.connections:
             await asyncio.sleep(0)
@@ -290,8 +240,7 @@ async def test_a_link_can_be_closed_while_it_connects(monkeypatch):
         await reader.read()
         left.set()
 
-    async with serving(note_the_end) as server:
-        link = server.link()
+    async with linked(note_the_end) as (server, link):
         call = asyncio.create_task(link.ask([("PING",)]))
         await connected.wait()
         closing = asyncio.create_task(link.aclose())
@@ -306,9 +255,7 @@ async def test_a_link_can_be_closed_while_it_connects(monkeypatch):
 
 async def test_a_refused_connection_is_an_error(free_port):
     """A refused connection fails immediately, and a link without a connection can be closed."""
-    server = Server(count)
-    server.port = free_port
-    link = server.link()
+    link = link_to(free_port)
     with pytest.raises(RedisConnectionError):
         await link.ask([("PING",)])
     await link.aclose()

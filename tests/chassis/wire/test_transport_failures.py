@@ -1,4 +1,4 @@
-"""Each failure of a connection raises the error of httpx that names it."""
+"""Each failure of a connection raises the error of httpx that names it, and no answer fills the memory."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ import pytest
 
 from chassis.wire.transport import HttptoolsTransport
 from tests.chassis.wire.servers import Held, answering, post, read_request, serving
+from tests.waiting import LIMIT_S
 
 
 async def test_a_refused_connection_is_a_connect_error(transport, free_port):
@@ -118,3 +119,49 @@ async def test_an_answer_that_is_not_http_is_a_protocol_error(transport):
     async with serving(answering(b"SSH-2.0-OpenSSH_9.2\r\n")) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             await post(transport, server.url)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        HEAD % 1_000_000 + b"x" * 1_000_000,
+        b"HTTP/1.1 200 OK\r\nx: " + b"x" * 1_000_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 40_000,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000,
+    ],
+    ids=["body", "head", "interim", "chunks"],
+)
+async def test_an_endless_answer_is_cut_off(flood):
+    """An answer that exceeds the limit fails, and its connection is closed."""
+    closed = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        try:
+            while True:
+                writer.write(flood)
+                await writer.drain()
+        finally:
+            closed.set()
+
+    transport = HttptoolsTransport(max_answer_bytes=100_000)
+    async with serving(talk) as server, asyncio.timeout(LIMIT_S):
+        with pytest.raises(httpx.RemoteProtocolError, match="100000 bytes"):
+            await post(transport, server.url)
+        await closed.wait()
+    await transport.aclose()
+
+
+async def test_an_answer_at_the_limit_is_taken():
+    """The limit counts the head and the body of each answer alone, on a connection that brings several."""
+    body = b"x" * 1000
+    answer = HEAD % len(body) + body
+    transport = HttptoolsTransport(max_answer_bytes=len(answer))
+    async with serving(answering(answer)) as server:
+        for _ in range(3):
+            assert (await post(transport, server.url)).content == body
+    assert server.connections == 1
+    await transport.aclose()
