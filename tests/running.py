@@ -103,6 +103,27 @@ def running(function: str, env: Mapping[str, str], *, port: int = 0, stock: bool
             end(process)
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """Three function processes that call each other directly."""
+
+    extract_features: Running
+    rank_items: Running
+    recommend: Running
+
+
+@contextmanager
+def running_pipeline(
+    features: Mapping[str, str], ranking: Mapping[str, str], recommend: Mapping[str, str] | None = None
+) -> Iterator[Pipeline]:
+    """Start the three functions, each with its own variables."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(running("extract_features", features))
+        second = stack.enter_context(running("rank_items", ranking))
+        urls = {"EXTRACT_FEATURES_URL": first.url, "RANK_ITEMS_URL": second.url}
+        yield Pipeline(first, second, stack.enter_context(running("recommend", urls | dict(recommend or {}))))
+
+
 def end(process: "subprocess.Popen[bytes]") -> None:
     """Terminate the process gracefully so that it can save its coverage data, then kill its process group."""
     process.terminate()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.trained import write_csv
+
 GROUPS, ITEMS_OF_GROUP, USERS, VISITS = 4, 32, 160, 10
 # The visits that follow the rule.
 _RULED = 3
@@ -21,12 +23,9 @@ HOUR_S = 3600
 _FIRST_VISIT_S, _BETWEEN_VISITS_S, _BETWEEN_ITEMS_S = 6 * _DAY_S, int(0.6 * _DAY_S), int(0.6 * _DAY_S)
 
 FILMS = """
-[events.rating]
-weight = 1
-counter = "views"
-
-[events.hide]
-weight = -1
+[events]
+rating = { weight = 1, counter = "views" }
+hide = { weight = -1 }
 
 [items.attributes]
 title = { kind = "text", column = "name" }
@@ -37,32 +36,18 @@ year = { kind = "number" }
 [users.attributes]
 mood = { kind = "categorical" }
 
-[features.mood_fits]
-kind = "match"
-attribute = "genres"
-user_attribute = "mood"
-[features.stars]
-kind = "attribute"
-of = "item"
-attribute = "stars"
-[features.year]
-kind = "attribute"
-of = "item"
-attribute = "year"
+[features]
+mood_fits = { kind = "match", attribute = "genres", user_attribute = "mood" }
+stars = { kind = "attribute", of = "item", attribute = "stars" }
+year = { kind = "attribute", of = "item", attribute = "year" }
 """
 
 FASHION = """
-[events.view]
-weight = 1
-counter = "views"
-[events.add_to_cart]
-weight = 3
-counter = "clicks"
-[events.purchase]
-weight = 5
-counter = "purchases"
-[events.return]
-weight = -5
+[events]
+view = { weight = 1, counter = "views" }
+add_to_cart = { weight = 3, counter = "clicks" }
+purchase = { weight = 5, counter = "purchases" }
+return = { weight = -5 }
 
 [items.attributes]
 title = { kind = "text" }
@@ -80,34 +65,21 @@ SIZES_FIT = """
 [users.attributes]
 size = { kind = "categorical" }
 
-[features.size_fits]
-kind = "match"
-attribute = "size"
-user_attribute = "size"
-[features.price]
-kind = "attribute"
-of = "item"
-attribute = "price"
-[features.bought]
-kind = "counter"
-name = "purchases"
-[features.brand_fits]
-kind = "match"
-attribute = "brand"
-[features.colour_fits]
-kind = "match"
-attribute = "colour"
+[features]
+size_fits = { kind = "match", attribute = "size", user_attribute = "size" }
+price = { kind = "attribute", of = "item", attribute = "price" }
+bought = { kind = "counter", name = "purchases" }
+brand_fits = { kind = "match", attribute = "brand" }
+colour_fits = { kind = "match", attribute = "colour" }
 
 [training]
 sources = []
 """
 
 NEWS = """
-[events.read]
-weight = 1
-counter = "views"
-[events.skip]
-weight = -1
+[events]
+read = { weight = 1, counter = "views" }
+skip = { weight = -1 }
 
 [items.attributes]
 title = { kind = "text", column = "headline" }
@@ -115,17 +87,11 @@ section = { kind = "categorical" }
 published = { kind = "time" }
 minutes = { kind = "number" }
 
-[features.age]
-kind = "time_since"
-attribute = "published"
-[features.hour]
-kind = "hour"
-[features.minutes]
-kind = "attribute"
-of = "item"
-attribute = "minutes"
-[features.weekday]
-kind = "weekday"
+[features]
+age = { kind = "time_since", attribute = "published" }
+hour = { kind = "hour" }
+minutes = { kind = "attribute", of = "item", attribute = "minutes" }
+weekday = { kind = "weekday" }
 
 [training]
 sources = ["neighbours", "attributes"]
@@ -174,17 +140,13 @@ class Shop:
 
     def write(self, folder: Path) -> Mapping[str, Path]:
         """Write the declaration and the data into *folder*; return the files by the names of their options."""
-        texts = {
-            "declaration": self.declaration,
-            "interactions": "\n".join([self.header, *self._rows()]) + "\n",
-            "items": "\n".join([self.item_header, *self._items()]) + "\n",
-        }
+        tables = {"interactions": (self.header, self._rows()), "items": (self.item_header, self._items())}
         if self.user_header:
-            texts["users"] = "\n".join([self.user_header, *map(self.user, range(USERS))]) + "\n"
-        files = {name: folder / f"{name}.{'toml' if name == 'declaration' else 'csv'}" for name in texts}
-        for name, text in texts.items():
-            files[name].write_text(text, "utf-8")
-        return files
+            tables["users"] = (self.user_header, map(self.user, range(USERS)))
+        declaration = folder / "declaration.toml"
+        declaration.write_text(self.declaration, "utf-8")
+        files = {name: write_csv(folder / f"{name}.csv", *table) for name, table in tables.items()}
+        return {"declaration": declaration, **files}
 
     def _rows(self) -> Iterator[str]:
         draw = random.Random(5)

@@ -8,18 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chassis.batching.batcher import Batcher
-from chassis.batching.queue import BatchLimits
 from chassis.environment import SettingsError
 from chassis.server.service import StartError
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.handler import ExtractFeatures
 from functions.extract_features.settings import Settings
 from functions.extract_features.startup import follow_store
-from functions.rank_items.handler import RankItems
 from functions.rank_items.model_loader import LoadedModel, load_model
 from recrank.artefact import MANIFEST, ArtefactError, read_artefact, write_artefact
-from recrank.model import Query, Ranking, RankingModel
+from recrank.model import RankingModel
 from recstore.memory import MemoryStore
 from recstore.sqlite import SqliteStore
 from recsys.contracts.wire import MAX_HISTORY
@@ -27,8 +24,7 @@ from recsys.declaration.reader import DEFAULT, DeclarationError, default_declara
 from recsys.declaration.types import Declaration, DeclaredRules
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
-from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call
-from tests.functions.test_filtered_requests import make_request
+from tests.functions.harness import DOWN, FEATURES, POPULAR, RANKED, Harness, make_call, rank_request, ranking_by
 from tests.ranking.test_filters import with_kinds
 from tools.bench.batching import make_artefact
 from tools.store import copy_store
@@ -57,14 +53,8 @@ def load(folder: Path, declaration: Declaration | None = None) -> LoadedModel:
 
 
 async def rank(model: RankingModel, **fields: object) -> bytes:
-    limits = BatchLimits(max_batch_size=8, max_wait_s=0.0, max_queue_size=8)
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[Query, Ranking] = Batcher(model.rank, limits=limits, executor=executor)
-        reply = await RankItems(batcher, model=model.identity, attributes=lambda: model.attributes)(
-            make_call(make_request(**fields), seconds=30)
-        )
-        batcher.drain()
-    return reply.body
+    with ranking_by(model) as handler:
+        return (await handler(make_call(rank_request(**fields)))).body
 
 
 async def test_an_artefact_answers_the_same_bytes_with_the_demo_s_declaration_and_without(tmp_path):

@@ -21,14 +21,10 @@ from recsys.records import HistoryItem
 pytestmark = pytest.mark.may_block
 
 SHOP = """
-[events.view]
-weight = 1
-counter = "views"
-[events.purchase]
-weight = 5
-counter = "purchases"
-[events.return]
-weight = -5
+[events]
+view = { weight = 1, counter = "views" }
+purchase = { weight = 5, counter = "purchases" }
+return = { weight = -5 }
 
 [items.attributes]
 title = { kind = "text", column = "label" }

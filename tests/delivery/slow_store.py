@@ -4,9 +4,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
+
+from tests.http_server import HttpHandler, HttpServer
 
 _FILES = dict.fromkeys(("manifest.json", "arrays.safetensors", "items.json"), "0" * 64)
 _POINTER = msgspec.json.encode({"version": "0123456789ab", "files": _FILES})
@@ -41,8 +42,8 @@ def slow_store() -> Iterator[SlowStore]:
     """Serve until the block ends."""
     ended = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(HttpHandler):
+        def get(self) -> None:
             pointed = self.path.endswith("current.json")
             self.send_response(200)
             self.send_header("Content-Length", str(len(_POINTER) if pointed else 10**9))
@@ -59,16 +60,9 @@ def slow_store() -> Iterator[SlowStore]:
             except OSError:
                 return
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with HttpServer(Handler) as server:
         store = SlowStore(server.server_port)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
         try:
             yield store
         finally:
             ended.set()
-            server.shutdown()
-            thread.join()

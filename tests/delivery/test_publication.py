@@ -7,11 +7,11 @@ import pytest
 
 from offline.delivery import deliver
 from offline.retraining import main as retrain
-from offline.state import Current, StateDirectory
+from offline.state import StateDirectory
 from recrank.bucket import Bucket
 from recrank.places import BucketPlace
 from tests.object_store import ObjectStore
-from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
+from tests.offline.tastes import choose_nothing, put_changed
 from tools import loop
 from tools.cli.verbs import main as run_verb
 
@@ -20,13 +20,8 @@ pytestmark = pytest.mark.may_block
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateDirectory:
-    """A state directory whose store has eight days more than its model."""
     choose_nothing(monkeypatch)
-    state = put_serving(tmp_path / "state", make_records(days=8))
-    fill(state.folder / "stores/1-test.db", make_records(days=16, shift_day=8))
-    with state.locked():
-        state.advance(Current("stores/1-test.db", state.require_current().model, "test"))
-    return state
+    return put_changed(tmp_path / "state")
 
 
 def published(place: BucketPlace) -> str:

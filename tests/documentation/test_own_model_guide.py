@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from examples.own_model import train_towers
-from offline.state import StateDirectory
 from recrank.onnx_model import OnnxModel
 from recsys.declaration.reader import DEFAULT
 from tests.demo import DemoState
 from tests.documentation.pages import ROOT, block, blocks
-from tests.running import CLIENT, running
+from tests.running import CLIENT, running_pipeline
+from tests.trained import model_of, store_of
 from tools.cli.verbs import main as run_verb
 
 GUIDE = ROOT / "docs/how-to/bring-your-model.md"
@@ -60,14 +60,10 @@ def verb(command: list[str]) -> int:
 
 def serve(stack: ExitStack, *, python_path: Path | None = None) -> list[dict[str, object]]:
     """Return the answer of the whole pipeline for a user, with the current model of `state`."""
-    state = StateDirectory(Path("state"))
-    current = state.require_current()
-    env = {"PYTHONPATH": str(python_path)} if python_path else {}
-    features = stack.enter_context(running("extract_features", {"FEATURE_STORE_URL": state.store_url(current)}))
-    ranking = stack.enter_context(running("rank_items", {"MODEL_PATH": str(state.model_path(current)), **env}))
-    urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url}
-    recommend = stack.enter_context(running("recommend", urls))
-    answer = CLIENT.post(recommend.url, json={"user_id": "user_1", "top_k": 10})
+    state = Path("state")
+    ranking = {"MODEL_PATH": str(model_of(state))} | ({"PYTHONPATH": str(python_path)} if python_path else {})
+    pipeline = stack.enter_context(running_pipeline({"FEATURE_STORE_URL": store_of(state)}, ranking))
+    answer = CLIENT.post(pipeline.recommend.url, json={"user_id": "user_1", "top_k": 10})
     assert answer.status_code == 200, answer.text
     return list(answer.json()["recommendations"])
 

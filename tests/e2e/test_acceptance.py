@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from localkn.processes import free_port
 from tests.demo import DemoState
-from tests.e2e.verbs import assert_none_left, verb
+from tests.e2e.verbs import started, verb
 from tools.acceptance.checks import FUNCTIONS
 from tools.cli.releases import Check
 
@@ -24,13 +23,9 @@ def test_the_local_pipeline_passes_acceptance(demo_state: DemoState, tmp_path: P
     """
     state = tmp_path / "state"
     demo_state.copy_to(state)
-    verb("up", "--detach", "--simulate-latency", "--port", str(free_port()), "--state-dir", str(state))
-    try:
+    with started(state, "--simulate-latency"):
         for service in FUNCTIONS:
             verb("kn", "service", "update", service, "--scale-min", "2", "--state-dir", str(state))
         found = json.loads(verb("acceptance", "--json", "--seconds", "20", "--state-dir", str(state)).stdout)
-    finally:
-        verb("down", "--state-dir", str(state))
     assert [finding["check"] for finding in found] == list(Check)
     assert [finding for finding in found if not finding["holds"]] == []
-    assert_none_left(state)

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from localkn.processes import free_port
 from tests.demo import DemoState
 from tests.e2e.browser import faults, highest, needs_browser
-from tests.e2e.verbs import assert_none_left, verb
+from tests.e2e.verbs import started, verb
 from tests.kndashboard.tried import write_all
 from tests.localkn.running import needs_envoy
 from tests.running import ROOT
@@ -32,16 +31,12 @@ def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     Yield the dashboard's address and the public port.
     """
-    state, port = tmp_path_factory.mktemp("state"), free_port()
+    state = tmp_path_factory.mktemp("state")
     demo_state.copy_to(state)
     write_all(state)
-    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state))
-    try:
+    with started(state, "--simulate-latency") as port:
         shown = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
         yield shown["dashboard"], port
-    finally:
-        verb("down", "--state-dir", str(state))
-    assert_none_left(state)
 
 
 @pytest.fixture(scope="module")

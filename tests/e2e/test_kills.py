@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localkn.processes import free_port
 from tests.demo import DemoState
-from tests.e2e.verbs import await_instances, instances_of, verb
+from tests.e2e.verbs import await_instances, instances_of, started, verb
 from tests.running import ROOT
 from tests.waiting import eventually
 
@@ -24,16 +23,13 @@ CALLERS, RATE = 20, 200
 
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    state, port = tmp_path_factory.mktemp("state"), free_port()
+    state = tmp_path_factory.mktemp("state")
     demo_state.copy_to(state)
-    verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
-    try:
+    with started(state) as port:
         for service in ("extract-features", "rank-items"):
             verb("kn", "service", "update", service, "--scale-min", "2", "--state-dir", str(state))
             await_instances(state, service, 2)
         yield state, port
-    finally:
-        verb("down", "--state-dir", str(state))
 
 
 def drive(port: int, seconds: float) -> "subprocess.Popen[str]":

@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from localkn.processes import free_port
 from recsys.client import AsyncClient, CallError
 from tests.demo import DemoState
-from tests.e2e.verbs import await_instances, instances_of, verb
+from tests.e2e.verbs import await_instances, instances_of, started, verb
 
 pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
 
@@ -22,13 +21,10 @@ CALLERS, KILLS, PAUSE_S = 10, 3, 0.05
 
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    state, port = tmp_path_factory.mktemp("state"), free_port()
+    state = tmp_path_factory.mktemp("state")
     demo_state.copy_to(state)
-    verb("up", "--detach", "--port", str(port), "--state-dir", str(state))
-    try:
+    with started(state) as port:
         yield state, port
-    finally:
-        verb("down", "--state-dir", str(state))
 
 
 async def kill_under_load(state: Path, instances: int, call, outcomes: Counter[str]) -> None:

@@ -1,7 +1,6 @@
 """The verbs `load` and `plan` on a pipeline with the tutorial's simulated costs."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from localkn.processes import free_port
 from tests.demo import DemoState
+from tests.e2e.verbs import started, verb
 from tests.running import CLIENT, ROOT
 
 pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -32,12 +32,7 @@ class Pipeline:
     port: int
 
     def verb(self, *words: str, status: int = 0, **limits: str) -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            ["./run.sh", *words, "--state-dir", str(self.state)],
-            cwd=ROOT, env={**os.environ, **limits}, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert ended.returncode == status, ended.stdout + ended.stderr
-        return ended
+        return verb(*words, "--state-dir", str(self.state), status=status, **limits)
 
     def load(self, folder: Path, *words: str, status: int = 0, **limits: str) -> tuple[dict[str, Any], str]:
         ended = self.verb("load", "--report", str(folder), *words, status=status, **limits)
@@ -46,11 +41,10 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    started = Pipeline(tmp_path_factory.mktemp("state"), free_port())
-    demo_state.copy_to(started.state)
-    started.verb("up", "--detach", "--simulate-latency", "--port", str(started.port))
-    yield started
-    started.verb("down")
+    state = tmp_path_factory.mktemp("state")
+    demo_state.copy_to(state)
+    with started(state, "--simulate-latency") as port:
+        yield Pipeline(state, port)
 
 
 def test_a_spike_scales_out(pipeline, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from localkn.processes import free_port
 from recsys.experiments.declaration import Arm, Experiment
 from tests.demo import DemoState
-from tests.e2e.verbs import assert_none_left, verb
+from tests.e2e.verbs import started, verb
 from tests.localkn.running import needs_envoy
 from tests.monitoring.promql import alerts, metrics_of, panels
 from tests.running import CLIENT, ROOT
@@ -82,7 +82,7 @@ def act_on_an_exposure(url: str) -> None:
 @pytest.fixture(scope="module")
 def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Yield a Prometheus after half a minute of valid and invalid requests, interactions and undeliverable events."""
-    state, port = tmp_path_factory.mktemp("state"), free_port()
+    state = tmp_path_factory.mktemp("state")
     demo_state.copy_to(state)
     # The metric of an arm exists from the start on. Hardly any user is in the experiment.
     arms = (Arm("control", 0.5), Arm("other", 0.5, url=f"http://127.0.0.1:{free_port()}"))
@@ -95,9 +95,8 @@ def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) 
         f"recommend:EXPERIMENTS={experiment}",
     )
     overrides = [word for each in settings for word in ("--env-override", each)]
-    verb("up", "--detach", "--simulate-latency", "--port", str(port), "--state-dir", str(state), *overrides)
     with ExitStack() as stack:
-        stack.callback(verb, "down", "--state-dir", str(state))
+        port = stack.enter_context(started(state, "--simulate-latency", *overrides))
         status = json.loads(verb("status", "--json", "--state-dir", str(state)).stdout)
         server = Prometheus(tmp_path_factory.mktemp("prometheus"), status["dashboard"].removeprefix("http://"))
         stack.callback(server.end)
@@ -118,7 +117,6 @@ def prometheus(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) 
         eventually(lambda: server.values("count_over_time(up[5m])")[0] >= SCRAPES)
         yield server
         assert [json.loads(load.communicate()[0])["first_error"] for load in loads] == ["", ""]
-    assert_none_left(state)
 
 
 def test_every_scrape_succeeded(prometheus: Prometheus):

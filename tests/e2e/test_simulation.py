@@ -15,7 +15,6 @@ import pytest
 from loadtests.people import demo_people
 from loadtests.simulation import Simulated, simulate
 from localkn.address import broker_url
-from localkn.processes import free_port
 from offline.state import StateDirectory
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.urls import open_exposures
@@ -23,7 +22,7 @@ from recsys.client import AsyncClient
 from recsys.experiments.assignment import treat
 from recsys.experiments.ledger import read_ledger
 from tests.demo import DemoState
-from tests.e2e.verbs import await_instances, instances_of, verb
+from tests.e2e.verbs import await_instances, instances_of, started, verb
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(300)]
@@ -34,17 +33,14 @@ USERS, LISTS, CALLERS, KILLED_AFTER = 600, 2, 6, 300
 @pytest.fixture(scope="module")
 def up(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """Start the pipeline with exposures, an experiment whose second arm shows mixed lists, and two of recommend."""
-    state, port = tmp_path_factory.mktemp("state"), free_port()
+    state = tmp_path_factory.mktemp("state")
     demo_state.copy_to(state)
-    verb("up", "--exposures", "--detach", "--port", str(port), "--state-dir", str(state))
-    try:
+    with started(state, "--exposures") as port:
         arms = ["--arm", "control=50%", "--arm", "mixed=50%,diversity=1"]
         verb("experiments", "start", "mixing", *arms, "--users", str(USERS), "--state-dir", str(state))
         verb("kn", "service", "update", "recommend", "--scale-min", "2", "--state-dir", str(state))
         await_instances(state, "recommend", 2)
         yield state, port
-    finally:
-        verb("down", "--state-dir", str(state))
 
 
 class Killer:

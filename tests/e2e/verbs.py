@@ -2,20 +2,39 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from localkn.address import read_status
+from localkn.processes import free_port
 from tests.running import ROOT
 from tests.waiting import eventually
 
 
-def verb(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run(["./run.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+def verb(*words: str, status: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        ["./run.sh", *words],
+        cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
     assert ended.returncode == status, ended.stdout + ended.stderr
     return ended
+
+
+@contextmanager
+def started(state: Path, *words: str) -> Iterator[int]:
+    """Start the pipeline of a state directory; yield its port, and stop the pipeline at the end."""
+    port = free_port()
+    try:
+        told = verb("up", "--detach", "--port", str(port), "--state-dir", str(state), *words).stdout
+        assert f"http://127.0.0.1:{port}" in told
+        yield port
+    finally:
+        verb("down", "--state-dir", str(state))
+    assert_none_left(state)
 
 
 def processes_of(state: Path) -> list[psutil.Process]:

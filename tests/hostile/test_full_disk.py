@@ -5,7 +5,8 @@ import contextlib
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from chassis.wire.problems import ServingError
 from knbroker.broker import Broker
 from knbroker.queue import Queue
 from kubeyaml.eventing import DeliverySpec as Policy
-from kubeyaml.eventing import Routing, Trigger
+from kubeyaml.eventing import Trigger
 from tests.hostile.conftest import Figure
+from tests.knbroker import brokers
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer, event_answer
 
 pytestmark = pytest.mark.may_block
@@ -87,18 +89,8 @@ class Gated(Subscribers):
         return await super().post(url, **rest)
 
 
-@contextlib.asynccontextmanager
-async def running(disk: Disk, subscribers: Subscribers) -> AsyncIterator[Broker]:
-    """A broker on *disk* that delivers until the block ends."""
-    queue = disk.open()
-    broker = Broker(Routing(("ns/b",), [TRIGGER]), queue, subscribers, limit=10_000, at_once=4)
-    delivering = asyncio.create_task(broker.run())
-    try:
-        yield broker
-    finally:
-        delivering.cancel()
-        await asyncio.gather(delivering, return_exceptions=True)
-        await queue.close()
+def running(disk: Disk, subscribers: Subscribers) -> AbstractAsyncContextManager[Broker]:
+    return brokers.running(disk.path, subscribers, [TRIGGER], limit=10_000, at_once=4, queue=disk.open())
 
 
 async def accept_some(broker: Broker) -> None:

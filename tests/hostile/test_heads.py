@@ -15,7 +15,7 @@ from chassis.wire.transport import HttptoolsTransport
 from tests.demo import DemoState
 from tests.e2e.verbs import verb
 from tests.hostile.conftest import Figure
-from tests.integration.conftest import Pipeline
+from tests.running import Pipeline
 
 pytestmark = pytest.mark.may_block
 

@@ -4,32 +4,32 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from localkn.processes import free_port
 from offline.state import StateDirectory
+from recrank.artefact import ARRAYS
 from recstore.sqlite_file import SCHEMA_VERSION
+from tests.trained import model_of, train, write_csv
 from tools.cli.verbs import main
-from tools.cli.verbs import main as run_verb
 from tools.up import up
 
 pytestmark = pytest.mark.may_block
 
 
-def write_csv(path: Path) -> Path:
+def write_data(path: Path) -> Path:
     rows = [f"u{user:02},i{(user % 3) * 5 + item}" for user in range(20) for item in range(5)]
-    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    return path
+    return write_csv(path, "user_id,item_id", rows)
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("once") / "state"
-    csv = write_csv(folder.with_name("a.csv"))
-    assert run_verb(["train", "--state-dir", str(folder), "--interactions", str(csv)]) == 0
+    assert train(folder, "--interactions", write_data(folder.with_name("a.csv"))) == 0
     return folder
 
 
@@ -66,17 +66,23 @@ def loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-def foreign(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE theirs (x)")
-    connection.close()
+def executed(*statements: str) -> Callable[[Path], None]:
+    """Return a function that executes SQL in a file."""
+
+    def execute(path: Path) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return execute
 
 
-def same_version_other_tables(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE users (user_id TEXT)")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.close()
+foreign = executed("CREATE TABLE theirs (x)")
+same_version_other_tables = executed("CREATE TABLE users (user_id TEXT)", f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
 
 
 def zero_middle(folder: Path) -> None:
@@ -89,15 +95,10 @@ def cut(folder: Path) -> None:
     store_of(folder).write_bytes(store_of(folder).read_bytes()[: 4096 * 2 + 7])
 
 
-def forget(folder: Path) -> None:
-    with sqlite3.connect(store_of(folder)) as connection:
-        connection.execute("DELETE FROM facts")
-    connection.close()
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (lambda folder: corrupt(model_of(folder) / ARRAYS), "SHA-256 is not the manifest's"),
         (lambda folder: store_of(folder).unlink(), "no such feature store; run ./run.sh train"),
         (replaced(Path.touch, store_of), "the file is empty"),
         (replaced(Path.mkdir, store_of), "is a folder"),
@@ -108,7 +109,7 @@ def forget(folder: Path) -> None:
         (replaced(lambda path: path.write_bytes(b"no database" * 999), store_of), "file is not a database"),
         (zero_middle, "malformed|damaged"),
         (cut, "malformed|damaged"),
-        (forget, "was never filled"),
+        (lambda folder: executed("DELETE FROM facts")(store_of(folder)), "was never filled"),
         (pointer(b'{"store": "stores/1-c'), "current.json: is damaged"),
         (pointer(b""), "current.json: is damaged"),
         (pointer(b"\xff"), "current.json: is damaged"),
@@ -155,17 +156,13 @@ def test_what_the_user_sets_counts(trained, monkeypatch):
 )
 def test_reading_makes_no_state_directory(tmp_path, verb):
     """A verb that only reads does not create the state directory."""
-    write_csv(tmp_path / "a.csv")
+    write_data(tmp_path / "a.csv")
     main([*(word.replace("FOLDER", str(tmp_path)) for word in verb), "--state-dir", str(tmp_path / "typo")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def copy(*words: str) -> int:
     return main(["store", "copy", *words])
-
-
-def refused(words: Sequence[str]) -> int:
-    return copy(*words)
 
 
 class TestCopying:
@@ -193,12 +190,12 @@ class TestCopying:
         """A URL of an unknown kind and two URLs of the same store exit with 2, and no message repeats a password."""
         (tmp_path / "link.db").symlink_to(store_of(trained))
         one = f"sqlite:///{store_of(trained)}"
-        assert refused(["--from", "foo", "--to", one]) == 2
+        assert copy("--from", "foo", "--to", one) == 2
         assert "'--from': 'foo' names no feature store; use sqlite:///FILE" in capsys.readouterr().err
-        assert refused(["--from", "postgres://me:s3cret@db/x", "--to", one]) == 2
+        assert copy("--from", "postgres://me:s3cret@db/x", "--to", one) == 2
         assert "s3cret" not in capsys.readouterr().err
         for other in (f"sqlite:///{tmp_path}/link.db", f"sqlite:///{tmp_path}/./state/stores/{store_of(trained).name}"):
-            assert refused(["--from", one, "--to", other]) == 2
+            assert copy("--from", one, "--to", other) == 2
             assert "name the same store" in capsys.readouterr().err
-        assert refused(["--from", "redis://127.0.0.1:nope/0", "--to", one]) == 2
-        assert refused(["--from", "redis://127.0.0.1", "--to", "redis://127.0.0.1:6379/0"]) == 2
+        assert copy("--from", "redis://127.0.0.1:nope/0", "--to", one) == 2
+        assert copy("--from", "redis://127.0.0.1", "--to", "redis://127.0.0.1:6379/0") == 2

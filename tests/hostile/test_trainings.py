@@ -14,41 +14,27 @@ from typing import Any
 import pytest
 
 from offline.state import StateDirectory
-from recrank.artefact import read_artefact
+from tests.running import ROOT
+from tests.trained import artefact_of, train, write_csv
 from tests.waiting import LIMIT_S
-from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
-ROOT = Path(__file__).parents[2]
 
-
-def write_csv(path: Path, *, users: int) -> Path:
+def write_data(path: Path, *, users: int) -> Path:
     rows = [f"u{user},i{(user + item) % 3}" for user in range(users) for item in range(2)]
-    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    return path
+    return write_csv(path, "user_id,item_id", rows)
 
 
 def start(folder: Path, csv: Path, *words: str) -> "subprocess.Popen[str]":
-    command = [
-        sys.executable,
-        "-m",
-        "tools.cli",
-        "train",
-        "--state-dir",
-        str(folder),
-        "--interactions",
-        str(csv),
-        *words,
-    ]
+    command = [sys.executable, "-m", "tools.cli", "train", f"--state-dir={folder}", f"--interactions={csv}", *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("once") / "state"
-    csv = write_csv(folder.with_name("a.csv"), users=5)
-    assert run_verb(["train", "--state-dir", str(folder), "--interactions", str(csv)]) == 0
+    assert train(folder, "--interactions", write_data(folder.with_name("a.csv"), users=5)) == 0
     return folder
 
 
@@ -60,7 +46,7 @@ def trained(trained_once: Path, tmp_path: Path) -> Path:
 
 
 def steps(mode: str, folder: Path) -> Iterator[dict[str, Any]]:
-    csv = write_csv(folder.with_name("b.csv"), users=2)
+    csv = write_data(folder.with_name("b.csv"), users=2)
     command = [sys.executable, str(ROOT / "tests/hostile/stepping.py"), mode, str(folder), str(csv)]
     ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     yield from map(json.loads, ended.stdout.splitlines())
@@ -97,7 +83,7 @@ def test_a_full_disk_at_any_step_leaves_the_former_state(trained):
 def test_files_that_cannot_grow_leave_the_former_state(trained):
     """A write that fails in the middle of a file, also of the database, leaves the earlier pair current."""
     before = (trained / "current.json").read_bytes()
-    csv = write_csv(trained.with_name("b.csv"), users=400)
+    csv = write_data(trained.with_name("b.csv"), users=400)
     limits = (1, 2000, 9000, 30_000)
     program = (
         "import resource, sys; from tools.cli.verbs import main\n"
@@ -135,7 +121,7 @@ def test_trainings_side_by_side_take_turns(trained):
 
 def test_two_first_starts_train_once(tmp_path):
     """With --if-missing the second of two trainings uses the result of the first."""
-    csv = write_csv(tmp_path / "a.csv", users=4)
+    csv = write_data(tmp_path / "a.csv", users=4)
     both = [start(tmp_path / "state", csv, "--if-missing") for _ in range(2)]
     for each in both:
         _, errors = each.communicate(timeout=LIMIT_S)
@@ -146,7 +132,7 @@ def test_two_first_starts_train_once(tmp_path):
 def test_a_start_does_not_wait_for_a_training(trained):
     """While a training holds the directory, --if-missing finds the current pair, and it can be verified."""
     with StateDirectory(trained).locked():
-        assert run_verb(["train", "--state-dir", str(trained), "--if-missing"]) == 0
+        assert train(trained, "--if-missing") == 0
         assert StateDirectory(trained).environment()
 
 
@@ -181,10 +167,6 @@ def test_only_the_owner_may_open_the_directory(tmp_path):
 def test_paths_with_odd_characters_work(tmp_path):
     """A state directory may have a name that a URL must quote."""
     folder = tmp_path / "100% mine? #1 ü"
-    assert (
-        run_verb(["train", "--state-dir", str(folder), "--interactions", str(write_csv(tmp_path / "a.csv", users=4))])
-        == 0
-    )
-    assert run_verb(["train", "--state-dir", str(folder), "--from-store"]) == 0
-    current = StateDirectory(folder).require_current()
-    assert read_artefact(StateDirectory(folder).model_path(current)).manifest.training["users"] == 4
+    assert train(folder, "--interactions", write_data(tmp_path / "a.csv", users=4)) == 0
+    assert train(folder, "--from-store") == 0
+    assert artefact_of(folder).manifest.training["users"] == 4

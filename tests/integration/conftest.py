@@ -1,29 +1,14 @@
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 import pytest
 
 from tests.demo import DemoState
-from tests.running import Running, running
+from tests.running import Pipeline, running_pipeline
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """Three function processes that call each other directly."""
-
-    extract_features: Running
-    rank_items: Running
-    recommend: Running
-
-
-@contextmanager
-def start_pipeline(state: DemoState) -> Iterator[Pipeline]:
-    with ExitStack() as stack:
-        features = stack.enter_context(running("extract_features", {"FEATURE_STORE_URL": state.store_url}))
-        ranking = stack.enter_context(running("rank_items", {"MODEL_PATH": str(state.model_path)}))
-        urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url}
-        yield Pipeline(features, ranking, stack.enter_context(running("recommend", urls)))
+def start_pipeline(state: DemoState) -> AbstractContextManager[Pipeline]:
+    return running_pipeline({"FEATURE_STORE_URL": state.store_url}, {"MODEL_PATH": str(state.model_path)})
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from chassis.watched_file import LOOK_AGAIN_S
 from tests.demo import DemoState
-from tests.running import CLIENT, Running, running
+from tests.running import CLIENT, Running, running_pipeline
 from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.may_block
@@ -44,20 +43,12 @@ def secured(demo_state: DemoState, tmp_path_factory: pytest.TempPathFactory) -> 
     services.write_text("service-old\n")
     sent.write_text("service-old\n")
     inner = {"AUTH": "tokens", "AUTH_TOKENS_FILE": str(services)}
-    with ExitStack() as stack:
-        features = stack.enter_context(
-            running("extract_features", {**inner, "FEATURE_STORE_URL": demo_state.store_url})
-        )
-        ranking = stack.enter_context(running("rank_items", {**inner, "MODEL_PATH": str(demo_state.model_path)}))
-        env = {
-            "AUTH": "tokens",
-            "AUTH_TOKENS_FILE": str(callers),
-            "SERVICE_TOKEN_FILE": str(sent),
-            "EXTRACT_FEATURES_URL": features.url,
-            "RANK_ITEMS_URL": ranking.url,
-        }
-        recommend = stack.enter_context(running("recommend", env))
-        yield SecuredPipeline(callers, services, sent, (features, ranking, recommend))
+    features = {**inner, "FEATURE_STORE_URL": demo_state.store_url}
+    ranking = {**inner, "MODEL_PATH": str(demo_state.model_path)}
+    outer = {"AUTH": "tokens", "AUTH_TOKENS_FILE": str(callers), "SERVICE_TOKEN_FILE": str(sent)}
+    with running_pipeline(features, ranking, outer) as started:
+        functions = (started.extract_features, started.rank_items, started.recommend)
+        yield SecuredPipeline(callers, services, sent, functions)
 
 
 def test_a_valid_token_gets_an_answer(secured):

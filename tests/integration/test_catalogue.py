@@ -1,10 +1,8 @@
 """Changes of items by event, through extract_features, to all instances of rank_items."""
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.item_changes import read_removal, read_upsert
 from localkn.processes import free_port
-from recstore.urls import open_store
 from recsys.contracts import events
 from recsys.declaration.types import Attribute
 from recsys.features import UNKNOWN_FEATURES
@@ -20,6 +17,7 @@ from recsys.records import UserRecord
 from tests.functions.test_events import event
 from tests.integration.test_metrics import scrape
 from tests.running import CLIENT, Running, running
+from tests.trained import in_store
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.may_block
@@ -37,11 +35,8 @@ def changed(**values: list[str]) -> dict[str, Any]:
 def store_url(empty_store_url: str) -> str:
     """Return the URL of a store."""
 
-    async def fill() -> None:
-        async with aclosing(open_store(empty_store_url, create=True)) as store:
-            await store.replace([UserRecord("ann", "25-34")], population=UNKNOWN_FEATURES)
-
-    asyncio.run(fill())
+    ann = [UserRecord("ann", "25-34")]
+    in_store(empty_store_url, lambda store: store.replace(ann, population=UNKNOWN_FEATURES), create=True)
     return empty_store_url
 
 

@@ -1,12 +1,10 @@
 """Erasing a user by event, while real instances count events of the user and one of them is killed."""
 
-import asyncio
 import contextlib
 import json
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -14,12 +12,12 @@ import pytest
 
 from localkn.processes import free_port
 from recstore.erasures import digest_user
-from recstore.urls import open_store
 from recsys.contracts import events
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord
 from tests.integration.test_metrics import scrape
 from tests.running import CLIENT, Running, running
+from tests.trained import in_store, scan
 
 pytestmark = pytest.mark.may_block
 
@@ -31,12 +29,8 @@ BOB = UserRecord("bob", "55+", history=[HistoryItem("a", 1.0, 1)])
 def store_url(empty_store_url: str) -> str:
     """Return the URL of a store that holds the user and another one."""
 
-    async def fill() -> None:
-        async with aclosing(open_store(empty_store_url, create=True)) as store:
-            ann = UserRecord(USER, "25-34", history=[HistoryItem("a", 1.0, 1)])
-            await store.replace([ann, BOB], population=UNKNOWN_FEATURES)
-
-    asyncio.run(fill())
+    users = [UserRecord(USER, "25-34", history=[HistoryItem("a", 1.0, 1)]), BOB]
+    in_store(empty_store_url, lambda store: store.replace(users, population=UNKNOWN_FEATURES), create=True)
     return empty_store_url
 
 
@@ -95,12 +89,7 @@ def test_events_in_flight_do_not_bring_a_user_back(instances, store_url, metrics
     answer = other.post({"user_id": USER}).json()
     assert (answer["cold_start"], answer["history"]) == (True, [])
     assert send(other, 1, user="bob").status_code == 200
-
-    async def look() -> list[UserRecord]:
-        async with aclosing(open_store(store_url)) as store:
-            return [record async for record in store.scan()]
-
-    (bob,) = asyncio.run(look())
+    (bob,) = in_store(store_url, scan)
     assert (bob.user_id, len(bob.history)) == ("bob", 2)
 
 
@@ -129,11 +118,6 @@ def test_the_fused_service_takes_erasures(demo_state, tmp_path):
         assert send(service, 1, user="user_42").status_code == 202
         assert send(service, 2, events.ERASED, user="user_42").status_code == 202
         assert send(service, 3, user="user_42").status_code == 202
-
-        async def look() -> list[object]:
-            async with aclosing(open_store(env["FEATURE_STORE_URL"])) as opened:
-                return list(await opened.read(["user_42", "user_41"], history=1))
-
-        gone, there = asyncio.run(look())
+        gone, there = in_store(env["FEATURE_STORE_URL"], lambda opened: opened.read(["user_42", "user_41"], history=1))
     assert gone is None
     assert there is not None

@@ -1,8 +1,7 @@
 """Evaluation through real servers: the served lists are the evaluated lists."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,26 +9,16 @@ import pytest
 from localkn.processes import free_port
 from offline.evaluation import comparison
 from offline.evaluation.baselines import BASELINES
-from offline.state import StateDirectory
-from tests.running import Running, running
+from tests.running import Pipeline, running, running_pipeline
+from tests.trained import model_of, store_of, write_csv
 from tools.cli.verbs import main
-from tools.cli.verbs import main as run_verb
 
 pytestmark = pytest.mark.may_block
 
 
-@contextmanager
-def served(folder: Path, **features: str) -> Iterator[Running]:
-    state = StateDirectory(folder)
-    current = state.current()
-    assert current is not None
-    with ExitStack() as stack:
-        first = stack.enter_context(
-            running("extract_features", {"FEATURE_STORE_URL": state.store_url(current)} | features)
-        )
-        second = stack.enter_context(running("rank_items", {"MODEL_PATH": str(state.model_path(current))}))
-        urls = {"EXTRACT_FEATURES_URL": first.url, "RANK_ITEMS_URL": second.url}
-        yield stack.enter_context(running("recommend", urls))
+def served(folder: Path, **features: str) -> AbstractContextManager[Pipeline]:
+    ranking = {"MODEL_PATH": str(model_of(folder))}
+    return running_pipeline({"FEATURE_STORE_URL": store_of(folder), **features}, ranking)
 
 
 def evaluate(folder: Path, url: str, *words: str) -> int:
@@ -45,7 +34,7 @@ def one_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_served_lists_equal_the_models(held_out, one_baseline, capsys):
     """A thousand demo users get the same items, order and scores over HTTP as from the model in process."""
     with served(held_out) as pipeline:
-        assert evaluate(held_out, pipeline.url) == 0
+        assert evaluate(held_out, pipeline.recommend.url) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["users"] > 990
     assert report["differing_lists"] == 0
@@ -60,16 +49,15 @@ def test_served_lists_equal_the_models(held_out, one_baseline, capsys):
 
 def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
     """A file of users and items alone, with weights between the stored steps, gives equal lists too."""
-    path = tmp_path / "plain.csv"
     rows = [
         f"{user},{(user % 4) * 25 + item},{0.1 + item / 7}" for user in range(80) for item in range(user % 9, 25, 2)
     ]
-    path.write_text("user_id,item_id,weight\n" + "\n".join(rows) + "\n")
+    path = write_csv(tmp_path / "plain.csv", "user_id,item_id,weight", rows)
     data = ["--interactions", str(path), "--state-dir", str(tmp_path / "s"), "--holdout", "random", "--seed", "4"]
-    assert run_verb(["train", *data]) == 0
+    assert main(["train", *data]) == 0
     capsys.readouterr()
     with served(tmp_path / "s") as pipeline:
-        assert main(["evaluate", *data, "--via", pipeline.url, "--json"]) == 0
+        assert main(["evaluate", *data, "--via", pipeline.recommend.url, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["users"], report["differing_lists"]) == (80, 0)
     assert report["rows"][-1]["recall_20"]["mean"] > 0.95
@@ -78,7 +66,7 @@ def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
 def test_a_different_configuration_is_noticed(held_out, one_baseline, capsys):
     """With histories shorter than in training the lists differ, and the report counts them."""
     with served(held_out, HISTORY_LIMIT="5") as pipeline:
-        assert evaluate(held_out, pipeline.url, "--most-users", "200") == 0
+        assert evaluate(held_out, pipeline.recommend.url, "--most-users", "200") == 0
     assert json.loads(capsys.readouterr().out)["differing_lists"] > 100
 
 

@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from chassis.wire.cloudevents import Event
-from knbroker.broker import Broker
 from knbroker.client import DeliveryClient
-from knbroker.queue import Queue
-from kubeyaml.eventing import Routing, Trigger
+from kubeyaml.eventing import Trigger
 from tests.chassis.telemetry.test_tracing import CALLER, TREE, TracedPipeline
+from tests.chassis.wire.servers import read_request, serving
+from tests.knbroker import brokers
 
 REQUESTED = Event(
     {
@@ -32,17 +33,12 @@ async def sink() -> AsyncIterator[tuple[str, asyncio.Queue[dict[str, str]]]]:
     received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
-        await reader.readexactly(int(fields["content-length"]))
+        head, _ = await read_request(reader)
+        received.put_nowait(dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:-2]))
         writer.write(b"HTTP/1.1 202 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-        received.put_nowait(fields)
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", received
-    server.close()
+    async with serving(take) as server:
+        yield server.url, received
 
 
 @pytest.mark.may_block
@@ -56,20 +52,16 @@ async def test_a_trace_continues_through_the_broker(by_header: bool, tmp_path: P
     context = CALLER[1].decode()
     async with TracedPipeline(0.0).pipeline() as traced, sink() as (url, received):
         triggers = [
-            Trigger("d/requests", "d/b", f"http://127.0.0.1:{traced.port}/", [{"suffix": {"type": "requested.v1"}}]),
-            Trigger("d/answers", "d/b", url, [{"suffix": {"type": "completed.v1"}}]),
+            Trigger("d/requests", "ns/b", f"http://127.0.0.1:{traced.port}/", [{"suffix": {"type": "requested.v1"}}]),
+            Trigger("d/answers", "ns/b", url, [{"suffix": {"type": "completed.v1"}}]),
         ]
-        queue, client = Queue(tmp_path / "q.db", ["d/requests", "d/answers"]), DeliveryClient(limit_bytes=100_000)
-        broker = Broker(Routing(("d/b",), triggers), queue, client, limit=10, at_once=2)
-        delivering = asyncio.create_task(broker.run())
         event = REQUESTED if by_header else REQUESTED.extended(traceparent=context)
-        await broker.accept("d/b", event, [CALLER] if by_header else [])
-        reply = await received.get()
-        delivering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await delivering
-        await client.aclose()
-        await queue.close()
+        async with (
+            aclosing(DeliveryClient(limit_bytes=100_000)) as client,
+            brokers.running(tmp_path, client, triggers) as broker,
+        ):
+            await broker.accept("ns/b", event, [CALLER] if by_header else [])
+            reply = await received.get()
         assert traced.tree() == {"recommend/recommend": None, **TREE}
         (root,) = [span for span in traced.exporter.get_finished_spans() if span.name == "recommend"]
     assert f"{root.context.trace_id:032x}" == context.split("-")[1]

@@ -161,19 +161,12 @@ GOOD = {"recommend": {"user_id": "user_1"}, "extract_features": {"user_id": "use
 BAD = [
     # function, body, status, paths of the faults
     ("recommend", b"", 400, None),
-    ("recommend", b"not json", 400, None),
-    ("recommend", b"\xff\xfe", 400, None),
-    ("recommend", b"[" * 4000, 400, None),
     ("recommend", b"[" * 100_000, 422, ["$"]),
     ("recommend", b"[1,2]", 422, ["$"]),
     ("recommend", b"{}", 422, ["$.user_id"]),
     ("recommend", b'{"user_id":7,"top_k":true,"x":1}', 422, ["$.user_id", "$.top_k", "$.x"]),
-    *(("recommend", b'{"user_id":"a","top_k":%s}' % each, 422, ["$.top_k"])
-      for each in (b"0", b"101", b"-1", b"5.5", b"true", b'"5"', b"null", b"[]", b"1e99", b"9" * 400)),
-    ("recommend", b'{"user_id":""}', 422, ["$.user_id"]),
+    *(("recommend", b'{"user_id":"a","top_k":%s}' % each, 422, ["$.top_k"]) for each in (b"0", b"101")),
     ("recommend", b'{"user_id":"%s"}' % (b"x" * 129), 422, ["$.user_id"]),
-    ("recommend", rb'{"user_id":"a\u0000b"}', 422, ["$.user_id"]),
-    ("recommend", rb'{"user_id":"\ud800"}', 422, ["$"]),
     ("recommend", b'{"user_id":"a","exclude":["b",1,""]}', 422, ["$.exclude[1]", "$.exclude[2]"]),
     ("recommend", b'{"user_id":"a","exclude":%s}' % json.dumps(["x"] * 1001).encode(), 422, ["$.exclude"]),
     ("recommend", b'{"requests":[]}', 422, ["$.requests"]),
@@ -199,23 +192,6 @@ def test_invalid_requests_get_a_status_and_every_fault(pipeline, door, body, sta
     assert problem["status"] == status
     assert paths is None or [fault["path"] for fault in problem["errors"]] == paths
     assert service.post(GOOD[door]).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/", 405), ("DELETE", "/", 405), ("GET", "/x", 404), ("POST", "/x/y", 404)]
-)
-def test_unknown_methods_and_paths_get_problem_documents(pipeline, method, path, status):
-    """Another method gets 405 and another path 404, each with a problem document."""
-    answer = CLIENT.request(method, pipeline.recommend.url + path)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-
-
-def test_the_content_type_is_checked(pipeline):
-    """A body declared as XML is refused, and the default content type of `curl -d` is accepted."""
-    body = b'{"user_id":"user_1"}'
-    for content_type, status in (("text/xml", 415), ("application/x-www-form-urlencoded", 200)):
-        answer = CLIENT.post(pipeline.recommend.url, content=body, headers={"content-type": content_type})
-        assert answer.status_code == status
 
 
 def test_the_fused_function_gives_the_same_bytes(pipeline, demo_state):

@@ -188,7 +188,7 @@ def test_a_store_and_a_model_of_two_declarations_do_not_serve(opened, tmp_path):
     """The difference is named, by the state directory and by a function."""
     text = opened.declaration.read_text("utf-8")
     changed = tmp_path / "changed.toml"
-    changed.write_text(text.replace(f"[events.{opened.shop.like}]", "[events.love]", 1), "utf-8")
+    changed.write_text(text.replace(f"\n{opened.shop.like} = ", "\nlove = ", 1), "utf-8")
     settings = [each.partition(":")[2].partition("=") for each in opened.state.environment(fused=True)]
     env = {name: value for name, _, value in settings} | {"RECSYS_DECLARATION": str(changed)}
     with (

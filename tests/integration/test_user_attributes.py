@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from offline.state import StateDirectory
 from recsys.contracts import events
 from tests.integration.test_shops import train
-from tests.running import CLIENT, Running, running
+from tests.running import CLIENT, Running, running, running_pipeline
 from tests.shops import FASHION, SHOPS
 from tools.cli.verbs import main
 
@@ -74,12 +73,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         service, _, setting = each.partition(":")
         name, _, value = setting.partition("=")
         settings.setdefault(service, {})[name] = value
-    with ExitStack() as started:
-        features = started.enter_context(running("extract_features", settings["extract-features"]))
-        ranker = started.enter_context(running("rank_items", settings["rank-items"]))
-        urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranker.url}
-        recommend = started.enter_context(running("recommend", settings["recommend"] | urls))
-        yield Open(state, features, recommend)
+    with running_pipeline(*(settings[name] for name in ("extract-features", "rank-items", "recommend"))) as started:
+        yield Open(state, started.extract_features, started.recommend)
 
 
 def test_attributes_come_from_the_users_file(opened):

@@ -1,7 +1,9 @@
 """The overlays as the objects that a cluster gets."""
 
+import argparse
 import copy
 import functools
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from kubeyaml import edits
 from kubeyaml.kustomize import build as kubeyaml_build
+from localkn.kn import _edit_template, add_verbs
 
 ROOT = Path(__file__).parents[2]
 KNATIVE = ROOT / "knative"
@@ -39,6 +43,36 @@ def build_by_kubectl(directory: Path) -> list[Object]:
     done = subprocess.run(["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def assert_kubectl_agrees(directory: Path) -> None:
+    """Check that the objects that these tests see equal those that `kubectl apply -k` sends."""
+
+    def key(body: Object) -> tuple[str, str, str]:
+        return body["apiVersion"], body["kind"], body["metadata"]["name"]
+
+    assert sorted(build(directory), key=key) == sorted(build_by_kubectl(directory), key=key)
+
+
+def changed_by_kn(service: Object, command: str) -> Object:
+    """Return *service* as localkn's kn changes it, which works like the real kn."""
+    parser = argparse.ArgumentParser()
+    add_verbs(parser)
+    options, unknown = parser.parse_known_args([w for w in shlex.split(command)[1:] if w != "--namespace"])
+    assert [word for word in unknown if word.startswith("-")] in ([], ["--env-value-from"])
+    changed: Object = copy.deepcopy(service)
+    _edit_template(changed, options)
+    # The Service after the candidate has been created.
+    if "candidate" in command and not options.tag:
+        tag = {"latestRevision": True, "percent": 0, "tag": "candidate"}
+        changed["spec"]["traffic"] = [tag, {"revisionName": "rank-items-00007", "percent": 100}]
+    if options.traffic:
+        changed["spec"]["traffic"] = edits.traffic(
+            {**changed, "status": {"traffic": []}},
+            tags=options.tag, untags=options.untag, shares=options.traffic, mutation=bool(options.image),
+        )  # fmt: skip
+        assert sum(target.get("percent") or 0 for target in changed["spec"]["traffic"]) == 100
+    return changed
 
 
 def overlay(name: str) -> list[Object]:

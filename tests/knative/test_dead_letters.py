@@ -6,10 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,6 +18,7 @@ from redis import Redis
 from localkn.processes import free_port
 from recstore.erasures import digest_user
 from recstore.redis_keys import erasure_key
+from tests.http_server import HttpHandler, HttpServer
 from tests.knative.objects import KNATIVE, container, overlay, services
 from tests.running import CLIENT, killed_at_the_end
 from tests.waiting import LIMIT_S, eventually
@@ -195,7 +194,7 @@ def test_attributes_beyond_ascii_are_kept(redis_server: RedisServer, broker: "Br
     with Redis.from_url(redis_server.url) as redis, running(DEAD_LETTERS_URL=redis_server.url) as (url, _):
         headers = [*((name.encode(), value.encode()) for name, value in LETTER.items()), (b"ce-subject", subject)]
         CLIENT.post(url, content=b"{", headers=headers)
-        where = ["--namespace", "recsys", "--gateway", url, "--broker", f"http://127.0.0.1:{broker.server_port}"]
+        where = ["--namespace", "recsys", "--gateway", url, "--broker", broker.url]
         assert run_verb(["dead-letters", "redrive", *where, "--all"]) == 0
         assert [unquote(sent["ce-subject"]) for _, sent, _ in broker.events] == ["Zoë 😀"]
         redis.hset(erasure_key(digest_user("Zoë 😀")), mapping={"at_us": 1, "readmitted": 0})
@@ -203,36 +202,27 @@ def test_attributes_beyond_ascii_are_kept(redis_server: RedisServer, broker: "Br
         assert ids(url) == []
 
 
-class Broker(ThreadingHTTPServer):
+class Broker(HttpServer):
     """A Broker that refuses the event `refused`."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Accepting)
+        super().__init__(_Accepting)
         self.events: list[tuple[str, dict[str, str], bytes]] = []
 
 
-class _Accepting(BaseHTTPRequestHandler):
+class _Accepting(HttpHandler):
     server: Broker
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.events.append((self.path, {name.lower(): text for name, text in self.headers.items()}, body))
-        self.send_response(400 if self.headers["ce-id"] == "refused" else 202)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def post(self) -> None:
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        self.server.events.append((self.path, headers, self.body()))
+        self.answer(400 if self.headers["ce-id"] == "refused" else 202)
 
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
     with Broker() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broker: Broker, capsys):
@@ -248,7 +238,7 @@ def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broke
         said = capsys.readouterr().out.splitlines()
         assert said[-1] == "3 dead letters"
         assert said[1].endswith("t /s binary  422 from ?")
-        again = ["dead-letters", "redrive", *where, "--broker", f"http://127.0.0.1:{broker.server_port}"]
+        again = ["dead-letters", "redrive", *where, "--broker", broker.url]
         assert run_verb([*again, said[0].split()[0]]) == 0
         assert run_verb([*again, "--all"]) == 1
         output = capsys.readouterr()

@@ -23,7 +23,7 @@ from localkn.processes import free_port
 from offline.seed import main as seed
 from recsys.contracts import events
 from tests.knative.objects import Object, container, overlay, services
-from tests.offline.api_server import api_server
+from tests.offline.api_server import ApiServer
 from tests.running import Running, running
 from tests.waiting import eventually
 
@@ -129,7 +129,7 @@ def _seed(job: Object, objects: list[Object], store_url: str) -> dict[str, str]:
     assert job["command"][:3] == ["python", "-m", "offline.seed"]
     ranker = services(objects)["rank-items"]["spec"]["template"]["spec"]
     (wanted,) = [volume["configMap"]["name"] for volume in ranker["volumes"] if "configMap" in volume]
-    with api_server() as api, pytest.MonkeyPatch.context() as patch:
+    with ApiServer() as api, pytest.MonkeyPatch.context() as patch:
         patch.setattr("offline.publication.ClusterAccess.own", lambda: api.cluster)
         words = job["command"][3 : job["command"].index("--every")]
         assert seed(words, env={**environment(job, objects), "FEATURE_STORE_URL": store_url}) == 0

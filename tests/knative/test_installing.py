@@ -13,8 +13,8 @@ from tests.knative.objects import (
     KNATIVE,
     ON_CLUSTERS,
     Object,
+    assert_kubectl_agrees,
     build,
-    build_by_kubectl,
     container,
     needs_kubectl,
     overlay,
@@ -91,9 +91,4 @@ def test_hops_find_their_namespace_in_the_pod(tmp_path):
 @needs_kubectl
 def test_kubectl_builds_the_same_tenant(tmp_path):
     """The objects of the tenant above equal those that kubectl sends."""
-
-    def key(body: Object) -> tuple[str, str, str]:
-        return body["apiVersion"], body["kind"], body["metadata"]["name"]
-
-    folder = tenant(tmp_path)
-    assert sorted(build(folder), key=key) == sorted(build_by_kubectl(folder), key=key)
+    assert_kubectl_agrees(tenant(tmp_path))

@@ -13,8 +13,8 @@ from tests.knative.objects import (
     ON_CLUSTERS,
     OVERLAYS,
     Object,
+    assert_kubectl_agrees,
     build,
-    build_by_kubectl,
     needs_kubectl,
     overlay,
     pod_of,
@@ -44,11 +44,7 @@ def test_every_object_fits_its_schema(name):
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_kubectl_builds_the_same_objects(name):
     """The objects that these tests check equal those that `kubectl apply -k` sends."""
-
-    def key(body: Object) -> tuple[str, str, str]:
-        return body["apiVersion"], body["kind"], body["metadata"]["name"]
-
-    assert sorted(overlay(name), key=key) == sorted(build_by_kubectl(KNATIVE / "overlays" / name), key=key)
+    assert_kubectl_agrees(KNATIVE / "overlays" / name)
 
 
 def with_components(folder: Path, *names: str) -> list[Object]:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.knative.objects import KNATIVE, ROOT, Object, build, build_by_kubectl, container, needs_kubectl, services
+from tests.knative.objects import (
+    KNATIVE,
+    ROOT,
+    Object,
+    assert_kubectl_agrees,
+    build,
+    container,
+    needs_kubectl,
+    services,
+)
 
 pytestmark = pytest.mark.may_block
 
@@ -99,9 +108,4 @@ def test_a_patch_changes_only_what_it_names(tmp_path):
 )
 def test_kubectl_merges_the_same_patches(tmp_path, components):
     """kubectl applies the patch of a tenant, and those of the optional components, as these tests see them."""
-    folder = with_patch(tmp_path, TENANT, components=components)
-    assert by_name(build(folder)) == by_name(build_by_kubectl(folder))
-
-
-def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
-    return {(body["kind"], body["metadata"]["name"]): body for body in objects}
+    assert_kubectl_agrees(with_patch(tmp_path, TENANT, components=components))

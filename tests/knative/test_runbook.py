@@ -1,23 +1,18 @@
 """Every command in the how-to pages for operators, held against the manifests, kn's flags and our own."""
 
-import argparse
-import copy
 import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
 import yaml
 
-from kubeyaml import edits
 from kubeyaml.validation import service_faults
-from localkn.kn import _edit_template, add_verbs
 from tests.knative.command_lines import Line, parse
-from tests.knative.objects import KNATIVE, ROOT, Object, container, environment, overlay, services
+from tests.knative.objects import KNATIVE, ROOT, Object, changed_by_kn, container, environment, overlay, services
 from tests.knative.rules import MADE_ELSEWHERE
 from tools.acceptance.checks import FUNCTIONS
 from tools.cli.verbs import app
@@ -95,33 +90,11 @@ def test_updates_make_valid_services(command):
     assert {value.split("=")[0] for value in line.all("--env", "-e", "--env-value-from")} <= read
     for image in line.all("--image"):
         assert _image_name(image) == _image_name(container(service)["image"])
-    changed = _updated(service, command)
+    changed = changed_by_kn(service, command)
     assert service_faults(changed) == []
     for value in line.all("--env-value-from"):
         _, secret, key = value.split("=")[1].split(":")
         assert (secret, key) in secrets_made(line.namespace)
-
-
-def _updated(service: Object, command: str) -> Object:
-    """Return *service* as localkn's kn changes it, which works like the real kn."""
-    parser = argparse.ArgumentParser()
-    add_verbs(parser)
-    options, unknown = parser.parse_known_args([w for w in shlex.split(command)[1:] if w != "--namespace"])
-    assert [word for word in unknown if word.startswith("-")] in ([], ["--env-value-from"])
-    changed: dict[str, Any] = copy.deepcopy(service)
-    _edit_template(changed, options)
-    tag = {"latestRevision": True, "percent": 0, "tag": "candidate"}
-    pinned = {"revisionName": "rank-items-00007", "percent": 100}
-    # The Service after the candidate has been created.
-    if "candidate" in command and "--tag" not in options.tag and not options.tag:
-        changed["spec"]["traffic"] = [tag, pinned]
-    if options.traffic:
-        changed["spec"]["traffic"] = edits.traffic(
-            {**changed, "status": {"traffic": []}},
-            tags=options.tag, untags=options.untag, shares=options.traffic, mutation=bool(options.image),
-        )  # fmt: skip
-        assert sum(target["percent"] for target in changed["spec"]["traffic"]) == 100
-    return changed
 
 
 def _image_name(image: str) -> str:

@@ -1,22 +1,19 @@
 """The guides' patches and kustomization, held against the commands that they replace and against the manifests."""
 
-import argparse
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubeyaml import edits
-from localkn.kn import _edit_template, add_verbs
 from tests.knative.objects import (
     KNATIVE,
     ROOT,
     Object,
+    assert_kubectl_agrees,
     build,
-    build_by_kubectl,
+    changed_by_kn,
     container,
     environment,
     needs_kubectl,
@@ -33,21 +30,6 @@ PAIRS = re.findall(
     r"```sh\n(kn service update .*?)\n```.*?```yaml\n(.*?)```", ROLL_OUT.partition("\n## ")[0], re.DOTALL
 )
 URL = "https://example.com/recsys.git//knative"
-
-
-def by_kn(command: str) -> Object:
-    """Return the Service of production as kn changes it."""
-    parser = argparse.ArgumentParser()
-    add_verbs(parser)
-    options = parser.parse_known_args(shlex.split(command)[1:])[0]
-    service = services(overlay("prod"))[options.name]
-    _edit_template(service, options)
-    if options.traffic:
-        service["spec"]["traffic"] = edits.traffic(
-            {**service, "status": {"traffic": []}},
-            tags=options.tag, untags=options.untag, shares=options.traffic, mutation=False,
-        )  # fmt: skip
-    return service
 
 
 def comparable(service: Object) -> Any:
@@ -69,7 +51,7 @@ def test_a_patch_does_what_its_command_does(tmp_path, command, patch):
     """The patch of the guide makes the same template and the same traffic as kn."""
     prod = f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{URL}/overlays/prod]\n"
     changed = services(build(kustomization(tmp_path, prod + patch)))["rank-items"]
-    assert comparable(changed) == comparable(by_kn(command))
+    assert comparable(changed) == comparable(changed_by_kn(services(overlay("prod"))["rank-items"], command))
 
 
 def test_the_guide_has_patches():
@@ -106,8 +88,4 @@ def test_the_kustomization_of_the_guide_leaves_no_placeholder(shop):
 @needs_kubectl
 def test_kubectl_builds_the_kustomization_of_the_guide(shop):
     """kubectl accepts the kustomization and makes the same objects."""
-
-    def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
-        return {(body["kind"], body["metadata"]["name"]): body for body in objects}
-
-    assert by_name(build(shop)) == by_name(build_by_kubectl(shop))
+    assert_kubectl_agrees(shop)

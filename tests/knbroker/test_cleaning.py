@@ -15,7 +15,7 @@ from knbroker.delivery import Delivery, Failure, Stored
 from knbroker.queue import Queue
 from tests.files import content
 from tests.knbroker.subscribers import NEEDED
-from tests.waiting import LIMIT_S
+from tests.waiting import until
 
 USER = b"ann-of-the-hill"
 FAILURE = Failure("http://a", 400, b"no")
@@ -31,12 +31,6 @@ def about(user: bytes, number: int, *, size: int = 0) -> Stored:
     return Stored("ns/b", Event({**NEEDED, "id": str(number), "subject": user.decode()}, data), 255, [])
 
 
-async def until_gone(folder: Path) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while USER in content(folder):
-            await asyncio.sleep(0.01)
-
-
 async def test_delivered_events_leave_the_files_while_the_queue_is_in_use(tmp_path: Path) -> None:
     """Small and large events of a user are gone after their deliveries; waiting events and dead letters of others stay."""
     queue = Queue(tmp_path / "q.db", ["ns/t", "ns/u"], reserve_bytes=4096, cleaning_pause_s=0)
@@ -48,7 +42,7 @@ async def test_delivered_events_leave_the_files_while_the_queue_is_in_use(tmp_pa
         await asyncio.sleep(0)
         assert queue.read(second.event).event.data
         await queue.end(second)
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     assert b"bob" in content(tmp_path)
     assert [each.trigger for each in queue.pending()] == ["ns/u"]
     await queue.close()
@@ -59,7 +53,7 @@ async def test_an_event_whose_reply_took_its_place_leaves_the_files(tmp_path: Pa
     queue = Queue(tmp_path / "q.db", ["ns/t"], reserve_bytes=4096, cleaning_pause_s=0)
     (cause,) = await queue.add(about(USER, 1), ["ns/t"])
     await queue.add(about(b"bob", 2), ["ns/t"], cause=cause)
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     assert len(queue.pending()) == 1
     await queue.close()
 
@@ -109,12 +103,10 @@ async def test_a_process_that_reads_an_older_state_delays_the_cleaning(tmp_path:
         await queue.end(delivery)
         log = tmp_path / "q.db-wal"
         size_bytes = log.stat().st_size
-        async with asyncio.timeout(LIMIT_S):
-            # Cleaning rewrites the file into the log, which it then cannot empty.
-            while log.stat().st_size == size_bytes:
-                await asyncio.sleep(0.01)
+        # Cleaning rewrites the file into the log, which it then cannot empty.
+        await until(lambda: log.stat().st_size != size_bytes)
         assert USER in content(tmp_path)
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     await queue.close()
 
 

@@ -16,9 +16,10 @@ from tests.files import content
 from tests.knative.objects import KNATIVE
 from tests.knbroker.brokers import TO_A, idle, running
 from tests.knbroker.subscribers import NEEDED, Subscribers, answer
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, until
 
 ANN = Topic("user_id", "ann-of-the-hill")
+USER = b"ann-of-the-hill"
 ABOUT_ANN = b'{"user_id": "ann-of-the-hill"}'
 ERASING = {"erased": "user_id"}
 
@@ -36,12 +37,6 @@ async def letters(queue: Queue) -> list[str]:
     return [each["event"]["id"] for each in (await queue.figures(letters=9)).dead_letters]
 
 
-async def until_gone(folder: Path) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while b"ann-of-the-hill" in content(folder):
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.anyio
 async def test_an_event_that_dies_after_the_erasure_is_removed(tmp_path: Path) -> None:
     """Its letter leaves no byte in the files; the letters of others stay, and those about a topic that is kept again."""
@@ -50,7 +45,7 @@ async def test_an_event_that_dies_after_the_erasure_is_removed(tmp_path: Path) -
     for number, user in enumerate(["bob", "ann-of-the-hill"]):
         (delivery,) = await queue.add(about(user, number), ["ns/t"])
         await queue.put(dead(delivery))
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     assert await letters(queue) == ["0"]
     await queue.keep(ANN)
     (delivery,) = await queue.add(about("ann-of-the-hill", 2), ["ns/t"])
@@ -71,7 +66,7 @@ async def test_a_trigger_that_waits_keeps_the_event(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     assert queue.read(second.event).event.data == ABOUT_ANN
     await queue.end(second)
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     await queue.close()
 
 
@@ -84,7 +79,7 @@ async def test_a_queue_learns_of_erasures_before_its_broker_starts(tmp_path: Pat
     queue = Queue(tmp_path / "q.db", ["ns/t"], cleaning_pause_s=0)
     (delivery,) = await queue.add(about("ann-of-the-hill", 1), ["ns/t"])
     await queue.put(dead(delivery))
-    await until_gone(tmp_path)
+    await until(lambda: USER not in content(tmp_path))
     await queue.close()
 
 
@@ -101,7 +96,7 @@ async def test_an_event_erases_a_topic(tmp_path: Path) -> None:
             data = f'{{"user_id": "{user}"}}'.encode()
             await broker.accept("ns/b", Event({**NEEDED, "id": str(number), "type": type_}, data), [])
             await subscribers.until(number + 1)
-        await until_gone(tmp_path)
+        await until(lambda: USER not in content(tmp_path))
         assert [each["event"]["id"] for each in (await idle(broker))["dead_letters"]] == ["1"]
         await broker.accept("ns/b", Event({**NEEDED, "id": "4", "type": "erased"}, ABOUT_ANN), [])
         await subscribers.until(5)

@@ -28,10 +28,11 @@ ANSWER = {"recommendations": [{"item_id": "a", "score": 1.0}]}
 
 CHOICE = {"what": "all hold-out users: 1 factors", "ndcg_10": 0.39, "recall_20": 0.47}
 ITEMS = [{"item_id": "a", "title": "The Crown", "category": "Fantasy"}, {"item_id": "b"}]
+JSON = {"content-type": "application/json"}
 
 
-def service_object(folder: Path) -> dict[str, Any]:
-    env = [{"name": "SECRET", "valueFrom": {}}, {"name": "MODEL_PATH", "value": str(folder)}]
+def service_object(place: str) -> dict[str, Any]:
+    env = [{"name": "SECRET", "valueFrom": {}}, {"name": "MODEL_PATH", "value": place}]
     return {"spec": {"template": {"spec": {"containers": [{"env": env}]}}}}
 
 
@@ -94,6 +95,15 @@ class FakeQueries(PlatformQueries):
 @pytest.fixture
 def platform() -> FakePlatform:
     return FakePlatform()
+
+
+@pytest.fixture
+def model(platform: FakePlatform, tmp_path: Path) -> Path:
+    """Return the folder of a model that the platform serves."""
+    folder = tmp_path / "model"
+    write_artefact(folder)
+    platform.answers["services"] = [service_object(str(folder))]
+    return folder
 
 
 @pytest.fixture
@@ -169,16 +179,16 @@ async def test_only_local_host_names_are_answered(page: httpx.AsyncClient, host:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"content-type": "application/json"}, 200),
+        (JSON, 200),
         ({"content-type": "application/json; charset=utf-8", "origin": "http://127.0.0.1:8081"}, 200),
-        ({"content-type": "application/json", "sec-fetch-site": "same-origin"}, 200),
+        ({**JSON, "sec-fetch-site": "same-origin"}, 200),
         ({}, 403),
         ({"content-type": "text/plain"}, 403),
-        ({"content-type": "application/json", "origin": "http://evil.example"}, 403),
-        ({"content-type": "application/json", "origin": "http://127.0.0.1:9999"}, 403),
-        ({"content-type": "application/json", "origin": "null"}, 403),
-        ({"content-type": "application/json", "sec-fetch-site": "cross-site"}, 403),
-        ({"content-type": "application/json", "sec-fetch-site": "same-site"}, 403),
+        ({**JSON, "origin": "http://evil.example"}, 403),
+        ({**JSON, "origin": "http://127.0.0.1:9999"}, 403),
+        ({**JSON, "origin": "null"}, 403),
+        ({**JSON, "sec-fetch-site": "cross-site"}, 403),
+        ({**JSON, "sec-fetch-site": "same-site"}, 403),
     ],
 )
 async def test_requests_must_come_from_the_page(
@@ -244,25 +254,23 @@ async def test_an_unknown_range_is_refused(page: httpx.AsyncClient, query: str) 
 
 
 async def test_the_model_card_comes_from_the_artefact(
-    page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path
+    page: httpx.AsyncClient, platform: FakePlatform, model: Path
 ) -> None:
     """The page shows the state directory, the configured artefact with its choice, and the models that are loaded."""
-    write_artefact(tmp_path / "model")
-    platform.answers["services"] = [service_object(tmp_path / "model")]
     info = 'recsys_model_info{name="ials",version="%s"} 1\nrecsys_model_age_seconds %d\n'
     platform.exposed = {20_001: info % ("2d90", 60), 20_002: info % ("0000", 90)}
     about = (await page.get("/_dashboard/about")).json()
-    assert about["state_dir"] == str(tmp_path)
+    assert about["state_dir"] == str(model.parent)
     assert about["model"] == {
         "name": "ials", "version": "2d90", "metrics": {}, "dataset": "demo", "users": 3, "items": 2, "ties": 4,
-        "choice": [CHOICE], "place": str(tmp_path / "model"),
+        "choice": [CHOICE], "place": str(model),
     }  # fmt: skip
     assert about["in_use"] == [
         {"name": "ials", "version": "2d90", "instances": 1, "age_s": 60},
         {"name": "ials", "version": "0000", "instances": 1, "age_s": 90},
     ]
-    write_artefact(tmp_path / "model", version="a-longer-version")
-    os.utime(tmp_path / "model/manifest.json", (1, 1))
+    write_artefact(model, version="a-longer-version")
+    os.utime(model / "manifest.json", (1, 1))
     assert (await page.get("/_dashboard/about")).json()["model"]["version"] == "a-longer-version"
 
 
@@ -270,8 +278,7 @@ async def test_a_model_of_an_object_store_is_shown_as_the_instances_report_it(
     page: httpx.AsyncClient, platform: FakePlatform
 ) -> None:
     """The dashboard has no access to the store, so it answers with the place and with the models that are loaded."""
-    (service_of_s3,) = platform.answers["services"] = [service_object(Path("x"))]
-    service_of_s3["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = "s3://models/shop"
+    platform.answers["services"] = [service_object("s3://models/shop")]
     platform.exposed = {20_001: 'recsys_model_info{name="ials",version="2d90"} 1\nrecsys_model_age_seconds 60\n'}
     about = (await page.get("/_dashboard/about")).json()
     assert about["model"] == {"place": "s3://models/shop"}
@@ -284,7 +291,7 @@ async def test_a_model_of_an_object_store_is_shown_as_the_instances_report_it(
 
 async def test_what_is_tried_is_served(page: httpx.AsyncClient, platform: FakePlatform) -> None:
     """The endpoint answers with experiments, shadow and rollouts, and with 503 if the platform has stopped."""
-    platform.answers["services"] = [service_object(Path("x"))]
+    platform.answers["services"] = [service_object("x")]
     assert (await page.get("/_dashboard/changes")).json() == {
         "experiments": [], "shadow": None, "rollouts": {"running": [], "ended": []}
     }  # fmt: skip
@@ -297,7 +304,7 @@ async def test_a_missing_or_damaged_artefact_is_no_error(
     page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path, content: str | None
 ) -> None:
     """Without a readable artefact the card and the catalogue are empty."""
-    platform.answers["services"] = [service_object(tmp_path)]
+    platform.answers["services"] = [service_object(str(tmp_path))]
     for name in ("manifest.json", "items.json"):
         if content is not None:
             (tmp_path / name).write_text(content)
@@ -306,28 +313,23 @@ async def test_a_missing_or_damaged_artefact_is_no_error(
 
 
 @pytest.mark.parametrize(("query", "found"), [("", 2), ("crown", 1), ("FANTASY", 1), ("b", 1), ("zzz", 0)])
-async def test_the_catalogue_is_searched(
-    page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path, query: str, found: int
-) -> None:
+@pytest.mark.usefixtures("model")
+async def test_the_catalogue_is_searched(page: httpx.AsyncClient, query: str, found: int) -> None:
     """Items are found by a part of their id, title or category, in either case."""
-    write_artefact(tmp_path / "model")
-    platform.answers["services"] = [service_object(tmp_path / "model")]
     answer = (await page.get("/_dashboard/items", params={"q": query})).json()
     assert (answer["total"], len(answer["items"])) == (found, found)
 
 
-async def test_recommendations_have_titles(page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+async def test_recommendations_have_titles(page: httpx.AsyncClient, platform: FakePlatform) -> None:
     """The titles of recommended items come from the artefact; an item without one has none."""
-    write_artefact(tmp_path / "model")
-    platform.answers["services"] = [service_object(tmp_path / "model")]
     platform.door = httpx.Response(200, json={"recommendations": [{"item_id": "a"}, {"item_id": "x"}, {"item_id": []}]})
     assert (await page.post("/_dashboard/request", json={})).json()["titles"] == {"a": "The Crown"}
 
 
-async def test_a_user_is_looked_up_with_titles(page: httpx.AsyncClient, platform: FakePlatform, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+async def test_a_user_is_looked_up_with_titles(page: httpx.AsyncClient, platform: FakePlatform) -> None:
     """The page of a user has the titles of history and recommendations, and refuses other bodies with the reason."""
-    write_artefact(tmp_path / "model")
-    platform.answers["services"] = [service_object(tmp_path / "model")]
     ready = revision("x-00001", "ready")
     platform.status = status(recommend=service(ready), extract_features=service(ready), rank_items=service(ready))
     found = (await page.post("/_dashboard/user", json={"user_id": "u"})).json()
@@ -359,13 +361,9 @@ async def test_a_platform_without_a_broker_has_no_triggers(page: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(("headers", "body", "status"), [
-    ({"content-type": "application/json"}, b"[]", 422), ({"content-type": "application/json"}, b"{", 400),
-    ({"content-type": "application/json"}, b'{"ids": 5}', 422),
-    ({"content-type": "application/json"}, b'{"ids": [[]]}', 422),
-    ({"content-type": "application/json"}, b'{"trigger": []}', 422),
-    ({"content-type": "application/json"}, b'{"a":' * 5_000, 400),
-    ({"content-type": "text/plain"}, b"{}", 403),
-    ({"content-type": "application/json", "origin": "http://evil.example"}, b"{}", 403),
+    (JSON, b"[]", 422), (JSON, b"{", 400), (JSON, b'{"ids": 5}', 422), (JSON, b'{"ids": [[]]}', 422),
+    (JSON, b'{"trigger": []}', 422), (JSON, b'{"a":' * 5_000, 400),
+    ({"content-type": "text/plain"}, b"{}", 403), ({**JSON, "origin": "http://evil.example"}, b"{}", 403),
 ])  # fmt: skip
 async def test_a_redrive_must_come_from_the_page(
     page: httpx.AsyncClient, platform: FakePlatform, headers: dict[str, str], body: bytes, status: int
@@ -378,13 +376,9 @@ async def test_a_redrive_must_come_from_the_page(
 async def test_logs_are_shown_by_instance(page: httpx.AsyncClient, tmp_path: Path) -> None:
     """The newest lines of a log come with their levels, and every log with its number of errors."""
     (tmp_path / "logs").mkdir()
-    lines = [
-        '{"level": "info", "event": "error_free"}',
-        '{"level": "error"}',
-        "Traceback (most recent call last):",
-        "x",
-    ]
-    (tmp_path / "logs/a-1.log").write_text("\n".join(lines))
+    (tmp_path / "logs/a-1.log").write_text(
+        '{"level": "info", "event": "error_free"}\n{"level": "error"}\nTraceback (most recent call last):\nx'
+    )
     (tmp_path / "logs/b-1.log").write_text("y" * 70_000 + "\n" + "z\n" * 200)
     shown = (await page.get("/_dashboard/logs?name=a-1")).json()
     assert [line["level"] for line in shown["lines"]] == ["INFO", "ERROR", "TRACEBACK", ""]

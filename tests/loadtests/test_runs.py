@@ -7,14 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.http_server import HttpHandler, HttpServer
 from tests.running import ROOT
 
 pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, pytest.mark.timeout(180)]
@@ -23,20 +21,19 @@ pytestmark = [pytest.mark.scenario, pytest.mark.alone, pytest.mark.may_block, py
 LENIENT = {"MAX_FAIL_RATIO": "1", "MAX_WRONG_ANSWERS": "1000000", "MAX_P50_MS": "60000", "MAX_P99_MS": "60000"}
 
 
-class StandIn(ThreadingHTTPServer):
+class StandIn(HttpServer):
     """A stand-in for recommend that after *sound* answers sends *then* instead, stalls once, or closes connections."""
 
-    daemon_threads = True
     request_queue_size = 512
 
     def __init__(self, *, sound: int = 10**9, then: bytes = b"", stall_s: float = 0.0, hang_up: bool = False) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.sound, self.then, self.stall_s, self.hang_up = sound, then, stall_s, hang_up
         self.answered = 0
         self.counting = threading.Lock()
         self.stalled_until = 0.0
 
-    def body(self, user_id: str) -> bytes:
+    def body_for(self, user_id: str) -> bytes:
         with self.counting:
             self.answered += 1
             turned = self.answered > self.sound
@@ -49,40 +46,19 @@ class StandIn(ThreadingHTTPServer):
         return json.dumps({"user_id": user_id, "recommendations": items}).encode()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(HttpHandler):
     server: StandIn
 
-    def do_POST(self) -> None:
-        asked = self.rfile.read(int(self.headers["content-length"]))
+    def post(self) -> None:
         try:
-            user_id = str(json.loads(asked)["user_id"])
+            user_id = str(json.loads(self.body())["user_id"])
         except (ValueError, KeyError, TypeError):
             user_id = ""
-        body = self.server.body(user_id)
+        body = self.server.body_for(user_id)
         if self.server.hang_up and self.server.answered > self.server.sound:
             self.close_connection = True
             return
-        self.send_response(200)
-        self.send_header("Server-Timing", 'total;dur=1.0, model;dur=0.5, batch;desc="2"')
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *words: Any) -> None:
-        """Suppress the access log."""
-
-
-@contextmanager
-def serving(server: StandIn) -> Iterator[str]:
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        self.answer(200, body, Server_Timing='total;dur=1.0, model;dur=0.5, batch;desc="2"')
 
 
 def load(url: str, folder: Path, *words: str, status: int = 0, **limits: str) -> dict[str, Any]:
@@ -103,10 +79,10 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(tmp_path):
 
     Each request that is due during the stall waits for the rest of it, so half of the requests are slow.
     """
-    with serving(StandIn(sound=30, stall_s=2.0)) as url:
-        opened = load(url, tmp_path / "open", "--rate", "40", "--arrivals", "constant", "--duration", "4")
-    with serving(StandIn(sound=30, stall_s=2.0)) as url:
-        closed = load(url, tmp_path / "closed", "--users", "1", "--think-ms", "20", "--duration", "4")
+    with StandIn(sound=30, stall_s=2.0) as stand_in:
+        opened = load(stand_in.url, tmp_path / "open", "--rate", "40", "--arrivals", "constant", "--duration", "4")
+    with StandIn(sound=30, stall_s=2.0) as stand_in:
+        closed = load(stand_in.url, tmp_path / "closed", "--users", "1", "--think-ms", "20", "--duration", "4")
     assert opened["summary"]["p95_ms"] > 1000
     assert closed["summary"]["p95_ms"] < opened["summary"]["p95_ms"] / 2
     assert opened["summary"]["requests"] == 159
@@ -123,8 +99,8 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(tmp_path):
 )  # fmt: skip
 def test_wrong_answers_fail_a_run(then, fault, tmp_path):
     """A run fails if the pipeline starts to send wrong answers, however few."""
-    with serving(StandIn(sound=20, then=then)) as url:
-        result = load(url, tmp_path, "--users", "2", "--duration", "2", status=1, MAX_WRONG_ANSWERS="0")
+    with StandIn(sound=20, then=then) as stand_in:
+        result = load(stand_in.url, tmp_path, "--users", "2", "--duration", "2", status=1, MAX_WRONG_ANSWERS="0")
     assert result["verdict"].startswith("FAIL: MAX_WRONG_ANSWERS ")
     assert fault in {each["fault"] for each in result["faults"]}
     assert result["batches"]
@@ -132,8 +108,8 @@ def test_wrong_answers_fail_a_run(then, fault, tmp_path):
 
 def test_closed_connections_fail_a_run(tmp_path):
     """A connection that closes without an answer counts as a failed request."""
-    with serving(StandIn(sound=20, hang_up=True)) as url:
-        result = load(url, tmp_path, "--rate", "20", "--duration", "3", status=1, MAX_FAIL_RATIO="0.01")
+    with StandIn(sound=20, hang_up=True) as stand_in:
+        result = load(stand_in.url, tmp_path, "--rate", "20", "--duration", "3", status=1, MAX_FAIL_RATIO="0.01")
     assert result["verdict"].startswith("FAIL: MAX_FAIL_RATIO ")
     assert any(each["fault"].startswith("no answer: ") for each in result["faults"])
     assert result["summary"]["requests"] > 30
@@ -141,8 +117,8 @@ def test_closed_connections_fail_a_run(tmp_path):
 
 def test_an_interrupted_run_leaves_no_report(tmp_path):
     """Ctrl-C ends a run with one line and without a report."""
-    with serving(StandIn()) as url:
-        command = [sys.executable, "-m", "tools.cli", "load", "--state-dir", str(tmp_path), "--url", url]
+    with StandIn() as stand_in:
+        command = [sys.executable, "-m", "tools.cli", "load", "--state-dir", str(tmp_path), "--url", stand_in.url]
         running = subprocess.Popen(
             [*command, "--report", str(tmp_path / "report"), "--duration", "60", "--users", "2"],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -35,9 +35,18 @@ class Running:
         command = [sys.executable, "-m", "localkn", verb, "--state-dir", str(self.state.root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
+    @property
+    def given(self) -> list[str]:
+        """The words of `up` that say what to run and where."""
+        return ["--manifests", str(self.manifests), "--commands", str(self.commands), "--port", str(self.port)]
+
     def up(self, *arguments: str, detach: bool = True) -> subprocess.CompletedProcess[str]:
-        given = ["--manifests", str(self.manifests), "--commands", str(self.commands), "--port", str(self.port)]
-        return self.run("up", *given, *arguments, *(["--detach"] if detach else []))
+        return self.run("up", *self.given, *arguments, *(["--detach"] if detach else []))
+
+    def foreground(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        """Start `up` without waiting for it."""
+        command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(self.state.root), *self.given, *arguments]
+        return subprocess.Popen(command, text=True, **options)
 
     def kn(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("kn", *arguments)

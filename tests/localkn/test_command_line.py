@@ -53,8 +53,9 @@ def test_a_taken_port_is_noticed_by_looking(tmp_path: Path, capsys: pytest.Captu
     """`up --check` starts nothing and leaves nothing behind that a platform would have made."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, _, said = run(capsys, *up(tmp_path, "--check", "--port", str(port)))
-    assert (status, said) == (1, f"port {port} is taken; choose another with --port\n")
+        for more in ([], ["--check"]):
+            status, _, said = run(capsys, *up(tmp_path, *more, "--port", str(port)))
+            assert (status, said) == (1, f"port {port} is taken; choose another with --port\n")
     assert run(capsys, *up(tmp_path, "--check"))[0] == 0
     assert not (tmp_path / "state/logs").exists()
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,14 +69,6 @@ def test_a_direct_instance_cannot_be_updated(direct: Running) -> None:
             control.call(place, "apply", service=service, wait_s=0)
 
 
-def test_a_second_platform_in_a_state_directory_is_refused(direct: Running) -> None:
-    """The second `up` fails, and the running platform is not affected."""
-    done = direct.up("--direct")
-    assert done.returncode == 1
-    assert "already running in" in done.stderr
-    assert direct.status()["ready"]
-
-
 def test_logs_can_be_followed_across_a_crash(direct: Running) -> None:
     """A crashed process restarts on its port, and the followed log continues with its output."""
     command = [sys.executable, "-m", "localkn", "logs", "--state-dir", str(direct.state.root), "-f", "front"]
@@ -128,18 +119,6 @@ def test_a_service_that_does_not_become_ready_stops_the_platform(
     assert platform.processes() == []
 
 
-def test_a_taken_port_is_an_error(platform: Running) -> None:
-    """`up` starts nothing and reports one sentence when the public port is taken or invalid."""
-    with socket.create_server(("127.0.0.1", platform.port)):
-        done = platform.up("--direct", detach=False)
-    assert (done.returncode, done.stderr) == (1, f"port {platform.port} is taken; choose another with --port\n")
-    platform.port = 65536
-    done = platform.up("--direct", detach=False)
-    assert done.returncode == 2
-    assert done.stderr.endswith("argument --port: must be 1 to 65535, not 65536\n")
-    platform.port = 1
-
-
 def test_no_process_survives_a_killed_supervisor(platform: Running) -> None:
     """The instances and their children end too, and the next `up` starts normally."""
     wrapper = platform.directory / "commands.yaml"
@@ -157,10 +136,7 @@ def test_no_process_survives_a_killed_supervisor(platform: Running) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_foreground_platform_stops_on_a_signal(platform: Running, number: signal.Signals) -> None:
     """SIGINT and SIGTERM stop the instances, and the platform exits with status 0."""
-    command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct"]
-    command += ["--manifests", str(platform.manifests), "--commands", str(platform.commands)]
-    command += ["--port", str(platform.port)]
-    with killed_at_the_end(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+    with killed_at_the_end(platform.foreground("--direct", stdout=subprocess.PIPE)) as process:
         read_until(process.stdout, "is ready at")
         process.send_signal(number)
         assert process.wait(LIMIT_S) == 0
@@ -169,9 +145,7 @@ def test_a_foreground_platform_stops_on_a_signal(platform: Running, number: sign
 
 def test_a_platform_can_be_stopped_while_it_starts(platform: Running) -> None:
     """SIGTERM stops a platform that is not ready yet, with exit status 0."""
-    given = ["--manifests", str(platform.manifests), "--commands", str(platform.commands), "--port", str(platform.port)]
-    command = [sys.executable, "-m", "localkn", "up", "--state-dir", str(platform.state.root), "--direct", *given]
-    with killed_at_the_end(subprocess.Popen([*command, "--env-override", "READY_AFTER_S=60"])) as process:
+    with killed_at_the_end(platform.foreground("--direct", "--env-override", "READY_AFTER_S=60")) as process:
         eventually(lambda: list(platform.state.logs.glob("*.log")))
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0

@@ -1,18 +1,15 @@
 """A fake of the Kubernetes API that publishing a model uses."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from offline.publication import ClusterAccess
+from tests.http_server import HttpHandler, HttpServer
 
 PATH = "/api/v1/namespaces/default/configmaps"
 
 
-class ApiServer(ThreadingHTTPServer):
+class ApiServer(HttpServer):
     """
     A server that stores ConfigMaps and has one Knative Service.
 
@@ -25,7 +22,7 @@ class ApiServer(ThreadingHTTPServer):
     """
 
     def __init__(self, service: dict[str, Any] | None = None, *, conflicts: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), Answering)
+        super().__init__(Answering)
         self.maps: dict[str, dict[str, Any]] = {}
         self.tokens: set[str | None] = set()
         self.refuses = False
@@ -36,23 +33,23 @@ class ApiServer(ThreadingHTTPServer):
         return ClusterAccess(f"127.0.0.1:{self.server_port}", "default", "token", None)
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(HttpHandler):
     server: ApiServer
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         known = self.path.endswith(f"/services/{self.server.service['metadata']['name']}")
         self._answer(200, self.server.service) if known else self._answer(404)
 
-    def do_POST(self) -> None:
-        body = self._body()
+    def post(self) -> None:
+        body = self._read()
         name = body["metadata"]["name"]
         status = 403 if self.server.refuses else 409 if name in self.server.maps else 201
         if status == 201:
             self.server.maps[name] = body
         self._answer(status)
 
-    def do_PUT(self) -> None:
-        body = self._body()
+    def put(self) -> None:
+        body = self._read()
         if self.path.startswith(PATH):
             self.server.maps[self.path.removeprefix(f"{PATH}/")] = body
         elif self.server.conflicts:
@@ -63,27 +60,9 @@ class Answering(BaseHTTPRequestHandler):
             self.server.service = body
         self._answer(200)
 
-    def _body(self) -> Any:
+    def _read(self) -> Any:
         self.server.tokens.add(self.headers["Authorization"])
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        return json.loads(self.body())
 
     def _answer(self, status: int, body: Any = None) -> None:
-        content = json.dumps(body or {"kind": "Status", "message": "said by the server"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def api_server(service: dict[str, Any] | None = None, *, conflicts: int = 0) -> Iterator[ApiServer]:
-    """Run an `ApiServer` in a thread."""
-    with ApiServer(service, conflicts=conflicts) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        self.answer(status, json.dumps(body or {"kind": "Status", "message": "said by the server"}).encode())

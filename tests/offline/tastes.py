@@ -79,6 +79,15 @@ def fill(path: Path, records: Sequence[UserRecord]) -> str:
     return f"sqlite:///{path}"
 
 
+def put_changed(folder: Path) -> StateDirectory:
+    """Return a state directory whose store has eight days, with other tastes, more than its model."""
+    state = put_serving(folder, make_records(days=8))
+    fill(folder / "stores/1-test.db", make_records(days=16, shift_day=8))
+    with state.locked():
+        state.advance(Current("stores/1-test.db", state.require_current().model, "test"))
+    return state
+
+
 def choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train with the suggested settings, because a choice costs seconds."""
     monkeypatch.setattr(

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ from offline import export
 from offline import material as training
 from offline.erasures import spread
 from offline.state import StateDirectory
-from recrank.artefact import read_artefact
 from recstore.erasures import digest_user
 from recstore.port import EventOutcome
-from recstore.sqlite import SqliteStore
 from recsys.records import Interaction
-from tests.offline.test_train import csv, current_model, scan, store_url
-from tools.cli.verbs import main
+from tests.offline.test_train import csv
+from tests.trained import artefact_of, in_store, model_of, records_of, run, train
 
 pytestmark = pytest.mark.may_block
 
@@ -46,12 +44,8 @@ def folder(csv: Path, tmp_path: Path, imported: list[Path]) -> Path:
     (made,) = imported
     if not (made / "state").exists():
         for _ in range(2):
-            assert main(["train", "--interactions", str(csv), "--state-dir", str(made / "state")]) == 0
+            assert train(made / "state", "--interactions", csv) == 0
     return Path(shutil.copytree(made / "state", tmp_path / "state"))
-
-
-def run(*words: object) -> int:
-    return main([str(word) for word in words])
 
 
 def erase(folder: Path, user: str = USER) -> int:
@@ -63,15 +57,7 @@ def content(folder: Path) -> bytes:
 
 
 def users(folder: Path) -> set[str]:
-    return {record.user_id for record in asyncio.run(scan(store_url(folder)))}
-
-
-def in_store(path: Path, ask: Callable[[SqliteStore], Any]) -> Any:
-    async def call() -> Any:
-        async with aclosing(SqliteStore(path)) as store:
-            return await ask(store)
-
-    return asyncio.run(call())
+    return {record.user_id for record in records_of(folder)}
 
 
 def test_an_erasure_clears_all_stores_and_the_queue(folder, capsys):
@@ -109,24 +95,24 @@ def test_an_erasure_clears_all_stores_and_the_queue(folder, capsys):
 
 def test_no_training_brings_an_erased_user_back(folder, csv, capsys):
     """An import of the same file, and a training on the store, leave the user out of the store and of the model."""
-    before = current_model(folder).manifest
+    before = artefact_of(folder).manifest
     assert erase(folder) == 0
-    assert run("train", "--interactions", csv, "--state-dir", folder) == 0
+    assert train(folder, "--interactions", csv) == 0
     assert users(folder) == {f"u{n:02}" for n in range(30)} - {USER}
-    imported = current_model(folder).manifest
+    imported = artefact_of(folder).manifest
     assert imported.training["users"] == before.training["users"] - 1
     assert USER.encode() not in content(folder)
-    assert run("train", "--from-store", "--state-dir", folder) == 0
-    assert current_model(folder).manifest.version == imported.version
+    assert train(folder, "--from-store") == 0
+    assert artefact_of(folder).manifest.version == imported.version
 
 
 def test_a_refresh_after_an_erasure_is_refused(folder, capsys):
     """A refresh would start from vectors that contain the user; after a full training it works again."""
     assert erase(folder) == 0
-    assert run("train", "--from-store", "--refresh", "--state-dir", folder) == 1
+    assert train(folder, "--from-store", "--refresh") == 1
     assert "train without --refresh" in capsys.readouterr().err
-    assert run("train", "--from-store", "--state-dir", folder) == 0
-    assert run("train", "--from-store", "--refresh", "--state-dir", folder) == 0
+    assert train(folder, "--from-store") == 0
+    assert train(folder, "--from-store", "--refresh") == 0
 
 
 @pytest.mark.parametrize("words", [["--from-store"], ["--from-store", "--refresh"], ["--interactions"]])
@@ -142,30 +128,30 @@ def test_a_training_that_began_before_an_erasure_changes_nothing(folder, csv, wo
             return real(*arguments, **options)
 
         monkeypatch.setattr(training, name, interrupted)
-    assert run("train", *words, "--state-dir", folder) == 1
+    assert train(folder, *words) == 1
     assert "run the same command again" in capsys.readouterr().err
     assert StateDirectory(folder).current() == current
     monkeypatch.undo()
-    assert run("train", *(word for word in words if word != "--refresh"), "--state-dir", folder) == 0
+    assert train(folder, *(word for word in words if word != "--refresh")) == 0
     assert USER not in users(folder)
 
 
 def test_a_running_store_passes_its_erasures_on(folder):
     """An erasure that a running pipeline got by event reaches the store of a later import with the next start."""
     first, second = StateDirectory(folder).stores()
-    in_store(first, lambda store: store.erase(USER, at_us=5))
+    in_store(f"sqlite:///{first}", lambda store: store.erase(USER, at_us=5))
     assert USER in users(folder)
     (erasure,) = spread(StateDirectory(folder))
     assert erasure.user == digest_user(USER)
     assert USER not in users(folder)
     assert USER.encode() not in content(folder / "stores")
-    assert in_store(second, SqliteStore.is_scrubbed)
+    assert in_store(f"sqlite:///{second}", lambda store: store.is_scrubbed())
 
 
 def test_a_damaged_store_does_not_stop_the_others(folder, capsys):
     """`spread` leaves out a store that cannot be read; `users erase` says that the erasure is not complete."""
     first, second = StateDirectory(folder).stores()
-    in_store(second, lambda store: store.erase(USER, at_us=5))
+    in_store(f"sqlite:///{second}", lambda store: store.erase(USER, at_us=5))
     first.write_bytes(b"not a database, " * 300)
     assert len(spread(StateDirectory(folder))) == 1
     assert erase(folder, "u01") == 1
@@ -179,21 +165,19 @@ def test_a_readmitted_user_comes_back_everywhere(folder, csv, capsys):
     assert "is not erased" in capsys.readouterr().err
     assert erase(folder) == 0
     assert run("users", "readmit", USER, "--state-dir", folder) == 0
-    assert run("train", "--interactions", csv, "--state-dir", folder) == 0
+    assert train(folder, "--interactions", csv) == 0
     spread(StateDirectory(folder))
     assert USER in users(folder)
     later = Interaction("/s", "1", USER, "view", 4_000_000_000_000_000, "i1")
     (path,) = StateDirectory(folder).stores()[2:]
-    assert in_store(path, lambda store: store.apply([later])) == [EventOutcome.ACCEPTED]
+    assert in_store(f"sqlite:///{path}", lambda store: store.apply([later])) == [EventOutcome.ACCEPTED]
     assert run("users", "readmit", USER, "--state-dir", folder) == 1
 
 
 def test_an_artefact_names_no_user(folder):
     """The files of a model hold items and numbers, and no ids of users."""
-    state = StateDirectory(folder)
-    model = state.model_path(state.require_current())
-    assert read_artefact(model).items
-    assert not any(f"u{n:02}".encode() in content(model) for n in range(30))
+    assert artefact_of(folder).items
+    assert not any(f"u{n:02}".encode() in content(model_of(folder)) for n in range(30))
 
 
 def test_a_locked_queue_is_reported(folder, capsys):

@@ -9,6 +9,7 @@ import pytest
 
 from offline.evaluation.quality import Quality
 from offline.evaluation.report import PanelEntry, Report, Section
+from tests.trained import write_csv
 from tools.cli.verbs import main
 
 
@@ -19,15 +20,13 @@ def run(*words: object) -> int:
 @pytest.fixture(scope="module")
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a file of users in three clusters, each with most of the items of the user's cluster."""
-    path = tmp_path_factory.mktemp("data") / "mine.csv"
     rows = [
         f"u{user:02},i{(user % 3) * 30 + item},{1 + item % 3},{1_700_000_000 + 1000 * ((item * 7 + user) % 30)}"
         for user in range(60)
         for item in range(30)
         if (user * 5 + item * 3) % 4
     ]
-    path.write_text("user_id,item_id,weight,timestamp\n" + "\n".join(rows) + "\n")
-    return path
+    return write_csv(tmp_path_factory.mktemp("data") / "mine.csv", "user_id,item_id,weight,timestamp", rows)
 
 
 def test_the_model_and_its_baselines_are_in_one_report(csv, capsys):
@@ -98,13 +97,12 @@ def test_data_with_times_is_held_out_by_time(csv, capsys):
 
 def test_data_with_times_is_split_at_a_date_too(tmp_path, capsys):
     """The report has the date, the users known before it, unseen users by known items, and items new after the date."""
-    path = tmp_path / "dated.csv"
     rows = [
         f"u{user:02},i{'new' if n == 11 and user < 4 else (user % 3) * 20 + n},{1_700_000_000 + 90_000 * n + user}"
         for user in range(40)
         for n in range(13)
     ]
-    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    path = write_csv(tmp_path / "dated.csv", "user_id,item_id,timestamp", rows)
     assert run("--interactions", path, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["calendar"]["date"], report["calendar"]["users"]) == ("2023-11-25", 40)

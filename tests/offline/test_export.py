@@ -4,8 +4,10 @@ import asyncio
 import csv
 import json
 import os
+from contextlib import aclosing
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,16 +15,12 @@ import pytest
 from offline import export as exporting
 from offline.catalogue import put_entries
 from offline.export import ExportError, ExportJournal, export
-from offline.inputs import DataOptions
 from offline.state import StateDirectory
-from offline.train import TrainingPlan
-from offline.train import run as train
-from recrank.artefact import read_artefact
 from recrank.model import RankingModel
 from recstore.catalogue.entries import REMOVED, Entry
 from recstore.urls import open_store
 from recsys.contracts import wire
-from tools.cli.verbs import main as run_verb
+from tests.trained import artefact_of, run, store_of, train, write_csv
 
 pytestmark = pytest.mark.may_block
 
@@ -33,14 +31,13 @@ START = ExportJournal("model", "store", 3)
 def state(tmp_path_factory) -> StateDirectory:
     folder = tmp_path_factory.mktemp("export")
     rows = [f'"u,{user}",i{(user * step) % 7}' for user in range(23) for step in (1, 2, 3)]
-    (folder / "a.csv").write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    assert train(TrainingPlan(DataOptions(folder / "a.csv"), state_dir=folder / "s")) == 0
+    assert train(folder / "s", "--interactions", write_csv(folder / "a.csv", "user_id,item_id", rows)) == 0
     return StateDirectory(folder / "s")
 
 
 @pytest.fixture(scope="module")
 def model(state) -> RankingModel:
-    return RankingModel(read_artefact(state.model_path(state.require_current())))
+    return RankingModel(artefact_of(state.folder))
 
 
 @pytest.fixture
@@ -49,13 +46,10 @@ def small_chunks(monkeypatch) -> None:
 
 
 async def write(
-    state: StateDirectory, model: RankingModel, target: Path, start: ExportJournal = START
+    state: StateDirectory, model: RankingModel, target: Path, start: ExportJournal = START, **more: Any
 ) -> ExportJournal:
-    store = open_store(state.store_url(state.require_current()))
-    try:
-        return await export(store, model, target, start=start)
-    finally:
-        await store.aclose()
+    async with aclosing(open_store(store_of(state.folder))) as store:
+        return await export(store, model, target, start=start, **more)
 
 
 async def test_every_format_has_the_same_lists(state, model, tmp_path):
@@ -152,11 +146,7 @@ async def test_two_exports_do_not_write_one_file(state, model, tmp_path):
             exporting._hold(out, partial)
         refused.append(users)
 
-    store = open_store(state.store_url(state.require_current()))
-    try:
-        await export(store, model, target, start=START, progress=try_another)
-    finally:
-        await store.aclose()
+    await write(state, model, target, progress=try_another)
     assert refused == [0, 23]
     assert len(target.read_text().splitlines()) == 1 + 23 * 3
 
@@ -179,12 +169,12 @@ async def test_a_folder_that_cannot_be_written_is_named(state, model, tmp_path):
 def test_the_verb_writes_the_file(state, tmp_path, capsys):
     """`./run.sh export` writes all users of the current store and says how many; other suffixes are refused."""
     target = tmp_path / "a.jsonl"
-    assert run_verb(["export", "--top-k", "2", "--to", str(target), "--state-dir", str(state.folder)]) == 0
+    assert run("export", "--top-k", 2, "--to", target, "--state-dir", state.folder) == 0
     assert f"{target}: 23 users, up to 2 items each" in capsys.readouterr().out
     assert len(target.read_bytes().splitlines()) == 23
-    assert run_verb(["export", "--to", "a.txt"]) == 2
+    assert run("export", "--to", "a.txt") == 2
     assert "must end in .csv, .jsonl or .parquet" in capsys.readouterr().err
-    assert run_verb(["export", "--to", str(target), "--state-dir", str(tmp_path / "none")]) == 1
+    assert run("export", "--to", target, "--state-dir", tmp_path / "none") == 1
     assert "nothing was trained here yet" in capsys.readouterr().err
 
 
@@ -199,20 +189,18 @@ def test_the_lists_follow_the_rules_and_the_catalogue(tmp_path):
     As those of an instance: pinned items come first. Items are absent that are denied, removed or unavailable, or that
     the user dislikes.
     """
-    rows = [f"u{user},i{(user * step) % 7},view" for user in range(23) for step in (1, 2, 3)]
-    (tmp_path / "a.csv").write_text("user_id,item_id,kind\n" + "\n".join([*rows, "u0,i6,dislike"]) + "\n")
-    (tmp_path / "items.csv").write_text(
-        "item_id,colour\n" + "".join(f"i{n},{'red' if n == 2 else 'blue'}\n" for n in range(7))
-    )
+    rows = [*(f"u{user},i{(user * step) % 7},view" for user in range(23) for step in (1, 2, 3)), "u0,i6,dislike"]
+    items = [f"i{n},{'red' if n == 2 else 'blue'}" for n in range(7)]
     declared = '[events]\nview.weight = 1\ndislike.weight = -1\n[items.attributes.colour]\nkind = "categorical"\n[rules]\npins = ["i5"]\n'
     (tmp_path / "trained.toml").write_text(declared)
     (tmp_path / "served.toml").write_text(f'{declared}[[rules.deny]]\nattribute = "colour"\nany_of = ["red"]\n')
-    place, target = ["--state-dir", str(tmp_path / "s")], tmp_path / "a.jsonl"
-    data = ["--interactions", str(tmp_path / "a.csv"), "--items", str(tmp_path / "items.csv")]
-    assert run_verb(["train", *data, "--declaration", str(tmp_path / "trained.toml"), *place]) == 0
+    data = ["--interactions", write_csv(tmp_path / "a.csv", "user_id,item_id,kind", rows)]
+    data += ["--items", write_csv(tmp_path / "items.csv", "item_id,colour", items)]
+    assert train(tmp_path / "s", *data, "--declaration", tmp_path / "trained.toml") == 0
+    target = tmp_path / "a.jsonl"
 
-    def lists(*words: str) -> list[list[str]]:
-        assert run_verb(["export", "--to", str(target), *words, *place]) == 0
+    def lists(*words: object) -> list[list[str]]:
+        assert run("export", "--to", target, *words, "--state-dir", tmp_path / "s") == 0
         lines = [json.loads(line) for line in target.read_bytes().splitlines()]
         return [[each["item_id"] for each in line["recommendations"]] for line in lines]
 
@@ -220,8 +208,7 @@ def test_the_lists_follow_the_rules_and_the_catalogue(tmp_path):
     assert {*found[0]} == {"i1", "i2", "i3", "i4", "i5"}
     assert all(each.index("i5") == 0 for each in found if "i5" in each)
     assert {"i2", "i3", "i4", "i5"} <= {*chain(*found)}
-    assert "i2" not in chain(*lists("--declaration", str(tmp_path / "served.toml")))
-    url = StateDirectory(tmp_path / "s").store_url(StateDirectory(tmp_path / "s").require_current())
+    assert "i2" not in chain(*lists("--declaration", tmp_path / "served.toml"))
     put = [Entry("i3", REMOVED, 1), Entry("i4", available=False, available_us=1)]
-    assert asyncio.run(put_entries(url, put)) == 2
+    assert asyncio.run(put_entries(store_of(tmp_path / "s"), put)) == 2
     assert not {"i3", "i4"} & {*chain(*lists())}

@@ -1,35 +1,14 @@
 """`train --from-store --refresh`, and items without interactions in `train`."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from offline.state import StateDirectory
-from recrank.artefact import Artefact, Item, read_artefact
+from recrank.artefact import Item
 from recrank.model import Query, RankingModel
-from recstore.port import EventOutcome
-from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import Interaction
-from tools.cli.verbs import main as run_verb
-
-
-def run(*words: object) -> int:
-    return run_verb(["train", *map(str, words)])
-
-
-def current(folder: Path) -> tuple[Artefact, str]:
-    state = StateDirectory(folder)
-    found = state.current()
-    assert found is not None
-    return read_artefact(state.model_path(found)), state.store_url(found)
-
-
-async def apply_events(url: str, *told: Interaction) -> None:
-    store = open_store(url)
-    assert set(await store.apply(told)) == {EventOutcome.ACCEPTED}
-    await store.aclose()
+from tests.trained import apply_events, artefact_of, store_of, train, write_csv
 
 
 @pytest.fixture
@@ -41,21 +20,16 @@ def folder(tmp_path: Path) -> Path:
         for item in range(10)
         if (user + 3 * item) % 10 > 2
     ]
-    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
-    items = [f"i{item},Title {item},kind{item // 10}" for item in range(30)]
-    (tmp_path / "items.csv").write_text(
-        "item_id,title,kind\n" + "\n".join([*items, "new,Fresh,kind0", "other,,kind1"]) + "\n"
-    )
-    assert (
-        run("--state-dir", tmp_path / "s", "--interactions", tmp_path / "rows.csv", "--items", tmp_path / "items.csv")
-        == 0
-    )
+    interactions = write_csv(tmp_path / "rows.csv", "user_id,item_id,timestamp", rows)
+    described = [*(f"i{item},Title {item},kind{item // 10}" for item in range(30)), "new,Fresh,kind0", "other,,kind1"]
+    items = write_csv(tmp_path / "items.csv", "item_id,title,kind", described)
+    assert train(tmp_path / "s", "--interactions", interactions, "--items", items) == 0
     return tmp_path / "s"
 
 
 def test_an_item_without_interactions_is_recommended_by_its_attributes(folder):
     """The first new item in a user's list is the one with the attributes of the user's history."""
-    artefact, _ = current(folder)
+    artefact = artefact_of(folder)
     assert artefact.items[-2:] == [
         Item("new", "Fresh", {"kind": ("kind0",)}),
         Item("other", "", {"kind": ("kind1",)}),
@@ -70,11 +44,11 @@ def test_an_item_without_interactions_is_recommended_by_its_attributes(folder):
 
 def test_a_refresh_learns_new_interactions_and_keeps_the_settings(folder, capsys):
     """After a refresh, events of a new item change its vector, and all settings are those of the earlier model."""
-    before, url = current(folder)
+    before = artefact_of(folder)
     events = [Interaction("/s", f"{n}", f"u{n * 3 + 1:02}", "purchase", 1_800_000_000_000_000, "new") for n in range(9)]
-    asyncio.run(apply_events(url, *events))
-    assert run("--state-dir", folder, "--from-store", "--refresh") == 0
-    after, _ = current(folder)
+    apply_events(store_of(folder), *events)
+    assert train(folder, "--from-store", "--refresh") == 0
+    after = artefact_of(folder)
     for name in ("als", "half_life", "prior_strength", "attributes", "blend", "choice"):
         assert after.manifest.training[name] == before.manifest.training[name]
     assert after.manifest.training["refreshed"] == before.manifest.version
@@ -87,8 +61,8 @@ def test_a_refresh_learns_new_interactions_and_keeps_the_settings(folder, capsys
 def test_a_refresh_takes_new_items_from_a_file(folder, tmp_path):
     """`--items` adds items to the catalogue and new titles to its items."""
     (tmp_path / "more.csv").write_text("item_id,title,kind\nnewer,Fresher,kind1\ni0,Renamed,kind0\n")
-    assert run("--state-dir", folder, "--from-store", "--refresh", "--items", tmp_path / "more.csv") == 0
-    items = {item.item_id: item for item in current(folder)[0].items}
+    assert train(folder, "--from-store", "--refresh", "--items", tmp_path / "more.csv") == 0
+    items = {item.item_id: item for item in artefact_of(folder).items}
     assert items["newer"] == Item("newer", "Fresher", {"kind": ("kind1",)})
     assert (items["i0"].title, items["i1"].title, items["new"].title) == ("Renamed", "Title 1", "Fresh")
 
@@ -99,13 +73,13 @@ def test_a_refresh_without_news_is_deterministic(folder):
     versions = []
     for _ in range(2):
         (folder / "current.json").write_bytes(store)
-        assert run("--state-dir", folder, "--from-store", "--refresh") == 0
-        versions.append(current(folder)[0].manifest.version)
+        assert train(folder, "--from-store", "--refresh") == 0
+        versions.append(artefact_of(folder).manifest.version)
     assert versions[0] == versions[1]
 
 
 def test_refresh_needs_a_store_and_no_search(folder, capsys):
     """Conflicting options are reported in one sentence."""
     for words in (["--refresh"], ["--from-store", "--refresh", "--search"]):
-        assert run("--state-dir", folder, *words) == 2
+        assert train(folder, *words) == 2
         assert "--refresh goes with --from-store" in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """Retraining on a store: the gate, what is refused, and what a failure leaves."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from offline.matrix import make_ratings
 from offline.publication import PublishError, serve
 from offline.retraining import RetrainingError, RetrainingRules, main, retrain
 from offline.search import Search
-from offline.state import Current, StateDirectory, StateError
+from offline.state import StateDirectory, StateError
 from offline.training import suggest, train
 from recrank.artefact import ARRAYS, ArtefactError, read_artefact
 from recrank.model import RankingModel
 from recstore.erasures import Erasure, digest_user
 from recsys.declaration.reader import default_declaration
-from recsys.declaration.types import Training
+from recsys.declaration.types import Declaration, Training
 from recsys.records import UserRecord
-from tests.offline.api_server import ApiServer, api_server
+from tests.offline.api_server import ApiServer
 from tests.offline.tastes import DAY_US, USERS, choose_nothing, fill, make_records, put_serving, relabelled
 
 
@@ -42,15 +43,10 @@ def suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     choose_nothing(monkeypatch)
 
 
-def copied(state: StateDirectory, folder: Path) -> StateDirectory:
-    """Return a new state directory with the same current model as *state*."""
-    model = state.model_path(state.require_current())
-    target = folder / "models" / "1-first"
-    target.mkdir(parents=True)
-    for file in model.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    (folder / "current.json").write_bytes(msgspec.json.encode(Current("", "models/1-first", "test")))
-    return StateDirectory(folder)
+@pytest.fixture
+def own(state: StateDirectory, tmp_path: Path) -> StateDirectory:
+    """Return a copy of the state directory."""
+    return StateDirectory(shutil.copytree(state.folder, tmp_path / "own"))
 
 
 def test_the_evidence_is_newer_than_both_models():
@@ -82,18 +78,31 @@ def test_a_model_of_random_labels_may_not_serve(state, tmp_path, seed):
     assert verdict.difference.high < 0
 
 
-def test_a_shift_of_tastes_is_served(state, tmp_path):
+def refuse(_: Path) -> None:
+    raise AssertionError("nothing may be deployed")
+
+
+def retrained(
+    own: StateDirectory,
+    records: Sequence[UserRecord],
+    *erased: Erasure,
+    deploy: Callable[[Path], None] = refuse,
+    say: Callable[[str], None] = print,
+    declaration: Declaration | None = None,
+    fewest: int = 100,
+    kept: int = RetrainingRules.kept,
+    **options: Any,
+) -> Path | None:
+    """Retrain on *records*, and return the model that serves next."""
+    content = StoreContent(records, declaration or default_declaration(), erasures=erased)
+    return retrain(own, content, deploy=deploy, rules=RetrainingRules(fewest=fewest, kept=kept), say=say, **options)
+
+
+def test_a_shift_of_tastes_is_served(own):
     """A challenger that has seen the new taste beats the serving model, and its facts name the comparison."""
-    own = copied(state, tmp_path)
     served: list[Path] = []
     said: list[str] = []
-    model = retrain(
-        own,
-        content(make_records(days=16, shift_day=8)),
-        deploy=served.append,
-        rules=RetrainingRules(fewest=100),
-        say=said.append,
-    )
+    model = retrained(own, make_records(days=16, shift_day=8), deploy=served.append, say=said.append)
     assert served == [model]
     assert own.model_path(own.require_current()) == model
     facts = read_artefact(served[0]).manifest.training
@@ -102,81 +111,61 @@ def test_a_shift_of_tastes_is_served(state, tmp_path):
     assert said[0].startswith("NDCG@10 of ")
 
 
-def content(records: Sequence[UserRecord], *erasures: Erasure) -> StoreContent:
-    return StoreContent(records, default_declaration(), erasures=erasures)
-
-
-def refuse(_: Path) -> None:
-    raise AssertionError("nothing may be deployed")
-
-
-def test_a_declared_search_precedes_the_choice(state, tmp_path, suggested, monkeypatch):
+def test_a_declared_search_precedes_the_choice(own, suggested, monkeypatch):
     """A retraining searches as `train` does with the same declaration, and the manifest tells what it found."""
     declaration = msgspec.structs.replace(default_declaration(), training=Training(search=True))
     monkeypatch.setattr("offline.material.search", lambda records: Search(suggest(make_ratings(records)), [], None))
-    told = StoreContent(make_records(days=16, shift_day=8), declaration)
-    model = retrain(copied(state, tmp_path), told, deploy=lambda _: None, rules=RetrainingRules(fewest=100), say=print)
+    records = make_records(days=16, shift_day=8)
+    model = retrained(own, records, declaration=declaration, deploy=lambda _: None)
     assert model is not None
     assert "search" in read_artefact(model).manifest.training
 
 
-def test_little_news_changes_nothing(state, tmp_path):
+def test_little_news_changes_nothing(own):
     """Below the least number of new pairs, nothing is trained."""
-    own = copied(state, tmp_path)
     said: list[str] = []
-    rules = RetrainingRules(fewest=1000)
-    assert retrain(own, content(make_records(days=9)), deploy=refuse, rules=rules, say=said.append) is None
+    assert retrained(own, make_records(days=9), fewest=1000, say=said.append) is None
     assert "waiting for 1000" in said[0]
     assert own.require_current().model == "models/1-first"
 
 
-@pytest.mark.parametrize(
-    ("records", "reason"),
-    [([], "too little to learn from"), (make_records(days=12)[:40], "too little to learn from")],
-    ids=["empty", "truncated"],
-)
-def test_a_store_that_lost_its_users_keeps_the_serving_model(state, tmp_path, records, reason):
+@pytest.mark.parametrize("records", [[], make_records(days=12)[:40]], ids=["empty", "truncated"])
+def test_a_store_that_lost_its_users_keeps_the_serving_model(own, records):
     """Too few users to learn from do not replace the model."""
-    own = copied(state, tmp_path)
-    with pytest.raises(RetrainingError, match=reason):
-        retrain(own, content(records), deploy=refuse, rules=RetrainingRules(fewest=100), say=print)
+    with pytest.raises(RetrainingError, match="too little to learn from"):
+        retrained(own, records)
     assert own.require_current().model == "models/1-first"
 
 
-def test_a_challenger_that_fails_the_gate_is_not_deployed(state, tmp_path, suggested, monkeypatch):
+def test_a_challenger_that_fails_the_gate_is_not_deployed(own, suggested, monkeypatch):
     """The serving model stays, and the error says how much less the new one finds."""
-    own = copied(state, tmp_path)
 
     def learn_noise(records: Sequence[UserRecord], **options: Any) -> Any:
         return train(relabelled(records, seed=1), **options)
 
     monkeypatch.setattr("offline.material.train", learn_noise)
     with pytest.raises(RetrainingError, match="the new model may not serve: it finds .* less "):
-        retrain(own, content(make_records(days=12)), deploy=refuse, rules=RetrainingRules(fewest=100), say=print)
+        retrained(own, make_records(days=12))
     assert own.require_current().model == "models/1-first"
 
 
-def test_a_failed_deployment_keeps_the_pointer(state, tmp_path, suggested):
+def test_a_failed_deployment_keeps_the_pointer(own, suggested):
     """If the functions do not serve the new model, the next start serves the former one."""
-    own = copied(state, tmp_path)
 
     def fail(_: Path) -> None:
         raise RetrainingError("rolled back")
 
     with pytest.raises(RetrainingError, match="rolled back"):
-        retrain(
-            own, content(make_records(days=16, shift_day=8)), deploy=fail, rules=RetrainingRules(fewest=100), say=print
-        )
+        retrained(own, make_records(days=16, shift_day=8), deploy=fail)
     assert own.require_current().model == "models/1-first"
 
 
-def test_a_damaged_serving_model_is_an_error(state, tmp_path):
+def test_a_damaged_serving_model_is_an_error(own):
     """A serving model that cannot be read is not replaced silently."""
-    own = copied(state, tmp_path)
     path = own.model_path(own.require_current()) / ARRAYS
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtefactError):
-        retrain(own, content(make_records(days=12)), deploy=refuse, rules=RetrainingRules(fewest=1), say=print)
+        retrained(own, make_records(days=12), fewest=1)
 
 
 def test_the_command_trains_the_first_model_and_then_waits(tmp_path, capsys, suggested):
@@ -205,14 +194,12 @@ def test_a_missing_store_fails_the_command(tmp_path, capsys, env, reason):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_oldest_models_are_removed(state, tmp_path, suggested):
+def test_the_oldest_models_are_removed(own, suggested):
     """The state directory keeps a number of models, the current one among them."""
-    own = copied(state, tmp_path)
     for number in range(2, 5):
         (own.folder / "models" / f"{number}-other").mkdir()
     (own.folder / "models" / "notes").mkdir()
-    rules = RetrainingRules(fewest=100, kept=2)
-    model = retrain(own, content(make_records(days=16, shift_day=8)), deploy=lambda _: None, rules=rules, say=print)
+    model = retrained(own, make_records(days=16, shift_day=8), deploy=lambda _: None, kept=2)
     assert model is not None
     assert {path.name for path in (own.folder / "models").iterdir()} == {model.name, "4-other", "notes"}
 
@@ -222,7 +209,7 @@ def api() -> Iterator[ApiServer]:
     """Return an API server whose first update meets a conflict."""
     env = [{"name": "AUTH", "value": "off"}, {"name": "MODEL_PATH", "value": "/models/1-a"}]
     template = {"metadata": {"name": "rank-items-00001"}, "spec": {"containers": [{"image": "x", "env": env}]}}
-    with api_server({"metadata": {"name": "rank-items"}, "spec": {"template": template}}, conflicts=1) as server:
+    with ApiServer({"metadata": {"name": "rank-items"}, "spec": {"template": template}}, conflicts=1) as server:
         yield server
 
 
@@ -254,27 +241,13 @@ def test_pinned_traffic_is_refused(api, traffic):
     assert api.conflicts == 1
 
 
-def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(state, tmp_path):
+def test_a_user_who_is_erased_during_the_training_is_in_no_new_model(own):
     """The round fails before anything is deployed; the manifest of the next model says which erasures it knows."""
-    own, records = copied(state, tmp_path), make_records(days=16, shift_day=8)
+    records = make_records(days=16, shift_day=8)
     erasure = Erasure(digest_user(records[0].user_id), 7)
     with pytest.raises(StateError, match="run the same command again"):
-        retrain(
-            own,
-            content(records),
-            deploy=refuse,
-            rules=RetrainingRules(fewest=100),
-            say=print,
-            erasures=lambda: [erasure],
-        )
+        retrained(own, records, erasures=lambda: [erasure])
     assert own.require_current().model == "models/1-first"
-    model = retrain(
-        own,
-        content(records[1:], erasure),
-        deploy=lambda _: None,
-        rules=RetrainingRules(fewest=100),
-        say=print,
-        erasures=lambda: [erasure],
-    )
+    model = retrained(own, records[1:], erasure, deploy=lambda _: None, erasures=lambda: [erasure])
     assert model is not None
     assert read_artefact(model).manifest.training["erased_until_us"] == 7

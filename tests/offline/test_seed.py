@@ -19,12 +19,12 @@ from recrank.artefact import read_artefact
 from recstore.memory import MemoryStore
 from recstore.port import StoreUnavailableError
 from recsys.records import Interaction
-from tests.offline.api_server import ApiServer, api_server
+from tests.offline.api_server import ApiServer
 
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    with api_server() as server:
+    with ApiServer() as server:
         yield server
 
 

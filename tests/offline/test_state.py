@@ -1,4 +1,3 @@
-import asyncio
 import json
 import shlex
 from pathlib import Path
@@ -6,28 +5,14 @@ from pathlib import Path
 import pytest
 
 from offline.state import Current, StateDirectory, StateError
-from recrank.artefact import ArtefactError, read_artefact
-from recstore.urls import open_store
+from recrank.artefact import ArtefactError
 from recsys.declaration.reader import default_declaration, read_declaration
-from tools.cli.verbs import main as run_verb
+from tests.trained import artefact_of, records_of, train, write_csv
 
 
 def small_csv(folder: Path, name: str = "a.csv", users: int = 12) -> Path:
-    path = folder / name
     rows = [f"u{user},i{(user % 3) * 5 + item}" for user in range(users) for item in range(5)]
-    path.write_text("user_id,item_id\n" + "\n".join(rows) + "\n")
-    return path
-
-
-async def user_ids(url: str) -> list[str]:
-    store = open_store(url)
-    found = [record.user_id async for record in store.scan()]
-    await store.aclose()
-    return found
-
-
-def run(*words: object) -> int:
-    return run_verb(["train", *map(str, words)])
+    return write_csv(folder / name, "user_id,item_id", rows)
 
 
 def test_the_pointer_is_replaced(tmp_path):
@@ -53,20 +38,19 @@ def test_an_unreadable_pointer_is_an_error(tmp_path):
 def test_an_unusable_directory_is_an_error(tmp_path, capsys):
     """A file in place of the state directory is reported in one sentence."""
     (tmp_path / "file").write_text("")
-    assert run("--state-dir", tmp_path / "file") == 1
+    assert train(tmp_path / "file") == 1
     assert "file: cannot be written: File exists" in capsys.readouterr().err
 
 
 def test_training_makes_its_store_and_model_current(tmp_path):
     """The new store contains the users, the new model the items, and the printed environment names both."""
-    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    assert train(tmp_path, "--interactions", small_csv(tmp_path)) == 0
     directory = StateDirectory(tmp_path)
-    current = directory.current()
-    assert current is not None
+    current = directory.require_current()
     assert current.dataset == "csv"
-    artefact = read_artefact(directory.model_path(current))
+    artefact = artefact_of(tmp_path)
     assert [item.item_id for item in artefact.items] == sorted((f"i{n}" for n in range(15)), key=lambda i: (len(i), i))
-    assert len(asyncio.run(user_ids(directory.store_url(current)))) == 12
+    assert len(records_of(tmp_path)) == 12
     followed = tmp_path / "declarations" / f"{default_declaration().digest[:12]}.json"
     assert directory.environment() == [
         f"extract-features:FEATURE_STORE_URL={directory.store_url(current)}",
@@ -84,10 +68,8 @@ def test_equal_training_gives_an_equal_version(tmp_path):
     """The same data and seed give the same version, other data gives another one, and earlier files stay."""
     models = []
     for number, users in enumerate((12, 12, 13)):
-        assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path, f"{number}.csv", users)) == 0
-        current = StateDirectory(tmp_path).current()
-        assert current is not None
-        models.append(current.model)
+        assert train(tmp_path, "--interactions", small_csv(tmp_path, f"{number}.csv", users)) == 0
+        models.append(StateDirectory(tmp_path).require_current().model)
     versions = [model.partition("-")[2] for model in models]
     assert versions[0] == versions[1] != versions[2]
     assert [model.partition("-")[0] for model in models] == ["models/1", "models/2", "models/3"]
@@ -96,20 +78,20 @@ def test_equal_training_gives_an_equal_version(tmp_path):
 
 def test_if_missing_keeps_the_current_model(tmp_path):
     """`--if-missing` does not train when there is a current model."""
-    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    assert train(tmp_path, "--interactions", small_csv(tmp_path)) == 0
     before = (tmp_path / "current.json").read_bytes()
-    assert run("--state-dir", tmp_path, "--if-missing") == 0
+    assert train(tmp_path, "--if-missing") == 0
     assert (tmp_path / "current.json").read_bytes() == before
 
 
 def test_a_malformed_file_changes_nothing(tmp_path, capsys):
     """A malformed line at the end of a file imports nothing and leaves no files."""
     good = small_csv(tmp_path)
-    assert run("--state-dir", tmp_path, "--interactions", good) == 0
+    assert train(tmp_path, "--interactions", good) == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     bad = tmp_path / "bad.csv"
     bad.write_text(good.read_text() + "u1\n")
-    assert run("--state-dir", tmp_path, "--interactions", bad) == 1
+    assert train(tmp_path, "--interactions", bad) == 1
     assert "bad.csv:62: 2 columns wanted" in capsys.readouterr().err
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path != bad}
     assert after == before
@@ -117,12 +99,12 @@ def test_a_malformed_file_changes_nothing(tmp_path, capsys):
 
 def test_an_items_file_alone_is_refused(tmp_path):
     """An items file without interactions is an error."""
-    assert run("--state-dir", tmp_path, "--items", "x") == 2
+    assert train(tmp_path, "--items", "x") == 2
 
 
 def test_a_damaged_model_is_refused(tmp_path):
     """The environment is printed only for an artefact that passes its checks."""
-    assert run("--state-dir", tmp_path, "--interactions", small_csv(tmp_path)) == 0
+    assert train(tmp_path, "--interactions", small_csv(tmp_path)) == 0
     with pytest.raises(StateError, match="nothing was trained"):
         StateDirectory(tmp_path / "elsewhere").environment()
     current = json.loads((tmp_path / "current.json").read_text())

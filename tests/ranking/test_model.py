@@ -7,12 +7,9 @@ from chassis.server.service import StartError
 from functions.rank_items.model_loader import load_model
 from recrank.artefact import Artefact, ArtefactError, Item, write_artefact
 from recrank.model import Query, RankingModel
-from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
+from tests.ranking.test_mixture import ADULT, ITEMS, make_queries
 from tools.bench.batching import make_artefact
-
-ITEMS = 500
-ADULT = Features(age_group="25-34", avg_session_duration=300.0, total_purchases=3, engagement_score=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +24,7 @@ def model(artefact):
 
 def test_a_batch_equals_single_queries(model):
     """Users with and without features and with histories of any length get the same answer as alone."""
-    rng = np.random.default_rng(0)
-    queries = [
-        Query(
-            UNKNOWN_FEATURES if number % 3 else ADULT,
-            [f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 40)],
-            top_k=int(rng.integers(1, 101)),
-            exclude=[f"item_{row}" for row in rng.integers(0, 2 * ITEMS, number % 7)],
-        )
-        for number in range(80)
-    ]
+    queries = make_queries(80)
     assert model.rank(queries) == [model.rank([query])[0] for query in queries]
 
 

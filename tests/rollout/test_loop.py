@@ -6,23 +6,18 @@ from typing import Any
 
 import pytest
 
-from offline.state import Current, StateDirectory
+from offline.state import StateDirectory
 from offline.training import train
 from recrank.artefact import read_artefact
 from recrank.places import PlaceError
-from tests.offline.tastes import choose_nothing, fill, make_records, put_serving
+from tests.offline.tastes import choose_nothing, make_records, put_changed
 from tools import loop
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateDirectory:
-    """A state directory whose store has eight days more than its model."""
     choose_nothing(monkeypatch)
-    state = put_serving(tmp_path, make_records(days=8))
-    fill(tmp_path / "stores/1-test.db", make_records(days=16, shift_day=8))
-    with state.locked():
-        state.advance(Current("stores/1-test.db", state.require_current().model, "test"))
-    return state
+    return put_changed(tmp_path)
 
 
 @pytest.fixture

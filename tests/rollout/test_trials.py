@@ -1,62 +1,45 @@
 """Requests to a function, and the judgement of its answers."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.http_server import HttpHandler, HttpServer
 from tools.rollout.comparison import RolloutTrial
 from tools.rollout.trials import TrialClient, TrialClients, make_bodies, run_trials
 
 
-class Server(ThreadingHTTPServer):
+class Server(HttpServer):
     """Answer as the attributes say, and record the requests."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.status, self.body, self.closes = 200, b'{"items": [{"item_id": "a", "score": 1.0}]}', False
         self.told: list[tuple[str | None, str | None, bytes]] = []
         self.connections = 0
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(HttpHandler):
     server: Server
-    protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
         super().setup()
         self.server.connections += 1
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.told.append((self.headers["Host"], self.headers["Authorization"], body))
-        self.send_response(self.server.status)
-        self.send_header("Server-Timing", 'total;dur=1.0, rev;desc="rank-items-00002"')
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
+    def post(self) -> None:
+        self.server.told.append((self.headers["Host"], self.headers["Authorization"], self.body()))
+        timing = 'total;dur=1.0, rev;desc="rank-items-00002"'
+        self.answer(self.server.status, self.server.body, Server_Timing=timing)
         # The header is not sent, as by a server that closes an idle connection.
         self.close_connection = self.server.closes
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

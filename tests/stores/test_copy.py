@@ -1,4 +1,3 @@
-import asyncio
 from contextlib import aclosing
 
 import pytest
@@ -8,6 +7,7 @@ from offline.demo import Demo
 from recstore.urls import open_store
 from recsys.contracts.wire import Features
 from recsys.records import UserRecord
+from tests.trained import in_store, scan
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import RedisServer
 from tools.cli.verbs import main
@@ -28,7 +28,7 @@ async def test_a_copy_and_back_preserves_everything(tmp_path, redis_server: Redi
     assert await copy_store(first, redis_server.url) == 200
     assert await copy_store(redis_server.url, second) == 200
     async with aclosing(open_store(second)) as target:
-        assert [record async for record in target.scan()] == records
+        assert await scan(target) == records
         assert await target.population() == POPULATION
 
 
@@ -36,21 +36,21 @@ def test_copied_users_get_a_time_to_live(redis_server: RedisServer, tmp_path):
     """With a time to live for the target, a copied user without further events expires."""
     redis_server.flush()
     url = f"sqlite:///{tmp_path}/one.db"
-    asyncio.run(fill(url))
+    fill(url)
     assert main(["store", "copy", "--from", url, "--to", redis_server.url, "--user-ttl-s", "1000"]) == 0
     with Redis(port=redis_server.port) as client:
         assert [client.ttl(key) for key in client.keys("recsys:1:{*")] == [pytest.approx(1000, abs=LIMIT_S)]
 
 
-async def fill(url: str) -> None:
-    async with aclosing(open_store(url, create=True)) as opened:
-        await opened.replace([UserRecord("ann", "25-34")], population=POPULATION)
+def fill(url: str) -> None:
+    users = [UserRecord("ann", "25-34")]
+    in_store(url, lambda store: store.replace(users, population=POPULATION), create=True)
 
 
 def test_the_command_reports_the_number_of_users(tmp_path, capsys):
     """The command prints the number of copied users, and one sentence for a store that it cannot open."""
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
-    asyncio.run(fill(one))
+    fill(one)
     assert main(["store", "copy", "--from", one, "--to", two]) == 0
     assert capsys.readouterr().out == "copied 1 users\n"
     assert main(["store", "copy", "--from", "ftp://x", "--to", two]) == 2

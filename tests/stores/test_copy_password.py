@@ -1,22 +1,15 @@
 """A copy into a Redis with a password, as in production."""
 
-import asyncio
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from recstore.urls import open_store
 from tests.stores.test_copy import fill
+from tests.trained import in_store, scan
 from tools.bench.redis_server import redis_running
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
-
-
-async def users(url: str, *, password: str) -> list[str]:
-    async with aclosing(open_store(url, password=password)) as opened:
-        return [record.user_id async for record in opened.scan()]
 
 
 def test_the_password_comes_from_the_environment(
@@ -24,11 +17,12 @@ def test_the_password_comes_from_the_environment(
 ):
     """With FEATURE_STORE_PASSWORD the copy succeeds; without it, the error says that the password is missing."""
     source = f"sqlite:///{tmp_path}/one.db"
-    asyncio.run(fill(source))
+    fill(source)
     with redis_running(tmp_path, "--requirepass", "s3cret") as server:
         words = ["store", "copy", "--from", source, "--to", server.url]
         assert main(words) == 1
         assert "s3cret" not in capsys.readouterr().err
         monkeypatch.setenv("FEATURE_STORE_PASSWORD", "s3cret")
         assert main(words) == 0
-        assert asyncio.run(users(server.url, password="s3cret")) == ["ann"]
+        (copied,) = in_store(server.url, scan, password="s3cret")
+        assert copied.user_id == "ann"

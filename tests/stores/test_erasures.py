@@ -15,6 +15,7 @@ from recstore.sqlite import SqliteStore
 from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, Interaction, UserRecord
+from tests.files import content
 from tests.stores.conftest import Opener, make_opener
 from tests.stores.test_conformance import interaction, scan_all
 from tests.waiting import LIMIT_S
@@ -167,23 +168,20 @@ async def test_no_byte_of_the_user_is_left_in_the_files_of_sqlite(tmp_path):
     users = [UserRecord(f"someone-{n:03}", "55+", history=history) for n in range(300)]
     gone = [f"someone-{n:03}".encode() for n in (7, 123, 299)]
 
-    def content() -> bytes:
-        return b"".join(file.read_bytes() for file in tmp_path.iterdir())
-
     async with aclosing(SqliteStore(tmp_path / "store.db", create=True)) as store:
         for _ in range(2):
             await store.replace(users, population=UNKNOWN_FEATURES)
         for n in range(20):
             await store.apply([act(1000 * n + k, f"someone-{k:03}", time_us=n) for k in range(300)])
         assert await store.is_scrubbed()
-        assert all(user in content() for user in gone)
+        assert all(user in content(tmp_path) for user in gone)
         for user in gone:
             await store.erase(user.decode(), at_us=ERASED_US)
         assert not await store.is_scrubbed()
         await store.scrub()
         assert await store.is_scrubbed()
-        assert not any(user in content() for user in gone)
-        assert b"someone-124" in content()
+        assert not any(user in content(tmp_path) for user in gone)
+        assert b"someone-124" in content(tmp_path)
 
 
 async def test_no_key_of_redis_names_the_user(redis_server):

@@ -1,11 +1,9 @@
 """The acceptance checks: their requests to a cluster, and their findings on a pipeline with faults."""
 
 import copy
-import http.server
 import json
 import re
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.http_server import HttpHandler, HttpServer
 from tests.knative.command_lines import parse
 from tools.acceptance.checks import Acceptance, LoadPace
 from tools.acceptance.deployments import Address, ClusterDeployment
@@ -146,22 +145,14 @@ class FakePlatform:
         return Address(self.url, "broker")
 
 
-class Answering(http.server.BaseHTTPRequestHandler):
+class Answering(HttpHandler):
     """Give every request the same answer."""
 
-    protocol_version = "HTTP/1.1"
-    answer: dict[str, Any]
+    said: dict[str, Any]
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps(self.answer, separators=(",", ":")).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def post(self) -> None:
+        self.body()
+        self.answer(200, json.dumps(self.said, separators=(",", ":")).encode())
 
 
 @pytest.fixture
@@ -172,26 +163,20 @@ def fake(tmp_path: Path) -> FakePlatform:
 @pytest.fixture
 def acceptance(fake: FakePlatform) -> Iterator[Acceptance]:
     """Yield acceptance checks of a pipeline that always returns the same recommendations."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Answering.answer = {
-        "user_id": "user_42",
-        "recommendations": [{"item_id": f"item_{n}", "score": 1} for n in range(5)],
-    }
-    url = f"http://127.0.0.1:{server.server_port}/"
+    items = [{"item_id": f"item_{n}", "score": 1} for n in range(5)]
+    Answering.said = {"user_id": "user_42", "recommendations": items}
     pace = LoadPace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
-    fake.url = url
-    checks = Acceptance(fake, Address(url, "recommend"), token="t", pace=pace, users=9, tell=lambda _: None)
-    yield checks
-    checks.close()
-    server.shutdown()
-    server.server_close()
+    with HttpServer(Answering) as server:
+        fake.url = f"{server.url}/"
+        target = Address(fake.url, "recommend")
+        with closing(Acceptance(fake, target, token="t", pace=pace, users=9, tell=lambda _: None)) as checks:
+            yield checks
 
 
 def test_a_complete_answer_passes_and_a_degraded_one_fails(acceptance):
     """The check of an answer fails when the answer is degraded."""
     assert acceptance.answer().holds
-    Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
+    Answering.said = {**Answering.said, "degraded": ["ranking"]}
     assert not acceptance.answer().holds
 
 
@@ -239,7 +224,7 @@ def test_an_instance_that_is_not_needed_gets_no_replacement(acceptance, fake):
 
 def test_degraded_answers_under_load_are_failures(acceptance, fake):
     """A degraded answer is a failure during an update, and during the end of one instance of several."""
-    Answering.answer = {**Answering.answer, "degraded": ["ranking"]}
+    Answering.said = {**Answering.said, "degraded": ["ranking"]}
     fake.count = 2
     for finding in (acceptance.update(), acceptance.end()):
         assert not finding.holds
@@ -248,7 +233,7 @@ def test_degraded_answers_under_load_are_failures(acceptance, fake):
 
 def test_answers_may_be_degraded_while_the_only_instance_is_replaced(acceptance, fake, monkeypatch):
     """The end of a function's only instance may degrade answers; the finding counts them."""
-    Answering.answer = {**Answering.answer, "degraded": ["features"]}
+    Answering.said = {**Answering.said, "degraded": ["features"]}
     monkeypatch.setattr(fake, "instances", lambda service: [f"{service}-{fake.ended.count(f'{service}-0')}"])
     finding = acceptance.end()
     assert finding.holds

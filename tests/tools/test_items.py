@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from offline.catalogue import put_entries, read_entries
-from offline.state import StateDirectory
-from recrank.artefact import read_artefact
 from recstore.catalogue.entries import REMOVED, Entry
 from recsys.items import Item
-from tools.cli.verbs import main
+from tests.trained import artefact_of, run, store_of, train, write_csv
 
 pytestmark = pytest.mark.may_block
 
@@ -21,10 +19,10 @@ def trained(tmp_path_factory) -> Path:
     """Return a state directory with a model of items of two kinds."""
     folder: Path = tmp_path_factory.mktemp("items")
     rows = [f"u{n},{'tb'[n % 2]}{(n + k) % 12},{1_700_000_000 + 1000 * k}" for n in range(40) for k in range(6)]
-    (folder / "a.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    write_csv(folder / "a.csv", "user_id,item_id,timestamp", rows)
     lines = [f"{kind}{n},Title {n},{'tea' if kind == 't' else 'book'}" for kind in "tb" for n in range(12)]
-    (folder / "items.csv").write_text("item_id,title,kind\n" + "\n".join(lines) + "\n")
-    assert main([*train(folder / "state"), *files(folder)]) == 0
+    write_csv(folder / "items.csv", "item_id,title,kind", lines)
+    assert train(folder / "state", *files(folder)) == 0
     return folder
 
 
@@ -33,31 +31,24 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained / "state", tmp_path / "state"))
 
 
-def train(folder: Path) -> list[str]:
-    return ["train", "--state-dir", str(folder)]
-
-
 def files(folder: Path) -> list[str]:
     return ["--interactions", str(folder / "a.csv"), "--items", str(folder / "items.csv")]
 
 
 def bring(folder: Path, file: Path) -> int:
-    return main(["items", "import", str(file), "--state-dir", str(folder)])
+    return run("items", "import", file, "--state-dir", folder)
 
 
 def entries(folder: Path) -> dict[str, Entry]:
-    state = StateDirectory(folder)
-    return asyncio.run(read_entries(state.store_url(state.require_current())))
+    return asyncio.run(read_entries(store_of(folder)))
 
 
 def put(folder: Path, *changed: Entry) -> None:
-    state = StateDirectory(folder)
-    asyncio.run(put_entries(state.store_url(state.require_current()), changed))
+    asyncio.run(put_entries(store_of(folder), changed))
 
 
 def items(folder: Path) -> dict[str, Item]:
-    state = StateDirectory(folder)
-    return {item.item_id: item for item in read_artefact(state.model_path(state.require_current())).items}
+    return {item.item_id: item for item in artefact_of(folder).items}
 
 
 def test_a_table_changes_items(folder, tmp_path, capsys):
@@ -109,7 +100,7 @@ def test_a_training_learns_the_changes(folder, tmp_path):
     (tmp_path / "new.csv").write_text("item_id,title,kind\nn1,New,tea\nn2,Removed,tea\nt1,Changed,book\n")
     assert bring(folder, tmp_path / "new.csv") == 0
     put(folder, Entry("n2", REMOVED, 4_000_000_000_000_000), Entry("t2", REMOVED, 4_000_000_000_000_000))
-    assert main([*train(folder), "--from-store", "--refresh"]) == 0
+    assert train(folder, "--from-store", "--refresh") == 0
     found = items(folder)
     assert found["n1"].title == "New"
     assert found["t1"] == Item("t1", "Changed", {"kind": ("book",)})
@@ -121,7 +112,7 @@ def test_a_new_import_keeps_what_it_does_not_describe(folder, trained, tmp_path)
     """The catalogue moves to the store of a new import; items of its file are described by the file."""
     (tmp_path / "new.csv").write_text("item_id,title,kind,available\nn1,New,tea,\nt1,Changed,book,false\n")
     assert bring(folder, tmp_path / "new.csv") == 0
-    assert main([*train(folder), *files(trained)]) == 0
+    assert train(folder, *files(trained)) == 0
     found = entries(folder)
     assert found["n1"].item() == Item("n1", "New", {"kind": ("tea",)})
     assert (found["t1"].item(), found["t1"].is_offered) == (None, False)
@@ -132,7 +123,7 @@ def test_an_items_file_of_a_training_is_newer_than_the_catalogue(folder, tmp_pat
     (tmp_path / "new.csv").write_text("item_id,title,kind\nt1,Changed,book\n")
     assert bring(folder, tmp_path / "new.csv") == 0
     (tmp_path / "newer.csv").write_text("item_id,title,kind\nt1,Again,tea\n")
-    assert main([*train(folder), "--from-store", "--refresh", "--items", str(tmp_path / "newer.csv")]) == 0
+    assert train(folder, "--from-store", "--refresh", "--items", tmp_path / "newer.csv") == 0
     assert items(folder)["t1"].title == "Again"
     assert entries(folder)["t1"].item() == items(folder)["t1"]
 
@@ -140,9 +131,8 @@ def test_an_items_file_of_a_training_is_newer_than_the_catalogue(folder, tmp_pat
 def test_a_copy_carries_the_catalogue(folder, tmp_path):
     """`store copy` brings the changes of items along."""
     put(folder, Entry("t1", available=False, available_us=5))
-    state = StateDirectory(folder)
-    url, copied = state.store_url(state.require_current()), f"sqlite:///{tmp_path}/copy.db"
-    assert main(["store", "copy", "--from", url, "--to", copied]) == 0
+    copied = f"sqlite:///{tmp_path}/copy.db"
+    assert run("store", "copy", "--from", store_of(folder), "--to", copied) == 0
     assert asyncio.run(read_entries(copied)) == entries(folder)
 
 
@@ -165,9 +155,9 @@ def declared(trained: Path, tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("declared")
     (folder / "shop.toml").write_text(DECLARATION)
     lines = [f"{kind}{n},Title {n},{kind},2026-01-{n + 1:02},{n}" for kind in "tb" for n in range(12)]
-    (folder / "items.csv").write_text("item_id,label,kind,since,EUR\n" + "\n".join(lines) + "\n")
-    given = ["--interactions", str(trained / "a.csv"), "--items", str(folder / "items.csv")]
-    assert main([*train(folder / "state"), *given, "--declaration", str(folder / "shop.toml")]) == 0
+    items = write_csv(folder / "items.csv", "item_id,label,kind,since,EUR", lines)
+    given = ["--interactions", trained / "a.csv", "--items", items, "--declaration", folder / "shop.toml"]
+    assert train(folder / "state", *given) == 0
     return folder / "state"
 
 

@@ -3,47 +3,37 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from localkn.processes import free_port
+from tests.http_server import HttpHandler, HttpServer
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
 
-class Answers(HTTPServer):
+class Answers(HttpServer):
     """A server that answers everything alike."""
 
     status, body = 200, b'{"recommendations": [{"item_id": "a", "score": 1.0}]}'
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(HttpHandler):
     """Answers as its server says."""
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         assert isinstance(self.server, Answers)
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(self.server.status)
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        self.body()
+        self.answer(self.server.status, self.server.body)
 
 
 @pytest.fixture
 def server() -> Iterator[Answers]:
-    with Answers(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with Answers(Handler) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_port_that_is_named_is_asked(server, tmp_path, monkeypatch, capsys):

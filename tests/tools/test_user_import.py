@@ -1,17 +1,13 @@
 """`./run.sh users import`: a file changes attributes of users in a store, checked by the store's declaration."""
 
-import asyncio
-from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from recstore.port import FeatureStore
-from recstore.urls import open_store
 from recsys.features import UNKNOWN_FEATURES
 from recsys.records import HistoryItem, UserRecord, imported
 from tests.functions.test_user_updates import SHOP
+from tests.trained import in_store, scan
 from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
@@ -19,20 +15,14 @@ pytestmark = pytest.mark.may_block
 ANN = UserRecord("ann", "25-34", attributes=imported({"city": ["Bern"]}), history=[HistoryItem("a", 1.0, 1)])
 
 
-def with_store(url: str, act: Callable[[FeatureStore], object]) -> list[UserRecord]:
-    """Let *act* change the store at *url*, and return its records."""
-
-    async def run() -> list[UserRecord]:
-        async with aclosing(open_store(url, create=True)) as store:
-            await act(store)  # type: ignore[misc]
-            return [record async for record in store.scan()]
-
-    return asyncio.run(run())
+def fill(url: str) -> None:
+    with_ann = {"population": UNKNOWN_FEATURES, "declaration": SHOP}
+    in_store(url, lambda store: store.replace([ANN], **with_ann), create=True)
 
 
 @pytest.fixture
 def url(empty_store_url: str) -> str:
-    with_store(empty_store_url, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
+    fill(empty_store_url)
     return empty_store_url
 
 
@@ -43,11 +33,11 @@ def write(path: Path, text: str) -> str:
 
 def test_a_table_changes_the_attributes_that_it_names(url, tmp_path, capsys):
     """An empty cell leaves the value as it is. An erased user stays erased."""
-    with_store(url, lambda store: store.erase("eve", at_us=1))
+    in_store(url, lambda store: store.erase("eve", at_us=1))
     file = write(tmp_path / "users.csv", "user_id,age,city,sizes\nann,61,,M|L\nbob,,Rom,\neve,,Rom,\n")
     assert main(["users", "import", file, "--store", url]) == 0
     assert capsys.readouterr().out == "2 users updated, 0 have newer values, 1 are erased and stay so\n"
-    ann, bob = with_store(url, lambda store: store.population())
+    ann, bob = in_store(url, scan)
     assert (ann.age_group, ann.user_attributes) == ("55+", {"city": ["Bern"], "sizes": ["M", "L"]})
     assert (bob.user_id, bob.user_attributes) == ("bob", {"city": ["Rom"]})
 
@@ -57,7 +47,7 @@ def test_json_lines_are_events(url, tmp_path):
     lines = ['"city", "values": ["Rom"]', '"city", "values": []', '"sizes", "values": ["M"]']
     text = "\n".join(f'{{"user_id": "ann", "attributes": [{{"attribute": {each}}}]}}' for each in lines)
     assert main(["users", "import", write(tmp_path / "users.jsonl", text), "--store", url]) == 0
-    (ann,) = with_store(url, lambda store: store.population())
+    (ann,) = in_store(url, scan)
     assert ann.user_attributes == {"sizes": ["M"]}
 
 
@@ -82,7 +72,7 @@ def test_json_lines_are_events(url, tmp_path):
 def test_a_faulty_file_changes_nothing(tmp_path, capsys, name, text, message):
     """The fault is named, with its line if it has one."""
     url = f"sqlite:///{tmp_path}/a.db"
-    with_store(url, lambda store: store.replace([ANN], population=UNKNOWN_FEATURES, declaration=SHOP))
+    fill(url)
     assert main(["users", "import", write(tmp_path / name, text), "--store", url]) == 1
     assert message in capsys.readouterr().err
-    assert with_store(url, lambda store: store.population()) == [ANN]
+    assert in_store(url, scan) == [ANN]
