@@ -3,7 +3,7 @@ The baselines that a model must exceed. They need hardly any training.
 
 popularity         training users per item, the same list for every user
 recent popularity  the same over the newest interactions alone
-cosine             item-kNN: cosine of the item columns over log1p weights, the 100 nearest
+cosine             item-kNN: cosine of the item columns over log1p weights, damped by the support, the 100 nearest
 BM25               item-kNN on BM25 weights: inner products, the 100 largest
 RP3beta            random walk item -> user -> item, discounted by the popularity of the last item, the 200 likeliest
 EASE               linear autoencoder with a closed form over binary interactions
@@ -19,10 +19,11 @@ Sources: Sarwar et al. 2001 (item-kNN); Robertson et al. 1994 (BM25); Paudel et 
 and scalable recommendations" (RP3beta); Steck 2019 (EASE); Ludewig & Jannach 2018 (sequential rules).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 
 from offline.evaluation.histories import Histories
@@ -32,6 +33,8 @@ from topk.item_table import F32, F64, I64
 
 # Maps votes (B, I) to scores (B, I).
 Scorer = Callable[[csr_array], F32]
+# Weighs products (N,) of rows (N,) and columns (N,).
+Weigh = Callable[[F64, I64, NDArray[np.int32]], F64]
 
 _NEIGHBOURS = 100
 _WALK_NEIGHBOURS = 200
@@ -128,13 +131,16 @@ def fit_recent_popularity(histories: Histories, share: float) -> Scorer:
     return _constant(np.bincount(histories.items[newest], minlength=histories.width).astype(np.float64))
 
 
-def fit_cosine(histories: Histories, _: float) -> Scorer:
-    """Score by the cosine between items."""
+def fit_cosine(histories: Histories, damping: float) -> Scorer:
+    """Score by the cosine between items, with *damping* added to the product of their lengths."""
     logs = _sampled(histories, squared=True)
     matrix = logs.matrix(np.log1p(logs.weights))
     lengths = np.sqrt(np.bincount(matrix.indices, matrix.data**2, matrix.shape[1]))
-    units = _scaled_rows(_transposed(matrix), 1 / np.maximum(lengths, 1e-12))
-    return _gather(_neighbours(units, _transposed(units), keep=_NEIGHBOURS))
+
+    def damped(products: F64, rows: I64, columns: NDArray[np.int32]) -> F64:
+        return products / np.maximum(lengths[rows] * lengths[columns] + damping, 1e-12)
+
+    return _gather(_neighbours(_transposed(matrix), matrix, keep=_NEIGHBOURS, weigh=damped))
 
 
 def fit_bm25(histories: Histories, _: float) -> Scorer:
@@ -161,8 +167,12 @@ def fit_walk(histories: Histories, beta: float) -> Scorer:
     to_item = _scaled_rows(ones, 1 / np.maximum(seen.sizes, 1))
     counts = np.maximum(popularity(seen), 1)
     to_user = _scaled_rows(_transposed(ones), 1 / counts)
-    # The walk may not return to the item where it began.
-    return _gather(_neighbours(to_user, to_item, keep=_WALK_NEIGHBOURS, discount=counts**-beta, returns=False))
+
+    def discounted(products: F64, rows: I64, columns: NDArray[np.int32]) -> F64:
+        # The walk may not return to the item where it began.
+        return np.where(rows == columns, 0, products * counts[columns] ** -beta)
+
+    return _gather(_neighbours(to_user, to_item, keep=_WALK_NEIGHBOURS, weigh=discounted))
 
 
 def fit_ease(histories: Histories, ridge: float) -> Scorer:
@@ -203,9 +213,9 @@ BASELINES: tuple[Baseline, ...] = (
         fades=False,
         ordered=True,
     ),
-    Baseline("item-kNN, cosine", fit_cosine, logs=True),
+    Baseline("item-kNN, cosine", fit_cosine, "damping", (0.0, 10.0, 100.0), logs=True),
     Baseline("item-kNN, BM25", fit_bm25, logs=True),
-    Baseline("RP3beta", fit_walk, "beta", (0.3, 0.6)),
+    Baseline("RP3beta", fit_walk, "beta", (0.0, 0.3, 0.6)),
     Baseline("EASE", fit_ease, "ridge", (300.0, 100.0, 1000.0), most_items=_MOST_EASE_ITEMS),
     Baseline("sequential rules", fit_rules, "discount", (0.0, 0.5, 1.0), ordered=True),
 )
@@ -230,22 +240,18 @@ def _gather(neighbours: csr_array) -> Scorer:
     return lambda votes: np.asarray((votes @ neighbours).toarray(), np.float32)
 
 
-def _neighbours(
-    left: csr_array, right: csr_array, *, keep: int, discount: F64 | float = 1.0, returns: bool = True
-) -> csr_array:
-    """Return the *keep* largest positive entries of each row of *left* @ *right*, in blocks of rows."""
-    parts = _products(left, right, np.broadcast_to(discount, right.shape[1:]), keep=keep, returns=returns)
-    return csr_array(vstack(list(parts), format="csr"))
-
-
-def _products(left: csr_array, right: csr_array, discount: F64, *, keep: int, returns: bool) -> Iterator[csr_array]:
+def _neighbours(left: csr_array, right: csr_array, *, keep: int, weigh: Weigh | None = None) -> csr_array:
+    """Return the *keep* largest positive entries of each row of *left* @ *right*, weighed by *weigh*, in blocks of rows."""
     step = max(1, _BLOCK_CELLS // right.shape[1])
+    parts = []
     for start in range(0, left.shape[0], step):
-        rows = csr_array(left[start : start + step] @ right)
-        data = rows.data * discount[rows.indices]
-        if not returns:
-            data[rows.indices == np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)) + start] = 0
-        yield _largest(csr_array((data, rows.indices, rows.indptr), rows.shape), keep)
+        products = csr_array(left[start : start + step] @ right)
+        if weigh:
+            rows = np.repeat(np.arange(products.shape[0]) + start, np.diff(products.indptr))
+            weights = weigh(products.data, rows, products.indices)
+            products = csr_array((weights, products.indices, products.indptr), products.shape)
+        parts.append(_largest(products, keep))
+    return csr_array(vstack(parts, format="csr"))
 
 
 def _largest(rows: csr_array, keep: int) -> csr_array:

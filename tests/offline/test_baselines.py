@@ -62,12 +62,13 @@ def test_popularity_counts_the_users_of_an_item(dense, histories):
     assert scores(newest, histories)[0, histories.items[-1]] > 0
 
 
-def test_cosine_equals_its_formula(dense, histories):
-    """With all neighbours kept, the score is the history times the cosines between columns of log1p weights."""
+@pytest.mark.parametrize("damping", [0.0, 10.0])
+def test_cosine_equals_its_formula(dense, histories, damping):
+    """With all neighbours kept, the score is the history times the damped cosines between columns of log1p weights."""
     logs = np.log1p(dense)
-    units = logs / np.linalg.norm(logs, axis=0)
-    found = scores(fit_cosine(histories, 0.0), histories, np.log1p(histories.weights))
-    np.testing.assert_allclose(found, logs @ (units.T @ units), rtol=1e-5)
+    lengths = np.linalg.norm(logs, axis=0)
+    found = scores(fit_cosine(histories, damping), histories, np.log1p(histories.weights))
+    np.testing.assert_allclose(found, logs @ (logs.T @ logs / (np.outer(lengths, lengths) + damping)), rtol=1e-5)
 
 
 def test_bm25_equals_its_formula(dense, histories):
