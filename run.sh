@@ -159,7 +159,7 @@ if ! installed "${LOCKS[0]}"; then
 fi
 if [ -z "$HELP" ]; then
   ensure "${LOCKS[@]}"
-  case $VERB in up | demo | test | screenshots) ensure_envoy ;; esac
+  case $VERB in up | demo | test | bench | screenshots) ensure_envoy ;; esac
 fi
 exec 9<&- # The verb holds no lock.
 # With this variable set, each process that starts compiles every module again: 1 s of CPU for a function.
