@@ -23,6 +23,12 @@ def good() -> httpx.Response:
     return httpx.Response(200, json=ANSWER)
 
 
+def starting() -> httpx.Response:
+    """Return the answer of a process that starts again before the gateway has noticed that it died."""
+    problem = {"status": 503, "code": "not-ready", "title": "This instance takes no requests now"}
+    return httpx.Response(503, json=problem, headers={"retry-after": "9"})
+
+
 def busy() -> httpx.Response:
     return httpx.Response(503, json=BUSY, headers={"retry-after": "1"})
 
@@ -51,11 +57,12 @@ class Script:
     [
         [bad_gateway],
         [bad_gateway] * 9,
+        [starting] * 5,
         [lambda: httpx.ReadError("reset")],
         [lambda: httpx.ConnectError("refused")],
         [lambda: httpx.RemoteProtocolError("disconnected"), busy],
     ],
-    ids=["502", "nine times 502", "reset", "refused", "disconnected, busy"],
+    ids=["502", "nine times 502", "starting", "reset", "refused", "disconnected, busy"],
 )
 async def test_a_crashed_instance_is_hidden_by_another_attempt(failures: Sequence[Callable[[], Outcome]]):
     """The caller gets the answer of the instance that works."""

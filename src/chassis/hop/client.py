@@ -5,7 +5,7 @@ The client takes any httpx transport, so tests and users can plug in their own. 
 transport, because httpx's client costs more CPU than the whole exchange (docs/adr/0004-hop-client.md).
 
 The client retries connections that were refused, broke, or closed without an answer; 502; and 503 if its Retry-After
-leaves time. A retry is safe because every call between the functions only reads. The client never retries a 4xx or a
+leaves time, or if the instance was starting or draining. A retry is safe because every call between the functions only reads. The client never retries a 4xx or a
 timeout.
 """
 
@@ -36,6 +36,7 @@ from chassis.wire.transport import as_poster
 T = TypeVar("T")
 
 _RETRYABLE_STATUS = frozenset({502, 503})
+_NOT_READY = b'"code":"not-ready"'
 _BREAKER_VALUES = {"closed": 0, "half-open": 1, "probing": 1, "open": 2}
 _SAMPLES, _LEAST_SAMPLES = 256, 32
 # A call that waited less than this says nothing about the hop. For a slow hop the wait is longer, up to the second value.
@@ -328,7 +329,9 @@ class HopClient:
         if 400 <= answer.status < 500:
             log.warning("hop_refused_request", extra={"hop": self._name, "status": answer.status})
             return _Failure(error, ours=True)
-        return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=_retry_after_s(answer))
+        # An instance that starts speaks only for itself, and the gateway may send the next attempt to another one.
+        after_s = None if _NOT_READY in answer.body else _retry_after_s(answer)
+        return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=after_s)
 
     async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
         headers = [

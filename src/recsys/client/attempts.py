@@ -13,8 +13,9 @@ from recsys.client.errors import NoAnswerError
 # Time beyond the deadline in which the pipeline's own answer to a missed deadline may arrive.
 GRACE_S = 0.5
 _RETRYABLE_STATUS = frozenset({502, 503})
-# Kubernetes takes a crashed pod out of service within a second or two, so the pauses add up to most of a second.
-_RETRIES = RetryPolicy(base_s=0.025, most_s=0.05)
+_NOT_READY = b'"code":"not-ready"'
+# Kubernetes takes a crashed pod out of service within a second or two, so the pauses add up to about a second.
+_RETRIES = RetryPolicy(base_s=0.025, most_s=0.1)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Attempts:
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in _RETRYABLE_STATUS:
                 return None
-            wanted_s = retry_after_s(outcome)
+            # An instance that starts speaks only for itself, and the gateway may send the next attempt to another one.
+            wanted_s = None if _NOT_READY in outcome.content else retry_after_s(outcome)
         elif isinstance(outcome, httpx.TimeoutException):
             return None
         left_s = self._ends - time.monotonic()

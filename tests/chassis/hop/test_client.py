@@ -97,6 +97,12 @@ async def test_retry_after_is_honoured_when_it_fits():
     assert (await send(client(transport))).value == {"n": 2}
 
 
+async def test_an_instance_that_starts_does_not_delay_the_next_attempt():
+    """The Retry-After of a process that starts says nothing about the other instances, so the next attempt is immediate."""
+    starting = httpx.Response(503, json={"code": "not-ready"}, headers={"retry-after": "9"})
+    assert (await send(client(Scripted(starting, starting, 200)))).value == {"n": 3}
+
+
 async def test_an_exhausted_retry_budget_ends_retries():
     """The client does not retry when the retry budget is empty."""
     transport = Scripted(httpx.ConnectError(""))
