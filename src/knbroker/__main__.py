@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -41,7 +43,11 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     limit, at_once, limit_bytes, reserve_bytes = (int(environment.get(name, _LIMITS[name])) for name in _LIMITS)
     names = [trigger.name for trigger in routing.triggers]
     # The dead letter of an erasure is redriven, so that the erasure takes place.
-    queue = Queue(Path(environment["QUEUE"]), names, reserve_bytes=reserve_bytes, kept=routing.erasing)
+    path = Path(environment["QUEUE"])
+    try:
+        queue = Queue(path, names, reserve_bytes=reserve_bytes, kept=routing.erasing)
+    except sqlite3.Error as error:
+        sys.exit(f"{path}: the queue of events cannot be opened: {error}; if it is damaged, remove it with its events")
     client = DeliveryClient(limit_bytes=limit_bytes)
     broker = Broker(routing, queue, client, limit=limit, at_once=at_once)
 

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 
+from knbroker.__main__ import main
 from kubeyaml.eventing import DeliverySpec, Routing, Trigger
 from localkn import control
 from localkn.errors import PlatformError
@@ -74,3 +75,12 @@ def test_the_process_serves_redrives_and_stops(broker: "subprocess.Popen[bytes]"
     assert broker.wait(LIMIT_S) in {0, -signal.SIGTERM}
     with pytest.raises(PlatformError):
         control.call(socket, "events")
+
+
+def test_a_damaged_queue_is_named(tmp_path: Path) -> None:
+    """The process ends with one sentence, which `up` shows, and leaves the file as it is."""
+    (tmp_path / "q.db").write_bytes(b"no database" * 1000)
+    routing = msgspec.json.encode(Routing(("ns/b",), [])).decode()
+    with pytest.raises(SystemExit, match=r"q\.db: the queue of events cannot be opened: file is not a database"):
+        main({"ROUTING": routing, "QUEUE": str(tmp_path / "q.db"), "CONTROL": str(tmp_path / "b.sock"), "PORT": "0"})
+    assert (tmp_path / "q.db").read_bytes() == b"no database" * 1000
