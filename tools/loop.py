@@ -103,7 +103,7 @@ def _list_erasures(url: str) -> list[Erasure]:
 
 def _deploy(state: StateDirectory, records: Sequence[UserRecord], model: Path, *, step_duration: float) -> None:
     """Roll out *model* with requests for users of *records*."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as users:
         users.write("\n".join(record.user_id for record in records[:_TRIED_USERS]))
         users.flush()
         status = roll_out(

@@ -12,6 +12,7 @@ from recrank.artefact import read_artefact
 from recrank.places import PlaceError
 from tests.offline.tastes import choose_nothing, make_records, put_changed
 from tools import loop
+from tools.rollout.verb import _lines
 
 
 @pytest.fixture
@@ -107,3 +108,10 @@ def test_an_empty_state_directory_is_an_error(tmp_path, capsys):
     """Without a training, the loop says what to run first."""
     assert run(StateDirectory(tmp_path / "new")) == 1
     assert "nothing was trained here yet" in capsys.readouterr().err
+
+
+def test_each_line_of_a_file_is_an_id_or_a_request(tmp_path):
+    """Spaces, line separators of Unicode and the line ends of Windows are no part of the split."""
+    path = tmp_path / "users.txt"
+    path.write_bytes('\ufeffann\r\nben of the hill\n\n{"user_id":"\u2028"}\n'.encode())
+    assert _lines(path) == ["ann", "ben of the hill", '{"user_id":"\u2028"}']

@@ -139,9 +139,9 @@ def _bodies(
 ) -> list[bytes]:
     """Return the requests to try with."""
     if body_file:
-        found = [line.encode() for line in body_file.read_text().splitlines() if line.strip()]
+        found = [line.encode() for line in _lines(body_file)]
     else:
-        names = users.read_text().split() if users else [f"user_{n}" for n in range(1, 201)]
+        names = _lines(users) if users else [f"user_{n}" for n in range(1, 201)]
         wanted = service.startswith("rank-items")
         features = make_client(kn.service("extract-features")["status"]["url"]) if wanted else None
         found = list(make_bodies(service, names, top_k=top_k, features=features))
@@ -150,3 +150,8 @@ def _bodies(
     if not found:
         raise ValueError("no requests to send; --body-file or --users is empty")
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file. An id and a JSON text may contain spaces and characters at which `splitlines` splits."""
+    return [line for each in path.read_text("utf-8-sig").split("\n") if (line := each.rstrip("\r"))]
