@@ -269,7 +269,7 @@ class Recommender:
 
     def _pick_popular(self, request: RecommendRequest, known: Known) -> list[RankedItem]:
         history = _history.decode(join_session(request.history, known.history))
-        return self._popular.pick([*request.exclude, *history, *known.avoided], request.top_k)
+        return self._popular.pick([*request.exclude, request.item_id or "", *history, *known.avoided], request.top_k)
 
 
 def draw_exposure_id() -> str:

@@ -66,6 +66,12 @@ def test_a_failed_ranking_hop_falls_back_to_the_popular_list():
     }
 
 
+def test_a_popular_list_in_place_of_similar_items_leaves_out_the_item():
+    """A page about an item does not recommend that item, also if rank_items cannot answer."""
+    answer = Harness(features=DOWN, ranking=DOWN).answer({"item_id": "a", "top_k": 2})
+    assert [each["item_id"] for each in answer["recommendations"]] == ["b", "c"]
+
+
 def test_an_answer_remains_when_both_hops_fail():
     """Without both hops, the answer is the popular list and names both as degraded."""
     answer = Harness(features=DOWN, ranking=DOWN).answer({"user_id": "ann", "top_k": 1})
