@@ -34,6 +34,7 @@ class LiveModel:
         self._switching = threading.Lock()
         self._rebuild = rebuild
         self._listed: Sequence[str] = ()
+        self._closed: Sequence[str] = ()
         self._entries: Mapping[str, Entry] = {}
 
     @property
@@ -56,14 +57,16 @@ class LiveModel:
         Take over the *entries* of the catalogue, which may block for as long as loading the model takes.
 
         Raises:
-            ArtefactError, StartError: the changed model cannot be made or does not fit the rules; the former one stays.
+            ArtefactError, StartError: the changed model cannot be made or does not fit the rules; the former one stays,
+                without the items that are not offered any more.
         """
+        self._closed = [each.item_id for each in entries.values() if not each.is_offered]
+        self._switch(self.model)
         if _descriptions(entries) != _descriptions(self._entries):
             changed = self._rebuild(entries)
             changed.seconds = self.model.seconds
-            self._switch(changed, entries)
-        else:
-            self._switch(self.model, entries)
+            self._switch(changed)
+        self._entries = entries
 
     def replace(self, model: RankingModel, *, rebuild: Callable[[Mapping[str, Entry]], RankingModel]) -> None:
         """
@@ -75,18 +78,15 @@ class LiveModel:
         changed = rebuild(self._entries) if _descriptions(self._entries) else model
         model.seconds = changed.seconds = self.model.seconds
         self._rebuild = rebuild
-        self._switch(changed, self._entries)
+        self._switch(changed)
 
-    def _switch(self, model: RankingModel, entries: Mapping[str, Entry]) -> None:
+    def _switch(self, model: RankingModel) -> None:
         with self._switching:
-            self._entries = entries
             self._close(model)
             self.model = model
 
     def _close(self, model: RankingModel) -> None:
-        model.make_unavailable(
-            [*self._listed, *(each.item_id for each in self._entries.values() if not each.is_offered)]
-        )
+        model.make_unavailable([*self._listed, *self._closed])
 
 
 def _descriptions(entries: Mapping[str, Entry]) -> dict[str, str]:

@@ -10,10 +10,11 @@ import pytest
 from functions.rank_items.catalogue_follower import CatalogueFollower
 from functions.rank_items.live_model import LiveModel
 from recrank.artefact import ArtefactError, read_artefact
-from recrank.model import RankingModel
+from recrank.model import Query, RankingModel
 from recstore.catalogue.entries import Entry, describe
 from recstore.catalogue.urls import open_catalogue
 from recstore.urls import open_store
+from recsys.features import UNKNOWN_FEATURES
 from recsys.items import Item
 from tests.demo import DemoState
 
@@ -37,10 +38,17 @@ async def test_a_change_that_cannot_be_applied_keeps_the_revision(demo_state: De
         for _ in range(2):
             await follower.look()
             assert (follower.revision, live.model) == (0, model)
+        # The model cannot take descriptions over, and offers no item that is gone.
+        gone = model.item_ids[0]
+        await catalogue.put([Entry(gone, available=False, available_us=1)])
+        for _ in range(2):
+            await follower.look()
+            live.make_unavailable([])
+            assert gone not in live.rank([Query(UNKNOWN_FEATURES, [], len(model.item_ids))])[0].item_ids
         failing = False
         await catalogue.put([describe(Item("other", "Other"), at_us=2)])
         await follower.look()
-        assert follower.revision == 2
+        assert follower.revision == 3
         assert live.model is not model
 
 
