@@ -38,7 +38,7 @@ async def test_a_change_that_cannot_be_applied_keeps_the_revision(demo_state: De
         for _ in range(2):
             await follower.look()
             assert (follower.revision, live.model) == (0, model)
-        # The model cannot take descriptions over, and offers no item that is gone.
+        # The model cannot take descriptions over. It still stops offering an item that is unavailable.
         gone = model.item_ids[0]
         await catalogue.put([Entry(gone, available=False, available_us=1)])
         for _ in range(2):
