@@ -46,6 +46,7 @@ Bench = Literal[
     "experiments",
     "page",
     "pipeline",
+    "ranking",
     "scale",
     "telemetry",
     "topk",
