@@ -220,6 +220,19 @@ async def test_a_request_is_cancelled_when_the_time_of_its_callers_ends(turns):
     assert await batcher.ask("c", within_s=30) == "c"
 
 
+async def test_a_request_whose_callers_leave_before_it_begins_frees_its_slot():
+    """The slot of a batch is free again although all its callers left between the cut and the first step of the batch."""
+    hop = Hop()
+    batcher = CallBatcher(hop, limits=limits())
+    first, second = ask(batcher, "a"), ask(batcher, "b")
+    await asyncio.sleep(0)
+    # The batch is cut in the next turn. Then the second caller leaves, and the first one notices that it was cancelled.
+    asyncio.get_running_loop().call_soon(second.cancel)
+    first.cancel()
+    await asyncio.wait([first, second])
+    assert (await ask(batcher, "c", seconds=1.0)).value == ["C"]
+
+
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
 async def test_an_expired_call_is_not_sent(single, seconds):

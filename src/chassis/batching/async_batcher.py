@@ -110,7 +110,8 @@ class AsyncBatcher(Generic[Q, R]):
     def _drop_abandoned(self) -> None:
         for task, cut in self._running.items():
             if all(entry.item.result.done() for entry in cut.entries):
-                task.cancel()
+                # A task that is cancelled before its first step, which is due in this turn, would not free its slot.
+                asyncio.get_running_loop().call_soon(task.cancel)
 
     def _cut_soon(self) -> None:
         if not self._cut_due and self._queue.has_slot:
