@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from chassis.background import repeating
 from recstore.port import FeatureStore, StoreError, StoreUnavailableError
 from recsys.contracts.wire import Features
 from recsys.features import UNKNOWN_FEATURES
@@ -55,14 +56,9 @@ async def population_followed(
     """Pass the population to *assume* every *every_s* seconds while the block runs, because the store may be filled later."""
 
     async def follow() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            with contextlib.suppress(StoreError):
-                assume(await store.population() or UNKNOWN_FEATURES)
+        await asyncio.sleep(every_s)
+        with contextlib.suppress(StoreError):
+            assume(await store.population() or UNKNOWN_FEATURES)
 
-    task = asyncio.create_task(follow())
-    try:
+    async with repeating(follow):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
+from chassis.background import repeating
 from recstore.port import FeatureStore, StoreError
 
 log = logging.getLogger("recsys.extract_features")
@@ -31,29 +31,19 @@ class Scrubber:
         """Scrub the store after a pause."""
         self._wanted.set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Scrub while the block runs. The next `up` or training does what is left."""
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            await asyncio.sleep(self._pause_s)
-            # An erasure from here on needs another scrubbing.
-            self._wanted.clear()
-            began = time.monotonic()
-            await self._scrub()
-            self._pause_s = max(self._least_pause_s, (time.monotonic() - began) / _SHARE)
+        return repeating(self._scrub)
 
     async def _scrub(self) -> None:
+        await self._wanted.wait()
+        await asyncio.sleep(self._pause_s)
+        # An erasure from here on needs another scrubbing.
+        self._wanted.clear()
+        began = time.monotonic()
         try:
             if not await self._store.scrub(quickly=True):
                 log.warning("store_not_scrubbed", extra={"reason": "it is large; users erase, up and train scrub it"})
         except StoreError:
             self._wanted.set()
+        self._pause_s = max(self._least_pause_s, (time.monotonic() - began) / _SHARE)

@@ -1,19 +1,14 @@
 """Items that no user may get for now, because they are sold out, withdrawn or not licensed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
+from chassis.background import repeating
 from chassis.watched_file import LOOK_AGAIN_S, WatchedFile
-
-
-class Closable(Protocol):
-    """A model whose items can be made unavailable."""
-
-    def make_unavailable(self, item_ids: Sequence[str]) -> None:
-        """Stop returning *item_ids*, and return the items of the former call again."""
+from functions.rank_items.live_model import LiveModel
+from recrank.model import RankingModel
 
 
 def parse_item_ids(text: str) -> list[str]:
@@ -24,27 +19,21 @@ def parse_item_ids(text: str) -> list[str]:
 
 
 @asynccontextmanager
-async def kept_available(model: Closable, path: Path | None) -> AsyncIterator[None]:
+async def kept_available(model: LiveModel | RankingModel, path: Path | None) -> AsyncIterator[None]:
     """Exclude the items listed in the file at *path* until the block ends; changes of the file take effect."""
     if path is None:
         yield
         return
     file: WatchedFile[list[str]] = WatchedFile(path, parse_item_ids, unread=[])
-    await _look(file, model)
-    watching = asyncio.create_task(_watch(file, model))
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
+    async def look() -> None:
+        if await asyncio.to_thread(file.look):
+            model.make_unavailable(file.content)
 
-async def _watch(file: WatchedFile[list[str]], model: Closable) -> None:
-    while True:
+    async def look_later() -> None:
         await asyncio.sleep(LOOK_AGAIN_S)
-        await _look(file, model)
+        await look()
 
-
-async def _look(file: WatchedFile[list[str]], model: Closable) -> None:
-    if await asyncio.to_thread(file.look):
-        model.make_unavailable(file.content)
+    await look()
+    async with repeating(look_later):
+        yield

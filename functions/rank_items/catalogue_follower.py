@@ -5,8 +5,9 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
+from chassis.background import repeating
 from chassis.server.service import StartError
 from functions.rank_items.live_model import LiveModel
 from recrank.artefact import ArtefactError
@@ -84,16 +85,19 @@ class CatalogueFollower:
                 await asyncio.to_thread(self._live.follow, self._entries)
         except (ArtefactError, StartError) as error:
             log.error("catalogue_not_applied", extra={"reason": str(error)})  # noqa: TRY400 - no trace needed
-            return False
-        return True
+        except Exception as error:
+            # Loading runs the code of a team's features, which may raise anything.
+            log.exception("catalogue_not_applied", extra={"reason": repr(error)})
+        else:
+            return True
+        return False
 
-    async def follow(self) -> None:
-        """Look again and again until cancelled."""
-        while True:
-            began = time.monotonic()
-            await self.look()
-            self.has_looked.set()
-            await asyncio.sleep(max(LOOK_AGAIN_S, _PAUSES * (time.monotonic() - began)))
+    async def look_and_wait(self) -> None:
+        """Look, and wait until the next look is due."""
+        began = time.monotonic()
+        await self.look()
+        self.has_looked.set()
+        await asyncio.sleep(max(LOOK_AGAIN_S, _PAUSES * (time.monotonic() - began)))
 
     async def aclose(self) -> None:
         """Close the catalogue."""
@@ -107,13 +111,8 @@ async def catalogue_followed(follower: CatalogueFollower | None) -> AsyncIterato
     if follower is None:
         yield
         return
-    following = asyncio.create_task(follower.follow())
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_LOOK_S):
-            await follower.has_looked.wait()
-    try:
+    async with aclosing(follower), repeating(follower.look_and_wait):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await follower.has_looked.wait()
         yield
-    finally:
-        following.cancel()
-        await asyncio.wait([following])
-        await follower.aclose()

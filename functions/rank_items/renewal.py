@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from chassis.background import repeating
 from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
 from functions.rank_items.live_model import LiveModel
@@ -71,7 +72,7 @@ class ModelFollower:
 
     async def look(self) -> None:
         """Take over the model that the place has now. If that fails, log the reason and keep the former model."""
-        outage, refusal = "", self._refusal
+        outage, refusal, unexpected = "", self._refusal, None
         try:
             folder = await asyncio.to_thread(self._source.fetch)
             if folder is not None:
@@ -81,10 +82,12 @@ class ModelFollower:
             outage = str(error)
         except (ArtefactError, StartError) as error:
             refusal = str(error)
+        except Exception as error:  # noqa: BLE001 - loading runs the code of a team's model, which may raise anything
+            refusal, unexpected = repr(error), error
         if outage not in {"", self._outage}:
             log.warning("model_place_unavailable", extra={"reason": outage})
         if refusal not in {"", self._refusal}:
-            log.error("model_refused", extra={"reason": refusal})
+            log.error("model_refused", extra={"reason": refusal}, exc_info=unexpected)
         self._outage, self._refusal = outage, refusal
 
     async def _take_over(self, folder: Path) -> None:
@@ -102,11 +105,10 @@ class ModelFollower:
         finally:
             await asyncio.to_thread(self._source.keep, self.loaded.folder)
 
-    async def follow(self) -> None:
-        """Look again and again until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            await self.look()
+    async def wait_and_look(self) -> None:
+        """Wait until the next look is due, and look."""
+        await asyncio.sleep(LOOK_AGAIN_S)
+        await self.look()
 
 
 def _fetch_first(source: ModelSource) -> Path:
@@ -125,9 +127,5 @@ async def model_followed(model: ModelFollower) -> AsyncIterator[None]:
     if not model.changes:
         yield
         return
-    following = asyncio.create_task(model.follow())
-    try:
+    async with repeating(model.wait_and_look):
         yield
-    finally:
-        following.cancel()
-        await asyncio.wait([following])

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ import httpx
 import msgspec
 from msgspec import Raw
 
+from chassis.background import repeating
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
@@ -176,34 +177,32 @@ class Outbox:
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Send events until the block ends, and then the queued ones for at most FLUSH_S."""
-        senders = [asyncio.create_task(self._send_forever()) for _ in range(SENDERS)]
-        try:
-            yield
-        finally:
-            self._is_closing = True
-            self._is_full.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_S):
-                    await self._waiting.join()
-            for sender in senders:
-                sender.cancel()
-            await asyncio.gather(*senders, return_exceptions=True)
-            self.statistics.dropped += self._waiting.qsize()
+        async with AsyncExitStack() as senders:
+            for _ in range(SENDERS):
+                await senders.enter_async_context(repeating(self._send_group))
+            try:
+                yield
+            finally:
+                self._is_closing = True
+                self._is_full.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_S):
+                        await self._waiting.join()
+        self.statistics.dropped += self._waiting.qsize()
 
     @property
     def _lacks_answers(self) -> bool:
         """Whether the queue does not complete the group of a sender that has taken one answer."""
         return self._waiting.qsize() < self._group - 1
 
-    async def _send_forever(self) -> None:
-        while True:
-            group = await self._take()
-            try:
-                for event, count in self._make_events(group):
-                    await self._send(event, count)
-            finally:
-                for _ in group:
-                    self._waiting.task_done()
+    async def _send_group(self) -> None:
+        group = await self._take()
+        try:
+            for event, count in self._make_events(group):
+                await self._send(event, count)
+        finally:
+            for _ in group:
+                self._waiting.task_done()
 
     async def _take(self) -> list[Noted]:
         """Wait for an answer; return it together with those that follow soon, if events are about groups."""

@@ -3,8 +3,7 @@ The last known list of popular items, which recommend answers with while rank_it
 
 The list is rank_items' answer for a user without history. A background task fetches it together with a request, never
 alone, so that rank_items can scale to zero. A request after a pause thereby wakes rank_items while its features are
-fetched. A file keeps the list, so that recommend has one even if it restarts during an
-outage.
+fetched. A file keeps the list, so that recommend has one even if it restarts during an outage.
 """
 
 import asyncio
@@ -17,6 +16,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from chassis.background import repeating
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from chassis.wire.problems import DependencyError, ServingError
@@ -75,12 +75,8 @@ class PopularList:
             waits: Begin the block only after the first refresh, so that the list is known or rank_items is down.
         """
         await (self.warm() if waits else asyncio.to_thread(self._load))
-        refreshing = asyncio.create_task(self.refresh_forever())
-        try:
+        async with repeating(self._refresh_and_wait):
             yield
-        finally:
-            refreshing.cancel()
-            await asyncio.gather(refreshing, return_exceptions=True)
 
     async def refresh(self) -> None:
         """
@@ -99,21 +95,16 @@ class PopularList:
             self._list = fetched
             await asyncio.to_thread(self._save)
 
-    async def refresh_forever(self) -> None:
-        """Refresh now, and with the first request after each pause; retry soon after a failure, until cancelled."""
-        while True:
-            try:
-                await self.refresh()
-            except ServingError:
-                await asyncio.sleep(_AFTER_FAILURE_S)
-            except Exception:
-                # An unexpected error must not end the refreshing while the process lives.
-                log.exception("popular_list_crashed")
-                await asyncio.sleep(_AFTER_FAILURE_S)
-            else:
-                await asyncio.sleep(self._refresh_s)
-                self._in_use.clear()
-                await self._in_use.wait()
+    async def _refresh_and_wait(self) -> None:
+        """Refresh, and wait for the first request after a pause; or only for a moment after a failure."""
+        try:
+            await self.refresh()
+        except ServingError:
+            await asyncio.sleep(_AFTER_FAILURE_S)
+        else:
+            await asyncio.sleep(self._refresh_s)
+            self._in_use.clear()
+            await self._in_use.wait()
 
     async def _page(self, exclude: list[str]) -> list[RankedItem]:
         call = Call(b"", [], "popular-list", Receipt(time.monotonic()), Deadline.after(_TIMEOUT_S))

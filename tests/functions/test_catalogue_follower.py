@@ -20,15 +20,20 @@ from tests.demo import DemoState
 
 
 @pytest.mark.may_block
-async def test_a_change_that_cannot_be_applied_keeps_the_revision(demo_state: DemoState, tmp_path: Path) -> None:
-    """The model and its revision stay until a later change can be applied."""
+@pytest.mark.parametrize(
+    "error", [ArtefactError("does not fit"), RuntimeError("a feature of the team fails")], ids=type
+)
+async def test_a_change_that_cannot_be_applied_keeps_the_revision(
+    demo_state: DemoState, tmp_path: Path, error: Exception
+) -> None:
+    """The model and its revision stay until a later change can be applied, also after an error of a team's own code."""
     model, url = RankingModel(read_artefact(demo_state.model_path)), f"sqlite:///{tmp_path / 'store.db'}"
     await open_store(url, create=True).aclose()
     failing = True
 
     def rebuild(_: Mapping[str, Entry]) -> RankingModel:
         if failing:
-            raise ArtefactError("does not fit")
+            raise error
         return RankingModel(read_artefact(demo_state.model_path))
 
     live = LiveModel(model, rebuild=rebuild)

@@ -67,7 +67,8 @@ async def test_an_invalid_answer_does_not_replace_the_list():
 
 async def test_the_list_is_refreshed_periodically(monkeypatch):
     """Refreshing continues after successes and after failures, also unexpected ones, until it is cancelled."""
-    monkeypatch.setattr("functions.recommend.popular._AFTER_FAILURE_S", 0.001)
+    for pause in ("functions.recommend.popular._AFTER_FAILURE_S", "chassis.background._AFTER_ERROR_S"):
+        monkeypatch.setattr(pause, 0.001)
     hop = FakeHop(DOWN, ValueError("unexpected"), {"items": POPULAR})
     listed = PopularList(RankingClient(hop), PopularSettings(None, 0.001))
 
