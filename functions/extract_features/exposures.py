@@ -12,10 +12,11 @@ from chassis.server.events import EventRoute, EventRoutes
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.decoder import split_members
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
+from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from functions.extract_features.moments import read_time_us
+from functions.extract_features.store_calls import unavailable
 from recstore.exposures.log import ExposureLog
-from recstore.exposures.records import Exposure, ShownItem, action_of
+from recstore.exposures.records import Entry, Exposure, ShownItem, action_of
 from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
@@ -62,12 +63,12 @@ class Exposures:
         Note the *interactions* that concern an item.
 
         Raises:
-            StoreError: they may or may not be noted; note them again.
+            DependencyError: they may or may not be noted; note them again.
         """
         actions = [action for each in interactions if (action := action_of(each))]
         if not actions:
             return
-        noted = await self._log.note(actions)
+        noted = await self._keep(actions)
         self.actions.update(
             action.kind
             for action, outcome in zip(actions, noted, strict=True)
@@ -84,11 +85,14 @@ class Exposures:
         self.outcomes.update(await self._batcher.ask(exposures, within_s=call.deadline.left_s()))
 
     async def _note(self, groups: Sequence[Sequence[Exposure]], _within_s: float) -> list[Sequence[EventOutcome]]:
-        try:
-            noted = iter(await self._log.note([exposure for group in groups for exposure in group]))
-        except StoreError as error:
-            raise DependencyError("the exposure log does not answer", retry_after_s=1.0) from error
+        noted = iter(await self._keep([exposure for group in groups for exposure in group]))
         return [[next(noted) for _ in group] for group in groups]
+
+    async def _keep(self, entries: Sequence[Entry]) -> list[EventOutcome]:
+        try:
+            return await self._log.note(entries)
+        except StoreError as error:
+            raise unavailable("exposure log") from error
 
 
 def read_served(event: CloudEvent) -> list[Exposure]:

@@ -11,13 +11,12 @@ from msgspec import UNSET
 from chassis.call import Call, Reply
 from chassis.server.events import EventRoute, EventRouter, EventRoutes, data_as, make_reply
 from chassis.wire.cloudevents import CloudEvent, is_event
-from chassis.wire.problems import DependencyError
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.ingest import Ingest, read_erasure, read_interaction
 from functions.extract_features.item_changes import ItemChanges
 from functions.extract_features.user_updates import read_update
 from recstore.catalogue.entries import Catalogue
-from recstore.port import EventOutcome, FeatureStore, StoreError
+from recstore.port import EventOutcome, FeatureStore
 from recsys.contracts import events, wire
 from recsys.contracts.wire import BatchAnswer, Features, FeaturesAnswer
 from recsys.declaration.reader import default_declaration
@@ -145,10 +144,7 @@ class ExtractFeatures:
         return [wire.encode(describe(user_id, known, population=self._population)) for user_id, known in pairs]
 
     async def _read(self, user_ids: list[str]) -> list[KnownUser | None]:
-        try:
-            return await self._store.read(user_ids, history=self._history_limit)
-        except StoreError as error:
-            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+        return await self.ingest.store_calls.measured("read", self._store.read(user_ids, history=self._history_limit))
 
 
 def describe(user_id: str, known: KnownUser | None, *, population: Features) -> FeaturesAnswer:

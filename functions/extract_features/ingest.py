@@ -12,12 +12,13 @@ from chassis.batching.queue import BatchLimits
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, Rejected
+from chassis.wire.problems import Fault, InvalidRequestError, Rejected
 from functions.extract_features.exposures import Exposures
 from functions.extract_features.moments import event_time_us, read_time_us
 from functions.extract_features.scrubber import Scrubber
+from functions.extract_features.store_calls import StoreCalls
 from recstore.erasures import Removed, digest_user
-from recstore.port import EventOutcome, FeatureStore, StoreError
+from recstore.port import EventOutcome, FeatureStore
 from recsys import metrics
 from recsys.contracts import events
 from recsys.declaration.types import SESSION_END, EventKind
@@ -36,6 +37,7 @@ class Ingest:
     Counts interactions and takes over updates in *store*, and notes interactions in *exposures*, if exposures are kept.
 
     Attributes:
+        store_calls: The calls of the store.
         scrubber: Scrubs the store after erasures.
         outcomes: Events by outcome since the start.
         rejected: Events that were malformed.
@@ -44,7 +46,7 @@ class Ingest:
     def __init__(
         self, store: FeatureStore, exposures: Exposures | None = None, *, scrubber: Scrubber | None = None
     ) -> None:
-        self._store, self._exposures = store, exposures
+        self._store, self._exposures, self.store_calls = store, exposures, StoreCalls()
         self.scrubber = scrubber or Scrubber(store)
         self._batcher: AsyncBatcher[Interaction, EventOutcome] = AsyncBatcher(self._apply, limits=_LIMITS)
         self._updates: AsyncBatcher[UserUpdate, EventOutcome] = AsyncBatcher(self._update, limits=_LIMITS)
@@ -52,8 +54,9 @@ class Ingest:
         self.rejected = 0
 
     def instruments(self) -> list[Instrument]:
-        """Return the metrics of the events."""
+        """Return the metrics of the events and of the store."""
         return [
+            *self.store_calls.instruments(),
             Totals(
                 metrics.EVENTS,
                 lambda: {
@@ -108,34 +111,21 @@ class Ingest:
         Raises:
             DependencyError: the user may or may not be removed; send the event again.
         """
-        try:
-            removed = await self._store.erase(user_id, at_us=at_us)
-        except StoreError as error:
-            raise _unavailable() from error
+        removed = await self.store_calls.measured("erase", self._store.erase(user_id, at_us=at_us))
         if removed != Removed():
             self.scrubber.scrub_soon()
         log.info("user_erased", extra={"user_sha256": digest_user(user_id), **msgspec.structs.asdict(removed)})
         return removed
 
     async def _apply(self, interactions: Sequence[Interaction], _within_s: float) -> list[EventOutcome]:
-        try:
-            outcomes = await self._store.apply(interactions)
-            # If this fails, the broker sends the events again: the store knows them as repeated, and the log gets them.
-            if self._exposures:
-                await self._exposures.note_actions(interactions)
-        except StoreError as error:
-            raise _unavailable() from error
+        outcomes = await self.store_calls.measured("apply", self._store.apply(interactions))
+        # If this fails, the broker sends the events again: the store knows them as repeated, and the log gets them.
+        if self._exposures:
+            await self._exposures.note_actions(interactions)
         return outcomes
 
     async def _update(self, updates: Sequence[UserUpdate], _within_s: float) -> list[EventOutcome]:
-        try:
-            return await self._store.update(updates)
-        except StoreError as error:
-            raise _unavailable() from error
-
-
-def _unavailable() -> DependencyError:
-    return DependencyError("the feature store does not answer", retry_after_s=1.0)
+        return await self.store_calls.measured("update", self._store.update(updates))
 
 
 def read_erasure(event: CloudEvent) -> tuple[str, int]:

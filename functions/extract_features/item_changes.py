@@ -8,9 +8,10 @@ from chassis.batching.queue import BatchLimits
 from chassis.call import Call
 from chassis.server.events import EventRoute
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.problems import DependencyError, Fault, InvalidRequestError
+from chassis.wire.problems import Fault, InvalidRequestError
 from functions.extract_features.declared_values import read_values
 from functions.extract_features.moments import event_time_us
+from functions.extract_features.store_calls import unavailable
 from recstore.catalogue.entries import REMOVED, Catalogue, Entry, describe
 from recstore.port import StoreError
 from recsys.contracts import events
@@ -42,7 +43,7 @@ class ItemChanges:
         try:
             return await self._catalogue.put(entries)
         except StoreError as error:
-            raise DependencyError("the feature store does not answer", retry_after_s=1.0) from error
+            raise unavailable("feature store") from error
 
 
 def read_upsert(event: CloudEvent, *, attributes: Mapping[str, Attribute]) -> Entry:

@@ -36,7 +36,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ex
             exposures=opened.exposures,
         )
         kept = opened.exposures.instruments() if opened.exposures else []
-        (exposition or service.exposition).add([*opened.store.instruments(), *handler.ingest.instruments(), *kept])
+        (exposition or service.exposition).add([*handler.ingest.instruments(), *kept])
         async with population_followed(opened.store, handler.assume), handler.ingest.scrubber.running():
             yield handler
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from chassis.server.service import StartError
 from functions.extract_features.exposures import Exposures
-from functions.extract_features.measured_store import MeasuredStore
 from functions.extract_features.population import first_population
 from functions.extract_features.settings import Settings
 from recstore.catalogue.entries import Catalogue
@@ -33,7 +32,7 @@ class OpenedStore:
         exposures: Keeps exposures; None if they are off.
     """
 
-    store: MeasuredStore
+    store: FeatureStore
     catalogue: Catalogue
     population: Features
     declaration: Declaration
@@ -56,7 +55,7 @@ async def opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
                 window_s=settings.deduplication_s,
                 ttl_s=settings.user_ttl_s,
             )
-            store = await parts.enter_async_context(aclosing(MeasuredStore(opened)))
+            store = await parts.enter_async_context(aclosing(opened))
             population = await first_population(store)
             await store.read(["nobody"], history=1)
             declaration = await follow_store(store, settings.declaration)
