@@ -65,14 +65,14 @@ class Settings:
         )
         index, probes = reader.text("INDEX", "exact"), reader.integer("INDEX_PROBES", 32, least=1)
         reader.require(index in {"exact", "ivf"}, f"INDEX must be exact or ivf, not {index!r}")
-        catalogue = reader.text("CATALOGUE_URL", "-")
+        catalogue = reader.optional("CATALOGUE_URL")
         require_store_url(reader, "CATALOGUE_URL", catalogue)
-        unavailable = reader.text("UNAVAILABLE_ITEMS_PATH", "-")
+        unavailable = reader.path("UNAVAILABLE_ITEMS_PATH")
         settings = cls(
             serving=ServingSettings.read(reader, name="rank-items", max_body_bytes=4 * 1024 * 1024),
             model_place=_read_place(reader),
-            unavailable_path=None if unavailable == "-" else Path(unavailable),
-            catalogue_url=None if catalogue == "-" else catalogue,
+            unavailable_path=unavailable,
+            catalogue_url=catalogue,
             catalogue_password=reader.secret("FEATURE_STORE_PASSWORD"),
             declaration=read_setting(reader),
             rules=read_rules(reader),

@@ -37,7 +37,7 @@ class PopularSettings:
     def read(cls, env: Reader) -> "PopularSettings":
         """Read the settings and add their faults to *env*."""
         return cls(
-            path=_path(env, "POPULAR_LIST_PATH"),
+            path=env.path("POPULAR_LIST_PATH"),
             refresh_s=env.number("POPULAR_LIST_REFRESH_S", 30.0, least=0.1),
         )
 
@@ -60,7 +60,7 @@ class SinkSettings:
     @classmethod
     def read(cls, env: Reader) -> "SinkSettings | None":
         """Read the settings and add their faults to *env*; return None without a sink."""
-        url, overrides = env.text("K_SINK", "-"), env.text("K_CE_OVERRIDES", "{}")
+        url, overrides = env.http_url("K_SINK", "-"), env.text("K_CE_OVERRIDES", "{}")
         group = env.integer("SERVED_EVENTS_GROUP", 1, least=1, most=MAX_GROUP)
         try:
             extensions = _overrides.decode(overrides).extensions
@@ -70,10 +70,7 @@ class SinkSettings:
         env.faults += [
             f"{fault.path}: {fault.detail}" for fault in find_extension_faults(extensions, "K_CE_OVERRIDES ")
         ]
-        if url == "-":
-            return None
-        env.require(is_http_url(url), f"K_SINK must be a http(s) URL, not {url!r}")
-        return cls(url, extensions, group)
+        return None if url == "-" else cls(url, extensions, group)
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,14 @@ class ShadowSettings:
     @classmethod
     def read(cls, env: Reader) -> "ShadowSettings | None":
         """Read the settings and add their faults to *env*; return None without a shadow."""
-        url, share = env.text("SHADOW_RANK_ITEMS_URL", "-"), env.number("SHADOW_SHARE", 0.05, least=0.0, most=1.0)
-        if url == "-":
-            return None
-        env.require(is_http_url(url), f"SHADOW_RANK_ITEMS_URL must be a http(s) URL, not {url!r}")
-        return cls(url, share)
+        url, share = env.http_url("SHADOW_RANK_ITEMS_URL", "-"), env.number("SHADOW_SHARE", 0.05, least=0.0, most=1.0)
+        return None if url == "-" else cls(url, share)
 
 
 def read_exploration(env: Reader) -> Exploration | None:
     """Read the setting of exploration and add its faults to *env*; return None if nothing is drawn at random."""
-    text = env.text("EXPLORATION", "-")
-    if text == "-":
+    text = env.optional("EXPLORATION")
+    if text is None:
         return None
     try:
         return _exploration.decode(text.encode())
@@ -114,11 +108,9 @@ def read_exploration(env: Reader) -> Exploration | None:
 
 def read_running(env: Reader) -> tuple[Experiment, ...]:
     """Read the running experiments and add their faults to *env*; return none without any."""
-    text = env.text("EXPERIMENTS", "-")
-    if text == "-":
-        return ()
+    text = env.optional("EXPERIMENTS")
     try:
-        return read_experiments(text)
+        return read_experiments(text) if text else ()
     except ValueError as error:
         env.faults.append(f"EXPERIMENTS cannot be read: {error}; ./run.sh experiments start writes it")
         return ()
@@ -184,10 +176,10 @@ class Settings:
         namespace = _namespace(reader)
         settings = cls(
             serving=ServingSettings.read(reader, name="recommend", max_body_bytes=512 * 1024),
-            extract_features_url=complete_url(_url(reader, "EXTRACT_FEATURES_URL"), namespace),
-            rank_items_url=complete_url(_url(reader, "RANK_ITEMS_URL"), namespace),
+            extract_features_url=complete_url(reader.http_url("EXTRACT_FEATURES_URL"), namespace),
+            rank_items_url=complete_url(reader.http_url("RANK_ITEMS_URL"), namespace),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
-            service_token_file=_path(reader, "SERVICE_TOKEN_FILE"),
+            service_token_file=reader.path("SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
             coalesce_features=_coalescing(reader, "FEATURES_COALESCE_IN_FLIGHT", IN_FLIGHT),
             coalesce_ranking=_coalescing(reader, "RANKING_COALESCE_IN_FLIGHT", 16, "RANKING_COALESCE_CALLS"),
@@ -196,7 +188,7 @@ class Settings:
             cors=Cors.read(reader, exposed=[EXPOSURE_HEADER]),
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
-            wake_urls=tuple(complete_url(url, namespace) for url in _words(reader, "WAKE_URLS")),
+            wake_urls=tuple(complete_url(url, namespace) for url in (reader.optional("WAKE_URLS") or "").split()),
             experiments=read_running(reader),
         )
         for url in settings.wake_urls:
@@ -214,26 +206,9 @@ def _coalescing(reader: Reader, name: str, usual: int, calls_name: str | None = 
     return BatchLimits(max_batch_size=most, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
 
 
-def _path(reader: Reader, name: str) -> Path | None:
-    text = reader.text(name, "-")
-    return None if text == "-" else Path(text)
-
-
-def _url(reader: Reader, name: str) -> str:
-    text = reader.text(name)
-    if text:
-        reader.require(is_http_url(text), f"{name} must be a http(s) URL, not {text!r}")
-    return text
-
-
-def _words(reader: Reader, name: str) -> list[str]:
-    """Return the words of a variable; none for `-`."""
-    return reader.text(name, "-").removeprefix("-").split()
-
-
 def _namespace(reader: Reader) -> str | None:
     """Return the namespace of the pod, from the file that the kubelet writes; None without such a file."""
-    path = _path(reader, "NAMESPACE_FILE")
+    path = reader.path("NAMESPACE_FILE")
     try:
         return path.read_text("utf-8").strip() if path else None
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ instead of stopping at the first.
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -46,6 +47,22 @@ class Reader:
         if value is None:
             self.faults.append(f"{name} is not set")
             return ""
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """Return the variable, or None if it is unset, empty or `-`."""
+        value = self.text(name, "-")
+        return None if value == "-" else value
+
+    def path(self, name: str) -> Path | None:
+        """Return the variable as a path; None as for `optional`."""
+        value = self.optional(name)
+        return None if value is None else Path(value)
+
+    def http_url(self, name: str, default: str | None = None) -> str:
+        """Return the variable, an http or https URL, or *default* as `text` does."""
+        value = self.text(name, default)
+        self.require(value in {"", default} or is_http_url(value), f"{name} must be a http(s) URL, not {value!r}")
         return value
 
     def secret(self, name: str) -> str | None:

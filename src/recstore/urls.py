@@ -12,10 +12,10 @@ from recstore.sqlite import SqliteStore
 _KINDS = "use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
 
 
-def require_store_url(env: Reader, name: str, url: str) -> None:
-    """Add a fault to *env* if *url*, the value of the setting *name*, cannot name a feature store. "-" names none."""
+def require_store_url(env: Reader, name: str, url: str | None) -> None:
+    """Add a fault to *env* if *url*, the value of the setting *name*, cannot name a feature store. None names none."""
     try:
-        if url not in {"", "-"}:
+        if url:
             split_url(url)
     except StoreFormatError as error:
         env.faults.append(f"{name}: {error}")

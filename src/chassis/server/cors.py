@@ -49,8 +49,8 @@ class Cors:
     @classmethod
     def read(cls, env: Reader, *, exposed: Sequence[bytes] = ()) -> "Cors | None":
         """Read CORS_ORIGINS, origins with commas between them, and add its faults to *env*; return None without one."""
-        text = env.text("CORS_ORIGINS", "-")
-        if text == "-":
+        text = env.optional("CORS_ORIGINS")
+        if text is None:
             return None
         origins = [origin.strip() for origin in text.split(",")]
         for origin in origins:

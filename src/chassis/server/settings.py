@@ -60,10 +60,10 @@ class ServingSettings:
             keep_alive_s=env.integer("KEEP_ALIVE_S", 120, least=91),
             drain_linger_s=env.number("DRAIN_LINGER_S", 0.5, most=60.0),
             drain_timeout_s=env.integer("DRAIN_TIMEOUT_S", 30, least=1),
-            stats_socket=env.text("LOCALKN_STATS", "-").removeprefix("-"),
+            stats_socket=env.optional("LOCALKN_STATS") or "",
             pod=env.text("LOCALKN_POD", name),
             auth=AuthSettings.read(env),
-            trace_endpoint=env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "-").removeprefix("-"),
+            trace_endpoint=env.optional("OTEL_EXPORTER_OTLP_ENDPOINT") or "",
             trace_ratio=env.number("OTEL_TRACES_SAMPLER_ARG", 0.01, most=1.0),
         )
         env.require(settings.metrics_port != settings.port, f"METRICS_PORT must not be PORT ({settings.port})")

@@ -1,7 +1,5 @@
 """The declaration that a function follows: that of its data, which must agree with the one it is given."""
 
-from pathlib import Path
-
 from chassis.environment import Reader
 from recsys.declaration.reader import DeclarationError, default_declaration, read_declaration
 from recsys.declaration.types import Declaration
@@ -11,11 +9,9 @@ SETTING = "RECSYS_DECLARATION"
 
 def read_setting(env: Reader) -> Declaration | None:
     """Read the declaration in the file that the setting names, and add its faults to *env*; None without a file."""
-    path = env.text(SETTING, "-")
-    if path == "-":
-        return None
+    path = env.path(SETTING)
     try:
-        return read_declaration(Path(path))
+        return read_declaration(path) if path else None
     except DeclarationError as error:
         env.faults.append(f"{SETTING}: {error}")
         return None

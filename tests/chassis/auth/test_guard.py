@@ -29,7 +29,8 @@ def test_each_mode_requires_its_settings():
     """AUTH=tokens requires a token file, and AUTH=jwt requires an issuer, an audience and a key URL with a scheme."""
     assert read(AUTH="tokens")[1] == ["AUTH=tokens needs AUTH_TOKENS_FILE"]
     assert len(read(AUTH="jwt", AUTH_JWT_ISSUER="x")[1]) == 1
-    assert read(**SIGNED | {"AUTH_JWKS_URL": "issuer/keys"})[1] == ["AUTH_JWKS_URL must be a http(s) URL"]
+    for url in ("issuer/keys", "https://", "http://[", "http://issuer:port"):
+        assert read(**SIGNED | {"AUTH_JWKS_URL": url})[1] == [f"AUTH_JWKS_URL must be a http(s) URL, not {url!r}"]
     settings, faults = read(**SIGNED)
     assert faults == []
     assert isinstance(make_guard(settings), SignedTokenGuard)
