@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 LOOK_AGAIN_S = 1.0
 
-log = logging.getLogger("chassis.watched_file")
+log = logging.getLogger("chassis")
 
 
 def read_text(path: Path) -> str:
@@ -22,7 +22,8 @@ class WatchedFile(Generic[T]):
     """
     The parsed content of a file, checked for changes at most once a second.
 
-    While the file cannot be read, the last content stays, because the file may be in the middle of a replacement.
+    While the file cannot be read, the last content stays, because the file may be in the middle of a replacement. The log
+    gets the reason once, until the file has been read again or the reason changes.
 
     Args:
         path: The file, which may not exist yet.
@@ -43,6 +44,7 @@ class WatchedFile(Generic[T]):
         self._clock = clock
         self._looked = float("-inf")
         self._stamp: tuple[int, int, int] | None = None
+        self._reason = ""
         self.was_read = False
         self.content = unread
 
@@ -52,19 +54,20 @@ class WatchedFile(Generic[T]):
         return not self._looked <= self._clock() < self._looked + LOOK_AGAIN_S
 
     def look(self) -> bool:
-        """
-        Read the file if it has changed, and tell whether it was read. May block.
-        """
+        """Read the file if it has changed, and tell whether it was read. May block."""
         self._looked = self._clock()
         try:
             found = self._path.stat()
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
             if stamp == self._stamp:
+                self._reason = ""
                 return False
             self.content = self._parse(read_text(self._path))
         except (OSError, ValueError) as error:
-            log.warning("file_unreadable", extra={"path": str(self._path), "reason": type(error).__name__})
+            if self._reason != (reason := type(error).__name__):
+                self._reason = reason
+                log.warning("file_unreadable", extra={"path": str(self._path), "reason": reason})
             return False
-        self._stamp = stamp
+        self._stamp, self._reason = stamp, ""
         self.was_read = True
         return True

@@ -54,6 +54,19 @@ async def test_a_missing_file_makes_nothing_unavailable(model, tmp_path, caplog)
     assert caplog.records[-1].msg == "file_unreadable"
 
 
+def test_an_unreadable_file_is_logged_once(tmp_path, caplog):
+    """A file that stays missing does not fill the log; it is logged again if it was there in between."""
+    path = tmp_path / "f"
+    file = watching.WatchedFile(path, str, unread="")
+    for exists in (False, False, True, False, False, True, False):
+        if exists:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+        file.look()
+    assert [record.reason for record in caplog.records] == ["FileNotFoundError"] * 3
+
+
 def test_the_file_is_checked_once_a_second(tmp_path):
     """Between two checks the watcher does not touch the file system."""
     times = iter([100.0, 100.0, 100.5, 101.0])
