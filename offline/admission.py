@@ -62,7 +62,7 @@ def find_fault(
     ):
         return f"it has another declaration: {difference}"
     if missed := count_missed(erasures, known_us=facts.erased_until_us):
-        return f"it is old: {missed} users were erased after its training read the data"
+        return f"it is old: users erased after its training read the data: {missed}"
     return next(_compare(facts, serving.training if serving else {}), "")
 
 

@@ -93,7 +93,7 @@ async def _fill(store: FeatureStore, demo: Demo) -> str:
             return _FILLED
         population = population_defaults([compute_features(record) for record in demo.records if record.history])
         count = await store.replace(demo.records, population=population)
-        return f"{count} users are in the feature store"
+        return f"users in the feature store: {count}"
 
 
 def _publish(demo: Demo, name: str) -> str:

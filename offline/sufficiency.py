@@ -21,7 +21,7 @@ def find_shortages(records: Iterable[UserRecord]) -> list[str]:
     shared = sum(count > 1 for count in owners.values())
     found = []
     if len(histories) < ENOUGH_USERS:
-        found.append(f"{len(histories)} users have two items or more; a model needs about {ENOUGH_USERS} such users")
+        found.append(f"users with two items or more: {len(histories)}; a model needs about {ENOUGH_USERS}")
     if shared < ENOUGH_ITEMS:
-        found.append(f"{shared} items belong to two such users or more; a model needs about {ENOUGH_ITEMS} such items")
+        found.append(f"items of two such users or more: {shared}; a model needs about {ENOUGH_ITEMS}")
     return found

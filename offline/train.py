@@ -186,8 +186,8 @@ def _check_refresh(manifest: Manifest, erasures: Sequence[Erasure]) -> None:
     """
     if newer := count_missed(erasures, known_us=manifest.training.get(ERASED_UNTIL, -1)):
         raise DataError(
-            f"{newer} users were erased since the current model was trained, and a refresh would start from vectors "
-            "that contain them; train without --refresh"
+            f"users erased since the current model was trained: {newer}; a refresh would start from vectors that "
+            "contain them; train without --refresh"
         )
 
 
@@ -253,7 +253,7 @@ def _report(manifest: Manifest, seconds: float) -> None:
     )
     if left_out := facts.get(LEFT_OUT):
         print(
-            f"warning: {left_out} items are not in the model: they have no interactions, and share no value of an "
+            f"warning: items that are not in the model: {left_out}; they have no interactions, and share no value of an "
             "attribute with two items that have some",
             file=sys.stderr,
         )

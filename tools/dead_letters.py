@@ -43,7 +43,7 @@ def run(
                 print(f"{id_}: no such dead letter", file=sys.stderr)
             url = f"{(broker or '').rstrip('/')}/{namespace}/default"
             sent = [_send_again(client, sink, url, each) for each in chosen]
-            print(f"{sum(sent)} of {len(chosen)} dead letters were accepted by the Broker")
+            print(f"{sum(sent)} of {len(chosen)} dead letters accepted by the Broker")
             return 0 if all(sent) and not missing else 1
     except httpx.HTTPError as error:
         print(f"{gateway}: {str(error) or type(error).__name__}; is the port-forward open?", file=sys.stderr)
@@ -101,4 +101,4 @@ def _show(letters: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         event = f"{attributes.get('type', '?')} {attributes.get('source', '?')} {attributes.get('id', '?')}"
         cause = f"{attributes.get('knativeerrorcode', '?')} from {attributes.get('knativeerrordest', '?')}"
         print(f"{each['id']}  {event}  {cause}")
-    print(f"{len(letters)} dead letters")
+    print(f"dead letters: {len(letters)}")

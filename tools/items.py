@@ -47,12 +47,12 @@ def items(
     except (ArtefactError, DataError, StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{changed:,} items changed, {len(entries) - changed:,} are as they were")
+    print(f"items changed: {changed:,}, as they were: {len(entries) - changed:,}")
     if unplaced := _unplaced(entries, artefact):
         shown = ", ".join(unplaced[:SHOWN])
         print(
-            f"warning: {len(unplaced):,} new items have no attribute value that the model knows, and are recommended "
-            f"after the next training only: {shown}",
+            f"warning: new items without an attribute value that the model knows, which are recommended "
+            f"after the next training only ({len(unplaced):,}): {shown}",
             file=sys.stderr,
         )
     return 0

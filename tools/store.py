@@ -36,7 +36,7 @@ def copy(
     except KeyboardInterrupt:
         print("interrupted: the target holds its former content, or all of the new", file=sys.stderr)
         return _INTERRUPTED
-    print(f"copied {count} users")
+    print(f"users copied: {count}")
     return 0
 
 

@@ -35,8 +35,8 @@ def import_users(file: Path, *, store: str | None, state_dir: Path) -> int:
         print(error, file=sys.stderr)
         return 1
     print(
-        f"{told[EventOutcome.ACCEPTED]:,} users updated, {told[EventOutcome.REPEATED]:,} have newer values, "
-        f"{told[EventOutcome.ERASED]:,} are erased and stay so"
+        f"users updated: {told[EventOutcome.ACCEPTED]:,}, with newer values: {told[EventOutcome.REPEATED]:,}, "
+        f"erased before: {told[EventOutcome.ERASED]:,}"
     )
     return 0
 

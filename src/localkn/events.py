@@ -39,7 +39,7 @@ def _redrive(arguments: argparse.Namespace) -> None:
     answer = control.call(arguments.state_dir.socket("control"), "redrive", **chosen)
     count, unknown = answer["redriven"], answer["unknown"]
     if arguments.json or count:
-        print(json.dumps(answer) if arguments.json else f"{count} dead letters are on their way again")
+        print(json.dumps(answer) if arguments.json else f"dead letters sent again: {count}")
     if unknown:
         raise RefusedError(f"no dead letter has the id {', '.join(unknown)}; `events` lists them")
     if not count:
@@ -48,17 +48,17 @@ def _redrive(arguments: argparse.Namespace) -> None:
 
 def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     for broker, accepted in figures["brokers"].items():
-        yield f"Broker {broker}: {accepted} events accepted"
-    yield f"{figures['waiting']} deliveries of {figures['limit']} wait, {figures['under_way']} are under way"
+        yield f"Broker {broker}: {accepted} accepted"
+    yield f"deliveries: {figures['waiting']} of {figures['limit']} waiting, {figures['under_way']} under way"
     if not figures["has_room"]:
         yield "the disk is full: no events are accepted until there is room"
     if figures["unwanted"]:
-        yield f"{figures['unwanted']} events matched no Trigger and were dropped"
+        yield f"dropped, because no Trigger matches: {figures['unwanted']}"
     for name, trigger in figures["triggers"].items():
         oldest = f", the oldest for {trigger['oldest_s']:.1f} s" if trigger["oldest_s"] is not None else ""
         yield f"Trigger {name} -> {trigger['subscriber']}"
-        yield f"    {trigger['delivered']} delivered, {trigger['failed']} failed attempts, {trigger['dead']} dead letters"
-        yield f"    {trigger['waiting']} waiting, {trigger['retrying']} of them after a failure{oldest}"
+        yield f"    delivered: {trigger['delivered']}, failed attempts: {trigger['failed']}, dead letters: {trigger['dead']}"
+        yield f"    waiting: {trigger['waiting']}, {trigger['retrying']} of them after a failure{oldest}"
     for letter in figures["dead_letters"]:
         event, failure = letter["event"], letter["failure"]
         died = datetime.fromtimestamp(letter["at"], UTC).isoformat(timespec="seconds")

@@ -24,7 +24,7 @@ def test_the_new_item_of_the_tutorial_is_recommended(tmp_path: Path, capsys: pyt
     with files["new-titles.csv"].open("a", encoding="utf-8") as more:
         more.write("whisk,Whisk,baking\n")
     assert train(folder, "--from-store", "--refresh", "--items", files["new-titles.csv"]) == 0
-    assert "warning: 1 items are not in the model" in capsys.readouterr().err
+    assert "warning: items that are not in the model: 1;" in capsys.readouterr().err
     model = RankingModel(artefact_of(folder))
     (answer,) = model.rank([Query(UNKNOWN_FEATURES, ["grinder", "beans"], top_k=5)])
     assert "mill" in answer.item_ids

@@ -119,7 +119,7 @@ def test_the_event_verbs_send_list_and_redrive(pipeline: RunningPipeline, folder
     assert "no Broker default/other is running" in verb("send-event", "--broker", "other", *state, status=1).stderr
     verb("send-event", "--id", "to-redrive", "--data", "{}", *state)
     eventually(lambda: "dead letter to-redrive" in verb("events", *state).stdout)
-    assert "1 dead letters" in verb("events", "redrive", "to-redrive", *state).stdout
+    assert "dead letters sent again: 1" in verb("events", "redrive", "to-redrive", *state).stdout
     eventually(lambda: "to-redrive" in str(json.loads(verb("events", "--json", *state).stdout)["dead_letters"]))
     delivered = trigger(pipeline, "recommendation-requests")["delivered"]
     verb("send-event", "--type", "dev.recsys.recommendation.requested.v1", *state)

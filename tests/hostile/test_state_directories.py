@@ -184,7 +184,7 @@ class TestCopying:
         assert "holds no users" in capsys.readouterr().err
         assert StateDirectory(trained).environment()
         assert copy(*words, "--allow-empty") == 0
-        assert capsys.readouterr().out.endswith("copied 0 users\n")
+        assert capsys.readouterr().out.endswith("users copied: 0\n")
 
     def test_wrong_urls_are_wrong_arguments(self, trained, tmp_path, capsys):
         """A URL of an unknown kind and two URLs of the same store exit with 2, and no message repeats a password."""

@@ -236,13 +236,13 @@ def test_dead_letters_are_listed_and_sent_again(redis_server: RedisServer, broke
         where = ["--namespace", "recsys", "--gateway", url]
         assert run_verb(["dead-letters", *where]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert said[-1] == "3 dead letters"
+        assert said[-1] == "dead letters: 3"
         assert said[1].endswith("t /s binary  422 from ?")
         again = ["dead-letters", "redrive", *where, "--broker", broker.url]
         assert run_verb([*again, said[0].split()[0]]) == 0
         assert run_verb([*again, "--all"]) == 1
         output = capsys.readouterr()
-        assert "1 of 2 dead letters were accepted" in output.out
+        assert "1 of 2 dead letters accepted" in output.out
         assert "the Broker answers 400" in output.err
         assert ids(url) == ["refused"]
         assert run_verb([*again, UNKNOWN]) == 1

@@ -256,8 +256,8 @@ class TestFaults:
         left_out, total, *warnings = capsys.readouterr().err.splitlines()
         assert (left_out, total) == (f"{path}:20: 2 columns wanted, found 1", "left out faulty lines: 1")
         assert [line.partition(";")[0] for line in warnings] == [
-            "warning: too little to learn from: 9 users have two items or more",
-            "warning: too little to learn from: 3 items belong to two such users or more",
+            "warning: too little to learn from: users with two items or more: 9",
+            "warning: too little to learn from: items of two such users or more: 3",
         ]
 
 

@@ -98,7 +98,7 @@ def test_a_serving_model_with_a_heavy_user_may_have_more_data(around, share, fau
 def test_a_model_that_does_not_know_an_erasure_is_refused(around, state, tmp_path):
     """A model of data from before the erasure of a user is refused, and a model that knows the erasure is not."""
     erasures = [Erasure("0" * 64, 7)]
-    with pytest.raises(RetrainingError, match="it is old: 1 users were erased after"):
+    with pytest.raises(RetrainingError, match="it is old: users erased after its training read the data: 1"):
         try_to_offer(state, around.good, refuse, erasures)
     facts = read_artefact(around.good).manifest.training
     around.rewrite(tmp_path / "knows", training={**facts, ERASED_UNTIL: 7})

@@ -106,7 +106,7 @@ async def test_a_store_is_filled_once_even_after_events(monkeypatch, demo):
     monkeypatch.setattr("offline.seed._RETRY_S", 0)
     store = RestartingStore()
     await store.apply([Interaction("test", "1", "user_1", "view", 1, "item_1")])
-    assert await seed(lambda: store, demo, wait_s=10) == "1000 users are in the feature store"
+    assert await seed(lambda: store, demo, wait_s=10) == "users in the feature store: 1000"
     assert await store.population() is not None
     assert await seed(lambda: store, demo, wait_s=0) == "the feature store is filled already"
 
@@ -136,7 +136,7 @@ async def test_a_store_that_lost_its_users_is_filled_again(capsys, demo):
             place.lose()
         os.kill(os.getpid(), signal.SIGTERM)
         await keeping
-    assert capsys.readouterr().out.count("1000 users are in the feature store") >= 2
+    assert capsys.readouterr().out.count("users in the feature store: 1000") >= 2
 
 
 async def test_an_unavailable_store_is_an_error(demo):
@@ -154,7 +154,7 @@ async def test_every_attempt_opens_a_new_store(monkeypatch, demo):
             raise StoreUnavailableError("it starts")
 
     stores = iter([Unavailable(), Unavailable(), MemoryStore()])
-    assert await seed(lambda: next(stores), demo, wait_s=10) == "1000 users are in the feature store"
+    assert await seed(lambda: next(stores), demo, wait_s=10) == "users in the feature store: 1000"
 
 
 def test_the_command_reports_errors(capsys, tmp_path):

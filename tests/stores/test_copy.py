@@ -52,7 +52,7 @@ def test_the_command_reports_the_number_of_users(tmp_path, capsys):
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
     fill(one)
     assert main(["store", "copy", "--from", one, "--to", two]) == 0
-    assert capsys.readouterr().out == "copied 1 users\n"
+    assert capsys.readouterr().out == "users copied: 1\n"
     assert main(["store", "copy", "--from", "ftp://x", "--to", two]) == 2
     assert "'ftp://x' names no feature store" in capsys.readouterr().err
     assert main(["store", "copy", "--from", one, "--to", one]) == 2

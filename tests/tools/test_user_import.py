@@ -36,7 +36,7 @@ def test_a_table_changes_the_attributes_that_it_names(url, tmp_path, capsys):
     in_store(url, lambda store: store.erase("eve", at_us=1))
     file = write(tmp_path / "users.csv", "user_id,age,city,sizes\nann,61,,M|L\nbob,,Rom,\neve,,Rom,\n")
     assert main(["users", "import", file, "--store", url]) == 0
-    assert capsys.readouterr().out == "2 users updated, 0 have newer values, 1 are erased and stay so\n"
+    assert capsys.readouterr().out == "users updated: 2, with newer values: 0, erased before: 1\n"
     ann, bob = in_store(url, scan)
     assert (ann.age_group, ann.user_attributes) == ("55+", {"city": ["Bern"], "sizes": ["M", "L"]})
     assert (bob.user_id, bob.user_attributes) == ("bob", {"city": ["Rom"]})
