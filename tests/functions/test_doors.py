@@ -32,9 +32,9 @@ def refused(body: object) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("body", "faults"),
     [
-        ({}, [("$.user_id", "is missing")]),
-        ({"history": []}, [("$.user_id", "is missing")]),
-        ({"top_k": 500}, [("$.top_k", "must be at most 100"), ("$.user_id", "is missing")]),
+        ({}, [("$.user_id", "is missing; send user_id, history or item_id")]),
+        ({"history": []}, [("$.user_id", "is missing; send user_id, history or item_id")]),
+        ({"top_k": 500}, [("$.top_k", "must be at most 100"), ("$.user_id", "is missing; send user_id, history or item_id")]),
         ({"user_id": ""}, [("$.user_id", "must not be empty")]),
         ({"item_id": ""}, [("$.item_id", "must not be empty")]),
         (

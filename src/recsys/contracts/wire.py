@@ -297,7 +297,7 @@ class _RequestDecoder(Decoder[RecommendRequest]):
 def _checked(request: RecommendRequest) -> RecommendRequest:
     faults = list(_faulty_times(request.history))
     if not (request.user_id or request.item_id or request.history):
-        faults.append(Fault("$.user_id", "is missing"))
+        faults.append(Fault("$.user_id", "is missing; send user_id, history or item_id"))
     if faults:
         raise InvalidRequestError(faults=faults)
     return request
