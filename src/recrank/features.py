@@ -8,7 +8,6 @@ of the catalogue in the order of their rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol, Self
 
 import numpy as np
@@ -26,6 +25,8 @@ POPULARITY = "popularity_"
 
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
+_HOUR_US = 3_600_000_000
+_FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
 # Values of an item that a table with a place for each can hold: a wider table would waste memory.
 _MOST_SLOTS = 8
 
@@ -109,14 +110,17 @@ class DeclaredFeatures:
             ValueError: a class returns an array of another shape.
         """
         found = {}
-        for name in names:
-            feature, missing = self._features[name]
-            values = np.asarray(feature.compute(batch))
-            if values.shape != batch.rows.shape:
-                raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
-            if not isinstance(feature, _OfItem | _Match):  # these are always finite
-                values = np.where(np.isfinite(values), values, missing)
-            found[name] = values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            for name in names:
+                feature, missing = self._features[name]
+                values = np.asarray(feature.compute(batch))
+                if values.shape != batch.rows.shape:
+                    raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
+                # The cast makes numbers beyond float32 infinite.
+                values = values.astype(np.float32, copy=False)
+                if not isinstance(feature, _OfItem | _Match):  # these are always finite
+                    values = np.where(np.isfinite(values), values, missing)
+                found[name] = values
         return found
 
 
@@ -290,10 +294,6 @@ def _recency(asker: Asker) -> float:
     return np.nan if asker.as_of_us is None else max(asker.at_us - asker.as_of_us, 0) / _DAY_US
 
 
-def _moment(asker: Asker) -> datetime:
-    return datetime.fromtimestamp(asker.at_us // _SECOND_US, UTC)
-
-
 _READERS: Mapping[str, Callable[[Feature], Callable[[Asker], float]]] = {
     "attribute": _read_attribute,
     "counter": lambda _: lambda asker: asker.features.total_purchases,
@@ -303,6 +303,7 @@ _READERS: Mapping[str, Callable[[Feature], Callable[[Asker], float]]] = {
         else (lambda asker: asker.features.avg_session_duration)
     ),
     "recency": lambda _: _recency,
-    "hour": lambda _: lambda asker: _moment(asker).hour,
-    "weekday": lambda _: lambda asker: _moment(asker).weekday(),
+    # A time at the edge of the calendar is in no year of `datetime` once it is in UTC.
+    "hour": lambda _: lambda asker: asker.at_us // _HOUR_US % 24,
+    "weekday": lambda _: lambda asker: (asker.at_us // _DAY_US + _FIRST_WEEKDAY) % 7,
 }

@@ -1,5 +1,7 @@
 """The library of features: what each kind computes, for a batch as for each request alone."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,24 @@ def test_each_kind_computes_what_the_guide_says(feature, expected):
             BATCH.rows[mine], np.zeros(mine.sum(), np.int64), [asker], BATCH.history.of_users(np.array([place]))
         )
         assert np.array_equal(made.compute(["f"], alone)["f"], found[mine])
+
+
+@pytest.mark.parametrize(("moment", "hour"), [("0001-01-01T00:00:00+14:00", 10), ("9999-12-31T23:59:59-14:00", 13)])
+def test_a_time_at_the_edge_of_the_calendar_has_an_hour(moment, hour):
+    """A request may name any time that its contract allows, also one whose year in UTC is 0 or 10000."""
+    at_us = (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    batch = Batch(np.array([0]), np.array([0]), [Asker(UNKNOWN_FEATURES, at_us, None, {}, {})], RowLists.of([[]]))
+    made = DeclaredFeatures({"hour": Feature("hour"), "weekday": Feature("weekday")}, ITEMS)
+    found = made.compute(["hour", "weekday"], batch)
+    assert (found["hour"], 0 <= found["weekday"] <= 6) == (hour, True)
+
+
+def test_a_number_beyond_float32_counts_as_missing():
+    """A ranker gets no infinity, whatever number a caller sends."""
+    asker = Asker(UNKNOWN_FEATURES, AT_US, None, {}, {"width": 1e300})
+    batch = Batch(np.array([0]), np.array([0]), [asker], RowLists.of([[]]))
+    made = DeclaredFeatures({"f": Feature("attribute", of="context", attribute="width")}, ITEMS)
+    assert made.compute(["f"], batch)["f"] == -1
 
 
 class Odd:
