@@ -34,7 +34,10 @@ def refused(body: object) -> list[tuple[str, str]]:
     [
         ({}, [("$.user_id", "is missing; send user_id, history or item_id")]),
         ({"history": []}, [("$.user_id", "is missing; send user_id, history or item_id")]),
-        ({"top_k": 500}, [("$.top_k", "must be at most 100"), ("$.user_id", "is missing; send user_id, history or item_id")]),
+        (
+            {"top_k": 500},
+            [("$.top_k", "must be at most 100"), ("$.user_id", "is missing; send user_id, history or item_id")],
+        ),
         ({"user_id": ""}, [("$.user_id", "must not be empty")]),
         ({"item_id": ""}, [("$.item_id", "must not be empty")]),
         (

@@ -6,7 +6,13 @@ import pytest
 from chassis.call import Call, Deadline, Handler, Reply
 from chassis.hop.client import HopAnswer
 from chassis.receipt import Receipt
-from chassis.wire.problems import DeadlineExceededError, DependencyError, InvalidRequestError, OverloadedError
+from chassis.wire.problems import (
+    DeadlineExceededError,
+    DependencyError,
+    InvalidRequestError,
+    OverloadedError,
+    ServingError,
+)
 from fused.hop import FusedHop
 
 
@@ -39,6 +45,8 @@ async def test_the_handler_gets_the_same_call_as_over_http():
     ("raised", "seen"),
     [
         (InvalidRequestError(), DependencyError),
+        (ServingError(), DependencyError),
+        (RuntimeError("a bug"), DependencyError),
         (OverloadedError(), OverloadedError),
         (DeadlineExceededError(), DeadlineExceededError),
         (TimeoutError(), DeadlineExceededError),
@@ -46,7 +54,7 @@ async def test_the_handler_gets_the_same_call_as_over_http():
     ids=str,
 )
 async def test_failures_are_translated_as_over_http(raised, seen):
-    """A refusal becomes a failed dependency, and a timeout a spent deadline."""
+    """A refusal and a crash become a failed dependency, and a timeout a spent deadline."""
 
     async def fail(call: Call) -> Reply:
         raise raised
