@@ -78,4 +78,4 @@ def _reason(text: str) -> str:
         problem = msgspec.json.decode(text, type=_Problem)
     except msgspec.DecodeError:
         return text.strip()
-    return "; ".join(f"{fault.path} {fault.detail}" for fault in problem.errors) or problem.detail or problem.title
+    return "; ".join(map(str, problem.errors)) or problem.detail or problem.title

@@ -26,7 +26,7 @@ def read_rules(env: Reader) -> DeclaredRules | None:
     try:
         rules = _decoder.read(env.text("RULES", "{}").encode(), _checked)
     except ServingError as refusal:
-        env.faults += [f"RULES: {each.path} {each.detail}" for each in refusal.faults] or [f"RULES: {refusal}"]
+        env.faults += [f"RULES: {each}" for each in refusal.faults] or [f"RULES: {refusal}"]
         return None
     return None if rules == DeclaredRules() else rules
 

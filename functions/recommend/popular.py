@@ -19,6 +19,7 @@ import msgspec
 from chassis.background import repeating
 from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
+from chassis.wire.json_text import NOT_DECODED
 from chassis.wire.problems import DependencyError, ServingError
 from functions.recommend.hops import UNKNOWN_USER, RankCall, RankingClient
 from functions.recommend.settings import PopularSettings
@@ -125,7 +126,7 @@ class PopularList:
             self._list = _items.decode(self._path.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, *NOT_DECODED) as error:
             log.warning("popular_list_unreadable", extra={"reason": str(error)})
 
     def _save(self) -> None:

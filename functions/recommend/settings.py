@@ -101,7 +101,7 @@ def read_exploration(env: Reader) -> Exploration | None:
     try:
         return _exploration.decode(text.encode())
     except ServingError as refusal:
-        said = "; ".join(f"{each.path} {each.detail}" for each in refusal.faults) or refusal
+        said = "; ".join(map(str, refusal.faults)) or refusal
         env.faults.append(f'EXPLORATION cannot be read: {said}; write {{"share": 0.1, "temperature": 0.5}}, or -')
         return None
 

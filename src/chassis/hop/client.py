@@ -30,6 +30,7 @@ from chassis.telemetry.instruments import Histogram, Instrument, Totals
 from chassis.telemetry.tracing import Span
 from chassis.wire.headers import REQUEST_ID, REQUEST_TIMEOUT_MS
 from chassis.wire.http_connection import Answer
+from chassis.wire.json_text import NOT_DECODED
 from chassis.wire.problems import DeadlineExceededError, DependencyError, ServingError
 from chassis.wire.transport import as_poster
 
@@ -257,7 +258,7 @@ class HopClient:
     def _read(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         try:
             return decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_DECODED as error:
             raise DependencyError(f"{self._name} answered something unreadable", retry_after_s=1.0) from error
 
     async def _try(self, body: bytes, call: Call, ends: float) -> Answer:

@@ -26,7 +26,17 @@ from msgspec import Raw, Struct
 from chassis.wire.decoder import MAX_REFUSED_BYTES, NOT_READ
 from chassis.wire.event_rules import SPECVERSION, AttributeValue, find_attribute_faults, header_text, parse_time
 from chassis.wire.headers import RawHeaders, find_header
-from chassis.wire.json_text import CROWDED, LONG_BYTES, Uncrowded, explain_syntax, first_items, is_crowded
+from chassis.wire.json_text import (
+    CROWDED,
+    INTEGER,
+    LONG_BYTES,
+    NOT_DECODED,
+    Uncrowded,
+    explain_syntax,
+    first_items,
+    is_crowded,
+    read_object,
+)
 from chassis.wire.problems import Fault, InvalidRequestError, Rejected, UnsupportedMediaTypeError
 
 STRUCTURED = "application/cloudevents+json"
@@ -41,11 +51,8 @@ _PREFIX = b"ce-"
 # curl -d sends this type by default, although the body is JSON.
 _FORM = "application/x-www-form-urlencoded"
 _NAMESPACE = uuid.UUID("6f0cd1f2-5c2b-5b0e-9a52-0b5a1f3a9c11")
-_INTEGER = re.compile(rb"-?\d{1,40}")
-_NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CORE = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"})
 
-_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _value = msgspec.json.Decoder().decode
 
 
@@ -226,7 +233,7 @@ def _read_batch(body: bytes) -> list[CloudEvent]:
         documents = first_items(body.strip(), MAX_EVENTS)
     except msgspec.ValidationError as error:
         raise InvalidRequestError(faults=[Fault("$", "a batch must be an array of events")]) from error
-    except _NOT_DECODED as error:
+    except NOT_DECODED as error:
         raise explain_syntax(body, error) from error
     if len(documents) > MAX_EVENTS:
         raise InvalidRequestError(faults=[Fault("$", f"a batch must have at most {MAX_EVENTS} events")])
@@ -259,10 +266,10 @@ def _read_document(body: bytes, path: str) -> Event:
         if len(body) - len(bytes(payload.data)) - len(bytes(payload.data_base64)) > _MAX_DOCUMENT_BYTES:
             reason = f"an event must have at most {_MAX_DOCUMENT_BYTES} bytes besides its data"
             raise InvalidRequestError(faults=[Fault(path, reason)])
-        members = _members(_without(bytes(payload.data), body))
+        members = read_object(_without(bytes(payload.data), body))
     except msgspec.ValidationError as error:
         raise InvalidRequestError(faults=[Fault(path, "an event must be an object")]) from error
-    except _NOT_DECODED as error:
+    except NOT_DECODED as error:
         raise explain_syntax(body, error) from error
     members.pop("data", None)
     data, encoded = bytes(payload.data) or b"null", bytes(members.pop("data_base64", b"null"))
@@ -283,7 +290,7 @@ def _without(data: bytes, document: bytes) -> bytes:
 
 def _read_value(raw: bytes) -> Any:
     """Return an attribute's value. JSON that cannot be a value stays raw, so that the attribute's rule refuses it."""
-    return _value(raw) if raw[:1] in b'"tf' or _INTEGER.fullmatch(raw) else raw
+    return _value(raw) if raw[:1] in b'"tf' or INTEGER.fullmatch(raw) else raw
 
 
 def _read_data(data: bytes, encoded: bytes, media_type: AttributeValue | None, path: str) -> bytes | None:
@@ -350,12 +357,12 @@ def _is_one(data: bytes) -> bool:
     """Tell whether *data* is a single JSON text in UTF-8."""
     try:
         msgspec.json.decode(data)
-    except _NOT_DECODED:
+    except NOT_DECODED:
         return False
     return True
 
 
 def explain(error: Rejected) -> str:
     """Return the reasons for refusing an event as one line: each fault with its path."""
-    listed = "; ".join(f"{fault.path} {fault.detail}" for fault in error.faults)
+    listed = "; ".join(map(str, error.faults))
     return listed or (f"{error.title}: {error.detail}" if error.detail else error.title)

@@ -14,6 +14,7 @@ from chassis.wire.event_rules import NOT_A_TIME
 from chassis.wire.json_text import (
     ARRAY,
     BOOLEAN,
+    INTEGER,
     LONG_BYTES,
     NOT_DECODED,
     NUMBER,
@@ -25,12 +26,12 @@ from chassis.wire.json_text import (
     has_more,
     kind_of,
     outside_strings,
+    read_object,
     skip,
 )
 from chassis.wire.problems import Fault
 from chassis.wire.text import FORBIDDEN, NOT_TEXT, shown
 
-_INTEGER = re.compile(rb"-?\d{1,40}")
 _MOST_NAMES = 1000
 _NO_COLONS = bytes(byte for byte in range(256) if byte not in b':"')
 _KIND_OF: dict[type[inspect.Type], str] = {
@@ -41,7 +42,6 @@ _KIND_OF: dict[type[inspect.Type], str] = {
 
 _text = msgspec.json.Decoder(str).decode
 _time = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
-_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def find_faults(body: bytes, info: inspect.Type) -> Iterator[Fault]:
@@ -78,7 +78,7 @@ def _find_nothing(_value: bytes, _info: inspect.Type, _path: str) -> Iterator[Fa
 
 def _find_in_integer(value: bytes, info: inspect.IntType, path: str) -> Iterator[Fault]:
     # Python refuses integers of thousands of digits, and needs time in the square of the number of digits for others.
-    if _INTEGER.fullmatch(value):
+    if INTEGER.fullmatch(value):
         yield from _find_outside(int(value), info, path)
     else:
         yield Fault(path, f"must be an integer, not {kind_of(value)}")
@@ -131,7 +131,7 @@ def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterat
 def split_fields(value: bytes, info: inspect.StructType) -> tuple[Mapping[str, Raw], Sequence[str]]:
     """Return the known fields of an object, and its unknown names; if it has very many fields, only the first unknown name."""
     if value.count(b":") <= _MOST_NAMES:
-        members = _object(value)
+        members = read_object(value)
         return members, [name for name in members if name not in _names(info.cls)]
     known = msgspec.structs.asdict(_known_fields(info.cls, is_closed=False).decode(value))
     return {name: member for name, member in known.items() if member}, _first_unknown(value, info.cls)
@@ -199,7 +199,7 @@ def _find_in_dict(value: bytes, info: inspect.DictType, path: str) -> Iterator[F
     if _has_more_members(value, info):
         yield Fault(path, f"must have at most {info.max_length} members")
         return
-    members = _object(value)
+    members = read_object(value)
     if info.min_length and not members:
         yield Fault(path, "must not be empty")
     elif info.max_length is not None and len(members) > info.max_length:

@@ -1,5 +1,6 @@
 """Count, cut and check JSON text without making Python values of it."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,9 @@ _NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[{"')
 # Errors of msgspec for a text that is not JSON, or not JSON of the type.
 NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 skip = msgspec.json.Decoder(Raw).decode
-_items = msgspec.json.Decoder(list[Raw]).decode
+read_array = msgspec.json.Decoder(list[Raw]).decode
+read_object = msgspec.json.Decoder(dict[str, Raw]).decode
+INTEGER = re.compile(rb"-?\d{1,40}")
 
 STRING, ARRAY, OBJECT, BOOLEAN, NUMBER = "a string", "an array", "an object", "a boolean", "a number"
 _KINDS = {b'"': STRING, b"[": ARRAY, b"{": OBJECT, b"t": BOOLEAN, b"f": BOOLEAN, b"n": "null"}
@@ -97,7 +100,7 @@ def first_items(array: bytes, most: int) -> list[bytes]:
         msgspec.DecodeError: *array* is not a JSON array.
     """
     if array.count(b",") <= most:
-        return [bytes(item) for item in _items(array)]
+        return [bytes(item) for item in read_array(array)]
     return [bytes(item) for item in msgspec.structs.astuple(_start_decoder(most + 1).decode(array)) if item]
 
 

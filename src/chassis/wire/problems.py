@@ -40,6 +40,9 @@ class Fault(msgspec.Struct, frozen=True):
     path: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.path} {self.detail}"
+
 
 MAX_FAULTS = 100
 _MAX_COUNTED = 100

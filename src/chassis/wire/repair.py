@@ -17,11 +17,10 @@ import msgspec
 from msgspec import Raw, inspect
 
 from chassis.wire.faults import split_fields
+from chassis.wire.json_text import read_array, read_object
 from chassis.wire.problems import Fault
 from chassis.wire.text import shown
 
-_object = msgspec.json.Decoder(dict[str, Raw]).decode
-_array = msgspec.json.Decoder(list[Raw]).decode
 _ENDS = re.compile(r"[.\[]")
 
 
@@ -69,14 +68,14 @@ class _Mending:
                 case inspect.StructType():
                     mended = self._mend_struct(value, info, path)
                 case inspect.DictType():
-                    places = {name: (f"{path}.{shown(name)}", member) for name, member in _object(value).items()}
+                    places = {name: (f"{path}.{shown(name)}", member) for name, member in read_object(value).items()}
                     faultless = {name: at for name, at in places.items() if at[0] not in self.faulty}
                     mended = {
                         name: self.mend(bytes(member), info.value_type, inner)
                         for name, (inner, member) in faultless.items()
                     }
                 case inspect.ListType() | inspect.VarTupleType():
-                    items = enumerate(map(bytes, _array(value)))
+                    items = enumerate(map(bytes, read_array(value)))
                     mended = [self.mend(item, info.item_type, f"{path}[{place}]") for place, item in items]
                 case inspect.UnionType():
                     mended = self.mend(value, _first(info), path)

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from chassis.wire.json_text import NOT_DECODED
 from recsys.client.errors import OtherServerError, Problem, ProblemError
 from recsys.contracts.wire import EXPOSURE_HEADER, BatchAnswer, Recommendations
 
@@ -46,7 +47,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
 def _decode(content: bytes, type_: Any, answer: httpx.Response) -> Any:
     try:
         return msgspec.json.decode(content, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise OtherServerError(
             f"{answer.url}: status {answer.status_code}, but the answer does not come from a pipeline; check the URL"
         ) from error

@@ -32,7 +32,7 @@ class ProblemError(CallError):
     """
 
     def __init__(self, problem: "Problem", *, retry_after_s: float | None, request_id: str | None) -> None:
-        faults = "; ".join(f"{fault.path} {fault.detail}" for fault in problem.errors)
+        faults = "; ".join(map(str, problem.errors))
         super().__init__(f"{problem.status} {problem.code}: {faults or problem.detail or problem.title}")
         self.status, self.code, self.title, self.detail = problem.status, problem.code, problem.title, problem.detail
         self.faults = problem.errors

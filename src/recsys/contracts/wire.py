@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.wire.decoder import Decoder, split_members
 from chassis.wire.event_rules import NOT_A_TIME, parse_time
+from chassis.wire.json_text import NOT_DECODED
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 
 R = TypeVar("R")
@@ -335,7 +336,7 @@ def is_batch(body: bytes, key: Literal["requests", "user_ids"]) -> bool:
         return True
     try:
         return bytes(getattr(_keys.decode(body), key)) != b"null"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_DECODED:
         return False
 
 

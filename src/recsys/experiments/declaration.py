@@ -109,7 +109,7 @@ def read_experiments(text: str) -> tuple[Experiment, ...]:
     try:
         found = _decoder.decode(body)
     except ServingError as refusal:
-        faults = [f"{each.path} {each.detail}" for each in refusal.faults] or [refusal.detail or refusal.title]
+        faults = [str(each) for each in refusal.faults] or [refusal.detail or refusal.title]
         mended = _decoder.mended(body, refusal)
         more = [each.detail for each in _common(mended) if _is_apart(each, refusal.faults)]
         raise ValueError("; ".join([*faults, *more])) from refusal
