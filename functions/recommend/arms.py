@@ -11,7 +11,6 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from chassis.call import Call
 from chassis.hop.client import HopAnswer
@@ -26,19 +25,6 @@ from recsys.experiments.declaration import Experiment
 ARM_SHARE = 0.5
 
 
-class ArmedAnswer(Struct, frozen=True):
-    """
-    The outcomes of calls.
-
-    Attributes:
-        answer: The outcomes, with the receipt of the slowest request.
-        failed: Places of the calls that their arm could not rank, so that the default ranked them.
-    """
-
-    answer: HopAnswer[list[RankOutcome]]
-    failed: frozenset[int] = frozenset()
-
-
 class Arms:
     """
     Chooses the treatment of users, and ranks their calls.
@@ -47,12 +33,15 @@ class Arms:
         experiments: The running experiments.
         default: Ranks for all other users, and if an arm's address fails.
         clients: The client of each address of an arm.
+
+    Attributes:
+        treat: Returns the treatment of a user; see `Assignment.treat`.
     """
 
     def __init__(
         self, experiments: Sequence[Experiment], *, default: RankingClient, clients: Mapping[str, RankingClient]
     ) -> None:
-        self._assignment = Assignment(experiments)
+        self.treat = Assignment(experiments).treat
         self._default = default
         self._clients = clients
         rankers = [(each.name, arm.name) for each in experiments for arm in each.arms if arm.url]
@@ -63,28 +52,22 @@ class Arms:
         """Return the metrics of the arms."""
         return [self._calls]
 
-    def treat(self, user_id: str) -> Treatment | None:
-        """Return the treatment of the user; None for the default."""
-        return self._assignment.treat(user_id)
-
     async def rank(
         self, calls: Sequence[RankCall], treatments: Sequence[Treatment | None], *, call: Call, within_s: float
-    ) -> ArmedAnswer:
+    ) -> tuple[HopAnswer[list[RankOutcome]], frozenset[int]]:
         """
-        Return the ranked items for each of *calls*, or its error.
+        Return the outcomes of *calls*, with the receipt of the slowest request, and the places whose arm failed.
 
         Calls of different addresses are sent together. Those that an arm could not rank are sent to the default.
 
         Raises:
             DependencyError, DeadlineExceededError: as `RankingClient.rank`, if no call could be ranked.
         """
-        if not self._clients:
-            return ArmedAnswer(await self._default.rank(calls, call=call, within_s=within_s))
         places: dict[str, list[int]] = {}
         for place, treatment in enumerate(treatments):
             places.setdefault(treatment.url if treatment else "", []).append(place)
         if places.keys() == {""}:
-            return ArmedAnswer(await self._default.rank(calls, call=call, within_s=within_s))
+            return await self._default.rank(calls, call=call, within_s=within_s), frozenset()
         began = time.monotonic()
         answers: list[HopAnswer[list[RankOutcome]]] = []
         outcomes: dict[int, RankOutcome] = {}
@@ -109,7 +92,7 @@ class Arms:
             raise next(each for each in outcomes.values() if isinstance(each, ServingError))
         slowest = max(answers, key=lambda answer: answer.spent_s)
         ordered = [outcomes[place] for place in range(len(calls))]
-        return ArmedAnswer(msgspec.structs.replace(slowest, value=ordered), frozenset(failed))
+        return msgspec.structs.replace(slowest, value=ordered), frozenset(failed)
 
     def _count(self, treatments: Sequence[Treatment | None], failed: Collection[int]) -> None:
         for place, treatment in enumerate(treatments):

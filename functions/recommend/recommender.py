@@ -27,7 +27,7 @@ from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Counter, Instrument, Totals
 from chassis.wire.event_rules import parse_time
 from chassis.wire.problems import DependencyError, Fault, InvalidRequestError, ServingError
-from functions.recommend.arms import ArmedAnswer, Arms
+from functions.recommend.arms import Arms
 from functions.recommend.hops import UNKNOWN_USER, FeaturesClient, Known, RankCall, Ranked, RankingClient, RankOutcome
 from functions.recommend.popular import PopularList
 from recsys import metrics
@@ -226,19 +226,20 @@ class Recommender:
         left_s = call.deadline.left_s()
         within_s = left_s - min(ANSWER_S, left_s * ANSWER_SHARE)
         began_s = call.receipt.elapsed_s()
+        failed: frozenset[int] = frozenset()
         try:
             if self._arms:
                 treatments = [each.treatment for each in asked]
-                armed = await self._arms.rank(calls, treatments, call=call, within_s=within_s)
+                answer, failed = await self._arms.rank(calls, treatments, call=call, within_s=within_s)
             else:
-                armed = ArmedAnswer(await self._ranking.rank(calls, call=call, within_s=within_s))
+                answer = await self._ranking.rank(calls, call=call, within_s=within_s)
         except ServingError as error:
             call.receipt.spend("ranking-failed", call.receipt.elapsed_s() - began_s)
             if strict:
                 raise
-            return [error] * len(asked), frozenset()
-        _add_receipt("ranking", armed.answer, call)
-        return armed.answer.value, armed.failed
+            return [error] * len(asked), failed
+        _add_receipt("ranking", answer, call)
+        return answer.value, failed
 
     def _answer(
         self, asked: _Asked, outcome: RankOutcome, unknown: ServingError | None, *, strict: bool, arm_failed: bool
