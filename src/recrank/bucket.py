@@ -77,10 +77,10 @@ class Bucket:
         PlaceError: the AWS_* variables are wrong.
     """
 
-    def __init__(self, place: BucketPlace, *, env: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, place: BucketPlace) -> None:
         self.place = place
-        endpoint = env.get("AWS_ENDPOINT_URL", "")
-        allow_http = env.get("AWS_ALLOW_HTTP", "").lower() == "true" or urlsplit(endpoint).hostname in _LOOPBACK
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+        allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true" or urlsplit(endpoint).hostname in _LOOPBACK
         if endpoint.startswith("http://") and not allow_http:
             raise PlaceError(f"AWS_ENDPOINT_URL {endpoint}: plain HTTP; use https://, or set AWS_ALLOW_HTTP=true")
         self._reads = Interruptible()
@@ -149,16 +149,13 @@ class Bucket:
             key = _object_key(sha256)
             try:
                 with self._explained(key):
-                    size, found = self._copy(key, folder / name)
+                    size, found = self._reads.run(self._copying(key, folder / name))
             except MissingError as error:
                 raise ArtefactError(f"{self._name(key)}: the object of {name} is missing; {_REMEDY}") from error
             if found != sha256:
                 raise ArtefactError(
                     f"{self._name(key)}: the {size} bytes of {name} do not have this SHA-256; the object is damaged; {_REMEDY}"
                 )
-
-    def _copy(self, key: str, path: Path) -> tuple[int, str]:
-        return self._reads.run(self._copying(key, path))
 
     async def _copying(self, key: str, path: Path) -> tuple[int, str]:
         digest, size = hashlib.sha256(), 0

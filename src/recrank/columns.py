@@ -16,7 +16,9 @@ import numpy as np
 
 from recrank.features import Batch, DeclaredFeatures
 from recrank.ranker import Shortlist
+from recrank.request_rows import Ask
 from topk.item_table import F32, F64, I64
+from topk.row_lists import RowLists
 
 FIXED = ("factors", "popularity", "recent_popularity")
 LENGTH = "history_length"
@@ -28,20 +30,24 @@ def built_in(views: int) -> tuple[str, ...]:
     return ("blend", *FIXED, *(f"neighbours_{number}" for number in range(1, views + 1)), LENGTH)
 
 
-def make_matrix(names: Sequence[str], shortlist: Shortlist, batch: Batch, features: DeclaredFeatures) -> F32:
+def make_columns(
+    names: Sequence[str], shortlist: Shortlist, asks: Sequence[Ask], history: RowLists, features: DeclaredFeatures
+) -> F32:
     """
-    Return the features (N, F) of a shortlist, in the order of *names*.
+    Return the columns *names* of a shortlist, (N, F).
 
     Args:
         names: The columns.
         shortlist: The candidates.
-        batch: The same candidates with their requests.
+        asks: The requests that they are of; each has an asker.
+        history: Rows of each request's history.
         features: The declared features.
     """
+    batch = Batch(shortlist.rows, shortlist.owners(), [ask.asker for ask in asks if ask.asker is not None], history)
     known = built_in(len(shortlist.columns) - len(FIXED))
     columns: dict[str, F32 | F64 | I64] = dict(zip(known, (shortlist.scores, *shortlist.columns), strict=False))
     if LENGTH in names:
-        columns[LENGTH] = batch.history.sizes().repeat(shortlist.counts)
+        columns[LENGTH] = history.sizes().repeat(shortlist.counts)
     columns |= features.compute([name for name in names if name not in known], batch)
     matrix = np.empty((shortlist.rows.size, len(names)), np.float32)
     for place, name in enumerate(names):

@@ -16,14 +16,12 @@ from recrank.fold_in import FoldIn
 from recrank.prior import FeaturePrior, numbers
 from recrank.reasons import speak_by_factors
 from recsys.contracts.wire import Features
-from recsys.features import AGE_GROUPS, UNKNOWN_AGE
+from recsys.features import place_of_age
 from topk.item_table import F32, F64, I64
 from topk.row_lists import RowLists
 
 FEATURES = ("age_group", "log_session_seconds", "log_purchases", "engagement")
 """The columns that an encoder of your own gets: the place of the age group in `AGE_GROUPS`, and three numbers."""
-
-_AGES = {group: place for place, group in enumerate(AGE_GROUPS)}
 
 
 class UserEncoder(Protocol):
@@ -148,4 +146,4 @@ class Padded:
 
 
 def _describe(features: Features) -> tuple[float, ...]:
-    return (_AGES.get(features.age_group, _AGES[UNKNOWN_AGE]), *numbers(features))
+    return (place_of_age(features.age_group), *numbers(features))

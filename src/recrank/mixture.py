@@ -5,7 +5,7 @@ A small catalogue is scored completely: every source scores every item. A large 
 
 1. Every source (factors, popularity of all times, recent popularity, neighbours) proposes each user's best items.
 2. Every source scores the union of the proposals.
-3. The blend (`blending`) combines the scores of each item into one, and the best items are returned.
+3. The blend (`blend`) combines the scores of each item into one, and the best items are returned.
 
 With a ranker (`ranker`), the blend returns a shortlist for the ranker instead.
 
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recrank.artefact import Arrays
 from recrank.blend import Blend, blend, normalise
+from recrank.filters import Bools
 from recrank.neighbours import Neighbours, Scored, Views
 from recrank.phases import Phases
 from recrank.ranker import SHORTLIST, Shortlist, cut
@@ -38,8 +38,6 @@ _POPULAR = 50
 # The columns of weights; those of the views follow.
 FACTORS, POPULARITY, RECENT_POPULARITY = range(3)
 FIXED_SOURCES = 3
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """
 Rank items with a trained artefact.
 
-Three kinds of sources score items for a user's history: factors (`folding`, `factors`), popularity of all times and
-recent popularity, and neighbours (`neighbours`). The blend of their scores ranks the items (`mixing`). An artefact
+Three kinds of sources score items for a user's history: factors (`fold_in`, `factors`), popularity of all times and
+recent popularity, and neighbours (`neighbours`). The blend of their scores ranks the items (`mixture`). An artefact
 without a blend ranks by its factors alone: score[u, i] = x_u . y_i. A ranker gives the best items of the blend new
 scores from more features (`ranker`).
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from recrank.artefact import Artefact, ArtefactError, Item
 from recrank.blend import AWAY_US
+from recrank.columns import make_columns
 from recrank.encoder import Folding, UserEncoder
 from recrank.exploration import explore
 from recrank.factors import FactorSource
@@ -42,7 +43,7 @@ from recrank.reasons import (
     speak_by_neighbours,
 )
 from recrank.request_rows import Ask, Asked
-from recrank.reranking import FeatureInputs, Reranker, make_columns
+from recrank.reranking import FeatureInputs, Reranker
 from recrank.rules import POOL, Draft, Rules
 from recsys.contracts.wire import Condition, Model
 from recsys.features import UNKNOWN_FEATURES

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from recsys.contracts.wire import Features
-from recsys.features import AGE_GROUPS
+from recsys.features import place_of_age
 
 SCORE = "score"
 PLACE = 5
 
 _BUCKETS = 10
-_AGES = {group: number for number, group in enumerate(AGE_GROUPS)}
 _DIGITS = 6
 
 
@@ -49,7 +48,7 @@ Reference = Mapping[str, Buckets]
 def measure(features: Features, scores: Sequence[float]) -> dict[str, float]:
     """Return the values to count for a request with *features* and the *scores* of its answer; short lists have no score."""
     values: dict[str, float] = {
-        "age_group": _AGES.get(features.age_group, len(_AGES) - 1),
+        "age_group": place_of_age(features.age_group),
         "avg_session_duration": features.avg_session_duration,
         "total_purchases": features.total_purchases,
         "engagement_score": features.engagement_score,

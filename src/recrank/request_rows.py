@@ -24,7 +24,7 @@ class Ask:
         exclude: Further rows that the user may not get.
         limit: Items wanted.
         subset: Rows that the user may get; None for all.
-        away: Whether the user was away before this request (`blending.AWAY_US`).
+        away: Whether the user was away before this request (`blend.AWAY_US`).
         asker: The user and the time, for features; None without a ranker.
     """
 

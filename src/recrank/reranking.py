@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recrank.artefact import Arrays, Artefact, ArtefactError
-from recrank.columns import built_in, make_matrix
-from recrank.features import POPULARITY, Batch, DeclaredFeatures
+from recrank.columns import built_in, make_columns
+from recrank.features import POPULARITY, DeclaredFeatures
 from recrank.ranker import Ranker, Shortlist
 from recrank.request_rows import Ask
 from recrank.trees import TreeRanker
@@ -48,14 +48,6 @@ class FeatureInputs:
         """
         chosen = {name: feature for name, feature in self.features.items() if name in names}
         return DeclaredFeatures(chosen, self.items, self.arrays)
-
-
-def make_columns(
-    names: Sequence[str], shortlist: Shortlist, asks: Sequence[Ask], history: RowLists, features: DeclaredFeatures
-) -> F32:
-    """Return the columns *names* of the candidates of *asks*, (N, F); each of *asks* has an asker."""
-    askers = [ask.asker for ask in asks if ask.asker is not None]
-    return make_matrix(names, shortlist, Batch(shortlist.rows, shortlist.owners(), askers, history), features)
 
 
 @dataclass(frozen=True, slots=True)

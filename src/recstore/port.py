@@ -69,8 +69,8 @@ class FeatureStore(Protocol):
         The store keeps nothing of an interaction that an erasure refuses (`Erasure.refuses`).
 
         A user's record depends only on the set of events applied, not on their order, their grouping or repeated
-        deliveries. (source, id) identifies an event. If two users
-        share an event, it counts for both. A store recognises a repeated event for its deduplication window, which starts at the first delivery.
+        deliveries. Source and id identify an event. If two users share an event, it counts for both. A store recognises a
+        repeated event for its deduplication window, which starts at the first delivery.
 
         After the call returns, the events survive the end of this process. If the call raises, some of them may be
         counted, and the caller may safely send all of them again.
@@ -103,8 +103,8 @@ class FeatureStore(Protocol):
         """
         Replace the whole content by *records*, all or nothing; return their number.
 
-        The store keeps *declaration*, by which the events in the records were weighed.
-        The store keeps its erasures, and leaves out the records of erased users.
+        The store keeps *declaration*, by which the events in the records were weighed, and its erasures. It leaves out the
+        records of erased users.
 
         If iterating over *records* raises, the content stays as it was. The same holds for `StoreFormatError`, raised
         for a counter below 0 or above `recstore.counters.MOST`. Replacements must not overlap.

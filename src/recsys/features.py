@@ -12,6 +12,7 @@ from recsys.records import Profile
 
 AGE_GROUPS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55+", "unknown")
 UNKNOWN_AGE = AGE_GROUPS[-1]
+_AGE_PLACES = {group: place for place, group in enumerate(AGE_GROUPS)}
 
 # The points of an action, and the points per session that give half of the largest engagement score.
 VIEW_POINTS, CLICK_POINTS, PURCHASE_POINTS = 1, 2, 5
@@ -49,6 +50,11 @@ def population_defaults(features: list[Features]) -> Features:
         total_purchases=median_low(each.total_purchases for each in features),
         engagement_score=round(fmean(each.engagement_score for each in features), 6),
     )
+
+
+def place_of_age(group: str) -> int:
+    """Return the place of an age *group* in `AGE_GROUPS`; any other value counts as unknown."""
+    return _AGE_PLACES.get(group, len(AGE_GROUPS) - 1)
 
 
 def group_age(years: int) -> str:

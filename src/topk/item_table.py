@@ -107,14 +107,14 @@ class ItemTable:
         """Return the vectors of *items*, of any shape (...), as (..., D)."""
         return self.vectors.take(items if self.rows is None else self.rows[items], axis=0)
 
-    def pick(self, rows: I64, *, dense_items: int = DENSE_ITEMS) -> "ItemTable":
+    def pick(self, rows: I64) -> "ItemTable":
         """
         Return the table of some *rows* of this complete table, which rise; item i of the result is rows[i].
 
-        Cost: a copy of the vectors of at most *dense_items* rows. The vectors of more rows are read block by block.
+        Cost: a copy of the vectors of at most `DENSE_ITEMS` rows. The vectors of more rows are read block by block.
         """
         exact = None
-        if rows.size <= dense_items:
+        if rows.size <= DENSE_ITEMS:
             exact = np.ascontiguousarray(self.vectors.take(rows, axis=0).T.astype(np.float64))
         return ItemTable(vectors=self.vectors, exact=exact, longest=self.longest, rows=rows)
 

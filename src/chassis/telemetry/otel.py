@@ -71,10 +71,9 @@ class RecordedSpan:
         """The trace's id."""
         return format(self._span.get_span_context().trace_id, "032x")
 
-    def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
+    def child(self, name: str) -> Span:
         """Begin a span for a call to another process."""
-        started = self._tracer.start_span(name, self._context(), SpanKind.CLIENT, attributes)
-        return RecordedSpan(self._tracer, started)
+        return RecordedSpan(self._tracer, self._tracer.start_span(name, self._context(), SpanKind.CLIENT))
 
     def record(self, name: str, *, began: float, ended: float, attributes: Attributes | None = None) -> None:
         """Add a span for work that has ended."""

@@ -9,7 +9,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from chassis.wire.headers import RawHeaders
 
@@ -35,7 +35,7 @@ class Span(Protocol):
         """The trace's id if the trace is recorded, else None."""
         ...
 
-    def child(self, name: str, *, attributes: Attributes | None = None) -> "Span":
+    def child(self, name: str) -> "Span":
         """Begin a span for a call to another process."""
         ...
 
@@ -79,7 +79,7 @@ class PassOn:
         self._headers = headers
         self._context: list[tuple[bytes, bytes]] | None = None
 
-    def child(self, name: str, *, attributes: Attributes | None = None) -> Span:
+    def child(self, name: str) -> Span:
         """Return itself."""
         return self
 
@@ -111,23 +111,20 @@ class NoTracer:
         """Send nothing."""
 
 
-class Parent:
+class Parent(NamedTuple):
     """The caller's context: ids as hexadecimal text, and whether the trace is sampled."""
 
-    def __init__(self, trace_id: str, span_id: str, *, sampled: bool) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.sampled = sampled
+    trace_id: str
+    span_id: str
+    sampled: bool
 
 
 def read_parent(headers: RawHeaders) -> Parent | None:
     """Return the caller's context: a request's header, else an event's extension; None without a valid one."""
     value = _read_traceparent(headers)
-    return (
-        None
-        if value is None
-        else Parent(value[3:35].decode(), value[36:52].decode(), sampled=bool(int(value[53:], 16) & 1))
-    )
+    if value is None:
+        return None
+    return Parent(value[3:35].decode(), value[36:52].decode(), sampled=bool(int(value[53:], 16) & 1))
 
 
 def _read_traceparent(headers: RawHeaders) -> bytes | None:

@@ -34,7 +34,7 @@ class ExposureLog(Protocol):
         ...
 
     def scan(self, *, window_s: float = DAY_S) -> AsyncIterator[ExposureOutcome]:
-        """Yield every exposure with its outcomes (`joining.join`), those of a user together and oldest first."""
+        """Yield every exposure with its outcomes (`recstore.exposures.join`), those of a user together and oldest first."""
         ...
 
     async def aclose(self) -> None:

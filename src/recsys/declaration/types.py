@@ -259,7 +259,7 @@ class Declaration(Struct, frozen=True, forbid_unknown_fields=True):
         """
         Name the first field in which the *other* declaration differs; None if both fit together.
 
-        DeclaredRules, training and own models may differ: rules take effect without training, a training ends before its model
+        Rules, training and own models may differ: rules take effect without training, a training ends before its model
         serves, and the artefact holds the own models that serve.
 
         Args:
