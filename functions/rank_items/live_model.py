@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from recrank.filters import ItemAttributes
 from recrank.model import Query, Ranking, RankingModel
 from recstore.catalogue.entries import Entry
 
@@ -36,11 +35,6 @@ class LiveModel:
         self._listed: Sequence[str] = ()
         self._closed: Sequence[str] = ()
         self._entries: Mapping[str, Entry] = {}
-
-    @property
-    def attributes(self) -> ItemAttributes:
-        """The attributes that a filter may name now."""
-        return self.model.attributes
 
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
         """Return the best items of every query."""

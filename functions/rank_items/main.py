@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from chassis.batching.batcher import Batcher
 from chassis.server.asgi import as_function
 from chassis.server.service import Service
-from chassis.simulation import slow_batches
 from chassis.telemetry.exposition import Exposition
 from functions.rank_items.availability import kept_available
 from functions.rank_items.catalogue_follower import catalogue_followed
 from functions.rank_items.handler import RankItems
 from functions.rank_items.renewal import model_followed
 from functions.rank_items.settings import Settings
+from functions.rank_items.simulation import slow_batches
 from functions.rank_items.startup import opened_model
 from recrank.model import Query, Ranking
 from recsys.contracts.pages import pages_of
@@ -45,7 +45,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
                 yield RankItems(
                     batcher,
                     model=live.model.identity,
-                    attributes=lambda: live.attributes,
+                    attributes=lambda: live.model.attributes,
                     filters=opened.loaded.rules.filters,
                     context=opened.loaded.context,
                     catalogue=lambda: live.model,

@@ -1,19 +1,19 @@
 """The rules of every answer: those of the declaration or the setting, checked against the catalogue at the start."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from chassis.environment import Reader
 from chassis.server.service import StartError
 from chassis.wire.decoder import Decoder
-from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+from chassis.wire.problems import InvalidRequestError, ServingError
 from recrank import rules as ranking
 from recrank.filters import Bools, join_masks
 from recrank.model import RankingModel
 from recrank.rules import make_caps
-from recsys.contracts.wire import Condition
+from recsys.declaration.faults import find_empty
 from recsys.declaration.types import DeclaredRules
 
 log = logging.getLogger("recsys.rank_items")
@@ -33,18 +33,14 @@ def read_rules(env: Reader) -> DeclaredRules | None:
 
 def _checked(rules: DeclaredRules) -> DeclaredRules:
     faults = [
-        Fault(f"$.{part}[{place}]", "must have any_of, at_least or at_most")
-        for part, conditions in _conditions(rules).items()
+        fault
+        for part, conditions in rules.conditions().items()
         for place, each in enumerate(conditions)
-        if not (each.any_of or each.is_range)
+        for fault in find_empty(each, f"$.{part}[{place}]")
     ]
     if faults:
         raise InvalidRequestError(faults=faults)
     return rules
-
-
-def _conditions(rules: DeclaredRules) -> Mapping[str, Sequence[Condition]]:
-    return {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
 
 
 def apply_rules(rules: DeclaredRules, model: RankingModel) -> RankingModel:
@@ -69,7 +65,7 @@ def apply_rules(rules: DeclaredRules, model: RankingModel) -> RankingModel:
 
 
 def _faults(rules: DeclaredRules, model: RankingModel) -> Iterator[str]:
-    for name, conditions in _conditions(rules).items():
+    for name, conditions in rules.conditions().items():
         for fault in model.attributes.faults(conditions, f"rules.{name}"):
             yield f"{fault.path}: {fault.detail}"
     for item_id in rules.pins:

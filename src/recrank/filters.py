@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chassis.wire.problems import Fault
 from recrank.artefact import Item
 from recsys.contracts.wire import Condition
-from recsys.declaration.faults import condition_faults
+from recsys.declaration.faults import condition_faults, find_empty
 from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import RANGED, Declaration
 from topk.item_table import F32, I64
@@ -80,8 +80,7 @@ class ItemAttributes:
             if condition.attribute not in names:
                 yield Fault(f"{here}.attribute", f"must be one of: {', '.join(names) or 'none'}")
                 continue
-            if not (condition.any_of or condition.is_range):
-                yield Fault(here, "must have any_of, at_least or at_most")
+            yield from find_empty(condition, here)
             yield from condition_faults(condition, is_ranged=condition.attribute in self._numbers, path=here)
             known = self._rows.get(condition.attribute)
             if known is None:

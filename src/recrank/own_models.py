@@ -30,20 +30,6 @@ class RankerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class OwnModels:
-    """
-    The declared models of an artefact.
-
-    Attributes:
-        ranker: The ranker; None if the artefact declares none.
-        encoder: The user encoder; None if the artefact declares none.
-    """
-
-    ranker: Ranker | None = None
-    encoder: UserEncoder | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class OnnxRanker:
     """
     A ranker in an ONNX file.
@@ -108,9 +94,11 @@ class OnnxEncoder:
         return self.model.run({_HISTORY_INPUT: history, _FEATURES_INPUT: features})
 
 
-def open_own_models(artefact: Artefact, *, provider: Provider = "cpu", pool: Executor | None = None) -> OwnModels:
+def open_own_models(
+    artefact: Artefact, *, provider: Provider = "cpu", pool: Executor | None = None
+) -> tuple[Ranker | None, UserEncoder | None]:
     """
-    Open the models that *artefact* declares.
+    Open the ranker and the user encoder that *artefact* declares, if any.
 
     Args:
         artefact: A verified artefact.
@@ -127,7 +115,7 @@ def open_own_models(artefact: Artefact, *, provider: Provider = "cpu", pool: Exe
             "EXECUTION_PROVIDER=cuda: the model has no ONNX file, and nothing else in it uses a GPU; attach an ONNX "
             "ranker or encoder, or set EXECUTION_PROVIDER=cpu"
         )
-    return OwnModels(
+    return (
         _open_ranker(declared.ranker, artefact, provider=provider, pool=pool) if declared.ranker else None,
         _open_encoder(declared.encoder, artefact, provider=provider) if declared.encoder else None,
     )
@@ -142,9 +130,9 @@ def open_model(
     Raises:
         ArtefactError: the artefact or a declared model cannot be used.
     """
-    own = open_own_models(artefact, provider=provider, pool=pool)
+    ranker, encoder = open_own_models(artefact, provider=provider, pool=pool)
     try:
-        return RankingModel(artefact, workers=workers, pool=pool, probes=probes, ranker=own.ranker, encoder=own.encoder)
+        return RankingModel(artefact, workers=workers, pool=pool, probes=probes, ranker=ranker, encoder=encoder)
     except (RankerError, EncoderError) as error:
         raise ArtefactError(f"the model cannot rank: {error}") from error
 

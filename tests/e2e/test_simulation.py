@@ -19,7 +19,6 @@ from offline.state import StateDirectory
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.urls import open_exposures
 from recsys.client import AsyncClient
-from recsys.experiments.assignment import treat
 from recsys.experiments.ledger import read_ledger
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, started, verb
@@ -114,7 +113,7 @@ def test_a_planted_difference_is_found_while_an_instance_is_killed(up: tuple[Pat
     (experiment,) = read_ledger(state)
     expected: dict[str, list[float]] = {"control": [], "mixed": []}
     for look in found.looks.values():
-        treatment = treat([experiment], look.user_id)
+        treatment = Assignment([experiment]).treat(look.user_id)
         assert treatment is not None
         expected[treatment.arm].append(look.expected_clicks)
     planted = mean(expected["mixed"]) - mean(expected["control"])

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from recsys.contracts.wire import Exploration
-from recsys.experiments.assignment import Assignment, Treatment, arm_of, point, treat
+from recsys.experiments.assignment import Assignment, Treatment, arm_of, point
 from recsys.experiments.declaration import Arm, Experiment, find_contradictions, read_experiments
 from tests.running import ROOT
 
@@ -69,7 +69,7 @@ def test_no_user_moves_when_other_things_change():
     assert arms(changed) == before
     other = Experiment("layout", (Arm("old", 0.5), Arm("new", 0.5, exploration=Exploration())))
     for user, arm in zip(USERS[:1000], before, strict=False):
-        treatment = treat([other, COLOURS], user)
+        treatment = Assignment([other, COLOURS]).treat(user)
         assert treatment is not None
         assert treatment.arm.split(",")[1] == arm
 
@@ -111,12 +111,14 @@ def test_a_treatment_joins_the_layers():
     """A user of two experiments has both names and both settings; an anonymous session has no arm."""
     first = Experiment("one", (Arm("a", 0.999999, url="http://a"), Arm("b", 0.000001)))
     second = Experiment("two", (Arm("calm", 0.999999, diversity=0.2), Arm("b", 0.000001)))
-    assert treat([first, second], "zoe") == Treatment("one,two", "a,calm", "http://a", 0.2, ranker=("one", "a"))
-    assert treat([first, second], "") is None
+    assert Assignment([first, second]).treat("zoe") == Treatment(
+        "one,two", "a,calm", "http://a", 0.2, ranker=("one", "a")
+    )
+    assert Assignment([first, second]).treat("") is None
     stopped = Experiment("one", (Arm("a", 0.999999, url="http://a", stopped=True), Arm("b", 0.000001)))
-    assert treat([stopped], "zoe") == Treatment("one", "a")
+    assert Assignment([stopped]).treat("zoe") == Treatment("one", "a")
     tiny = Experiment("tiny", (Arm("a", 0.5), Arm("b", 0.5)), share=1e-9)
-    assert treat([tiny], "zoe") is None
+    assert Assignment([tiny]).treat("zoe") is None
 
 
 A, B = '{"name": "a", "share": 0.5}', '{"name": "b", "share": 0.5}'

@@ -18,7 +18,7 @@ from functions.recommend.outbox import Noted, describe
 from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.settings import Settings
 from recsys.contracts.wire import Exploration, RecommendRequest
-from recsys.experiments.assignment import Treatment, treat
+from recsys.experiments.assignment import Assignment, Treatment
 from recsys.experiments.declaration import Arm, Experiment
 from tests.functions.harness import BUDGET_S, DOWN, FEATURES, FakeHop, make_call, make_recommender
 from tests.functions.test_exploring_lists import ADDRESSES
@@ -61,7 +61,7 @@ class Instance:
 
 
 def arm(user_id: str) -> str:
-    treatment = treat([RED], user_id)
+    treatment = Assignment([RED]).treat(user_id)
     assert treatment is not None
     return treatment.arm
 
@@ -111,7 +111,7 @@ async def test_arms_with_one_address_are_counted_apart():
     instance = Instance([both])
     for user in USERS:
         await instance.ask(user)
-    chosen = Counter(found.arm for user in USERS if (found := treat([both], user)))
+    chosen = Counter(found.arm for user in USERS if (found := Assignment([both]).treat(user)))
     samples = instance.arms.instruments()[0].collect().samples
     answered = {each.labels["arm"]: each.value for each in samples if each.labels["outcome"] == "answered"}
     assert answered == dict(chosen)

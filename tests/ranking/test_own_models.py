@@ -145,7 +145,7 @@ def test_items_that_arrived_later_are_left_out_of_the_history_of_an_encoder(tmp_
     artefact = make_blended()
     np.save(tmp_path / "items.npy", np.ones((len(artefact.items), DIMENSIONS), np.float32))
     text = python_model("encoder", "Newest", 'items = "items.npy"', f"history = {LENGTH}")
-    encoder = open_own_models(make_attached(tmp_path, text)).encoder
+    _, encoder = open_own_models(make_attached(tmp_path, text))
     assert encoder is not None
     from recsys.features import UNKNOWN_FEATURES
     from topk.row_lists import RowLists

@@ -11,7 +11,6 @@ timeout.
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,7 +22,7 @@ import msgspec
 
 from chassis.call import JSON, Call
 from chassis.hop.breaker import Breaker
-from chassis.hop.retries import RetryBudget, RetryPolicy
+from chassis.hop.retries import RetryBudget, RetryPolicy, parse_retry_after
 from chassis.receipt import HEADER, parse_receipt
 from chassis.telemetry import definitions
 from chassis.telemetry.instruments import Histogram, Instrument, Totals
@@ -280,7 +279,7 @@ class HopClient:
     def _pause_s(self, failure: _Failure, attempt: int, left_s: float) -> float | None:
         if not failure.retryable:
             return None
-        pause_s = self._policy.pause_s(attempt, left_s=left_s, retry_after_s=failure.retry_after_s, draw=random.random)
+        pause_s = self._policy.pause_s(attempt, left_s=left_s, retry_after_s=failure.retry_after_s)
         return pause_s if pause_s is not None and self._budget.spend() else None
 
     async def _exchange(self, body: bytes, call: Call, left_s: float) -> Answer:
@@ -331,7 +330,7 @@ class HopClient:
             log.warning("hop_refused_request", extra={"hop": self._name, "status": answer.status})
             return _Failure(error, ours=True)
         # An instance that starts speaks only for itself, and the gateway may send the next attempt to another one.
-        after_s = None if _NOT_READY in answer.body else _retry_after_s(answer)
+        after_s = None if _NOT_READY in answer.body else parse_retry_after(answer.header(b"retry-after"))
         return _Failure(error, retryable=answer.status in _RETRYABLE_STATUS, retry_after_s=after_s)
 
     async def _headers(self, call: Call, span: Span, left_s: float) -> list[tuple[bytes, bytes]]:
@@ -362,9 +361,3 @@ async def _first_success(racers: set["asyncio.Future[Answer]"]) -> Answer:
         winners = [racer for racer in done if racer.exception() is None]
         if winners or not pending:
             return (winners or list(done))[0].result()
-
-
-def _retry_after_s(answer: Answer) -> float | None:
-    """Return the seconds of Retry-After; None for a date, which is never within a request's budget."""
-    value = answer.header(b"retry-after")
-    return float(value) if value.isdecimal() else None

@@ -40,6 +40,11 @@ class RetryBudget:
         return True
 
 
+def parse_retry_after(value: str) -> float | None:
+    """Return the seconds of a Retry-After; None for a date, which is never within a request's budget, or without any."""
+    return float(value) if value.isdecimal() else None
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """

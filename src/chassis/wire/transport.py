@@ -94,7 +94,9 @@ class _Origin:
         else:
             await self._slots.acquire()
         try:
-            while kept := self._take():
+            # The newest connection is used first, so that the server closes those that are no longer needed.
+            while self.idle:
+                kept = self.idle.pop()
                 try:
                     return await self._exchange_on(kept, message, seconds_for)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
@@ -118,10 +120,6 @@ class _Origin:
         self._closed = True
         while self.idle:
             self.idle.pop().close()
-
-    def _take(self) -> HttpConnection | None:
-        # The newest connection is used first, so that the server closes those that are no longer needed.
-        return self.idle.pop() if self.idle else None
 
     def _give_back(self, connection: HttpConnection) -> None:
         # Connections of bounded age make the client look up the name again and find a service that has moved.

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from chassis.hop.retries import parse_retry_after
 from chassis.wire.json_text import NOT_DECODED
 from recsys.client.errors import OtherServerError, Problem, ProblemError
 from recsys.contracts.wire import EXPOSURE_HEADER, BatchAnswer, Recommendations
@@ -39,7 +40,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
         return answer
     raise ProblemError(
         _decode(answer.content, Problem, answer),
-        retry_after_s=retry_after_s(answer),
+        retry_after_s=parse_retry_after(answer.headers.get("retry-after", "")),
         request_id=answer.headers.get("x-request-id"),
     )
 
@@ -51,9 +52,3 @@ def _decode(content: bytes, type_: Any, answer: httpx.Response) -> Any:
         raise OtherServerError(
             f"{answer.url}: status {answer.status_code}, but the answer does not come from a pipeline; check the URL"
         ) from error
-
-
-def retry_after_s(answer: httpx.Response) -> float | None:
-    """Return after how many seconds another call is useful, if *answer* says so."""
-    waits = answer.headers.get("retry-after", "")
-    return float(waits) if waits.isdecimal() else None

@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 
-from chassis.hop.retries import RetryBudget, RetryPolicy
-from recsys.client.answers import retry_after_s
+from chassis.hop.retries import RetryBudget, RetryPolicy, parse_retry_after
 from recsys.client.errors import NoAnswerError
 
 # Time beyond the deadline in which the pipeline's own answer to a missed deadline may arrive.
@@ -58,7 +57,8 @@ class Attempts:
             if outcome.status_code not in _RETRYABLE_STATUS:
                 return None
             # An instance that starts speaks only for itself, and the gateway may send the next attempt to another one.
-            wanted_s = None if _NOT_READY in outcome.content else retry_after_s(outcome)
+            is_starting = _NOT_READY in outcome.content
+            wanted_s = None if is_starting else parse_retry_after(outcome.headers.get("retry-after", ""))
         elif isinstance(outcome, httpx.TimeoutException):
             return None
         left_s = self._ends - time.monotonic()

@@ -1,6 +1,6 @@
 """Find the faults of a declaration that concern several of its fields."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from chassis.wire.problems import Fault
 from recsys.contracts.wire import Condition
@@ -43,14 +43,12 @@ def _in_attributes(declaration: Declaration) -> Iterator[Fault]:
 
 def _in_rules(declaration: Declaration) -> Iterator[Fault]:
     rules = declaration.rules
-    conditions: dict[str, Sequence[Condition]] = {"allow": rules.allow, "deny": rules.deny, "boosts": rules.boosts}
-    for part, each in conditions.items():
+    for part, each in rules.conditions().items():
         for place, condition in enumerate(each):
             path = f"$.rules.{part}[{place}]"
             yield from _in_use(declaration, condition.attribute, f"{path}.attribute")
-            if not (condition.any_of or condition.is_range):
-                yield Fault(path, "must have any_of, at_least or at_most")
-            elif kind := declaration.kind_of(condition.attribute):
+            yield from find_empty(condition, path)
+            if kind := declaration.kind_of(condition.attribute):
                 yield from condition_faults(condition, is_ranged=kind in RANGED, path=path)
     for name in rules.caps:
         yield from _in_use(declaration, name, f"$.rules.caps.{name}")
@@ -74,6 +72,12 @@ def _in_own_models(declaration: Declaration) -> Iterator[Fault]:
     if ranker and (ranker.kind == "onnx") != bool(ranker.inputs):
         needs = "must name the columns of the input" if ranker.kind == "onnx" else "must be absent: a class has `names`"
         yield Fault("$.ranker.inputs", needs)
+
+
+def find_empty(condition: Condition, path: str) -> Iterator[Fault]:
+    """Yield a fault if *condition* names neither a value nor a limit."""
+    if not (condition.any_of or condition.is_range):
+        yield Fault(path, "must have any_of, at_least or at_most")
 
 
 def condition_faults(condition: Condition, *, is_ranged: bool, path: str) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from chassis.watched_file import read_text
 from chassis.wire.decoder import Decoder
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
 from recsys.declaration.faults import find_contradictions
@@ -34,8 +35,7 @@ def read_declaration(path: Path) -> Declaration:
         DeclarationError: the file cannot be read, or has faults.
     """
     try:
-        # Some editors of Windows begin a file with a byte order mark.
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_declaration(text, str(path))

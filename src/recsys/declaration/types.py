@@ -6,7 +6,7 @@ enters the user's history. Any other tie keeps the item out of the history, out 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -139,8 +139,12 @@ class DeclaredRules(Struct, frozen=True, forbid_unknown_fields=True):
 
     def attributes(self) -> Iterator[str]:
         """Yield the names of the attributes that the rules use."""
-        yield from (each.attribute for each in (*self.allow, *self.deny, *self.boosts))
+        yield from (each.attribute for conditions in self.conditions().values() for each in conditions)
         yield from self.caps
+
+    def conditions(self) -> Mapping[str, Sequence[Condition]]:
+        """Return the conditions by the field that holds them."""
+        return {"allow": self.allow, "deny": self.deny, "boosts": self.boosts}
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):

@@ -119,8 +119,3 @@ def arm_of(experiment: Experiment, user_id: str) -> Arm | None:
     """Return the arm of the user; None if the user does not take part."""
     place = _Split(experiment).place(user_id)
     return None if place is None else experiment.arms[place]
-
-
-def treat(experiments: Sequence[Experiment], user_id: str) -> Treatment | None:
-    """Return the treatment of the user, as `Assignment` does."""
-    return Assignment(experiments).treat(user_id)
