@@ -19,6 +19,7 @@ from offline.state import StateDirectory
 from recstore.exposures.records import ExposureOutcome
 from recstore.exposures.urls import open_exposures
 from recsys.client import AsyncClient
+from recsys.experiments.assignment import Assignment
 from recsys.experiments.ledger import read_ledger
 from tests.demo import DemoState
 from tests.e2e.verbs import await_instances, instances_of, started, verb
