@@ -9,6 +9,7 @@ from chassis.batching.async_batcher import AsyncBatcher
 from chassis.batching.queue import BatchLimits
 from chassis.call import Call
 from chassis.server.events import EventRoute, EventRoutes
+from chassis.telemetry.instruments import Counter as LabelledCounter
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.decoder import split_members
@@ -33,7 +34,7 @@ class Exposures:
 
     Attributes:
         outcomes: Exposures by outcome since the start.
-        actions: Actions that name an exposure, by kind.
+        actions: Counts actions that name an exposure, by kind.
     """
 
     def __init__(self, log: ExposureLog) -> None:
@@ -42,13 +43,13 @@ class Exposures:
             self._note, limits=_LIMITS
         )
         self.outcomes: Counter[EventOutcome] = Counter()
-        self.actions: Counter[str] = Counter()
+        self.actions = LabelledCounter(metrics.EXPOSURE_ACTIONS)
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of exposures."""
         return [
             Totals(metrics.EXPOSURES, lambda: {(outcome.value,): self.outcomes[outcome] for outcome in EventOutcome}),
-            Totals(metrics.EXPOSURE_ACTIONS, lambda: {(kind,): count for kind, count in self.actions.items()}),
+            self.actions,
         ]
 
     def routes(self, counting: Callable[[Callable[[CloudEvent], Any]], Callable[[CloudEvent], Any]]) -> EventRoutes:
@@ -69,11 +70,9 @@ class Exposures:
         if not actions:
             return
         noted = await self._keep(actions)
-        self.actions.update(
-            action.kind
-            for action, outcome in zip(actions, noted, strict=True)
-            if action.exposure_id and outcome is EventOutcome.ACCEPTED
-        )
+        for action, outcome in zip(actions, noted, strict=True):
+            if action.exposure_id and outcome is EventOutcome.ACCEPTED:
+                self.actions.add(action.kind)
 
     async def _take(self, exposures: Sequence[Exposure], _event: CloudEvent, call: Call) -> None:
         """

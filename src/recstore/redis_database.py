@@ -27,20 +27,29 @@ class RedisDatabase:
     Attributes:
         client: The client.
         errors: Turns the client's errors into the port's.
+
+    Raises:
+        StoreFormatError: *url* has an option that does not exist, or a value that its option cannot have.
     """
 
     def __init__(self, url: str, *, password: str | None, timeout_s: float) -> None:
         credentials: dict[str, Any] = {"password": password} if password else {}
-        self.client = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            decode_responses=True,
-            # If Redis closed an idle connection, the call is retried once.
-            retry=Retry(NoBackoff(), 1),
-            **credentials,
-        )
-        self.errors = TranslatedRedisErrors(_place(self.client.connection_pool.connection_kwargs))
+        try:
+            self.client = Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                decode_responses=True,
+                # If Redis closed an idle connection, the call is retried once.
+                retry=Retry(NoBackoff(), 1),
+                **credentials,
+            )
+            pool = self.client.connection_pool
+            # The client checks some options only when it makes a connection.
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError, RedisError) as error:
+            raise StoreFormatError(f"the options of the URL of Redis cannot be used: {error}; correct them") from error
+        self.errors = TranslatedRedisErrors(_place(pool.connection_kwargs))
 
     async def send(self, pipeline: Any) -> list[Any]:
         """Send the commands of *pipeline*, and return their answers."""

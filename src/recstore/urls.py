@@ -1,5 +1,6 @@
 """Open the feature store that a URL names."""
 
+import re
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -9,6 +10,7 @@ from recstore.memory import MemoryStore
 from recstore.port import FeatureStore, StoreFormatError
 from recstore.sqlite import SqliteStore
 
+_DATABASE = re.compile(r"(/[0-9]*)?")
 _KINDS = "use sqlite:///FILE, redis://HOST:PORT/DB or memory:"
 
 
@@ -73,11 +75,12 @@ def split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         # `parts.port` raises for a port that is not a number; `urlsplit` does not.
+        is_redis = bool(parts.hostname) and parts.port != 0 and _DATABASE.fullmatch(parts.path) is not None
         known = {
             "memory": True,
             "sqlite": not parts.netloc and len(parts.path) > 1 and "\0" not in unquote(parts.path),
-            "redis": bool(parts.hostname) and parts.port != 0,
-            "rediss": bool(parts.hostname) and parts.port != 0,
+            "redis": is_redis,
+            "rediss": is_redis,
         }
     except ValueError as error:
         raise StoreFormatError(f"the feature store's URL cannot be read: {error}; {_KINDS}") from error

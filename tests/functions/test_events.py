@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from chassis.call import Reply
+from chassis.call import Call, Reply
+from chassis.server.events import EventRoute, EventRouter
 from chassis.telemetry.tracing import PassOn
 from chassis.wire.cloudevents import CloudEvent, read_events
 from chassis.wire.problems import DependencyError, InvalidRequestError, NotJsonError
@@ -112,6 +113,18 @@ class TestInteraction:
         with pytest.raises(DependencyError):
             await handler(event_call(*requests))
         assert done == ["a", "b"]
+
+    async def test_the_error_of_a_batch_lets_no_event_get_lost(self):
+        """A broker sends a batch again if a retry may help one of its events, and the log gets a crash."""
+        errors = {"a": InvalidRequestError(), "b": DependencyError(), "c": RuntimeError("a bug")}
+
+        async def fail(name: str, _event: CloudEvent, _call: Call) -> None:
+            raise errors[name]
+
+        router = EventRouter({events.INTERACTION: EventRoute(lambda received: received.id, fail)})
+        for ids, raised in (("ab", DependencyError), ("abc", RuntimeError), ("ba", DependencyError)):
+            with pytest.raises(raised):
+                await router(event_call(*(event(VIEW, id=each) for each in ids)))
 
     async def test_an_unavailable_store_is_a_503(self):
         """An unavailable store is a retryable error that does not reveal the store's address."""

@@ -162,7 +162,8 @@ async def test_an_interaction_names_its_exposure(kept):
         await kept.take(SERVED | {"exposure_id": f"x{number}", "time": f"2026-05-01T12:0{number}:00Z"})
     await kept.take(CLICK | {"exposure_id": "x1"}, events.INTERACTION)
     assert [each.items[0].outcomes for each in await kept.joined()] == [("click",), ()]
-    assert kept.exposures.actions == {"click": 1}
+    samples = kept.exposures.actions.collect().samples
+    assert [(each.labels, each.value) for each in samples] == [({"kind": "click"}, 1.0)]
 
 
 async def test_repeated_events_change_nothing(kept):

@@ -255,7 +255,14 @@ def test_an_instance_without_its_store_ends_with_the_reason(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["foo", "sqlite://", "redis://", "redis://127.0.0.1:x/0", "http://["])
+@pytest.mark.parametrize("options", ["shards=2", "ssl_ca_certs=/ca.pem", "socket_timeout=long"])
+def test_an_option_that_redis_does_not_take_is_a_fault_of_the_url(options):
+    """The message names the option; such a URL does not end the start with a traceback."""
+    with pytest.raises(StoreFormatError, match=f"options of the URL of Redis .*{options.partition('=')[0]}"):
+        open_store(f"redis://127.0.0.1/0?{options}")
+
+
+@pytest.mark.parametrize("url", ["foo", "sqlite://", "redis://", "redis://127.0.0.1:x/0", "redis://h/a", "http://["])
 def test_a_wrong_url_is_a_wrong_setting(url):
     """An invalid store URL is reported with the other invalid settings before anything starts."""
     with pytest.raises(SettingsError, match="FEATURE_STORE_URL: .*sqlite:///FILE"):

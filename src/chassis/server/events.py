@@ -17,7 +17,7 @@ from chassis.call import Call, Reply
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.decoder import MAX_REFUSED_BYTES, NOT_READ, Decoder
-from chassis.wire.problems import Fault, InvalidRequestError, Rejected
+from chassis.wire.problems import Fault, InvalidRequestError, Rejected, ServingError
 
 T = TypeVar("T")
 
@@ -65,16 +65,15 @@ class EventRouter:
 
         Raises:
             ServingError: events are malformed or have an unknown type (lists all faults); or a route raised, once all
-                routes have ended.
+                routes have ended. Of several errors, a crash counts first, then one after which a retry may succeed.
         """
         events = cloudevents.read_events(call.headers, call.body)
         contents = [self._read(events[0])] if len(events) == 1 else self._read_all(events)
         pairs = zip(contents, events, strict=True)
         acts = (self._routes[event.type].act(content, event, call) for content, event in pairs)
         replies = await asyncio.gather(*acts, return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
+        if errors := [reply for reply in replies if isinstance(reply, BaseException)]:
+            raise max(errors, key=lambda error: error.status if isinstance(error, ServingError) else 600)
         return _write([reply for reply in replies if isinstance(reply, CloudEvent)])
 
     def _read(self, event: CloudEvent) -> Any:
