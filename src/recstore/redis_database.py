@@ -82,13 +82,15 @@ class TranslatedRedisErrors(TranslatedErrors):
                 return self.foreign(f"a key has another type ({code})")
             return StoreUnavailableError(f"{self.place}: it refuses commands ({code}); see its log")
         if isinstance(error, RedisError):
-            if refused := _refusal(error):
+            cause = _cause(error)
+            if isinstance(cause, SSLCertVerificationError):
                 return StoreUnavailableError(
-                    f"{self.place}: its certificate is refused ({refused}); if an authority of your own signed it, add "
-                    f"?ssl_ca_certs=FILE to the address"
+                    f"{self.place}: its certificate is refused ({cause.verify_message}); if an authority of your own signed "
+                    f"it, add ?ssl_ca_certs=FILE to the address"
                 )
+            reason = f"{type(error).__name__}: {cause.strerror}" if cause else type(error).__name__
             return StoreUnavailableError(
-                f"{self.place}: no answer ({type(error).__name__}); check that it runs there and the password"
+                f"{self.place}: no answer ({reason}); check that it runs there and the password"
             )
         return None
 
@@ -106,13 +108,13 @@ class TranslatedRedisErrors(TranslatedErrors):
         )
 
 
-def _refusal(error: BaseException | None) -> str:
-    """Return why the certificate of the server was refused, if that led to *error*."""
+def _cause(error: BaseException | None) -> OSError | None:
+    """Return the error of the operating system or of TLS that led to *error*, if any."""
     while error:
-        if isinstance(error, SSLCertVerificationError):
-            return error.verify_message
+        if isinstance(error, OSError) and error.strerror:
+            return error
         error = error.__cause__ or error.__context__
-    return ""
+    return None
 
 
 def _place(connection: Mapping[str, Any]) -> str:

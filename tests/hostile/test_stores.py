@@ -262,6 +262,13 @@ def test_an_option_that_redis_does_not_take_is_a_fault_of_the_url(options):
         open_store(f"redis://127.0.0.1/0?{options}")
 
 
+async def test_a_missing_file_of_authorities_is_the_reason(free_port: int):
+    """The message of a Redis that cannot be reached gives the reason of the operating system."""
+    async with aclosing(open_store(f"rediss://127.0.0.1:{free_port}/0?ssl_ca_certs=/nowhere/ca.pem")) as store:
+        with pytest.raises(StoreUnavailableError, match=r"no answer \(ConnectionError: No such file or directory\)"):
+            await store.population()
+
+
 @pytest.mark.parametrize("url", ["foo", "sqlite://", "redis://", "redis://127.0.0.1:x/0", "redis://h/a", "http://["])
 def test_a_wrong_url_is_a_wrong_setting(url):
     """An invalid store URL is reported with the other invalid settings before anything starts."""
