@@ -28,7 +28,7 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
     """Load and verify the model, and rank once; add the metrics to *exposition*, or to the service's."""
     with ThreadPoolExecutor(1, thread_name_prefix="batch") as executor:
         async with opened_model(settings) as opened:
-            live = opened.live
+            live, loaded = opened.model.live, opened.model.loaded
             batcher: Batcher[Query, Ranking] = Batcher(
                 slow_batches(opened.drift.watching(live.rank), settings.simulated_latency_s),
                 limits=settings.batch,
@@ -46,8 +46,8 @@ async def open_handler(exposition: Exposition | None = None) -> AsyncIterator[Ra
                     batcher,
                     model=live.model.identity,
                     attributes=lambda: live.model.attributes,
-                    filters=opened.loaded.rules.filters,
-                    context=opened.loaded.context,
+                    filters=loaded.rules.filters,
+                    context=loaded.context,
                     catalogue=lambda: live.model,
                 )
             batcher.drain()

@@ -14,7 +14,6 @@ from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
 from functions.rank_items.catalogue_follower import CatalogueFollower
 from functions.rank_items.drift import Drift
-from functions.rank_items.live_model import LiveModel
 from functions.rank_items.model_loader import LoadedModel, Rebuild, load_model, reload_model
 from functions.rank_items.renewal import ModelFollower
 from functions.rank_items.rules import apply_rules
@@ -48,16 +47,6 @@ class OpenedModel:
     model: ModelFollower
     follower: CatalogueFollower | None
     drift: Drift
-
-    @property
-    def loaded(self) -> LoadedModel:
-        """The artefact in use, with the facts about its loading."""
-        return self.model.loaded
-
-    @property
-    def live(self) -> LiveModel:
-        """The model in use."""
-        return self.model.live
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the model and of the catalogue."""

@@ -97,7 +97,15 @@ class Recommend:
             each if isinstance(each, ServingError) else self._report(each, request, call)[0]
             for request, each in zip(requests, made, strict=True)
         )
-        return _encode_results([next(answers) if isinstance(each, RecommendRequest) else each for each in decoded])
+        results = (next(answers) if isinstance(each, RecommendRequest) else each for each in decoded)
+        return wire.encode(
+            BatchAnswer(
+                [
+                    wire.error_result(each) if isinstance(each, ServingError) else msgspec.Raw(wire.encode(each))
+                    for each in results
+                ]
+            )
+        )
 
     def _report(self, recommended: Recommended, request: RecommendRequest, call: Call) -> tuple[RecommendAnswer, str]:
         """Report an answer; return it, and its exposure id: "" if it is not reported."""
@@ -109,17 +117,6 @@ class Recommend:
         if exposure_id and EXPOSURE in request.include:
             answer = msgspec.structs.replace(answer, exposure_id=exposure_id)
         return answer, exposure_id
-
-
-def _encode_results(results: Sequence[RecommendAnswer | ServingError]) -> bytes:
-    return wire.encode(
-        BatchAnswer(
-            [
-                wire.error_result(each) if isinstance(each, ServingError) else msgspec.Raw(wire.encode(each))
-                for each in results
-            ]
-        )
-    )
 
 
 def _prefers_strict(call: Call) -> bool:

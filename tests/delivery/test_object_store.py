@@ -74,8 +74,8 @@ def serving(place: BucketPlace, **env: str) -> AbstractAsyncContextManager[Opene
 
 def served(opened: OpenedModel) -> tuple[str, bool]:
     """Return the version in the answers of an instance, and whether the instance says that it is behind."""
-    (ranking,) = opened.live.rank([Query(UNKNOWN_FEATURES, [], top_k=3)])
-    assert ranking.model == opened.live.model.identity
+    (ranking,) = opened.model.live.rank([Query(UNKNOWN_FEATURES, [], top_k=3)])
+    assert ranking.model == opened.model.live.model.identity
     gauges = {each.definition: each.collect().samples for each in opened.instruments()}
     (info,), (behind,) = gauges[metrics.MODEL], gauges[metrics.MODEL_BEHIND]
     assert info.labels["version"] == ranking.model.version
@@ -98,14 +98,14 @@ async def test_an_instance_serves_and_replaces_the_published_model(place, first,
     assert Bucket(place).publish(first) == place.at(version_of(first))
     async with serving(place) as opened:
         assert served(opened) == (version_of(first), False)
-        before = opened.live.model
+        before = opened.model.live.model
         await opened.model.look()
-        assert opened.live.model is before
+        assert opened.model.live.model is before
         Bucket(place).publish(second)
         await opened.model.look()
         assert served(opened) == (version_of(second), False)
         (copy,) = tmp_path.glob("recsys-model-*/*")
-        assert copy == opened.loaded.folder
+        assert copy == opened.model.loaded.folder
         assert read_artefact(copy).items == read_artefact(second).items
     assert list(tmp_path.glob("recsys-model-*/")) == []
 

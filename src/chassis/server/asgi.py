@@ -25,6 +25,7 @@ from chassis.server.framework import http
 from chassis.server.joined_writes import TurnWrites
 from chassis.server.load import report_load
 from chassis.server.metrics import metrics_served
+from chassis.server.refusals import response_of
 from chassis.server.service import Service, log_failed_start
 
 # The garbage collector starts once this many more objects have been created than freed.
@@ -38,12 +39,9 @@ def as_function(service: Service) -> FunctionType:
 
     async def handle(request: Request) -> Response:
         try:
-            reply = await service.answer(request.scope, request.receive)
+            return response_of(await service.answer(request.scope, request.receive))
         except ClientDisconnectedError:
             return Response(status_code=499)
-        response = Response(reply.body, status_code=reply.status)
-        response.raw_headers = headers_of(reply)
-        return response
 
     handle.service = service  # type: ignore[attr-defined]
     return cast("FunctionType", http(handle))

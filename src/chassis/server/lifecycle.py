@@ -8,45 +8,26 @@ during a start holds, however the start ends.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
-
-class ServiceState(StrEnum):
-    """The state of a service."""
-
-    NEW = "new"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-
-
-class ServiceEvent(StrEnum):
-    """An event that may change the state of a service."""
-
-    START = "start"
-    OPENED = "opened"
-    FAILED = "failed"
-    DRAIN = "drain"
-    STOP = "stop"
-
+ServiceState = Literal["new", "starting", "ready", "draining", "stopped"]
+ServiceEvent = Literal["start", "opened", "failed", "drain", "stop"]
 
 LIFECYCLE: Final[Mapping[tuple[ServiceState, ServiceEvent], ServiceState]] = {
-    (ServiceState.NEW, ServiceEvent.START): ServiceState.STARTING,
-    (ServiceState.NEW, ServiceEvent.DRAIN): ServiceState.DRAINING,
-    (ServiceState.NEW, ServiceEvent.STOP): ServiceState.STOPPED,
-    (ServiceState.STARTING, ServiceEvent.OPENED): ServiceState.READY,
-    (ServiceState.STARTING, ServiceEvent.FAILED): ServiceState.NEW,
-    (ServiceState.STARTING, ServiceEvent.DRAIN): ServiceState.DRAINING,
-    (ServiceState.STARTING, ServiceEvent.STOP): ServiceState.STOPPED,
-    (ServiceState.READY, ServiceEvent.DRAIN): ServiceState.DRAINING,
-    (ServiceState.READY, ServiceEvent.STOP): ServiceState.STOPPED,
-    (ServiceState.DRAINING, ServiceEvent.OPENED): ServiceState.DRAINING,
-    (ServiceState.DRAINING, ServiceEvent.FAILED): ServiceState.DRAINING,
-    (ServiceState.DRAINING, ServiceEvent.DRAIN): ServiceState.DRAINING,
-    (ServiceState.DRAINING, ServiceEvent.STOP): ServiceState.STOPPED,
-    (ServiceState.STOPPED, ServiceEvent.OPENED): ServiceState.STOPPED,
-    (ServiceState.STOPPED, ServiceEvent.FAILED): ServiceState.STOPPED,
-    (ServiceState.STOPPED, ServiceEvent.STOP): ServiceState.STOPPED,
+    ("new", "start"): "starting",
+    ("new", "drain"): "draining",
+    ("new", "stop"): "stopped",
+    ("starting", "opened"): "ready",
+    ("starting", "failed"): "new",
+    ("starting", "drain"): "draining",
+    ("starting", "stop"): "stopped",
+    ("ready", "drain"): "draining",
+    ("ready", "stop"): "stopped",
+    ("draining", "opened"): "draining",
+    ("draining", "failed"): "draining",
+    ("draining", "drain"): "draining",
+    ("draining", "stop"): "stopped",
+    ("stopped", "opened"): "stopped",
+    ("stopped", "failed"): "stopped",
+    ("stopped", "stop"): "stopped",
 }

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.call import headers_of, problem_reply
+from chassis.call import Reply, headers_of, problem_reply
 from chassis.server.caller_watch import ClientDisconnectedError
 from chassis.wire.headers import find_header
 from chassis.wire.problems import MethodNotAllowedError, MisdirectedError, NotFoundError, ServingError
@@ -59,7 +59,11 @@ async def _leave(_: Request, _error: Exception) -> Response:
 
 def problem_response(error: ServingError) -> Response:
     """Return *error* as a problem document."""
-    reply = problem_reply(error)
+    return response_of(problem_reply(error))
+
+
+def response_of(reply: Reply) -> Response:
+    """Return *reply* as a response of Starlette."""
     response = Response(reply.body, status_code=reply.status)
     response.raw_headers = headers_of(reply)
     return response

@@ -92,7 +92,7 @@ class Service:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.state = ServiceState.NEW
+        self.state: ServiceState = "new"
         self.load = Load()
         # Start time of each body read, keyed by reader, oldest first.
         self._reading: dict[object, float] = {}
@@ -115,17 +115,17 @@ class Service:
     async def start(self, *, before_ready: Callable[[], None] | None = None) -> None:
         """Open and warm the handler, then call *before_ready*; do nothing if the service has been started."""
         async with self._starting:
-            if self.state is not ServiceState.NEW:
+            if self.state != "new":
                 return
-            self._note(ServiceEvent.START)
+            self._note("start")
             try:
                 self._handler = await self._parts.enter_async_context(self._open_handler())
             except BaseException:
-                self._note(ServiceEvent.FAILED)
+                self._note("failed")
                 raise
             if before_ready is not None:
                 before_ready()
-            self._note(ServiceEvent.OPENED)
+            self._note("opened")
             self._started_s = seconds_since_start()
 
     def _note(self, event: ServiceEvent) -> None:
@@ -133,11 +133,11 @@ class Service:
 
     def drain(self) -> None:
         """Stop being ready: requests are still answered, and the readiness probe fails."""
-        self._note(ServiceEvent.DRAIN)
+        self._note("drain")
 
     async def stop(self) -> None:
         """Close what `start` opened."""
-        self._note(ServiceEvent.STOP)
+        self._note("stop")
         self._handler = None
         await self._parts.aclose()
         await self._guard.aclose()
@@ -188,8 +188,8 @@ class Service:
             return self._pages[path]()
         if path == "/readyz":
             await self._ensure_started()
-            if self.state is not ServiceState.READY:
-                raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+            if self.state != "ready":
+                raise NotReadyError(f"the instance is {self.state}", retry_after_s=1.0)
         return Reply(b'{"status":"ok"}')
 
     async def _measure(self, headers: RawHeaders, receive: Receive, body: bytes | None, request_id: str) -> Reply:
@@ -230,7 +230,7 @@ class Service:
             raise body_too_large(self.settings.max_body_bytes)
         await self._ensure_started()
         if self._handler is None:
-            raise NotReadyError(f"the instance is {self.state.value}", retry_after_s=1.0)
+            raise NotReadyError(f"the instance is {self.state}", retry_after_s=1.0)
         deadline.check()
         call = Call(body, headers, request_id, Receipt(received), deadline, span)
         reply = await self._handle(self._handler, call, receive)
@@ -287,14 +287,14 @@ class Service:
             self._durations,
             self._errors,
             Totals(definitions.IN_FLIGHT, lambda: {(): self.load.in_flight}),
-            Totals(definitions.READY, lambda: {(): self.state is ServiceState.READY}),
+            Totals(definitions.READY, lambda: {(): self.state == "ready"}),
             Totals(definitions.START_DURATION, lambda: {(): self._started_s}),
             Totals(definitions.BUILD, lambda: {identity: 1.0}),
         ]
 
     async def _ensure_started(self) -> None:
         # functions-framework's own command starts nothing before the first request.
-        if self.state is ServiceState.NEW:
+        if self.state == "new":
             try:
                 await self.start()
             except Exception as error:

@@ -37,7 +37,11 @@ _NO_COLONS = bytes(byte for byte in range(256) if byte not in b':"')
 _KIND_OF: dict[type[inspect.Type], str] = {
     inspect.StrType: STRING,
     inspect.FloatType: NUMBER,
+    inspect.BoolType: BOOLEAN,
     inspect.StructType: OBJECT,
+    inspect.DictType: OBJECT,
+    inspect.ListType: ARRAY,
+    inspect.VarTupleType: ARRAY,
 }
 
 _text = msgspec.json.Decoder(str).decode
@@ -69,6 +73,10 @@ def _find(value: bytes, info: inspect.Type, path: str) -> Iterator[Fault]:
     rule = _RULES.get(type(info))
     if rule is None:
         raise TypeError(f"no rule for {info!r}")
+    kind = _KIND_OF.get(type(info))
+    if kind and kind_of(value) != kind:
+        wanted = "true or false" if kind == BOOLEAN else kind
+        return iter([Fault(path, f"must be {wanted}, not {kind_of(value)}")])
     return rule(value, info, path)
 
 
@@ -82,18 +90,6 @@ def _find_in_integer(value: bytes, info: inspect.IntType, path: str) -> Iterator
         yield from _find_outside(int(value), info, path)
     else:
         yield Fault(path, f"must be an integer, not {kind_of(value)}")
-
-
-def _find_in_number(value: bytes, info: inspect.FloatType, path: str) -> Iterator[Fault]:
-    if kind_of(value) == NUMBER:
-        yield from _find_outside(float(value), info, path)
-    else:
-        yield Fault(path, f"must be a number, not {kind_of(value)}")
-
-
-def _find_in_boolean(value: bytes, _info: inspect.BoolType, path: str) -> Iterator[Fault]:
-    if kind_of(value) != BOOLEAN:
-        yield Fault(path, f"must be true or false, not {kind_of(value)}")
 
 
 def _find_in_literal(value: bytes, info: inspect.LiteralType, path: str) -> Iterator[Fault]:
@@ -114,9 +110,6 @@ def _find_in_union(value: bytes, info: inspect.UnionType, path: str) -> Iterator
 
 
 def _find_in_struct(value: bytes, info: inspect.StructType, path: str) -> Iterator[Fault]:
-    if kind_of(value) != OBJECT:
-        yield Fault(path, f"must be an object, not {kind_of(value)}")
-        return
     members, unknown = split_fields(value, info)
     for field in info.fields:
         if field.encode_name in members:
@@ -160,9 +153,6 @@ def _known_fields(struct: type[Struct], *, is_closed: bool) -> msgspec.json.Deco
 def _find_in_list(value: bytes, info: inspect.ListType | inspect.VarTupleType, path: str) -> Iterator[Fault]:
     if info.max_length is None:
         raise TypeError(f"no limit in {info!r}")
-    if kind_of(value) != ARRAY:
-        yield Fault(path, f"must be an array, not {kind_of(value)}")
-        return
     if has_more(value, info.max_length) or len(items := first_items(value, info.max_length)) > info.max_length:
         yield too_many(path, info.max_length)
         return
@@ -178,9 +168,6 @@ def too_many(path: str, most: int) -> Fault:
 
 
 def _find_in_text(value: bytes, info: inspect.StrType, path: str) -> Iterator[Fault]:
-    if kind_of(value) != STRING:
-        yield Fault(path, f"must be a string, not {kind_of(value)}")
-        return
     text = _text(value)
     if info.min_length and not text:
         yield Fault(path, "must not be empty")
@@ -193,9 +180,6 @@ def _find_in_text(value: bytes, info: inspect.StrType, path: str) -> Iterator[Fa
 
 
 def _find_in_dict(value: bytes, info: inspect.DictType, path: str) -> Iterator[Fault]:
-    if kind_of(value) != OBJECT:
-        yield Fault(path, f"must be an object, not {kind_of(value)}")
-        return
     if _has_more_members(value, info):
         yield Fault(path, f"must have at most {info.max_length} members")
         return
@@ -247,8 +231,8 @@ _RULES: dict[type[inspect.Type], Callable[[bytes, Any, str], Iterator[Fault]]] =
     inspect.Metadata: lambda value, info, path: _find(value, info.type, path),  # a type with a description
     inspect.StrType: _find_in_text,
     inspect.IntType: _find_in_integer,
-    inspect.FloatType: _find_in_number,
-    inspect.BoolType: _find_in_boolean,
+    inspect.FloatType: lambda value, info, path: _find_outside(float(value), info, path),
+    inspect.BoolType: _find_nothing,
     inspect.UnionType: _find_in_union,
     inspect.LiteralType: _find_in_literal,
     inspect.DateTimeType: _find_in_time,
