@@ -33,15 +33,12 @@ class Arms:
         experiments: The running experiments.
         default: Ranks for all other users, and if an arm's address fails.
         clients: The client of each address of an arm.
-
-    Attributes:
-        treat: Returns the treatment of a user; see `Assignment.treat`.
     """
 
     def __init__(
         self, experiments: Sequence[Experiment], *, default: RankingClient, clients: Mapping[str, RankingClient]
     ) -> None:
-        self.treat = Assignment(experiments).treat
+        self._assignment = Assignment(experiments)
         self._default = default
         self._clients = clients
         rankers = [(each.name, arm.name) for each in experiments for arm in each.arms if arm.url]
@@ -51,6 +48,10 @@ class Arms:
     def instruments(self) -> list[Instrument]:
         """Return the metrics of the arms."""
         return [self._calls]
+
+    def treat(self, user_id: str) -> Treatment | None:
+        """Return the treatment of the user; None for the default."""
+        return self._assignment.treat(user_id)
 
     async def rank(
         self, calls: Sequence[RankCall], treatments: Sequence[Treatment | None], *, call: Call, within_s: float

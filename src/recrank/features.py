@@ -109,15 +109,15 @@ class DeclaredFeatures:
         Raises:
             ValueError: a class returns an array of another shape.
         """
-        found = {}
+        found: dict[str, F32] = {}
         with np.errstate(over="ignore"):
             for name in names:
                 feature, missing = self._features[name]
-                values = np.asarray(feature.compute(batch))
-                if values.shape != batch.rows.shape:
-                    raise ValueError(f"feature {name} returns {values.shape} for {batch.rows.size} candidates")
+                computed = np.asarray(feature.compute(batch))
+                if computed.shape != batch.rows.shape:
+                    raise ValueError(f"feature {name} returns {computed.shape} for {batch.rows.size} candidates")
                 # The cast makes numbers beyond float32 infinite.
-                values = values.astype(np.float32, copy=False)
+                values = computed.astype(np.float32, copy=False)
                 if not isinstance(feature, _OfItem | _Match):  # these are always finite
                     values = np.where(np.isfinite(values), values, missing)
                 found[name] = values

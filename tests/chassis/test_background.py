@@ -9,7 +9,7 @@ from tests.virtual_time import on_virtual_time
 @on_virtual_time
 async def test_an_unexpected_error_is_logged_and_the_work_goes_on(clock, caplog):
     """The next step follows the failed one after a second, and none follows the end of the block."""
-    steps = []
+    steps: list[int] = []
 
     async def step() -> None:
         steps.append(len(steps))

@@ -65,7 +65,7 @@ class EventRouter:
 
         Raises:
             ServingError: events are malformed or have an unknown type (lists all faults); or a route raised, once all
-                routes have ended. Of several errors, a crash counts first, then one after which a retry may succeed.
+                routes have ended. A crash counts first, then an error after which a retry may succeed.
         """
         events = cloudevents.read_events(call.headers, call.body)
         contents = [self._read(events[0])] if len(events) == 1 else self._read_all(events)
