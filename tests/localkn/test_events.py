@@ -122,7 +122,7 @@ def test_a_killed_broker_keeps_its_events(events: Events) -> None:
     assert events.trigger("later")["waiting"] == 20
     figures = json.loads(events.platform.run("events", "--json").stdout)
     assert figures["triggers"]["default/later"]["retrying"] >= 1
-    assert "20 waiting" in events.platform.run("events").stdout
+    assert "waiting: 20" in events.platform.run("events").stdout
 
 
 def test_events_survive_the_platform(events: Events) -> None:

@@ -164,5 +164,5 @@ def test_the_command_reports_errors(capsys, tmp_path):
     said = capsys.readouterr()
     assert said.err.splitlines()[0] == "FEATURE_STORE_URL is not set; name the store to fill"
     assert "no ServiceAccount token" in said.err.splitlines()[1]
-    assert "1000 users" in said.out
+    assert "users in the feature store: 1000" in said.out
     assert Path(tmp_path / "store.db").exists()
