@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from chassis.background import repeating
@@ -121,11 +121,6 @@ def _fetch_first(source: ModelSource) -> Path:
     return folder
 
 
-@asynccontextmanager
-async def model_followed(model: ModelFollower) -> AsyncIterator[None]:
+def model_followed(model: ModelFollower) -> AbstractAsyncContextManager[None]:
     """Take over each model that appears until the block ends."""
-    if not model.changes:
-        yield
-        return
-    async with repeating(model.wait_and_look):
-        yield
+    return repeating(model.wait_and_look) if model.changes else nullcontext()

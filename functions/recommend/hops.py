@@ -16,7 +16,7 @@ from chassis.hop.client import Hop, HopAnswer
 from chassis.wire.problems import DeadlineExceededError, Fault, ServingError
 from functions.recommend.call_batching import CallBatcher, SendMany
 from recsys.contracts import wire
-from recsys.contracts.wire import BatchAnswer, Condition, Exploration
+from recsys.contracts.wire import BatchAnswer, Condition, Exploration, RankedItem
 from recsys.features import UNKNOWN_FEATURES
 
 T = TypeVar("T")
@@ -116,6 +116,7 @@ class _Problem(Struct, frozen=True):
 _known = msgspec.json.Decoder(Known).decode
 _problem = msgspec.json.Decoder(_Problem | None).decode
 _ranked = msgspec.json.Decoder(Ranked).decode
+decode_items = msgspec.json.Decoder(list[RankedItem]).decode
 _results = msgspec.json.Decoder(BatchAnswer)
 
 

@@ -23,11 +23,12 @@ from chassis.background import repeating
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire import cloudevents
 from chassis.wire.cloudevents import CloudEvent
+from functions.recommend.hops import decode_items
 from functions.recommend.recommender import RecommendAnswer, Recommended, draw_exposure_id
 from functions.recommend.settings import SinkSettings
 from recsys import metrics
 from recsys.contracts import events
-from recsys.contracts.wire import Model, RankedItem
+from recsys.contracts.wire import Model
 
 log = logging.getLogger("recsys.recommend")
 
@@ -46,7 +47,7 @@ class _Id(msgspec.Struct, frozen=True, gc=False):
     item_id: str
 
 
-_items, _ids = msgspec.json.Decoder(list[RankedItem]), msgspec.json.Decoder(list[_Id])
+_ids = msgspec.json.Decoder(list[_Id])
 _propensities = msgspec.json.Decoder(list[float] | None)
 _model = msgspec.json.Decoder(Model | None)
 
@@ -294,7 +295,7 @@ def describe(noted: Noted, *, is_alone: bool = True) -> Served:
 
 
 def _show(recommendations: Raw, propensities: list[float] | None) -> list[Shown]:
-    ranked = _items.decode(recommendations)
+    ranked = decode_items(recommendations)
     return [
         Shown(item.item_id, item.score, position, propensity)
         for position, (item, propensity) in enumerate(zip(ranked, propensities or [1.0] * len(ranked), strict=True), 1)

@@ -21,9 +21,9 @@ from chassis.call import Call, Deadline
 from chassis.receipt import Receipt
 from chassis.wire.json_text import NOT_DECODED
 from chassis.wire.problems import DependencyError, ServingError
-from functions.recommend.hops import UNKNOWN_USER, RankCall, RankingClient
+from functions.recommend.hops import UNKNOWN_USER, RankCall, RankingClient, decode_items
 from functions.recommend.settings import PopularSettings
-from recsys.contracts.wire import MAX_TOP_K, RankedItem
+from recsys.contracts.wire import MAX_TOP_K, RankedItem, encode
 
 log = logging.getLogger("recsys.recommend")
 
@@ -31,9 +31,6 @@ log = logging.getLogger("recsys.recommend")
 PAGES = 5
 _TIMEOUT_S = 1.0
 _AFTER_FAILURE_S = 1.0
-
-_items = msgspec.json.Decoder(list[RankedItem])
-_encode = msgspec.json.Encoder().encode
 
 
 class PopularList:
@@ -114,7 +111,7 @@ class PopularList:
         if isinstance(outcome, ServingError):
             raise outcome
         try:
-            return _items.decode(outcome.items)
+            return decode_items(outcome.items)
         except msgspec.DecodeError as error:
             raise DependencyError("rank_items answered something unreadable") from error
 
@@ -123,7 +120,7 @@ class PopularList:
         if self._path is None:
             return
         try:
-            self._list = _items.decode(self._path.read_bytes())
+            self._list = decode_items(self._path.read_bytes())
         except FileNotFoundError:
             return
         except (OSError, *NOT_DECODED) as error:
@@ -134,7 +131,7 @@ class PopularList:
             return
         draft = self._path.with_suffix(f".{os.getpid()}")
         try:
-            draft.write_bytes(_encode(self._list))
+            draft.write_bytes(encode(self._list))
             draft.replace(self._path)
         except OSError as error:
             log.warning("popular_list_not_kept", extra={"reason": str(error)})

@@ -19,10 +19,9 @@ from chassis.receipt import Receipt
 from chassis.telemetry.instruments import Histogram, Instrument, Totals
 from chassis.telemetry.tracing import PassOn
 from chassis.wire.problems import ServingError
-from functions.recommend.hops import Ranked
+from functions.recommend.hops import Ranked, decode_items
 from recsys import metrics
 from recsys.agreement import correlation, overlap
-from recsys.contracts.wire import RankedItem
 
 T = TypeVar("T")
 
@@ -32,8 +31,6 @@ _LATER_S = 0.02
 _WITHIN_S = 5.0
 # Comparing longer lists would hold up the event loop: the cost grows with the square of their length.
 _COMPARED_ITEMS = 20
-
-_items = msgspec.json.Decoder(list[RankedItem]).decode
 
 
 class Shadow:
@@ -108,7 +105,9 @@ class Shadow:
         """Count how far two lists agree, if both exist."""
         if not (served.items and shadow.items):
             return
-        one, other = ([item.item_id for item in _items(ranked.items)[:_COMPARED_ITEMS]] for ranked in (served, shadow))
+        one, other = (
+            [item.item_id for item in decode_items(ranked.items)[:_COMPARED_ITEMS]] for ranked in (served, shadow)
+        )
         if not one:
             return
         self._overlap.observe(overlap(one, other))

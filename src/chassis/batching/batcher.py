@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -54,21 +53,6 @@ class BatchFacts(Struct, frozen=True):
     began: float
 
 
-@dataclass(frozen=True)
-class BatchStatistics:
-    """Totals since the start; durations in seconds, summed over items (execution: over batches)."""
-
-    batches: int
-    items: int
-    waiting: int
-    sizes: dict[int, int]
-    reasons: dict[str, int]
-    dropped: dict[str, int]
-    slot_wait_s: float
-    fill_wait_s: float
-    execution_s: float
-
-
 class _Job(Struct, Generic[Q, R], frozen=True):
     query: Q
     answer: "asyncio.Future[tuple[R, BatchFacts]]"
@@ -110,9 +94,7 @@ class Batcher(Generic[Q, R]):
         self._window: asyncio.TimerHandle | None = None
         self._slot_freed = clock()
         self._costs = BatchCosts()
-        self._sizes: Counter[int] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._slot_wait_s = self._fill_wait_s = self._execution_s = 0.0
         self._size_histogram = Histogram(definitions.BATCH_SIZE)
         self._wait_histogram = Histogram(definitions.BATCH_WAIT)
         self._execution_histogram = Histogram(definitions.BATCH_EXECUTION)
@@ -148,19 +130,15 @@ class Batcher(Generic[Q, R]):
         self._queue.drain()
         self._look_soon()
 
-    def statistics(self) -> BatchStatistics:
-        """Return the totals so far."""
-        return BatchStatistics(
-            batches=self._sizes.total(),
-            items=sum(size * count for size, count in self._sizes.items()),
-            waiting=len(self._queue),
-            sizes=dict(self._sizes),
-            reasons=dict(self._reasons),
-            dropped=dict(self._queue.dropped),
-            slot_wait_s=self._slot_wait_s,
-            fill_wait_s=self._fill_wait_s,
-            execution_s=self._execution_s,
-        )
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait."""
+        return len(self._queue)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Requests that left the queue without being ranked, by reason: shed, expired, cancelled."""
+        return self._queue.dropped.copy()
 
     def instruments(self) -> list[Instrument]:
         """Return the metrics."""
@@ -168,9 +146,9 @@ class Batcher(Generic[Q, R]):
             self._size_histogram,
             self._wait_histogram,
             self._execution_histogram,
-            Totals(definitions.QUEUE_DEPTH, lambda: {("ranking",): len(self._queue)}),
+            Totals(definitions.QUEUE_DEPTH, lambda: {("ranking",): self.waiting}),
             Totals(definitions.BATCH_CUTS, lambda: {(reason,): n for reason, n in self._reasons.copy().items()}),
-            Totals(definitions.BATCH_DROPPED, lambda: {(why,): n for why, n in self._queue.dropped.copy().items()}),
+            Totals(definitions.BATCH_DROPPED, lambda: {(why,): n for why, n in self.dropped.items()}),
         ]
 
     def _look_soon(self) -> None:
@@ -226,8 +204,6 @@ class Batcher(Generic[Q, R]):
                 execution_s=execution_s,
                 began=began,
             )
-            self._slot_wait_s += facts.slot_wait_s
-            self._fill_wait_s += facts.fill_wait_s
             self._wait_histogram.observe(facts.slot_wait_s, "slot")
             self._wait_histogram.observe(facts.fill_wait_s, "fill")
             _settle(entry.item.answer, result, facts)
@@ -238,9 +214,7 @@ class Batcher(Generic[Q, R]):
             self._look_soon()
 
     def _note(self, size: int, reason: CutReason, execution_s: float) -> None:
-        self._sizes[size] += 1
         self._reasons[reason] += 1
-        self._execution_s += execution_s
         self._size_histogram.observe(size)
         self._execution_histogram.observe(execution_s)
         self._costs.note(size, execution_s)

@@ -100,15 +100,13 @@ def _check_specversion(value: Any) -> str | None:
 
 
 def _check_id(value: Any) -> str | None:
-    if reason := _check_text(value):
-        return reason
-    return None if len(value.encode()) <= MAX_ID_BYTES else f"must have at most {MAX_ID_BYTES} bytes"
+    fault = f"must have at most {MAX_ID_BYTES} bytes"
+    return _check_text(value) or (None if len(value.encode()) <= MAX_ID_BYTES else fault)
 
 
 def _check_source(value: Any) -> str | None:
-    if reason := _check_text(value):
-        return reason
-    return None if _URI_REFERENCE.fullmatch(value) else "must be a URI reference (CloudEvents: source, RFC 3986)"
+    fault = "must be a URI reference (CloudEvents: source, RFC 3986)"
+    return _check_text(value) or (None if _URI_REFERENCE.fullmatch(value) else fault)
 
 
 def _check_schema(value: Any) -> str | None:

@@ -54,7 +54,7 @@ class HeldBatcher:
 
     @property
     def waiting(self) -> int:
-        return self.batcher.statistics().waiting
+        return self.batcher.waiting
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def test_large_requests_leave_room_for_single_requests(turns):
         held.release(1000)
         results = await asyncio.gather(*requests)
         assert results == [[each.upper() for each in queries_of(name)] for name in "abcd"]
-        assert held.batcher.statistics().dropped.get("shed", 0) == 0
+        assert held.batcher.dropped.get("shed", 0) == 0
         assert {len(batch) for batch in held.batches[2:-1]} == {4}
 
 
@@ -136,7 +136,7 @@ async def test_a_full_queue_refuses_each_item(turns):
         for size in (3, 40):
             refused = await outcomes(held.feeder, queries_of("a", size))
             assert [type(each) for each in refused] == [OverloadedError] * size
-        assert held.batcher.statistics().dropped["shed"] == 43
+        assert held.batcher.dropped["shed"] == 43
         held.release(1000)
         await asyncio.gather(*others)
 
@@ -187,7 +187,7 @@ async def test_a_cancelled_request_drops_its_queued_items(turns, count):
         held.release(1000)
         assert await feed(held, queries_of("b")) == [each.upper() for each in queries_of("b")]
     assert [query for batch in held.batches for query in batch if query.startswith("a")] == queries_of("a", 4)
-    assert held.batcher.statistics().dropped["cancelled"] == min(count - 4, 4)
+    assert held.batcher.dropped["cancelled"] == min(count - 4, 4)
 
 
 async def test_unread_errors_are_not_reported(turns):

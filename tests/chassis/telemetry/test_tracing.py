@@ -170,7 +170,7 @@ async def test_a_shared_batch_is_in_the_trace_of_each_request():
         asked = [asyncio.create_task(traced.post(b'{"user_id":"a"}'))]
         await until(lambda: traced.batches == 1)
         asked += [asyncio.create_task(traced.post(b'{"user_id":"%d"}' % number)) for number in range(2)]
-        await until(lambda: traced.batcher.statistics().waiting == 2)
+        await until(lambda: traced.batcher.waiting == 2)
         traced.gate.set()
         await asyncio.gather(*asked)
         spans = traced.exporter.get_finished_spans()
