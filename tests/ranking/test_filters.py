@@ -1,6 +1,6 @@
 """Filters are exact: a filtered list is the list that remains when all other items are excluded."""
 
-from functools import partial, partialmethod
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_a_subset_of_rows_is_ranked_as_by_hand(share, users, limit, dense, seed)
     exclude = [rng.choice(300, 30, replace=False) for _ in range(users)]
     with pytest.MonkeyPatch.context() as patch:
         if not dense:
-            patch.setattr(ItemTable, "pick", partialmethod(ItemTable.pick, dense_items=0))
+            patch.setattr("topk.item_table.DENSE_ITEMS", 0)
         found = score_rows_of(vectors, table, rows, limit=limit, exclude=RowLists.of(exclude))
     whole = score_candidates(vectors, table, limit=300)
     for user in range(users):
