@@ -203,10 +203,18 @@ def test_a_number_that_is_not_finite_is_refused(number):
         parse_declaration(f"[events.view]\nweight = {number}\n", "a.toml")
 
 
-def test_a_file_that_is_nested_too_deeply_is_refused():
-    """A file of brackets is no reason for a traceback."""
-    with pytest.raises(DeclarationError, match="nested too deeply"):
-        parse_declaration(f"x = {'[' * 3000}{']' * 3000}", "a.toml")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        (".".join(["x"] * 5000) + " = 1", "nested too deeply"),
+        ("x = " + "9" * 5000, "not TOML: Exceeds the limit"),
+    ],
+)
+def test_what_no_parser_can_hold_is_refused(text, message):
+    """A file of brackets, of names or of digits is no reason for a traceback."""
+    with pytest.raises(DeclarationError, match=message):
+        parse_declaration(text, "a.toml")
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):

@@ -62,10 +62,16 @@ def parse_declaration(text: str, name: str) -> Declaration:
         found = _LINE.search(str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         raise DeclarationError(f"{name}:{line}: not TOML: {_LINE.sub('', str(error)).strip()}") from error
+    except ValueError as error:  # int() refuses thousands of digits.
+        raise DeclarationError(f"{name}:1: not TOML: {error}") from error
     except RecursionError as error:
         raise DeclarationError(f"{name}:1: not TOML: nested too deeply") from error
-    # TOML has dates, which become text and are faults.
-    return _check(msgspec.json.encode(_without_infinity(content)), text, name)
+    try:
+        # TOML has dates, which become text and are faults.
+        body = msgspec.json.encode(_without_infinity(content))
+    except RecursionError as error:
+        raise DeclarationError(f"{name}:1: nested too deeply") from error
+    return _check(body, text, name)
 
 
 def _without_infinity(value: Any) -> Any:
