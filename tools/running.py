@@ -131,6 +131,7 @@ def pipeline_running(
     min_scale: int = 1,
     max_scale: int | None = None,
     exposures: bool = False,
+    commands: Path = _LOCAL / "commands.yaml",
     settings: Sequence[str] = (),
 ) -> Iterator[RunningPipeline]:
     """
@@ -142,6 +143,7 @@ def pipeline_running(
         min_scale: Minimum number of instances of extract_features.
         max_scale: Maximum number of instances of each function; None keeps the manifests'.
         exposures: Keep exposures.
+        commands: The commands of the images.
         settings: Further settings, each as SERVICE:NAME=VALUE.
     """
     run_verb("train", "--if-missing", state_dir=folder)
@@ -159,7 +161,7 @@ def pipeline_running(
     manifests = _EXPOSURES if exposures else _LOCAL
     if max_scale is not None:
         manifests = _write_overlay(folder / "manifests", manifests, max_scale)
-    given = ["--manifests", str(manifests), "--commands", str(_LOCAL / "commands.yaml"), "--detach"]
+    given = ["--manifests", str(manifests), "--commands", str(commands), "--detach"]
     given += ["--port", str(port), "--dashboard-port", str(free_port())]
     _localkn("up", *platform, *given, *overrides)
     try:

@@ -13,8 +13,10 @@ from typing import TypeVar
 
 import httpx
 import psutil
+import uvloop
 
 from localkn.processes import free_port
+from tools.bench.closed_loop import run_callers
 from tools.bench.report import ReportRow
 
 START_TIMEOUT_S = 60.0
@@ -38,6 +40,26 @@ class MeasuredServer:
     def cpu_s(self) -> float:
         """Return the CPU seconds of its processes so far."""
         return sum(_cpu_s(process) for process in self.processes)
+
+    def load(self, *, callers: int, seconds: float, warm_up_share: float, pause_s: float) -> LoopFigures:
+        """
+        Load the server once.
+
+        Args:
+            callers: Number of concurrent callers of the closed loop.
+            seconds: Duration of the load.
+            warm_up_share: Share of the duration whose answers do not count.
+            pause_s: Time after the load whose CPU time counts too.
+
+        Returns:
+            Requests per second, latency in ms, CPU us per request, and errors.
+        """
+        before_s = self.cpu_s()
+        outcome = uvloop.run(run_callers(self.port, callers=callers, seconds=seconds, warm_up_share=warm_up_share))
+        time.sleep(pause_s)
+        # The CPU time includes the warm-up, so it is divided by the requests of the whole run.
+        cpu_us = (self.cpu_s() - before_s) / (outcome.rps * seconds) * 1e6
+        return {"rps": outcome.rps, "p50_ms": outcome.p50_ms, "cpu_us": cpu_us, "errors": outcome.errors}
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -133,3 +155,10 @@ def summarise(system: str, callers: int, outcomes: Sequence[LoopFigures]) -> Rep
 def medians(outcomes: Sequence[LoopFigures], **digits: int) -> dict[str, float]:
     """Return the median of each figure that *digits* names, rounded to that many digits."""
     return {name: round(statistics.median(each[name] for each in outcomes), most) for name, most in digits.items()}
+
+
+def trimmed_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, without the lowest and highest tenth."""
+    ordered = sorted(values)
+    kept = ordered[len(ordered) // 10 : len(ordered) - len(ordered) // 10]
+    return statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5

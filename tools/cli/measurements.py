@@ -44,6 +44,7 @@ Bench = Literal[
     "coldstart",
     "events",
     "experiments",
+    "exposures",
     "page",
     "pipeline",
     "ranking",
