@@ -36,6 +36,9 @@ year = { kind = "number" }
 [users.attributes]
 mood = { kind = "categorical" }
 
+[context]
+screen = { kind = "categorical" }
+
 [features]
 mood_fits = { kind = "match", attribute = "genres", user_attribute = "mood" }
 stars = { kind = "attribute", of = "item", attribute = "stars" }
@@ -62,6 +65,10 @@ caps = { brand = 3 }
 """
 
 SIZES_FIT = """
+[context]
+device = { kind = "categorical" }
+temperature = { kind = "number" }
+
 [users.attributes]
 size = { kind = "categorical" }
 
@@ -86,6 +93,9 @@ title = { kind = "text", column = "headline" }
 section = { kind = "categorical" }
 published = { kind = "time" }
 minutes = { kind = "number" }
+
+[context]
+page = { kind = "categorical" }
 
 [features]
 age = { kind = "time_since", attribute = "published" }
@@ -119,6 +129,7 @@ class Shop:
         like, dislike: Kinds of events.
         range_attribute: A number or a time of the items, by which the test filters.
         range_start: Returns the least value that the items from a place on in their group have.
+        context: Declared values that a request may carry.
     """
 
     declaration: str
@@ -137,6 +148,7 @@ class Shop:
     dislike: str
     range_attribute: str
     range_start: Callable[[int], float]
+    context: Mapping[str, str | float]
 
     def write(self, folder: Path) -> Mapping[str, Path]:
         """Write the declaration and the data into *folder*; return the files by the names of their options."""
@@ -231,6 +243,7 @@ SHOPS = {
         dislike="hide",
         range_attribute="year",
         range_start=lambda place: 1990 + place,
+        context={"screen": "wide"},
     ),
     "fashion": Shop(
         declaration=FASHION + SIZES_FIT,
@@ -254,6 +267,7 @@ SHOPS = {
         dislike="return",
         range_attribute="price",
         range_start=lambda place: place * 10,
+        context={"device": "phone", "temperature": 12.5},
     ),
     "news": Shop(
         declaration=NEWS,
@@ -275,5 +289,6 @@ SHOPS = {
         dislike="skip",
         range_attribute="published",
         range_start=lambda place: _START_S + place * _BETWEEN_ITEMS_S,
+        context={"page": "front"},
     ),
 }

@@ -14,7 +14,7 @@ from recstore.port import StoreError
 from recstore.urls import open_store
 from recsys.contracts.wire import MAX_HISTORY
 from recsys.features import compute_features
-from recsys.records import KnownUser
+from recsys.records import KnownUser, UserRecord
 from tools.erasure import erase, readmit
 from tools.user_import import import_users
 
@@ -43,16 +43,18 @@ def _show(user: str, *, store: str | None, as_json: bool, state_dir: Path) -> in
     try:
         state = StateDirectory(state_dir)
         url = store or state.store_url(state.require_current())
-        known = asyncio.run(_read(url, user))
+        record = asyncio.run(_read(url, user))
     except (StateError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
-    if known is None:
+    if record is None:
         print(f"{user}: the feature store holds nothing of this user; check the id", file=sys.stderr)
         return 1
+    known = record.known(history=MAX_HISTORY)
     features = msgspec.to_builtins(compute_features(known))
     if as_json:
-        shown = {**msgspec.to_builtins(known), "attributes": known.user_attributes, "features": features}
+        stored = {"attributes": known.user_attributes, "history": msgspec.to_builtins(record.history)}
+        shown = {**msgspec.to_builtins(known), **stored, "features": features}
         print(msgspec.json.encode(shown).decode())
         return 0
     for name, value in (_rows(known) | features).items():
@@ -60,10 +62,9 @@ def _show(user: str, *, store: str | None, as_json: bool, state_dir: Path) -> in
     return 0
 
 
-async def _read(url: str, user: str) -> KnownUser | None:
+async def _read(url: str, user: str) -> UserRecord | None:
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
-        (known,) = await opened.read([user], history=MAX_HISTORY)
-        return known
+        return await opened.record(user)
 
 
 def _rows(known: KnownUser) -> dict[str, object]:

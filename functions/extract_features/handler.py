@@ -92,11 +92,13 @@ class ExtractFeatures:
             return await self._events(call)
         batch = wire.is_batch(call.body, "user_ids")
         if batch:
-            user_ids = wire.features_batch.decode(call.body).user_ids
-        else:
-            user_ids = [wire.features_request.decode(call.body).user_id]
-        answers = await self._answer(user_ids, call)
-        return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])) if batch else answers[0])
+            answers = await self._answer(wire.features_batch.decode(call.body).user_ids, call)
+            return Reply(wire.encode(BatchAnswer([msgspec.Raw(answer) for answer in answers])))
+        asked = wire.features_request.decode(call.body)
+        if asked.include:
+            return Reply(wire.encode(await self._show(asked.user_id)))
+        (answer,) = await self._answer([asked.user_id], call)
+        return Reply(answer)
 
     async def _count(self, interaction: Interaction, event: CloudEvent, call: Call) -> CloudEvent | None:
         """Count an `interaction.v1`, and reply with the user's new features if that is switched on."""
@@ -142,6 +144,16 @@ class ExtractFeatures:
         call.span.record("store", began=began, ended=time.monotonic())
         pairs = zip(user_ids, found, strict=True)
         return [wire.encode(describe(user_id, known, population=self._population)) for user_id, known in pairs]
+
+    async def _show(self, user_id: str) -> FeaturesAnswer:
+        """Return the answer for a user with the times of the history."""
+        found = await self.ingest.store_calls.measured("read", self._store.record(user_id))
+        known = found.known(history=self._history_limit) if found else None
+        answer = describe(user_id, known, population=self._population)
+        items = found.history[: self._history_limit] if found else []
+        return msgspec.structs.replace(
+            answer, times=[_timestamp(item.time_us) if item.time_us else None for item in items]
+        )
 
     async def _read(self, user_ids: list[str]) -> list[KnownUser | None]:
         return await self.ingest.store_calls.measured("read", self._store.read(user_ids, history=self._history_limit))

@@ -14,7 +14,7 @@ from chassis.server.events import EventRoute, EventRouter, data_as, make_reply
 from chassis.telemetry.tracing import Attributes, Span
 from chassis.wire.cloudevents import CloudEvent, is_event
 from chassis.wire.problems import Fault, InvalidRequestError, ServingError
-from recrank.answers import answer_items
+from recrank.answers import answer_items, describe_item
 from recrank.filters import ItemAttributes
 from recrank.model import Query, Ranking, RankingModel
 from recsys.contracts import events, wire
@@ -103,9 +103,9 @@ class RankItems:
 
         Raises:
             InvalidRequestError: the filter or `item_id` names something that the catalogue does not have, the context does
-                not suit the declaration, or an exploration has no id of its exposure.
+                not suit the declaration, an exploration has no id of its exposure, or the item to include has no id.
         """
-        if (request.filter or request.item_id or request.context or request.exploration) and (
+        if (request.filter or request.item_id or request.context or request.exploration or request.include) and (
             faults := list(self._faults(request))
         ):
             raise InvalidRequestError(faults=faults)
@@ -128,6 +128,7 @@ class RankItems:
             request.exposure_id,
             request.user_attributes,
             request.context,
+            request.item_id,
         )
 
     def _faults(self, request: wire.RankRequest) -> Iterator[Fault]:
@@ -137,6 +138,8 @@ class RankItems:
         yield from find_faults(request.context, self._context, "$.context")
         if request.exploration and not request.exposure_id:
             yield Fault("$.exposure_id", "is missing; an exploration needs it")
+        if "item" in request.include and not request.item_id:
+            yield Fault("$.item_id", "is missing; the item that is included is named by it")
 
     def _result(self, outcome: ItemOutcome[Ranking], call: Call) -> msgspec.Raw:
         if isinstance(outcome, ServingError):
@@ -146,11 +149,13 @@ class RankItems:
         return msgspec.Raw(self._encode(ranking))
 
     def _encode(self, ranking: Ranking) -> bytes:
+        catalogue = self._catalogue() if self._catalogue and ranking.include else None
         return wire.encode(
             RankAnswer(
-                answer_items(ranking, self._catalogue() if self._catalogue and ranking.include else None),
+                answer_items(ranking, catalogue),
                 ranking.model or self._model,
                 ranking.propensities or UNSET,
+                (describe_item(ranking, catalogue) if catalogue else None) or UNSET,
             )
         )
 

@@ -56,13 +56,17 @@ class _LookUp(msgspec.Struct):
     added: str = ""
 
 
+class _LookAt(msgspec.Struct):
+    item_id: str = ""
+
+
 class _Redrive(msgspec.Struct, omit_defaults=True):
     trigger: str | None = None
     ids: Annotated[list[str], msgspec.Meta(max_length=1_000)] | None = None
     source: str | None = None
 
 
-_LOOK_UP, _REDRIVE = Decoder(_LookUp), Decoder(_Redrive)
+_LOOK_UP, _LOOK_AT, _REDRIVE = Decoder(_LookUp), Decoder(_LookAt), Decoder(_Redrive)
 
 
 class Dashboard:
@@ -99,6 +103,7 @@ class Dashboard:
                 Route("/_dashboard/redrive", self._redrive, methods=["POST"]),
                 Route("/_dashboard/logs", self._logs),
                 Route("/_dashboard/items", self._items),
+                Route("/_dashboard/item", self._item, methods=["POST"]),
                 Route("/_dashboard/request", self._try, methods=["POST"]),
                 Route("/_dashboard/user", self._user, methods=["POST"]),
                 Route("/metrics", self._metrics),
@@ -155,6 +160,12 @@ class Dashboard:
         wanted = request.query_params.get("q", "")
         return _json(await asyncio.to_thread(self._model.search, wanted))
 
+    async def _item(self, request: Request) -> Response:
+        """Answer with an item of the catalogue and those that resemble it, as an instance of rank_items knows them."""
+        asked = _LOOK_AT.decode(await _own_body(request))
+        _, now = await self._recent.window()
+        return _json(await self._caller.look_at(now, asked.item_id))
+
     async def _try(self, request: Request) -> Response:
         body = await _own_body(request)
         _, now = await self._recent.window()
@@ -172,7 +183,7 @@ class Dashboard:
         """Return the known titles of items."""
         wanted = list(ids)
         known = await asyncio.to_thread(self._model.titles) if wanted else {}
-        return {item_id: known[item_id][0] for item_id in wanted if item_id in known}
+        return {item_id: known[item_id] for item_id in wanted if item_id in known}
 
 
 async def _own_body(request: Request) -> bytes:

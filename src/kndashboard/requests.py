@@ -10,9 +10,11 @@ import msgspec
 
 from kndashboard.snapshots import Snapshot
 from recsys.contracts.wire import MAX_HISTORY
+from recsys.features import UNKNOWN_FEATURES
 
 _WAIT_S = 15.0
 _SHOWN = 10
+_FACTS = ("title", "reason")
 
 
 class PipelineCaller:
@@ -55,16 +57,23 @@ class PipelineCaller:
         if not {"extract-features", "rank-items"} <= addresses.keys():
             return {"problem": "this pipeline has no Services extract-features and rank-items, which know the users"}
         known, recommended = await asyncio.gather(
-            self._ask(addresses["extract-features"], user_id=user_id),
-            self._ask(now.status["url"], user_id=user_id, top_k=_SHOWN),
+            self._ask(addresses["extract-features"], user_id=user_id, include=("times",)),
+            self._ask(now.status["url"], user_id=user_id, top_k=_SHOWN, include=_FACTS),
         )
         found = {"known": known, "recommended": recommended}
         if not added or known.get("status") != httpx.codes.OK:
             return found
         of = known["body"]
         history = [added, *(item for item in of["history"] if item != added)][:MAX_HISTORY]
-        asked = {"features": of["features"], "history": history, "top_k": _SHOWN}
+        asked = {"features": of["features"], "history": history, "top_k": _SHOWN, "include": _FACTS}
         return {**found, "added": added, "changed": await self._ask(addresses["rank-items"], **asked)}
+
+    async def look_at(self, now: Snapshot, item_id: str) -> dict[str, Any]:
+        """Return what an instance of rank_items knows of an item, and the items that resemble it."""
+        if (ranking := now.services.get("rank-items")) is None:
+            return {"problem": "this pipeline has no Service rank-items, which knows the items"}
+        asked = {"item_id": item_id, "top_k": _SHOWN, "include": ("title", "item")}
+        return await self._ask(ranking["address"], features=UNKNOWN_FEATURES, history=(), **asked)
 
     async def _ask(self, url: str, **request: Any) -> dict[str, Any]:
         return await self.send(url, msgspec.json.encode(request))

@@ -50,23 +50,30 @@ class ServedModel:
         facts = {key: training.get(key) for key in ("dataset", "users", "items", "ties", "choice")}
         return {"place": place} | {key: manifest.get(key) for key in ("name", "version", "metrics")} | facts
 
-    def titles(self) -> Mapping[str, tuple[str, str]]:
-        """Return title and category by item; empty if the list is missing, or longer than 4 MB."""
+    def titles(self) -> Mapping[str, str]:
+        """Return the title of each item of the artefact."""
+        return {item["item_id"]: item.get("title", "") for item in self._items()}
+
+    def _items(self) -> Sequence[Mapping[str, Any]]:
+        """Return the items of the artefact; none if the list is missing, or longer than 4 MB."""
         items = self._content(self.place(), "items.json")
-        if not isinstance(items, list):
-            return {}
-        return {item["item_id"]: (item.get("title", ""), item.get("category", "")) for item in items}
+        return items if isinstance(items, list) else ()
 
     def search(self, wanted: str) -> dict[str, Any]:
-        """Return the first items whose id, title or category contains *wanted*, and how many there are; or the problem."""
+        """
+        Return the first items whose id, title or attributes contain *wanted*, and how many there are; or the problem.
+
+        The values of an item are those of its attributes, in their order.
+        """
         if "://" in (place := self.place()):
             problem = f"the catalogue is not shown: the page cannot read the model in {place}"
             return {"total": 0, "items": [], "problem": problem}
         key = wanted.casefold()
         found = [
-            {"item_id": item_id, "title": title, "category": category}
-            for item_id, (title, category) in self.titles().items()
-            if key in f"{item_id}\n{title}\n{category}".casefold()
+            {"item_id": item["item_id"], "title": title, "values": values}
+            for item in self._items()
+            if key
+            in "\n".join((item["item_id"], title := item.get("title", ""), *(values := _values(item)))).casefold()
         ]
         return {"total": len(found), "items": found[:_SHOWN]}
 
@@ -86,6 +93,10 @@ class ServedModel:
         except (OSError, ValueError):
             return None
         return self._read[path][1]
+
+
+def _values(item: Mapping[str, Any]) -> list[str]:
+    return [value for values in item.get("attributes", {}).values() for value in values]
 
 
 def in_use(now: Snapshot) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recrank.model import Ranking, RankingModel
-from recsys.contracts.wire import RankedItem, Reason
+from recsys.contracts.wire import CatalogueItem, RankedItem, Reason
 
 
 def answer_items(ranking: Ranking, model: RankingModel | None = None) -> list[RankedItem]:
@@ -17,6 +17,14 @@ def answer_items(ranking: Ranking, model: RankingModel | None = None) -> list[Ra
     return [
         RankedItem(item_id, round(score, 3) + 0.0, **more) for (item_id, score), more in zip(pairs, facts, strict=True)
     ]
+
+
+def describe_item(ranking: Ranking, model: RankingModel) -> CatalogueItem | None:
+    """Return what *model* knows of the item that *ranking* is about, if the query asked for it."""
+    item = model.item(ranking.about) if "item" in ranking.include else None
+    if item is None:
+        return None
+    return CatalogueItem(item.item_id, item.title, dict(item.attributes), model.offers(item.item_id))
 
 
 def _facts(ranking: Ranking, model: RankingModel) -> Sequence[dict[str, Any]]:

@@ -206,6 +206,7 @@ class RankingModel:
             self._explain(ask, rows) if "reason" in query.include else (),
             propensities,
             self.identity,
+            query.about,
         )
 
     def _explain(self, ask: Ask, rows: Sequence[int]) -> list[Because]:
@@ -240,6 +241,11 @@ class RankingModel:
         """Return the item with *item_id*; None if the catalogue does not have it."""
         row = self._rows.get(item_id)
         return None if row is None else self._items[row]
+
+    def offers(self, item_id: str) -> bool:
+        """Tell whether users may get the item with *item_id*, which the catalogue has."""
+        whole = self._shelf.subset(())
+        return whole is None or bool(whole.mask[self._rows[item_id]])
 
     def _arranges(self, query: Query) -> bool:
         """Tell whether a rule may change the list of *query*."""

@@ -24,13 +24,14 @@ class Query(Struct, frozen=True):
         exclude: Item ids that the user may not get.
         filter: Conditions that every item meets.
         diversity: Weight of the resemblance to better items (`rules`); 0 leaves the model's own.
-        include: Further facts about each item: `title`, `attributes`, `reason`.
+        include: Further facts about each item: `title`, `attributes`, `reason`; and `item` for facts about *about*.
         as_of_us: Time of the user's newest interaction, microseconds since the epoch; None if it is unknown.
         at_us: Time to recommend for; None for the time of the newest interaction in the training data.
         exploration: Draws a part of the lists at random; None draws none.
         seed: Determines what is drawn.
         user_attributes: Values of the user's declared attributes, by name.
         context: The situation of the user, by declared name.
+        about: Id of the item that the list resembles; "" without one.
     """
 
     features: Features
@@ -46,6 +47,7 @@ class Query(Struct, frozen=True):
     seed: str = ""
     user_attributes: Mapping[str, Sequence[str]] = {}
     context: Mapping[str, str | float] = {}
+    about: str = ""
 
     @property
     def depth(self) -> int:
@@ -72,6 +74,7 @@ class Ranking:
         reasons: A reason for each item, if the query asked for reasons.
         propensities: With exploration, the probability of each item at its position; otherwise empty.
         model: Identity of the model that ranked them; None if the instance has only one model.
+        about: The query's item.
     """
 
     item_ids: list[str]
@@ -81,3 +84,4 @@ class Ranking:
     reasons: Sequence[Because] = ()
     propensities: Sequence[float] = ()
     model: Model | None = field(default=None, compare=False)
+    about: str = ""

@@ -36,6 +36,11 @@ class MemoryStore:
         found = (self._records.get(user_id) for user_id in user_ids)
         return [record.known(history=history) if record else None for record in found]
 
+    async def record(self, user_id: str) -> UserRecord | None:
+        """Return the record of a user."""
+        self._check_open()
+        return self._records.get(user_id)
+
     async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count *interactions*."""
         self._check_open()

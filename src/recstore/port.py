@@ -62,6 +62,10 @@ class FeatureStore(Protocol):
         """
         ...
 
+    async def record(self, user_id: str) -> UserRecord | None:
+        """Return the whole record of a user, as people look at it; None for an unknown user."""
+        ...
+
     async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """
         Count each of *interactions* once; tell for each whether it was new, repeated, or of an erased user.

@@ -91,6 +91,11 @@ class RedisStore:
         found = zip(user_ids, answers, strict=True)
         return self._errors.decode(lambda: [known_user(user_id, *parts) for user_id, parts in found])
 
+    async def record(self, user_id: str) -> UserRecord | None:
+        """Return the whole record of a user."""
+        (answer,) = await self._run([digest_user(user_id)], _scan)
+        return None if answer is None else self._errors.decode(partial(user_record, user_id, *answer))
+
     async def apply(self, interactions: Sequence[Interaction]) -> list[EventOutcome]:
         """Count each of *interactions* with one script."""
         now_us = int(self._clock() * 1_000_000)

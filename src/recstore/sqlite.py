@@ -56,6 +56,7 @@ FROM users WHERE user_id = ?1
 """
 _ALL_USERS = "SELECT * FROM users ORDER BY user_id"
 _ALL_HISTORY = "SELECT user_id, item_id, weight, time_us FROM history ORDER BY user_id, time_us DESC, item_id"
+_HISTORY = "SELECT item_id, weight, time_us FROM history WHERE user_id = ? ORDER BY time_us DESC, item_id"
 _INSERT_USER = "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_TIE = "INSERT INTO history VALUES (?, ?, ?, ?)"
 REFUSED = "SELECT 1 FROM erasures WHERE user = ?1 AND (NOT readmitted OR at_us > ?2)"
@@ -132,6 +133,14 @@ class SqliteStore:
         with self._errors:
             self._share_snapshot()
             return [self._read(user_id, history) for user_id in user_ids]
+
+    async def record(self, user_id: str) -> UserRecord | None:
+        """Return the whole record of a user."""
+        with self._file.reading() as reader:
+            reader.execute("BEGIN")
+            row = reader.execute("SELECT * FROM users WHERE user_id = ?", [user_id]).fetchone()
+            ties = [HistoryItem(*tie) for tie in reader.execute(_HISTORY, [user_id])]
+        return UserRecord(*(*_read_profile(row), *split_ties(ties))) if row else None
 
     def _share_snapshot(self) -> None:
         """

@@ -1,11 +1,15 @@
 """The pages name files, headings and commands that exist."""
 
 import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import typer
 import typer.main
 import yaml
+from typer.exceptions import TyperException
 
 from tests.documentation.pages import ROOT, anchors, blocks, links, name, pages
 from tools.cli.verbs import app
@@ -14,6 +18,10 @@ PAGES = pages()
 _FOLDERS = "chassis|topk|recsys|recstore|recrank|kubeyaml|localkn|knbroker|dashboard|functions|offline|loadtests|tools|tests|examples|knative|docs"
 _FILE = re.compile(rf"`((?:src/)?(?:{_FOLDERS})/[\w./-]+)`")
 _VERB = re.compile(r"\./run\.sh ([a-z][a-z-]*)")
+_VERBS = typer.main.get_group(app).commands
+_INLINE = re.compile(r"(?<!`)`(\./run\.sh [^`]+)`")
+# A word that stands for another one, and a word of the shell that ends a command.
+_STAND_IN, _ENDS = re.compile(r"…|[\[|]|\b[A-Z]+\b"), {"|", ">", "&", "&&"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -33,10 +41,55 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path):
 @pytest.mark.may_block
 def test_every_verb_on_a_page_exists():
     """`./run.sh VERB` in prose and code names a verb of the command line."""
-    verbs = {*typer.main.get_group(app).commands, "help"}
+    verbs = {*_VERBS, "help"}
     named = {verb: name(page) for page in PAGES for verb in _VERB.findall(page.read_text("utf-8"))}
     assert len(named) > 15
     assert {verb: page for verb, page in named.items() if verb not in verbs} == {}
+
+
+def commands(page: Path) -> Iterator[Sequence[str]]:
+    """Yield the words of each `./run.sh VERB …` in a sentence or a shell block, without comments."""
+    found = [" ".join(inline.split()) for inline in _INLINE.findall(page.read_text("utf-8"))]
+    for block in blocks(page):
+        if block.language == "sh":
+            found += [line[line.index("./run.sh") :] for line in block.code.splitlines() if "./run.sh" in line]
+    for command in found:
+        words = shlex.split(command.replace(')"', ""), comments=True)
+        end = next((place for place, word in enumerate(words) if word in _ENDS), len(words))
+        if words[1] in _VERBS:
+            yield words[:end]
+
+
+def refusal(words: Sequence[str]) -> str | None:
+    """
+    Return why the parser of its verb refuses a command; None if it does not, or only for what the page leaves out.
+
+    A page may leave out arguments, let words stand for others, and name files that the reader writes.
+    """
+    try:
+        _VERBS[words[1]].make_context(words[1], list(words[2:]))
+    except typer.Exit:
+        return None
+    except TyperException as error:
+        said, kind = str(error), type(error).__name__
+        left_out = ("does not exist" in said, "requires an argument" in said, _STAND_IN.search(" ".join(words)))
+        return None if kind == "MissingParameter" or (any(left_out) and kind != "NoSuchOption") else f"{kind}: {said}"
+    return None
+
+
+@pytest.mark.may_block
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_on_a_page_is_accepted(page: Path):
+    """The verb takes the options and values that the page gives it."""
+    refused = {" ".join(words): why for words in commands(page) if (why := refusal(words))}
+    assert refused == {}
+
+
+@pytest.mark.may_block
+def test_a_refused_command_is_noticed():
+    """An unknown option is refused also beside a word that stands for another one."""
+    commands = ("up --prot 9000", "users delete ann", "evaluate --via … --abl", "bench NAME", "train --items my.csv")
+    assert [bool(refusal(["./run.sh", *each.split()])) for each in commands] == [True, True, True, False, False]
 
 
 def _parts(found: object) -> set[str]:

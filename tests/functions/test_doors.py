@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from chassis.wire.problems import InvalidRequestError
 from functions.recommend.recommender import join_session
-from recrank.answers import answer_items
+from recrank.answers import answer_items, describe_item
 from recrank.artefact import Artefact
 from recrank.encoder import Folding
 from recrank.model import Query, RankingModel
@@ -141,6 +141,23 @@ def test_the_terms_of_the_factors_add_up_to_the_score(artefact):
     start = items[rows] @ (encoder.fold_in.fade(history.size) * encoder.prior.means([ADULT])[0])
     (user,) = encoder.vectors(RowLists.of([history]), [ADULT])
     assert np.allclose(terms.sum(axis=0) + start, items[rows] @ user, atol=1e-5)
+
+
+def test_an_item_is_described_with_its_availability(artefact):
+    """A query about an item that asks for it gets what the model knows of it; other queries get nothing."""
+    model = RankingModel(artefact)
+    shown, hidden = model.item_ids[4], model.item_ids[5]
+    model.make_unavailable([hidden])
+    asked = Query(STRANGER, [shown], 2, include=["item"], about=shown)
+    one, other, none = model.rank(
+        [asked, msgspec.structs.replace(asked, about=hidden), msgspec.structs.replace(asked, include=["title"])]
+    )
+    found, closed = describe_item(one, model), describe_item(other, model)
+    assert found
+    assert closed
+    assert (found.item_id, found.available, closed.available) == (shown, True, False)
+    assert found.attributes == artefact.items[4].attributes
+    assert describe_item(none, model) is None
 
 
 def test_a_default_answer_has_the_fields_of_before(model):

@@ -83,7 +83,7 @@ def test_malformed_fields_are_refused(field, value, path):
 async def rank(body: object) -> dict[str, Any]:
     """Return rank_items' answer to *body*."""
     model = RankingModel(with_kinds(make_artefact(items=500, dims=16)))
-    with ranking_by(model) as handler:
+    with ranking_by(model, catalogue=lambda: model) as handler:
         reply = await handler(make_call(body))
     answer: dict[str, Any] = json.loads(reply.body)
     return answer
@@ -105,3 +105,14 @@ def test_rank_items_lists_unknown_attributes_and_values():
     failed, answered = answer["results"]
     assert failed["error"]["status"] == 422
     assert len(answered["items"]) == 5
+
+
+def test_rank_items_describes_the_item_that_a_list_resembles():
+    """`include: ["item"]` adds the item of the request to the answer; a request without an item is refused."""
+    answer = asyncio.run(rank(rank_request(item_id="item_3", include=["item"], top_k=2)))
+    described = {"item_id": "item_3", "title": "", "attributes": {"category": [KINDS[3]]}, "available": True}
+    assert (answer["item"], len(answer["items"])) == (described, 2)
+    assert "item" not in asyncio.run(rank(rank_request(item_id="item_3")))
+    with pytest.raises(InvalidRequestError) as caught:
+        asyncio.run(rank(rank_request(include=["item"])))
+    assert [fault.path for fault in caught.value.faults] == ["$.item_id"]

@@ -40,9 +40,10 @@ class Open:
                 if who == user}  # fmt: skip
 
     def send(self, user: str, kind: str, item: str, number: str) -> int:
-        headers = {"ce-specversion": "1.0", "ce-type": "dev.recsys.interaction.v1", "ce-source": "/shop",
-                   "ce-id": number, "content-type": "application/json"}  # fmt: skip
-        data = {"user_id": user, "kind": kind, "item_id": item}
+        return self.send_event("interaction.v1", number, user_id=user, kind=kind, item_id=item)
+
+    def send_event(self, type_: str, number: str, **data: str) -> int:
+        headers = {"ce-specversion": "1.0", "ce-type": f"dev.recsys.{type_}", "ce-source": "/shop", "ce-id": number}
         return CLIENT.post(self.pipeline.url, json=data, headers=headers).status_code
 
 
@@ -127,6 +128,16 @@ def test_filters_that_are_not_declared_are_faults(opened):
     assert opened.shop.group_attribute in fault["detail"]
 
 
+def test_a_request_carries_the_declared_context(opened):
+    """Declared values are taken, and change nothing where no feature reads them; others are faults of the request."""
+    user = user_of(opened.shop, 1)
+    assert opened.ask(user, context=opened.shop.context) == opened.ask(user)
+    refused = opened.pipeline.post({"user_id": user, "context": {"mood": "sad"}})
+    assert refused.status_code == 422
+    (fault,) = refused.json()["errors"]
+    assert fault["path"] == "$.context.mood"
+
+
 def test_an_anonymous_session_gets_items_of_its_taste_with_titles_attributes_and_reasons(opened):
     """No user is needed; a reason names an item of the session, or the popularity of the item."""
     session = [{"item_id": item_id(1, place), "time": f"2026-01-0{place + 1}T10:00:00Z"} for place in range(3)]
@@ -163,6 +174,15 @@ def test_an_event_of_a_declared_kind_changes_the_next_answer(opened):
     found = opened.ask("new")
     assert sum(item.startswith("item_3_") for item in found) >= 3, found
     assert not {item_id(3, 0), item_id(3, 1)} & set(found)
+
+
+def test_an_erased_user_is_a_stranger_and_stays_one(opened):
+    """The list after an erasure is that of an unknown user; an event about the user comes late and does not count."""
+    user = user_of(opened.shop, USERS - 1)
+    assert opened.ask(user) != opened.ask("stranger")
+    assert opened.send_event("user.erased.v1", "erase", user_id=user) == 202
+    assert opened.send(user, opened.shop.like, item_id(2, 1), "late") == 202
+    assert opened.ask(user) == opened.ask("stranger")
 
 
 def test_an_event_of_another_kind_is_a_fault(opened):

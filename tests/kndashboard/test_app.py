@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from kndashboard.app import STATIC, Dashboard
@@ -17,6 +18,7 @@ from kndashboard.ring import RingFile
 from kndashboard.snapshots import Watcher
 from localkn.errors import PlatformError, RefusedError
 from localkn.state import PlatformDirectory
+from recsys.items import Item
 from tests.kndashboard.seen import revision, service, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
@@ -27,7 +29,7 @@ ANSWER = {"recommendations": [{"item_id": "a", "score": 1.0}]}
 
 
 CHOICE = {"what": "all hold-out users: 1 factors", "ndcg_10": 0.39, "recall_20": 0.47}
-ITEMS = [{"item_id": "a", "title": "The Crown", "category": "Fantasy"}, {"item_id": "b"}]
+ITEMS = [Item("a", "The Crown", {"category": ("Fantasy", "War"), "brand": ("North",)}), Item("b")]
 JSON = {"content-type": "application/json"}
 
 
@@ -41,7 +43,7 @@ def write_artefact(folder: Path, **changes: Any) -> None:
     training = {"dataset": "demo", "users": 3, "items": 2, "ties": 4, "choice": [CHOICE]}
     manifest = {"name": "ials", "version": "2d90", "metrics": {}, "training": training}
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
-    (folder / "items.json").write_text(json.dumps(ITEMS))
+    (folder / "items.json").write_bytes(msgspec.json.encode(ITEMS))
 
 
 class FakePlatform:
@@ -312,12 +314,22 @@ async def test_a_missing_or_damaged_artefact_is_no_error(
     assert (await page.get("/_dashboard/items")).json() == {"total": 0, "items": []}
 
 
-@pytest.mark.parametrize(("query", "found"), [("", 2), ("crown", 1), ("FANTASY", 1), ("b", 1), ("zzz", 0)])
+@pytest.mark.parametrize(("query", "found"), [("", 2), ("crown", 1), ("war", 1), ("NORTH", 1), ("zzz", 0)])
 @pytest.mark.usefixtures("model")
 async def test_the_catalogue_is_searched(page: httpx.AsyncClient, query: str, found: int) -> None:
-    """Items are found by a part of their id, title or category, in either case."""
+    """Items are found by a part of their id, title or any attribute, in either case."""
     answer = (await page.get("/_dashboard/items", params={"q": query})).json()
     assert (answer["total"], len(answer["items"])) == (found, found)
+    crowns = [{"item_id": "a", "title": "The Crown", "values": ["Fantasy", "War", "North"]}]
+    assert [each for each in answer["items"] if each["item_id"] == "a"] == crowns * (query != "zzz")
+
+
+async def test_an_item_is_looked_at(page: httpx.AsyncClient, platform: FakePlatform) -> None:
+    """rank_items describes the item, and a request of another site is refused."""
+    platform.status = status(**{"rank-items": service(revision("rank-items-00001", "ready"))})
+    assert (await page.post("/_dashboard/item", json={"item_id": "a"})).json()["body"] == ANSWER
+    assert json.loads(platform.asked[-1].content)["item_id"] == "a"
+    assert (await page.post("/_dashboard/item", content=b"{}")).status_code == 403
 
 
 @pytest.mark.usefixtures("model")

@@ -52,12 +52,18 @@ async def look_up(functions: FakeFunctions, *, added: str = "", now: Snapshot | 
 
 
 async def test_a_user_is_shown_with_recommendations():
-    """Features and history come from extract_features, the list from the public URL, and rank_items is not asked."""
+    """
+    Features and history with times come from extract_features, the list with reasons from the public URL, and
+    rank_items is not asked.
+    """
     functions = FakeFunctions(ALL)
     found = await look_up(functions)
     assert (found["known"]["body"], found["recommended"]["body"]) == (KNOWN, LIST)
     assert "changed" not in found
-    assert {host for host, _ in functions.asked} == {"extract-features.test", "127.0.0.1"}
+    assert dict(functions.asked) == {
+        "extract-features.test": {"user_id": "u", "include": ["times"]},
+        "127.0.0.1": {"user_id": "u", "top_k": 10, "include": ["title", "reason"]},
+    }
 
 
 @pytest.mark.parametrize(("added", "history"), [("x", ["x", "b", "c"]), ("c", ["c", "b"])])
@@ -66,7 +72,8 @@ async def test_one_item_more_is_ranked_without_being_stored(added: str, history:
     functions = FakeFunctions(ALL)
     found = await look_up(functions, added=added)
     assert found["changed"]["body"] == RANKED
-    assert functions.asked[-1] == ("rank-items.test", {"features": FEATURES, "history": history, "top_k": 10})
+    asked = {"features": FEATURES, "history": history, "top_k": 10, "include": ["title", "reason"]}
+    assert functions.asked[-1] == ("rank-items.test", asked)
 
 
 async def test_a_refusal_of_the_features_is_passed_on():
@@ -82,6 +89,18 @@ async def test_a_refusal_of_the_features_is_passed_on():
 async def test_a_pipeline_in_one_service_says_why_it_shows_no_users():
     """The page of a user needs the two functions behind recommend."""
     assert "rank-items" in (await look_up(FakeFunctions(ALL), now=platform("recommend")))["problem"]
+
+
+async def test_an_item_is_shown_with_what_resembles_it():
+    """An instance of rank_items describes the item; a pipeline in one Service says why it does not."""
+    functions = FakeFunctions(ALL)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(functions)) as client:
+        found = await PipelineCaller(client).look_at(platform("rank-items"), "d")
+        failed = await PipelineCaller(client).look_at(platform("recommend"), "d")
+    assert found["body"] == RANKED
+    ((host, asked),) = functions.asked
+    assert (host, asked["item_id"], asked["include"]) == ("rank-items.test", "d", ["title", "item"])
+    assert "no Service rank-items" in failed["problem"]
 
 
 def test_ids_are_found_in_every_kind_of_answer():

@@ -149,6 +149,14 @@ async def test_a_scan_returns_every_record_by_user_id(store):
     assert await scan_all(store) == [ANN, BOB, ODD]
 
 
+async def test_one_record_is_that_of_a_scan(store):
+    """The whole record of a user has the weights and times of the history and of avoided items."""
+    await store.apply([interaction(1, user_id="ann", item_id="b", weight=-5.0)])
+    (ann, *_) = await scan_all(store)
+    assert [item.item_id for item in ann.avoided] == ["b"]
+    assert [await store.record(user) for user in ("ann", "bob", ODD.user_id, "nobody")] == [ann, BOB, ODD, None]
+
+
 async def test_closing_twice_is_allowed(store):
     """A store that is already closed can be closed again."""
     await store.aclose()
@@ -164,6 +172,7 @@ async def test_a_closed_store_is_unavailable(store):
         store.population,
         lambda: store.replace([BOB], population=UNKNOWN_FEATURES),
         lambda: scan_all(store),
+        lambda: store.record("ann"),
     ]
     for ask in asks:
         with pytest.raises(StoreUnavailableError):

@@ -82,7 +82,8 @@ def _type(found: inspect.Type) -> str:
         case inspect.IntType() | inspect.FloatType():
             return ("integer" if isinstance(found, inspect.IntType) else "number") + _bounds(found.ge, found.le, "")
         case inspect.ListType() | inspect.VarTupleType():
-            return f"list{_length(found.min_length, found.max_length, 'entries')}; each: {_type(found.item_type)}"
+            unit = "entry" if found.max_length == 1 else "entries"
+            return f"list{_length(found.min_length, found.max_length, unit)}; each: {_type(found.item_type)}"
         case inspect.UnionType():
             return " or ".join(_type(part) for part in found.types)
         case inspect.StructType():

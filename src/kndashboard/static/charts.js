@@ -13,15 +13,15 @@ const CHARTS = [
   { title: "CPU", unit: "cores", first: ["cpu", "cores"] },
   { title: "Memory", unit: "MB", first: ["memory", "MB"] },
 ];
-const ROWS = 15;
+const ROWS = 15, FEWEST = 12;
 
 /** Show the charts in a place, and keep them current. */
 export class Charts {
-  #place; #marks; #slider; #legend; #minutes; #data = null; #at = null; #hidden = new Set(["broker-ingress"]); #asked = 0;
+  #place; #marks; #slider; #legend; #minutes; #all = null; #data = null; #at = null; #hidden = new Set(["broker-ingress"]); #asked = 0;
 
   constructor({ place, marks, slider, legend, minutes }) {
     this.#place = place; this.#marks = marks; this.#slider = slider; this.#legend = legend; this.#minutes = minutes;
-    minutes.addEventListener("change", () => { this.#data = null; this.#follow(null); this.refresh(); });
+    minutes.addEventListener("change", () => { this.#all = this.#data = null; this.#follow(null); this.refresh(); });
     slider.addEventListener("input", () => this.#follow(Number(slider.value)));
     slider.addEventListener("blur", () => this.#follow(null));
     new ResizeObserver(() => this.#draw()).observe(place);
@@ -30,13 +30,14 @@ export class Charts {
 
   /** Fetch what is new, and draw it. */
   async refresh() {
-    const asked = ++this.#asked, known = this.#data;
+    const asked = ++this.#asked, known = this.#all;
     const after = known ? `&after=${known.begin + (known.length - 1) * known.step}` : "";
     const answer = await fetch(`/_dashboard/history?minutes=${this.#minutes.value}${after}`);
     if (!answer.ok) throw new Error((await answer.json()).error);
     const fresh = await answer.json();
     if (asked !== this.#asked) return;
-    this.#data = known ? joined(known, fresh) : { ...fresh, begin: fresh.begin };
+    this.#all = known ? joined(known, fresh) : fresh;
+    this.#data = filled(this.#all);
     this.#draw();
   }
 
@@ -143,6 +144,17 @@ function last(data) {
   const any = Object.values(data.services).map((figures) => figures.ready ?? []);
   for (let i = data.length - 1; i > 0; i--) if (any.some((values) => values[i] !== null && values[i] !== undefined)) return i;
   return data.length - 1;
+}
+
+/** The range from its first figure on, for a pipeline that is younger; at least a minute. */
+function filled(range) {
+  const lines = Object.values(range.services).flatMap((figures) => Object.values(figures));
+  const first = Math.min(...lines.map((values) => values.findIndex((value) => value !== null)).filter((i) => i >= 0));
+  const left = Math.max(0, Math.min(first - 1, range.length - Math.max(FEWEST, 60 / range.step)));
+  const services = Object.fromEntries(Object.entries(range.services).map(([name, figures]) =>
+    [name, Object.fromEntries(Object.entries(figures).map(([figure, values]) => [figure, values.slice(left)]))]));
+  const begin = range.begin + left * range.step;
+  return { ...range, begin, length: range.length - left, services, marks: range.marks.filter((mark) => mark.at >= begin) };
 }
 
 /** The known points with the fresh ones behind them, moved to the fresh range. */

@@ -1,6 +1,7 @@
 // What is served: the model, the catalogue, the triggers with their dead letters, and the logs.
 
 import { html, number, show } from "./dom.js";
+import { problem } from "./request.js";
 
 async function get(path) {
   const answer = await fetch(path);
@@ -78,15 +79,41 @@ function letter(each, place) {
   return line;
 }
 
-/** Search the catalogue when the form is submitted. */
-export function search(form, place) {
+/** Search the catalogue when the form is submitted, and show the chosen item in a second place. */
+export function search(form, place, about) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const found = await get(`/_dashboard/items?q=${encodeURIComponent(form.elements.q.value)}`).catch((error) => ({ problem: error.message }));
-    const rows = (found.items ?? []).map((item) => [item.item_id, item.title || "–", item.category || "–"]);
-    show(place, html("p", {}, found.problem ?? `${number(found.total)} items${found.total > rows.length ? `, the first ${rows.length}` : ""}`),
-      ...(rows.length ? [table(["item", "title", "category"], rows, "items", "words")] : []));
+    const rows = (found.items ?? []).map((item) => [link(item.item_id, about), item.title || "–", item.values.join(", ") || "–"]);
+    about.replaceChildren();
+    place.replaceChildren(html("p", {}, found.problem ?? `${number(found.total)} items${found.total > rows.length ? `, the first ${rows.length}` : ""}`),
+      ...(rows.length ? [table(["item", "title", "attributes"], rows, "items", "words")] : []));
   });
+}
+
+/** A button that shows an item. */
+function link(id, place) {
+  const button = html("button", { type: "button", class: "plain" }, id);
+  button.addEventListener("click", async () => {
+    const answer = await fetch("/_dashboard/item", {
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ item_id: id }),
+    }).then((got) => got.json()).catch(() => ({ problem: "The dashboard does not answer." }));
+    place.replaceChildren(html("h3", {}, id), ...item(answer, place));
+  });
+  return button;
+}
+
+/** Title, attributes and availability of an item, and what resembles it, as an instance of rank_items knows them. */
+function item({ status, body, ...failed }, place) {
+  if (status !== 200) return [status ? problem(body) : html("p", { class: "bad" }, failed.error ?? failed.problem)];
+  const { title, attributes, available } = body.item;
+  const facts = { title: title || "–", available: available ? "yes" : "no: no user gets it",
+    ...Object.fromEntries(Object.entries(attributes).map(([name, values]) => [name, values.join(", ")])) };
+  return [
+    html("dl", {}, ...Object.entries(facts).flatMap(([name, text]) => [html("dt", {}, name), html("dd", {}, text)])),
+    html("h3", {}, "Similar items"),
+    html("ol", { class: "similar" }, ...body.items.map((each) => html("li", {}, link(each.item_id, place), ` ${each.title ?? ""}`))),
+  ];
 }
 
 /** Show the newest lines of the chosen log. */

@@ -132,5 +132,5 @@ repeat(async () => { events = await triggers(part("triggers")); }, () => SLOW_MS
 repeat(() => about(part("which"), part("model")), () => 2 * SLOW_MS);
 repeat(() => changes(part("changes")), () => 2 * SLOW_MS);
 repeat(() => logs(part("log"), part("lines")), () => SLOW_MS);
-search(part("search"), part("items"));
+search(part("search"), part("items"), part("item"));
 lookUp(part("who"), part("user"));

@@ -7,7 +7,7 @@ const HEIGHT = 150, LEFT = 42, TOP = 8, BOTTOM = 22;
 /** Return a chart of `lines` ({values, row, dashed, stepped}) over `time` ({begin, step, length}). */
 export function plot(lines, { time, width, marks }) {
   const right = width - 8, base = HEIGHT - BOTTOM;
-  const most = ceiling(Math.max(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null))));
+  const most = ceiling(Math.max(0, ...lines.flatMap((line) => [line.stepped ? 2 : 0, ...line.values.filter((value) => value !== null)])));
   const x = (i) => LEFT + ((right - LEFT) * (i + 0.5)) / time.length;
   const y = (value) => base - ((base - TOP) * value) / most;
   const at = (moment) => x((moment - time.begin) / time.step - 0.5);
@@ -23,7 +23,8 @@ export function plot(lines, { time, width, marks }) {
   );
   return html("div", { class: "plot", "aria-hidden": "true" }, drawing,
     [0, 0.5, 1].map((share) => placed(0, y(share * most) - 9, html("span", { class: "tick" }, number(share * most, 2)), { width: LEFT - 6 })),
-    ticks(time, width).map((moment) => placed(at(moment) - 22, base + 3, html("span", { class: "tick below" }, clock(moment)), { width: 44 })));
+    ticks(time, width).map((moment) => placed(at(moment) - 30, base + 3,
+      html("span", { class: "tick below" }, clock(moment, moment % 60)), { width: 60 })));
 }
 
 /** Move the crosshair of a chart to a point, or away. */
@@ -57,16 +58,16 @@ function traced(values, x, y, stepped) {
   }).join("");
 }
 
-/** The next of 1, 2, 5, 10, 20, … above a value. */
+/** The next of 1, 2, 4, 6, 8, 10, 20, … above a value. Half of it is a whole number from 2 on. */
 function ceiling(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((round) => round >= value);
+  return [1, 2, 4, 6, 8, 10].map((factor) => factor * power).find((round) => round >= value);
 }
 
 function ticks(time, width) {
   const total = time.step * time.length, room = Math.floor((width - LEFT) / 76);
-  const gap = [60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600].find((seconds) => total / seconds <= room) ?? 43200;
+  const gap = [10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600].find((seconds) => total / seconds <= room) ?? 43200;
   const zone = new Date(time.begin * 1000).getTimezoneOffset() * 60;
   const first = Math.ceil((time.begin - zone) / gap) * gap + zone;
   return Array.from({ length: Math.max(0, Math.ceil((time.begin + total - first) / gap)) }, (_, i) => first + i * gap)

@@ -62,7 +62,7 @@ function answered(answer) {
   const items = answer.body?.recommendations;
   return [
     html("p", {}, html("span", { class: verdict, id: "verdict" }, summary), " ", html("small", { id: "round-trip" }, added)),
-    items ? html("ol", { class: "items" }, ...items.map((item) => recommended(item, answer.titles?.[item.item_id])))
+    items ? html("ol", { class: "items" }, ...items.map((item) => recommended(item, answer.titles)))
       : problem(answer.body),
     ...(Object.keys(durations).length ? [waterfall(durations, own)] : []),
     html("dl", {}, ...Object.entries(facts).flatMap(([name, text]) =>
@@ -70,10 +70,12 @@ function answered(answer) {
   ];
 }
 
-/** A recommended item: title, id, score, and any reason that the answer gives. */
-export function recommended({ item_id: id, score, ...reasons }, title) {
-  const more = Object.values(reasons).map((reason) => (typeof reason === "string" ? reason : JSON.stringify(reason)));
-  return html("li", {}, title ? html("b", {}, title) : null, title ? " " : null, html("small", {}, [id, score, ...more].join(" · ")));
+/** A recommended item: title, id, score, and the reason if the answer gives one; `titles` are those of other items. */
+export function recommended({ item_id: id, score, title, reason }, titles = {}) {
+  const name = title || titles[id];
+  const because = reason && `${reason.source}${reason.item_id ? `, because of ${titles[reason.item_id] || reason.item_id}` : ""}`;
+  return html("li", {}, name ? html("b", {}, name) : null, name ? " " : null,
+    html("small", {}, [id, score, because].filter((text) => text !== undefined).join(" · ")));
 }
 
 /** A problem document: its title and detail, each fault, and the whole document. */

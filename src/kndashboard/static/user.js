@@ -42,26 +42,28 @@ function answered(answer, drawing) {
 function features({ features: values, cold_start: unknown, as_of: newest }) {
   const facts = {
     known: unknown ? "no: unknown users get popular items" : "yes",
-    "newest interaction": newest ? new Date(newest).toLocaleString("en-GB") : "none",
+    "newest interaction": newest ? moment(newest) : "none",
     ...Object.fromEntries(Object.entries(values).map(([key, value]) =>
       [key.replaceAll("_", " "), typeof value === "number" ? number(value, 3) : value])),
   };
   return html("dl", {}, ...Object.entries(facts).flatMap(([key, text]) => [html("dt", {}, key), html("dd", {}, text)]));
 }
 
-function history({ history: ids }, titles) {
+function history({ history: ids, times = [] }, titles) {
   if (!ids.length) return html("p", { class: "empty" }, "The history is empty.");
   const more = ids.length > SHOWN ? `, the newest ${SHOWN} of ${number(ids.length)}` : "";
   return html("details", {}, html("summary", {}, `History, newest first${more}`),
-    html("ol", { class: "items" }, ...ids.slice(0, SHOWN).map((id) => html("li", {}, name(id, titles)))));
+    html("ol", { class: "items" }, ...ids.slice(0, SHOWN).map((id, i) =>
+      html("li", {}, name(id, titles), times[i] ? html("small", {}, ` ${moment(times[i])}`) : null))));
 }
 
 function list(items, titles, before) {
   return html("ol", {}, ...items.map((item) => {
-    const line = recommended(item, titles[item.item_id]);
+    const line = recommended(item, titles);
     if (before && !before.includes(item.item_id)) line.append(html("span", { class: "good" }, " new"));
     return line;
   }));
 }
 
+const moment = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const name = (id, titles) => html("span", {}, titles[id] ? `${titles[id]} ` : null, html("small", {}, id));

@@ -79,8 +79,8 @@ class SessionItem(Struct, frozen=True, forbid_unknown_fields=True):
 
 Filter = Annotated[list[Condition], Meta(max_length=8)]
 Session = Annotated[list[SessionItem], Meta(max_length=MAX_HISTORY)]
-Include = Annotated[list[Literal["title", "attributes", "reason"]], Meta(max_length=3)]
 IncludeAll = Annotated[list[Literal["title", "attributes", "reason", "exposure"]], Meta(max_length=4)]
+RankInclude = Annotated[list[Literal["title", "attributes", "reason", "item"]], Meta(max_length=4)]
 Many = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
@@ -139,9 +139,16 @@ class Recommendations(Struct, frozen=True, omit_defaults=True):
 
 
 class FeaturesRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`extract_features`: the user."""
+    """
+    `extract_features`: the user.
+
+    Attributes:
+        user_id: The user.
+        include: A further field of the answer, `times`.
+    """
 
     user_id: UserId
+    include: Annotated[list[Literal["times"]], Meta(max_length=1)] = []
 
 
 class FeaturesBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,6 +186,8 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
         cold_start: Whether the user is unknown; absent if not.
         avoided: Ids of items that the user disliked or returned, newest first; absent without any.
         attributes: Values of the user's declared attributes, by name; absent without any. The age group is a feature.
+        times: Time of the newest interaction with each item of the history, null if it is unknown; if the request
+            includes it.
     """
 
     user_id: str
@@ -188,6 +197,7 @@ class FeaturesAnswer(Struct, frozen=True, omit_defaults=True):
     cold_start: bool = False
     avoided: list[str] = []
     attributes: dict[str, list[str]] = {}
+    times: list[str | None] = []
 
 
 class Exploration(Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +219,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     `rank_items`: the user as in the answer of extract_features; the other fields as in a request to recommend.
 
     Attributes:
+        include: Further fields: of each item `title`, `attributes` and `reason`, and of the answer `item`.
         as_of: Time of the user's newest interaction, RFC 3339.
         exploration: Draw a part of the lists at random; absent for none.
         exposure_id: Id of the list, which determines what is drawn; required with *exploration*.
@@ -223,7 +234,7 @@ class RankRequest(Struct, frozen=True, forbid_unknown_fields=True):
     diversity: Diversity = 0.0
     avoided: History = []
     item_id: ItemId = ""
-    include: Include = []
+    include: RankInclude = []
     as_of: Moment | None = None
     at: Moment | None = None
     exploration: Exploration | None = None
@@ -256,6 +267,15 @@ class Model(Struct, frozen=True):
     version: str
 
 
+class CatalogueItem(Struct, frozen=True):
+    """An item as an instance knows it; `available` tells whether users may get it."""
+
+    item_id: str
+    title: str
+    attributes: dict[str, tuple[str, ...]]
+    available: bool
+
+
 class RankAnswer(Struct, frozen=True):
     """
     `rank_items`: the best items first, and the model that chose them.
@@ -264,11 +284,13 @@ class RankAnswer(Struct, frozen=True):
         items: The items.
         model: The model.
         propensities: For each item, the probability that it gets its position; absent without exploration.
+        item: The item `item_id` of the request, if the request includes it.
     """
 
     items: list[RankedItem]
     model: Model
     propensities: Sequence[float] | UnsetType = UNSET
+    item: CatalogueItem | UnsetType = UNSET
 
 
 class BatchAnswer(Struct, frozen=True):
