@@ -1,6 +1,7 @@
 """`./run.sh items import FILE`: change items of the running pipeline."""
 
 import asyncio
+import dataclasses
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from functions.extract_features.item_changes import read_upsert
 from offline.catalogue import put_entries
 from offline.inputs import DataOptions, load_items
+from offline.reading.columns import parse_mapping
 from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
 from recrank.artefact import Artefact, ArtefactError, read_artefact
@@ -32,6 +34,7 @@ def items(
     action: str,  # noqa: ARG001 - there is one
     file: Path,
     format_: str = "csv",
+    map_: str | None = None,
     store: str | None = None,
     state_dir: Path,
 ) -> int:
@@ -40,7 +43,8 @@ def items(
         state = StateDirectory(state_dir)
         current = state.require_current()
         artefact = read_artefact(state.model_path(current))
-        entries = read_entries(file, format_=format_, at_us=time.time_ns() // 1000, declaration=artefact.declaration)
+        data = DataOptions(items=file, format=format_, map=parse_mapping(map_), declaration=artefact.declaration)
+        entries = read_entries(data, file, at_us=time.time_ns() // 1000)
         _check_attributes(file, entries, artefact)
         url = store or state.store_url(current)
         changed = asyncio.run(put_entries(url, entries.values(), password=os.environ.get("FEATURE_STORE_PASSWORD")))
@@ -58,20 +62,17 @@ def items(
     return 0
 
 
-def read_entries(file: Path, *, format_: str, at_us: int, declaration: Declaration) -> dict[str, Entry]:
+def read_entries(data: DataOptions, file: Path, *, at_us: int) -> dict[str, Entry]:
     """
-    Return the changes in *file*, by item: JSON lines if it ends in `.jsonl`, else the items file of a training.
-
-    Attributes are read as *declaration* says.
+    Return the changes in *file*, the items file of *data*, by item: JSON lines if it ends in `.jsonl`.
 
     Raises:
         DataError: the file cannot be used; the message lists faults with their lines.
     """
     if file.suffix == ".jsonl":
-        found = read_event_lines(file, partial(read_upsert, attributes=declaration.items.attributes))
+        found = read_event_lines(file, partial(read_upsert, attributes=data.declared.items.attributes))
         return _merged(_at(entry, at_us) for entry in found)
-    options = DataOptions(items=file, format=format_, declaration=_with_availability(declaration))
-    items = load_items(options).values()
+    items = load_items(dataclasses.replace(data, declaration=_with_availability(data.declared))).values()
     refuse([f"{file}: {fault}" for item in items if (fault := _faulty_flag(item))])
     return _merged(_entry(item, at_us) for item in items)
 

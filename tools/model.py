@@ -63,7 +63,7 @@ def _split(options: dict[str, Any]) -> tuple[DataOptions, dict[str, Any]]:
     others = {name.strip("_"): value for name, value in options.items()}
     if path := others.pop("declaration"):
         others["declaration"] = read_declaration(path)
-    others["map"] = parse_mapping(others["map"]) if others["map"] else {}
+    others["map"] = parse_mapping(others["map"])
     return DataOptions(
         **{each.name: others.pop(each.name) for each in fields(DataOptions) if each.name in others}
     ), others

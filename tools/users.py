@@ -26,12 +26,13 @@ def users(
     action: str,
     user: str,
     store: str | None = None,
+    map_: str | None = None,
     as_json: bool = False,
     state_dir: Path,
 ) -> int:
     """Show, erase or readmit a user, or import the file that *user* names; return the exit status."""
     if action == "import":
-        return import_users(Path(user), store=store, state_dir=state_dir)
+        return import_users(Path(user), map_=map_, store=store, state_dir=state_dir)
     if action == "erase":
         return erase(user, store=store, state_dir=state_dir)
     if action == "readmit":

@@ -28,33 +28,31 @@ INTERACTION = ("user", "item", "weight", "time", "kind")
 _SHOWN_NAMES, _SHOWN_LENGTH = 20, 40
 _SEPARATORS = re.compile(r"[\s_-]+")
 
-Mapped = Mapping[str, str]
-"""By field, the name of the column that the caller gave."""
+Mapped = Mapping[str, Sequence[str]]
+"""By field, the names of columns that the caller gave; the files may name a field differently."""
 
 
-def parse_mapping(text: str) -> dict[str, str]:
+def parse_mapping(text: str | None) -> dict[str, list[str]]:
     """
-    Return the column names of `user=uid,item=sku` by field.
+    Return the column names of `user=uid,item=sku,item=article` by field; none for an absent text.
 
     Raises:
         ValueError: *text* has another form or names an unknown field; the message says so.
     """
-    mapped: dict[str, str] = {}
-    for part in text.split(","):
+    mapped: dict[str, list[str]] = {}
+    for part in text.split(",") if text else ():
         field, separator, column = part.partition("=")
         if not separator or not column.strip():
             raise ValueError(f"{part!r} is not FIELD=COLUMN, such as user=uid")
         if field.strip() not in NAMES:
             raise ValueError(f"{field.strip()!r} is not a field; the fields are {', '.join(NAMES)}")
-        if field.strip() in mapped:
-            raise ValueError(f"the field {field.strip()!r} is given twice")
-        mapped[field.strip()] = column.strip()
+        mapped.setdefault(field.strip(), []).append(column.strip())
     return mapped
 
 
 def count_known(header: Iterable[str], mapped: Mapped) -> int:
     """Return the number of names in *header* that belong to a field."""
-    known = {normalise(name) for names in (*NAMES.values(), mapped.values()) for name in names}
+    known = {normalise(name) for names in (*NAMES.values(), *mapped.values()) for name in names}
     return sum(normalise(name) in known for name in header)
 
 
@@ -89,14 +87,13 @@ def check_mapped(path: Path, header: Sequence[str], fields: Sequence[str], *, ma
     """
     keys = {normalise(name) for name in header}
     for field in fields:
-        if field in mapped and normalise(mapped[field]) not in keys:
-            raise DataError(
-                f"{path}:1: the header has no column {mapped[field]!r} for --map {field}=…; found: {_listed(header)}"
-            )
+        if field in mapped and keys.isdisjoint(map(normalise, mapped[field])):
+            names = " or ".join(map(repr, mapped[field]))
+            raise DataError(f"{path}:1: the header has no column {names} for --map {field}=…; found: {_listed(header)}")
 
 
 def _find(path: Path, places: Mapping[str, Sequence[int]], field: str, mapped: Mapped) -> int | None:
-    for name in (*((mapped[field],) if field in mapped else ()), *NAMES[field]):
+    for name in (*mapped.get(field, ()), *NAMES[field]):
         match places.get(normalise(name), ()):
             case [place]:
                 return place

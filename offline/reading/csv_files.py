@@ -56,7 +56,7 @@ def read_csv(
     declaration = declaration or default_declaration()
     own = {name: declaration.items.attributes.get(name) for name in _USUAL}
     own[AGE_GROUP] = declaration.users.attributes.get(AGE_GROUP)
-    mapped = {**{name: each.column for name, each in own.items() if each and each.column}, **(mapped or {})}
+    mapped = {**{name: (each.column,) for name, each in own.items() if each and each.column}, **(mapped or {})}
     faults = faults or Faults()
     return checked_source(
         _rows(interactions, mapped, faults, declaration.events) if interactions else iter(()),

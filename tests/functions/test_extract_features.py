@@ -75,10 +75,10 @@ async def test_a_user_without_interactions_is_known(handler):
 
 async def test_an_answer_includes_the_times_of_the_history_if_the_request_does(handler):
     """Each item of the history has the time of its newest interaction; an unknown user has none."""
-    plain = json.loads((await handler(call({"user_id": "ann"}))).body)
-    timed = json.loads((await handler(call({"user_id": "ann", "include": ["times"]}))).body)
+    plain = json.loads((await handler(make_call({"user_id": "ann"}))).body)
+    timed = json.loads((await handler(make_call({"user_id": "ann", "include": ["times"]}))).body)
     assert timed == {**plain, "times": ["1970-01-01T00:00:00.000002Z", "1970-01-01T00:00:00.000001Z"]}
-    assert "times" not in json.loads((await handler(call({"user_id": "who", "include": ["times"]}))).body)
+    assert "times" not in json.loads((await handler(make_call({"user_id": "who", "include": ["times"]}))).body)
 
 
 async def test_times_are_those_of_the_shown_history_and_may_be_unknown():
@@ -87,7 +87,7 @@ async def test_times_are_those_of_the_shown_history_and_may_be_unknown():
     untimed = [HistoryItem("b", 1.0, 0), HistoryItem("a", 1.0, 0)]
     await store.replace([UserRecord("ann", "55+", history=untimed)], population=UNKNOWN_FEATURES)
     limited = ExtractFeatures(store, population=UNKNOWN_FEATURES, history_limit=1)
-    answer = json.loads((await limited(call({"user_id": "ann", "include": ["times"]}))).body)
+    answer = json.loads((await limited(make_call({"user_id": "ann", "include": ["times"]}))).body)
     assert (answer["history"], answer["times"]) == (["b"], [None])
 
 

@@ -35,8 +35,8 @@ def files(folder: Path) -> list[str]:
     return ["--interactions", str(folder / "a.csv"), "--items", str(folder / "items.csv")]
 
 
-def bring(folder: Path, file: Path) -> int:
-    return run("items", "import", file, "--state-dir", folder)
+def bring(folder: Path, file: Path, *words: str) -> int:
+    return run("items", "import", file, "--state-dir", folder, *words)
 
 
 def entries(folder: Path) -> dict[str, Entry]:
@@ -63,6 +63,13 @@ def test_a_table_changes_items(folder, tmp_path, capsys):
     found = entries(folder)
     assert found["n1"].item() == Item("n1", "New", {"kind": ("tea", "rare")})
     assert [found[item].is_offered for item in ("n1", "t1", "n2")] == [True, False, True]
+
+
+def test_the_columns_of_a_table_are_mapped(folder, tmp_path):
+    """A column that was mapped for a training is mapped in the same way here."""
+    (tmp_path / "new.csv").write_text("sku,label,kind\nn1,New,tea\n")
+    assert bring(folder, tmp_path / "new.csv", "--map", "item=sku,title=label") == 0
+    assert entries(folder)["n1"].item() == Item("n1", "New", {"kind": ("tea",)})
 
 
 def test_json_lines_change_parts(folder, tmp_path, capsys):

@@ -42,6 +42,14 @@ def test_a_table_changes_the_attributes_that_it_names(url, tmp_path, capsys):
     assert (bob.user_id, bob.user_attributes) == ("bob", {"city": ["Rom"]})
 
 
+def test_the_columns_of_a_table_are_mapped(url, tmp_path):
+    """A column that was mapped for a training is mapped in the same way here."""
+    file = write(tmp_path / "users.csv", "who,city\nann,Rom\n")
+    assert main(["users", "import", file, "--map", "user=who", "--store", url]) == 0
+    (ann,) = with_store(url, lambda store: store.population())
+    assert ann.user_attributes == {"city": ["Rom"]}
+
+
 def test_json_lines_are_events(url, tmp_path):
     """No value removes an attribute, and the later of two lines counts."""
     lines = ['"city", "values": ["Rom"]', '"city", "values": []', '"sizes", "values": ["M"]']

@@ -158,10 +158,12 @@ def items(
     ],
     *,
     format_: Format = "csv",
+    map_: Map = None,
     store: Store = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Add and change items of the running pipeline, which shows them within seconds."""
+    check_map(map_, format_)
 
 
 @verb(_GROUP, "tools.export:run", "--top-k 10 --to lists.csv", "--top-k 100 --to lists.parquet")
@@ -199,6 +201,7 @@ def users(
             help="Store to use.",
         ),
     ] = None,
+    map_: Map = None,
     as_json: Json = False,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
