@@ -9,6 +9,8 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,18 @@ def _show_request(url: str) -> None:
     console.print(answer.headers["server-timing"].replace(", ", "\n"), style="dim")
 
 
+@contextmanager
+def _watching() -> Iterator[Live]:
+    with Live(console=console, refresh_per_second=2) as live:
+        yield live
+    if not console.is_terminal:
+        console.print()  # rich ends the line of the last table on a terminal alone
+
+
 async def _load(port: int, state_dir: Path) -> tuple[int, LoopOutcome]:
     running = asyncio.create_task(run_callers(port, callers=CALLERS, seconds=LOAD_S, users=1000))
     highest = 0
-    with Live(console=console, refresh_per_second=2) as live:
+    with _watching() as live:
         while not running.done():
             services = await asyncio.to_thread(_services, state_dir)
             highest = max(highest, ready_instances(services["rank-items"]))
@@ -89,7 +99,7 @@ async def _load(port: int, state_dir: Path) -> tuple[int, LoopOutcome]:
 
 def _await_scale_in(state_dir: Path) -> float:
     began = time.monotonic()
-    with Live(console=console, refresh_per_second=2) as live:
+    with _watching() as live:
         while time.monotonic() < began + _SCALE_IN_TIMEOUT_S:
             services = _services(state_dir)
             live.update(_table(services))

@@ -73,7 +73,7 @@ def find_columns(
         wanted = ", ".join(NAMES[field][0] for field in required)
         raise DataError(
             f"{path}:1: the header must name {wanted}; missing: {', '.join(NAMES[field][0] for field in missing)}; "
-            f"found: {_listed(header)}; name other columns with --map {missing[0]}=COLUMN"
+            f"found: {_listed(header)}; name other columns with --map {','.join(f'{each}=COLUMN' for each in missing)}"
         )
     return found
 

@@ -5,6 +5,7 @@ Every value is a sum over the seconds of its slot. A figure of a longer time fol
 exact: a mean of quantiles would not be the quantile of the hour.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def figures(values: Sequence[float]) -> dict[str, float | None]:
     latencies = dict(zip(_LATENCIES, values[len(_PLAIN) :], strict=False))
     sizes = dict(zip(_SIZES, values[len(_PLAIN) + len(_LATENCIES) :], strict=False))
     batches = sum(sizes.values())
-    p50, p99 = quantile(latencies, 0.5), quantile(latencies, 0.99)
+    p50, p99, largest = quantile(latencies, 0.5), quantile(latencies, 0.99), quantile(sizes, 0.99)
     return {
         "rate": _per(of["requests"], of["seconds"]),
         "p50": None if p50 is None else p50 * 1000,
@@ -75,7 +76,8 @@ def figures(values: Sequence[float]) -> dict[str, float | None]:
         "in_flight": _per(of["in_flight"], of["seconds"]),
         "target": _per(of["target"], of["seconds"]) or None,
         "batch": _per(of["ranked"], batches),
-        "batch_p99": quantile(sizes, 0.99),
+        # A batch has a whole number of requests; the quantile lies between two bounds.
+        "batch_p99": None if largest is None else math.ceil(largest),
         "cpu": _per(of["cpu"], of["measured"]),
         "memory": _per(of["memory"], of["measured"] * 2**20),
     }

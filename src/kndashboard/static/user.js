@@ -4,6 +4,7 @@ import { html, number, show } from "./dom.js";
 import { problem, recommended } from "./request.js";
 
 const SHOWN = 20;
+const NAMES = { avg_session_duration: "mean session, s" };
 
 /** Look up the form's user when it is submitted. */
 export function lookUp(form, place) {
@@ -44,7 +45,7 @@ function features({ features: values, cold_start: unknown, as_of: newest }) {
     known: unknown ? "no: unknown users get popular items" : "yes",
     "newest interaction": newest ? moment(newest) : "none",
     ...Object.fromEntries(Object.entries(values).map(([key, value]) =>
-      [key.replaceAll("_", " "), typeof value === "number" ? number(value, 3) : value])),
+      [NAMES[key] ?? key.replaceAll("_", " "), typeof value === "number" ? number(value, 3) : value])),
   };
   return html("dl", {}, ...Object.entries(facts).flatMap(([key, text]) => [html("dt", {}, key), html("dd", {}, text)]));
 }
