@@ -145,7 +145,7 @@ def test_the_page_says_which_pipeline_it_shows(page: Page):
     """The title names data set and state directory; the model, the catalogue, the triggers, trials and logs are shown."""
     expect(page).to_have_title(re.compile(r"^demo · /.+ · Recommendation pipeline$"))
     expect(page.locator("#model")).to_contain_text("1,000 users, 1,000 items")
-    page.get_by_label("Id, title or category").fill("item_77")
+    page.get_by_label("Id, title or attribute").fill("item_77")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#items")).to_contain_text("11 items")
     page.get_by_role("button", name="item_770", exact=True).click()
@@ -209,7 +209,7 @@ def test_the_page_fits_and_is_accessible(browser: Browser, up: tuple[str, int], 
     page.get_by_label("What if").fill("item_5")
     page.get_by_role("button", name="Show").click()
     expect(page.locator("#user .grid li")).to_have_count(20)
-    page.get_by_label("Id, title or category").fill("item_77")
+    page.get_by_label("Id, title or attribute").fill("item_77")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#items")).to_contain_text("11 items")
     page.get_by_role("button", name="item_77", exact=True).click()
