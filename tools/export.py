@@ -72,7 +72,7 @@ async def _export(url: str, model: RankingModel, to: Path, start: ExportJournal)
     async with aclosing(open_store(url, password=os.environ.get("FEATURE_STORE_PASSWORD"))) as opened:
         users = await _count(opened)
         start = msgspec.structs.replace(start, erased=fingerprint(await opened.erasures()))
-        with progress(f"writing {to.name}", users, " users") as show:
+        with progress(f"writing {to.name}", users, "users") as show:
             return await export(opened, model, to, start=start, progress=show)
 
 
