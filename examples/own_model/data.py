@@ -5,15 +5,19 @@ from pathlib import Path
 
 from offline.content import read_store
 from offline.state import StateDirectory
-from recrank.artefact import read_artefact
+from recrank.artefact import Artefact, read_artefact
 from recrank.model import RankingModel
 from recsys.records import UserRecord
 
 
 def load_model(folder: Path) -> RankingModel:
     """Return the current model of the state directory *folder*."""
+    return RankingModel(_read(folder))
+
+
+def _read(folder: Path) -> Artefact:
     state = StateDirectory(folder)
-    return RankingModel(read_artefact(state.model_path(state.require_current())))
+    return read_artefact(state.model_path(state.require_current()))
 
 
 def load_records(folder: Path) -> list[UserRecord]:
@@ -24,9 +28,10 @@ def load_records(folder: Path) -> list[UserRecord]:
 
 def list_examples(folder: Path) -> tuple[list[str], list[list[int]]]:
     """Return the item ids of the current model in the order of their rows, and each user's rows, newest first."""
-    model = load_model(folder)
+    # Items alone are read: a model to which an encoder was attached cannot be opened without it.
+    item_ids = [item.item_id for item in _read(folder).items]
+    row_of = {item_id: row for row, item_id in enumerate(item_ids)}
     histories = [
-        [row for item in record.history if (row := model.row_of(item.item_id)) is not None]
-        for record in load_records(folder)
+        [row_of[item.item_id] for item in record.history if item.item_id in row_of] for record in load_records(folder)
     ]
-    return model.item_ids, [rows for rows in histories if len(rows) > 1]
+    return item_ids, [rows for rows in histories if len(rows) > 1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from examples.own_model import train_towers
+from examples.own_model.data import list_examples
 from recrank.onnx_model import OnnxModel
 from recsys.declaration.reader import DEFAULT
 from tests.demo import DemoState
@@ -103,6 +104,7 @@ def test_the_trees_and_the_towers_serve(folder, held_out, monkeypatch, capsys):
     assert verb(ATTACH) == 0
     declare(*tables)
     assert verb(ATTACH) == 0
+    assert list_examples(Path("state"))[1], "the towers can be trained again"
     assert verb(CHECK_CURRENT) == 0
     said = capsys.readouterr().out
     assert "the encoder (onnx" in said
