@@ -46,7 +46,7 @@ def test_the_columns_of_a_table_are_mapped(url, tmp_path):
     """A column that was mapped for a training is mapped in the same way here."""
     file = write(tmp_path / "users.csv", "who,city\nann,Rom\n")
     assert main(["users", "import", file, "--map", "user=who", "--store", url]) == 0
-    (ann,) = with_store(url, lambda store: store.population())
+    (ann,) = in_store(url, scan)
     assert ann.user_attributes == {"city": ["Rom"]}
 
 
