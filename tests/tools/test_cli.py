@@ -286,5 +286,5 @@ def test_a_verb_imports_only_its_own_work():
 def test_the_zero_mode_has_manifests_of_its_own(flag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Flags that need other manifests are refused before anything is trained."""
     assert main(["up", "--zero", flag, "--state-dir", str(tmp_path)]) == 2
-    assert "leave out --fused, --direct and --exposures" in capsys.readouterr().err
+    assert "--zero goes without --fused, --direct and --exposures" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
