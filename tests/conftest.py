@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 
 from localkn import processes
+from recsys.declaration.reader import default_declaration
 from tests.figures import print_figures
 from tests.leftovers import killed_leftovers
 from tests.virtual_time import VirtualClock, virtual_clock
@@ -73,6 +74,12 @@ def _fixed_constants() -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
     patch.setattr(providers, "_get_local_constants", lambda: providers._local_constants)
     return patch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def demo_is_declared() -> None:
+    """Read the demo's declaration before any event loop runs, as a function does at its start."""
+    default_declaration()
 
 
 @pytest.fixture(scope="session", autouse=True)
