@@ -5,8 +5,8 @@ The client takes any httpx transport, so tests and users can plug in their own. 
 transport, because httpx's client costs more CPU than the whole exchange (docs/adr/0004-hop-client.md).
 
 The client retries connections that were refused, broke, or closed without an answer; 502; and 503 if its Retry-After
-leaves time, or if the instance was starting or draining. A retry is safe because every call between the functions only reads. The client never retries a 4xx or a
-timeout.
+leaves time, or if the instance was starting or draining. A retry is safe because every call between the functions only
+reads. The client never retries a 4xx or a timeout.
 """
 
 import asyncio
