@@ -3,6 +3,9 @@
 import importlib
 from pathlib import Path
 
+# Benchmarks whose module has another name.
+_MODULES = {"page": "dashboard"}
+
 
 def bench(
     *,
@@ -15,7 +18,7 @@ def bench(
 ) -> int:
     """Run one benchmark; return the exit status."""
     data = {"interactions": interactions, "format_": format_} if interactions else {}
-    report = importlib.import_module(f"tools.bench.{name}").measure(quick=quick, **data)
+    report = importlib.import_module(f"tools.bench.{_MODULES.get(name, name)}").measure(quick=quick, **data)
     if as_json:
         print(report.to_json())
     else:
