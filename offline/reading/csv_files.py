@@ -17,12 +17,12 @@ from offline.reading.columns import INTERACTION, Mapped, check_mapped, find_colu
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import ImportedUser, Row, Source, checked_source
 from offline.reading.tables import open_table
-from offline.reading.values import Ids, parse_integer, parse_weight
+from offline.reading.values import Ids, parse_integer, parse_past_us, parse_weight
 from recrank.artefact import Item
 from recsys.contracts.wire import MAX_VALUES
 from recsys.declaration.reader import default_declaration
 from recsys.declaration.types import Attribute, Declaration, EventKind, Items
-from recsys.declaration.values import Malformed, parse_time_us
+from recsys.declaration.values import Malformed
 from recsys.features import AGE_GROUPS, group_age
 from recsys.records import AGE_GROUP
 
@@ -78,7 +78,7 @@ def _rows(path: Path, mapped: Mapped, faults: Faults, kinds: Mapping[str, EventK
             users[fields[user or 0]],
             items[fields[item or 0]],
             parse_weight(fields[weight]) if weight is not None and fields[weight] else 1.0,
-            parse_time_us(fields[time]) if time is not None and fields[time] else None,
+            parse_past_us(fields[time]) if time is not None and fields[time] else None,
         )
 
     def parse_kind(fields: Sequence[str]) -> Row:

@@ -14,9 +14,8 @@ from offline.reading.columns import count_known
 from offline.reading.csv_files import read_csv
 from offline.reading.faults import Faults, parse_each
 from offline.reading.lines import ImportedUser, Row, Source, checked_source, read_lines
-from offline.reading.values import Ids, named_values, parse_integer, parse_weight, split
+from offline.reading.values import Ids, named_values, parse_integer, parse_past_us, parse_weight, split
 from recrank.artefact import Item
-from recsys.declaration.values import parse_time_us
 from recsys.features import group_age
 
 _GENRES = (
@@ -60,7 +59,7 @@ def _rows(path: Path, faults: Faults) -> Iterator[Row]:
 
     def parse(text: str) -> Row:
         user_id, item_id, rating, timestamp = split(text, _separator(text, "\t"), least=4)[:4]
-        return Row(users[user_id], films[item_id], parse_weight(rating), parse_time_us(timestamp))
+        return Row(users[user_id], films[item_id], parse_weight(rating), parse_past_us(timestamp))
 
     return parse_each(read_lines(path, encoding=_ENCODING), parse, path=path, faults=faults)
 

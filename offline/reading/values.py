@@ -1,14 +1,16 @@
 """Parse the values of a line. A fault raises `Malformed`, and the reader of the file adds the file and the line."""
 
 import math
+import time
 from collections.abc import Mapping
 
 from chassis.wire.text import NOT_TEXT
 from recsys.contracts.wire import MAX_ID_LENGTH
-from recsys.declaration.values import Malformed, not_a_number, parse_number
+from recsys.declaration.values import Malformed, not_a_number, parse_number, parse_time_us
 
 _LARGEST_WEIGHT = 2**32  # so that sums of weights stay exact, see offline/collection.py
 _LONGEST_VALUE = 100
+_DAY_S = 86_400
 _NO_GENRE = "(no genres listed)"  # in MovieLens
 
 
@@ -60,6 +62,22 @@ def split(text: str, separator: str, *, least: int) -> list[str]:
     if len(fields) < least:
         raise Malformed(f"{least} fields separated by {separator!r} wanted", f", found {len(fields)}")
     return fields
+
+
+def parse_past_us(text: str) -> int:
+    """
+    Return the time of an interaction in microseconds since the epoch.
+
+    The newest time tells a training who was away and which items are popular now, so a single time in the future would
+    change the lists of all users. Times of the next day pass, because a file may have those of another zone.
+
+    Raises:
+        Malformed: `parse_time_us` cannot read *text*, or the time lies in the future.
+    """
+    time_us = parse_time_us(text)
+    if time_us > (time.time() + _DAY_S) * 1_000_000:
+        raise Malformed("the timestamp lies in the future", f": {text[:40]!r}")
+    return time_us
 
 
 def parse_weight(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -144,6 +145,14 @@ class TestTimes:
     def test_a_time_is_the_same_in_every_unit(self, time_s, unit):
         """From 1973 to 2100 the unit never changes the time."""
         assert parse_time_us(str(time_s * unit)) == time_s * SECOND_US
+
+    def test_an_interaction_of_the_future_is_a_fault(self, tmp_path):
+        """The newest time of a file says when "now" is; times up to a day ahead may be of another zone."""
+        soon = int(time.time()) + 3_600
+        path = write(tmp_path / "a.csv", f"user_id,item_id,time\nu,a,{soon}\nu,b,2099-01-01\n")
+        faults = Faults(allowed=1)
+        assert rows(path, faults=faults) == [Row("u", "a", 1.0, soon * SECOND_US)]
+        assert faults.describe() == [f"{path}:3: the timestamp lies in the future: '2099-01-01'"]
 
 
 class TestContent:
