@@ -30,7 +30,7 @@ def started(state: Path, *words: str) -> Iterator[int]:
     port = free_port()
     try:
         told = verb("up", "--detach", "--port", str(port), "--state-dir", str(state), *words).stdout
-        assert f"http://127.0.0.1:{port}" in told
+        assert f"://127.0.0.1:{port}" in told
         yield port
     finally:
         verb("down", "--state-dir", str(state))
