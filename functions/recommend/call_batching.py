@@ -21,8 +21,8 @@ from chassis.telemetry.tracing import Attributes, begin_shared
 Q = TypeVar("Q")
 A = TypeVar("A")
 _SHARED = "shared-call"
-# A model that takes no longer than this for a batch is quick: one instance ranks 1,600 users a second in groups of 16,
-# as many as one recommend can ask for.
+# A model that takes no longer than this for a batch is quick. One instance then ranks 1,600 users a second in groups of
+# 16, and one recommend cannot ask for more.
 _QUICK_S = 0.010
 # The share of the latest batch in the mean of the model's time.
 _LATEST = 1 / 8
@@ -89,31 +89,30 @@ class CallBatcher(Generic[Q, A]):
 
     async def _send_batch(self, asked: Sequence[_Asked[Q]], within_s: float) -> list[HopAnswer[list[A]]]:
         if len(asked) == 1:
-            answer = await self._send([asked[0].query], call=asked[0].call, within_s=within_s)
-            self._follow(answer.durations.get("model"))
-            return [answer]
+            return [await self._send_followed([asked[0].query], call=asked[0].call, within_s=within_s)]
         began = time.monotonic()
         call = _shared_call([each.call for each in asked], began, within_s)
         status = 0
         try:
-            answer = await self._send([each.query for each in asked], call=call, within_s=within_s)
+            answer = await self._send_followed([each.query for each in asked], call=call, within_s=within_s)
             status = 200
         finally:
             call.span.end(status=status)
             facts: Attributes = {"group.size": len(asked), "group.trace_id": call.span.trace_id or ""}
             for each in asked:
                 each.call.span.record(_SHARED, began=began, ended=time.monotonic(), attributes=facts)
-        self._follow(answer.durations.get("model"))
         return [HopAnswer([value], answer.spent_s, answer.durations, answer.facts) for value in answer.value]
 
-    def _follow(self, model_s: float | None) -> None:
-        """Choose the limits by the time that the hop's model took for the latest batches."""
-        if self._quick is None or model_s is None:
-            return
-        self._model_s += (model_s - self._model_s) * _LATEST
-        if (is_quick := self._model_s <= _QUICK_S) != self._is_quick:
-            self._is_quick = is_quick
-            self._batcher.limit(self._quick if is_quick else self._limits)
+    async def _send_followed(self, queries: Sequence[Q], *, call: Call, within_s: float) -> HopAnswer[list[A]]:
+        """Send *queries*, and choose the limits by the time that the hop's model took for the latest batches."""
+        answer = await self._send(queries, call=call, within_s=within_s)
+        model_s = answer.durations.get("model")
+        if self._quick and model_s is not None:
+            self._model_s += (model_s - self._model_s) * _LATEST
+            if (is_quick := self._model_s <= _QUICK_S) != self._is_quick:
+                self._is_quick = is_quick
+                self._batcher.limit(self._quick if is_quick else self._limits)
+        return answer
 
 
 def _shared_call(calls: Sequence[Call], began: float, within_s: float) -> Call:
