@@ -14,6 +14,7 @@ from localkn import processes
 from recsys.declaration.reader import default_declaration
 from tests.figures import print_figures
 from tests.leftovers import killed_leftovers
+from tests.programs import NO_REDIS
 from tests.virtual_time import VirtualClock, virtual_clock
 from tests.waiting import LIMIT_S
 from tools.bench.redis_server import PROGRAM, RedisServer, redis_running
@@ -132,7 +133,7 @@ def turns():
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Start one redis-server for the session, and let stores wait for it; each test that uses it flushes it first."""
     if PROGRAM is None:
-        pytest.skip("redis-server is not installed; install it, for example with: apt-get install redis-server")
+        pytest.skip(NO_REDIS)
     with redis_running(tmp_path_factory.mktemp("redis")) as server, pytest.MonkeyPatch.context() as patch:
         # On a busy machine Redis answers later than a store waits in production.
         patch.setattr("recstore.redis.TIMEOUT_S", LIMIT_S)

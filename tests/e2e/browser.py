@@ -1,14 +1,10 @@
-"""Check pages in a browser: the marker of tests that need one, the faults that axe-core finds, and the charts' figures."""
+"""Check pages in a browser: the faults that axe-core finds, and the charts' figures."""
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tools.browser import PROGRAM
-
 # A busy machine may draw pages late, which is not a fault of the page.
 expect.set_options(timeout=30_000)
-needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no chromium is installed")
 
 
 def faults(page: Page, *, leave_out: str | None = None) -> list[tuple[str, list[str]]]:

@@ -11,10 +11,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.demo import DemoState
-from tests.e2e.browser import faults, highest, needs_browser
+from tests.e2e.browser import faults, highest
 from tests.e2e.verbs import started, verb
 from tests.kndashboard.tried import write_all
 from tests.localkn.running import needs_envoy
+from tests.programs import needs_browser
 from tests.running import ROOT
 from tools.browser import browsing
 

@@ -9,9 +9,10 @@ from playwright.sync_api import expect
 
 from localkn.processes import free_port
 from tests.demo import DemoState
-from tests.e2e.browser import highest, needs_browser
+from tests.e2e.browser import highest
 from tests.e2e.verbs import assert_none_left, verb
 from tests.localkn.running import needs_envoy
+from tests.programs import needs_browser
 from tools.browser import browsing
 
 pytestmark = [

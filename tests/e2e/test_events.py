@@ -15,17 +15,15 @@ from redis import Redis
 from recrank.artefact import ITEMS
 from tests.demo import DemoState
 from tests.e2e.verbs import verb
+from tests.programs import needs_redis
 from tests.running import CLIENT
 from tests.waiting import eventually
-from tools.bench.redis_server import PROGRAM, redis_running
+from tools.bench.redis_server import redis_running
 from tools.chaos import kills, outage
 from tools.running import RunningPipeline, pipeline_running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
 
-needs_redis = pytest.mark.skipif(
-    PROGRAM is None, reason="redis-server is not installed; install it, for example with: apt-get install redis-server"
-)
 INTERACTION = {
     "ce-specversion": "1.0",
     "ce-type": "dev.recsys.interaction.v1",

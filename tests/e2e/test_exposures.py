@@ -8,18 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.demo import DemoState
+from tests.programs import needs_redis
 from tests.running import CLIENT
 from tests.waiting import eventually
-from tools.bench.redis_server import PROGRAM
 from tools.chaos import kills, shown
 from tools.cli.verbs import main as run_verb
 from tools.running import RunningPipeline
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(400)]
-
-needs_redis = pytest.mark.skipif(
-    PROGRAM is None, reason="redis-server is not installed; install it, for example with: apt-get install redis-server"
-)
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis)])

@@ -32,7 +32,9 @@ pytestmark = [
     pytest.mark.may_block,
     pytest.mark.timeout(400),
     needs_envoy,
-    pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed"),
+    pytest.mark.skipif(
+        PROGRAM is None, reason="prometheus is not installed; install it, for example with: apt-get install prometheus"
+    ),
 ]
 
 LOAD_S = 30

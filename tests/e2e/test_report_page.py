@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.report import write_report
-from tests.e2e.browser import faults, needs_browser
+from tests.e2e.browser import faults
 from tests.loadtests.test_report import record, result_of
+from tests.programs import needs_browser
 from tools.browser import browsing
 
 pytestmark = [pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(120), needs_browser]

@@ -7,7 +7,6 @@ check of the YAML cannot.
 
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +23,10 @@ from offline.seed import main as seed
 from recsys.contracts import events
 from tests.knative.objects import Object, container, overlay, services
 from tests.offline.api_server import ApiServer
+from tests.programs import needs_redis
 from tests.running import Running, running
 from tests.waiting import eventually
 
-needs_redis = pytest.mark.skipif(
-    not shutil.which("redis-server"),
-    reason="redis-server is not installed; install it, for example with: apt-get install redis-server",
-)
 pytestmark = [needs_redis, pytest.mark.scenario, pytest.mark.may_block, pytest.mark.timeout(120)]
 
 NAMES = {"extract-features": "extract_features", "rank-items": "rank_items", "recommend": "recommend"}
