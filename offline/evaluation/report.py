@@ -195,7 +195,7 @@ def _cells(entry: PanelEntry) -> tuple[str, ...]:
 
 
 def _length_cells(sections: Sequence[Section]) -> list[tuple[str, ...]]:
-    """Return a row per panel and a column per contender; the training part of a panel can be too large for some."""
+    """Return a row per panel and a column per contender. A contender can lack panels with large training parts."""
     ordered = sorted(sections, key=lambda section: -len(section.entries))
     names = list(dict.fromkeys(entry.name for section in ordered for entry in section.entries))
     rows = [("panel", "users", *names)]

@@ -13,10 +13,10 @@ log = logging.getLogger("chassis")
 @asynccontextmanager
 async def repeating(step: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """
-    Call *step*, which waits as long as it wants between its actions, again and again until the block ends.
+    Call *step* again and again until the block ends. The step itself waits between its actions.
 
-    An unexpected error of a step is logged, and the next step follows after a second: otherwise the work would end
-    unnoticed while the process serves.
+    An unexpected error of a step is logged, and the next step follows after a second. Without this rule, the work would
+    end unnoticed while the process serves.
     """
 
     async def repeat() -> None:

@@ -14,7 +14,7 @@ ARMS = (Arm("control", 0.5), Arm("raised", 0.5))
 
 
 def values(count: int, *, raised: float) -> list[UserValue]:
-    """Return users of both arms in turn, of whom a tenth does nothing; *raised* is added in the second arm."""
+    """Return users of both arms in turn. One in ten does nothing. *raised* is added in the second arm."""
     before = float("nan")
     return [
         UserValue(ARMS[n % 2].name, n, (n // 2 % 10 > 0) + raised * (n % 2), before, switched=False)

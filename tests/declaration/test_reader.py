@@ -212,7 +212,7 @@ def test_a_number_that_is_not_finite_is_refused(number):
     ],
 )
 def test_what_no_parser_can_hold_is_refused(text, message):
-    """A file of brackets, of names or of digits is no reason for a traceback."""
+    """Too many brackets, names or digits get a message, not a traceback."""
     with pytest.raises(DeclarationError, match=message):
         parse_declaration(text, "a.toml")
 

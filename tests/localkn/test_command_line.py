@@ -74,7 +74,7 @@ def test_a_state_directory_has_one_platform(tmp_path: Path, capsys: pytest.Captu
 def test_a_state_directory_that_cannot_be_used_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file stands in its place."""
+    """Its path is that of a file."""
     (tmp_path / "state").write_text("")
     status, _, said = run(capsys, *up(tmp_path))
     assert (status, len(said.splitlines())) == (1, 1)

@@ -131,7 +131,7 @@ def _parent(pid: int) -> psutil.Process | None:
 
 
 def read_configuration(target: LoadTarget) -> ObservedSettings:
-    """Return the settings of the local platform's Services; defaults if there is no local platform."""
+    """Return the settings of the local platform's Services, or the defaults without a local platform."""
     if target.control is None:
         return ObservedSettings()
     try:
