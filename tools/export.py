@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,6 @@ from pathlib import Path
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from chassis.server.service import StartError
-from functions.rank_items.rules import apply_rules
 from offline.catalogue import read_entries
 from offline.export import ExportError, ExportJournal, export
 from offline.lists import check_parquet
@@ -22,6 +19,7 @@ from offline.reading.faults import DataError
 from offline.state import StateDirectory, StateError
 from recrank.artefact import ArtefactError, read_artefact
 from recrank.changes import change
+from recrank.declared_rules import apply_rules
 from recrank.model import RankingModel
 from recrank.own_models import open_model
 from recstore.erasures import fingerprint
@@ -47,8 +45,6 @@ def run(*, to: Path, top_k: int, store: str | None = None, declaration: Path | N
         entries = asyncio.run(read_entries(url, password=os.environ.get("FEATURE_STORE_PASSWORD")))
         offer = hashlib.sha256(msgspec.json.encode([rules, sorted(entries.items())])).hexdigest()
         start = ExportJournal(artefact.manifest.version, url, top_k, offer)
-        # The instances log rules without items, and nothing here writes their log.
-        logging.getLogger("recsys").addHandler(logging.NullHandler())
         with (
             # The bits of a score do not depend on the number of threads, and BLAS's own threads would only wait.
             threadpool_limits(limits=1),
@@ -58,7 +54,7 @@ def run(*, to: Path, top_k: int, store: str | None = None, declaration: Path | N
             model = apply_rules(rules, open_model(changed, workers=os.cpu_count() or 1, pool=pool))
             model.make_unavailable([item_id for item_id, each in entries.items() if not each.is_offered])
             done = asyncio.run(_export(url, model, to, start))
-    except (DataError, DeclarationError, ExportError, StateError, ArtefactError, StartError, StoreError) as error:
+    except (DataError, DeclarationError, ExportError, StateError, ArtefactError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

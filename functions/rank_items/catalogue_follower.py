@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from chassis.background import repeating
-from chassis.server.service import StartError
 from functions.rank_items.live_model import LiveModel
 from recrank.artefact import ArtefactError
 from recstore.catalogue.entries import Catalogue, Entry
@@ -83,7 +82,7 @@ class CatalogueFollower:
         try:
             async with self._live.changing:
                 await asyncio.to_thread(self._live.follow, self._entries)
-        except (ArtefactError, StartError) as error:
+        except ArtefactError as error:
             log.error("catalogue_not_applied", extra={"reason": str(error)})  # noqa: TRY400 - no trace needed
         except Exception as error:
             # Loading runs the code of a team's features, which may raise anything.

@@ -51,7 +51,7 @@ class LiveModel:
         Take over the *entries* of the catalogue, which may block for as long as loading the model takes.
 
         Raises:
-            ArtefactError, StartError: the changed model cannot be made or does not fit the rules; the former one stays,
+            ArtefactError: the changed model cannot be made or does not fit the rules; the former one stays,
                 without the items that are not offered any more.
         """
         self._closed = [each.item_id for each in entries.values() if not each.is_offered]
@@ -67,7 +67,7 @@ class LiveModel:
         Take over the model of another artefact, with the entries of the catalogue; may block like `follow`.
 
         Raises:
-            ArtefactError, StartError: the entries do not fit the artefact or the rules; the former model stays.
+            ArtefactError: the entries do not fit the artefact or the rules; the former model stays.
         """
         changed = rebuild(self._entries) if _descriptions(self._entries) else model
         model.seconds = changed.seconds = self.model.seconds

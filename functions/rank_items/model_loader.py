@@ -9,9 +9,9 @@ from pathlib import Path
 
 from chassis.server.service import StartError
 from chassis.telemetry.instruments import Instrument, Totals
-from functions.rank_items.rules import apply_rules
 from recrank.artefact import MANIFEST, ArtefactError, read_artefact
 from recrank.changes import change
+from recrank.declared_rules import apply_rules
 from recrank.model import RankingModel
 from recrank.onnx_model import Provider
 from recrank.own_models import open_model
@@ -133,7 +133,10 @@ def load_model(
     try:
         artefact = read_artefact(folder)
         agreed = agree(declaration, artefact.declaration, holder="the model", features=True)
-        model = open_model(artefact, provider=provider, workers=workers, pool=pool, probes=probes)
+        followed = rules or agreed.rules
+        model = apply_rules(
+            followed, open_model(artefact, provider=provider, workers=workers, pool=pool, probes=probes)
+        )
     except (ArtefactError, DeclarationError) as error:
         raise StartError(str(error)) from error
     recall = model.measure_recall()
@@ -142,8 +145,6 @@ def load_model(
             f"the approximate index finds {recall:.3f} of the exact answer, below INDEX_MIN_RECALL ({min_recall}); "
             "raise INDEX_PROBES, or set INDEX=exact"
         )
-    followed = rules or agreed.rules
-    apply_rules(followed, model)
     written = (folder / MANIFEST).stat().st_mtime
     return LoadedModel(
         model,

@@ -16,8 +16,8 @@ from functions.rank_items.catalogue_follower import CatalogueFollower
 from functions.rank_items.drift import Drift
 from functions.rank_items.model_loader import LoadedModel, Rebuild, load_model, reload_model
 from functions.rank_items.renewal import ModelFollower
-from functions.rank_items.rules import apply_rules
 from functions.rank_items.settings import Settings
+from recrank.declared_rules import apply_rules
 from recrank.model import RankingModel
 from recrank.onnx_model import Provider
 from recrank.places import PlaceError

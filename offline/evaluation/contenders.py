@@ -16,6 +16,7 @@ from offline.evaluation.quality import DEPTH, Panel, Task
 from offline.progress import progress
 from offline.queries import query_of
 from recrank.artefact import Artefact, read_artefact
+from recrank.declared_rules import apply_rules
 from recrank.model import RankingModel
 from recrank.own_models import open_model
 from recsys.contracts.wire import RankedItem
@@ -33,6 +34,12 @@ def load_model(folder: Path) -> RankingModel:
         ArtefactError: the artefact cannot be used.
     """
     return open_alone(read_artefact(folder))
+
+
+def load_served(folder: Path) -> RankingModel:
+    """Return the model of the artefact in *folder*, which follows its declared rules; see `load_model`."""
+    artefact = read_artefact(folder)
+    return apply_rules(artefact.declaration.rules, open_alone(artefact))
 
 
 def open_alone(artefact: Artefact) -> RankingModel:

@@ -19,7 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from offline.content import read_store
-from offline.evaluation.contenders import load_model
+from offline.evaluation.contenders import load_served
 from offline.evaluation.off_policy import OffPolicy, ShownLists, evaluate_lists
 from offline.queries import query_of
 from offline.reading.lines import DataError
@@ -135,7 +135,7 @@ def evaluate_logged(
     if len({each.user_id for each in exposures}) < 2:
         raise DataError(f"{logged}: the log holds lists of fewer than two users; send served events to the store")
     records = {each.user_id: each for each in asyncio.run(read_store(url, password=password)).records}
-    model = load_model(folder)
+    model = load_served(folder)
     lists = rank_again(model, exposures, records)
     shown, ranked = number_items(exposures, lists, kinds=kinds)
     users = int(shown.users.max()) + 1

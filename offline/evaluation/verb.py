@@ -18,7 +18,7 @@ from offline.boosting import LearnerError
 from offline.evaluation.arrivals import evaluate_arrivals
 from offline.evaluation.baselines import sampled_share
 from offline.evaluation.comparison import StudyOutcome, compare, compare_baselines, join_splits, reference_of
-from offline.evaluation.contenders import count_differing, list_answers, load_model, rank_by_model
+from offline.evaluation.contenders import count_differing, list_answers, load_served, rank_by_model
 from offline.evaluation.histories import Histories
 from offline.evaluation.holdout import Holdout, default_holdout
 from offline.evaluation.pipeline import AskError, rank_by_url
@@ -206,7 +206,7 @@ def _compare(plan: EvaluationPlan, study: Study) -> tuple[list[StudyOutcome], di
 
 
 def _ask_served(plan: EvaluationPlan, url: str, study: Study) -> tuple[list[StudyOutcome], dict[str, Any]]:
-    model = load_model(_served_folder(plan, study.records))
+    model = load_served(_served_folder(plan, study.records))
     panel, name = study.panels[PER_USER], model.identity.name
     inside = rank_by_model(model, panel, name=name)
     outside = rank_by_url(url, panel, name=url, authority=plan.state_dir / "tls/ca.pem")

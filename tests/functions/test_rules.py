@@ -5,8 +5,9 @@ import json
 import pytest
 
 from chassis.environment import Reader
-from chassis.server.service import StartError
-from functions.rank_items.rules import apply_rules, read_rules
+from functions.rank_items.rules import read_rules
+from recrank.artefact import ArtefactError
+from recrank.declared_rules import apply_rules
 from recrank.model import Query, RankingModel
 from recsys.declaration.types import DeclaredRules
 from tests.ranking.test_filters import with_kinds
@@ -109,9 +110,9 @@ def test_every_rule_takes_effect(model):
 
 def test_unknown_attributes_and_empty_catalogues_stop_the_start(model):
     """An instance does not start if a rule can never work, and says which."""
-    with pytest.raises(StartError, match="colour"):
+    with pytest.raises(ArtefactError, match="colour"):
         apply_rules(read_document(caps={"colour": 1}), model)
-    with pytest.raises(StartError, match="no item"):
+    with pytest.raises(ArtefactError, match="no item"):
         apply_rules(read_document(allow=[{"attribute": "category", "any_of": ["flim"]}]), model)
 
 

@@ -48,12 +48,15 @@ def test_served_lists_equal_the_models(held_out, one_baseline, capsys):
 
 
 def test_users_without_a_profile_get_the_same_lists(tmp_path, capsys):
-    """A file of users and items alone, with weights between the stored steps, gives equal lists too."""
+    """A file of users and items alone, with weights between the stored steps and rules, gives equal lists too."""
     rows = [
         f"{user},{(user % 4) * 25 + item},{0.1 + item / 7}" for user in range(80) for item in range(user % 9, 25, 2)
     ]
     path = write_csv(tmp_path / "plain.csv", "user_id,item_id,weight", rows)
+    declared = tmp_path / "recsys.toml"
+    declared.write_text('[events]\nview.weight = 1\n[rules]\npins = ["3", "30"]\n')
     data = ["--interactions", str(path), "--state-dir", str(tmp_path / "s"), "--holdout", "random", "--seed", "4"]
+    data += ["--declaration", str(declared)]
     assert main(["train", *data]) == 0
     capsys.readouterr()
     with served(tmp_path / "s") as pipeline:
