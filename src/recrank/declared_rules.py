@@ -12,7 +12,8 @@ from recrank.rules import Rules, make_caps
 from recsys.declaration.types import DeclaredRules
 
 log = logging.getLogger("recsys.recrank")
-log.addHandler(logging.NullHandler())  # a program without a log shows no bare event name
+# A program without a log would print the bare name of an event.
+log.addHandler(logging.NullHandler())
 
 
 def apply_rules(rules: DeclaredRules, model: RankingModel) -> RankingModel:
