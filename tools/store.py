@@ -34,7 +34,10 @@ def copy(
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the target holds its former users or all new ones, perhaps with its former catalogue; run it again", file=sys.stderr)
+        print(
+            "interrupted: the target holds its former users or all new ones, perhaps with its former catalogue; run it again",
+            file=sys.stderr,
+        )
         return _INTERRUPTED
     print(f"users copied: {count}")
     return 0

@@ -100,6 +100,12 @@ def test_a_base_is_made_of_debian_packages(monkeypatch):
     assert built == [("buildah", "localhost/base:stable")]
 
 
+def test_another_builder_does_not_have_the_base_of_debootstrap(capsys):
+    """`--base debootstrap` refuses a builder that could not find the base."""
+    assert main(["images", "redis", "--base", "debootstrap", "--builder", "docker"]) == 2
+    assert "--base debootstrap: docker does not have this base" in capsys.readouterr().err
+
+
 def test_build_failures_are_reported(podman, capsys, tmp_path):
     """A failed build, a folder without a model, an unknown image and a missing builder are errors."""
     assert main(["images", "redis", "--builder", "podman", "--tag", "broken"]) == 1

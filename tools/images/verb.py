@@ -33,6 +33,9 @@ def images(
     if unknown := [name for name in names if name not in IMAGES]:
         print(f"{', '.join(unknown)}: no such image; the images are {', '.join(IMAGES)}", file=sys.stderr)
         return 2
+    if base == DEBOOTSTRAP and builder not in {None, "buildah"}:
+        print(f"--base {DEBOOTSTRAP}: {builder} does not have this base; leave out --builder", file=sys.stderr)
+        return 2
     built = []
     try:
         if base == DEBOOTSTRAP:
