@@ -21,13 +21,18 @@ def test_the_dashboard_shows_the_platform_and_restarts(platform: Running) -> Non
     url = json.loads(platform.run("status", "--json").stdout)["dashboard"]
     assert f"dashboard at {url}/_dashboard" in started.stdout
     labels = 'k8s_namespace_name="default",kn_configuration_name="front",kn_revision_name="front-00001",kn_service_name="front"'
-    assert f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
+
+    def shows_front() -> bool:
+        # The page looks at the platform once a second, so it may be older than `up`.
+        return f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
+
+    eventually(shows_front)
 
     (process,) = [p for p in platform.processes() if p.cmdline()[1:3] == ["-m", "kndashboard"]]
     process.kill()
     process.wait(LIMIT_S)
     eventually(lambda: any(p.cmdline()[1:3] == ["-m", "kndashboard"] for p in platform.processes()))
-    assert f"kn_revision_pods_count{{{labels}}} 1.0" in read(f"{url}/metrics")
+    eventually(shows_front)
 
     env = json.loads(read(f"http://127.0.0.1:{platform.port}/"))["env"]
     (front,), (back,) = platform.instances("front"), platform.instances("back")
