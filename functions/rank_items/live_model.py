@@ -51,8 +51,8 @@ class LiveModel:
         Take over the *entries* of the catalogue, which may block for as long as loading the model takes.
 
         Raises:
-            ArtefactError: the changed model cannot be made or does not fit the rules; the former one stays,
-                without the items that are not offered any more.
+            ArtefactError: the changed model cannot be made or does not fit the rules; the former one stays, without the
+                items that are not offered any more.
         """
         self._closed = [each.item_id for each in entries.values() if not each.is_offered]
         self._switch(self.model)

@@ -1,4 +1,4 @@
-"""The setting RULES of rank_items."""
+"""The setting RULES of rank_items, and the rules that a model follows."""
 
 import json
 
