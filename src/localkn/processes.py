@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -27,8 +27,9 @@ for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
-# Below the ephemeral ports, so that no outgoing connection takes a port between its choice and its use.
-_PORTS = range(18000, 32000)
+# Below the ephemeral ports, so that no outgoing connection takes a port between its choice and its use. Even ones, so
+# that a program can use the port after one it drew: no other program draws that.
+_PORTS = range(18000, 32000, 2)
 # More ports than one platform draws until its servers listen.
 _RESERVED = 64
 # The ports drawn last, and on Linux the descriptors of the sockets that reserve them.
@@ -135,9 +136,23 @@ def _die_with(supervisor: int) -> None:  # pragma: no cover - runs in the child,
 
 def is_free(port: int) -> bool:
     """Tell whether a server can listen on the loopback *port* now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return _binds(probe, port)
+    with reserved(port) as is_reserved:
+        return is_reserved
+
+
+@contextlib.contextmanager
+def reserved(port: int) -> Iterator[bool]:
+    """
+    Let no process draw the loopback *port* while the block runs; yield whether a server can listen on it.
+
+    The reservation itself does not stop a server that sets SO_REUSEADDR. Other systems than Linux have none.
+    """
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        is_reserved = _binds(reservation, port)
+        if sys.platform != "linux":
+            reservation.close()
+        yield is_reserved
 
 
 def free_port() -> int:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from localkn.companion import Companion
 from localkn.envoy import EnvoyIngress, executable
 from localkn.errors import PlatformError, RefusedError, ServiceNotReadyError, UsageError
 from localkn.platform import Platform
-from localkn.processes import Processes, is_free
+from localkn.processes import Processes, is_free, reserved
 from localkn.services import KnativeService
 from localkn.state import PlatformDirectory
 
@@ -68,17 +69,17 @@ async def run(options: Options, *, ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with options.state_dir.held():
-        _check_port(options.port)
+    # The two ports that the user chose come first, so that the platform draws neither for a Service.
+    with options.state_dir.held(), _public_port(options.port), _dashboard_listener(options.dashboard_port) as listener:
         async with Processes() as processes:
             platform = compose(options, processes)
             await platform.reports.listen(options.state_dir.socket("stats"))
             async with control.serving(options.state_dir.socket("control"), _handlers(platform, stop)):
-                if options.dashboard_port is None:
+                if listener is None:
                     await _serve(platform, stop=stop, ready=ready)
                     return
                 companion = Companion(
-                    options.dashboard_port,
+                    listener,
                     options.state_dir,
                     trusted=options.tls_cert and options.tls_cert.absolute(),
                     reports=options.reports and options.reports.absolute(),
@@ -98,12 +99,30 @@ def check(options: Options) -> None:
     """
     _certificate(options, exists=False)
     options.state_dir.check()
-    _check_port(options.port)
+    with _public_port(options.port):
+        pass
 
 
-def _check_port(port: int) -> None:
-    if not is_free(port):
-        raise PlatformError(f"port {port} is taken; choose another with --port")
+@contextlib.contextmanager
+def _public_port(port: int) -> Iterator[None]:
+    with reserved(port) as is_reserved:
+        if not is_reserved:
+            raise PlatformError(f"port {port} is taken; choose another with --port")
+        yield
+
+
+@contextlib.contextmanager
+def _dashboard_listener(port: int | None) -> Iterator[socket.socket | None]:
+    """
+    Listen on *port*, or on a free one instead of 0 and of a port in use; None yields None.
+
+    The platform listens itself, so that no other program takes the port before the dashboard starts or restarts.
+    """
+    if port is None:
+        yield None
+        return
+    with socket.create_server(("127.0.0.1", port if 0 < port <= 65535 and is_free(port) else 0)) as listener:
+        yield listener
 
 
 def compose(options: Options, processes: Processes) -> Platform:
